@@ -1,0 +1,100 @@
+//! All images of a dataset once, in order, a batch at a time.
+
+use std::sync::Arc;
+
+use crate::ahead::Ahead;
+use crate::{Dataset, Error};
+
+/// Several images at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Which batch this is, counted from 0.
+    pub number: u64,
+    /// The images' pixels (HWC), one image after another, so NHWC in all.
+    pub pixels: Vec<u8>,
+    /// The images' labels; empty where the dataset has none.
+    pub labels: Vec<usize>,
+    /// The images' indices in the dataset.
+    pub indices: Vec<usize>,
+}
+
+/// The iterator of [`batches_in_order`].
+pub struct BatchesInOrder {
+    batches: Ahead<Result<Batch, Error>>,
+    images: usize,
+    any: bool,
+    first_error: Option<Error>,
+}
+
+/// Reads every image once, in order, in batches of `batch_size`; `threads` threads (0 counts as 1)
+/// read ahead.
+///
+/// The last batch may be short. Broken images are left out, and with them batches that would be
+/// empty; [`Batch::indices`] tells which are there. If not one image can be read, the only item is
+/// [`Error::AllBroken`].
+pub fn batches_in_order(
+    dataset: Arc<dyn Dataset>,
+    batch_size: usize,
+    threads: usize,
+) -> Result<BatchesInOrder, Error> {
+    if batch_size == 0 {
+        return Err(Error::EmptyBatch);
+    }
+    let images = dataset.len();
+    let make = move |number: u64| {
+        let first = usize::try_from(number).ok()?.checked_mul(batch_size)?;
+        let end = first.saturating_add(batch_size).min(images);
+        (first < images).then(|| read_batch(&*dataset, number, first..end))
+    };
+    Ok(BatchesInOrder { batches: Ahead::start(threads, 0, make), images, any: false, first_error: None })
+}
+
+/// The readable ones of these images; the first error if there are none.
+fn read_batch(dataset: &dyn Dataset, number: u64, indices: std::ops::Range<usize>) -> Result<Batch, Error> {
+    let mut batch = Batch {
+        number,
+        pixels: Vec::with_capacity(indices.len() * dataset.shape().len()),
+        labels: Vec::new(),
+        indices: Vec::new(),
+    };
+    let mut image = vec![0; dataset.shape().len()];
+    let mut first_error = None;
+    for index in indices {
+        match dataset.read(index, &mut image) {
+            Ok(()) => batch.push(dataset, index, &image),
+            Err(error) => _ = first_error.get_or_insert(error),
+        }
+    }
+    match first_error {
+        Some(error) if batch.indices.is_empty() => Err(error),
+        _ => Ok(batch),
+    }
+}
+
+impl Batch {
+    pub(crate) fn push(&mut self, dataset: &dyn Dataset, index: usize, pixels: &[u8]) {
+        self.pixels.extend_from_slice(pixels);
+        self.labels.extend(dataset.label(index));
+        self.indices.push(index);
+    }
+}
+
+impl Iterator for BatchesInOrder {
+    type Item = Result<Batch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for batch in &mut self.batches {
+            match batch {
+                Ok(batch) => {
+                    self.any = true;
+                    return Some(Ok(batch));
+                }
+                Err(error) => _ = self.first_error.get_or_insert(error),
+            }
+        }
+        match self.first_error.take() {
+            Some(error) if !self.any => Some(Err(error.of_all(self.images))),
+            _ => None,
+        }
+    }
+}

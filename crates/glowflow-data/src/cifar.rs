@@ -1,0 +1,111 @@
+//! CIFAR-10 in its official binary form.
+//!
+//! A file is a sequence of records of 3,073 bytes: the label (0 to 9), then 32×32 pixels plane by
+//! plane, first red, then green, then blue. The class names lie in `batches.meta.txt`, one a line.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::memory::{Halves, RawImages};
+use crate::{Error, ImageShape};
+
+const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
+const PLANE: usize = 32 * 32;
+const RECORD: usize = 1 + 3 * PLANE;
+
+const CLASSES: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+/// The files of a CIFAR-10 folder.
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// `data_batch_*.bin` in order; `test_batch.bin` where there is nothing else.
+    train: Vec<PathBuf>,
+    /// `test_batch.bin`, where it is there beside others.
+    test: Option<PathBuf>,
+}
+
+impl Folder {
+    /// Looks in `folder` and its `cifar-10-batches-bin`.
+    pub fn find(folder: &Path) -> Option<Self> {
+        let inner = folder.join("cifar-10-batches-bin");
+        [folder, &inner].into_iter().find_map(Self::find_in)
+    }
+
+    fn find_in(folder: &Path) -> Option<Self> {
+        let is_batch = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("data_batch_") && name.ends_with(".bin")
+        };
+        let entries = fs::read_dir(folder).ok()?;
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut train: Vec<PathBuf> = paths.filter(is_batch).collect();
+        train.sort();
+        let mut test = Some(folder.join("test_batch.bin")).filter(|path| path.is_file());
+        if train.is_empty() {
+            train.push(test.take()?);
+        }
+        Some(Self { path: folder.to_owned(), train, test })
+    }
+
+    /// Reads all files.
+    pub fn read(&self) -> Result<Halves, Error> {
+        let test = self.test.iter().map(|path| read([path])).next();
+        Ok((read(&self.train)?, test.transpose()?))
+    }
+
+    /// Class names in label order.
+    pub fn classes(&self) -> Vec<String> {
+        let listed = fs::read_to_string(self.path.join("batches.meta.txt")).unwrap_or_default();
+        let listed: Vec<String> = listed.split_whitespace().map(str::to_owned).collect();
+        if listed.len() == CLASSES.len() { listed } else { standard_classes() }
+    }
+}
+
+/// The official class names.
+pub(crate) fn standard_classes() -> Vec<String> {
+    CLASSES.map(str::to_owned).to_vec()
+}
+
+/// Whether a file is named like a CIFAR-10 binary.
+pub(crate) fn is_binary(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin"))
+}
+
+/// Reads one file.
+pub(crate) fn read_file(path: &Path) -> Result<Halves, Error> {
+    Ok((read([path])?, None))
+}
+
+/// Reads files one after the other.
+fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, Error> {
+    let mut images = RawImages { shape: SHAPE, pixels: Vec::new(), labels: Vec::new() };
+    for path in files {
+        let path = path.as_ref();
+        let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
+        let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
+            return Err(malformed(format!(
+                "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; fetch the file \
+                 again, and see that it is of the binary version of CIFAR-10",
+                bytes.len()
+            )));
+        }
+        images.pixels.reserve_exact(bytes.len() / RECORD * SHAPE.len());
+        for (number, record) in bytes.chunks_exact(RECORD).enumerate() {
+            let label = usize::from(record[0]);
+            if label >= CLASSES.len() {
+                return Err(malformed(format!(
+                    "record {number} has the label {label}, and CIFAR-10 has labels 0 to 9; see \
+                     that the file is of the binary version of CIFAR-10"
+                )));
+            }
+            images.labels.push(label);
+            for i in 1..=PLANE {
+                let pixel = [record[i], record[i + PLANE], record[i + 2 * PLANE]];
+                images.pixels.extend_from_slice(&pixel);
+            }
+        }
+    }
+    Ok(images)
+}

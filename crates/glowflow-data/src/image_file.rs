@@ -1,0 +1,148 @@
+//! One image file in memory and out: PNG, JPEG, WebP and BMP to pixels, pixels to PNG.
+//!
+//! The format is recognised by content, not by name. EXIF orientation is applied, 16-bit images are
+//! reduced to 8, transparent ones are laid over white, and of an animation the first frame counts.
+//! Colour profiles are not applied.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::dataset::LARGEST_SIDE;
+use crate::fit::Picture;
+use crate::{Error, ImageShape};
+
+/// More than any photograph; what asks for more is broken or meant to exhaust the memory.
+const LARGEST_FILE: u64 = 1 << 29;
+const LARGEST_DECODED: u64 = 1 << 29;
+
+/// Reads and decodes an image file; a failure says why in words, for the list of broken images.
+pub(crate) fn load(path: &Path) -> Result<Picture, String> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|e| e.to_string())?;
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(format!("the file has more than {LARGEST_FILE} bytes"));
+    }
+    // Whatever a file holds, it must not end the training run: should a decoder panic on it, that
+    // file is broken like any other. Nothing outside the closure can be left half-changed.
+    catch_unwind(AssertUnwindSafe(|| decode(&bytes))).unwrap_or_else(|_| Err("the decoder panicked".into()))
+}
+
+fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    let format = format_of(bytes).ok_or("not a PNG, JPEG, WebP or BMP image")?;
+    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+        return Err("the JPEG is cut short".into());
+    }
+    let image = decode_limited(bytes, format).map_err(|e| e.to_string())?;
+    Ok(picture(image))
+}
+
+/// The format of a file that begins with `head` (16 bytes are enough), if it is one of ours.
+pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
+    use ImageFormat::{Bmp, Jpeg, Png, WebP};
+    let format = image::guess_format(head).ok()?;
+    [Png, Jpeg, WebP, Bmp].contains(&format).then_some(format)
+}
+
+fn decode_limited(bytes: &[u8], format: ImageFormat) -> image::ImageResult<DynamicImage> {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(LARGEST_DECODED);
+    limits.max_image_width = Some(LARGEST_SIDE as u32);
+    limits.max_image_height = Some(LARGEST_SIDE as u32);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    // `DynamicImage::from_decoder` allocates the output itself, without asking the limits.
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// Whether a JPEG goes on to its end-of-image marker.
+///
+/// The decoder fills what is missing with grey and reports success, and a half-grey picture is
+/// worse than none. Segments are stepped over, so that the end of an embedded thumbnail does not
+/// pass for the end of the image.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    let mut at = 2; // behind the start-of-image marker
+    while at + 1 < bytes.len() {
+        if bytes[at] != 0xFF {
+            at += 1; // entropy-coded data
+            continue;
+        }
+        match bytes[at + 1] {
+            0xD9 => return true,
+            // A stuffed zero, a stand-alone marker, or a fill byte.
+            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
+            0xFF => at += 1,
+            _ => match bytes.get(at + 2..at + 4) {
+                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
+                None => return false,
+            },
+        }
+    }
+    false
+}
+
+/// To 8-bit grey or RGB without transparency.
+fn picture(image: DynamicImage) -> Picture {
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let color = image.color();
+    let (channels, pixels) = match (color.has_color(), color.has_alpha()) {
+        (false, false) => (1, image.into_luma8().into_raw()),
+        (false, true) => (1, over_white::<2>(image.into_luma_alpha8().into_raw())),
+        (true, false) => (3, image.into_rgb8().into_raw()),
+        (true, true) => (3, over_white::<4>(image.into_rgba8().into_raw())),
+    };
+    let shape = ImageShape { height, width, channels };
+    Picture { shape, pixels }
+}
+
+/// Lays pixels of `N` channels, the last of them alpha, over white and drops the alpha.
+fn over_white<const N: usize>(pixels: Vec<u8>) -> Vec<u8> {
+    let over = |value: u8, alpha: u8| {
+        let (value, alpha) = (u32::from(value), u32::from(alpha));
+        ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+    };
+    let mut opaque = Vec::with_capacity(pixels.len() / N * (N - 1));
+    for pixel in pixels.chunks_exact(N) {
+        opaque.extend(pixel[..N - 1].iter().map(|&value| over(value, pixel[N - 1])));
+    }
+    opaque
+}
+
+/// Writes an image (HWC, grey or RGB) as a PNG file, replacing what is there.
+///
+/// ```
+/// use glowflow_data::{ImageShape, save_png};
+///
+/// let folder = tempfile::tempdir()?;
+/// let shape = ImageShape { height: 1, width: 2, channels: 3 };
+/// save_png(&folder.path().join("two.png"), shape, &[255, 0, 0, 0, 0, 255])?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn save_png(path: &Path, shape: ImageShape, pixels: &[u8]) -> Result<(), Error> {
+    shape.check()?;
+    if pixels.len() != shape.len() {
+        let found = pixels.len();
+        return Err(Error::PixelCount { shape, found });
+    }
+    let color = match shape.channels {
+        1 => image::ExtendedColorType::L8,
+        _ => image::ExtendedColorType::Rgb8,
+    };
+    let (width, height) = (shape.width as u32, shape.height as u32);
+    image::save_buffer_with_format(path, pixels, width, height, color, ImageFormat::Png)
+        .map_err(|e| Error::Write { path: path.to_owned(), reason: e.to_string() })
+}

@@ -1,0 +1,60 @@
+//! Images in, batches of bytes out.
+//!
+//! [`open`] recognises what lies at a path (a folder of images, CIFAR-10, MNIST-style files, NumPy
+//! arrays) and gives [`Dataset`]s: numbered images of one shape. [`split`] holds some of them out.
+//! [`TrainingBatches`] and [`batches_in_order`] read ahead in other threads, the one in random order
+//! without end, the other once.
+//!
+//! Pixels are bytes in the order rows, columns, channels (HWC), and batches of them NHWC.
+//!
+//! ```
+//! use glowflow_data::{Augment, ImageShape, OpenOptions, TrainingBatches, TrainingOptions, open, save_png};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let shape = ImageShape { height: 4, width: 4, channels: 1 };
+//! for grey in 0..10 {
+//!     save_png(&folder.path().join(format!("{grey}.png")), shape, &[grey; 16])?;
+//! }
+//! let data = open(folder.path(), &OpenOptions::default())?;
+//! let options = TrainingOptions {
+//!     batch_size: 5,
+//!     seed: 1,
+//!     augment: Augment { flip: true, ..Default::default() },
+//!     start_at: 0,
+//!     threads: 2,
+//! };
+//! for batch in TrainingBatches::new(data.train, options)?.take(3) {
+//!     assert_eq!(batch?.pixels.len(), 5 * shape.len());
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod ahead;
+mod augment;
+mod batches;
+mod cifar;
+mod dataset;
+mod elements;
+mod error;
+mod fit;
+mod folder;
+mod idx;
+mod image_file;
+mod memory;
+mod npy;
+mod npz;
+mod open;
+pub mod portraits;
+mod random;
+mod scan;
+mod split;
+mod training;
+
+pub use augment::{Augment, Edge};
+pub use batches::{Batch, BatchesInOrder, batches_in_order};
+pub use dataset::{Broken, Dataset, ImageShape};
+pub use error::Error;
+pub use image_file::save_png;
+pub use open::{OpenOptions, Splits, open};
+pub use split::{Subset, split};
+pub use training::{TrainingBatches, TrainingOptions};

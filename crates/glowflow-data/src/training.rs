@@ -1,0 +1,126 @@
+//! Batches to train on, without end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ahead::Ahead;
+use crate::random::{Purpose, Stream};
+use crate::{Augment, Batch, Dataset, Error};
+
+/// How training batches are made.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainingOptions {
+    /// Images a batch.
+    pub batch_size: usize,
+    /// Decides the order of images and their augmentation.
+    pub seed: u64,
+    /// Random changes to the images.
+    pub augment: Augment,
+    /// The first batch delivered: 0, or where an earlier run stopped.
+    pub start_at: u64,
+    /// Threads that read ahead; 0 counts as 1. The batches do not depend on it.
+    pub threads: usize,
+}
+
+/// An endless iterator over batches of training images, read and augmented ahead in other threads.
+///
+/// Batch k is a function of the dataset, the seed, the batch size, the augmentation and k alone:
+/// starting at k gives what a run from 0 would have come to. Every epoch of ⌊images / batch size⌋
+/// batches goes through the images in a new random order; those that do not fill a batch are left
+/// out of that epoch. A broken image's place is taken by the next image that can be read.
+///
+/// After an error every further batch is an error too.
+pub struct TrainingBatches {
+    batches: Ahead<Result<Batch, Error>>,
+    per_epoch: u64,
+}
+
+impl TrainingBatches {
+    /// Checks the options and starts reading.
+    ///
+    /// Fails if there are fewer images than one batch takes.
+    pub fn new(dataset: Arc<dyn Dataset>, options: TrainingOptions) -> Result<Self, Error> {
+        options.augment.check()?;
+        if options.batch_size == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        let per_epoch = (dataset.len() / options.batch_size) as u64;
+        if per_epoch == 0 {
+            return Err(Error::TooFewImages { images: dataset.len(), batch_size: options.batch_size });
+        }
+        let plan = Plan { dataset, options, per_epoch, order: Mutex::new(None) };
+        let make = move |number| Some(plan.batch(number));
+        Ok(Self { batches: Ahead::start(options.threads, options.start_at, make), per_epoch })
+    }
+
+    /// Batches an epoch.
+    pub fn per_epoch(&self) -> u64 {
+        self.per_epoch
+    }
+}
+
+impl Iterator for TrainingBatches {
+    type Item = Result<Batch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batches.next()
+    }
+}
+
+/// What the threads share.
+struct Plan {
+    dataset: Arc<dyn Dataset>,
+    options: TrainingOptions,
+    per_epoch: u64,
+    /// The epoch last asked for and its order.
+    order: Mutex<Option<(u64, Arc<[usize]>)>>,
+}
+
+impl Plan {
+    fn batch(&self, number: u64) -> Result<Batch, Error> {
+        let size = self.options.batch_size;
+        let shape = self.dataset.shape();
+        let order = self.order(number / self.per_epoch);
+        let first = (number % self.per_epoch) as usize * size;
+        let mut batch = Batch {
+            number,
+            pixels: Vec::with_capacity(size * shape.len()),
+            labels: Vec::new(),
+            indices: Vec::with_capacity(size),
+        };
+        let mut image = vec![0; shape.len()];
+        for (position, &index) in order[first..first + size].iter().enumerate() {
+            let index = self.read_from(index, &mut image)?;
+            let seed = self.options.seed;
+            let mut stream = Stream::new(seed, Purpose::Augment, number, position as u64);
+            self.options.augment.apply(&mut image, shape, &mut stream);
+            batch.push(&*self.dataset, index, &image);
+        }
+        Ok(batch)
+    }
+
+    fn order(&self, epoch: u64) -> Arc<[usize]> {
+        let mut kept = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((of, order)) if *of == epoch => order.clone(),
+            _ => {
+                let stream = Stream::new(self.options.seed, Purpose::Order, epoch, 0);
+                let order: Arc<[usize]> = stream.permutation(self.dataset.len()).into();
+                *kept = Some((epoch, order.clone()));
+                order
+            }
+        }
+    }
+
+    /// Reads the first image from `index` on that can be read, and says which it is.
+    fn read_from(&self, index: usize, image: &mut [u8]) -> Result<usize, Error> {
+        let mut first_error = None;
+        for candidate in (index..self.dataset.len()).chain(0..index) {
+            match self.dataset.read(candidate, image) {
+                Ok(()) => return Ok(candidate),
+                Err(error) => _ = first_error.get_or_insert(error),
+            }
+        }
+        // There is at least one image, `index`.
+        Err(first_error.map_or(Error::EmptyBatch, |error| error.of_all(self.dataset.len())))
+    }
+}

@@ -1,0 +1,204 @@
+//! Actnorm and permutation as one affine map of each pixel's channels.
+//!
+//! `y = W (s ⊙ (x + bias))` with `s = exp(3·logs)` is `y = A x + b` with `A = W diag(s)` and
+//! `b = W (s ⊙ bias)`; its inverse is `x = A⁻¹ y − bias`. The small matrices are made in `f64`, whatever
+//! the activations are, so that map and inverse are each rounded once.
+
+use nalgebra::DMatrix;
+use rayon::prelude::*;
+
+use super::conv::column_sums;
+use super::product::{Finish, Packed, product, transposed_product};
+use super::{Cpu, tile_rows};
+use crate::device::Direction;
+use crate::real::Real;
+use crate::shape::{ChannelMapParams, Grid, PermutationParams, Span};
+
+/// An affine map `y = A x + b` of `channels` channels, and its log-determinant.
+pub struct ChannelMap<T> {
+    channels: usize,
+    matrix: Packed<T>,
+    /// For one pixel.
+    log_det: f64,
+}
+
+/// The permutation's matrix and, for the LU form, its factors.
+struct Permutation {
+    matrix: DMatrix<f64>,
+    /// `L` and `U` with their diagonals, where there are such.
+    factors: Option<(DMatrix<f64>, DMatrix<f64>)>,
+    log_det: f64,
+}
+
+fn read<T: Real>(params: &[T], span: Span) -> impl Fn(usize) -> f64 + '_ {
+    move |i| params[span.start + i].wide()
+}
+
+/// The rows of `matrix` taken by `index`: `P·matrix`.
+fn permuted(index: &[usize], matrix: &DMatrix<f64>) -> DMatrix<f64> {
+    DMatrix::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[(index[i], j)])
+}
+
+/// The inverse of [`permuted`].
+fn unpermuted(index: &[usize], matrix: &DMatrix<f64>) -> DMatrix<f64> {
+    let mut result = DMatrix::zeros(matrix.nrows(), matrix.ncols());
+    for (i, &from) in index.iter().enumerate() {
+        for j in 0..matrix.ncols() {
+            result[(from, j)] = matrix[(i, j)];
+        }
+    }
+    result
+}
+
+impl Permutation {
+    fn new<T: Real>(channels: usize, at: &PermutationParams, params: &[T]) -> Self {
+        match at {
+            PermutationParams::Fixed { index } => Self {
+                matrix: permuted(index, &DMatrix::identity(channels, channels)),
+                factors: None,
+                log_det: 0.0,
+            },
+            PermutationParams::Lu { index, sign, lower, upper, log_s } => {
+                let (l, u, s) = (read(params, *lower), read(params, *upper), read(params, *log_s));
+                let lower = DMatrix::from_fn(channels, channels, |i, j| match i.cmp(&j) {
+                    std::cmp::Ordering::Greater => l(i * channels + j),
+                    std::cmp::Ordering::Equal => 1.0,
+                    std::cmp::Ordering::Less => 0.0,
+                });
+                let upper = DMatrix::from_fn(channels, channels, |i, j| match i.cmp(&j) {
+                    std::cmp::Ordering::Less => u(i * channels + j),
+                    std::cmp::Ordering::Equal => sign[i] * s(i).exp(),
+                    std::cmp::Ordering::Greater => 0.0,
+                });
+                Self {
+                    matrix: permuted(index, &(&lower * &upper)),
+                    log_det: (0..channels).map(s).sum(),
+                    factors: Some((lower, upper)),
+                }
+            }
+        }
+    }
+
+    /// `W⁻¹ = U⁻¹ L⁻¹ Pᵀ`.
+    fn inverse(&self, index: &[usize]) -> DMatrix<f64> {
+        let n = self.matrix.nrows();
+        let mut inverse = unpermuted(index, &DMatrix::identity(n, n));
+        if let Some((lower, upper)) = &self.factors {
+            // Neither has a 0 on its diagonal: one is unit, the other's is an exponential.
+            lower.solve_lower_triangular_mut(&mut inverse);
+            upper.solve_upper_triangular_mut(&mut inverse);
+        }
+        inverse
+    }
+}
+
+impl PermutationParams {
+    fn index(&self) -> &[usize] {
+        match self {
+            Self::Fixed { index } | Self::Lu { index, .. } => index,
+        }
+    }
+}
+
+impl<T: Real> ChannelMap<T> {
+    pub(super) fn prepare(cpu: &Cpu<T>, at: &ChannelMapParams, params: &[T], direction: Direction) -> Self {
+        let channels = at.channels;
+        let permutation = Permutation::new(channels, &at.permutation, params);
+        let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
+        let log_det = permutation.log_det + (0..channels).map(|c| 3.0 * logs(c)).sum::<f64>();
+        let pack = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
+            Packed::new(cpu.isa(), channels, channels, |i, j| T::of(a[(j, i)]))
+                .with_bias((0..channels).map(|c| T::of(b(c))))
+        };
+        let matrix = match direction {
+            Direction::Forward => {
+                let w = permutation.matrix;
+                let a = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * (3.0 * logs(j)).exp());
+                let b: Vec<f64> =
+                    (0..channels).map(|i| (0..channels).map(|j| a[(i, j)] * bias(j)).sum()).collect();
+                pack(a, &|c| b[c])
+            }
+            Direction::Inverse => {
+                let inverse = permutation.inverse(at.permutation.index());
+                let a = DMatrix::from_fn(channels, channels, |i, j| inverse[(i, j)] * (-3.0 * logs(i)).exp());
+                pack(a, &|c| -bias(c))
+            }
+        };
+        Self { channels, matrix, log_det: if direction == Direction::Forward { log_det } else { -log_det } }
+    }
+
+    /// Applies the map in place.
+    pub(super) fn run(&self, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
+        apply(&self.matrix, self.channels, x);
+        if let Some(logp) = logp {
+            let log_det = T::of(self.log_det * grid.pixels() as f64);
+            logp.iter_mut().for_each(|logp| *logp += log_det);
+        }
+    }
+}
+
+/// `x ← matrix·x + bias` for every row of `x`, in place.
+fn apply<T: Real>(matrix: &Packed<T>, channels: usize, x: &mut [T]) {
+    let tile = tile_rows(x.len() / channels) * channels;
+    x.par_chunks_mut(tile).for_each_init(Vec::new, |copy, x| {
+        copy.clear();
+        copy.extend_from_slice(x);
+        product(copy.len() / channels, copy, matrix, x, Finish::Store);
+    });
+}
+
+/// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
+/// `gradient`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward<T: Real>(
+    cpu: &Cpu<T>,
+    at: &ChannelMapParams,
+    params: &[T],
+    grid: Grid,
+    x: &mut [T],
+    dx: &mut [T],
+    dlogp: f64,
+    gradient: &mut [T],
+) {
+    let channels = at.channels;
+    apply(&ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
+    let by_matrix = transposed_product(cpu.isa(), channels, channels, dx, x);
+    let by_offset = column_sums(channels, dx);
+
+    let permutation = Permutation::new(channels, &at.permutation, params);
+    let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
+    let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
+    let w = &permutation.matrix;
+    let transposed = Packed::new(cpu.isa(), channels, channels, |i, j| T::of(w[(i, j)] * scale[j]));
+    apply(&transposed, channels, dx);
+
+    // By W, from the gradients by A = W diag(s) and b = A bias.
+    let d_w = DMatrix::from_fn(channels, channels, |i, j| {
+        scale[j] * (by_matrix[i * channels + j].wide() + by_offset[i].wide() * bias(j))
+    });
+    // Every sample's log-determinant has the same derivative.
+    let d_log_det = dlogp * grid.rows() as f64;
+    let mut add = |at: usize, value: f64| gradient[at] += T::of(value);
+    for j in 0..channels {
+        let through_bias: f64 = (0..channels).map(|i| w[(i, j)] * by_offset[i].wide()).sum();
+        let through_scale: f64 = (0..channels).map(|i| w[(i, j)] * d_w[(i, j)]).sum();
+        add(at.actnorm.bias.start + j, scale[j] * through_bias);
+        add(at.actnorm.logs.start + j, 3.0 * (through_scale + d_log_det));
+    }
+    let (PermutationParams::Lu { index, lower, upper, log_s, .. }, Some((l, u))) =
+        (&at.permutation, &permutation.factors)
+    else {
+        return;
+    };
+    let d_lu = unpermuted(index, &d_w);
+    let (d_l, d_u) = (&d_lu * u.transpose(), l.tr_mul(&d_lu));
+    for i in 0..channels {
+        for j in 0..i {
+            add(lower.start + i * channels + j, d_l[(i, j)]);
+        }
+        for j in i + 1..channels {
+            add(upper.start + i * channels + j, d_u[(i, j)]);
+        }
+        add(log_s.start + i, d_u[(i, i)] * u[(i, i)] + d_log_det);
+    }
+}

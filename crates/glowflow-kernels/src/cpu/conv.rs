@@ -1,0 +1,197 @@
+//! Folding an actnorm, or a ZeroConv's scale, into the convolution before it, and the way back for gradients.
+//!
+//! `y = (W x + bias) ⊙ s` with `s = exp(3·logs)` is `y = W' x + b'` with `W' = s ⊙ W` (row by row) and
+//! `b' = s ⊙ bias`. Given the gradients by `W'` and `b'`, those by the parameters need no
+//! activations: `dW = s ⊙ dW'`, `dbias = s ⊙ db'`, and because `Σ dy·y = W'·dW' + b'·db'` for every output,
+//! `dlogs = 3·(Σ W' ⊙ dW' + b'·db')`.
+
+use rayon::prelude::*;
+
+use super::patches::{self, Look};
+use super::product::{Finish, Isa, Packed, product, transposed_product};
+use super::{Cpu, tile_rows};
+use crate::real::Real;
+use crate::shape::{Grid, Span, ZeroConvParams};
+
+/// A convolution and the scale and bias behind it, as views of the parameters.
+///
+/// The weight is row-major, a row for each output.
+#[derive(Clone, Copy)]
+pub struct Scaled<'a, T> {
+    pub weight: &'a [T],
+    pub bias: &'a [T],
+    pub logs: &'a [T],
+}
+
+/// Where a scaled convolution's parameters lie.
+#[derive(Clone, Copy)]
+pub struct ScaledAt {
+    pub weight: Span,
+    pub bias: Span,
+    pub logs: Span,
+}
+
+impl ScaledAt {
+    pub fn of<T>(self, params: &[T]) -> Scaled<'_, T> {
+        Scaled {
+            weight: &params[self.weight.range()],
+            bias: &params[self.bias.range()],
+            logs: &params[self.logs.range()],
+        }
+    }
+}
+
+impl<T: Real> Scaled<'_, T> {
+    /// `exp(3·logs)`, one number for each output.
+    pub fn scale(&self) -> Vec<T> {
+        self.logs.iter().map(|&logs| (T::of(3.0) * logs).exp()).collect()
+    }
+
+    /// `b'`.
+    pub fn folded_bias(&self) -> Vec<T> {
+        self.scale().iter().zip(self.bias).map(|(&s, &bias)| s * bias).collect()
+    }
+
+    /// Inputs of a row of the weight.
+    pub fn inputs(&self) -> usize {
+        self.weight.len() / self.bias.len()
+    }
+
+    /// The folded weight as `[inputs, outputs]`, for the way forward.
+    pub fn pack(&self, isa: Isa) -> Packed<T> {
+        let (inputs, scale) = (self.inputs(), self.scale());
+        Packed::new(isa, inputs, self.bias.len(), |i, j| self.weight[j * inputs + i] * scale[j])
+            .with_bias(self.folded_bias().into_iter())
+    }
+
+    /// The folded weight as `[outputs, inputs]`, for the gradient by the input.
+    pub fn pack_transposed(&self, isa: Isa) -> Packed<T> {
+        let (inputs, scale) = (self.inputs(), self.scale());
+        Packed::new(isa, self.bias.len(), inputs, |j, i| self.weight[j * inputs + i] * scale[j])
+    }
+
+    /// Adds the parameters' gradients, given those by the folded weight and bias.
+    pub fn unfold(&self, at: ScaledAt, d_weight: &[T], d_bias: &[T], gradient: &mut [T]) {
+        let (inputs, scale) = (self.inputs(), self.scale());
+        let products: Vec<T> = gradient[at.weight.range()]
+            .par_chunks_mut(inputs)
+            .zip(d_weight.par_chunks(inputs))
+            .zip(self.weight.par_chunks(inputs))
+            .zip(&scale)
+            .map(|(((gradient, d_weight), weight), &s)| {
+                let mut sum = T::zero();
+                for ((gradient, &d), &w) in gradient.iter_mut().zip(d_weight).zip(weight) {
+                    *gradient += s * d;
+                    sum += w * d;
+                }
+                sum * s
+            })
+            .collect();
+        for (j, (&s, &d)) in scale.iter().zip(d_bias).enumerate() {
+            gradient[at.bias.start + j] += s * d;
+            gradient[at.logs.start + j] += T::of(3.0) * (products[j] + s * self.bias[j] * d);
+        }
+    }
+}
+
+/// Column sums of a row-major matrix: the gradient of a bias.
+pub fn column_sums<T: Real>(columns: usize, matrix: &[T]) -> Vec<T> {
+    let sums = matrix
+        .par_chunks(columns * 256)
+        .map(|block| {
+            let mut sums = vec![T::zero(); columns];
+            for row in block.chunks_exact(columns) {
+                sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+            sums
+        })
+        .collect::<Vec<_>>();
+    // Added up in order, so that the bits do not depend on which thread was first.
+    (0..columns).map(|j| sums.iter().map(|block| block[j]).sum()).collect()
+}
+
+/// A ZeroConv with few inputs: patches gathered, then one product.
+pub struct ZeroConv<T> {
+    inputs: usize,
+    weight: Packed<T>,
+}
+
+impl ZeroConvParams {
+    pub(super) fn at(&self) -> ScaledAt {
+        ScaledAt { weight: self.weight, bias: self.bias, logs: self.logs }
+    }
+}
+
+impl<T: Real> ZeroConv<T> {
+    pub(super) fn prepare(cpu: &Cpu<T>, at: &ZeroConvParams, params: &[T]) -> Self {
+        Self { inputs: at.inputs, weight: at.at().of(params).pack(cpu.isa()) }
+    }
+
+    pub(super) fn run(&self, grid: Grid, x: &[T], y: &mut [T]) {
+        let (inputs, outputs) = (self.inputs, self.weight.columns());
+        let tile = tile_rows(grid.rows());
+        y.par_chunks_mut(tile * outputs).enumerate().for_each_init(Vec::new, |patches, (t, y)| {
+            let rows = y.len() / outputs;
+            patches.resize(rows * 9 * (inputs + 1), T::zero());
+            patches::gather_with_edge(grid, inputs, inputs, x, t * tile, patches);
+            product(rows, patches, &self.weight, y, Finish::Store);
+        });
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        cpu: &Cpu<T>,
+        at: &ZeroConvParams,
+        params: &[T],
+        grid: Grid,
+        x: &[T],
+        dy: &[T],
+        dx: &mut [T],
+        gradient: &mut [T],
+    ) {
+        let (rows, inputs, outputs) = (grid.rows(), at.inputs, at.outputs);
+        let conv = at.at().of(params);
+        let mut patches = cpu.take(rows * 9 * (inputs + 1));
+        let width = 9 * (inputs + 1);
+        let tile = tile_rows(rows);
+        patches
+            .par_chunks_mut(tile * width)
+            .enumerate()
+            .for_each(|(t, patches)| patches::gather_with_edge(grid, inputs, inputs, x, t * tile, patches));
+        let d_weight = transposed_product(cpu.isa(), outputs, width, dy, &patches);
+        conv.unfold(at.at(), &d_weight, &column_sums(outputs, dy), gradient);
+        input_gradient(cpu, grid, inputs, inputs, &conv, dy, dx);
+    }
+}
+
+/// Adds the gradient by the input of a convolution 3×3 with few inputs, given that by its output, to the first
+/// `inputs` of the `stride` channels of `dx`.
+pub fn input_gradient<T: Real>(
+    cpu: &Cpu<T>,
+    grid: Grid,
+    inputs: usize,
+    stride: usize,
+    conv: &Scaled<'_, T>,
+    dy: &[T],
+    dx: &mut [T],
+) {
+    let weight = pack_contributions(cpu.isa(), conv, inputs);
+    let (outputs, tile) = (conv.bias.len(), tile_rows(grid.rows()));
+    let mut contributions = cpu.take(grid.rows() * 9 * inputs);
+    contributions.par_chunks_mut(tile * 9 * inputs).zip(dy.par_chunks(tile * outputs)).for_each(
+        |(to, dy)| {
+            product(dy.len() / outputs, dy, &weight, to, Finish::Store);
+        },
+    );
+    patches::add_shifted(grid, inputs, stride, Look::Back, &contributions, None, dx);
+}
+
+/// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
+/// the edge channel.
+fn pack_contributions<T: Real>(isa: Isa, conv: &Scaled<'_, T>, inputs: usize) -> Packed<T> {
+    let (width, scale) = (conv.inputs(), conv.scale());
+    Packed::new(isa, conv.bias.len(), 9 * inputs, |j, column| {
+        let (k, c) = (column / inputs, column % inputs);
+        conv.weight[j * width + 9 * c + k] * scale[j]
+    })
+}

@@ -1,0 +1,319 @@
+//! The processor as a device: the reference, and fast.
+//!
+//! Threads are those of the rayon pool that an operation is called from. Results do not depend on
+//! their number: work is divided by output, and sums are added up in order.
+
+mod actnorm;
+mod buffer;
+mod channel_map;
+mod conv;
+mod coupling;
+mod gaussian;
+mod layout;
+mod network;
+mod patches;
+mod product;
+mod update;
+
+use rayon::prelude::*;
+
+pub use buffer::Buffer;
+pub use channel_map::ChannelMap;
+pub use conv::ZeroConv;
+pub use gaussian::TopPrior;
+pub use network::{Hidden, Network};
+pub use product::{Isa, Kernels};
+
+use crate::device::{Device, DeviceError, Direction, Noise, Training, Update, UpdateReport};
+use crate::random::Stream;
+use crate::real::Real;
+use crate::shape::{
+    ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, TopPriorParams, ZeroConvParams,
+};
+
+/// The processor, computing in `T`: `f32` to work, `f64` to check.
+#[derive(Clone)]
+pub struct Cpu<T> {
+    isa: Isa,
+    pool: buffer::Pool<T>,
+}
+
+impl<T: Real> Cpu<T> {
+    /// The processor with the best instruction set that it has.
+    pub fn new() -> Self {
+        Self { isa: Isa::detect(), pool: buffer::Pool::default() }
+    }
+
+    fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn take(&self, len: usize) -> Buffer<T> {
+        self.pool.take(len)
+    }
+
+    fn fill(&self, out: &mut [T], four: impl Fn(u64) -> [f64; 4] + Sync) {
+        out.par_chunks_mut(4).enumerate().with_min_len(256).for_each(|(i, out)| {
+            out.iter_mut().zip(four(i as u64)).for_each(|(out, value)| *out = T::of(value));
+        });
+    }
+}
+
+impl<T: Real> Default for Cpu<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> std::fmt::Debug for Cpu<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cpu({:?})", self.isa)
+    }
+}
+
+/// Rows of a tile: enough for every thread to get one, few enough that two hidden activations of common
+/// width stay in the second-level cache.
+fn tile_rows(rows: usize) -> usize {
+    rows.div_ceil(rayon::current_num_threads()).next_multiple_of(12).clamp(12, 192)
+}
+
+impl<T: Real> Device for Cpu<T> {
+    type Real = T;
+    type Buffer = Buffer<T>;
+    type ChannelMap = ChannelMap<T>;
+    type Network = Network<T>;
+    type Hidden = Hidden<T>;
+    type ZeroConv = ZeroConv<T>;
+    type TopPrior = TopPrior<T>;
+
+    fn name(&self) -> String {
+        format!("cpu ({:?}, {} threads)", self.isa, rayon::current_num_threads())
+    }
+
+    fn scratch(&self, len: usize) -> Buffer<T> {
+        self.take(len)
+    }
+
+    fn zeros(&self, len: usize) -> Buffer<T> {
+        let mut buffer = self.take(len);
+        buffer.fill(T::zero());
+        buffer
+    }
+
+    fn upload(&self, values: &[T]) -> Buffer<T> {
+        let mut buffer = self.take(values.len());
+        buffer.copy_from_slice(values);
+        buffer
+    }
+
+    fn download(&self, buffer: &Buffer<T>) -> Result<Vec<T>, DeviceError> {
+        Ok(buffer.to_vec())
+    }
+
+    fn copy(&self, from: &Buffer<T>, to: &mut Buffer<T>) {
+        to.copy_from_slice(from);
+    }
+
+    fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, T>, v: &mut Buffer<T>) {
+        let bins = f64::from(1u32 << bits);
+        match noise {
+            Noise::Midpoint => v.fill(T::of(0.5 / bins)),
+            Noise::Uniform(stream) => self.fill(v, |i| stream.uniform(i).map(|u| u / bins)),
+            Noise::Given(noise) => v.copy_from_slice(noise),
+        }
+        for (v, &pixel) in v.iter_mut().zip(pixels) {
+            *v += T::of(f64::from(pixel >> (8 - bits)) / bins - 0.5);
+        }
+    }
+
+    fn normal(&self, stream: Stream, scale: f64, out: &mut Buffer<T>) {
+        self.fill(out, |i| stream.normal(i).map(|x| scale * x));
+    }
+
+    fn squeeze(&self, grid: Grid, channels: usize, x: &Buffer<T>, y: &mut Buffer<T>) {
+        layout::squeeze(grid, channels, x, y);
+    }
+
+    fn unsqueeze(&self, grid: Grid, channels: usize, y: &Buffer<T>, x: &mut Buffer<T>) {
+        layout::unsqueeze(grid, channels, y, x);
+    }
+
+    fn split(&self, channels: usize, x: &Buffer<T>, first: &mut Buffer<T>, last: &mut Buffer<T>) {
+        layout::split(channels, x, first, last);
+    }
+
+    fn join(&self, channels: usize, first: &Buffer<T>, last: &Buffer<T>, x: &mut Buffer<T>) {
+        layout::join(channels, first, last, x);
+    }
+
+    fn prepare_channel_map(
+        &self,
+        at: &ChannelMapParams,
+        params: &Buffer<T>,
+        direction: Direction,
+    ) -> ChannelMap<T> {
+        ChannelMap::prepare(self, at, params, direction)
+    }
+
+    fn channel_map(&self, map: &ChannelMap<T>, grid: Grid, x: &mut Buffer<T>, logp: Option<&mut Buffer<T>>) {
+        map.run(grid, x, logp.map(|logp| &mut logp[..]));
+    }
+
+    fn channel_map_backward(
+        &self,
+        at: &ChannelMapParams,
+        params: &Buffer<T>,
+        grid: Grid,
+        x: &mut Buffer<T>,
+        dx: &mut Buffer<T>,
+        dlogp: f64,
+        gradient: &mut Buffer<T>,
+    ) {
+        channel_map::backward(self, at, params, grid, x, dx, dlogp, gradient);
+    }
+
+    fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer<T>, params: &mut Buffer<T>) {
+        actnorm::initialize(at, x, params);
+    }
+
+    fn prepare_network(&self, at: &NetworkParams, params: &Buffer<T>) -> Network<T> {
+        Network::prepare(self, at, params)
+    }
+
+    fn network(&self, network: &Network<T>, grid: Grid, x: &Buffer<T>, o: &mut Buffer<T>) {
+        network.run(self, grid, x, o);
+    }
+
+    fn network_keeping(
+        &self,
+        network: &Network<T>,
+        grid: Grid,
+        x: &Buffer<T>,
+        o: &mut Buffer<T>,
+    ) -> Hidden<T> {
+        network.run_keeping(self, grid, x, o)
+    }
+
+    fn network_backward(
+        &self,
+        at: &NetworkParams,
+        params: &Buffer<T>,
+        grid: Grid,
+        x: &Buffer<T>,
+        hidden: &Hidden<T>,
+        d_o: &Buffer<T>,
+        dx: &mut Buffer<T>,
+        gradient: &mut Buffer<T>,
+    ) {
+        network::backward(self, at, params, grid, x, hidden, d_o, dx, gradient);
+    }
+
+    fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer<T>, params: &mut Buffer<T>) {
+        network::initialize(self, at, grid, x, params);
+    }
+
+    fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer<T>) -> ZeroConv<T> {
+        ZeroConv::prepare(self, at, params)
+    }
+
+    fn zero_conv(&self, conv: &ZeroConv<T>, grid: Grid, x: &Buffer<T>, y: &mut Buffer<T>) {
+        conv.run(grid, x, y);
+    }
+
+    fn zero_conv_backward(
+        &self,
+        at: &ZeroConvParams,
+        params: &Buffer<T>,
+        grid: Grid,
+        x: &Buffer<T>,
+        dy: &Buffer<T>,
+        dx: &mut Buffer<T>,
+        gradient: &mut Buffer<T>,
+    ) {
+        ZeroConv::backward(self, at, params, grid, x, dy, dx, gradient);
+    }
+
+    fn couple(
+        &self,
+        kind: CouplingKind,
+        grid: Grid,
+        channels: usize,
+        o: &Buffer<T>,
+        x: &mut Buffer<T>,
+        logp: &mut Buffer<T>,
+    ) {
+        coupling::couple(kind, grid, channels, o, x, logp);
+    }
+
+    fn uncouple(&self, kind: CouplingKind, channels: usize, o: &Buffer<T>, x: &mut Buffer<T>) {
+        coupling::uncouple(kind, channels, o, x);
+    }
+
+    fn couple_backward(
+        &self,
+        kind: CouplingKind,
+        channels: usize,
+        o: &Buffer<T>,
+        x: &mut Buffer<T>,
+        dx: &mut Buffer<T>,
+        dlogp: f64,
+        d_o: &mut Buffer<T>,
+    ) {
+        coupling::backward(kind, channels, o, x, dx, dlogp, d_o);
+    }
+
+    fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer<T>) -> TopPrior<T> {
+        TopPrior::prepare(at, params)
+    }
+
+    fn top_prior(&self, top: &TopPrior<T>, grid: Grid, labels: &Buffer<T>, prior: &mut Buffer<T>) {
+        top.run(grid, labels, prior);
+    }
+
+    fn top_prior_backward(
+        &self,
+        at: &TopPriorParams,
+        grid: Grid,
+        labels: &Buffer<T>,
+        d_prior: &Buffer<T>,
+        gradient: &mut Buffer<T>,
+    ) {
+        gaussian::top_prior_backward(at, grid, labels, d_prior, gradient);
+    }
+
+    fn standardize(
+        &self,
+        grid: Grid,
+        channels: usize,
+        prior: &Buffer<T>,
+        z: &mut Buffer<T>,
+        logp: &mut Buffer<T>,
+    ) {
+        gaussian::standardize(grid, channels, prior, z, logp);
+    }
+
+    fn unstandardize(&self, channels: usize, prior: &Buffer<T>, eps: &mut Buffer<T>) {
+        gaussian::unstandardize(channels, prior, eps);
+    }
+
+    fn standardize_backward(
+        &self,
+        channels: usize,
+        prior: &Buffer<T>,
+        eps: &Buffer<T>,
+        dlogp: f64,
+        dz: &mut Buffer<T>,
+        d_prior: &mut Buffer<T>,
+    ) {
+        gaussian::backward(channels, prior, eps, dlogp, dz, d_prior);
+    }
+
+    fn update(
+        &self,
+        update: &Update,
+        logp: &Buffer<T>,
+        training: Training<'_, Buffer<T>>,
+    ) -> Result<UpdateReport, DeviceError> {
+        Ok(update::update(update, logp, training))
+    }
+}

@@ -1,0 +1,127 @@
+//! 3×3 neighbourhoods: conv3×3 is a product with patches gathered before it, or with shifted rows
+//! added up after it.
+//!
+//! Offset `k = 3·ky + kx` of a kernel looks at pixel `(y + ky − 1, x + kx − 1)`. Where the input of a
+//! convolution is narrow, its patches are gathered; where its output is narrow, every pixel's
+//! contribution to its nine neighbours is computed first and then added up. Nothing wide is ever
+//! shifted or padded.
+
+use rayon::prelude::*;
+
+use crate::real::Real;
+use crate::shape::Grid;
+
+/// Which neighbour an offset means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// `(y + ky − 1, x + kx − 1)`, as the convolution itself.
+    Ahead,
+    /// `(y − ky + 1, x − kx + 1)`, as its transpose.
+    Back,
+}
+
+/// The nine neighbours of the pixel in row `row` of the activation: their rows, `None` outside the image.
+fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
+    let (y, x) = (row / grid.width % grid.height, row % grid.width);
+    std::array::from_fn(|k| {
+        let (ky, kx) = match look {
+            Look::Ahead => (k / 3, k % 3),
+            Look::Back => (2 - k / 3, 2 - k % 3),
+        };
+        let inside = (1..=grid.height).contains(&(y + ky)) && (1..=grid.width).contains(&(x + kx));
+        inside.then(|| row + ky * grid.width + kx - grid.width - 1)
+    })
+}
+
+/// Gathers the patches of the first `inputs` of the `stride` channels of `x`, with the edge channel last,
+/// for the rows from `first_row` on that `patches` `[rows, 9·(inputs + 1)]` has room for.
+///
+/// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
+pub fn gather_with_edge<T: Real>(
+    grid: Grid,
+    inputs: usize,
+    stride: usize,
+    x: &[T],
+    first_row: usize,
+    patches: &mut [T],
+) {
+    for (i, patch) in patches.chunks_exact_mut(9 * (inputs + 1)).enumerate() {
+        for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
+            match neighbour {
+                Some(row) => {
+                    let pixel = &x[row * stride..row * stride + inputs];
+                    for (c, &value) in pixel.iter().enumerate() {
+                        patch[9 * c + k] = value;
+                    }
+                    patch[9 * inputs + k] = T::zero();
+                }
+                None => {
+                    for c in 0..inputs {
+                        patch[9 * c + k] = T::zero();
+                    }
+                    patch[9 * inputs + k] = T::one();
+                }
+            }
+        }
+    }
+}
+
+/// Gathers what each pixel's contributions became: column `k·channels + c` of `patches`
+/// `[rows, 9·channels]` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
+pub fn gather_back<T: Real>(grid: Grid, channels: usize, dy: &[T], first_row: usize, patches: &mut [T]) {
+    for (i, patch) in patches.chunks_exact_mut(9 * channels).enumerate() {
+        let neighbours = neighbours(grid, first_row + i, Look::Back);
+        for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
+            match neighbour {
+                Some(row) => part.copy_from_slice(&dy[row * channels..(row + 1) * channels]),
+                None => part.fill(T::zero()),
+            }
+        }
+    }
+}
+
+/// Adds up nine shifted copies: row by row, to the first `channels` of the `stride` channels of `y`, column
+/// `k·channels + c` of `contributions` `[rows, 9·channels]` at the neighbour that offset `k` looks at.
+/// Outside the image `edge` `[9, channels]` contributes, where given.
+pub fn add_shifted<T: Real>(
+    grid: Grid,
+    channels: usize,
+    stride: usize,
+    look: Look,
+    contributions: &[T],
+    edge: Option<&[T]>,
+    y: &mut [T],
+) {
+    let rows_at_once = grid.width.max(16);
+    y.par_chunks_mut(rows_at_once * stride).enumerate().for_each(|(chunk, y)| {
+        for (i, y) in y.chunks_exact_mut(stride).enumerate() {
+            let row = chunk * rows_at_once + i;
+            for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
+                let from = match (neighbour, edge) {
+                    (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
+                    (None, Some(edge)) => &edge[k * channels..][..channels],
+                    (None, None) => continue,
+                };
+                y.iter_mut().zip(from).for_each(|(y, &from)| *y += from);
+            }
+        }
+    });
+}
+
+/// The gradient by `edge` of [`add_shifted`], given that by `y`, `[rows, channels]`: for each offset the sum over
+/// the pixels whose neighbour there lies outside.
+pub fn edge_gradient<T: Real>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T> {
+    let mut sums = vec![0.0; 9 * channels];
+    for (row, dy) in dy.chunks_exact(channels).enumerate() {
+        let (y, x) = (row / grid.width % grid.height, row % grid.width);
+        if (1..grid.height - 1).contains(&y) && (1..grid.width - 1).contains(&x) {
+            continue;
+        }
+        for (k, neighbour) in neighbours(grid, row, Look::Ahead).into_iter().enumerate() {
+            if neighbour.is_none() {
+                sums[k * channels..][..channels].iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy.wide());
+            }
+        }
+    }
+    sums.into_iter().map(T::of).collect()
+}

@@ -1,0 +1,171 @@
+//! The learning curve: bits per dimension against training steps, as a PNG file.
+//!
+//! Training values are noisy, so they are shown faintly, with a running mean over them; test values
+//! are few and are shown as dots. The first values of a run may be astronomical: the vertical range
+//! follows the bulk of the values, and what lies outside is drawn at the border.
+//!
+//! Text is set in Hack, a typeface that is compiled in, so that a picture does not depend on what
+//! fonts a machine has.
+
+use crate::{Error, picture};
+use image::RgbImage;
+use plotters::prelude::*;
+use plotters::style::register_font;
+use std::{ops::Range, path::Path, sync::Once};
+
+const SIZE: (u32, u32) = (900, 560);
+const FONT: &str = "Hack";
+
+const TRAIN: RGBColor = RGBColor(31, 119, 180);
+const TEST: RGBColor = RGBColor(214, 39, 40);
+const GRID: RGBColor = RGBColor(228, 228, 228);
+
+/// What a learning curve shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Curve<'a> {
+    /// The headline.
+    pub title: &'a str,
+    /// Step and bits per dimension of training batches, in the order of steps.
+    pub train: &'a [(f64, f64)],
+    /// Step and bits per dimension over the test images, in the order of steps.
+    pub test: &'a [(f64, f64)],
+}
+
+impl Curve<'_> {
+    /// Draws the curve and writes it as a PNG file of 900 × 560 pixels, replacing `path` at once.
+    ///
+    /// There may be any number of points, even none; those that are not finite are left out.
+    ///
+    /// ```
+    /// use glowflow_report::curve::Curve;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let train: Vec<_> = (1..200).map(|step| (f64::from(step), 3.0 + 9.0 / f64::from(step))).collect();
+    /// let test = [(100.0, 3.2), (199.0, 3.1)];
+    /// Curve { title: "portraits", train: &train, test: &test }.save(&folder.path().join("curve.png"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] if the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
+        self.draw(&mut pixels)
+            .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
+        let image = RgbImage::from_raw(SIZE.0, SIZE.1, pixels).expect("as many bytes as pixels");
+        picture::save_png(path, &image)
+    }
+
+    fn draw(&self, pixels: &mut [u8]) -> Result<(), Box<dyn std::error::Error + '_>> {
+        static REGISTER: Once = Once::new();
+        REGISTER.call_once(|| {
+            register_font(FONT, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR)
+                .unwrap_or_else(|_| unreachable!("the embedded font is sound"));
+        });
+
+        let train = finite(self.train);
+        let test = finite(self.test);
+        let steps = step_range(&train, &test);
+        let values = value_range(&train, &test);
+
+        let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(14)
+            .margin_right(28)
+            .caption(self.title, (FONT, 22))
+            .x_label_area_size(48)
+            .y_label_area_size(64)
+            .build_cartesian_2d(steps, values.clone())?;
+        chart
+            .configure_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(GRID)
+            .x_desc("step")
+            .y_desc("bits per dimension")
+            .x_label_formatter(&|step| step_label(*step))
+            .y_label_formatter(&|value| value_label(*value))
+            .label_style((FONT, 15))
+            .axis_desc_style((FONT, 16))
+            .draw()?;
+
+        chart.draw_series(LineSeries::new(train.iter().copied(), TRAIN.mix(0.25)))?;
+        chart
+            .draw_series(LineSeries::new(smooth(&train, &values), TRAIN.stroke_width(2)))?
+            .label("train")
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], TRAIN.stroke_width(2)));
+        chart.draw_series(LineSeries::new(test.iter().copied(), TEST.mix(0.5)))?;
+        chart
+            .draw_series(test.iter().map(|&at| Circle::new(at, 4, TEST.filled())))?
+            .label("test")
+            .legend(|(x, y)| Circle::new((x + 10, y), 4, TEST.filled()));
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(GRID)
+            .label_font((FONT, 16))
+            .draw()?;
+        area.present()?;
+        drop(chart);
+        Ok(())
+    }
+}
+
+fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let finite = |(step, value): &(f64, f64)| step.is_finite() && value.is_finite();
+    points.iter().copied().filter(finite).collect()
+}
+
+/// From 0 to the last step.
+fn step_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
+    let last = train.iter().chain(test).map(|point| point.0);
+    0.0..last.fold(1.0, f64::max)
+}
+
+/// The range of the values, less those far outside the middle 80 %.
+fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
+    let mut values: Vec<f64> = train.iter().chain(test).map(|point| point.1).collect();
+    values.sort_by(f64::total_cmp);
+    let (Some(&least), Some(&most)) = (values.first(), values.last()) else {
+        return 0.0..8.0;
+    };
+    // Rounded towards the middle, so that among few values, too, the outermost do not count.
+    let ends = 0.1 * (values.len() - 1) as f64;
+    let tenth = values[ends.ceil() as usize];
+    let ninetieth = values[values.len() - 1 - ends.ceil() as usize];
+    let (low, high) = (tenth.min(ninetieth), tenth.max(ninetieth));
+    let reach = 1.5 * (high - low);
+    let low = least.max(low - reach);
+    let high = most.min(high + reach);
+    let margin = (0.05 * (high - low)).max(0.02);
+    low - margin..high + margin
+}
+
+/// Exponential running mean over about a fortieth of the points, free of bias at the start. Values
+/// count as at most at the border of `range`, or a single wild one would carry the mean away.
+fn smooth(points: &[(f64, f64)], range: &Range<f64>) -> Vec<(f64, f64)> {
+    let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).max(1.0);
+    let (mut sum, mut weight) = (0.0, 0.0);
+    let smoothed = points.iter().map(|&(step, value)| {
+        sum = keep * sum + value.clamp(range.start, range.end);
+        weight = keep * weight + 1.0;
+        (step, sum / weight)
+    });
+    smoothed.collect()
+}
+
+/// Steps in thousands or millions where they are that many.
+fn step_label(step: f64) -> String {
+    match step {
+        1e6.. => format!("{}M", step / 1e6),
+        1e3.. => format!("{}k", step / 1e3),
+        _ => format!("{step}"),
+    }
+}
+
+/// Two decimals, without an exponent unless the value is huge.
+fn value_label(value: f64) -> String {
+    if value.abs() < 1e5 { format!("{value:.2}") } else { format!("{value:.1e}") }
+}

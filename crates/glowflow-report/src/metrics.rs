@@ -1,0 +1,142 @@
+//! The log of a run: `metrics.jsonl`, one JSON object a line, each with a whole number `"step"`.
+//!
+//! A run that is killed may have logged steps after its last checkpoint, and may have been in the
+//! middle of a line. Opening the log to go on from a checkpoint removes both, so that the log of a
+//! resumed run is that of a run never stopped.
+
+use crate::{Error, file};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// One line of the log.
+pub type Record = Map<String, Value>;
+
+/// A log that is open for appending.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Starts an empty log at `path`, or goes on with the one there.
+    ///
+    /// With `resume_from` the step of a checkpoint, records of later steps and an unfinished last
+    /// line are removed; a log that is not there yet is started. Without, what was there is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] or [`Error::Read`] as the system has it; [`Error::Record`] if a finished
+    /// line is no record.
+    pub fn open(path: &Path, resume_from: Option<u64>) -> Result<Self, Error> {
+        let kept = match (resume_from, finished_text(path)) {
+            (None, _) => String::new(),
+            (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            (Some(_), Err(error)) => return Err(Error::read(path)(error)),
+            (Some(last), Ok(text)) => {
+                let mut kept = String::new();
+                for (number, line) in text.split_inclusive('\n').enumerate() {
+                    let (step, _) = parse(path, number, line)?;
+                    if step <= last {
+                        kept.push_str(line);
+                    }
+                }
+                kept
+            }
+        };
+        file::replace(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path);
+        Ok(MetricsLog { path: path.to_path_buf(), file: file.map_err(Error::write(path))? })
+    }
+
+    /// Appends a record: anything that serialises to an object with a whole number `"step"`.
+    /// Numbers that are not finite become `null`.
+    ///
+    /// The line is handed to the system before this returns.
+    ///
+    /// ```
+    /// use glowflow_report::metrics::{MetricsLog, points, read};
+    /// use serde_json::json;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("metrics.jsonl");
+    /// let mut log = MetricsLog::open(&path, None)?;
+    /// log.append(&json!({ "step": 100, "train_bits_per_dim": 3.5 }))?;
+    /// log.append(&json!({ "step": 200, "train_bits_per_dim": 3.25, "test_bits_per_dim": 3.5 }))?;
+    ///
+    /// assert_eq!(points(&read(&path)?, "test_bits_per_dim"), [(200.0, 3.5)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Record`] if it is no such object; [`Error::Write`] if it cannot be written.
+    pub fn append(&mut self, record: &impl Serialize) -> Result<(), Error> {
+        let bad = |reason: String| Error::Record {
+            path: self.path.clone(),
+            place: "what was to be appended".into(),
+            reason,
+        };
+        let record = serde_json::to_value(record).map_err(|error| bad(error.to_string()))?;
+        step_of(&record).map_err(bad)?;
+        // In one piece, so that a kill tears at most one line.
+        let line = format!("{record}\n");
+        let written = self.file.write_all(line.as_bytes());
+        written.map_err(Error::write(&self.path))
+    }
+}
+
+/// All records of the log at `path`, in order. An unfinished last line does not count.
+///
+/// # Errors
+///
+/// [`Error::Read`] if the file cannot be read; [`Error::Record`] if a finished line is no record.
+pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
+    let text = finished_text(path).map_err(Error::read(path))?;
+    text.split_inclusive('\n')
+        .enumerate()
+        .map(|(number, line)| parse(path, number, line).map(|(_, record)| record))
+        .collect()
+}
+
+/// Step and value of every record that has a number under `key`.
+pub fn points(records: &[Record], key: &str) -> Vec<(f64, f64)> {
+    let point = |record: &Record| {
+        let step = record.get("step")?.as_f64()?;
+        let value = record.get(key)?.as_f64()?;
+        Some((step, value))
+    };
+    records.iter().filter_map(point).collect()
+}
+
+/// The file up to its last line break: a line without has not been written to its end, and may even
+/// end in the middle of a character.
+fn finished_text(path: &Path) -> io::Result<String> {
+    let mut bytes = fs::read(path)?;
+    let end = bytes.iter().rposition(|&byte| byte == b'\n');
+    bytes.truncate(end.map_or(0, |end| end + 1));
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+fn parse(path: &Path, number: usize, line: &str) -> Result<(u64, Record), Error> {
+    let parsed = serde_json::from_str(line)
+        .map_err(|error| error.to_string())
+        .and_then(|value| Ok((step_of(&value)?, value)));
+    match parsed {
+        Ok((step, Value::Object(record))) => Ok((step, record)),
+        Ok(_) => unreachable!("only an object has a step"),
+        Err(reason) => {
+            Err(Error::Record { path: path.to_path_buf(), place: format!("line {}", number + 1), reason })
+        }
+    }
+}
+
+fn step_of(record: &Value) -> Result<u64, String> {
+    let step = record.get("step").and_then(Value::as_u64);
+    step.ok_or_else(|| "it has no whole number \"step\"".into())
+}

@@ -1,0 +1,106 @@
+//! Many small images in one picture.
+//!
+//! Images come as bytes, one image after the other, each with its pixels in the order rows, columns,
+//! channels (a batch is then NHWC), with 1 channel for grey or 3 for RGB. They are laid out from the
+//! top left with a thin white gap between them. Small ones are enlarged by a whole factor, each pixel
+//! becoming a square, so that nothing is blurred.
+
+use crate::{Error, file};
+use image::{ImageFormat, Rgb, RgbImage};
+use std::{io::Cursor, path::Path};
+
+const GAP: usize = 2;
+const WHITE: Rgb<u8> = Rgb([255; 3]);
+
+/// Small images are enlarged as long as they do not get larger than this.
+const COMFORTABLE: usize = 128;
+const LARGEST_SCALE: usize = 4;
+
+/// Height, width and channels of each image in a batch.
+pub type Shape = [usize; 3];
+
+/// Lays out a batch row by row with `columns` images each; the last row may be shorter.
+///
+/// ```
+/// use glowflow_report::picture::grid;
+///
+/// let five_grey_images = vec![128; 5 * 32 * 32];
+/// let picture = grid(&five_grey_images, [32, 32, 1], 3);
+/// // Three by two images, four times as large, with gaps of two pixels.
+/// assert_eq!(picture.dimensions(), (3 * 128 + 2 * 2, 2 * 128 + 2));
+/// ```
+///
+/// # Panics
+///
+/// If `pixels` holds no whole number of images, or one of them has no pixels, or neither 1 nor 3
+/// channels, or if `columns` is 0.
+pub fn grid(pixels: &[u8], shape: Shape, columns: usize) -> RgbImage {
+    assert!(columns > 0, "a grid has columns");
+    let [height, width, channels] = shape;
+    let row = columns * height * width * channels;
+    assert!(row > 0, "images have pixels");
+    rows(&pixels.chunks(row).collect::<Vec<_>>(), shape)
+}
+
+/// Lays out one batch a row: originals above their reconstructions, or one interpolation a row.
+///
+/// ```
+/// use glowflow_report::picture::rows;
+///
+/// let (originals, reconstructions) = (vec![9; 8 * 64 * 64 * 3], vec![8; 8 * 64 * 64 * 3]);
+/// let picture = rows(&[&originals, &reconstructions], [64, 64, 3]);
+/// assert_eq!(picture.dimensions(), (8 * 128 + 7 * 2, 2 * 128 + 2));
+/// ```
+///
+/// # Panics
+///
+/// As [`grid`] does, for any of the batches.
+pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
+    let [height, width, channels] = shape;
+    assert!(matches!(channels, 1 | 3), "images are grey or RGB");
+    let image_len = height * width * channels;
+    assert!(image_len > 0, "images have pixels");
+    assert!(batches.iter().all(|batch| batch.len() % image_len == 0), "a batch holds whole images");
+    let longest = batches.iter().map(|batch| batch.len()).max().unwrap_or(0);
+    let columns = longest / image_len;
+
+    let scale = (COMFORTABLE / height.max(width)).clamp(1, LARGEST_SCALE);
+    let extent = |count: usize, side: usize| {
+        let pixels = (count * (side * scale + GAP)).saturating_sub(GAP);
+        u32::try_from(pixels).expect("a picture of less than four billion pixels a side")
+    };
+    let mut picture = RgbImage::from_pixel(extent(columns, width), extent(batches.len(), height), WHITE);
+    for (row, batch) in batches.iter().enumerate() {
+        for (column, image) in batch.chunks_exact(image_len).enumerate() {
+            let top = row * (height * scale + GAP);
+            let left = column * (width * scale + GAP);
+            for y in 0..height * scale {
+                for x in 0..width * scale {
+                    let at = (y / scale * width + x / scale) * channels;
+                    // Grey is the same value three times.
+                    let colour = Rgb(std::array::from_fn(|c| image[at + c % channels]));
+                    picture.put_pixel((left + x) as u32, (top + y) as u32, colour);
+                }
+            }
+        }
+    }
+    picture
+}
+
+/// Writes a picture as a PNG file, replacing `path` at once.
+///
+/// # Errors
+///
+/// [`Error::Write`] if the file cannot be written; [`Error::Draw`] if the picture has no pixels.
+pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), Error> {
+    let png = png_bytes(picture)
+        .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
+    file::replace(path, &png)
+}
+
+/// The content of a PNG file that shows `picture`.
+pub(crate) fn png_bytes(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
+    let mut png = Cursor::new(Vec::new());
+    picture.write_to(&mut png, ImageFormat::Png)?;
+    Ok(png.into_inner())
+}

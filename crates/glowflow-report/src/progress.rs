@@ -1,0 +1,191 @@
+//! How far a long task is: a bar on a terminal, now and then a line in a log.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+/// When a task is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// At this step.
+    Steps(u64),
+    /// This long after its progress began to be displayed.
+    Until(Duration),
+    /// Nobody knows.
+    Open,
+}
+
+/// How progress is displayed; always on the standard error stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Display {
+    /// A bar that is redrawn in place.
+    Bar,
+    /// A line at most every ten seconds.
+    Lines,
+    /// Not at all, except for [`Progress::println`].
+    Quiet,
+}
+
+impl Display {
+    /// A bar if the standard error stream is a terminal, else lines.
+    pub fn detect() -> Self {
+        if io::stderr().is_terminal() { Display::Bar } else { Display::Lines }
+    }
+}
+
+const BETWEEN_LINES: Duration = Duration::from_secs(10);
+
+/// A running display.
+///
+/// ```
+/// use glowflow_report::progress::{Display, Goal, Progress};
+///
+/// let mut progress = Progress::new(Goal::Steps(3), Display::detect());
+/// for step in 1..=3 {
+///     progress.update(step, "3.41 bits/dim, 812 images/s");
+/// }
+/// progress.println("saved a checkpoint");
+/// progress.finish();
+/// ```
+pub struct Progress {
+    goal: Goal,
+    output: Output,
+    began: Instant,
+    /// When the first update came, and with which step: the rate counts from there, since a resumed
+    /// task does not begin with step 0, and a first step is often slower than the rest.
+    first: Option<(Instant, u64)>,
+    /// What the last update said, where that was not displayed.
+    unsaid: Option<String>,
+}
+
+enum Output {
+    Bar(ProgressBar),
+    Lines { writer: Box<dyn Write + Send>, every: Duration, last: Option<Instant> },
+    Quiet,
+}
+
+impl Progress {
+    /// Begins to display progress towards `goal`.
+    pub fn new(goal: Goal, display: Display) -> Self {
+        let output = match display {
+            Display::Bar => Output::Bar(bar(goal)),
+            Display::Lines => return Self::lines(goal, Box::new(io::stderr()), BETWEEN_LINES),
+            Display::Quiet => Output::Quiet,
+        };
+        Self::with_output(goal, output)
+    }
+
+    /// As [`Display::Lines`], but to any writer and at most as often as said.
+    pub fn lines(goal: Goal, writer: Box<dyn Write + Send>, every: Duration) -> Self {
+        let last = None;
+        Self::with_output(goal, Output::Lines { writer, every, last })
+    }
+
+    fn with_output(goal: Goal, output: Output) -> Self {
+        Progress { goal, output, began: Instant::now(), first: None, unsaid: None }
+    }
+
+    /// Step `step` is done; `message` says how it went.
+    ///
+    /// Cheap enough to be called after every step: it decides itself what is displayed.
+    pub fn update(&mut self, step: u64, message: &str) {
+        let now = Instant::now();
+        let (since, from) = *self.first.get_or_insert((now, step));
+        let left = match self.goal {
+            Goal::Steps(total) => {
+                let done = step.saturating_sub(from);
+                let to_do = total.saturating_sub(step);
+                (done > 0).then(|| {
+                    Duration::from_secs_f64((now - since).as_secs_f64() * to_do as f64 / done as f64)
+                })
+            }
+            Goal::Until(limit) => Some(limit.saturating_sub(now - self.began)),
+            Goal::Open => None,
+        };
+        let line = describe(self.goal, step, message, left);
+        match &mut self.output {
+            Output::Bar(bar) => {
+                bar.set_message(line);
+                match self.goal {
+                    Goal::Steps(_) => bar.set_position(step),
+                    Goal::Until(_) => bar.set_position((now - self.began).as_millis() as u64),
+                    Goal::Open => bar.tick(),
+                }
+            }
+            Output::Lines { writer, every, last } => {
+                if last.is_none_or(|last| now - last >= *every) {
+                    *last = Some(now);
+                    self.unsaid = None;
+                    write_line(writer, &line);
+                } else {
+                    self.unsaid = Some(line);
+                }
+            }
+            Output::Quiet => {}
+        }
+    }
+
+    /// Displays a line above the bar, or among the lines, at once.
+    pub fn println(&mut self, line: &str) {
+        match &mut self.output {
+            Output::Bar(bar) => bar.suspend(|| write_line(&mut io::stderr(), line)),
+            Output::Lines { writer, .. } => write_line(writer, line),
+            Output::Quiet => write_line(&mut io::stderr(), line),
+        }
+    }
+
+    /// Ends the display; what the last update said stays to be seen.
+    pub fn finish(mut self) {
+        match &mut self.output {
+            Output::Bar(bar) => bar.abandon(),
+            Output::Lines { writer, .. } => {
+                if let Some(line) = self.unsaid.take() {
+                    write_line(writer, &line);
+                }
+            }
+            Output::Quiet => {}
+        }
+    }
+}
+
+fn bar(goal: Goal) -> ProgressBar {
+    let (bar, template) = match goal {
+        Goal::Steps(total) => (ProgressBar::new(total), "{bar:24} {msg}"),
+        Goal::Until(limit) => (ProgressBar::new(limit.as_millis() as u64), "{bar:24} {msg}"),
+        Goal::Open => (ProgressBar::new_spinner(), "{spinner} {msg}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("a sound template"))
+}
+
+/// For example `step 1200/10000 · 3.41 bits/dim · 4 min 10 s left`.
+fn describe(goal: Goal, step: u64, message: &str, left: Option<Duration>) -> String {
+    let mut line = match goal {
+        Goal::Steps(total) => format!("step {step}/{total}"),
+        Goal::Until(_) | Goal::Open => format!("step {step}"),
+    };
+    if !message.is_empty() {
+        line += &format!(" · {message}");
+    }
+    if let Some(left) = left {
+        line += &format!(" · {} left", spell(left));
+    }
+    line
+}
+
+/// The two largest units of a duration.
+fn spell(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    match seconds {
+        86_400.. => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
+        3_600.. => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+        60.. => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{seconds} s"),
+    }
+}
+
+/// That nobody can be told how far a task is is no reason to end the task.
+fn write_line(writer: &mut impl Write, line: &str) {
+    let _ = writeln!(writer, "{line}");
+}

@@ -1,0 +1,81 @@
+//! The log of a resumed run is that of a run never stopped.
+
+use glowflow_report::Error;
+use glowflow_report::metrics::{MetricsLog, points, read};
+use serde_json::json;
+use std::{fs, io::Write, path::Path};
+
+fn log_steps(log: &mut MetricsLog, steps: impl Iterator<Item = u64>) {
+    for step in steps {
+        let record = json!({ "step": step, "train": 8.0 / step as f64, "what": "größer" });
+        log.append(&record).unwrap();
+    }
+}
+
+fn append_bytes(path: &Path, bytes: &[u8]) {
+    let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn resuming_cuts_back_to_the_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, resumed] = ["whole", "resumed"].map(|name| folder.path().join(name));
+    log_steps(&mut MetricsLog::open(&whole, None).unwrap(), 1..=10);
+
+    log_steps(&mut MetricsLog::open(&resumed, None).unwrap(), 1..=7);
+    // Killed while writing step 8, in the middle of the letter ö.
+    append_bytes(&resumed, b"{\"step\":8,\"train\":1.0,\"what\":\"gr\xc3");
+    assert_eq!(read(&resumed).unwrap().len(), 7);
+    log_steps(&mut MetricsLog::open(&resumed, Some(5)).unwrap(), 6..=10);
+
+    assert_eq!(fs::read(&resumed).unwrap(), fs::read(&whole).unwrap());
+}
+
+#[test]
+fn without_a_checkpoint_the_log_starts_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    log_steps(&mut MetricsLog::open(&path, None).unwrap(), 1..=3);
+    MetricsLog::open(&path, None).unwrap();
+    assert!(read(&path).unwrap().is_empty());
+    // A checkpoint from before anything was logged.
+    fs::remove_file(&path).unwrap();
+    MetricsLog::open(&path, Some(4)).unwrap();
+    assert!(read(&path).unwrap().is_empty());
+}
+
+#[test]
+fn records_come_back_as_points() {
+    #[derive(serde::Serialize)]
+    struct Evaluation {
+        step: u64,
+        test: f32,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    let mut log = MetricsLog::open(&path, None).unwrap();
+    log.append(&Evaluation { step: 1, test: 3.5 }).unwrap();
+    log.append(&json!({ "step": 2, "train": 3.0 })).unwrap();
+    let test = f32::NAN;
+    log.append(&Evaluation { step: 3, test }).unwrap();
+    let records = read(&path).unwrap();
+    assert_eq!(records.len(), 3);
+    assert_eq!(points(&records, "test"), [(1.0, 3.5)]);
+    assert_eq!(points(&records, "train"), [(2.0, 3.0)]);
+}
+
+#[test]
+fn what_is_no_record_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    let mut log = MetricsLog::open(&path, None).unwrap();
+    for bad in [json!(3), json!({ "train": 1.0 }), json!({ "step": -1 })] {
+        assert!(matches!(log.append(&bad), Err(Error::Record { .. })));
+    }
+    log_steps(&mut log, 1..=1);
+    append_bytes(&path, b"oops\n");
+    let message = read(&path).unwrap_err().to_string();
+    assert!(message.contains("line 2") && message.contains("metrics.jsonl"));
+    assert!(MetricsLog::open(&path, Some(1)).is_err());
+}

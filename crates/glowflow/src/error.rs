@@ -1,0 +1,63 @@
+//! What can go wrong in the library.
+
+use std::path::PathBuf;
+
+/// An error, with the value that caused it and the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A configuration that describes no model or no run.
+    #[error("{0}")]
+    Config(String),
+
+    /// A call whose arguments do not fit the model.
+    #[error("{0}")]
+    Input(String),
+
+    /// A model, checkpoint or latents file that is damaged or something else.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The operating system refused to read or write.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+
+    /// Training met nothing but gradients that are not finite.
+    #[error("{0}")]
+    Diverged(String),
+
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] glowflow_kernels::DeviceError),
+
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] glowflow_data::Error),
+
+    /// A picture or log could not be written.
+    #[error(transparent)]
+    Report(#[from] glowflow_report::Error),
+}
+
+impl Error {
+    /// An error about a file, from the system's reason.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+
+    /// An error about the contents of a file.
+    pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::File { path: path.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,77 @@
+//! Split: half of the channels go on, the others become latents.
+//!
+//! `x = (h, z)`; `(mean, logs) = ZeroConv(h)`; `eps = (z − mean)·exp(−logs)`, and `log N(z; mean, exp(logs)²)` is
+//! added to the log-likelihood (Dinh et al. 2016, section 3.6; Kingma and Dhariwal 2018, section 3).
+
+use glowflow_kernels::{Device, Direction, ZeroConvParams};
+
+use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+
+/// Factors out the last half of the channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Split {
+    /// Where the prior's parameters are.
+    pub prior: ZeroConvParams,
+}
+
+impl<D: Device> Layer<D> for Split {
+    fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
+        Box::new(Ready::<D> { prior: device.prepare_zero_conv(&self.prior, params) })
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let Backward { device, params, state, dx, dlogp, gradient } = pass;
+        let Some(mut eps) = state.latents.pop() else { return };
+        let (grid, half) = (state.x.grid, state.x.channels);
+        let prior = conditional::<D>(device, &device.prepare_zero_conv(&self.prior, params), &state.x);
+
+        let mut dz = device.scratch(grid.rows() * half);
+        let mut d_prior = device.scratch(grid.rows() * 2 * half);
+        device.standardize_backward(half, &prior, &eps.data, *dlogp, &mut dz, &mut d_prior);
+        device.zero_conv_backward(&self.prior, params, grid, &state.x.data, &d_prior, dx, gradient);
+        device.unstandardize(half, &prior, &mut eps.data);
+
+        state.x = joined(*device, &state.x, &eps.data);
+        let mut joined_dx = device.scratch(grid.rows() * 2 * half);
+        device.join(2 * half, dx, &dz, &mut joined_dx);
+        *dx = joined_dx;
+    }
+}
+
+struct Ready<D: Device> {
+    prior: D::ZeroConv,
+}
+
+/// Mean and log standard deviation of the latents, given what goes on.
+fn conditional<D: Device>(device: &D, prior: &D::ZeroConv, h: &Tensor<D>) -> D::Buffer {
+    let mut out = device.scratch(h.grid.rows() * 2 * h.channels);
+    device.zero_conv(prior, h.grid, &h.data, &mut out);
+    out
+}
+
+fn joined<D: Device>(device: &D, h: &Tensor<D>, z: &D::Buffer) -> Tensor<D> {
+    let mut x = device.scratch(h.grid.rows() * 2 * h.channels);
+    device.join(2 * h.channels, &h.data, z, &mut x);
+    Tensor { grid: h.grid, channels: 2 * h.channels, data: x }
+}
+
+impl<D: Device> Prepared<D> for Ready<D> {
+    fn forward(&self, device: &D, state: &mut State<D>) {
+        let Tensor { grid, channels, data } = &state.x;
+        let (grid, half) = (*grid, channels / 2);
+        let mut h = device.scratch(grid.rows() * half);
+        let mut z = device.scratch(grid.rows() * half);
+        device.split(*channels, data, &mut h, &mut z);
+        state.x = Tensor { grid, channels: half, data: h };
+        let prior = conditional(device, &self.prior, &state.x);
+        device.standardize(grid, half, &prior, &mut z, &mut state.logp);
+        state.latents.push(Tensor { grid, channels: half, data: z });
+    }
+
+    fn inverse(&self, device: &D, state: &mut State<D>) {
+        let Some(mut eps) = state.latents.pop() else { return };
+        let prior = conditional(device, &self.prior, &state.x);
+        device.unstandardize(eps.channels, &prior, &mut eps.data);
+        state.x = joined(device, &state.x, &eps.data);
+    }
+}

@@ -1,0 +1,44 @@
+//! Squeeze: `[H, W, C] → [H/2, W/2, 4C]`, output channel `4c + 2dy + dx` (the order of PyTorch's
+//! `pixel_unshuffle`). `log|det| = 0`.
+
+use glowflow_kernels::{Device, Direction, Grid};
+
+use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+
+/// Trades height and width for channels.
+#[derive(Clone, Copy, Debug)]
+pub struct Squeeze;
+
+impl<D: Device> Layer<D> for Squeeze {
+    fn prepare(&self, _: &D, _: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
+        Box::new(Squeeze)
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let x = &pass.state.x;
+        pass.dx = unsqueezed(pass.device, x.grid, x.channels, &pass.dx);
+        self.inverse(pass.device, &mut pass.state);
+    }
+}
+
+impl<D: Device> Prepared<D> for Squeeze {
+    fn forward(&self, device: &D, state: &mut State<D>) {
+        let Tensor { grid, channels, data } = &state.x;
+        let mut y = device.scratch(grid.rows() * channels);
+        device.squeeze(*grid, *channels, data, &mut y);
+        state.x = Tensor { grid: grid.halved(), channels: 4 * channels, data: y };
+    }
+
+    fn inverse(&self, device: &D, state: &mut State<D>) {
+        let Tensor { grid, channels, data } = &state.x;
+        let data = unsqueezed(device, *grid, *channels, data);
+        state.x = Tensor { grid: grid.doubled(), channels: channels / 4, data };
+    }
+}
+
+/// Undoes a squeeze to `grid` and `channels`.
+fn unsqueezed<D: Device>(device: &D, grid: Grid, channels: usize, y: &D::Buffer) -> D::Buffer {
+    let mut x = device.scratch(grid.rows() * channels);
+    device.unsqueeze(grid.doubled(), channels / 4, y, &mut x);
+    x
+}

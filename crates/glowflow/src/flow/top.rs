@@ -1,0 +1,59 @@
+//! The end of the flow: all channels that are left become the last latents.
+//!
+//! Their prior is a Gaussian with a learned mean and log standard deviation for each channel, plus
+//! `one_hot(y) @ class_weight` where the model has classes.
+
+use glowflow_kernels::{Device, Direction, TopPriorParams};
+
+use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+
+/// Factors out everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Top {
+    /// Where the prior's parameters are.
+    pub prior: TopPriorParams,
+}
+
+/// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
+fn prior<D: Device>(device: &D, top: &D::TopPrior, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
+    let mut prior = device.scratch(like.grid.rows() * 2 * like.channels);
+    device.top_prior(top, like.grid, labels, &mut prior);
+    prior
+}
+
+impl<D: Device> Layer<D> for Top {
+    fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
+        Box::new(Ready::<D>(device.prepare_top_prior(&self.prior, params)))
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let Backward { device, params, state, dx, dlogp, gradient } = pass;
+        let Some(mut eps) = state.latents.pop() else { return };
+        let prior = prior(*device, &device.prepare_top_prior(&self.prior, params), &eps, &state.labels);
+        let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
+        *dx = device.scratch(eps.grid.rows() * eps.channels);
+        device.standardize_backward(eps.channels, &prior, &eps.data, *dlogp, dx, &mut d_prior);
+        device.top_prior_backward(&self.prior, eps.grid, &state.labels, &d_prior, gradient);
+        device.unstandardize(eps.channels, &prior, &mut eps.data);
+        state.x = eps;
+    }
+}
+
+struct Ready<D: Device>(D::TopPrior);
+
+impl<D: Device> Prepared<D> for Ready<D> {
+    fn forward(&self, device: &D, state: &mut State<D>) {
+        let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
+        let mut z = std::mem::replace(&mut state.x, nothing);
+        let prior = prior(device, &self.0, &z, &state.labels);
+        device.standardize(z.grid, z.channels, &prior, &mut z.data, &mut state.logp);
+        state.latents.push(z);
+    }
+
+    fn inverse(&self, device: &D, state: &mut State<D>) {
+        let Some(mut eps) = state.latents.pop() else { return };
+        let prior = prior(device, &self.0, &eps, &state.labels);
+        device.unstandardize(eps.channels, &prior, &mut eps.data);
+        state.x = eps;
+    }
+}

@@ -1,0 +1,172 @@
+//! `model.safetensors`, the format of spec section 4: the weights by name, and the architecture as the JSON object
+//! `glow.config`.
+
+use std::path::Path;
+
+use glowflow_kernels::Cpu;
+
+use super::config::{ModelConfig, PermutationType};
+use super::init::Initial;
+use super::layout::{FixedPermutation, Layout, build, step_name};
+use crate::Error;
+use crate::tensor_file::{TensorData, TensorFile};
+
+/// The metadata entry that holds the architecture.
+const CONFIG: &str = "glow.config";
+
+/// A model outside any device: what a file holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFile {
+    /// The architecture.
+    pub config: ModelConfig,
+    /// The fixed parts of the permutations, one a step, levels in order.
+    pub permutations: Vec<FixedPermutation>,
+    /// The trained parameters, flat.
+    pub weights: Vec<f32>,
+}
+
+impl ModelFile {
+    /// A new model that has seen no data.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no such model can be built.
+    pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
+        config.validate()?;
+        let Initial { permutations, weights } = super::init::initial(&config, seed);
+        Ok(Self { config, permutations, weights })
+    }
+
+    /// Where each parameter lies in the flat buffer.
+    pub fn layout(&self) -> Layout {
+        build::<Cpu<f32>>(&self.config, &self.permutations).0
+    }
+
+    /// Reads a model file. Tensors named `test.*` are left alone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous or of another shape.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let mut file = TensorFile::read(path)?;
+        let config: ModelConfig = file.header(CONFIG, path)?;
+        config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+        let permutations = take_permutations(&mut file, &config, path)?;
+        let (layout, _) = build::<Cpu<f32>>(&config, &permutations);
+        let weights = take_flat(&mut file, &layout, "", path)?;
+        if let Some(name) = file.tensors.keys().find(|name| !name.starts_with("test.")) {
+            return Err(Error::file(
+                path,
+                format!("the tensor {name} has no place in a model of its configuration"),
+            ));
+        }
+        Ok(Self { config, permutations, weights })
+    }
+
+    /// Writes a model file, atomically.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let mut file = TensorFile::default();
+        put_permutations(&mut file, &self.config, &self.permutations);
+        put_flat(&mut file, &self.layout(), "", &self.weights);
+        file.write(path, CONFIG, &self.config)
+    }
+}
+
+/// Each step's name, channels and place in the list of permutations.
+fn steps(config: &ModelConfig) -> impl Iterator<Item = (String, usize)> + '_ {
+    (0..config.levels).flat_map(move |level| {
+        (0..config.steps).map(move |step| (step_name(level, step), config.level_channels(level)))
+    })
+}
+
+/// Puts the fixed parts of the permutations into a file.
+pub(crate) fn put_permutations(
+    file: &mut TensorFile,
+    config: &ModelConfig,
+    permutations: &[FixedPermutation],
+) {
+    for ((step, channels), fixed) in steps(config).zip(permutations) {
+        let index = TensorData::i64(&[channels], fixed.index.iter().map(|&i| i as i64));
+        file.tensors.insert(format!("{step}.permutation.index"), index);
+        if !fixed.sign.is_empty() {
+            let sign: Vec<f32> = fixed.sign.iter().map(|&s| s as f32).collect();
+            file.tensors.insert(format!("{step}.permutation.sign"), TensorData::f32(&[channels], &sign));
+        }
+    }
+}
+
+/// Takes them out again, checked.
+pub(crate) fn take_permutations(
+    file: &mut TensorFile,
+    config: &ModelConfig,
+    path: &Path,
+) -> Result<Vec<FixedPermutation>, Error> {
+    steps(config)
+        .map(|(step, channels)| {
+            let name = format!("{step}.permutation.index");
+            let tensor = take(file, &name, &[channels], path)?;
+            let index: Option<Vec<usize>> =
+                tensor.to_i64().map(|index| index.iter().map(|&i| i as usize).collect());
+            let mut seen = vec![false; channels];
+            let index = index
+                .filter(|index| index.iter().all(|&i| i < channels && !std::mem::replace(&mut seen[i], true)))
+                .ok_or_else(|| {
+                    Error::file(path, format!("{name} is not a permutation of {channels} channels"))
+                })?;
+            let mut sign = vec![];
+            if config.permutation == PermutationType::Conv1x1 {
+                let name = format!("{step}.permutation.sign");
+                sign = take(file, &name, &[channels], path)?
+                    .to_f64()
+                    .filter(|sign| sign.iter().all(|s| s.abs() == 1.0))
+                    .ok_or_else(|| {
+                        Error::file(path, format!("{name} holds something other than 1 and -1"))
+                    })?;
+            }
+            Ok(FixedPermutation { index, sign })
+        })
+        .collect()
+}
+
+/// Puts a flat buffer into a file, a tensor for each parameter, under `prefix` and the parameter's name.
+pub(crate) fn put_flat(file: &mut TensorFile, layout: &Layout, prefix: &str, values: &[f32]) {
+    for parameter in &layout.parameters {
+        let tensor = TensorData::f32(&parameter.shape, &values[parameter.span.range()]);
+        file.tensors.insert(format!("{prefix}{}", parameter.name), tensor);
+    }
+}
+
+/// Takes it out again.
+pub(crate) fn take_flat(
+    file: &mut TensorFile,
+    layout: &Layout,
+    prefix: &str,
+    path: &Path,
+) -> Result<Vec<f32>, Error> {
+    let mut values = vec![0.0; layout.len()];
+    for parameter in &layout.parameters {
+        let name = format!("{prefix}{}", parameter.name);
+        let numbers = take(file, &name, &parameter.shape, path)?
+            .to_f64()
+            .ok_or_else(|| Error::file(path, format!("{name} does not hold floating-point numbers")))?;
+        values[parameter.span.range()].iter_mut().zip(numbers).for_each(|(to, x)| *to = x as f32);
+    }
+    layout.clear_unread(&mut values);
+    Ok(values)
+}
+
+fn take(file: &mut TensorFile, name: &str, shape: &[usize], path: &Path) -> Result<TensorData, Error> {
+    let tensor = file
+        .tensors
+        .remove(name)
+        .ok_or_else(|| Error::file(path, format!("the tensor {name} is missing")))?;
+    if tensor.shape != shape {
+        let have = &tensor.shape;
+        return Err(Error::file(
+            path,
+            format!("{name} has the shape {have:?}; the configuration wants {shape:?}"),
+        ));
+    }
+    Ok(tensor)
+}

@@ -1,0 +1,346 @@
+//! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use glowflow_kernels::{Cpu, Device, Direction, Noise, Real, Stream};
+use ndarray::{Array4, ArrayView4, Axis};
+
+use super::config::ModelConfig;
+use super::file::ModelFile;
+use super::flow::Flow;
+use super::latents::{Encoded, Latents, quantize};
+use crate::flow::{Prepared, State, Tensor};
+use crate::{Error, random};
+
+/// Where the noise comes from that makes pixels continuous (spec section 1).
+#[derive(Clone, Copy, Debug)]
+pub enum Dequantization<'a, R = f32> {
+    /// The middle of each bin: deterministic, for comparing and for encoding.
+    Midpoint,
+    /// Uniform over each bin, from a seed: an unbiased bound, as in training.
+    Uniform {
+        /// The draw; different seeds are independent.
+        seed: u64,
+    },
+    /// Given, of the shape of the pixels, in `[0, 1/bins)`.
+    Given(ArrayView4<'a, R>),
+}
+
+/// A Glow model, ready to use.
+///
+/// ```
+/// use glowflow::{Dequantization, Glow, ModelConfig};
+/// use ndarray::Array4;
+///
+/// let config = ModelConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
+/// let glow = Glow::new(config, 0)?; // or Glow::load("model.safetensors")?
+///
+/// let pixels = Array4::from_shape_fn((2, 8, 8, 3), |(b, y, x, c)| (50 * b + 20 * y + 3 * x + c) as u8);
+/// let encoded = glow.encode(pixels.view(), &[], Dequantization::Midpoint)?;
+/// println!("{:.2} bits/dim", glow.config().bits_per_dim(encoded.log_likelihood[0]));
+/// assert_eq!(glow.decode(&encoded.latents, &[])?, pixels); // every pixel, exactly
+///
+/// let samples = glow.sample(3, 0.7, &[], 42)?;
+/// assert_eq!(samples.dim(), (3, 8, 8, 3));
+/// # Ok::<(), glowflow::Error>(())
+/// ```
+pub struct Glow<D: Device = Cpu<f32>> {
+    device: D,
+    flow: Flow<D>,
+    weights: D::Buffer,
+    forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
+    inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
+}
+
+impl Glow {
+    /// A new model on the processor, before any training.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where no such model can be built.
+    pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
+        Ok(Self::on(Cpu::new(), &ModelFile::new(config, seed)?))
+    }
+
+    /// Loads a model file onto the processor.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self::on(Cpu::new(), &ModelFile::read(path.as_ref())?))
+    }
+}
+
+impl<D: Device> Glow<D> {
+    /// Brings a model onto a device.
+    pub fn on(device: D, file: &ModelFile) -> Self {
+        let weights: Vec<D::Real> = file.weights.iter().map(|&w| D::Real::of(f64::from(w))).collect();
+        Self {
+            flow: Flow::new(file.config.clone(), &file.permutations),
+            weights: device.upload(&weights),
+            device,
+            forward: OnceLock::new(),
+            inverse: OnceLock::new(),
+        }
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.flow.config
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Number of trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.flow.layout.len()
+    }
+
+    /// Images that are computed at once: as many as 64 of 32×32, and at least one.
+    fn chunk(&self) -> usize {
+        let [height, width, _] = self.config().image;
+        (64 * 32 * 32 / (height * width)).max(1)
+    }
+
+    fn layers(&self, direction: Direction) -> &[Box<dyn Prepared<D>>] {
+        let cell = match direction {
+            Direction::Forward => &self.forward,
+            Direction::Inverse => &self.inverse,
+        };
+        cell.get_or_init(|| self.flow.prepare(&self.device, &self.weights, direction))
+    }
+
+    /// Log-likelihood and latents of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing where
+    /// the model has no classes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where shape or labels do not fit the model, [`Error::Device`] where the device fails.
+    pub fn encode(
+        &self,
+        pixels: ArrayView4<u8>,
+        labels: &[usize],
+        dequantization: Dequantization<'_, D::Real>,
+    ) -> Result<Encoded<D::Real>, Error> {
+        let batch = pixels.len_of(Axis(0));
+        self.check_images("pixels", pixels.shape(), batch, labels)?;
+        if let Dequantization::Given(noise) = dequantization {
+            self.check_images("noise", noise.shape(), batch, labels)?;
+        }
+        let layers = self.layers(Direction::Forward);
+        let config = self.config();
+        let mut levels: Vec<Vec<D::Real>> = vec![vec![]; config.levels];
+        let mut log_likelihood = vec![];
+        for start in (0..batch).step_by(self.chunk()) {
+            let range = start..batch.min(start + self.chunk());
+            let part = |view: &ArrayView4<u8>| -> Vec<u8> {
+                view.slice_axis(Axis(0), range.clone().into()).iter().copied().collect()
+            };
+            let chunk = part(&pixels);
+            let given: Vec<D::Real>;
+            let noise = match dequantization {
+                Dequantization::Midpoint => Noise::Midpoint,
+                Dequantization::Uniform { seed } => {
+                    Noise::Uniform(Stream { seed, id: random::EVALUATION_NOISE + start as u64 })
+                }
+                Dequantization::Given(noise) => {
+                    given = noise.slice_axis(Axis(0), range.clone().into()).iter().copied().collect();
+                    Noise::Given(&given)
+                }
+            };
+            let mut v = self.device.scratch(chunk.len());
+            self.device.dequantize(&chunk, config.bits, noise, &mut v);
+            let labels = self.one_hot(labels.get(range.clone()).unwrap_or_default());
+            let mut state = self.flow.enter(&self.device, range.len(), v, labels);
+            layers.iter().for_each(|layer| layer.forward(&self.device, &mut state));
+            let logp = self.device.download(&state.logp)?;
+            log_likelihood.extend(logp.iter().map(|logp| config.log_likelihood(logp.wide())));
+            for (level, eps) in levels.iter_mut().zip(&state.latents) {
+                level.extend(self.device.download(&eps.data)?);
+            }
+        }
+        let levels = config.latent_shapes().into_iter().zip(levels);
+        let levels =
+            levels.map(|(shape, values)| array(batch, shape, values)).collect::<Result<_, Error>>()?;
+        Ok(Encoded { latents: Latents(levels), log_likelihood })
+    }
+
+    /// `log p(x)` of images, in nats, at the middle of each bin.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn log_likelihood(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<Vec<f64>, Error> {
+        Ok(self.encode(pixels, labels, Dequantization::Midpoint)?.log_likelihood)
+    }
+
+    /// Images from latents of every level.
+    ///
+    /// # Errors
+    /// As [`decode_continuous`](Self::decode_continuous).
+    pub fn decode(&self, latents: &Latents<D::Real>, labels: &[usize]) -> Result<Array4<u8>, Error> {
+        Ok(quantize(self.decode_continuous(latents, labels)?.view(), self.config().bits))
+    }
+
+    /// Images `v` in `[−0.5, 0.5)` from latents of every level, before they become pixels.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where shapes or labels do not fit the model, [`Error::Device`] where the device fails.
+    pub fn decode_continuous(
+        &self,
+        latents: &Latents<D::Real>,
+        labels: &[usize],
+    ) -> Result<Array4<D::Real>, Error> {
+        let batch = latents.batch();
+        let shapes = self.config().latent_shapes();
+        let want: Vec<Vec<usize>> = shapes.iter().map(|shape| [&[batch], &shape[..]].concat()).collect();
+        let have: Vec<Vec<usize>> = latents.0.iter().map(|level| level.shape().to_vec()).collect();
+        if have != want {
+            return Err(Error::Input(format!(
+                "latents of the shapes {have:?} do not fit the model, which has {want:?}: one array for each level"
+            )));
+        }
+        self.check_labels(batch, labels)?;
+        let layers = self.layers(Direction::Inverse);
+        let mut images = vec![];
+        for start in (0..batch).step_by(self.chunk()) {
+            let range = start..batch.min(start + self.chunk());
+            let part = latents.slice(range.clone());
+            let levels = part.0.iter().map(|eps| {
+                let values: Vec<D::Real> = eps.iter().copied().collect();
+                self.device.upload(&values)
+            });
+            let labels = labels.get(range.clone()).unwrap_or_default();
+            images.extend(self.run_inverse(layers, range.len(), levels.collect(), labels)?);
+        }
+        array(batch, self.config().image, images)
+    }
+
+    /// `count` images from latents drawn at `temperature` (1 is the model's own distribution), of the classes `labels`,
+    /// one an image, where the model has classes.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the labels do not fit, [`Error::Device`] where the device fails.
+    pub fn sample(
+        &self,
+        count: usize,
+        temperature: f64,
+        labels: &[usize],
+        seed: u64,
+    ) -> Result<Array4<u8>, Error> {
+        let v = self.decode_continuous(&self.draw(count, temperature, seed)?, labels)?;
+        Ok(quantize(v.view(), self.config().bits))
+    }
+
+    /// Latents drawn from N(0, temperature²). Image `i` of a seed is the same whatever `count` is.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the temperature is negative or not a number.
+    pub fn draw(&self, count: usize, temperature: f64, seed: u64) -> Result<Latents<D::Real>, Error> {
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return Err(Error::Input(format!(
+                "temperature {temperature} is not possible; 0.7 is a good choice"
+            )));
+        }
+        let levels = self.config().latent_shapes().into_iter().enumerate().map(|(level, shape)| {
+            let len: usize = shape.iter().product();
+            let mut values = vec![];
+            for image in 0..count as u64 {
+                let mut eps = self.device.scratch(len);
+                let stream = Stream { seed, id: random::SAMPLES + ((level as u64) << 40) + image };
+                self.device.normal(stream, temperature, &mut eps);
+                values.extend(self.device.download(&eps)?);
+            }
+            array(count, shape, values)
+        });
+        Ok(Latents(levels.collect::<Result<_, Error>>()?))
+    }
+
+    /// How exactly the model inverts: the largest difference between an image and its decoded latents,
+    /// `max |decode(encode(v)) − v|`, for images at the middle of each bin.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn inverse_error(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<f64, Error> {
+        let latents = self.encode(pixels, labels, Dequantization::Midpoint)?.latents;
+        let back = self.decode_continuous(&latents, labels)?;
+        let (bits, bins) = (self.config().bits, f64::from(self.config().bins()));
+        let v = pixels.mapv(|pixel| (f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5);
+        // A NaN anywhere must not be lost in a maximum.
+        Ok(back
+            .iter()
+            .zip(&v)
+            .map(|(a, b)| (a.wide() - b).abs())
+            .fold(0.0, |most, e| if e.is_nan() || e > most { e } else { most }))
+    }
+
+    fn run_inverse(
+        &self,
+        layers: &[Box<dyn Prepared<D>>],
+        batch: usize,
+        levels: Vec<D::Buffer>,
+        labels: &[usize],
+    ) -> Result<Vec<D::Real>, Error> {
+        let shapes = self.config().latent_shapes();
+        let latents = levels.into_iter().zip(shapes).map(|(data, [height, width, channels])| Tensor {
+            grid: glowflow_kernels::Grid { batch, height, width },
+            channels,
+            data,
+        });
+        let mut state: State<D> =
+            self.flow.enter(&self.device, batch, self.device.scratch(0), self.one_hot(labels));
+        state.latents = latents.collect();
+        layers.iter().rev().for_each(|layer| layer.inverse(&self.device, &mut state));
+        Ok(self.device.download(&state.x.data)?)
+    }
+
+    fn one_hot(&self, labels: &[usize]) -> D::Buffer {
+        self.device.upload(&one_hot(labels, self.config().classes))
+    }
+
+    fn check_images(&self, what: &str, shape: &[usize], batch: usize, labels: &[usize]) -> Result<(), Error> {
+        let image = self.config().image;
+        if shape[0] != batch || shape[1..] != image {
+            return Err(Error::Input(format!(
+                "{what} of the shape {shape:?} do not fit the model, which wants [batch, {}, {}, {}]",
+                image[0], image[1], image[2]
+            )));
+        }
+        self.check_labels(batch, labels)
+    }
+
+    fn check_labels(&self, batch: usize, labels: &[usize]) -> Result<(), Error> {
+        check_labels(self.config(), batch, labels)
+    }
+}
+
+/// One-hot rows `[batch, classes]`.
+pub(crate) fn one_hot<R: Real>(labels: &[usize], classes: usize) -> Vec<R> {
+    let mut rows = vec![R::zero(); labels.len() * classes];
+    labels.iter().enumerate().for_each(|(i, label)| rows[i * classes + label] = R::one());
+    rows
+}
+
+/// Checks that there is a label for every image exactly where the model has classes.
+pub(crate) fn check_labels(config: &ModelConfig, batch: usize, labels: &[usize]) -> Result<(), Error> {
+    let classes = config.classes;
+    let message = if classes == 0 && !labels.is_empty() {
+        format!("{} labels were given to a model without classes", labels.len())
+    } else if classes > 0 && labels.len() != batch {
+        format!(
+            "the model has {classes} classes, so it needs a label for each image: {} for {batch}",
+            labels.len()
+        )
+    } else if let Some(label) = labels.iter().find(|&&label| label >= classes) {
+        format!("label {label} is not one of the model's {classes} classes, 0 to {}", classes - 1)
+    } else {
+        return Ok(());
+    };
+    Err(Error::Input(message))
+}
+
+fn array<R>(batch: usize, [height, width, channels]: [usize; 3], values: Vec<R>) -> Result<Array4<R>, Error> {
+    Array4::from_shape_vec((batch, height, width, channels), values)
+        .map_err(|e| Error::Input(format!("the device returned an array of another size: {e}")))
+}

@@ -1,0 +1,37 @@
+//! Latents of images, and pixels from continuous images.
+
+use ndarray::{Array4, ArrayView4, Axis, Slice};
+
+/// Standardised latents of a batch of images: one array `[batch, h, w, c]` for each level, the image's
+/// dimension in all. Without every one of them an image cannot be decoded exactly.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latents<R = f32>(pub Vec<Array4<R>>);
+
+impl<R: Clone> Latents<R> {
+    /// Number of images.
+    pub fn batch(&self) -> usize {
+        self.0.first().map_or(0, |level| level.len_of(Axis(0)))
+    }
+
+    /// The images from `range` on.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let slice = Slice::from(range.start as isize..range.end as isize);
+        Self(self.0.iter().map(|level| level.slice_axis(Axis(0), slice).to_owned()).collect())
+    }
+}
+
+/// What a model says of a batch of images.
+#[derive(Clone, Debug)]
+pub struct Encoded<R = f32> {
+    /// Where the images lie in latent space.
+    pub latents: Latents<R>,
+    /// `log p(x)` of each image, in nats.
+    pub log_likelihood: Vec<f64>,
+}
+
+/// Pixels of continuous images `v`: `clamp(floor((v + 0.5)·bins), 0, bins − 1)`, scaled to 0..=255.
+pub fn quantize<R: glowflow_kernels::Real>(v: ArrayView4<R>, bits: u32) -> Array4<u8> {
+    let bins = f64::from(1u32 << bits);
+    // A NaN becomes 0, as the saturating cast has it.
+    v.mapv(|v| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits))
+}

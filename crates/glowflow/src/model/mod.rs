@@ -1,0 +1,19 @@
+//! The multi-scale model: what it is, its weights, and its files.
+
+mod config;
+mod file;
+mod flow;
+mod glow;
+mod init;
+mod latents;
+mod layout;
+
+pub use config::{CouplingType, ModelConfig, PermutationType};
+pub use file::ModelFile;
+pub(crate) use file::{put_flat, put_permutations, take_flat, take_permutations};
+pub use flow::{Backprop, Flow, Forward};
+pub use glow::{Dequantization, Glow};
+pub(crate) use glow::{check_labels, one_hot};
+pub use init::{Initial, initial};
+pub use latents::{Encoded, Latents, quantize};
+pub use layout::{FixedPermutation, Layout, Parameter, Triangle};

@@ -1,0 +1,14 @@
+//! What the random streams of a model and a run are for.
+//!
+//! A stream's id is one of these plus a number below 2⁵⁶: a tensor, a step, a sample.
+
+/// Inner convolutions of a new model, by tensor.
+pub const WEIGHTS: u64 = 1 << 56;
+/// Permutations of a new model, by step of flow.
+pub const PERMUTATION: u64 = 2 << 56;
+/// Dequantisation noise in training, by micro-batch.
+pub const TRAINING_NOISE: u64 = 3 << 56;
+/// Dequantisation noise in evaluation, by draw and batch.
+pub const EVALUATION_NOISE: u64 = 4 << 56;
+/// Latents of samples, by level and batch.
+pub const SAMPLES: u64 = 5 << 56;
