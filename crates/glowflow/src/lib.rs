@@ -1,9 +1,19 @@
 //! Glow: reversible generative flows with exact likelihoods (Kingma and Dhariwal 2018).
+//!
+//! [`Glow`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] makes one from
+//! images. [`flow`] holds the layers, [`model`] puts them together, and `glowflow-kernels` computes them.
+
+pub mod bench;
+pub mod data;
 mod error;
+pub mod evaluate;
 pub mod flow;
+pub mod latents_file;
 pub mod model;
+pub mod quickstart;
 mod random;
 pub mod tensor_file;
+pub mod train;
 
 pub use error::Error;
 pub use model::{

@@ -11,6 +11,9 @@ use super::layout::{FixedPermutation, Layout, build, step_name};
 use crate::Error;
 use crate::tensor_file::{TensorData, TensorFile};
 
+/// Name of the model in a run's folder.
+pub const MODEL: &str = "model.safetensors";
+
 /// The metadata entry that holds the architecture.
 const CONFIG: &str = "glow.config";
 
@@ -41,11 +44,12 @@ impl ModelFile {
         build::<Cpu<f32>>(&self.config, &self.permutations).0
     }
 
-    /// Reads a model file. Tensors named `test.*` are left alone.
+    /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous or of another shape.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        let path = &if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
         let mut file = TensorFile::read(path)?;
         let config: ModelConfig = file.header(CONFIG, path)?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;

@@ -1,10 +1,13 @@
 //! A flow as a whole: its layers, run forward, inverse and backward.
 
-use glowflow_kernels::{Device, Direction, Grid};
+use std::fmt;
+
+use glowflow_kernels::{Device, Direction, Grid, Real};
 
 use super::config::ModelConfig;
-use super::layout::{FixedPermutation, Layout, build};
-use crate::flow::{Backward, Kept, Layer, Prepared, State, Tensor};
+use super::layout::{FixedPermutation, Layout, NamedLayer, build};
+use crate::Error;
+use crate::flow::{Backward, Kept, Prepared, State, Tensor};
 
 /// The layers of a model, and where its parameters lie. It holds no weights.
 pub struct Flow<D: Device> {
@@ -12,7 +15,7 @@ pub struct Flow<D: Device> {
     pub config: ModelConfig,
     /// Names and places of the parameters.
     pub layout: Layout,
-    layers: Vec<Box<dyn Layer<D>>>,
+    layers: Vec<NamedLayer<D>>,
 }
 
 /// What a training step does with hidden activations between the way forward and the way back.
@@ -52,7 +55,7 @@ impl<D: Device> Flow<D> {
 
     /// Makes all layers ready to run in one direction.
     pub fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
-        self.layers.iter().map(|layer| layer.prepare(device, params, direction)).collect()
+        self.layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
     }
 
     /// The way forward of a training step. Layers are made ready one after the other, so that no second
@@ -67,7 +70,7 @@ impl<D: Device> Flow<D> {
         let kept = self
             .layers
             .iter()
-            .map(|layer| {
+            .map(|(_, layer)| {
                 let layer = layer.prepare(device, params, Direction::Forward);
                 match backprop {
                     Backprop::Stored => layer.forward_keeping(device, &mut state),
@@ -94,7 +97,7 @@ impl<D: Device> Flow<D> {
         let Forward { state, kept } = forward;
         let dx = device.scratch(0);
         let mut pass = Backward { device, params, state, dx, dlogp, gradient };
-        for (layer, kept) in self.layers.iter().zip(kept).rev() {
+        for ((_, layer), kept) in self.layers.iter().zip(kept).rev() {
             layer.backward(&mut pass, kept);
         }
         pass.state.x
@@ -102,10 +105,61 @@ impl<D: Device> Flow<D> {
 
     /// Data-dependent initialisation, layer by layer on the way up; returns where the batch ends.
     pub fn initialize(&self, device: &D, params: &mut D::Buffer, mut state: State<D>) -> State<D> {
-        for layer in &self.layers {
+        for (_, layer) in &self.layers {
             layer.initialize(device, params, &state);
             layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
         }
         state
+    }
+
+    /// The range of numbers behind each layer, on the way forward.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn trace(&self, device: &D, params: &D::Buffer, mut state: State<D>) -> Result<Vec<Range>, Error> {
+        self.layers
+            .iter()
+            .map(|(name, layer)| {
+                layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
+                let mut numbers = device.download(&state.x.data)?;
+                numbers.extend(device.download(&state.logp)?);
+                if let Some(eps) = state.latents.last() {
+                    numbers.extend(device.download(&eps.data)?);
+                }
+                let numbers = numbers.iter().map(|x| x.wide());
+                let fold = |pick: fn(f64, f64) -> f64| {
+                    // Minimum and maximum skip NaN, which is what is looked for.
+                    numbers
+                        .clone()
+                        .reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
+                };
+                let (low, high) = (fold(f64::min).unwrap_or(0.0), fold(f64::max).unwrap_or(0.0));
+                Ok(Range { layer: name.clone(), low, high })
+            })
+            .collect()
+    }
+}
+
+/// The range of the numbers behind a layer: its output, new latents, and log-likelihoods.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// The layer.
+    pub layer: String,
+    /// The smallest number; NaN where one is NaN.
+    pub low: f64,
+    /// The largest number; NaN where one is NaN.
+    pub high: f64,
+}
+
+impl Range {
+    /// The largest magnitude.
+    pub fn magnitude(&self) -> f64 {
+        self.low.abs().max(self.high.abs())
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {:.3e} to {:.3e})", self.layer, self.low, self.high)
     }
 }

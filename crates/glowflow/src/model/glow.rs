@@ -100,7 +100,7 @@ impl<D: Device> Glow<D> {
     }
 
     /// Images that are computed at once: as many as 64 of 32×32, and at least one.
-    fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         let [height, width, _] = self.config().image;
         (64 * 32 * 32 / (height * width)).max(1)
     }

@@ -1,6 +1,6 @@
 //! Latents of images, and pixels from continuous images.
 
-use ndarray::{Array4, ArrayView4, Axis, Slice};
+use ndarray::{Array4, ArrayView4, Axis, Slice, Zip};
 
 /// Standardised latents of a batch of images: one array `[batch, h, w, c]` for each level, the image's
 /// dimension in all. Without every one of them an image cannot be decoded exactly.
@@ -17,6 +17,16 @@ impl<R: Clone> Latents<R> {
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let slice = Slice::from(range.start as isize..range.end as isize);
         Self(self.0.iter().map(|level| level.slice_axis(Axis(0), slice).to_owned()).collect())
+    }
+}
+
+impl<R: glowflow_kernels::Real> Latents<R> {
+    /// The point that lies the part `t` of the way from `self` to `other`, which has the same shape.
+    pub fn lerp(&self, other: &Self, t: f64) -> Self {
+        let (from, to) = (R::of(1.0 - t), R::of(t));
+        let between =
+            |(a, b): (&Array4<R>, &Array4<R>)| Zip::from(a).and(b).map_collect(|&a, &b| from * a + to * b);
+        Self(self.0.iter().zip(&other.0).map(between).collect())
     }
 }
 

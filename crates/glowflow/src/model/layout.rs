@@ -109,6 +109,9 @@ impl Layout {
     }
 }
 
+/// A layer, and what to call it in a report: the first part of its parameters' names.
+pub type NamedLayer<D> = (String, Box<dyn Layer<D>>);
+
 /// The name under which a step's tensors are stored.
 pub fn step_name(level: usize, step: usize) -> String {
     format!("levels.{level}.steps.{step}")
@@ -118,13 +121,14 @@ pub fn step_name(level: usize, step: usize) -> String {
 pub fn build<D: Device>(
     config: &ModelConfig,
     permutations: &[FixedPermutation],
-) -> (Layout, Vec<Box<dyn Layer<D>>>) {
+) -> (Layout, Vec<NamedLayer<D>>) {
     let mut layout = Layout::default();
-    let mut layers: Vec<Box<dyn Layer<D>>> = vec![];
+    let mut layers: Vec<NamedLayer<D>> = vec![];
+    let mut push = |name: String, layer: Box<dyn Layer<D>>| layers.push((name, layer));
     let mut permutations = permutations.iter();
     for level in 0..config.levels {
         let channels = config.level_channels(level);
-        layers.push(Box::new(Squeeze));
+        push(format!("levels.{level}.squeeze"), Box::new(Squeeze));
         for (step, fixed) in (0..config.steps).zip(&mut permutations) {
             let name = step_name(level, step);
             let actnorm = layout.add_actnorm(&format!("{name}.actnorm"), channels);
@@ -147,17 +151,19 @@ pub fn build<D: Device>(
                 },
                 PermutationType::Shuffle | PermutationType::Reverse => PermutationParams::Fixed { index },
             };
-            layers.push(Box::new(ActNormPermutation {
-                params: ChannelMapParams { channels, actnorm, permutation },
-            }));
+            let params = ChannelMapParams { channels, actnorm, permutation };
+            push(format!("{name}.actnorm and permutation"), Box::new(ActNormPermutation { params }));
             let kind = config.coupling.into();
-            layers.push(Box::new(Coupling { kind, network: network(&mut layout, config, &name, channels) }));
+            let network = network(&mut layout, config, &name, channels);
+            push(format!("{name}.coupling"), Box::new(Coupling { kind, network }));
         }
         if level + 1 < config.levels {
             let name = format!("levels.{level}.prior");
-            layers.push(Box::new(Split { prior: layout.add_zero_conv(&name, channels / 2, channels) }));
+            let prior = layout.add_zero_conv(&name, channels / 2, channels);
+            push(name, Box::new(Split { prior }));
         } else {
-            layers.push(Box::new(Top { prior: top_prior(&mut layout, config, channels) }));
+            let prior = top_prior(&mut layout, config, channels);
+            push("prior".into(), Box::new(Top { prior }));
         }
     }
     (layout, layers)

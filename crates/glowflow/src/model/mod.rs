@@ -9,9 +9,9 @@ mod latents;
 mod layout;
 
 pub use config::{CouplingType, ModelConfig, PermutationType};
-pub use file::ModelFile;
+pub use file::{MODEL, ModelFile};
 pub(crate) use file::{put_flat, put_permutations, take_flat, take_permutations};
-pub use flow::{Backprop, Flow, Forward};
+pub use flow::{Backprop, Flow, Forward, Range};
 pub use glow::{Dequantization, Glow};
 pub(crate) use glow::{check_labels, one_hot};
 pub use init::{Initial, initial};

@@ -1,0 +1,88 @@
+//! How fast a model trains and samples on this machine, and how much memory a training step takes.
+
+use std::time::Instant;
+
+use glowflow_kernels::Device;
+use serde::Serialize;
+
+use crate::train::{RunConfig, Trainer};
+use crate::{Error, Glow, ModelFile};
+
+/// A model to measure: it trains on random pixels, which take the time of any others.
+pub struct Bench<D: Device> {
+    trainer: Trainer<D>,
+    glow: Glow<D>,
+    pixels: Vec<u8>,
+    labels: Vec<usize>,
+}
+
+/// Memory of one process that trains.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    /// The largest resident size so far, in bytes; 0 where the system does not tell.
+    pub peak_rss: u64,
+    /// Of this, weights, their average, gradient, and the optimiser's moments.
+    pub state_bytes: u64,
+}
+
+impl<D: Device> Bench<D> {
+    /// A new model, initialised on a random batch.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
+    pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
+        let (batch, classes) = (config.train.batch, config.model.classes);
+        let stream = glowflow_kernels::Stream { seed: 0, id: 0 };
+        let bytes = (batch * config.model.dimensions()) as u64;
+        let pixels: Vec<u8> = (0..bytes).map(|i| stream.block(i)[0] as u8).collect();
+        let labels: Vec<usize> =
+            if classes == 0 { vec![] } else { (0..batch).map(|i| i % classes).collect() };
+        let file = ModelFile::new(config.model.clone(), config.train.seed)?;
+        let glow = Glow::on(device.clone(), &file);
+        let mut trainer = Trainer::new(device, config)?;
+        trainer.initialize(&pixels, &labels)?;
+        Ok(Self { trainer, glow, pixels, labels })
+    }
+
+    /// Seconds of each of `steps` training steps: forward, backward and update, on pixels in main memory.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn train(&mut self, steps: usize) -> Result<Vec<f64>, Error> {
+        (0..steps)
+            .map(|_| {
+                let started = Instant::now();
+                self.trainer.step(&self.pixels, &self.labels)?;
+                Ok(started.elapsed().as_secs_f64())
+            })
+            .collect()
+    }
+
+    /// Seconds of each of `repetitions` times a batch is sampled, from drawing latents to pixels.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn sample(&self, repetitions: usize) -> Result<Vec<f64>, Error> {
+        (0..repetitions as u64)
+            .map(|seed| {
+                let started = Instant::now();
+                self.glow.sample(self.trainer.config().train.batch, 0.7, &self.labels, seed)?;
+                Ok(started.elapsed().as_secs_f64())
+            })
+            .collect()
+    }
+
+    /// Peak memory of this process so far.
+    pub fn memory(&self) -> Memory {
+        // Weights, average, gradient and two moments, in single precision.
+        let state_bytes = 5 * 4 * self.trainer.layout().len() as u64;
+        Memory { peak_rss: peak_rss().unwrap_or(0), state_bytes }
+    }
+}
+
+/// The kernel's high-water mark of this process' resident memory, in bytes (Linux).
+fn peak_rss() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,79 @@
+//! Data that fits a model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glowflow_data::portraits::{MIN_SIZE, Portraits};
+use glowflow_data::{Batch, Dataset, ImageShape, OpenOptions, Splits};
+use ndarray::Array4;
+
+use crate::{Error, ModelConfig};
+
+/// The name of the built-in data: portraits drawn by the program itself.
+pub const PORTRAITS: &str = "portraits";
+/// Number of training portraits; as many again, divided by 20, are for testing.
+const PORTRAITS_COUNT: usize = 20_000;
+
+/// Opens data as images of the model's shape, with labels where the model has classes. The path
+/// [`PORTRAITS`], where there is no such file, stands for the built-in data.
+///
+/// # Errors
+/// [`Error::Data`] where it cannot be read, [`Error::Input`] where its classes are not as many as the model's.
+pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
+    let [height, width, channels] = config.image;
+    if path == Path::new(PORTRAITS) && !path.exists() {
+        if height != width || channels != 3 || height < MIN_SIZE || config.classes > 0 {
+            return Err(Error::Input(format!(
+                "portraits are square, in colour, without classes and at least {MIN_SIZE} pixels high; \
+                 the model is for {height}×{width}×{channels} and {} classes",
+                config.classes
+            )));
+        }
+        return Ok(Splits {
+            train: Arc::new(Portraits::new(PORTRAITS_COUNT, height, 0)),
+            test: Some(Arc::new(Portraits::new(PORTRAITS_COUNT / 20, height, 1))),
+        });
+    }
+    let shape = Some(ImageShape { height, width, channels });
+    let splits =
+        glowflow_data::open(path, &OpenOptions { shape, labels: config.classes > 0, ..Default::default() })?;
+    if config.classes > 0 {
+        for data in [Some(&splits.train), splits.test.as_ref()].into_iter().flatten() {
+            let classes = data.classes().len();
+            if classes != config.classes {
+                return Err(Error::Input(format!(
+                    "{} has {classes} classes, the model {}; set model.classes={classes}",
+                    path.display(),
+                    config.classes
+                )));
+            }
+        }
+    }
+    Ok(splits)
+}
+
+/// Number of threads that read images: loading is light beside a training step, so few.
+pub(crate) fn loader_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
+}
+
+/// A batch's pixels `[batch, H, W, C]`.
+pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, Error> {
+    let [height, width, channels] = config.image;
+    let count = batch.indices.len();
+    Array4::from_shape_vec((count, height, width, channels), batch.pixels.clone())
+        .map_err(|e| Error::Input(format!("the data's images do not have the model's shape: {e}")))
+}
+
+/// A batch's labels, where the model has classes.
+pub(crate) fn labels<'a>(config: &ModelConfig, batch: &'a Batch) -> &'a [usize] {
+    if config.classes > 0 { &batch.labels } else { &[] }
+}
+
+/// The first `count` images of a dataset.
+pub(crate) fn first(dataset: &Arc<dyn Dataset>, count: usize) -> Arc<dyn Dataset> {
+    if dataset.len() <= count {
+        return Arc::clone(dataset);
+    }
+    Arc::new(glowflow_data::Subset::new(Arc::clone(dataset), (0..count).collect()))
+}

@@ -1,0 +1,135 @@
+//! Checkpoints: a run's whole state in one safetensors file.
+//!
+//! Weights, both moments and the average lie under `weights/`, `first/`, `second/` and `ema/` and the name of the
+//! parameter; everything else is the JSON object `glowflow.checkpoint`. A checksum over all tensors tells damage
+//! from truth. The last checkpoint but one is kept beside the last.
+
+use std::path::{Path, PathBuf};
+
+use glowflow_kernels::Cpu;
+use serde::{Deserialize, Serialize};
+
+use super::config::RunConfig;
+use super::trainer::{Progress, TrainState};
+use crate::Error;
+use crate::model::{
+    FixedPermutation, Flow, Layout, put_flat, put_permutations, take_flat, take_permutations,
+};
+use crate::tensor_file::TensorFile;
+
+/// Name of the last checkpoint in a run's folder.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// Name of the one before.
+pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
+
+const HEADER: &str = "glowflow.checkpoint";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    /// Version of this format.
+    version: u32,
+    /// CRC-32 over the checksums of all tensors, by name.
+    checksum: u32,
+    config: RunConfig,
+    progress: Progress,
+}
+
+fn checksum(file: &TensorFile) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for (name, tensor) in &file.tensors {
+        hasher.update(name.as_bytes());
+        hasher.update(&tensor.checksum().to_le_bytes());
+    }
+    hasher.finalize()
+}
+
+/// Saves a state as the last checkpoint in `folder`.
+///
+/// # Errors
+/// [`Error::Io`]; the checkpoints that were there are then still there.
+pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
+    let mut file = TensorFile::default();
+    put_permutations(&mut file, &config.model, &state.permutations);
+    let layout = layout(config, &state.permutations);
+    for (prefix, values) in [
+        ("weights/", &state.weights),
+        ("first/", &state.first),
+        ("second/", &state.second),
+        ("ema/", &state.ema),
+    ] {
+        put_flat(&mut file, &layout, prefix, values);
+    }
+    let header = Header {
+        version: 1,
+        checksum: checksum(&file),
+        config: config.clone(),
+        progress: state.progress.clone(),
+    };
+    let (last, previous) = (folder.join(CHECKPOINT), folder.join(PREVIOUS));
+    if last.exists() {
+        // A second name for the last checkpoint, made before the new one takes the first.
+        let link = folder.join("checkpoint.link.tmp");
+        let _ = std::fs::remove_file(&link);
+        std::fs::hard_link(&last, &link)
+            .or_else(|_| std::fs::copy(&last, &link).map(drop))
+            .and_then(|()| std::fs::rename(&link, &previous))
+            .map_err(Error::io(&previous))?;
+    }
+    file.write(&last, HEADER, &header)
+}
+
+fn layout(config: &RunConfig, permutations: &[FixedPermutation]) -> Layout {
+    Flow::<Cpu<f32>>::new(config.model.clone(), permutations).layout
+}
+
+/// The checkpoint that `--resume` means: a file, or the last one in a run's folder; `None` where the run was stopped
+/// before its first.
+pub fn find(path: &Path) -> Option<PathBuf> {
+    if path.is_file() {
+        return Some(path.to_owned());
+    }
+    let last = path.join(CHECKPOINT);
+    last.is_file().then_some(last)
+}
+
+/// Loads a checkpoint.
+///
+/// # Errors
+/// [`Error::File`] or [`Error::Io`] says what is wrong with it, and where the one before is.
+pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
+    read(path).map_err(|error| {
+        let previous = path.with_file_name(PREVIOUS);
+        let hint = if previous != path && previous.is_file() {
+            format!(". The checkpoint before it can be resumed instead: --resume {}", previous.display())
+        } else {
+            String::new()
+        };
+        match error {
+            Error::File { path, reason } => Error::File { path, reason: reason + &hint },
+            other => other,
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
+    let mut file = TensorFile::read(path)?;
+    let header: Header = file.header(HEADER, path)?;
+    if header.version != 1 {
+        let version = header.version;
+        return Err(Error::file(
+            path,
+            format!("it is a checkpoint of version {version}; this program reads version 1"),
+        ));
+    }
+    if checksum(&file) != header.checksum {
+        return Err(Error::file(path, "its checksum does not match: the file is damaged"));
+    }
+    let config = header.config;
+    config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+    let permutations = take_permutations(&mut file, &config.model, path)?;
+    let layout = layout(&config, &permutations);
+    let mut take = |prefix| take_flat(&mut file, &layout, prefix, path);
+    let (weights, first, second, ema) = (take("weights/")?, take("first/")?, take("second/")?, take("ema/")?);
+    let state = TrainState { permutations, weights, first, second, ema, progress: header.progress };
+    Ok((config, state))
+}

@@ -1,0 +1,251 @@
+//! Configuration of a run: three sections of a TOML file, presets, and overrides.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::presets;
+use crate::Error;
+use crate::model::{Backprop, ModelConfig};
+
+/// Everything that decides what a run computes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunConfig {
+    /// The architecture.
+    pub model: ModelConfig,
+    /// Optimiser, schedule, and how often things happen.
+    pub train: TrainConfig,
+    /// Where images come from and how they are changed.
+    pub data: DataConfig,
+}
+
+/// The optimiser's rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Optimizer {
+    /// Adamax, as the published runs.
+    Adamax,
+    /// Adam.
+    Adam,
+}
+
+/// What becomes of the learning rate after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It falls to 0 along half a cosine until `steps`.
+    Cosine,
+}
+
+/// The section `[train]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Images in one optimiser step.
+    pub batch: usize,
+    /// Parts that a batch is computed in, to save memory; divides `batch`.
+    pub accumulate: usize,
+    /// Where training ends, in optimiser steps, unless a limit says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Seed of weights, order, noise and augmentation.
+    pub seed: u64,
+    /// The optimiser.
+    pub optimizer: Optimizer,
+    /// Learning rate after the warm-up.
+    pub lr: f64,
+    /// Steps in which the learning rate grows linearly.
+    pub warmup: u64,
+    /// What it does then.
+    pub schedule: Schedule,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Keeps the optimiser's denominator from 0.
+    pub epsilon: f64,
+    /// Gradients of a larger norm are scaled down to this one; 0 is off.
+    pub clip: f64,
+    /// Decay of the moving average of the weights that evaluation and sampling use; 0 is off.
+    pub ema: f64,
+    /// Whether hidden activations are kept or computed again.
+    pub backprop: Backprop,
+    /// Steps between two records of the training bits/dim.
+    pub log_every: u64,
+    /// Steps between two evaluations, each with a sample grid and the curve.
+    pub eval_every: u64,
+    /// Test images of an evaluation, at most.
+    pub eval_images: usize,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Minutes between two checkpoints.
+    pub checkpoint_minutes: f64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            batch: 64,
+            accumulate: 1,
+            steps: None,
+            seed: 0,
+            optimizer: Optimizer::Adamax,
+            lr: 1e-3,
+            warmup: 100,
+            schedule: Schedule::Constant,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            clip: 0.0,
+            ema: 0.999,
+            backprop: Backprop::Reversible,
+            log_every: 10,
+            eval_every: 1000,
+            eval_images: 1000,
+            checkpoint_every: 1000,
+            checkpoint_minutes: 10.0,
+        }
+    }
+}
+
+/// The section `[data]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// A folder of images, CIFAR-10 binaries, idx files, or a NumPy array.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// Images to test on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<PathBuf>,
+    /// The part of the images that is held out to test on. Where nothing is said, data with a test set of its
+    /// own uses that, and of other data 5 % are held out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_fraction: Option<f64>,
+    /// Random shifts of up to this part of the width and height; 0 is off.
+    pub shift: f64,
+    /// Random left-right flips.
+    pub flip: bool,
+}
+
+impl RunConfig {
+    /// Puts a configuration together: defaults, then the preset, the file, and the overrides `key=value`.
+    ///
+    /// ```
+    /// use glowflow::train::RunConfig;
+    /// let config = RunConfig::resolve(Some("tiny32"), None, &["model.steps=2".into()])?;
+    /// assert_eq!(config.model.steps, 2);
+    /// let error = RunConfig::resolve(None, None, &["train.learning_rate=1".into()]).unwrap_err();
+    /// assert!(error.to_string().contains("`lr`"));
+    /// # Ok::<(), glowflow::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown preset, key or value, naming the known ones; [`Error::Io`] for a file that
+    /// cannot be read.
+    pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
+        let mut table = toml::Table::new();
+        if let Some(name) = preset {
+            merge(&mut table, presets::preset(name)?);
+        }
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+            let part = text.parse().map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
+            merge(&mut table, part);
+        }
+        for text in overrides {
+            merge(&mut table, override_table(text)?);
+        }
+        let config: Self =
+            table.try_into().map_err(|e: toml::de::Error| Error::Config(e.message().to_owned()))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Reads the resolved configuration of a run.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Config`].
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::resolve(None, Some(path), &[])
+    }
+
+    /// The configuration as TOML.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a value has no TOML form, such as a path that is not Unicode.
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key, its value and what would fit.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.model.validate()?;
+        let t = &self.train;
+        let rules = [
+            (t.batch >= 1, "train.batch", t.batch as f64, "at least 1"),
+            (
+                t.accumulate >= 1 && t.batch.is_multiple_of(t.accumulate.max(1)),
+                "train.accumulate",
+                t.accumulate as f64,
+                "a divisor of train.batch",
+            ),
+            (t.lr > 0.0 && t.lr.is_finite(), "train.lr", t.lr, "above 0"),
+            ((0.0..1.0).contains(&t.beta1), "train.beta1", t.beta1, "0 or more, below 1"),
+            ((0.0..1.0).contains(&t.beta2), "train.beta2", t.beta2, "0 or more, below 1"),
+            (t.epsilon > 0.0 && t.epsilon.is_finite(), "train.epsilon", t.epsilon, "above 0"),
+            (t.clip >= 0.0, "train.clip", t.clip, "a norm, or 0 for off"),
+            ((0.0..1.0).contains(&t.ema), "train.ema", t.ema, "0 for off, or below 1"),
+            (t.log_every >= 1, "train.log_every", t.log_every as f64, "at least 1"),
+            (t.eval_every >= 1, "train.eval_every", t.eval_every as f64, "at least 1"),
+            (t.eval_images >= 1, "train.eval_images", t.eval_images as f64, "at least 1"),
+            (t.checkpoint_every >= 1, "train.checkpoint_every", t.checkpoint_every as f64, "at least 1"),
+            (t.checkpoint_minutes > 0.0, "train.checkpoint_minutes", t.checkpoint_minutes, "above 0"),
+        ];
+        if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
+            return Err(Error::Config(format!("{key} is {value}; it must be {want}")));
+        }
+        if t.schedule == Schedule::Cosine && t.steps.is_none() {
+            return Err(Error::Config(
+                "train.schedule is cosine, which needs train.steps to know its end".into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Puts `from` over `into`, section by section.
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
+            (_, value) => {
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// The table that `section.key=value` stands for. A value that is no TOML is a string.
+fn override_table(text: &str) -> Result<toml::Table, Error> {
+    let wrong = || {
+        Error::Config(format!(
+            "{text:?} is no override; write it as section.key=value, such as model.steps=8"
+        ))
+    };
+    let (path, value) = text.split_once('=').ok_or_else(wrong)?;
+    let (section, key) = path.trim().split_once('.').ok_or_else(wrong)?;
+    let value = format!("v = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(value.trim().to_owned()));
+    let section_table = toml::Table::from_iter([(key.to_owned(), value)]);
+    Ok(toml::Table::from_iter([(section.to_owned(), section_table.into())]))
+}

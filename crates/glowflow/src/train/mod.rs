@@ -1,0 +1,12 @@
+//! Training: configuration, the optimiser's steps, checkpoints, and runs in a folder.
+
+pub mod checkpoint;
+mod config;
+mod presets;
+mod run;
+mod trainer;
+
+pub use config::{DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
+pub use presets::names as preset_names;
+pub use run::{Limits, Options, Summary, resume, train, train_on};
+pub use trainer::{Progress, StepReport, TrainState, Trainer};

@@ -1,0 +1,84 @@
+//! Presets: the published settings (openai/glow and Kingma and Dhariwal 2018, appendix), and small models for
+//! processors.
+
+use crate::Error;
+
+/// A preset as the TOML that it stands for.
+struct Preset {
+    name: &'static str,
+    toml: &'static str,
+}
+
+/// A published warm-up is ten epochs of 50,000 images, and `beta2` is `1 − 1/(steps per epoch)`.
+const PRESETS: [Preset; 9] = [
+    Preset {
+        name: "cifar10",
+        toml: "
+            model = { image = [32, 32, 3], levels = 3, steps = 32, hidden = 512 }
+            train = { batch = 512, warmup = 980, beta2 = 0.9898 }
+            data = { shift = 0.1 }",
+    },
+    Preset {
+        name: "imagenet32",
+        toml: "
+            model = { image = [32, 32, 3], levels = 3, steps = 48, hidden = 512 }
+            train = { batch = 512, warmup = 980, beta2 = 0.9898 }",
+    },
+    Preset {
+        name: "imagenet64",
+        toml: "
+            model = { image = [64, 64, 3], levels = 4, steps = 48, hidden = 512 }
+            train = { batch = 128, warmup = 3910, beta2 = 0.99744 }",
+    },
+    Preset {
+        name: "lsun64",
+        toml: "
+            model = { image = [64, 64, 3], levels = 3, steps = 48, hidden = 512 }
+            train = { batch = 128, warmup = 3910, beta2 = 0.99744 }",
+    },
+    Preset {
+        name: "celebahq256",
+        toml: "
+            model = { image = [256, 256, 3], bits = 5, levels = 6, steps = 32, hidden = 512, coupling = 'additive' }
+            train = { batch = 40, warmup = 12500, beta2 = 0.9992 }",
+    },
+    Preset {
+        name: "lsun128",
+        toml: "
+            model = { image = [128, 128, 3], bits = 5, levels = 5, steps = 64, hidden = 512, coupling = 'additive' }
+            train = { batch = 160, warmup = 3130, beta2 = 0.9968 }",
+    },
+    Preset {
+        name: "tiny32",
+        toml: "
+            model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 4, hidden = 64 }
+            train = { batch = 32, backprop = 'stored' }",
+    },
+    Preset {
+        name: "faces32",
+        toml: "
+            model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 8, hidden = 128 }
+            train = { batch = 32, backprop = 'stored' }
+            data = { flip = true }",
+    },
+    Preset {
+        name: "faces64",
+        toml: "
+            model = { image = [64, 64, 3], bits = 5, levels = 4, steps = 8, hidden = 128 }
+            train = { batch = 16, backprop = 'stored' }
+            data = { flip = true }",
+    },
+];
+
+/// The names of all presets.
+pub fn names() -> Vec<&'static str> {
+    PRESETS.iter().map(|preset| preset.name).collect()
+}
+
+/// A preset's part of a configuration.
+pub fn preset(name: &str) -> Result<toml::Table, Error> {
+    let preset = PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+        Error::Config(format!("there is no preset {name:?}; there are {}", names().join(", ")))
+    })?;
+    preset.toml.parse().map_err(|e| Error::Config(format!("preset {name}: {e}")))
+}

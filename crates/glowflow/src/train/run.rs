@@ -1,0 +1,406 @@
+//! A run: training in a folder, with everything that is written there.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `config.toml` | the resolved configuration |
+//! | `model.safetensors`, `best.safetensors` | the model, with averaged weights: the last, and the best on test images |
+//! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
+//! | `metrics.jsonl` | bits/dim and more, one record a line |
+//! | `events/` | the same, and images/s and samples, for TensorBoard |
+//! | `curve.png`, `samples.png` | refreshed by every evaluation |
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
+use glowflow_kernels::Device;
+use glowflow_report::curve::Curve;
+use glowflow_report::events::EventLog;
+use glowflow_report::metrics::{self, MetricsLog};
+use glowflow_report::picture;
+use glowflow_report::progress::{Display, Goal, Progress};
+use serde::Serialize;
+
+use super::checkpoint;
+use super::config::RunConfig;
+use super::trainer::Trainer;
+use crate::evaluate::{Draws, Evaluation, evaluate};
+use crate::model::MODEL;
+use crate::tensor_file::write_atomically;
+use crate::{Error, Glow, data};
+
+/// Temperature of the samples that a run shows.
+const TEMPERATURE: f64 = 0.7;
+/// Images, at least, of which some are held out if nothing was said about it.
+const ENOUGH_TO_HOLD_OUT: usize = 100;
+
+/// Where training ends; what is `None` does not end it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Steps in all, those before a resume included.
+    pub steps: Option<u64>,
+    /// Images in all, likewise.
+    pub images: Option<u64>,
+    /// Minutes from now.
+    pub minutes: Option<f64>,
+}
+
+/// What a run is told besides its configuration.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Where to end.
+    pub limits: Limits,
+    /// How to show progress.
+    pub display: Display,
+    /// Set from elsewhere to end after the step at hand, with a checkpoint.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Steps done in all.
+    pub steps: u64,
+    /// Whether it was told to stop before its end.
+    pub interrupted: bool,
+    /// The last evaluation, if there are images to test on.
+    pub evaluation: Option<Evaluation>,
+    /// Steps skipped because something was not finite.
+    pub skipped: u64,
+    /// Images that could not be read.
+    pub broken: usize,
+}
+
+/// The images of a run.
+struct Data {
+    train: Arc<dyn Dataset>,
+    test: Option<Arc<dyn Dataset>>,
+}
+
+impl Data {
+    fn open(config: &RunConfig) -> Result<Self, Error> {
+        let path = config.data.path.as_deref().ok_or_else(|| {
+            Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
+        })?;
+        let opened = data::open(path, &config.model)?;
+        if let Some(path) = &config.data.test {
+            // A folder with a test set of its own was meant for that.
+            let other = data::open(path, &config.model)?;
+            return Ok(Self { train: opened.train, test: Some(other.test.unwrap_or(other.train)) });
+        }
+        let fraction = match (config.data.test_fraction, &opened.test) {
+            (Some(fraction), _) => fraction,
+            (None, Some(_)) => return Ok(Self { train: opened.train, test: opened.test }),
+            (None, None) if opened.train.len() >= ENOUGH_TO_HOLD_OUT => 0.05,
+            (None, None) => return Ok(Self { train: opened.train, test: None }),
+        };
+        let (train, test) = glowflow_data::split(opened.train, fraction, config.train.seed)?;
+        Ok(Self { train: Arc::new(train), test: Some(Arc::new(test)) })
+    }
+}
+
+/// Begins a run in the folder `out`.
+///
+/// # Errors
+/// [`Error::Input`] where the folder holds a run already; otherwise errors of data, model and system.
+pub fn train<D: Device>(
+    device: D,
+    config: RunConfig,
+    out: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    if out.join("config.toml").exists() {
+        return Err(Error::Input(format!(
+            "{} holds a run already: continue it with --resume {0}, or choose another folder",
+            out.display()
+        )));
+    }
+    let data = Data::open(&config)?;
+    train_on(device, config, data.train, data.test, out, options)
+}
+
+/// As [`train`], on datasets at hand instead of those that the configuration names.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on<D: Device>(
+    device: D,
+    config: RunConfig,
+    train: Arc<dyn Dataset>,
+    test: Option<Arc<dyn Dataset>>,
+    out: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let trainer = Trainer::new(device, config)?;
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    write_atomically(&out.join("config.toml"), trainer.config().to_toml()?.as_bytes())?;
+    Run::new(trainer, Data { train, test }, out, options)?.run()
+}
+
+/// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
+/// have had without the stop.
+///
+/// # Errors
+/// [`Error::Input`] where there is no run; [`Error::File`] where its checkpoint is damaged; otherwise as [`train`].
+pub fn resume<D: Device>(device: D, path: &Path, options: Options<'_>) -> Result<Summary, Error> {
+    let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+    let Some(checkpoint) = checkpoint::find(path) else {
+        let config = folder.join("config.toml");
+        if !config.exists() {
+            return Err(Error::Input(format!("{} holds no run to resume", path.display())));
+        }
+        // Stopped before its first checkpoint: from the beginning, then.
+        let trainer = Trainer::new(device, RunConfig::read(&config)?)?;
+        let data = Data::open(trainer.config())?;
+        return Run::new(trainer, data, folder, options)?.run();
+    };
+    let (config, state) = checkpoint::load(&checkpoint)?;
+    let data = Data::open(&config)?;
+    Run::new(Trainer::resume(device, config, state), data, folder, options)?.run()
+}
+
+struct Run<'a, D: Device> {
+    trainer: Trainer<D>,
+    data: Data,
+    out: &'a Path,
+    options: Options<'a>,
+    metrics: MetricsLog,
+    events: EventLog,
+    progress: Progress,
+    last_step: Option<u64>,
+    evaluated_at: Option<u64>,
+    evaluation: Option<Evaluation>,
+    broken: HashSet<String>,
+}
+
+impl<'a, D: Device> Run<'a, D> {
+    fn new(trainer: Trainer<D>, data: Data, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
+        let batch = trainer.config().train.batch as u64;
+        let limits = options.limits;
+        let last_step = match (limits.steps, limits.images) {
+            (None, None) => trainer.config().train.steps,
+            (steps, images) => {
+                [steps, images.map(|images| images.div_ceil(batch))].into_iter().flatten().min()
+            }
+        };
+        let goal = match (last_step, limits.minutes) {
+            (_, Some(minutes)) => Goal::Until(Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9))),
+            (Some(steps), None) => Goal::Steps(steps),
+            (None, None) => Goal::Open,
+        };
+        let step = trainer.progress().step;
+        Ok(Self {
+            metrics: MetricsLog::open(&out.join("metrics.jsonl"), Some(step))?,
+            events: EventLog::create(&out.join("events"), (step > 0).then_some(step))?,
+            progress: Progress::new(goal, options.display),
+            trainer,
+            data,
+            out,
+            options,
+            last_step,
+            evaluated_at: None,
+            evaluation: None,
+            broken: HashSet::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<Summary, Error> {
+        let config = self.trainer.config().clone();
+        let test = self.data.test.as_ref().map_or(0, |test| test.len());
+        self.progress.println(&format!(
+            "{} parameters, {} training and {test} test images, {}",
+            self.trainer.layout().len(),
+            self.data.train.len(),
+            self.trainer.device().name()
+        ));
+        let started = Instant::now();
+        let allowed = self
+            .options
+            .limits
+            .minutes
+            .map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)));
+        let mut saved = Instant::now();
+        let mut speed = Speed::default();
+        let mut interrupted = false;
+        let batches = TrainingBatches::new(
+            Arc::clone(&self.data.train),
+            TrainingOptions {
+                batch_size: config.train.batch,
+                seed: config.train.seed,
+                augment: Augment { shift: config.data.shift, flip: config.data.flip, ..Default::default() },
+                start_at: self.trainer.progress().step,
+                threads: data::loader_threads(),
+            },
+        )?;
+        for batch in batches {
+            let step = self.trainer.progress().step;
+            if self.last_step.is_some_and(|last| step >= last)
+                || allowed.is_some_and(|t| started.elapsed() >= t)
+            {
+                break;
+            }
+            if self.options.stop.load(Ordering::Relaxed) {
+                interrupted = true;
+                break;
+            }
+            let batch = batch?;
+            let labels = data::labels(&config.model, &batch);
+            if step == 0 {
+                self.trainer.initialize(&batch.pixels, labels)?;
+                self.save()?;
+            }
+            let learning_rate = self.trainer.learning_rate();
+            let report = self.trainer.step(&batch.pixels, labels)?;
+            let step = self.trainer.progress().step;
+            let rate = speed.count(config.train.batch);
+            let skipped = if report.applied { "" } else { ", skipped: not finite" };
+            self.progress
+                .update(step, &format!("{:.3} bits/dim, {rate:.0} images/s{skipped}", report.bits_per_dim));
+
+            if step.is_multiple_of(config.train.log_every) {
+                self.log(learning_rate, rate)?;
+            }
+            if step.is_multiple_of(config.train.eval_every) {
+                self.evaluate()?;
+            }
+            let due = saved.elapsed().as_secs_f64() >= 60.0 * config.train.checkpoint_minutes;
+            if due || step.is_multiple_of(config.train.checkpoint_every) {
+                self.save()?;
+                saved = Instant::now();
+            }
+        }
+        if !interrupted && self.evaluated_at != Some(self.trainer.progress().step) {
+            self.evaluate()?;
+        }
+        self.save()?;
+        self.report_broken();
+        self.progress.finish();
+        let progress = self.trainer.progress();
+        Ok(Summary {
+            steps: progress.step,
+            interrupted,
+            evaluation: self.evaluation,
+            skipped: progress.skipped,
+            broken: self.broken.len(),
+        })
+    }
+
+    /// Records the mean of the training bits/dim since the last record. No clock time goes into the metrics, so that
+    /// a resumed run writes the same ones.
+    fn log(&mut self, learning_rate: f64, images_per_second: f64) -> Result<(), Error> {
+        let progress = self.trainer.progress_mut();
+        let mean = (progress.window_steps > 0).then(|| progress.window_sum / progress.window_steps as f64);
+        let norm = progress.window_norm;
+        (progress.window_sum, progress.window_steps, progress.window_norm) = (0.0, 0, 0.0);
+        let (step, skipped) = (progress.step, progress.skipped);
+        self.metrics.append(&serde_json::json!({
+            "step": step,
+            "train_bits_per_dim": mean,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate,
+            "skipped": skipped,
+        }))?;
+        if let Some(mean) = mean {
+            self.events.scalar("train/bits_per_dim", mean as f32, step)?;
+        }
+        self.events.scalar("train/gradient_norm", norm as f32, step)?;
+        self.events.scalar("train/learning_rate", learning_rate as f32, step)?;
+        self.events.scalar("train/images_per_second", images_per_second as f32, step)?;
+        self.report_broken();
+        Ok(())
+    }
+
+    /// Names images that turned out to be broken since the last time.
+    fn report_broken(&mut self) {
+        for data in [Some(&self.data.train), self.data.test.as_ref()].into_iter().flatten() {
+            for image in data.broken() {
+                if self.broken.insert(image.name.clone()) {
+                    self.progress.println(&format!("skipped {}: {}", image.name, image.reason));
+                }
+            }
+        }
+    }
+
+    /// Evaluates the averaged weights on test images, and refreshes samples and curve.
+    fn evaluate(&mut self) -> Result<(), Error> {
+        let step = self.trainer.progress().step;
+        let train = self.trainer.config().train.clone();
+        let glow = Glow::on(self.trainer.device().clone(), &self.trainer.model()?);
+        if let Some(test) = &self.data.test {
+            let test = data::first(test, train.eval_images);
+            let evaluation = evaluate(&glow, &test, Draws::Uniform { draws: 1, seed: train.seed })?;
+            let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
+            self.metrics.append(&serde_json::json!({
+                "step": step,
+                "test_bits_per_dim": bits,
+                "inverse_error": error,
+            }))?;
+            self.events.scalar("test/bits_per_dim", bits as f32, step)?;
+            self.events.scalar("test/inverse_error", error as f32, step)?;
+            self.progress
+                .println(&format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}"));
+            let progress = self.trainer.progress_mut();
+            if bits.is_finite() && progress.best.is_none_or(|(best, _)| bits < best) {
+                progress.best = Some((bits, step));
+                self.trainer.model()?.write(&self.out.join("best.safetensors"))?;
+            }
+            self.evaluation = Some(evaluation);
+        }
+        self.draw_samples(&glow, step)?;
+        self.draw_curve()?;
+        self.evaluated_at = Some(step);
+        Ok(())
+    }
+
+    fn draw_samples(&mut self, glow: &Glow<D>, step: u64) -> Result<(), Error> {
+        let config = glow.config();
+        let [_, _, channels] = config.image;
+        if channels != 1 && channels != 3 {
+            return Ok(());
+        }
+        let columns = if config.image[1] > 64 { 4 } else { 8 };
+        let count = columns * columns;
+        let labels: Vec<usize> =
+            if config.classes == 0 { vec![] } else { (0..count).map(|i| i % config.classes).collect() };
+        let samples = glow.sample(count, TEMPERATURE, &labels, 0)?;
+        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, config.image, columns);
+        picture::save_png(&self.out.join("samples.png"), &picture)?;
+        self.events.picture("samples", &picture, step)?;
+        Ok(())
+    }
+
+    fn draw_curve(&self) -> Result<(), Error> {
+        let records = metrics::read(&self.out.join("metrics.jsonl"))?;
+        let train = metrics::points(&records, "train_bits_per_dim");
+        let test = metrics::points(&records, "test_bits_per_dim");
+        let name = self.out.file_name().map_or("run".into(), |name| name.to_string_lossy());
+        Ok(Curve { title: &name, train: &train, test: &test }.save(&self.out.join("curve.png"))?)
+    }
+
+    fn save(&self) -> Result<(), Error> {
+        self.trainer.model()?.write(&self.out.join(MODEL))?;
+        checkpoint::save(self.out, self.trainer.config(), &self.trainer.state()?)
+    }
+}
+
+/// Images a second, averaged over the last steps.
+#[derive(Default)]
+struct Speed {
+    last: Option<Instant>,
+    seconds_per_image: f64,
+}
+
+impl Speed {
+    fn count(&mut self, images: usize) -> f64 {
+        let now = Instant::now();
+        if let Some(last) = self.last.replace(now) {
+            let seconds = (now - last).as_secs_f64() / images as f64;
+            let old = self.seconds_per_image;
+            self.seconds_per_image = if old == 0.0 { seconds } else { 0.9 * old + 0.1 * seconds };
+        }
+        if self.seconds_per_image == 0.0 { 0.0 } else { 1.0 / self.seconds_per_image }
+    }
+}

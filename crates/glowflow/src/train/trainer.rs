@@ -1,0 +1,328 @@
+//! The optimiser loop's body: from a batch of pixels to better weights.
+//!
+//! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
+
+use glowflow_kernels::{Device, Noise, Real, Rule, Stream, Training, Update};
+use serde::{Deserialize, Serialize};
+
+use super::config::{Optimizer, RunConfig, Schedule};
+use crate::model::{FixedPermutation, Flow, Layout, ModelFile, check_labels, one_hot};
+use crate::{Error, random};
+
+/// Steps in a row that may be skipped before training gives up.
+const PATIENCE: u32 = 10;
+
+/// Counters and sums of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Batches seen, skipped ones included.
+    pub step: u64,
+    /// Optimiser steps made: bias correction and the learning rate go by them.
+    pub updates: u64,
+    /// Steps skipped because something was not finite.
+    pub skipped: u64,
+    /// How many of them in a row, just now.
+    pub skipped_in_a_row: u32,
+    /// The best test bits/dim, and the step at which it was.
+    pub best: Option<(f64, u64)>,
+    /// Sum of the training bits/dim since the last record.
+    pub window_sum: f64,
+    /// Number of steps in that sum.
+    pub window_steps: u64,
+    /// Largest gradient norm since the last record.
+    pub window_norm: f64,
+}
+
+/// The whole state of a run, outside any device: what a checkpoint holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainState {
+    /// The fixed parts of the permutations.
+    pub permutations: Vec<FixedPermutation>,
+    /// The weights.
+    pub weights: Vec<f32>,
+    /// The optimiser's first moment.
+    pub first: Vec<f32>,
+    /// The optimiser's second moment or infinity norm.
+    pub second: Vec<f32>,
+    /// The moving average of the weights.
+    pub ema: Vec<f32>,
+    /// Counters and sums.
+    pub progress: Progress,
+}
+
+/// What one step came to.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// Mean bits/dim of the batch before the update.
+    pub bits_per_dim: f64,
+    /// Norm of the gradient before clipping.
+    pub gradient_norm: f64,
+    /// False where something was not finite and the weights stayed as they were.
+    pub applied: bool,
+}
+
+/// A model in training on a device.
+pub struct Trainer<D: Device> {
+    config: RunConfig,
+    device: D,
+    flow: Flow<D>,
+    permutations: Vec<FixedPermutation>,
+    weights: D::Buffer,
+    gradient: D::Buffer,
+    first: D::Buffer,
+    second: D::Buffer,
+    ema: D::Buffer,
+    progress: Progress,
+}
+
+fn to_device<D: Device>(device: &D, values: &[f32]) -> D::Buffer {
+    let values: Vec<D::Real> = values.iter().map(|&x| D::Real::of(f64::from(x))).collect();
+    device.upload(&values)
+}
+
+fn from_device<D: Device>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
+    Ok(device.download(buffer)?.into_iter().map(|x| x.wide() as f32).collect())
+}
+
+impl<D: Device> Trainer<D> {
+    /// A new model, which [`initialize`](Self::initialize) must see a batch of before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the configuration is not possible.
+    pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
+        config.validate()?;
+        let file = ModelFile::new(config.model.clone(), config.train.seed)?;
+        let zeros = vec![0.0; file.weights.len()];
+        let state = TrainState {
+            permutations: file.permutations,
+            ema: file.weights.clone(),
+            weights: file.weights,
+            first: zeros.clone(),
+            second: zeros,
+            progress: Progress::default(),
+        };
+        Ok(Self::resume(device, config, state))
+    }
+
+    /// Goes on from a state.
+    pub fn resume(device: D, config: RunConfig, state: TrainState) -> Self {
+        let flow = Flow::new(config.model.clone(), &state.permutations);
+        Self {
+            weights: to_device(&device, &state.weights),
+            gradient: device.zeros(flow.layout.len()),
+            first: to_device(&device, &state.first),
+            second: to_device(&device, &state.second),
+            ema: to_device(&device, &state.ema),
+            permutations: state.permutations,
+            progress: state.progress,
+            config,
+            device,
+            flow,
+        }
+    }
+
+    /// The whole state, to save.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn state(&self) -> Result<TrainState, Error> {
+        let download = |buffer| from_device(&self.device, buffer);
+        Ok(TrainState {
+            permutations: self.permutations.clone(),
+            weights: download(&self.weights)?,
+            first: download(&self.first)?,
+            second: download(&self.second)?,
+            ema: download(&self.ema)?,
+            progress: self.progress.clone(),
+        })
+    }
+
+    /// The model as evaluation and sampling see it: with the average of its weights.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub fn model(&self) -> Result<ModelFile, Error> {
+        Ok(ModelFile {
+            config: self.config.model.clone(),
+            permutations: self.permutations.clone(),
+            weights: from_device(&self.device, &self.ema)?,
+        })
+    }
+
+    /// Names and places of the parameters.
+    pub fn layout(&self) -> &Layout {
+        &self.flow.layout
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &RunConfig {
+        &self.config
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// Counters and sums.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Counters and sums, for the loop to keep its own there.
+    pub fn progress_mut(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
+    /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the batch does not fit the model, [`Error::Diverged`] where it leads to weights that are
+    /// not finite.
+    pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
+        let batch = self.check(pixels, labels)?.div_ceil(self.config.train.accumulate);
+        let pixels = &pixels[..batch * self.config.model.dimensions()];
+        let state = self.enter(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
+        self.flow.initialize(&self.device, &mut self.weights, state);
+        self.device.copy(&self.weights, &mut self.ema);
+        if from_device(&self.device, &self.weights)?.iter().any(|w| !w.is_finite()) {
+            return Err(Error::Diverged(
+                "the data-dependent initialisation led to weights that are not finite; are the images all alike?"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// One step on a batch: forward, backward, update.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the batch does not fit the model; [`Error::Diverged`] after several steps in a row whose
+    /// gradient was not finite: it says where in the flow numbers went out of range.
+    pub fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<StepReport, Error> {
+        let batch = self.check(pixels, labels)?;
+        let (dimensions, parts) = (self.config.model.dimensions(), self.config.train.accumulate);
+        let part = batch.div_ceil(parts);
+        let dlogp = self.config.model.bits_per_dim(1.0) / batch as f64;
+        let mut log_density = vec![];
+        for (i, pixels) in pixels.chunks(part * dimensions).enumerate() {
+            let count = pixels.len() / dimensions;
+            let labels = labels.get(i * part..i * part + count).unwrap_or_default();
+            let state = self.enter(count, pixels, labels, i as u64);
+            let forward = self.flow.forward(&self.device, &self.weights, state, self.config.train.backprop);
+            log_density.extend(self.device.download(&forward.state.logp)?);
+            self.flow.backward(&self.device, &self.weights, forward, dlogp, &mut self.gradient);
+        }
+        let update = self.update_rule();
+        let logp = self.device.upload(&log_density);
+        let training = Training {
+            weights: &mut self.weights,
+            gradient: &mut self.gradient,
+            first: &mut self.first,
+            second: &mut self.second,
+            ema: &mut self.ema,
+        };
+        let report = self.device.update(&update, &logp, training)?;
+        let mean = log_density.iter().map(|x| x.wide()).sum::<f64>() / batch as f64;
+        let model = &self.config.model;
+        let bits_per_dim = model.bits_per_dim(model.log_likelihood(mean));
+
+        let progress = &mut self.progress;
+        if report.applied {
+            progress.updates += 1;
+            progress.skipped_in_a_row = 0;
+            progress.window_sum += bits_per_dim;
+            progress.window_steps += 1;
+            progress.window_norm = progress.window_norm.max(report.gradient_norm);
+        } else {
+            progress.skipped += 1;
+            progress.skipped_in_a_row += 1;
+            if progress.skipped_in_a_row >= PATIENCE {
+                return Err(self.diagnose(pixels, labels));
+            }
+        }
+        self.progress.step += 1;
+        Ok(StepReport { bits_per_dim, gradient_norm: report.gradient_norm, applied: report.applied })
+    }
+
+    /// The learning rate of the next update.
+    pub fn learning_rate(&self) -> f64 {
+        let t = &self.config.train;
+        let count = self.progress.updates + 1;
+        let warmed = if t.warmup == 0 { 1.0 } else { (count as f64 / t.warmup as f64).min(1.0) };
+        let decayed = match (t.schedule, t.steps) {
+            (Schedule::Cosine, Some(steps)) if count > t.warmup => {
+                let part = (count - t.warmup) as f64 / steps.saturating_sub(t.warmup).max(1) as f64;
+                0.5 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos())
+            }
+            _ => 1.0,
+        };
+        t.lr * warmed * decayed
+    }
+
+    fn update_rule(&self) -> Update {
+        let t = &self.config.train;
+        let count = self.progress.updates + 1;
+        Update {
+            rule: match t.optimizer {
+                Optimizer::Adamax => Rule::Adamax,
+                Optimizer::Adam => Rule::Adam,
+            },
+            learning_rate: self.learning_rate(),
+            beta1: t.beta1,
+            beta2: t.beta2,
+            epsilon: t.epsilon,
+            count,
+            clip: (t.clip > 0.0).then_some(t.clip),
+            // Early on the average would mostly be the weights that the run began with.
+            ema_decay: t.ema.min(count as f64 / (count as f64 + 10.0)),
+        }
+    }
+
+    fn check(&self, pixels: &[u8], labels: &[usize]) -> Result<usize, Error> {
+        let dimensions = self.config.model.dimensions();
+        if pixels.is_empty() || !pixels.len().is_multiple_of(dimensions) {
+            let len = pixels.len();
+            return Err(Error::Input(format!(
+                "{len} bytes are no batch of images of {dimensions} bytes each"
+            )));
+        }
+        let batch = pixels.len() / dimensions;
+        check_labels(&self.config.model, batch, labels)?;
+        Ok(batch)
+    }
+
+    /// Images with fresh noise, as they enter the flow. `part` numbers the parts of one batch.
+    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> crate::flow::State<D> {
+        let t = &self.config.train;
+        let id = random::TRAINING_NOISE + self.progress.step * t.accumulate as u64 + part;
+        let mut v = self.device.scratch(pixels.len());
+        let noise = Noise::Uniform(Stream { seed: t.seed, id });
+        self.device.dequantize(pixels, self.config.model.bits, noise, &mut v);
+        let labels = self.device.upload(&one_hot(labels, self.config.model.classes));
+        self.flow.enter(&self.device, batch, v, labels)
+    }
+
+    /// Why training cannot go on: where in the flow numbers stop being finite.
+    fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
+        let dimensions = self.config.model.dimensions();
+        let state = self.enter(1, &pixels[..dimensions], labels.get(..1).unwrap_or_default(), 0);
+        let seen = match self.flow.trace(&self.device, &self.weights, state) {
+            Ok(trace) => {
+                match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {
+                    Some(range) => format!("numbers stop being finite in {range}"),
+                    None => match trace.iter().max_by(|a, b| a.magnitude().total_cmp(&b.magnitude())) {
+                        Some(range) => format!("the largest numbers are in {range}; the gradient overflows"),
+                        None => String::new(),
+                    },
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        Error::Diverged(format!(
+            "loss or gradient was not finite in {PATIENCE} steps in a row, up to step {}: {seen}. The weights of \
+             the last checkpoint are intact; a lower train.lr, a longer train.warmup or train.clip=100 may help",
+            self.progress.step + 1
+        ))
+    }
+}

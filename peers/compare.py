@@ -1,0 +1,265 @@
+"""Times glowflow and PyTorch by turns, in one run on one machine, and prints a Markdown table.
+
+    python peers/compare.py --what train-step --levels 3 --steps 8 --hidden 512 --batch 16 --image 32 --rounds 7
+
+Every contender is a live, warmed-up process that waits on its stdin while the others work; the order
+of turns rotates, so that drift of the machine (heat, neighbours) falls on all of them alike. A short
+trial first finds out which PyTorch variants are worth a turn: the fastest, and all close to it. The
+table compares with the fastest of these, by the median of the real turns.
+
+`--what memory` runs one process per measurement instead, because a peak cannot be taken back.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
+# A variant this much slower than the best of the trial still gets turns: the trial is short, and may err.
+CLOSE = 1.05
+
+# By default glibc hands big freed blocks back to the kernel and faults them in again at the next step.
+# PyTorch is faster when they are kept, and in huge pages. The environment is read at process start only.
+KEEP_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
+                                 "glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"}
+# For the smallest peak the opposite: every big block goes back at once (a fixed threshold does not grow).
+RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
+
+
+def torch_command(args, mode, variant, *extra):
+    command = [sys.executable, str(HERE / "glow_torch.py"), mode, "--variant", variant]
+    for name in ("levels", "steps", "hidden", "batch", "image", "coupling", "precision", "threads"):
+        command += [f"--{name}", str(getattr(args, name))]
+    return command + list(extra)
+
+
+def rust_command(args, *extra):
+    settings = {"model.levels": args.levels, "model.steps": args.steps, "model.hidden": args.hidden,
+                "model.image": f"[{args.image},{args.image},3]", "train.batch": args.batch}
+    if args.coupling != "affine":
+        settings["model.coupling"] = f'"{args.coupling}"'
+    command = [args.rust, "bench", *extra]
+    for setting in [f"{k}={v}" for k, v in settings.items()] + args.rust_set:
+        command += ["--set", setting]
+    return command
+
+
+def environment(args, **more):
+    return {**os.environ, "RAYON_NUM_THREADS": str(args.threads), **more}
+
+
+def group_cpu_seconds(group):
+    """CPU time that the living processes of a process group have used."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[2]) == group:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Server:
+    """A process with the serve protocol: a line "train 3" in, a line {"seconds": [...]} out."""
+
+    def __init__(self, name, command, env):
+        self.name, self.seconds, self.turns, self.idle = name, [], [], []
+        # A group of its own, so that its helpers (the compiler's workers) count as its CPU time.
+        self.process = subprocess.Popen(command, env=env, text=True, process_group=0,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask(self, what, count):
+        try:
+            print(what, count, file=self.process.stdin, flush=True)
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise SystemExit(f"{self.name} ended (exit status {self.process.wait()}): {' '.join(self.process.args)}")
+        seconds = json.loads(line)["seconds"]
+        if len(seconds) != count:
+            raise SystemExit(f"{self.name} answered {len(seconds)} times to {what} {count}")
+        return seconds
+
+    def cpu(self):
+        return group_cpu_seconds(self.process.pid)
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+
+def say(*words):
+    print(*words, file=sys.stderr, flush=True)
+
+
+def trial(args, request):
+    """Warm up one process per variant, time it briefly; keep those that may be the fastest."""
+    servers = []
+    for variant in args.variants:
+        server = Server(f"PyTorch {variant}", torch_command(args, args.what, variant, "--serve"),
+                        environment(args, **KEEP_MEMORY))
+        start = time.perf_counter()
+        server.ask(request, 3)  # includes compilation
+        server.warmup = time.perf_counter() - start
+        server.trial = statistics.median(server.ask(request, args.trial))
+        say(f"trial: {server.name} {server.trial * 1e3:.1f} ms (warm-up {server.warmup:.0f} s)")
+        servers.append(server)
+    bar = CLOSE * min(s.trial for s in servers)
+    for server in servers:
+        if server.trial > bar:
+            server.close()
+    return servers, [s for s in servers if s.trial <= bar]
+
+
+def time_by_turns(args):
+    request = {"train-step": "train", "sample": "sample"}[args.what]
+    tried, contenders = trial(args, request)
+    torch_names = [s.name for s in contenders]
+    if args.rust:
+        # How backward is done does not matter to sampling: one entry is enough there.
+        for backprop in ("stored", "reversible") if request == "train" else ("stored",):
+            name = f"glowflow {backprop}" if request == "train" else "glowflow"
+            server = Server(name, rust_command(args, "--serve", "--backprop", backprop), environment(args))
+            server.ask(request, 3)
+            contenders.append(server)
+
+    for turn in range(args.rounds):
+        shift = turn % len(contenders)
+        for server in contenders[shift:] + contenders[:shift]:
+            others = [s for s in contenders if s is not server]
+            before, start = sum(s.cpu() for s in others), time.perf_counter()
+            server.turns.append(server.ask(request, args.per_round))
+            elapsed = time.perf_counter() - start
+            server.idle.append((sum(s.cpu() for s in others) - before) / elapsed)
+        say(f"round {turn + 1} of {args.rounds}:", *(f"{s.name} {statistics.median(s.turns[-1]) * 1e3:.1f} ms;"
+                                                     for s in contenders))
+    for server in contenders:
+        server.close()
+        server.seconds = [t for turn in server.turns for t in turn]
+        server.median = statistics.median(server.seconds)
+
+    best = min((s for s in contenders if s.name in torch_names), key=lambda s: s.median)
+    lines = ["| program | median ms | min–max ms | images/s | PyTorch's best ÷ this |", "| --- | ---: | ---: | ---: | ---: |"]
+    for s in contenders:
+        lines.append(f"| {s.name} | {s.median * 1e3:.1f} | {min(s.seconds) * 1e3:.1f}–{max(s.seconds) * 1e3:.1f} "
+                     f"| {args.batch / s.median:.1f} | {best.median / s.median:.2f} |")
+    lines += ["", "Trial of the PyTorch variants: " + ", ".join(f"{s.name.split()[1]} {s.trial * 1e3:.0f} ms" for s in tried) + ".",
+              f"While one worked, the waiting processes used at most {max(max(s.idle) for s in contenders) * 100:.1f} % of one core."]
+    results = {"best": best.name, "trial": {s.name: s.trial for s in tried},
+               "turns": {s.name: s.turns for s in contenders}, "median": {s.name: s.median for s in contenders},
+               "idle_cores": {s.name: s.idle for s in contenders}}
+    return lines, results
+
+
+def run_json(command, env):
+    """The last line a program prints, as JSON."""
+    done = subprocess.run(command, env=env, text=True, stdout=subprocess.PIPE)
+    if done.returncode:
+        raise SystemExit(f"exit status {done.returncode}: {' '.join(command)}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_memory(args):
+    """Peak memory of training steps against depth."""
+    rows = {}
+    for steps in args.depths:
+        args.steps = steps
+        row = rows[steps] = {}
+        for name, extra in (("PyTorch autograd", ()), ("PyTorch checkpoint", ("--checkpoint",))):
+            runs = []
+            for variant in args.variants:
+                run = run_json(torch_command(args, "memory", variant, *extra), environment(args, **RETURN_MEMORY))
+                # PyTorch's own libraries are no fault of its way to train: what it had when idle is taken off.
+                run["work"] = run["peak_rss"] - run["state_bytes"] - run["idle_rss"]
+                runs.append(run)
+            row[name] = min(runs, key=lambda run: run["work"])
+        for backprop in ("stored", "reversible") if args.rust else ():
+            run = run_json(rust_command(args, "--memory", "--backprop", backprop), environment(args))
+            run["work"] = run["peak_rss"] - run["state_bytes"]
+            row[f"glowflow {backprop}"] = run
+        say(f"K {steps}:", *(f"{name} {run['work'] / 2**20:.0f} MiB;" for name, run in row.items()))
+    names = list(next(iter(rows.values())))
+    lines = ["Peak resident memory in MiB: without weights, gradients, moments and (PyTorch) the idle process / in all.", "",
+             "| K | " + " | ".join(names) + " |", "| ---: |" + " ---: |" * len(names)]
+    for steps, row in rows.items():
+        cells = [f"{run['work'] / 2**20:.0f} / {run['peak_rss'] / 2**20:.0f}" for run in row.values()]
+        lines.append(f"| {steps} | " + " | ".join(cells) + " |")
+    return lines, {"rows": rows}
+
+
+def machine(args):
+    """What was measured where."""
+    def output(*command):
+        try:
+            return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return "unknown"
+
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
+    torch = output(sys.executable, "-c", "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())")
+    return {"cpu": cpu, "threads": args.threads, "load_before": os.getloadavg()[0], "kernel": platform.release(),
+            "python": platform.python_version(), "torch": torch,
+            "glowflow": output(args.rust, "--version") if args.rust else "not run",
+            "commit": output("git", "-C", str(HERE), "describe", "--always", "--dirty")}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description="glowflow and PyTorch by turns")
+    parser.add_argument("--what", choices=("train-step", "sample", "memory"), default="train-step")
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--hidden", type=int, help="default 512; memory: 256")
+    parser.add_argument("--batch", type=int, help="default 16; memory: 8")
+    parser.add_argument("--image", type=int, help="height and width; default 32; memory: 64")
+    parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of PyTorch; bf16: autocast")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--per-round", type=int, default=3, help="repetitions per turn")
+    parser.add_argument("--trial", type=int, default=5, help="repetitions of each PyTorch variant in the trial")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="PyTorch variants to try; default all "
+                        "(memory: those without the compiler, whose own memory would count against it)")
+    parser.add_argument("--depths", type=int, nargs="+", default=[4, 8, 16, 32, 48], help="K for --what memory")
+    parser.add_argument("--rust", default=str(HERE.parent / "target/release/glowflow"), help="the glowflow program")
+    parser.add_argument("--rust-set", action="append", default=[], metavar="KEY=VALUE", help="another --set for it")
+    parser.add_argument("--no-rust", dest="rust", action="store_const", const=None, help="PyTorch only")
+    parser.add_argument("--json", metavar="FILE", help="write everything measured there")
+    args = parser.parse_args()
+    memory = args.what == "memory"
+    for name, value in (("hidden", 256 if memory else 512), ("batch", 8 if memory else 16), ("image", 64 if memory else 32),
+                        ("variants", VARIANTS[:3] if memory else VARIANTS)):
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
+
+
+def main():
+    args = arguments()
+    about = machine(args)
+    if about["load_before"] > 0.5:
+        say(f"warning: the load is {about['load_before']:.1f}: something else is running, and disturbs every number below")
+    settings = {k: v for k, v in vars(args).items() if k not in ("json", "rust")}
+    lines, results = measure_memory(args) if args.what == "memory" else time_by_turns(args)
+    depth = "" if args.what == "memory" else f"K {args.steps}, "
+    print(f"{args.what}: L {args.levels}, {depth}hidden {args.hidden}, batch {args.batch} of {args.image}×{args.image}, "
+          f"{args.coupling}, PyTorch in {args.precision}\n")
+    print("\n".join(lines))
+    print(f"\n{about['cpu']}, {about['threads']} threads, load {about['load_before']:.2f} before; PyTorch {about['torch']}; "
+          f"{about['glowflow']} ({about['commit']})")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"machine": about, "settings": settings, **results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
