@@ -76,15 +76,12 @@ def zero_conv(x, weight, extra):
     return F.conv2d(x, weight, padding=1) + extra
 
 
-def pointwise(x, weight, bias, linear, relu=False):
+def pointwise(x, weight, bias, linear):
     """1x1 convolution by the matrix `weight`; `linear` makes it one matrix product on views of a channels-last x."""
     if not linear:
-        y = F.conv2d(x, weight[:, :, None, None], bias)
-        return y.relu_() if relu else y
+        return F.conv2d(x, weight[:, :, None, None], bias)
     b, c, h, w = x.shape
     y = torch.addmm(bias, x.permute(0, 2, 3, 1).reshape(-1, c), weight.t())
-    if relu:  # before the views: autograd copies gradients around what is done in place on a view
-        y = y.relu_()
     return y.view(b, h, w, -1).permute(0, 3, 1, 2)
 
 
@@ -114,22 +111,23 @@ class Coupling(nn.Module):
 
 
 def network(x, linear, ring, w1, b1, w2, b2, w3, extra3):
-    """The coupling network, on folded weights."""
+    """The coupling network, on folded weights.
+
+    `linear`: the first two convolutions as matrix products over channels-last rows, the first one on
+    gathered patches. Each ReLU is taken of exactly the tensor that the next product saves for backward;
+    of another view of it, the compiler would store a mask besides, which costs more than the ReLU.
+    """
     x = torch.cat([F.pad(x, (1, 1, 1, 1)), ring.expand(len(x), -1, -1, -1)], 1)
     if linear:
-        h = patches_product(x, w1, b1)
+        patches = x.permute(0, 2, 3, 1).unfold(1, 3, 1).unfold(2, 3, 1)
+        b, height, width = patches.shape[:3]
+        h = torch.addmm(b1, patches.reshape(b * height * width, -1), w1.flatten(1).t()).relu_()
+        h = torch.addmm(b2, h, w2.t())
+        h = F.relu(h.view(b, height, width, -1).permute(0, 3, 1, 2))
     else:
         h = F.conv2d(x, w1, b1).relu_()
-    h = pointwise(h, w2, b2, linear, relu=True)
+        h = F.conv2d(h, w2[:, :, None, None], b2).relu_()
     return zero_conv(h, w3, extra3)
-
-
-def patches_product(x, weight, bias):
-    """ReLU of a 3x3 convolution of a padded, narrow x as one matrix product; the result is channels-last."""
-    rows = x.permute(0, 2, 3, 1).unfold(1, 3, 1).unfold(2, 3, 1)
-    b, h, w = rows.shape[:3]
-    y = torch.addmm(bias, rows.reshape(b * h * w, -1), weight.flatten(1).t()).relu_()
-    return y.view(b, h, w, -1).permute(0, 3, 1, 2)
 
 
 class Conv1x1(nn.Module):

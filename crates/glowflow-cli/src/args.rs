@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use glowflow::Backprop;
 
 /// Glow: generative models of images with exact likelihoods.
@@ -40,7 +40,7 @@ pub struct Quickstart {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Minutes to train.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     pub minutes: f64,
     /// Seed of weights, noise and order.
     #[arg(long, default_value_t = 0)]
@@ -88,7 +88,7 @@ pub struct Train {
     #[arg(long)]
     pub images: Option<u64>,
     /// End after so many minutes.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub minutes: Option<f64>,
     /// Folder of the run.
     #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]
@@ -176,7 +176,7 @@ pub struct Score {
 /// Draw images from the model.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow sample --model run --count 64 --temperature 0.7 --out grid.png")]
-#[group(id = "to", required = true, multiple = false, args = ["out", "out_dir"])]
+#[command(group = ArgGroup::new("to").required(true).args(["out", "out_dir"]))]
 pub struct Sample {
     /// A run's folder or a model file.
     #[arg(long)]
@@ -185,7 +185,7 @@ pub struct Sample {
     #[arg(long, default_value_t = 64)]
     pub count: usize,
     /// Spread of the latents: 1 is the model's own, less gives smoother images.
-    #[arg(long, default_value_t = 0.7)]
+    #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Seed: equal seeds give equal images.
     #[arg(long, default_value_t = 0)]

@@ -36,6 +36,13 @@ fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// As `println!`, but a reader that went away is an error to pass on and not a panic.
+macro_rules! say {
+    ($($line:tt)*) => {
+        writeln!(std::io::stdout(), $($line)*).context("writing the result")?
+    };
+}
+
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{value}").context("writing the result")
 }
@@ -50,15 +57,15 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<Ex
                 evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error
             )
         });
-        println!("{} steps{test}", summary.steps);
+        say!("{} steps{test}", summary.steps);
         if summary.skipped > 0 {
-            println!("{} steps were skipped: loss or gradient was not finite", summary.skipped);
+            say!("{} steps were skipped: loss or gradient was not finite", summary.skipped);
         }
         if summary.broken > 0 {
-            println!("{} images could not be read", summary.broken);
+            say!("{} images could not be read", summary.broken);
         }
         if summary.interrupted {
-            println!("stopped; continue with: glowflow train --resume {}", run.display());
+            say!("stopped; continue with: glowflow train --resume {}", run.display());
         }
     }
     Ok(if summary.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
@@ -74,15 +81,15 @@ pub fn quickstart(args: &args::Quickstart, json: bool) -> anyhow::Result<ExitCod
     let done = glowflow::quickstart::quickstart(&out, args.seed, options)?;
     let status = print_summary(&done.summary, &out, json)?;
     if !json {
-        println!("\nLook at");
+        say!("\nLook at");
         for picture in &done.pictures {
-            println!("  {}", picture.display());
+            say!("  {}", picture.display());
         }
         let run = out.display();
-        println!("\nThen try");
-        println!("  glowflow sample --model {run} --temperature 1.0 --seed 1 --out more.png");
-        println!("  glowflow train --resume {run} --minutes 10");
-        println!("  glowflow train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
+        say!("\nThen try");
+        say!("  glowflow sample --model {run} --temperature 1.0 --seed 1 --out more.png");
+        say!("  glowflow train --resume {run} --minutes 10");
+        say!("  glowflow train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
     }
     Ok(status)
 }
@@ -128,9 +135,14 @@ pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
     print_summary(&summary, run, json)
 }
 
-/// The images to look at: the test set where there is one.
-fn test_data(path: &Path, glow: &Glow) -> anyhow::Result<Arc<dyn Dataset>> {
-    let splits = data::open(path, glow.config())?;
+/// The images to look at: the test set where there is one. Where `label` stands for all labels, the data need
+/// have none.
+fn test_data(path: &Path, glow: &Glow, label: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
+    let mut config = glow.config().clone();
+    if label.is_some() {
+        config.classes = 0;
+    }
+    let splits = data::open(path, &config)?;
     Ok(splits.test.unwrap_or(splits.train))
 }
 
@@ -150,8 +162,9 @@ fn report_broken(dataset: &Arc<dyn Dataset>) {
 
 pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let mut dataset = test_data(&args.data, &glow)?;
+    let mut dataset = test_data(&args.data, &glow, None)?;
     if let Some(images) = args.images {
+        anyhow::ensure!(images > 0, "--images 0 leaves nothing to evaluate; leave it out for all images");
         dataset = Arc::new(Subset::new(Arc::clone(&dataset), (0..images.min(dataset.len())).collect()));
     }
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
@@ -159,16 +172,16 @@ pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&serde_json::to_value(evaluation)?)?;
     } else {
-        println!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
-        println!("images         {}", evaluation.images);
-        println!("inverse error  {:.2e}", evaluation.inverse_error);
+        say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
+        say!("images         {}", evaluation.images);
+        say!("inverse error  {:.2e}", evaluation.inverse_error);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub fn score(args: &args::Score) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let dataset = test_data(&args.data, &glow)?;
+    let dataset = test_data(&args.data, &glow, args.label)?;
     let to: Box<dyn Write> = if args.csv == Path::new("-") {
         Box::new(std::io::stdout())
     } else {
@@ -217,6 +230,12 @@ fn save_images(
 pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
     anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw");
+    let classes = glow.config().classes;
+    anyhow::ensure!(
+        classes == 0 || args.class.is_some(),
+        "the model has {classes} classes: say which one to draw with --class 0 to {}",
+        classes.saturating_sub(1)
+    );
     let labels = args.class.map_or(vec![], |class| vec![class; args.count]);
     let samples = glow.sample(args.count, args.temperature, &labels, args.seed)?;
     if let Some(folder) = &args.out_dir {
@@ -232,7 +251,7 @@ pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
 
 pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let dataset = test_data(&args.data, &glow)?;
+    let dataset = test_data(&args.data, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
     report_broken(&dataset);
@@ -242,6 +261,12 @@ pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
 pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
     let file = LatentsFile::read(&args.latents)?;
+    anyhow::ensure!(
+        file.config == *glow.config(),
+        "{} holds latents of a model with another configuration than {}: decode with the model that encoded them",
+        args.latents.display(),
+        args.model.display()
+    );
     let images = glow.decode(&file.latents, &file.labels)?;
     save_images(&glow, &images, &args.out_dir, |i| picture_path(&file.images[i]))?;
     count(file.images.len(), json)
@@ -262,7 +287,7 @@ fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&json!({ "images": images }))?;
     } else {
-        println!("{images} images");
+        say!("{images} images");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -278,13 +303,13 @@ pub fn info(args: &args::Info, json: bool) -> anyhow::Result<ExitCode> {
         }))?;
     } else {
         let [height, width, channels] = config.image;
-        println!("image        {height}×{width}×{channels}, {} bits", config.bits);
-        println!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
-        println!("coupling     {:?}", config.coupling);
-        println!("permutation  {:?}", config.permutation);
-        println!("classes      {}", config.classes);
-        println!("parameters   {}", glow.parameters());
-        println!("latents      {:?}", config.latent_shapes());
+        say!("image        {height}×{width}×{channels}, {} bits", config.bits);
+        say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
+        say!("coupling     {:?}", config.coupling);
+        say!("permutation  {:?}", config.permutation);
+        say!("classes      {}", config.classes);
+        say!("parameters   {}", glow.parameters());
+        say!("latents      {:?}", config.latent_shapes());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -320,8 +345,8 @@ pub fn bench(args: &args::Bench, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         print_json(&json!({ "train_step_seconds": train, "sample_batch_seconds": sample, "batch": batch }))?;
     } else {
-        println!("training step  {:8.1} ms, {:8.1} images/s", 1e3 * train, batch as f64 / train);
-        println!("sampling       {:8.1} ms, {:8.1} images/s", 1e3 * sample, batch as f64 / sample);
+        say!("training step  {:8.1} ms, {:8.1} images/s", 1e3 * train, batch as f64 / train);
+        say!("sampling       {:8.1} ms, {:8.1} images/s", 1e3 * sample, batch as f64 / sample);
     }
     Ok(ExitCode::SUCCESS)
 }

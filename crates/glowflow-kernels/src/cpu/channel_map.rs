@@ -107,7 +107,7 @@ impl<T: Real> ChannelMap<T> {
         let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
         let log_det = permutation.log_det + (0..channels).map(|c| 3.0 * logs(c)).sum::<f64>();
         let pack = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
-            Packed::new(cpu.isa(), channels, channels, |i, j| T::of(a[(j, i)]))
+            Packed::new(cpu, channels, channels, |i, j| T::of(a[(j, i)]))
                 .with_bias((0..channels).map(|c| T::of(b(c))))
         };
         let matrix = match direction {
@@ -128,8 +128,8 @@ impl<T: Real> ChannelMap<T> {
     }
 
     /// Applies the map in place.
-    pub(super) fn run(&self, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
-        apply(&self.matrix, self.channels, x);
+    pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
+        apply(cpu, &self.matrix, self.channels, x);
         if let Some(logp) = logp {
             let log_det = T::of(self.log_det * grid.pixels() as f64);
             logp.iter_mut().for_each(|logp| *logp += log_det);
@@ -138,12 +138,12 @@ impl<T: Real> ChannelMap<T> {
 }
 
 /// `x ← matrix·x + bias` for every row of `x`, in place.
-fn apply<T: Real>(matrix: &Packed<T>, channels: usize, x: &mut [T]) {
+fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) {
     let tile = tile_rows(x.len() / channels) * channels;
-    x.par_chunks_mut(tile).for_each_init(Vec::new, |copy, x| {
-        copy.clear();
-        copy.extend_from_slice(x);
-        product(copy.len() / channels, copy, matrix, x, Finish::Store);
+    x.par_chunks_mut(tile).for_each(|x| {
+        let mut copy = cpu.take(x.len());
+        copy.copy_from_slice(x);
+        product(x.len() / channels, &copy, matrix, x, Finish::Store);
     });
 }
 
@@ -161,16 +161,16 @@ pub fn backward<T: Real>(
     gradient: &mut [T],
 ) {
     let channels = at.channels;
-    apply(&ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
-    let by_matrix = transposed_product(cpu.isa(), channels, channels, dx, x);
+    apply(cpu, &ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
+    let by_matrix = transposed_product(cpu, channels, channels, dx, x);
     let by_offset = column_sums(channels, dx);
 
     let permutation = Permutation::new(channels, &at.permutation, params);
     let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
     let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
     let w = &permutation.matrix;
-    let transposed = Packed::new(cpu.isa(), channels, channels, |i, j| T::of(w[(i, j)] * scale[j]));
-    apply(&transposed, channels, dx);
+    let transposed = Packed::new(cpu, channels, channels, |i, j| T::of(w[(i, j)] * scale[j]));
+    apply(cpu, &transposed, channels, dx);
 
     // By W, from the gradients by A = W diag(s) and b = A bias.
     let d_w = DMatrix::from_fn(channels, channels, |i, j| {

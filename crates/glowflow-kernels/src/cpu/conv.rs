@@ -8,7 +8,7 @@
 use rayon::prelude::*;
 
 use super::patches::{self, Look};
-use super::product::{Finish, Isa, Packed, product, transposed_product};
+use super::product::{Finish, Packed, product, transposed_product};
 use super::{Cpu, tile_rows};
 use crate::real::Real;
 use crate::shape::{Grid, Span, ZeroConvParams};
@@ -58,16 +58,16 @@ impl<T: Real> Scaled<'_, T> {
     }
 
     /// The folded weight as `[inputs, outputs]`, for the way forward.
-    pub fn pack(&self, isa: Isa) -> Packed<T> {
+    pub fn pack(&self, cpu: &Cpu<T>) -> Packed<T> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::new(isa, inputs, self.bias.len(), |i, j| self.weight[j * inputs + i] * scale[j])
+        Packed::new(cpu, inputs, self.bias.len(), |i, j| self.weight[j * inputs + i] * scale[j])
             .with_bias(self.folded_bias().into_iter())
     }
 
     /// The folded weight as `[outputs, inputs]`, for the gradient by the input.
-    pub fn pack_transposed(&self, isa: Isa) -> Packed<T> {
+    pub fn pack_transposed(&self, cpu: &Cpu<T>) -> Packed<T> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::new(isa, self.bias.len(), inputs, |j, i| self.weight[j * inputs + i] * scale[j])
+        Packed::new(cpu, self.bias.len(), inputs, |j, i| self.weight[j * inputs + i] * scale[j])
     }
 
     /// Adds the parameters' gradients, given those by the folded weight and bias.
@@ -124,17 +124,17 @@ impl ZeroConvParams {
 
 impl<T: Real> ZeroConv<T> {
     pub(super) fn prepare(cpu: &Cpu<T>, at: &ZeroConvParams, params: &[T]) -> Self {
-        Self { inputs: at.inputs, weight: at.at().of(params).pack(cpu.isa()) }
+        Self { inputs: at.inputs, weight: at.at().of(params).pack(cpu) }
     }
 
-    pub(super) fn run(&self, grid: Grid, x: &[T], y: &mut [T]) {
+    pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], y: &mut [T]) {
         let (inputs, outputs) = (self.inputs, self.weight.columns());
         let tile = tile_rows(grid.rows());
-        y.par_chunks_mut(tile * outputs).enumerate().for_each_init(Vec::new, |patches, (t, y)| {
+        y.par_chunks_mut(tile * outputs).enumerate().for_each(|(t, y)| {
             let rows = y.len() / outputs;
-            patches.resize(rows * 9 * (inputs + 1), T::zero());
-            patches::gather_with_edge(grid, inputs, inputs, x, t * tile, patches);
-            product(rows, patches, &self.weight, y, Finish::Store);
+            let mut patches = cpu.take(rows * 9 * (inputs + 1));
+            patches::gather_with_edge(grid, inputs, inputs, x, t * tile, &mut patches);
+            product(rows, &patches, &self.weight, y, Finish::Store);
         });
     }
 
@@ -158,7 +158,7 @@ impl<T: Real> ZeroConv<T> {
             .par_chunks_mut(tile * width)
             .enumerate()
             .for_each(|(t, patches)| patches::gather_with_edge(grid, inputs, inputs, x, t * tile, patches));
-        let d_weight = transposed_product(cpu.isa(), outputs, width, dy, &patches);
+        let d_weight = transposed_product(cpu, outputs, width, dy, &patches);
         conv.unfold(at.at(), &d_weight, &column_sums(outputs, dy), gradient);
         input_gradient(cpu, grid, inputs, inputs, &conv, dy, dx);
     }
@@ -175,7 +175,7 @@ pub fn input_gradient<T: Real>(
     dy: &[T],
     dx: &mut [T],
 ) {
-    let weight = pack_contributions(cpu.isa(), conv, inputs);
+    let weight = pack_contributions(cpu, conv, inputs);
     let (outputs, tile) = (conv.bias.len(), tile_rows(grid.rows()));
     let mut contributions = cpu.take(grid.rows() * 9 * inputs);
     contributions.par_chunks_mut(tile * 9 * inputs).zip(dy.par_chunks(tile * outputs)).for_each(
@@ -188,9 +188,9 @@ pub fn input_gradient<T: Real>(
 
 /// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
 /// the edge channel.
-fn pack_contributions<T: Real>(isa: Isa, conv: &Scaled<'_, T>, inputs: usize) -> Packed<T> {
+fn pack_contributions<T: Real>(cpu: &Cpu<T>, conv: &Scaled<'_, T>, inputs: usize) -> Packed<T> {
     let (width, scale) = (conv.inputs(), conv.scale());
-    Packed::new(isa, conv.bias.len(), 9 * inputs, |j, column| {
+    Packed::new(cpu, conv.bias.len(), 9 * inputs, |j, column| {
         let (k, c) = (column / inputs, column % inputs);
         conv.weight[j * width + 9 * c + k] * scale[j]
     })

@@ -44,10 +44,6 @@ impl<T: Real> Cpu<T> {
         Self { isa: Isa::detect(), pool: buffer::Pool::default() }
     }
 
-    fn isa(&self) -> Isa {
-        self.isa
-    }
-
     fn take(&self, len: usize) -> Buffer<T> {
         self.pool.take(len)
     }
@@ -156,7 +152,7 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn channel_map(&self, map: &ChannelMap<T>, grid: Grid, x: &mut Buffer<T>, logp: Option<&mut Buffer<T>>) {
-        map.run(grid, x, logp.map(|logp| &mut logp[..]));
+        map.run(self, grid, x, logp.map(|logp| &mut logp[..]));
     }
 
     fn channel_map_backward(
@@ -217,7 +213,7 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn zero_conv(&self, conv: &ZeroConv<T>, grid: Grid, x: &Buffer<T>, y: &mut Buffer<T>) {
-        conv.run(grid, x, y);
+        conv.run(self, grid, x, y);
     }
 
     fn zero_conv_backward(

@@ -58,9 +58,9 @@ impl<T: Real> Network<T> {
             inputs: at.inputs,
             hidden,
             outputs,
-            conv1: scaled(at.conv1, at.actnorm1).of(params).pack(cpu.isa()),
-            conv2: scaled(at.conv2, at.actnorm2).of(params).pack(cpu.isa()),
-            conv3: Packed::new(cpu.isa(), hidden, 9 * outputs, weight3),
+            conv1: scaled(at.conv1, at.actnorm1).of(params).pack(cpu),
+            conv2: scaled(at.conv2, at.actnorm2).of(params).pack(cpu),
+            conv3: Packed::new(cpu, hidden, 9 * outputs, weight3),
             edge: (0..9 * outputs).map(|column| weight3(hidden, column)).collect(),
             bias: conv3.folded_bias(),
         }
@@ -70,15 +70,11 @@ impl<T: Real> Network<T> {
     pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], o: &mut [T]) {
         let tile = tile_rows(grid.rows());
         let mut contributions = cpu.take(grid.rows() * 9 * self.outputs);
-        contributions.par_chunks_mut(tile * 9 * self.outputs).enumerate().for_each_init(
-            || (vec![], vec![], vec![]),
-            |(patches, h1, h2), (t, to)| {
-                let rows = to.len() / (9 * self.outputs);
-                h1.resize(rows * self.hidden, T::zero());
-                h2.resize(rows * self.hidden, T::zero());
-                self.tile(grid, x, t * tile, patches, h1, h2, to);
-            },
-        );
+        contributions.par_chunks_mut(tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
+            let rows = to.len() / (9 * self.outputs);
+            let (mut h1, mut h2) = (cpu.take(rows * self.hidden), cpu.take(rows * self.hidden));
+            self.tile(cpu, grid, x, t * tile, &mut h1, &mut h2, to);
+        });
         self.add_up(grid, &contributions, o);
     }
 
@@ -93,9 +89,7 @@ impl<T: Real> Network<T> {
             .zip(hidden.h1.par_chunks_mut(tile * self.hidden))
             .zip(hidden.h2.par_chunks_mut(tile * self.hidden))
             .enumerate()
-            .for_each_init(Vec::new, |patches, (t, ((to, h1), h2))| {
-                self.tile(grid, x, t * tile, patches, h1, h2, to);
-            });
+            .for_each(|(t, ((to, h1), h2))| self.tile(cpu, grid, x, t * tile, h1, h2, to));
         self.add_up(grid, &contributions, o);
         hidden
     }
@@ -104,18 +98,18 @@ impl<T: Real> Network<T> {
     #[allow(clippy::too_many_arguments)]
     fn tile(
         &self,
+        cpu: &Cpu<T>,
         grid: Grid,
         x: &[T],
         first_row: usize,
-        patches: &mut Vec<T>,
         h1: &mut [T],
         h2: &mut [T],
         contributions: &mut [T],
     ) {
         let rows = h1.len() / self.hidden;
-        patches.resize(rows * 9 * (self.inputs + 1), T::zero());
-        patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, first_row, patches);
-        product(rows, patches, &self.conv1, h1, Finish::Relu);
+        let mut patches = cpu.take(rows * 9 * (self.inputs + 1));
+        patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, first_row, &mut patches);
+        product(rows, &patches, &self.conv1, h1, Finish::Relu);
         product(rows, h1, &self.conv2, h2, Finish::Relu);
         product(rows, h2, &self.conv3, contributions, Finish::Store);
     }
@@ -145,8 +139,8 @@ pub fn backward<T: Real>(
     let (conv1, conv2, conv3) = (at1.of(params), at2.of(params), at3.of(params));
     let (width1, width3) = (9 * (inputs + 1), 9 * (hidden + 1));
 
-    let (weight2, scale3) = (conv2.pack_transposed(cpu.isa()), conv3.scale());
-    let weight3 = Packed::new(cpu.isa(), 9 * outputs, hidden, |row, j| {
+    let (weight2, scale3) = (conv2.pack_transposed(cpu), conv3.scale());
+    let weight3 = Packed::new(cpu, 9 * outputs, hidden, |row, j| {
         let (k, c) = (row / outputs, row % outputs);
         conv3.weight[c * width3 + 9 * j + k] * scale3[c]
     });
@@ -174,7 +168,7 @@ pub fn backward<T: Real>(
     input_gradient(cpu, grid, inputs, 2 * inputs, &conv1, &d_h1, dx);
 
     // [9·outputs, hidden] into the stored order [outputs, hidden + 1, 9], edge channel last.
-    let by_column = transposed_product(cpu.isa(), 9 * outputs, hidden, &d_contributions, h2);
+    let by_column = transposed_product(cpu, 9 * outputs, hidden, &d_contributions, h2);
     let d_edge = patches::edge_gradient(grid, outputs, d_o);
     let mut d_weight3 = cpu.take(outputs * width3);
     d_weight3.par_chunks_mut(width3).enumerate().for_each(|(c, to)| {
@@ -185,9 +179,9 @@ pub fn backward<T: Real>(
         }
     });
     conv3.unfold(at3, &d_weight3, &column_sums(outputs, d_o), gradient);
-    let d_weight2 = transposed_product(cpu.isa(), hidden, hidden, &d_h2, h1);
+    let d_weight2 = transposed_product(cpu, hidden, hidden, &d_h2, h1);
     conv2.unfold(at2, &d_weight2, &column_sums(hidden, &d_h2), gradient);
-    let d_weight1 = transposed_product(cpu.isa(), hidden, width1, &d_h1, &patches);
+    let d_weight1 = transposed_product(cpu, hidden, width1, &d_h1, &patches);
     conv1.unfold(at1, &d_weight1, &column_sums(hidden, &d_h1), gradient);
 }
 
@@ -201,9 +195,9 @@ pub fn initialize<T: Real>(cpu: &Cpu<T>, at: &NetworkParams, grid: Grid, x: &[T]
         params[norm.bias.range()].fill(T::zero());
         params[norm.logs.range()].fill(T::zero());
         let conv = scaled(weight, norm);
-        product(rows, &input, &conv.of(params).pack(cpu.isa()), &mut h, Finish::Store);
+        product(rows, &input, &conv.of(params).pack(cpu), &mut h, Finish::Store);
         actnorm::initialize(&norm, &h, params);
-        product(rows, &input, &conv.of(params).pack(cpu.isa()), &mut h, Finish::Relu);
+        product(rows, &input, &conv.of(params).pack(cpu), &mut h, Finish::Relu);
         input = std::mem::replace(&mut h, cpu.take(rows * hidden));
     }
 }

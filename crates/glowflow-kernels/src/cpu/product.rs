@@ -16,6 +16,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
+use super::{Buffer, Cpu};
 use crate::real::Real;
 
 /// Instruction sets that the kernel is instantiated for.
@@ -67,28 +68,37 @@ impl Isa {
     }
 }
 
+/// Side of the blocks in which matrices are transposed: a cache line of numbers.
+const BLOCK: usize = 16;
+
 /// A matrix `B` `[k, n]` and a bias `[n]`, in the panels of one instruction set.
-#[derive(Debug)]
 pub struct Packed<T> {
     isa: Isa,
     k: usize,
     n: usize,
     /// `[n.div_ceil(NR), k, NR]`, the last panel filled up with zeros.
-    panels: Vec<T>,
+    panels: Buffer<T>,
     /// `[n.div_ceil(NR) * NR]`, filled up with zeros.
     bias: Vec<T>,
 }
 
 impl<T: Real> Packed<T> {
     /// Packs the matrix whose element in row `i` and column `j` is `element(i, j)`.
-    pub fn new(isa: Isa, k: usize, n: usize, element: impl Fn(usize, usize) -> T + Sync) -> Self {
+    pub fn new(cpu: &Cpu<T>, k: usize, n: usize, element: impl Fn(usize, usize) -> T + Sync) -> Self {
+        let isa = cpu.isa;
         let nr = isa.panel::<T>();
-        let mut panels = vec![T::zero(); n.div_ceil(nr) * nr * k];
+        let mut panels = cpu.take(n.div_ceil(nr) * nr * k);
         panels.par_chunks_mut((k * nr).max(1)).enumerate().for_each(|(p, panel)| {
             let columns = nr.min(n - p * nr);
-            for (i, row) in panel.chunks_exact_mut(nr).enumerate() {
-                for (j, to) in row[..columns].iter_mut().enumerate() {
-                    *to = element(i, p * nr + j);
+            if columns < nr {
+                panel.fill(T::zero());
+            }
+            // In square blocks, which read whole cache lines whether the source runs along rows or columns.
+            for first in (0..k).step_by(BLOCK) {
+                for j in 0..columns {
+                    for i in first..k.min(first + BLOCK) {
+                        panel[i * nr + j] = element(i, p * nr + j);
+                    }
                 }
             }
         });
@@ -283,21 +293,24 @@ const DEPTH: usize = 512;
 ///
 /// Blocks of rows are packed, `b` into panels and `a` transposed, and added to the result one after the other;
 /// within a block each thread makes rows of the result of its own.
-pub fn transposed_product<T: Real>(isa: Isa, m: usize, n: usize, a: &[T], b: &[T]) -> Vec<T> {
-    let mut c = vec![T::zero(); m * n];
+pub fn transposed_product<T: Real>(cpu: &Cpu<T>, m: usize, n: usize, a: &[T], b: &[T]) -> Buffer<T> {
+    let mut c = cpu.take(m * n);
+    c.fill(T::zero());
     let tile = m.div_ceil(rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96);
     for (a, b) in a.chunks(DEPTH * m).zip(b.chunks(DEPTH * n)) {
         let depth = a.len() / m;
-        let packed = Packed::new(isa, depth, n, |i, j| b[i * n + j]);
-        c.par_chunks_mut(tile * n).enumerate().for_each_init(Vec::new, |transposed, (t, c)| {
+        let packed = Packed::new(cpu, depth, n, |i, j| b[i * n + j]);
+        c.par_chunks_mut(tile * n).enumerate().for_each(|(t, c)| {
             let columns = c.len() / n;
-            transposed.resize(columns * depth, T::zero());
-            for (r, row) in a.chunks_exact(m).enumerate() {
-                for (j, &x) in row[t * tile..][..columns].iter().enumerate() {
-                    transposed[j * depth + r] = x;
+            let mut transposed = cpu.take(columns * depth);
+            for first in (0..depth).step_by(BLOCK) {
+                for (j, row) in transposed.chunks_exact_mut(depth).enumerate() {
+                    for (r, to) in row[first..depth.min(first + BLOCK)].iter_mut().enumerate() {
+                        *to = a[(first + r) * m + t * tile + j];
+                    }
                 }
             }
-            product(columns, transposed, &packed, c, Finish::Add);
+            product(columns, &transposed, &packed, c, Finish::Add);
         });
     }
     c
@@ -318,7 +331,8 @@ mod tests {
             for (rows, k, n) in [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (25, 7, 70)] {
                 let (a, b) = (numbers::<T>(0, rows * k), numbers::<T>(1, k * n));
                 let (bias, mask) = (numbers::<T>(2, n), numbers::<T>(3, rows * n));
-                let packed = Packed::new(isa, k, n, |i, j| b[i * n + j]).with_bias(bias.iter().copied());
+                let cpu = Cpu { isa, ..Cpu::new() };
+                let packed = Packed::new(&cpu, k, n, |i, j| b[i * n + j]).with_bias(bias.iter().copied());
                 for (name, finish) in
                     [("store", Finish::Store), ("relu", Finish::Relu), ("mask", Finish::Mask(&mask))]
                 {
@@ -353,7 +367,7 @@ mod tests {
     fn a_row_has_the_same_bits_in_any_batch() {
         let (rows, k, n) = (29, 50, 40);
         let (a, b) = (numbers::<f32>(0, rows * k), numbers::<f32>(1, k * n));
-        let packed = Packed::new(Isa::detect(), k, n, |i, j| b[i * n + j]);
+        let packed = Packed::new(&Cpu::new(), k, n, |i, j| b[i * n + j]);
         let mut whole = vec![0.0; rows * n];
         product(rows, &a, &packed, &mut whole, Finish::Store);
         for r in 0..rows {
@@ -367,7 +381,7 @@ mod tests {
     fn transposed_products_are_sums() {
         let (rows, m, n) = (DEPTH + 70, 9, 13);
         let (a, b) = (numbers::<f64>(0, rows * m), numbers::<f64>(1, rows * n));
-        let c = transposed_product(Isa::detect(), m, n, &a, &b);
+        let c = transposed_product(&Cpu::new(), m, n, &a, &b);
         for i in 0..m {
             for j in 0..n {
                 let want: f64 = (0..rows).map(|r| a[r * m + i] * b[r * n + j]).sum();

@@ -68,14 +68,25 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
     let (last, previous) = (folder.join(CHECKPOINT), folder.join(PREVIOUS));
     if last.exists() {
         // A second name for the last checkpoint, made before the new one takes the first.
-        let link = folder.join("checkpoint.link.tmp");
-        let _ = std::fs::remove_file(&link);
-        std::fs::hard_link(&last, &link)
-            .or_else(|_| std::fs::copy(&last, &link).map(drop))
-            .and_then(|()| std::fs::rename(&link, &previous))
-            .map_err(Error::io(&previous))?;
+        link_over(&last, &previous)?;
     }
     file.write(&last, HEADER, &header)
+}
+
+/// Makes the file `from` known as `to` too, in place of what was there.
+fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
+    let link = to.with_file_name("checkpoint.link.tmp");
+    let _ = std::fs::remove_file(&link);
+    std::fs::hard_link(from, &link)
+        .or_else(|_| std::fs::copy(from, &link).map(drop))
+        .and_then(|()| std::fs::rename(&link, to))
+        .map_err(Error::io(to))
+}
+
+/// Makes `path`, from which a run goes on, its last checkpoint where it was the one before: the next [`save`] must not
+/// put the one that was passed over, which may be damaged, in its place.
+pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
+    if path.ends_with(PREVIOUS) { link_over(path, &path.with_file_name(CHECKPOINT)) } else { Ok(()) }
 }
 
 fn layout(config: &RunConfig, permutations: &[FixedPermutation]) -> Layout {

@@ -159,8 +159,9 @@ impl RunConfig {
         for text in overrides {
             merge(&mut table, override_table(text)?);
         }
-        let config: Self =
-            table.try_into().map_err(|e: toml::de::Error| Error::Config(e.message().to_owned()))?;
+        // The message and, on a line of its own, the key that it is about.
+        let one_line = |e: toml::de::Error| Error::Config(e.to_string().trim().replace('\n', " "));
+        let config: Self = table.try_into().map_err(one_line)?;
         config.validate()?;
         Ok(config)
     }

@@ -136,8 +136,14 @@ pub fn train_on<D: Device>(
 ) -> Result<Summary, Error> {
     let trainer = Trainer::new(device, config)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    write_atomically(&out.join("config.toml"), trainer.config().to_toml()?.as_bytes())?;
-    Run::new(trainer, Data { train, test }, out, options)?.run()
+    let config = out.join("config.toml");
+    write_atomically(&config, trainer.config().to_toml()?.as_bytes())?;
+    let done = Run::new(trainer, Data { train, test }, out, options).and_then(Run::run);
+    if done.is_err() && checkpoint::find(out).is_none() {
+        // Nothing was trained, so the folder is free for another try.
+        let _ = std::fs::remove_file(config);
+    }
+    done
 }
 
 /// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
@@ -159,6 +165,7 @@ pub fn resume<D: Device>(device: D, path: &Path, options: Options<'_>) -> Result
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
     let data = Data::open(&config)?;
+    checkpoint::go_on_from(&checkpoint)?;
     Run::new(Trainer::resume(device, config, state), data, folder, options)?.run()
 }
 
@@ -172,6 +179,9 @@ struct Run<'a, D: Device> {
     progress: Progress,
     last_step: Option<u64>,
     evaluated_at: Option<u64>,
+    /// The last step of which `metrics.jsonl` has an evaluation already: one killed between an evaluation and the
+    /// checkpoint after it makes the same evaluation again.
+    recorded_at: Option<u64>,
     evaluation: Option<Evaluation>,
     broken: HashSet<String>,
 }
@@ -180,6 +190,9 @@ impl<'a, D: Device> Run<'a, D> {
     fn new(trainer: Trainer<D>, data: Data, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
         let batch = trainer.config().train.batch as u64;
         let limits = options.limits;
+        if let Some(minutes) = limits.minutes.filter(|minutes| !(*minutes >= 0.0)) {
+            return Err(Error::Input(format!("{minutes} minutes are no time to train; give 0 or more")));
+        }
         let last_step = match (limits.steps, limits.images) {
             (None, None) => trainer.config().train.steps,
             (steps, images) => {
@@ -192,8 +205,11 @@ impl<'a, D: Device> Run<'a, D> {
             (None, None) => Goal::Open,
         };
         let step = trainer.progress().step;
+        let path = out.join("metrics.jsonl");
+        let metrics = MetricsLog::open(&path, Some(step))?;
+        let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
         Ok(Self {
-            metrics: MetricsLog::open(&out.join("metrics.jsonl"), Some(step))?,
+            metrics,
             events: EventLog::create(&out.join("events"), (step > 0).then_some(step))?,
             progress: Progress::new(goal, options.display),
             trainer,
@@ -202,6 +218,7 @@ impl<'a, D: Device> Run<'a, D> {
             options,
             last_step,
             evaluated_at: None,
+            recorded_at: tests.last().map(|&(step, _)| step as u64),
             evaluation: None,
             broken: HashSet::new(),
         })
@@ -333,11 +350,14 @@ impl<'a, D: Device> Run<'a, D> {
             let test = data::first(test, train.eval_images);
             let evaluation = evaluate(&glow, &test, Draws::Uniform { draws: 1, seed: train.seed })?;
             let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
-            self.metrics.append(&serde_json::json!({
-                "step": step,
-                "test_bits_per_dim": bits,
-                "inverse_error": error,
-            }))?;
+            if self.recorded_at != Some(step) {
+                self.metrics.append(&serde_json::json!({
+                    "step": step,
+                    "test_bits_per_dim": bits,
+                    "inverse_error": error,
+                }))?;
+                self.recorded_at = Some(step);
+            }
             self.events.scalar("test/bits_per_dim", bits as f32, step)?;
             self.events.scalar("test/inverse_error", error as f32, step)?;
             self.progress

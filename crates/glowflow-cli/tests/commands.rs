@@ -1,0 +1,339 @@
+//! Each command on small trained models: what it prints and what it leaves.
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+
+use common::{TINY, command, read_image, run, save_classes, save_image};
+use image::RgbImage;
+
+/// A folder with trained models (`plain`, `five` of 5 bits, `classes` of two classes) and with images: `images`, which
+/// have classes, and `flat`, which have none.
+struct World {
+    folder: PathBuf,
+    /// The images in `images`.
+    names: Vec<String>,
+}
+
+fn world() -> &'static World {
+    static WORLD: OnceLock<World> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let folder = common::shared_folder("commands");
+        let names = save_classes(&folder.join("images"));
+        (0..3).for_each(|i| save_image(&folder.join(format!("flat/{i}.png")), 50 + i));
+        let train = |arguments: &str| run(&folder, &format!("train {TINY} --steps 30 {arguments}")).ok();
+        train("--data portraits --out plain");
+        train("--data images --out five --set model.bits=5");
+        train("--data images --out classes --set model.classes=2");
+        World { folder, names }
+    })
+}
+
+/// Runs a command among all that.
+#[track_caller]
+fn ok(line: &str) -> common::Outcome {
+    run(&world().folder, line).ok()
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(world().folder.join(name)).unwrap()
+}
+
+/// The lines of a CSV file as fields; none here needs quotes.
+fn fields(csv: &str) -> Vec<Vec<String>> {
+    csv.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
+}
+
+/// The columns of `image,log_likelihood,bits_per_dim[,label]`, checked for their names.
+struct Scores {
+    images: Vec<String>,
+    bits_per_dim: Vec<f64>,
+    labels: Option<Vec<String>>,
+}
+
+#[track_caller]
+fn scores(csv: &str) -> Scores {
+    let mut rows = fields(csv);
+    let header = rows.remove(0).join(",");
+    let labelled = header == "image,log_likelihood,bits_per_dim,label";
+    assert!(labelled || header == "image,log_likelihood,bits_per_dim", "{header}");
+    for row in &rows {
+        let [log_likelihood, bits]: [f64; 2] = [1, 2].map(|i| row[i].parse().unwrap());
+        let expected = -log_likelihood / (16.0 * 16.0 * 3.0 * std::f64::consts::LN_2);
+        assert!((bits - expected).abs() < 1e-9, "{row:?}");
+    }
+    let column = |i: usize| rows.iter().map(|row| row[i].clone()).collect::<Vec<_>>();
+    Scores {
+        images: column(0),
+        bits_per_dim: column(2).iter().map(|bits| bits.parse().unwrap()).collect(),
+        labels: labelled.then(|| column(3)),
+    }
+}
+
+/// Encodes and decodes `images`; every image must come back as `expected` has it.
+#[track_caller]
+fn there_and_back(model: &str, expected: fn(u8) -> u8) {
+    let World { folder, names } = world();
+    let count = ok(&format!("encode --model {model} --data images --out {model}.latents --json")).json();
+    assert_eq!(count["images"], 12);
+    ok(&format!("decode --model {model} --latents {model}.latents --out-dir {model}.decoded"));
+    for name in names {
+        let original = read_image(&folder.join("images").join(name));
+        let decoded = read_image(&folder.join(format!("{model}.decoded/{name}.png")));
+        assert_eq!(decoded.dimensions(), (16, 16));
+        let expected: Vec<u8> = original.as_raw().iter().map(|&pixel| expected(pixel)).collect();
+        assert!(*decoded.as_raw() == expected, "{name} comes back with other pixels from {model}");
+    }
+}
+
+#[test]
+fn decoding_gives_back_every_pixel() {
+    there_and_back("plain", |pixel| pixel);
+    there_and_back("classes", |pixel| pixel);
+}
+
+#[test]
+fn five_bits_come_back_as_multiples_of_eight() {
+    there_and_back("five", |pixel| pixel / 8 * 8);
+}
+
+#[test]
+fn one_label_can_stand_for_all() {
+    ok("encode --model classes --data flat --label 1 --out flat.latents");
+    ok("decode --model classes --latents flat.latents --out-dir flat.decoded");
+    for name in ["0.png", "1.png", "2.png"] {
+        let folder = &world().folder;
+        assert_eq!(
+            read_image(&folder.join("flat").join(name)),
+            read_image(&folder.join(format!("flat.decoded/{name}.png")))
+        );
+    }
+    // The likelihoods must know the label, though the pixels do not.
+    let by = |label| {
+        ok(&format!("score --model classes --data flat --dequantization midpoint --label {label}")).stdout
+    };
+    let (first, second) = (scores(&by(0)), scores(&by(1)));
+    assert_eq!(first.labels.unwrap(), ["0"; 3]);
+    assert_eq!(second.labels.unwrap(), ["1"; 3]);
+    assert_ne!(first.bits_per_dim, second.bits_per_dim);
+}
+
+#[test]
+fn scores_are_csv() {
+    let World { names, .. } = world();
+    let line = "score --model plain --data images --dequantization midpoint";
+    let printed = ok(&format!("{line} --csv -")).stdout;
+    let scored = scores(&printed);
+    assert_eq!(scored.images, *names);
+    assert!(scored.labels.is_none());
+    assert_eq!(ok(line).stdout, printed, "the standard output is the default");
+    assert_eq!(ok(&format!("{line} --csv scores.csv")).stdout, "");
+    assert_eq!(bytes("scores.csv"), printed.as_bytes());
+
+    // Evaluation is the mean of the same numbers.
+    let mean = scored.bits_per_dim.iter().sum::<f64>() / 12.0;
+    let evaluation = ok("eval --model plain --data images --dequantization midpoint --json").json();
+    assert!((evaluation["bits_per_dim"].as_f64().unwrap() - mean).abs() < 1e-9);
+}
+
+#[test]
+fn scores_take_labels_from_folders() {
+    let scored = scores(&ok("score --model classes --data images").stdout);
+    let expected: Vec<_> =
+        world().names.iter().map(|name| if name.starts_with("cat") { "0" } else { "1" }).collect();
+    assert_eq!(scored.labels.unwrap(), expected);
+    let scored = scores(&ok("score --model classes --data images --label 0").stdout);
+    assert_eq!(scored.labels.unwrap(), ["0"; 12]);
+}
+
+#[test]
+fn noise_is_a_matter_of_the_seed() {
+    let score = |options: &str| ok(&format!("score --model plain --data images {options}")).stdout;
+    let first = score("--seed 1");
+    assert_eq!(score("--seed 1 --threads 1"), first);
+    assert_ne!(score("--seed 2"), first);
+    assert_ne!(score("--seed 1 --draws 2"), first);
+}
+
+#[test]
+fn evaluation_is_json_on_request() {
+    let midpoint = "eval --model plain --data portraits --images 20 --dequantization midpoint --json";
+    let first = ok(midpoint);
+    let evaluation = first.json();
+    assert_eq!(evaluation["images"], 20);
+    for key in ["bits_per_dim", "standard_error", "inverse_error"] {
+        let value = evaluation[key].as_f64().unwrap();
+        assert!(value.is_finite() && value >= 0.0, "{key} is {value}");
+    }
+    // Half a bin of 8 bits: beyond it a pixel would come back as another.
+    assert!(evaluation["inverse_error"].as_f64().unwrap() < 0.5 / 256.0);
+    assert_eq!(ok(&format!("{midpoint} --threads 1 --seed 5")).stdout, first.stdout);
+    // For people the same is in words.
+    let text = ok("eval --model plain --data portraits --images 20 --dequantization midpoint").stdout;
+    assert!(text.contains("bits/dim") && text.contains("20"), "{text}");
+}
+
+#[test]
+fn equal_seeds_give_equal_samples() {
+    let sample = |options: &str, out: &str| {
+        ok(&format!("sample --model plain --count 5 {options} --out {out}"));
+        bytes(out)
+    };
+    let first = sample("--seed 1", "one.png");
+    assert!(sample("--seed 1 --threads 1", "same.png") == first);
+    assert!(sample("--seed 2", "two.png") != first);
+    assert!(sample("--seed 1 --temperature 1.0", "warm.png") != first);
+
+    // Image by image: a longer series begins with a shorter one.
+    ok("sample --model plain --count 3 --seed 1 --out-dir three");
+    ok("sample --model plain --count 5 --seed 1 --out-dir five.samples");
+    let files = |folder: &str| {
+        let mut files: Vec<_> = std::fs::read_dir(world().folder.join(folder))
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    };
+    let (three, five) = (files("three"), files("five.samples"));
+    assert_eq!((three.len(), five.len()), (3, 5));
+    let pixels = |files: &[PathBuf]| files.iter().map(|file| read_image(file)).collect::<Vec<_>>();
+    assert_eq!(pixels(&three), pixels(&five)[..3]);
+    assert!(pixels(&five).iter().all(|image| image.dimensions() == (16, 16)));
+    assert_ne!(pixels(&three)[0], pixels(&three)[1]);
+
+    ok("sample --model plain --count 2 --temperature 0 --out-dir cold");
+    let cold = pixels(&files("cold"));
+    assert_eq!(cold[0], cold[1], "without spread there is only one image");
+}
+
+#[test]
+fn samples_are_of_a_class() {
+    let sample = |class: usize| {
+        ok(&format!("sample --model classes --count 4 --class {class} --out class{class}.png"));
+        bytes(&format!("class{class}.png"))
+    };
+    assert!(sample(0) != sample(1));
+}
+
+#[test]
+fn info_says_what_a_model_is() {
+    let info = ok("info --model five --json");
+    let json = info.json();
+    assert_eq!(json["config"]["image"], serde_json::json!([16, 16, 3]));
+    assert_eq!(json["config"]["bits"], 5);
+    // All latents together are the image.
+    assert_eq!(json["latents"], serde_json::json!([[8, 8, 6], [4, 4, 24]]));
+    assert!(json["parameters"].as_u64().unwrap() > 1000);
+    // A run is its model, and the best one is a model too.
+    assert_eq!(ok("info --model five/model.safetensors --json").stdout, info.stdout);
+    ok("info --model plain/best.safetensors");
+    let text = ok("info --model classes").stdout;
+    assert!(text.contains("16×16×3") && text.contains("classes      2"), "{text}");
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = ["quickstart", "train", "eval", "score", "sample", "encode", "decode", "info", "bench"];
+    let help = run(folder.path(), "--help").ok().stdout;
+    for name in commands {
+        assert!(help.contains(name), "{name} is not in {help}");
+        let help = run(folder.path(), &format!("{name} --help")).ok().stdout;
+        assert!(help.contains("Example") && help.contains(&format!("glowflow {name}")), "{help}");
+    }
+    assert!(run(folder.path(), "--version").ok().stdout.starts_with("glowflow "));
+}
+
+/// A reader that goes away, such as `head`, is no reason for a panic.
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    for line in ["info --model plain", "info --model plain --json", "score --model plain --data images"] {
+        let mut child =
+            command(&world().folder, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{line}: {output:?}");
+    }
+}
+
+#[test]
+fn bench_answers_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = |requests: &str| {
+        let mut child = command(folder.path(), &format!("bench {TINY} --serve"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(requests.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    let output = serve("train 1\nsample 2\ntrain 0\n");
+    assert!(output.status.success(), "{output:?}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let counts = stdout.lines().map(|line| {
+        let answer: serde_json::Value = serde_json::from_str(line).unwrap();
+        let seconds = answer["seconds"].as_array().unwrap().clone();
+        assert!(seconds.iter().all(|seconds| seconds.as_f64().unwrap() > 0.0), "{line}");
+        seconds.len()
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 2, 0]);
+
+    let output = serve("dance 1\n");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("dance 1"), "{output:?}");
+}
+
+#[test]
+fn bench_measures_time_and_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let times = run(folder.path(), &format!("bench {TINY} --repeat 1 --json")).ok().json();
+    assert_eq!(times["batch"], 4);
+    assert!(times["train_step_seconds"].as_f64().unwrap() > 0.0);
+    assert!(times["sample_batch_seconds"].as_f64().unwrap() > 0.0);
+    let memory = run(folder.path(), &format!("bench {TINY} --memory")).ok().json();
+    assert!(memory["state_bytes"].as_u64().unwrap() > 0);
+    if cfg!(target_os = "linux") {
+        assert!(memory["peak_rss"].as_u64().unwrap() > memory["state_bytes"].as_u64().unwrap());
+    }
+}
+
+#[test]
+fn quickstart_leaves_a_model_and_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = run(folder.path(), "quickstart --minutes 0.05").ok().stdout;
+    let run_folder = folder.path().join("quickstart");
+    for name in ["samples.png", "reconstructions.png", "interpolation.png", "curve.png"] {
+        let picture = read_image(&run_folder.join(name));
+        assert!(colours(&picture) > 20, "{name} shows next to nothing");
+        assert!(text.contains(&path_text(&Path::new("quickstart").join(name))), "{text}");
+    }
+    run(folder.path(), "info --model quickstart").ok();
+
+    // The portraits above, and below them what their latents decode to: the same, but for the 3 bits dropped.
+    let picture = read_image(&run_folder.join("reconstructions.png"));
+    let (width, height) = picture.dimensions();
+    let half =
+        |from: u32| image::imageops::crop_imm(&picture, 0, from, width, height / 2).to_image().into_raw();
+    let (above, below) = (half(0), half(height.div_ceil(2)));
+    let most = above.iter().zip(&below).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(most < 8, "a reconstruction differs from its portrait by {most}");
+
+    // Another one gets a folder of its own.
+    run(folder.path(), "quickstart --minutes 0.001 --seed 1").ok();
+    run(folder.path(), "info --model quickstart-2").ok();
+}
+
+fn colours(picture: &RgbImage) -> usize {
+    picture.pixels().collect::<HashSet<_>>().len()
+}
+
+fn path_text(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,240 @@
+//! What goes wrong ends with a status, and a message that names the culprit and the way out.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use common::{Outcome, TINY, run, save_classes, save_image};
+
+/// A folder with a run (`done`), a model of two classes (`classes`), and data that is wrong in many ways.
+fn world() -> &'static Path {
+    static WORLD: OnceLock<PathBuf> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let folder = common::shared_folder("errors");
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        };
+        save_classes(&folder.join("images"));
+        (0..8).for_each(|i| {
+            save_image(&folder.join(format!("flat/{i}.png")), i);
+            save_image(&folder.join(format!("mixed/{i}.png")), i);
+        });
+        write("mixed/torn.png", &std::fs::read(folder.join("flat/0.png")).unwrap()[..100]);
+        write("broken/a.png", b"\x89PNG\r\n\x1a\n and then nothing of the kind");
+        write("broken/b.jpg", b"");
+        write("photo.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
+        std::fs::create_dir(folder.join("empty")).unwrap();
+        let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        let foreign = [&(header.len() as u64).to_le_bytes(), &header[..], &[0; 4]].concat();
+        write("foreign.safetensors", &foreign);
+
+        // Checkpoints at steps 0, 4 and 6: the last two are there in the end.
+        let train = |arguments: &str| run(&folder, &format!("train {TINY} {arguments}")).ok();
+        train("--data portraits --out done --steps 6 --set train.checkpoint_every=4");
+        train("--data images --out classes --steps 2 --set model.classes=2");
+        // Latents of the same shapes, from a deeper model.
+        train("--data images --out deeper --steps 2 --set model.steps=3");
+        run(&folder, "encode --model deeper --data images --out deeper.latents").ok();
+        folder
+    })
+}
+
+/// Checks that a command fails as it should and says all of `words`.
+#[track_caller]
+fn check(outcome: &Outcome, line: &str, words: &[&str]) {
+    let stderr = &outcome.stderr;
+    assert!(matches!(outcome.code, Some(1 | 2)), "{line}: {outcome:#?}");
+    assert!(stderr.contains("error: "), "{line}: {stderr}");
+    assert!(!stderr.contains("panicked") && !stderr.contains("backtrace"), "{line}: {stderr}");
+    for word in words {
+        assert!(stderr.contains(word), "{line}: {word:?} is not in {stderr:?}");
+    }
+}
+
+/// A command, and words that must be in its message: the culprit, then the way out.
+const MISTAKES: &[(&str, &[&str])] = &[
+    // The configuration.
+    ("bench --preset cifar100", &["cifar100", "cifar10,", "tiny32", "faces64"]),
+    ("bench --set train.learning_rate=1", &["learning_rate", "`lr`"]),
+    ("bench --set modle.steps=1", &["modle", "`model`"]),
+    ("bench --set model.steps=many", &["many", "model.steps"]),
+    ("bench --set model.steps=-1", &["-1", "model.steps"]),
+    ("bench --set model.coupling=linear", &["linear", "`affine`", "`additive`"]),
+    ("bench --set steps=8", &["steps=8", "model.steps=8"]),
+    ("bench --set model.bits=9", &["model.bits is 9", "1 to 8"]),
+    ("bench --set train.ema=1", &["train.ema is 1", "below 1"]),
+    ("bench --set train.lr=nan", &["train.lr is NaN", "above 0"]),
+    ("bench --set model.image=[30,32,3]", &["image height 30", "24 or 32", "model.levels to at most 1"]),
+    (
+        "bench --set train.batch=4 --set train.accumulate=3",
+        &["train.accumulate is 3", "divisor of train.batch"],
+    ),
+    ("bench --set train.schedule=cosine", &["cosine", "train.steps"]),
+    ("bench --config nowhere.toml", &["nowhere.toml", "No such file"]),
+    ("bench --config photo.jpg", &["photo.jpg"]),
+    ("info --model done --threads 0", &["--threads 0", "leave it out"]),
+    // Data.
+    ("train --data nowhere --out new TINY", &["nowhere", "check that it exists"]),
+    ("train --data empty --out new TINY", &["empty", ".png", ".jpg"]),
+    (
+        "train --data broken --out new TINY --set train.batch=1",
+        &["all 2 images", "a.png", "replace the files"],
+    ),
+    ("train --data foreign.safetensors --out new TINY", &["foreign.safetensors", "folder of images"]),
+    (
+        "train --data images --out new TINY --set train.batch=1000",
+        &["12 training images", "1000", "train.batch"],
+    ),
+    ("train --data images --out new TINY --set data.shift=2", &["shift of 2", "0.1"]),
+    ("train --data images --out new TINY --test-fraction 1.5", &["1.5", "between 0 and 1"]),
+    (
+        "train --data flat --out new TINY --set model.classes=2",
+        &["0.png", "no sub-folder", "without classes"],
+    ),
+    ("train --data images --out new TINY --set model.classes=3", &["2 classes", "model.classes=2"]),
+    ("train --data portraits --out new TINY --set model.image=[16,32,3]", &["square", "16×32×3"]),
+    ("eval --model done --data portraits --images 0", &["--images 0", "leave it out"]),
+    ("score --model done --data broken", &["all 2 images", "a.png"]),
+    // Runs.
+    ("train --data portraits --out done TINY", &["done", "--resume", "another folder"]),
+    ("train --resume nowhere", &["nowhere", "no run to resume"]),
+    ("train --resume empty", &["empty", "no run to resume"]),
+    ("train --resume foreign.safetensors", &["foreign.safetensors", "glowflow.checkpoint"]),
+    ("train --resume done --seed 1", &["--resume", "--seed"]),
+    ("train --data portraits TINY", &["--out"]),
+    ("train --out new TINY", &["--data"]),
+    ("train --data portraits --out new TINY --minutes nan", &["NaN minutes", "0 or more"]),
+    ("train --data portraits --out new TINY --minutes -1", &["-1 minutes", "0 or more"]),
+    ("quickstart --minutes nan --out new", &["NaN minutes", "0 or more"]),
+    // Models and latents.
+    ("info --model nowhere", &["nowhere"]),
+    ("info --model empty", &["empty", "model.safetensors"]),
+    ("info --model photo.jpg", &["photo.jpg", "not a safetensors file"]),
+    ("info --model foreign.safetensors", &["foreign.safetensors", "glow.config"]),
+    ("info --model done/checkpoint.safetensors", &["checkpoint.safetensors", "glow.config"]),
+    (
+        "decode --model done --latents deeper.latents --out-dir new",
+        &["deeper.latents", "the model that encoded"],
+    ),
+    ("decode --model done --latents photo.jpg --out-dir new", &["photo.jpg", "not a safetensors file"]),
+    (
+        "decode --model done --latents done/model.safetensors --out-dir new",
+        &["model.safetensors", "glow.latents"],
+    ),
+    // Labels.
+    ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
+    ("score --model classes --data images --label 2", &["label 2", "2 classes, 0 to 1"]),
+    ("encode --model classes --data flat --label 9 --out new", &["label 9", "0 to 1"]),
+    ("score --model done --data flat --label 0", &["labels", "without classes"]),
+    ("sample --model classes --class 2 --out new.png", &["label 2", "0 to 1"]),
+    ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1"]),
+    // Samples.
+    ("sample --model done --temperature -1 --out new.png", &["temperature -1", "0.7"]),
+    ("sample --model done --temperature nan --out new.png", &["temperature NaN", "0.7"]),
+    ("sample --model done --temperature inf --out new.png", &["temperature inf", "0.7"]),
+    ("sample --model done --count 0 --out new.png", &["--count 0"]),
+    ("sample --model done", &["--out", "--out-dir"]),
+    ("sample --model done --out new.png --out-dir new", &["--out", "--out-dir"]),
+    ("sample --model done --out nowhere/new.png", &["nowhere"]),
+];
+
+#[test]
+fn mistakes_are_explained() {
+    for (line, words) in MISTAKES {
+        let outcome = run(world(), &line.replace("TINY", TINY));
+        check(&outcome, line, words);
+        // In one line, so that it can be read at a glance; those about usage show the usage too.
+        if outcome.code == Some(1) {
+            let errors = outcome.stderr.lines().filter(|line| line.starts_with("error: "));
+            assert_eq!(errors.count(), 1, "{line}: {}", outcome.stderr);
+            assert!(
+                outcome.stderr.lines().next_back().unwrap().starts_with("error: "),
+                "{line}: {outcome:?}"
+            );
+        }
+    }
+    // A run that could not begin does not stand in the way of the next try.
+    run(world(), &format!("train --data portraits --out new {TINY} --steps 1")).ok();
+}
+
+#[test]
+fn one_broken_image_is_left_out() {
+    let line = format!("train --data mixed {TINY} --steps 12 --set train.log_every=3");
+    let outcome = run(world(), &format!("{line} --out mixed.run")).ok();
+    assert_eq!(outcome.stderr.matches("skipped torn.png: ").count(), 1, "{}", outcome.stderr);
+    assert!(outcome.stdout.contains("1 images could not be read"), "{}", outcome.stdout);
+    let summary = run(world(), &format!("{line} --out mixed.json --json")).ok().json();
+    assert_eq!(summary["broken"], 1);
+
+    let outcome = run(world(), "score --model mixed.run --data mixed").ok();
+    assert_eq!(outcome.stdout.lines().count(), 1 + 8);
+    assert!(outcome.stderr.contains("skipped torn.png: "), "{}", outcome.stderr);
+    let outcome = run(world(), "eval --model mixed.run --data mixed --json").ok();
+    assert_eq!(outcome.json()["images"], 8);
+    assert!(outcome.stderr.contains("skipped torn.png: "), "{}", outcome.stderr);
+    let outcome = run(world(), "encode --model mixed.run --data mixed --out mixed.latents --json").ok();
+    assert_eq!(outcome.json()["images"], 8);
+    assert!(outcome.stderr.contains("skipped torn.png: "), "{}", outcome.stderr);
+}
+
+const LAST: &str = "done/checkpoint.safetensors";
+const PREVIOUS: &str = "done/checkpoint.previous.safetensors";
+
+/// A copy of the run to spoil.
+fn copy_of_run() -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("done")).unwrap();
+    for file in ["config.toml", "metrics.jsonl", "model.safetensors", LAST, PREVIOUS] {
+        let file = Path::new("done").join(file.trim_start_matches("done/"));
+        std::fs::copy(world().join(&file), copy.path().join(&file)).unwrap();
+    }
+    copy
+}
+
+/// Checks that the run cannot be resumed, that the message says how it can be, and that this leads to the model of an
+/// undamaged run.
+#[track_caller]
+fn check_way_out(folder: &Path, words: &[&str]) {
+    let line = "train --threads 2 --resume done --steps 10";
+    let way_out = format!("--resume {PREVIOUS}");
+    check(&run(folder, line), line, &[words, &[LAST, &way_out]].concat());
+
+    let whole = copy_of_run();
+    run(whole.path(), line).ok();
+    // At first no further than the checkpoint: what was damaged must not become the one before.
+    run(folder, &format!("train --threads 2 {way_out} --steps 4")).ok();
+    run(folder, &format!("train --threads 2 {way_out} --steps 10")).ok();
+    let model = |folder: &Path| std::fs::read(folder.join("done/model.safetensors")).unwrap();
+    assert!(model(folder) == model(whole.path()), "the way out leads to another model");
+    run(folder, "train --threads 2 --resume done --steps 11").ok();
+}
+
+#[test]
+fn a_truncated_checkpoint_has_one_before_it() {
+    for keep in [0.0, 0.001, 0.5, 0.999] {
+        let copy = copy_of_run();
+        let path = copy.path().join(LAST);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
+        check_way_out(copy.path(), &["damaged"]);
+    }
+}
+
+#[test]
+fn a_flipped_bit_does_not_go_unnoticed() {
+    let copy = copy_of_run();
+    let path = copy.path().join(LAST);
+    let bytes = std::fs::read(&path).unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let line = "train --resume done";
+    for (i, at) in (data..bytes.len()).step_by((bytes.len() - data) / 20).enumerate() {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1 << (i % 8);
+        std::fs::write(&path, bytes).unwrap();
+        check(&run(copy.path(), line), line, &["checksum", PREVIOUS]);
+    }
+    check_way_out(copy.path(), &["checksum"]);
+}
