@@ -7,7 +7,7 @@ use glowflow::Backprop;
 
 /// Glow: generative models of images with exact likelihoods.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "glowflow", version, about, propagate_version = true)]
 pub struct Cli {
     /// Threads to compute with; all cores where nothing is said.
     #[arg(long, global = true, value_name = "T")]

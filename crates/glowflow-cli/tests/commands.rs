@@ -319,9 +319,9 @@ fn quickstart_leaves_a_model_and_pictures() {
     // The portraits above, and below them what their latents decode to: the same, but for the 3 bits dropped.
     let picture = read_image(&run_folder.join("reconstructions.png"));
     let (width, height) = picture.dimensions();
-    let half =
-        |from: u32| image::imageops::crop_imm(&picture, 0, from, width, height / 2).to_image().into_raw();
-    let (above, below) = (half(0), half(height.div_ceil(2)));
+    let row = (height - 2) / 2; // with a gap of two pixels between the rows
+    let half = |top: u32| image::imageops::crop_imm(&picture, 0, top, width, row).to_image().into_raw();
+    let (above, below) = (half(0), half(row + 2));
     let most = above.iter().zip(&below).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(most < 8, "a reconstruction differs from its portrait by {most}");
 

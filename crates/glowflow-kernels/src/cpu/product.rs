@@ -68,8 +68,9 @@ impl Isa {
     }
 }
 
-/// Side of the blocks in which matrices are transposed: a cache line of numbers.
-const BLOCK: usize = 16;
+/// Side of the blocks in which matrices are transposed: rows a power of two apart share a set of the first-level
+/// cache, which holds eight of them.
+const BLOCK: usize = 8;
 
 /// A matrix `B` `[k, n]` and a bias `[n]`, in the panels of one instruction set.
 pub struct Packed<T> {
@@ -85,6 +86,31 @@ pub struct Packed<T> {
 impl<T: Real> Packed<T> {
     /// Packs the matrix whose element in row `i` and column `j` is `element(i, j)`.
     pub fn new(cpu: &Cpu<T>, k: usize, n: usize, element: impl Fn(usize, usize) -> T + Sync) -> Self {
+        let nr = cpu.isa.panel::<T>();
+        Self::by_panel(cpu, k, n, |first_column, columns, panel| {
+            // In square blocks, which read whole cache lines whether the source runs along rows or columns.
+            for first in (0..k).step_by(BLOCK) {
+                for j in 0..columns {
+                    for i in first..k.min(first + BLOCK) {
+                        panel[i * nr + j] = element(i, first_column + j);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Packs a row-major matrix.
+    fn of_rows(cpu: &Cpu<T>, k: usize, n: usize, rows: &[T]) -> Self {
+        let nr = cpu.isa.panel::<T>();
+        Self::by_panel(cpu, k, n, |first_column, columns, panel| {
+            for (to, row) in panel.chunks_exact_mut(nr).zip(rows.chunks_exact(n)) {
+                to[..columns].copy_from_slice(&row[first_column..][..columns]);
+            }
+        })
+    }
+
+    /// Has each panel filled: its first column, how many it has, and its elements.
+    fn by_panel(cpu: &Cpu<T>, k: usize, n: usize, fill: impl Fn(usize, usize, &mut [T]) + Sync) -> Self {
         let isa = cpu.isa;
         let nr = isa.panel::<T>();
         let mut panels = cpu.take(n.div_ceil(nr) * nr * k);
@@ -93,14 +119,7 @@ impl<T: Real> Packed<T> {
             if columns < nr {
                 panel.fill(T::zero());
             }
-            // In square blocks, which read whole cache lines whether the source runs along rows or columns.
-            for first in (0..k).step_by(BLOCK) {
-                for j in 0..columns {
-                    for i in first..k.min(first + BLOCK) {
-                        panel[i * nr + j] = element(i, p * nr + j);
-                    }
-                }
-            }
+            fill(p * nr, columns, panel);
         });
         Self { isa, k, n, panels, bias: vec![T::zero(); n.div_ceil(nr) * nr] }
     }
@@ -299,7 +318,7 @@ pub fn transposed_product<T: Real>(cpu: &Cpu<T>, m: usize, n: usize, a: &[T], b:
     let tile = m.div_ceil(rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96);
     for (a, b) in a.chunks(DEPTH * m).zip(b.chunks(DEPTH * n)) {
         let depth = a.len() / m;
-        let packed = Packed::new(cpu, depth, n, |i, j| b[i * n + j]);
+        let packed = Packed::of_rows(cpu, depth, n, b);
         c.par_chunks_mut(tile * n).enumerate().for_each(|(t, c)| {
             let columns = c.len() / n;
             let mut transposed = cpu.take(columns * depth);

@@ -144,7 +144,7 @@ impl ModelConfig {
 
     /// Channels in level `level`, after its squeeze.
     pub fn level_channels(&self, level: usize) -> usize {
-        self.image[2] * 4 << level
+        (4 * self.image[2]) << level
     }
 
     /// Height, width and channels of the latents of each level.

@@ -190,7 +190,7 @@ impl<'a, D: Device> Run<'a, D> {
     fn new(trainer: Trainer<D>, data: Data, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
         let batch = trainer.config().train.batch as u64;
         let limits = options.limits;
-        if let Some(minutes) = limits.minutes.filter(|minutes| !(*minutes >= 0.0)) {
+        if let Some(minutes) = limits.minutes.filter(|minutes| minutes.is_nan() || *minutes < 0.0) {
             return Err(Error::Input(format!("{minutes} minutes are no time to train; give 0 or more")));
         }
         let last_step = match (limits.steps, limits.images) {
