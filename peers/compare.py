@@ -24,6 +24,10 @@ HERE = Path(__file__).resolve().parent
 VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
 # A variant this much slower than the best of the trial still gets turns: the trial is short, and may err.
 CLOSE = 1.05
+# CPU time of strangers, in cores, above which no ratio is given. Threads that wait for one another many times
+# per step lose far more time to a busy neighbour than it takes from them, and PyTorch loses most: such a run
+# would flatter glowflow without bound.
+QUIET = 0.1
 
 # By default glibc hands big freed blocks back to the kernel and faults them in again at the next step.
 # PyTorch is faster when they are kept, and in huge pages. The environment is read at process start only.
@@ -68,11 +72,17 @@ def group_cpu_seconds(group):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def machine_cpu_seconds():
+    """CPU time that the whole machine has used, and what its host took away."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 class Server:
     """A process with the serve protocol: a line "train 3" in, a line {"seconds": [...]} out."""
 
     def __init__(self, name, command, env):
-        self.name, self.seconds, self.turns, self.idle = name, [], [], []
+        self.name, self.seconds, self.turns, self.idle, self.strangers = name, [], [], [], []
         # A group of its own, so that its helpers (the compiler's workers) count as its CPU time.
         self.process = subprocess.Popen(command, env=env, text=True, process_group=0,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -88,6 +98,16 @@ class Server:
         seconds = json.loads(line)["seconds"]
         if len(seconds) != count:
             raise SystemExit(f"{self.name} answered {len(seconds)} times to {what} {count}")
+        return seconds
+
+    def measure(self, what, count):
+        """`ask`, noting how many cores' worth of time everything else on the machine used meanwhile."""
+        begin, machine, own = time.perf_counter(), machine_cpu_seconds(), self.cpu()
+        seconds = self.ask(what, count)
+        machine, own = machine_cpu_seconds() - machine, self.cpu() - own
+        elapsed = time.perf_counter() - begin
+        # The counters tick every 10 ms, so a short turn can come out slightly below 0.
+        self.strangers.append((max(machine - own, 0.0), elapsed))
         return seconds
 
     def cpu(self):
@@ -112,7 +132,7 @@ def trial(args, request):
         start = time.perf_counter()
         server.ask(request, 3)  # includes compilation
         server.warmup = time.perf_counter() - start
-        server.trial = statistics.median(server.ask(request, args.trial))
+        server.trial = statistics.median(server.measure(request, args.trial))
         say(f"trial: {server.name} {server.trial * 1e3:.1f} ms (warm-up {server.warmup:.0f} s)")
         servers.append(server)
     bar = CLOSE * min(s.trial for s in servers)
@@ -139,7 +159,7 @@ def time_by_turns(args):
         for server in contenders[shift:] + contenders[:shift]:
             others = [s for s in contenders if s is not server]
             before, start = sum(s.cpu() for s in others), time.perf_counter()
-            server.turns.append(server.ask(request, args.per_round))
+            server.turns.append(server.measure(request, args.per_round))
             elapsed = time.perf_counter() - start
             server.idle.append((sum(s.cpu() for s in others) - before) / elapsed)
         say(f"round {turn + 1} of {args.rounds}:", *(f"{s.name} {statistics.median(s.turns[-1]) * 1e3:.1f} ms;"
@@ -150,15 +170,21 @@ def time_by_turns(args):
         server.median = statistics.median(server.seconds)
 
     best = min((s for s in contenders if s.name in torch_names), key=lambda s: s.median)
+    noted = [pair for s in {*tried, *contenders} for pair in s.strangers]
+    strangers = sum(used for used, _ in noted) / sum(elapsed for _, elapsed in noted)
+    quiet = strangers <= QUIET
     lines = ["| program | median ms | min–max ms | images/s | PyTorch's best ÷ this |", "| --- | ---: | ---: | ---: | ---: |"]
     for s in contenders:
+        ratio = f"{best.median / s.median:.2f}" if quiet or args.allow_busy else "disturbed"
         lines.append(f"| {s.name} | {s.median * 1e3:.1f} | {min(s.seconds) * 1e3:.1f}–{max(s.seconds) * 1e3:.1f} "
-                     f"| {args.batch / s.median:.1f} | {best.median / s.median:.2f} |")
+                     f"| {args.batch / s.median:.1f} | {ratio} |")
     lines += ["", "Trial of the PyTorch variants: " + ", ".join(f"{s.name.split()[1]} {s.trial * 1e3:.0f} ms" for s in tried) + ".",
-              f"While one worked, the waiting processes used at most {max(max(s.idle) for s in contenders) * 100:.1f} % of one core."]
+              f"While one worked, the waiting processes used at most {max(max(s.idle) for s in contenders) * 100:.1f} % of one core.",
+              f"Everything else on the machine used {strangers:.2f} cores on average."
+              + ("" if quiet else f" **Above {QUIET}: this run was disturbed, and no ratio of its times means anything.**")]
     results = {"best": best.name, "trial": {s.name: s.trial for s in tried},
                "turns": {s.name: s.turns for s in contenders}, "median": {s.name: s.median for s in contenders},
-               "idle_cores": {s.name: s.idle for s in contenders}}
+               "strangers_cores": strangers, "quiet": quiet, "idle_cores": {s.name: s.idle for s in contenders}}
     return lines, results
 
 
@@ -234,6 +260,7 @@ def arguments():
     parser.add_argument("--rust", default=str(HERE.parent / "target/release/glowflow"), help="the glowflow program")
     parser.add_argument("--rust-set", action="append", default=[], metavar="KEY=VALUE", help="another --set for it")
     parser.add_argument("--no-rust", dest="rust", action="store_const", const=None, help="PyTorch only")
+    parser.add_argument("--allow-busy", action="store_true", help="print ratios even of a disturbed run")
     parser.add_argument("--json", metavar="FILE", help="write everything measured there")
     args = parser.parse_args()
     memory = args.what == "memory"
