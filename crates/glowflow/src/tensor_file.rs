@@ -109,7 +109,14 @@ impl TensorFile {
     /// [`Error::File`] where it is missing or of another form.
     pub fn header<T: DeserializeOwned>(&self, key: &str, path: &Path) -> Result<T, Error> {
         let text = self.metadata.get(key).ok_or_else(|| {
-            Error::file(path, format!("its metadata has no entry {key:?}; it was not made by glowflow"))
+            let have: Vec<_> = self.metadata.keys().collect();
+            Error::file(
+                path,
+                format!(
+                    "its metadata has no entry {key:?} but {have:?}. A model has \"glow.config\", a checkpoint, which \
+                     --resume takes, \"glowflow.checkpoint\", and latents \"glow.latents\""
+                ),
+            )
         })?;
         serde_json::from_str(text)
             .map_err(|e| Error::file(path, format!("the metadata entry {key:?} cannot be read: {e}")))

@@ -1,8 +1,8 @@
 //! Checkpoints: a run's whole state in one safetensors file.
 //!
 //! Weights, both moments and the average lie under `weights/`, `first/`, `second/` and `ema/` and the name of the
-//! parameter; everything else is the JSON object `glowflow.checkpoint`. A checksum over all tensors tells damage
-//! from truth. The last checkpoint but one is kept beside the last.
+//! parameter; everything else is the JSON object `glowflow.checkpoint`. A checksum over everything tells damage from
+//! truth. The last checkpoint but one is kept beside the last.
 
 use std::path::{Path, PathBuf};
 
@@ -25,17 +25,21 @@ pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 const HEADER: &str = "glowflow.checkpoint";
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     /// Version of this format.
     version: u32,
-    /// CRC-32 over the checksums of all tensors, by name.
+    /// CRC-32 over configuration, progress, and the checksums of all tensors by name.
     checksum: u32,
     config: RunConfig,
     progress: Progress,
 }
 
-fn checksum(file: &TensorFile) -> u32 {
+fn checksum(file: &TensorFile, config: &RunConfig, progress: &Progress) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
+    // The text is the same whether they were made or read back: a number's shortest form is exact.
+    let text = serde_json::to_string(&(config, progress)).unwrap_or_default();
+    hasher.update(text.as_bytes());
     for (name, tensor) in &file.tensors {
         hasher.update(name.as_bytes());
         hasher.update(&tensor.checksum().to_le_bytes());
@@ -61,7 +65,7 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
     }
     let header = Header {
         version: 1,
-        checksum: checksum(&file),
+        checksum: checksum(&file, config, &state.progress),
         config: config.clone(),
         progress: state.progress.clone(),
     };
@@ -132,7 +136,7 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
             format!("it is a checkpoint of version {version}; this program reads version 1"),
         ));
     }
-    if checksum(&file) != header.checksum {
+    if checksum(&file, &header.config, &header.progress) != header.checksum {
         return Err(Error::file(path, "its checksum does not match: the file is damaged"));
     }
     let config = header.config;

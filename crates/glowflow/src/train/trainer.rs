@@ -14,6 +14,7 @@ const PATIENCE: u32 = 10;
 
 /// Counters and sums of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Batches seen, skipped ones included.
     pub step: u64,
