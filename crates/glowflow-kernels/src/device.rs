@@ -137,6 +137,12 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// What to call this device in a report.
     fn name(&self) -> String;
 
+    /// Calls `work`, which runs many operations, from where they cost least to start: on a processor that is
+    /// one of its threads.
+    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        work()
+    }
+
     // ---- memory --------------------------------------------------------------------------------
 
     /// A buffer whose contents do not matter.

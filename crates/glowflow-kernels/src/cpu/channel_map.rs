@@ -7,9 +7,10 @@
 use nalgebra::DMatrix;
 use rayon::prelude::*;
 
-use super::conv::column_sums;
-use super::product::{Finish, Packed, product, transposed_product};
-use super::{Cpu, tile_rows};
+use super::Cpu;
+use super::conv::WeightGradient;
+use super::panels::Panels;
+use super::product::{Finish, Out, Packed, product, transposed_products};
 use crate::device::Direction;
 use crate::real::Real;
 use crate::shape::{ChannelMapParams, Grid, PermutationParams, Span};
@@ -106,9 +107,8 @@ impl<T: Real> ChannelMap<T> {
         let permutation = Permutation::new(channels, &at.permutation, params);
         let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
         let log_det = permutation.log_det + (0..channels).map(|c| 3.0 * logs(c)).sum::<f64>();
-        let pack = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
-            Packed::new(cpu, channels, channels, |i, j| T::of(a[(j, i)]))
-                .with_bias((0..channels).map(|c| T::of(b(c))))
+        let affine = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
+            pack(cpu, &a.transpose()).with_bias((0..channels).map(|c| T::of(b(c))))
         };
         let matrix = match direction {
             Direction::Forward => {
@@ -116,12 +116,12 @@ impl<T: Real> ChannelMap<T> {
                 let a = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * (3.0 * logs(j)).exp());
                 let b: Vec<f64> =
                     (0..channels).map(|i| (0..channels).map(|j| a[(i, j)] * bias(j)).sum()).collect();
-                pack(a, &|c| b[c])
+                affine(a, &|c| b[c])
             }
             Direction::Inverse => {
                 let inverse = permutation.inverse(at.permutation.index());
                 let a = DMatrix::from_fn(channels, channels, |i, j| inverse[(i, j)] * (-3.0 * logs(i)).exp());
-                pack(a, &|c| -bias(c))
+                affine(a, &|c| -bias(c))
             }
         };
         Self { channels, matrix, log_det: if direction == Direction::Forward { log_det } else { -log_det } }
@@ -137,14 +137,19 @@ impl<T: Real> ChannelMap<T> {
     }
 }
 
-/// `x ← matrix·x + bias` for every row of `x`, in place.
-fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) {
-    let tile = tile_rows(x.len() / channels) * channels;
-    x.par_chunks_mut(tile).for_each(|x| {
-        let mut copy = cpu.take(x.len());
-        copy.copy_from_slice(x);
-        product(x.len() / channels, &copy, matrix, x, Finish::Store);
+fn pack<T: Real>(cpu: &Cpu<T>, matrix: &DMatrix<f64>) -> Packed<T> {
+    Packed::of_rows(cpu, matrix.nrows(), matrix.ncols(), |i, first, to| {
+        to.iter_mut().enumerate().for_each(|(j, to)| *to = T::of(matrix[(i, first + j)]));
+    })
+}
+
+/// `x ← matrix·x + bias` for every row of `x`, in place; returns what `x` was.
+fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
+    let before = Panels::of_rows(cpu, channels, x);
+    before.view().tiles().zip(x.par_chunks_mut(before.cut.tile * channels)).for_each(|(before, x)| {
+        product(before, matrix, Out::Rows(x), Finish::Store);
     });
+    before
 }
 
 /// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
@@ -161,16 +166,17 @@ pub fn backward<T: Real>(
     gradient: &mut [T],
 ) {
     let channels = at.channels;
-    apply(cpu, &ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
-    let by_matrix = transposed_product(cpu, channels, channels, dx, x);
-    let by_offset = column_sums(channels, dx);
-
     let permutation = Permutation::new(channels, &at.permutation, params);
     let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
     let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
     let w = &permutation.matrix;
-    let transposed = Packed::new(cpu, channels, channels, |i, j| T::of(w[(i, j)] * scale[j]));
-    apply(cpu, &transposed, channels, dx);
+    let transposed = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * scale[j]);
+    let dy = apply(cpu, &pack(cpu, &transposed), channels, dx);
+    apply(cpu, &ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
+    let input = Panels::of_rows(cpu, channels, x);
+    let mut gradient_of_map = WeightGradient::zero(cpu, channels, channels);
+    transposed_products(cpu, vec![gradient_of_map.of(dy.view(), input.view())]);
+    let WeightGradient { matrix: by_matrix, sums: by_offset } = gradient_of_map;
 
     // By W, from the gradients by A = W diag(s) and b = A bias.
     let d_w = DMatrix::from_fn(channels, channels, |i, j| {

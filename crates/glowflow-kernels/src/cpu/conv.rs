@@ -7,9 +7,10 @@
 
 use rayon::prelude::*;
 
+use super::panels::{Panels, View};
 use super::patches::{self, Look};
-use super::product::{Finish, Packed, product, transposed_product};
-use super::{Cpu, tile_rows};
+use super::product::{Finish, Gradient, Out, Packed, product, transposed_products};
+use super::{Buffer, Cpu};
 use crate::real::Real;
 use crate::shape::{Grid, Span, ZeroConvParams};
 
@@ -60,14 +61,30 @@ impl<T: Real> Scaled<'_, T> {
     /// The folded weight as `[inputs, outputs]`, for the way forward.
     pub fn pack(&self, cpu: &Cpu<T>) -> Packed<T> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::new(cpu, inputs, self.bias.len(), |i, j| self.weight[j * inputs + i] * scale[j])
-            .with_bias(self.folded_bias().into_iter())
+        Packed::of_columns(cpu, inputs, self.bias.len(), 1, |j| {
+            (&self.weight[j * inputs..(j + 1) * inputs], scale[j])
+        })
+        .with_bias(self.folded_bias().into_iter())
     }
 
     /// The folded weight as `[outputs, inputs]`, for the gradient by the input.
     pub fn pack_transposed(&self, cpu: &Cpu<T>) -> Packed<T> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::new(cpu, self.bias.len(), inputs, |j, i| self.weight[j * inputs + i] * scale[j])
+        Packed::of_rows(cpu, self.bias.len(), inputs, |j, first, to| {
+            let from = &self.weight[j * inputs + first..][..to.len()];
+            to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale[j] * from);
+        })
+    }
+
+    /// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
+    /// the edge channel: for the gradient by the input.
+    pub fn pack_contributions(&self, cpu: &Cpu<T>, inputs: usize) -> Packed<T> {
+        let (width, scale) = (self.inputs(), self.scale());
+        let from: Vec<usize> = (0..9).flat_map(|k| (0..inputs).map(move |c| 9 * c + k)).collect();
+        Packed::of_rows(cpu, self.bias.len(), 9 * inputs, |j, first, to| {
+            let weight = &self.weight[j * width..(j + 1) * width];
+            to.iter_mut().zip(&from[first..]).for_each(|(to, &from)| *to = scale[j] * weight[from]);
+        })
     }
 
     /// Adds the parameters' gradients, given those by the folded weight and bias.
@@ -129,12 +146,9 @@ impl<T: Real> ZeroConv<T> {
 
     pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], y: &mut [T]) {
         let (inputs, outputs) = (self.inputs, self.weight.columns());
-        let tile = tile_rows(grid.rows());
-        y.par_chunks_mut(tile * outputs).enumerate().for_each(|(t, y)| {
-            let rows = y.len() / outputs;
-            let mut patches = cpu.take(rows * 9 * (inputs + 1));
-            patches::gather_with_edge(grid, inputs, inputs, x, t * tile, &mut patches);
-            product(rows, &patches, &self.weight, y, Finish::Store);
+        let patches = patches_of(cpu, grid, inputs, x);
+        patches.view().tiles().zip(y.par_chunks_mut(patches.cut.tile * outputs)).for_each(|(patches, y)| {
+            product(patches, &self.weight, Out::Rows(y), Finish::Store);
         });
     }
 
@@ -149,49 +163,49 @@ impl<T: Real> ZeroConv<T> {
         dx: &mut [T],
         gradient: &mut [T],
     ) {
-        let (rows, inputs, outputs) = (grid.rows(), at.inputs, at.outputs);
+        let (inputs, outputs) = (at.inputs, at.outputs);
         let conv = at.at().of(params);
-        let mut patches = cpu.take(rows * 9 * (inputs + 1));
-        let width = 9 * (inputs + 1);
-        let tile = tile_rows(rows);
-        patches
-            .par_chunks_mut(tile * width)
-            .enumerate()
-            .for_each(|(t, patches)| patches::gather_with_edge(grid, inputs, inputs, x, t * tile, patches));
-        let d_weight = transposed_product(cpu, outputs, width, dy, &patches);
-        conv.unfold(at.at(), &d_weight, &column_sums(outputs, dy), gradient);
-        input_gradient(cpu, grid, inputs, inputs, &conv, dy, dx);
+        let patches = patches_of(cpu, grid, inputs, x);
+        let dy = Panels::of_rows(cpu, outputs, dy);
+        let mut d_weight = WeightGradient::zero(cpu, outputs, patches.cut.columns);
+        transposed_products(cpu, vec![d_weight.of(dy.view(), patches.view())]);
+        conv.unfold(at.at(), &d_weight.matrix, &d_weight.sums, gradient);
+
+        let weight = conv.pack_contributions(cpu, inputs);
+        let mut contributions = cpu.take(grid.rows() * 9 * inputs);
+        dy.view().tiles().zip(contributions.par_chunks_mut(dy.cut.tile * 9 * inputs)).for_each(|(dy, to)| {
+            product(dy, &weight, Out::Rows(to), Finish::Store);
+        });
+        patches::add_shifted(grid, inputs, inputs, Look::Back, &contributions, None, dx);
     }
 }
 
-/// Adds the gradient by the input of a convolution 3×3 with few inputs, given that by its output, to the first
-/// `inputs` of the `stride` channels of `dx`.
-pub fn input_gradient<T: Real>(
-    cpu: &Cpu<T>,
-    grid: Grid,
-    inputs: usize,
-    stride: usize,
-    conv: &Scaled<'_, T>,
-    dy: &[T],
-    dx: &mut [T],
-) {
-    let weight = pack_contributions(cpu, conv, inputs);
-    let (outputs, tile) = (conv.bias.len(), tile_rows(grid.rows()));
-    let mut contributions = cpu.take(grid.rows() * 9 * inputs);
-    contributions.par_chunks_mut(tile * 9 * inputs).zip(dy.par_chunks(tile * outputs)).for_each(
-        |(to, dy)| {
-            product(dy.len() / outputs, dy, &weight, to, Finish::Store);
-        },
-    );
-    patches::add_shifted(grid, inputs, stride, Look::Back, &contributions, None, dx);
+fn patches_of<T: Real>(cpu: &Cpu<T>, grid: Grid, inputs: usize, x: &[T]) -> Panels<T> {
+    let mut patches = Panels::scratch(cpu, grid.rows(), 9 * (inputs + 1));
+    let cut = patches.cut;
+    patches.tiles_mut().enumerate().for_each(|(t, tile)| {
+        patches::gather_with_edge(grid, inputs, inputs, x, t * cut.tile, cut, tile);
+    });
+    patches
 }
 
-/// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
-/// the edge channel.
-fn pack_contributions<T: Real>(cpu: &Cpu<T>, conv: &Scaled<'_, T>, inputs: usize) -> Packed<T> {
-    let (width, scale) = (conv.inputs(), conv.scale());
-    Packed::new(cpu, conv.bias.len(), 9 * inputs, |j, column| {
-        let (k, c) = (column / inputs, column % inputs);
-        conv.weight[j * width + 9 * c + k] * scale[j]
-    })
+/// A gradient by a matrix, and by the bias added to its product.
+pub struct WeightGradient<T> {
+    /// Row-major, `[outputs, inputs]`.
+    pub matrix: Buffer<T>,
+    /// `[outputs]`
+    pub sums: Vec<T>,
+}
+
+impl<T: Real> WeightGradient<T> {
+    pub fn zero(cpu: &Cpu<T>, outputs: usize, inputs: usize) -> Self {
+        let mut matrix = cpu.take(outputs * inputs);
+        matrix.fill(T::zero());
+        Self { matrix, sums: vec![T::zero(); outputs] }
+    }
+
+    /// What adds `dyᵀ·x` to it.
+    pub fn of<'a>(&'a mut self, dy: View<'a, T>, x: View<'a, T>) -> Gradient<'a, T> {
+        Gradient { a: dy, b: x, c: &mut self.matrix, sums: &mut self.sums }
+    }
 }

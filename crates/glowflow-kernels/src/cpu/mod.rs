@@ -11,8 +11,10 @@ mod coupling;
 mod gaussian;
 mod layout;
 mod network;
+mod panels;
 mod patches;
 mod product;
+mod simd;
 mod update;
 
 use rayon::prelude::*;
@@ -22,7 +24,8 @@ pub use channel_map::ChannelMap;
 pub use conv::ZeroConv;
 pub use gaussian::TopPrior;
 pub use network::{Hidden, Network};
-pub use product::{Isa, Kernels};
+pub use product::Kernels;
+pub use simd::Isa;
 
 use crate::device::{Device, DeviceError, Direction, Noise, Training, Update, UpdateReport};
 use crate::random::Stream;
@@ -67,12 +70,6 @@ impl<T> std::fmt::Debug for Cpu<T> {
     }
 }
 
-/// Rows of a tile: enough for every thread to get one, few enough that two hidden activations of common
-/// width stay in the second-level cache.
-fn tile_rows(rows: usize) -> usize {
-    rows.div_ceil(rayon::current_num_threads()).next_multiple_of(12).clamp(12, 192)
-}
-
 impl<T: Real> Device for Cpu<T> {
     type Real = T;
     type Buffer = Buffer<T>;
@@ -84,6 +81,10 @@ impl<T: Real> Device for Cpu<T> {
 
     fn name(&self) -> String {
         format!("cpu ({:?}, {} threads)", self.isa, rayon::current_num_threads())
+    }
+
+    fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| work())
     }
 
     fn scratch(&self, len: usize) -> Buffer<T> {

@@ -13,10 +13,11 @@
 
 use rayon::prelude::*;
 
-use super::conv::{ScaledAt, column_sums, input_gradient};
+use super::conv::{ScaledAt, WeightGradient, column_sums};
+use super::panels::{Cut, DEPTH, Panels};
 use super::patches::{self, Look};
-use super::product::{Finish, Packed, product, transposed_product};
-use super::{Buffer, Cpu, actnorm, tile_rows};
+use super::product::{Finish, Out, Packed, product, transposed_products};
+use super::{Cpu, actnorm};
 use crate::real::Real;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
 
@@ -37,8 +38,8 @@ pub struct Network<T> {
 
 /// Both hidden activations, `[rows, hidden]` each, behind their ReLUs.
 pub struct Hidden<T> {
-    h1: Buffer<T>,
-    h2: Buffer<T>,
+    h1: Panels<T>,
+    h2: Panels<T>,
 }
 
 fn scaled(weight: Span, actnorm: ActNormParams) -> ScaledAt {
@@ -50,9 +51,10 @@ impl<T: Real> Network<T> {
         let (hidden, outputs) = (at.hidden, at.conv3.outputs);
         let conv3 = at.conv3.at().of(params);
         let (width, scale) = (9 * (hidden + 1), conv3.scale());
-        let weight3 = |j: usize, column: usize| {
+        // Column `k·outputs + c`: every ninth number of output `c`'s weights, and the scale.
+        let column3 = |column: usize| {
             let (k, c) = (column / outputs, column % outputs);
-            conv3.weight[c * width + 9 * j + k] * scale[c]
+            (&conv3.weight[c * width + k..(c + 1) * width], scale[c])
         };
         Self {
             inputs: at.inputs,
@@ -60,20 +62,21 @@ impl<T: Real> Network<T> {
             outputs,
             conv1: scaled(at.conv1, at.actnorm1).of(params).pack(cpu),
             conv2: scaled(at.conv2, at.actnorm2).of(params).pack(cpu),
-            conv3: Packed::new(cpu, hidden, 9 * outputs, weight3),
-            edge: (0..9 * outputs).map(|column| weight3(hidden, column)).collect(),
+            conv3: Packed::of_columns(cpu, hidden, 9 * outputs, 9, column3),
+            edge: (0..9 * outputs).map(column3).map(|(weight, scale)| weight[9 * hidden] * scale).collect(),
             bias: conv3.folded_bias(),
         }
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], o: &mut [T]) {
-        let tile = tile_rows(grid.rows());
+        let patches = Cut::of(cpu, grid.rows(), 9 * (self.inputs + 1));
         let mut contributions = cpu.take(grid.rows() * 9 * self.outputs);
-        contributions.par_chunks_mut(tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
+        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
             let rows = to.len() / (9 * self.outputs);
-            let (mut h1, mut h2) = (cpu.take(rows * self.hidden), cpu.take(rows * self.hidden));
-            self.tile(cpu, grid, x, t * tile, &mut h1, &mut h2, to);
+            let hidden = rows * self.hidden.next_multiple_of(patches.width);
+            let (mut h1, mut h2) = (cpu.take(hidden), cpu.take(hidden));
+            self.tile(cpu, grid, x, (t, patches), &mut h1, &mut h2, to);
         });
         self.add_up(grid, &contributions, o);
     }
@@ -81,17 +84,17 @@ impl<T: Real> Network<T> {
     /// As [`run`](Self::run), and keeps the hidden activations.
     pub(super) fn run_keeping(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], o: &mut [T]) -> Hidden<T> {
         let rows = grid.rows();
-        let tile = tile_rows(rows);
         let mut contributions = cpu.take(rows * 9 * self.outputs);
-        let mut hidden = Hidden { h1: cpu.take(rows * self.hidden), h2: cpu.take(rows * self.hidden) };
+        let [mut h1, mut h2] = [(); 2].map(|()| Panels::scratch(cpu, rows, self.hidden));
+        let patches = Cut { columns: 9 * (self.inputs + 1), ..h1.cut };
         contributions
-            .par_chunks_mut(tile * 9 * self.outputs)
-            .zip(hidden.h1.par_chunks_mut(tile * self.hidden))
-            .zip(hidden.h2.par_chunks_mut(tile * self.hidden))
+            .par_chunks_mut(patches.tile * 9 * self.outputs)
+            .zip(h1.tiles_mut())
+            .zip(h2.tiles_mut())
             .enumerate()
-            .for_each(|(t, ((to, h1), h2))| self.tile(cpu, grid, x, t * tile, h1, h2, to));
+            .for_each(|(t, ((to, h1), h2))| self.tile(cpu, grid, x, (t, patches), h1, h2, to));
         self.add_up(grid, &contributions, o);
-        hidden
+        Hidden { h1, h2 }
     }
 
     /// One tile of rows through all three products.
@@ -101,17 +104,17 @@ impl<T: Real> Network<T> {
         cpu: &Cpu<T>,
         grid: Grid,
         x: &[T],
-        first_row: usize,
+        (tile, cut): (usize, Cut),
         h1: &mut [T],
         h2: &mut [T],
         contributions: &mut [T],
     ) {
-        let rows = h1.len() / self.hidden;
-        let mut patches = cpu.take(rows * 9 * (self.inputs + 1));
-        patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, first_row, &mut patches);
-        product(rows, &patches, &self.conv1, h1, Finish::Relu);
-        product(rows, h1, &self.conv2, h2, Finish::Relu);
-        product(rows, h2, &self.conv3, contributions, Finish::Store);
+        let rows = contributions.len() / (9 * self.outputs);
+        let mut patches = cpu.take(rows * cut.stride());
+        patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, tile * cut.tile, cut, &mut patches);
+        product(&patches, &self.conv1, Out::Panels(h1), Finish::Relu);
+        product(h1, &self.conv2, Out::Panels(h2), Finish::Relu);
+        product(h2, &self.conv3, Out::Rows(contributions), Finish::Store);
     }
 
     fn add_up(&self, grid: Grid, contributions: &[T], o: &mut [T]) {
@@ -139,65 +142,95 @@ pub fn backward<T: Real>(
     let (conv1, conv2, conv3) = (at1.of(params), at2.of(params), at3.of(params));
     let (width1, width3) = (9 * (inputs + 1), 9 * (hidden + 1));
 
-    let (weight2, scale3) = (conv2.pack_transposed(cpu), conv3.scale());
-    let weight3 = Packed::new(cpu, 9 * outputs, hidden, |row, j| {
+    let (weight1, weight2) = (conv1.pack_contributions(cpu, inputs), conv2.pack_transposed(cpu));
+    let scale3 = conv3.scale();
+    let weight3 = Packed::of_rows(cpu, 9 * outputs, hidden, |row, first, to| {
         let (k, c) = (row / outputs, row % outputs);
-        conv3.weight[c * width3 + 9 * j + k] * scale3[c]
+        let from = conv3.weight[c * width3 + 9 * first + k..].iter().step_by(9);
+        to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale3[c] * from);
     });
 
-    let mut d_contributions = cpu.take(rows * 9 * outputs);
-    let mut patches = cpu.take(rows * width1);
-    let mut d_h1 = cpu.take(rows * hidden);
-    let mut d_h2 = cpu.take(rows * hidden);
-    let tile = tile_rows(rows);
-    d_contributions
-        .par_chunks_mut(tile * 9 * outputs)
-        .zip(patches.par_chunks_mut(tile * width1))
-        .zip(d_h1.par_chunks_mut(tile * hidden))
-        .zip(d_h2.par_chunks_mut(tile * hidden))
-        .zip(h1.par_chunks(tile * hidden))
-        .zip(h2.par_chunks(tile * hidden))
-        .enumerate()
-        .for_each(|(t, (((((d_contributions, patches), d_h1), d_h2), h1), h2))| {
-            let rows = h1.len() / hidden;
-            patches::gather_with_edge(grid, inputs, 2 * inputs, x, t * tile, patches);
-            patches::gather_back(grid, outputs, d_o, t * tile, d_contributions);
-            product(rows, d_contributions, &weight3, d_h2, Finish::Mask(h2));
-            product(rows, d_h2, &weight2, d_h1, Finish::Mask(h1));
-        });
-    input_gradient(cpu, grid, inputs, 2 * inputs, &conv1, &d_h1, dx);
+    let mut d_weight1 = WeightGradient::zero(cpu, hidden, width1);
+    let mut d_weight2 = WeightGradient::zero(cpu, hidden, hidden);
+    // [9·outputs, hidden]
+    let mut d_weight3 = WeightGradient::zero(cpu, 9 * outputs, hidden);
+    let mut contributions = cpu.take(rows * 9 * inputs);
+    // Gradients by weights are taken of a few tiles a thread, while these are still in a cache.
+    let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(DEPTH);
+    for first in (0..rows).step_by(at_once) {
+        let some = at_once.min(rows - first);
+        let (h1, h2) = (h1.view().part(first, some), h2.view().part(first, some));
+        let in_panels = |columns| Panels::scratch_as(cpu, some, Cut { columns, ..h1.cut });
+        let (mut patches, mut d_contributions) = (in_panels(width1), in_panels(9 * outputs));
+        let (mut d_h1, mut d_h2) = (in_panels(hidden), in_panels(hidden));
+        let (patches_cut, d_contributions_cut) = (patches.cut, d_contributions.cut);
+        d_contributions
+            .tiles_mut()
+            .zip(patches.tiles_mut())
+            .zip(d_h1.tiles_mut())
+            .zip(d_h2.tiles_mut())
+            .zip(h1.tiles())
+            .zip(h2.tiles())
+            .zip(contributions[first * 9 * inputs..].par_chunks_mut(h1.cut.tile * 9 * inputs))
+            .enumerate()
+            .for_each(|(t, ((((((d_contributions, patches), d_h1), d_h2), h1), h2), to))| {
+                let row = first + t * patches_cut.tile;
+                patches::gather_with_edge(grid, inputs, 2 * inputs, x, row, patches_cut, patches);
+                patches::gather_back(grid, outputs, d_o, row, d_contributions_cut, d_contributions);
+                product(d_contributions, &weight3, Out::Panels(d_h2), Finish::Mask(h2));
+                product(d_h2, &weight2, Out::Panels(d_h1), Finish::Mask(h1));
+                product(d_h1, &weight1, Out::Rows(to), Finish::Store);
+            });
+        transposed_products(
+            cpu,
+            vec![
+                d_weight2.of(d_h2.view(), h1),
+                d_weight1.of(d_h1.view(), patches.view()),
+                d_weight3.of(d_contributions.view(), h2),
+            ],
+        );
+    }
+    patches::add_shifted(grid, inputs, 2 * inputs, Look::Back, &contributions, None, dx);
 
-    // [9·outputs, hidden] into the stored order [outputs, hidden + 1, 9], edge channel last.
-    let by_column = transposed_product(cpu, 9 * outputs, hidden, &d_contributions, h2);
+    conv1.unfold(at1, &d_weight1.matrix, &d_weight1.sums, gradient);
+    conv2.unfold(at2, &d_weight2.matrix, &d_weight2.sums, gradient);
+    // Into the stored order [outputs, hidden + 1, 9], edge channel last.
     let d_edge = patches::edge_gradient(grid, outputs, d_o);
-    let mut d_weight3 = cpu.take(outputs * width3);
-    d_weight3.par_chunks_mut(width3).enumerate().for_each(|(c, to)| {
+    let mut d_conv3 = cpu.take(outputs * width3);
+    d_conv3.par_chunks_mut(width3).enumerate().for_each(|(c, to)| {
         for k in 0..9 {
             let column = k * outputs + c;
-            let from = by_column[column * hidden..(column + 1) * hidden].iter().chain([&d_edge[column]]);
+            let from =
+                d_weight3.matrix[column * hidden..(column + 1) * hidden].iter().chain([&d_edge[column]]);
             to[k..].iter_mut().step_by(9).zip(from).for_each(|(to, &from)| *to = from);
         }
     });
-    conv3.unfold(at3, &d_weight3, &column_sums(outputs, d_o), gradient);
-    let d_weight2 = transposed_product(cpu, hidden, hidden, &d_h2, h1);
-    conv2.unfold(at2, &d_weight2, &column_sums(hidden, &d_h2), gradient);
-    let d_weight1 = transposed_product(cpu, hidden, width1, &d_h1, &patches);
-    conv1.unfold(at1, &d_weight1, &column_sums(hidden, &d_h1), gradient);
+    conv3.unfold(at3, &d_conv3, &column_sums(outputs, d_o), gradient);
 }
 
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.
 pub fn initialize<T: Real>(cpu: &Cpu<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
     let (rows, hidden) = (grid.rows(), at.hidden);
-    let mut patches = cpu.take(rows * 9 * (at.inputs + 1));
-    patches::gather_with_edge(grid, at.inputs, 2 * at.inputs, x, 0, &mut patches);
-    let (mut input, mut h) = (patches, cpu.take(rows * hidden));
+    let mut input = Panels::scratch(cpu, rows, 9 * (at.inputs + 1));
+    let cut = input.cut;
+    input.tiles_mut().enumerate().for_each(|(t, tile)| {
+        patches::gather_with_edge(grid, at.inputs, 2 * at.inputs, x, t * cut.tile, cut, tile);
+    });
     for (weight, norm) in [(at.conv1, at.actnorm1), (at.conv2, at.actnorm2)] {
         params[norm.bias.range()].fill(T::zero());
         params[norm.logs.range()].fill(T::zero());
         let conv = scaled(weight, norm);
-        product(rows, &input, &conv.of(params).pack(cpu), &mut h, Finish::Store);
+        let packed = conv.of(params).pack(cpu);
+        let mut h = cpu.take(rows * hidden);
+        h.par_chunks_mut(cut.tile * hidden).zip(input.view().tiles()).for_each(|(h, input)| {
+            product(input, &packed, Out::Rows(h), Finish::Store);
+        });
         actnorm::initialize(&norm, &h, params);
-        product(rows, &input, &conv.of(params).pack(cpu), &mut h, Finish::Relu);
-        input = std::mem::replace(&mut h, cpu.take(rows * hidden));
+        let packed = conv.of(params).pack(cpu);
+        let mut h = Panels::scratch(cpu, rows, hidden);
+        h.tiles_mut().zip(input.view().tiles()).for_each(|(h, input)| {
+            product(input, &packed, Out::Panels(h), Finish::Relu);
+        });
+        input = h;
     }
 }

@@ -8,6 +8,7 @@
 
 use rayon::prelude::*;
 
+use super::panels::{self, Cut};
 use crate::real::Real;
 use crate::shape::Grid;
 
@@ -33,8 +34,8 @@ fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
     })
 }
 
-/// Gathers the patches of the first `inputs` of the `stride` channels of `x`, with the edge channel last,
-/// for the rows from `first_row` on that `patches` `[rows, 9·(inputs + 1)]` has room for.
+/// Gathers the patches of the first `inputs` of the `stride` channels of `x`, with the edge channel last, for the
+/// rows from `first_row` on, into a tile of `[rows, 9·(inputs + 1)]` in panels.
 ///
 /// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
 pub fn gather_with_edge<T: Real>(
@@ -43,9 +44,10 @@ pub fn gather_with_edge<T: Real>(
     stride: usize,
     x: &[T],
     first_row: usize,
-    patches: &mut [T],
+    cut: Cut,
+    tile: &mut [T],
 ) {
-    for (i, patch) in patches.chunks_exact_mut(9 * (inputs + 1)).enumerate() {
+    panels::fill(cut, tile, |i, patch| {
         for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
             match neighbour {
                 Some(row) => {
@@ -63,13 +65,20 @@ pub fn gather_with_edge<T: Real>(
                 }
             }
         }
-    }
+    });
 }
 
-/// Gathers what each pixel's contributions became: column `k·channels + c` of `patches`
-/// `[rows, 9·channels]` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
-pub fn gather_back<T: Real>(grid: Grid, channels: usize, dy: &[T], first_row: usize, patches: &mut [T]) {
-    for (i, patch) in patches.chunks_exact_mut(9 * channels).enumerate() {
+/// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
+/// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
+pub fn gather_back<T: Real>(
+    grid: Grid,
+    channels: usize,
+    dy: &[T],
+    first_row: usize,
+    cut: Cut,
+    tile: &mut [T],
+) {
+    panels::fill(cut, tile, |i, patch| {
         let neighbours = neighbours(grid, first_row + i, Look::Back);
         for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
             match neighbour {
@@ -77,7 +86,7 @@ pub fn gather_back<T: Real>(grid: Grid, channels: usize, dy: &[T], first_row: us
                 None => part.fill(T::zero()),
             }
         }
-    }
+    });
 }
 
 /// Adds up nine shifted copies: row by row, to the first `channels` of the `stride` channels of `y`, column

@@ -1,76 +1,22 @@
 //! Matrix products: activations by packed weights with a fused epilogue, and gradients of weights.
 //!
-//! [`product`] computes `C = finish(A·B + bias)` for row-major `A` `[rows, k]` and `C` `[rows, n]`, with
-//! `B` `[k, n]` [`Packed`] beforehand into panels of `NR` columns (each panel row-major, `[k, NR]`).
-//! Weights are packed once and met by thousands of rows, so `A` is read where it lies, and bias, ReLU
-//! and mask cost nothing, for the tile is still in registers.
+//! [`product`] computes `C = finish(A·B + bias)` for a tile of `A` `[rows, k]` in panels (see
+//! [`super::panels`]) and `B` `[k, n]` [`Packed`] beforehand. [`transposed_products`] computes `C += Aᵀ·B` for `A`
+//! `[rows, m]` and `B` `[rows, n]`, both in panels. Both are one kernel: an `MR × NR` tile of sums in registers,
+//! `NR` numbers of `B` that lie side by side, and `MR` numbers of `A` that lie a fixed distance apart:
+//! the width of a panel for rows, 1 for columns.
 //!
-//! One kernel, written over arrays and unrolled by the compiler, is instantiated for each instruction
-//! set with the tile that fills its registers; [`Isa::detect`] picks at run time. Every element
-//! of `C` is summed over `k` in order, whatever the tile it falls into: an image gets the same bits
-//! in any batch, and whatever the number of threads.
+//! Every element of `C` is summed in the order of `k`, whatever tile it falls into: an image gets the same
+//! bits in any batch, and with any number of threads.
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
-
 use rayon::prelude::*;
 
+use super::panels::{DEPTH, View};
+use super::simd::{F32x8, F32x16, F64x4, F64x8, Isa, Plain, Vector};
 use super::{Buffer, Cpu};
 use crate::real::Real;
-
-/// Instruction sets that the kernel is instantiated for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// x86-64 with AVX-512 (F, VL, BW, DQ).
-    Avx512,
-    /// x86-64 with AVX2 and FMA.
-    Avx2,
-    /// Whatever the compiler may assume: SSE2 on x86-64, NEON on 64-bit Arm.
-    Baseline,
-}
-
-impl Isa {
-    /// The best instruction set of this processor.
-    pub fn detect() -> Self {
-        static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED.get_or_init(|| Self::available()[0])
-    }
-
-    /// Every instruction set that this processor has, the best first.
-    pub fn available() -> Vec<Self> {
-        let mut found = vec![];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-            {
-                found.push(Self::Avx512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Self::Avx2);
-            }
-        }
-        found.push(Self::Baseline);
-        found
-    }
-
-    /// Columns in a panel: two vector registers' worth.
-    fn panel<T>(self) -> usize {
-        let bytes = match self {
-            Self::Avx512 => 128,
-            Self::Avx2 => 64,
-            Self::Baseline => 32,
-        };
-        bytes / size_of::<T>()
-    }
-}
-
-/// Side of the blocks in which matrices are transposed: rows a power of two apart share a set of the first-level
-/// cache, which holds eight of them.
-const BLOCK: usize = 8;
 
 /// A matrix `B` `[k, n]` and a bias `[n]`, in the panels of one instruction set.
 pub struct Packed<T> {
@@ -84,44 +30,51 @@ pub struct Packed<T> {
 }
 
 impl<T: Real> Packed<T> {
-    /// Packs the matrix whose element in row `i` and column `j` is `element(i, j)`.
-    pub fn new(cpu: &Cpu<T>, k: usize, n: usize, element: impl Fn(usize, usize) -> T + Sync) -> Self {
-        let nr = cpu.isa.panel::<T>();
-        Self::by_panel(cpu, k, n, |first_column, columns, panel| {
-            // In square blocks, which read whole cache lines whether the source runs along rows or columns.
-            for first in (0..k).step_by(BLOCK) {
-                for j in 0..columns {
-                    for i in first..k.min(first + BLOCK) {
-                        panel[i * nr + j] = element(i, first_column + j);
+    /// Packs a matrix column by column: column `j` holds every `step`-th number of the slice, times a factor,
+    /// that `column(j)` returns.
+    pub fn of_columns<'a>(
+        cpu: &Cpu<T>,
+        k: usize,
+        n: usize,
+        step: usize,
+        column: impl Fn(usize) -> (&'a [T], T) + Sync,
+    ) -> Self {
+        /// Rows that are read from all columns of a panel before the next ones: a cache line.
+        const ROWS: usize = 16;
+        Self::by_panel(cpu, k, n, |first, panel, nr| {
+            let columns: Vec<_> = (first..n.min(first + nr)).map(&column).collect();
+            if columns.len() < nr {
+                panel.fill(T::zero());
+            }
+            for (block, panel) in panel.chunks_mut(ROWS * nr).enumerate() {
+                for (j, (from, factor)) in columns.iter().enumerate() {
+                    let from = from[block * ROWS * step..].iter().step_by(step);
+                    for (to, &x) in panel[j..].iter_mut().step_by(nr).zip(from) {
+                        *to = x * *factor;
                     }
                 }
             }
         })
     }
 
-    /// Packs a row-major matrix.
-    fn of_rows(cpu: &Cpu<T>, k: usize, n: usize, rows: &[T]) -> Self {
-        let nr = cpu.isa.panel::<T>();
-        Self::by_panel(cpu, k, n, |first_column, columns, panel| {
-            for (to, row) in panel.chunks_exact_mut(nr).zip(rows.chunks_exact(n)) {
-                to[..columns].copy_from_slice(&row[first_column..][..columns]);
+    /// Packs a matrix row by row: `row(i, j, part)` fills `part` with row `i` from column `j` on.
+    pub fn of_rows(cpu: &Cpu<T>, k: usize, n: usize, row: impl Fn(usize, usize, &mut [T]) + Sync) -> Self {
+        Self::by_panel(cpu, k, n, |first, panel, nr| {
+            let columns = nr.min(n - first);
+            for (i, part) in panel.chunks_exact_mut(nr).enumerate() {
+                row(i, first, &mut part[..columns]);
+                part[columns..].fill(T::zero());
             }
         })
     }
 
-    /// Has each panel filled: its first column, how many it has, and its elements.
-    fn by_panel(cpu: &Cpu<T>, k: usize, n: usize, fill: impl Fn(usize, usize, &mut [T]) + Sync) -> Self {
+    /// Has each panel filled: `fill` gets its first column, its elements, and how many columns it has.
+    fn by_panel(cpu: &Cpu<T>, k: usize, n: usize, fill: impl Fn(usize, &mut [T], usize) + Sync) -> Self {
         let isa = cpu.isa;
         let nr = isa.panel::<T>();
-        let mut panels = cpu.take(n.div_ceil(nr) * nr * k);
-        panels.par_chunks_mut((k * nr).max(1)).enumerate().for_each(|(p, panel)| {
-            let columns = nr.min(n - p * nr);
-            if columns < nr {
-                panel.fill(T::zero());
-            }
-            fill(p * nr, columns, panel);
-        });
-        Self { isa, k, n, panels, bias: vec![T::zero(); n.div_ceil(nr) * nr] }
+        let mut panels = cpu.take(n.next_multiple_of(nr) * k);
+        panels.par_chunks_mut((k * nr).max(1)).enumerate().for_each(|(p, panel)| fill(p * nr, panel, nr));
+        Self { isa, k, n, panels, bias: vec![T::zero(); n.next_multiple_of(nr)] }
     }
 
     /// Sets the bias, `n` numbers.
@@ -136,107 +89,256 @@ impl<T: Real> Packed<T> {
     }
 }
 
+/// Where a product goes.
+pub enum Out<'a, T> {
+    /// A tile in panels, of as many rows as `A` has.
+    Panels(&'a mut [T]),
+    /// Row-major, `[rows, n]`.
+    Rows(&'a mut [T]),
+}
+
 /// What becomes of a tile of `A·B + bias` on its way to memory.
 #[derive(Clone, Copy, Debug)]
 pub enum Finish<'a, T> {
     /// It is stored.
     Store,
-    /// It is added to what is there.
-    Add,
     /// Its negative elements become 0.
     Relu,
-    /// It is kept where this matrix, of the shape of `C`, is positive, and 0 elsewhere: the gradient
-    /// of a ReLU by its input, given its output.
+    /// It is kept where this matrix, laid out as `C` is, is positive, and 0 elsewhere: the gradient of a
+    /// ReLU by its input, given its output.
     Mask(&'a [T]),
 }
 
-/// `c = finish(a·b + bias)` with row-major `a` `[rows, k]` and `c` `[rows, n]`, on the calling thread.
+/// `c = finish(a·b + bias)` for a tile `a` of a matrix in panels, on the calling thread.
 ///
 /// # Panics
-/// Where the slices' lengths are not `rows` times the matrix's dimensions.
-pub fn product<T: Real>(rows: usize, a: &[T], b: &Packed<T>, c: &mut [T], finish: Finish<'_, T>) {
-    assert_eq!((a.len(), c.len()), (rows * b.k, rows * b.n));
+/// Where the lengths do not go with the matrix's dimensions.
+pub fn product<T: Real>(a: &[T], b: &Packed<T>, c: Out<'_, T>, finish: Finish<'_, T>) {
+    let width = b.isa.panel::<T>();
+    let rows = a.len() / b.k.next_multiple_of(width);
+    let mut to = match c {
+        Out::Panels(c) => {
+            assert_eq!(c.len(), rows * b.n.next_multiple_of(width));
+            Target { c, row: width, panel: rows * width, padded: true }
+        }
+        Out::Rows(c) => {
+            assert_eq!(c.len(), rows * b.n);
+            Target { c, row: b.n, panel: width, padded: false }
+        }
+    };
+    assert_eq!(a.len(), rows * b.k.next_multiple_of(width));
     if let Finish::Mask(mask) = finish {
-        assert_eq!(mask.len(), c.len());
+        assert_eq!(mask.len(), to.c.len());
     }
-    let tiles = T::tiles(b.isa);
-    // SAFETY: `tiles` needs the processor to have `b.isa`, and `Packed::new` took it from `Isa::available`;
-    // it needs the lengths checked above, and panels as `Packed::new` lays them out.
-    unsafe { tiles(rows, a, b, c, finish) }
+    let forward = T::kernels(b.isa).forward;
+    // SAFETY: the processor has `b.isa`, which `Packed` took from a device, and it from `Isa::available`;
+    // the lengths were checked above, and `Packed` lays panels out as the kernel reads them.
+    unsafe { forward(rows, a, b, &mut to, finish) }
 }
 
-/// A kernel for one instruction set: [`product`] without its checks.
+/// `C` as the kernel writes it: element `(i, j)` of panel `p` is `c[p·panel + i·row + j]`.
 #[doc(hidden)]
-pub type Tiles<T> = unsafe fn(usize, &[T], &Packed<T>, &mut [T], Finish<'_, T>);
+pub struct Target<'a, T> {
+    c: &'a mut [T],
+    row: usize,
+    panel: usize,
+    /// Whether there is room for the columns that fill up the last panel.
+    padded: bool,
+}
 
-/// Scalars that the product has kernels for.
+/// One gradient of a weight: `c += aᵀ·b`, and `sums +=` the column sums of `a`.
+pub struct Gradient<'a, T> {
+    /// `[rows, m]`
+    pub a: View<'a, T>,
+    /// `[rows, n]`
+    pub b: View<'a, T>,
+    /// Row-major, `[m, n]`.
+    pub c: &'a mut [T],
+    /// `[m]`
+    pub sums: &'a mut [T],
+}
+
+/// Several gradients of weights, divided among threads by panels of their `a`.
+///
+/// # Panics
+/// Where the matrices' dimensions do not fit together.
+pub fn transposed_products<T: Real>(cpu: &Cpu<T>, gradients: Vec<Gradient<'_, T>>) {
+    let width = cpu.isa.panel::<T>();
+    let kernel = T::kernels(cpu.isa).transposed;
+    let mut tasks = vec![];
+    for Gradient { a, b, c, sums } in gradients {
+        let (m, n) = (a.cut.columns, b.cut.columns);
+        assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
+        assert_eq!(a.data.len() / a.cut.stride(), b.data.len() / b.cut.stride());
+        assert_eq!((c.len(), sums.len()), (m * n, m));
+        let parts = c.chunks_mut(width * n).zip(sums.chunks_mut(width)).enumerate();
+        tasks.extend(parts.map(|(panel, (c, sums))| (a, b, panel, c, sums)));
+    }
+    tasks.into_par_iter().for_each(|(a, b, panel, c, sums)| {
+        // SAFETY: the processor has the device's instruction set; the dimensions were checked above.
+        unsafe { kernel(a, b, panel, c, sums) }
+    });
+}
+
+/// [`product`] without its checks.
+type Forward<T> = unsafe fn(usize, &[T], &Packed<T>, &mut Target<'_, T>, Finish<'_, T>);
+
+/// One task of [`transposed_products`], without its checks: the rows of `c` that panel `panel` of `a` makes.
+type Transposed<T> = unsafe fn(View<'_, T>, View<'_, T>, usize, &mut [T], &mut [T]);
+
+/// The kernels of one instruction set.
+#[doc(hidden)]
+pub struct KernelSet<T> {
+    forward: Forward<T>,
+    transposed: Transposed<T>,
+}
+
+/// Scalars that there are kernels for.
 pub trait Kernels: Sized {
     #[doc(hidden)]
-    fn tiles(isa: Isa) -> Tiles<Self>;
+    fn kernels(isa: Isa) -> KernelSet<Self>;
 }
 
-/// The kernel: for each panel of `b`, which stays in the first-level cache, all rows of `a` in groups of
-/// `MR`, with an `MR × NR` tile of sums in registers.
+/// Adds `len` products of a column of `A` and a row of `B` to an `MR × W` block of vectors.
 ///
 /// # Safety
-/// `a` is `rows × b.k` and `c` (and a mask) `rows × b.n` long; `b`'s panels are `NR` columns wide.
+/// `a[i·row + p·step]` and `W` vectors at `b + p·2·LANES` are there for every `i < MR` and `p < len`.
 #[inline(always)]
-unsafe fn tiles<T: Real, const MR: usize, const NR: usize, const FUSED: bool>(
-    rows: usize,
-    a: &[T],
-    b: &Packed<T>,
-    c: &mut [T],
-    finish: Finish<'_, T>,
-) {
-    let (k, n) = (b.k, b.n);
-    for panel in 0..n.div_ceil(NR) {
-        let first_column = panel * NR;
-        let columns = NR.min(n - first_column);
-        // SAFETY: `Packed` holds `n.div_ceil(NR)` panels of `k × NR`, and as many groups of `NR` biases.
-        let (weights, bias) = unsafe {
-            (b.panels.as_ptr().add(panel * k * NR), *b.bias.as_ptr().add(first_column).cast::<[T; NR]>())
-        };
-        for first_row in (0..rows).step_by(MR) {
-            // Past the end, the last row stands in for rows that do not exist; their sums are dropped.
-            let row = |i: usize| (first_row + i).min(rows - 1);
-            // SAFETY: `row(i) < rows`, so the `k` elements from here on lie within `a`.
-            let a: [*const T; MR] = std::array::from_fn(|i| unsafe { a.as_ptr().add(row(i) * k) });
-            let mut sums = [bias; MR];
-            for p in 0..k {
-                // SAFETY: `p < k`; see the two pointers above.
-                let weights = unsafe { *weights.add(p * NR).cast::<[T; NR]>() };
-                for i in 0..MR {
-                    // SAFETY: as above.
-                    let x = unsafe { *a[i].add(p) };
-                    for j in 0..NR {
-                        sums[i][j] = if FUSED {
-                            x.mul_add(weights[j], sums[i][j])
-                        } else {
-                            x * weights[j] + sums[i][j]
-                        };
-                    }
-                }
-            }
-            for (i, sums) in sums.iter().enumerate().take(rows - first_row) {
-                let at = (first_row + i) * n + first_column;
-                // Whole panels take the branch whose length the compiler knows.
-                if columns == NR {
-                    store(&mut c[at..at + NR], sums, finish, at);
-                } else {
-                    store(&mut c[at..at + columns], sums, finish, at);
+unsafe fn add_products<V: Vector, const MR: usize, const W: usize>(
+    mut sums: [[V; W]; MR],
+    len: usize,
+    a: *const V::Scalar,
+    (row, step): (usize, usize),
+    b: *const V::Scalar,
+) -> [[V; W]; MR] {
+    for p in 0..len {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let b: [V; W] = load(b.add(p * 2 * V::LANES));
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let x = V::splat(*a.add(i * row + p * step));
+                for (sum, &b) in sums.iter_mut().zip(&b) {
+                    *sum = x.mul_add(b, *sum);
                 }
             }
         }
     }
+    sums
 }
 
-/// Writes one row of a tile, which begins at element `at` of `C`.
+/// `W` vectors side by side.
+///
+/// # Safety
+/// So many are there.
+#[inline(always)]
+unsafe fn load<V: Vector, const W: usize>(from: *const V::Scalar) -> [V; W] {
+    // SAFETY: the caller's contract.
+    std::array::from_fn(|j| unsafe { V::load(from.add(j * V::LANES)) })
+}
+
+/// A block of vectors as rows of a panel, whose second half is 0 where the block is one vector wide.
+#[inline(always)]
+fn rows<V: Vector<Scalar: Real>, const MR: usize, const W: usize, const NR: usize>(
+    sums: [[V; W]; MR],
+) -> [[V::Scalar; NR]; MR] {
+    const { assert!(W * V::LANES <= NR) };
+    let mut rows = [[V::Scalar::of(0.0); NR]; MR];
+    for (row, sums) in rows.iter_mut().zip(sums) {
+        for (j, sums) in sums.into_iter().enumerate() {
+            // SAFETY: a row has room for `W` vectors.
+            unsafe { sums.store(row.as_mut_ptr().add(j * V::LANES)) }
+        }
+    }
+    rows
+}
+
+/// Rows `first..first + MR` of one panel of a product, of which the first `W` vectors count.
+///
+/// # Safety
+/// As for [`forward`]; `first + MR <= rows`.
+#[inline(always)]
+unsafe fn forward_group<V: Vector<Scalar: Real>, const MR: usize, const W: usize, const NR: usize>(
+    (height, first, panel): (usize, usize, usize),
+    a: &[V::Scalar],
+    b: &Packed<V::Scalar>,
+    to: &mut Target<'_, V::Scalar>,
+    finish: Finish<'_, V::Scalar>,
+) {
+    // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` of `k × NR`, with as many
+    // groups of `NR` biases.
+    let sums = unsafe {
+        let mut sums = [load::<V, W>(b.bias.as_ptr().add(panel * NR)); MR];
+        for (block, at) in (0..b.k).step_by(NR).enumerate() {
+            let len = NR.min(b.k - at);
+            let a = a.as_ptr().add((block * height + first) * NR);
+            let weights = b.panels.as_ptr().add((panel * b.k + at) * NR);
+            // Whole blocks take the branch whose length the compiler knows.
+            sums = if len == NR {
+                add_products(sums, NR, a, (NR, 1), weights)
+            } else {
+                add_products(sums, len, a, (NR, 1), weights)
+            };
+        }
+        sums
+    };
+    let columns = if to.padded { NR } else { NR.min(b.n - panel * NR) };
+    for (i, done) in rows::<V, MR, W, NR>(sums).iter().enumerate() {
+        let at = panel * to.panel + (first + i) * to.row;
+        // As above.
+        if columns == NR {
+            store(&mut to.c[at..at + NR], done, finish, at);
+        } else {
+            store(&mut to.c[at..at + columns], &done[..columns], finish, at);
+        }
+    }
+}
+
+/// One panel of a product: all rows in groups of `MR`, then 4, 2 and 1.
+///
+/// # Safety
+/// As for [`forward`].
+#[inline(always)]
+unsafe fn forward_panel<V: Vector<Scalar: Real>, const MR: usize, const W: usize, const NR: usize>(
+    height: usize,
+    panel: usize,
+    a: &[V::Scalar],
+    b: &Packed<V::Scalar>,
+    to: &mut Target<'_, V::Scalar>,
+    finish: Finish<'_, V::Scalar>,
+) {
+    let mut first = 0;
+    while first < height {
+        let at = (height, first, panel);
+        // SAFETY: no group is larger than the rows left.
+        first += unsafe {
+            match height - first {
+                left if left >= MR => {
+                    forward_group::<V, MR, W, NR>(at, a, b, to, finish);
+                    MR
+                }
+                4.. => {
+                    forward_group::<V, 4, W, NR>(at, a, b, to, finish);
+                    4
+                }
+                2.. => {
+                    forward_group::<V, 2, W, NR>(at, a, b, to, finish);
+                    2
+                }
+                _ => {
+                    forward_group::<V, 1, W, NR>(at, a, b, to, finish);
+                    1
+                }
+            }
+        };
+    }
+}
+
+/// Writes one row of a block, which begins at element `at` of `C`.
 #[inline(always)]
 fn store<T: Real>(c: &mut [T], sums: &[T], finish: Finish<'_, T>, at: usize) {
     let zero = T::zero();
     match finish {
-        Finish::Store => c.copy_from_slice(&sums[..c.len()]),
-        Finish::Add => c.iter_mut().zip(sums).for_each(|(c, &s)| *c += s),
+        Finish::Store => c.copy_from_slice(sums),
         // Written so that NaN stays NaN.
         Finish::Relu => c.iter_mut().zip(sums).for_each(|(c, &s)| *c = if s < zero { zero } else { s }),
         Finish::Mask(mask) => {
@@ -246,56 +348,166 @@ fn store<T: Real>(c: &mut [T], sums: &[T], finish: Finish<'_, T>, at: usize) {
     }
 }
 
-/// Instantiates the kernel for a scalar: tile rows by instruction set, columns as in [`Isa::panel`].
+/// The product of a tile: each panel of `b`, which stays in the nearest caches, with all rows of `a`.
+///
+/// # Safety
+/// The processor has `V`'s instruction set; `a`, `b` and `to` are as [`product`] checks.
+#[inline(always)]
+unsafe fn forward<V: Vector<Scalar: Real>, const MR: usize, const NR: usize>(
+    height: usize,
+    a: &[V::Scalar],
+    b: &Packed<V::Scalar>,
+    to: &mut Target<'_, V::Scalar>,
+    finish: Finish<'_, V::Scalar>,
+) {
+    for panel in 0..b.n.div_ceil(NR) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if b.n - panel * NR > V::LANES {
+                forward_panel::<V, MR, 2, NR>(height, panel, a, b, to, finish);
+            } else {
+                forward_panel::<V, MR, 1, NR>(height, panel, a, b, to, finish);
+            }
+        }
+    }
+}
+
+/// The rows of a weight gradient that one panel of `a` makes, [`DEPTH`] rows of `a` and `b` after the other.
+///
+/// # Safety
+/// The processor has `V`'s instruction set; the matrices are as [`transposed_products`] checks; `MR` divides `NR`.
+#[inline(always)]
+unsafe fn transposed<V: Vector<Scalar: Real>, const MR: usize, const NR: usize>(
+    a: View<'_, V::Scalar>,
+    b: View<'_, V::Scalar>,
+    panel: usize,
+    c: &mut [V::Scalar],
+    column_sums: &mut [V::Scalar],
+) {
+    let n = b.cut.columns;
+    let height = a.data.len() / a.cut.stride();
+    for slab in (0..height).step_by(DEPTH) {
+        // The tiles of the slab: where each panel `p` begins, and how many rows it has.
+        let tiles = || {
+            (slab..height.min(slab + DEPTH))
+                .step_by(a.cut.tile)
+                .map(|first| (first, a.cut.tile.min(height - first)))
+        };
+        let start = |of: View<'_, V::Scalar>, (first, len): (usize, usize), panel: usize| {
+            first * of.cut.stride() + panel * len * NR
+        };
+        let mut slab_sums = [V::Scalar::of(0.0); NR];
+        for tile in tiles() {
+            for row in a.data[start(a, tile, panel)..][..tile.1 * NR].chunks_exact(NR) {
+                slab_sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x);
+            }
+        }
+        column_sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
+        for (b_panel, left) in (0..n).step_by(NR).map(|first| (first / NR, NR.min(n - first))) {
+            let blocks = |first| {
+                tiles().map(move |tile| {
+                    // SAFETY: every panel of a tile has `tile.1 × NR` elements, and `first < NR`.
+                    let a = unsafe { a.data.as_ptr().add(start(a, tile, panel) + first) };
+                    // SAFETY: as above.
+                    let b = unsafe { b.data.as_ptr().add(start(b, tile, b_panel)) };
+                    (tile.1, a, b)
+                })
+            };
+            for first in (0..column_sums.len()).step_by(MR) {
+                // SAFETY: `first + MR <= NR`, for `MR` divides `NR`.
+                let done = unsafe {
+                    if left > V::LANES {
+                        rows::<V, MR, 2, NR>(transposed_group(blocks(first)))
+                    } else {
+                        rows::<V, MR, 1, NR>(transposed_group(blocks(first)))
+                    }
+                };
+                for (done, c) in done.iter().zip(c.chunks_exact_mut(n).skip(first)) {
+                    let c = &mut c[b_panel * NR..][..left];
+                    c.iter_mut().zip(done).for_each(|(c, &sum)| *c += sum);
+                }
+            }
+        }
+    }
+}
+
+/// Sums of products of `MR` columns of `A` and `W` vectors of columns of `B`, over blocks of rows.
+///
+/// # Safety
+/// As for [`add_products`], with `row` 1 and `step` the width of a panel.
+#[inline(always)]
+unsafe fn transposed_group<V: Vector<Scalar: Real>, const MR: usize, const W: usize>(
+    blocks: impl Iterator<Item = (usize, *const V::Scalar, *const V::Scalar)>,
+) -> [[V; W]; MR] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let mut sums = [[V::splat(V::Scalar::of(0.0)); W]; MR];
+        for (len, a, b) in blocks {
+            sums = add_products(sums, len, a, (1, 2 * V::LANES), b);
+        }
+        sums
+    }
+}
+
+/// Instantiates the kernels for a scalar and an instruction set.
+macro_rules! instantiate {
+    ($module:ident, $vector:ty, $rows:literal, $columns:literal, $features:literal) => {
+        mod $module {
+            use super::*;
+            type Scalar = <$vector as Vector>::Scalar;
+            /// Rows of a block of a weight gradient: as many as divide a panel.
+            const COLUMNS: usize = if $rows % 4 == 0 { $rows } else { 4 };
+
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+            unsafe fn forward(
+                rows: usize,
+                a: &[Scalar],
+                b: &Packed<Scalar>,
+                to: &mut Target<'_, Scalar>,
+                finish: Finish<'_, Scalar>,
+            ) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { super::forward::<$vector, $rows, $columns>(rows, a, b, to, finish) }
+            }
+
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+            unsafe fn transposed(
+                a: View<'_, Scalar>,
+                b: View<'_, Scalar>,
+                panel: usize,
+                c: &mut [Scalar],
+                sums: &mut [Scalar],
+            ) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { super::transposed::<$vector, COLUMNS, $columns>(a, b, panel, c, sums) }
+            }
+
+            pub const SET: KernelSet<Scalar> = KernelSet { forward, transposed };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instantiate!(f32_avx512, F32x16, 8, 32, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f64_avx512, F64x8, 8, 16, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f32_avx2, F32x8, 6, 16, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f64_avx2, F64x4, 6, 8, "avx2,fma");
+instantiate!(f32_baseline, Plain<f32, 4>, 4, 8, "sse2");
+instantiate!(f64_baseline, Plain<f64, 2>, 4, 4, "sse2");
+
 macro_rules! kernels {
     ($scalar:ty, $avx512:ident, $avx2:ident, $baseline:ident) => {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,fma")]
-        unsafe fn $avx512(
-            rows: usize,
-            a: &[$scalar],
-            b: &Packed<$scalar>,
-            c: &mut [$scalar],
-            finish: Finish<'_, $scalar>,
-        ) {
-            // SAFETY: the caller keeps the contract of `Tiles`.
-            unsafe { tiles::<$scalar, 12, { 128 / size_of::<$scalar>() }, true>(rows, a, b, c, finish) }
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn $avx2(
-            rows: usize,
-            a: &[$scalar],
-            b: &Packed<$scalar>,
-            c: &mut [$scalar],
-            finish: Finish<'_, $scalar>,
-        ) {
-            // SAFETY: the caller keeps the contract of `Tiles`.
-            unsafe { tiles::<$scalar, 6, { 64 / size_of::<$scalar>() }, true>(rows, a, b, c, finish) }
-        }
-
-        unsafe fn $baseline(
-            rows: usize,
-            a: &[$scalar],
-            b: &Packed<$scalar>,
-            c: &mut [$scalar],
-            finish: Finish<'_, $scalar>,
-        ) {
-            // A fused multiply-add is an instruction of 64-bit Arm, and a slow call on plain x86-64.
-            const FUSED: bool = cfg!(target_arch = "aarch64");
-            // SAFETY: the caller keeps the contract of `Tiles`.
-            unsafe { tiles::<$scalar, 6, { 32 / size_of::<$scalar>() }, FUSED>(rows, a, b, c, finish) }
-        }
-
         impl Kernels for $scalar {
-            fn tiles(isa: Isa) -> Tiles<Self> {
+            fn kernels(isa: Isa) -> KernelSet<Self> {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => $avx512,
+                    Isa::Avx512 => $avx512::SET,
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => $avx2,
-                    _ => $baseline,
+                    Isa::Avx2 => $avx2::SET,
+                    _ => $baseline::SET,
                 }
             }
         }
@@ -305,58 +517,52 @@ macro_rules! kernels {
 kernels!(f32, f32_avx512, f32_avx2, f32_baseline);
 kernels!(f64, f64_avx512, f64_avx2, f64_baseline);
 
-/// Rows that [`transposed_product`] sums at once: a panel of so many fits the first-level cache.
-const DEPTH: usize = 512;
-
-/// `aᵀ·b` `[m, n]` of row-major `a` `[rows, m]` and `b` `[rows, n]`: the gradient of a weight.
-///
-/// Blocks of rows are packed, `b` into panels and `a` transposed, and added to the result one after the other;
-/// within a block each thread makes rows of the result of its own.
-pub fn transposed_product<T: Real>(cpu: &Cpu<T>, m: usize, n: usize, a: &[T], b: &[T]) -> Buffer<T> {
-    let mut c = cpu.take(m * n);
-    c.fill(T::zero());
-    let tile = m.div_ceil(rayon::current_num_threads()).next_multiple_of(12).clamp(12, 96);
-    for (a, b) in a.chunks(DEPTH * m).zip(b.chunks(DEPTH * n)) {
-        let depth = a.len() / m;
-        let packed = Packed::of_rows(cpu, depth, n, b);
-        c.par_chunks_mut(tile * n).enumerate().for_each(|(t, c)| {
-            let columns = c.len() / n;
-            let mut transposed = cpu.take(columns * depth);
-            for first in (0..depth).step_by(BLOCK) {
-                for (j, row) in transposed.chunks_exact_mut(depth).enumerate() {
-                    for (r, to) in row[first..depth.min(first + BLOCK)].iter_mut().enumerate() {
-                        *to = a[(first + r) * m + t * tile + j];
-                    }
-                }
-            }
-            product(columns, &transposed, &packed, c, Finish::Add);
-        });
-    }
-    c
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::panels::Panels;
     use crate::random::Stream;
 
     fn numbers<T: Real>(id: u64, len: usize) -> Vec<T> {
         (0..len as u64).map(|i| T::of(Stream { seed: 1, id }.uniform(i)[0] - 0.5)).collect()
     }
 
-    /// Every kernel of this processor against a literal sum, at sizes around the tile's.
+    /// `a·b` with `b` in `packed`, by tiles, row-major.
+    fn multiply<T: Real>(
+        cpu: &Cpu<T>,
+        k: usize,
+        a: &[T],
+        packed: &Packed<T>,
+        finish: Finish<'_, T>,
+    ) -> Vec<T> {
+        let a = Panels::of_rows(cpu, k, a);
+        let rows = a.view().data.len() / a.cut.stride();
+        let mut c = vec![T::nan(); rows * packed.n];
+        let height = a.cut.tile * packed.n;
+        a.view().tiles().zip(c.par_chunks_mut(height)).enumerate().for_each(|(t, (a, c))| {
+            let finish = match finish {
+                Finish::Mask(mask) => Finish::Mask(&mask[t * height..][..c.len()]),
+                other => other,
+            };
+            product(a, packed, Out::Rows(c), finish);
+        });
+        c
+    }
+
+    /// Every kernel of this processor against a literal sum, at sizes around the blocks'.
     fn against_sums<T: Real>(tolerance: f64) {
         for isa in Isa::available() {
-            for (rows, k, n) in [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (25, 7, 70)] {
+            let cpu = Cpu { isa, ..Cpu::new() };
+            for (rows, k, n) in [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (29, 7, 70), (150, 65, 9)] {
                 let (a, b) = (numbers::<T>(0, rows * k), numbers::<T>(1, k * n));
                 let (bias, mask) = (numbers::<T>(2, n), numbers::<T>(3, rows * n));
-                let cpu = Cpu { isa, ..Cpu::new() };
-                let packed = Packed::new(&cpu, k, n, |i, j| b[i * n + j]).with_bias(bias.iter().copied());
+                let packed =
+                    Packed::of_rows(&cpu, k, n, |i, j, to| to.copy_from_slice(&b[i * n + j..][..to.len()]))
+                        .with_bias(bias.iter().copied());
                 for (name, finish) in
                     [("store", Finish::Store), ("relu", Finish::Relu), ("mask", Finish::Mask(&mask))]
                 {
-                    let mut c = vec![T::nan(); rows * n];
-                    product(rows, &a, &packed, &mut c, finish);
+                    let c = multiply(&cpu, k, &a, &packed, finish);
                     for (at, &c) in c.iter().enumerate() {
                         let (r, j) = (at / n, at % n);
                         let sum: f64 = (0..k).map(|p| a[r * k + p].wide() * b[p * n + j].wide()).sum();
@@ -383,28 +589,57 @@ mod tests {
     }
 
     #[test]
+    fn products_into_panels_are_those_into_rows() {
+        for isa in Isa::available() {
+            let cpu = Cpu { isa, ..Cpu::new() };
+            let (rows, k, n) = (29, 50, 40);
+            let (a, b) = (numbers::<f32>(0, rows * k), numbers::<f32>(1, k * n));
+            let packed =
+                Packed::of_rows(&cpu, k, n, |i, j, to| to.copy_from_slice(&b[i * n + j..][..to.len()]));
+            let want = Panels::of_rows(&cpu, n, &multiply(&cpu, k, &a, &packed, Finish::Relu));
+            let a = Panels::of_rows(&cpu, k, &a);
+            let mut c = Panels::scratch(&cpu, rows, n);
+            a.view().tiles().zip(c.tiles_mut()).for_each(|(a, c)| {
+                product(a, &packed, Out::Panels(c), Finish::Relu);
+            });
+            assert_eq!(c.view().data, want.view().data);
+        }
+    }
+
+    #[test]
     fn a_row_has_the_same_bits_in_any_batch() {
+        let cpu = Cpu::new();
         let (rows, k, n) = (29, 50, 40);
         let (a, b) = (numbers::<f32>(0, rows * k), numbers::<f32>(1, k * n));
-        let packed = Packed::new(&Cpu::new(), k, n, |i, j| b[i * n + j]);
-        let mut whole = vec![0.0; rows * n];
-        product(rows, &a, &packed, &mut whole, Finish::Store);
+        let packed = Packed::of_rows(&cpu, k, n, |i, j, to| to.copy_from_slice(&b[i * n + j..][..to.len()]));
+        let whole = multiply(&cpu, k, &a, &packed, Finish::Store);
         for r in 0..rows {
-            let mut alone = vec![0.0; n];
-            product(1, &a[r * k..(r + 1) * k], &packed, &mut alone, Finish::Store);
+            let alone = multiply(&cpu, k, &a[r * k..(r + 1) * k], &packed, Finish::Store);
             assert_eq!(alone, whole[r * n..(r + 1) * n], "row {r}");
         }
     }
 
     #[test]
-    fn transposed_products_are_sums() {
-        let (rows, m, n) = (DEPTH + 70, 9, 13);
-        let (a, b) = (numbers::<f64>(0, rows * m), numbers::<f64>(1, rows * n));
-        let c = transposed_product(&Cpu::new(), m, n, &a, &b);
-        for i in 0..m {
-            for j in 0..n {
-                let want: f64 = (0..rows).map(|r| a[r * m + i] * b[r * n + j]).sum();
-                assert!((c[i * n + j] - want).abs() < 1e-12);
+    fn transposed_products_are_sums_on_top_of_what_is_there() {
+        for isa in Isa::available() {
+            let cpu = Cpu { isa, ..Cpu::new() };
+            for (rows, m, n) in [(DEPTH + 70, 9, 13), (37, 33, 70), (3, 1, 1)] {
+                let (a, b) = (numbers::<f64>(0, rows * m), numbers::<f64>(1, rows * n));
+                let (mut c, mut sums) = (vec![1.0; m * n], vec![2.0; m]);
+                let (in_panels_a, in_panels_b) = (Panels::of_rows(&cpu, m, &a), Panels::of_rows(&cpu, n, &b));
+                let (view_a, view_b) = (in_panels_a.view(), in_panels_b.view());
+                transposed_products(
+                    &cpu,
+                    vec![Gradient { a: view_a, b: view_b, c: &mut c, sums: &mut sums }],
+                );
+                for i in 0..m {
+                    for j in 0..n {
+                        let want: f64 = 1.0 + (0..rows).map(|r| a[r * m + i] * b[r * n + j]).sum::<f64>();
+                        assert!((c[i * n + j] - want).abs() < 1e-12, "{isa:?} {rows}x{m}x{n} at {i}, {j}");
+                    }
+                    let want: f64 = 2.0 + (0..rows).map(|r| a[r * m + i]).sum::<f64>();
+                    assert!((sums[i] - want).abs() < 1e-12, "{isa:?} sum of column {i}");
+                }
             }
         }
     }

@@ -55,7 +55,23 @@ impl<D: Device> Flow<D> {
 
     /// Makes all layers ready to run in one direction.
     pub fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
-        self.layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
+        device.within(|| {
+            self.layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
+        })
+    }
+
+    /// Takes a state through layers that are ready for the same direction.
+    pub fn run(
+        &self,
+        device: &D,
+        layers: &[Box<dyn Prepared<D>>],
+        direction: Direction,
+        state: &mut State<D>,
+    ) {
+        device.within(|| match direction {
+            Direction::Forward => layers.iter().for_each(|layer| layer.forward(device, state)),
+            Direction::Inverse => layers.iter().rev().for_each(|layer| layer.inverse(device, state)),
+        });
     }
 
     /// The way forward of a training step. Layers are made ready one after the other, so that no second
@@ -67,20 +83,17 @@ impl<D: Device> Flow<D> {
         mut state: State<D>,
         backprop: Backprop,
     ) -> Forward<D> {
-        let kept = self
-            .layers
-            .iter()
-            .map(|(_, layer)| {
-                let layer = layer.prepare(device, params, Direction::Forward);
-                match backprop {
-                    Backprop::Stored => layer.forward_keeping(device, &mut state),
-                    Backprop::Reversible => {
-                        layer.forward(device, &mut state);
-                        None
-                    }
+        let kept = |(_, layer): &NamedLayer<D>| {
+            let layer = layer.prepare(device, params, Direction::Forward);
+            match backprop {
+                Backprop::Stored => layer.forward_keeping(device, &mut state),
+                Backprop::Reversible => {
+                    layer.forward(device, &mut state);
+                    None
                 }
-            })
-            .collect();
+            }
+        };
+        let kept = device.within(|| self.layers.iter().map(kept).collect());
         Forward { state, kept }
     }
 
@@ -97,18 +110,22 @@ impl<D: Device> Flow<D> {
         let Forward { state, kept } = forward;
         let dx = device.scratch(0);
         let mut pass = Backward { device, params, state, dx, dlogp, gradient };
-        for ((_, layer), kept) in self.layers.iter().zip(kept).rev() {
-            layer.backward(&mut pass, kept);
-        }
+        device.within(|| {
+            for ((_, layer), kept) in self.layers.iter().zip(kept).rev() {
+                layer.backward(&mut pass, kept);
+            }
+        });
         pass.state.x
     }
 
     /// Data-dependent initialisation, layer by layer on the way up; returns where the batch ends.
     pub fn initialize(&self, device: &D, params: &mut D::Buffer, mut state: State<D>) -> State<D> {
-        for (_, layer) in &self.layers {
-            layer.initialize(device, params, &state);
-            layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
-        }
+        device.within(|| {
+            for (_, layer) in &self.layers {
+                layer.initialize(device, params, &state);
+                layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
+            }
+        });
         state
     }
 

@@ -154,7 +154,7 @@ impl<D: Device> Glow<D> {
             self.device.dequantize(&chunk, config.bits, noise, &mut v);
             let labels = self.one_hot(labels.get(range.clone()).unwrap_or_default());
             let mut state = self.flow.enter(&self.device, range.len(), v, labels);
-            layers.iter().for_each(|layer| layer.forward(&self.device, &mut state));
+            self.flow.run(&self.device, layers, Direction::Forward, &mut state);
             let logp = self.device.download(&state.logp)?;
             log_likelihood.extend(logp.iter().map(|logp| config.log_likelihood(logp.wide())));
             for (level, eps) in levels.iter_mut().zip(&state.latents) {
@@ -291,7 +291,7 @@ impl<D: Device> Glow<D> {
         let mut state: State<D> =
             self.flow.enter(&self.device, batch, self.device.scratch(0), self.one_hot(labels));
         state.latents = latents.collect();
-        layers.iter().rev().for_each(|layer| layer.inverse(&self.device, &mut state));
+        self.flow.run(&self.device, layers, Direction::Inverse, &mut state);
         Ok(self.device.download(&state.x.data)?)
     }
 
