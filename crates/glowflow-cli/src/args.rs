@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use glowflow::Backprop;
+use glowflow::latent::Walk;
 
 /// Glow: generative models of images with exact likelihoods.
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ pub enum Command {
     Sample(Sample),
     Encode(Encode),
     Decode(Decode),
+    Interpolate(Interpolate),
     Info(Info),
     Bench(Bench),
 }
@@ -234,6 +236,49 @@ pub struct Decode {
     /// A folder for one PNG each.
     #[arg(long, value_name = "DIR")]
     pub out_dir: PathBuf,
+}
+
+/// Walk through latent space from image to image.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  glowflow interpolate --model run ann.jpg bob.jpg --frames 9 --out strip.png\n  glowflow \
+    interpolate --model run ann.jpg bob.jpg eve.jpg --frames 16 --out loop.gif\n\nA .gif or .apng shows the frames one after \
+    the other and returns to the first image; any other file shows them side by side, a row for each pair."
+)]
+pub struct Interpolate {
+    /// A run's folder or a model file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Two or more pictures; each is cropped to the middle and resized.
+    #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// Images from one picture to the next, both included.
+    #[arg(long, default_value_t = 9, value_name = "N")]
+    pub frames: usize,
+    /// Straight, or along the great circle.
+    #[arg(long, value_enum, default_value_t = PathArg::Linear)]
+    pub path: PathArg,
+    /// Class of all pictures, where the model has classes.
+    #[arg(long, value_name = "N")]
+    pub label: Option<usize>,
+    /// A .png with the frames side by side, or a .gif or .apng that moves.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PathArg {
+    Linear,
+    Spherical,
+}
+
+impl From<PathArg> for Walk {
+    fn from(arg: PathArg) -> Self {
+        match arg {
+            PathArg::Linear => Self::Linear,
+            PathArg::Spherical => Self::Spherical,
+        }
+    }
 }
 
 /// What a model is.

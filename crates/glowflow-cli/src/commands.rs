@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 use glowflow::bench::Bench;
 use glowflow::evaluate::{Draws, evaluate};
+use glowflow::latent::interpolate as interpolate_images;
 use glowflow::latents_file::LatentsFile;
 use glowflow::train::{Limits, Options, RunConfig, Summary};
 use glowflow::{Glow, data, train};
-use glowflow_data::{Dataset, ImageShape, Subset, save_png};
+use glowflow_data::{Dataset, ImageShape, Subset, load_image, save_png};
 use glowflow_kernels::Cpu;
-use glowflow_report::picture;
 use glowflow_report::progress::Display;
+use glowflow_report::{animation, picture};
 use serde_json::json;
 
 use crate::args;
@@ -281,6 +282,37 @@ fn picture_path(name: &str) -> PathBuf {
     });
     let path: PathBuf = parts.collect();
     path.with_added_extension("png")
+}
+
+/// Picture files as images of the model's shape, `[n, H, W, C]`.
+fn load_images(glow: &Glow, paths: &[PathBuf]) -> anyhow::Result<ndarray::Array4<u8>> {
+    let shape = image_shape(glow);
+    let mut pixels = vec![];
+    for path in paths {
+        pixels.extend(load_image(path, shape)?);
+    }
+    Ok(ndarray::Array4::from_shape_vec((paths.len(), shape.height, shape.width, shape.channels), pixels)?)
+}
+
+pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
+    /// How long a frame of an animation is shown.
+    const MILLISECONDS: u16 = 80;
+    let glow = Glow::load(&args.model)?;
+    let moves = args.out.extension().is_some_and(|ending| ending == "gif" || ending == "apng");
+    let mut paths = args.images.clone();
+    if moves {
+        paths.push(args.images[0].clone());
+    }
+    let images = load_images(&glow, &paths)?;
+    let labels = args.label.map_or(vec![], |label| vec![label; paths.len()]);
+    let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
+    let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
+    if moves {
+        animation::save(&args.out, &pixels, shape, MILLISECONDS)?;
+    } else {
+        picture::save_png(&args.out, &picture::grid(&pixels, shape, args.frames))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {

@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Sample(args) => commands::sample(args),
         Command::Encode(args) => commands::encode(args, json),
         Command::Decode(args) => commands::decode(args, json),
+        Command::Interpolate(args) => commands::interpolate(args),
         Command::Info(args) => commands::info(args, json),
         Command::Bench(args) => commands::bench(args, json),
     }

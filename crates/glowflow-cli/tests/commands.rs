@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 
 use common::{TINY, command, read_image, run, save_classes, save_image};
-use image::RgbImage;
+use image::{AnimationDecoder, RgbImage};
 
 /// A folder with trained models (`plain`, `five` of 5 bits, `classes` of two classes) and with images: `images`, which
 /// have classes, and `flat`, which have none.
@@ -302,6 +302,39 @@ fn bench_measures_time_and_memory() {
     if cfg!(target_os = "linux") {
         assert!(memory["peak_rss"].as_u64().unwrap() > memory["state_bytes"].as_u64().unwrap());
     }
+}
+
+#[test]
+fn interpolate_walks_from_image_to_image() {
+    let name = &world().folder.join("walk");
+    std::fs::create_dir_all(name).unwrap();
+    ok("interpolate --model plain flat/0.png flat/1.png flat/2.png --frames 4 --out walk/strip.png");
+    // Four frames a pair, eight times as large at most, two pixels apart; the ends are the images themselves.
+    let strip = read_image(&name.join("strip.png"));
+    let side = (strip.width() - 3 * 2) / 4;
+    assert_eq!(strip.dimensions(), (4 * side + 3 * 2, 2 * side + 2));
+    for (image, column, row) in [(0, 0, 0), (1, 3, 0), (1, 0, 1), (2, 3, 1)] {
+        let original = read_image(&world().folder.join(format!("flat/{image}.png")));
+        for (x, y, pixel) in original.enumerate_pixels() {
+            let scale = side / original.width();
+            let at = (column * (side + 2) + x * scale, row * (side + 2) + y * scale);
+            assert_eq!(strip.get_pixel(at.0, at.1), pixel, "image {image}, pixel {x}, {y}");
+        }
+    }
+
+    // A round trip through both images, in every format that moves.
+    ok("interpolate --model plain flat/0.png flat/1.png --frames 3 --path spherical --out walk/loop.gif");
+    ok("interpolate --model plain flat/0.png flat/1.png --frames 3 --path spherical --out walk/loop.apng");
+    let gif = image::codecs::gif::GifDecoder::new(std::io::Cursor::new(bytes("walk/loop.gif"))).unwrap();
+    assert_eq!(gif.into_frames().collect_frames().unwrap().len(), 6);
+    let png = image::codecs::png::PngDecoder::new(std::io::Cursor::new(bytes("walk/loop.apng"))).unwrap();
+    let frames = png.apng().unwrap().into_frames().collect_frames().unwrap();
+    assert_eq!(frames.len(), 6);
+    let first = image::DynamicImage::from(frames[0].buffer().clone()).to_rgb8();
+    assert_eq!(first.get_pixel(0, 0), read_image(&world().folder.join("flat/0.png")).get_pixel(0, 0));
+
+    let error = run(&world().folder, "interpolate --model plain flat/0.png missing.png --out walk/x.png");
+    assert!(error.code != Some(0) && error.stderr.contains("missing.png"), "{error:?}");
 }
 
 #[test]

@@ -12,12 +12,27 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::dataset::LARGEST_SIDE;
-use crate::fit::Picture;
+use crate::fit::{Picture, fit};
 use crate::{Error, ImageShape};
 
 /// More than any photograph; what asks for more is broken or meant to exhaust the memory.
 const LARGEST_FILE: u64 = 1 << 29;
 const LARGEST_DECODED: u64 = 1 << 29;
+
+/// Reads one image file and fits it to a shape as [`open`](crate::open) fits a folder's: cropped to the middle, resized,
+/// and turned from grey to RGB or back.
+///
+/// # Errors
+/// [`Error::BrokenImage`] where the file cannot be read or is no whole image; [`Error::Shape`] where there is no
+/// such shape.
+pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
+    shape.check()?;
+    let mut pixels = vec![0; shape.len()];
+    load(path)
+        .and_then(|picture| fit(&picture.pixels, picture.shape, shape, &mut pixels))
+        .map_err(|reason| Error::BrokenImage { name: path.display().to_string(), reason })?;
+    Ok(pixels)
+}
 
 /// Reads and decodes an image file; a failure says why in words, for the list of broken images.
 pub(crate) fn load(path: &Path) -> Result<Picture, String> {

@@ -21,6 +21,12 @@ pub trait Real:
 
     /// The value as an `f64`, exactly.
     fn wide(self) -> f64;
+
+    /// Numbers of a file, without a copy where this is the type that files hold.
+    fn of_file(values: Vec<f32>) -> Vec<Self>;
+
+    /// The way back, rounded.
+    fn into_file(values: Vec<Self>) -> Vec<f32>;
 }
 
 impl Real for f32 {
@@ -30,6 +36,12 @@ impl Real for f32 {
     fn wide(self) -> f64 {
         f64::from(self)
     }
+    fn of_file(values: Vec<f32>) -> Vec<Self> {
+        values
+    }
+    fn into_file(values: Vec<Self>) -> Vec<f32> {
+        values
+    }
 }
 
 impl Real for f64 {
@@ -38,5 +50,11 @@ impl Real for f64 {
     }
     fn wide(self) -> f64 {
         self
+    }
+    fn of_file(values: Vec<f32>) -> Vec<Self> {
+        values.into_iter().map(f64::from).collect()
+    }
+    fn into_file(values: Vec<Self>) -> Vec<f32> {
+        values.into_iter().map(|value| value as f32).collect()
     }
 }

@@ -1,6 +1,7 @@
 //! What a run leaves for people to look at.
 //!
 //! - [`picture`]: images side by side in one PNG file.
+//! - [`animation`]: images one after the other, as a GIF or an animated PNG.
 //! - [`curve`]: the learning curve as a PNG file.
 //! - [`metrics`]: one JSON record a line, cut back when a run resumes.
 //! - [`events`]: the same numbers and pictures for TensorBoard.
@@ -10,6 +11,7 @@
 //! while somebody may be looking at them, so each is written beside the old file and then renamed
 //! over it.
 
+pub mod animation;
 pub mod curve;
 mod error;
 pub mod events;

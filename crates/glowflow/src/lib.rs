@@ -8,6 +8,7 @@ pub mod data;
 mod error;
 pub mod evaluate;
 pub mod flow;
+pub mod latent;
 pub mod latents_file;
 pub mod model;
 pub mod quickstart;

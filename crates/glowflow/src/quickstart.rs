@@ -6,7 +6,9 @@ use std::sync::Arc;
 use glowflow_data::{Dataset, batches_in_order};
 use glowflow_kernels::Cpu;
 use glowflow_report::picture;
+use ndarray::Axis;
 
+use crate::latent::{Walk, interpolate};
 use crate::train::{Options, RunConfig, Summary, train};
 use crate::{Dequantization, Error, Glow, data};
 
@@ -70,14 +72,9 @@ fn reconstructions(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Resu
 
 fn interpolations(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
     let ends = images(glow, dataset, 2 * INTERPOLATIONS)?;
-    let latents = glow.encode(ends.view(), &[], Dequantization::Midpoint)?.latents;
     let mut rows = vec![];
-    for pair in 0..INTERPOLATIONS {
-        let (from, to) = (latents.slice(2 * pair..2 * pair + 1), latents.slice(2 * pair + 1..2 * pair + 2));
-        for column in 0..COLUMNS {
-            let between = from.lerp(&to, column as f64 / (COLUMNS - 1) as f64);
-            rows.extend(glow.decode(&between, &[])?);
-        }
+    for pair in ends.axis_chunks_iter(Axis(0), 2) {
+        rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?);
     }
     let picture = picture::grid(&rows, glow.config().image, COLUMNS);
     Ok(picture::save_png(path, &picture)?)

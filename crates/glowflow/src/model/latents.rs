@@ -21,12 +21,11 @@ impl<R: Clone> Latents<R> {
 }
 
 impl<R: glowflow_kernels::Real> Latents<R> {
-    /// The point that lies the part `t` of the way from `self` to `other`, which has the same shape.
-    pub fn lerp(&self, other: &Self, t: f64) -> Self {
-        let (from, to) = (R::of(1.0 - t), R::of(t));
-        let between =
-            |(a, b): (&Array4<R>, &Array4<R>)| Zip::from(a).and(b).map_collect(|&a, &b| from * a + to * b);
-        Self(self.0.iter().zip(&other.0).map(between).collect())
+    /// `by·self + to·other`, where `other` has the same shape.
+    pub fn combine(&self, by: R, other: &Self, to: R) -> Self {
+        let combined =
+            |(a, b): (&Array4<R>, &Array4<R>)| Zip::from(a).and(b).map_collect(|&a, &b| by * a + to * b);
+        Self(self.0.iter().zip(&other.0).map(combined).collect())
     }
 }
 

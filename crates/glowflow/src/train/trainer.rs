@@ -76,13 +76,13 @@ pub struct Trainer<D: Device> {
     progress: Progress,
 }
 
-fn to_device<D: Device>(device: &D, values: &[f32]) -> D::Buffer {
-    let values: Vec<D::Real> = values.iter().map(|&x| D::Real::of(f64::from(x))).collect();
-    device.upload(&values)
+/// Consumes its values, for the state of a large model should not be in memory twice.
+fn to_device<D: Device>(device: &D, values: Vec<f32>) -> D::Buffer {
+    device.upload(&D::Real::of_file(values))
 }
 
 fn from_device<D: Device>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
-    Ok(device.download(buffer)?.into_iter().map(|x| x.wide() as f32).collect())
+    Ok(D::Real::into_file(device.download(buffer)?))
 }
 
 impl<D: Device> Trainer<D> {
@@ -109,11 +109,11 @@ impl<D: Device> Trainer<D> {
     pub fn resume(device: D, config: RunConfig, state: TrainState) -> Self {
         let flow = Flow::new(config.model.clone(), &state.permutations);
         Self {
-            weights: to_device(&device, &state.weights),
+            weights: to_device(&device, state.weights),
+            first: to_device(&device, state.first),
+            second: to_device(&device, state.second),
+            ema: to_device(&device, state.ema),
             gradient: device.zeros(flow.layout.len()),
-            first: to_device(&device, &state.first),
-            second: to_device(&device, &state.second),
-            ema: to_device(&device, &state.ema),
             permutations: state.permutations,
             progress: state.progress,
             config,
@@ -181,17 +181,17 @@ impl<D: Device> Trainer<D> {
     /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts.
     ///
     /// # Errors
-    /// [`Error::Input`] where the batch does not fit the model, [`Error::Diverged`] where it leads to weights that are
-    /// not finite.
+    /// [`Error::Input`] where the batch does not fit the model, [`Error::Diverged`] where it leads to a likelihood that
+    /// is not finite.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let batch = self.check(pixels, labels)?.div_ceil(self.config.train.accumulate);
         let pixels = &pixels[..batch * self.config.model.dimensions()];
         let state = self.enter(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
-        self.flow.initialize(&self.device, &mut self.weights, state);
+        let state = self.flow.initialize(&self.device, &mut self.weights, state);
         self.device.copy(&self.weights, &mut self.ema);
-        if from_device(&self.device, &self.weights)?.iter().any(|w| !w.is_finite()) {
+        if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
             return Err(Error::Diverged(
-                "the data-dependent initialisation led to weights that are not finite; are the images all alike?"
+                "the data-dependent initialisation led to a likelihood that is not finite; are the images all alike?"
                     .into(),
             ));
         }

@@ -1,0 +1,68 @@
+//! A sequence of images as one moving picture: GIF, which everything shows in 256 colours, or APNG, in all.
+//!
+//! Frames come as bytes, one image after the other, as in [`picture`](crate::picture), and are enlarged as there. The
+//! animation begins anew at its end.
+
+use std::io::Cursor;
+use std::path::Path;
+
+use image::codecs::gif::{GifEncoder, Repeat};
+use image::{Delay, Frame, RgbImage, RgbaImage};
+
+use crate::picture::{Shape, grid};
+use crate::{Error, file};
+
+/// Saves frames, each shown for `milliseconds`, as an animated PNG where `path` ends in `.apng` or `.png`, and as a GIF
+/// elsewhere.
+///
+/// # Errors
+/// [`Error::Draw`] where there are no frames or they cannot be encoded, [`Error::Write`].
+///
+/// # Panics
+/// As [`grid`] does.
+pub fn save(path: &Path, pixels: &[u8], shape: Shape, milliseconds: u16) -> Result<(), Error> {
+    let image_len = shape.iter().product::<usize>().max(1);
+    let frames: Vec<RgbImage> = pixels.chunks(image_len).map(|image| grid(image, shape, 1)).collect();
+    let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
+    let encoded = if ending == "apng" || ending == "png" {
+        apng(&frames, milliseconds).map_err(|error| error.to_string())
+    } else {
+        gif(&frames, milliseconds).map_err(|error| error.to_string())
+    };
+    let bytes = encoded.map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
+    file::replace(path, &bytes)
+}
+
+fn gif(frames: &[RgbImage], milliseconds: u16) -> image::ImageResult<Vec<u8>> {
+    /// The encoder's best palette; frames are small.
+    const SPEED: i32 = 1;
+    let mut bytes = vec![];
+    let mut encoder = GifEncoder::new_with_speed(&mut bytes, SPEED);
+    encoder.set_repeat(Repeat::Infinite)?;
+    for frame in frames {
+        let mut opaque = RgbaImage::new(frame.width(), frame.height());
+        for (to, from) in opaque.pixels_mut().zip(frame.pixels()) {
+            to.0 = [from[0], from[1], from[2], 255];
+        }
+        let delay = Delay::from_numer_denom_ms(milliseconds.into(), 1);
+        encoder.encode_frame(Frame::from_parts(opaque, 0, 0, delay))?;
+    }
+    drop(encoder);
+    Ok(bytes)
+}
+
+fn apng(frames: &[RgbImage], milliseconds: u16) -> Result<Vec<u8>, png::EncodingError> {
+    let (width, height) = frames.first().map_or((0, 0), RgbImage::dimensions);
+    let mut bytes = Cursor::new(vec![]);
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_animated(frames.len() as u32, 0)?;
+    encoder.set_frame_delay(milliseconds, 1000)?;
+    let mut writer = encoder.write_header()?;
+    for frame in frames {
+        writer.write_image_data(frame)?;
+    }
+    writer.finish()?;
+    Ok(bytes.into_inner())
+}

@@ -1,0 +1,77 @@
+//! Walks from image to image through latent space.
+//!
+//! Between latents `a` and `b`, at `t` from 0 to 1: linearly `(1 − t)·a + t·b`, or spherically
+//! `(sin((1 − t)θ)·a + sin(tθ)·b) / sin θ` with `θ` the angle between them as vectors of all levels. A model's typical
+//! latents lie near a sphere, since in `D` dimensions `|eps|` is near `√D`; the straight line dips below it, which makes
+//! images between smoother, as a temperature below 1 does.
+
+use glowflow_kernels::{Device, Real};
+use ndarray::{Array4, ArrayView4, Axis, concatenate};
+
+use crate::{Dequantization, Error, Glow, Latents};
+
+/// How to get from one point to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Walk {
+    /// Along the straight line, as in the Glow paper.
+    #[default]
+    Linear,
+    /// Along the great circle.
+    Spherical,
+}
+
+/// The point the part `t` of the way between the latents of one image and those of another. 0 and 1 give back
+/// either end to the bit.
+pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> Latents<R> {
+    let dot = |x: &Latents<R>, y: &Latents<R>| -> f64 {
+        x.0.iter().zip(&y.0).flat_map(|(x, y)| x.iter().zip(y)).map(|(x, y)| x.wide() * y.wide()).sum()
+    };
+    let (of_a, of_b) = match walk {
+        Walk::Linear => (1.0 - t, t),
+        Walk::Spherical => {
+            let angle = (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).clamp(-1.0, 1.0).acos();
+            if angle.sin() > 1e-6 {
+                (((1.0 - t) * angle).sin() / angle.sin(), (t * angle).sin() / angle.sin())
+            } else {
+                // The same direction, or opposite ones, or none at all: there is no one circle.
+                (1.0 - t, t)
+            }
+        }
+    };
+    a.combine(R::of(of_a), b, R::of(of_b))
+}
+
+/// Images on the way through `images` `[n, H, W, C]` in order: for each neighbouring pair `frames` images, its ends
+/// included, so `[(n − 1)·frames, H, W, C]`. `labels` holds a class for each image where the model has classes; on its
+/// half of the way an image's class counts.
+///
+/// # Errors
+/// [`Error::Input`] where there are fewer than two images or frames, or shapes or labels do not fit the model;
+/// [`Error::Device`].
+pub fn interpolate<D: Device>(
+    glow: &Glow<D>,
+    images: ArrayView4<u8>,
+    labels: &[usize],
+    frames: usize,
+    walk: Walk,
+) -> Result<Array4<u8>, Error> {
+    let count = images.len_of(Axis(0));
+    if count < 2 || frames < 2 {
+        return Err(Error::Input(format!(
+            "{count} images and {frames} frames make no way from one to another: 2 of each at least"
+        )));
+    }
+    let latents = glow.encode(images, labels, Dequantization::Midpoint)?.latents;
+    let mut parts = vec![];
+    for pair in 0..count - 1 {
+        let (a, b) = (latents.slice(pair..pair + 1), latents.slice(pair + 1..pair + 2));
+        for frame in 0..frames {
+            let t = frame as f64 / (frames - 1) as f64;
+            let end = pair + usize::from(t > 0.5);
+            let labels = labels.get(end..=end).unwrap_or_default();
+            parts.push(glow.decode(&between(&a, &b, t, walk), labels)?);
+        }
+    }
+    let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    concatenate(Axis(0), &parts).map_err(|e| Error::Input(format!("frames of different shapes: {e}")))
+}
