@@ -304,6 +304,25 @@ fn bench_measures_time_and_memory() {
     }
 }
 
+/// In reversible training, depth costs weights and their state, and nothing else.
+#[test]
+#[cfg(target_os = "linux")]
+fn reversible_training_takes_no_more_memory_for_a_deep_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let beyond_state = |steps: usize| {
+        let line = format!(
+            "bench --memory --threads 2 --backprop reversible --set model.image=[32,32,3] --set model.levels=2 \
+             --set model.hidden=128 --set train.batch=8 --set model.steps={steps}"
+        );
+        // Freed memory goes back to the system at once, so that the peak is that of what is in use.
+        let output = command(folder.path(), &line).env("MALLOC_MMAP_THRESHOLD_", "131072").output().unwrap();
+        let memory: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        memory["peak_rss"].as_f64().unwrap() - memory["state_bytes"].as_f64().unwrap()
+    };
+    let (shallow, deep) = (beyond_state(2), beyond_state(32));
+    assert!(deep < 1.1 * shallow, "{deep} bytes for 32 steps a level, {shallow} for 2");
+}
+
 #[test]
 fn interpolate_walks_from_image_to_image() {
     let name = &world().folder.join("walk");
