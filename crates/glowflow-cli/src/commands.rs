@@ -263,8 +263,8 @@ pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
     let file = LatentsFile::read(&args.latents)?;
     anyhow::ensure!(
-        file.config == *glow.config(),
-        "{} holds latents of a model with another configuration than {}: decode with the model that encoded them",
+        file.model == glow.fingerprint(),
+        "{} holds latents of another model than {}: decode with the model that encoded them",
         args.latents.display(),
         args.model.display()
     );

@@ -1,5 +1,5 @@
 //! Latents of a dataset in one safetensors file: `eps.{level}` `[images, h, w, c]`, `label` `[images]` where the model has
-//! classes, and as the JSON object `glow.latents` the model's configuration and the images' names.
+//! classes, and as the JSON object `glow.latents` the model's configuration and fingerprint, and the images' names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ const HEADER: &str = "glow.latents";
 #[derive(Serialize, Deserialize)]
 struct Header {
     config: ModelConfig,
+    model: u32,
     images: Vec<String>,
 }
 
@@ -25,6 +26,8 @@ struct Header {
 pub struct LatentsFile {
     /// The architecture of the model that made them.
     pub config: ModelConfig,
+    /// The [fingerprint](Glow::fingerprint) of that model.
+    pub model: u32,
     /// One name an image.
     pub images: Vec<String>,
     /// One label an image, or nothing where the model has no classes.
@@ -61,7 +64,7 @@ impl LatentsFile {
             concatenate(Axis(0), &parts).map_err(|e| Error::Input(format!("latents of level {level}: {e}")))
         });
         let latents = Latents(levels.collect::<Result<_, Error>>()?);
-        Ok(Self { config: config.clone(), images, labels, latents })
+        Ok(Self { config: config.clone(), model: glow.fingerprint(), images, labels, latents })
     }
 
     /// Writes the file, atomically.
@@ -78,7 +81,8 @@ impl LatentsFile {
             let labels = TensorData::i64(&[self.labels.len()], self.labels.iter().map(|&label| label as i64));
             file.tensors.insert("label".into(), labels);
         }
-        file.write(path, HEADER, &Header { config: self.config.clone(), images: self.images.clone() })
+        let header = Header { config: self.config.clone(), model: self.model, images: self.images.clone() };
+        file.write(path, HEADER, &header)
     }
 
     /// Reads a file.
@@ -87,7 +91,7 @@ impl LatentsFile {
     /// [`Error::Io`], or [`Error::File`] where it holds no latents or not all of them.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let file = TensorFile::read(path)?;
-        let Header { config, images } = file.header(HEADER, path)?;
+        let Header { config, model, images } = file.header(HEADER, path)?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         let levels =
             config.latent_shapes().into_iter().enumerate().map(|(level, [height, width, channels])| {
@@ -108,6 +112,6 @@ impl LatentsFile {
         let latents = Latents(levels.collect::<Result<_, Error>>()?);
         let labels = file.tensors.get("label").and_then(TensorData::to_i64).unwrap_or_default();
         let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
-        Ok(Self { config, images, labels, latents })
+        Ok(Self { config, model, images, labels, latents })
     }
 }

@@ -39,6 +39,18 @@ impl ModelFile {
         Ok(Self { config, permutations, weights })
     }
 
+    /// A number that tells models apart: a checksum of architecture, permutations and weights. Latents mean something to
+    /// the model that made them, and to no other.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(format!("{:?}", self.config).as_bytes());
+        for permutation in &self.permutations {
+            hasher.update(format!("{permutation:?}").as_bytes());
+        }
+        hasher.update(bytemuck::cast_slice(&self.weights));
+        hasher.finalize()
+    }
+
     /// Where each parameter lies in the flat buffer.
     pub fn layout(&self) -> Layout {
         build::<Cpu<f32>>(&self.config, &self.permutations).0

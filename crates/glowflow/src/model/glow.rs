@@ -46,6 +46,7 @@ pub enum Dequantization<'a, R = f32> {
 /// # Ok::<(), glowflow::Error>(())
 /// ```
 pub struct Glow<D: Device = Cpu<f32>> {
+    fingerprint: u32,
     device: D,
     flow: Flow<D>,
     weights: D::Buffer,
@@ -78,6 +79,7 @@ impl<D: Device> Glow<D> {
         Self {
             flow: Flow::new(file.config.clone(), &file.permutations),
             weights: device.upload(&weights),
+            fingerprint: file.fingerprint(),
             device,
             forward: OnceLock::new(),
             inverse: OnceLock::new(),
@@ -92,6 +94,11 @@ impl<D: Device> Glow<D> {
     /// The device.
     pub fn device(&self) -> &D {
         &self.device
+    }
+
+    /// Tells models apart: see [`ModelFile::fingerprint`].
+    pub fn fingerprint(&self) -> u32 {
+        self.fingerprint
     }
 
     /// Number of trained parameters.
