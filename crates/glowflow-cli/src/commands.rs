@@ -298,19 +298,18 @@ pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
     /// How long a frame of an animation is shown.
     const MILLISECONDS: u16 = 80;
     let glow = Glow::load(&args.model)?;
-    let moves = args.out.extension().is_some_and(|ending| ending == "gif" || ending == "apng");
+    let moving = animation::Format::of(&args.out);
     let mut paths = args.images.clone();
-    if moves {
+    if moving.is_some() {
         paths.push(args.images[0].clone());
     }
     let images = load_images(&glow, &paths)?;
     let labels = args.label.map_or(vec![], |label| vec![label; paths.len()]);
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
-    if moves {
-        animation::save(&args.out, &pixels, shape, MILLISECONDS)?;
-    } else {
-        picture::save_png(&args.out, &picture::grid(&pixels, shape, args.frames))?;
+    match moving {
+        Some(format) => animation::save(&args.out, format, &pixels, shape, MILLISECONDS)?,
+        None => picture::save_png(&args.out, &picture::grid(&pixels, shape, args.frames))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::fit::fit;
 use crate::scan::{classes_of, find_images};
 use crate::{Broken, Dataset, Error, ImageShape, OpenOptions, image_file};
 
@@ -60,8 +59,7 @@ impl ImageFolder {
     }
 
     fn load(&self, index: usize, pixels: &mut [u8]) -> Result<(), String> {
-        let picture = image_file::load(&self.root.join(&self.files[index]))?;
-        fit(&picture.pixels, picture.shape, self.shape, pixels)
+        image_file::load_fitted(&self.root.join(&self.files[index]), self.shape, pixels)
     }
 }
 

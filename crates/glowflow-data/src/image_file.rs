@@ -28,10 +28,15 @@ const LARGEST_DECODED: u64 = 1 << 29;
 pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     shape.check()?;
     let mut pixels = vec![0; shape.len()];
-    load(path)
-        .and_then(|picture| fit(&picture.pixels, picture.shape, shape, &mut pixels))
+    load_fitted(path, shape, &mut pixels)
         .map_err(|reason| Error::BrokenImage { name: path.display().to_string(), reason })?;
     Ok(pixels)
+}
+
+/// As [`load_image`], into `pixels`, for a shape that has been checked; a failure says why in words.
+pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> Result<(), String> {
+    let picture = load(path)?;
+    fit(&picture.pixels, picture.shape, shape, pixels)
 }
 
 /// Reads and decodes an image file; a failure says why in words, for the list of broken images.

@@ -12,24 +12,57 @@ use image::{Delay, Frame, RgbImage, RgbaImage};
 use crate::picture::{Shape, grid};
 use crate::{Error, file};
 
-/// Saves frames, each shown for `milliseconds`, as an animated PNG where `path` ends in `.apng` or `.png`, and as a GIF
-/// elsewhere.
+/// How a moving picture is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Animated PNG.
+    Apng,
+    /// GIF.
+    Gif,
+}
+
+impl Format {
+    /// The format that a file's name asks for by ending in `.apng` or `.gif`; `None` where it asks for no moving picture.
+    pub fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension().unwrap_or_default();
+        [("apng", Self::Apng), ("gif", Self::Gif)]
+            .into_iter()
+            .find_map(|(name, format)| ending.eq_ignore_ascii_case(name).then_some(format))
+    }
+}
+
+/// The file of an animation whose frames are each shown for `milliseconds`.
+///
+/// # Errors
+/// A reason, where there are no frames or they cannot be encoded.
+///
+/// # Panics
+/// As [`grid`] does.
+pub fn encode(format: Format, pixels: &[u8], shape: Shape, milliseconds: u16) -> Result<Vec<u8>, String> {
+    let image_len = shape.iter().product::<usize>().max(1);
+    let frames: Vec<RgbImage> = pixels.chunks(image_len).map(|image| grid(image, shape, 1)).collect();
+    match format {
+        Format::Apng => apng(&frames, milliseconds).map_err(|error| error.to_string()),
+        Format::Gif => gif(&frames, milliseconds).map_err(|error| error.to_string()),
+    }
+}
+
+/// Saves an animation; see [`encode`].
 ///
 /// # Errors
 /// [`Error::Draw`] where there are no frames or they cannot be encoded, [`Error::Write`].
 ///
 /// # Panics
 /// As [`grid`] does.
-pub fn save(path: &Path, pixels: &[u8], shape: Shape, milliseconds: u16) -> Result<(), Error> {
-    let image_len = shape.iter().product::<usize>().max(1);
-    let frames: Vec<RgbImage> = pixels.chunks(image_len).map(|image| grid(image, shape, 1)).collect();
-    let ending = path.extension().unwrap_or_default().to_ascii_lowercase();
-    let encoded = if ending == "apng" || ending == "png" {
-        apng(&frames, milliseconds).map_err(|error| error.to_string())
-    } else {
-        gif(&frames, milliseconds).map_err(|error| error.to_string())
-    };
-    let bytes = encoded.map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
+pub fn save(
+    path: &Path,
+    format: Format,
+    pixels: &[u8],
+    shape: Shape,
+    milliseconds: u16,
+) -> Result<(), Error> {
+    let bytes = encode(format, pixels, shape, milliseconds)
+        .map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
     file::replace(path, &bytes)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use glowflow_data::{Dataset, batches_in_order};
 use glowflow_kernels::Cpu;
-use ndarray::{Array4, Axis, concatenate};
+use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::tensor_file::{TensorData, TensorFile};
@@ -59,11 +59,7 @@ impl LatentsFile {
             images.extend(batch.indices.iter().map(|&index| dataset.name(index)));
             labels.extend(batch_labels);
         }
-        let levels = (0..config.levels).map(|level| {
-            let parts: Vec<_> = chunks.iter().map(|chunk| chunk.0[level].view()).collect();
-            concatenate(Axis(0), &parts).map_err(|e| Error::Input(format!("latents of level {level}: {e}")))
-        });
-        let latents = Latents(levels.collect::<Result<_, Error>>()?);
+        let latents = Latents::concatenate(&chunks)?;
         Ok(Self { config: config.clone(), model: glow.fingerprint(), images, labels, latents })
     }
 

@@ -5,12 +5,11 @@
 //! the activations are, so that map and inverse are each rounded once.
 
 use nalgebra::DMatrix;
-use rayon::prelude::*;
 
 use super::Cpu;
 use super::conv::WeightGradient;
 use super::panels::Panels;
-use super::product::{Finish, Out, Packed, product, transposed_products};
+use super::product::{Packed, product_into_rows, transposed_products};
 use crate::device::Direction;
 use crate::real::Real;
 use crate::shape::{ChannelMapParams, Grid, PermutationParams, Span};
@@ -146,9 +145,7 @@ fn pack<T: Real>(cpu: &Cpu<T>, matrix: &DMatrix<f64>) -> Packed<T> {
 /// `x ← matrix·x + bias` for every row of `x`, in place; returns what `x` was.
 fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
     let before = Panels::of_rows(cpu, channels, x);
-    before.view().tiles().zip(x.par_chunks_mut(before.cut.tile * channels)).for_each(|(before, x)| {
-        product(before, matrix, Out::Rows(x), Finish::Store);
-    });
+    product_into_rows(before.view(), matrix, x);
     before
 }
 

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::panels::{Panels, View};
 use super::patches::{self, Look};
-use super::product::{Finish, Gradient, Out, Packed, product, transposed_products};
+use super::product::{Gradient, Packed, product_into_rows, transposed_products};
 use super::{Buffer, Cpu};
 use crate::real::Real;
 use crate::shape::{Grid, Span, ZeroConvParams};
@@ -145,11 +145,8 @@ impl<T: Real> ZeroConv<T> {
     }
 
     pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], y: &mut [T]) {
-        let (inputs, outputs) = (self.inputs, self.weight.columns());
-        let patches = patches_of(cpu, grid, inputs, x);
-        patches.view().tiles().zip(y.par_chunks_mut(patches.cut.tile * outputs)).for_each(|(patches, y)| {
-            product(patches, &self.weight, Out::Rows(y), Finish::Store);
-        });
+        let patches = patches::all_with_edge(cpu, grid, self.inputs, self.inputs, x);
+        product_into_rows(patches.view(), &self.weight, y);
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -165,7 +162,7 @@ impl<T: Real> ZeroConv<T> {
     ) {
         let (inputs, outputs) = (at.inputs, at.outputs);
         let conv = at.at().of(params);
-        let patches = patches_of(cpu, grid, inputs, x);
+        let patches = patches::all_with_edge(cpu, grid, inputs, inputs, x);
         let dy = Panels::of_rows(cpu, outputs, dy);
         let mut d_weight = WeightGradient::zero(cpu, outputs, patches.cut.columns);
         transposed_products(cpu, vec![d_weight.of(dy.view(), patches.view())]);
@@ -173,20 +170,9 @@ impl<T: Real> ZeroConv<T> {
 
         let weight = conv.pack_contributions(cpu, inputs);
         let mut contributions = cpu.take(grid.rows() * 9 * inputs);
-        dy.view().tiles().zip(contributions.par_chunks_mut(dy.cut.tile * 9 * inputs)).for_each(|(dy, to)| {
-            product(dy, &weight, Out::Rows(to), Finish::Store);
-        });
+        product_into_rows(dy.view(), &weight, &mut contributions);
         patches::add_shifted(grid, inputs, inputs, Look::Back, &contributions, None, dx);
     }
-}
-
-fn patches_of<T: Real>(cpu: &Cpu<T>, grid: Grid, inputs: usize, x: &[T]) -> Panels<T> {
-    let mut patches = Panels::scratch(cpu, grid.rows(), 9 * (inputs + 1));
-    let cut = patches.cut;
-    patches.tiles_mut().enumerate().for_each(|(t, tile)| {
-        patches::gather_with_edge(grid, inputs, inputs, x, t * cut.tile, cut, tile);
-    });
-    patches
 }
 
 /// A gradient by a matrix, and by the bias added to its product.

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::conv::{ScaledAt, WeightGradient, column_sums};
 use super::panels::{Cut, DEPTH, Panels};
 use super::patches::{self, Look};
-use super::product::{Finish, Out, Packed, product, transposed_products};
+use super::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use super::{Cpu, actnorm};
 use crate::real::Real;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
@@ -211,20 +211,14 @@ pub fn backward<T: Real>(
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.
 pub fn initialize<T: Real>(cpu: &Cpu<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
     let (rows, hidden) = (grid.rows(), at.hidden);
-    let mut input = Panels::scratch(cpu, rows, 9 * (at.inputs + 1));
-    let cut = input.cut;
-    input.tiles_mut().enumerate().for_each(|(t, tile)| {
-        patches::gather_with_edge(grid, at.inputs, 2 * at.inputs, x, t * cut.tile, cut, tile);
-    });
+    let mut input = patches::all_with_edge(cpu, grid, at.inputs, 2 * at.inputs, x);
     for (weight, norm) in [(at.conv1, at.actnorm1), (at.conv2, at.actnorm2)] {
         params[norm.bias.range()].fill(T::zero());
         params[norm.logs.range()].fill(T::zero());
         let conv = scaled(weight, norm);
         let packed = conv.of(params).pack(cpu);
         let mut h = cpu.take(rows * hidden);
-        h.par_chunks_mut(cut.tile * hidden).zip(input.view().tiles()).for_each(|(h, input)| {
-            product(input, &packed, Out::Rows(h), Finish::Store);
-        });
+        product_into_rows(input.view(), &packed, &mut h);
         actnorm::initialize(&norm, &h, params);
         let packed = conv.of(params).pack(cpu);
         let mut h = Panels::scratch(cpu, rows, hidden);

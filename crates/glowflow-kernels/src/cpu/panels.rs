@@ -29,8 +29,8 @@ pub struct Cut {
 
 impl Cut {
     /// For a matrix of so many rows and columns.
-    pub fn of<T>(cpu: &Cpu<T>, rows: usize, columns: usize) -> Self {
-        Self { columns, tile: tile_rows(rows), width: cpu.isa.panel::<T>() }
+    pub fn of<T: Real>(cpu: &Cpu<T>, rows: usize, columns: usize) -> Self {
+        Self { columns, tile: tile_rows(rows), width: T::kernels(cpu.isa).panel }
     }
 
     /// Elements of a row, with those that fill up.

@@ -8,7 +8,8 @@
 
 use rayon::prelude::*;
 
-use super::panels::{self, Cut};
+use super::Cpu;
+use super::panels::{self, Cut, Panels};
 use crate::real::Real;
 use crate::shape::Grid;
 
@@ -66,6 +67,16 @@ pub fn gather_with_edge<T: Real>(
             }
         }
     });
+}
+
+/// All patches of a batch, as [`gather_with_edge`] has them.
+pub fn all_with_edge<T: Real>(cpu: &Cpu<T>, grid: Grid, inputs: usize, stride: usize, x: &[T]) -> Panels<T> {
+    let mut patches = Panels::scratch(cpu, grid.rows(), 9 * (inputs + 1));
+    let cut = patches.cut;
+    patches.tiles_mut().enumerate().for_each(|(t, tile)| {
+        gather_with_edge(grid, inputs, stride, x, t * cut.tile, cut, tile);
+    });
+    patches
 }
 
 /// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column

@@ -71,7 +71,7 @@ impl<T: Real> Packed<T> {
     /// Has each panel filled: `fill` gets its first column, its elements, and how many columns it has.
     fn by_panel(cpu: &Cpu<T>, k: usize, n: usize, fill: impl Fn(usize, &mut [T], usize) + Sync) -> Self {
         let isa = cpu.isa;
-        let nr = isa.panel::<T>();
+        let nr = T::kernels(isa).panel;
         let mut panels = cpu.take(n.next_multiple_of(nr) * k);
         panels.par_chunks_mut((k * nr).max(1)).enumerate().for_each(|(p, panel)| fill(p * nr, panel, nr));
         Self { isa, k, n, panels, bias: vec![T::zero(); n.next_multiple_of(nr)] }
@@ -81,11 +81,6 @@ impl<T: Real> Packed<T> {
     pub fn with_bias(mut self, bias: impl Iterator<Item = T>) -> Self {
         self.bias.iter_mut().take(self.n).zip(bias).for_each(|(to, from)| *to = from);
         self
-    }
-
-    /// Columns of `B`.
-    pub fn columns(&self) -> usize {
-        self.n
     }
 }
 
@@ -114,7 +109,7 @@ pub enum Finish<'a, T> {
 /// # Panics
 /// Where the lengths do not go with the matrix's dimensions.
 pub fn product<T: Real>(a: &[T], b: &Packed<T>, c: Out<'_, T>, finish: Finish<'_, T>) {
-    let width = b.isa.panel::<T>();
+    let KernelSet { panel: width, forward, .. } = T::kernels(b.isa);
     let rows = a.len() / b.k.next_multiple_of(width);
     let mut to = match c {
         Out::Panels(c) => {
@@ -130,10 +125,20 @@ pub fn product<T: Real>(a: &[T], b: &Packed<T>, c: Out<'_, T>, finish: Finish<'_
     if let Finish::Mask(mask) = finish {
         assert_eq!(mask.len(), to.c.len());
     }
-    let forward = T::kernels(b.isa).forward;
     // SAFETY: the processor has `b.isa`, which `Packed` took from a device, and it from `Isa::available`;
     // the lengths were checked above, and `Packed` lays panels out as the kernel reads them.
     unsafe { forward(rows, a, b, &mut to, finish) }
+}
+
+/// `c = a·b + bias`, row-major, for a whole matrix in panels; tiles are divided among threads.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_into_rows<T: Real>(a: View<'_, T>, b: &Packed<T>, c: &mut [T]) {
+    assert_eq!(c.len(), a.data.len() / a.cut.stride() * b.n);
+    a.tiles()
+        .zip(c.par_chunks_mut(a.cut.tile * b.n))
+        .for_each(|(a, c)| product(a, b, Out::Rows(c), Finish::Store));
 }
 
 /// `C` as the kernel writes it: element `(i, j)` of panel `p` is `c[p·panel + i·row + j]`.
@@ -163,8 +168,7 @@ pub struct Gradient<'a, T> {
 /// # Panics
 /// Where the matrices' dimensions do not fit together.
 pub fn transposed_products<T: Real>(cpu: &Cpu<T>, gradients: Vec<Gradient<'_, T>>) {
-    let width = cpu.isa.panel::<T>();
-    let kernel = T::kernels(cpu.isa).transposed;
+    let KernelSet { panel: width, transposed: kernel, .. } = T::kernels(cpu.isa);
     let mut tasks = vec![];
     for Gradient { a, b, c, sums } in gradients {
         let (m, n) = (a.cut.columns, b.cut.columns);
@@ -189,6 +193,8 @@ type Transposed<T> = unsafe fn(View<'_, T>, View<'_, T>, usize, &mut [T], &mut [
 /// The kernels of one instruction set.
 #[doc(hidden)]
 pub struct KernelSet<T> {
+    /// Columns in a panel.
+    pub(super) panel: usize,
     forward: Forward<T>,
     transposed: Transposed<T>,
 }
@@ -252,7 +258,7 @@ fn rows<V: Vector<Scalar: Real>, const MR: usize, const W: usize, const NR: usiz
     rows
 }
 
-/// Rows `first..first + MR` of one panel of a product, of which the first `W` vectors count.
+/// Rows `first..first + MR` of one panel of a product, of which the first `W` vectors count; returns `MR`.
 ///
 /// # Safety
 /// As for [`forward`]; `first + MR <= rows`.
@@ -263,7 +269,7 @@ unsafe fn forward_group<V: Vector<Scalar: Real>, const MR: usize, const W: usize
     b: &Packed<V::Scalar>,
     to: &mut Target<'_, V::Scalar>,
     finish: Finish<'_, V::Scalar>,
-) {
+) -> usize {
     // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` of `k × NR`, with as many
     // groups of `NR` biases.
     let sums = unsafe {
@@ -291,6 +297,7 @@ unsafe fn forward_group<V: Vector<Scalar: Real>, const MR: usize, const W: usize
             store(&mut to.c[at..at + columns], &done[..columns], finish, at);
         }
     }
+    MR
 }
 
 /// One panel of a product: all rows in groups of `MR`, then 4, 2 and 1.
@@ -312,22 +319,10 @@ unsafe fn forward_panel<V: Vector<Scalar: Real>, const MR: usize, const W: usize
         // SAFETY: no group is larger than the rows left.
         first += unsafe {
             match height - first {
-                left if left >= MR => {
-                    forward_group::<V, MR, W, NR>(at, a, b, to, finish);
-                    MR
-                }
-                4.. => {
-                    forward_group::<V, 4, W, NR>(at, a, b, to, finish);
-                    4
-                }
-                2.. => {
-                    forward_group::<V, 2, W, NR>(at, a, b, to, finish);
-                    2
-                }
-                _ => {
-                    forward_group::<V, 1, W, NR>(at, a, b, to, finish);
-                    1
-                }
+                left if left >= MR => forward_group::<V, MR, W, NR>(at, a, b, to, finish),
+                4.. => forward_group::<V, 4, W, NR>(at, a, b, to, finish),
+                2.. => forward_group::<V, 2, W, NR>(at, a, b, to, finish),
+                _ => forward_group::<V, 1, W, NR>(at, a, b, to, finish),
             }
         };
     }
@@ -384,6 +379,7 @@ unsafe fn transposed<V: Vector<Scalar: Real>, const MR: usize, const NR: usize>(
     c: &mut [V::Scalar],
     column_sums: &mut [V::Scalar],
 ) {
+    const { assert!(NR.is_multiple_of(MR)) };
     let n = b.cut.columns;
     let height = a.data.len() / a.cut.stride();
     for slab in (0..height).step_by(DEPTH) {
@@ -449,14 +445,14 @@ unsafe fn transposed_group<V: Vector<Scalar: Real>, const MR: usize, const W: us
     }
 }
 
-/// Instantiates the kernels for a scalar and an instruction set.
+/// Instantiates the kernels for a vector: rows of a block of a product, and of a weight gradient, where they divide a panel.
 macro_rules! instantiate {
-    ($module:ident, $vector:ty, $rows:literal, $columns:literal, $features:literal) => {
+    ($module:ident, $vector:ty, $rows:literal, $gradient_rows:literal, $features:literal) => {
         mod $module {
             use super::*;
             type Scalar = <$vector as Vector>::Scalar;
-            /// Rows of a block of a weight gradient: as many as divide a panel.
-            const COLUMNS: usize = if $rows % 4 == 0 { $rows } else { 4 };
+            /// Columns of a panel: two vectors' worth.
+            const PANEL: usize = 2 * <$vector as Vector>::LANES;
 
             #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
             unsafe fn forward(
@@ -467,7 +463,7 @@ macro_rules! instantiate {
                 finish: Finish<'_, Scalar>,
             ) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { super::forward::<$vector, $rows, $columns>(rows, a, b, to, finish) }
+                unsafe { super::forward::<$vector, $rows, PANEL>(rows, a, b, to, finish) }
             }
 
             #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
@@ -479,23 +475,23 @@ macro_rules! instantiate {
                 sums: &mut [Scalar],
             ) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { super::transposed::<$vector, COLUMNS, $columns>(a, b, panel, c, sums) }
+                unsafe { super::transposed::<$vector, $gradient_rows, PANEL>(a, b, panel, c, sums) }
             }
 
-            pub const SET: KernelSet<Scalar> = KernelSet { forward, transposed };
+            pub const SET: KernelSet<Scalar> = KernelSet { panel: PANEL, forward, transposed };
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-instantiate!(f32_avx512, F32x16, 8, 32, "avx512f,avx2,fma");
+instantiate!(f32_avx512, F32x16, 8, 8, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f64_avx512, F64x8, 8, 16, "avx512f,avx2,fma");
+instantiate!(f64_avx512, F64x8, 8, 8, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f32_avx2, F32x8, 6, 16, "avx2,fma");
+instantiate!(f32_avx2, F32x8, 6, 4, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f64_avx2, F64x4, 6, 8, "avx2,fma");
-instantiate!(f32_baseline, Plain<f32, 4>, 4, 8, "sse2");
+instantiate!(f64_avx2, F64x4, 6, 4, "avx2,fma");
+instantiate!(f32_baseline, Plain<f32, 4>, 4, 4, "sse2");
 instantiate!(f64_baseline, Plain<f64, 2>, 4, 4, "sse2");
 
 macro_rules! kernels {

@@ -38,16 +38,6 @@ impl Isa {
         found.push(Self::Baseline);
         found
     }
-
-    /// Columns in a panel: two vectors' worth.
-    pub(super) fn panel<T>(self) -> usize {
-        let bytes = match self {
-            Self::Avx512 => 128,
-            Self::Avx2 => 64,
-            Self::Baseline => 32,
-        };
-        bytes / size_of::<T>()
-    }
 }
 
 /// A vector register of one instruction set.

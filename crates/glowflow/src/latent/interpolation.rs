@@ -6,7 +6,7 @@
 //! images between smoother, as a temperature below 1 does.
 
 use glowflow_kernels::{Device, Real};
-use ndarray::{Array4, ArrayView4, Axis, concatenate};
+use ndarray::{Array4, ArrayView4, Axis};
 
 use crate::{Dequantization, Error, Glow, Latents};
 
@@ -62,16 +62,14 @@ pub fn interpolate<D: Device>(
         )));
     }
     let latents = glow.encode(images, labels, Dequantization::Midpoint)?.latents;
-    let mut parts = vec![];
+    let (mut points, mut classes) = (vec![], vec![]);
     for pair in 0..count - 1 {
         let (a, b) = (latents.slice(pair..pair + 1), latents.slice(pair + 1..pair + 2));
         for frame in 0..frames {
             let t = frame as f64 / (frames - 1) as f64;
-            let end = pair + usize::from(t > 0.5);
-            let labels = labels.get(end..=end).unwrap_or_default();
-            parts.push(glow.decode(&between(&a, &b, t, walk), labels)?);
+            points.push(between(&a, &b, t, walk));
+            classes.extend(labels.get(pair + usize::from(t > 0.5)));
         }
     }
-    let parts: Vec<_> = parts.iter().map(|part| part.view()).collect();
-    concatenate(Axis(0), &parts).map_err(|e| Error::Input(format!("frames of different shapes: {e}")))
+    glow.decode(&Latents::concatenate(&points)?, &classes)
 }

@@ -75,10 +75,9 @@ impl Glow {
 impl<D: Device> Glow<D> {
     /// Brings a model onto a device.
     pub fn on(device: D, file: &ModelFile) -> Self {
-        let weights: Vec<D::Real> = file.weights.iter().map(|&w| D::Real::of(f64::from(w))).collect();
         Self {
             flow: Flow::new(file.config.clone(), &file.permutations),
-            weights: device.upload(&weights),
+            weights: device.upload(&D::Real::of_file(file.weights.clone())),
             fingerprint: file.fingerprint(),
             device,
             forward: OnceLock::new(),

@@ -1,6 +1,8 @@
 //! Latents of images, and pixels from continuous images.
 
-use ndarray::{Array4, ArrayView4, Axis, Slice, Zip};
+use ndarray::{Array4, ArrayView4, Axis, Slice, Zip, concatenate};
+
+use crate::Error;
 
 /// Standardised latents of a batch of images: one array `[batch, h, w, c]` for each level, the image's
 /// dimension in all. Without every one of them an image cannot be decoded exactly.
@@ -17,6 +19,20 @@ impl<R: Clone> Latents<R> {
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let slice = Slice::from(range.start as isize..range.end as isize);
         Self(self.0.iter().map(|level| level.slice_axis(Axis(0), slice).to_owned()).collect())
+    }
+
+    /// The images of all parts, one part after the other.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the parts are not of one model.
+    pub fn concatenate(parts: &[Self]) -> Result<Self, Error> {
+        let levels = parts.first().map_or(0, |part| part.0.len());
+        let level = |level: usize| {
+            let of_level: Option<Vec<_>> = parts.iter().map(|part| Some(part.0.get(level)?.view())).collect();
+            concatenate(Axis(0), &of_level?).ok()
+        };
+        let whole: Option<Vec<_>> = (0..levels).map(level).collect();
+        whole.map(Self).ok_or_else(|| Error::Input("latents of different models cannot be joined".into()))
     }
 }
 
