@@ -44,6 +44,11 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Encode(args) => commands::encode(args, json),
         Command::Decode(args) => commands::decode(args, json),
         Command::Interpolate(args) => commands::interpolate(args),
+        Command::Attributes(args) => commands::attributes(args, json),
+        Command::Manipulate(args) => commands::manipulate(args),
+        Command::Resample(args) => commands::resample(args),
+        Command::Nearest(args) => commands::nearest(args, json),
+        Command::Serve(args) => commands::serve(args),
         Command::Info(args) => commands::info(args, json),
         Command::Bench(args) => commands::bench(args, json),
     }

@@ -83,7 +83,7 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
     for path in files {
         let path = path.as_ref();
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-        let bytes = fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let bytes = fs::read(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             return Err(malformed(format!(
                 "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; fetch the file \

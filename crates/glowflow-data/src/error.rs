@@ -10,12 +10,12 @@ use crate::ImageShape;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder is missing or may not be read.
-    #[error("cannot read {path}: {source}; check that it exists and may be read", path = .path.display())]
+    #[error("cannot read {path}: {reason}; check that it exists and may be read", path = .path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        reason: io::Error,
     },
 
     /// An image could not be written.

@@ -96,7 +96,7 @@ fn read(path: &Path, ranks: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
     let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
     let cut_short =
         |error: io::Error| malformed(format!("cut short or damaged ({error}); fetch the file again"));
-    let mut file = open_unpacked(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
     let mut word = || {
         let mut bytes = [0; 4];
         file.read_exact(&mut bytes).map(|()| bytes)

@@ -30,6 +30,7 @@
 //! ```
 
 mod ahead;
+mod attributes;
 mod augment;
 mod batches;
 mod cifar;
@@ -50,6 +51,7 @@ mod scan;
 mod split;
 mod training;
 
+pub use attributes::Attributes;
 pub use augment::{Augment, Edge};
 pub use batches::{Batch, BatchesInOrder, batches_in_order};
 pub use dataset::{Broken, Dataset, ImageShape};

@@ -151,7 +151,7 @@ impl Header {
 
 /// Reads an `.npy` file of images.
 pub(crate) fn read(path: &Path) -> Result<RawImages, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
     let mut file = BufReader::new(file);
     let images = Header::read(&mut file).and_then(|header| header.images(file));
     images.map_err(|problem| Error::Malformed { path: path.to_owned(), problem })

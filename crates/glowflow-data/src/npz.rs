@@ -16,7 +16,7 @@ use crate::npy::Header;
 
 /// Reads all images there are.
 pub(crate) fn read(path: &Path) -> Result<Halves, Error> {
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
     Archive::open(file)
         .and_then(|mut archive| archive.halves())
         .map_err(|problem| Error::Malformed { path: path.to_owned(), problem })

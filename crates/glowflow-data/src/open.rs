@@ -72,7 +72,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     if let Some(shape) = options.shape {
         shape.check()?;
     }
-    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let failed = |reason| Error::Read { path: path.to_owned(), reason };
     let is_folder = fs::metadata(path).map_err(failed)?.is_dir();
     let splits = if is_folder { open_folder(path, options)? } else { open_file(path, options)? };
     if options.labels && splits.train.classes().is_empty() {
@@ -93,7 +93,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let failed = |reason| Error::Read { path: path.to_owned(), reason };
     let mut head = Vec::new();
     let file = File::open(path).map_err(failed)?;
     file.take(16).read_to_end(&mut head).map_err(failed)?;

@@ -37,8 +37,8 @@ pub(crate) fn find_images(root: &Path) -> Result<Vec<PathBuf>, Error> {
                 }
                 path => {
                     let path = path.unwrap_or(root).to_owned();
-                    let source = error.into();
-                    return Err(Error::Read { path, source });
+                    let reason = error.into();
+                    return Err(Error::Read { path, reason });
                 }
             },
         }

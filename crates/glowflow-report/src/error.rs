@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be written.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {reason}")]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {reason}")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Something to be logged, or a line of a log, is no JSON object with a whole number `"step"`.
     #[error("{path}: {place} is not a record: {reason}")]
@@ -44,11 +44,11 @@ pub enum Error {
 impl Error {
     /// For `map_err` after an operation that writes to `path`.
     pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Write { path: path.to_path_buf(), source }
+        move |reason| Error::Write { path: path.to_path_buf(), reason }
     }
 
     /// For `map_err` after an operation that reads from `path`.
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Read { path: path.to_path_buf(), source }
+        move |reason| Error::Read { path: path.to_path_buf(), reason }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::portraits::{MIN_SIZE, Portraits};
-use glowflow_data::{Batch, Dataset, ImageShape, OpenOptions, Splits};
+use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits};
 use ndarray::Array4;
 
 use crate::{Error, ModelConfig};
@@ -21,7 +21,7 @@ const PORTRAITS_COUNT: usize = 20_000;
 /// [`Error::Data`] where it cannot be read, [`Error::Input`] where its classes are not as many as the model's.
 pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
     let [height, width, channels] = config.image;
-    if path == Path::new(PORTRAITS) && !path.exists() {
+    if is_portraits(path) {
         if height != width || channels != 3 || height < MIN_SIZE || config.classes > 0 {
             return Err(Error::Input(format!(
                 "portraits are square, in colour, without classes and at least {MIN_SIZE} pixels high; \
@@ -30,7 +30,7 @@ pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
             )));
         }
         return Ok(Splits {
-            train: Arc::new(Portraits::new(PORTRAITS_COUNT, height, 0)),
+            train: Arc::new(training_portraits(config)),
             test: Some(Arc::new(Portraits::new(PORTRAITS_COUNT / 20, height, 1))),
         });
     }
@@ -52,6 +52,50 @@ pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
     Ok(splits)
 }
 
+/// Whether a path stands for the built-in data.
+pub fn is_portraits(path: &Path) -> bool {
+    path == Path::new(PORTRAITS) && !path.exists()
+}
+
+/// The built-in training data for a model of portraits.
+pub(crate) fn training_portraits(config: &ModelConfig) -> Portraits {
+    Portraits::new(PORTRAITS_COUNT, config.image[0], 0)
+}
+
+/// A dataset with attributes of its images: of a table `labels`, or, where there is none, those that the built-in data
+/// comes with. All images count, test sets excepted. Where `label` stands for all classes, the data need have none.
+///
+/// # Errors
+/// As [`open`] and [`Attributes::read`]; [`Error::Input`] where there is neither a table nor built-in data.
+pub fn open_labelled(
+    path: &Path,
+    labels: Option<&Path>,
+    config: &ModelConfig,
+    label: Option<usize>,
+) -> Result<(Arc<dyn Dataset>, Attributes), Error> {
+    let dataset = open_for(path, config, label)?.train;
+    let attributes = match labels {
+        Some(table) => Attributes::read(table, &*dataset)?,
+        None if is_portraits(path) => Attributes::of_portraits(&training_portraits(config)),
+        None => {
+            return Err(Error::Input(format!(
+                "{} comes without attributes: name a table of them with --labels",
+                path.display()
+            )));
+        }
+    };
+    Ok((dataset, attributes))
+}
+
+/// As [`open`]; where `label` stands for all classes, the data need have none.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_for(path: &Path, config: &ModelConfig, label: Option<usize>) -> Result<Splits, Error> {
+    let classes = if label.is_some() { 0 } else { config.classes };
+    open(path, &ModelConfig { classes, ..config.clone() })
+}
+
 /// Number of threads that read images: loading is light beside a training step, so few.
 pub(crate) fn loader_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
@@ -68,6 +112,14 @@ pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, 
 /// A batch's labels, where the model has classes.
 pub(crate) fn labels<'a>(config: &ModelConfig, batch: &'a Batch) -> &'a [usize] {
     if config.classes > 0 { &batch.labels } else { &[] }
+}
+
+/// A batch's labels, or `label` for each image where one is given.
+pub(crate) fn labels_or(config: &ModelConfig, batch: &Batch, label: Option<usize>) -> Vec<usize> {
+    match label {
+        Some(label) => vec![label; batch.indices.len()],
+        None => labels(config, batch).to_vec(),
+    }
 }
 
 /// The first `count` images of a dataset.

@@ -24,12 +24,12 @@ pub enum Error {
     },
 
     /// The operating system refused to read or write.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Io {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 
     /// Training met nothing but gradients that are not finite.
@@ -53,7 +53,7 @@ impl Error {
     /// An error about a file, from the system's reason.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |reason| Self::Io { path, reason }
     }
 
     /// An error about the contents of a file.

@@ -68,10 +68,7 @@ pub fn score<D: Device>(
     for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
         let batch = batch?;
         let pixels = data::pixels(config, &batch)?;
-        let labels = match label {
-            Some(label) => vec![label; batch.indices.len()],
-            None => data::labels(config, &batch).to_vec(),
-        };
+        let labels = data::labels_or(config, &batch, label);
         let mut sums = vec![0.0; batch.indices.len()];
         let count = match draws {
             Draws::Midpoint => 1,

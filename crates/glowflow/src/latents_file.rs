@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glowflow_data::{Dataset, batches_in_order};
+use glowflow_data::Dataset;
 use glowflow_kernels::Cpu;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
+use crate::latent::encode_each;
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Dequantization, Error, Glow, Latents, ModelConfig, data};
+use crate::{Error, Glow, Latents, ModelConfig};
 
 const HEADER: &str = "glow.latents";
 
@@ -48,17 +49,12 @@ impl LatentsFile {
     ) -> Result<Self, Error> {
         let config = glow.config();
         let (mut images, mut labels, mut chunks) = (vec![], vec![], vec![]);
-        for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
-            let batch = batch?;
-            let pixels = data::pixels(config, &batch)?;
-            let batch_labels = match label {
-                Some(label) => vec![label; batch.indices.len()],
-                None => data::labels(config, &batch).to_vec(),
-            };
-            chunks.push(glow.encode(pixels.view(), &batch_labels, Dequantization::Midpoint)?.latents);
-            images.extend(batch.indices.iter().map(|&index| dataset.name(index)));
-            labels.extend(batch_labels);
-        }
+        encode_each(glow, dataset, label, |batch| {
+            images.extend(batch.images.iter().map(|&index| dataset.name(index)));
+            labels.extend(batch.labels);
+            chunks.push(batch.encoded.latents);
+            Ok(())
+        })?;
         let latents = Latents::concatenate(&chunks)?;
         Ok(Self { config: config.clone(), model: glow.fingerprint(), images, labels, latents })
     }

@@ -3,23 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use glowflow_data::{Dataset, batches_in_order};
+use glowflow_data::portraits::{ATTRIBUTES, measure};
+use glowflow_data::{Attributes, Dataset, batches_in_order};
 use glowflow_kernels::Cpu;
 use glowflow_report::picture;
-use ndarray::Axis;
+use ndarray::{Array4, Axis};
+use serde::Serialize;
 
-use crate::latent::{Walk, interpolate};
+use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, manipulate, sweep};
 use crate::train::{Options, RunConfig, Summary, train};
-use crate::{Dequantization, Error, Glow, data};
+use crate::{Dequantization, Error, Glow, Latents, data};
 
 /// Images in a row of a picture.
 const COLUMNS: usize = 10;
 /// Rows of the picture of interpolations.
 const INTERPOLATIONS: usize = 5;
+/// Portraits that directions are computed from and measured on.
+const LABELLED: usize = 5000;
+/// Test portraits that each direction is tried on.
+pub const TRIED: usize = 200;
 
-/// The model and its training.
+/// The model and its training. Additive couplings, as in the demo of the Glow paper, divide by nothing: images far from any
+/// that the model has seen stay images.
 const CONFIG: &str = "
-    model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 4, hidden = 64 }
+    model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 4, hidden = 64, coupling = 'additive' }
     train = { batch = 32, lr = 2e-3, warmup = 50, ema = 0.99, backprop = 'stored', eval_every = 500, eval_images = 200 }
     data = { path = 'portraits' }
 ";
@@ -31,13 +38,30 @@ pub struct Quickstart {
     pub summary: Summary,
     /// The pictures, in the order in which to look at them.
     pub pictures: Vec<PathBuf>,
+    /// What moving portraits along the directions does, one for each attribute.
+    pub effects: Vec<Effect>,
 }
 
-/// Trains on portraits in the folder `out` and draws `samples.png`, `reconstructions.png` (portraits above, their
-/// decoded latents below), `interpolation.png` (between portraits at either end) and `curve.png`.
+/// What becomes of test portraits moved along an attribute's direction, by 1 where they lack it and by −1 where they have
+/// it, judged by [`measure`] on the decoded pictures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Effect {
+    /// The attribute.
+    pub attribute: &'static str,
+    /// Share of portraits in which it changed.
+    pub changed: f64,
+    /// Of the other attributes, the one that stayed in fewest portraits.
+    pub least_kept: &'static str,
+    /// Share of portraits in which that one stayed.
+    pub kept: f64,
+}
+
+/// Trains on portraits in the folder `out`, draws `samples.png`, `reconstructions.png` (portraits above, their decoded
+/// latents below), `interpolation.png` (between portraits at either end), `attributes.png` (a portrait moved along each
+/// direction) and `curve.png`, and leaves the directions for the demo.
 ///
 /// # Errors
-/// As [`train`].
+/// As [`train`] and [`find_directions`].
 pub fn quickstart(out: &Path, seed: u64, options: Options<'_>) -> Result<Quickstart, Error> {
     let table = CONFIG.parse().map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     let mut config: RunConfig =
@@ -47,15 +71,22 @@ pub fn quickstart(out: &Path, seed: u64, options: Options<'_>) -> Result<Quickst
 
     let glow = Glow::load(out)?;
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config())?;
+    let attributes = Attributes::of_portraits(&data::training_portraits(glow.config()));
+    let labelled = data::first(&portraits.train, LABELLED);
+    let directions = find_directions(&glow, &labelled, &attributes, &[], None)?.directions;
+    directions.write(&out.join(DIRECTIONS))?;
+
     let test = portraits.test.unwrap_or(portraits.train);
     reconstructions(&glow, &test, &out.join("reconstructions.png"))?;
     interpolations(&glow, &test, &out.join("interpolation.png"))?;
-    let pictures = ["samples.png", "reconstructions.png", "interpolation.png", "curve.png"];
-    Ok(Quickstart { summary, pictures: pictures.iter().map(|name| out.join(name)).collect() })
+    sweeps(&glow, &test, &directions, &out.join("attributes.png"))?;
+    let effects = effects(&glow, &test, &directions)?;
+    let pictures = ["samples.png", "reconstructions.png", "interpolation.png", "attributes.png", "curve.png"];
+    Ok(Quickstart { summary, pictures: pictures.iter().map(|name| out.join(name)).collect(), effects })
 }
 
 /// The first images of a dataset.
-fn images(glow: &Glow, dataset: &Arc<dyn Dataset>, count: usize) -> Result<ndarray::Array4<u8>, Error> {
+fn images(glow: &Glow, dataset: &Arc<dyn Dataset>, count: usize) -> Result<Array4<u8>, Error> {
     let batch = batches_in_order(data::first(dataset, count), count, 1)?.next();
     let batch = batch.ok_or_else(|| Error::Input("the data holds no images".into()))??;
     data::pixels(glow.config(), &batch)
@@ -78,4 +109,61 @@ fn interpolations(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Resul
     }
     let picture = picture::grid(&rows, glow.config().image, COLUMNS);
     Ok(picture::save_png(path, &picture)?)
+}
+
+fn sweeps(
+    glow: &Glow,
+    dataset: &Arc<dyn Dataset>,
+    directions: &Directions,
+    path: &Path,
+) -> Result<(), Error> {
+    let portraits = images(glow, dataset, directions.list.len())?;
+    let latents = glow.encode(portraits.view(), &[], Dequantization::Midpoint)?.latents;
+    let rows = directions.list.iter().enumerate();
+    let frames = rows.map(|(i, direction)| sweep(&latents.slice(i..i + 1), direction, COLUMNS));
+    let frames = frames.collect::<Result<Vec<_>, _>>()?;
+    let frames = glow.decode(&Latents::concatenate(&frames)?, &[])?.into_raw_vec_and_offset().0;
+    let picture = picture::grid(&frames, glow.config().image, COLUMNS);
+    Ok(picture::save_png(path, &picture)?)
+}
+
+fn effects(glow: &Glow, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {
+    let portraits = images(glow, dataset, TRIED)?;
+    let latents = glow.encode(portraits.view(), &[], Dequantization::Midpoint)?.latents;
+    let before = shown(&glow.decode(&latents, &[])?);
+    let mut effects = vec![];
+    for (a, attribute) in ATTRIBUTES.into_iter().enumerate() {
+        let direction = directions.get(attribute)?;
+        let moved = before.iter().enumerate().map(|(i, present)| {
+            let alpha = if present[a] { -1.0 } else { 1.0 };
+            manipulate(&latents.slice(i..i + 1), &[(direction, alpha)])
+        });
+        let moved = Latents::concatenate(&moved.collect::<Result<Vec<_>, _>>()?)?;
+        let after = shown(&glow.decode(&moved, &[])?);
+        let kept = |b: usize| {
+            let same = before.iter().zip(&after).filter(|(before, after)| before[b] == after[b]).count();
+            same as f64 / before.len() as f64
+        };
+        let others = (0..ATTRIBUTES.len()).filter(|&b| b != a);
+        let least = others.min_by(|&b, &c| kept(b).total_cmp(&kept(c))).unwrap_or(a);
+        effects.push(Effect {
+            attribute,
+            changed: 1.0 - kept(a),
+            least_kept: ATTRIBUTES[least],
+            kept: kept(least),
+        });
+    }
+    Ok(effects)
+}
+
+/// The attributes that pictures show.
+fn shown(pictures: &Array4<u8>) -> Vec<[bool; ATTRIBUTES.len()]> {
+    let size = pictures.len_of(Axis(1));
+    pictures
+        .outer_iter()
+        .map(|picture| {
+            let pixels: Vec<u8> = picture.iter().copied().collect();
+            measure(&pixels, size).map(|score| score > 0.0)
+        })
+        .collect()
 }

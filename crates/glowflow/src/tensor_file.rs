@@ -114,7 +114,8 @@ impl TensorFile {
                 path,
                 format!(
                     "its metadata has no entry {key:?} but {have:?}. A model has \"glow.config\", a checkpoint, which \
-                     --resume takes, \"glowflow.checkpoint\", and latents \"glow.latents\""
+                     --resume takes, \"glowflow.checkpoint\", latents \"glow.latents\", and attributes' directions \
+                     \"glow.directions\""
                 ),
             )
         })?;

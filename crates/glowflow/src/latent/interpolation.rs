@@ -23,13 +23,10 @@ pub enum Walk {
 /// The point the part `t` of the way between the latents of one image and those of another. 0 and 1 give back
 /// either end to the bit.
 pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> Latents<R> {
-    let dot = |x: &Latents<R>, y: &Latents<R>| -> f64 {
-        x.0.iter().zip(&y.0).flat_map(|(x, y)| x.iter().zip(y)).map(|(x, y)| x.wide() * y.wide()).sum()
-    };
     let (of_a, of_b) = match walk {
         Walk::Linear => (1.0 - t, t),
         Walk::Spherical => {
-            let angle = (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).clamp(-1.0, 1.0).acos();
+            let angle = (a.dot(b) / (a.dot(a) * b.dot(b)).sqrt()).clamp(-1.0, 1.0).acos();
             if angle.sin() > 1e-6 {
                 (((1.0 - t) * angle).sin() / angle.sin(), (t * angle).sin() / angle.sin())
             } else {

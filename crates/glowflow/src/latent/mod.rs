@@ -3,6 +3,18 @@
 //! Latents here are standardised and of all levels (see [`Latents`](crate::Latents)), so that every operation that
 //! changes nothing gives back every pixel.
 
+pub mod directions;
 pub mod interpolation;
+pub mod manipulation;
+pub mod resampling;
+pub mod search;
+pub mod stream;
+pub mod temperature;
 
+pub use directions::{About, Auc, DIRECTIONS, Direction, Directions, Found, find_directions};
 pub use interpolation::{Walk, between, interpolate};
+pub use manipulation::{manipulate, sweep};
+pub use resampling::redraw_details;
+pub use search::{Neighbour, nearest};
+pub use stream::{EncodedBatch, encode_each};
+pub use temperature::at_temperatures;

@@ -37,6 +37,12 @@ impl<R: Clone> Latents<R> {
 }
 
 impl<R: glowflow_kernels::Real> Latents<R> {
+    /// `Σ self·other`, over images, levels and elements, where `other` has the same shape.
+    pub fn dot(&self, other: &Self) -> f64 {
+        let pairs = self.0.iter().zip(&other.0).flat_map(|(a, b)| a.iter().zip(b));
+        pairs.map(|(a, b)| a.wide() * b.wide()).sum()
+    }
+
     /// `by·self + to·other`, where `other` has the same shape.
     pub fn combine(&self, by: R, other: &Self, to: R) -> Self {
         let combined =

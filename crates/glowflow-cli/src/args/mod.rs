@@ -1,0 +1,48 @@
+//! The command line: what can be said, with an example each.
+
+mod images;
+mod latent;
+mod scoring;
+mod serve;
+mod training;
+
+use clap::{Parser, Subcommand};
+
+pub use images::{Decode, Encode, Sample};
+pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
+pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
+pub use serve::Serve;
+pub use training::{Bench, Quickstart, Train};
+
+/// Glow: generative models of images with exact likelihoods.
+#[derive(Debug, Parser)]
+#[command(name = "glowflow", version, about, propagate_version = true)]
+pub struct Cli {
+    /// Threads to compute with; all cores where nothing is said.
+    #[arg(long, global = true, value_name = "T")]
+    pub threads: Option<usize>,
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Quickstart(Quickstart),
+    Train(Train),
+    Eval(Eval),
+    Score(Score),
+    Sample(Sample),
+    Encode(Encode),
+    Decode(Decode),
+    Interpolate(Interpolate),
+    Attributes(Attributes),
+    Manipulate(Manipulate),
+    Resample(Resample),
+    Nearest(Nearest),
+    Serve(Serve),
+    Info(Info),
+    Bench(Bench),
+}

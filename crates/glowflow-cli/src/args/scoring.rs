@@ -1,0 +1,74 @@
+//! What models say of images, and what they are.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+#[derive(Debug, Args)]
+pub struct Scoring {
+    /// How pixels become continuous: the middle of each bin, or noise as in training and in papers.
+    #[arg(long, value_enum, default_value_t = DequantizationArg::Uniform)]
+    pub dequantization: DequantizationArg,
+    /// Draws of the noise that are averaged.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub draws: u64,
+    /// Seed of the noise.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DequantizationArg {
+    Midpoint,
+    Uniform,
+}
+
+/// Mean bits/dim on a dataset, and how exactly the model inverts.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  glowflow eval --model run --data cifar-10-batches-bin --dequantization uniform --draws 4"
+)]
+pub struct Eval {
+    /// A run's folder or a model file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// The images; where they come with a test set, that.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Only the first so many images.
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
+    #[command(flatten)]
+    pub scoring: Scoring,
+}
+
+/// Log-likelihood and bits/dim of each image, as CSV.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  glowflow score --model run --data photos/ --dequantization midpoint --csv scores.csv"
+)]
+pub struct Score {
+    /// A run's folder or a model file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// The images; where they come with a test set, that.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Where to write; - is the standard output.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub csv: PathBuf,
+    /// Score every image as this class.
+    #[arg(long, value_name = "N")]
+    pub label: Option<usize>,
+    #[command(flatten)]
+    pub scoring: Scoring,
+}
+
+/// What a model is.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  glowflow info --model run --json")]
+pub struct Info {
+    /// A run's folder or a model file.
+    #[arg(long)]
+    pub model: PathBuf,
+}

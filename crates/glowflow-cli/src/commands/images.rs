@@ -1,0 +1,104 @@
+//! `sample`, `encode` and `decode`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use glowflow::Glow;
+use glowflow::latent::at_temperatures;
+use glowflow::latents_file::LatentsFile;
+use glowflow_data::save_png;
+use glowflow_report::picture;
+use serde_json::json;
+
+use super::{image_shape, print_json, report_broken, say, test_data};
+use crate::args;
+
+/// Writes one PNG for each image and name.
+fn save_images(
+    glow: &Glow,
+    images: &ndarray::Array4<u8>,
+    folder: &Path,
+    name: impl Fn(usize) -> PathBuf,
+) -> anyhow::Result<()> {
+    for (i, image) in images.outer_iter().enumerate() {
+        let path = folder.join(name(i));
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        let pixels: Vec<u8> = image.iter().copied().collect();
+        save_png(&path, image_shape(glow), &pixels)?;
+    }
+    Ok(())
+}
+
+pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let count = args.count.unwrap_or(if args.temperatures.is_empty() { 64 } else { 8 });
+    anyhow::ensure!(count > 0, "--count 0 leaves nothing to draw");
+    let classes = glow.config().classes;
+    anyhow::ensure!(
+        classes == 0 || args.class.is_some(),
+        "the model has {classes} classes: say which one to draw with --class 0 to {}",
+        classes.saturating_sub(1)
+    );
+    let labels = args.class.map_or(vec![], |class| vec![class; count]);
+    let (samples, columns) = if args.temperatures.is_empty() {
+        let columns = (1..).find(|c| c * c >= count).unwrap_or(1);
+        (glow.sample(count, args.temperature, &labels, args.seed)?, columns)
+    } else {
+        let samples = at_temperatures(&glow, count, &args.temperatures, &labels, args.seed)?;
+        (samples, args.temperatures.len())
+    };
+    if let Some(folder) = &args.out_dir {
+        save_images(&glow, &samples, folder, |i| format!("{i:05}.png").into())?;
+    }
+    if let Some(path) = &args.out {
+        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, glow.config().image, columns);
+        picture::save_png(path, &picture)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let dataset = test_data(&args.data, &glow, args.label)?;
+    let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
+    latents.write(&args.out)?;
+    report_broken(&dataset);
+    count(latents.images.len(), json)
+}
+
+pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let file = LatentsFile::read(&args.latents)?;
+    anyhow::ensure!(
+        file.model == glow.fingerprint(),
+        "{} holds latents of another model than {}: decode with the model that encoded them",
+        args.latents.display(),
+        args.model.display()
+    );
+    let images = glow.decode(&file.latents, &file.labels)?;
+    save_images(&glow, &images, &args.out_dir, |i| picture_path(&file.images[i]))?;
+    count(file.images.len(), json)
+}
+
+/// Where a decoded image goes below the output folder: its name's plain parts alone, so that no file of latents can
+/// point out of it.
+fn picture_path(name: &str) -> PathBuf {
+    let parts = Path::new(name).components().filter_map(|part| match part {
+        std::path::Component::Normal(part) => Some(part),
+        _ => None,
+    });
+    let path: PathBuf = parts.collect();
+    path.with_added_extension("png")
+}
+
+fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        print_json(&json!({ "images": images }))?;
+    } else {
+        say!("{images} images");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,159 @@
+//! `interpolate`, `attributes`, `manipulate`, `resample` and `nearest`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use glowflow::latent::{
+    self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
+};
+use glowflow::{Dequantization, Glow, Latents, data};
+use glowflow_data::{load_image, save_png};
+use glowflow_report::{animation, picture};
+use ndarray::Array4;
+use serde_json::json;
+
+use super::{directions_path, image_shape, print_json, report_broken, say, test_data};
+use crate::args;
+
+/// Picture files as images of the model's shape, `[n, H, W, C]`.
+fn load_images(glow: &Glow, paths: &[PathBuf]) -> anyhow::Result<Array4<u8>> {
+    let shape = image_shape(glow);
+    let mut pixels = vec![];
+    for path in paths {
+        pixels.extend(load_image(path, shape)?);
+    }
+    Ok(Array4::from_shape_vec((paths.len(), shape.height, shape.width, shape.channels), pixels)?)
+}
+
+pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
+    /// How long a frame of an animation is shown.
+    const MILLISECONDS: u16 = 80;
+    let glow = Glow::load(&args.model)?;
+    let moving = animation::Format::of(&args.out);
+    let mut paths = args.images.clone();
+    if moving.is_some() {
+        paths.push(args.images[0].clone());
+    }
+    let images = load_images(&glow, &paths)?;
+    let labels = args.label.map_or(vec![], |label| vec![label; paths.len()]);
+    let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
+    let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
+    match moving {
+        Some(format) => animation::save(&args.out, format, &pixels, shape, MILLISECONDS)?,
+        None => picture::save_png(&args.out, &picture::grid(&pixels, shape, args.frames))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Saves images as one picture.
+fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> anyhow::Result<()> {
+    let pixels: Vec<u8> = images.iter().copied().collect();
+    Ok(picture::save_png(path, &picture::grid(&pixels, glow.config().image, columns))?)
+}
+
+pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCode> {
+    let out = directions_path(args.out.as_deref(), &args.model)?;
+    let glow = Glow::load(&args.model)?;
+    let (dataset, attributes) =
+        data::open_labelled(&args.data, args.labels.as_deref(), glow.config(), args.label)?;
+    let Found { directions, mut warnings } =
+        find_directions(&glow, &dataset, &attributes, &args.orthogonalize, args.label)?;
+    directions.write(&out)?;
+    report_broken(&dataset);
+    if !attributes.left_out().is_empty() {
+        warnings.push(format!("not yes or no, left out: {}", attributes.left_out().join(", ")));
+    }
+    if json {
+        let about: Vec<_> = directions.list.iter().map(|direction| &direction.about).collect();
+        print_json(&json!({ "directions": about, "warnings": warnings }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let width = directions.list.iter().map(|direction| direction.about.name.chars().count()).max();
+    let width = width.unwrap_or(0).max("attribute".len());
+    say!("{:width$}  {:>8}  {:>8}  {:13}  most alike (cosine)", "attribute", "with", "without", "AUC");
+    for (i, direction) in directions.list.iter().enumerate() {
+        let about = &direction.about;
+        let auc =
+            about.auc.map_or("–".into(), |auc| format!("{:.3} ± {:.3}", auc.value, auc.standard_error));
+        let alike =
+            directions.nearest(i).map_or(String::new(), |(name, cosine)| format!("{name} {cosine:.2}"));
+        let (with, without) = (about.positives, about.negatives);
+        say!("{:width$}  {with:8}  {without:8}  {auc:13}  {alike}", about.name);
+    }
+    for warning in &warnings {
+        say!("warning: {warning}");
+    }
+    say!("\nwritten to {}", out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn manipulate(args: &args::Manipulate) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
+    let labels: Vec<usize> = args.label.into_iter().collect();
+    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
+    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
+    let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
+    match &args.sweep {
+        Some(name) => {
+            anyhow::ensure!(args.frames >= 2, "--frames {} is no strip: 2 at least", args.frames);
+            let frames = sweep(&moved, directions.get(name)?, args.frames)?;
+            save_grid(&glow, &glow.decode(&frames, &labels.repeat(args.frames))?, args.frames, &args.out)?;
+        }
+        None => {
+            let pixels = glow.decode(&moved, &labels)?.into_raw_vec_and_offset().0;
+            save_png(&args.out, image_shape(&glow), &pixels)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn resample(args: &args::Resample) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let labels: Vec<usize> = args.label.into_iter().collect();
+    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
+    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let rows = match args.levels {
+        Some(levels) => levels..=levels,
+        None => 1..=glow.config().levels,
+    };
+    let mut points = vec![];
+    for levels in rows {
+        points.push(latents.clone());
+        points.push(redraw_details(&glow, &latents, levels, args.count, args.temperature, args.seed)?);
+    }
+    let points = Latents::concatenate(&points)?;
+    save_grid(&glow, &glow.decode(&points, &labels.repeat(points.batch()))?, args.count + 1, &args.out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn nearest(args: &args::Nearest, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let labels: Vec<usize> = args.label.into_iter().collect();
+    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
+    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let dataset = test_data(&args.data, &glow, args.label)?;
+    let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
+    report_broken(&dataset);
+    if let Some(path) = &args.out {
+        let shape = image_shape(&glow);
+        let mut pixels = image.into_raw_vec_and_offset().0;
+        for neighbour in &found {
+            let start = pixels.len();
+            pixels.resize(start + shape.len(), 0);
+            dataset.read(neighbour.index, &mut pixels[start..])?;
+        }
+        picture::save_png(path, &picture::grid(&pixels, glow.config().image, found.len() + 1))?;
+    }
+    if json {
+        print_json(&serde_json::to_value(&found)?)?;
+    } else {
+        for neighbour in &found {
+            say!("{:8.2}  {}", neighbour.distance, neighbour.image);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

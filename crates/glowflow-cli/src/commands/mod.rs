@@ -1,0 +1,62 @@
+//! One function a command: from arguments to a library call to lines on the screen.
+
+mod images;
+mod latent;
+mod scoring;
+mod serve;
+mod training;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use glowflow::latent::DIRECTIONS;
+use glowflow::{Glow, data};
+use glowflow_data::{Dataset, ImageShape};
+
+pub use images::{decode, encode, sample};
+pub use latent::{attributes, interpolate, manipulate, nearest, resample};
+pub use scoring::{eval, info, score};
+pub use serve::serve;
+pub use training::{bench, quickstart, train};
+
+/// As `println!`, but a reader that went away is an error to pass on and not a panic.
+macro_rules! say {
+    ($($line:tt)*) => {
+        writeln!(std::io::stdout(), $($line)*).context("writing the result")?
+    };
+}
+use say;
+
+fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{value}").context("writing the result")
+}
+
+/// The images to look at: the test set where there is one. Where `label` stands for all labels, the data need
+/// have none.
+fn test_data(path: &Path, glow: &Glow, label: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
+    let splits = data::open_for(path, glow.config(), label)?;
+    Ok(splits.test.unwrap_or(splits.train))
+}
+
+/// Names what a dataset could not read.
+fn report_broken(dataset: &Arc<dyn Dataset>) {
+    for image in dataset.broken() {
+        eprintln!("skipped {}: {}", image.name, image.reason);
+    }
+}
+
+fn image_shape(glow: &Glow) -> ImageShape {
+    let [height, width, channels] = glow.config().image;
+    ImageShape { height, width, channels }
+}
+
+/// Where directions are: said, or in the run's folder.
+fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf> {
+    match given {
+        Some(path) => Ok(path.to_owned()),
+        None if model.is_dir() => Ok(model.join(DIRECTIONS)),
+        None => anyhow::bail!("{} is no run's folder: name the file of directions as well", model.display()),
+    }
+}

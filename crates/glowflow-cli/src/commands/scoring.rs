@@ -1,0 +1,89 @@
+//! `eval`, `score` and `info`.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use glowflow::Glow;
+use glowflow::evaluate::{Draws, evaluate};
+use glowflow_data::Subset;
+use serde_json::json;
+
+use super::{print_json, report_broken, say, test_data};
+use crate::args;
+
+fn draws(scoring: &args::Scoring) -> Draws {
+    match scoring.dequantization {
+        args::DequantizationArg::Midpoint => Draws::Midpoint,
+        args::DequantizationArg::Uniform => Draws::Uniform { draws: scoring.draws, seed: scoring.seed },
+    }
+}
+
+pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let mut dataset = test_data(&args.data, &glow, None)?;
+    if let Some(images) = args.images {
+        anyhow::ensure!(images > 0, "--images 0 leaves nothing to evaluate; leave it out for all images");
+        dataset = Arc::new(Subset::new(Arc::clone(&dataset), (0..images.min(dataset.len())).collect()));
+    }
+    let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
+    report_broken(&dataset);
+    if json {
+        print_json(&serde_json::to_value(evaluation)?)?;
+    } else {
+        say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
+        say!("images         {}", evaluation.images);
+        say!("inverse error  {:.2e}", evaluation.inverse_error);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn score(args: &args::Score) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let dataset = test_data(&args.data, &glow, args.label)?;
+    let to: Box<dyn Write> = if args.csv == Path::new("-") {
+        Box::new(std::io::stdout())
+    } else {
+        Box::new(
+            std::fs::File::create(&args.csv).with_context(|| format!("creating {}", args.csv.display()))?,
+        )
+    };
+    let mut csv = csv::Writer::from_writer(to);
+    let mut failed = None;
+    glowflow::evaluate::score(&glow, &dataset, draws(&args.scoring), args.label, |score| {
+        if failed.is_none() {
+            failed = csv.serialize(score).err();
+        }
+        Ok(())
+    })?;
+    if let Some(error) = failed {
+        return Err(error).with_context(|| format!("writing {}", args.csv.display()));
+    }
+    csv.flush().with_context(|| format!("writing {}", args.csv.display()))?;
+    report_broken(&dataset);
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn info(args: &args::Info, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let config = glow.config();
+    if json {
+        print_json(&json!({
+            "config": config,
+            "parameters": glow.parameters(),
+            "latents": config.latent_shapes(),
+        }))?;
+    } else {
+        let [height, width, channels] = config.image;
+        say!("image        {height}×{width}×{channels}, {} bits", config.bits);
+        say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
+        say!("coupling     {:?}", config.coupling);
+        say!("permutation  {:?}", config.permutation);
+        say!("classes      {}", config.classes);
+        say!("parameters   {}", glow.parameters());
+        say!("latents      {:?}", config.latent_shapes());
+    }
+    Ok(ExitCode::SUCCESS)
+}

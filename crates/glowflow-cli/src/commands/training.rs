@@ -1,0 +1,169 @@
+//! `quickstart`, `train` and `bench`.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail};
+use glowflow::bench::Bench;
+use glowflow::quickstart::TRIED;
+use glowflow::train::{Limits, Options, RunConfig, Summary};
+use glowflow::{data, train};
+use glowflow_kernels::Cpu;
+use glowflow_report::progress::Display;
+use serde_json::json;
+
+use super::{print_json, say};
+use crate::args;
+
+/// Exit status of a run that a signal ended, as shells have it for Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+/// A flag that Ctrl-C and SIGTERM set. A second signal ends the program at once.
+fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        eprintln!("stopping after this step; once more to stop at once");
+    })
+    .context("waiting for signals")?;
+    Ok(&STOP)
+}
+
+fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        print_json(&serde_json::to_value(summary)?)?;
+    } else {
+        let test = summary.evaluation.map_or(String::new(), |evaluation| {
+            format!(
+                ": test {:.3} ± {:.3} bits/dim, inverse error {:.1e}",
+                evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error
+            )
+        });
+        say!("{} steps{test}", summary.steps);
+        if summary.skipped > 0 {
+            say!("{} steps were skipped: loss or gradient was not finite", summary.skipped);
+        }
+        if summary.broken > 0 {
+            say!("{} images could not be read", summary.broken);
+        }
+        if summary.interrupted {
+            say!("stopped; continue with: glowflow train --resume {}", run.display());
+        }
+    }
+    Ok(if summary.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+pub fn quickstart(args: &args::Quickstart, json: bool) -> anyhow::Result<ExitCode> {
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => new_folder("quickstart"),
+    };
+    let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
+    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
+    let done = glowflow::quickstart::quickstart(&out, args.seed, options)?;
+    let status = print_summary(&done.summary, &out, json)?;
+    if !json {
+        say!("\nLook at");
+        for picture in &done.pictures {
+            say!("  {}", picture.display());
+        }
+        say!("\nMoved along the direction of an attribute, {TRIED} test portraits show");
+        for effect in &done.effects {
+            say!(
+                "  {:16} changed in {:3.0} %, every other attribute kept in {:3.0} % or more",
+                effect.attribute,
+                100.0 * effect.changed,
+                100.0 * effect.kept
+            );
+        }
+        let run = out.display();
+        say!("\nThen try");
+        say!("  glowflow serve --model {run}");
+        say!("  glowflow sample --model {run} --temperature 1.0 --seed 1 --out more.png");
+        say!("  glowflow train --resume {run} --minutes 10");
+        say!("  glowflow train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
+    }
+    Ok(status)
+}
+
+/// `name`, or `name-2` and so on where that is taken.
+fn new_folder(name: &str) -> PathBuf {
+    let numbered = (2..).map(|i| PathBuf::from(format!("{name}-{i}")));
+    std::iter::once(PathBuf::from(name))
+        .chain(numbered)
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| name.into())
+}
+
+/// An absolute path, so that a run can be resumed from anywhere; the built-in data's name stays as it is.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    if path == Path::new(data::PORTRAITS) && !path.exists() {
+        return Ok(path.to_owned());
+    }
+    std::path::absolute(path).with_context(|| format!("finding {}", path.display()))
+}
+
+pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
+    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
+    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
+    let (summary, run) = match (&args.resume, &args.out) {
+        (Some(run), _) => (train::resume(Cpu::<f32>::new(), run, options)?, run),
+        (None, Some(out)) => {
+            let mut config =
+                RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
+            let data = &mut config.data;
+            for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
+                if let Some(path) = from.as_ref().or(to.as_ref()) {
+                    *to = Some(absolute(path)?);
+                }
+            }
+            data.test_fraction = args.test_fraction.or(data.test_fraction);
+            config.train.seed = args.seed.unwrap_or(config.train.seed);
+            config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
+            (train::train(Cpu::<f32>::new(), config, out, options)?, out)
+        }
+        (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
+    };
+    print_summary(&summary, run, json)
+}
+
+pub fn bench(args: &args::Bench, json: bool) -> anyhow::Result<ExitCode> {
+    let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
+    config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
+    let batch = config.train.batch;
+    let mut bench = Bench::new(Cpu::<f32>::new(), config)?;
+    if args.serve {
+        for line in std::io::stdin().lock().lines() {
+            let line = line.context("reading a request")?;
+            let seconds = match line.split_whitespace().collect::<Vec<_>>()[..] {
+                ["train", count] => bench.train(count.parse().context("reading a count")?)?,
+                ["sample", count] => bench.sample(count.parse().context("reading a count")?)?,
+                _ => bail!("a request is \"train N\" or \"sample N\", not {line:?}"),
+            };
+            print_json(&json!({ "seconds": seconds }))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.memory {
+        bench.train(2)?;
+        print_json(&serde_json::to_value(bench.memory())?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let median = |mut seconds: Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    bench.train(2)?;
+    let (train, sample) = (median(bench.train(args.repeat)?), median(bench.sample(args.repeat)?));
+    if json {
+        print_json(&json!({ "train_step_seconds": train, "sample_batch_seconds": sample, "batch": batch }))?;
+    } else {
+        say!("training step  {:8.1} ms, {:8.1} images/s", 1e3 * train, batch as f64 / train);
+        say!("sampling       {:8.1} ms, {:8.1} images/s", 1e3 * sample, batch as f64 / sample);
+    }
+    Ok(ExitCode::SUCCESS)
+}

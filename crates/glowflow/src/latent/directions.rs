@@ -1,0 +1,397 @@
+//! Attribute directions: which way in latent space leads to a smile.
+//!
+//! The direction of an attribute is `mean(z | with it) − mean(z | without it)` over labelled images (Kingma and Dhariwal
+//! 2018, section 6). `z + α·direction` has more of it for α > 0 and less for α < 0, and 1 is the whole step from one kind of
+//! image to the other. How well a direction tells images apart is measured on images that it was not computed from.
+//!
+//! Attributes that go together in the data share a part of their directions: see [`Directions::orthogonalize`].
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glowflow_data::{Attributes, Dataset, Subset};
+use glowflow_kernels::Device;
+use ndarray::Array4;
+use serde::{Deserialize, Serialize};
+
+use super::encode_each;
+use crate::tensor_file::{TensorData, TensorFile};
+use crate::{Error, Glow, Latents, ModelConfig};
+
+/// Name of the directions in a run's folder.
+pub const DIRECTIONS: &str = "directions.safetensors";
+
+/// With fewer images than this on either side nothing is said of an attribute.
+pub const FEWEST: usize = 10;
+
+/// One in so many labelled images is held out to measure directions on.
+const HELD_OUT: usize = 5;
+
+const HEADER: &str = "glow.directions";
+
+/// The directions of a model's attributes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Directions {
+    /// The architecture of the model.
+    pub config: ModelConfig,
+    /// The [fingerprint](Glow::fingerprint) of the model: to any other, its directions mean nothing.
+    pub model: u32,
+    /// One for each attribute.
+    pub list: Vec<Direction>,
+}
+
+/// The direction of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Direction {
+    /// What is known of it.
+    pub about: About,
+    /// Where it points: of the shape of one image's latents.
+    pub latents: Latents,
+}
+
+/// What is known of a direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct About {
+    /// The attribute's name.
+    pub name: String,
+    /// Images with the attribute that it was computed from.
+    pub positives: usize,
+    /// Images without it.
+    pub negatives: usize,
+    /// How well it tells held-out images apart; `None` where these are too few.
+    pub auc: Option<Auc>,
+}
+
+/// The probability that of two images, one with an attribute and one without it, the one with it lies further along the
+/// direction: the area under the curve of true against false positives.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Auc {
+    /// 0.5 is chance, 1 perfect.
+    pub value: f64,
+    /// Its standard error (Hanley and McNeil 1982, equation 2).
+    pub standard_error: f64,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The directions.
+    pub directions: Directions,
+    /// Attributes without a direction, or without a measure of it, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Computes the direction of each attribute and measures it, over the labelled images of a dataset. Images are read as a
+/// stream, so that there may be more of them than fit into memory.
+///
+/// Directions of the attributes named in `remove` are removed from all others, before measuring; see
+/// [`Directions::orthogonalize`]. `label`, where given, stands for all classes of the data.
+///
+/// # Errors
+/// Errors of reading and of the model; [`Error::Input`] where no image is labelled, no attribute has a direction, or one of
+/// `remove` has none.
+pub fn find_directions<D: Device<Real = f32>>(
+    glow: &Glow<D>,
+    dataset: &Arc<dyn Dataset>,
+    attributes: &Attributes,
+    remove: &[String],
+    label: Option<usize>,
+) -> Result<Found, Error> {
+    let labelled = (0..dataset.len()).filter(|&image| attributes.of(image).iter().any(Option::is_some));
+    let (mut used, mut held_out) = (vec![], vec![]);
+    for (i, image) in labelled.enumerate() {
+        if i % HELD_OUT == HELD_OUT - 1 { held_out.push(image) } else { used.push(image) }
+    }
+    if used.is_empty() {
+        return Err(Error::Input("no image has a label, so there is no direction to find".into()));
+    }
+
+    let names = attributes.names();
+    let dimensions = glow.config().dimensions();
+    let mut sides = vec![[Mean::new(dimensions), Mean::new(dimensions)]; names.len()];
+    let part: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), used.clone()));
+    encode_each(glow, &part, label, |batch| {
+        for (i, &image) in batch.images.iter().enumerate() {
+            let z = flat(&batch.encoded.latents, i);
+            for (sides, &answer) in sides.iter_mut().zip(attributes.of(used[image])) {
+                if let Some(positive) = answer {
+                    sides[usize::from(positive)].add(&z);
+                }
+            }
+        }
+        Ok(())
+    })?;
+
+    let mut warnings = vec![];
+    let mut directions =
+        Directions { config: glow.config().clone(), model: glow.fingerprint(), list: vec![] };
+    for (name, [negative, positive]) in names.iter().zip(sides) {
+        let (positives, negatives) = (positive.count, negative.count);
+        if positives.min(negatives) < FEWEST {
+            warnings.push(format!(
+                "{name}: no direction from {positives} images with it and {negatives} without; {FEWEST} of each are \
+                 needed"
+            ));
+            continue;
+        }
+        let difference = positive.mean().zip(negative.mean()).map(|(p, n)| (p - n) as f32).collect();
+        let about = About { name: name.clone(), positives, negatives, auc: None };
+        directions.list.push(Direction { about, latents: shaped(glow.config(), difference)? });
+    }
+    if directions.list.is_empty() {
+        return Err(Error::Input(format!("there is no direction to find: {}", warnings.join("; "))));
+    }
+    directions.orthogonalize(remove)?;
+    warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label)?);
+    Ok(Found { directions, warnings })
+}
+
+/// Measures directions on the images `held_out`; returns which could not be.
+fn measure<D: Device<Real = f32>>(
+    glow: &Glow<D>,
+    dataset: &Arc<dyn Dataset>,
+    attributes: &Attributes,
+    held_out: &[usize],
+    directions: &mut Directions,
+    label: Option<usize>,
+) -> Result<Vec<String>, Error> {
+    let columns: Vec<usize> = (0..attributes.names().len())
+        .filter(|&column| directions.list.iter().any(|d| d.about.name == attributes.names()[column]))
+        .collect();
+    // Of each direction: where images with the attribute lie along it, and whether they have it.
+    let mut projections: Vec<Vec<(f64, bool)>> = vec![vec![]; directions.list.len()];
+    if !held_out.is_empty() {
+        let part: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), held_out.to_vec()));
+        encode_each(glow, &part, label, |batch| {
+            for (i, &image) in batch.images.iter().enumerate() {
+                let z = batch.encoded.latents.slice(i..i + 1);
+                let answers = attributes.of(held_out[image]);
+                for ((to, direction), &column) in projections.iter_mut().zip(&directions.list).zip(&columns) {
+                    to.extend(answers[column].map(|positive| (z.dot(&direction.latents), positive)));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let mut warnings = vec![];
+    for (direction, projections) in directions.list.iter_mut().zip(projections) {
+        let positives = projections.iter().filter(|(_, positive)| *positive).count();
+        let negatives = projections.len() - positives;
+        if positives.min(negatives) < FEWEST {
+            warnings.push(format!(
+                "{}: not measured, for of the images held out {positives} have it and {negatives} do not; {FEWEST} of \
+                 each are needed",
+                direction.about.name
+            ));
+        } else {
+            direction.about.auc = Some(auc(projections));
+        }
+    }
+    Ok(warnings)
+}
+
+impl Directions {
+    /// The direction of an attribute.
+    ///
+    /// # Errors
+    /// [`Error::Input`] names the attributes that there are.
+    pub fn get(&self, name: &str) -> Result<&Direction, Error> {
+        self.list.iter().find(|direction| direction.about.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.list.iter().map(|direction| direction.about.name.as_str()).collect();
+            Error::Input(format!("there is no direction {name:?}, but {}", known.join(", ")))
+        })
+    }
+
+    /// Removes from every direction its projection on the span of the directions named (but itself): moving along it then
+    /// leaves the projections on these where they are.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where a name is not known.
+    pub fn orthogonalize(&mut self, names: &[String]) -> Result<(), Error> {
+        let named = names.iter().map(|name| self.get(name).cloned()).collect::<Result<Vec<_>, _>>()?;
+        for direction in &mut self.list {
+            let mut basis: Vec<Latents> = vec![];
+            for other in named.iter().filter(|other| other.about.name != direction.about.name) {
+                let rest = without(&other.latents, &basis);
+                let norm = rest.dot(&rest).sqrt();
+                // Of two attributes that always go together one is enough.
+                if norm > 1e-4 * other.latents.dot(&other.latents).sqrt() {
+                    basis.push(rest.combine((1.0 / norm) as f32, &rest, 0.0));
+                }
+            }
+            direction.latents = without(&direction.latents, &basis);
+        }
+        Ok(())
+    }
+
+    /// The other direction most like direction `index` (or most opposed to it), and the cosine of their angle.
+    pub fn nearest(&self, index: usize) -> Option<(&str, f64)> {
+        let of = &self.list.get(index)?.latents;
+        let cosine = |other: &Direction| {
+            of.dot(&other.latents) / (of.dot(of) * other.latents.dot(&other.latents)).sqrt()
+        };
+        self.list
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index)
+            .map(|(_, other)| (other.about.name.as_str(), cosine(other)))
+            .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
+    }
+
+    /// Writes the file: `{index}.eps.{level}` `[h, w, c]` for each direction, and what is known of them, with the model's
+    /// configuration and fingerprint, as the JSON object `glow.directions`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        let mut file = TensorFile::default();
+        for (i, direction) in self.list.iter().enumerate() {
+            for (level, eps) in direction.latents.0.iter().enumerate() {
+                let values: Vec<f32> = eps.iter().copied().collect();
+                file.tensors.insert(tensor_name(i, level), TensorData::f32(&eps.shape()[1..], &values));
+            }
+        }
+        let directions = self.list.iter().map(|direction| direction.about.clone()).collect();
+        file.write(path, HEADER, &Header { config: self.config.clone(), model: self.model, directions })
+    }
+
+    /// Reads the directions of `glow`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::File`] where it holds no directions, not all of them, or those of another model.
+    pub fn read<D: Device>(path: &Path, glow: &Glow<D>) -> Result<Self, Error> {
+        if !path.exists() {
+            return Err(Error::file(
+                path,
+                "does not exist; `glowflow attributes` finds the directions of a model",
+            ));
+        }
+        let file = TensorFile::read(path)?;
+        let Header { config, model, directions } = file.header(HEADER, path)?;
+        if model != glow.fingerprint() {
+            return Err(Error::file(
+                path,
+                "holds directions of another model, or of an earlier state of this one; find them anew with \
+                 `glowflow attributes`",
+            ));
+        }
+        let read = |(i, about): (usize, About)| {
+            let levels =
+                config.latent_shapes().into_iter().enumerate().map(|(level, [height, width, channels])| {
+                    let name = tensor_name(i, level);
+                    let values = file.tensors.get(&name).and_then(TensorData::to_f64).unwrap_or_default();
+                    let values = values.into_iter().map(|x| x as f32).collect();
+                    Array4::from_shape_vec((1, height, width, channels), values).map_err(|_| {
+                        Error::file(path, format!("{name} is not an array [{height}, {width}, {channels}]"))
+                    })
+                });
+            Ok(Direction { about, latents: Latents(levels.collect::<Result<_, Error>>()?) })
+        };
+        let list = directions.into_iter().enumerate().map(read).collect::<Result<_, Error>>()?;
+        Ok(Self { config: glow.config().clone(), model, list })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    config: ModelConfig,
+    model: u32,
+    directions: Vec<About>,
+}
+
+fn tensor_name(direction: usize, level: usize) -> String {
+    format!("{direction}.eps.{level}")
+}
+
+/// A mean of latents as they come.
+#[derive(Clone)]
+struct Mean {
+    count: usize,
+    sum: Vec<f64>,
+}
+
+impl Mean {
+    fn new(len: usize) -> Self {
+        Self { count: 0, sum: vec![0.0; len] }
+    }
+
+    fn add(&mut self, z: &[f32]) {
+        self.count += 1;
+        self.sum.iter_mut().zip(z).for_each(|(sum, &z)| *sum += f64::from(z));
+    }
+
+    fn mean(&self) -> impl Iterator<Item = f64> + '_ {
+        self.sum.iter().map(|sum| sum / self.count as f64)
+    }
+}
+
+/// Latents of one image, level after level.
+fn flat(latents: &Latents, image: usize) -> Vec<f32> {
+    latents.slice(image..image + 1).0.iter().flatten().copied().collect()
+}
+
+/// What is left of latents without their projections on an orthonormal basis.
+fn without(latents: &Latents, basis: &[Latents]) -> Latents {
+    basis.iter().fold(latents.clone(), |rest, unit| rest.combine(1.0, unit, -rest.dot(unit) as f32))
+}
+
+/// The way back.
+fn shaped(config: &ModelConfig, flat: Vec<f32>) -> Result<Latents, Error> {
+    let mut rest = flat.into_iter();
+    let level = |[height, width, channels]: [usize; 3]| {
+        let values = rest.by_ref().take(height * width * channels).collect();
+        Array4::from_shape_vec((1, height, width, channels), values)
+            .map_err(|e| Error::Input(format!("latents of another size than the model's: {e}")))
+    };
+    Ok(Latents(config.latent_shapes().into_iter().map(level).collect::<Result<_, _>>()?))
+}
+
+/// By the ranks of the positives (Mann and Whitney); equal projections share the mean of their ranks.
+fn auc(mut projections: Vec<(f64, bool)>) -> Auc {
+    projections.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut positives, mut ranks, mut rank) = (0.0, 0.0, 0.0);
+    for tied in projections.chunk_by(|a, b| a.0 == b.0) {
+        let of_tied = tied.iter().filter(|(_, positive)| *positive).count() as f64;
+        positives += of_tied;
+        ranks += of_tied * (rank + (tied.len() as f64 + 1.0) / 2.0);
+        rank += tied.len() as f64;
+    }
+    let negatives = projections.len() as f64 - positives;
+    let value = (ranks - positives * (positives + 1.0) / 2.0) / (positives * negatives);
+    let (q1, q2) = (value / (2.0 - value), 2.0 * value * value / (1.0 + value));
+    let square = value * value;
+    let variance =
+        (value * (1.0 - value) + (positives - 1.0) * (q1 - square) + (negatives - 1.0) * (q2 - square))
+            / (positives * negatives);
+    Auc { value, standard_error: variance.max(0.0).sqrt() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_area_is_the_share_of_pairs_in_the_right_order() {
+        let points = [(0.1, false), (0.4, true), (0.35, false), (0.8, true), (0.4, false), (-3.0, true)];
+        let mut pairs = vec![];
+        for (a, _) in points.iter().filter(|p| p.1) {
+            for (b, _) in points.iter().filter(|p| !p.1) {
+                pairs.push(if a > b {
+                    1.0
+                } else if a == b {
+                    0.5
+                } else {
+                    0.0
+                });
+            }
+        }
+        let expected = pairs.iter().sum::<f64>() / pairs.len() as f64;
+        assert!((auc(points.to_vec()).value - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn perfect_order_has_the_whole_area_and_no_error() {
+        let points = (0..20).map(|i| (f64::from(i), i >= 10)).collect();
+        assert_eq!(auc(points), Auc { value: 1.0, standard_error: 0.0 });
+    }
+}

@@ -1,0 +1,41 @@
+//! Changing attributes of an image: `z + Σ α·direction`, decoded.
+
+use ndarray::Array4;
+
+use super::Direction;
+use crate::{Error, Latents};
+
+/// Moves latents of any number of images along directions, each by its α in `[−1, 1]`. Where every α is 0, latents stay as
+/// they are to the bit.
+///
+/// # Errors
+/// [`Error::Input`] where an α is out of range or a direction belongs to a model of another shape.
+pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Latents, Error> {
+    let mut moved = latents.clone();
+    for (direction, alpha) in moves {
+        let name = &direction.about.name;
+        if !(-1.0..=1.0).contains(alpha) {
+            return Err(Error::Input(format!("{name} by {alpha} is too far; −1 to 1 is possible")));
+        }
+        let shape = |level: &Array4<f32>| level.shape()[1..].to_vec();
+        if !moved.0.iter().map(shape).eq(direction.latents.0.iter().map(shape)) {
+            return Err(Error::Input(format!("the direction {name} belongs to a model of another shape")));
+        }
+        if *alpha != 0.0 {
+            for (level, along) in moved.0.iter_mut().zip(&direction.latents.0) {
+                *level += &along.mapv(|x| x * *alpha as f32);
+            }
+        }
+    }
+    Ok(moved)
+}
+
+/// One image's latents moved along a direction by `frames` steps from −1 to 1.
+///
+/// # Errors
+/// As [`manipulate`].
+pub fn sweep(latents: &Latents, direction: &Direction, frames: usize) -> Result<Latents, Error> {
+    let alpha = |frame: usize| 2.0 * frame as f64 / (frames.max(2) - 1) as f64 - 1.0;
+    let moved = (0..frames).map(|frame| manipulate(latents, &[(direction, alpha(frame))]));
+    Latents::concatenate(&moved.collect::<Result<Vec<_>, _>>()?)
+}

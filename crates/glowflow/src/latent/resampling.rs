@@ -1,0 +1,32 @@
+//! New details for an image: the latents of its finest levels drawn anew, those of coarser levels kept.
+
+use glowflow_kernels::Device;
+
+use crate::{Error, Glow, Latents};
+
+/// `count` variants of one image: its latents with the first `levels` levels, which hold the finest details, drawn anew
+/// at `temperature`. With 0 levels all variants are the image, with all levels they are samples.
+///
+/// # Errors
+/// [`Error::Input`] where there are not so many levels, `latents` holds not one image, or the temperature is not possible.
+pub fn redraw_details<D: Device>(
+    glow: &Glow<D>,
+    latents: &Latents<D::Real>,
+    levels: usize,
+    count: usize,
+    temperature: f64,
+    seed: u64,
+) -> Result<Latents<D::Real>, Error> {
+    if levels > latents.0.len() || latents.batch() != 1 {
+        return Err(Error::Input(format!(
+            "cannot draw {levels} of {} levels of {} images anew: one image and at most its levels are possible",
+            latents.0.len(),
+            latents.batch()
+        )));
+    }
+    let mut variants = glow.draw(count, temperature, seed)?;
+    let kept = Latents::concatenate(&vec![latents.clone(); count])?;
+    variants.0.truncate(levels);
+    variants.0.extend(kept.0.into_iter().skip(levels));
+    Ok(variants)
+}

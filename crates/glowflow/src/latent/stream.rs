@@ -1,0 +1,39 @@
+//! Latents of a whole dataset, a batch at a time.
+
+use std::sync::Arc;
+
+use glowflow_data::{Dataset, batches_in_order};
+use glowflow_kernels::Device;
+
+use crate::{Dequantization, Encoded, Error, Glow, data};
+
+/// Some images of a dataset, encoded at the middle of each bin.
+#[derive(Clone, Debug)]
+pub struct EncodedBatch<R> {
+    /// Their numbers in the dataset.
+    pub images: Vec<usize>,
+    /// Their classes, where the model has classes.
+    pub labels: Vec<usize>,
+    /// What the model says of them.
+    pub encoded: Encoded<R>,
+}
+
+/// Encodes every readable image of a dataset, in order. `label`, where given, stands for all labels of the data.
+///
+/// # Errors
+/// Errors of reading, of the model, and of `each`.
+pub fn encode_each<D: Device>(
+    glow: &Glow<D>,
+    dataset: &Arc<dyn Dataset>,
+    label: Option<usize>,
+    mut each: impl FnMut(EncodedBatch<D::Real>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
+        let batch = batch?;
+        let pixels = data::pixels(glow.config(), &batch)?;
+        let labels = data::labels_or(glow.config(), &batch, label);
+        let encoded = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?;
+        each(EncodedBatch { images: batch.indices, labels, encoded })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! The same samples at several temperatures: what a model takes for average, and what for possible.
+
+use glowflow_kernels::Device;
+use ndarray::Array4;
+
+use crate::{Error, Glow, Latents};
+
+/// `count` samples, each at every temperature: `[count·temperatures, H, W, C]`, one sample's after the other's. `labels`
+/// holds a class for each sample where the model has classes.
+///
+/// # Errors
+/// [`Error::Input`] where there are no temperatures or one is not possible, or labels do not fit; [`Error::Device`].
+pub fn at_temperatures<D: Device>(
+    glow: &Glow<D>,
+    count: usize,
+    temperatures: &[f64],
+    labels: &[usize],
+    seed: u64,
+) -> Result<Array4<u8>, Error> {
+    // The same seed draws the same latents, scaled.
+    let drawn = temperatures.iter().map(|&temperature| glow.draw(count, temperature, seed));
+    let drawn = drawn.collect::<Result<Vec<_>, _>>()?;
+    let (mut points, mut classes) = (vec![], vec![]);
+    for sample in 0..count {
+        for latents in &drawn {
+            points.push(latents.slice(sample..sample + 1));
+            classes.extend(labels.get(sample));
+        }
+    }
+    glow.decode(&Latents::concatenate(&points)?, &classes)
+}
