@@ -82,6 +82,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// Bytes in memory that are no image that can be read.
+    #[error("no picture that can be read: {reason}; PNG, JPEG, WebP and BMP can")]
+    NoImage {
+        /// What is wrong with them.
+        reason: String,
+    },
+
     /// Not one image of a dataset can be read.
     #[error("all {images} images are broken; the first is {name}: {reason}; replace the files")]
     AllBroken {

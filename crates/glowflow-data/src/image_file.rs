@@ -33,6 +33,20 @@ pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     Ok(pixels)
 }
 
+/// As [`load_image`], of a file that is in memory already. Larger pictures than `most_pixels` are refused before they are
+/// decoded, so that no small file can ask for much memory or time.
+///
+/// # Errors
+/// [`Error::NoImage`] where it is no whole image or too large; [`Error::Shape`] where there is no such shape.
+pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Result<Vec<u8>, Error> {
+    shape.check()?;
+    let mut pixels = vec![0; shape.len()];
+    decode_guarded(bytes, most_pixels)
+        .and_then(|picture| fit(&picture.pixels, picture.shape, shape, &mut pixels))
+        .map_err(|reason| Error::NoImage { reason })?;
+    Ok(pixels)
+}
+
 /// As [`load_image`], into `pixels`, for a shape that has been checked; a failure says why in words.
 pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> Result<(), String> {
     let picture = load(path)?;
@@ -45,23 +59,33 @@ pub(crate) fn load(path: &Path) -> Result<Picture, String> {
     File::open(path)
         .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
         .map_err(|e| e.to_string())?;
-    if bytes.is_empty() {
-        return Err("the file is empty".into());
-    }
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(format!("the file has more than {LARGEST_FILE} bytes"));
     }
-    // Whatever a file holds, it must not end the training run: should a decoder panic on it, that
-    // file is broken like any other. Nothing outside the closure can be left half-changed.
-    catch_unwind(AssertUnwindSafe(|| decode(&bytes))).unwrap_or_else(|_| Err("the decoder panicked".into()))
+    decode_guarded(&bytes, u64::MAX)
 }
 
-fn decode(bytes: &[u8]) -> Result<Picture, String> {
+fn decode_guarded(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
+    if bytes.is_empty() {
+        return Err("the file is empty".into());
+    }
+    // Whatever a file holds, it must not end the program: should a decoder panic on it, that
+    // file is broken like any other. Nothing outside the closure can be left half-changed.
+    catch_unwind(AssertUnwindSafe(|| decode(bytes, most_pixels)))
+        .unwrap_or_else(|_| Err("the decoder panicked".into()))
+}
+
+fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     let format = format_of(bytes).ok_or("not a PNG, JPEG, WebP or BMP image")?;
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err("the JPEG is cut short".into());
     }
-    let image = decode_limited(bytes, format).map_err(|e| e.to_string())?;
+    let reader = || ImageReader::with_format(Cursor::new(bytes), format);
+    let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
+    if u64::from(width) * u64::from(height) > most_pixels {
+        return Err(format!("the image has {width}×{height} pixels; at most {most_pixels} are possible"));
+    }
+    let image = decode_limited(reader()).map_err(|e| e.to_string())?;
     Ok(picture(image))
 }
 
@@ -72,12 +96,11 @@ pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
     [Png, Jpeg, WebP, Bmp].contains(&format).then_some(format)
 }
 
-fn decode_limited(bytes: &[u8], format: ImageFormat) -> image::ImageResult<DynamicImage> {
+fn decode_limited(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_DECODED);
     limits.max_image_width = Some(LARGEST_SIDE as u32);
     limits.max_image_height = Some(LARGEST_SIDE as u32);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
     // `DynamicImage::from_decoder` allocates the output itself, without asking the limits.

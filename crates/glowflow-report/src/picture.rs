@@ -42,6 +42,18 @@ pub fn grid(pixels: &[u8], shape: Shape, columns: usize) -> RgbImage {
     rows(&pixels.chunks(row).collect::<Vec<_>>(), shape)
 }
 
+/// One image in its own size.
+///
+/// # Panics
+///
+/// As [`grid`] does, and if there is not just one image.
+pub fn single(pixels: &[u8], shape: Shape) -> RgbImage {
+    let [height, width, channels] = shape;
+    assert!(matches!(channels, 1 | 3), "images are grey or RGB");
+    assert_eq!(pixels.len(), height * width * channels, "one image");
+    RgbImage::from_fn(width as u32, height as u32, |x, y| colour(pixels, shape, x as usize, y as usize))
+}
+
 /// Lays out one batch a row: originals above their reconstructions, or one interpolation a row.
 ///
 /// ```
@@ -76,9 +88,7 @@ pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
             let left = column * (width * scale + GAP);
             for y in 0..height * scale {
                 for x in 0..width * scale {
-                    let at = (y / scale * width + x / scale) * channels;
-                    // Grey is the same value three times.
-                    let colour = Rgb(std::array::from_fn(|c| image[at + c % channels]));
+                    let colour = colour(image, shape, x / scale, y / scale);
                     picture.put_pixel((left + x) as u32, (top + y) as u32, colour);
                 }
             }
@@ -87,20 +97,29 @@ pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
     picture
 }
 
+/// The colour of a pixel; grey is the same value three times.
+fn colour(image: &[u8], [_, width, channels]: Shape, x: usize, y: usize) -> Rgb<u8> {
+    let at = (y * width + x) * channels;
+    Rgb(std::array::from_fn(|c| image[at + c % channels]))
+}
+
 /// Writes a picture as a PNG file, replacing `path` at once.
 ///
 /// # Errors
 ///
 /// [`Error::Write`] if the file cannot be written; [`Error::Draw`] if the picture has no pixels.
 pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), Error> {
-    let png = png_bytes(picture)
-        .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
+    let png = encode_png(picture).map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
     file::replace(path, &png)
 }
 
-/// The content of a PNG file that shows `picture`.
-pub(crate) fn png_bytes(picture: &RgbImage) -> image::ImageResult<Vec<u8>> {
+/// The file of a picture as PNG.
+///
+/// # Errors
+///
+/// A reason, if the picture has no pixels.
+pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>, String> {
     let mut png = Cursor::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png)?;
+    picture.write_to(&mut png, ImageFormat::Png).map_err(|error| error.to_string())?;
     Ok(png.into_inner())
 }

@@ -66,6 +66,9 @@ pub struct Attributes {
     /// A CSV table of attributes; the built-in portraits need none.
     #[arg(long, value_name = "CSV")]
     pub labels: Option<PathBuf>,
+    /// Only the first so many images.
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
     /// Remove these attributes' directions from all others, so that moving along one leaves these alone.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub orthogonalize: Vec<String>,

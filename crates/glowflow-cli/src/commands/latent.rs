@@ -14,7 +14,7 @@ use glowflow_report::{animation, picture};
 use ndarray::Array4;
 use serde_json::json;
 
-use super::{directions_path, image_shape, print_json, report_broken, say, test_data};
+use super::{directions_path, first_images, image_shape, print_json, report_broken, say, test_data};
 use crate::args;
 
 /// Picture files as images of the model's shape, `[n, H, W, C]`.
@@ -58,6 +58,7 @@ pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCod
     let glow = Glow::load(&args.model)?;
     let (dataset, attributes) =
         data::open_labelled(&args.data, args.labels.as_deref(), glow.config(), args.label)?;
+    let dataset = first_images(dataset, args.images)?;
     let Found { directions, mut warnings } =
         find_directions(&glow, &dataset, &attributes, &args.orthogonalize, args.label)?;
     directions.write(&out)?;

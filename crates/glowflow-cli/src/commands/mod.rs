@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
 use glowflow::{Glow, data};
-use glowflow_data::{Dataset, ImageShape};
+use glowflow_data::{Dataset, ImageShape, Subset};
 
 pub use images::{decode, encode, sample};
 pub use latent::{attributes, interpolate, manipulate, nearest, resample};
@@ -38,6 +38,14 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 fn test_data(path: &Path, glow: &Glow, label: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
     let splits = data::open_for(path, glow.config(), label)?;
     Ok(splits.test.unwrap_or(splits.train))
+}
+
+/// The images that `--images` leaves.
+fn first_images(dataset: Arc<dyn Dataset>, images: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
+    let Some(images) = images else { return Ok(dataset) };
+    anyhow::ensure!(images > 0, "--images 0 leaves nothing; leave it out for all images");
+    let count = images.min(dataset.len());
+    Ok(Arc::new(Subset::new(dataset, (0..count).collect())))
 }
 
 /// Names what a dataset could not read.

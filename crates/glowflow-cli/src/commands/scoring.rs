@@ -3,15 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::Glow;
 use glowflow::evaluate::{Draws, evaluate};
-use glowflow_data::Subset;
 use serde_json::json;
 
-use super::{print_json, report_broken, say, test_data};
+use super::{first_images, print_json, report_broken, say, test_data};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -23,11 +21,7 @@ fn draws(scoring: &args::Scoring) -> Draws {
 
 pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let mut dataset = test_data(&args.data, &glow, None)?;
-    if let Some(images) = args.images {
-        anyhow::ensure!(images > 0, "--images 0 leaves nothing to evaluate; leave it out for all images");
-        dataset = Arc::new(Subset::new(Arc::clone(&dataset), (0..images.min(dataset.len())).collect()));
-    }
+    let dataset = first_images(test_data(&args.data, &glow, None)?, args.images)?;
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
     if json {

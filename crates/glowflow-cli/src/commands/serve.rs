@@ -1,10 +1,31 @@
 //! `serve`.
 
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
+
+use anyhow::Context;
+use glowflow_web::{Demo, Eyes, Limits};
 
 use crate::args;
 
 pub fn serve(args: &args::Serve) -> anyhow::Result<ExitCode> {
-    let _ = args;
+    let [left_x, left_y, right_x, right_y] = args.eyes[..] else {
+        anyhow::bail!("--eyes {:?} should be four numbers, such as 0.39,0.51,0.61,0.51", args.eyes);
+    };
+    let eyes = Eyes { left: [left_x, left_y], right: [right_x, right_y] };
+    let demo = Demo::load(&args.model, args.directions.as_deref(), eyes, Limits::default())?;
+    if demo.attributes().next().is_none() {
+        eprintln!("no attributes can be changed: `glowflow attributes` finds the directions of a model");
+    }
+    let address = SocketAddr::new(args.host, args.port);
+    if !args.host.is_loopback() {
+        eprintln!("{address} can be reached from other computers, by anyone who can reach this one");
+    }
+    let ready = |address: SocketAddr| {
+        // A reader that went away does not need the address.
+        let _ = writeln!(std::io::stdout(), "open http://{address} in a browser; Ctrl-C stops");
+    };
+    glowflow_web::run(demo, address, ready).with_context(|| format!("serving at {address}"))?;
     Ok(ExitCode::SUCCESS)
 }

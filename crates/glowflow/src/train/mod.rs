@@ -8,5 +8,5 @@ mod trainer;
 
 pub use config::{DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
 pub use presets::names as preset_names;
-pub use run::{Limits, Options, Summary, resume, train, train_on};
+pub use run::{LastEvaluation, Limits, Options, Summary, last_evaluation, resume, train, train_on};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};

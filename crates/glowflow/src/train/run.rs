@@ -32,6 +32,8 @@ use crate::model::MODEL;
 use crate::tensor_file::write_atomically;
 use crate::{Error, Glow, data};
 
+/// Name of the log in a run's folder.
+const METRICS: &str = "metrics.jsonl";
 /// Temperature of the samples that a run shows.
 const TEMPERATURE: f64 = 0.7;
 /// Images, at least, of which some are held out if nothing was said about it.
@@ -205,7 +207,7 @@ impl<'a, D: Device> Run<'a, D> {
             (None, None) => Goal::Open,
         };
         let step = trainer.progress().step;
-        let path = out.join("metrics.jsonl");
+        let path = out.join(METRICS);
         let metrics = MetricsLog::open(&path, Some(step))?;
         let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
         Ok(Self {
@@ -393,7 +395,7 @@ impl<'a, D: Device> Run<'a, D> {
     }
 
     fn draw_curve(&self) -> Result<(), Error> {
-        let records = metrics::read(&self.out.join("metrics.jsonl"))?;
+        let records = metrics::read(&self.out.join(METRICS))?;
         let train = metrics::points(&records, "train_bits_per_dim");
         let test = metrics::points(&records, "test_bits_per_dim");
         let name = self.out.file_name().map_or("run".into(), |name| name.to_string_lossy());
@@ -404,6 +406,25 @@ impl<'a, D: Device> Run<'a, D> {
         self.trainer.model()?.write(&self.out.join(MODEL))?;
         checkpoint::save(self.out, self.trainer.config(), &self.trainer.state()?)
     }
+}
+
+/// What a run's model scored when it was last evaluated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LastEvaluation {
+    /// The step.
+    pub step: u64,
+    /// Mean bits per dimension of test images.
+    pub bits_per_dim: f64,
+    /// How exactly the model inverted them.
+    pub inverse_error: f64,
+}
+
+/// The last evaluation in a run's log; `None` where there is no run, or none was made.
+pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
+    let records = metrics::read(&run.join(METRICS)).ok()?;
+    let (step, bits_per_dim) = metrics::points(&records, "test_bits_per_dim").pop()?;
+    let (_, inverse_error) = metrics::points(&records, "inverse_error").pop()?;
+    Some(LastEvaluation { step: step as u64, bits_per_dim, inverse_error })
 }
 
 /// Images a second, averaged over the last steps.

@@ -1,0 +1,148 @@
+// The server's interface, and where messages go.
+
+const line = document.getElementById("message");
+
+/** Tells the user something. */
+export function say(text) {
+  line.className = "";
+  line.textContent = text;
+}
+
+/** Tells the user what went wrong. */
+export function complain(error) {
+  line.className = "wrong";
+  line.textContent = error.message;
+}
+
+/** Runs `work` and tells the user what goes wrong in it. */
+export async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    complain(error);
+    return undefined;
+  }
+}
+
+/** What the server says no to. */
+class Refusal extends Error {
+  constructor(status, detail) {
+    super(detail);
+    this.status = status;
+  }
+}
+
+async function answer(path, options) {
+  let response;
+  try {
+    response = await fetch(`/api/v1/${path}`, options);
+  } catch {
+    throw new Error("The server does not answer. Is it still running?");
+  }
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({ detail: response.statusText }));
+    throw new Refusal(response.status, problem.detail);
+  }
+  return response;
+}
+
+const post = (path, body) =>
+  answer(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+/** What the model is. */
+export const info = async () => (await answer("info")).json();
+
+/** The class chosen, where the model has classes. */
+export function chosenClass() {
+  const choice = document.getElementById("class");
+  return choice.value === "" ? undefined : Number(choice.value);
+}
+
+/**
+ * An image that the server keeps. It forgets after a while; one that came from a picture is then sent again, and asked
+ * about once more.
+ */
+export class Kept {
+  constructor(id, picture) {
+    this.id = id;
+    this.picture = picture;
+  }
+
+  static async encode(picture) {
+    const kept = new Kept(undefined, picture);
+    await kept.send();
+    return kept;
+  }
+
+  async send() {
+    const label = chosenClass();
+    const path = label === undefined ? "encode" : `encode?class=${label}`;
+    this.id = (await (await answer(path, { method: "POST", body: this.picture })).json()).id;
+  }
+
+  /** What it decodes to. */
+  async decode() {
+    return Kept.remembering([this], async () => (await answer(`decode/${this.id}`)).blob());
+  }
+
+  async manipulate(amounts) {
+    return Kept.remembering([this], async () => (await post("manipulate", { id: this.id, amounts })).blob());
+  }
+
+  static async mix(a, b, at, format) {
+    return Kept.remembering([a, b], async () => (await post("mix", { a: a.id, b: b.id, at, format })).blob());
+  }
+
+  static async remembering(images, ask) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.status !== 404 || images.some((image) => image.picture === undefined)) throw error;
+      await Promise.all(images.map((image) => image.send()));
+      return ask();
+    }
+  }
+}
+
+/** Draws images. */
+export async function sample(count, temperature, seed) {
+  const { ids } = await (await post("sample", { count, temperature, seed, class: chosenClass() })).json();
+  return ids.map((id) => new Kept(id));
+}
+
+/** Shows a picture in an image element, and forgets the one before it. */
+export async function show(image, blob) {
+  const before = image.src;
+  image.src = URL.createObjectURL(blob);
+  image.hidden = false;
+  if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+  await image.decode().catch(() => {});
+}
+
+/** Saves a file. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/**
+ * Makes a function that runs `work` with what is newest: while one run is under way, calls do nothing but ask for one
+ * more after it.
+ */
+export function newest(work) {
+  let running = false;
+  let again = false;
+  return async () => {
+    again = true;
+    if (running) return;
+    running = true;
+    while (again) {
+      again = false;
+      await attempt(work);
+    }
+    running = false;
+  };
+}

@@ -1,0 +1,428 @@
+//! The HTTP API under `/api/v1`.
+//!
+//! `encode` takes a picture and `sample` draws some; both answer with ids. `decode`, `manipulate` and `mix` take ids and
+//! answer with pictures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use glowflow::latent::{self, About, Walk, between};
+use glowflow::{Dequantization, Latents, ModelConfig};
+use glowflow_data::{ImageShape, image_of_bytes};
+use glowflow_report::{animation, picture};
+use http_body_util::BodyExt;
+use ndarray::Array4;
+use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
+use uuid::Uuid;
+
+use crate::store::Stored;
+use crate::{Demo, Problem};
+
+/// How long a frame of an animation is shown.
+const MILLISECONDS: u16 = 80;
+
+type Shared = State<Arc<Demo>>;
+
+/// All paths and what answers them.
+pub(crate) fn routes(demo: &Demo) -> Vec<(&'static str, MethodRouter<Arc<Demo>>)> {
+    let json = DefaultBodyLimit::max(demo.limits.json_bytes);
+    vec![
+        ("/api/v1/openapi.json", get(|| async { Json(openapi()) })),
+        ("/api/v1/info", get(info)),
+        ("/api/v1/encode", post(encode)),
+        ("/api/v1/decode/{id}", get(decode)),
+        ("/api/v1/manipulate", post(manipulate).layer(json)),
+        ("/api/v1/mix", post(mix).layer(json)),
+        ("/api/v1/sample", post(sample).layer(json)),
+    ]
+}
+
+/// The API's description.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    #[derive(OpenApi)]
+    #[openapi(
+        info(
+            title = "glowflow",
+            description = "Images in the latent space of a Glow model: encode, change, mix, draw. Latents stay on the \
+                           server, which forgets images that nobody asks about for a while."
+        ),
+        paths(info, encode, decode, manipulate, mix, sample)
+    )]
+    struct Api;
+    Api::openapi()
+}
+
+/// What the model is and what can be asked of it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Info {
+    /// Architecture: `image` (height, width, channels), `bits`, `levels`, `steps`, `hidden`, `coupling`, `permutation`,
+    /// `classes`.
+    #[schema(value_type = Object)]
+    config: ModelConfig,
+    /// Number of trained parameters.
+    parameters: usize,
+    /// Bits per dimension on test images, when training last evaluated the model.
+    bits_per_dim: Option<f64>,
+    /// Largest difference between a test image and its decoded latents.
+    inverse_error: Option<f64>,
+    /// Attributes that can be changed.
+    attributes: Vec<Attribute>,
+    /// Where the left and right eye lie in the model's images, as parts of width and height.
+    eyes: [[f64; 2]; 2],
+    /// The largest upload, in bytes.
+    upload_bytes: usize,
+    /// The largest upload, in pixels.
+    upload_pixels: u64,
+    /// The largest number of images in one request.
+    images: usize,
+}
+
+/// An attribute that can be changed.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Attribute {
+    /// Its name.
+    name: String,
+    /// Labelled images with it.
+    positives: usize,
+    /// Labelled images without it.
+    negatives: usize,
+    /// How well its direction tells held-out images apart: 0.5 is chance, 1 perfect.
+    auc: Option<f64>,
+}
+
+impl From<&About> for Attribute {
+    fn from(about: &About) -> Self {
+        let About { name, positives, negatives, auc } = about.clone();
+        Self { name, positives, negatives, auc: auc.map(|auc| auc.value) }
+    }
+}
+
+/// The model.
+#[utoipa::path(get, path = "/api/v1/info", responses((status = 200, body = Info)))]
+async fn info(State(demo): Shared) -> Json<Info> {
+    let directions = demo.directions.iter().flat_map(|directions| &directions.list);
+    Json(Info {
+        config: demo.glow.config().clone(),
+        parameters: demo.glow.parameters(),
+        bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
+        inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
+        attributes: directions.map(|direction| (&direction.about).into()).collect(),
+        eyes: [demo.eyes.left, demo.eyes.right],
+        upload_bytes: demo.limits.upload_bytes,
+        upload_pixels: demo.limits.upload_pixels,
+        images: demo.limits.images,
+    })
+}
+
+/// The class of an image.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct Class {
+    /// Needed where the model has classes.
+    class: Option<usize>,
+}
+
+/// An image that the server keeps.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Encoded {
+    /// Its id.
+    id: Uuid,
+    /// Bits per dimension by which the model describes it: the less, the more like what it was trained on.
+    bits_per_dim: f64,
+}
+
+/// Turns a picture (PNG, JPEG, WebP or BMP) into latents, cropped to the middle and resized to the model's size.
+#[utoipa::path(
+    post,
+    path = "/api/v1/encode",
+    params(("class" = Option<usize>, Query, description = "Class of the image, where the model has classes")),
+    request_body(
+        description = "The picture",
+        content(
+            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp")
+        )
+    ),
+    responses(
+        (status = 200, body = Encoded),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "Sent too slowly"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "Too many bytes"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No picture"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+    )
+)]
+async fn encode(
+    State(demo): Shared,
+    class: Result<Query<Class>, QueryRejection>,
+    body: Body,
+) -> Result<Json<Encoded>, Problem> {
+    let Query(Class { class }) = class?;
+    let upload = {
+        let _uploading = demo.uploads.try_acquire().map_err(|_| Problem::busy())?;
+        read_upload(body, demo.limits.upload_bytes).await?
+    };
+    let at = Arc::clone(&demo);
+    let work = move || {
+        let [height, width, channels] = at.glow.config().image;
+        let shape = ImageShape { height, width, channels };
+        let pixels = image_of_bytes(&upload, shape, at.limits.upload_pixels)
+            .map_err(|error| Problem::unprocessable(error.to_string()))?;
+        drop(upload);
+        let labels: Vec<usize> = class.into_iter().collect();
+        let image = Array4::from_shape_vec((1, height, width, channels), pixels)
+            .map_err(|e| Problem::unprocessable(e.to_string()))?;
+        let encoded = at.glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
+        let pixels = at.glow.decode(&encoded.latents, &labels)?.into_raw_vec_and_offset().0;
+        let bits_per_dim = at.glow.config().bits_per_dim(encoded.log_likelihood[0]);
+        let id = at.store.put(Stored { latents: encoded.latents, pixels, labels });
+        Ok(Json(Encoded { id, bits_per_dim }))
+    };
+    demo.gate.run(work).await
+}
+
+/// The bytes of a request. One that is too long is still read for a while, without being kept, since a client that cannot
+/// send would not listen to the answer.
+async fn read_upload(mut body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+    let (mut bytes, mut length) = (vec![], 0);
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length <= limit {
+            bytes.extend_from_slice(&data);
+        } else {
+            bytes = vec![];
+        }
+        if length > 8 * limit {
+            break;
+        }
+    }
+    if length > limit {
+        let detail = format!("the picture has more than {limit} bytes; send a smaller one");
+        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+    }
+    Ok(bytes)
+}
+
+/// The image of an id.
+fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
+    demo.store.get(id).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no image {id}, or no longer; encode it again"))
+    })
+}
+
+/// The picture that latents decode to, as PNG.
+#[utoipa::path(
+    get,
+    path = "/api/v1/decode/{id}",
+    params(("id" = Uuid, Path, description = "From encode or sample")),
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "image/png"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image")
+    )
+)]
+async fn decode(State(demo): Shared, id: Result<Path<Uuid>, PathRejection>) -> Result<Response, Problem> {
+    let Path(id) = id?;
+    let image = stored(&demo, id)?;
+    png(&image.pixels, demo.glow.config().image)
+}
+
+/// How to change an image.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Manipulate {
+    /// The image.
+    id: Uuid,
+    /// How far to move along each attribute's direction, −1 to 1.
+    #[schema(example = json!({ "Smiling": 0.7 }))]
+    amounts: BTreeMap<String, f64>,
+}
+
+/// Changes attributes of an image; answers with a PNG.
+#[utoipa::path(
+    post,
+    path = "/api/v1/manipulate",
+    request_body = Manipulate,
+    responses(
+        (status = 200, body = Vec<u8>, content_type = "image/png"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, or \
+            no such attribute"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+    )
+)]
+async fn manipulate(
+    State(demo): Shared,
+    request: Result<Json<Manipulate>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(Manipulate { id, amounts }) = request?;
+    let image = stored(&demo, id)?;
+    let at = Arc::clone(&demo);
+    let work = move || {
+        let directions = at.directions.as_ref().ok_or_else(|| {
+            Problem::unprocessable("this model has no directions, so nothing can be changed")
+        })?;
+        let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
+        let moved = latent::manipulate(&image.latents, &moves.collect::<Result<Vec<_>, glowflow::Error>>()?)?;
+        let pixels = at.glow.decode(&moved, &image.labels)?.into_raw_vec_and_offset().0;
+        png(&pixels, at.glow.config().image)
+    };
+    demo.gate.run(work).await
+}
+
+/// How to mix two images.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mix {
+    /// The first image.
+    a: Uuid,
+    /// The second.
+    b: Uuid,
+    /// How far from the first to the second: one number for a picture, several for a strip or an animation.
+    #[schema(min_items = 1, example = json!([0.5]))]
+    at: Vec<f64>,
+    /// Straight, or along the great circle.
+    #[serde(default)]
+    path: Course,
+    /// What to answer with.
+    #[serde(default)]
+    format: Format,
+}
+
+/// The way from one image to the other.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Walk)]
+pub(crate) enum Course {
+    #[default]
+    Linear,
+    Spherical,
+}
+
+/// Pictures side by side as PNG, or one after the other as GIF.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    #[default]
+    Png,
+    Gif,
+}
+
+/// Decodes points between two images.
+#[utoipa::path(
+    post,
+    path = "/api/v1/mix",
+    request_body = Mix,
+    responses(
+        (status = 200, description = "The pictures, in the format asked for",
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+    )
+)]
+async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> Result<Response, Problem> {
+    let Json(Mix { a, b, at: points, path, format }) = request?;
+    let (a, b) = (stored(&demo, a)?, stored(&demo, b)?);
+    let most = demo.limits.images;
+    if points.is_empty() || points.len() > most || points.iter().any(|t| !(0.0..=1.0).contains(t)) {
+        return Err(Problem::unprocessable(format!("\"at\" should hold 1 to {most} numbers from 0 to 1")));
+    }
+    let at = Arc::clone(&demo);
+    let work = move || {
+        let walk = match path {
+            Course::Linear => Walk::Linear,
+            Course::Spherical => Walk::Spherical,
+        };
+        let parts: Vec<Latents> = points.iter().map(|&t| between(&a.latents, &b.latents, t, walk)).collect();
+        let labels: Vec<usize> =
+            points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
+        let pixels = at.glow.decode(&Latents::concatenate(&parts)?, &labels)?.into_raw_vec_and_offset().0;
+        let shape = at.glow.config().image;
+        match format {
+            Format::Png if points.len() == 1 => png(&pixels, shape),
+            Format::Png => answer("image/png", picture::encode_png(&picture::rows(&[&pixels], shape))),
+            Format::Gif => {
+                answer("image/gif", animation::encode(animation::Format::Gif, &pixels, shape, MILLISECONDS))
+            }
+        }
+    };
+    demo.gate.run(work).await
+}
+
+/// What to draw.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sample {
+    /// How many images.
+    #[schema(minimum = 1)]
+    count: usize,
+    /// Spread of the latents: 1 is the model's own, less gives smoother images.
+    #[schema(minimum = 0, maximum = 2)]
+    temperature: f64,
+    /// Equal seeds give equal images.
+    seed: u64,
+    /// Needed where the model has classes.
+    class: Option<usize>,
+}
+
+/// Images that were drawn.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Samples {
+    /// Their ids.
+    ids: Vec<Uuid>,
+}
+
+/// Draws images.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sample",
+    request_body = Sample,
+    responses(
+        (status = 200, body = Samples),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Impossible"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+    )
+)]
+async fn sample(
+    State(demo): Shared,
+    request: Result<Json<Sample>, JsonRejection>,
+) -> Result<Json<Samples>, Problem> {
+    let Json(Sample { count, temperature, seed, class }) = request?;
+    let most = demo.limits.images;
+    if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
+        return Err(Problem::unprocessable(format!(
+            "{count} images at temperature {temperature} are not possible; 1 to {most} at 0 to 2 are"
+        )));
+    }
+    let at = Arc::clone(&demo);
+    let work = move || {
+        let labels = class.map_or(vec![], |class| vec![class; count]);
+        let latents = at.glow.draw(count, temperature, seed)?;
+        let images = at.glow.decode(&latents, &labels)?;
+        let ids = images.outer_iter().enumerate().map(|(i, image)| {
+            at.store.put(Stored {
+                latents: latents.slice(i..i + 1),
+                pixels: image.iter().copied().collect(),
+                labels: class.into_iter().collect(),
+            })
+        });
+        Ok(Json(Samples { ids: ids.collect() }))
+    };
+    demo.gate.run(work).await
+}
+
+/// One image in its own size.
+fn png(pixels: &[u8], shape: [usize; 3]) -> Result<Response, Problem> {
+    answer("image/png", picture::encode_png(&picture::single(pixels, shape)))
+}
+
+fn answer(kind: &'static str, encoded: Result<Vec<u8>, String>) -> Result<Response, Problem> {
+    let bytes = encoded.map_err(|reason| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
+    Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+}

@@ -1,0 +1,77 @@
+//! What the server shows: a model with what is known of it.
+
+use std::path::Path;
+
+use glowflow::Glow;
+use glowflow::latent::{DIRECTIONS, Directions};
+use glowflow::train::{LastEvaluation, last_evaluation};
+
+use crate::Limits;
+use crate::gate::Gate;
+use crate::store::Store;
+
+/// Where the eyes lie in the images that a model was trained on, as parts of width and height: photographs are aligned to
+/// them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Eyes {
+    /// The eye on the left of the picture, x and y.
+    pub left: [f64; 2],
+    /// The one on the right.
+    pub right: [f64; 2],
+}
+
+impl Default for Eyes {
+    /// In CelebA's aligned photographs, cut to a square.
+    fn default() -> Self {
+        Self { left: [0.39, 0.51], right: [0.61, 0.51] }
+    }
+}
+
+/// A model on show.
+pub struct Demo {
+    pub(crate) glow: Glow,
+    pub(crate) directions: Option<Directions>,
+    pub(crate) evaluation: Option<LastEvaluation>,
+    pub(crate) eyes: Eyes,
+    pub(crate) limits: Limits,
+    pub(crate) gate: Gate,
+    pub(crate) uploads: tokio::sync::Semaphore,
+    pub(crate) store: Store,
+}
+
+impl Demo {
+    /// Loads a run's folder, or a model file. Directions are those of the file `directions`, or, where nothing is said, those
+    /// in the run's folder, if any.
+    ///
+    /// # Errors
+    /// Errors of reading model and directions.
+    pub fn load(
+        model: &Path,
+        directions: Option<&Path>,
+        eyes: Eyes,
+        limits: Limits,
+    ) -> Result<Self, glowflow::Error> {
+        let glow = Glow::load(model)?;
+        let in_run = model.join(DIRECTIONS);
+        let directions = match directions {
+            Some(path) => Some(Directions::read(path, &glow)?),
+            None if in_run.exists() => Some(Directions::read(&in_run, &glow)?),
+            None => None,
+        };
+        Ok(Self {
+            glow,
+            directions,
+            evaluation: last_evaluation(model),
+            eyes,
+            limits,
+            gate: Gate::new(limits.computing, limits.waiting),
+            uploads: tokio::sync::Semaphore::new(limits.uploads),
+            store: Store::new(limits.stored_bytes, limits.stored_for),
+        })
+    }
+
+    /// Names of the attributes that can be changed.
+    pub fn attributes(&self) -> impl Iterator<Item = &str> {
+        self.directions.iter().flat_map(|directions| &directions.list).map(|d| d.about.name.as_str())
+    }
+}

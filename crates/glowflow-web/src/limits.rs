@@ -1,0 +1,45 @@
+//! How much a client may ask for.
+
+use std::time::Duration;
+
+/// Bounds on what one request, and all of them together, may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of an uploaded picture.
+    pub upload_bytes: usize,
+    /// Pixels of an uploaded picture.
+    pub upload_pixels: u64,
+    /// Bytes of a request that holds JSON.
+    pub json_bytes: usize,
+    /// Pictures that are uploaded at the same time.
+    pub uploads: usize,
+    /// Requests that compute at the same time.
+    pub computing: usize,
+    /// Requests that wait for their turn to compute.
+    pub waiting: usize,
+    /// Images drawn, or frames of a walk, in one request.
+    pub images: usize,
+    /// How long a request may take: receiving, waiting, computing.
+    pub request: Duration,
+    /// Bytes of all latents and pixels that are kept.
+    pub stored_bytes: u64,
+    /// How long an image is kept that nobody asks about.
+    pub stored_for: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            upload_bytes: 12 << 20,
+            upload_pixels: 24_000_000,
+            json_bytes: 64 << 10,
+            uploads: 16,
+            computing: std::thread::available_parallelism().map_or(1, usize::from),
+            waiting: 64,
+            images: 64,
+            request: Duration::from_secs(15),
+            stored_bytes: 256 << 20,
+            stored_for: Duration::from_secs(30 * 60),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The page: its files in the program itself, and nothing from elsewhere.
+
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+
+/// Paths, kinds and contents.
+const FILES: [(&str, &str, &str); 9] = [
+    ("/", "text/html; charset=utf-8", include_str!("../assets/index.html")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
+    ("/api.js", SCRIPT, include_str!("../assets/api.js")),
+    ("/app.js", SCRIPT, include_str!("../assets/app.js")),
+    ("/manipulate.js", SCRIPT, include_str!("../assets/manipulate.js")),
+    ("/mix.js", SCRIPT, include_str!("../assets/mix.js")),
+    ("/sample.js", SCRIPT, include_str!("../assets/sample.js")),
+    ("/source.js", SCRIPT, include_str!("../assets/source.js")),
+];
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// All paths and what answers them.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>()
+-> impl Iterator<Item = (&'static str, MethodRouter<S>)> {
+    FILES.into_iter().map(|(path, kind, text)| {
+        let file = move || async move { ([(header::CONTENT_TYPE, kind)], text).into_response() };
+        (path, get(file))
+    })
+}
+
+/// What browsers are told with every answer: load nothing from elsewhere, be shown in no other page, guess no types, keep
+/// nothing.
+pub(crate) async fn secure(mut response: Response) -> Response {
+    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' \
+                          blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+        (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (
+            header::HeaderName::from_static("permissions-policy"),
+            "camera=(self), microphone=(), geolocation=()",
+        ),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,102 @@
+//! Listening, the time limit of every request, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+
+use crate::{Demo, Problem, api, page};
+
+/// How long requests may still take after a signal to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The page and the API.
+pub fn router(demo: Arc<Demo>) -> Router {
+    let mut router = Router::new();
+    for (path, method) in page::routes().chain(api::routes(&demo)) {
+        router = router.route(path, method);
+    }
+    router
+        .fallback(|uri: Uri| async move {
+            Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
+        })
+        .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
+            let detail = format!("{} does not answer to {method}", uri.path());
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
+        })
+        .layer(middleware::from_fn_with_state(Arc::clone(&demo), in_time))
+        .layer(middleware::map_response(page::secure))
+        .with_state(demo)
+}
+
+/// Answers for requests that take too long: for uploads, the client is the likely cause.
+async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) -> Response {
+    let status = if request.uri().path() == "/api/v1/encode" {
+        StatusCode::REQUEST_TIMEOUT
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let answer = tokio::time::timeout(demo.limits.request, next.run(request)).await;
+    answer.unwrap_or_else(|_| Problem::late(status).into_response())
+}
+
+/// Serves a demo until Ctrl-C or SIGTERM, and lets requests that have begun come to their end. `ready` is told the
+/// address, whose port is a free one where `address` has port 0.
+///
+/// # Errors
+/// Those of the system: an address in use, say.
+pub fn run(demo: Demo, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let listener = TcpListener::bind(address).await?;
+        ready(listener.local_addr()?);
+        let (stop, stopped) = tokio::sync::watch::channel(());
+        let wait = |mut stopped: tokio::sync::watch::Receiver<()>| async move {
+            let _ = stopped.changed().await;
+        };
+        let app = router(Arc::new(demo));
+        let server = axum::serve(listener, app).with_graceful_shutdown(wait(stopped));
+        tokio::select! {
+            served = server => served,
+            () = async {
+                stop_signal().await;
+                let _ = stop.send(());
+                tokio::select! {
+                    () = tokio::time::sleep(GRACE) => {}
+                    () = stop_signal() => {}
+                }
+            } => Ok(()),
+        }
+    });
+    // What still computes has nobody to answer.
+    runtime.shutdown_background();
+    served
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn stop_signal() {
+    let interrupted = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => _ = signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        () = interrupted => {}
+        () = terminated => {}
+    }
+}

@@ -1,0 +1,240 @@
+// The demo in a real browser, as a user meets it.
+//
+// GLOWFLOW is the program, RUN a run of 64×64 portraits with directions, PHOTO and OTHER are pictures, and SCREENSHOTS a
+// folder to leave screenshots in; CHROMIUM is the browser.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { after, before, beforeEach, test } from "node:test";
+import { chromium } from "playwright-core";
+
+const { GLOWFLOW, RUN, PHOTO, OTHER, SCREENSHOTS, CHROMIUM = "/usr/bin/chromium" } = process.env;
+
+let server;
+let address;
+let browser;
+let page;
+let complaints;
+
+before(async () => {
+  server = spawn(GLOWFLOW, ["serve", "--model", RUN, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
+  address = await new Promise((resolve) =>
+    server.stdout.on("data", (text) => resolve(/http:\/\/\S+/.exec(String(text))[0])));
+  const args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+  browser = await chromium.launch({ executablePath: CHROMIUM, args });
+});
+
+after(async () => {
+  await browser?.close();
+  // Ends by itself, in an orderly way.
+  const status = new Promise((resolve) => server.on("exit", resolve));
+  server.kill("SIGTERM");
+  assert.equal(await status, 0);
+});
+
+async function open(options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1100, height: 800 }, ...options });
+  page = await context.newPage();
+  complaints = [];
+  page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  page.on("request", (request) => {
+    const { origin, protocol } = new URL(request.url());
+    if (origin !== address && protocol !== "blob:") complaints.push(`loads ${request.url()}`);
+  });
+  await page.goto(address);
+  await page.locator("#sliders input").first().waitFor();
+}
+
+beforeEach(() => open());
+
+/** The pixels that an image element shows. */
+const pixels = (selector) => page.locator(selector).evaluate(async (image) => {
+  await image.decode();
+  const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+  const context = canvas.getContext("2d");
+  context.drawImage(image, 0, 0);
+  return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
+});
+
+const difference = (a, b) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
+
+/** Moves a slider as a hand does, and waits until the picture has followed. */
+const move = (slider, value, picture) => page.evaluate(([slider, value, picture]) => {
+  const input = document.querySelector(slider);
+  const image = document.querySelector(picture);
+  input.value = value;
+  const start = performance.now();
+  const shown = new Promise((resolve) => image.addEventListener("load", () => resolve(performance.now() - start), { once: true }));
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+  return shown;
+}, [slider, value, picture]);
+
+async function upload(input, file) {
+  await page.setInputFiles(input, file);
+  await page.locator("#align").waitFor();
+  await page.click("#align-use");
+  await page.locator("#align").waitFor({ state: "hidden" });
+}
+
+async function uploadToManipulate() {
+  await upload("#manipulate-source-file", PHOTO);
+  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+}
+
+const done = async (name) => {
+  if (name && SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
+  assert.deepEqual(complaints, []);
+  await page.context().close();
+};
+
+test("a slider changes an uploaded picture, reset brings it back, and it can be downloaded", async () => {
+  await uploadToManipulate();
+  const original = await pixels("#original");
+  assert.deepEqual(await pixels("#changed"), original);
+
+  await move("[data-attribute=Blond_Hair]", 0.9, "#changed");
+  const changed = await pixels("#changed");
+  assert.ok(difference(changed, original) > 1, "the picture follows the slider");
+
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#download")]);
+  const file = await readFile(await download.path());
+  assert.deepEqual([...file.subarray(1, 4)], [..."PNG"].map((c) => c.charCodeAt(0)));
+  if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/manipulate.png`, fullPage: true });
+
+  await page.click("#reset");
+  await page.waitForFunction(() => document.querySelector("[data-attribute=Blond_Hair]").value === "0");
+  await page.waitForTimeout(200);
+  assert.deepEqual(await pixels("#changed"), original);
+  await done();
+});
+
+test("the picture follows a slider within 100 ms", async () => {
+  await uploadToManipulate();
+  const times = [];
+  for (let i = 0; i < 100; i++) times.push(await move("[data-attribute=Smiling]", Math.sin(i).toFixed(2), "#changed"));
+  times.sort((a, b) => a - b);
+  const [median, late] = [times[50], times[95]];
+  console.log(`slider to picture: median ${median.toFixed(1)} ms, 95th percentile ${late.toFixed(1)} ms`);
+  assert.ok(late < 100, `95th percentile ${late} ms`);
+  await done();
+});
+
+test("dragging an eye turns the part that is used", async () => {
+  await page.setInputFiles("#manipulate-source-file", PHOTO);
+  await page.locator("#align").waitFor();
+  const before = await page.locator("#aligned").evaluate((canvas) => canvas.toDataURL());
+  const eye = await page.locator("#eye-left").boundingBox();
+  await page.mouse.move(eye.x + eye.width / 2, eye.y + eye.height / 2);
+  await page.mouse.down();
+  await page.mouse.move(eye.x + eye.width / 2 + 15, eye.y + eye.height / 2 + 30, { steps: 5 });
+  await page.mouse.up();
+  const dragged = await page.locator("#aligned").evaluate((canvas) => canvas.toDataURL());
+  assert.notEqual(dragged, before);
+  await page.locator("#eye-right").press("ArrowUp");
+  assert.notEqual(await page.locator("#aligned").evaluate((canvas) => canvas.toDataURL()), dragged);
+  if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/align.png` });
+  await page.click("#align-use");
+  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await done();
+});
+
+test("two pictures are mixed, and the film is downloaded", async () => {
+  await page.click("#tab-mix");
+  await upload("#mix-a-source-file", PHOTO);
+  await upload("#mix-b-source-file", OTHER);
+  await page.waitForFunction(() => document.getElementById("strip").src !== "");
+  await move("#share", 0, "#mixed");
+  assert.deepEqual(await pixels("#mixed"), await pixels("#mix-a"));
+  await move("#share", 1, "#mixed");
+  assert.deepEqual(await pixels("#mixed"), await pixels("#mix-b"));
+  await move("#share", 0.5, "#mixed");
+  const middle = await pixels("#mixed");
+  assert.ok(difference(middle, await pixels("#mix-a")) > 1 && difference(middle, await pixels("#mix-b")) > 1);
+
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click("#gif")]);
+  const file = await readFile(await download.path());
+  assert.equal(file.subarray(0, 6).toString(), "GIF89a");
+  await done("mix");
+});
+
+test("a sample is drawn, chosen and changed", async () => {
+  await page.click("#tab-sample");
+  await page.waitForFunction(() => document.querySelectorAll("#samples img[src]").length === 16);
+  const first = await pixels("#samples button:nth-child(3) img");
+  await move("#temperature", 0.3, "#samples button:nth-child(3) img");
+  const cooler = await pixels("#samples button:nth-child(3) img");
+  assert.notDeepEqual(cooler, first);
+  if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/sample.png`, fullPage: true });
+  await page.click("#samples button:nth-child(3)");
+  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  assert.deepEqual(await pixels("#original"), cooler);
+  await done();
+});
+
+test("the camera's picture can be used", async () => {
+  await page.getByRole("button", { name: "Camera for changing" }).click();
+  await page.click("#camera-take");
+  await page.locator("#align").waitFor();
+  await page.click("#align-use");
+  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await done();
+});
+
+test("a file that is no picture is named and does no harm", async () => {
+  await page.setInputFiles("#manipulate-source-file", { name: "notes.png", mimeType: "image/png", buffer: Buffer.from("none") });
+  await page.getByText("notes.png is no picture").waitFor();
+  await uploadToManipulate();
+  await done();
+});
+
+test("all of it works by keyboard", async () => {
+  await page.locator("#tab-manipulate").focus();
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowRight");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "tab-sample");
+  await page.waitForFunction(() => document.querySelectorAll("#samples img[src]").length === 16);
+  await page.locator("#samples button").first().focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  const original = await pixels("#original");
+  await page.locator("[data-attribute=Blond_Hair]").focus();
+  const followed = page.evaluate(() =>
+    new Promise((resolve) => document.getElementById("changed").addEventListener("load", resolve, { once: true })).then(() => {}));
+  await page.keyboard.press("End");
+  await followed;
+  await page.waitForTimeout(200);
+  assert.ok(difference(await pixels("#changed"), original) > 1);
+  await done();
+});
+
+test("every control has a name, and pictures a description", async () => {
+  for (const tab of ["manipulate", "mix", "sample", "about"]) {
+    await page.click(`#tab-${tab}`);
+    const nameless = await page.locator("button, input, select, a, [role=tabpanel]").evaluateAll((all) => all
+      .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim() || e.getAttribute("aria-labelledby")))
+      .map((e) => e.outerHTML));
+    assert.deepEqual(nameless, []);
+  }
+  assert.equal(await page.locator("img:not([alt])").count(), 0);
+  const facts = await page.locator("#facts").innerText();
+  for (const fact of ["64 × 64", "additive", "Bits per dimension", "Inverse error"]) assert.ok(facts.includes(fact), facts);
+  assert.equal(await page.locator("#attributes tr").count(), 6);
+  await done("about");
+});
+
+test("it fits a phone, also in the dark", async () => {
+  await page.context().close();
+  await open({ viewport: { width: 360, height: 740 }, colorScheme: "dark", hasTouch: true, isMobile: true });
+  await uploadToManipulate();
+  for (const tab of ["manipulate", "mix", "sample", "about"]) {
+    await page.click(`#tab-${tab}`);
+    const [width, wide] = await page.evaluate(() => [document.documentElement.clientWidth, document.documentElement.scrollWidth]);
+    assert.ok(wide <= width, `${tab} is ${wide} wide, the screen ${width}`);
+  }
+  await page.click("#tab-manipulate");
+  assert.notEqual(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(251, 250, 247)");
+  await done("phone");
+});
