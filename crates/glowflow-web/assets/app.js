@@ -72,11 +72,11 @@ attempt(async () => {
   for (let i = 0; i < info.config.classes; i++) choice.add(new Option(i, i));
   setModel(info);
   tellAbout(info);
-  manipulate.start(info);
   mix.start();
   opened["tab-sample"] = samples.start((kept) => {
     open(byId("tab-manipulate"));
     byId("tab-manipulate").focus();
     attempt(() => manipulate.use(kept));
   });
+  await manipulate.start(info);
 });

@@ -1,7 +1,7 @@
 // The tab with a slider for each attribute.
 
 import { newest, show } from "./api.js";
-import { addSource } from "./source.js";
+import { addSource, drawOne } from "./source.js";
 
 /** Directions that tell images apart less well than this come last. */
 const WEAK = 0.75;
@@ -41,8 +41,8 @@ function clear() {
   byId("reset").disabled = true;
 }
 
-/** Builds the tab. */
-export function start(info) {
+/** Builds the tab, and begins with an image of the model's own. */
+export async function start(info) {
   addSource(byId("manipulate-source"), "changing", use);
   const form = byId("sliders");
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -50,7 +50,8 @@ export function start(info) {
   const summary = document.createElement("summary");
   summary.textContent = "Attributes that the model tells apart less well";
   weak.append(summary);
-  info.attributes.forEach((attribute, i) => {
+  const bestFirst = [...info.attributes].sort((a, b) => (b.auc ?? 0) - (a.auc ?? 0));
+  bestFirst.forEach((attribute, i) => {
     const slider = makeSlider(attribute, i);
     (attribute.auc !== null && attribute.auc < WEAK ? weak : form).append(slider);
   });
@@ -63,6 +64,8 @@ export function start(info) {
     clear();
     refresh();
   });
+  const first = await drawOne();
+  if (!image) await use(first);
 }
 
 function makeSlider({ name }, i) {

@@ -39,10 +39,15 @@ export function addSource(place, name, use) {
     }));
   }
   place.append(button("Sample", `Sample for ${name}`, async () => {
-    const [drawn] = await sample(1, 0.7, randomSeed());
-    await use(drawn);
+    await use(await drawOne());
     say("");
   }));
+}
+
+/** An image of the model's own. */
+export async function drawOne() {
+  const [drawn] = await sample(1, 0.7, randomSeed());
+  return drawn;
 }
 
 /** A new seed. */
@@ -125,6 +130,7 @@ function align(file, photo) {
   canvas.width = photo.width;
   canvas.height = photo.height;
   canvas.getContext("2d").drawImage(photo, 0, 0);
+  byId("stage").style.setProperty("--photo-shape", photo.width / photo.height);
 
   const refresh = () => {
     markers.forEach((marker, i) => {

@@ -21,13 +21,13 @@ const INTERPOLATIONS: usize = 5;
 /// Portraits that directions are computed from and measured on.
 const LABELLED: usize = 5000;
 /// Test portraits that each direction is tried on.
-pub const TRIED: usize = 200;
+pub const TRIED: usize = 1000;
 
 /// The model and its training. Additive couplings, as in the demo of the Glow paper, divide by nothing: images far from any
 /// that the model has seen stay images.
 const CONFIG: &str = "
     model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 4, hidden = 64, coupling = 'additive' }
-    train = { batch = 32, lr = 2e-3, warmup = 50, ema = 0.99, backprop = 'stored', eval_every = 500, eval_images = 200 }
+    train = { batch = 32, lr = 1e-2, warmup = 50, ema = 0.99, backprop = 'stored', eval_every = 500, eval_images = 200 }
     data = { path = 'portraits' }
 ";
 

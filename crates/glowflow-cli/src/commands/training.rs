@@ -74,7 +74,7 @@ pub fn quickstart(args: &args::Quickstart, json: bool) -> anyhow::Result<ExitCod
         say!("\nMoved along the direction of an attribute, {TRIED} test portraits show");
         for effect in &done.effects {
             say!(
-                "  {:16} changed in {:3.0} %, every other attribute kept in {:3.0} % or more",
+                "  {:16} changed in {:3.0} %, every other attribute kept in at least {:3.0} %",
                 effect.attribute,
                 100.0 * effect.changed,
                 100.0 * effect.kept

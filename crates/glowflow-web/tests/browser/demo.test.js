@@ -45,7 +45,8 @@ async function open(options = {}) {
     if (origin !== address && protocol !== "blob:") complaints.push(`loads ${request.url()}`);
   });
   await page.goto(address);
-  await page.locator("#sliders input").first().waitFor();
+  // It begins with an image of the model's own.
+  await page.locator("#download[aria-disabled=false]").waitFor();
 }
 
 beforeEach(() => open());
@@ -79,10 +80,14 @@ async function upload(input, file) {
   await page.locator("#align").waitFor({ state: "hidden" });
 }
 
-async function uploadToManipulate() {
-  await upload("#manipulate-source-file", PHOTO);
-  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+/** Does something that brings another picture to the first tab, and waits until it is there. */
+async function toManipulate(action) {
+  const before = await page.locator("#changed").evaluate((image) => image.src);
+  await action();
+  await page.waitForFunction((before) => document.getElementById("changed").src !== before, before);
 }
+
+const uploadToManipulate = () => toManipulate(() => upload("#manipulate-source-file", PHOTO));
 
 const done = async (name) => {
   if (name && SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, fullPage: true });
@@ -136,8 +141,7 @@ test("dragging an eye turns the part that is used", async () => {
   await page.locator("#eye-right").press("ArrowUp");
   assert.notEqual(await page.locator("#aligned").evaluate((canvas) => canvas.toDataURL()), dragged);
   if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/align.png` });
-  await page.click("#align-use");
-  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await toManipulate(() => page.click("#align-use"));
   await done();
 });
 
@@ -168,8 +172,7 @@ test("a sample is drawn, chosen and changed", async () => {
   const cooler = await pixels("#samples button:nth-child(3) img");
   assert.notDeepEqual(cooler, first);
   if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/sample.png`, fullPage: true });
-  await page.click("#samples button:nth-child(3)");
-  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await toManipulate(() => page.click("#samples button:nth-child(3)"));
   assert.deepEqual(await pixels("#original"), cooler);
   await done();
 });
@@ -178,8 +181,7 @@ test("the camera's picture can be used", async () => {
   await page.getByRole("button", { name: "Camera for changing" }).click();
   await page.click("#camera-take");
   await page.locator("#align").waitFor();
-  await page.click("#align-use");
-  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await toManipulate(() => page.click("#align-use"));
   await done();
 });
 
@@ -197,8 +199,7 @@ test("all of it works by keyboard", async () => {
   assert.equal(await page.evaluate(() => document.activeElement.id), "tab-sample");
   await page.waitForFunction(() => document.querySelectorAll("#samples img[src]").length === 16);
   await page.locator("#samples button").first().focus();
-  await page.keyboard.press("Enter");
-  await page.waitForFunction(() => document.getElementById("changed").src !== "");
+  await toManipulate(() => page.keyboard.press("Enter"));
   const original = await pixels("#original");
   await page.locator("[data-attribute=Blond_Hair]").focus();
   const followed = page.evaluate(() =>
