@@ -81,11 +81,14 @@ pub fn quickstart(args: &args::Quickstart, json: bool) -> anyhow::Result<ExitCod
             );
         }
         let run = out.display();
+        // As it was called just now: it may not be where the shell would find it.
+        let program = std::env::args().next().unwrap_or("glowflow".into());
+        say!("\nOpen the demo, with sliders for these, with");
+        say!("  {program} serve --model {run}");
         say!("\nThen try");
-        say!("  glowflow serve --model {run}");
-        say!("  glowflow sample --model {run} --temperature 1.0 --seed 1 --out more.png");
-        say!("  glowflow train --resume {run} --minutes 10");
-        say!("  glowflow train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
+        say!("  {program} sample --model {run} --temperature 1.0 --seed 1 --out more.png");
+        say!("  {program} train --resume {run} --minutes 10");
+        say!("  {program} train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
     }
     Ok(status)
 }

@@ -58,7 +58,7 @@ const PRESETS: [Preset; 9] = [
         name: "faces32",
         toml: "
             model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 8, hidden = 128 }
-            train = { batch = 32, backprop = 'stored' }
+            train = { batch = 32, lr = 4e-3, backprop = 'stored' }
             data = { flip = true }",
     },
     Preset {
