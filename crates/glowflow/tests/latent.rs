@@ -1,7 +1,11 @@
 //! What can be done with latents, on models with weights that are not trained: exactness does not need training.
 
-use glowflow::latent::{Walk, between, interpolate};
-use glowflow::{Error, Glow, Latents, ModelConfig};
+use std::sync::Arc;
+
+use glowflow::latent::{Walk, at_temperatures, between, interpolate, nearest, redraw_details};
+use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
+use glowflow_data::Dataset;
+use glowflow_data::portraits::Portraits;
 use ndarray::{Array4, Axis, s};
 
 fn config() -> ModelConfig {
@@ -71,4 +75,81 @@ fn a_walk_needs_two_images_and_two_frames() {
         let error = interpolate(&glow, images(count).view(), &[], frames, Walk::Linear).unwrap_err();
         assert!(matches!(&error, Error::Input(message) if message.contains("2 of each")), "{error}");
     }
+}
+
+#[test]
+fn redrawn_details_leave_coarser_levels_as_they_are() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let images = images(2);
+    let latents =
+        glow.encode(images.slice(s![..1, .., .., ..]), &[], Dequantization::Midpoint).unwrap().latents;
+    // Nothing drawn anew: the image, to the pixel.
+    let same = redraw_details(&glow, &latents, 0, 3, 0.7, 5).unwrap();
+    for image in glow.decode(&same, &[]).unwrap().axis_iter(Axis(0)) {
+        assert_eq!(image, images.index_axis(Axis(0), 0));
+    }
+    let variants = redraw_details(&glow, &latents, 1, 3, 0.7, 5).unwrap();
+    for i in 0..3 {
+        let variant = variants.slice(i..i + 1);
+        assert_eq!(variant.0[1], latents.0[1]);
+        assert_ne!(variant.0[0], latents.0[0]);
+        assert_ne!(variant.0[0], variants.slice((i + 1) % 3..(i + 1) % 3 + 1).0[0], "each its own details");
+    }
+    // Everything drawn anew: samples.
+    assert_eq!(redraw_details(&glow, &latents, 2, 3, 0.7, 5).unwrap(), glow.draw(3, 0.7, 5).unwrap());
+
+    let two = glow.draw(2, 0.7, 5).unwrap();
+    for (latents, levels) in [(&latents, 3), (&two, 1)] {
+        let error = redraw_details(&glow, latents, levels, 3, 0.7, 5).unwrap_err();
+        assert!(error.to_string().contains("one image and at most its levels"), "{error}");
+    }
+}
+
+#[test]
+fn a_series_of_temperatures_is_of_the_same_samples() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let series = at_temperatures(&glow, 2, &[0.0, 0.5, 1.0], &[], 7).unwrap();
+    assert_eq!(series.shape(), [6, 16, 16, 3]);
+    for (t, temperature) in [0.0, 0.5, 1.0].into_iter().enumerate() {
+        let samples = glow.sample(2, temperature, &[], 7).unwrap();
+        for i in 0..2 {
+            assert_eq!(
+                series.index_axis(Axis(0), 3 * i + t),
+                samples.index_axis(Axis(0), i),
+                "{temperature}"
+            );
+        }
+    }
+    assert!(at_temperatures(&glow, 2, &[], &[], 7).is_err());
+    assert!(at_temperatures(&glow, 2, &[-1.0], &[], 7).is_err());
+}
+
+#[test]
+fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_distance() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let portraits = Arc::new(Portraits::new(100, 16, 3));
+    let mut pixels = Array4::<u8>::zeros((100, 16, 16, 3));
+    for (i, mut image) in pixels.axis_iter_mut(Axis(0)).enumerate() {
+        portraits.read(i, image.as_slice_mut().unwrap()).unwrap();
+    }
+    let latents = glow.encode(pixels.view(), &[], Dequantization::Midpoint).unwrap().latents;
+    let of = |i: usize| latents.slice(i..i + 1);
+    let dataset: Arc<dyn Dataset> = portraits.clone();
+    for skip in [0, 1] {
+        let found = nearest(&glow, &of(42), &dataset, 5, skip, None).unwrap();
+        let distance = |i: usize| {
+            let (a, b) = (Latents(of(42).0.split_off(skip)), Latents(of(i).0.split_off(skip)));
+            norm(&a.combine(1.0, &b, -1.0))
+        };
+        let mut all: Vec<usize> = (0..100).collect();
+        all.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        assert_eq!(found.iter().map(|near| near.index).collect::<Vec<_>>(), all[..5]);
+        assert_eq!((found[0].index, found[0].distance), (42, 0.0));
+        for near in &found {
+            assert_eq!(near.image, dataset.name(near.index));
+            assert!((near.distance - distance(near.index)).abs() < 1e-3);
+        }
+    }
+    let error = nearest(&glow, &of(0), &dataset, 5, 2, None).unwrap_err();
+    assert!(error.to_string().contains("at least one level"), "{error}");
 }

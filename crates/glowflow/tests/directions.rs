@@ -1,0 +1,264 @@
+//! Directions of attributes: computed and measured as said, kept in files, and walked along.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glowflow::latent::directions::FEWEST;
+use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
+use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
+use glowflow_data::portraits::Portraits;
+use glowflow_data::{Attributes, Dataset};
+use ndarray::{Array4, Axis};
+
+/// More than a model encodes at once.
+const IMAGES: usize = 300;
+
+fn glow(seed: u64) -> Glow {
+    let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
+    Glow::new(config, seed).unwrap()
+}
+
+fn portraits() -> Arc<Portraits> {
+    Arc::new(Portraits::new(IMAGES, 16, 5))
+}
+
+/// The images' answers in a table, whose line `i` is `rows(i)`; the names of the columns are the first line.
+fn table(columns: &str, rows: impl Fn(usize) -> String) -> Attributes {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let portraits = portraits();
+    let rows = (0..IMAGES).map(|i| format!("{},{}\n", portraits.name(i), rows(i)));
+    std::fs::write(file.path(), format!("image,{columns}\n{}", rows.collect::<String>())).unwrap();
+    Attributes::read(file.path(), &*portraits).unwrap()
+}
+
+fn find(glow: &Glow, attributes: &Attributes, remove: &[&str]) -> Result<Found, Error> {
+    let remove: Vec<String> = remove.iter().map(|&name| name.to_owned()).collect();
+    let dataset: Arc<dyn Dataset> = portraits();
+    find_directions(glow, &dataset, attributes, &remove, None)
+}
+
+/// Latents of all images, in one go.
+fn latents(glow: &Glow) -> Latents {
+    let portraits = portraits();
+    let mut pixels = Array4::<u8>::zeros((IMAGES, 16, 16, 3));
+    for (i, mut image) in pixels.axis_iter_mut(Axis(0)).enumerate() {
+        portraits.read(i, image.as_slice_mut().unwrap()).unwrap();
+    }
+    glow.encode(pixels.view(), &[], Dequantization::Midpoint).unwrap().latents
+}
+
+fn flat(latents: &Latents) -> Vec<f64> {
+    latents.0.iter().flatten().map(|&x| f64::from(x)).collect()
+}
+
+fn cosine(directions: &Directions, a: &str, b: &str) -> f64 {
+    let [a, b] = [a, b].map(|name| &directions.get(name).unwrap().latents);
+    a.dot(b) / (a.dot(a) * b.dot(b)).sqrt()
+}
+
+#[test]
+fn a_direction_is_the_difference_of_means_and_measured_on_other_images() {
+    let glow = glow(1);
+    let portraits = portraits();
+    let attributes = Attributes::of_portraits(&portraits);
+    let all = latents(&glow);
+    let points: Vec<Vec<f64>> = (0..IMAGES).map(|i| flat(&all.slice(i..i + 1))).collect();
+    let Found { directions, warnings } = find(&glow, &attributes, &[]).unwrap();
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(directions.list.len(), attributes.names().len());
+    let mut imperfect = 0;
+    for (column, direction) in directions.list.iter().enumerate() {
+        assert_eq!(direction.about.name, attributes.names()[column]);
+        let has = |i: usize| attributes.of(i)[column].unwrap();
+        // Every fifth image is kept for measuring.
+        let of = |held_out: bool, with: bool| {
+            (0..IMAGES).filter(move |&i| (i % 5 == 4) == held_out && has(i) == with)
+        };
+        let (with, without) = (of(false, true).count(), of(false, false).count());
+        assert_eq!((direction.about.positives, direction.about.negatives), (with, without));
+        let mean = |with: bool, d: usize| {
+            of(false, with).map(|i| points[i][d]).sum::<f64>() / of(false, with).count() as f64
+        };
+        let found = flat(&direction.latents);
+        for (d, found) in found.iter().enumerate() {
+            let expected = mean(true, d) - mean(false, d);
+            assert!((found - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{found}, not {expected}");
+        }
+
+        let along = |i: usize| points[i].iter().zip(&found).map(|(a, b)| a * b).sum::<f64>();
+        let pairs = of(true, true).flat_map(|a| of(true, false).map(move |b| (a, b)));
+        let right: Vec<f64> = pairs.map(|(a, b)| f64::from(u8::from(along(a) > along(b)))).collect();
+        let expected = right.iter().sum::<f64>() / right.len() as f64;
+        let auc = direction.about.auc.unwrap();
+        assert!((auc.value - expected).abs() < 1e-3, "{auc:?}, not {expected}");
+        assert_eq!(auc.standard_error > 0.0, auc.value < 1.0, "{auc:?}");
+        assert!(auc.standard_error < 0.1, "{auc:?}");
+        imperfect += usize::from(auc.value < 1.0);
+    }
+    assert!(imperfect > 0, "directions that make no mistake prove little");
+}
+
+#[test]
+fn too_few_examples_are_a_warning_and_no_number() {
+    let half = |i: usize| i % 2;
+    // Of the images used, `Few` has one fewer than needed; of those held out, `Early` has none without.
+    let few = |i: usize| usize::from(i % 5 != 4 && i < FEWEST * 5 / 4 - 1);
+    let early = |i: usize| if i % 5 == 4 || i.is_multiple_of(3) { 1 } else { 0 };
+    let attributes = table("Half,Few,Early,Never", |i| format!("{},{},{},0", half(i), few(i), early(i)));
+    let Found { directions, warnings } = find(&glow(1), &attributes, &[]).unwrap();
+    let names: Vec<_> =
+        directions.list.iter().map(|d| (d.about.name.as_str(), d.about.auc.is_some())).collect();
+    assert_eq!(names, [("Half", true), ("Early", false)]);
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    for (warning, words) in warnings.iter().zip([
+        ["Few: no direction from 9", "10 of each"],
+        ["Never: no direction from 0", "10 of each"],
+        ["Early: not measured", "10 of each"],
+    ]) {
+        assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
+    }
+    // Unknown is neither with nor without.
+    let unknown =
+        table("Half,Some", |i| format!("{},{}", half(i), if i < 200 { "" } else { ["0", "1"][half(i)] }));
+    let found = find(&glow(1), &unknown, &[]).unwrap().directions;
+    let some = &found.get("Some").unwrap().about;
+    assert_eq!((some.positives, some.negatives), (40, 40));
+
+    let error = find(&glow(1), &table("Never", |_| "0".into()), &[]).unwrap_err();
+    assert!(error.to_string().contains("Never: no direction from 0"), "{error}");
+}
+
+#[test]
+fn orthogonal_directions_leave_those_named_alone() {
+    let glow = glow(1);
+    let attributes = Attributes::of_portraits(&portraits());
+    let names = attributes.names();
+    let [first, second, third] = [&*names[0], &*names[1], &*names[2]];
+    let plain = find(&glow, &attributes, &[]).unwrap().directions;
+    assert!(cosine(&plain, first, third).abs() > 1e-3, "there is something to remove");
+    let found = find(&glow, &attributes, &[first, second]).unwrap().directions;
+    for name in names {
+        for other in [first, second] {
+            // Each of those named loses the other one; the rest loses both.
+            let removed = plain.get(other).unwrap();
+            let latents = &found.get(name).unwrap().latents;
+            let along = latents.dot(&removed.latents)
+                / (latents.dot(latents) * removed.latents.dot(&removed.latents)).sqrt();
+            assert_eq!(along.abs() < 1e-4, name != other, "{name} along {other}: {along}");
+        }
+    }
+    // Directions are measured as they are in the end.
+    let aucs = |directions: &Directions| directions.list.iter().map(|d| d.about.auc).collect::<Vec<_>>();
+    assert_ne!(aucs(&found), aucs(&plain));
+
+    let error = find(&glow, &attributes, &["Moustache"]).unwrap_err().to_string();
+    assert!(error.contains("Moustache") && names.iter().all(|name| error.contains(name)), "{error}");
+}
+
+#[test]
+fn attributes_that_always_go_together_can_be_removed_together() {
+    let attributes = table("A,Same,Other", |i| format!("{},{},{}", i % 2, i % 2, i % 3 % 2));
+    let found = find(&glow(1), &attributes, &["A", "Same"]).unwrap().directions;
+    let other = &found.get("Other").unwrap().latents;
+    let plain = find(&glow(1), &attributes, &[]).unwrap().directions;
+    assert!(flat(other).iter().all(|x| x.is_finite()));
+    assert!(
+        other.dot(other)
+            > 0.1 * plain.get("Other").unwrap().latents.dot(&plain.get("Other").unwrap().latents)
+    );
+    assert!(other.dot(&plain.get("A").unwrap().latents).abs() < 1e-3);
+}
+
+fn written(glow: &Glow, folder: &Path) -> (Directions, std::path::PathBuf) {
+    let directions = find(glow, &Attributes::of_portraits(&portraits()), &[]).unwrap().directions;
+    let path = folder.join("directions.safetensors");
+    directions.write(&path).unwrap();
+    (directions, path)
+}
+
+#[test]
+fn a_file_gives_back_what_was_written_and_only_to_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let (directions, path) = written(&glow(1), folder.path());
+    assert_eq!(Directions::read(&path, &glow(1)).unwrap(), directions);
+
+    let refuse = |path: &Path, glow: &Glow, words: &[&str]| {
+        let error = Directions::read(path, glow).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    refuse(&path, &glow(2), &["another model", "glowflow attributes"]);
+    refuse(&folder.path().join("nowhere"), &glow(1), &["nowhere", "glowflow attributes"]);
+    // Files that are cut, that lack a tensor, or that are something else.
+    let bytes = std::fs::read(&path).unwrap();
+    let broken = folder.path().join("broken");
+    for bytes in [&bytes[..bytes.len() / 2], &bytes[..7], b"no safetensors at all"] {
+        std::fs::write(&broken, bytes).unwrap();
+        refuse(&broken, &glow(1), &["broken"]);
+    }
+    let mut text = bytes.clone();
+    let at = text.windows(7).position(|part| part == b"0.eps.0").unwrap();
+    text[at] = b'x';
+    std::fs::write(&broken, text).unwrap();
+    refuse(&broken, &glow(1), &["0.eps.0", "[8, 8, 6]"]);
+}
+
+#[test]
+fn a_move_by_nothing_changes_no_bit_and_no_pixel() {
+    let glow = glow(1);
+    let folder = tempfile::tempdir().unwrap();
+    let (directions, _) = written(&glow, folder.path());
+    let all = latents(&glow).slice(0..20);
+    let still: Vec<_> = directions.list.iter().map(|direction| (direction, 0.0)).collect();
+    let moved = manipulate(&all, &still).unwrap();
+    let bits = |latents: &Latents| latents.0.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert!(bits(&moved) == bits(&all));
+    let decoded = glow.decode(&moved, &[]).unwrap();
+    let portraits = portraits();
+    for (i, image) in decoded.axis_iter(Axis(0)).enumerate() {
+        let mut pixels = vec![0; 16 * 16 * 3];
+        portraits.read(i, &mut pixels).unwrap();
+        assert!(image.iter().eq(&pixels), "portrait {i} comes back with other pixels");
+    }
+}
+
+#[test]
+fn a_move_adds_its_part_of_each_direction_to_each_image() {
+    let glow = glow(1);
+    let folder = tempfile::tempdir().unwrap();
+    let (directions, _) = written(&glow, folder.path());
+    let [a, b] = [&directions.list[0], &directions.list[1]];
+    let two = latents(&glow).slice(0..2);
+    let moved = manipulate(&two, &[(a, 0.5), (b, -1.0)]).unwrap();
+    for i in 0..2 {
+        let (before, after) = (flat(&two.slice(i..i + 1)), flat(&moved.slice(i..i + 1)));
+        let parts = flat(&a.latents).into_iter().zip(flat(&b.latents));
+        for ((before, after), (a, b)) in before.iter().zip(after).zip(parts) {
+            let expected = before + 0.5 * a - b;
+            assert!((after - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{after}, not {expected}");
+        }
+    }
+
+    let one = two.slice(0..1);
+    let frames = sweep(&one, a, 5).unwrap();
+    assert_eq!(frames.batch(), 5);
+    for (frame, alpha) in [(0, -1.0), (1, -0.5), (2, 0.0), (4, 1.0)] {
+        assert_eq!(frames.slice(frame..frame + 1), manipulate(&one, &[(a, alpha)]).unwrap(), "{alpha}");
+    }
+}
+
+#[test]
+fn moves_too_far_or_of_another_model_are_refused() {
+    let glow = glow(1);
+    let folder = tempfile::tempdir().unwrap();
+    let (directions, _) = written(&glow, folder.path());
+    let direction = &directions.list[0];
+    let one = latents(&glow).slice(0..1);
+    for alpha in [1.01, -1.01, f64::NAN, f64::INFINITY] {
+        let error = manipulate(&one, &[(direction, alpha)]).unwrap_err().to_string();
+        assert!(error.contains(&alpha.to_string()) && error.contains("−1 to 1"), "{error}");
+    }
+    let deeper = ModelConfig { levels: 3, ..glow.config().clone() };
+    let other = Glow::new(deeper, 1).unwrap().draw(1, 0.7, 1).unwrap();
+    let error = manipulate(&other, &[(direction, 0.5)]).unwrap_err().to_string();
+    assert!(error.contains("another shape"), "{error}");
+}
