@@ -239,7 +239,23 @@ fn info_says_what_a_model_is() {
 #[test]
 fn every_command_shows_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    let commands = ["quickstart", "train", "eval", "score", "sample", "encode", "decode", "info", "bench"];
+    let commands = [
+        "quickstart",
+        "train",
+        "eval",
+        "score",
+        "sample",
+        "encode",
+        "decode",
+        "info",
+        "bench",
+        "interpolate",
+        "attributes",
+        "manipulate",
+        "resample",
+        "nearest",
+        "serve",
+    ];
     let help = run(folder.path(), "--help").ok().stdout;
     for name in commands {
         assert!(help.contains(name), "{name} is not in {help}");
@@ -361,12 +377,16 @@ fn quickstart_leaves_a_model_and_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let text = run(folder.path(), "quickstart --minutes 0.05").ok().stdout;
     let run_folder = folder.path().join("quickstart");
-    for name in ["samples.png", "reconstructions.png", "interpolation.png", "curve.png"] {
+    for name in ["samples.png", "reconstructions.png", "interpolation.png", "attributes.png", "curve.png"] {
         let picture = read_image(&run_folder.join(name));
         assert!(colours(&picture) > 20, "{name} shows next to nothing");
         assert!(text.contains(&path_text(&Path::new("quickstart").join(name))), "{text}");
     }
     run(folder.path(), "info --model quickstart").ok();
+    // The demo is ready, and told of.
+    assert!(text.contains("serve --model quickstart"), "{text}");
+    run(folder.path(), "manipulate --model quickstart quickstart/samples.png --set smile=1 --out smile.png")
+        .ok();
 
     // The portraits above, and below them what their latents decode to: the same, but for the 3 bits dropped.
     let picture = read_image(&run_folder.join("reconstructions.png"));

@@ -27,6 +27,35 @@ fn load_images(glow: &Glow, paths: &[PathBuf]) -> anyhow::Result<Array4<u8>> {
     Ok(Array4::from_shape_vec((paths.len(), shape.height, shape.width, shape.channels), pixels)?)
 }
 
+/// A picture file as the model sees it.
+struct Picture {
+    /// `[1, H, W, C]`.
+    image: Array4<u8>,
+    /// Its class, where the model has classes.
+    labels: Vec<usize>,
+    latents: Latents,
+}
+
+impl Picture {
+    fn encode(glow: &Glow, path: &PathBuf, label: Option<usize>) -> anyhow::Result<Self> {
+        let labels = labels(glow, label)?;
+        let image = load_images(glow, std::slice::from_ref(path))?;
+        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        Ok(Self { image, labels, latents })
+    }
+}
+
+/// The label of one picture, where the model has classes.
+fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
+    let classes = glow.config().classes;
+    anyhow::ensure!(
+        classes == 0 || label.is_some(),
+        "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
+        classes.saturating_sub(1)
+    );
+    Ok(label.into_iter().collect())
+}
+
 pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
     /// How long a frame of an animation is shown.
     const MILLISECONDS: u16 = 80;
@@ -37,7 +66,7 @@ pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
         paths.push(args.images[0].clone());
     }
     let images = load_images(&glow, &paths)?;
-    let labels = args.label.map_or(vec![], |label| vec![label; paths.len()]);
+    let labels = labels(&glow, args.label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
     match moving {
@@ -93,9 +122,7 @@ pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCod
 pub fn manipulate(args: &args::Manipulate) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
     let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
-    let labels: Vec<usize> = args.label.into_iter().collect();
-    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
-    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
     match &args.sweep {
@@ -114,9 +141,7 @@ pub fn manipulate(args: &args::Manipulate) -> anyhow::Result<ExitCode> {
 
 pub fn resample(args: &args::Resample) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let labels: Vec<usize> = args.label.into_iter().collect();
-    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
-    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let rows = match args.levels {
         Some(levels) => levels..=levels,
         None => 1..=glow.config().levels,
@@ -133,9 +158,7 @@ pub fn resample(args: &args::Resample) -> anyhow::Result<ExitCode> {
 
 pub fn nearest(args: &args::Nearest, json: bool) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
-    let labels: Vec<usize> = args.label.into_iter().collect();
-    let image = load_images(&glow, std::slice::from_ref(&args.image))?;
-    let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+    let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
     report_broken(&dataset);

@@ -1,0 +1,240 @@
+//! The commands of the latent space, on a small trained model and labelled images.
+
+mod common;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use common::{Outcome, TINY, read_image, run, save_classes, save_image};
+use image::RgbImage;
+use serde_json::Value;
+
+/// Pixels between the images of a picture of many.
+const GAP: u32 = 2;
+
+/// A folder with models (`plain`, and `classes` of two classes), `photos` with a table of their attributes `labels.csv`,
+/// and `directions` found from them.
+fn world() -> &'static PathBuf {
+    static WORLD: OnceLock<PathBuf> = OnceLock::new();
+    WORLD.get_or_init(|| {
+        let folder = common::shared_folder("latent");
+        let mut table = "image,Bright,Even,Rare,age\n".to_owned();
+        for i in 0..120 {
+            // Every second photograph is bright; of `Even` little is to be seen.
+            let bright = i % 2 == 0;
+            let path = folder.join(format!("photos/{i:03}.png"));
+            save_image(&path, i);
+            let mut image = read_image(&path);
+            image.iter_mut().for_each(|x| *x = *x / 2 + if bright { 120 } else { 0 });
+            image.save(&path).unwrap();
+            let answer = |yes: bool| if yes { "1" } else { "-1" };
+            table += &format!("{i:03}.png,{},{},{},{i}\n", answer(bright), i / 2 % 2, answer(i < 3));
+        }
+        std::fs::write(folder.join("labels.csv"), table).unwrap();
+        save_classes(&folder.join("images"));
+        let train = |line: &str| run(&folder, &format!("train {TINY} {line}")).ok();
+        train("--data photos --steps 60 --out plain");
+        train("--data images --steps 10 --out classes --set model.classes=2");
+        run(&folder, "attributes --model plain --data photos --labels labels.csv --out directions").ok();
+        folder
+    })
+}
+
+#[track_caller]
+fn ok(line: &str) -> Outcome {
+    run(world(), line).ok()
+}
+
+fn picture(name: &str) -> RgbImage {
+    read_image(&world().join(name))
+}
+
+/// The images of a picture, row by row, at the size that they have in it.
+fn images(picture: &RgbImage, columns: u32, rows: u32) -> Vec<RgbImage> {
+    let side = (picture.width() + GAP) / columns - GAP;
+    assert_eq!(picture.dimensions(), (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP));
+    let at = |row, column| {
+        image::imageops::crop_imm(picture, column * (side + GAP), row * (side + GAP), side, side).to_image()
+    };
+    (0..rows).flat_map(|row| (0..columns).map(move |column| at(row, column))).collect()
+}
+
+/// Whether an image in a picture is `image`, each pixel a square.
+fn shows(shown: &RgbImage, image: &RgbImage) -> bool {
+    let scale = shown.width() / image.width();
+    shown.enumerate_pixels().all(|(x, y, pixel)| image.get_pixel(x / scale, y / scale) == pixel)
+}
+
+fn mean(image: &RgbImage) -> f64 {
+    image.iter().map(|&x| f64::from(x)).sum::<f64>() / image.len() as f64
+}
+
+fn names(directions: &Value) -> Vec<&str> {
+    directions["directions"].as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn attributes_come_from_a_table() {
+    let line = "attributes --model plain --data photos --labels labels.csv";
+    let found = ok(&format!("{line} --out from.table --json")).json();
+    assert_eq!(names(&found), ["Bright", "Even"]);
+    let bright = &found["directions"][0];
+    assert_eq!((&bright["positives"], &bright["negatives"]), (&48.into(), &48.into()));
+    let auc = bright["auc"]["value"].as_f64().unwrap();
+    assert!(auc > 0.95, "bright and dark photographs differ in little else, and yet: {auc}");
+    let warnings =
+        found["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>();
+    assert!(warnings[0].contains("Rare: no direction from 3") && warnings[1].contains("age"), "{warnings:?}");
+
+    // The same for people, the same in the file, and in the run's folder where nothing else is said.
+    let text = ok(line).stdout;
+    for word in ["Bright", "Even", "48", "warning: Rare", "plain/directions.safetensors"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+    let bytes = |name: &str| std::fs::read(world().join(name)).unwrap();
+    assert!(bytes("plain/directions.safetensors") == bytes("from.table"));
+    let fewer = ok(&format!("{line} --images 60 --out fewer --json")).json();
+    assert_eq!(fewer["directions"][0]["positives"], 24);
+    ok(&format!("{line} --orthogonalize Even --out apart"));
+    assert!(bytes("apart") != bytes("from.table"));
+}
+
+#[test]
+fn portraits_know_their_attributes() {
+    let found =
+        ok("attributes --model plain --data portraits --images 200 --out portraits.directions --json").json();
+    assert_eq!(found["directions"].as_array().unwrap().len(), 6, "{found}");
+}
+
+#[test]
+fn manipulate_moves_a_picture_along_directions() {
+    let manipulate = |moves: &str, out: &str| {
+        ok(&format!("manipulate --model plain --directions directions photos/007.png {moves} --out {out}"));
+        picture(out)
+    };
+    let original = picture("photos/007.png");
+    assert_eq!(manipulate("--set Bright=0 --set Even=0", "still.png"), original);
+    let (bright, dark) =
+        (manipulate("--set Bright=0.5", "bright.png"), manipulate("--set Bright=-0.5", "dark.png"));
+    assert!(mean(&bright) > mean(&original) + 10.0 && mean(&dark) < mean(&original) - 10.0);
+
+    let strip = images(&manipulate("--sweep Bright --frames 5", "strip.png"), 5, 1);
+    assert!(shows(&strip[2], &original), "the middle of a strip is the picture itself");
+    assert!(shows(&strip[3], &bright) && shows(&strip[1], &dark));
+    assert!(strip.windows(2).all(|pair| mean(&pair[0]) < mean(&pair[1])));
+    // A strip of a picture that is changed otherwise too.
+    let strip = images(&manipulate("--set Even=0.5 --sweep Bright --frames 3", "both.png"), 3, 1);
+    assert!(shows(&strip[1], &manipulate("--set Even=0.5", "even.png")));
+}
+
+#[test]
+fn resample_keeps_the_coarse_and_draws_the_fine_anew() {
+    let resample = |options: &str, rows| {
+        ok(&format!("resample --model plain photos/007.png --count 3 {options} --out details.png"));
+        images(&picture("details.png"), 4, rows)
+    };
+    let rows = resample("--seed 1", 2);
+    let original = picture("photos/007.png");
+    for row in rows.chunks(4) {
+        assert!(shows(&row[0], &original), "each row begins with the picture");
+        assert!(row[1] != row[2] && row[2] != row[3] && row[1] != row[0]);
+    }
+    assert_eq!(resample("--seed 1 --levels 2", 1), rows[4..]);
+    assert_ne!(resample("--seed 2 --levels 2", 1), rows[4..]);
+    assert!(resample("--levels 0", 1).iter().all(|image| shows(image, &original)));
+}
+
+#[test]
+fn nearest_finds_the_picture_itself_first() {
+    let line = "nearest --model plain photos/007.png --data photos --count 3";
+    let found = ok(&format!("{line} --out near.png --json")).json();
+    let found = found.as_array().unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!((&found[0]["image"], &found[0]["distance"]), (&"007.png".into(), &0.0.into()));
+    assert!(found.windows(2).all(|pair| pair[0]["distance"].as_f64() < pair[1]["distance"].as_f64()));
+    // The picture, then those found.
+    let strip = images(&picture("near.png"), 4, 1);
+    assert!(shows(&strip[0], &picture("photos/007.png")) && strip[1] == strip[0]);
+    assert!(shows(&strip[3], &picture(&format!("photos/{}", found[2]["image"].as_str().unwrap()))));
+    let text = ok(line).stdout;
+    assert_eq!(text.lines().count(), 3);
+    assert!(text.lines().next().unwrap().ends_with("0.00  007.png"), "{text}");
+}
+
+#[test]
+fn samples_at_several_temperatures_are_the_same_samples() {
+    ok("sample --model plain --count 2 --temperatures 0,0.7,1 --seed 3 --out series.png");
+    let series = images(&picture("series.png"), 3, 2);
+    assert_eq!(series[0], series[3], "without spread there is only one image");
+    ok("sample --model plain --count 2 --temperature 0.7 --seed 3 --out-dir warm");
+    let mut warm: Vec<_> =
+        std::fs::read_dir(world().join("warm")).unwrap().map(|file| file.unwrap().path()).collect();
+    warm.sort();
+    assert!(shows(&series[1], &read_image(&warm[0])) && shows(&series[4], &read_image(&warm[1])));
+}
+
+#[test]
+fn pictures_have_classes_where_the_model_has() {
+    ok("attributes --model classes --data photos --labels labels.csv --label 1 --out classes.directions");
+    let image = "--model classes photos/007.png --label 1";
+    ok(&format!("manipulate {image} --directions classes.directions --set Bright=0 --out of.class.png"));
+    assert_eq!(picture("of.class.png"), picture("photos/007.png"));
+    ok(&format!("resample {image} --count 1 --levels 0 --out of.class.png"));
+    assert!(shows(&images(&picture("of.class.png"), 2, 1)[1], &picture("photos/007.png")));
+    let near = ok(&format!("nearest {image} --data photos --count 1 --json")).json();
+    assert_eq!(near[0]["image"], "007.png");
+    ok("sample --model classes --count 2 --temperatures 0.5,1 --class 1 --out of.class.png");
+}
+
+#[test]
+fn mistakes_are_explained() {
+    let world = world();
+    std::fs::write(world.join("no.csv"), "name,age\n000.png,31\n").unwrap();
+    std::fs::write(world.join("foreign.csv"), "name,Hat\nann.jpg,1\n").unwrap();
+    let change = "manipulate --model plain --directions directions";
+    let label = "attributes --model plain --data photos --out new";
+    for (line, words) in [
+        (format!("{label}"), &["photos", "--labels"][..]),
+        (format!("{label} --labels nowhere.csv"), &["nowhere.csv"]),
+        (format!("{label} --labels no.csv"), &["no.csv", "1 for yes"]),
+        (format!("{label} --labels foreign.csv"), &["foreign.csv", "ann.jpg", "000.png"]),
+        (format!("{label} --labels labels.csv --orthogonalize Hat"), &["Hat", "Bright, Even"]),
+        (format!("{label} --labels labels.csv --images 5"), &["Bright", "10 of each"]),
+        (format!("{label} --labels labels.csv --label 1"), &["label", "without classes"]),
+        ("attributes --model classes --data photos --labels labels.csv".into(), &["000.png", "no sub-folder"]),
+        (format!("{change} photos/007.png --out new.png"), &["--set", "--sweep"]),
+        (format!("{change} photos/007.png --set Hat=1 --out new.png"), &["Hat", "Bright, Even"]),
+        (format!("{change} photos/007.png --set Bright=1.5 --out new.png"), &["1.5", "−1 to 1"]),
+        (format!("{change} photos/007.png --set Bright=nan --out new.png"), &["NaN", "−1 to 1"]),
+        (format!("{change} photos/007.png --set Bright --out new.png"), &["Bright", "Smiling=0.7"]),
+        (format!("{change} photos/007.png --set Bright=much --out new.png"), &["much", "0.7"]),
+        (format!("{change} photos/007.png --sweep Bright --frames 1 --out new.png"), &["--frames 1", "2"]),
+        (format!("{change} nowhere.png --set Bright=1 --out new.png"), &["nowhere.png"]),
+        (format!("{change} labels.csv --set Bright=1 --out new.png"), &["labels.csv"]),
+        (
+            "manipulate --model classes photos/007.png --label 0 --set Bright=1 --out new.png".into(),
+            &["directions.safetensors", "glowflow attributes"],
+        ),
+        (
+            "manipulate --model classes --directions directions photos/007.png --label 0 --set Bright=1 --out new.png"
+                .into(),
+            &["directions", "another model"],
+        ),
+        ("resample --model plain photos/007.png --levels 3 --out new.png".into(), &["3 of 2 levels"]),
+        ("resample --model plain photos/007.png --temperature -1 --out new.png".into(), &["temperature -1"]),
+        ("resample --model classes photos/007.png --out new.png".into(), &["2 classes", "--label 0 to 1"]),
+        ("nearest --model plain photos/007.png --data photos --skip-levels 2".into(), &["first 2"]),
+        ("nearest --model plain photos/007.png --data nowhere".into(), &["nowhere"]),
+        ("sample --model plain --temperatures 0.5,-1 --out new.png".into(), &["temperature -1"]),
+        ("serve --model nowhere".into(), &["nowhere"]),
+        ("serve --model plain --directions labels.csv".into(), &["labels.csv", "not a safetensors file"]),
+        ("serve --model classes --directions directions".into(), &["directions", "another model"]),
+        ("serve --model plain --eyes 0.1,0.2".into(), &["--eyes"]),
+    ] {
+        let outcome = run(world, &line);
+        assert!(matches!(outcome.code, Some(1 | 2)), "{line}: {outcome:?}");
+        assert!(words.iter().all(|word| outcome.stderr.contains(word)), "{line}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("panicked"), "{line}: {}", outcome.stderr);
+    }
+    assert!(!world.join("new.png").exists() && !world.join("new").exists());
+}
