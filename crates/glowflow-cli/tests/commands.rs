@@ -385,8 +385,11 @@ fn quickstart_leaves_a_model_and_pictures() {
     run(folder.path(), "info --model quickstart").ok();
     // The demo is ready, and told of.
     assert!(text.contains("serve --model quickstart"), "{text}");
-    run(folder.path(), "manipulate --model quickstart quickstart/samples.png --set smile=1 --out smile.png")
-        .ok();
+    run(
+        folder.path(),
+        "manipulate --model quickstart quickstart/samples.png --set Smiling=1 --out smile.png",
+    )
+    .ok();
 
     // The portraits above, and below them what their latents decode to: the same, but for the 3 bits dropped.
     let picture = read_image(&run_folder.join("reconstructions.png"));

@@ -82,8 +82,10 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
-    if u64::from(width) * u64::from(height) > most_pixels {
-        return Err(format!("the image has {width}×{height} pixels; at most {most_pixels} are possible"));
+    if width.max(height) as usize > LARGEST_SIDE || u64::from(width) * u64::from(height) > most_pixels {
+        return Err(format!(
+            "the image has {width}×{height} pixels; at most {most_pixels} are possible, and {LARGEST_SIDE} a side"
+        ));
     }
     let image = decode_limited(reader()).map_err(|e| e.to_string())?;
     Ok(picture(image))
@@ -99,8 +101,6 @@ pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
 fn decode_limited(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<DynamicImage> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_DECODED);
-    limits.max_image_width = Some(LARGEST_SIDE as u32);
-    limits.max_image_height = Some(LARGEST_SIDE as u32);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
     // `DynamicImage::from_decoder` allocates the output itself, without asking the limits.

@@ -44,7 +44,7 @@ impl Demo {
     /// in the run's folder, if any.
     ///
     /// # Errors
-    /// Errors of reading model and directions.
+    /// Errors of reading model and directions, and [`glowflow::Error::Input`] where the model's images cannot be shown.
     pub fn load(
         model: &Path,
         directions: Option<&Path>,
@@ -52,6 +52,13 @@ impl Demo {
         limits: Limits,
     ) -> Result<Self, glowflow::Error> {
         let glow = Glow::load(model)?;
+        let channels = glow.config().image[2];
+        if !matches!(channels, 1 | 3) {
+            return Err(glowflow::Error::Input(format!(
+                "{}: its images have {channels} channels, and browsers show those of 1 or 3",
+                model.display()
+            )));
+        }
         let in_run = model.join(DIRECTIONS);
         let directions = match directions {
             Some(path) => Some(Directions::read(path, &glow)?),

@@ -45,6 +45,8 @@ impl Store {
     pub fn put(&self, image: Stored) -> Uuid {
         let id = Uuid::new_v4();
         self.0.insert(id, Arc::new(image));
+        // Left to itself, the cache would grow beyond its bound for a while.
+        self.0.run_pending_tasks();
         id
     }
 

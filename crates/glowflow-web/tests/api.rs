@@ -1,0 +1,548 @@
+//! The HTTP API as clients see it: right answers to right requests, and a problem document to every other one.
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, Response, StatusCode, header};
+use glowflow::latent::{DIRECTIONS, Walk, find_directions, interpolate, manipulate};
+use glowflow::model::ModelFile;
+use glowflow::{Dequantization, Glow, ModelConfig};
+use glowflow_data::portraits::Portraits;
+use glowflow_data::{Attributes, Dataset};
+use glowflow_web::{Demo, Eyes, Limits, openapi, router};
+use http_body_util::BodyExt;
+use image::{AnimationDecoder, DynamicImage, ImageFormat, RgbImage};
+use ndarray::{Array4, Axis};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const SIZE: usize = 16;
+
+fn config() -> ModelConfig {
+    ModelConfig { image: [SIZE, SIZE, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() }
+}
+
+/// A served model, and what it is made of.
+struct Served {
+    app: Router,
+    glow: Glow,
+    _folder: tempfile::TempDir,
+}
+
+fn served(config: ModelConfig, limits: Limits) -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    ModelFile::new(config, 1).unwrap().write(&model).unwrap();
+    let glow = Glow::load(&model).unwrap();
+    if glow.config().image == [SIZE, SIZE, 3] && glow.config().classes == 0 {
+        let portraits = Arc::new(Portraits::new(200, SIZE, 1));
+        let attributes = Attributes::of_portraits(&portraits);
+        let dataset: Arc<dyn Dataset> = portraits;
+        let found = find_directions(&glow, &dataset, &attributes, &[], None).unwrap();
+        found.directions.write(&folder.path().join(DIRECTIONS)).unwrap();
+    }
+    let demo = Demo::load(folder.path(), None, Eyes::default(), limits).unwrap();
+    Served { app: router(Arc::new(demo)), glow, _folder: folder }
+}
+
+fn whole() -> Served {
+    served(config(), Limits::default())
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    kind: String,
+    head: Response<()>,
+    body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    fn json(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{self:?}");
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    #[track_caller]
+    fn picture(&self) -> RgbImage {
+        assert_eq!((self.status, &*self.kind), (StatusCode::OK, "image/png"), "{self:?}");
+        image::load_from_memory_with_format(&self.body, ImageFormat::Png).unwrap().to_rgb8()
+    }
+
+    /// Insists on a problem document of this status that says all of `words`.
+    #[track_caller]
+    fn problem(&self, status: u16, words: &[&str]) {
+        assert_eq!((self.status.as_u16(), &*self.kind), (status, "application/problem+json"), "{self:?}");
+        let problem: Value = serde_json::from_slice(&self.body).unwrap();
+        assert_eq!((&problem["type"], &problem["status"]), (&json!("about:blank"), &json!(status)));
+        assert_eq!(problem["title"], self.status.canonical_reason().unwrap());
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+    }
+}
+
+impl Served {
+    async fn ask(&self, method: Method, path: &str, kind: &str, body: impl Into<Body>) -> Answer {
+        let request =
+            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, kind).body(body.into());
+        let (head, body) = self.app.clone().oneshot(request.unwrap()).await.unwrap().into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let kind =
+            head.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap()).to_owned();
+        Answer { status: head.status, kind, head: Response::from_parts(head, ()), body }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, "", Body::empty()).await
+    }
+
+    async fn post(&self, path: &str, request: Value) -> Answer {
+        self.ask(Method::POST, path, "application/json", request.to_string()).await
+    }
+
+    async fn upload(&self, path: &str, bytes: Vec<u8>) -> Answer {
+        self.ask(Method::POST, path, "image/png", bytes).await
+    }
+
+    /// The id of an image that has been uploaded.
+    async fn encode(&self, image: &RgbImage) -> String {
+        id(&self.upload("/api/v1/encode", encoded(image, ImageFormat::Png)).await)
+    }
+}
+
+#[track_caller]
+fn id(answer: &Answer) -> String {
+    answer.json()["id"].as_str().unwrap().to_owned()
+}
+
+/// A portrait of the model's size.
+fn portrait(index: usize) -> RgbImage {
+    let mut pixels = vec![0; SIZE * SIZE * 3];
+    Portraits::new(100, SIZE, 9).read(index, &mut pixels).unwrap();
+    RgbImage::from_raw(SIZE as u32, SIZE as u32, pixels).unwrap()
+}
+
+fn array(image: &RgbImage) -> Array4<u8> {
+    Array4::from_shape_vec((1, SIZE, SIZE, 3), image.as_raw().clone()).unwrap()
+}
+
+fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(vec![]);
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[tokio::test]
+async fn a_picture_comes_back_to_the_pixel() {
+    let served = whole();
+    for index in 0..5 {
+        let image = portrait(index);
+        let answer = served.upload("/api/v1/encode", encoded(&image, ImageFormat::Png)).await;
+        let expected = served.glow.log_likelihood(array(&image).view(), &[]).unwrap()[0];
+        let bits = answer.json()["bits_per_dim"].as_f64().unwrap();
+        // Likelihood is of the middle of each bin, as the latents are.
+        let middle = served.glow.encode(array(&image).view(), &[], Dequantization::Midpoint).unwrap();
+        assert_eq!(bits, served.glow.config().bits_per_dim(middle.log_likelihood[0]), "not {expected}");
+        assert_eq!(served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture(), image);
+    }
+    // Any size and format will do; the kind that is claimed does not count, only the content.
+    let large = RgbImage::from_fn(400, 300, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    let answer = served.upload("/api/v1/encode", encoded(&large, ImageFormat::Jpeg)).await;
+    let picture = served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture();
+    assert_eq!(picture.dimensions(), (SIZE as u32, SIZE as u32));
+}
+
+#[tokio::test]
+async fn a_picture_moves_along_directions_as_the_library_moves_it() {
+    let served = whole();
+    let image = portrait(3);
+    let id = served.encode(&image).await;
+    let request = |amounts: Value| json!({ "id": id, "amounts": amounts });
+    for still in [json!({}), json!({ "Smiling": 0.0 })] {
+        assert_eq!(served.post("/api/v1/manipulate", request(still)).await.picture(), image);
+    }
+    let moved = served.post("/api/v1/manipulate", request(json!({ "Smiling": 0.7, "Blond_Hair": -1 }))).await;
+    let directions =
+        glowflow::latent::Directions::read(&served._folder.path().join(DIRECTIONS), &served.glow).unwrap();
+    let latents = served.glow.encode(array(&image).view(), &[], Dequantization::Midpoint).unwrap().latents;
+    let moves = [(directions.get("Smiling").unwrap(), 0.7), (directions.get("Blond_Hair").unwrap(), -1.0)];
+    let expected = served.glow.decode(&manipulate(&latents, &moves).unwrap(), &[]).unwrap();
+    assert_eq!(*moved.picture().as_raw(), expected.into_raw_vec_and_offset().0);
+    assert_ne!(moved.picture(), image);
+}
+
+#[tokio::test]
+async fn two_pictures_mix_as_the_library_mixes_them() {
+    let served = whole();
+    let (first, second) = (portrait(3), portrait(4));
+    let (a, b) = (served.encode(&first).await, served.encode(&second).await);
+    let mix = async |at: Value, more: Value| {
+        let mut request = json!({ "a": a, "b": b, "at": at });
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        served.post("/api/v1/mix", request).await
+    };
+    assert_eq!(mix(json!([0]), json!({})).await.picture(), first);
+    assert_eq!(mix(json!([1]), json!({ "path": "spherical" })).await.picture(), second);
+
+    let both = ndarray::concatenate![Axis(0), array(&first), array(&second)];
+    for (path, walk) in [("linear", Walk::Linear), ("spherical", Walk::Spherical)] {
+        let frames = interpolate(&served.glow, both.view(), &[], 5, walk).unwrap();
+        for (frame, at) in [(1, 0.25), (2, 0.5)] {
+            let picture = mix(json!([at]), json!({ "path": path })).await.picture();
+            assert!(picture.as_raw().iter().eq(frames.index_axis(Axis(0), frame)), "{path} at {at}");
+        }
+    }
+    let strip = mix(json!([0, 0.5, 1]), json!({})).await.picture();
+    assert!(strip.width() > 3 * strip.height(), "side by side");
+    let gif = mix(json!([0, 0.5, 1, 0.5]), json!({ "format": "gif" })).await;
+    assert_eq!((gif.status, &*gif.kind), (StatusCode::OK, "image/gif"));
+    let gif = image::codecs::gif::GifDecoder::new(Cursor::new(gif.body)).unwrap();
+    assert_eq!(gif.into_frames().collect_frames().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn samples_are_those_of_the_seed() {
+    let served = whole();
+    let request = json!({ "count": 3, "temperature": 0.7, "seed": 5 });
+    let ids = served.post("/api/v1/sample", request.clone()).await.json()["ids"].as_array().unwrap().clone();
+    let expected = served.glow.sample(3, 0.7, &[], 5).unwrap();
+    assert_eq!(ids.len(), 3);
+    assert_eq!(ids.iter().map(Value::to_string).collect::<BTreeSet<_>>().len(), 3);
+    for (id, expected) in ids.iter().zip(expected.outer_iter()) {
+        let id = id.as_str().unwrap();
+        let picture = served.get(&format!("/api/v1/decode/{id}")).await.picture();
+        assert!(picture.as_raw().iter().eq(&expected));
+        // A sample is an image as any other.
+        let still = served.post("/api/v1/manipulate", json!({ "id": id, "amounts": {} })).await;
+        assert_eq!(still.picture(), picture);
+    }
+    let again = served.post("/api/v1/sample", request).await.json();
+    assert_ne!(again["ids"], json!(ids), "ids are never given twice");
+}
+
+#[tokio::test]
+async fn info_says_what_can_be_asked() {
+    let served = whole();
+    let info = served.get("/api/v1/info").await.json();
+    assert_eq!(info["config"]["image"], json!([SIZE, SIZE, 3]));
+    assert_eq!(info["parameters"], served.glow.parameters());
+    assert_eq!(info["attributes"].as_array().unwrap().len(), 6);
+    assert_eq!(info["attributes"][0]["name"], "Smiling");
+    let attributes = info["attributes"].as_array().unwrap();
+    assert!(
+        attributes.iter().any(|attribute| attribute["auc"].as_f64().is_some_and(|auc| auc > 0.9)),
+        "{info}"
+    );
+    assert_eq!(info["bits_per_dim"], Value::Null, "nobody has evaluated it");
+    assert_eq!(info["upload_bytes"], Limits::default().upload_bytes);
+}
+
+#[tokio::test]
+async fn classes_must_be_said() {
+    let served = served(ModelConfig { classes: 2, ..config() }, Limits::default());
+    let image = encoded(&portrait(1), ImageFormat::Png);
+    served.upload("/api/v1/encode", image.clone()).await.problem(422, &["2 classes"]);
+    served.upload("/api/v1/encode?class=2", image.clone()).await.problem(422, &["label 2", "0 to 1"]);
+    served.upload("/api/v1/encode?class=one", image.clone()).await.problem(400, &["class"]);
+    let [a, b] = [0, 1].map(|class| (class, image.clone()));
+    let mut ids = vec![];
+    for (class, image) in [a, b] {
+        ids.push(id(&served.upload(&format!("/api/v1/encode?class={class}"), image).await));
+    }
+    // Each image keeps its class.
+    for id in &ids {
+        assert_eq!(served.get(&format!("/api/v1/decode/{id}")).await.picture(), portrait(1));
+    }
+    served.post("/api/v1/mix", json!({ "a": ids[0], "b": ids[1], "at": [0, 0.5, 1] })).await.picture();
+    let sample = |class: Value| json!({ "count": 1, "temperature": 0.7, "seed": 5, "class": class });
+    served.post("/api/v1/sample", sample(Value::Null)).await.problem(422, &["2 classes"]);
+    served.post("/api/v1/sample", sample(json!(1))).await.json();
+    // It has no directions.
+    let nothing =
+        served.post("/api/v1/manipulate", json!({ "id": ids[0], "amounts": { "Smiling": 1 } })).await;
+    nothing.problem(422, &["no directions"]);
+}
+
+#[tokio::test]
+async fn grey_models_show_grey_pictures() {
+    let served = served(ModelConfig { image: [SIZE, SIZE, 1], ..config() }, Limits::default());
+    let id = served.encode(&portrait(1)).await;
+    let picture = served.get(&format!("/api/v1/decode/{id}")).await.picture();
+    assert!(picture.pixels().all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
+    let grey = served.encode(&picture).await;
+    assert_eq!(served.get(&format!("/api/v1/decode/{grey}")).await.picture(), picture);
+}
+
+#[test]
+fn models_that_cannot_be_shown_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    ModelFile::new(ModelConfig { image: [SIZE, SIZE, 2], ..config() }, 1).unwrap().write(&model).unwrap();
+    let refused = Demo::load(&model, None, Eyes::default(), Limits::default()).err().unwrap().to_string();
+    assert!(refused.contains("2 channels") && refused.contains("1 or 3"), "{refused}");
+}
+
+#[tokio::test]
+async fn requests_that_make_no_sense_are_explained() {
+    let served = whole();
+    let id = served.encode(&portrait(1)).await;
+    let nobody = "00000000-0000-4000-8000-000000000000";
+    let manipulate = "/api/v1/manipulate";
+    let mix = "/api/v1/mix";
+    let sample = "/api/v1/sample";
+    for (path, request, status, words) in [
+        (manipulate, json!({ "id": nobody, "amounts": {} }), 404, &[nobody, "encode it again"][..]),
+        (manipulate, json!({ "id": "../../etc/passwd", "amounts": {} }), 422, &["id"]),
+        (manipulate, json!({ "id": id, "amounts": { "Hat": 1 } }), 422, &["Hat", "Smiling"]),
+        (manipulate, json!({ "id": id, "amounts": { "Smiling": 1.5 } }), 422, &["1.5", "−1 to 1"]),
+        (manipulate, json!({ "id": id, "amounts": { "Smiling": "much" } }), 422, &["amounts"]),
+        (manipulate, json!({ "id": id, "amounts": {}, "latents": [1, 2] }), 422, &["latents"]),
+        (manipulate, json!({ "id": id }), 422, &["amounts"]),
+        (manipulate, json!([]), 422, &[]),
+        (mix, json!({ "a": id, "b": nobody, "at": [0.5] }), 404, &[nobody]),
+        (mix, json!({ "a": id, "b": id, "at": [] }), 422, &["1 to 64"]),
+        (mix, json!({ "a": id, "b": id, "at": vec![0.5; 65] }), 422, &["1 to 64"]),
+        (mix, json!({ "a": id, "b": id, "at": [1.1] }), 422, &["0 to 1"]),
+        (mix, json!({ "a": id, "b": id, "at": [0.5], "path": "winding" }), 422, &["winding", "spherical"]),
+        (mix, json!({ "a": id, "b": id, "at": [0.5], "format": "bmp" }), 422, &["bmp", "gif"]),
+        (sample, json!({ "count": 0, "temperature": 0.7, "seed": 1 }), 422, &["0 images", "1 to 64"]),
+        (sample, json!({ "count": 65, "temperature": 0.7, "seed": 1 }), 422, &["65", "1 to 64"]),
+        (sample, json!({ "count": 1e30, "temperature": 0.7, "seed": 1 }), 422, &["count"]),
+        (sample, json!({ "count": 1, "temperature": 2.1, "seed": 1 }), 422, &["2.1", "0 to 2"]),
+        (sample, json!({ "count": 1, "temperature": -1, "seed": 1 }), 422, &["-1", "0 to 2"]),
+        (sample, json!({ "count": 1, "temperature": 1, "seed": -1 }), 422, &["seed"]),
+        (sample, json!({ "count": 1, "temperature": 1, "seed": 1, "class": 3 }), 422, &["without classes"]),
+    ] {
+        let answer = served.post(path, request.clone()).await;
+        println!("{path} {request}: {answer:?}");
+        answer.problem(status, words);
+    }
+    for (text, status) in [("{", 400), ("", 400), ("\u{feff}{}", 400)] {
+        served.ask(Method::POST, manipulate, "application/json", text).await.problem(status, &[]);
+    }
+    served.ask(Method::POST, manipulate, "text/plain", "{}").await.problem(415, &["application/json"]);
+    served.get("/api/v1/decode/..%2f..%2fetc%2fpasswd").await.problem(400, &[]);
+    served.get(&format!("/api/v1/decode/{nobody}")).await.problem(404, &[nobody]);
+    for path in ["/api/v1/", "/api/v2/info", "/index.html", "/../Cargo.toml", "/%2e%2e/etc/passwd", "//"] {
+        served.get(path).await.problem(404, &["nothing at"]);
+    }
+    served.get(manipulate).await.problem(405, &["GET"]);
+    served.post("/", json!({})).await.problem(405, &["POST"]);
+}
+
+#[tokio::test]
+async fn uploads_that_are_no_pictures_are_refused() {
+    let served = whole();
+    let png = encoded(&portrait(1), ImageFormat::Png);
+    let jpeg =
+        encoded(&RgbImage::from_fn(300, 300, |x, y| image::Rgb([x as u8, y as u8, 1])), ImageFormat::Jpeg);
+    for (bytes, words) in [
+        (vec![], &[][..]),
+        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), &[]),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(), &[]),
+        (png[..png.len() / 2].to_vec(), &[]),
+        (png[..30].to_vec(), &[]),
+        (jpeg[..200].to_vec(), &[]),
+        // Small files of large pictures: 24 million pixels at most.
+        (encoded(&RgbImage::new(6000, 6000), ImageFormat::Png), &["6000", "24000000"]),
+        (encoded(&RgbImage::new(60000, 1), ImageFormat::Png), &["60000"]),
+    ] {
+        let answer = served.upload("/api/v1/encode", bytes).await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+        answer.problem(422, words);
+    }
+    served.encode(&portrait(1)).await;
+}
+
+#[tokio::test]
+async fn too_many_bytes_are_refused() {
+    let limits = Limits { upload_bytes: 1000, json_bytes: 500, ..Limits::default() };
+    let served = served(config(), limits);
+    let noise =
+        RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y) as u8, (x * 7 + y * 31) as u8, (x ^ y) as u8]));
+    served.upload("/api/v1/encode", encoded(&noise, ImageFormat::Bmp)).await.problem(413, &["1000 bytes"]);
+    // Much longer ones are not even read to their end.
+    let endless = Body::from_stream(futures_of(|| Bytes::from_static(&[0; 4096])));
+    served.ask(Method::POST, "/api/v1/encode", "image/png", endless).await.problem(413, &["1000 bytes"]);
+    let long: Value =
+        (0..1000).map(|i| (format!("a{i}"), json!(0))).collect::<serde_json::Map<_, _>>().into();
+    served.post("/api/v1/manipulate", long).await.problem(413, &[]);
+}
+
+/// A stream that never ends.
+fn futures_of(item: fn() -> Bytes) -> impl futures_core::Stream<Item = Result<Bytes, std::io::Error>> {
+    struct Endless(fn() -> Bytes);
+    impl futures_core::Stream for Endless {
+        type Item = Result<Bytes, std::io::Error>;
+        fn poll_next(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Self::Item>> {
+            std::task::Poll::Ready(Some(Ok((self.0)())))
+        }
+    }
+    Endless(item)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upload_is_given_up() {
+    let served = whole();
+    let never = Body::from_stream(Never);
+    served.ask(Method::POST, "/api/v1/encode", "image/png", never).await.problem(408, &["too long"]);
+}
+
+/// A stream that never begins.
+struct Never;
+
+impl futures_core::Stream for Never {
+    type Item = Result<Bytes, std::io::Error>;
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Pending
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beyond_the_queue_requests_are_turned_away_and_none_is_answered_wrongly() {
+    let limits = Limits { computing: 1, waiting: 2, ..Limits::default() };
+    let served = Arc::new(served(config(), limits));
+    let image = portrait(3);
+    let id = served.encode(&image).await;
+    let requests = (0..40).map(|_| {
+        let (served, id) = (Arc::clone(&served), id.clone());
+        tokio::spawn(async move {
+            served
+                .post("/api/v1/mix", json!({ "a": id, "b": id, "at": vec![0.5; 64], "format": "gif" }))
+                .await
+        })
+    });
+    let mut turned_away = 0;
+    for request in requests.collect::<Vec<_>>() {
+        let answer = request.await.unwrap();
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE {
+            answer.problem(503, &["try again"]);
+            assert_eq!(answer.head.headers()[header::RETRY_AFTER], "1");
+            turned_away += 1;
+        } else {
+            let gif = image::codecs::gif::GifDecoder::new(Cursor::new(answer.body)).unwrap();
+            let frames = gif.into_frames().collect_frames().unwrap();
+            assert_eq!(frames.len(), 64);
+            assert_eq!(
+                DynamicImage::from(frames[9].buffer().clone()).to_rgb8().dimensions(),
+                frames[0].buffer().dimensions()
+            );
+        }
+    }
+    assert!((1..40).contains(&turned_away), "{turned_away} of 40");
+    // And afterwards all is as before.
+    assert_eq!(served.get(&format!("/api/v1/decode/{id}")).await.picture(), image);
+}
+
+#[tokio::test]
+async fn images_are_forgotten_after_a_while_and_when_there_are_too_many() {
+    // An image and its latents are 3,840 bytes.
+    let served_few = served(config(), Limits { stored_bytes: 40_000, ..Limits::default() });
+    let first = served_few.encode(&portrait(0)).await;
+    let mut last = String::new();
+    for index in 0..30 {
+        last = served_few.encode(&portrait(index)).await;
+    }
+    served_few.get(&format!("/api/v1/decode/{first}")).await.problem(404, &["no longer"]);
+    assert_eq!(served_few.get(&format!("/api/v1/decode/{last}")).await.picture(), portrait(29));
+
+    let briefly = served(config(), Limits { stored_for: Duration::from_millis(50), ..Limits::default() });
+    let id = briefly.encode(&portrait(0)).await;
+    std::thread::sleep(Duration::from_millis(60));
+    briefly.get(&format!("/api/v1/decode/{id}")).await.problem(404, &["no longer"]);
+}
+
+#[tokio::test]
+async fn every_answer_tells_browsers_to_be_careful() {
+    let served = whole();
+    for path in ["/", "/app.js", "/api/v1/info", "/api/v1/openapi.json", "/nowhere", "/api/v1/mix"] {
+        let answer = served.get(path).await;
+        let headers = answer.head.headers();
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+        assert_eq!(headers["x-frame-options"], "DENY");
+        assert_eq!(headers["referrer-policy"], "no-referrer");
+        assert_eq!(headers["cache-control"], "no-store");
+        assert_eq!(headers["cross-origin-resource-policy"], "same-origin");
+        assert!(!headers.contains_key("access-control-allow-origin"));
+    }
+}
+
+#[tokio::test]
+async fn the_page_loads_nothing_from_elsewhere() {
+    let served = whole();
+    let page = served.get("/").await;
+    assert_eq!(page.kind, "text/html; charset=utf-8");
+    let text = String::from_utf8(page.body.to_vec()).unwrap();
+    let mut loaded = 0;
+    for attribute in ["src=\"", "href=\""] {
+        for part in text.split(attribute).skip(1) {
+            let target = part.split('"').next().unwrap();
+            if target.starts_with("https://") || target.starts_with('#') {
+                assert!(attribute == "href=\"", "{target} is elsewhere");
+                continue;
+            }
+            let path = format!("/{}", target.trim_start_matches(['.', '/']));
+            assert_eq!(served.get(&path).await.status, StatusCode::OK, "{target}");
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 3, "a page has a script, a style and an icon");
+    for script in ["/api.js", "/app.js", "/manipulate.js", "/mix.js", "/sample.js", "/source.js"] {
+        let script = served.get(script).await;
+        assert_eq!(script.kind, "text/javascript; charset=utf-8");
+        assert!(!String::from_utf8_lossy(&script.body).contains("://"));
+    }
+}
+
+#[tokio::test]
+async fn the_api_is_described() {
+    let served = whole();
+    let described = served.get("/api/v1/openapi.json").await.json();
+    assert_eq!(described, serde_json::to_value(openapi()).unwrap());
+    assert!(described["openapi"].as_str().unwrap().starts_with("3."));
+    let paths = described["paths"].as_object().unwrap();
+    let expected = ["decode/{id}", "encode", "info", "manipulate", "mix", "sample"];
+    assert!(paths.keys().eq(&expected.map(|path| format!("/api/v1/{path}"))), "{paths:?}");
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().unwrap() {
+            // What is described is there: an empty request gets another answer than "nothing" or "not this way".
+            let id = "00000000-0000-4000-8000-000000000000";
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let answer = served.ask(method, &path.replace("{id}", id), "application/json", "").await;
+            let nothing = answer.body.windows(10).any(|part| part == b"nothing at");
+            assert!(!nothing && answer.status != StatusCode::METHOD_NOT_ALLOWED, "{path}: {answer:?}");
+            assert!(operation["summary"].is_string() || operation["description"].is_string(), "{path}");
+            assert!(operation["responses"].as_object().unwrap().contains_key("200"), "{path}");
+        }
+    }
+    // Every reference within it leads somewhere.
+    let text = described.to_string();
+    for part in text.split("\"#/components/schemas/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(described["components"]["schemas"].get(name).is_some(), "{name} is not described");
+    }
+    for name in ["Info", "Encoded", "Manipulate", "Mix", "Sample", "Samples", "Problem"] {
+        assert!(described["components"]["schemas"].get(name).is_some(), "{name} is not described");
+    }
+}
+
+#[test]
+fn a_demo_needs_a_model() {
+    let refused = Demo::load(Path::new("nowhere"), None, Eyes::default(), Limits::default()).err().unwrap();
+    assert!(refused.to_string().contains("nowhere"), "{refused}");
+}
