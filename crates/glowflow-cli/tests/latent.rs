@@ -194,7 +194,7 @@ fn mistakes_are_explained() {
     let change = "manipulate --model plain --directions directions";
     let label = "attributes --model plain --data photos --out new";
     for (line, words) in [
-        (format!("{label}"), &["photos", "--labels"][..]),
+        (label.to_owned(), &["photos", "--labels"][..]),
         (format!("{label} --labels nowhere.csv"), &["nowhere.csv"]),
         (format!("{label} --labels no.csv"), &["no.csv", "1 for yes"]),
         (format!("{label} --labels foreign.csv"), &["foreign.csv", "ann.jpg", "000.png"]),
