@@ -3,19 +3,17 @@
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
+use half::bf16;
+
+use crate::cpu::Element;
+
 /// `f32`, in which models live, or `f64`, in which tests differentiate numerically.
 pub trait Real:
-    num_traits::Float
-    + num_traits::NumAssign
-    + bytemuck::Pod
-    + Default
-    + Debug
-    + Display
-    + Sum
-    + Send
-    + Sync
-    + crate::cpu::Kernels
+    num_traits::Float + num_traits::NumAssign + Debug + Display + Sum + Element<Sum = Self>
 {
+    /// What matrices of coupling networks may hold instead, on a device that can.
+    type Narrow: Element<Sum = Self>;
+
     /// The nearest value of this type.
     fn of(value: f64) -> Self;
 
@@ -30,6 +28,8 @@ pub trait Real:
 }
 
 impl Real for f32 {
+    type Narrow = bf16;
+
     fn of(value: f64) -> Self {
         value as f32
     }
@@ -45,6 +45,8 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
+    type Narrow = Self;
+
     fn of(value: f64) -> Self {
         value
     }

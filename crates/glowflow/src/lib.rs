@@ -11,6 +11,7 @@ pub mod flow;
 pub mod latent;
 pub mod latents_file;
 pub mod model;
+mod precision;
 pub mod quickstart;
 mod random;
 pub mod tensor_file;
@@ -20,3 +21,4 @@ pub use error::Error;
 pub use model::{
     Backprop, CouplingType, Dequantization, Encoded, Glow, Latents, ModelConfig, ModelFile, PermutationType,
 };
+pub use precision::Precision;

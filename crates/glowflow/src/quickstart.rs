@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use glowflow_data::portraits::{ATTRIBUTES, measure};
 use glowflow_data::{Attributes, Dataset, batches_in_order};
-use glowflow_kernels::Cpu;
 use glowflow_report::picture;
 use ndarray::{Array4, Axis};
 use serde::Serialize;
@@ -67,7 +66,7 @@ pub fn quickstart(out: &Path, seed: u64, options: Options<'_>) -> Result<Quickst
     let mut config: RunConfig =
         toml::Table::try_into(table).map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     config.train.seed = seed;
-    let summary = train(Cpu::<f32>::new(), config, out, options)?;
+    let summary = train(config.train.precision.cpu()?, config, out, options)?;
 
     let glow = Glow::load(out)?;
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config())?;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::PrecisionArg;
+
 /// Draw images from the model.
 #[derive(Debug, Args)]
 #[command(
@@ -30,6 +32,9 @@ pub struct Sample {
     /// Class to draw, where the model has classes.
     #[arg(long, value_name = "C")]
     pub class: Option<usize>,
+    /// Precision of the products in coupling networks.
+    #[arg(long, default_value = "auto")]
+    pub precision: PrecisionArg,
     /// One picture of all samples.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
@@ -54,6 +59,9 @@ pub struct Encode {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Precision of the products in coupling networks; decoding takes the same.
+    #[arg(long, default_value = "auto")]
+    pub precision: PrecisionArg,
 }
 
 /// Images from latents.

@@ -2,6 +2,7 @@
 
 mod images;
 mod latent;
+mod precision;
 mod scoring;
 mod serve;
 mod training;
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 pub use images::{Decode, Encode, Sample};
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
+pub use precision::PrecisionArg;
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
 pub use training::{Bench, Quickstart, Train};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::PrecisionArg;
+
 #[derive(Debug, Args)]
 pub struct Scoring {
     /// How pixels become continuous: the middle of each bin, or noise as in training and in papers.
@@ -15,6 +17,9 @@ pub struct Scoring {
     /// Seed of the noise.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Precision of the products in coupling networks.
+    #[arg(long, default_value = "auto")]
+    pub precision: PrecisionArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

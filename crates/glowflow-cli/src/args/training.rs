@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use glowflow::Backprop;
 
+use super::PrecisionArg;
+
 /// Train a small model on portraits that the program draws, in about two minutes, and see what it learned.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow quickstart")]
@@ -51,6 +53,9 @@ pub struct Train {
     /// Whether hidden activations are computed again (little memory) or stored (faster).
     #[arg(long, conflicts_with = "resume")]
     pub backprop: Option<BackpropArg>,
+    /// Precision of the products in coupling networks.
+    #[arg(long, conflicts_with = "resume")]
+    pub precision: Option<PrecisionArg>,
     /// Seed of weights, noise, order and augmentation.
     #[arg(long, conflicts_with = "resume")]
     pub seed: Option<u64>,
@@ -102,6 +107,9 @@ pub struct Bench {
     /// Whether hidden activations are computed again or stored.
     #[arg(long)]
     pub backprop: Option<BackpropArg>,
+    /// Precision of the products in coupling networks.
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
     /// Training steps, and sampled batches, to time.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub repeat: usize,

@@ -20,7 +20,7 @@ fn draws(scoring: &args::Scoring) -> Draws {
 }
 
 pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+    let glow = Glow::load_in(args.scoring.precision.into(), &args.model)?;
     let dataset = first_images(test_data(&args.data, &glow, None)?, args.images)?;
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
@@ -35,7 +35,7 @@ pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 pub fn score(args: &args::Score) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+    let glow = Glow::load_in(args.scoring.precision.into(), &args.model)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let to: Box<dyn Write> = if args.csv == Path::new("-") {
         Box::new(std::io::stdout())

@@ -10,7 +10,6 @@ use glowflow::bench::Bench;
 use glowflow::quickstart::TRIED;
 use glowflow::train::{Limits, Options, RunConfig, Summary};
 use glowflow::{data, train};
-use glowflow_kernels::Cpu;
 use glowflow_report::progress::Display;
 use serde_json::json;
 
@@ -114,7 +113,7 @@ pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
     let (summary, run) = match (&args.resume, &args.out) {
-        (Some(run), _) => (train::resume(Cpu::<f32>::new(), run, options)?, run),
+        (Some(run), _) => (train::resume(|config| config.train.precision.cpu(), run, options)?, run),
         (None, Some(out)) => {
             let mut config =
                 RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
@@ -127,7 +126,8 @@ pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
             data.test_fraction = args.test_fraction.or(data.test_fraction);
             config.train.seed = args.seed.unwrap_or(config.train.seed);
             config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
-            (train::train(Cpu::<f32>::new(), config, out, options)?, out)
+            config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+            (train::train(config.train.precision.cpu()?, config, out, options)?, out)
         }
         (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
     };
@@ -138,7 +138,8 @@ pub fn bench(args: &args::Bench, json: bool) -> anyhow::Result<ExitCode> {
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     let batch = config.train.batch;
-    let mut bench = Bench::new(Cpu::<f32>::new(), config)?;
+    config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+    let mut bench = Bench::new(config.train.precision.cpu()?, config)?;
     if args.serve {
         for line in std::io::stdin().lock().lines() {
             let line = line.context("reading a request")?;

@@ -6,7 +6,7 @@
 
 use nalgebra::DMatrix;
 
-use super::Cpu;
+use super::Workspace;
 use super::conv::WeightGradient;
 use super::panels::Panels;
 use super::product::{Packed, product_into_rows, transposed_products};
@@ -15,7 +15,7 @@ use crate::real::Real;
 use crate::shape::{ChannelMapParams, Grid, PermutationParams, Span};
 
 /// An affine map `y = A x + b` of `channels` channels, and its log-determinant.
-pub struct ChannelMap<T> {
+pub struct ChannelMap<T: Real> {
     channels: usize,
     matrix: Packed<T>,
     /// For one pixel.
@@ -101,13 +101,18 @@ impl PermutationParams {
 }
 
 impl<T: Real> ChannelMap<T> {
-    pub(super) fn prepare(cpu: &Cpu<T>, at: &ChannelMapParams, params: &[T], direction: Direction) -> Self {
+    pub(super) fn prepare(
+        work: &Workspace<T>,
+        at: &ChannelMapParams,
+        params: &[T],
+        direction: Direction,
+    ) -> Self {
         let channels = at.channels;
         let permutation = Permutation::new(channels, &at.permutation, params);
         let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
         let log_det = permutation.log_det + (0..channels).map(|c| 3.0 * logs(c)).sum::<f64>();
         let affine = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
-            pack(cpu, &a.transpose()).with_bias((0..channels).map(|c| T::of(b(c))))
+            pack(work, &a.transpose()).with_bias((0..channels).map(|c| T::of(b(c))))
         };
         let matrix = match direction {
             Direction::Forward => {
@@ -127,8 +132,8 @@ impl<T: Real> ChannelMap<T> {
     }
 
     /// Applies the map in place.
-    pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
-        apply(cpu, &self.matrix, self.channels, x);
+    pub(super) fn run(&self, work: &Workspace<T>, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
+        apply(work, &self.matrix, self.channels, x);
         if let Some(logp) = logp {
             let log_det = T::of(self.log_det * grid.pixels() as f64);
             logp.iter_mut().for_each(|logp| *logp += log_det);
@@ -136,15 +141,15 @@ impl<T: Real> ChannelMap<T> {
     }
 }
 
-fn pack<T: Real>(cpu: &Cpu<T>, matrix: &DMatrix<f64>) -> Packed<T> {
-    Packed::of_rows(cpu, matrix.nrows(), matrix.ncols(), |i, first, to| {
+fn pack<T: Real>(work: &Workspace<T>, matrix: &DMatrix<f64>) -> Packed<T> {
+    Packed::of_rows(work, matrix.nrows(), matrix.ncols(), |i, first, to| {
         to.iter_mut().enumerate().for_each(|(j, to)| *to = T::of(matrix[(i, first + j)]));
     })
 }
 
 /// `x ← matrix·x + bias` for every row of `x`, in place; returns what `x` was.
-fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
-    let before = Panels::of_rows(cpu, channels, x);
+fn apply<T: Real>(work: &Workspace<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
+    let before = Panels::of_rows(work, channels, x);
     product_into_rows(before.view(), matrix, x);
     before
 }
@@ -153,7 +158,7 @@ fn apply<T: Real>(cpu: &Cpu<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]
 /// `gradient`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<T: Real>(
-    cpu: &Cpu<T>,
+    work: &Workspace<T>,
     at: &ChannelMapParams,
     params: &[T],
     grid: Grid,
@@ -168,11 +173,11 @@ pub fn backward<T: Real>(
     let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
     let w = &permutation.matrix;
     let transposed = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * scale[j]);
-    let dy = apply(cpu, &pack(cpu, &transposed), channels, dx);
-    apply(cpu, &ChannelMap::prepare(cpu, at, params, Direction::Inverse).matrix, channels, x);
-    let input = Panels::of_rows(cpu, channels, x);
-    let mut gradient_of_map = WeightGradient::zero(cpu, channels, channels);
-    transposed_products(cpu, vec![gradient_of_map.of(dy.view(), input.view())]);
+    let dy = apply(work, &pack(work, &transposed), channels, dx);
+    apply(work, &ChannelMap::prepare(work, at, params, Direction::Inverse).matrix, channels, x);
+    let input = Panels::of_rows(work, channels, x);
+    let mut gradient_of_map = WeightGradient::zero(work, channels, channels);
+    transposed_products(work, vec![gradient_of_map.of(dy.view(), input.view())]);
     let WeightGradient { matrix: by_matrix, sums: by_offset } = gradient_of_map;
 
     // By W, from the gradients by A = W diag(s) and b = A bias.

@@ -7,10 +7,11 @@
 
 use rayon::prelude::*;
 
+use super::element::Element;
 use super::panels::{Panels, View};
 use super::patches::{self, Look};
 use super::product::{Gradient, Packed, product_into_rows, transposed_products};
-use super::{Buffer, Cpu};
+use super::{Buffer, Workspace};
 use crate::real::Real;
 use crate::shape::{Grid, Span, ZeroConvParams};
 
@@ -59,18 +60,18 @@ impl<T: Real> Scaled<'_, T> {
     }
 
     /// The folded weight as `[inputs, outputs]`, for the way forward.
-    pub fn pack(&self, cpu: &Cpu<T>) -> Packed<T> {
+    pub fn pack<E: Element<Sum = T>>(&self, work: &Workspace<E>) -> Packed<E> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::of_columns(cpu, inputs, self.bias.len(), 1, |j| {
+        Packed::of_columns(work, inputs, self.bias.len(), 1, |j| {
             (&self.weight[j * inputs..(j + 1) * inputs], scale[j])
         })
         .with_bias(self.folded_bias().into_iter())
     }
 
     /// The folded weight as `[outputs, inputs]`, for the gradient by the input.
-    pub fn pack_transposed(&self, cpu: &Cpu<T>) -> Packed<T> {
+    pub fn pack_transposed<E: Element<Sum = T>>(&self, work: &Workspace<E>) -> Packed<E> {
         let (inputs, scale) = (self.inputs(), self.scale());
-        Packed::of_rows(cpu, self.bias.len(), inputs, |j, first, to| {
+        Packed::of_rows(work, self.bias.len(), inputs, |j, first, to| {
             let from = &self.weight[j * inputs + first..][..to.len()];
             to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale[j] * from);
         })
@@ -78,10 +79,10 @@ impl<T: Real> Scaled<'_, T> {
 
     /// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
     /// the edge channel: for the gradient by the input.
-    pub fn pack_contributions(&self, cpu: &Cpu<T>, inputs: usize) -> Packed<T> {
+    pub fn pack_contributions<E: Element<Sum = T>>(&self, work: &Workspace<E>, inputs: usize) -> Packed<E> {
         let (width, scale) = (self.inputs(), self.scale());
         let from: Vec<usize> = (0..9).flat_map(|k| (0..inputs).map(move |c| 9 * c + k)).collect();
-        Packed::of_rows(cpu, self.bias.len(), 9 * inputs, |j, first, to| {
+        Packed::of_rows(work, self.bias.len(), 9 * inputs, |j, first, to| {
             let weight = &self.weight[j * width..(j + 1) * width];
             to.iter_mut().zip(&from[first..]).for_each(|(to, &from)| *to = scale[j] * weight[from]);
         })
@@ -128,7 +129,7 @@ pub fn column_sums<T: Real>(columns: usize, matrix: &[T]) -> Vec<T> {
 }
 
 /// A ZeroConv with few inputs: patches gathered, then one product.
-pub struct ZeroConv<T> {
+pub struct ZeroConv<T: Real> {
     inputs: usize,
     weight: Packed<T>,
 }
@@ -140,18 +141,18 @@ impl ZeroConvParams {
 }
 
 impl<T: Real> ZeroConv<T> {
-    pub(super) fn prepare(cpu: &Cpu<T>, at: &ZeroConvParams, params: &[T]) -> Self {
-        Self { inputs: at.inputs, weight: at.at().of(params).pack(cpu) }
+    pub(super) fn prepare(work: &Workspace<T>, at: &ZeroConvParams, params: &[T]) -> Self {
+        Self { inputs: at.inputs, weight: at.at().of(params).pack(work) }
     }
 
-    pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], y: &mut [T]) {
-        let patches = patches::all_with_edge(cpu, grid, self.inputs, self.inputs, x);
+    pub(super) fn run(&self, work: &Workspace<T>, grid: Grid, x: &[T], y: &mut [T]) {
+        let patches = patches::all_with_edge(work, grid, self.inputs, self.inputs, x);
         product_into_rows(patches.view(), &self.weight, y);
     }
 
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward(
-        cpu: &Cpu<T>,
+        work: &Workspace<T>,
         at: &ZeroConvParams,
         params: &[T],
         grid: Grid,
@@ -162,14 +163,14 @@ impl<T: Real> ZeroConv<T> {
     ) {
         let (inputs, outputs) = (at.inputs, at.outputs);
         let conv = at.at().of(params);
-        let patches = patches::all_with_edge(cpu, grid, inputs, inputs, x);
-        let dy = Panels::of_rows(cpu, outputs, dy);
-        let mut d_weight = WeightGradient::zero(cpu, outputs, patches.cut.columns);
-        transposed_products(cpu, vec![d_weight.of(dy.view(), patches.view())]);
+        let patches = patches::all_with_edge(work, grid, inputs, inputs, x);
+        let dy = Panels::of_rows(work, outputs, dy);
+        let mut d_weight = WeightGradient::zero(work, outputs, patches.cut.columns);
+        transposed_products(work, vec![d_weight.of(dy.view(), patches.view())]);
         conv.unfold(at.at(), &d_weight.matrix, &d_weight.sums, gradient);
 
-        let weight = conv.pack_contributions(cpu, inputs);
-        let mut contributions = cpu.take(grid.rows() * 9 * inputs);
+        let weight = conv.pack_contributions(work, inputs);
+        let mut contributions = work.take(grid.rows() * 9 * inputs);
         product_into_rows(dy.view(), &weight, &mut contributions);
         patches::add_shifted(grid, inputs, inputs, Look::Back, &contributions, None, dx);
     }
@@ -184,14 +185,14 @@ pub struct WeightGradient<T> {
 }
 
 impl<T: Real> WeightGradient<T> {
-    pub fn zero(cpu: &Cpu<T>, outputs: usize, inputs: usize) -> Self {
-        let mut matrix = cpu.take(outputs * inputs);
+    pub fn zero<E: Element<Sum = T>>(work: &Workspace<E>, outputs: usize, inputs: usize) -> Self {
+        let mut matrix = work.take_sums(outputs * inputs);
         matrix.fill(T::zero());
         Self { matrix, sums: vec![T::zero(); outputs] }
     }
 
     /// What adds `dyᵀ·x` to it.
-    pub fn of<'a>(&'a mut self, dy: View<'a, T>, x: View<'a, T>) -> Gradient<'a, T> {
+    pub fn of<'a, E: Element<Sum = T>>(&'a mut self, dy: View<'a, E>, x: View<'a, E>) -> Gradient<'a, E> {
         Gradient { a: dy, b: x, c: &mut self.matrix, sums: &mut self.sums }
     }
 }

@@ -8,24 +8,30 @@ mod buffer;
 mod channel_map;
 mod conv;
 mod coupling;
+mod element;
 mod gaussian;
 mod layout;
 mod network;
 mod panels;
 mod patches;
+mod precision;
 mod product;
 mod simd;
 mod update;
+mod workspace;
 
+use half::bf16;
 use rayon::prelude::*;
 
 pub use buffer::Buffer;
 pub use channel_map::ChannelMap;
 pub use conv::ZeroConv;
+pub use element::Element;
 pub use gaussian::TopPrior;
-pub use network::{Hidden, Network};
-pub use product::Kernels;
+pub use precision::{Hidden, Network, Precision};
 pub use simd::Isa;
+
+use workspace::Workspace;
 
 use crate::device::{Device, DeviceError, Direction, Noise, Training, Update, UpdateReport};
 use crate::random::Stream;
@@ -36,19 +42,26 @@ use crate::shape::{
 
 /// The processor, computing in `T`: `f32` to work, `f64` to check.
 #[derive(Clone)]
-pub struct Cpu<T> {
-    isa: Isa,
-    pool: buffer::Pool<T>,
+pub struct Cpu<T: Real> {
+    work: Workspace<T>,
+    /// Where coupling networks multiply in a shorter format, if they do.
+    narrow: Option<Workspace<T::Narrow>>,
 }
 
 impl<T: Real> Cpu<T> {
     /// The processor with the best instruction set that it has.
     pub fn new() -> Self {
-        Self { isa: Isa::detect(), pool: buffer::Pool::default() }
+        Self::with(T::available()[0])
+    }
+
+    /// The processor with one of its instruction sets.
+    fn with(isa: Isa) -> Self {
+        let pool = buffer::Pool::default();
+        Self { work: Workspace::new(isa, pool.clone(), pool), narrow: None }
     }
 
     fn take(&self, len: usize) -> Buffer<T> {
-        self.pool.take(len)
+        self.work.take(len)
     }
 
     fn fill(&self, out: &mut [T], four: impl Fn(u64) -> [f64; 4] + Sync) {
@@ -64,9 +77,39 @@ impl<T: Real> Default for Cpu<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Cpu<T> {
+impl Cpu<f32> {
+    /// The processor, with coupling networks' products in the precision asked for.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] where the processor has no instructions for it.
+    pub fn with_precision(precision: Precision) -> Result<Self, DeviceError> {
+        let mut cpu = Self::new();
+        if precision == Precision::Bf16 {
+            let isa = <bf16 as Element>::available()[0];
+            if isa == Isa::Baseline {
+                return Err(DeviceError::Unavailable {
+                    device: "cpu with bf16".into(),
+                    reason: "this processor has no instructions for it (AVX-512 BF16); take precision f32"
+                        .into(),
+                });
+            }
+            cpu.narrow = Some(Workspace::new(isa, buffer::Pool::default(), cpu.work.sums()));
+        }
+        Ok(cpu)
+    }
+
+    /// The precision of coupling networks' products.
+    pub fn precision(&self) -> Precision {
+        if self.narrow.is_some() { Precision::Bf16 } else { Precision::F32 }
+    }
+}
+
+impl<T: Real> std::fmt::Debug for Cpu<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cpu({:?})", self.isa)
+        match &self.narrow {
+            None => write!(f, "Cpu({:?})", self.work.isa),
+            Some(narrow) => write!(f, "Cpu({:?}, networks {:?})", self.work.isa, narrow.isa),
+        }
     }
 }
 
@@ -80,7 +123,8 @@ impl<T: Real> Device for Cpu<T> {
     type TopPrior = TopPrior<T>;
 
     fn name(&self) -> String {
-        format!("cpu ({:?}, {} threads)", self.isa, rayon::current_num_threads())
+        let networks = self.narrow.as_ref().map_or(String::new(), |narrow| format!(" and {:?}", narrow.isa));
+        format!("cpu ({:?}{networks}, {} threads)", self.work.isa, rayon::current_num_threads())
     }
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -149,11 +193,11 @@ impl<T: Real> Device for Cpu<T> {
         params: &Buffer<T>,
         direction: Direction,
     ) -> ChannelMap<T> {
-        ChannelMap::prepare(self, at, params, direction)
+        ChannelMap::prepare(&self.work, at, params, direction)
     }
 
     fn channel_map(&self, map: &ChannelMap<T>, grid: Grid, x: &mut Buffer<T>, logp: Option<&mut Buffer<T>>) {
-        map.run(self, grid, x, logp.map(|logp| &mut logp[..]));
+        map.run(&self.work, grid, x, logp.map(|logp| &mut logp[..]));
     }
 
     fn channel_map_backward(
@@ -166,7 +210,7 @@ impl<T: Real> Device for Cpu<T> {
         dlogp: f64,
         gradient: &mut Buffer<T>,
     ) {
-        channel_map::backward(self, at, params, grid, x, dx, dlogp, gradient);
+        channel_map::backward(&self.work, at, params, grid, x, dx, dlogp, gradient);
     }
 
     fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer<T>, params: &mut Buffer<T>) {
@@ -178,7 +222,7 @@ impl<T: Real> Device for Cpu<T> {
     }
 
     fn network(&self, network: &Network<T>, grid: Grid, x: &Buffer<T>, o: &mut Buffer<T>) {
-        network.run(self, grid, x, o);
+        network.run(grid, x, o);
     }
 
     fn network_keeping(
@@ -188,7 +232,7 @@ impl<T: Real> Device for Cpu<T> {
         x: &Buffer<T>,
         o: &mut Buffer<T>,
     ) -> Hidden<T> {
-        network.run_keeping(self, grid, x, o)
+        network.run_keeping(grid, x, o)
     }
 
     fn network_backward(
@@ -202,19 +246,19 @@ impl<T: Real> Device for Cpu<T> {
         dx: &mut Buffer<T>,
         gradient: &mut Buffer<T>,
     ) {
-        network::backward(self, at, params, grid, x, hidden, d_o, dx, gradient);
+        hidden.backward(at, params, grid, x, d_o, dx, gradient);
     }
 
     fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer<T>, params: &mut Buffer<T>) {
-        network::initialize(self, at, grid, x, params);
+        network::initialize(&self.work, at, grid, x, params);
     }
 
     fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer<T>) -> ZeroConv<T> {
-        ZeroConv::prepare(self, at, params)
+        ZeroConv::prepare(&self.work, at, params)
     }
 
     fn zero_conv(&self, conv: &ZeroConv<T>, grid: Grid, x: &Buffer<T>, y: &mut Buffer<T>) {
-        conv.run(self, grid, x, y);
+        conv.run(&self.work, grid, x, y);
     }
 
     fn zero_conv_backward(
@@ -227,7 +271,7 @@ impl<T: Real> Device for Cpu<T> {
         dx: &mut Buffer<T>,
         gradient: &mut Buffer<T>,
     ) {
-        ZeroConv::backward(self, at, params, grid, x, dy, dx, gradient);
+        ZeroConv::backward(&self.work, at, params, grid, x, dy, dx, gradient);
     }
 
     fn couple(

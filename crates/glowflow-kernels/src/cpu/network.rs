@@ -14,40 +14,43 @@
 use rayon::prelude::*;
 
 use super::conv::{ScaledAt, WeightGradient, column_sums};
+use super::element::Element;
 use super::panels::{Cut, DEPTH, Panels};
 use super::patches::{self, Look};
 use super::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
-use super::{Cpu, actnorm};
+use super::{Workspace, actnorm};
 use crate::real::Real;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
 
 /// A network's weights, packed for the way forward.
-pub struct Network<T> {
+pub struct Network<E: Element> {
+    work: Workspace<E>,
     inputs: usize,
     hidden: usize,
     outputs: usize,
-    conv1: Packed<T>,
-    conv2: Packed<T>,
+    conv1: Packed<E>,
+    conv2: Packed<E>,
     /// `[hidden, 9·outputs]`, columns in the order `k·outputs + c`.
-    conv3: Packed<T>,
+    conv3: Packed<E>,
     /// What the edge channel adds to an output for each offset, `[9, outputs]`.
-    edge: Vec<T>,
+    edge: Vec<E::Sum>,
     /// `[outputs]`
-    bias: Vec<T>,
+    bias: Vec<E::Sum>,
 }
 
 /// Both hidden activations, `[rows, hidden]` each, behind their ReLUs.
-pub struct Hidden<T> {
-    h1: Panels<T>,
-    h2: Panels<T>,
+pub struct Hidden<E: Element> {
+    work: Workspace<E>,
+    h1: Panels<E>,
+    h2: Panels<E>,
 }
 
 fn scaled(weight: Span, actnorm: ActNormParams) -> ScaledAt {
     ScaledAt { weight, bias: actnorm.bias, logs: actnorm.logs }
 }
 
-impl<T: Real> Network<T> {
-    pub(super) fn prepare(cpu: &Cpu<T>, at: &NetworkParams, params: &[T]) -> Self {
+impl<E: Element> Network<E> {
+    pub(super) fn prepare(work: &Workspace<E>, at: &NetworkParams, params: &[E::Sum]) -> Self {
         let (hidden, outputs) = (at.hidden, at.conv3.outputs);
         let conv3 = at.conv3.at().of(params);
         let (width, scale) = (9 * (hidden + 1), conv3.scale());
@@ -57,67 +60,68 @@ impl<T: Real> Network<T> {
             (&conv3.weight[c * width + k..(c + 1) * width], scale[c])
         };
         Self {
+            work: work.clone(),
             inputs: at.inputs,
             hidden,
             outputs,
-            conv1: scaled(at.conv1, at.actnorm1).of(params).pack(cpu),
-            conv2: scaled(at.conv2, at.actnorm2).of(params).pack(cpu),
-            conv3: Packed::of_columns(cpu, hidden, 9 * outputs, 9, column3),
+            conv1: scaled(at.conv1, at.actnorm1).of(params).pack(work),
+            conv2: scaled(at.conv2, at.actnorm2).of(params).pack(work),
+            conv3: Packed::of_columns(work, hidden, 9 * outputs, 9, column3),
             edge: (0..9 * outputs).map(column3).map(|(weight, scale)| weight[9 * hidden] * scale).collect(),
             bias: conv3.folded_bias(),
         }
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
-    pub(super) fn run(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], o: &mut [T]) {
-        let patches = Cut::of(cpu, grid.rows(), 9 * (self.inputs + 1));
-        let mut contributions = cpu.take(grid.rows() * 9 * self.outputs);
+    pub(super) fn run(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) {
+        let work = &self.work;
+        let patches = Cut::of(work, grid.rows(), 9 * (self.inputs + 1));
+        let mut contributions = work.take_sums(grid.rows() * 9 * self.outputs);
         contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
             let rows = to.len() / (9 * self.outputs);
             let hidden = rows * self.hidden.next_multiple_of(patches.width);
-            let (mut h1, mut h2) = (cpu.take(hidden), cpu.take(hidden));
-            self.tile(cpu, grid, x, (t, patches), &mut h1, &mut h2, to);
+            let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
+            self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
         });
         self.add_up(grid, &contributions, o);
     }
 
     /// As [`run`](Self::run), and keeps the hidden activations.
-    pub(super) fn run_keeping(&self, cpu: &Cpu<T>, grid: Grid, x: &[T], o: &mut [T]) -> Hidden<T> {
-        let rows = grid.rows();
-        let mut contributions = cpu.take(rows * 9 * self.outputs);
-        let [mut h1, mut h2] = [(); 2].map(|()| Panels::scratch(cpu, rows, self.hidden));
+    pub(super) fn run_keeping(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) -> Hidden<E> {
+        let (rows, work) = (grid.rows(), &self.work);
+        let mut contributions = work.take_sums(rows * 9 * self.outputs);
+        let [mut h1, mut h2] = [(); 2].map(|()| Panels::scratch(work, rows, self.hidden));
         let patches = Cut { columns: 9 * (self.inputs + 1), ..h1.cut };
         contributions
             .par_chunks_mut(patches.tile * 9 * self.outputs)
             .zip(h1.tiles_mut())
             .zip(h2.tiles_mut())
             .enumerate()
-            .for_each(|(t, ((to, h1), h2))| self.tile(cpu, grid, x, (t, patches), h1, h2, to));
+            .for_each(|(t, ((to, h1), h2))| self.tile(grid, x, (t, patches), h1, h2, to));
         self.add_up(grid, &contributions, o);
-        Hidden { h1, h2 }
+        Hidden { work: work.clone(), h1, h2 }
     }
 
     /// One tile of rows through all three products.
     #[allow(clippy::too_many_arguments)]
     fn tile(
         &self,
-        cpu: &Cpu<T>,
         grid: Grid,
-        x: &[T],
+        x: &[E::Sum],
         (tile, cut): (usize, Cut),
-        h1: &mut [T],
-        h2: &mut [T],
-        contributions: &mut [T],
+        h1: &mut [E],
+        h2: &mut [E],
+        contributions: &mut [E::Sum],
     ) {
         let rows = contributions.len() / (9 * self.outputs);
-        let mut patches = cpu.take(rows * cut.stride());
+        let mut patches = self.work.take(rows * cut.stride());
         patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, tile * cut.tile, cut, &mut patches);
-        product(&patches, &self.conv1, Out::Panels(h1), Finish::Relu);
-        product(h1, &self.conv2, Out::Panels(h2), Finish::Relu);
-        product(h2, &self.conv3, Out::Rows(contributions), Finish::Store);
+        product(&patches, &self.conv1, Out::Panels(h1, Finish::Relu));
+        product(h1, &self.conv2, Out::Panels(h2, Finish::Relu));
+        product(h2, &self.conv3, Out::Rows(contributions));
     }
 
-    fn add_up(&self, grid: Grid, contributions: &[T], o: &mut [T]) {
+    fn add_up(&self, grid: Grid, contributions: &[E::Sum], o: &mut [E::Sum]) {
         let outputs = self.outputs;
         o.par_chunks_mut(outputs).with_min_len(1024).for_each(|o| o.copy_from_slice(&self.bias));
         patches::add_shifted(grid, outputs, outputs, Look::Ahead, contributions, Some(&self.edge), o);
@@ -126,41 +130,40 @@ impl<T: Real> Network<T> {
 
 /// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
 #[allow(clippy::too_many_arguments)]
-pub fn backward<T: Real>(
-    cpu: &Cpu<T>,
+pub fn backward<E: Element>(
     at: &NetworkParams,
-    params: &[T],
+    params: &[E::Sum],
     grid: Grid,
-    x: &[T],
-    Hidden { h1, h2 }: &Hidden<T>,
-    d_o: &[T],
-    dx: &mut [T],
-    gradient: &mut [T],
+    x: &[E::Sum],
+    Hidden { work, h1, h2 }: &Hidden<E>,
+    d_o: &[E::Sum],
+    dx: &mut [E::Sum],
+    gradient: &mut [E::Sum],
 ) {
     let (rows, inputs, hidden, outputs) = (grid.rows(), at.inputs, at.hidden, at.conv3.outputs);
     let (at1, at2, at3) = (scaled(at.conv1, at.actnorm1), scaled(at.conv2, at.actnorm2), at.conv3.at());
     let (conv1, conv2, conv3) = (at1.of(params), at2.of(params), at3.of(params));
     let (width1, width3) = (9 * (inputs + 1), 9 * (hidden + 1));
 
-    let (weight1, weight2) = (conv1.pack_contributions(cpu, inputs), conv2.pack_transposed(cpu));
+    let (weight1, weight2) = (conv1.pack_contributions(work, inputs), conv2.pack_transposed(work));
     let scale3 = conv3.scale();
-    let weight3 = Packed::of_rows(cpu, 9 * outputs, hidden, |row, first, to| {
+    let weight3 = Packed::of_rows(work, 9 * outputs, hidden, |row, first, to| {
         let (k, c) = (row / outputs, row % outputs);
         let from = conv3.weight[c * width3 + 9 * first + k..].iter().step_by(9);
         to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale3[c] * from);
     });
 
-    let mut d_weight1 = WeightGradient::zero(cpu, hidden, width1);
-    let mut d_weight2 = WeightGradient::zero(cpu, hidden, hidden);
+    let mut d_weight1 = WeightGradient::zero(work, hidden, width1);
+    let mut d_weight2 = WeightGradient::zero(work, hidden, hidden);
     // [9·outputs, hidden]
-    let mut d_weight3 = WeightGradient::zero(cpu, 9 * outputs, hidden);
-    let mut contributions = cpu.take(rows * 9 * inputs);
+    let mut d_weight3 = WeightGradient::zero(work, 9 * outputs, hidden);
+    let mut contributions = work.take_sums(rows * 9 * inputs);
     // Gradients by weights are taken of a few tiles a thread, while these are still in a cache.
-    let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(DEPTH);
+    let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(2 * DEPTH);
     for first in (0..rows).step_by(at_once) {
         let some = at_once.min(rows - first);
         let (h1, h2) = (h1.view().part(first, some), h2.view().part(first, some));
-        let in_panels = |columns| Panels::scratch_as(cpu, some, Cut { columns, ..h1.cut });
+        let in_panels = |columns| Panels::scratch_as(work, some, Cut { columns, ..h1.cut });
         let (mut patches, mut d_contributions) = (in_panels(width1), in_panels(9 * outputs));
         let (mut d_h1, mut d_h2) = (in_panels(hidden), in_panels(hidden));
         let (patches_cut, d_contributions_cut) = (patches.cut, d_contributions.cut);
@@ -177,12 +180,12 @@ pub fn backward<T: Real>(
                 let row = first + t * patches_cut.tile;
                 patches::gather_with_edge(grid, inputs, 2 * inputs, x, row, patches_cut, patches);
                 patches::gather_back(grid, outputs, d_o, row, d_contributions_cut, d_contributions);
-                product(d_contributions, &weight3, Out::Panels(d_h2), Finish::Mask(h2));
-                product(d_h2, &weight2, Out::Panels(d_h1), Finish::Mask(h1));
-                product(d_h1, &weight1, Out::Rows(to), Finish::Store);
+                product(d_contributions, &weight3, Out::Panels(d_h2, Finish::Mask(h2)));
+                product(d_h2, &weight2, Out::Panels(d_h1, Finish::Mask(h1)));
+                product(d_h1, &weight1, Out::Rows(to));
             });
         transposed_products(
-            cpu,
+            work,
             vec![
                 d_weight2.of(d_h2.view(), h1),
                 d_weight1.of(d_h1.view(), patches.view()),
@@ -196,7 +199,7 @@ pub fn backward<T: Real>(
     conv2.unfold(at2, &d_weight2.matrix, &d_weight2.sums, gradient);
     // Into the stored order [outputs, hidden + 1, 9], edge channel last.
     let d_edge = patches::edge_gradient(grid, outputs, d_o);
-    let mut d_conv3 = cpu.take(outputs * width3);
+    let mut d_conv3 = work.take_sums(outputs * width3);
     d_conv3.par_chunks_mut(width3).enumerate().for_each(|(c, to)| {
         for k in 0..9 {
             let column = k * outputs + c;
@@ -209,21 +212,21 @@ pub fn backward<T: Real>(
 }
 
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.
-pub fn initialize<T: Real>(cpu: &Cpu<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
+pub fn initialize<T: Real>(work: &Workspace<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
     let (rows, hidden) = (grid.rows(), at.hidden);
-    let mut input = patches::all_with_edge(cpu, grid, at.inputs, 2 * at.inputs, x);
+    let mut input = patches::all_with_edge(work, grid, at.inputs, 2 * at.inputs, x);
     for (weight, norm) in [(at.conv1, at.actnorm1), (at.conv2, at.actnorm2)] {
         params[norm.bias.range()].fill(T::zero());
         params[norm.logs.range()].fill(T::zero());
         let conv = scaled(weight, norm);
-        let packed = conv.of(params).pack(cpu);
-        let mut h = cpu.take(rows * hidden);
+        let packed = conv.of(params).pack(work);
+        let mut h = work.take(rows * hidden);
         product_into_rows(input.view(), &packed, &mut h);
         actnorm::initialize(&norm, &h, params);
-        let packed = conv.of(params).pack(cpu);
-        let mut h = Panels::scratch(cpu, rows, hidden);
+        let packed = conv.of(params).pack(work);
+        let mut h = Panels::scratch(work, rows, hidden);
         h.tiles_mut().zip(input.view().tiles()).for_each(|(h, input)| {
-            product(input, &packed, Out::Panels(h), Finish::Relu);
+            product(input, &packed, Out::Panels(h, Finish::Relu));
         });
         input = h;
     }

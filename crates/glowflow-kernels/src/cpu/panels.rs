@@ -13,8 +13,8 @@
 use rayon::prelude::*;
 use rayon::slice::{Chunks, ChunksMut};
 
-use super::{Buffer, Cpu};
-use crate::real::Real;
+use super::element::Element;
+use super::{Buffer, Workspace};
 
 /// How a matrix is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Cut {
 
 impl Cut {
     /// For a matrix of so many rows and columns.
-    pub fn of<T: Real>(cpu: &Cpu<T>, rows: usize, columns: usize) -> Self {
-        Self { columns, tile: tile_rows(rows), width: T::kernels(cpu.isa).panel }
+    pub fn of<E: Element>(work: &Workspace<E>, rows: usize, columns: usize) -> Self {
+        Self { columns, tile: tile_rows(rows), width: E::kernels(work.isa).panel }
     }
 
     /// Elements of a row, with those that fill up.
@@ -62,20 +62,20 @@ fn tile_rows(rows: usize) -> usize {
 /// depend on the number of threads.
 pub const DEPTH: usize = 128;
 
-impl<T: Real> Panels<T> {
+impl<T: Element> Panels<T> {
     /// A matrix of any contents.
-    pub fn scratch(cpu: &Cpu<T>, rows: usize, columns: usize) -> Self {
-        Self::scratch_as(cpu, rows, Cut::of(cpu, rows, columns))
+    pub fn scratch(work: &Workspace<T>, rows: usize, columns: usize) -> Self {
+        Self::scratch_as(work, rows, Cut::of(work, rows, columns))
     }
 
     /// A matrix of any contents, cut up like this.
-    pub fn scratch_as(cpu: &Cpu<T>, rows: usize, cut: Cut) -> Self {
-        Self { cut, data: cpu.take(rows * cut.stride()) }
+    pub fn scratch_as(work: &Workspace<T>, rows: usize, cut: Cut) -> Self {
+        Self { cut, data: work.take(rows * cut.stride()) }
     }
 
     /// A row-major matrix, copied.
-    pub fn of_rows(cpu: &Cpu<T>, columns: usize, rows: &[T]) -> Self {
-        let mut panels = Self::scratch(cpu, rows.len() / columns, columns);
+    pub fn of_rows(work: &Workspace<T>, columns: usize, rows: &[T]) -> Self {
+        let mut panels = Self::scratch(work, rows.len() / columns, columns);
         let cut = panels.cut;
         panels.tiles_mut().zip(rows.par_chunks(cut.tile * columns)).for_each(|(tile, rows)| {
             fill(cut, tile, |i, row| row.copy_from_slice(&rows[i * columns..(i + 1) * columns]));
@@ -94,7 +94,7 @@ impl<T: Real> Panels<T> {
     }
 }
 
-impl<'a, T: Real> View<'a, T> {
+impl<'a, T: Element> View<'a, T> {
     /// The tiles, in order.
     pub fn tiles(self) -> Chunks<'a, T> {
         self.data.par_chunks(self.cut.tile * self.cut.stride())
@@ -109,9 +109,9 @@ impl<'a, T: Real> View<'a, T> {
 }
 
 /// Fills a tile row by row.
-pub fn fill<T: Real>(cut: Cut, tile: &mut [T], mut row: impl FnMut(usize, &mut [T])) {
+pub fn fill<T: Element>(cut: Cut, tile: &mut [T], mut row: impl FnMut(usize, &mut [T])) {
     let rows = tile.len() / cut.stride();
-    let mut whole = vec![T::zero(); cut.stride()];
+    let mut whole = vec![T::default(); cut.stride()];
     for i in 0..rows {
         row(i, &mut whole[..cut.columns]);
         for (panel, part) in tile.chunks_exact_mut(rows * cut.width).zip(whole.chunks_exact(cut.width)) {

@@ -8,7 +8,8 @@
 
 use rayon::prelude::*;
 
-use super::Cpu;
+use super::Workspace;
+use super::element::Element;
 use super::panels::{self, Cut, Panels};
 use crate::real::Real;
 use crate::shape::Grid;
@@ -39,14 +40,14 @@ fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
 /// rows from `first_row` on, into a tile of `[rows, 9·(inputs + 1)]` in panels.
 ///
 /// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
-pub fn gather_with_edge<T: Real>(
+pub fn gather_with_edge<E: Element>(
     grid: Grid,
     inputs: usize,
     stride: usize,
-    x: &[T],
+    x: &[E::Sum],
     first_row: usize,
     cut: Cut,
-    tile: &mut [T],
+    tile: &mut [E],
 ) {
     panels::fill(cut, tile, |i, patch| {
         for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
@@ -54,15 +55,15 @@ pub fn gather_with_edge<T: Real>(
                 Some(row) => {
                     let pixel = &x[row * stride..row * stride + inputs];
                     for (c, &value) in pixel.iter().enumerate() {
-                        patch[9 * c + k] = value;
+                        patch[9 * c + k] = E::of_sum(value);
                     }
-                    patch[9 * inputs + k] = T::zero();
+                    patch[9 * inputs + k] = E::default();
                 }
                 None => {
                     for c in 0..inputs {
-                        patch[9 * c + k] = T::zero();
+                        patch[9 * c + k] = E::default();
                     }
-                    patch[9 * inputs + k] = T::one();
+                    patch[9 * inputs + k] = E::of_sum(E::Sum::of(1.0));
                 }
             }
         }
@@ -70,8 +71,14 @@ pub fn gather_with_edge<T: Real>(
 }
 
 /// All patches of a batch, as [`gather_with_edge`] has them.
-pub fn all_with_edge<T: Real>(cpu: &Cpu<T>, grid: Grid, inputs: usize, stride: usize, x: &[T]) -> Panels<T> {
-    let mut patches = Panels::scratch(cpu, grid.rows(), 9 * (inputs + 1));
+pub fn all_with_edge<E: Element>(
+    work: &Workspace<E>,
+    grid: Grid,
+    inputs: usize,
+    stride: usize,
+    x: &[E::Sum],
+) -> Panels<E> {
+    let mut patches = Panels::scratch(work, grid.rows(), 9 * (inputs + 1));
     let cut = patches.cut;
     patches.tiles_mut().enumerate().for_each(|(t, tile)| {
         gather_with_edge(grid, inputs, stride, x, t * cut.tile, cut, tile);
@@ -81,20 +88,23 @@ pub fn all_with_edge<T: Real>(cpu: &Cpu<T>, grid: Grid, inputs: usize, stride: u
 
 /// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
 /// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
-pub fn gather_back<T: Real>(
+pub fn gather_back<E: Element>(
     grid: Grid,
     channels: usize,
-    dy: &[T],
+    dy: &[E::Sum],
     first_row: usize,
     cut: Cut,
-    tile: &mut [T],
+    tile: &mut [E],
 ) {
     panels::fill(cut, tile, |i, patch| {
         let neighbours = neighbours(grid, first_row + i, Look::Back);
         for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
             match neighbour {
-                Some(row) => part.copy_from_slice(&dy[row * channels..(row + 1) * channels]),
-                None => part.fill(T::zero()),
+                Some(row) => {
+                    let from = &dy[row * channels..(row + 1) * channels];
+                    part.iter_mut().zip(from).for_each(|(to, &x)| *to = E::of_sum(x));
+                }
+                None => part.fill(E::default()),
             }
         }
     });

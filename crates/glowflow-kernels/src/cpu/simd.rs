@@ -1,12 +1,17 @@
-//! Instruction sets, and the four vector operations that a matrix product is made of.
+//! Instruction sets, and the vector operations that a matrix product is made of.
 
 #![allow(unsafe_code)]
 
-use std::sync::OnceLock;
+use half::bf16;
+
+use super::element::Element;
+use crate::real::Real;
 
 /// Instruction sets that the product has a kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// x86-64 with AVX-512 F, BW and BF16: for products of bf16.
+    Avx512Bf16,
     /// x86-64 with AVX-512 F.
     Avx512,
     /// x86-64 with AVX2 and FMA.
@@ -16,13 +21,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// The best instruction set of this processor.
-    pub fn detect() -> Self {
-        static DETECTED: OnceLock<Isa> = OnceLock::new();
-        *DETECTED.get_or_init(|| Self::available()[0])
-    }
-
-    /// Every instruction set that this processor has, the best first.
+    /// Every instruction set of this processor that `f32` and `f64` are multiplied with, the best first.
     pub fn available() -> Vec<Self> {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
@@ -38,100 +37,318 @@ impl Isa {
         found.push(Self::Baseline);
         found
     }
+
+    /// The same for bf16. [`Isa::Baseline`] is slower than `f32`, and there to compare with.
+    pub fn available_for_bf16() -> Vec<Self> {
+        let mut found = vec![];
+        #[cfg(target_arch = "x86_64")]
+        if Self::available().contains(&Self::Avx512)
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16")
+        {
+            found.push(Self::Avx512Bf16);
+        }
+        found.push(Self::Baseline);
+        found
+    }
 }
 
-/// A vector register of one instruction set.
+/// Sums of one vector register, and what is done with them.
 ///
 /// # Safety
-/// Every operation needs the processor to have that instruction set; `load` and `store` need as many elements
-/// behind the pointer as the vector has lanes. Functions are inlined into the kernel, which enables the set.
+/// Every operation needs the processor to have the vector's instruction set, and as many numbers behind a pointer as it
+/// says. Functions are inlined into the kernel, which enables the set.
 pub trait Vector: Copy {
-    /// What a lane holds.
-    type Scalar: Copy;
-    /// Lanes of the vector.
+    /// What matrices hold.
+    type Element: Element;
+    /// A register of factors: [`Element::GROUP`] of them for each lane.
+    type Factors: Copy;
+    /// Sums in the vector.
     const LANES: usize;
 
-    /// Loads from any address.
-    unsafe fn load(from: *const Self::Scalar) -> Self;
-    /// The same number in every lane.
-    unsafe fn splat(x: Self::Scalar) -> Self;
-    /// `self·by + to`.
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-    /// Stores to any address.
-    unsafe fn store(self, to: *mut Self::Scalar);
+    /// Zeros.
+    unsafe fn zero() -> Self;
+    /// Sums at any address.
+    unsafe fn load(from: *const Sum<Self>) -> Self;
+    /// Stores sums to any address.
+    unsafe fn store(self, to: *mut Sum<Self>);
+    /// `LANES · GROUP` factors at any address.
+    unsafe fn factors(from: *const Self::Element) -> Self::Factors;
+    /// The same group of factors for every lane.
+    unsafe fn splat(from: *const Self::Element) -> Self::Factors;
+    /// `self + a·b`, in each lane for all factors of a group.
+    unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self;
+    /// `max(self, 0)`; NaN stays NaN.
+    unsafe fn relu(self) -> Self;
+    /// 0 wherever the `LANES` numbers at `mask` are not positive.
+    unsafe fn where_positive(self, mask: *const Self::Element) -> Self;
+    /// Stores sums as elements, to any address.
+    unsafe fn narrow(self, to: *mut Self::Element);
 }
 
+/// What a vector sums in.
+pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
+
+/// A vector of scalars: in order, the type, its register, its scalar, its lanes; then how to load, store, splat, multiply
+/// and add, take the maximum, and keep `x` where `mask` is positive.
 macro_rules! vector {
-    ($name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $splat:ident, $fma:ident, $store:ident) => {
+    (
+        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $max:ident,
+        |$x:ident, $mask:ident| $positive:expr
+    ) => {
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]
         pub struct $name(std::arch::x86_64::$register);
 
         #[cfg(target_arch = "x86_64")]
         impl Vector for $name {
-            type Scalar = $scalar;
+            type Element = $scalar;
+            type Factors = Self;
             const LANES: usize = $lanes;
 
             #[inline(always)]
-            unsafe fn load(from: *const $scalar) -> Self {
+            unsafe fn zero() -> Self {
                 // SAFETY: the trait's contract is that of the instruction.
+                Self(unsafe { std::arch::x86_64::$splat(0.0) })
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const $scalar) -> Self {
+                // SAFETY: as above.
                 Self(unsafe { std::arch::x86_64::$load(from) })
-            }
-            #[inline(always)]
-            unsafe fn splat(x: $scalar) -> Self {
-                // SAFETY: as above.
-                Self(unsafe { std::arch::x86_64::$splat(x) })
-            }
-            #[inline(always)]
-            unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-                // SAFETY: as above.
-                Self(unsafe { std::arch::x86_64::$fma(self.0, by.0, to.0) })
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $scalar) {
                 // SAFETY: as above.
                 unsafe { std::arch::x86_64::$store(to, self.0) }
             }
+            #[inline(always)]
+            unsafe fn factors(from: *const $scalar) -> Self {
+                // SAFETY: as above.
+                unsafe { Self::load(from) }
+            }
+            #[inline(always)]
+            unsafe fn splat(from: *const $scalar) -> Self {
+                // SAFETY: as above.
+                Self(unsafe { std::arch::x86_64::$splat(*from) })
+            }
+            #[inline(always)]
+            unsafe fn add_products(self, a: Self, b: Self) -> Self {
+                // SAFETY: as above.
+                Self(unsafe { std::arch::x86_64::$fma(a.0, b.0, self.0) })
+            }
+            #[inline(always)]
+            unsafe fn relu(self) -> Self {
+                // SAFETY: as above. Where one operand is NaN, the instruction returns the second.
+                Self(unsafe { std::arch::x86_64::$max(std::arch::x86_64::$splat(0.0), self.0) })
+            }
+            #[inline(always)]
+            unsafe fn where_positive(self, mask: *const $scalar) -> Self {
+                use std::arch::x86_64::*;
+                // SAFETY: as above.
+                unsafe {
+                    let ($x, $mask) = (self.0, $load(mask));
+                    Self($positive)
+                }
+            }
+            #[inline(always)]
+            unsafe fn narrow(self, to: *mut $scalar) {
+                // SAFETY: as above.
+                unsafe { self.store(to) }
+            }
         }
     };
 }
 
-vector!(F32x16, __m512, f32, 16, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps);
-vector!(F64x8, __m512d, f64, 8, _mm512_loadu_pd, _mm512_set1_pd, _mm512_fmadd_pd, _mm512_storeu_pd);
-vector!(F32x8, __m256, f32, 8, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps);
-vector!(F64x4, __m256d, f64, 4, _mm256_loadu_pd, _mm256_set1_pd, _mm256_fmadd_pd, _mm256_storeu_pd);
+vector!(
+    F32x16,
+    __m512,
+    f32,
+    16,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_fmadd_ps,
+    _mm512_max_ps,
+    |x, mask| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), x)
+);
+vector!(
+    F64x8,
+    __m512d,
+    f64,
+    8,
+    _mm512_loadu_pd,
+    _mm512_storeu_pd,
+    _mm512_set1_pd,
+    _mm512_fmadd_pd,
+    _mm512_max_pd,
+    |x, mask| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_pd()), x)
+);
+vector!(
+    F32x8,
+    __m256,
+    f32,
+    8,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_fmadd_ps,
+    _mm256_max_ps,
+    |x, mask| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(mask, _mm256_setzero_ps()), x)
+);
+vector!(
+    F64x4,
+    __m256d,
+    f64,
+    4,
+    _mm256_loadu_pd,
+    _mm256_storeu_pd,
+    _mm256_set1_pd,
+    _mm256_fmadd_pd,
+    _mm256_max_pd,
+    |x, mask| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(mask, _mm256_setzero_pd()), x)
+);
 
-/// A vector of any processor: the compiler turns it into 128-bit registers.
+/// Sixteen sums of products of bf16, in one register.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
-pub struct Plain<T, const LANES: usize>([T; LANES]);
+pub struct Bf16x16(std::arch::x86_64::__m512);
 
-impl<T: num_traits::Float, const LANES: usize> Vector for Plain<T, LANES> {
-    type Scalar = T;
+#[cfg(target_arch = "x86_64")]
+impl Vector for Bf16x16 {
+    type Element = bf16;
+    type Factors = std::arch::x86_64::__m512bh;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        // SAFETY: the trait's contract is that of the instruction.
+        Self(unsafe { std::arch::x86_64::_mm512_setzero_ps() })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { std::arch::x86_64::_mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { std::arch::x86_64::_mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn factors(from: *const bf16) -> Self::Factors {
+        use std::arch::x86_64::{__m512bh, __m512i, _mm512_loadu_si512};
+        // SAFETY: as above; both types are 512 bits of anything.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const bf16) -> Self::Factors {
+        use std::arch::x86_64::{__m512bh, __m512i, _mm512_set1_epi32};
+        // SAFETY: as above; two elements are 32 bits.
+        unsafe {
+            let pair = from.cast::<i32>().read_unaligned();
+            std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
+        }
+    }
+    #[inline(always)]
+    unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { std::arch::x86_64::_mm512_dpbf16_ps(self.0, a, b) })
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        use std::arch::x86_64::{_mm512_max_ps, _mm512_setzero_ps};
+        // SAFETY: as above. Where one operand is NaN, the instruction returns the second.
+        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, mask: *const bf16) -> Self {
+        use std::arch::x86_64::*;
+        // SAFETY: as above. A bf16 is the upper half of an `f32`.
+        unsafe {
+            let mask = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(mask.cast())));
+            let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(_mm512_castsi512_ps(mask), _mm512_setzero_ps());
+            Self(_mm512_maskz_mov_ps(positive, self.0))
+        }
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, to: *mut bf16) {
+        use std::arch::x86_64::{__m256bh, __m256i, _mm256_storeu_si256, _mm512_cvtneps_pbh};
+        // SAFETY: as above.
+        unsafe {
+            let narrow = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
+            _mm256_storeu_si256(to.cast(), narrow);
+        }
+    }
+}
+
+/// A vector of any processor: the compiler turns it into registers that there are.
+#[derive(Clone, Copy)]
+pub struct Plain<E: Element, const LANES: usize>([E::Sum; LANES]);
+
+impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
+    type Element = E;
+    /// One factor of each group after the other.
+    type Factors = [[E::Sum; LANES]; 2];
     const LANES: usize = LANES;
 
     #[inline(always)]
-    unsafe fn load(from: *const T) -> Self {
-        // SAFETY: the caller has `LANES` elements there; an array is aligned as its element is.
+    unsafe fn zero() -> Self {
+        Self([E::Sum::of(0.0); LANES])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const E::Sum) -> Self {
+        // SAFETY: the caller has `LANES` numbers there; an array is aligned as its element is.
         Self(unsafe { *from.cast() })
     }
     #[inline(always)]
-    unsafe fn splat(x: T) -> Self {
-        Self([x; LANES])
+    unsafe fn store(self, to: *mut E::Sum) {
+        // SAFETY: as above.
+        unsafe { *to.cast() = self.0 }
     }
     #[inline(always)]
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+    unsafe fn factors(from: *const E) -> Self::Factors {
+        let factor = |i: usize, g: usize| {
+            // SAFETY: the caller has `LANES · GROUP` elements there.
+            unsafe { *from.add(i * E::GROUP + g.min(E::GROUP - 1)) }.to_sum()
+        };
+        std::array::from_fn(|g| std::array::from_fn(|i| factor(i, g)))
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const E) -> Self::Factors {
+        // SAFETY: the caller has `GROUP` elements there.
+        std::array::from_fn(|g| [unsafe { *from.add(g.min(E::GROUP - 1)) }.to_sum(); LANES])
+    }
+    #[inline(always)]
+    unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self {
+        use num_traits::Float;
         // A fused multiply-add is an instruction of 64-bit Arm, and a slow call on plain x86-64.
+        let add = |sum: E::Sum, a: E::Sum, b: E::Sum| {
+            if cfg!(target_arch = "aarch64") { a.mul_add(b, sum) } else { a * b + sum }
+        };
+        let mut sums = self.0;
+        for g in 0..E::GROUP {
+            sums = std::array::from_fn(|i| add(sums[i], a[g][i], b[g][i]));
+        }
+        Self(sums)
+    }
+    #[inline(always)]
+    unsafe fn relu(self) -> Self {
+        let zero = E::Sum::of(0.0);
+        Self(self.0.map(|x| if x < zero { zero } else { x }))
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, mask: *const E) -> Self {
+        let zero = E::Sum::of(0.0);
         Self(std::array::from_fn(|i| {
-            if cfg!(target_arch = "aarch64") {
-                self.0[i].mul_add(by.0[i], to.0[i])
-            } else {
-                self.0[i] * by.0[i] + to.0[i]
-            }
+            // SAFETY: the caller has `LANES` elements there.
+            if unsafe { *mask.add(i) }.to_sum() > zero { self.0[i] } else { zero }
         }))
     }
     #[inline(always)]
-    unsafe fn store(self, to: *mut T) {
-        // SAFETY: as in `load`.
-        unsafe { *to.cast() = self.0 }
+    unsafe fn narrow(self, to: *mut E) {
+        for (i, &x) in self.0.iter().enumerate() {
+            // SAFETY: the caller has room for `LANES` elements there.
+            unsafe { *to.add(i) = E::of_sum(x) }
+        }
     }
 }

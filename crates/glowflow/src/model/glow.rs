@@ -11,7 +11,7 @@ use super::file::ModelFile;
 use super::flow::Flow;
 use super::latents::{Encoded, Latents, quantize};
 use crate::flow::{Prepared, State, Tensor};
-use crate::{Error, random};
+use crate::{Error, Precision, random};
 
 /// Where the noise comes from that makes pixels continuous (spec section 1).
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,15 @@ impl Glow {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self::on(Cpu::new(), &ModelFile::read(path.as_ref())?))
+        Self::load_in(Precision::Auto, path)
+    }
+
+    /// Loads a model file onto the processor, to compute in a precision.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`]; [`Error::Device`] where the processor has no instructions for the precision.
+    pub fn load_in(precision: Precision, path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self::on(precision.cpu()?, &ModelFile::read(path.as_ref())?))
     }
 }
 

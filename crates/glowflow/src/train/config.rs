@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::presets;
-use crate::Error;
 use crate::model::{Backprop, ModelConfig};
+use crate::{Error, Precision};
 
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct TrainConfig {
     pub ema: f64,
     /// Whether hidden activations are kept or computed again.
     pub backprop: Backprop,
+    /// Precision of the products in coupling networks.
+    pub precision: Precision,
     /// Steps between two records of the training bits/dim.
     pub log_every: u64,
     /// Steps between two evaluations, each with a sample grid and the curve.
@@ -102,6 +104,7 @@ impl Default for TrainConfig {
             clip: 0.0,
             ema: 0.999,
             backprop: Backprop::Reversible,
+            precision: Precision::Auto,
             log_every: 10,
             eval_every: 1000,
             eval_images: 1000,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
-use glowflow_kernels::Device;
+use glowflow_kernels::{Device, DeviceError};
 use glowflow_report::curve::Curve;
 use glowflow_report::events::EventLog;
 use glowflow_report::metrics::{self, MetricsLog};
@@ -149,11 +149,15 @@ pub fn train_on<D: Device>(
 }
 
 /// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
-/// have had without the stop.
+/// have had without the stop. `device` makes what the run's configuration asks for.
 ///
 /// # Errors
 /// [`Error::Input`] where there is no run; [`Error::File`] where its checkpoint is damaged; otherwise as [`train`].
-pub fn resume<D: Device>(device: D, path: &Path, options: Options<'_>) -> Result<Summary, Error> {
+pub fn resume<D: Device>(
+    device: impl FnOnce(&RunConfig) -> Result<D, DeviceError>,
+    path: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
     let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join("config.toml");
@@ -161,11 +165,13 @@ pub fn resume<D: Device>(device: D, path: &Path, options: Options<'_>) -> Result
             return Err(Error::Input(format!("{} holds no run to resume", path.display())));
         }
         // Stopped before its first checkpoint: from the beginning, then.
-        let trainer = Trainer::new(device, RunConfig::read(&config)?)?;
+        let config = RunConfig::read(&config)?;
+        let trainer = Trainer::new(device(&config)?, config)?;
         let data = Data::open(trainer.config())?;
         return Run::new(trainer, data, folder, options)?.run();
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
+    let device = device(&config)?;
     let data = Data::open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
     Run::new(Trainer::resume(device, config, state), data, folder, options)?.run()

@@ -1,0 +1,71 @@
+//! What matrices of a product hold: the scalars themselves, or a shorter format whose products are summed in `f32`.
+
+use half::bf16;
+
+use super::product::{self, KernelSet};
+use super::simd::Isa;
+use crate::real::Real;
+
+/// A number in memory, and how products of such numbers are summed.
+pub trait Element: bytemuck::Pod + Default + Send + Sync {
+    /// The type of sums, biases and gradients.
+    type Sum: Real;
+    /// Numbers of a column of a packed matrix that lie side by side, for an instruction that multiplies so many pairs and
+    /// adds up their products.
+    const GROUP: usize;
+
+    /// The nearest number of this type.
+    fn of_sum(sum: Self::Sum) -> Self;
+    /// The number, exactly.
+    fn to_sum(self) -> Self::Sum;
+    /// The instruction sets of this processor that there are kernels for, the best first.
+    fn available() -> Vec<Isa>;
+    #[doc(hidden)]
+    fn kernels(isa: Isa) -> KernelSet<Self>;
+}
+
+macro_rules! scalar {
+    ($scalar:ident) => {
+        impl Element for $scalar {
+            type Sum = Self;
+            const GROUP: usize = 1;
+
+            fn of_sum(sum: Self) -> Self {
+                sum
+            }
+            fn to_sum(self) -> Self {
+                self
+            }
+            fn available() -> Vec<Isa> {
+                Isa::available()
+            }
+            fn kernels(isa: Isa) -> KernelSet<Self> {
+                product::$scalar(isa)
+            }
+        }
+    };
+}
+
+scalar!(f32);
+scalar!(f64);
+
+impl Element for bf16 {
+    type Sum = f32;
+    const GROUP: usize = 2;
+
+    fn of_sum(sum: f32) -> Self {
+        // To the nearest, ties to even, without a branch, so that the compiler makes vectors of it. NaN stays NaN.
+        let bits = sum.to_bits();
+        let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+        Self::from_bits(if sum.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
+    }
+    fn to_sum(self) -> f32 {
+        self.to_f32()
+    }
+    fn available() -> Vec<Isa> {
+        Isa::available_for_bf16()
+    }
+    fn kernels(isa: Isa) -> KernelSet<Self> {
+        product::bf16(isa)
+    }
+}

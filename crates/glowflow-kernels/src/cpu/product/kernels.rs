@@ -1,0 +1,103 @@
+//! The kernels of each instruction set, instantiated.
+
+use half::bf16;
+
+use super::{Out, Packed, forward, interleaved, transposed};
+use crate::cpu::element::Element;
+use crate::cpu::panels::View;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::simd::{Bf16x16, F32x8, F32x16, F64x4, F64x8};
+use crate::cpu::simd::{Isa, Plain, Sum, Vector};
+
+/// [`super::product`] without its checks.
+type Forward<E> = unsafe fn(usize, &[E], &Packed<E>, &mut Out<'_, E>);
+
+/// One task of [`super::transposed_products`], without its checks: the rows of `c` that panel `panel` of `a` makes.
+type Transposed<E> =
+    unsafe fn(View<'_, E>, View<'_, E>, usize, &mut [<E as Element>::Sum], &mut [<E as Element>::Sum]);
+
+/// The kernels of one instruction set.
+#[doc(hidden)]
+pub struct KernelSet<E: Element> {
+    /// Columns in a panel.
+    pub panel: usize,
+    pub forward: Forward<E>,
+    pub transposed: Transposed<E>,
+}
+
+/// Instantiates the kernels for a vector: rows of a block of a product, and of a weight gradient, where they divide a panel.
+macro_rules! instantiate {
+    ($module:ident, $vector:ty, $rows:literal, $gradient:ident, $gradient_rows:literal, $features:literal) => {
+        mod $module {
+            use super::*;
+            type Element = <$vector as Vector>::Element;
+            /// Columns of a panel: two vectors' worth.
+            const PANEL: usize = 2 * <$vector as Vector>::LANES;
+
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+            unsafe fn forward(rows: usize, a: &[Element], b: &Packed<Element>, to: &mut Out<'_, Element>) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { forward::forward::<$vector, $rows, PANEL>(rows, a, b, to) }
+            }
+
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+            unsafe fn transposed(
+                a: View<'_, Element>,
+                b: View<'_, Element>,
+                panel: usize,
+                c: &mut [Sum<$vector>],
+                sums: &mut [Sum<$vector>],
+            ) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { $gradient::transposed::<$vector, $gradient_rows, PANEL>(a, b, panel, c, sums) }
+            }
+
+            pub const SET: KernelSet<Element> = KernelSet { panel: PANEL, forward, transposed };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instantiate!(f32_avx512, F32x16, 8, transposed, 8, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f64_avx512, F64x8, 8, transposed, 8, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(bf16_avx512, Bf16x16, 8, interleaved, 8, "avx512f,avx512bw,avx512bf16,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f32_avx2, F32x8, 6, transposed, 4, "avx2,fma");
+#[cfg(target_arch = "x86_64")]
+instantiate!(f64_avx2, F64x4, 6, transposed, 4, "avx2,fma");
+instantiate!(f32_baseline, Plain<f32, 4>, 4, transposed, 4, "sse2");
+instantiate!(f64_baseline, Plain<f64, 2>, 4, transposed, 4, "sse2");
+instantiate!(bf16_baseline, Plain<bf16, 4>, 4, interleaved, 4, "sse2");
+
+/// Those for `f32`.
+pub fn f32(isa: Isa) -> KernelSet<f32> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => f32_avx512::SET,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => f32_avx2::SET,
+        _ => f32_baseline::SET,
+    }
+}
+
+/// Those for `f64`.
+pub fn f64(isa: Isa) -> KernelSet<f64> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => f64_avx512::SET,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => f64_avx2::SET,
+        _ => f64_baseline::SET,
+    }
+}
+
+/// Those for bf16.
+pub fn bf16(isa: Isa) -> KernelSet<bf16> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => bf16_avx512::SET,
+        _ => bf16_baseline::SET,
+    }
+}

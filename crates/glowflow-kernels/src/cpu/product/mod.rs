@@ -1,0 +1,191 @@
+//! Matrix products: activations by packed weights with a fused epilogue, and gradients of weights.
+//!
+//! [`product`] computes `C = finish(A·B + bias)` for a tile of `A` `[rows, k]` in panels (see
+//! [`super::panels`]) and `B` `[k, n]` [`Packed`] beforehand. [`transposed_products`] computes `C += Aᵀ·B` for `A`
+//! `[rows, m]` and `B` `[rows, n]`, both in panels. Matrices hold `f32`, `f64`, or bf16, which is summed in `f32`.
+//!
+//! Every element of `C` is summed in the order of `k`, whatever tile it falls into: an image gets the same
+//! bits in any batch, and with any number of threads.
+
+#![allow(unsafe_code)]
+
+mod forward;
+mod interleaved;
+mod kernels;
+#[cfg(test)]
+mod tests;
+mod transposed;
+
+pub use kernels::{KernelSet, bf16, f32, f64};
+
+use rayon::prelude::*;
+
+use super::element::Element;
+use super::panels::View;
+use super::simd::Isa;
+use super::{Buffer, Workspace};
+use crate::real::Real;
+
+/// A matrix `B` `[k, n]` and a bias `[n]`, in the panels of one instruction set.
+pub struct Packed<E: Element> {
+    isa: Isa,
+    k: usize,
+    n: usize,
+    /// `[n.div_ceil(NR), k.div_ceil(GROUP), NR, GROUP]`, filled up with zeros.
+    panels: Buffer<E>,
+    /// `[n.div_ceil(NR) * NR]`, filled up with zeros.
+    bias: Vec<E::Sum>,
+}
+
+impl<E: Element> Packed<E> {
+    /// Packs a matrix column by column: column `j` holds every `step`-th number of the slice, times a factor,
+    /// that `column(j)` returns.
+    pub fn of_columns<'a>(
+        work: &Workspace<E>,
+        k: usize,
+        n: usize,
+        step: usize,
+        column: impl Fn(usize) -> (&'a [E::Sum], E::Sum) + Sync,
+    ) -> Self {
+        /// Rows that are read from all columns of a panel before the next ones: a cache line.
+        const ROWS: usize = 16;
+        const { assert!(ROWS.is_multiple_of(E::GROUP)) };
+        Self::by_panel(work, k, n, |first, panel, nr| {
+            let columns: Vec<_> = (first..n.min(first + nr)).map(&column).collect();
+            if columns.len() < nr || !k.is_multiple_of(E::GROUP) {
+                panel.fill(E::default());
+            }
+            for (block, panel) in panel.chunks_mut(ROWS * nr).enumerate() {
+                for (j, (from, factor)) in columns.iter().enumerate() {
+                    let rows = from[block * ROWS * step..].iter().step_by(step).take(ROWS);
+                    for (i, &x) in rows.enumerate() {
+                        panel[(i / E::GROUP * nr + j) * E::GROUP + i % E::GROUP] = E::of_sum(x * *factor);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Packs a matrix row by row: `row(i, j, part)` fills `part` with row `i` from column `j` on.
+    pub fn of_rows(
+        work: &Workspace<E>,
+        k: usize,
+        n: usize,
+        row: impl Fn(usize, usize, &mut [E::Sum]) + Sync,
+    ) -> Self {
+        Self::by_panel(work, k, n, |first, panel, nr| {
+            let mut part = vec![E::Sum::of(0.0); nr.min(n - first)];
+            panel.fill(E::default());
+            for (group, panel) in panel.chunks_exact_mut(nr * E::GROUP).enumerate() {
+                for i in 0..E::GROUP.min(k - group * E::GROUP) {
+                    row(group * E::GROUP + i, first, &mut part);
+                    let to = panel[i..].iter_mut().step_by(E::GROUP);
+                    to.zip(&part).for_each(|(to, &x)| *to = E::of_sum(x));
+                }
+            }
+        })
+    }
+
+    /// Has each panel filled: `fill` gets its first column, its elements, and how many columns it has.
+    fn by_panel(
+        work: &Workspace<E>,
+        k: usize,
+        n: usize,
+        fill: impl Fn(usize, &mut [E], usize) + Sync,
+    ) -> Self {
+        let isa = work.isa;
+        let nr = E::kernels(isa).panel;
+        let len = k.next_multiple_of(E::GROUP) * nr;
+        let mut panels = work.take(n.div_ceil(nr) * len);
+        panels.par_chunks_mut(len.max(1)).enumerate().for_each(|(p, panel)| fill(p * nr, panel, nr));
+        Self { isa, k, n, panels, bias: vec![E::Sum::of(0.0); n.next_multiple_of(nr)] }
+    }
+
+    /// Sets the bias, `n` numbers.
+    pub fn with_bias(mut self, bias: impl Iterator<Item = E::Sum>) -> Self {
+        self.bias.iter_mut().take(self.n).zip(bias).for_each(|(to, from)| *to = from);
+        self
+    }
+}
+
+/// Where a product goes.
+pub enum Out<'a, E: Element> {
+    /// A tile in panels, of as many rows as `A` has, when this has become of it.
+    Panels(&'a mut [E], Finish<'a, E>),
+    /// Row-major, `[rows, n]`.
+    Rows(&'a mut [E::Sum]),
+}
+
+/// What becomes of a tile of `A·B + bias` on its way to memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Finish<'a, E> {
+    /// Its negative elements become 0.
+    Relu,
+    /// It is kept where this matrix, laid out as `C` is, is positive, and 0 elsewhere: the gradient of a
+    /// ReLU by its input, given its output.
+    Mask(&'a [E]),
+}
+
+/// `c = finish(a·b + bias)` for a tile `a` of a matrix in panels, on the calling thread.
+///
+/// # Panics
+/// Where the lengths do not go with the matrix's dimensions.
+pub fn product<E: Element>(a: &[E], b: &Packed<E>, mut c: Out<'_, E>) {
+    let KernelSet { panel: width, forward, .. } = E::kernels(b.isa);
+    let rows = a.len() / b.k.next_multiple_of(width);
+    assert_eq!(a.len(), rows * b.k.next_multiple_of(width));
+    match &c {
+        Out::Panels(c, finish) => {
+            assert_eq!(c.len(), rows * b.n.next_multiple_of(width));
+            if let Finish::Mask(mask) = finish {
+                assert_eq!(mask.len(), c.len());
+            }
+        }
+        Out::Rows(c) => assert_eq!(c.len(), rows * b.n),
+    }
+    // SAFETY: the processor has `b.isa`, which `Packed` took from a device, and it from `Element::available`;
+    // the lengths were checked above, and `Packed` lays panels out as the kernel reads them.
+    unsafe { forward(rows, a, b, &mut c) }
+}
+
+/// `c = a·b + bias`, row-major, for a whole matrix in panels; tiles are divided among threads.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_into_rows<E: Element>(a: View<'_, E>, b: &Packed<E>, c: &mut [E::Sum]) {
+    assert_eq!(c.len(), a.data.len() / a.cut.stride() * b.n);
+    a.tiles().zip(c.par_chunks_mut(a.cut.tile * b.n)).for_each(|(a, c)| product(a, b, Out::Rows(c)));
+}
+
+/// One gradient of a weight: `c += aᵀ·b`, and `sums +=` the column sums of `a`.
+pub struct Gradient<'a, E: Element> {
+    /// `[rows, m]`
+    pub a: View<'a, E>,
+    /// `[rows, n]`
+    pub b: View<'a, E>,
+    /// Row-major, `[m, n]`.
+    pub c: &'a mut [E::Sum],
+    /// `[m]`
+    pub sums: &'a mut [E::Sum],
+}
+
+/// Several gradients of weights, divided among threads by panels of their `a`.
+///
+/// # Panics
+/// Where the matrices' dimensions do not fit together.
+pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradient<'_, E>>) {
+    let KernelSet { panel: width, transposed: kernel, .. } = E::kernels(work.isa);
+    let mut tasks = vec![];
+    for Gradient { a, b, c, sums } in gradients {
+        let (m, n) = (a.cut.columns, b.cut.columns);
+        assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
+        assert_eq!(a.data.len() / a.cut.stride(), b.data.len() / b.cut.stride());
+        assert_eq!((c.len(), sums.len()), (m * n, m));
+        let parts = c.chunks_mut(width * n).zip(sums.chunks_mut(width)).enumerate();
+        tasks.extend(parts.map(|(panel, (c, sums))| (a, b, panel, c, sums)));
+    }
+    tasks.into_par_iter().for_each(|(a, b, panel, c, sums)| {
+        // SAFETY: the processor has the device's instruction set; the dimensions were checked above.
+        unsafe { kernel(a, b, panel, c, sums) }
+    });
+}

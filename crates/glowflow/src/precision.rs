@@ -1,0 +1,42 @@
+//! In what precision coupling networks multiply.
+
+use glowflow_kernels::{Cpu, DeviceError, cpu};
+use serde::{Deserialize, Serialize};
+
+/// Precision of the products in coupling networks, where nearly all of a model's arithmetic is. Flow variables,
+/// log-determinants, priors, gradients of weights and the weights themselves are in `f32` always.
+///
+/// A model may be used in another precision than it was trained in. Its latents then differ in their last digits, so that
+/// they have to be decoded in the precision in which they were encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// The program chooses: `f32` on processors.
+    #[default]
+    Auto,
+    /// 32-bit floating point.
+    F32,
+    /// 16-bit "brain" floating point, summed in `f32`.
+    Bf16,
+}
+
+impl Precision {
+    /// The processor in this precision.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] where it has no instructions for it.
+    pub fn cpu(self) -> Result<Cpu<f32>, DeviceError> {
+        Cpu::with_precision(match self {
+            Self::Auto | Self::F32 => cpu::Precision::F32,
+            Self::Bf16 => cpu::Precision::Bf16,
+        })
+    }
+
+    /// What a device computes in.
+    pub fn of(cpu: &Cpu<f32>) -> Self {
+        match cpu.precision() {
+            cpu::Precision::F32 => Self::F32,
+            cpu::Precision::Bf16 => Self::Bf16,
+        }
+    }
+}
