@@ -49,7 +49,7 @@ def rust_command(args, *extra):
                 "model.image": f"[{args.image},{args.image},3]", "train.batch": args.batch}
     if args.coupling != "affine":
         settings["model.coupling"] = f'"{args.coupling}"'
-    command = [args.rust, "bench", *extra]
+    command = [args.rust, "bench", "--precision", args.precision, *extra]
     for setting in [f"{k}={v}" for k, v in settings.items()] + args.rust_set:
         command += ["--set", setting]
     return command
@@ -249,7 +249,7 @@ def arguments():
     parser.add_argument("--batch", type=int, help="default 16; memory: 8")
     parser.add_argument("--image", type=int, help="height and width; default 32; memory: 64")
     parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
-    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of PyTorch; bf16: autocast")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of both; bf16 is autocast in PyTorch")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--per-round", type=int, default=3, help="repetitions per turn")
@@ -280,7 +280,7 @@ def main():
     lines, results = measure_memory(args) if args.what == "memory" else time_by_turns(args)
     depth = "" if args.what == "memory" else f"K {args.steps}, "
     print(f"{args.what}: L {args.levels}, {depth}hidden {args.hidden}, batch {args.batch} of {args.image}×{args.image}, "
-          f"{args.coupling}, PyTorch in {args.precision}\n")
+          f"{args.coupling}, {args.precision}\n")
     print("\n".join(lines))
     print(f"\n{about['cpu']}, {about['threads']} threads, load {about['load_before']:.2f} before; PyTorch {about['torch']}; "
           f"{about['glowflow']} ({about['commit']})")
