@@ -53,14 +53,16 @@ impl Element for bf16 {
     type Sum = f32;
     const GROUP: usize = 2;
 
+    #[inline(always)]
     fn of_sum(sum: f32) -> Self {
         // To the nearest, ties to even, without a branch, so that the compiler makes vectors of it. NaN stays NaN.
         let bits = sum.to_bits();
         let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
         Self::from_bits(if sum.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
     }
+    #[inline(always)]
     fn to_sum(self) -> f32 {
-        self.to_f32()
+        f32::from_bits(u32::from(self.to_bits()) << 16)
     }
     fn available() -> Vec<Isa> {
         Isa::available_for_bf16()

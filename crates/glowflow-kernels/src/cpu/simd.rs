@@ -86,6 +86,15 @@ pub trait Vector: Copy {
     unsafe fn narrow(self, to: *mut Self::Element);
 }
 
+/// A vector whose factors come in pairs.
+///
+/// # Safety
+/// As for [`Vector`].
+pub trait Pairing: Vector {
+    /// Writes `2·LANES` elements of two rows side by side: pairs.
+    unsafe fn interleave(first: *const Self::Element, second: *const Self::Element, to: *mut Self::Element);
+}
+
 /// What a vector sums in.
 pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
 
@@ -281,6 +290,32 @@ impl Vector for Bf16x16 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+impl Pairing for Bf16x16 {
+    #[inline(always)]
+    unsafe fn interleave(first: *const bf16, second: *const bf16, to: *mut bf16) {
+        use std::arch::x86_64::{_mm512_loadu_si512, _mm512_permutex2var_epi16, _mm512_storeu_si512};
+        /// Which elements of both rows one after the other make each half; those of the second begin at 32.
+        const HALVES: [[u16; 32]; 2] = {
+            let mut halves = [[0; 32]; 2];
+            let mut i = 0;
+            while i < 64 {
+                halves[i / 32][i % 32] = (i / 2 + i % 2 * 32) as u16;
+                i += 1;
+            }
+            halves
+        };
+        // SAFETY: the trait's contract is that of the instructions.
+        unsafe {
+            let (first, second) = (_mm512_loadu_si512(first.cast()), _mm512_loadu_si512(second.cast()));
+            for (h, half) in HALVES.iter().enumerate() {
+                let which = _mm512_loadu_si512(half.as_ptr().cast());
+                _mm512_storeu_si512(to.add(32 * h).cast(), _mm512_permutex2var_epi16(first, which, second));
+            }
+        }
+    }
+}
+
 /// A vector of any processor: the compiler turns it into registers that there are.
 #[derive(Clone, Copy)]
 pub struct Plain<E: Element, const LANES: usize>([E::Sum; LANES]);
@@ -349,6 +384,19 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
         for (i, &x) in self.0.iter().enumerate() {
             // SAFETY: the caller has room for `LANES` elements there.
             unsafe { *to.add(i) = E::of_sum(x) }
+        }
+    }
+}
+
+impl<E: Element, const LANES: usize> Pairing for Plain<E, LANES> {
+    #[inline(always)]
+    unsafe fn interleave(first: *const E, second: *const E, to: *mut E) {
+        for i in 0..2 * LANES {
+            // SAFETY: the caller has as many elements there.
+            unsafe {
+                *to.add(2 * i) = *first.add(i);
+                *to.add(2 * i + 1) = *second.add(i);
+            }
         }
     }
 }

@@ -4,25 +4,39 @@
 use super::forward::{add_products, rows};
 use crate::cpu::element::Element;
 use crate::cpu::panels::{DEPTH, View};
-use crate::cpu::simd::{Sum, Vector};
+use crate::cpu::simd::{Pairing, Sum, Vector};
 use crate::real::Real;
 
 /// Rows that are summed in registers at once.
 const SLAB: usize = 2 * DEPTH;
 
-/// Interleaves pairs of rows of a panel: element `j` of rows `2p` and `2p + 1` side by side. A row without a partner gets
-/// zeros for one. Returns the number of pairs.
+/// Interleaves pairs of rows of one panel, for the rows from `slab` on: element `j` of rows `2p` and `2p + 1` side by side. A
+/// row without a partner gets zeros for one. Returns the number of pairs.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
 #[inline(always)]
-fn interleave<E: Element, const NR: usize>(rows: &[E], to: &mut [[[E; 2]; NR]]) -> usize {
-    for (to, rows) in to.iter_mut().zip(rows.chunks(2 * NR)) {
-        let (first, second) = rows.split_at(NR);
-        if second.is_empty() {
-            to.iter_mut().zip(first).for_each(|(to, &a)| *to = [a, E::default()]);
-        } else {
-            to.iter_mut().zip(first.iter().zip(second)).for_each(|(to, (&a, &b))| *to = [a, b]);
+unsafe fn interleave<V: Pairing, const NR: usize>(
+    of: View<'_, V::Element>,
+    panel: usize,
+    slab: usize,
+    pairs: &mut [[[V::Element; 2]; NR]; SLAB / 2],
+) -> usize {
+    const { assert!(NR == 2 * V::LANES) };
+    let height = of.data.len() / of.cut.stride();
+    let mut done = 0;
+    for first in (slab..height.min(slab + SLAB)).step_by(of.cut.tile) {
+        let len = of.cut.tile.min(height - first);
+        let rows = &of.data[first * of.cut.stride() + panel * len * NR..][..len * NR];
+        for (pair, rows) in pairs[done..].iter_mut().zip(rows.chunks(2 * NR)) {
+            let (first, second) = rows.split_at(NR);
+            let second = if second.is_empty() { &[V::Element::default(); NR][..] } else { second };
+            // SAFETY: the caller's contract; both rows have `NR` elements, and the pairs twice as many.
+            unsafe { V::interleave(first.as_ptr(), second.as_ptr(), pair.as_mut_ptr().cast()) }
         }
+        done += len.div_ceil(2);
     }
-    rows.len().div_ceil(2 * NR)
+    done
 }
 
 /// The rows of a weight gradient that one panel of `a` makes, [`SLAB`] rows of `a` and `b` after the other.
@@ -30,7 +44,7 @@ fn interleave<E: Element, const NR: usize>(rows: &[E], to: &mut [[[E; 2]; NR]]) 
 /// # Safety
 /// The processor has `V`'s instruction set; the matrices are as [`super::transposed_products`] checks.
 #[inline(always)]
-pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
+pub unsafe fn transposed<V: Pairing, const MR: usize, const NR: usize>(
     a: View<'_, V::Element>,
     b: View<'_, V::Element>,
     panel: usize,
@@ -43,25 +57,28 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     let mut pairs_of_a = [[[V::Element::default(); 2]; NR]; SLAB / 2];
     let mut pairs_of_b = pairs_of_a;
     for slab in (0..height).step_by(SLAB) {
-        // Each tile's part of a panel, over the slab.
-        let parts = |of: View<'_, V::Element>, panel: usize, each: &mut dyn FnMut(&[V::Element])| {
-            for first in (slab..height.min(slab + SLAB)).step_by(of.cut.tile) {
-                let len = of.cut.tile.min(height - first);
-                each(&of.data[first * of.cut.stride() + panel * len * NR..][..len * NR]);
+        // SAFETY: the caller's contract.
+        let len = unsafe { interleave::<V, NR>(a, panel, slab, &mut pairs_of_a) };
+        // A sum over rows is a product by ones.
+        // SAFETY: there are `len` times `NR` pairs, and two ones.
+        let [slab_sums] = unsafe {
+            let one = V::Element::of_sum(Sum::<V>::of(1.0));
+            let ones = V::splat([one; 2].as_ptr());
+            let mut sums = [[V::zero(); 2]; 1];
+            for pairs in &pairs_of_a[..len] {
+                for (j, sum) in sums[0].iter_mut().enumerate() {
+                    *sum = sum.add_products(
+                        V::factors(pairs.as_ptr().cast::<V::Element>().add(2 * j * V::LANES)),
+                        ones,
+                    );
+                }
             }
+            rows::<V, 1, 2, NR>(sums)
         };
-        let mut len = 0;
-        let mut slab_sums = [Sum::<V>::of(0.0); NR];
-        parts(a, panel, &mut |rows| {
-            len += interleave(rows, &mut pairs_of_a[len..]);
-            for row in rows.chunks_exact(NR) {
-                slab_sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += x.to_sum());
-            }
-        });
         column_sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
         for (b_panel, left) in (0..n).step_by(NR).map(|first| (first / NR, NR.min(n - first))) {
-            let mut len = 0;
-            parts(b, b_panel, &mut |rows| len += interleave(rows, &mut pairs_of_b[len..]));
+            // SAFETY: the caller's contract.
+            unsafe { interleave::<V, NR>(b, b_panel, slab, &mut pairs_of_b) };
             for first in (0..column_sums.len()).step_by(MR) {
                 // SAFETY: there are `len` pairs of rows of `NR` elements of both, and `first + MR <= NR`, for `MR` divides `NR`.
                 let done = unsafe {
