@@ -172,7 +172,7 @@ impl<T: Real> ZeroConv<T> {
         let weight = conv.pack_contributions(work, inputs);
         let mut contributions = work.take(grid.rows() * 9 * inputs);
         product_into_rows(dy.view(), &weight, &mut contributions);
-        patches::add_shifted(grid, inputs, inputs, Look::Back, &contributions, None, dx);
+        patches::add_shifted(work, grid, inputs, inputs, Look::Back, &contributions, None, dx);
     }
 }
 

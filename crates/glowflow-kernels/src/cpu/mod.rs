@@ -107,8 +107,8 @@ impl Cpu<f32> {
 impl<T: Real> std::fmt::Debug for Cpu<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.narrow {
-            None => write!(f, "Cpu({:?})", self.work.isa),
-            Some(narrow) => write!(f, "Cpu({:?}, networks {:?})", self.work.isa, narrow.isa),
+            None => write!(f, "Cpu({:?})", self.work.isa()),
+            Some(narrow) => write!(f, "Cpu({:?}, networks {:?})", self.work.isa(), narrow.isa()),
         }
     }
 }
@@ -123,8 +123,9 @@ impl<T: Real> Device for Cpu<T> {
     type TopPrior = TopPrior<T>;
 
     fn name(&self) -> String {
-        let networks = self.narrow.as_ref().map_or(String::new(), |narrow| format!(" and {:?}", narrow.isa));
-        format!("cpu ({:?}{networks}, {} threads)", self.work.isa, rayon::current_num_threads())
+        let networks =
+            self.narrow.as_ref().map_or(String::new(), |narrow| format!(" and {:?}", narrow.isa()));
+        format!("cpu ({:?}{networks}, {} threads)", self.work.isa(), rayon::current_num_threads())
     }
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
@@ -355,6 +356,6 @@ impl<T: Real> Device for Cpu<T> {
         logp: &Buffer<T>,
         training: Training<'_, Buffer<T>>,
     ) -> Result<UpdateReport, DeviceError> {
-        Ok(update::update(update, logp, training))
+        Ok(update::update(&self.work, update, logp, training))
     }
 }

@@ -115,7 +115,17 @@ impl<E: Element> Network<E> {
     ) {
         let rows = contributions.len() / (9 * self.outputs);
         let mut patches = self.work.take(rows * cut.stride());
-        patches::gather_with_edge(grid, self.inputs, 2 * self.inputs, x, tile * cut.tile, cut, &mut patches);
+        self.work.enabled(|| {
+            patches::gather_with_edge(
+                grid,
+                self.inputs,
+                2 * self.inputs,
+                x,
+                tile * cut.tile,
+                cut,
+                &mut patches,
+            );
+        });
         product(&patches, &self.conv1, Out::Panels(h1, Finish::Relu));
         product(h1, &self.conv2, Out::Panels(h2, Finish::Relu));
         product(h2, &self.conv3, Out::Rows(contributions));
@@ -124,7 +134,16 @@ impl<E: Element> Network<E> {
     fn add_up(&self, grid: Grid, contributions: &[E::Sum], o: &mut [E::Sum]) {
         let outputs = self.outputs;
         o.par_chunks_mut(outputs).with_min_len(1024).for_each(|o| o.copy_from_slice(&self.bias));
-        patches::add_shifted(grid, outputs, outputs, Look::Ahead, contributions, Some(&self.edge), o);
+        patches::add_shifted(
+            &self.work,
+            grid,
+            outputs,
+            outputs,
+            Look::Ahead,
+            contributions,
+            Some(&self.edge),
+            o,
+        );
     }
 }
 
@@ -178,8 +197,10 @@ pub fn backward<E: Element>(
             .enumerate()
             .for_each(|(t, ((((((d_contributions, patches), d_h1), d_h2), h1), h2), to))| {
                 let row = first + t * patches_cut.tile;
-                patches::gather_with_edge(grid, inputs, 2 * inputs, x, row, patches_cut, patches);
-                patches::gather_back(grid, outputs, d_o, row, d_contributions_cut, d_contributions);
+                work.enabled(|| {
+                    patches::gather_with_edge(grid, inputs, 2 * inputs, x, row, patches_cut, patches);
+                    patches::gather_back(grid, outputs, d_o, row, d_contributions_cut, d_contributions);
+                });
                 product(d_contributions, &weight3, Out::Panels(d_h2, Finish::Mask(h2)));
                 product(d_h2, &weight2, Out::Panels(d_h1, Finish::Mask(h1)));
                 product(d_h1, &weight1, Out::Rows(to));
@@ -193,7 +214,7 @@ pub fn backward<E: Element>(
             ],
         );
     }
-    patches::add_shifted(grid, inputs, 2 * inputs, Look::Back, &contributions, None, dx);
+    patches::add_shifted(work, grid, inputs, 2 * inputs, Look::Back, &contributions, None, dx);
 
     conv1.unfold(at1, &d_weight1.matrix, &d_weight1.sums, gradient);
     conv2.unfold(at2, &d_weight2.matrix, &d_weight2.sums, gradient);

@@ -30,7 +30,7 @@ pub struct Cut {
 impl Cut {
     /// For a matrix of so many rows and columns.
     pub fn of<E: Element>(work: &Workspace<E>, rows: usize, columns: usize) -> Self {
-        Self { columns, tile: tile_rows(rows), width: E::kernels(work.isa).panel }
+        Self { columns, tile: tile_rows(rows), width: E::kernels(work.isa()).panel }
     }
 
     /// Elements of a row, with those that fill up.
@@ -109,6 +109,7 @@ impl<'a, T: Element> View<'a, T> {
 }
 
 /// Fills a tile row by row.
+#[inline(always)]
 pub fn fill<T: Element>(cut: Cut, tile: &mut [T], mut row: impl FnMut(usize, &mut [T])) {
     let rows = tile.len() / cut.stride();
     let mut whole = vec![T::default(); cut.stride()];

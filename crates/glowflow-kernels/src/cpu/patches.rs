@@ -40,6 +40,7 @@ fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
 /// rows from `first_row` on, into a tile of `[rows, 9·(inputs + 1)]` in panels.
 ///
 /// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
+#[inline(always)]
 pub fn gather_with_edge<E: Element>(
     grid: Grid,
     inputs: usize,
@@ -88,6 +89,7 @@ pub fn all_with_edge<E: Element>(
 
 /// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
 /// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
+#[inline(always)]
 pub fn gather_back<E: Element>(
     grid: Grid,
     channels: usize,
@@ -113,7 +115,9 @@ pub fn gather_back<E: Element>(
 /// Adds up nine shifted copies: row by row, to the first `channels` of the `stride` channels of `y`, column
 /// `k·channels + c` of `contributions` `[rows, 9·channels]` at the neighbour that offset `k` looks at.
 /// Outside the image `edge` `[9, channels]` contributes, where given.
-pub fn add_shifted<T: Real>(
+#[allow(clippy::too_many_arguments)]
+pub fn add_shifted<E: Element<Sum = T>, T: Real>(
+    work: &Workspace<E>,
     grid: Grid,
     channels: usize,
     stride: usize,
@@ -124,17 +128,19 @@ pub fn add_shifted<T: Real>(
 ) {
     let rows_at_once = grid.width.max(16);
     y.par_chunks_mut(rows_at_once * stride).enumerate().for_each(|(chunk, y)| {
-        for (i, y) in y.chunks_exact_mut(stride).enumerate() {
-            let row = chunk * rows_at_once + i;
-            for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
-                let from = match (neighbour, edge) {
-                    (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
-                    (None, Some(edge)) => &edge[k * channels..][..channels],
-                    (None, None) => continue,
-                };
-                y.iter_mut().zip(from).for_each(|(y, &from)| *y += from);
+        work.enabled(|| {
+            for (i, y) in y.chunks_exact_mut(stride).enumerate() {
+                let row = chunk * rows_at_once + i;
+                for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
+                    let from = match (neighbour, edge) {
+                        (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
+                        (None, Some(edge)) => &edge[k * channels..][..channels],
+                        (None, None) => continue,
+                    };
+                    y.iter_mut().zip(from).for_each(|(y, &from)| *y += from);
+                }
             }
-        }
+        })
     });
 }
 

@@ -10,9 +10,9 @@ use crate::real::Real;
 /// Instruction sets that the product has a kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// x86-64 with AVX-512 F, BW and BF16: for products of bf16.
+    /// [`Isa::Avx512`] with AVX-512 BF16: for products of bf16.
     Avx512Bf16,
-    /// x86-64 with AVX-512 F.
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64 with AVX2 and FMA.
     Avx2,
@@ -27,7 +27,12 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("avx512f") {
+            // Every processor with the first but the long forgotten Xeon Phi has the others too.
+            let avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 && avx512 {
                 found.push(Self::Avx512);
             }
             if avx2 {
@@ -38,14 +43,39 @@ impl Isa {
         found
     }
 
-    /// The same for bf16. [`Isa::Baseline`] is slower than `f32`, and there to compare with.
+    /// Calls `work` with this instruction set enabled, so that the compiler may use it for whatever is inlined there. The
+    /// results have the same bits as without.
+    ///
+    /// # Safety
+    /// The processor has it.
+    #[inline(always)]
+    pub unsafe fn enabled<R>(self, work: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+        fn avx512<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2<R>(work: impl FnOnce() -> R) -> R {
+            work()
+        }
+        match self {
+            // SAFETY: the caller's contract.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 | Self::Avx512 => unsafe { avx512(work) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2(work) },
+            _ => work(),
+        }
+    }
+
+    /// The same as [`available`](Self::available) for bf16. [`Isa::Baseline`] is slower than `f32`, and there to compare with.
     pub fn available_for_bf16() -> Vec<Self> {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
-        if Self::available().contains(&Self::Avx512)
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512bf16")
-        {
+        if Self::available().contains(&Self::Avx512) && is_x86_feature_detected!("avx512bf16") {
             found.push(Self::Avx512Bf16);
         }
         found.push(Self::Baseline);

@@ -2,13 +2,25 @@
 
 use rayon::prelude::*;
 
+use super::Workspace;
 use crate::device::{Rule, Training, Update, UpdateReport};
 use crate::real::Real;
 
 /// Elements that one task takes.
 const BLOCK: usize = 1 << 14;
 
+/// In eight sums, which the compiler can keep in vectors.
+#[inline(always)]
+fn sum_of_squares<T: Real>(block: &[T]) -> f64 {
+    let mut sums = [0.0; 8];
+    for part in block.chunks(8) {
+        sums.iter_mut().zip(part).for_each(|(sum, g)| *sum += g.wide() * g.wide());
+    }
+    sums.iter().sum()
+}
+
 pub fn update<T: Real>(
+    work: &Workspace<T>,
     update: &Update,
     logp: &[T],
     training: Training<'_, super::Buffer<T>>,
@@ -16,7 +28,7 @@ pub fn update<T: Real>(
     let Training { weights, gradient, first, second, ema } = training;
     // Summed in f64 and in order: the same bits whatever the number of threads.
     let squares: Vec<f64> =
-        gradient.par_chunks(BLOCK).map(|block| block.iter().map(|g| g.wide() * g.wide()).sum()).collect();
+        gradient.par_chunks(BLOCK).map(|block| work.enabled(|| sum_of_squares(block))).collect();
     let gradient_norm = squares.iter().sum::<f64>().sqrt();
     let applied = gradient_norm.is_finite() && logp.iter().all(|logp| logp.is_finite());
     if !applied {
@@ -44,23 +56,29 @@ pub fn update<T: Real>(
         .zip(second.par_chunks_mut(BLOCK))
         .zip(ema.par_chunks_mut(BLOCK))
         .for_each(|((((weights, gradient), first), second), ema)| {
-            for i in 0..weights.len() {
-                let g = gradient[i] * shrink;
-                gradient[i] = T::zero();
-                first[i] = beta1 * first[i] + rest1 * g;
-                let denominator = match update.rule {
-                    Rule::Adam => {
-                        second[i] = beta2 * second[i] + rest2 * g * g;
-                        second[i].sqrt() * unbias2 + epsilon
-                    }
-                    Rule::Adamax => {
-                        second[i] = (beta2 * second[i]).max(g.abs() + epsilon);
-                        second[i]
-                    }
-                };
-                weights[i] -= rate * first[i] / denominator;
-                ema[i] = decay * ema[i] + renew * weights[i];
-            }
+            // All of one length, which the compiler cannot know.
+            let len = weights.len();
+            let (gradient, first) = (&mut gradient[..len], &mut first[..len]);
+            let (second, ema) = (&mut second[..len], &mut ema[..len]);
+            work.enabled(|| {
+                for i in 0..len {
+                    let g = gradient[i] * shrink;
+                    gradient[i] = T::zero();
+                    first[i] = beta1 * first[i] + rest1 * g;
+                    let denominator = match update.rule {
+                        Rule::Adam => {
+                            second[i] = beta2 * second[i] + rest2 * g * g;
+                            second[i].sqrt() * unbias2 + epsilon
+                        }
+                        Rule::Adamax => {
+                            second[i] = (beta2 * second[i]).max(g.abs() + epsilon);
+                            second[i]
+                        }
+                    };
+                    weights[i] -= rate * first[i] / denominator;
+                    ema[i] = decay * ema[i] + renew * weights[i];
+                }
+            });
         });
     UpdateReport { gradient_norm, applied }
 }

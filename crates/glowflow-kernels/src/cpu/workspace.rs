@@ -1,5 +1,7 @@
 //! What products work with: an instruction set, and memory that is used again.
 
+#![allow(unsafe_code)]
+
 use super::buffer::{Buffer, Pool};
 use super::element::Element;
 use super::simd::Isa;
@@ -7,7 +9,7 @@ use super::simd::Isa;
 /// Where matrices of `E` are made and multiplied.
 #[derive(Clone)]
 pub struct Workspace<E: Element> {
-    pub isa: Isa,
+    isa: Isa,
     elements: Pool<E>,
     sums: Pool<E::Sum>,
 }
@@ -16,6 +18,18 @@ impl<E: Element> Workspace<E> {
     /// With an instruction set that [`Element::available`] knows, and the pool that sums come from.
     pub fn new(isa: Isa, elements: Pool<E>, sums: Pool<E::Sum>) -> Self {
         Self { isa, elements, sums }
+    }
+
+    /// The instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Calls `work` with the instruction set enabled: see [`Isa::enabled`].
+    #[inline(always)]
+    pub fn enabled<R>(&self, work: impl FnOnce() -> R) -> R {
+        // SAFETY: a workspace is made with an instruction set that the processor has.
+        unsafe { self.isa.enabled(work) }
     }
 
     /// A buffer of any contents.

@@ -93,11 +93,14 @@ impl<E: Element> Packed<E> {
         n: usize,
         fill: impl Fn(usize, &mut [E], usize) + Sync,
     ) -> Self {
-        let isa = work.isa;
+        let isa = work.isa();
         let nr = E::kernels(isa).panel;
         let len = k.next_multiple_of(E::GROUP) * nr;
         let mut panels = work.take(n.div_ceil(nr) * len);
-        panels.par_chunks_mut(len.max(1)).enumerate().for_each(|(p, panel)| fill(p * nr, panel, nr));
+        panels
+            .par_chunks_mut(len.max(1))
+            .enumerate()
+            .for_each(|(p, panel)| work.enabled(|| fill(p * nr, panel, nr)));
         Self { isa, k, n, panels, bias: vec![E::Sum::of(0.0); n.next_multiple_of(nr)] }
     }
 
@@ -174,7 +177,7 @@ pub struct Gradient<'a, E: Element> {
 /// # Panics
 /// Where the matrices' dimensions do not fit together.
 pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradient<'_, E>>) {
-    let KernelSet { panel: width, transposed: kernel, .. } = E::kernels(work.isa);
+    let KernelSet { panel: width, transposed: kernel, .. } = E::kernels(work.isa());
     let mut tasks = vec![];
     for Gradient { a, b, c, sums } in gradients {
         let (m, n) = (a.cut.columns, b.cut.columns);
