@@ -57,8 +57,8 @@ impl<E: Element> Packed<E> {
             }
             for (block, panel) in panel.chunks_mut(ROWS * nr).enumerate() {
                 for (j, (from, factor)) in columns.iter().enumerate() {
-                    let rows = from[block * ROWS * step..].iter().step_by(step).take(ROWS);
-                    for (i, &x) in rows.enumerate() {
+                    let rows = from[block * ROWS * step..].iter().step_by(step);
+                    for (i, &x) in rows.take(ROWS.min(k - block * ROWS)).enumerate() {
                         panel[(i / E::GROUP * nr + j) * E::GROUP + i % E::GROUP] = E::of_sum(x * *factor);
                     }
                 }

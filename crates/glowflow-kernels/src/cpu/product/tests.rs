@@ -42,12 +42,12 @@ fn against_sums<E: Element>(tolerance: f64) {
         for (rows, k, n) in [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (29, 7, 70), (150, 65, 9)] {
             let (a, b) = (numbers::<E>(0, rows * k), numbers::<E>(1, k * n));
             let (bias, mask) = (numbers::<E>(2, n), numbers::<E>(3, rows * n));
-            // The columns of a matrix of twice as many rows, of which every second counts by half.
+            // The columns of a matrix of twice as many rows and more, of which every second counts by half.
             let columns: Vec<Vec<E::Sum>> = (0..n)
                 .map(|j| {
-                    (0..2 * k)
-                        .map(|i| E::Sum::of(if i % 2 == 0 { 2.0 } else { 9.0 }) * b[i / 2 * n + j])
-                        .collect()
+                    let at =
+                        |i: usize| if i % 2 == 0 && i / 2 < k { b[i / 2 * n + j].wide() * 2.0 } else { 9.0 };
+                    (0..2 * k + 3).map(|i| E::Sum::of(at(i))).collect()
                 })
                 .collect();
             let by_columns = Packed::of_columns(&work, k, n, 2, |j| (&columns[j][..], E::Sum::of(0.5)));
