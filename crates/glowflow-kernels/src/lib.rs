@@ -2,7 +2,7 @@
 //!
 //! A step of Glow is three matrix products and a few per-pixel kernels. This crate holds those
 //! kernels, for each device in a module of its own, and nothing that knows how the steps make a model.
-//! All `unsafe` code of the project is here, in [`cpu`]'s matrix product.
+//! All `unsafe` code of the project is here, in [`cpu`]'s matrix products.
 //!
 //! ```
 //! use glowflow_kernels::{Cpu, Device, Grid};

@@ -1,6 +1,5 @@
 //! Latents of a dataset in one safetensors file: `eps.{level}` `[images, h, w, c]`, `label` `[images]` where the model has
-//! classes, and as the JSON object `glow.latents` the model's configuration and fingerprint, the precision, and the images'
-//! names.
+//! classes, and as the JSON object `glow.latents` the model's configuration and fingerprint, and the images' names.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::latent::encode_each;
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Error, Glow, Latents, ModelConfig, Precision};
+use crate::{Error, Glow, Latents, ModelConfig};
 
 const HEADER: &str = "glow.latents";
 
@@ -20,8 +19,6 @@ const HEADER: &str = "glow.latents";
 struct Header {
     config: ModelConfig,
     model: u32,
-    #[serde(default)]
-    precision: Precision,
     images: Vec<String>,
 }
 
@@ -32,8 +29,6 @@ pub struct LatentsFile {
     pub config: ModelConfig,
     /// The [fingerprint](Glow::fingerprint) of that model.
     pub model: u32,
-    /// The precision in which they were made, and in which they decode to every pixel.
-    pub precision: Precision,
     /// One name an image.
     pub images: Vec<String>,
     /// One label an image, or nothing where the model has no classes.
@@ -61,8 +56,7 @@ impl LatentsFile {
             Ok(())
         })?;
         let latents = Latents::concatenate(&chunks)?;
-        let (config, model) = (config.clone(), glow.fingerprint());
-        Ok(Self { config, model, precision: Precision::of(glow.device()), images, labels, latents })
+        Ok(Self { config: config.clone(), model: glow.fingerprint(), images, labels, latents })
     }
 
     /// Writes the file, atomically.
@@ -79,8 +73,7 @@ impl LatentsFile {
             let labels = TensorData::i64(&[self.labels.len()], self.labels.iter().map(|&label| label as i64));
             file.tensors.insert("label".into(), labels);
         }
-        let Self { model, precision, .. } = *self;
-        let header = Header { config: self.config.clone(), model, precision, images: self.images.clone() };
+        let header = Header { config: self.config.clone(), model: self.model, images: self.images.clone() };
         file.write(path, HEADER, &header)
     }
 
@@ -90,7 +83,7 @@ impl LatentsFile {
     /// [`Error::Io`], or [`Error::File`] where it holds no latents or not all of them.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let file = TensorFile::read(path)?;
-        let Header { config, model, precision, images } = file.header(HEADER, path)?;
+        let Header { config, model, images } = file.header(HEADER, path)?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         let levels =
             config.latent_shapes().into_iter().enumerate().map(|(level, [height, width, channels])| {
@@ -111,6 +104,6 @@ impl LatentsFile {
         let latents = Latents(levels.collect::<Result<_, Error>>()?);
         let labels = file.tensors.get("label").and_then(TensorData::to_i64).unwrap_or_default();
         let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
-        Ok(Self { config, model, precision, images, labels, latents })
+        Ok(Self { config, model, images, labels, latents })
     }
 }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Precision of the products in coupling networks, where nearly all of a model's arithmetic is. Flow variables,
 /// log-determinants, priors, gradients of weights and the weights themselves are in `f32` always.
 ///
-/// A model may be used in another precision than it was trained in. Its latents then differ in their last digits, so that
-/// they have to be decoded in the precision in which they were encoded.
+/// A model may be used in another precision than it was trained in. What has to come back exactly is encoded and decoded in
+/// `f32`: in bf16 the last bits of a flow variable, which are not the same on the way back, may decide how a network's
+/// input is rounded, and pixels come back with errors of some thousandths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -30,13 +31,5 @@ impl Precision {
             Self::Auto | Self::F32 => cpu::Precision::F32,
             Self::Bf16 => cpu::Precision::Bf16,
         })
-    }
-
-    /// What a device computes in.
-    pub fn of(cpu: &Cpu<f32>) -> Self {
-        match cpu.precision() {
-            cpu::Precision::F32 => Self::F32,
-            cpu::Precision::Bf16 => Self::Bf16,
-        }
     }
 }

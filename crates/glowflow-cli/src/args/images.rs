@@ -59,9 +59,6 @@ pub struct Encode {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
-    /// Precision of the products in coupling networks; decoding takes the same.
-    #[arg(long, default_value = "auto")]
-    pub precision: PrecisionArg,
 }
 
 /// Images from latents.

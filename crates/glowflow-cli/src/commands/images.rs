@@ -61,7 +61,7 @@ pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
 }
 
 pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load_in(args.precision.into(), &args.model)?;
+    let glow = Glow::load(&args.model)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
@@ -70,8 +70,8 @@ pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
     let file = LatentsFile::read(&args.latents)?;
-    let glow = Glow::load_in(file.precision, &args.model)?;
     anyhow::ensure!(
         file.model == glow.fingerprint(),
         "{} holds latents of another model than {}: decode with the model that encoded them",

@@ -97,11 +97,6 @@ impl Cpu<f32> {
         }
         Ok(cpu)
     }
-
-    /// The precision of coupling networks' products.
-    pub fn precision(&self) -> Precision {
-        if self.narrow.is_some() { Precision::Bf16 } else { Precision::F32 }
-    }
 }
 
 impl<T: Real> std::fmt::Debug for Cpu<T> {

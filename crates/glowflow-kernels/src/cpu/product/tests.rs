@@ -45,8 +45,9 @@ fn against_sums<E: Element>(tolerance: f64) {
             // The columns of a matrix of twice as many rows and more, of which every second counts by half.
             let columns: Vec<Vec<E::Sum>> = (0..n)
                 .map(|j| {
-                    let at =
-                        |i: usize| if i % 2 == 0 && i / 2 < k { b[i / 2 * n + j].wide() * 2.0 } else { 9.0 };
+                    let at = |i: usize| {
+                        if i.is_multiple_of(2) && i / 2 < k { b[i / 2 * n + j].wide() * 2.0 } else { 9.0 }
+                    };
                     (0..2 * k + 3).map(|i| E::Sum::of(at(i))).collect()
                 })
                 .collect();
