@@ -84,7 +84,10 @@ fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
     std::fs::hard_link(from, &link)
         .or_else(|_| std::fs::copy(from, &link).map(drop))
         .and_then(|()| std::fs::rename(&link, to))
-        .map_err(Error::io(to))
+        .map_err(Error::io(to))?;
+    // Where `to` was a name of the same file already, renaming does nothing, as POSIX has it.
+    let _ = std::fs::remove_file(&link);
+    Ok(())
 }
 
 /// Makes `path`, from which a run goes on, its last checkpoint where it was the one before: the next [`save`] must not
@@ -147,4 +150,22 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     let (weights, first, second, ema) = (take("weights/")?, take("first/")?, take("second/")?, take("ema/")?);
     let state = TrainState { permutations, weights, first, second, ema, progress: header.progress };
     Ok((config, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run that is killed between the second name and the new checkpoint comes here again with both names in place.
+    #[test]
+    fn a_second_name_may_be_there_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let (last, previous) = (folder.path().join(CHECKPOINT), folder.path().join(PREVIOUS));
+        std::fs::write(&last, "one").unwrap();
+        for _ in 0..2 {
+            link_over(&last, &previous).unwrap();
+            assert_eq!(std::fs::read(&previous).unwrap(), b"one");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+        }
+    }
 }
