@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Random, command, run};
@@ -30,15 +30,19 @@ fn world() -> &'static Path {
     })
 }
 
-/// A server, stopped at the end of the test.
+/// A server, stopped at the end of the test. One at a time: what is measured of one must not depend on the load of another.
 struct Server {
     process: Child,
     address: SocketAddr,
     agent: ureq::Agent,
+    _alone: MutexGuard<'static, ()>,
 }
+
+static ALONE: Mutex<()> = Mutex::new(());
 
 impl Server {
     fn start() -> Self {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut process = command(world(), "serve --model run --port 0")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -49,7 +53,7 @@ impl Server {
         let address = line.split(['/', ' ']).find_map(|word| word.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        Self { process, address, agent }
+        Self { process, address, agent, _alone: alone }
     }
 
     fn url(&self, path: &str) -> String {
@@ -334,7 +338,7 @@ fn a_signal_lets_requests_finish_and_ends_the_server() {
         let mut answer = agent.post(url).header("content-type", "application/json").send(request).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_vec().unwrap())
     });
-    std::thread::sleep(Duration::from_millis(50));
+    std::thread::sleep(Duration::from_millis(300));
     let started = Instant::now();
     assert_eq!(server.stop(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
