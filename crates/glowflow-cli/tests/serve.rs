@@ -38,18 +38,24 @@ struct Server {
     _alone: MutexGuard<'static, ()>,
 }
 
+/// A server's process, and the line by which it says that it is ready.
+fn serve(folder: &Path, model: &str) -> (Child, String) {
+    let mut process = command(folder, &format!("serve --model {model} --port 0"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    (process, line)
+}
+
 static ALONE: Mutex<()> = Mutex::new(());
 
 impl Server {
     fn start() -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut process = command(world(), "serve --model run --port 0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let (process, line) = serve(world(), "run");
         let address = line.split(['/', ' ']).find_map(|word| word.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -362,13 +368,7 @@ fn an_address_in_use_is_explained() {
 fn a_model_without_directions_is_served_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(world().join("run/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let mut process = command(folder.path(), "serve --model model.safetensors --port 0")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (mut process, line) = serve(folder.path(), "model.safetensors");
     assert!(line.starts_with("open http://127.0.0.1:"), "{line}");
     process.kill().unwrap();
     let mut stderr = String::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -369,46 +370,30 @@ async fn too_many_bytes_are_refused() {
         RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y) as u8, (x * 7 + y * 31) as u8, (x ^ y) as u8]));
     served.upload("/api/v1/encode", encoded(&noise, ImageFormat::Bmp)).await.problem(413, &["1000 bytes"]);
     // Much longer ones are not even read to their end.
-    let endless = Body::from_stream(futures_of(|| Bytes::from_static(&[0; 4096])));
+    let endless = Body::from_stream(Always(|| Poll::Ready(Some(Ok(Bytes::from_static(&[0; 4096]))))));
     served.ask(Method::POST, "/api/v1/encode", "image/png", endless).await.problem(413, &["1000 bytes"]);
     let long: Value =
         (0..1000).map(|i| (format!("a{i}"), json!(0))).collect::<serde_json::Map<_, _>>().into();
     served.post("/api/v1/manipulate", long).await.problem(413, &[]);
 }
 
-/// A stream that never ends.
-fn futures_of(item: fn() -> Bytes) -> impl futures_core::Stream<Item = Result<Bytes, std::io::Error>> {
-    struct Endless(fn() -> Bytes);
-    impl futures_core::Stream for Endless {
-        type Item = Result<Bytes, std::io::Error>;
-        fn poll_next(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<Option<Self::Item>> {
-            std::task::Poll::Ready(Some(Ok((self.0)())))
-        }
+type Chunk = Option<Result<Bytes, std::io::Error>>;
+
+/// A stream that always answers the same, so that it never ends.
+struct Always(fn() -> Poll<Chunk>);
+
+impl futures_core::Stream for Always {
+    type Item = Result<Bytes, std::io::Error>;
+    fn poll_next(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> Poll<Chunk> {
+        (self.0)()
     }
-    Endless(item)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_upload_is_given_up() {
     let served = whole();
-    let never = Body::from_stream(Never);
+    let never = Body::from_stream(Always(|| Poll::Pending));
     served.ask(Method::POST, "/api/v1/encode", "image/png", never).await.problem(408, &["too long"]);
-}
-
-/// A stream that never begins.
-struct Never;
-
-impl futures_core::Stream for Never {
-    type Item = Result<Bytes, std::io::Error>;
-    fn poll_next(
-        self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        std::task::Poll::Pending
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -51,13 +51,8 @@ pub struct Cpu<T: Real> {
 impl<T: Real> Cpu<T> {
     /// The processor with the best instruction set that it has.
     pub fn new() -> Self {
-        Self::with(T::available()[0])
-    }
-
-    /// The processor with one of its instruction sets.
-    fn with(isa: Isa) -> Self {
         let pool = buffer::Pool::default();
-        Self { work: Workspace::new(isa, pool.clone(), pool), narrow: None }
+        Self { work: Workspace::new(T::available()[0], pool.clone(), pool), narrow: None }
     }
 
     fn take(&self, len: usize) -> Buffer<T> {

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use super::conv::{ScaledAt, WeightGradient, column_sums};
 use super::element::Element;
-use super::panels::{Cut, DEPTH, Panels};
+use super::panels::{Cut, Panels, SLAB};
 use super::patches::{self, Look};
 use super::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use super::{Workspace, actnorm};
@@ -178,7 +178,7 @@ pub fn backward<E: Element>(
     let mut d_weight3 = WeightGradient::zero(work, 9 * outputs, hidden);
     let mut contributions = work.take_sums(rows * 9 * inputs);
     // Gradients by weights are taken of a few tiles a thread, while these are still in a cache.
-    let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(2 * DEPTH);
+    let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(SLAB);
     for first in (0..rows).step_by(at_once) {
         let some = at_once.min(rows - first);
         let (h1, h2) = (h1.view().part(first, some), h2.view().part(first, some));

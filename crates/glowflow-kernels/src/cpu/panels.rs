@@ -62,6 +62,10 @@ fn tile_rows(rows: usize) -> usize {
 /// depend on the number of threads.
 pub const DEPTH: usize = 128;
 
+/// The same where pairs of rows are interleaved first. Rows that a gradient is taken of at once are a multiple of it, and so of
+/// [`DEPTH`], so that the slabs are the same with any number of threads.
+pub const SLAB: usize = 2 * DEPTH;
+
 impl<T: Element> Panels<T> {
     /// A matrix of any contents.
     pub fn scratch(work: &Workspace<T>, rows: usize, columns: usize) -> Self {

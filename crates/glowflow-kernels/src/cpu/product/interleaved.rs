@@ -3,12 +3,9 @@
 
 use super::forward::{add_products, rows};
 use crate::cpu::element::Element;
-use crate::cpu::panels::{DEPTH, View};
+use crate::cpu::panels::{SLAB, View};
 use crate::cpu::simd::{Pairing, Sum, Vector};
 use crate::real::Real;
-
-/// Rows that are summed in registers at once.
-const SLAB: usize = 2 * DEPTH;
 
 /// Interleaves pairs of rows of one panel, for the rows from `slab` on: element `j` of rows `2p` and `2p + 1` side by side. A
 /// row without a partner gets zeros for one. Returns the number of pairs.
