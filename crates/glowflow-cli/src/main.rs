@@ -34,23 +34,23 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             .build_global()
             .context("starting the threads")?;
     }
-    let json = cli.json;
+    let common = &cli.common;
     match &cli.command {
-        Command::Quickstart(args) => commands::quickstart(args, json),
-        Command::Train(args) => commands::train(args, json),
-        Command::Eval(args) => commands::eval(args, json),
-        Command::Score(args) => commands::score(args),
-        Command::Sample(args) => commands::sample(args),
-        Command::Encode(args) => commands::encode(args, json),
-        Command::Decode(args) => commands::decode(args, json),
-        Command::Interpolate(args) => commands::interpolate(args),
-        Command::Attributes(args) => commands::attributes(args, json),
-        Command::Manipulate(args) => commands::manipulate(args),
-        Command::Resample(args) => commands::resample(args),
-        Command::Nearest(args) => commands::nearest(args, json),
-        Command::Serve(args) => commands::serve(args),
-        Command::Info(args) => commands::info(args, json),
-        Command::Bench(args) => commands::bench(args, json),
+        Command::Quickstart(args) => commands::quickstart(args, common),
+        Command::Train(args) => commands::train(args, common),
+        Command::Eval(args) => commands::eval(args, common),
+        Command::Score(args) => commands::score(args, common),
+        Command::Sample(args) => commands::sample(args, common),
+        Command::Encode(args) => commands::encode(args, common),
+        Command::Decode(args) => commands::decode(args, common),
+        Command::Interpolate(args) => commands::interpolate(args, common),
+        Command::Attributes(args) => commands::attributes(args, common),
+        Command::Manipulate(args) => commands::manipulate(args, common),
+        Command::Resample(args) => commands::resample(args, common),
+        Command::Nearest(args) => commands::nearest(args, common),
+        Command::Serve(args) => commands::serve(args, common),
+        Command::Info(args) => commands::info(args, common),
+        Command::Bench(args) => commands::bench(args, common),
     }
 }
 

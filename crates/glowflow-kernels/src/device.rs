@@ -9,9 +9,17 @@ use crate::shape::{
 };
 
 /// Why a device could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// The device does not exist, or its driver does not answer.
+    /// This machine has no such device.
+    #[error("there is no device {device}: {reason}")]
+    Absent {
+        /// The device as the user named it.
+        device: String,
+        /// What was looked for, and what there is instead.
+        reason: String,
+    },
+    /// The device cannot be used as it is.
     #[error("device {device} is not available: {reason}")]
     Unavailable {
         /// The device as the user named it.
@@ -26,6 +34,22 @@ pub enum DeviceError {
         device: String,
         /// The failure, in the device's words.
         reason: String,
+    },
+    /// The device's memory does not suffice.
+    #[error(
+        "{device} has too little memory: {} MiB more were needed, {} of its {} MiB are free. A smaller train.batch, \
+         train.accumulate, --backprop reversible or a smaller model.hidden need less",
+        requested >> 20, free >> 20, total >> 20
+    )]
+    OutOfMemory {
+        /// The device's name.
+        device: String,
+        /// Bytes that were asked for.
+        requested: usize,
+        /// Bytes that were free.
+        free: usize,
+        /// Bytes that there are.
+        total: usize,
     },
 }
 
@@ -133,15 +157,36 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     type ZeroConv: Send + Sync;
     /// The top prior's parameters as the device wants them.
     type TopPrior: Send + Sync;
+    /// Operations that the device can repeat by itself.
+    type Recording: Send + Sync;
 
     /// What to call this device in a report.
     fn name(&self) -> String;
+
+    /// Pixels that should be computed at once where nothing else speaks for a number.
+    fn pixels_at_once(&self) -> usize;
+
+    /// The most bytes of its own memory that the device has used at once, where it has memory of its own.
+    fn peak_memory(&self) -> Option<u64>;
 
     /// Calls `work`, which runs many operations, from where they cost least to start: on a processor that is
     /// one of its threads.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
+
+    // ---- repetition ----------------------------------------------------------------------------
+
+    /// Records the operations that `work` asks of the device it is given, without doing them, for [`replay`](Self::replay) to do them
+    /// again and again on the same buffers; `None`, without having called `work`, where the device gains nothing by that. What `work`
+    /// returns may hold buffers: each replay overwrites them.
+    ///
+    /// All that `work` does must have been done once before, for a device may have things to prepare that cannot be recorded. It must
+    /// not wait for results, and nothing that varies may pass through the host.
+    fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
+
+    /// Does what was recorded.
+    fn replay(&self, recording: &Self::Recording);
 
     // ---- memory --------------------------------------------------------------------------------
 
@@ -165,8 +210,9 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);
 
-    /// Fills `out` with `scale` times standard normal numbers of a stream.
-    fn normal(&self, stream: Stream, scale: f64, out: &mut Self::Buffer);
+    /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the stream with the id
+    /// `stream.id + i`, and so does not depend on the others.
+    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);
 
     // ---- layout --------------------------------------------------------------------------------
 
@@ -349,12 +395,12 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- training ------------------------------------------------------------------------------
 
-    /// One optimiser step. Where the gradient, or a log-likelihood in `logp`, is not finite,
+    /// One optimiser step. Where the gradient, or a log-likelihood in one of `logp`, is not finite,
     /// weights, moments and average stay as they are. The gradient is zero afterwards either way.
     fn update(
         &self,
         update: &Update,
-        logp: &Self::Buffer,
+        logp: &[&Self::Buffer],
         training: Training<'_, Self::Buffer>,
     ) -> Result<UpdateReport, DeviceError>;
 }

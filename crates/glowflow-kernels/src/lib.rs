@@ -2,7 +2,7 @@
 //!
 //! A step of Glow is three matrix products and a few per-pixel kernels. This crate holds those
 //! kernels, for each device in a module of its own, and nothing that knows how the steps make a model.
-//! All `unsafe` code of the project is here, in [`cpu`]'s matrix products.
+//! All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and where [`cuda`] calls NVIDIA's libraries.
 //!
 //! ```
 //! use glowflow_kernels::{Cpu, Device, Grid};
@@ -16,16 +16,22 @@
 //! # Ok::<(), glowflow_kernels::DeviceError>(())
 //! ```
 
+mod any;
 pub mod cpu;
+pub mod cuda;
 mod device;
 mod random;
 mod real;
+mod repeated;
 mod shape;
 
+pub use any::{AnyDevice, Either};
 pub use cpu::Cpu;
+pub use cuda::Cuda;
 pub use device::{Device, DeviceError, Direction, Noise, Rule, Training, Update, UpdateReport};
 pub use random::Stream;
 pub use real::Real;
+pub use repeated::Repeated;
 pub use shape::{
     ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, PermutationParams, Span,
     TopPriorParams, ZeroConvParams,

@@ -40,18 +40,18 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Loads a run's folder, or a model file. Directions are those of the file `directions`, or, where nothing is said, those
-    /// in the run's folder, if any.
+    /// Shows a model, and what is known of it in the run's folder, or beside the file, that it was loaded from. Directions are those of
+    /// the file `directions`, or, where nothing is said, those in the run's folder, if any.
     ///
     /// # Errors
     /// Errors of reading model and directions, and [`glowflow::Error::Input`] where the model's images cannot be shown.
     pub fn load(
+        glow: Glow,
         model: &Path,
         directions: Option<&Path>,
         eyes: Eyes,
         limits: Limits,
     ) -> Result<Self, glowflow::Error> {
-        let glow = Glow::load(model)?;
         let channels = glow.config().image[2];
         if !matches!(channels, 1 | 3) {
             return Err(glowflow::Error::Input(format!(

@@ -23,6 +23,9 @@ pub struct Bench<D: Device> {
 pub struct Memory {
     /// The largest resident size so far, in bytes; 0 where the system does not tell.
     pub peak_rss: u64,
+    /// The most bytes of the device's own memory at once, where it has such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_peak_bytes: Option<u64>,
     /// Of this, weights, their average, gradient, and the optimiser's moments.
     pub state_bytes: u64,
 }
@@ -84,7 +87,11 @@ impl<D: Device> Bench<D> {
     pub fn memory(&self) -> Memory {
         // Weights, average, gradient and two moments, in single precision.
         let state_bytes = 5 * 4 * self.trainer.layout().len() as u64;
-        Memory { peak_rss: peak_rss().unwrap_or(0), state_bytes }
+        Memory {
+            peak_rss: peak_rss().unwrap_or(0),
+            device_peak_bytes: self.trainer.device().peak_memory(),
+            state_bytes,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::Dataset;
-use glowflow_kernels::Cpu;
+use glowflow_kernels::Device;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
@@ -42,8 +42,8 @@ impl LatentsFile {
     ///
     /// # Errors
     /// Errors of reading and of the model.
-    pub fn encode(
-        glow: &Glow<Cpu<f32>>,
+    pub fn encode<D: Device<Real = f32>>(
+        glow: &Glow<D>,
         dataset: &Arc<dyn Dataset>,
         label: Option<usize>,
     ) -> Result<Self, Error> {

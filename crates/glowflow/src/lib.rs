@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod data;
+mod device;
 mod error;
 pub mod evaluate;
 pub mod flow;
@@ -17,8 +18,12 @@ mod random;
 pub mod tensor_file;
 pub mod train;
 
+pub use device::DeviceChoice;
 pub use error::Error;
 pub use model::{
     Backprop, CouplingType, Dequantization, Encoded, Glow, Latents, ModelConfig, ModelFile, PermutationType,
 };
 pub use precision::Precision;
+
+/// The devices that models are computed on.
+pub use glowflow_kernels::{AnyDevice, Device, DeviceError};

@@ -1,6 +1,6 @@
 //! In what precision coupling networks multiply.
 
-use glowflow_kernels::{Cpu, DeviceError, cpu};
+use glowflow_kernels::{Cpu, Cuda, DeviceError, cpu, cuda};
 use serde::{Deserialize, Serialize};
 
 /// Precision of the products in coupling networks, where nearly all of a model's arithmetic is. Flow variables,
@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The program chooses: `f32` on processors.
+    /// The program chooses: `f32` on processors, bf16 on GPUs.
     #[default]
     Auto,
     /// 32-bit floating point.
     F32,
+    /// 32-bit numbers that are rounded to 19 bits where they are multiplied: GPUs alone have that.
+    Tf32,
     /// 16-bit "brain" floating point, summed in `f32`.
     Bf16,
 }
@@ -30,6 +32,25 @@ impl Precision {
         Cpu::with_precision(match self {
             Self::Auto | Self::F32 => cpu::Precision::F32,
             Self::Bf16 => cpu::Precision::Bf16,
+            Self::Tf32 => {
+                return Err(DeviceError::Unavailable {
+                    device: "cpu with tf32".into(),
+                    reason: "only NVIDIA GPUs compute in it; take precision f32".into(),
+                });
+            }
         })
+    }
+
+    /// An NVIDIA GPU, by its number, in this precision.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] where there is no such GPU, or something that it needs is missing.
+    pub fn cuda(self, index: usize) -> Result<Cuda, DeviceError> {
+        let precision = match self {
+            Self::Auto | Self::Bf16 => cuda::Precision::Bf16,
+            Self::F32 => cuda::Precision::F32,
+            Self::Tf32 => cuda::Precision::Tf32,
+        };
+        Cuda::new(index, precision)
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use glowflow_data::portraits::{ATTRIBUTES, measure};
 use glowflow_data::{Attributes, Dataset, batches_in_order};
+use glowflow_kernels::{AnyDevice, DeviceError};
 use glowflow_report::picture;
 use ndarray::{Array4, Axis};
 use serde::Serialize;
 
 use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, manipulate, sweep};
 use crate::train::{Options, RunConfig, Summary, train};
-use crate::{Dequantization, Error, Glow, Latents, data};
+use crate::{Dequantization, Error, Glow, Latents, Precision, data};
 
 /// Images in a row of a picture.
 const COLUMNS: usize = 10;
@@ -59,16 +60,23 @@ pub struct Effect {
 /// latents below), `interpolation.png` (between portraits at either end), `attributes.png` (a portrait moved along each
 /// direction) and `curve.png`, and leaves the directions for the demo.
 ///
+/// `device` makes a device of the precision asked for.
+///
 /// # Errors
 /// As [`train`] and [`find_directions`].
-pub fn quickstart(out: &Path, seed: u64, options: Options<'_>) -> Result<Quickstart, Error> {
+pub fn quickstart(
+    device: impl Fn(Precision) -> Result<AnyDevice, DeviceError>,
+    out: &Path,
+    seed: u64,
+    options: Options<'_>,
+) -> Result<Quickstart, Error> {
     let table = CONFIG.parse().map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     let mut config: RunConfig =
         toml::Table::try_into(table).map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     config.train.seed = seed;
-    let summary = train(config.train.precision.cpu()?, config, out, options)?;
+    let summary = train(device(config.train.precision)?, config, out, options)?;
 
-    let glow = Glow::load(out)?;
+    let glow = Glow::load_on(device(Precision::F32)?, out)?;
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config())?;
     let attributes = Attributes::of_portraits(&data::training_portraits(glow.config()));
     let labelled = data::first(&portraits.train, LABELLED);

@@ -297,7 +297,7 @@ fn update(update: &Update, logp: &[f64], numbers: &[Numbers]) -> (bool, f64, Vec
     ];
     let [weights, gradient, first, second, ema] = &mut buffers;
     let training = Training { weights, gradient, first, second, ema };
-    let report = device.update(update, &device.upload(logp), training).unwrap();
+    let report = device.update(update, &[&device.upload(logp)], training).unwrap();
     let [weights, gradient, first, second, ema] = buffers.map(|buffer| device.download(&buffer).unwrap());
     let after = (0..numbers.len()).map(|i| Numbers {
         weight: weights[i],

@@ -7,7 +7,10 @@ mod scoring;
 mod serve;
 mod training;
 
+use std::str::FromStr;
+
 use clap::{Parser, Subcommand};
+use glowflow::DeviceChoice;
 
 pub use images::{Decode, Encode, Sample};
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
@@ -23,11 +26,21 @@ pub struct Cli {
     /// Threads to compute with; all cores where nothing is said.
     #[arg(long, global = true, value_name = "T")]
     pub threads: Option<usize>,
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command can be told.
+#[derive(Debug, clap::Args)]
+pub struct Common {
+    /// Where to compute: auto (a GPU where there is one), cpu, or cuda:0, cuda:1 and so on.
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = DeviceChoice::from_str)]
+    pub device: DeviceChoice,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,
-    #[command(subcommand)]
-    pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,10 +5,12 @@ use glowflow::Precision;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PrecisionArg {
-    /// f32, today, on every processor.
+    /// f32 on processors, bf16 on GPUs.
     Auto,
     F32,
-    /// Needs a processor with AVX-512 BF16.
+    /// f32, rounded to 19 bits where it is multiplied; GPUs only.
+    Tf32,
+    /// Needs a GPU, or a processor with AVX-512 BF16.
     Bf16,
 }
 
@@ -17,6 +19,7 @@ impl From<PrecisionArg> for Precision {
         match arg {
             PrecisionArg::Auto => Self::Auto,
             PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Tf32 => Self::Tf32,
             PrecisionArg::Bf16 => Self::Bf16,
         }
     }

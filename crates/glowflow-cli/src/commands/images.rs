@@ -32,8 +32,8 @@ fn save_images(
     Ok(())
 }
 
-pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load_in(args.precision.into(), &args.model)?;
+pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load(args.precision.into(), &args.model)?;
     let count = args.count.unwrap_or(if args.temperatures.is_empty() { 64 } else { 8 });
     anyhow::ensure!(count > 0, "--count 0 leaves nothing to draw");
     let classes = glow.config().classes;
@@ -60,17 +60,17 @@ pub fn sample(args: &args::Sample) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn encode(args: &args::Encode, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
     report_broken(&dataset);
-    count(latents.images.len(), json)
+    count(latents.images.len(), common.json)
 }
 
-pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let file = LatentsFile::read(&args.latents)?;
     anyhow::ensure!(
         file.model == glow.fingerprint(),
@@ -80,7 +80,7 @@ pub fn decode(args: &args::Decode, json: bool) -> anyhow::Result<ExitCode> {
     );
     let images = glow.decode(&file.latents, &file.labels)?;
     save_images(&glow, &images, &args.out_dir, |i| picture_path(&file.images[i]))?;
-    count(file.images.len(), json)
+    count(file.images.len(), common.json)
 }
 
 /// Where a decoded image goes below the output folder: its name's plain parts alone, so that no file of latents can

@@ -56,10 +56,10 @@ fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
     Ok(label.into_iter().collect())
 }
 
-pub fn interpolate(args: &args::Interpolate) -> anyhow::Result<ExitCode> {
+pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
     /// How long a frame of an animation is shown.
     const MILLISECONDS: u16 = 80;
-    let glow = Glow::load(&args.model)?;
+    let glow = common.load_exact(&args.model)?;
     let moving = animation::Format::of(&args.out);
     let mut paths = args.images.clone();
     if moving.is_some() {
@@ -82,9 +82,9 @@ fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> a
     Ok(picture::save_png(path, &picture::grid(&pixels, glow.config().image, columns))?)
 }
 
-pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCode> {
+pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Result<ExitCode> {
     let out = directions_path(args.out.as_deref(), &args.model)?;
-    let glow = Glow::load(&args.model)?;
+    let glow = common.load_exact(&args.model)?;
     let (dataset, attributes) =
         data::open_labelled(&args.data, args.labels.as_deref(), glow.config(), args.label)?;
     let dataset = first_images(dataset, args.images)?;
@@ -95,7 +95,7 @@ pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCod
     if !attributes.left_out().is_empty() {
         warnings.push(format!("not yes or no, left out: {}", attributes.left_out().join(", ")));
     }
-    if json {
+    if common.json {
         let about: Vec<_> = directions.list.iter().map(|direction| &direction.about).collect();
         print_json(&json!({ "directions": about, "warnings": warnings }))?;
         return Ok(ExitCode::SUCCESS);
@@ -119,8 +119,8 @@ pub fn attributes(args: &args::Attributes, json: bool) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn manipulate(args: &args::Manipulate) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
@@ -139,8 +139,8 @@ pub fn manipulate(args: &args::Manipulate) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn resample(args: &args::Resample) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let rows = match args.levels {
         Some(levels) => levels..=levels,
@@ -156,8 +156,8 @@ pub fn resample(args: &args::Resample) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn nearest(args: &args::Nearest, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
@@ -172,7 +172,7 @@ pub fn nearest(args: &args::Nearest, json: bool) -> anyhow::Result<ExitCode> {
         }
         picture::save_png(path, &picture::grid(&pixels, glow.config().image, found.len() + 1))?;
     }
-    if json {
+    if common.json {
         print_json(&serde_json::to_value(&found)?)?;
     } else {
         for neighbour in &found {

@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::{Glow, data};
+use glowflow::{AnyDevice, DeviceError, Glow, Precision, data};
 use glowflow_data::{Dataset, ImageShape, Subset};
+
+use crate::args;
 
 pub use images::{decode, encode, sample};
 pub use latent::{attributes, interpolate, manipulate, nearest, resample};
@@ -31,6 +33,23 @@ use say;
 
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{value}").context("writing the result")
+}
+
+impl args::Common {
+    /// The device to compute on.
+    fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
+        self.device.open(precision, |trouble| eprintln!("{trouble}; computing on the processor instead"))
+    }
+
+    /// A model, to score and draw with.
+    fn load(&self, precision: Precision, model: &Path) -> anyhow::Result<Glow> {
+        Ok(Glow::load_on(self.open(precision)?, model)?)
+    }
+
+    /// A model whose latents come back as the very pixels.
+    fn load_exact(&self, model: &Path) -> anyhow::Result<Glow> {
+        self.load(Precision::F32, model)
+    }
 }
 
 /// The images to look at: the test set where there is one. Where `label` stands for all labels, the data need

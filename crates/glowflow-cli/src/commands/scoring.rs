@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use glowflow::Glow;
 use glowflow::evaluate::{Draws, evaluate};
 use serde_json::json;
 
@@ -19,12 +18,12 @@ fn draws(scoring: &args::Scoring) -> Draws {
     }
 }
 
-pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load_in(args.scoring.precision.into(), &args.model)?;
+pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let dataset = first_images(test_data(&args.data, &glow, None)?, args.images)?;
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
-    if json {
+    if common.json {
         print_json(&serde_json::to_value(evaluation)?)?;
     } else {
         say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
@@ -34,8 +33,8 @@ pub fn eval(args: &args::Eval, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn score(args: &args::Score) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load_in(args.scoring.precision.into(), &args.model)?;
+pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let dataset = test_data(&args.data, &glow, args.label)?;
     let to: Box<dyn Write> = if args.csv == Path::new("-") {
         Box::new(std::io::stdout())
@@ -60,10 +59,10 @@ pub fn score(args: &args::Score) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn info(args: &args::Info, json: bool) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
     let config = glow.config();
-    if json {
+    if common.json {
         print_json(&json!({
             "config": config,
             "parameters": glow.parameters(),

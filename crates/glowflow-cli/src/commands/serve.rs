@@ -9,12 +9,18 @@ use glowflow_web::{Demo, Eyes, Limits};
 
 use crate::args;
 
-pub fn serve(args: &args::Serve) -> anyhow::Result<ExitCode> {
+pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
     let [left_x, left_y, right_x, right_y] = args.eyes[..] else {
         anyhow::bail!("--eyes {:?} should be four numbers, such as 0.39,0.51,0.61,0.51", args.eyes);
     };
     let eyes = Eyes { left: [left_x, left_y], right: [right_x, right_y] };
-    let demo = Demo::load(&args.model, args.directions.as_deref(), eyes, Limits::default())?;
+    let demo = Demo::load(
+        common.load_exact(&args.model)?,
+        &args.model,
+        args.directions.as_deref(),
+        eyes,
+        Limits::default(),
+    )?;
     if demo.attributes().next().is_none() {
         eprintln!("no attributes can be changed: `glowflow attributes` finds the directions of a model");
     }

@@ -56,16 +56,17 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<Ex
     Ok(if summary.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
 }
 
-pub fn quickstart(args: &args::Quickstart, json: bool) -> anyhow::Result<ExitCode> {
+pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Result<ExitCode> {
     let out = match &args.out {
         Some(out) => out.clone(),
         None => new_folder("quickstart"),
     };
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
     let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
-    let done = glowflow::quickstart::quickstart(&out, args.seed, options)?;
-    let status = print_summary(&done.summary, &out, json)?;
-    if !json {
+    let done =
+        glowflow::quickstart::quickstart(|precision| common.open(precision), &out, args.seed, options)?;
+    let status = print_summary(&done.summary, &out, common.json)?;
+    if !common.json {
         say!("\nLook at");
         for picture in &done.pictures {
             say!("  {}", picture.display());
@@ -109,11 +110,11 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("finding {}", path.display()))
 }
 
-pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
+pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
     let (summary, run) = match (&args.resume, &args.out) {
-        (Some(run), _) => (train::resume(|config| config.train.precision.cpu(), run, options)?, run),
+        (Some(run), _) => (train::resume(|config| common.open(config.train.precision), run, options)?, run),
         (None, Some(out)) => {
             let mut config =
                 RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
@@ -127,19 +128,19 @@ pub fn train(args: &args::Train, json: bool) -> anyhow::Result<ExitCode> {
             config.train.seed = args.seed.unwrap_or(config.train.seed);
             config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
             config.train.precision = args.precision.map_or(config.train.precision, Into::into);
-            (train::train(config.train.precision.cpu()?, config, out, options)?, out)
+            (train::train(common.open(config.train.precision)?, config, out, options)?, out)
         }
         (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
     };
-    print_summary(&summary, run, json)
+    print_summary(&summary, run, common.json)
 }
 
-pub fn bench(args: &args::Bench, json: bool) -> anyhow::Result<ExitCode> {
+pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     let batch = config.train.batch;
     config.train.precision = args.precision.map_or(config.train.precision, Into::into);
-    let mut bench = Bench::new(config.train.precision.cpu()?, config)?;
+    let mut bench = Bench::new(common.open(config.train.precision)?, config)?;
     if args.serve {
         for line in std::io::stdin().lock().lines() {
             let line = line.context("reading a request")?;
@@ -163,7 +164,7 @@ pub fn bench(args: &args::Bench, json: bool) -> anyhow::Result<ExitCode> {
     };
     bench.train(2)?;
     let (train, sample) = (median(bench.train(args.repeat)?), median(bench.sample(args.repeat)?));
-    if json {
+    if common.json {
         print_json(&json!({ "train_step_seconds": train, "sample_batch_seconds": sample, "batch": batch }))?;
     } else {
         say!("training step  {:8.1} ms, {:8.1} images/s", 1e3 * train, batch as f64 / train);

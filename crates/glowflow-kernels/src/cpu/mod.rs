@@ -111,6 +111,7 @@ impl<T: Real> Device for Cpu<T> {
     type Hidden = Hidden<T>;
     type ZeroConv = ZeroConv<T>;
     type TopPrior = TopPrior<T>;
+    type Recording = std::convert::Infallible;
 
     fn name(&self) -> String {
         let networks =
@@ -120,6 +121,22 @@ impl<T: Real> Device for Cpu<T> {
 
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         rayon::scope(|_| work())
+    }
+
+    fn pixels_at_once(&self) -> usize {
+        64 * 32 * 32
+    }
+
+    fn peak_memory(&self) -> Option<u64> {
+        None
+    }
+
+    fn record<R>(&self, _: impl FnOnce(&Self) -> R) -> Option<(R, Self::Recording)> {
+        None
+    }
+
+    fn replay(&self, recording: &Self::Recording) {
+        match *recording {}
     }
 
     fn scratch(&self, len: usize) -> Buffer<T> {
@@ -158,8 +175,12 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
-    fn normal(&self, stream: Stream, scale: f64, out: &mut Buffer<T>) {
-        self.fill(out, |i| stream.normal(i).map(|x| scale * x));
+    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {
+        let length = (out.len() / images.max(1)).max(1);
+        for (image, out) in out.chunks_exact_mut(length).enumerate() {
+            let stream = Stream { id: stream.id + image as u64, ..stream };
+            self.fill(out, |i| stream.normal(i).map(|x| scale * x));
+        }
     }
 
     fn squeeze(&self, grid: Grid, channels: usize, x: &Buffer<T>, y: &mut Buffer<T>) {
@@ -343,7 +364,7 @@ impl<T: Real> Device for Cpu<T> {
     fn update(
         &self,
         update: &Update,
-        logp: &Buffer<T>,
+        logp: &[&Buffer<T>],
         training: Training<'_, Buffer<T>>,
     ) -> Result<UpdateReport, DeviceError> {
         Ok(update::update(&self.work, update, logp, training))

@@ -22,7 +22,7 @@ fn sum_of_squares<T: Real>(block: &[T]) -> f64 {
 pub fn update<T: Real>(
     work: &Workspace<T>,
     update: &Update,
-    logp: &[T],
+    logp: &[&super::Buffer<T>],
     training: Training<'_, super::Buffer<T>>,
 ) -> UpdateReport {
     let Training { weights, gradient, first, second, ema } = training;
@@ -30,7 +30,8 @@ pub fn update<T: Real>(
     let squares: Vec<f64> =
         gradient.par_chunks(BLOCK).map(|block| work.enabled(|| sum_of_squares(block))).collect();
     let gradient_norm = squares.iter().sum::<f64>().sqrt();
-    let applied = gradient_norm.is_finite() && logp.iter().all(|logp| logp.is_finite());
+    let applied =
+        gradient_norm.is_finite() && logp.iter().all(|logp| logp.iter().all(|logp| logp.is_finite()));
     if !applied {
         gradient.fill(T::zero());
         return UpdateReport { gradient_norm, applied };

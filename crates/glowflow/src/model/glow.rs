@@ -1,9 +1,10 @@
 //! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
 
+use std::ops::Range;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{Cpu, Device, Direction, Noise, Real, Stream};
+use glowflow_kernels::{AnyDevice, Cpu, Device, Direction, Grid, Noise, Real, Repeated, Stream};
 use ndarray::{Array4, ArrayView4, Axis};
 
 use super::config::ModelConfig;
@@ -11,7 +12,7 @@ use super::file::ModelFile;
 use super::flow::Flow;
 use super::latents::{Encoded, Latents, quantize};
 use crate::flow::{Prepared, State, Tensor};
-use crate::{Error, Precision, random};
+use crate::{Error, random};
 
 /// Where the noise comes from that makes pixels continuous (spec section 1).
 #[derive(Clone, Copy, Debug)]
@@ -45,13 +46,24 @@ pub enum Dequantization<'a, R = f32> {
 /// assert_eq!(samples.dim(), (3, 8, 8, 3));
 /// # Ok::<(), glowflow::Error>(())
 /// ```
-pub struct Glow<D: Device = Cpu<f32>> {
+pub struct Glow<D: Device = AnyDevice> {
     fingerprint: u32,
     device: D,
     flow: Flow<D>,
     weights: D::Buffer,
     forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
     inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
+    /// The last batch that was decoded, for the next one is likely to have its size.
+    decoding: Mutex<Option<Decoding<D>>>,
+}
+
+/// Latents to images for a batch of a certain size: what a device may record.
+struct Decoding<D: Device> {
+    images: usize,
+    latents: Vec<Tensor<D>>,
+    labels: D::Buffer,
+    /// Returns images `v`.
+    work: Repeated<D, D::Buffer>,
 }
 
 impl Glow {
@@ -60,27 +72,27 @@ impl Glow {
     /// # Errors
     /// [`Error::Config`] where no such model can be built.
     pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
-        Ok(Self::on(Cpu::new(), &ModelFile::new(config, seed)?))
+        Ok(Self::on(AnyDevice::Cpu(Cpu::new()), &ModelFile::new(config, seed)?))
     }
 
-    /// Loads a model file onto the processor.
+    /// Loads a model file, or that of a run's folder, onto the processor.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::load_in(Precision::Auto, path)
-    }
-
-    /// Loads a model file onto the processor, to compute in a precision.
-    ///
-    /// # Errors
-    /// [`Error::Io`] or [`Error::File`]; [`Error::Device`] where the processor has no instructions for the precision.
-    pub fn load_in(precision: Precision, path: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self::on(precision.cpu()?, &ModelFile::read(path.as_ref())?))
+        Self::load_on(AnyDevice::Cpu(Cpu::new()), path)
     }
 }
 
 impl<D: Device> Glow<D> {
+    /// Loads a model file, or that of a run's folder, onto a device.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`].
+    pub fn load_on(device: D, path: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self::on(device, &ModelFile::read(path.as_ref())?))
+    }
+
     /// Brings a model onto a device.
     pub fn on(device: D, file: &ModelFile) -> Self {
         Self {
@@ -90,6 +102,7 @@ impl<D: Device> Glow<D> {
             device,
             forward: OnceLock::new(),
             inverse: OnceLock::new(),
+            decoding: Mutex::new(None),
         }
     }
 
@@ -113,10 +126,17 @@ impl<D: Device> Glow<D> {
         self.flow.layout.len()
     }
 
-    /// Images that are computed at once: as many as 64 of 32×32, and at least one.
+    /// Images that are scored at once: as many as 64 of 32×32, and at least one. Their noise is drawn by this number, so it is the
+    /// same for all devices.
     pub(crate) fn chunk(&self) -> usize {
         let [height, width, _] = self.config().image;
         (64 * 32 * 32 / (height * width)).max(1)
+    }
+
+    /// Images that are decoded at once.
+    fn decoded_at_once(&self) -> usize {
+        let [height, width, _] = self.config().image;
+        (self.device.pixels_at_once() / (height * width)).max(1)
     }
 
     fn layers(&self, direction: Direction) -> &[Box<dyn Prepared<D>>] {
@@ -216,19 +236,11 @@ impl<D: Device> Glow<D> {
             )));
         }
         self.check_labels(batch, labels)?;
-        let layers = self.layers(Direction::Inverse);
-        let mut images = vec![];
-        for start in (0..batch).step_by(self.chunk()) {
-            let range = start..batch.min(start + self.chunk());
-            let part = latents.slice(range.clone());
-            let levels = part.0.iter().map(|eps| {
-                let values: Vec<D::Real> = eps.iter().copied().collect();
-                self.device.upload(&values)
-            });
-            let labels = labels.get(range.clone()).unwrap_or_default();
-            images.extend(self.run_inverse(layers, range.len(), levels.collect(), labels)?);
-        }
-        array(batch, self.config().image, images)
+        self.in_chunks(batch, labels, |range, level, eps| {
+            let values: Vec<D::Real> =
+                latents.0[level].slice_axis(Axis(0), range.into()).iter().copied().collect();
+            self.device.copy(&self.device.upload(&values), eps);
+        })
     }
 
     /// `count` images from latents drawn at `temperature` (1 is the model's own distribution), of the classes `labels`,
@@ -243,7 +255,13 @@ impl<D: Device> Glow<D> {
         labels: &[usize],
         seed: u64,
     ) -> Result<Array4<u8>, Error> {
-        let v = self.decode_continuous(&self.draw(count, temperature, seed)?, labels)?;
+        check_temperature(temperature)?;
+        self.check_labels(count, labels)?;
+        // As `draw` has them, but without a way through the host.
+        let v = self.in_chunks(count, labels, |range, level, eps| {
+            let stream = Stream { seed, id: latents_stream(level) + range.start as u64 };
+            self.device.normal(stream, range.len(), temperature, eps);
+        })?;
         Ok(quantize(v.view(), self.config().bits))
     }
 
@@ -252,21 +270,11 @@ impl<D: Device> Glow<D> {
     /// # Errors
     /// [`Error::Input`] where the temperature is negative or not a number.
     pub fn draw(&self, count: usize, temperature: f64, seed: u64) -> Result<Latents<D::Real>, Error> {
-        if !(temperature >= 0.0 && temperature.is_finite()) {
-            return Err(Error::Input(format!(
-                "temperature {temperature} is not possible; 0.7 is a good choice"
-            )));
-        }
+        check_temperature(temperature)?;
         let levels = self.config().latent_shapes().into_iter().enumerate().map(|(level, shape)| {
-            let len: usize = shape.iter().product();
-            let mut values = vec![];
-            for image in 0..count as u64 {
-                let mut eps = self.device.scratch(len);
-                let stream = Stream { seed, id: random::SAMPLES + ((level as u64) << 40) + image };
-                self.device.normal(stream, temperature, &mut eps);
-                values.extend(self.device.download(&eps)?);
-            }
-            array(count, shape, values)
+            let mut eps = self.device.scratch(count * shape.iter().product::<usize>());
+            self.device.normal(Stream { seed, id: latents_stream(level) }, count, temperature, &mut eps);
+            array(count, shape, self.device.download(&eps)?)
         });
         Ok(Latents(levels.collect::<Result<_, Error>>()?))
     }
@@ -289,24 +297,68 @@ impl<D: Device> Glow<D> {
             .fold(0.0, |most, e| if e.is_nan() || e > most { e } else { most }))
     }
 
-    fn run_inverse(
+    /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level.
+    fn in_chunks(
         &self,
-        layers: &[Box<dyn Prepared<D>>],
-        batch: usize,
-        levels: Vec<D::Buffer>,
+        count: usize,
         labels: &[usize],
+        write: impl Fn(Range<usize>, usize, &mut D::Buffer),
+    ) -> Result<Array4<D::Real>, Error> {
+        let mut images = vec![];
+        for start in (0..count).step_by(self.decoded_at_once()) {
+            let range = start..count.min(start + self.decoded_at_once());
+            let labels = labels.get(range.clone()).unwrap_or_default();
+            images.extend(self.decode_chunk(range, labels, &write)?);
+        }
+        array(count, self.config().image, images)
+    }
+
+    fn decode_chunk(
+        &self,
+        range: Range<usize>,
+        labels: &[usize],
+        write: impl Fn(Range<usize>, usize, &mut D::Buffer),
     ) -> Result<Vec<D::Real>, Error> {
-        let shapes = self.config().latent_shapes();
-        let latents = levels.into_iter().zip(shapes).map(|(data, [height, width, channels])| Tensor {
-            grid: glowflow_kernels::Grid { batch, height, width },
-            channels,
-            data,
+        let (device, images) = (&self.device, range.len());
+        let layers = self.layers(Direction::Inverse);
+        let mut decoding = self.decoding.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let kept = decoding.take().filter(|decoding| decoding.images == images);
+        let Decoding { latents, labels: to, work, .. } =
+            decoding.insert(kept.unwrap_or_else(|| self.new_decoding(images)));
+        for (level, eps) in latents.iter_mut().enumerate() {
+            write(range.clone(), level, &mut eps.data);
+        }
+        device.copy(&self.one_hot(labels), to);
+        let v = work.run(device, |device| {
+            let copy = |from: &D::Buffer, len| {
+                let mut copy = device.scratch(len);
+                device.copy(from, &mut copy);
+                copy
+            };
+            let labels = copy(to, images * self.config().classes);
+            let mut state: State<D> = self.flow.enter(device, images, device.scratch(0), labels);
+            state.latents = latents
+                .iter()
+                .map(|eps| Tensor { data: copy(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
+                .collect();
+            self.flow.run(device, layers, Direction::Inverse, &mut state);
+            state.x.data
         });
-        let mut state: State<D> =
-            self.flow.enter(&self.device, batch, self.device.scratch(0), self.one_hot(labels));
-        state.latents = latents.collect();
-        self.flow.run(&self.device, layers, Direction::Inverse, &mut state);
-        Ok(self.device.download(&state.x.data)?)
+        Ok(device.download(v)?)
+    }
+
+    fn new_decoding(&self, images: usize) -> Decoding<D> {
+        let shapes = self.config().latent_shapes();
+        let latents = shapes.into_iter().map(|[height, width, channels]| {
+            let grid = Grid { batch: images, height, width };
+            Tensor { grid, channels, data: self.device.scratch(grid.rows() * channels) }
+        });
+        Decoding {
+            images,
+            latents: latents.collect(),
+            labels: self.device.scratch(images * self.config().classes),
+            work: Repeated::new(),
+        }
     }
 
     fn one_hot(&self, labels: &[usize]) -> D::Buffer {
@@ -327,6 +379,18 @@ impl<D: Device> Glow<D> {
     fn check_labels(&self, batch: usize, labels: &[usize]) -> Result<(), Error> {
         check_labels(self.config(), batch, labels)
     }
+}
+
+/// The stream from which a level's latents are drawn, for image 0; those of the others follow.
+fn latents_stream(level: usize) -> u64 {
+    random::SAMPLES + ((level as u64) << 40)
+}
+
+fn check_temperature(temperature: f64) -> Result<(), Error> {
+    if temperature >= 0.0 && temperature.is_finite() {
+        return Ok(());
+    }
+    Err(Error::Input(format!("temperature {temperature} is not possible; 0.7 is a good choice")))
 }
 
 /// One-hot rows `[batch, classes]`.

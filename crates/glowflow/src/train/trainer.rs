@@ -2,7 +2,7 @@
 //!
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
-use glowflow_kernels::{Device, Noise, Real, Rule, Stream, Training, Update};
+use glowflow_kernels::{Device, Noise, Real, Repeated, Rule, Stream, Training, Update};
 use serde::{Deserialize, Serialize};
 
 use super::config::{Optimizer, RunConfig, Schedule};
@@ -73,7 +73,18 @@ pub struct Trainer<D: Device> {
     first: D::Buffer,
     second: D::Buffer,
     ema: D::Buffer,
+    passes: Vec<Pass<D>>,
     progress: Progress,
+}
+
+/// The flow there and back on some images of a batch: from the buffers here to the gradient. It is what a device may record.
+struct Pass<D: Device> {
+    /// Images, and those of the whole batch, which decide how much each counts.
+    images: (usize, usize),
+    v: D::Buffer,
+    labels: D::Buffer,
+    /// Returns log-likelihoods.
+    work: Repeated<D, D::Buffer>,
 }
 
 /// Consumes its values, for the state of a large model should not be in memory twice.
@@ -115,6 +126,7 @@ impl<D: Device> Trainer<D> {
             ema: to_device(&device, state.ema),
             gradient: device.zeros(flow.layout.len()),
             permutations: state.permutations,
+            passes: vec![],
             progress: state.progress,
             config,
             device,
@@ -207,18 +219,13 @@ impl<D: Device> Trainer<D> {
         let batch = self.check(pixels, labels)?;
         let (dimensions, parts) = (self.config.model.dimensions(), self.config.train.accumulate);
         let part = batch.div_ceil(parts);
-        let dlogp = self.config.model.bits_per_dim(1.0) / batch as f64;
-        let mut log_density = vec![];
+        let mut log_densities = vec![];
         for (i, pixels) in pixels.chunks(part * dimensions).enumerate() {
             let count = pixels.len() / dimensions;
             let labels = labels.get(i * part..i * part + count).unwrap_or_default();
-            let state = self.enter(count, pixels, labels, i as u64);
-            let forward = self.flow.forward(&self.device, &self.weights, state, self.config.train.backprop);
-            log_density.extend(self.device.download(&forward.state.logp)?);
-            self.flow.backward(&self.device, &self.weights, forward, dlogp, &mut self.gradient);
+            log_densities.push(self.pass(pixels, labels, (count, batch), i as u64));
         }
         let update = self.update_rule();
-        let logp = self.device.upload(&log_density);
         let training = Training {
             weights: &mut self.weights,
             gradient: &mut self.gradient,
@@ -226,7 +233,11 @@ impl<D: Device> Trainer<D> {
             second: &mut self.second,
             ema: &mut self.ema,
         };
-        let report = self.device.update(&update, &logp, training)?;
+        let report = self.device.update(&update, &log_densities.iter().collect::<Vec<_>>(), training)?;
+        let mut log_density = vec![];
+        for part in &log_densities {
+            log_density.extend(self.device.download(part)?);
+        }
         let mean = log_density.iter().map(|x| x.wide()).sum::<f64>() / batch as f64;
         let model = &self.config.model;
         let bits_per_dim = model.bits_per_dim(model.log_likelihood(mean));
@@ -247,6 +258,44 @@ impl<D: Device> Trainer<D> {
         }
         self.progress.step += 1;
         Ok(StepReport { bits_per_dim, gradient_norm: report.gradient_norm, applied: report.applied })
+    }
+
+    /// Adds the gradient of some of a batch's images and returns their log-likelihoods.
+    fn pass(&mut self, pixels: &[u8], labels: &[usize], images: (usize, usize), part: u64) -> D::Buffer {
+        let (device, model) = (&self.device, &self.config.model);
+        let noise = self.noise(part);
+        let at = self.passes.iter().position(|pass| pass.images == images).unwrap_or_else(|| {
+            self.passes.push(Pass {
+                images,
+                v: device.scratch(pixels.len()),
+                labels: device.scratch(images.0 * model.classes),
+                work: Repeated::new(),
+            });
+            self.passes.len() - 1
+        });
+        let Pass { v, labels: to, work, .. } = &mut self.passes[at];
+        device.dequantize(pixels, model.bits, noise, v);
+        device.copy(&device.upload(&one_hot(labels, model.classes)), to);
+
+        let (flow, weights, gradient) = (&self.flow, &self.weights, &mut self.gradient);
+        let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
+        let backprop = self.config.train.backprop;
+        let log_density = work.run(device, |device| {
+            let [v, labels] = [(&*v, pixels.len()), (&*to, images.0 * model.classes)].map(|(from, len)| {
+                let mut copy = device.scratch(len);
+                device.copy(from, &mut copy);
+                copy
+            });
+            let forward = flow.forward(device, weights, flow.enter(device, images.0, v, labels), backprop);
+            let mut log_density = device.scratch(images.0);
+            device.copy(&forward.state.logp, &mut log_density);
+            flow.backward(device, weights, forward, dlogp, gradient);
+            log_density
+        });
+        // The next pass will write there again.
+        let mut copy = device.scratch(images.0);
+        device.copy(log_density, &mut copy);
+        copy
     }
 
     /// The learning rate of the next update.
@@ -296,13 +345,17 @@ impl<D: Device> Trainer<D> {
         Ok(batch)
     }
 
-    /// Images with fresh noise, as they enter the flow. `part` numbers the parts of one batch.
-    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> crate::flow::State<D> {
+    /// Fresh noise for this step. `part` numbers the parts of one batch.
+    fn noise(&self, part: u64) -> Noise<'static, D::Real> {
         let t = &self.config.train;
         let id = random::TRAINING_NOISE + self.progress.step * t.accumulate as u64 + part;
+        Noise::Uniform(Stream { seed: t.seed, id })
+    }
+
+    /// Images with fresh noise, as they enter the flow.
+    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> crate::flow::State<D> {
         let mut v = self.device.scratch(pixels.len());
-        let noise = Noise::Uniform(Stream { seed: t.seed, id });
-        self.device.dequantize(pixels, self.config.model.bits, noise, &mut v);
+        self.device.dequantize(pixels, self.config.model.bits, self.noise(part), &mut v);
         let labels = self.device.upload(&one_hot(labels, self.config.model.classes));
         self.flow.enter(&self.device, batch, v, labels)
     }

@@ -1,0 +1,118 @@
+//! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the GPU.
+
+use super::driver::{Argument, Launch};
+use super::memory::Block;
+use super::network::at;
+use super::queue::{Queue, launch};
+use crate::device::{DeviceError, Direction};
+use crate::shape::{ChannelMapParams, Grid};
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Floats of shared memory in which a block keeps rows.
+const ROWS_IN_SHARED: usize = 8192;
+
+/// The map `x ← M x + offset` of a pixel's channels.
+pub struct ChannelMap {
+    channels: usize,
+    /// `[channels, channels]`, transposed.
+    matrix: Block,
+    offset: Block,
+    /// One `f64`, of one pixel; the inverse has none.
+    log_det: Option<Block>,
+}
+
+impl ChannelMap {
+    pub(super) fn prepare(
+        queue: &Queue,
+        params: &ChannelMapParams,
+        buffer: u64,
+        direction: Direction,
+    ) -> Result<Self> {
+        match direction {
+            Direction::Forward => Self::fold(queue, params, buffer, true),
+            Direction::Inverse => Self::invert(queue, params, buffer),
+        }
+    }
+
+    /// The map forward, its matrix transposed, as it is applied, or not.
+    fn fold(queue: &Queue, params: &ChannelMapParams, buffer: u64, transposed: bool) -> Result<Self> {
+        let channels = params.channels;
+        let lu = queue.permutation(&params.permutation, buffer)?;
+        let (matrix, offset) = (queue.floats(channels * channels)?, queue.floats(channels)?);
+        let log_det = queue.pool.take(8)?;
+        launch!(
+            queue, queue.kernels().fold_channel_map, Launch { block: 128, ..Launch::blocks(channels) };
+            channels, lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
+            at(buffer, params.actnorm.logs), i32::from(transposed), matrix.address, offset.address, log_det.address
+        )?;
+        Ok(Self { channels, matrix, offset, log_det: Some(log_det) })
+    }
+
+    fn invert(queue: &Queue, params: &ChannelMapParams, buffer: u64) -> Result<Self> {
+        let channels = params.channels;
+        let lu = queue.permutation(&params.permutation, buffer)?;
+        let (matrix, offset) = (queue.floats(channels * channels)?, queue.floats(channels)?);
+        launch!(
+            queue, queue.kernels().invert_channel_map,
+            Launch { block: 32, shared: 8 * channels as u32, ..Launch::blocks(channels) };
+            channels, lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
+            at(buffer, params.actnorm.logs), matrix.address, offset.address
+        )?;
+        Ok(Self { channels, matrix, offset, log_det: None })
+    }
+
+    /// Applies the map in place, and adds its log-determinant to `logp`, where given.
+    pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
+        self.apply(queue, grid, x, self.offset.address, logp)
+    }
+
+    fn apply(&self, queue: &Queue, grid: Grid, x: u64, offset: u64, logp: Option<u64>) -> Result<()> {
+        let (rows, channels) = (grid.rows(), self.channels);
+        let tile = (ROWS_IN_SHARED / channels).clamp(1, 64);
+        let log_det = self.log_det.as_ref().map_or(0, |block| block.address);
+        let logp = if log_det == 0 { 0 } else { logp.unwrap_or(0) };
+        let shape = Launch { shared: (4 * tile * channels) as u32, ..Launch::blocks(rows.div_ceil(tile)) };
+        launch!(
+            queue, queue.kernels().affine, shape;
+            rows, channels, tile, self.matrix.address, offset, x, grid.batch, grid.pixels(), log_det, logp
+        )
+    }
+}
+
+/// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    queue: &Queue,
+    params: &ChannelMapParams,
+    buffer: u64,
+    grid: Grid,
+    x: u64,
+    dx: u64,
+    dlogp: f64,
+    gradient: u64,
+) -> Result<()> {
+    let (rows, channels) = (grid.rows(), params.channels);
+    ChannelMap::invert(queue, params, buffer)?.run(queue, grid, x, None)?;
+    let width = channels + 1;
+    let (slabs, slab) = Queue::slabs(rows);
+    let (partial, sums) = (queue.floats(slabs * channels * width)?, queue.floats(channels * width)?);
+    launch!(
+        queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
+        rows, channels, slab, dx, x, partial.address
+    )?;
+    queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
+    // Not transposed: applied, it is the transposed map, without the offset.
+    let map = ChannelMap::fold(queue, params, buffer, false)?;
+    map.apply(queue, grid, dx, 0, None)?;
+    let lu = queue.permutation(&params.permutation, buffer)?;
+    let norm = params.actnorm;
+    let [d_lower, d_upper, d_log_s] =
+        [lu.lower, lu.upper, lu.log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
+    launch!(
+        queue, queue.kernels().channel_map_gradient, Launch::of(channels * channels);
+        channels, lu.inverse, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, norm.bias), at(buffer, norm.logs),
+        sums.address, map.matrix.address, dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower,
+        d_upper, d_log_s
+    )
+}

@@ -1,0 +1,206 @@
+//! The kernels' source, compiled for the GPU at hand, and what is remembered of that.
+//!
+//! Compiling takes seconds, so its result is kept in a folder of the user's (`$XDG_CACHE_HOME/glowflow`, or
+//! `~/.cache/glowflow`), under a name that depends on source, compiler and GPU. A folder that cannot be written, or
+//! a file that turns out to be damaged, costs time and nothing else.
+
+use std::ffi::{CStr, CString, c_char};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use cudarc::nvrtc::sys::{self, nvrtcResult};
+
+use super::driver::{Context, Module, load_module};
+use crate::device::DeviceError;
+
+/// All kernels; `common.cu` first, which the others build on.
+pub const SOURCE: &str = concat!(
+    include_str!("kernels/common.cu"),
+    include_str!("kernels/data.cu"),
+    include_str!("kernels/patches.cu"),
+    include_str!("kernels/channel_map.cu"),
+    include_str!("kernels/weights.cu"),
+    include_str!("kernels/coupling.cu"),
+    include_str!("kernels/gaussian.cu"),
+    include_str!("kernels/update.cu"),
+);
+
+/// What to compile to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Machine code for this compute capability.
+    Machine(i32),
+    /// Portable code, which the driver compiles when it loads it: for GPUs newer than the compiler.
+    Portable(i32),
+}
+
+impl Target {
+    /// The best target for a GPU, given what the compiler knows.
+    pub fn choose(capability: i32, known: &[i32]) -> Option<Self> {
+        if known.contains(&capability) {
+            return Some(Self::Machine(capability));
+        }
+        known.iter().copied().filter(|&known| known < capability).max().map(Self::Portable)
+    }
+
+    fn option(self) -> String {
+        match self {
+            // With the instructions that only this very chip has.
+            Self::Machine(90) => "--gpu-architecture=sm_90a".into(),
+            Self::Machine(capability) => format!("--gpu-architecture=sm_{capability}"),
+            Self::Portable(capability) => format!("--gpu-architecture=compute_{capability}"),
+        }
+    }
+}
+
+fn words(result: nvrtcResult) -> String {
+    // SAFETY: the compiler returns static, terminated strings for every result.
+    #[allow(unsafe_code)]
+    unsafe { CStr::from_ptr(sys::nvrtcGetErrorString(result)) }.to_string_lossy().into_owned()
+}
+
+fn check(result: nvrtcResult, what: &str) -> Result<(), String> {
+    match result {
+        nvrtcResult::NVRTC_SUCCESS => Ok(()),
+        result => Err(format!("{what}: {}", words(result))),
+    }
+}
+
+/// The compiler's version, and the compute capabilities that it knows.
+#[allow(unsafe_code)]
+fn compiler() -> Result<((i32, i32), Vec<i32>), String> {
+    let (mut major, mut minor, mut count) = (0, 0, 0);
+    // SAFETY: out-pointers are to live variables, and the last one to as many numbers as the compiler asked for.
+    unsafe {
+        check(sys::nvrtcVersion(&mut major, &mut minor), "asking for the compiler's version")?;
+        check(sys::nvrtcGetNumSupportedArchs(&mut count), "asking what the compiler knows")?;
+        let mut known = vec![0; count as usize];
+        check(sys::nvrtcGetSupportedArchs(known.as_mut_ptr()), "asking what the compiler knows")?;
+        Ok(((major, minor), known))
+    }
+}
+
+/// A program that the compiler holds.
+struct Program(sys::nvrtcProgram);
+
+impl Drop for Program {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: made by `nvrtcCreateProgram`, and nobody else has it.
+        let _ = unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
+    }
+}
+
+/// Two functions of the compiler that give a result's size and the result.
+type Fetch<T> = (unsafe fn(sys::nvrtcProgram, *mut usize) -> nvrtcResult, T);
+
+#[allow(unsafe_code)]
+fn fetch(
+    program: &Program,
+    (size, get): Fetch<unsafe fn(sys::nvrtcProgram, *mut c_char) -> nvrtcResult>,
+) -> Result<Vec<u8>, String> {
+    let mut len = 0;
+    // SAFETY: the out-pointers are to a live variable, and to as many bytes as the compiler asked for.
+    unsafe {
+        check(size(program.0, &mut len), "compiling the kernels")?;
+        let mut bytes = vec![0u8; len];
+        check(get(program.0, bytes.as_mut_ptr().cast()), "compiling the kernels")?;
+        Ok(bytes)
+    }
+}
+
+/// Compiles CUDA C++ source.
+///
+/// # Errors
+/// The compiler's own words.
+#[allow(unsafe_code)]
+pub fn compile(source: &str, target: Target) -> Result<Vec<u8>, String> {
+    let source = CString::new(source).map_err(|e| e.to_string())?;
+    let mut program = Program(std::ptr::null_mut());
+    // SAFETY: strings are terminated and live through the calls; there are no headers.
+    let created = unsafe {
+        sys::nvrtcCreateProgram(
+            &mut program.0,
+            source.as_ptr(),
+            c"glowflow.cu".as_ptr(),
+            0,
+            std::ptr::null(),
+            std::ptr::null(),
+        )
+    };
+    check(created, "giving the kernels to the compiler")?;
+    let options = [target.option(), "--std=c++17".into()];
+    let options = options.map(|option| CString::new(option).unwrap_or_default());
+    let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
+    // SAFETY: as many terminated options as the count says, all alive.
+    let result = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
+    if result != nvrtcResult::NVRTC_SUCCESS {
+        let log = fetch(&program, (sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog))?;
+        let log = String::from_utf8_lossy(&log);
+        return Err(format!("compiling the kernels: {}\n{}", words(result), log.trim_end_matches('\0')));
+    }
+    match target {
+        Target::Machine(_) => fetch(&program, (sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN)),
+        Target::Portable(_) => fetch(&program, (sys::nvrtcGetPTXSize, sys::nvrtcGetPTX)),
+    }
+}
+
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    folder("XDG_CACHE_HOME")
+        .or_else(|| Some(folder("HOME")?.join(".cache")))
+        .map(|base| base.join("glowflow"))
+}
+
+fn hash(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Writes a file whole or not at all, its hash behind it; failing to is harmless.
+fn remember(path: &Path, image: &[u8]) {
+    let Some(folder) = path.parent() else { return };
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&temporary, [image, &hash(image).to_le_bytes()].concat()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+}
+
+/// What [`remember`] wrote. The driver is not told how long an image is, so it must never see half of one.
+fn recall(path: &Path) -> Option<Vec<u8>> {
+    let mut image = std::fs::read(path).ok()?;
+    let end = image.len().checked_sub(8)?;
+    let sum = image.split_off(end);
+    (sum == hash(&image[..]).to_le_bytes()).then_some(image)
+}
+
+/// The kernels, loaded: compiled now, or some time before.
+pub fn module(context: &Context) -> Result<Module, DeviceError> {
+    let failed = |reason| DeviceError::Unavailable { device: context.name.clone(), reason };
+    let (version, known) = compiler().map_err(failed)?;
+    let target = Target::choose(context.capability, &known).ok_or_else(|| {
+        let (major, minor) = (context.capability / 10, context.capability % 10);
+        let (version, minor_version) = version;
+        failed(format!(
+            "the compiler of CUDA {version}.{minor_version} does not know GPUs as old as this one, of compute capability \
+             {major}.{minor}; an older CUDA does"
+        ))
+    })?;
+    let name = format!("kernels-{:016x}", hash((SOURCE, version, target.option(), &context.name)));
+    let path = cache_folder().map(|folder| folder.join(name));
+    if let Some(image) = path.as_ref().and_then(|path| recall(path))
+        && let Ok(module) = load_module(context, &image)
+    {
+        return Ok(module);
+    }
+    let image = compile(SOURCE, target).map_err(failed)?;
+    let module = load_module(context, &image)?;
+    if let Some(path) = path {
+        remember(&path, &image);
+    }
+    Ok(module)
+}

@@ -1,0 +1,515 @@
+//! CUDA's driver, made safe: a device's context, streams, events, kernels, recorded graphs.
+//!
+//! Every call checks its result. A call that waits reports what went wrong in anything queued before it.
+
+use std::ffi::{CStr, c_void};
+use std::sync::Arc;
+
+use bytemuck::NoUninit;
+use cudarc::driver::sys::{self, CUresult};
+
+use crate::device::DeviceError;
+
+/// The oldest driver that has everything used here: that of CUDA 12.0.
+const OLDEST_DRIVER: i32 = 12000;
+
+/// A GPU and its primary context.
+pub struct Context {
+    /// What to call it: the name the user gave, and the GPU's own.
+    pub name: String,
+    /// Compute capability, 90 for 9.0.
+    pub capability: i32,
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    device: sys::CUdevice,
+    raw: sys::CUcontext,
+}
+
+// SAFETY: handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Context {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Context {}
+
+fn words(pointer: *const std::ffi::c_char) -> String {
+    if pointer.is_null() {
+        return "unknown error".into();
+    }
+    // SAFETY: the driver returns static, terminated strings, and null was excluded.
+    #[allow(unsafe_code)]
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+/// What the driver says of a result.
+fn explain(result: CUresult) -> String {
+    let (mut name, mut text) = (std::ptr::null(), std::ptr::null());
+    // SAFETY: both pointers are to variables of the right type.
+    #[allow(unsafe_code)]
+    unsafe {
+        let _ = sys::cuGetErrorName(result, &mut name);
+        let _ = sys::cuGetErrorString(result, &mut text);
+    }
+    format!("{} ({})", words(text), words(name))
+}
+
+impl Context {
+    /// The GPU with this number.
+    #[allow(unsafe_code)]
+    pub fn open(index: usize) -> Result<Self, DeviceError> {
+        let device_name = format!("cuda:{index}");
+        let unavailable = |reason: String| DeviceError::Unavailable { device: device_name.clone(), reason };
+        let absent = |reason: String| DeviceError::Absent { device: device_name.clone(), reason };
+        let check = |result: CUresult, what: &str| match result {
+            CUresult::CUDA_SUCCESS => Ok(()),
+            CUresult::CUDA_ERROR_NO_DEVICE => Err(absent("this machine has no NVIDIA GPU".into())),
+            result => Err(unavailable(format!("{what}: {}", explain(result)))),
+        };
+        let mut version = 0;
+        // SAFETY: here and below, out-pointers are to live variables of the types that the driver expects.
+        let result = unsafe { sys::cuDriverGetVersion(&mut version) };
+        check(result, "asking for the driver's version")?;
+        if version < OLDEST_DRIVER {
+            let of = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+            return Err(unavailable(format!(
+                "the NVIDIA driver is too old: it supports CUDA {}, and {} or newer is needed",
+                of(version),
+                of(OLDEST_DRIVER)
+            )));
+        }
+        check(unsafe { sys::cuInit(0) }, "starting the driver")?;
+        let mut count = 0;
+        check(unsafe { sys::cuDeviceGetCount(&mut count) }, "counting GPUs")?;
+        if index >= count as usize {
+            return Err(absent(match count {
+                0 => "this machine has no NVIDIA GPU".into(),
+                1 => "this machine has one GPU, cuda:0".into(),
+                _ => format!("this machine has GPUs cuda:0 to cuda:{}", count - 1),
+            }));
+        }
+        let mut device = 0;
+        check(unsafe { sys::cuDeviceGet(&mut device, index as i32) }, "opening the GPU")?;
+        let mut name = [0; 128];
+        let result = unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) };
+        check(result, "asking for the GPU's name")?;
+        let attribute = |attribute| {
+            let mut value = 0;
+            check(
+                unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) },
+                "asking for the GPU's properties",
+            )?;
+            Ok::<i32, DeviceError>(value)
+        };
+        use sys::CUdevice_attribute_enum as Attribute;
+        let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let multiprocessors = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let mut raw = std::ptr::null_mut();
+        check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut raw, device) }, "opening the GPU")?;
+        Ok(Self {
+            name: format!("{device_name} ({})", words(name.as_ptr())),
+            capability: 10 * major + minor,
+            multiprocessors: multiprocessors as usize,
+            device,
+            raw,
+        })
+    }
+
+    /// An error for a result other than success.
+    pub fn check(&self, result: CUresult, what: &str) -> Result<(), DeviceError> {
+        match result {
+            CUresult::CUDA_SUCCESS => Ok(()),
+            result => Err(DeviceError::Failed {
+                device: self.name.clone(),
+                reason: format!("{what}: {}", explain(result)),
+            }),
+        }
+    }
+
+    /// Makes this the calling thread's context, which every other call needs.
+    #[allow(unsafe_code)]
+    pub fn enter(&self) -> Result<(), DeviceError> {
+        // SAFETY: the context is retained until `self` is dropped.
+        self.check(unsafe { sys::cuCtxSetCurrent(self.raw) }, "entering the GPU's context")
+    }
+
+    /// Bytes of memory: free, and in all.
+    #[allow(unsafe_code)]
+    pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
+        self.enter()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: both out-pointers are to live variables.
+        self.check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "asking for free memory")?;
+        Ok((free, total))
+    }
+
+    /// Memory on the GPU; `None` where there is too little.
+    #[allow(unsafe_code)]
+    pub fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {
+        self.enter()?;
+        let mut address = 0;
+        // SAFETY: the out-pointer is to a live variable.
+        match unsafe { sys::cuMemAlloc_v2(&mut address, bytes) } {
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
+            result => self.check(result, "allocating memory").map(|()| Some(address)),
+        }
+    }
+
+    /// Gives back what [`allocate`](Self::allocate) gave. The driver waits for all work that might use it.
+    #[allow(unsafe_code)]
+    pub fn free(&self, address: u64) {
+        if self.enter().is_ok() {
+            // SAFETY: the address is from `allocate`, and its owner gives it up. An error has been, or will be, reported by
+            // the calls that wait for results.
+            let _ = unsafe { sys::cuMemFree_v2(address) };
+        }
+    }
+}
+
+impl Drop for Context {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: retained once in `open`; everything made in the context holds an `Arc` of it and is gone.
+        let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
+    }
+}
+
+/// A queue of work on a GPU.
+pub struct Stream {
+    pub context: Arc<Context>,
+    pub raw: sys::CUstream,
+}
+
+// SAFETY: handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Stream {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Stream {}
+
+impl Stream {
+    #[allow(unsafe_code)]
+    pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        context.enter()?;
+        let mut raw = std::ptr::null_mut();
+        // Not synchronised with the default stream, which nothing here uses.
+        let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the out-pointer is to a live variable.
+        context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "making a stream")?;
+        Ok(Self { context: Arc::clone(context), raw })
+    }
+
+    /// Waits until everything queued is done.
+    #[allow(unsafe_code)]
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.context.enter()?;
+        // SAFETY: the stream lives as long as `self`.
+        self.context.check(unsafe { sys::cuStreamSynchronize(self.raw) }, "waiting for the GPU")
+    }
+
+    /// Copies to the GPU. What `from` holds is read before this returns, unless it is pinned.
+    #[allow(unsafe_code)]
+    pub fn write<T: NoUninit>(&self, from: &[T], to: u64) -> Result<(), DeviceError> {
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.context.enter()?;
+        let bytes = std::mem::size_of_val(from);
+        // SAFETY: `from` holds that many bytes, and callers give an address with room for them.
+        let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), bytes, self.raw) };
+        self.context.check(result, "copying to the GPU")
+    }
+
+    /// Copies from the GPU, when everything queued before is done.
+    #[allow(unsafe_code)]
+    pub fn read<T: bytemuck::Pod>(&self, from: u64, to: &mut [T]) -> Result<(), DeviceError> {
+        if !to.is_empty() {
+            self.context.enter()?;
+            let bytes = std::mem::size_of_val(to);
+            // SAFETY: `to` has room for that many bytes, lives until the wait below is over, and any bytes are a `T`.
+            let result = unsafe { sys::cuMemcpyDtoHAsync_v2(to.as_mut_ptr().cast(), from, bytes, self.raw) };
+            self.context.check(result, "copying from the GPU")?;
+        }
+        self.synchronize()
+    }
+
+    /// Copies on the GPU.
+    #[allow(unsafe_code)]
+    pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.enter()?;
+        // SAFETY: callers give addresses of that many bytes each.
+        let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw) };
+        self.context.check(result, "copying on the GPU")
+    }
+
+    /// Sets memory to zeros.
+    #[allow(unsafe_code)]
+    pub fn clear(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.context.enter()?;
+        // SAFETY: callers give an address of that many bytes.
+        let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes, self.raw) };
+        self.context.check(result, "clearing memory")
+    }
+
+    /// Queues a kernel.
+    #[allow(unsafe_code)]
+    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument]) -> Result<(), DeviceError> {
+        if shape.grid.contains(&0) {
+            return Ok(());
+        }
+        self.context.enter()?;
+        let mut pointers: Vec<*mut c_void> =
+            arguments.iter().map(|argument| std::ptr::from_ref(argument).cast_mut().cast()).collect();
+        let [x, y, z] = shape.grid;
+        // SAFETY: the driver copies each argument's bytes, as many as the kernel's parameter has; an `Argument` has room for
+        // the largest. That kinds and number of arguments are those of the kernel is what the tests of every operation check.
+        let result = unsafe {
+            sys::cuLaunchKernel(
+                kernel.raw,
+                x,
+                y,
+                z,
+                shape.block,
+                1,
+                1,
+                shape.shared,
+                self.raw,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        self.context.check(result, kernel.name)
+    }
+
+    /// Records what `work` queues here, instead of doing it.
+    #[allow(unsafe_code)]
+    pub fn record<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Graph), DeviceError> {
+        self.context.enter()?;
+        // Allocating while recording is harmless, for memory comes from a pool that outlives the record.
+        let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
+        // SAFETY: here and below, the handles are live and out-pointers are to live variables.
+        self.context.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "recording work")?;
+        let result = work();
+        self.context.enter()?;
+        let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
+        self.context
+            .check(unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) }, "ending a record of work")?;
+        let instantiated = unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) };
+        let _ = unsafe { sys::cuGraphDestroy(graph) };
+        self.context.check(instantiated, "preparing recorded work")?;
+        Ok((result, Graph { context: Arc::clone(&self.context), raw: ready }))
+    }
+
+    /// Queues recorded work.
+    #[allow(unsafe_code)]
+    pub fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
+        self.context.enter()?;
+        // SAFETY: both handles are live.
+        self.context.check(unsafe { sys::cuGraphLaunch(graph.raw, self.raw) }, "repeating recorded work")
+    }
+}
+
+impl Drop for Stream {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: made in `new`, and nobody else has it any more. Work still queued goes on.
+            let _ = unsafe { sys::cuStreamDestroy_v2(self.raw) };
+        }
+    }
+}
+
+/// Recorded work, ready to be queued again.
+pub struct Graph {
+    context: Arc<Context>,
+    raw: sys::CUgraphExec,
+}
+
+// SAFETY: handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Graph {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Graph {}
+
+impl Drop for Graph {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: made in `record`, and nobody else has it any more.
+            let _ = unsafe { sys::cuGraphExecDestroy(self.raw) };
+        }
+    }
+}
+
+/// A kernel of the loaded module. Modules are never unloaded while their context lives.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    name: &'static str,
+    raw: sys::CUfunction,
+}
+
+// SAFETY: handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Kernel {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Kernel {}
+
+/// Blocks, threads of a block, and bytes of shared memory of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Launch {
+    pub grid: [u32; 3],
+    pub block: u32,
+    pub shared: u32,
+}
+
+/// Threads of a block, where nothing speaks for another number.
+pub const BLOCK: usize = 256;
+
+impl Launch {
+    /// One thread for each of `count`.
+    pub fn of(count: usize) -> Self {
+        Self::blocks(count.div_ceil(BLOCK))
+    }
+
+    /// So many blocks of the usual size.
+    pub fn blocks(count: usize) -> Self {
+        Self::grid(count, 1, 1)
+    }
+
+    pub fn grid(x: usize, y: usize, z: usize) -> Self {
+        Self { grid: [x, y, z].map(|n| n as u32), block: BLOCK as u32, shared: 0 }
+    }
+}
+
+/// Room for the value of any parameter of a kernel.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub struct Argument([u8; 40]);
+
+impl Argument {
+    pub fn of<T: NoUninit>(value: T) -> Self {
+        let mut bytes = [0; 40];
+        let value = bytemuck::bytes_of(&value);
+        bytes[..value.len()].copy_from_slice(value);
+        Self(bytes)
+    }
+}
+
+impl From<usize> for Argument {
+    /// A kernel's `int`: what is counted here is below 2³¹, which buffers see to.
+    fn from(value: usize) -> Self {
+        Self::of(value as i32)
+    }
+}
+
+macro_rules! argument {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for Argument {
+            fn from(value: $kind) -> Self {
+                Self::of(value)
+            }
+        }
+    )*};
+}
+argument!(i32, u64, f32, f64);
+
+/// Loads a compiled module and leaves it loaded.
+#[allow(unsafe_code)]
+pub fn load_module(context: &Context, image: &[u8]) -> Result<Module, DeviceError> {
+    context.enter()?;
+    let mut raw = std::ptr::null_mut();
+    // SAFETY: the driver reads a complete cubin, or a terminated PTX text, which is what the compiler made.
+    context
+        .check(unsafe { sys::cuModuleLoadData(&mut raw, image.as_ptr().cast()) }, "loading the kernels")?;
+    Ok(Module { raw })
+}
+
+/// A loaded module.
+#[derive(Clone, Copy)]
+pub struct Module {
+    raw: sys::CUmodule,
+}
+
+impl Module {
+    /// A kernel by its name.
+    #[allow(unsafe_code)]
+    pub fn kernel(self, context: &Context, name: &'static CStr) -> Result<Kernel, DeviceError> {
+        let text = name.to_str().unwrap_or_default();
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the name is terminated, and the module is loaded.
+        context.check(unsafe { sys::cuModuleGetFunction(&mut raw, self.raw, name.as_ptr()) }, text)?;
+        Ok(Kernel { name: text, raw })
+    }
+}
+
+/// Host memory that the GPU reads by itself, while the processor does something else.
+pub struct Pinned {
+    context: Arc<Context>,
+    address: *mut u8,
+    len: usize,
+    /// Recorded behind the last copy out of it.
+    done: sys::CUevent,
+}
+
+// SAFETY: the memory belongs to this value alone, and handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Pinned {}
+
+impl Pinned {
+    #[allow(unsafe_code)]
+    pub fn new(context: &Arc<Context>, len: usize) -> Result<Self, DeviceError> {
+        context.enter()?;
+        let (mut address, mut done) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: here and below, out-pointers are to live variables.
+        context
+            .check(unsafe { sys::cuMemAllocHost_v2(&mut address, len.max(1)) }, "allocating pinned memory")?;
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        let made = context.check(unsafe { sys::cuEventCreate(&mut done, flags) }, "making an event");
+        if let Err(error) = made {
+            // SAFETY: just allocated, and used by nobody.
+            let _ = unsafe { sys::cuMemFreeHost(address) };
+            return Err(error);
+        }
+        Ok(Self { context: Arc::clone(context), address: address.cast(), len, done })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies `from` here and queues the copy from here to the GPU. Waits for an earlier one that is not done.
+    #[allow(unsafe_code)]
+    pub fn send(&mut self, stream: &Stream, from: &[u8], to: u64) -> Result<(), DeviceError> {
+        debug_assert!(from.len() <= self.len);
+        let from = &from[..from.len().min(self.len)];
+        self.context.enter()?;
+        // SAFETY: the event is live; one never recorded counts as done.
+        self.context.check(unsafe { sys::cuEventSynchronize(self.done) }, "waiting for a copy")?;
+        // SAFETY: `address` has `len` bytes or more, which nobody reads now that the event has come. The copies are within
+        // both, and the event is recorded behind the second one.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), self.address, from.len());
+            let copied = sys::cuMemcpyHtoDAsync_v2(to, self.address.cast(), from.len(), stream.raw);
+            self.context.check(copied, "copying to the GPU")?;
+            self.context.check(sys::cuEventRecord(self.done, stream.raw), "recording an event")
+        }
+    }
+}
+
+impl Drop for Pinned {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: both were made in `new`; the wait keeps a copy from reading memory that is gone.
+            unsafe {
+                let _ = sys::cuEventSynchronize(self.done);
+                let _ = sys::cuEventDestroy_v2(self.done);
+                let _ = sys::cuMemFreeHost(self.address.cast());
+            }
+        }
+    }
+}

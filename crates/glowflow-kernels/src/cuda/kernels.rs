@@ -1,0 +1,75 @@
+//! The kernels by name, as the loaded module has them.
+
+use super::driver::{Context, Kernel, Module};
+use super::product::Element;
+use crate::device::DeviceError;
+
+macro_rules! kernels {
+    ($($name:ident),* $(,)?) => {
+        /// Every kernel of `kernels/*.cu`.
+        pub struct Kernels {
+            $(pub $name: Kernel,)*
+        }
+
+        impl Kernels {
+            /// Looks every kernel up, so that a missing one is found at once.
+            pub fn find(context: &Context, module: Module) -> Result<Self, DeviceError> {
+                Ok(Self {
+                    $($name: module.kernel(context, match std::ffi::CStr::from_bytes_with_nul(
+                        concat!(stringify!($name), "\0").as_bytes(),
+                    ) {
+                        Ok(name) => name,
+                        Err(_) => c"",
+                    })?,)*
+                })
+            }
+        }
+    };
+}
+
+kernels! {
+    accumulate_bf16, accumulate_f32, add_parts, add_shifted, add_shifted_back, affine, begin_report,
+    channel_map_gradient, check_finite, couple, couple_backward, dequantize, edge_sums, fold_channel_map,
+    fold_contributions_bf16, fold_contributions_f32, fold_conv_bf16, fold_conv_f32, fold_dense_bf16, fold_dense_f32,
+    gather_back_bf16, gather_back_f32, initialize_actnorm, invert_channel_map, mask_and_sum_bf16, mask_and_sum_f32,
+    normal, outer_sums, patches_bf16, patches_f32, split, squared_norm, squeeze, standardize, standardize_backward,
+    sum_slabs, top_prior, top_prior_backward, uncouple, unfold_contributions, unfold_conv, unfold_dense,
+    unstandardize, update,
+}
+
+/// The kernels whose matrices hold one kind of element.
+#[derive(Clone, Copy)]
+pub struct Typed {
+    pub accumulate: Kernel,
+    pub fold_contributions: Kernel,
+    pub fold_conv: Kernel,
+    pub fold_dense: Kernel,
+    pub gather_back: Kernel,
+    pub mask_and_sum: Kernel,
+    pub patches: Kernel,
+}
+
+impl Kernels {
+    pub fn of(&self, element: Element) -> Typed {
+        match element {
+            Element::F32 => Typed {
+                accumulate: self.accumulate_f32,
+                fold_contributions: self.fold_contributions_f32,
+                fold_conv: self.fold_conv_f32,
+                fold_dense: self.fold_dense_f32,
+                gather_back: self.gather_back_f32,
+                mask_and_sum: self.mask_and_sum_f32,
+                patches: self.patches_f32,
+            },
+            Element::Bf16 => Typed {
+                accumulate: self.accumulate_bf16,
+                fold_contributions: self.fold_contributions_bf16,
+                fold_conv: self.fold_conv_bf16,
+                fold_dense: self.fold_dense_bf16,
+                gather_back: self.gather_back_bf16,
+                mask_and_sum: self.mask_and_sum_bf16,
+                patches: self.patches_bf16,
+            },
+        }
+    }
+}

@@ -1,0 +1,89 @@
+// Gaussian priors: eps = (z − mean)·exp(−logs), log N = −(log 2π + 2·logs + eps²)/2; and the top level's learned prior.
+// prior [rows, 2·channels] holds mean, then logs.
+
+// Two stages, as `couple`: blockIdx.x is the part, blockIdx.y the image.
+extern "C" __global__ void standardize(
+    int pixels, int channels, int part_pixels, const float *prior, float *z, float *sums) {
+    __shared__ float scratch[32];
+    int first = blockIdx.y * pixels + blockIdx.x * part_pixels;
+    int count = min(part_pixels, pixels - (int)blockIdx.x * part_pixels) * channels;
+    float sum = 0.0f;
+    for (int n = threadIdx.x; n < count; n += blockDim.x) {
+        int row = first + n / channels, c = n % channels;
+        float mean = prior[row * 2 * channels + c], logs = prior[row * 2 * channels + channels + c];
+        float eps = (z[row * channels + c] - mean) * expf(-logs);
+        z[row * channels + c] = eps;
+        sum -= 0.5f * (1.8378770664093453f + 2.0f * logs + eps * eps);
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) {
+        sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+    }
+}
+
+extern "C" __global__ void unstandardize(int count, int channels, const float *prior, float *eps) {
+    int i = global_index();
+    if (i < count) {
+        int row = i / channels, c = i % channels;
+        const float *at = &prior[row * 2 * channels + c];
+        eps[i] = fmaf(expf(at[channels]), eps[i], at[0]);
+    }
+}
+
+extern "C" __global__ void standardize_backward(
+    int count, int channels, float dlogp, const float *prior, const float *eps, float *dz, float *d_prior) {
+    int i = global_index();
+    if (i < count) {
+        int row = i / channels, c = i % channels;
+        int at = row * 2 * channels + c;
+        float d_mean = dlogp * eps[i] * expf(-prior[at + channels]);
+        d_prior[at] = d_mean;
+        d_prior[at + channels] = dlogp * (eps[i] * eps[i] - 1.0f);
+        dz[i] = -d_mean;
+    }
+}
+
+// base [width] and class_weight [classes, width], width = 2·channels, to every pixel: prior [batch, pixels, width].
+// labels [batch, classes], one-hot.
+extern "C" __global__ void top_prior(
+    int count, int pixels, int width, int classes, const float *base, const float *class_weight, const float *labels,
+    float *prior) {
+    int i = global_index();
+    if (i >= count) {
+        return;
+    }
+    int c = i % width, image = i / width / pixels;
+    float value = base[c];
+    for (int y = 0; y < classes; y++) {
+        value += labels[image * classes + y] * class_weight[y * width + c];
+    }
+    prior[i] = value;
+}
+
+// Adds Σ d_prior over all pixels to d_mean and d_logs, and for each class over those of its images to d_class_weight [classes, width].
+// One block a column c < width; its threads share the rows.
+extern "C" __global__ void top_prior_backward(
+    int batch, int pixels, int width, int classes, const float *labels, const float *d_prior, float *d_mean,
+    float *d_logs, float *d_class_weight) {
+    __shared__ double scratch[32];
+    int c = blockIdx.x, rows = batch * pixels;
+    double sum = 0.0;
+    for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+        sum += (double)d_prior[row * width + c];
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) {
+        float *to = c < width / 2 ? &d_mean[c] : &d_logs[c - width / 2];
+        *to += (float)sum;
+    }
+    for (int y = 0; y < classes; y++) {
+        double of_class = 0.0;
+        for (int row = threadIdx.x; row < rows; row += blockDim.x) {
+            of_class += (double)(labels[row / pixels * classes + y] * d_prior[row * width + c]);
+        }
+        of_class = block_sum(of_class, scratch);
+        if (threadIdx.x == 0) {
+            d_class_weight[y * width + c] += (float)of_class;
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Finding NVIDIA's libraries: the driver's, the compiler's and the matrix products'.
+//!
+//! They are opened when a device is, not when the program is built or started, so that one program runs with and
+//! without them. They are looked for in the folders that [`LIBRARIES`] names, where the system looks for libraries
+//! (`LD_LIBRARY_PATH` included), and where NVIDIA's packages put them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use cudarc::{cublaslt, driver, nvrtc};
+
+use crate::device::DeviceError;
+
+/// The environment variable that names folders to look in first, separated as those of `PATH`: such as that of the
+/// Python package `nvidia-cuda-nvrtc`.
+pub const LIBRARIES: &str = "GLOWFLOW_CUDA_LIBRARIES";
+
+/// Where packages put libraries, out of sight of the system's search.
+const USUAL: [&str; 5] = [
+    "/usr/local/cuda/lib64",
+    "/usr/local/cuda/targets/x86_64-linux/lib",
+    "/opt/cuda/lib64",
+    "/usr/local/nvidia/lib64",
+    "/usr/lib/wsl/lib",
+];
+
+/// Opens the first file `lib{name}.so*` of these folders and leaves it open, so that whoever opens a library of that name
+/// later, by its name alone, gets this one.
+fn preload(folders: &[PathBuf], name: &str) -> bool {
+    let prefix = format!("lib{name}.so");
+    let is_it = |path: &PathBuf| {
+        path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&prefix))
+    };
+    let mut found: Vec<PathBuf> = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flat_map(|entries| entries.flatten().map(|entry| entry.path()).filter(is_it).collect::<Vec<_>>())
+        .collect();
+    found.sort();
+    found.iter().any(|path| open(path))
+}
+
+#[allow(unsafe_code)]
+fn open(path: &Path) -> bool {
+    // SAFETY: opening a library runs its initialisers. These are NVIDIA's, or what the user put in their place.
+    match unsafe { libloading::Library::new(path) } {
+        Ok(library) => {
+            std::mem::forget(library);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Whether cudarc would find a library. It opens libraries at the first call and panics where there is none, so that all depends
+/// on looking first.
+#[allow(unsafe_code)]
+fn present(name: &str) -> bool {
+    // SAFETY: as for `open`.
+    unsafe {
+        match name {
+            DRIVER => driver::sys::is_culib_present(),
+            COMPILER => nvrtc::sys::is_culib_present(),
+            _ => cublaslt::sys::is_culib_present(),
+        }
+    }
+}
+
+const DRIVER: &str = "cuda";
+const COMPILER: &str = "nvrtc";
+const PRODUCTS: &str = "cublasLt";
+/// The compiler opens these by name, when it first compiles.
+const BUILTINS: &str = "nvrtc-builtins";
+
+fn missing(name: &str) -> &'static str {
+    match name {
+        DRIVER => {
+            "no NVIDIA driver was found (libcuda.so.1); install the one for your GPU, or compute with --device cpu"
+        }
+        COMPILER => {
+            "CUDA's run-time compiler was not found (libnvrtc.so); install the CUDA toolkit, or the Python package \
+             nvidia-cuda-nvrtc and name its folder in GLOWFLOW_CUDA_LIBRARIES"
+        }
+        _ => {
+            "CUDA's matrix products were not found (libcublasLt.so); install the CUDA toolkit, or the Python package \
+             nvidia-cublas and name its folder in GLOWFLOW_CUDA_LIBRARIES"
+        }
+    }
+}
+
+/// Makes sure that everything a GPU needs is there. `folders` are looked in before those of the environment.
+pub fn load(device: &str, folders: &[PathBuf]) -> Result<(), DeviceError> {
+    load_all(device, &[DRIVER, COMPILER, PRODUCTS], folders)
+}
+
+/// Makes sure that the compiler is there.
+pub fn load_compiler(folders: &[PathBuf]) -> Result<(), DeviceError> {
+    load_all("cuda", &[COMPILER], folders)
+}
+
+fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), DeviceError> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let named = std::env::var_os(LIBRARIES);
+    let named = named.iter().flat_map(std::env::split_paths);
+    let first: Vec<PathBuf> = folders.iter().cloned().chain(named).collect();
+    let usual = USUAL.map(PathBuf::from);
+    for &name in names {
+        let with_builtins = |folders: &[PathBuf]| {
+            if name == COMPILER {
+                preload(folders, BUILTINS);
+            }
+            preload(folders, name)
+        };
+        with_builtins(&first);
+        if !present(name) {
+            with_builtins(&usual);
+        }
+        if !present(name) {
+            let (device, reason) = (device.into(), missing(name).into());
+            return Err(match name {
+                DRIVER => DeviceError::Absent { device, reason },
+                _ => DeviceError::Unavailable { device, reason },
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! Memory on a GPU: pools that keep what was given back, and the buffers taken from them.
+//!
+//! Asking the driver for memory makes it wait for the GPU, so blocks are kept for whoever asks next. A pool belongs
+//! to one stream: a block given back while work on it is still queued is safe to hand out again, since what
+//! the next owner queues comes later in the same stream.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::driver::Context;
+use crate::device::DeviceError;
+
+/// Blocks of memory, in use and kept.
+pub struct Pool {
+    context: Arc<Context>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Kept blocks by their size.
+    kept: HashMap<usize, Vec<u64>>,
+    reserved: usize,
+    peak: usize,
+}
+
+/// The size of the block that holds `bytes`: few sizes, so that blocks fit again, and at most an eighth too large.
+fn rounded(bytes: usize) -> usize {
+    let step = (bytes.next_power_of_two() / 16).max(512);
+    bytes.next_multiple_of(step)
+}
+
+impl Pool {
+    pub fn new(context: &Arc<Context>) -> Arc<Self> {
+        Arc::new(Self { context: Arc::clone(context), state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A block of at least so many bytes.
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Block, DeviceError> {
+        let size = rounded(bytes.max(1));
+        let mut state = self.state();
+        let address = match state.kept.get_mut(&size).and_then(Vec::pop) {
+            Some(address) => address,
+            None => {
+                let address = match self.context.allocate(size)? {
+                    Some(address) => address,
+                    None => {
+                        self.release(&mut state);
+                        self.context.allocate(size)?.ok_or_else(|| self.exhausted(size))?
+                    }
+                };
+                state.reserved += size;
+                state.peak = state.peak.max(state.reserved);
+                address
+            }
+        };
+        Ok(Block { address, size, pool: Arc::clone(self) })
+    }
+
+    fn exhausted(&self, requested: usize) -> DeviceError {
+        let (free, total) = self.context.memory().unwrap_or_default();
+        DeviceError::OutOfMemory { device: self.context.name.clone(), requested, free, total }
+    }
+
+    fn release(&self, state: &mut State) {
+        for (size, addresses) in state.kept.drain() {
+            state.reserved -= size * addresses.len();
+            addresses.into_iter().for_each(|address| self.context.free(address));
+        }
+    }
+
+    /// Returns kept blocks to the driver.
+    pub fn trim(&self) {
+        self.release(&mut self.state());
+    }
+
+    /// The most bytes that the pool has had from the driver at once.
+    pub fn peak(&self) -> usize {
+        self.state().peak
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Every block in use holds an `Arc` of the pool, so all blocks are kept ones by now.
+        self.trim();
+    }
+}
+
+/// A piece of a GPU's memory. Its pool gets it back when it is dropped.
+pub struct Block {
+    pub address: u64,
+    size: usize,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.state().kept.entry(self.size).or_default().push(self.address);
+    }
+}
+
+/// An array of `f32` in a GPU's memory.
+pub struct Buffer {
+    block: Option<Block>,
+    len: usize,
+}
+
+impl Buffer {
+    /// `block` is absent where there was no memory; nothing is computed from there on.
+    pub(super) fn new(block: Option<Block>, len: usize) -> Self {
+        Self { block, len }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.block.as_ref().map_or(0, |block| block.address)
+    }
+
+    /// The address of element `index`.
+    pub(super) fn at(&self, index: usize) -> u64 {
+        self.address() + 4 * index as u64
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} numbers at {:#x})", self.len, self.address())
+    }
+}

@@ -1,0 +1,388 @@
+//! Matrix products by cuBLASLt, with what follows them in their epilogues.
+//!
+//! Matrices are row-major here and column-major there, so every product is handed over transposed: what is called the left
+//! operand there is the right one here. Algorithms are chosen once for each shape, by the library's heuristics, and
+//! kept: the same shapes give the same bits.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
+
+use cudarc::cublaslt::sys::{
+    self, cublasComputeType_t as Compute, cublasLtEpilogue_t as LtEpilogue,
+    cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Preference,
+    cublasStatus_t as Status, cudaDataType_t as DataType,
+};
+
+use super::driver::{Context, Stream};
+use crate::device::DeviceError;
+
+/// Memory that a product may use besides its operands: what cuBLAS recommends for Hopper.
+pub const WORKSPACE: usize = 32 << 20;
+
+/// What a matrix holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    F32,
+    Bf16,
+}
+
+impl Element {
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    fn data_type(self) -> DataType {
+        match self {
+            Self::F32 => DataType::CUDA_R_32F,
+            Self::Bf16 => DataType::CUDA_R_16BF,
+        }
+    }
+}
+
+/// Which of the three products of a layer `Y = X·Wᵀ`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `[rows, outputs] = X [rows, inputs] · Wᵀ`, W `[outputs, inputs]`: the layer.
+    Forward,
+    /// `[rows, inputs] = dY [rows, outputs] · W`: the gradient by its input.
+    ByInput,
+    /// `[outputs, inputs] = dYᵀ · X`: the gradient by its weight.
+    ByWeight,
+}
+
+/// What is done with sums before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Epilogue {
+    Nothing,
+    /// A bias for each column is added.
+    Bias,
+    /// Then negative numbers become 0.
+    BiasRelu,
+    /// Then a bit for each number says which were not negative.
+    BiasReluMask,
+    /// Numbers whose bit is 0 become 0, and column sums of what is left are written.
+    MaskSum,
+}
+
+impl Epilogue {
+    fn raw(self) -> LtEpilogue {
+        match self {
+            Self::Nothing => LtEpilogue::CUBLASLT_EPILOGUE_DEFAULT,
+            Self::Bias => LtEpilogue::CUBLASLT_EPILOGUE_BIAS,
+            Self::BiasRelu => LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
+            Self::BiasReluMask => LtEpilogue::CUBLASLT_EPILOGUE_RELU_AUX_BIAS,
+            Self::MaskSum => LtEpilogue::CUBLASLT_EPILOGUE_DRELU_BGRAD,
+        }
+    }
+}
+
+/// A product's shape: everything that its algorithm depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Product {
+    pub kind: Kind,
+    pub rows: usize,
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Numbers from one row of X (or of what is in its place) to the next; likewise Y, W.
+    pub x_stride: usize,
+    pub y_stride: usize,
+    pub w_stride: usize,
+    /// What both operands hold.
+    pub operands: Element,
+    /// What the result holds.
+    pub result: Element,
+    /// Operands of 32 bits may be rounded to the 19 of TF32.
+    pub tf32: bool,
+    pub epilogue: Epilogue,
+    /// The result is added to what is there.
+    pub accumulate: bool,
+}
+
+/// The operands' addresses, in the order of [`Kind`]'s formulas: `left · right → result`.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands {
+    pub left: u64,
+    pub right: u64,
+    pub result: u64,
+    /// The bias, or where column sums go; 0 where the epilogue has neither.
+    pub bias: u64,
+    /// The mask's bits, [`mask_stride`] a row; 0 where the epilogue has none.
+    pub mask: u64,
+}
+
+/// Bits from one row of a mask to the next.
+pub fn mask_stride(columns: usize) -> usize {
+    columns.next_multiple_of(128)
+}
+
+/// A product that is ready to run.
+struct Plan {
+    description: sys::cublasLtMatmulDesc_t,
+    /// In the library's order: its A, B and D.
+    layouts: [sys::cublasLtMatrixLayout_t; 3],
+    algorithm: sys::cublasLtMatmulAlgo_t,
+}
+
+/// cuBLASLt on one GPU.
+pub struct Products {
+    context: Arc<Context>,
+    handle: sys::cublasLtHandle_t,
+    /// `None` for what the library cannot do. Locked during a call, which changes the plan's pointers.
+    plans: Mutex<HashMap<Product, Option<Plan>>>,
+}
+
+// SAFETY: the library's handles may be used from any thread, and plans are changed under their lock only.
+#[allow(unsafe_code)]
+unsafe impl Send for Products {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Products {}
+
+fn pointer<T>(value: &T) -> *const c_void {
+    std::ptr::from_ref(value).cast()
+}
+
+impl Products {
+    #[allow(unsafe_code)]
+    pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        context.enter()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the out-pointer is to a live variable.
+        let status = unsafe { sys::cublasLtCreate(&mut handle) };
+        let products = Self { context: Arc::clone(context), handle, plans: Mutex::default() };
+        products.check(status, "starting cuBLASLt")?;
+        Ok(products)
+    }
+
+    fn check(&self, status: Status, what: &str) -> Result<(), DeviceError> {
+        match status {
+            Status::CUBLAS_STATUS_SUCCESS => Ok(()),
+            status => Err(DeviceError::Failed {
+                device: self.context.name.clone(),
+                reason: format!("{what}: {status:?}"),
+            }),
+        }
+    }
+
+    /// Whether the library can do this product.
+    pub fn can(&self, product: Product) -> Result<bool, DeviceError> {
+        let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        Ok(self.plan(&mut plans, product)?.is_some())
+    }
+
+    fn plan<'a>(
+        &self,
+        plans: &'a mut HashMap<Product, Option<Plan>>,
+        product: Product,
+    ) -> Result<Option<&'a Plan>, DeviceError> {
+        Ok(match plans.entry(product) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(self.choose(product)?),
+        }
+        .as_ref())
+    }
+
+    /// Queues the product.
+    #[allow(unsafe_code)]
+    pub fn run(
+        &self,
+        stream: &Stream,
+        workspace: u64,
+        product: Product,
+        operands: Operands,
+    ) -> Result<(), DeviceError> {
+        if product.rows == 0 {
+            return Ok(());
+        }
+        self.context.enter()?;
+        let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let Some(plan) = self.plan(&mut plans, product)? else {
+            return Err(DeviceError::Failed {
+                device: self.context.name.clone(),
+                reason: format!("cuBLASLt has no way to compute {product:?}"),
+            });
+        };
+        let set = |attribute, address: &u64| {
+            // SAFETY: these attributes are pointers, which have the size of an address.
+            let status = unsafe {
+                sys::cublasLtMatmulDescSetAttribute(plan.description, attribute, pointer(address), 8)
+            };
+            self.check(status, "describing a product")
+        };
+        if product.epilogue != Epilogue::Nothing {
+            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &operands.bias)?;
+        }
+        if matches!(product.epilogue, Epilogue::BiasReluMask | Epilogue::MaskSum) {
+            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &operands.mask)?;
+        }
+        let (one, beta) = (1.0f32, if product.accumulate { 1.0f32 } else { 0.0 });
+        let [a, b, d] = plan.layouts;
+        let result = operands.result as *mut c_void;
+        // SAFETY: the addresses are of matrices of the shapes that the plan was made for, which the caller sees to; plan and
+        // handle are live; the workspace has `WORKSPACE` bytes.
+        let status = unsafe {
+            sys::cublasLtMatmul(
+                self.handle,
+                plan.description,
+                pointer(&one),
+                operands.right as *const c_void,
+                a,
+                operands.left as *const c_void,
+                b,
+                pointer(&beta),
+                result,
+                d,
+                result,
+                d,
+                &plan.algorithm,
+                workspace as *mut c_void,
+                WORKSPACE,
+                stream.raw.cast(),
+            )
+        };
+        self.check(status, "a product")
+    }
+
+    /// Describes a product to the library and lets it choose an algorithm.
+    #[allow(unsafe_code)]
+    fn choose(&self, product: Product) -> Result<Option<Plan>, DeviceError> {
+        let Product { kind, rows, inputs, outputs, x_stride, y_stride, w_stride, .. } = product;
+        const PLAIN: i32 = 0;
+        const TRANSPOSED: i32 = 1;
+        // Columns of the library's matrices are rows here. Its A is the right operand, its B the left one.
+        let (a, b, d, [a_is, b_is]) = match kind {
+            Kind::Forward => (
+                (inputs, outputs, w_stride),
+                (inputs, rows, x_stride),
+                (outputs, rows, y_stride),
+                [TRANSPOSED, PLAIN],
+            ),
+            Kind::ByInput => (
+                (inputs, outputs, w_stride),
+                (outputs, rows, y_stride),
+                (inputs, rows, x_stride),
+                [PLAIN, PLAIN],
+            ),
+            Kind::ByWeight => (
+                (inputs, rows, x_stride),
+                (outputs, rows, y_stride),
+                (inputs, outputs, w_stride),
+                [PLAIN, TRANSPOSED],
+            ),
+        };
+        let compute =
+            if product.tf32 { Compute::CUBLAS_COMPUTE_32F_FAST_TF32 } else { Compute::CUBLAS_COMPUTE_32F };
+        let mut plan = Plan {
+            description: std::ptr::null_mut(),
+            layouts: [std::ptr::null_mut(); 3],
+            algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
+        };
+        // SAFETY: here and below, out-pointers are to live variables, and attributes have the sizes that the library documents.
+        let status =
+            unsafe { sys::cublasLtMatmulDescCreate(&mut plan.description, compute, DataType::CUDA_R_32F) };
+        self.check(status, "describing a product")?;
+        let set = |attribute, value: *const c_void, size| {
+            let status =
+                unsafe { sys::cublasLtMatmulDescSetAttribute(plan.description, attribute, value, size) };
+            self.check(status, "describing a product")
+        };
+        set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, pointer(&a_is), 4)?;
+        set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, pointer(&b_is), 4)?;
+        let epilogue = product.epilogue.raw() as u32;
+        set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, pointer(&epilogue), 4)?;
+        // The choice must not depend on pointers, but some versions want to see one where there will be one.
+        let somewhere = 256u64;
+        if product.epilogue != Epilogue::Nothing {
+            set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer(&somewhere), 8)?;
+        }
+        if matches!(product.epilogue, Epilogue::BiasReluMask | Epilogue::MaskSum) {
+            let stride = mask_stride(d.0) as i64;
+            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointer(&somewhere), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, pointer(&stride), 8)?;
+        }
+        let (operands, result) = (product.operands.data_type(), product.result.data_type());
+        for (layout, (kind, (rows, columns, stride))) in
+            plan.layouts.iter_mut().zip([(operands, a), (operands, b), (result, d)])
+        {
+            let status = unsafe {
+                sys::cublasLtMatrixLayoutCreate(layout, kind, rows as u64, columns as u64, stride as i64)
+            };
+            self.check(status, "describing a matrix")?;
+        }
+        let mut preference = std::ptr::null_mut();
+        self.check(unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) }, "choosing an algorithm")?;
+        let prefer = |attribute, value: *const c_void, size| {
+            let status =
+                unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size) };
+            self.check(status, "choosing an algorithm")
+        };
+        // Parts of a batch begin at any multiple of 16 bytes.
+        let (workspace, alignment) = (WORKSPACE as u64, 16u32);
+        prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
+        for attribute in [
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+        ] {
+            prefer(attribute, pointer(&alignment), 4)?;
+        }
+        let [a, b, d] = plan.layouts;
+        // SAFETY: plain numbers, for which zeros are values.
+        let mut found: sys::cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
+        let mut count = 0;
+        let status = unsafe {
+            sys::cublasLtMatmulAlgoGetHeuristic(
+                self.handle,
+                plan.description,
+                a,
+                b,
+                d,
+                d,
+                preference,
+                1,
+                &mut found,
+                &mut count,
+            )
+        };
+        let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
+        plan.algorithm = found.algo;
+        if status == Status::CUBLAS_STATUS_SUCCESS && count == 1 {
+            return Ok(Some(plan));
+        }
+        plan.destroy();
+        Ok(None)
+    }
+}
+
+impl Plan {
+    #[allow(unsafe_code)]
+    fn destroy(&self) {
+        // SAFETY: made by the library in `choose`, and used by nobody any more.
+        unsafe {
+            for layout in self.layouts {
+                let _ = sys::cublasLtMatrixLayoutDestroy(layout);
+            }
+            let _ = sys::cublasLtMatmulDescDestroy(self.description);
+        }
+    }
+}
+
+impl Drop for Products {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.context.enter().is_err() {
+            return;
+        }
+        let plans = self.plans.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
+        plans.drain().filter_map(|(_, plan)| plan).for_each(|plan| plan.destroy());
+        if !self.handle.is_null() {
+            // SAFETY: made in `new`, and nobody else has it.
+            let _ = unsafe { sys::cublasLtDestroy(self.handle) };
+        }
+    }
+}

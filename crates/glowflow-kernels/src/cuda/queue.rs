@@ -1,0 +1,208 @@
+//! What operations are written with: a stream, its memory, and the kernels that go into it.
+//!
+//! An operation here returns its error at once. [`Cuda`](super::Cuda) remembers the first one and does nothing from there on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::driver::{Argument, Context, Kernel, Launch, Pinned, Stream};
+use super::kernels::Kernels;
+use super::memory::{Block, Pool};
+use super::product::{Element, Operands, Product, Products, WORKSPACE};
+use crate::device::DeviceError;
+use crate::shape::{PermutationParams, Span};
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Queues a kernel: `launch!(queue, kernel, shape; arguments…)`.
+macro_rules! launch {
+    ($queue:expr, $kernel:expr, $shape:expr; $($argument:expr),* $(,)?) => {
+        $queue.launch($kernel, $shape, &[$(Argument::from($argument)),*])
+    };
+}
+pub(super) use launch;
+
+/// What all queues of a GPU share.
+pub struct Gpu {
+    pub context: Arc<Context>,
+    pub kernels: Kernels,
+    pub products: Products,
+    /// What coupling networks' matrices hold, and whether products may round `f32` to TF32.
+    pub element: Element,
+    pub tf32: bool,
+    constants: Constants,
+    /// Two buffers for pixels, so that one is filled while the other is read.
+    staging: Mutex<(usize, [Option<Pinned>; 2])>,
+}
+
+/// The fixed parts of permutations, on the GPU; by content, for they never change.
+struct Constants {
+    stream: Stream,
+    pool: Arc<Pool>,
+    known: Mutex<HashMap<Vec<u32>, Arc<Block>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Gpu {
+    pub fn new(context: Arc<Context>, kernels: Kernels, element: Element, tf32: bool) -> Result<Self> {
+        Ok(Self {
+            products: Products::new(&context)?,
+            constants: Constants {
+                stream: Stream::new(&context)?,
+                pool: Pool::new(&context),
+                known: Mutex::default(),
+            },
+            staging: Mutex::default(),
+            context,
+            kernels,
+            element,
+            tf32,
+        })
+    }
+
+    /// Words that stay on the GPU. They are sent by a stream of their own, so that no other, which may be recording, takes
+    /// notice.
+    fn constant(&self, words: Vec<u32>) -> Result<Arc<Block>> {
+        let mut known = lock(&self.constants.known);
+        if let Some(block) = known.get(&words) {
+            return Ok(Arc::clone(block));
+        }
+        let block = Arc::new(self.constants.pool.take(4 * words.len())?);
+        self.constants.stream.write(&words, block.address)?;
+        self.constants.stream.synchronize()?;
+        known.insert(words, Arc::clone(&block));
+        Ok(block)
+    }
+}
+
+/// A stream with memory of its own.
+pub struct Queue {
+    pub gpu: Arc<Gpu>,
+    pub stream: Stream,
+    pub pool: Arc<Pool>,
+    workspace: Block,
+}
+
+/// Parts of a permutation for a kernel: addresses, 0 for what there is not.
+pub struct LuArguments {
+    pub index: u64,
+    pub inverse: u64,
+    pub sign: u64,
+    pub lower: u64,
+    pub upper: u64,
+    pub log_s: u64,
+    _constants: Arc<Block>,
+}
+
+impl Queue {
+    pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
+        let pool = Pool::new(&gpu.context);
+        let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
+        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace })
+    }
+
+    pub fn kernels(&self) -> &Kernels {
+        &self.gpu.kernels
+    }
+
+    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument]) -> Result<()> {
+        self.stream.launch(kernel, shape, arguments)
+    }
+
+    pub fn product(&self, product: Product, operands: Operands) -> Result<()> {
+        self.gpu.products.run(&self.stream, self.workspace.address, product, operands)
+    }
+
+    /// Memory for a matrix.
+    pub fn matrix(&self, rows: usize, stride: usize, element: Element) -> Result<Block> {
+        self.pool.take(rows * stride * element.bytes())
+    }
+
+    /// Memory for `f32`.
+    pub fn floats(&self, len: usize) -> Result<Block> {
+        self.pool.take(4 * len)
+    }
+
+    /// Memory for `f32`, all 0.
+    pub fn zeros(&self, len: usize) -> Result<Block> {
+        let block = self.floats(len)?;
+        self.stream.clear(block.address, 4 * len)?;
+        Ok(block)
+    }
+
+    /// Sends bytes to the GPU through pinned memory, without waiting for earlier work.
+    pub fn send(&self, bytes: &[u8]) -> Result<Block> {
+        let block = self.pool.take(bytes.len())?;
+        let mut staging = lock(&self.gpu.staging);
+        let (next, slots) = &mut *staging;
+        let slot = &mut slots[*next];
+        *next = 1 - *next;
+        if slot.as_ref().is_none_or(|pinned| pinned.len() < bytes.len()) {
+            *slot = Some(Pinned::new(&self.gpu.context, bytes.len())?);
+        }
+        if let Some(pinned) = slot {
+            pinned.send(&self.stream, bytes, block.address)?;
+        }
+        Ok(block)
+    }
+
+    /// A permutation's parts, given where the parameters lie.
+    pub fn permutation(&self, at: &PermutationParams, params: u64) -> Result<LuArguments> {
+        let (index, sign, spans): (_, &[f64], _) = match at {
+            PermutationParams::Fixed { index } => (index, &[], None),
+            PermutationParams::Lu { index, sign, lower, upper, log_s } => {
+                (index, sign, Some([*lower, *upper, *log_s]))
+            }
+        };
+        let channels = index.len();
+        let mut words = vec![0; 2 * channels];
+        for (i, &from) in index.iter().enumerate() {
+            words[i] = from as u32;
+            words[channels + from] = i as u32;
+        }
+        words.extend(sign.iter().map(|&sign| (sign as f32).to_bits()));
+        let constants = self.gpu.constant(words)?;
+        let word = |at: usize| constants.address + 4 * at as u64;
+        let address = |span: Span| params + 4 * span.start as u64;
+        let [lower, upper, log_s] = spans.map_or([0; 3], |spans| spans.map(address));
+        Ok(LuArguments {
+            index: word(0),
+            inverse: word(channels),
+            sign: if spans.is_some() { word(2 * channels) } else { 0 },
+            lower,
+            upper,
+            log_s,
+            _constants: constants,
+        })
+    }
+
+    /// How to cut `rows` into slabs that are summed apart: how many, and rows of each. It depends on nothing but the number
+    /// of rows, so that sums do not either.
+    pub fn slabs(rows: usize) -> (usize, usize) {
+        let slab = rows.div_ceil(512).max(64);
+        (rows.div_ceil(slab), slab)
+    }
+
+    /// Adds up partial sums, `[slabs, count]`, into `total` `[count]`.
+    pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
+        launch!(self, self.kernels().sum_slabs, Launch::of(32 * count); count, slabs, sums, total)
+    }
+
+    /// As `edge_sums` has them, for all rows: `[10, channels]`.
+    pub fn edge_sums(&self, grid: crate::shape::Grid, channels: usize, dy: u64) -> Result<Block> {
+        let rows = grid.rows();
+        let (slabs, slab) = Self::slabs(rows);
+        let sums = self.floats(slabs * 10 * channels)?;
+        let shape = Launch::grid(slabs, channels.div_ceil(32), 1);
+        launch!(
+            self, self.kernels().edge_sums, shape;
+            rows, grid.height, grid.width, channels, slab, dy, sums.address
+        )?;
+        let total = self.floats(10 * channels)?;
+        self.sum_slabs(10 * channels, slabs, sums.address, total.address)?;
+        Ok(total)
+    }
+}

@@ -1,0 +1,109 @@
+//! The ZeroConv of a split's prior.
+
+use super::driver::{Argument, Launch};
+use super::memory::Block;
+use super::network::{at, operands, parts, patches};
+use super::product::{Element, Epilogue, Kind, Operands, Product};
+use super::queue::{Queue, launch};
+use crate::device::DeviceError;
+use crate::shape::{Grid, ZeroConvParams};
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// A ZeroConv with few inputs, in `f32`: patches gathered, then one product.
+pub struct ZeroConv {
+    inputs: usize,
+    outputs: usize,
+    /// Columns of patches.
+    width: usize,
+    weight: Block,
+    bias: Block,
+}
+
+impl ZeroConv {
+    pub(super) fn prepare(queue: &Queue, params: &ZeroConvParams, buffer: u64) -> Result<Self> {
+        let (inputs, outputs) = (params.inputs, params.outputs);
+        let width = (9 * (inputs + 1)).next_multiple_of(8);
+        let conv = Self {
+            inputs,
+            outputs,
+            width,
+            weight: queue.floats(outputs * width)?,
+            bias: queue.floats(outputs)?,
+        };
+        launch!(
+            queue, queue.kernels().fold_conv_f32, Launch::of(outputs * width);
+            outputs, outputs, inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),
+            conv.weight.address, conv.bias.address
+        )?;
+        Ok(conv)
+    }
+
+    fn product(&self, kind: Kind, rows: usize) -> Product {
+        Product {
+            kind,
+            rows,
+            inputs: self.width,
+            outputs: self.outputs,
+            x_stride: self.width,
+            y_stride: self.outputs,
+            w_stride: self.width,
+            operands: Element::F32,
+            result: Element::F32,
+            tf32: false,
+            epilogue: Epilogue::Nothing,
+            accumulate: false,
+        }
+    }
+
+    pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, y: u64) -> Result<()> {
+        for part in parts(grid) {
+            let rows = part.grid.rows();
+            let patches = patches(queue, Element::F32, &part, self.inputs, self.inputs, self.width, x)?;
+            let product = Product { epilogue: Epilogue::Bias, ..self.product(Kind::Forward, rows) };
+            let y = y + 4 * (part.first * self.outputs) as u64;
+            let addresses = operands(patches.address, self.weight.address, y);
+            queue.product(product, Operands { bias: self.bias.address, ..addresses })?;
+        }
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        queue: &Queue,
+        params: &ZeroConvParams,
+        buffer: u64,
+        grid: Grid,
+        x: u64,
+        dy: u64,
+        dx: u64,
+        gradient: u64,
+    ) -> Result<()> {
+        let conv = Self::prepare(queue, params, buffer)?;
+        let (inputs, outputs, width) = (conv.inputs, conv.outputs, conv.width);
+        let d_weight = queue.zeros(outputs * width)?;
+        for part in parts(grid) {
+            let (rows, first) = (part.grid.rows(), part.first);
+            let dy = dy + 4 * (first * outputs) as u64;
+            let patches = patches(queue, Element::F32, &part, inputs, inputs, width, x)?;
+            let product = Product { accumulate: true, ..conv.product(Kind::ByWeight, rows) };
+            queue.product(product, operands(dy, patches.address, d_weight.address))?;
+            // What the patches held is not needed any more, and contributions have the same shape.
+            let contributions = patches;
+            let product = conv.product(Kind::ByInput, rows);
+            queue.product(product, operands(dy, conv.weight.address, contributions.address))?;
+            launch!(
+                queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
+                rows, grid.height, grid.width, inputs, inputs, width, contributions.address,
+                dx + 4 * (first * inputs) as u64
+            )?;
+        }
+        let sums = queue.edge_sums(grid, outputs, dy)?;
+        launch!(
+            queue, queue.kernels().unfold_conv, Launch::blocks(outputs);
+            inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),
+            d_weight.address, sums.address + 4 * (9 * outputs) as u64, at(gradient, params.weight),
+            at(gradient, params.bias), at(gradient, params.logs)
+        )
+    }
+}

@@ -1,0 +1,71 @@
+//! Which device to compute on.
+
+use std::str::FromStr;
+
+use glowflow_kernels::{AnyDevice, DeviceError};
+
+use crate::Precision;
+
+/// A device, as a user names it: `auto`, `cpu`, `cuda` or `cuda:N`.
+///
+/// ```
+/// use glowflow::{DeviceChoice, Precision};
+///
+/// let choice: DeviceChoice = "cpu".parse().unwrap();
+/// println!("computing on {:?}", choice.open(Precision::F32, |_| ())?);
+/// assert!("gpu".parse::<DeviceChoice>().unwrap_err().contains("cuda:0"));
+/// # Ok::<(), glowflow::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU, if there is one that works, and otherwise the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// The NVIDIA GPU with this number.
+    Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(index)) => Ok(Self::Cuda(index)),
+                _ => Err(format!("{text:?} is no device: auto, cpu, or cuda:0, cuda:1 and so on")),
+            },
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// Opens the device. `warn` is told why there is a GPU that [`Auto`](Self::Auto) cannot use.
+    ///
+    /// # Errors
+    /// [`DeviceError::Absent`] or [`DeviceError::Unavailable`] where a device that was asked for is not there, or does not have
+    /// the precision.
+    pub fn open(
+        self,
+        precision: Precision,
+        warn: impl FnOnce(&DeviceError),
+    ) -> Result<AnyDevice, DeviceError> {
+        match self {
+            Self::Cpu => Ok(AnyDevice::Cpu(precision.cpu()?)),
+            Self::Cuda(index) => Ok(AnyDevice::Cuda(precision.cuda(index)?)),
+            Self::Auto => match precision.cuda(0) {
+                Ok(gpu) => Ok(AnyDevice::Cuda(gpu)),
+                Err(error) => {
+                    if !matches!(error, DeviceError::Absent { .. }) {
+                        warn(&error);
+                    }
+                    Ok(AnyDevice::Cpu(precision.cpu()?))
+                }
+            },
+        }
+    }
+}
