@@ -1,0 +1,141 @@
+//! Stand-ins for `libcuda`, `libnvrtc` and `libcublasLt` that run on the processor, so that kernels and the code around
+//! them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
+//!
+//! They are C++ and compiled with g++ when a test first asks for them. [`libraries`] says where they are. A test loads
+//! them by their full path, in any order, before anything asks the system for CUDA:
+//!
+//! ```ignore
+//! let Some(folder) = cuda_emulator::libraries() else { return };
+//! for name in cuda_emulator::NAMES {
+//!     std::mem::forget(unsafe { libloading::Library::new(folder.join(name)) }.unwrap());
+//! }
+//! ```
+//!
+//! The loader then gives the libraries already loaded to whoever opens `libcuda.so` and so on by name. Kernels are
+//! compiled by g++, too, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
+//!
+//! Environment variables, read at every call, make the device misbehave or differ:
+//!
+//! | | |
+//! | --- | --- |
+//! | `CUDA_EMULATOR_MEMORY=BYTES` | the device's memory; 2 GiB otherwise |
+//! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, and with it every call from then on |
+//! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
+//! | `CUDA_EMULATOR_DEVICES=0` | there is no device |
+//! | `CUDA_EMULATOR_NO_AUX=1` | cuBLASLt has no epilogues with masks or gradients of biases |
+//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |
+//!
+//! Mistakes of kernels end the process with a message that names the kernel: an access outside of an allocation, threads
+//! that wait for each other in vain or in different barriers, writes behind dynamic shared memory. Memory that nothing has
+//! written reads as NaN.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command};
+use std::sync::OnceLock;
+
+/// The files in the folder of [`libraries`], which are also their names for the loader.
+pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
+
+const SOURCES: [(&str, &str); 9] = [
+    ("cublasLt.cpp", include_str!("emulator/cublasLt.cpp")),
+    ("cuda.cpp", include_str!("emulator/cuda.cpp")),
+    ("cuda_types.h", include_str!("emulator/cuda_types.h")),
+    ("device.h", include_str!("emulator/device.h")),
+    ("fibers.h", include_str!("emulator/fibers.h")),
+    ("kernel_abi.h", include_str!("emulator/kernel_abi.h")),
+    ("memory.h", include_str!("emulator/memory.h")),
+    ("nvrtc.cpp", include_str!("emulator/nvrtc.cpp")),
+    ("streams.h", include_str!("emulator/streams.h")),
+];
+
+const COMMON: [&str; 6] =
+    ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"];
+
+/// Each library with what its build needs; cuBLASLt puts its work on the streams of libcuda.
+const BUILDS: [(&str, &str, &[&str]); 3] = [
+    ("libcuda.so", "cuda.cpp", &["-O2", "-ldl"]),
+    ("libnvrtc.so", "nvrtc.cpp", &["-O2", "-ldl"]),
+    (
+        "libcublasLt.so",
+        "cublasLt.cpp",
+        &["-O3", "-march=native", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN", "-Wl,--disable-new-dtags"],
+    ),
+];
+
+/// The folder that holds the libraries of [`NAMES`], or `None` where they cannot be built for want of g++ or Linux; then a
+/// line on the error output has said so.
+///
+/// They are built once and kept in a folder for temporary files. Several processes may ask at once.
+///
+/// # Panics
+///
+/// Where g++ is there but does not get them built.
+pub fn libraries() -> Option<PathBuf> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    FOLDER.get_or_init(find_or_build).clone()
+}
+
+fn find_or_build() -> Option<PathBuf> {
+    if !cfg!(target_os = "linux") {
+        eprintln!("skipped: the CUDA emulator runs on Linux only");
+        return None;
+    }
+    let Some(compiler) = compiler_version() else {
+        eprintln!("skipped: no g++ to build the CUDA emulator with");
+        return None;
+    };
+    let folder = env::temp_dir().join(format!("glowflow-cuda-emulator-{:016x}", key(&compiler)));
+    if !folder.is_dir() {
+        build(&folder).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
+    }
+    Some(folder)
+}
+
+fn compiler_version() -> Option<String> {
+    let output = Command::new("g++").arg("--version").output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Of all that the libraries and the kernels they keep depend on: the processor too, for `-march=native`.
+fn key(compiler: &str) -> u64 {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let features = processor.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let mut hasher = DefaultHasher::new();
+    (SOURCES, COMMON, BUILDS, compiler, features, env::var_os("USER")).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Builds aside and renames, so that the folder is there only when it is complete.
+fn build(folder: &Path) -> io::Result<()> {
+    let aside = folder.with_extension(process::id().to_string());
+    if aside.exists() {
+        fs::remove_dir_all(&aside)?;
+    }
+    fs::create_dir_all(&aside)?;
+    for (name, text) in SOURCES {
+        fs::write(aside.join(name), text)?;
+    }
+    for (library, source, options) in BUILDS {
+        let output = Command::new("g++")
+            .current_dir(&aside)
+            .args(COMMON)
+            .arg(format!("-Wl,-soname,{library}"))
+            .args(["-o", library, source])
+            .args(options)
+            .output()?;
+        if !output.status.success() {
+            let messages = String::from_utf8_lossy(&output.stderr);
+            return Err(io::Error::other(format!("g++ on {source}:\n{messages}")));
+        }
+    }
+    match fs::rename(&aside, folder) {
+        // Another process was faster; its libraries are the same.
+        Err(_) if folder.is_dir() => fs::remove_dir_all(&aside),
+        result => result,
+    }
+}
