@@ -11,7 +11,7 @@
 //! }
 //! ```
 //!
-//! The loader then gives the libraries already loaded to whoever opens `libcuda.so` and so on by name. Kernels are
+//! which is what `glowflow_kernels::Cuda` does with the folders that it is given ([`gpu`]). The loader then gives the libraries already loaded to whoever opens `libcuda.so` and so on by name. Kernels are
 //! compiled by g++, too, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
 //!
 //! Environment variables, read at every call, make the device misbehave or differ:
@@ -78,6 +78,22 @@ const BUILDS: [(&str, &str, &[&str]); 3] = [
 pub fn libraries() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(find_or_build).clone()
+}
+
+/// A GPU to test with: the machine's own, where `open` succeeds without further folders to look for libraries in, and otherwise
+/// the emulated one; `None` where neither can be had, after saying so.
+///
+/// # Panics
+///
+/// Where the emulated one does not open.
+pub fn gpu<G, E: std::fmt::Display>(open: impl Fn(&[PathBuf]) -> Result<G, E>) -> Option<G> {
+    if let Ok(gpu) = open(&[]) {
+        return Some(gpu);
+    }
+    match open(&[libraries()?]) {
+        Ok(gpu) => Some(gpu),
+        Err(error) => panic!("the emulated GPU does not open: {error}"),
+    }
 }
 
 fn find_or_build() -> Option<PathBuf> {

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use glowflow::flow::Tensor;
 use glowflow::model::Flow;
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Glow, Latents, ModelFile, Precision};
-use glowflow_kernels::{Cpu, Device, Noise, Real};
+use glowflow_kernels::{Cpu, Cuda, Device, Noise, Real, cuda};
 use ndarray::Array4;
 
 const FILES: [&str; 3] = ["affine_lu", "additive_shuffle_5bit", "class_conditional_reverse"];
@@ -69,11 +68,11 @@ fn norm_error(have: &[f64], want: &[f64]) -> f64 {
 }
 
 /// Encoding and decoding, with tolerances for likelihoods and for decoded images.
-fn encodes_and_decodes<R: Real>(tolerance: f64, decoded_tolerance: f64) {
+fn encodes_and_decodes<D: Device>(device: &D, tolerance: f64, decoded_tolerance: f64) {
     for vectors in Vectors::all() {
-        let glow = Glow::on(Cpu::<R>::new(), &vectors.model);
+        let glow = Glow::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
-        let noise = vectors.array::<R>("noise");
+        let noise = vectors.array::<D::Real>("noise");
         let encoded =
             glow.encode(vectors.pixels().view(), &labels, Dequantization::Given(noise.view())).unwrap();
         let levels = encoded.latents.0.len();
@@ -87,7 +86,7 @@ fn encodes_and_decodes<R: Real>(tolerance: f64, decoded_tolerance: f64) {
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
         assert!(error < tolerance, "{}: bits/dim {error:e}", vectors.name);
 
-        let random = (0..levels).map(|level| vectors.array::<R>(&format!("eps_random.{level}")));
+        let random = (0..levels).map(|level| vectors.array::<D::Real>(&format!("eps_random.{level}")));
         let decoded = glow.decode_continuous(&Latents(random.collect()), &labels).unwrap();
         let error = relative(decoded, &vectors.numbers("decoded"));
         assert!(error < decoded_tolerance, "{}: decoded {error:e}", vectors.name);
@@ -96,40 +95,41 @@ fn encodes_and_decodes<R: Real>(tolerance: f64, decoded_tolerance: f64) {
 
 #[test]
 fn encodes_and_decodes_in_f32() {
-    encodes_and_decodes::<f32>(1e-5, 1e-4);
+    encodes_and_decodes(&Cpu::<f32>::new(), 1e-5, 1e-4);
 }
 
 #[test]
 fn encodes_and_decodes_in_f64() {
-    encodes_and_decodes::<f64>(1e-11, 1e-11);
+    encodes_and_decodes(&Cpu::<f64>::new(), 1e-11, 1e-11);
 }
 
 /// The gradient of the mean bits/dim of the fixture's batch, and the image that the way back ends at.
-fn gradient<R: Real>(device: Cpu<R>, vectors: &Vectors, backprop: Backprop) -> (Vec<f64>, Tensor<Cpu<R>>) {
+fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Vec<f64>, Vec<f64>) {
     let config = &vectors.model.config;
-    let flow = Flow::<Cpu<R>>::new(config.clone(), &vectors.model.permutations);
-    let weights: Vec<R> = vectors.model.weights.iter().map(|&w| R::of(w.into())).collect();
+    let flow = Flow::<D>::new(config.clone(), &vectors.model.permutations);
+    let weights: Vec<D::Real> = vectors.model.weights.iter().map(|&w| D::Real::of(w.into())).collect();
     let params = device.upload(&weights);
     let pixels = vectors.pixels().into_raw_vec_and_offset().0;
-    let noise = vectors.array::<R>("noise");
+    let noise = vectors.array::<D::Real>("noise");
     let mut v = device.scratch(pixels.len());
     device.dequantize(&pixels, config.bits, Noise::Given(noise.as_slice().unwrap()), &mut v);
     let labels: Vec<usize> = vectors.integers("label");
     let batch = pixels.len() / config.dimensions();
-    let mut one_hot = vec![R::zero(); batch * config.classes];
-    labels.iter().enumerate().for_each(|(i, label)| one_hot[i * config.classes + label] = R::one());
-    let state = flow.enter(&device, batch, v, device.upload(&one_hot));
-    let forward = flow.forward(&device, &params, state, backprop);
+    let mut one_hot = vec![D::Real::of(0.0); batch * config.classes];
+    labels.iter().enumerate().for_each(|(i, label)| one_hot[i * config.classes + label] = D::Real::of(1.0));
+    let state = flow.enter(device, batch, v, device.upload(&one_hot));
+    let forward = flow.forward(device, &params, state, backprop);
     let mut gradient = device.zeros(flow.layout.len());
     let dlogp = config.bits_per_dim(1.0) / batch as f64;
-    let image = flow.backward(&device, &params, forward, dlogp, &mut gradient);
-    (gradient.iter().map(|g| g.wide()).collect(), image)
+    let image = flow.backward(device, &params, forward, dlogp, &mut gradient);
+    let numbers = |buffer| device.download(buffer).unwrap().iter().map(|x| x.wide()).collect();
+    (numbers(&gradient), numbers(&image.data))
 }
 
-fn gradients<R: Real>(tolerance: f64) {
+fn gradients<D: Device>(device: &D, tolerance: f64) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
-            let (gradient, image) = gradient(Cpu::<R>::new(), &vectors, backprop);
+            let (gradient, image) = gradient(device, &vectors, backprop);
             for parameter in &vectors.model.layout().parameters {
                 let want = vectors.numbers(&format!("grad.{}", parameter.name));
                 let error = norm_error(&gradient[parameter.span.range()], &want);
@@ -144,7 +144,7 @@ fn gradients<R: Real>(tolerance: f64) {
                 .zip(noise)
                 .map(|(&p, u)| f64::from(p >> (8 - bits)) / bins - 0.5 + u)
                 .collect::<Vec<_>>();
-            let error = relative(image.data.iter().copied(), &v);
+            let error = relative(image, &v);
             assert!(error < tolerance, "{} {backprop:?}: rebuilt image {error:e}", vectors.name);
         }
     }
@@ -152,22 +152,26 @@ fn gradients<R: Real>(tolerance: f64) {
 
 #[test]
 fn gradients_in_f32() {
-    gradients::<f32>(1e-4);
+    gradients(&Cpu::<f32>::new(), 1e-4);
 }
 
 #[test]
 fn gradients_in_f64() {
-    gradients::<f64>(1e-11);
+    gradients(&Cpu::<f64>::new(), 1e-11);
+}
+
+fn both_modes_agree<D: Device>(device: &D, tolerance: f64) {
+    for vectors in Vectors::all() {
+        let (reversible, _) = gradient(device, &vectors, Backprop::Reversible);
+        let (stored, _) = gradient(device, &vectors, Backprop::Stored);
+        let error = norm_error(&reversible, &stored);
+        assert!(error < tolerance, "{}: {error:e}", vectors.name);
+    }
 }
 
 #[test]
 fn both_modes_give_the_same_gradient() {
-    for vectors in Vectors::all() {
-        let (reversible, _) = gradient(Cpu::<f32>::new(), &vectors, Backprop::Reversible);
-        let (stored, _) = gradient(Cpu::<f32>::new(), &vectors, Backprop::Stored);
-        let error = norm_error(&reversible, &stored);
-        assert!(error < 1e-5, "{}: {error:e}", vectors.name);
-    }
+    both_modes_agree(&Cpu::<f32>::new(), 1e-5);
 }
 
 #[test]
@@ -185,12 +189,11 @@ fn in_bf16() -> Option<Cpu<f32>> {
     Precision::Bf16.cpu().inspect_err(|error| println!("skipped: {error}")).ok()
 }
 
-#[test]
-fn gradients_in_bf16_are_those_of_f64_to_its_rounding() {
-    let Some(device) = in_bf16() else { return };
+/// Gradients and likelihoods in bf16 against those of float64.
+fn agrees_to_the_rounding_of_bf16(device: &impl Device<Real = f32>) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
-            let (gradient, _) = gradient(device.clone(), &vectors, backprop);
+            let (gradient, _) = gradient(device, &vectors, backprop);
             let want: Vec<f64> = (vectors.model.layout().parameters.iter())
                 .flat_map(|parameter| vectors.numbers(&format!("grad.{}", parameter.name)))
                 .collect();
@@ -198,15 +201,8 @@ fn gradients_in_bf16_are_those_of_f64_to_its_rounding() {
                 .flat_map(|parameter| gradient[parameter.span.range()].to_vec())
                 .collect();
             let error = norm_error(&have, &want);
-            assert!(error < 2e-2, "{} {backprop:?}: {error:e}", vectors.name);
+            assert!(error < 2e-2, "{} {backprop:?}: gradient {error:e}", vectors.name);
         }
-    }
-}
-
-#[test]
-fn likelihoods_in_bf16_are_those_of_f64_to_its_rounding() {
-    let Some(device) = in_bf16() else { return };
-    for vectors in Vectors::all() {
         let glow = Glow::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
         let noise = vectors.array::<f32>("noise");
@@ -216,4 +212,36 @@ fn likelihoods_in_bf16_are_those_of_f64_to_its_rounding() {
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
         assert!(error < 2e-3, "{}: bits/dim {error:e}", vectors.name);
     }
+}
+
+#[test]
+fn bf16_agrees_to_its_rounding() {
+    match Precision::Bf16.cpu() {
+        Ok(device) => agrees_to_the_rounding_of_bf16(&device),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
+/// A GPU, emulated where there is none.
+fn gpu(precision: cuda::Precision) -> Option<Cuda> {
+    cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
+}
+
+#[test]
+fn encodes_and_decodes_on_a_gpu_in_f32() {
+    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    encodes_and_decodes(&gpu, 1e-5, 1e-4);
+}
+
+#[test]
+fn gradients_on_a_gpu_in_f32() {
+    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    gradients(&gpu, 1e-4);
+    both_modes_agree(&gpu, 1e-5);
+}
+
+#[test]
+fn a_gpu_in_bf16_agrees_to_its_rounding() {
+    let Some(gpu) = gpu(cuda::Precision::Bf16) else { return };
+    agrees_to_the_rounding_of_bf16(&gpu);
 }
