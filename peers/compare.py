@@ -8,12 +8,17 @@ trial first finds out which PyTorch variants are worth a turn: the fastest, and 
 table compares with the fastest of these, by the median of the real turns.
 
 `--what memory` runs one process per measurement instead, because a peak cannot be taken back.
+
+With `--device cuda` a GPU is what is measured: how busy the processors are is noted, but no reason to
+withhold a ratio.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -22,6 +27,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
+GRAPHS = tuple(variant + "_graphs" for variant in VARIANTS)
 # A variant this much slower than the best of the trial still gets turns: the trial is short, and may err.
 CLOSE = 1.05
 # CPU time of strangers, in cores, above which no ratio is given. Threads that wait for one another many times
@@ -38,7 +44,7 @@ RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 def torch_command(args, mode, variant, *extra):
-    command = [sys.executable, str(HERE / "glow_torch.py"), mode, "--variant", variant]
+    command = [sys.executable, str(HERE / "glow_torch.py"), mode, "--variant", variant, "--device", args.device]
     for name in ("levels", "steps", "hidden", "batch", "image", "coupling", "precision", "threads"):
         command += [f"--{name}", str(getattr(args, name))]
     return command + list(extra)
@@ -49,13 +55,26 @@ def rust_command(args, *extra):
                 "model.image": f"[{args.image},{args.image},3]", "train.batch": args.batch}
     if args.coupling != "affine":
         settings["model.coupling"] = f'"{args.coupling}"'
-    command = [args.rust, "bench", "--precision", args.precision, *extra]
+    command = [args.rust, "bench", *shlex.split(args.rust_args), "--precision", args.precision, *extra]
     for setting in [f"{k}={v}" for k, v in settings.items()] + args.rust_set:
         command += ["--set", setting]
     return command
 
 
+def cuda_libraries():
+    """Folders with CUDA's libraries: of pip packages, which every release lays out differently, and of the toolkit."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = [Path(root) for root in spec.submodule_search_locations] if spec else []
+    found = [library.parent for root in roots for name in ("libnvrtc.so", "libcublas.so", "libcublasLt.so")
+             for library in sorted(root.glob(f"**/{name}*"))]
+    found += [folder for folder in (Path("/usr/local/cuda/lib64"),) if folder.is_dir()]
+    return list(dict.fromkeys(map(str, found)))
+
+
 def environment(args, **more):
+    if args.device == "cuda":
+        named = os.environ.get("GLOWFLOW_CUDA_LIBRARIES")
+        more["GLOWFLOW_CUDA_LIBRARIES"] = ":".join(([named] if named else []) + cuda_libraries())
     return {**os.environ, "RAYON_NUM_THREADS": str(args.threads), **more}
 
 
@@ -81,11 +100,11 @@ def machine_cpu_seconds():
 class Server:
     """A process with the serve protocol: a line "train 3" in, a line {"seconds": [...]} out."""
 
-    def __init__(self, name, command, env):
+    def __init__(self, name, command, env, stderr=None):
         self.name, self.seconds, self.turns, self.idle, self.strangers = name, [], [], [], []
         # A group of its own, so that its helpers (the compiler's workers) count as its CPU time.
         self.process = subprocess.Popen(command, env=env, text=True, process_group=0,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
 
     def ask(self, what, count):
         try:
@@ -123,6 +142,14 @@ def say(*words):
     print(*words, file=sys.stderr, flush=True)
 
 
+def drop_slow(servers):
+    """Ends those that lag behind the best."""
+    bar = CLOSE * min(s.trial for s in servers)
+    for server in servers:
+        if server.trial > bar and server.process.poll() is None:
+            server.close()
+
+
 def trial(args, request):
     """Warm up one process per variant, time it briefly; keep those that may be the fastest."""
     servers = []
@@ -135,11 +162,10 @@ def trial(args, request):
         server.trial = statistics.median(server.measure(request, args.trial))
         say(f"trial: {server.name} {server.trial * 1e3:.1f} ms (warm-up {server.warmup:.0f} s)")
         servers.append(server)
-    bar = CLOSE * min(s.trial for s in servers)
-    for server in servers:
-        if server.trial > bar:
-            server.close()
-    return servers, [s for s in servers if s.trial <= bar]
+        if args.device == "cuda":  # a dozen processes would not fit into its memory
+            drop_slow(servers)
+    drop_slow(servers)
+    return servers, [s for s in servers if s.process.poll() is None]
 
 
 def time_by_turns(args):
@@ -172,7 +198,7 @@ def time_by_turns(args):
     best = min((s for s in contenders if s.name in torch_names), key=lambda s: s.median)
     noted = [pair for s in {*tried, *contenders} for pair in s.strangers]
     strangers = sum(used for used, _ in noted) / sum(elapsed for _, elapsed in noted)
-    quiet = strangers <= QUIET
+    quiet = strangers <= QUIET or args.device == "cuda"
     lines = ["| program | median ms | min–max ms | images/s | PyTorch's best ÷ this |", "| --- | ---: | ---: | ---: | ---: |"]
     for s in contenders:
         ratio = f"{best.median / s.median:.2f}" if quiet or args.allow_busy else "disturbed"
@@ -198,7 +224,7 @@ def run_json(command, env):
 
 def measure_memory(args):
     """Peak memory of training steps against depth."""
-    rows = {}
+    rows, peak = {}, "peak_rss" if args.device == "cpu" else "device_peak_bytes"
     for steps in args.depths:
         args.steps = steps
         row = rows[steps] = {}
@@ -207,35 +233,46 @@ def measure_memory(args):
             for variant in args.variants:
                 run = run_json(torch_command(args, "memory", variant, *extra), environment(args, **RETURN_MEMORY))
                 # PyTorch's own libraries are no fault of its way to train: what it had when idle is taken off.
-                run["work"] = run["peak_rss"] - run["state_bytes"] - run["idle_rss"]
+                run["work"] = run[peak] - run["state_bytes"] - run.get("idle_rss", 0)
                 runs.append(run)
             row[name] = min(runs, key=lambda run: run["work"])
         for backprop in ("stored", "reversible") if args.rust else ():
             run = run_json(rust_command(args, "--memory", "--backprop", backprop), environment(args))
-            run["work"] = run["peak_rss"] - run["state_bytes"]
+            run["work"] = run[peak] - run["state_bytes"]
             row[f"glowflow {backprop}"] = run
         say(f"K {steps}:", *(f"{name} {run['work'] / 2**20:.0f} MiB;" for name, run in row.items()))
     names = list(next(iter(rows.values())))
-    lines = ["Peak resident memory in MiB: without weights, gradients, moments and (PyTorch) the idle process / in all.", "",
+    without = ("resident memory in MiB: without weights, gradients, moments and (PyTorch) the idle process / in all."
+               if args.device == "cpu" else "device memory in MiB: without weights, gradients and moments / in all.")
+    lines = [f"Peak {without}", "",
              "| K | " + " | ".join(names) + " |", "| ---: |" + " ---: |" * len(names)]
     for steps, row in rows.items():
-        cells = [f"{run['work'] / 2**20:.0f} / {run['peak_rss'] / 2**20:.0f}" for run in row.values()]
+        cells = [f"{run['work'] / 2**20:.0f} / {run[peak] / 2**20:.0f}" for run in row.values()]
         lines.append(f"| {steps} | " + " | ".join(cells) + " |")
     return lines, {"rows": rows}
 
 
+def output(*command):
+    """What a command prints about itself."""
+    try:
+        return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def gpu():
+    """Name and driver of the GPU."""
+    lines = output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").splitlines()
+    return lines[0].replace(", ", ", driver ") if lines else "unknown"
+
+
 def machine(args):
     """What was measured where."""
-    def output(*command):
-        try:
-            return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return "unknown"
-
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
     torch = output(sys.executable, "-c", "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())")
-    return {"cpu": cpu, "threads": args.threads, "load_before": os.getloadavg()[0], "kernel": platform.release(),
-            "python": platform.python_version(), "torch": torch,
+    about = {"gpu": gpu()} if args.device == "cuda" else {}
+    return {**about, "cpu": cpu, "threads": args.threads, "load_before": os.getloadavg()[0],
+            "kernel": platform.release(), "python": platform.python_version(), "torch": torch,
             "glowflow": output(args.rust, "--version") if args.rust else "not run",
             "commit": output("git", "-C", str(HERE), "describe", "--always", "--dirty")}
 
@@ -243,29 +280,35 @@ def machine(args):
 def arguments():
     parser = argparse.ArgumentParser(description="glowflow and PyTorch by turns")
     parser.add_argument("--what", choices=("train-step", "sample", "memory"), default="train-step")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--hidden", type=int, help="default 512; memory: 256")
     parser.add_argument("--batch", type=int, help="default 16; memory: 8")
     parser.add_argument("--image", type=int, help="height and width; default 32; memory: 64")
     parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
-    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32", help="of both; bf16 is autocast in PyTorch")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32",
+                        help="of both; bf16 is autocast in PyTorch; tf32 is for --device cuda")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--per-round", type=int, default=3, help="repetitions per turn")
     parser.add_argument("--trial", type=int, default=5, help="repetitions of each PyTorch variant in the trial")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="PyTorch variants to try; default all "
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS + GRAPHS, help="PyTorch variants to try; default all "
                         "(memory: those without the compiler, whose own memory would count against it)")
     parser.add_argument("--depths", type=int, nargs="+", default=[4, 8, 16, 32, 48], help="K for --what memory")
     parser.add_argument("--rust", default=str(HERE.parent / "target/release/glowflow"), help="the glowflow program")
+    parser.add_argument("--rust-args", metavar="ARGS", help="more arguments for it; default none, or \"--device cuda:0\" "
+                        "with --device cuda")
     parser.add_argument("--rust-set", action="append", default=[], metavar="KEY=VALUE", help="another --set for it")
     parser.add_argument("--no-rust", dest="rust", action="store_const", const=None, help="PyTorch only")
     parser.add_argument("--allow-busy", action="store_true", help="print ratios even of a disturbed run")
     parser.add_argument("--json", metavar="FILE", help="write everything measured there")
     args = parser.parse_args()
-    memory = args.what == "memory"
+    memory, cuda = args.what == "memory", args.device == "cuda"
+    if args.rust_args is None:
+        args.rust_args = "--device cuda:0" if cuda else ""
     for name, value in (("hidden", 256 if memory else 512), ("batch", 8 if memory else 16), ("image", 64 if memory else 32),
-                        ("variants", VARIANTS[:3] if memory else VARIANTS)):
+                        ("variants", VARIANTS[:3] if memory else VARIANTS + GRAPHS if cuda else VARIANTS)):
         if getattr(args, name) is None:
             setattr(args, name, value)
     return args
@@ -274,7 +317,7 @@ def arguments():
 def main():
     args = arguments()
     about = machine(args)
-    if about["load_before"] > 0.5:
+    if about["load_before"] > 0.5 and args.device == "cpu":
         say(f"warning: the load is {about['load_before']:.1f}: something else is running, and disturbs every number below")
     settings = {k: v for k, v in vars(args).items() if k not in ("json", "rust")}
     lines, results = measure_memory(args) if args.what == "memory" else time_by_turns(args)
@@ -282,7 +325,8 @@ def main():
     print(f"{args.what}: L {args.levels}, {depth}hidden {args.hidden}, batch {args.batch} of {args.image}×{args.image}, "
           f"{args.coupling}, {args.precision}\n")
     print("\n".join(lines))
-    print(f"\n{about['cpu']}, {about['threads']} threads, load {about['load_before']:.2f} before; PyTorch {about['torch']}; "
+    measured = f"{about['gpu']} (only the GPU has to be idle); " if "gpu" in about else ""
+    print(f"\n{measured}{about['cpu']}, {about['threads']} threads, load {about['load_before']:.2f} before; PyTorch {about['torch']}; "
           f"{about['glowflow']} ({about['commit']})")
     if args.json:
         Path(args.json).write_text(json.dumps({"machine": about, "settings": settings, **results}, indent=1) + "\n")
