@@ -1,5 +1,4 @@
-// The driver API: one device, whose memory is the processor's and whose streams run everything at once, one caller at
-// a time.
+// The driver API: one device, whose memory is the processor's, and one lock, so that one caller at a time does its work.
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
@@ -49,7 +48,8 @@ struct Driver {
     std::set<CUgraph> graphs;
     std::set<CUgraphExec> executables;
     std::set<Capture*> captures;
-    std::set<void*> host_memory;
+    // Pinned memory: address and size.
+    std::map<void*, size_t> host_memory;
     Stream default_stream;
 };
 
@@ -106,6 +106,7 @@ CUresult refuse_synchronous_copy() {
 }
 
 CUresult run(const Work& work) {
+    if (driver.lost) return CUDA_ERROR_LAUNCH_FAILED;
     if (work.is_kernel) {
         ++driver.launches;
         if ((long long)driver.launches == setting("CUDA_EMULATOR_FAIL_LAUNCH", 0)) {
@@ -120,10 +121,51 @@ CUresult run(const Work& work) {
     return CUDA_SUCCESS;
 }
 
+bool lazy() { return setting("CUDA_EMULATOR_LAZY", 0) != 0; }
+
+bool is_alive(Stream* stream) { return stream == &driver.default_stream || driver.streams.count(stream) != 0; }
+
+size_t end_of(const Stream& stream) { return stream.done + stream.queue.size(); }
+
+// Does what a stream has to do up to a place in it.
+CUresult finish(Stream& stream, size_t position) {
+    CUresult result = CUDA_SUCCESS;
+    while (stream.done < position && !stream.queue.empty()) {
+        std::function<CUresult()> next = std::move(stream.queue.front());
+        stream.queue.pop_front();
+        ++stream.done;
+        CUresult one = next();
+        if (result == CUDA_SUCCESS) result = one;
+    }
+    return result;
+}
+
+CUresult finish(Stream& stream) { return finish(stream, end_of(stream)); }
+
+CUresult finish_all() {
+    CUresult result = finish(driver.default_stream);
+    for (CUstream stream : driver.streams)
+        if (CUresult one = finish(*stream)) result = one;
+    return result;
+}
+
+CUresult enqueue(Stream& stream, std::function<CUresult()> work) {
+    // The legacy stream and the blocking ones wait for each other.
+    if (&stream == &driver.default_stream) {
+        for (CUstream other : driver.streams)
+            if (other->blocking)
+                if (CUresult result = finish(*other)) return result;
+    } else if (stream.blocking) {
+        if (CUresult result = finish(driver.default_stream)) return result;
+    }
+    stream.queue.push_back(std::move(work));
+    return lazy() ? CUDA_SUCCESS : finish(stream);
+}
+
 CUresult submit(CUstream handle, Work work) {
     Stream* stream = find(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    if (stream->capture == nullptr) return run(work);
+    if (stream->capture == nullptr) return enqueue(*stream, [work = std::move(work)] { return run(work); });
     if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     stream->capture->work.push_back(std::move(work));
     ++stream->issued;
@@ -266,8 +308,10 @@ EMULATOR_API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
     if (driver.context_users == 0) return CUDA_ERROR_INVALID_CONTEXT;
     // Memory goes with the last user, as with a real context.
-    if (--driver.context_users == 0) driver.memory.release_all();
-    return CUDA_SUCCESS;
+    if (--driver.context_users > 0) return CUDA_SUCCESS;
+    CUresult result = finish_all();
+    driver.memory.release_all();
+    return result;
 }
 
 EMULATOR_API CUresult cuCtxSetCurrent(CUcontext context) {
@@ -292,7 +336,7 @@ EMULATOR_API CUresult cuCtxGetDevice(CUdevice* device) {
 EMULATOR_API CUresult cuCtxSynchronize() {
     ENTER_CONTEXT();
     for (Capture* capture : driver.captures) return invalidate(capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    return CUDA_SUCCESS;
+    return finish_all();
 }
 
 EMULATOR_API CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
@@ -323,6 +367,7 @@ EMULATOR_API CUresult cuMemFree_v2(CUdeviceptr address) {
     ENTER_CONTEXT();
     if (address == 0) return CUDA_SUCCESS;
     if (CUresult refused = refuse_during_capture()) return refused;
+    if (CUresult result = finish_all()) return result;
     return driver.memory.release(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -332,7 +377,7 @@ EMULATOR_API CUresult cuMemHostAlloc(void** address, size_t size, unsigned flags
     if (CUresult refused = refuse_during_capture()) return refused;
     if (posix_memalign(address, emulator::page, size) != 0) return CUDA_ERROR_OUT_OF_MEMORY;
     memset(*address, 0xff, size);
-    driver.host_memory.insert(*address);
+    driver.host_memory[*address] = size;
     return CUDA_SUCCESS;
 }
 
@@ -340,7 +385,9 @@ EMULATOR_API CUresult cuMemAllocHost_v2(void** address, size_t size) { return cu
 
 EMULATOR_API CUresult cuMemFreeHost(void* address) {
     ENTER_CONTEXT();
-    if (driver.host_memory.erase(address) == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (driver.host_memory.count(address) == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (CUresult result = finish_all()) return result;
+    driver.host_memory.erase(address);
     free(address);
     return CUDA_SUCCESS;
 }
@@ -349,17 +396,37 @@ namespace {
 
 void* pointer(CUdeviceptr address) { return reinterpret_cast<void*>(address); }
 
-CUresult copy_async(CUdeviceptr to, CUdeviceptr from, size_t size, bool to_device, bool from_device, CUstream stream) {
+bool is_pinned(CUdeviceptr address, size_t size) {
+    auto after = driver.host_memory.upper_bound(pointer(address));
+    if (after == driver.host_memory.begin()) return false;
+    auto found = std::prev(after);
+    size_t offset = address - CUdeviceptr(found->first);
+    return offset <= found->second && size <= found->second - offset;
+}
+
+CUresult copy_async(CUdeviceptr to, CUdeviceptr from, size_t size, bool to_device, bool from_device, CUstream handle) {
     if (size == 0) return CUDA_SUCCESS;
     if (to == 0 || from == 0) return CUDA_ERROR_INVALID_VALUE;
     if (to_device && !driver.memory.contains(to, size)) return CUDA_ERROR_INVALID_VALUE;
     if (from_device && !driver.memory.contains(from, size)) return CUDA_ERROR_INVALID_VALUE;
-    return submit(stream, Work{"a copy", false, [=] { memmove(pointer(to), pointer(from), size); }});
+    Stream* stream = find(handle);
+    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    bool waits = stream->capture == nullptr && lazy();
+    // Memory that is not pinned is read before the call returns, and written by then.
+    if (waits && !from_device && !is_pinned(from, size)) {
+        const char* bytes = static_cast<const char*>(pointer(from));
+        std::vector<char> kept(bytes, bytes + size);
+        return submit(handle, Work{"a copy", false, [=] { memcpy(pointer(to), kept.data(), size); }});
+    }
+    CUresult result = submit(handle, Work{"a copy", false, [=] { memmove(pointer(to), pointer(from), size); }});
+    if (result == CUDA_SUCCESS && waits && !to_device && !is_pinned(to, size)) return finish(*stream);
+    return result;
 }
 
 CUresult copy_now(CUdeviceptr to, CUdeviceptr from, size_t size, bool to_device, bool from_device) {
     if (CUresult refused = refuse_synchronous_copy()) return refused;
-    return copy_async(to, from, size, to_device, from_device, nullptr);
+    if (CUresult result = copy_async(to, from, size, to_device, from_device, nullptr)) return result;
+    return finish(driver.default_stream);
 }
 
 template <class T>
@@ -423,7 +490,8 @@ EMULATOR_API CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t co
 EMULATOR_API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
     ENTER_CONTEXT();
     if (CUresult refused = refuse_synchronous_copy()) return refused;
-    return fill_async(to, value, count, nullptr);
+    if (CUresult result = fill_async(to, value, count, nullptr)) return result;
+    return finish(driver.default_stream);
 }
 
 // ------------------------------------------------------------------------------------- streams and events
@@ -445,20 +513,42 @@ EMULATOR_API CUresult cuStreamDestroy_v2(CUstream stream) {
     ENTER_CONTEXT();
     if (driver.streams.count(stream) == 0) return CUDA_ERROR_INVALID_HANDLE;
     if (stream->capture != nullptr) leave_capture(stream->capture);
+    CUresult result = finish(*stream);
     driver.streams.erase(stream);
     delete stream;
-    return CUDA_SUCCESS;
+    return result;
 }
 
-EMULATOR_API CUresult cuStreamSynchronize(CUstream handle) {
+namespace {
+
+// Those who only ask find the work unfinished, but a little less so.
+CUresult ask(Stream& stream, size_t position) {
+    if (stream.done >= position) return CUDA_SUCCESS;
+    if (CUresult result = finish(stream, stream.done + 1)) return result;
+    return CUDA_ERROR_NOT_READY;
+}
+
+CUresult wait_or_ask(CUstream handle, bool wait) {
     ENTER_CONTEXT();
     Stream* stream = find(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     if (stream->capture != nullptr) return invalidate(stream->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    return CUDA_SUCCESS;
+    return wait ? finish(*stream) : ask(*stream, end_of(*stream));
 }
 
-EMULATOR_API CUresult cuStreamQuery(CUstream stream) { return cuStreamSynchronize(stream); }
+CUresult wait_or_ask(CUevent event, bool wait) {
+    ENTER_CONTEXT();
+    if (driver.events.count(event) == 0) return CUDA_ERROR_INVALID_HANDLE;
+    if (event->capture != nullptr) return invalidate(event->capture, CUDA_ERROR_CAPTURED_EVENT);
+    if (!event->recorded || !is_alive(event->stream)) return CUDA_SUCCESS;
+    return wait ? finish(*event->stream, event->position) : ask(*event->stream, event->position);
+}
+
+}  // namespace
+
+EMULATOR_API CUresult cuStreamSynchronize(CUstream stream) { return wait_or_ask(stream, true); }
+
+EMULATOR_API CUresult cuStreamQuery(CUstream stream) { return wait_or_ask(stream, false); }
 
 EMULATOR_API CUresult cuEventCreate(CUevent* event, unsigned flags) {
     ENTER_CONTEXT();
@@ -481,15 +571,19 @@ EMULATOR_API CUresult cuEventRecord(CUevent event, CUstream handle) {
     Stream* stream = find(handle);
     if (stream == nullptr || driver.events.count(event) == 0) return CUDA_ERROR_INVALID_HANDLE;
     event->capture = stream->capture;
+    event->stream = stream;
+    event->recorded = stream->capture == nullptr;
     if (stream->capture != nullptr) {
         if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-        event->stream = stream;
         event->position = stream->issued;
         return CUDA_SUCCESS;
     }
-    event->recorded = true;
-    event->time = std::chrono::steady_clock::now();
-    return CUDA_SUCCESS;
+    event->time = std::make_shared<Event::Time>();
+    event->position = end_of(*stream) + 1;
+    return enqueue(*stream, [time = event->time] {
+        *time = std::chrono::steady_clock::now();
+        return CUDA_SUCCESS;
+    });
 }
 
 EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned) {
@@ -500,7 +594,10 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
         // Work from before the capture is none of its nodes.
         if (stream->capture != nullptr && event->recorded)
             return invalidate(stream->capture, CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
-        return CUDA_SUCCESS;
+        if (!event->recorded || stream == event->stream) return CUDA_SUCCESS;
+        return enqueue(*stream, [other = event->stream, position = event->position] {
+            return is_alive(other) ? finish(*other, position) : CUDA_SUCCESS;
+        });
     }
     if (stream->capture != nullptr && stream->capture != event->capture) {
         stream->capture->invalid = true;
@@ -517,33 +614,19 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
     return CUDA_SUCCESS;
 }
 
-namespace {
+EMULATOR_API CUresult cuEventSynchronize(CUevent event) { return wait_or_ask(event, true); }
 
-CUresult look_at(CUevent event) {
-    if (driver.events.count(event) == 0) return CUDA_ERROR_INVALID_HANDLE;
-    if (event->capture != nullptr) return invalidate(event->capture, CUDA_ERROR_CAPTURED_EVENT);
-    return CUDA_SUCCESS;
-}
-
-}  // namespace
-
-EMULATOR_API CUresult cuEventSynchronize(CUevent event) {
-    ENTER_CONTEXT();
-    return look_at(event);
-}
-
-EMULATOR_API CUresult cuEventQuery(CUevent event) {
-    ENTER_CONTEXT();
-    return look_at(event);
-}
+EMULATOR_API CUresult cuEventQuery(CUevent event) { return wait_or_ask(event, false); }
 
 EMULATOR_API CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
     ENTER_CONTEXT();
     for (CUevent event : {start, end}) {
-        if (CUresult refused = look_at(event)) return refused;
+        if (driver.events.count(event) == 0) return CUDA_ERROR_INVALID_HANDLE;
+        if (event->capture != nullptr) return CUDA_ERROR_CAPTURED_EVENT;
         if (!event->recorded || !event->timed) return CUDA_ERROR_INVALID_HANDLE;
+        if (is_alive(event->stream) && event->stream->done < event->position) return CUDA_ERROR_NOT_READY;
     }
-    *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
+    *milliseconds = std::chrono::duration<float, std::milli>(*end->time - *start->time).count();
     return CUDA_SUCCESS;
 }
 
@@ -622,7 +705,9 @@ EMULATOR_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
 
 EMULATOR_API CUresult cuModuleUnload(CUmodule module) {
     ENTER_CONTEXT();
-    if (driver.modules.erase(module) == 0) return CUDA_ERROR_INVALID_HANDLE;
+    if (driver.modules.count(module) == 0) return CUDA_ERROR_INVALID_HANDLE;
+    if (CUresult result = finish_all()) return result;
+    driver.modules.erase(module);
     for (CUfunction function : module->functions) {
         driver.functions.erase(function);
         delete function;
@@ -794,17 +879,11 @@ EMULATOR_API CUresult cuGraphUpload(CUgraphExec executable, CUstream) {
 
 EMULATOR_API CUresult cuGraphLaunch(CUgraphExec executable, CUstream handle) {
     ENTER_CONTEXT();
-    Stream* stream = find(handle);
-    if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+    if (find(handle) == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     if (driver.executables.count(executable) == 0) return CUDA_ERROR_INVALID_VALUE;
-    if (stream->capture != nullptr) {
-        // A graph in a graph.
-        for (const Work& work : executable->work)
-            if (CUresult result = submit(handle, work)) return result;
-        return CUDA_SUCCESS;
-    }
+    // Each node by itself: those of a graph within a capture become nodes of it.
     for (const Work& work : executable->work)
-        if (CUresult result = run(work)) return result;
+        if (CUresult result = submit(handle, work)) return result;
     return CUDA_SUCCESS;
 }
 

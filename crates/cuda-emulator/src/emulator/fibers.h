@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(EMULATOR_UCONTEXT)
 #include <ucontext.h>
 #endif
 
@@ -23,7 +23,7 @@ constexpr size_t guard_bytes = 4096;
 
 // ---------------------------------------------------------------------------------------------- contexts
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
 
 // `swapcontext` would make two system calls a switch for the signal mask.
 extern "C" void emulator_switch(void** from, void* to);
@@ -54,8 +54,8 @@ emulator_switch:
 struct Context {
     void* stack_pointer = nullptr;
 
-    void prepare(char* stack, void (*entry)()) {
-        void** top = reinterpret_cast<void**>(stack + stack_bytes);
+    void prepare(char* stack, size_t size, void (*entry)()) {
+        void** top = reinterpret_cast<void**>(stack + size);
         top[-1] = nullptr;  // where `entry` would return to
         top[-2] = reinterpret_cast<void*>(entry);
         for (int saved = 3; saved <= 8; ++saved) top[-saved] = nullptr;
@@ -69,10 +69,10 @@ struct Context {
 struct Context {
     ucontext_t saved;
 
-    void prepare(char* stack, void (*entry)()) {
+    void prepare(char* stack, size_t size, void (*entry)()) {
         getcontext(&saved);
         saved.uc_stack.ss_sp = stack;
-        saved.uc_stack.ss_size = stack_bytes;
+        saved.uc_stack.ss_size = size;
         saved.uc_link = nullptr;
         makecontext(&saved, entry, 0);
     }
@@ -132,7 +132,6 @@ public:
         reverse = order != nullptr && strcmp(order, "reverse") == 0;
 
         unsigned long long blocks = (unsigned long long)launch->grid[0] * launch->grid[1] * launch->grid[2];
-        running = launch->kernel->name;
         for (unsigned long long i = 0; i < blocks; ++i) {
             unsigned long long block = reverse ? blocks - 1 - i : i;
             module.block_index[0] = unsigned(block % launch->grid[0]);
@@ -140,8 +139,10 @@ public:
             module.block_index[2] = unsigned(block / launch->grid[0] / launch->grid[1]);
             run_block();
         }
-        running = nullptr;
+        launch = nullptr;
     }
+
+    bool is_running() const { return launch != nullptr; }
 
     // Says where a kernel was when it crashed.
     void describe(char* text, size_t size) const {
@@ -152,7 +153,7 @@ public:
     }
 
 private:
-    enum class Status { unstarted, ready, at_barrier, in_exchange, finished };
+    enum class Status { running, at_barrier, in_exchange };
 
     struct Fiber {
         Context context;
@@ -160,7 +161,7 @@ private:
 
     struct Thread {
         Fiber* fiber;
-        Status status;
+        Status status = Status::running;
         Exchange kind;
         unsigned index[3];
         unsigned mask;
@@ -179,7 +180,7 @@ private:
         unsigned char* shared = module.dynamic_shared;
         if (launch->shared_bytes > 0) memset(shared, 0xff, launch->shared_bytes + shared_fence);
 
-        for (Thread& thread : threads) thread.status = Status::unstarted;
+        // Threads need no beginning: none waits at the end of a block.
         for (size_t w = 0; w < warps.size(); ++w) {
             unsigned lanes = count - unsigned(w) * warp_lanes;
             warps[w].live = lanes >= warp_lanes ? 0xffffffffu : (1u << lanes) - 1;
@@ -191,26 +192,28 @@ private:
         ready.clear();
         ready_from = 0;
 
-        while (live > 0) {
-            // Those that can go on come first, which keeps the number of stacks in use small.
-            if (ready_from < ready.size()) {
-                unsigned next = ready[ready_from++];
-                if (ready_from == ready.size()) {
-                    ready.clear();
-                    ready_from = 0;
-                }
-                enter(next);
-                scheduler.switch_to(threads[next].fiber->context);
-            } else if (started < count) {
-                scheduler.switch_to(spare()->context);
-            } else {
-                deadlock();
-            }
-        }
+        scheduler.switch_to(next());  // comes back when no thread is left
 
         if (launch->shared_bytes > 0)
             for (unsigned i = 0; i < shared_fence; ++i)
                 if (shared[launch->shared_bytes + i] != 0xff) fail("wrote behind its dynamic shared memory");
+    }
+
+    // Whom to switch to.
+    Context& next() {
+        if (live == 0) return scheduler;
+        // Those that can go on come first, which keeps the number of stacks in use small.
+        if (ready_from < ready.size()) {
+            unsigned number = ready[ready_from++];
+            if (ready_from == ready.size()) {
+                ready.clear();
+                ready_from = 0;
+            }
+            enter(number);
+            return threads[number].fiber->context;
+        }
+        if (started < count) return spare()->context;
+        deadlock();
     }
 
     void enter(unsigned number) {
@@ -227,8 +230,10 @@ private:
             size_t size = stack_bytes + guard_bytes;
             void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (memory == MAP_FAILED || mprotect(memory, guard_bytes, PROT_NONE) != 0) fail("got no stack for a thread");
+            // Stacks that all began at the same place of a page would fight for the same lines of the cache.
+            size_t shift = fibers++ * 320 % 16384;
             Fiber* fiber = new Fiber;
-            fiber->context.prepare(static_cast<char*>(memory) + guard_bytes, &Blocks::fiber_main);
+            fiber->context.prepare(static_cast<char*>(memory) + guard_bytes, stack_bytes - shift, &Blocks::fiber_main);
             spares.push_back(fiber);
         }
         starting = spares.back();
@@ -244,32 +249,30 @@ private:
                 unsigned number = blocks.reverse ? blocks.count - 1 - blocks.started : blocks.started;
                 ++blocks.started;
                 blocks.threads[number].fiber = self;
-                blocks.threads[number].status = Status::ready;
                 blocks.enter(number);
                 blocks.launch->kernel->run(blocks.launch->parameters);
                 blocks.finish(blocks.current);
             }
             blocks.spares.push_back(self);
-            self->context.switch_to(blocks.scheduler);
+            self->context.switch_to(blocks.next());
         }
     }
 
     void wait(Status status) {
         Thread& me = threads[current];
         me.status = status;
-        me.fiber->context.switch_to(scheduler);
+        me.fiber->context.switch_to(next());
     }
 
     void wake(unsigned number, unsigned long long result) {
         threads[number].result = result;
         // The one that releases the others is running already.
         if (number == current) return;
-        threads[number].status = Status::ready;
+        threads[number].status = Status::running;
         ready.push_back(number);
     }
 
     void finish(unsigned number) {
-        threads[number].status = Status::finished;
         --live;
         unsigned warp = number / warp_lanes;
         warps[warp].live &= ~(1u << number % warp_lanes);
@@ -298,9 +301,8 @@ private:
         ++arrived;
         unsigned me = current;
         if (arrived == live) {
-            threads[me].status = Status::at_barrier;
+            threads[me].result = votes;
             release_block();
-            threads[me].status = Status::ready;
         } else {
             wait(Status::at_barrier);
         }
@@ -381,6 +383,7 @@ private:
     size_t ready_from = 0;
     std::vector<Fiber*> spares;
     Fiber* starting = nullptr;
+    size_t fibers = 0;
     unsigned count = 0, live = 0, started = 0, current = 0;
     unsigned arrived = 0, votes = 0;
     int barrier_line = 0;
@@ -388,17 +391,17 @@ private:
 };
 
 // A read or write outside of device memory ends the process as on the processor; this says which kernel it was.
-inline struct sigaction previous_action;
+inline struct sigaction previous_actions[65];
 
 inline void report_crash(int signal, siginfo_t* information, void*) {
     if (running != nullptr) {
         char place[120] = "", text[400];
-        if (strcmp(running, "cublasLtMatmul") != 0) Blocks::instance().describe(place, sizeof place);
-        int length = snprintf(text, sizeof text, "cuda emulator: %s touched memory that it must not, at %p, %s\n", running,
-                              information->si_addr, place);
+        if (Blocks::instance().is_running()) Blocks::instance().describe(place, sizeof place);
+        const char* what = signal == SIGFPE ? "divided an integer by zero" : "touched memory that it must not";
+        int length = snprintf(text, sizeof text, "cuda emulator: %s %s, at %p, %s\n", running, what, information->si_addr, place);
         if (write(2, text, size_t(length)) < 0) _exit(1);
     }
-    sigaction(signal, &previous_action, nullptr);  // the instruction runs again, into the previous handler
+    sigaction(signal, &previous_actions[signal], nullptr);  // the instruction runs again, into the previous handler
 }
 
 inline void watch_crashes() {
@@ -408,7 +411,7 @@ inline void watch_crashes() {
     struct sigaction action = {};
     action.sa_sigaction = report_crash;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigaction(SIGSEGV, &action, &previous_action);
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(signal, &action, &previous_actions[signal]);
 }
 
 }  // namespace emulator
