@@ -23,11 +23,12 @@
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
 //! | `CUDA_EMULATOR_DEVICES=0` | there is no device |
 //! | `CUDA_EMULATOR_NO_AUX=1` | cuBLASLt has no epilogues with masks or gradients of biases |
+//! | `CUDA_EMULATOR_LAZY=1` | streams do nothing until someone waits for them, which shows missing waits |
 //! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |
 //!
 //! Mistakes of kernels end the process with a message that names the kernel: an access outside of an allocation, threads
-//! that wait for each other in vain or in different barriers, writes behind dynamic shared memory. Memory that nothing has
-//! written reads as NaN.
+//! that wait for each other in vain or in different barriers, writes behind dynamic shared memory, an integer divided by
+//! zero. Memory that nothing has written reads as NaN, and so does what a shuffle takes from a lane that is not there.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -41,11 +42,16 @@ use std::sync::OnceLock;
 /// The files in the folder of [`libraries`], which are also their names for the loader.
 pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 14] = [
     ("cublasLt.cpp", include_str!("emulator/cublasLt.cpp")),
     ("cuda.cpp", include_str!("emulator/cuda.cpp")),
+    ("cuda_memory.cpp", include_str!("emulator/cuda_memory.cpp")),
+    ("cuda_modules.cpp", include_str!("emulator/cuda_modules.cpp")),
+    ("cuda_streams.cpp", include_str!("emulator/cuda_streams.cpp")),
     ("cuda_types.h", include_str!("emulator/cuda_types.h")),
     ("device.h", include_str!("emulator/device.h")),
+    ("driver.h", include_str!("emulator/driver.h")),
+    ("fibers.cpp", include_str!("emulator/fibers.cpp")),
     ("fibers.h", include_str!("emulator/fibers.h")),
     ("kernel_abi.h", include_str!("emulator/kernel_abi.h")),
     ("memory.h", include_str!("emulator/memory.h")),
@@ -57,12 +63,16 @@ const COMMON: [&str; 6] =
     ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"];
 
 /// Each library with what its build needs; cuBLASLt puts its work on the streams of libcuda.
-const BUILDS: [(&str, &str, &[&str]); 3] = [
-    ("libcuda.so", "cuda.cpp", &["-O2", "-ldl"]),
-    ("libnvrtc.so", "nvrtc.cpp", &["-O2", "-ldl"]),
+const BUILDS: [(&str, &[&str], &[&str]); 3] = [
+    (
+        "libcuda.so",
+        &["cuda.cpp", "cuda_memory.cpp", "cuda_modules.cpp", "cuda_streams.cpp", "fibers.cpp"],
+        &["-O2", "-ldl"],
+    ),
+    ("libnvrtc.so", &["nvrtc.cpp"], &["-O2", "-ldl"]),
     (
         "libcublasLt.so",
-        "cublasLt.cpp",
+        &["cublasLt.cpp"],
         &["-O3", "-march=native", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN", "-Wl,--disable-new-dtags"],
     ),
 ];
@@ -136,17 +146,18 @@ fn build(folder: &Path) -> io::Result<()> {
     for (name, text) in SOURCES {
         fs::write(aside.join(name), text)?;
     }
-    for (library, source, options) in BUILDS {
+    for (library, sources, options) in BUILDS {
         let output = Command::new("g++")
             .current_dir(&aside)
             .args(COMMON)
             .arg(format!("-Wl,-soname,{library}"))
-            .args(["-o", library, source])
+            .args(["-o", library])
+            .args(sources)
             .args(options)
             .output()?;
         if !output.status.success() {
             let messages = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("g++ on {source}:\n{messages}")));
+            return Err(io::Error::other(format!("g++ on {library}:\n{messages}")));
         }
     }
     match fs::rename(&aside, folder) {

@@ -279,6 +279,12 @@ fn the_log_says_what_is_wrong_with_a_program() {
     let (result, log) = compile("#error no such luck", &[]).unwrap_err();
     assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
     assert!(log.contains("no such luck"), "{log}");
+    // Words that come with headers on a processor, and from nowhere on a GPU.
+    for word in ["INFINITY", "std::min(1, 2)", "uint32_t(1)", "M_PI"] {
+        let source = format!("extern \"C\" __global__ void wrong(float* x) {{ x[0] = float({word}); }}");
+        let (result, _) = compile(&source, &[]).unwrap_err();
+        assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION, "{word}");
+    }
     for option in ["--unheard-of", "--gpu-architecture=sm_12", "-O9"] {
         let (result, _) = compile("", &[option]).unwrap_err();
         assert_eq!(result, nvrtcResult::NVRTC_ERROR_INVALID_OPTION, "{option}");
@@ -318,8 +324,10 @@ fn events_measure_time() {
         assert_eq!(sys::cuEventCreate(&mut start, 0), CUresult::CUDA_SUCCESS);
         assert_eq!(sys::cuEventCreate(&mut end, 0), CUresult::CUDA_SUCCESS);
         assert_eq!(sys::cuEventRecord(start, gpu.stream), CUresult::CUDA_SUCCESS);
+        assert_eq!(sys::cuEventSynchronize(start), CUresult::CUDA_SUCCESS);
         std::thread::sleep(std::time::Duration::from_millis(5));
         assert_eq!(sys::cuEventRecord(end, gpu.stream), CUresult::CUDA_SUCCESS);
+        assert_eq!(sys::cuEventSynchronize(end), CUresult::CUDA_SUCCESS);
         let mut milliseconds = 0f32;
         assert_eq!(sys::cuEventElapsedTime_v2(&mut milliseconds, start, end), CUresult::CUDA_SUCCESS);
         assert!(milliseconds >= 5.0, "{milliseconds}");
@@ -399,6 +407,7 @@ fn another_stream_joins_a_capture_and_must_come_back() {
 fn alone(test: &str, variables: &[(&str, &str)]) -> Output {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
+        .env_remove("CUDA_EMULATOR_LAZY")
         .envs(variables.iter().copied())
         .output()
         .unwrap()
@@ -420,6 +429,9 @@ fn settings_change_the_device() {
     let settings = [("CUDA_EMULATOR_MEMORY", "1000000"), ("CUDA_EMULATOR_DRIVER_VERSION", "12000")];
     let small = alone("child_has_a_small_gpu", &settings);
     assert!(small.status.success(), "{}", text(&small));
+    let settings = [("CUDA_EMULATOR_LAZY", "1"), ("CUDA_EMULATOR_FAIL_LAUNCH", "2")];
+    let lazy = alone("child_has_a_lazy_gpu", &settings);
+    assert!(lazy.status.success(), "{}", text(&lazy));
 }
 
 #[test]
@@ -432,6 +444,7 @@ fn mistakes_of_kernels_are_named() {
         ("apart", "in the barriers of line"),
         ("overrun", "overrun touched memory"),
         ("spill", "kernel spill wrote behind its dynamic shared memory"),
+        ("divide", "divide divided an integer by zero"),
     ] {
         let output = alone("child_makes_a_mistake", &[("CUDA_EMULATOR_TEST_KERNEL", kernel)]);
         assert!(!output.status.success());
@@ -489,6 +502,54 @@ fn child_has_a_small_gpu() {
 
 #[test]
 #[ignore = "runs in a process of its own"]
+fn child_has_a_lazy_gpu() {
+    let gpu = Gpu::new().unwrap();
+    let other = Gpu::new().unwrap();
+    let source = r#"extern "C" __global__ void copy(float* to, const float* from) { *to = *from; }"#;
+    let copy = gpu.function(gpu.load(source, &[]), "copy");
+    let (mut from, mut to) = (gpu.allocate(4), gpu.allocate(4));
+    let finish = |stream| unsafe { sys::cuStreamSynchronize(stream) };
+    unsafe {
+        // Pinned memory is read when the copy is made; any other within the call.
+        let mut pinned: *mut f32 = ptr::null_mut();
+        common::success(sys::cuMemHostAlloc((&raw mut pinned).cast(), 8, 0));
+        let mut pageable = 1f32;
+        *pinned = 1.0;
+        common::success(sys::cuMemcpyHtoDAsync_v2(from, pinned.cast(), 4, gpu.stream));
+        common::success(sys::cuMemcpyHtoDAsync_v2(to, (&raw const pageable).cast(), 4, gpu.stream));
+        (*pinned, pageable) = (2.0, 2.0);
+        assert_eq!(sys::cuStreamQuery(gpu.stream), CUresult::CUDA_ERROR_NOT_READY);
+        common::success(finish(gpu.stream));
+        assert_eq!(gpu.download::<f32>(from, 1), [2.0]);
+        assert_eq!(gpu.download::<f32>(to, 1), [1.0]);
+        assert_eq!(pageable, 2.0);
+
+        // A stream knows what another one has done where it waits for an event, and not otherwise.
+        let mut event = ptr::null_mut();
+        common::success(sys::cuEventCreate(&mut event, 2));
+        for (waits, expected) in [(false, 0.0), (true, 5.0)] {
+            common::success(sys::cuMemsetD8Async(from, 0, 4, gpu.stream));
+            common::success(finish(gpu.stream));
+            common::success(sys::cuMemsetD32Async(from, 5f32.to_bits(), 1, gpu.stream));
+            common::success(sys::cuEventRecord(event, gpu.stream));
+            if waits {
+                common::success(sys::cuStreamWaitEvent(other.stream, event, 0));
+            }
+            common::success(sys::cuMemcpyDtoDAsync_v2(to, from, 4, other.stream));
+            common::success(finish(other.stream));
+            assert_eq!(other.download::<f32>(to, 1), [expected]);
+        }
+        // The second kernel fails, and whoever waits hears of it.
+        for _ in 0..2 {
+            let mut arguments = [argument(&mut to), argument(&mut from)];
+            gpu.launch(copy, (1, 1, 1), (1, 1, 1), 0, &mut arguments).unwrap();
+        }
+        assert_eq!(finish(gpu.stream), CUresult::CUDA_ERROR_LAUNCH_FAILED);
+    }
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
 fn child_makes_a_mistake() {
     let gpu = Gpu::new().unwrap();
     let kernels = gpu.load(
@@ -508,6 +569,7 @@ fn child_makes_a_mistake() {
             extern __shared__ float values[];
             values[threadIdx.x] = 1.0f;
         }
+        extern "C" __global__ void divide(float* x) { x[0] = float(100 / int(threadIdx.x)); }
         "#,
         &[],
     );

@@ -339,11 +339,18 @@ private:
 bool is_type(uint32_t type) { return type == float32 || type == bfloat16; }
 
 bool is_epilogue(uint32_t epilogue) {
-    for (uint32_t known : {uint32_t(epilogue_default), uint32_t(with_relu), uint32_t(with_bias), uint32_t(with_relu | with_bias),
-                           uint32_t(with_relu | with_mask), uint32_t(with_relu | with_bias | with_mask), uint32_t(with_relu_gradient | with_mask),
-                           uint32_t(with_relu_gradient | with_mask | with_bias_gradient), uint32_t(with_bias_gradient_a),
-                           uint32_t(with_bias_gradient_b)})
-        if (epilogue == known) return true;
+    const int supported[] = {epilogue_default,
+                             with_relu,
+                             with_bias,
+                             with_relu | with_bias,
+                             with_relu | with_mask,
+                             with_relu | with_bias | with_mask,
+                             with_relu_gradient | with_mask,
+                             with_relu_gradient | with_mask | with_bias_gradient,
+                             with_bias_gradient_a,
+                             with_bias_gradient_b};
+    for (int known : supported)
+        if (int(epilogue) == known) return true;
     return false;
 }
 
@@ -379,7 +386,7 @@ int check(const Description& description, const Layout& a, const Layout& b, cons
         for (const Layout* layout : {&a, &b, &c, &d})
             if (layout->type == bfloat16 && layout->leading % 8 != 0) return not_supported;
     }
-    bool rare = description.has(with_mask | with_relu_gradient | with_bias_gradient | with_bias_gradient_a | with_bias_gradient_b);
+    bool rare = description.has_mask() || description.has(with_bias_gradient_a | with_bias_gradient_b);
     const char* without = getenv("CUDA_EMULATOR_NO_AUX");
     if (rare && without != nullptr && strcmp(without, "1") == 0) return not_supported;
     return success;
@@ -409,7 +416,7 @@ EMULATOR_API const char* cublasLtGetStatusString(int status) { return name_of(st
 
 EMULATOR_API int cublasLtCreate(void** handle) {
     // As in the real library, there must be a device.
-    if (CUresult result = emulator_submit(nullptr, "cublasLtCreate", [] {})) return result == 0 ? success : not_initialized;
+    if (emulator_submit(nullptr, "cublasLtCreate", [] {}) != CUDA_SUCCESS) return not_initialized;
     *handle = new int(0);
     return success;
 }

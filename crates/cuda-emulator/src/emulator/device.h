@@ -24,7 +24,28 @@
 #define __shared__ static
 #define __constant__ static
 
-// Kernels may have their own; NVRTC knows none without a header.
+// What the processor's headers bring along and NVRTC does not have without a header. A kernel that uses it must fail here,
+// too; one that defines it for itself must work.
+#undef INFINITY
+#undef NAN
+#undef HUGE_VAL
+#undef HUGE_VALF
+#undef M_E
+#undef M_LOG2E
+#undef M_LOG10E
+#undef M_LN2
+#undef M_LN10
+#undef M_PI
+#undef M_PI_2
+#undef M_PI_4
+#undef M_1_PI
+#undef M_2_PI
+#undef M_2_SQRTPI
+#undef M_SQRT2
+#undef M_SQRT1_2
+#define ushort kernel_ushort
+#define uint kernel_uint
+#define ulong kernel_ulong
 #define int8_t kernel_int8_t
 #define int16_t kernel_int16_t
 #define int32_t kernel_int32_t
@@ -403,3 +424,6 @@ struct Registered<function> {
 };
 
 }  // namespace emulator
+
+// Last of all: without headers, NVRTC has no standard library either.
+#define std standard_library_is_not_there

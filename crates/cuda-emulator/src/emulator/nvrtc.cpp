@@ -340,9 +340,10 @@ Result compile(Program& program, const Options& options) {
         result = compilation;
     } else {
         text = read_file(preprocessed);
-        text = replace_dynamic_shared(text) + registration(find_kernels(text));
-        // A marker of a line, as the preprocessor's own, gives errors the right place.
-        text = "#include \"device.h\"\n# 1 \"" + quoted + "\"\n" + text;
+        // What stands before the program's first line names the file of this run, and the same program must be the same text.
+        size_t begin = text.find("# 1 \"" + quoted + "\"");
+        if (begin != std::string::npos) text.erase(0, begin);
+        text = "#include \"device.h\"\n" + replace_dynamic_shared(text) + registration(find_kernels(text));
         std::string flags = options.standard + (options.contract ? " fast" : " off");
         std::string library = kept + "/" + hash(flags + "\n" + text) + ".so";
         program.cubin = read_file(library);

@@ -1,10 +1,13 @@
-// Streams, events and graphs. A stream runs its work at once; while it is captured, work goes into a record instead.
+// Streams, events and graphs. A stream runs its work at once, or, where tests want to see what happens to a caller who
+// does not wait, when someone waits for it. While it is captured, work goes into a record instead.
 #pragma once
 
 #include <pthread.h>
 
 #include <chrono>
+#include <deque>
 #include <functional>
+#include <memory>
 #include <set>
 #include <vector>
 
@@ -30,6 +33,10 @@ struct Capture {
 
 struct Stream {
     bool blocking = true;
+    // What is still to be done, and how much has been done.
+    std::deque<std::function<CUresult()>> queue;
+    size_t done = 0;
+
     Capture* capture = nullptr;
     // How many things this stream has added to the capture, and how many of them another stream waits for.
     size_t issued = 0;
@@ -37,13 +44,16 @@ struct Stream {
 };
 
 struct Event {
+    using Time = std::chrono::steady_clock::time_point;
+
     bool timed = true;
     bool recorded = false;
-    std::chrono::steady_clock::time_point time;
-    // Where it was last recorded during a capture.
-    Capture* capture = nullptr;
+    // Set when the stream gets there, which may be after the event's own end.
+    std::shared_ptr<Time> time = std::make_shared<Time>();
+    // Where it was last recorded, and during which capture.
     CUstream stream = nullptr;
     size_t position = 0;
+    Capture* capture = nullptr;
 };
 
 struct Graph {
