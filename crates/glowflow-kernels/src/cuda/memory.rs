@@ -50,7 +50,7 @@ impl Pool {
                     Some(address) => address,
                     None => {
                         self.release(&mut state);
-                        self.context.allocate(size)?.ok_or_else(|| self.exhausted(size))?
+                        self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?
                     }
                 };
                 state.reserved += size;

@@ -1,0 +1,106 @@
+//! Random numbers, parameters and comparisons.
+
+use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::{
+    ActNormParams, ChannelMapParams, Cuda, NetworkParams, PermutationParams, Span, Stream, TopPriorParams,
+    ZeroConvParams,
+};
+
+/// A GPU, emulated where there is none.
+pub fn gpu(precision: Precision) -> Option<Cuda> {
+    cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
+}
+
+/// Normal numbers, one after the other.
+pub struct Numbers {
+    stream: Stream,
+    drawn: u64,
+}
+
+impl Numbers {
+    pub fn new(seed: u64) -> Self {
+        Self { stream: Stream { seed, id: 0 }, drawn: 0 }
+    }
+
+    pub fn normal(&mut self, len: usize) -> Vec<f32> {
+        let from = self.drawn;
+        self.drawn += len as u64;
+        (from..self.drawn).map(|i| self.stream.normal(i)[0] as f32).collect()
+    }
+}
+
+/// Every array within `tolerance`, relative to its own norm, and no number far off.
+pub fn close(have: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) {
+    assert_eq!(have.len(), want.len());
+    for (i, (have, want)) in have.iter().zip(want).enumerate() {
+        assert_eq!(have.len(), want.len(), "array {i}");
+        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let wide = |x: &f32| f64::from(*x);
+        let difference =
+            norm(&mut have.iter().zip(want).map(|(h, w)| if h == w { 0.0 } else { wide(h) - wide(w) }));
+        let error = difference / norm(&mut want.iter().map(wide)).max(f64::MIN_POSITIVE);
+        assert!(
+            error <= tolerance,
+            "array {i}: {error:e}, {:?} for {:?}",
+            &have[..have.len().min(8)],
+            &want[..want.len().min(8)]
+        );
+    }
+}
+
+/// Hands out parts of a flat buffer and fills them with random numbers.
+pub struct Parameters {
+    numbers: Numbers,
+    pub values: Vec<f32>,
+}
+
+impl Parameters {
+    pub fn new(seed: u64) -> Self {
+        Self { numbers: Numbers::new(seed), values: vec![] }
+    }
+
+    fn span(&mut self, len: usize) -> Span {
+        let span = Span { start: self.values.len(), len };
+        self.values.extend(self.numbers.normal(len).iter().map(|x| 0.15 * x));
+        span
+    }
+
+    pub fn actnorm(&mut self, channels: usize) -> ActNormParams {
+        ActNormParams { bias: self.span(channels), logs: self.span(channels) }
+    }
+
+    /// With an invertible 1×1 convolution, or where it is not `trained` with a cycle of the channels.
+    pub fn channel_map(&mut self, channels: usize, trained: bool) -> ChannelMapParams {
+        let actnorm = self.actnorm(channels);
+        let index = (0..channels).map(|i| (i + 1) % channels).collect();
+        let permutation = if trained {
+            let sign = (0..channels).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
+            let (lower, upper) = (self.span(channels * channels), self.span(channels * channels));
+            // Small, or the inverse of a large matrix would amplify rounding.
+            for value in &mut self.values[lower.start..upper.start + upper.len] {
+                *value *= 2.0 / channels as f32;
+            }
+            PermutationParams::Lu { index, sign, lower, upper, log_s: self.span(channels) }
+        } else {
+            PermutationParams::Fixed { index }
+        };
+        ChannelMapParams { channels, actnorm, permutation }
+    }
+
+    pub fn zero_conv(&mut self, inputs: usize, outputs: usize) -> ZeroConvParams {
+        let weight = self.span(outputs * (inputs + 1) * 9);
+        ZeroConvParams { inputs, outputs, weight, bias: self.span(outputs), logs: self.span(outputs) }
+    }
+
+    pub fn network(&mut self, inputs: usize, hidden: usize, outputs: usize) -> NetworkParams {
+        let (conv1, actnorm1) = (self.span(hidden * (inputs + 1) * 9), self.actnorm(hidden));
+        let (conv2, actnorm2) = (self.span(hidden * hidden), self.actnorm(hidden));
+        let conv3 = self.zero_conv(hidden, outputs);
+        NetworkParams { inputs, hidden, conv1, actnorm1, conv2, actnorm2, conv3 }
+    }
+
+    pub fn top_prior(&mut self, channels: usize, classes: usize) -> TopPriorParams {
+        let class_weight = (classes > 0).then(|| self.span(classes * 2 * channels));
+        TopPriorParams { channels, mean: self.span(channels), logs: self.span(channels), class_weight }
+    }
+}

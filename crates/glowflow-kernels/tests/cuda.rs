@@ -1,0 +1,478 @@
+//! Every operation of a GPU against that of the processor, on the machine's own GPU or on an emulated one.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Numbers, Parameters, close, gpu};
+use glowflow_kernels::cuda::{Precision, Target};
+use glowflow_kernels::{
+    CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Repeated, Rule, Stream, Training,
+    Update,
+};
+
+/// Batches of images of all shapes: single pixels, pixels without a border, more rows than one block or slab takes.
+const GRIDS: [Grid; 4] = [
+    Grid { batch: 1, height: 1, width: 1 },
+    Grid { batch: 2, height: 3, width: 5 },
+    Grid { batch: 3, height: 1, width: 4 },
+    Grid { batch: 5, height: 8, width: 16 },
+];
+
+/// The same work on both devices: its results, array by array, must agree.
+macro_rules! same {
+    ($tolerance:expr, |$device:ident| $work:expr) => {
+        let Some(gpu) = gpu(Precision::F32) else { return };
+        let want: Vec<Vec<f32>> = {
+            let $device = &Cpu::<f32>::new();
+            $work
+        };
+        let have: Vec<Vec<f32>> = {
+            let $device = &gpu;
+            $work
+        };
+        close(&have, &want, $tolerance);
+    };
+}
+
+fn download<D: Device<Real = f32>>(device: &D, buffers: &[&D::Buffer]) -> Vec<Vec<f32>> {
+    buffers.iter().map(|buffer| device.download(buffer).unwrap()).collect()
+}
+
+#[test]
+fn pixels_become_the_same_numbers() {
+    for (len, bits) in [(1, 8), (7, 5), (4099, 8), (4099, 1)] {
+        let pixels: Vec<u8> = (0..len).map(|i| (i * 37 + i / 256) as u8).collect();
+        let given: Vec<f32> = (0..len).map(|i| (i % 5) as f32 / 5.0 / 256.0).collect();
+        for noise in [
+            Noise::Midpoint,
+            Noise::Uniform(Stream { seed: u64::MAX - 3, id: 1 << 40 }),
+            Noise::Given(&given),
+        ] {
+            same!(0.0, |device| {
+                let mut v = device.scratch(len);
+                device.dequantize(&pixels, bits, noise, &mut v);
+                download(device, &[&v])
+            });
+        }
+    }
+}
+
+#[test]
+fn normal_numbers_are_the_same() {
+    for (images, length) in [(1, 1), (3, 7), (2, 2048)] {
+        same!(1e-6, |device| {
+            let mut out = device.scratch(images * length);
+            device.normal(Stream { seed: 5, id: 1 << 50 }, images, 0.7, &mut out);
+            download(device, &[&out])
+        });
+    }
+}
+
+#[test]
+fn layouts_are_the_same() {
+    let grid = Grid { batch: 2, height: 4, width: 6 };
+    for channels in [1, 3, 12] {
+        let len = grid.rows() * channels;
+        let x = Numbers::new(1).normal(len);
+        same!(0.0, |device| {
+            let x = device.upload(&x);
+            let (mut y, mut back) = (device.scratch(len), device.scratch(len));
+            device.squeeze(grid, channels, &x, &mut y);
+            device.unsqueeze(grid, channels, &y, &mut back);
+            let half = len / 2;
+            let (mut first, mut last) = (device.scratch(half), device.scratch(half));
+            device.split(4 * channels, &y, &mut first, &mut last);
+            let mut joined = device.scratch(len);
+            device.join(4 * channels, &first, &last, &mut joined);
+            download(device, &[&y, &back, &first, &last, &joined])
+        });
+    }
+}
+
+#[test]
+fn channel_maps_are_the_same() {
+    for grid in GRIDS {
+        for channels in [2, 6, 20, 70] {
+            for trained in [true, false] {
+                let mut parameters = Parameters::new(channels as u64);
+                let at = parameters.channel_map(channels, trained);
+                let mut lcg = Numbers::new(7);
+                let (x, dx) = (lcg.normal(grid.rows() * channels), lcg.normal(grid.rows() * channels));
+                same!(2e-5, |device| {
+                    let params = device.upload(&parameters.values);
+                    let mut gradient = device.zeros(parameters.values.len());
+                    let (mut x, mut dx) = (device.upload(&x), device.upload(&dx));
+                    let mut logp = device.upload(&vec![1.5; grid.batch]);
+                    let map = device.prepare_channel_map(&at, &params, Direction::Forward);
+                    device.channel_map(&map, grid, &mut x, Some(&mut logp));
+                    let y = device.download(&x).unwrap();
+                    device.channel_map_backward(&at, &params, grid, &mut x, &mut dx, -0.3, &mut gradient);
+                    let mut back = device.upload(&y);
+                    let inverse = device.prepare_channel_map(&at, &params, Direction::Inverse);
+                    device.channel_map(&inverse, grid, &mut back, None);
+                    let mut results = download(device, &[&x, &dx, &logp, &back, &gradient]);
+                    results.push(y);
+                    results
+                });
+            }
+        }
+    }
+}
+
+/// A network run, run with its activations kept, and differentiated.
+fn network<D: Device<Real = f32>>(
+    device: &D,
+    grid: Grid,
+    inputs: usize,
+    hidden: usize,
+    outputs: usize,
+) -> Vec<Vec<f32>> {
+    let mut parameters = Parameters::new(3);
+    let at = parameters.network(inputs, hidden, outputs);
+    let mut lcg = Numbers::new(11);
+    let rows = grid.rows();
+    let x = device.upload(&lcg.normal(rows * 2 * inputs));
+    let d_o = device.upload(&lcg.normal(rows * outputs));
+    let mut dx = device.upload(&lcg.normal(rows * 2 * inputs));
+    let params = device.upload(&parameters.values);
+    let network = device.prepare_network(&at, &params);
+    let (mut o, mut kept) = (device.scratch(rows * outputs), device.scratch(rows * outputs));
+    device.network(&network, grid, &x, &mut o);
+    let hidden = device.network_keeping(&network, grid, &x, &mut kept);
+    let mut gradient = device.zeros(parameters.values.len());
+    device.network_backward(&at, &params, grid, &x, &hidden, &d_o, &mut dx, &mut gradient);
+    assert!(device.download(&o).unwrap() == device.download(&kept).unwrap(), "keeping changes the result");
+    download(device, &[&o, &dx, &gradient])
+}
+
+#[test]
+fn networks_are_the_same() {
+    for grid in GRIDS {
+        for (inputs, hidden, outputs) in [(1, 5, 2), (3, 8, 3), (6, 40, 12)] {
+            same!(2e-5, |device| network(device, grid, inputs, hidden, outputs));
+        }
+    }
+}
+
+/// Outputs differ by some roundings of 2⁻⁹. Gradients differ by more: of the hidden units some 2⁻⁸ are so close to 0 that rounding decides
+/// whether a gradient passes, and what passes wrongly adds up like noise, √2⁻⁸ = 0.06.
+#[test]
+fn networks_in_bf16_are_the_same_to_its_rounding() {
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
+    for grid in GRIDS {
+        for (inputs, hidden, outputs) in [(1, 5, 2), (6, 40, 12)] {
+            let want = network(&Cpu::<f32>::new(), grid, inputs, hidden, outputs);
+            let have = network(&gpu, grid, inputs, hidden, outputs);
+            close(&have[..1], &want[..1], 1e-2);
+            close(&have[1..], &want[1..], 6e-2);
+        }
+    }
+}
+
+/// Runs some of these tests once more, in a process with another environment.
+fn again(tests: &str, variable: (&str, &str)) {
+    const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
+    if std::env::var_os(ONCE).is_some() {
+        return;
+    }
+    let tests = Command::new(std::env::current_exe().unwrap())
+        .args([tests, "--test-threads=2"])
+        .envs([variable, (ONCE, "")])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&tests.stdout);
+    assert!(tests.status.success() && !printed.contains(" 0 passed"), "{variable:?}: {printed}");
+}
+
+#[test]
+fn without_masks_in_products_networks_in_bf16_are_still_the_same() {
+    again("networks_in_bf16_are_the_same", ("CUDA_EMULATOR_NO_AUX", "1"));
+}
+
+#[test]
+fn whatever_the_order_of_blocks_and_threads_results_are_the_same() {
+    again("_the_same", ("CUDA_EMULATOR_ORDER", "reverse"));
+}
+
+#[test]
+fn if_streams_wait_until_the_last_moment_results_are_the_same() {
+    again("_the_same", ("CUDA_EMULATOR_LAZY", "1"));
+}
+
+#[test]
+fn zero_convolutions_are_the_same() {
+    for grid in GRIDS {
+        for (inputs, outputs) in [(1, 2), (6, 12), (24, 48)] {
+            let mut parameters = Parameters::new(4);
+            let at = parameters.zero_conv(inputs, outputs);
+            let mut lcg = Numbers::new(2);
+            let rows = grid.rows();
+            let [x, dx, dy] = [inputs, inputs, outputs].map(|channels| lcg.normal(rows * channels));
+            same!(2e-5, |device| {
+                let params = device.upload(&parameters.values);
+                let (x, dy) = (device.upload(&x), device.upload(&dy));
+                let (mut y, mut dx) = (device.scratch(rows * outputs), device.upload(&dx));
+                let mut gradient = device.zeros(parameters.values.len());
+                device.zero_conv(&device.prepare_zero_conv(&at, &params), grid, &x, &mut y);
+                device.zero_conv_backward(&at, &params, grid, &x, &dy, &mut dx, &mut gradient);
+                download(device, &[&y, &dx, &gradient])
+            });
+        }
+    }
+}
+
+#[test]
+fn couplings_are_the_same() {
+    for grid in GRIDS {
+        for kind in [CouplingKind::Affine, CouplingKind::Additive] {
+            for channels in [2, 12] {
+                let outputs = kind.network_outputs(channels);
+                let mut lcg = Numbers::new(9);
+                let rows = grid.rows();
+                let [x, dx, o] = [channels, channels, outputs].map(|width| lcg.normal(rows * width));
+                same!(1e-5, |device| {
+                    let (mut x, mut dx) = (device.upload(&x), device.upload(&dx));
+                    let (o, mut d_o) = (device.upload(&o), device.scratch(rows * outputs));
+                    let mut logp = device.upload(&vec![-2.0; grid.batch]);
+                    device.couple(kind, grid, channels, &o, &mut x, &mut logp);
+                    let y = device.download(&x).unwrap();
+                    device.couple_backward(kind, channels, &o, &mut x, &mut dx, 0.4, &mut d_o);
+                    let mut back = device.upload(&y);
+                    device.uncouple(kind, channels, &o, &mut back);
+                    let mut results = download(device, &[&x, &dx, &d_o, &logp, &back]);
+                    results.push(y);
+                    results
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn priors_are_the_same() {
+    for grid in GRIDS {
+        for (channels, classes) in [(2, 0), (12, 3)] {
+            let mut parameters = Parameters::new(6);
+            let at = parameters.top_prior(channels, classes);
+            let mut lcg = Numbers::new(3);
+            let rows = grid.rows();
+            let z = lcg.normal(rows * channels);
+            let mut labels = vec![0.0; grid.batch * classes];
+            (0..grid.batch.min(grid.batch * classes)).for_each(|b| labels[b * classes + b % classes] = 1.0);
+            same!(1e-5, |device| {
+                let params = device.upload(&parameters.values);
+                let labels = device.upload(&labels);
+                let mut prior = device.scratch(rows * 2 * channels);
+                device.top_prior(&device.prepare_top_prior(&at, &params), grid, &labels, &mut prior);
+                let mut z = device.upload(&z);
+                let mut logp = device.upload(&vec![0.25; grid.batch]);
+                device.standardize(grid, channels, &prior, &mut z, &mut logp);
+                let eps = device.download(&z).unwrap();
+                let (mut dz, mut d_prior) =
+                    (device.scratch(rows * channels), device.scratch(rows * 2 * channels));
+                device.standardize_backward(channels, &prior, &z, -0.2, &mut dz, &mut d_prior);
+                let mut gradient = device.zeros(parameters.values.len());
+                device.top_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
+                device.unstandardize(channels, &prior, &mut z);
+                let mut results = download(device, &[&prior, &z, &logp, &dz, &d_prior, &gradient]);
+                results.push(eps);
+                results
+            });
+        }
+    }
+}
+
+#[test]
+fn initialisation_is_the_same() {
+    let grid = Grid { batch: 3, height: 4, width: 6 };
+    let mut parameters = Parameters::new(8);
+    let (norm, network) = (parameters.actnorm(10), parameters.network(5, 12, 10));
+    let x = Numbers::new(4).normal(grid.rows() * 10);
+    same!(2e-5, |device| {
+        let mut params = device.upload(&parameters.values);
+        let x = device.upload(&x);
+        device.initialize_actnorm(&norm, &x, &mut params);
+        device.initialize_network(&network, grid, &x, &mut params);
+        download(device, &[&params])
+    });
+}
+
+/// Three optimiser steps; the middle one has something in it that is not finite.
+fn updates<D: Device<Real = f32>>(
+    device: &D,
+    rule: Rule,
+    clip: Option<f64>,
+    len: usize,
+    logp: &[f32],
+) -> Vec<Vec<f32>> {
+    let mut lcg = Numbers::new(12);
+    let [mut weights, mut ema] = [(); 2].map(|()| device.upload(&lcg.normal(len)));
+    let [mut first, mut second] = [(); 2].map(|()| device.zeros(len));
+    let mut reports = vec![];
+    for count in 1..=3 {
+        let mut gradient = device.upload(&lcg.normal(len));
+        let fine = device.upload(&[-3.0, 2.0]);
+        let logp = device.upload(if count == 2 { logp } else { &[1.0] });
+        let update = Update {
+            rule,
+            learning_rate: 0.01,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            count,
+            clip,
+            ema_decay: 0.9,
+        };
+        let training = Training {
+            weights: &mut weights,
+            gradient: &mut gradient,
+            first: &mut first,
+            second: &mut second,
+            ema: &mut ema,
+        };
+        let report = device.update(&update, &[&fine, &logp], training).unwrap();
+        reports.extend([report.gradient_norm as f32, f32::from(u8::from(report.applied))]);
+        reports.extend(device.download(&gradient).unwrap());
+    }
+    let mut results = download(device, &[&weights, &first, &second, &ema]);
+    results.push(reports);
+    results
+}
+
+#[test]
+fn updates_are_the_same() {
+    for rule in [Rule::Adam, Rule::Adamax] {
+        for (clip, len) in [(None, 5), (Some(0.5), 4001)] {
+            for logp in [[1.0, 2.0], [f32::NAN, 1.0], [0.0, f32::INFINITY]] {
+                same!(1e-5, |device| updates(device, rule, clip, len, &logp));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_changes_nothing() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    let [mut weights, mut first, mut second, mut ema] = [(); 4].map(|()| gpu.upload(&[1.0; 6]));
+    let mut gradient = gpu.upload(&[0.0, 1.0, f32::NAN, 0.0, 0.0, 0.0]);
+    let update = Update {
+        rule: Rule::Adamax,
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.9,
+        epsilon: 1e-8,
+        count: 1,
+        clip: None,
+        ema_decay: 0.5,
+    };
+    let training = Training {
+        weights: &mut weights,
+        gradient: &mut gradient,
+        first: &mut first,
+        second: &mut second,
+        ema: &mut ema,
+    };
+    let report = gpu.update(&update, &[], training).unwrap();
+    assert!(!report.applied && report.gradient_norm.is_nan(), "{report:?}");
+    for buffer in [&weights, &first, &second, &ema] {
+        assert_eq!(gpu.download(buffer).unwrap(), [1.0; 6]);
+    }
+    assert_eq!(gpu.download(&gradient).unwrap(), [0.0; 6]);
+}
+
+#[test]
+fn recorded_work_is_done_again_on_what_buffers_hold_then() {
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
+    let grid = Grid { batch: 2, height: 4, width: 4 };
+    let (mut parameters, mut lcg) = (Parameters::new(1), Numbers::new(5));
+    let at = parameters.network(3, 8, 6);
+    let params = gpu.upload(&parameters.values);
+    let work = |device: &Cuda, x: &_| {
+        let mut o = device.scratch(grid.rows() * 6);
+        device.network(&device.prepare_network(&at, &params), grid, x, &mut o);
+        o
+    };
+    let mut repeated = Repeated::new();
+    let mut x = gpu.scratch(grid.rows() * 6);
+    for _ in 0..4 {
+        let fresh = gpu.upload(&lcg.normal(grid.rows() * 6));
+        gpu.copy(&fresh, &mut x);
+        let have = repeated.run(&gpu, |device| work(device, &x));
+        // Other work in between must not disturb what was recorded, nor the other way round.
+        let want = work(&gpu, &fresh);
+        assert_eq!(gpu.download(have).unwrap(), gpu.download(&want).unwrap());
+    }
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch_and_bits_repeat() {
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
+    let grid = Grid { batch: 3, height: 4, width: 4 };
+    let first = network(&gpu, grid, 3, 8, 6);
+    assert!(first == network(&gpu, grid, 3, 8, 6), "two runs differ");
+    let alone = network(&gpu, Grid { batch: 1, ..grid }, 3, 8, 6);
+    assert_eq!(first[0][..alone[0].len()], alone[0][..]);
+}
+
+#[test]
+fn there_is_no_gpu_of_a_high_number() {
+    if gpu(Precision::F32).is_none() {
+        return;
+    }
+    let error = Cuda::new(99, Precision::F32).err().unwrap();
+    assert!(matches!(&error, DeviceError::Absent { .. }), "{error:?}");
+    let words = error.to_string();
+    assert!(words.contains("cuda:99") && words.contains("cuda:0"), "{words}");
+}
+
+/// What a GPU that fails says, and that it goes on saying so.
+#[test]
+fn failures_are_reported_once_results_are_asked_for() {
+    let Some(folder) = cuda_emulator::libraries() else { return };
+    if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
+        return again("failures_are_reported", ("CUDA_EMULATOR_MEMORY", "100000000"));
+    }
+    let Ok(gpu) = Cuda::with_libraries(0, Precision::F32, &[folder]) else { return };
+    let small = gpu.upload(&[1.0, 2.0]);
+    assert_eq!(gpu.download(&small).unwrap(), [1.0, 2.0]);
+    let mut large = gpu.scratch(100 << 20);
+    gpu.normal(Stream { seed: 0, id: 0 }, 1, 1.0, &mut large);
+    for _ in 0..2 {
+        let error = gpu.download(&small).unwrap_err();
+        assert!(matches!(error, DeviceError::OutOfMemory { requested: 419_430_400, .. }), "{error:?}");
+        let words = error.to_string();
+        assert!(words.contains("400 MiB more") && words.contains("train.batch"), "{words}");
+    }
+}
+
+/// Every kernel compiles for every GPU from Turing on that the compiler knows; needs NVIDIA's compiler, but no GPU.
+#[test]
+fn kernels_compile_for_all_gpus() {
+    let folders: Vec<_> =
+        std::env::var_os("GLOWFLOW_TEST_NVRTC").iter().flat_map(std::env::split_paths).collect();
+    if folders.is_empty() {
+        println!("skipped: GLOWFLOW_TEST_NVRTC does not name the folder of libnvrtc.so");
+        return;
+    }
+    // In a process of its own, for others have the emulator's compiler.
+    if std::env::var_os("ALONE").is_none() {
+        return again("kernels_compile_for_all_gpus", ("ALONE", "1"));
+    }
+    for capability in [75, 80, 86, 89, 90, 100, 120] {
+        let code = Cuda::compile(Target::Machine(capability), &folders)
+            .unwrap_or_else(|e| panic!("{capability}: {e}"));
+        assert!(code.starts_with(b"\x7fELF"), "{capability}: no machine code");
+    }
+    let code = Cuda::compile(Target::Portable(90), &folders).unwrap();
+    assert!(String::from_utf8_lossy(&code).contains(".entry update"), "no portable code");
+}
+
+#[test]
+fn targets_are_chosen_by_what_the_compiler_knows() {
+    let known = [75, 80, 90, 100];
+    assert_eq!(Target::choose(90, &known), Some(Target::Machine(90)));
+    assert_eq!(Target::choose(89, &known), Some(Target::Portable(80)));
+    assert_eq!(Target::choose(130, &known), Some(Target::Portable(100)));
+    assert_eq!(Target::choose(61, &known), None);
+}
