@@ -184,11 +184,6 @@ fn a_saved_model_is_the_model() {
     }
 }
 
-/// The processor with networks in bf16, where it has instructions for that.
-fn in_bf16() -> Option<Cpu<f32>> {
-    Precision::Bf16.cpu().inspect_err(|error| println!("skipped: {error}")).ok()
-}
-
 /// Gradients and likelihoods in bf16 against those of float64.
 fn agrees_to_the_rounding_of_bf16(device: &impl Device<Real = f32>) {
     for vectors in Vectors::all() {

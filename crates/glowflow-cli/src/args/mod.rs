@@ -36,7 +36,14 @@ pub struct Cli {
 #[derive(Debug, clap::Args)]
 pub struct Common {
     /// Where to compute: auto (a GPU where there is one), cpu, or cuda:0, cuda:1 and so on.
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = DeviceChoice::from_str)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DEVICE",
+        env = "GLOWFLOW_DEVICE",
+        default_value = "auto",
+        value_parser = DeviceChoice::from_str
+    )]
     pub device: DeviceChoice,
     /// Print results as JSON.
     #[arg(long, global = true)]

@@ -35,16 +35,26 @@ impl Outcome {
     }
 }
 
-/// `glowflow` with the arguments in `line`, in `folder`, so that files can be named relative to that.
+/// `glowflow` with the arguments in `line`, in `folder`, so that files can be named relative to that. On the processor, unless
+/// `line` names a device.
 pub fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_glowflow"));
-    command.args(line.split_whitespace()).current_dir(folder).stdin(Stdio::null());
+    command
+        .args(line.split_whitespace())
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .env("GLOWFLOW_DEVICE", "cpu");
     command
 }
 
 /// Runs it to its end.
 pub fn run(folder: &Path, line: &str) -> Outcome {
-    let output = command(folder, line).output().unwrap();
+    outcome(command(folder, line))
+}
+
+/// Runs a command to its end.
+pub fn outcome(mut command: Command) -> Outcome {
+    let output = command.output().unwrap();
     Outcome {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
