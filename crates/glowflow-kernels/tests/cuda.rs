@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::{Numbers, Parameters, close, gpu};
-use glowflow_kernels::cuda::{Precision, Target};
+use glowflow_kernels::cuda::{self, Precision, Target};
 use glowflow_kernels::{
     CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Repeated, Rule, Stream, Training,
     Update,
@@ -191,6 +191,11 @@ fn without_masks_in_products_networks_in_bf16_are_still_the_same() {
 }
 
 #[test]
+fn in_whatever_parts_a_batch_is_computed_results_are_the_same() {
+    again("_the_same", (cuda::ROWS_AT_ONCE, "20"));
+}
+
+#[test]
 fn whatever_the_order_of_blocks_and_threads_results_are_the_same() {
     again("_the_same", ("CUDA_EMULATOR_ORDER", "reverse"));
 }
@@ -203,7 +208,7 @@ fn if_streams_wait_until_the_last_moment_results_are_the_same() {
 #[test]
 fn zero_convolutions_are_the_same() {
     for grid in GRIDS {
-        for (inputs, outputs) in [(1, 2), (6, 12), (24, 48)] {
+        for (inputs, outputs) in [(2, 4), (6, 12), (24, 48)] {
             let mut parameters = Parameters::new(4);
             let at = parameters.zero_conv(inputs, outputs);
             let mut lcg = Numbers::new(2);

@@ -3,7 +3,7 @@
 //! Every call checks its result. A call that waits reports what went wrong in anything queued before it.
 
 use std::ffi::{CStr, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::NoUninit;
 use cudarc::driver::sys::{self, CUresult};
@@ -23,6 +23,14 @@ pub struct Context {
     pub multiprocessors: usize,
     device: sys::CUdevice,
     raw: sys::CUcontext,
+    memory: Mutex<Allocated>,
+}
+
+/// Bytes that were allocated: now, and at most.
+#[derive(Clone, Copy, Default)]
+struct Allocated {
+    now: usize,
+    peak: usize,
 }
 
 // SAFETY: handles of the driver may be used from any thread.
@@ -111,6 +119,7 @@ impl Context {
             multiprocessors: multiprocessors as usize,
             device,
             raw,
+            memory: Mutex::default(),
         })
     }
 
@@ -142,6 +151,15 @@ impl Context {
         Ok((free, total))
     }
 
+    fn allocated(&self) -> MutexGuard<'_, Allocated> {
+        self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The most bytes that were allocated at once.
+    pub fn peak(&self) -> usize {
+        self.allocated().peak
+    }
+
     /// Memory on the GPU; `None` where there is too little.
     #[allow(unsafe_code)]
     pub fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {
@@ -149,14 +167,19 @@ impl Context {
         let mut address = 0;
         // SAFETY: the out-pointer is to a live variable.
         match unsafe { sys::cuMemAlloc_v2(&mut address, bytes) } {
-            CUresult::CUDA_ERROR_OUT_OF_MEMORY => Ok(None),
-            result => self.check(result, "allocating memory").map(|()| Some(address)),
+            CUresult::CUDA_ERROR_OUT_OF_MEMORY => return Ok(None),
+            result => self.check(result, "allocating memory")?,
         }
+        let mut allocated = self.allocated();
+        allocated.now += bytes;
+        allocated.peak = allocated.peak.max(allocated.now);
+        Ok(Some(address))
     }
 
     /// Gives back what [`allocate`](Self::allocate) gave. The driver waits for all work that might use it.
     #[allow(unsafe_code)]
-    pub fn free(&self, address: u64) {
+    pub fn free(&self, address: u64, bytes: usize) {
+        self.allocated().now -= bytes;
         if self.enter().is_ok() {
             // SAFETY: the address is from `allocate`, and its owner gives it up. An error has been, or will be, reported by
             // the calls that wait for results.

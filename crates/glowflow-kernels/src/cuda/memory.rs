@@ -13,16 +13,11 @@ use crate::device::DeviceError;
 /// Blocks of memory, in use and kept.
 pub struct Pool {
     context: Arc<Context>,
-    state: Mutex<State>,
+    /// Kept blocks by their size.
+    kept: Mutex<Kept>,
 }
 
-#[derive(Default)]
-struct State {
-    /// Kept blocks by their size.
-    kept: HashMap<usize, Vec<u64>>,
-    reserved: usize,
-    peak: usize,
-}
+type Kept = HashMap<usize, Vec<u64>>;
 
 /// The size of the block that holds `bytes`: few sizes, so that blocks fit again, and at most an eighth too large.
 fn rounded(bytes: usize) -> usize {
@@ -32,31 +27,26 @@ fn rounded(bytes: usize) -> usize {
 
 impl Pool {
     pub fn new(context: &Arc<Context>) -> Arc<Self> {
-        Arc::new(Self { context: Arc::clone(context), state: Mutex::default() })
+        Arc::new(Self { context: Arc::clone(context), kept: Mutex::default() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A block of at least so many bytes.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Block, DeviceError> {
         let size = rounded(bytes.max(1));
-        let mut state = self.state();
-        let address = match state.kept.get_mut(&size).and_then(Vec::pop) {
+        let mut kept = self.kept();
+        let address = match kept.get_mut(&size).and_then(Vec::pop) {
             Some(address) => address,
-            None => {
-                let address = match self.context.allocate(size)? {
-                    Some(address) => address,
-                    None => {
-                        self.release(&mut state);
-                        self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?
-                    }
-                };
-                state.reserved += size;
-                state.peak = state.peak.max(state.reserved);
-                address
-            }
+            None => match self.context.allocate(size)? {
+                Some(address) => address,
+                None => {
+                    self.release(&mut kept);
+                    self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?
+                }
+            },
         };
         Ok(Block { address, size, pool: Arc::clone(self) })
     }
@@ -66,21 +56,15 @@ impl Pool {
         DeviceError::OutOfMemory { device: self.context.name.clone(), requested, free, total }
     }
 
-    fn release(&self, state: &mut State) {
-        for (size, addresses) in state.kept.drain() {
-            state.reserved -= size * addresses.len();
-            addresses.into_iter().for_each(|address| self.context.free(address));
+    fn release(&self, kept: &mut Kept) {
+        for (size, addresses) in kept.drain() {
+            addresses.into_iter().for_each(|address| self.context.free(address, size));
         }
     }
 
     /// Returns kept blocks to the driver.
     pub fn trim(&self) {
-        self.release(&mut self.state());
-    }
-
-    /// The most bytes that the pool has had from the driver at once.
-    pub fn peak(&self) -> usize {
-        self.state().peak
+        self.release(&mut self.kept());
     }
 }
 
@@ -100,7 +84,7 @@ pub struct Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.state().kept.entry(self.size).or_default().push(self.address);
+        self.pool.kept().entry(self.size).or_default().push(self.address);
     }
 }
 

@@ -26,6 +26,7 @@ pub use compile::{SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use network::{Hidden, Network};
+pub use queue::ROWS_AT_ONCE;
 pub use zero_conv::ZeroConv;
 
 use driver::{Argument, Context, Graph, Launch};
@@ -250,7 +251,7 @@ impl Device for Cuda {
     }
 
     fn peak_memory(&self) -> Option<u64> {
-        Some(self.queue.pool.peak() as u64)
+        Some(self.queue.gpu.context.peak() as u64)
     }
 
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {

@@ -66,13 +66,9 @@ pub(super) struct Part {
     pub first: usize,
 }
 
-/// Rows that are computed at once: hidden activations of so many fill a good part of the second-level cache, and the
-/// products still have blocks for all multiprocessors.
-const ROWS_AT_ONCE: usize = 1 << 15;
-
 /// A batch in parts of whole images.
-pub(super) fn parts(grid: Grid) -> impl Iterator<Item = Part> {
-    let at_once = (ROWS_AT_ONCE / grid.pixels()).max(1);
+pub(super) fn parts(queue: &Queue, grid: Grid) -> impl Iterator<Item = Part> + use<> {
+    let at_once = (queue.gpu.rows_at_once / grid.pixels()).max(1);
     (0..grid.batch).step_by(at_once).map(move |image| Part {
         grid: Grid { batch: at_once.min(grid.batch - image), ..grid },
         first: image * grid.pixels(),
@@ -166,7 +162,7 @@ impl Network {
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
         let weights = &self.0;
-        for part in parts(grid) {
+        for part in parts(queue, grid) {
             let rows = part.grid.rows();
             let [h1, h2] = [
                 queue.matrix(rows, weights.width2, weights.element)?,
@@ -189,7 +185,7 @@ impl Network {
             None
         };
         let hidden = Hidden { weights: Arc::clone(weights), h, masks };
-        for part in parts(grid) {
+        for part in parts(queue, grid) {
             self.run_part(queue, &part, x, o, hidden.activations(part.first), hidden.masks(part.first))?;
         }
         Ok(hidden)
@@ -200,7 +196,7 @@ impl Network {
         if self.0.element != Element::Bf16 {
             return Ok(false);
         }
-        for part in parts(grid) {
+        for part in parts(queue, grid) {
             for layer in [1, 2] {
                 for product in self.0.masked(layer, part.grid.rows()) {
                     if !queue.gpu.products.can(product)? {
@@ -296,20 +292,25 @@ impl Hidden {
         let (weights, kernels) = (&*self.weights, queue.kernels());
         let (inputs, outputs) = (weights.inputs, weights.outputs);
         let (width1, width2, width3) = (weights.width1, weights.width2, weights.width3);
-        let d_conv1 = queue.zeros(width2 * width1)?;
-        let d_conv2 = queue.zeros(width2 * width2)?;
-        let d_conv3 = queue.zeros(width3 * width2)?;
-        let [d_bias1, d_bias2] = [queue.zeros(width2)?, queue.zeros(width2)?];
-        for part in parts(grid) {
+        // The gradients by the folded weights and biases, one behind the other.
+        let lengths = [width2 * width1, width2 * width2, width3 * width2, width2, width2];
+        let sums = queue.zeros(lengths.iter().sum())?;
+        let mut next = sums.address;
+        let [d_conv1, d_conv2, d_conv3, d_bias1, d_bias2] = lengths.map(|len| {
+            let address = next;
+            next += 4 * len as u64;
+            address
+        });
+        for part in parts(queue, grid) {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
-            let by_weight = |layer, dy: u64, x: u64, result: &Block| {
+            let by_weight = |layer, dy: u64, x: u64, result: u64| {
                 let product = Product {
                     result: Element::F32,
                     accumulate: true,
                     ..weights.product(Kind::ByWeight, layer, rows, queue.gpu.tf32)
                 };
-                queue.product(product, operands(dy, x, result.address))
+                queue.product(product, operands(dy, x, result))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
             launch!(
@@ -318,15 +319,15 @@ impl Hidden {
                 rows, grid.height, grid.width, outputs, width3, d_o + 4 * (first * outputs) as u64,
                 d_contributions.address
             )?;
-            by_weight(3, d_contributions.address, h2, &d_conv3)?;
+            by_weight(3, d_contributions.address, h2, d_conv3)?;
             let d_h2 =
-                self.masked_gradient(queue, 2, &part, d_contributions.address, &weights.conv3, &d_bias2)?;
+                self.masked_gradient(queue, 2, &part, d_contributions.address, &weights.conv3, d_bias2)?;
             drop(d_contributions);
-            by_weight(2, d_h2.address, h1, &d_conv2)?;
-            let d_h1 = self.masked_gradient(queue, 1, &part, d_h2.address, &weights.conv2, &d_bias1)?;
+            by_weight(2, d_h2.address, h1, d_conv2)?;
+            let d_h1 = self.masked_gradient(queue, 1, &part, d_h2.address, &weights.conv2, d_bias1)?;
             drop(d_h2);
             let patches = patches(queue, weights.element, &part, inputs, 2 * inputs, width1, x)?;
-            by_weight(1, d_h1.address, patches.address, &d_conv1)?;
+            by_weight(1, d_h1.address, patches.address, d_conv1)?;
             drop(patches);
             let contributions = queue.floats(rows * width1)?;
             let product =
@@ -338,23 +339,23 @@ impl Hidden {
                 dx + 4 * (first * 2 * inputs) as u64
             )?;
         }
-        let sums = queue.edge_sums(grid, outputs, d_o)?;
+        let edge_sums = queue.edge_sums(grid, outputs, d_o)?;
         let (hidden, conv3) = (params.hidden, &params.conv3);
         let (norm1, norm2) = (params.actnorm1, params.actnorm2);
         launch!(
             queue, kernels.unfold_conv, Launch::blocks(hidden);
-            inputs, width1, at(buffer, params.conv1), at(buffer, norm1.bias), at(buffer, norm1.logs), d_conv1.address,
-            d_bias1.address, at(gradient, params.conv1), at(gradient, norm1.bias), at(gradient, norm1.logs)
+            inputs, width1, at(buffer, params.conv1), at(buffer, norm1.bias), at(buffer, norm1.logs), d_conv1,
+            d_bias1, at(gradient, params.conv1), at(gradient, norm1.bias), at(gradient, norm1.logs)
         )?;
         launch!(
             queue, kernels.unfold_dense, Launch::blocks(hidden);
-            hidden, width2, at(buffer, params.conv2), at(buffer, norm2.bias), at(buffer, norm2.logs), d_conv2.address,
-            d_bias2.address, at(gradient, params.conv2), at(gradient, norm2.bias), at(gradient, norm2.logs)
+            hidden, width2, at(buffer, params.conv2), at(buffer, norm2.bias), at(buffer, norm2.logs), d_conv2,
+            d_bias2, at(gradient, params.conv2), at(gradient, norm2.bias), at(gradient, norm2.logs)
         )?;
         launch!(
             queue, kernels.unfold_contributions, Launch::blocks(outputs);
             outputs, hidden, width2, at(buffer, conv3.weight), at(buffer, conv3.bias), at(buffer, conv3.logs),
-            d_conv3.address, sums.address, at(gradient, conv3.weight), at(gradient, conv3.bias), at(gradient, conv3.logs)
+            d_conv3, edge_sums.address, at(gradient, conv3.weight), at(gradient, conv3.bias), at(gradient, conv3.logs)
         )
     }
 
@@ -367,7 +368,7 @@ impl Hidden {
         part: &Part,
         dy: u64,
         weight: &Block,
-        d_bias: &Block,
+        d_bias: u64,
     ) -> Result<Block> {
         let (weights, rows) = (&*self.weights, part.grid.rows());
         let (width, kernels) = (weights.width2, queue.kernels().of(weights.element));
@@ -393,7 +394,7 @@ impl Hidden {
                 (sums, queue.kernels().accumulate_f32)
             }
         };
-        launch!(queue, accumulate, Launch::of(width); width, sums.address, d_bias.address)?;
+        launch!(queue, accumulate, Launch::of(width); width, sums.address, d_bias)?;
         Ok(gradient)
     }
 }

@@ -320,7 +320,7 @@ impl Products {
                 unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size) };
             self.check(status, "choosing an algorithm")
         };
-        // Parts of a batch begin at any multiple of 16 bytes.
+        // Parts of a batch begin at any multiple of 16 bytes: widths are multiples of 8, and channels, behind a squeeze, of 4.
         let (workspace, alignment) = (WORKSPACE as u64, 16u32);
         prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
         for attribute in [

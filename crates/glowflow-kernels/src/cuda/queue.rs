@@ -22,6 +22,14 @@ macro_rules! launch {
 }
 pub(super) use launch;
 
+/// The environment variable that says how many rows of hidden activations a network computes at once, to try other numbers
+/// than the usual 32,768. Results in `f32` and their rounding may depend on it.
+pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
+
+/// Hidden activations of so many rows fill a good part of the second-level cache, and the products still have blocks for all
+/// multiprocessors.
+const USUAL_ROWS_AT_ONCE: usize = 1 << 15;
+
 /// What all queues of a GPU share.
 pub struct Gpu {
     pub context: Arc<Context>,
@@ -30,6 +38,8 @@ pub struct Gpu {
     /// What coupling networks' matrices hold, and whether products may round `f32` to TF32.
     pub element: Element,
     pub tf32: bool,
+    /// See [`ROWS_AT_ONCE`].
+    pub rows_at_once: usize,
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
@@ -60,6 +70,10 @@ impl Gpu {
             kernels,
             element,
             tf32,
+            rows_at_once: std::env::var(ROWS_AT_ONCE)
+                .ok()
+                .and_then(|rows| rows.parse().ok())
+                .unwrap_or(USUAL_ROWS_AT_ONCE),
         })
     }
 

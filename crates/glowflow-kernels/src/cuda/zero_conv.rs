@@ -57,7 +57,7 @@ impl ZeroConv {
     }
 
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, y: u64) -> Result<()> {
-        for part in parts(grid) {
+        for part in parts(queue, grid) {
             let rows = part.grid.rows();
             let patches = patches(queue, Element::F32, &part, self.inputs, self.inputs, self.width, x)?;
             let product = Product { epilogue: Epilogue::Bias, ..self.product(Kind::Forward, rows) };
@@ -82,7 +82,7 @@ impl ZeroConv {
         let conv = Self::prepare(queue, params, buffer)?;
         let (inputs, outputs, width) = (conv.inputs, conv.outputs, conv.width);
         let d_weight = queue.zeros(outputs * width)?;
-        for part in parts(grid) {
+        for part in parts(queue, grid) {
             let (rows, first) = (part.grid.rows(), part.first);
             let dy = dy + 4 * (first * outputs) as u64;
             let patches = patches(queue, Element::F32, &part, inputs, inputs, width, x)?;
