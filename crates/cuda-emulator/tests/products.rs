@@ -236,7 +236,7 @@ fn plain_loops(case: &Case, a: &[f32], b: &[f32], c: &[f32], bias: &[f32], mask:
                 }
                 let place = (batch * n + j) * m + i;
                 if case.has(2) {
-                    expected.mask.push(value > 0.0);
+                    expected.mask.push(value >= 0.0);
                     value = value.max(0.0);
                 }
                 if case.has(8) && !mask[place] {

@@ -38,7 +38,7 @@ pub enum DeviceError {
     /// The device's memory does not suffice.
     #[error(
         "{device} has too little memory: {} MiB more were needed, {} of its {} MiB are free. A smaller train.batch, \
-         train.accumulate, --backprop reversible or a smaller model.hidden need less",
+         train.accumulate, --backprop reversible, a smaller model.hidden or fewer images at once need less",
         requested >> 20, free >> 20, total >> 20
     )]
     OutOfMemory {
@@ -178,7 +178,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     // ---- repetition ----------------------------------------------------------------------------
 
     /// Records the operations that `work` asks of the device it is given, without doing them, for [`replay`](Self::replay) to do them
-    /// again and again on the same buffers; `None`, without having called `work`, where the device gains nothing by that. What `work`
+    /// again and again on the same buffers; `None` where the
+    /// device gains nothing by that, or has not the memory for it. What `work`
     /// returns may hold buffers: each replay overwrites them.
     ///
     /// All that `work` does must have been done once before, for a device may have things to prepare that cannot be recorded. It must

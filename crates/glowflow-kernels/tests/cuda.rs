@@ -411,13 +411,14 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
 }
 
 #[test]
-fn an_image_does_not_depend_on_its_batch_and_bits_repeat() {
+fn an_image_does_not_depend_on_its_batch_but_for_rounding_and_bits_repeat() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
     let grid = Grid { batch: 3, height: 4, width: 4 };
     let first = network(&gpu, grid, 3, 8, 6);
     assert!(first == network(&gpu, grid, 3, 8, 6), "two runs differ");
+    // Products of other shapes may be other algorithms on a GPU, which round differently.
     let alone = network(&gpu, Grid { batch: 1, ..grid }, 3, 8, 6);
-    assert_eq!(first[0][..alone[0].len()], alone[0][..]);
+    close(&[first[0][..alone[0].len()].to_vec()], &[alone[0].clone()], 1e-2);
 }
 
 #[test]
@@ -429,6 +430,36 @@ fn there_is_no_gpu_of_a_high_number() {
     assert!(matches!(&error, DeviceError::Absent { .. }), "{error:?}");
     let words = error.to_string();
     assert!(words.contains("cuda:99") && words.contains("cuda:0"), "{words}");
+}
+
+/// Memory that suffices to do the work but not to record it beside that: it is done without a record, and nothing that a record
+/// holds is handed out again.
+#[test]
+fn without_the_memory_for_a_record_work_is_done_all_the_same() {
+    let Some(folder) = cuda_emulator::libraries() else { return };
+    // 32 MiB are the workspace's; a record wants as much, and what the work takes.
+    const MEMORY: usize = (32 + 32 + 24) << 20;
+    if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
+        return again("without_the_memory_for_a_record", ("CUDA_EMULATOR_MEMORY", &MEMORY.to_string()));
+    }
+    // The first two leave room for a record.
+    for megabytes in [1, 3, 5, 7, 9] {
+        let gpu = Cuda::with_libraries(0, Precision::F32, std::slice::from_ref(&folder)).unwrap();
+        let len = (megabytes << 20) / 4;
+        let inputs: Vec<_> = (0..4).map(|run| gpu.upload(&vec![run as f32; len])).collect();
+        let mut x = gpu.zeros(len);
+        let mut repeated = Repeated::new();
+        for (run, input) in inputs.iter().enumerate() {
+            gpu.copy(input, &mut x);
+            let copy = repeated.run(&gpu, |device| {
+                let mut copy = device.scratch(len);
+                device.copy(&x, &mut copy);
+                copy
+            });
+            let numbers = gpu.download(copy).unwrap();
+            assert!(numbers.iter().all(|&number| number == run as f32), "{megabytes} MiB, run {run}");
+        }
+    }
 }
 
 /// What a GPU that fails says, and that it goes on saying so.

@@ -47,7 +47,8 @@ impl Precision {
     /// [`DeviceError::Unavailable`] where there is no such GPU, or something that it needs is missing.
     pub fn cuda(self, index: usize) -> Result<Cuda, DeviceError> {
         let precision = match self {
-            Self::Auto | Self::Bf16 => cuda::Precision::Bf16,
+            Self::Auto => cuda::Precision::Auto,
+            Self::Bf16 => cuda::Precision::Bf16,
             Self::F32 => cuda::Precision::F32,
             Self::Tf32 => cuda::Precision::Tf32,
         };

@@ -322,13 +322,13 @@ private:
         size_t bit = i + j * size_t(description.aux_leading);
         if (description.has(with_relu_gradient)) return (mask[bit / 8] >> (bit % 8) & 1) != 0 ? value : 0.0f;
         if (description.has(with_relu)) {
-            bool positive = value > 0.0f;
+            // As the library has it: the bit is set for 0, too, and NaN becomes 0.
+            bool positive = value >= 0.0f;
             if (description.has(with_mask)) {
                 uint8_t rest = uint8_t(mask[bit / 8] & ~(1u << bit % 8));
                 mask[bit / 8] = uint8_t(rest | unsigned(positive) << bit % 8);
             }
-            // A NaN stays one.
-            if (value <= 0.0f) value = 0.0f;
+            if (!positive) value = 0.0f;
         }
         return value;
     }

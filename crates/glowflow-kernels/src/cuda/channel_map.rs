@@ -12,6 +12,9 @@ type Result<T> = std::result::Result<T, DeviceError>;
 /// Floats of shared memory in which a block keeps rows.
 const ROWS_IN_SHARED: usize = 8192;
 
+/// Bytes of shared memory that a block gets without asking for more.
+const SHARED: usize = 48 << 10;
+
 /// The map `x ← M x + offset` of a pixel's channels.
 pub struct ChannelMap {
     channels: usize,
@@ -53,10 +56,16 @@ impl ChannelMap {
         let channels = params.channels;
         let lu = queue.permutation(&params.permutation, buffer)?;
         let (matrix, offset) = (queue.floats(channels * channels)?, queue.floats(channels)?);
+        // A warp makes a column; four share what a block reads.
+        const WARPS: usize = 4;
+        let doubles = 8 * (1 + WARPS) * channels;
+        let with_factors = doubles + 2 * 4 * channels * channels;
+        let factors_fit = with_factors <= SHARED;
+        let shared = if factors_fit { with_factors } else { doubles } as u32;
         launch!(
             queue, queue.kernels().invert_channel_map,
-            Launch { block: 32, shared: 8 * channels as u32, ..Launch::blocks(channels) };
-            channels, lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
+            Launch { block: 32 * WARPS as u32, shared, ..Launch::blocks(channels.div_ceil(WARPS)) };
+            channels, i32::from(factors_fit), lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
             at(buffer, params.actnorm.logs), matrix.address, offset.address
         )?;
         Ok(Self { channels, matrix, offset, log_det: None })
@@ -69,7 +78,9 @@ impl ChannelMap {
 
     fn apply(&self, queue: &Queue, grid: Grid, x: u64, offset: u64, logp: Option<u64>) -> Result<()> {
         let (rows, channels) = (grid.rows(), self.channels);
-        let tile = (ROWS_IN_SHARED / channels).clamp(1, 64);
+        // Few rows go to many blocks all the same: each row reads the whole matrix.
+        let blocks = 2 * queue.gpu.context.multiprocessors;
+        let tile = (ROWS_IN_SHARED / channels).min(rows.div_ceil(blocks)).clamp(1, 64);
         let log_det = self.log_det.as_ref().map_or(0, |block| block.address);
         let logp = if log_det == 0 { 0 } else { logp.unwrap_or(0) };
         let shape = Launch { shared: (4 * tile * channels) as u32, ..Launch::blocks(rows.div_ceil(tile)) };
@@ -110,7 +121,8 @@ pub fn backward(
     let [d_lower, d_upper, d_log_s] =
         [lu.lower, lu.upper, lu.log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
     launch!(
-        queue, queue.kernels().channel_map_gradient, Launch::of(channels * channels);
+        queue, queue.kernels().channel_map_gradient,
+        Launch { shared: 16 * channels as u32, ..Launch::of(channels * channels) };
         channels, lu.inverse, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, norm.bias), at(buffer, norm.logs),
         sums.address, map.matrix.address, dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower,
         d_upper, d_log_s

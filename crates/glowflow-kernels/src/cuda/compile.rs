@@ -45,8 +45,6 @@ impl Target {
 
     fn option(self) -> String {
         match self {
-            // With the instructions that only this very chip has.
-            Self::Machine(90) => "--gpu-architecture=sm_90a".into(),
             Self::Machine(capability) => format!("--gpu-architecture=sm_{capability}"),
             Self::Portable(capability) => format!("--gpu-architecture=compute_{capability}"),
         }
@@ -182,6 +180,16 @@ fn recall(path: &Path) -> Option<Vec<u8>> {
 pub fn module(context: &Context) -> Result<Module, DeviceError> {
     let failed = |reason| DeviceError::Unavailable { device: context.name.clone(), reason };
     let (version, known) = compiler().map_err(failed)?;
+    if version.0 > context.driver / 1000 {
+        return Err(failed(format!(
+            "the compiler found is that of CUDA {}.{}, but the NVIDIA driver supports CUDA {}.{} only; install a newer driver, or the \
+             libraries of an older CUDA and name their folder in GLOWFLOW_CUDA_LIBRARIES",
+            version.0,
+            version.1,
+            context.driver / 1000,
+            context.driver % 1000 / 10
+        )));
+    }
     let target = Target::choose(context.capability, &known).ok_or_else(|| {
         let (major, minor) = (context.capability / 10, context.capability % 10);
         let (version, minor_version) = version;

@@ -17,6 +17,8 @@ const OLDEST_DRIVER: i32 = 12000;
 pub struct Context {
     /// What to call it: the name the user gave, and the GPU's own.
     pub name: String,
+    /// The newest CUDA that the driver supports, 13000 for 13.0.
+    pub driver: i32,
     /// Compute capability, 90 for 9.0.
     pub capability: i32,
     /// Streaming multiprocessors.
@@ -115,6 +117,7 @@ impl Context {
         check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut raw, device) }, "opening the GPU")?;
         Ok(Self {
             name: format!("{device_name} ({})", words(name.as_ptr())),
+            driver: version,
             capability: 10 * major + minor,
             multiprocessors: multiprocessors as usize,
             device,

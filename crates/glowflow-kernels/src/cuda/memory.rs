@@ -15,6 +15,8 @@ pub struct Pool {
     context: Arc<Context>,
     /// Kept blocks by their size.
     kept: Mutex<Kept>,
+    /// Whether recorded work knows the blocks' addresses, so that none may go back to the driver before the pool does.
+    recorded: bool,
 }
 
 type Kept = HashMap<usize, Vec<u64>>;
@@ -26,8 +28,8 @@ fn rounded(bytes: usize) -> usize {
 }
 
 impl Pool {
-    pub fn new(context: &Arc<Context>) -> Arc<Self> {
-        Arc::new(Self { context: Arc::clone(context), kept: Mutex::default() })
+    pub fn new(context: &Arc<Context>, recorded: bool) -> Arc<Self> {
+        Arc::new(Self { context: Arc::clone(context), kept: Mutex::default(), recorded })
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -43,7 +45,9 @@ impl Pool {
             None => match self.context.allocate(size)? {
                 Some(address) => address,
                 None => {
-                    self.release(&mut kept);
+                    if !self.recorded {
+                        self.release(&mut kept);
+                    }
                     self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?
                 }
             },

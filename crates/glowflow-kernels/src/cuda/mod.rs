@@ -26,7 +26,7 @@ pub use compile::{SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use network::{Hidden, Network};
-pub use queue::ROWS_AT_ONCE;
+pub use queue::{MASKS, ROWS_AT_ONCE};
 pub use zero_conv::ZeroConv;
 
 use driver::{Argument, Context, Graph, Launch};
@@ -43,14 +43,19 @@ use crate::shape::{
 /// In what precision the products of coupling networks are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
+    /// Bf16 where the GPU has it, and F32 where it is older.
+    #[default]
+    Auto,
     /// 32-bit floating point.
     F32,
     /// 32-bit numbers, rounded to 19 bits where they are multiplied.
     Tf32,
     /// 16-bit "brain" floating point, summed in `f32`.
-    #[default]
     Bf16,
 }
+
+/// The compute capability of the first GPUs with products in bf16 and TF32, those of the Ampere generation.
+const AMPERE: i32 = 80;
 
 /// An NVIDIA GPU.
 #[derive(Clone)]
@@ -81,10 +86,22 @@ impl Cuda {
     ) -> Result<Self, DeviceError> {
         library::load(&format!("cuda:{index}"), folders)?;
         let context = Arc::new(Context::open(index)?);
+        let modern = context.capability >= AMPERE;
+        let precision = match precision {
+            Precision::Auto if modern => Precision::Bf16,
+            Precision::Auto => Precision::F32,
+            Precision::Bf16 | Precision::Tf32 if !modern => {
+                return Err(DeviceError::Unavailable {
+                    device: context.name.clone(),
+                    reason: "this GPU is too old for bf16 and TF32; take --precision f32".into(),
+                });
+            }
+            precision => precision,
+        };
         let kernels = kernels::Kernels::find(&context, compile::module(&context)?)?;
         let element = match precision {
             Precision::Bf16 => Element::Bf16,
-            Precision::F32 | Precision::Tf32 => Element::F32,
+            _ => Element::F32,
         };
         let gpu = Arc::new(Gpu::new(context, kernels, element, precision == Precision::Tf32)?);
         Ok(Self { queue: Arc::new(Queue::new(&gpu)?), precision, failure: Arc::default() })
@@ -239,9 +256,9 @@ impl Device for Cuda {
 
     fn name(&self) -> String {
         let precision = match self.precision {
-            Precision::F32 => "f32",
             Precision::Tf32 => "tf32",
             Precision::Bf16 => "bf16",
+            _ => "f32",
         };
         format!("{}, {precision}", self.queue.gpu.context.name)
     }
@@ -260,15 +277,14 @@ impl Device for Cuda {
         let queue = self.attempt(|queue| {
             queue.stream.synchronize()?;
             queue.pool.trim();
-            Ok(Arc::new(Queue::new(&queue.gpu)?))
+            Ok(Queue::to_record(&queue.gpu))
         })?;
-        let device = Self { queue: Arc::clone(&queue), ..self.clone() };
-        match queue.stream.record(|| work(&device)) {
-            Ok((result, graph)) => Some((result, Recording { graph, _queue: queue })),
-            Err(error) => {
-                self.attempt(|_| Err::<(), _>(error));
-                None
-            }
+        // Where there is not the memory for that, the work can still be done without a record.
+        let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
+        let (result, graph) = device.queue.stream.record(|| work(&device)).ok()?;
+        match device.failed() {
+            Some(_) => None,
+            None => Some((result, Recording { graph, _queue: device.queue })),
         }
     }
 
@@ -486,7 +502,7 @@ impl Device for Cuda {
         self.attempt(|queue| {
             let work = |parts, part, sums: u64| {
                 launch!(
-                    queue, queue.kernels().couple, Launch::grid(parts, grid.batch, 1);
+                    queue, queue.kernels().couple, Launch::grid(grid.batch, parts, 1);
                     grid.pixels(), channels, is_affine(kind), part, o.address(), x.address(), sums
                 )
             };
@@ -580,7 +596,7 @@ impl Device for Cuda {
         self.attempt(|queue| {
             Self::add_sums(queue, grid, logp, |parts, part, sums| {
                 launch!(
-                    queue, queue.kernels().standardize, Launch::grid(parts, grid.batch, 1);
+                    queue, queue.kernels().standardize, Launch::grid(grid.batch, parts, 1);
                     grid.pixels(), channels, part, prior.address(), z.address(), sums
                 )
             })

@@ -162,13 +162,18 @@ impl Network {
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
         let weights = &self.0;
+        let can_mask = self.can_mask(queue, grid)?;
         for part in parts(queue, grid) {
             let rows = part.grid.rows();
+            // Nobody reads these masks. But a product with one may be another algorithm than one without, and the bits of both runs
+            // must be the same.
+            let masks = if can_mask { Some(self.masks(queue, rows)?) } else { None };
+            let masks = masks.as_ref().map(|[mask1, mask2]| [mask1.address, mask2.address]);
             let [h1, h2] = [
                 queue.matrix(rows, weights.width2, weights.element)?,
                 queue.matrix(rows, weights.width2, weights.element)?,
             ];
-            self.run_part(queue, &part, x, o, [h1.address, h2.address], None)?;
+            self.run_part(queue, &part, x, o, [h1.address, h2.address], masks)?;
         }
         Ok(())
     }
@@ -178,12 +183,7 @@ impl Network {
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
         let h = [take()?, take()?];
-        let masks = if self.can_mask(queue, grid)? {
-            let take = || queue.pool.take(rows * mask_stride(weights.width2) / 8);
-            Some([take()?, take()?])
-        } else {
-            None
-        };
+        let masks = if self.can_mask(queue, grid)? { Some(self.masks(queue, rows)?) } else { None };
         let hidden = Hidden { weights: Arc::clone(weights), h, masks };
         for part in parts(queue, grid) {
             self.run_part(queue, &part, x, o, hidden.activations(part.first), hidden.masks(part.first))?;
@@ -191,9 +191,15 @@ impl Network {
         Ok(hidden)
     }
 
+    /// Memory for the masks of so many rows.
+    fn masks(&self, queue: &Queue, rows: usize) -> Result<[Block; 2]> {
+        let take = || queue.pool.take(rows * mask_stride(self.0.width2) / 8);
+        Ok([take()?, take()?])
+    }
+
     /// Whether the library's products make masks and use them, for all parts of a batch.
     fn can_mask(&self, queue: &Queue, grid: Grid) -> Result<bool> {
-        if self.0.element != Element::Bf16 {
+        if self.0.element != Element::Bf16 || !queue.gpu.masks {
             return Ok(false);
         }
         for part in parts(queue, grid) {
@@ -353,7 +359,7 @@ impl Hidden {
             d_bias2, at(gradient, params.conv2), at(gradient, norm2.bias), at(gradient, norm2.logs)
         )?;
         launch!(
-            queue, kernels.unfold_contributions, Launch::blocks(outputs);
+            queue, kernels.unfold_contributions, Launch { block: 1024, ..Launch::blocks(outputs) };
             outputs, hidden, width2, at(buffer, conv3.weight), at(buffer, conv3.bias), at(buffer, conv3.logs),
             d_conv3, edge_sums.address, at(gradient, conv3.weight), at(gradient, conv3.bias), at(gradient, conv3.logs)
         )
@@ -402,6 +408,16 @@ impl Hidden {
 /// Data-dependent initialisation of both actnorms, in `f32`: the second on what the first, initialised, lets through.
 pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buffer: u64) -> Result<()> {
     let rows = grid.rows();
+    // Statistics need all rows at once.
+    if rows * params.hidden.next_multiple_of(8) > i32::MAX as usize {
+        return Err(DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!(
+                "{} images at once are too many for the initialisation's kernels; raise train.accumulate",
+                grid.batch
+            ),
+        });
+    }
     let all = Part { grid, first: 0 };
     let mut input: Option<Block> = None;
     for (layer, norm) in [(1, params.actnorm1), (2, params.actnorm2)] {

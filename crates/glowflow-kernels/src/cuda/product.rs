@@ -170,6 +170,7 @@ impl Products {
 
     /// Whether the library can do this product.
     pub fn can(&self, product: Product) -> Result<bool, DeviceError> {
+        self.context.enter()?;
         let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         Ok(self.plan(&mut plans, product)?.is_some())
     }
@@ -294,14 +295,14 @@ impl Products {
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, pointer(&b_is), 4)?;
         let epilogue = product.epilogue.raw() as u32;
         set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, pointer(&epilogue), 4)?;
-        // The choice must not depend on pointers, but some versions want to see one where there will be one.
-        let somewhere = 256u64;
+        // Pointers come with each product. Here they tell how these are aligned: a bias is a block of memory, a mask a part of one.
+        let (somewhere, in_a_block) = (256u64, 16u64);
         if product.epilogue != Epilogue::Nothing {
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer(&somewhere), 8)?;
         }
         if matches!(product.epilogue, Epilogue::BiasReluMask | Epilogue::MaskSum) {
             let stride = mask_stride(d.0) as i64;
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointer(&somewhere), 8)?;
+            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointer(&in_a_block), 8)?;
             set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, pointer(&stride), 8)?;
         }
         let (operands, result) = (product.operands.data_type(), product.result.data_type());
@@ -323,6 +324,10 @@ impl Products {
         // Parts of a batch begin at any multiple of 16 bytes: widths are multiples of 8, and channels, behind a squeeze, of 4.
         let (workspace, alignment) = (WORKSPACE as u64, 16u32);
         prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
+        // Sums that are cut in parts are added up from memory, in f32 and in order; the other ways round in between, or leave the
+        // order to chance.
+        let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+        prefer(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, pointer(&reduction), 4)?;
         for attribute in [
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
             Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
@@ -351,23 +356,22 @@ impl Products {
         };
         let _ = unsafe { sys::cublasLtMatmulPreferenceDestroy(preference) };
         plan.algorithm = found.algo;
-        if status == Status::CUBLAS_STATUS_SUCCESS && count == 1 {
-            return Ok(Some(plan));
-        }
-        plan.destroy();
-        Ok(None)
+        let usable = count == 1 && found.state == Status::CUBLAS_STATUS_SUCCESS;
+        Ok((status == Status::CUBLAS_STATUS_SUCCESS && usable).then_some(plan))
     }
 }
 
-impl Plan {
+impl Drop for Plan {
     #[allow(unsafe_code)]
-    fn destroy(&self) {
-        // SAFETY: made by the library in `choose`, and used by nobody any more.
+    fn drop(&mut self) {
+        // SAFETY: made by the library in `choose`, null where it did not come to that, and used by nobody any more.
         unsafe {
-            for layout in self.layouts {
+            for layout in self.layouts.into_iter().filter(|layout| !layout.is_null()) {
                 let _ = sys::cublasLtMatrixLayoutDestroy(layout);
             }
-            let _ = sys::cublasLtMatmulDescDestroy(self.description);
+            if !self.description.is_null() {
+                let _ = sys::cublasLtMatmulDescDestroy(self.description);
+            }
         }
     }
 }
@@ -378,8 +382,7 @@ impl Drop for Products {
         if self.context.enter().is_err() {
             return;
         }
-        let plans = self.plans.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner());
-        plans.drain().filter_map(|(_, plan)| plan).for_each(|plan| plan.destroy());
+        self.plans.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         if !self.handle.is_null() {
             // SAFETY: made in `new`, and nobody else has it.
             let _ = unsafe { sys::cublasLtDestroy(self.handle) };

@@ -30,6 +30,10 @@ pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 /// multiprocessors.
 const USUAL_ROWS_AT_ONCE: usize = 1 << 15;
 
+/// The environment variable that, set to `off`, has products without masks and column sums in their epilogues, to find out what is
+/// faster.
+pub const MASKS: &str = "GLOWFLOW_CUDA_MASKS";
+
 /// What all queues of a GPU share.
 pub struct Gpu {
     pub context: Arc<Context>,
@@ -40,6 +44,8 @@ pub struct Gpu {
     pub tf32: bool,
     /// See [`ROWS_AT_ONCE`].
     pub rows_at_once: usize,
+    /// See [`MASKS`].
+    pub masks: bool,
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
@@ -62,7 +68,7 @@ impl Gpu {
             products: Products::new(&context)?,
             constants: Constants {
                 stream: Stream::new(&context)?,
-                pool: Pool::new(&context),
+                pool: Pool::new(&context, false),
                 known: Mutex::default(),
             },
             staging: Mutex::default(),
@@ -74,6 +80,7 @@ impl Gpu {
                 .ok()
                 .and_then(|rows| rows.parse().ok())
                 .unwrap_or(USUAL_ROWS_AT_ONCE),
+            masks: std::env::var(MASKS).as_deref() != Ok("off"),
         })
     }
 
@@ -113,7 +120,15 @@ pub struct LuArguments {
 
 impl Queue {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        let pool = Pool::new(&gpu.context);
+        Self::with_pool(gpu, Pool::new(&gpu.context, false))
+    }
+
+    /// A queue to record in. What is recorded is good for as long as the queue is there.
+    pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
+        Self::with_pool(gpu, Pool::new(&gpu.context, true))
+    }
+
+    fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
         let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
         Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace })
     }

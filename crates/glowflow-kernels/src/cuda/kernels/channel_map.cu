@@ -62,14 +62,37 @@ extern "C" __global__ void fold_channel_map(
     }
 }
 
-// The inverse's matrix, A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ, and offset, −bias. A warp makes the column q, by substitution on the unit vector
-// that Pᵀ makes of it; matrix[q, i] holds A⁻¹[i, q], as `affine` wants it.
+// The inverse's matrix, A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ, and offset, −bias. A warp makes a column q, by substitution on the unit vector
+// that Pᵀ makes of it; matrix[q, i] holds A⁻¹[i, q], as `affine` wants it. Every step of a substitution waits for the one before, so what
+// it reads lies in shared memory: the diagonal, a column for each warp, and with `factors_fit` L and U.
 extern "C" __global__ void invert_channel_map(
-    int channels, const int *index, const float *sign, const float *lower, const float *upper, const float *log_s,
-    const float *bias, const float *logs, float *matrix, float *offset) {
-    extern __shared__ double column[];
-    Lu lu = {index, sign, lower, upper, log_s, channels};
-    int q = blockIdx.x, lane = threadIdx.x, from = index[q];
+    int channels, int factors_fit, const int *index, const float *sign, const float *lower, const float *upper,
+    const float *log_s, const float *bias, const float *logs, float *matrix, float *offset) {
+    extern __shared__ double shared_doubles[];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    double *diagonal = shared_doubles, *column = &shared_doubles[(1 + warp) * channels];
+    const float *l = lower, *u = upper;
+    if (lower) {
+        Lu lu = {index, sign, lower, upper, log_s, channels};
+        for (int i = threadIdx.x; i < channels; i += blockDim.x) {
+            diagonal[i] = upper_at(lu, i, i);
+        }
+        if (factors_fit) {
+            float *copy = (float *)&shared_doubles[(1 + warps) * channels];
+            for (int n = threadIdx.x; n < channels * channels; n += blockDim.x) {
+                copy[n] = lower[n];
+                copy[channels * channels + n] = upper[n];
+            }
+            l = copy;
+            u = &copy[channels * channels];
+        }
+    }
+    __syncthreads();
+    int q = blockIdx.x * warps + warp;
+    if (q >= channels) {
+        return;
+    }
+    int from = index[q];
     for (int i = lane; i < channels; i += 32) {
         column[i] = i == from ? 1.0 : 0.0;
     }
@@ -78,16 +101,16 @@ extern "C" __global__ void invert_channel_map(
         for (int m = from; m < channels; m++) {
             double value = column[m];
             for (int i = m + 1 + lane; i < channels; i += 32) {
-                column[i] -= lower_at(lu, i, m) * value;
+                column[i] -= (double)l[i * channels + m] * value;
             }
             __syncwarp();
         }
         for (int m = channels - 1; m >= 0; m--) {
             // Every lane divides for itself, for the number is read by all before it is overwritten below.
-            double value = column[m] / upper_at(lu, m, m);
+            double value = column[m] / diagonal[m];
             __syncwarp();
             for (int i = lane; i < m; i += 32) {
-                column[i] -= upper_at(lu, i, m) * value;
+                column[i] -= (double)u[i * channels + m] * value;
             }
             if (lane == 0) {
                 column[m] = value;
@@ -183,6 +206,14 @@ extern "C" __global__ void channel_map_gradient(
     int channels, const int *inverse, const float *sign, const float *lower, const float *upper, const float *log_s,
     const float *bias, const float *logs, const float *sums, const float *a, double d_log_det, float *d_bias,
     float *d_logs, float *d_lower, float *d_upper, float *d_log_s) {
+    extern __shared__ double shared_scales[];
+    double *scale = shared_scales, *diagonal = &shared_scales[channels];
+    Lu lu = {inverse, sign, lower, upper, log_s, channels};
+    for (int c = threadIdx.x; c < channels; c += blockDim.x) {
+        scale[c] = actnorm_scale(logs, c);
+        diagonal[c] = upper_at(lu, c, c);
+    }
+    __syncthreads();
     int index = global_index(), width = channels + 1;
     if (index < channels) {
         int j = index;
@@ -198,27 +229,25 @@ extern "C" __global__ void channel_map_gradient(
     if (!lower || index >= channels * channels) {
         return;
     }
-    Lu lu = {inverse, sign, lower, upper, log_s, channels};
     int i = index / channels, j = index % channels;
     double sum = 0.0;
     if (i > j) {
         const float *row = &sums[inverse[i] * width];
         for (int m = j; m < channels; m++) {
-            double d_lu = actnorm_scale(logs, m) * ((double)row[m] + (double)row[channels] * (double)bias[m]);
-            sum += d_lu * upper_at(lu, j, m);
+            double d_lu = scale[m] * ((double)row[m] + (double)row[channels] * (double)bias[m]);
+            sum += d_lu * (m == j ? diagonal[j] : (double)upper[j * channels + m]);
         }
         d_lower[index] += (float)sum;
     } else {
-        double scale = actnorm_scale(logs, j);
         for (int m = i; m < channels; m++) {
             const float *row = &sums[inverse[m] * width];
-            double d_lu = scale * ((double)row[j] + (double)row[channels] * (double)bias[j]);
-            sum += lower_at(lu, m, i) * d_lu;
+            double d_lu = scale[j] * ((double)row[j] + (double)row[channels] * (double)bias[j]);
+            sum += m == i ? d_lu : (double)lower[m * channels + i] * d_lu;
         }
         if (i < j) {
             d_upper[index] += (float)sum;
         } else {
-            d_log_s[i] += (float)(sum * upper_at(lu, i, i) + d_log_det);
+            d_log_s[i] += (float)(sum * diagonal[i] + d_log_det);
         }
     }
 }

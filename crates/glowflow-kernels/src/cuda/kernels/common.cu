@@ -53,8 +53,9 @@ struct Pixel {
 
 __device__ __forceinline__ Pixel pixel_of(int row, int height, int width) {
     Pixel pixel;
-    pixel.y = row / width % height;
-    pixel.x = row % width;
+    int line = row / width;
+    pixel.x = row - line * width;
+    pixel.y = line % height;
     return pixel;
 }
 

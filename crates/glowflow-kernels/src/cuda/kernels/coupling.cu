@@ -4,13 +4,13 @@
 // For the gradient, ∂ log s / ∂t = 1 − s turns dy·(x + shift)·s·(1 − s) into dy·y·(1 − s): no division.
 
 // logp [batch] sums come in two stages where an image is cut into several parts: sums [batch, parts], then `add_parts`.
-// One block a part of an image: blockIdx.x is the part, blockIdx.y the image.
+// One block a part of an image: blockIdx.x is the image, blockIdx.y the part.
 extern "C" __global__ void couple(
     int pixels, int channels, int affine, int part_pixels, const float *o, float *x, float *sums) {
     __shared__ float scratch[32];
     int half = channels / 2;
-    int first = blockIdx.y * pixels + blockIdx.x * part_pixels;
-    int count = min(part_pixels, pixels - (int)blockIdx.x * part_pixels) * half;
+    int first = blockIdx.x * pixels + blockIdx.y * part_pixels;
+    int count = min(part_pixels, pixels - (int)blockIdx.y * part_pixels) * half;
     float sum = 0.0f;
     for (int n = threadIdx.x; n < count; n += blockDim.x) {
         int row = first + n / half, c = n % half;
@@ -27,7 +27,7 @@ extern "C" __global__ void couple(
     if (affine) {
         sum = block_sum(sum, scratch);
         if (threadIdx.x == 0) {
-            sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+            sums[blockIdx.x * gridDim.y + blockIdx.y] = sum;
         }
     }
 }

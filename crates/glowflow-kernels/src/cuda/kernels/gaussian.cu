@@ -1,12 +1,12 @@
 // Gaussian priors: eps = (z − mean)·exp(−logs), log N = −(log 2π + 2·logs + eps²)/2; and the top level's learned prior.
 // prior [rows, 2·channels] holds mean, then logs.
 
-// Two stages, as `couple`: blockIdx.x is the part, blockIdx.y the image.
+// Two stages, as `couple`: blockIdx.x is the image, blockIdx.y the part.
 extern "C" __global__ void standardize(
     int pixels, int channels, int part_pixels, const float *prior, float *z, float *sums) {
     __shared__ float scratch[32];
-    int first = blockIdx.y * pixels + blockIdx.x * part_pixels;
-    int count = min(part_pixels, pixels - (int)blockIdx.x * part_pixels) * channels;
+    int first = blockIdx.x * pixels + blockIdx.y * part_pixels;
+    int count = min(part_pixels, pixels - (int)blockIdx.y * part_pixels) * channels;
     float sum = 0.0f;
     for (int n = threadIdx.x; n < count; n += blockDim.x) {
         int row = first + n / channels, c = n % channels;
@@ -17,7 +17,7 @@ extern "C" __global__ void standardize(
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) {
-        sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+        sums[blockIdx.x * gridDim.y + blockIdx.y] = sum;
     }
 }
 

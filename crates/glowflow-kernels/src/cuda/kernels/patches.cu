@@ -14,15 +14,21 @@ __device__ void patches(int rows, int height, int width, int inputs, int channel
     }
     int row = index / groups, first = index % groups * at_once;
     Pixel at = pixel_of(row, height, width);
+    // Divided once; from one column to the next the channel goes up, and from the last one to the next offset.
+    int k = first / inputs, c = first % inputs;
+    int from = k < 9 ? neighbour(row, at, height, width, k) : -1;
     Pack<T> pack;
     for (int j = 0; j < at_once; j++) {
-        int column = first + j;
+        int edge = first + j - 9 * inputs;
         float value = 0.0f;
-        if (column < 9 * inputs) {
-            int from = neighbour(row, at, height, width, column / inputs);
-            value = from >= 0 ? x[from * channels + column % inputs] : 0.0f;
-        } else if (column < 9 * inputs + 9) {
-            value = neighbour(row, at, height, width, column - 9 * inputs) < 0 ? 1.0f : 0.0f;
+        if (edge < 0) {
+            value = from >= 0 ? x[from * channels + c] : 0.0f;
+            if (++c == inputs) {
+                c = 0;
+                from = neighbour(row, at, height, width, ++k);
+            }
+        } else if (edge < 9) {
+            value = neighbour(row, at, height, width, edge) < 0 ? 1.0f : 0.0f;
         }
         pack.values[j] = narrow<T>(value);
     }
@@ -50,15 +56,15 @@ __device__ void gather_back(int rows, int height, int width, int channels, int s
     }
     int row = index / groups, first = index % groups * at_once;
     Pixel at = pixel_of(row, height, width);
+    int k = first / channels, c = first % channels;
+    int from = k < 9 ? neighbour_back(row, at, height, width, k) : -1;
     Pack<T> pack;
     for (int j = 0; j < at_once; j++) {
-        int column = first + j;
-        float value = 0.0f;
-        if (column < 9 * channels) {
-            int from = neighbour_back(row, at, height, width, column / channels);
-            value = from >= 0 ? dy[from * channels + column % channels] : 0.0f;
+        pack.values[j] = narrow<T>(k < 9 && from >= 0 ? dy[from * channels + c] : 0.0f);
+        if (++c == channels) {
+            c = 0;
+            from = neighbour_back(row, at, height, width, ++k);
         }
-        pack.values[j] = narrow<T>(value);
     }
     *(Pack<T> *)&to[row * stride + first] = pack;
 }
@@ -85,6 +91,7 @@ extern "C" __global__ void add_shifted(
     int row = index / channels, c = index % channels;
     Pixel at = pixel_of(row, height, width);
     float sum = bias[c];
+#pragma unroll
     for (int k = 0; k < 9; k++) {
         int from = neighbour(row, at, height, width, k);
         sum += from >= 0 ? contributions[from * stride + k * channels + c] : edge[k * channels + c];
@@ -102,6 +109,7 @@ extern "C" __global__ void add_shifted_back(
     int row = index / channels, c = index % channels;
     Pixel at = pixel_of(row, height, width);
     float sum = 0.0f;
+#pragma unroll
     for (int k = 0; k < 9; k++) {
         int from = neighbour_back(row, at, height, width, k);
         if (from >= 0) {
