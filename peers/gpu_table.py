@@ -363,6 +363,18 @@ def precisions(run, row):
     by_turns(run, warm_up(run, start_rust(run, commands, row), "train", row), "train", row)
 
 
+def tuning(run, row):
+    """A stored training step by how many rows of hidden activations are computed at once, with masks in products' epilogues and
+    without."""
+    commands = {}
+    for rows in (8192, 16384, 32768, 65536):
+        for masks in ("on", "off"):
+            settings = ["env", f"GLOWFLOW_CUDA_ROWS={rows}", f"GLOWFLOW_CUDA_MASKS={masks}"]
+            command = compare.rust_command(model(run, batch=256), "--serve", "--backprop", "stored")
+            commands[f"{rows} {masks}"] = settings + command
+    by_turns(run, warm_up(run, start_rust(run, commands, row), "train", row), "train", row)
+
+
 def samples(run, row):
     for batch in (1, 32):
         if run.left() < (25 if run.args.device == "cuda" else 5):
@@ -455,7 +467,7 @@ def cifar(run, row):
 # Name, function, most seconds it may take, seconds without which it is not begun.
 ROWS = (("ceilings", ceilings, 60, 15), ("parity", parity, 150, 20), ("compile", compile_ahead, 150, 60),
         ("train", training, 220, 60), ("precision", precisions, 45, 20), ("sample", samples, 110, 40),
-        ("memory", memory, 110, 40), ("cifar10", cifar, 3600, 90))
+        ("memory", memory, 110, 40), ("tuning", tuning, 60, 30), ("cifar10", cifar, 3600, 90))
 
 
 def image_rate(part, name, seconds, peak):
@@ -511,6 +523,9 @@ def single_lines(rows):
     if found := rows.get("precision", {}).get("median"):
         steps = ", ".join(f"{name.removeprefix('glowflow ')} {1e3 * seconds:.1f}" for name, seconds in found.items())
         lines.append(f"| training step stored, batch 64, ms | {steps} | | |")
+    if found := rows.get("tuning", {}).get("median"):
+        steps = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in found.items())
+        lines.append(f"| training step stored, batch 256, by rows at once and masks, ms | {steps} | | |")
     found = rows.get("cifar10", {})
     if "minutes" in found:
         text = "; ".join(f"{key} {found[key][1]:.3f} bits/dim at step {found[key][0]}" for key in ("test", "train") if found.get(key))

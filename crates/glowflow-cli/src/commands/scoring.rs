@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use glowflow::Glow;
 use glowflow::evaluate::{Draws, evaluate};
 use serde_json::json;
 
@@ -60,7 +61,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
 }
 
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = common.load_exact(&args.model)?;
+    let glow = Glow::load(&args.model)?;
     let config = glow.config();
     if common.json {
         print_json(&json!({
