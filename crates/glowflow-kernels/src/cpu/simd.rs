@@ -106,6 +106,8 @@ pub trait Vector: Copy {
     unsafe fn factors(from: *const Self::Element) -> Self::Factors;
     /// The same group of factors for every lane.
     unsafe fn splat(from: *const Self::Element) -> Self::Factors;
+    /// `self + other`
+    unsafe fn plus(self, other: Self) -> Self;
     /// `self + a·b`, in each lane for all factors of a group.
     unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self;
     /// `max(self, 0)`; NaN stays NaN.
@@ -128,11 +130,11 @@ pub trait Pairing: Vector {
 /// What a vector sums in.
 pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
 
-/// A vector of scalars: in order, the type, its register, its scalar, its lanes; then how to load, store, splat, multiply
+/// A vector of scalars: in order, the type, its register, its scalar, its lanes; then how to load, store, splat, add, multiply
 /// and add, take the maximum, and keep `x` where `mask` is positive.
 macro_rules! vector {
     (
-        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $fma:ident, $max:ident,
+        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident, $max:ident,
         |$x:ident, $mask:ident| $positive:expr
     ) => {
         #[cfg(target_arch = "x86_64")]
@@ -171,6 +173,11 @@ macro_rules! vector {
                 Self(unsafe { std::arch::x86_64::$splat(*from) })
             }
             #[inline(always)]
+            unsafe fn plus(self, other: Self) -> Self {
+                // SAFETY: as above.
+                Self(unsafe { std::arch::x86_64::$add(self.0, other.0) })
+            }
+            #[inline(always)]
             unsafe fn add_products(self, a: Self, b: Self) -> Self {
                 // SAFETY: as above.
                 Self(unsafe { std::arch::x86_64::$fma(a.0, b.0, self.0) })
@@ -206,6 +213,7 @@ vector!(
     _mm512_loadu_ps,
     _mm512_storeu_ps,
     _mm512_set1_ps,
+    _mm512_add_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
     |x, mask| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), x)
@@ -218,6 +226,7 @@ vector!(
     _mm512_loadu_pd,
     _mm512_storeu_pd,
     _mm512_set1_pd,
+    _mm512_add_pd,
     _mm512_fmadd_pd,
     _mm512_max_pd,
     |x, mask| _mm512_maskz_mov_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_pd()), x)
@@ -230,6 +239,7 @@ vector!(
     _mm256_loadu_ps,
     _mm256_storeu_ps,
     _mm256_set1_ps,
+    _mm256_add_ps,
     _mm256_fmadd_ps,
     _mm256_max_ps,
     |x, mask| _mm256_and_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(mask, _mm256_setzero_ps()), x)
@@ -242,6 +252,7 @@ vector!(
     _mm256_loadu_pd,
     _mm256_storeu_pd,
     _mm256_set1_pd,
+    _mm256_add_pd,
     _mm256_fmadd_pd,
     _mm256_max_pd,
     |x, mask| _mm256_and_pd(_mm256_cmp_pd::<_CMP_GT_OQ>(mask, _mm256_setzero_pd()), x)
@@ -287,6 +298,11 @@ impl Vector for Bf16x16 {
             let pair = from.cast::<i32>().read_unaligned();
             std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair))
         }
+    }
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { std::arch::x86_64::_mm512_add_ps(self.0, other.0) })
     }
     #[inline(always)]
     unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self {
@@ -382,6 +398,10 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     unsafe fn splat(from: *const E) -> Self::Factors {
         // SAFETY: the caller has `GROUP` elements there.
         std::array::from_fn(|g| [unsafe { *from.add(g.min(E::GROUP - 1)) }.to_sum(); LANES])
+    }
+    #[inline(always)]
+    unsafe fn plus(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
     #[inline(always)]
     unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self {

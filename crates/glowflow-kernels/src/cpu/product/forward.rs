@@ -87,7 +87,7 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     match to {
         // SAFETY: `to` is as [`super::product`] checks.
         Out::Panels(c, finish) => unsafe {
-            into_panels::<V, MR, W, NR>(c, *finish, (panel * height + first) * NR, sums);
+            into_panels::<V, MR, W, NR>(c, *finish, ((panel * height + first) * NR, NR), sums);
         },
         Out::Rows(c) => {
             for (i, row) in rows::<V, MR, W, NR>(sums).iter().enumerate() {
@@ -103,22 +103,22 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     MR
 }
 
-/// Writes rows of a panel, from element `at` on, when `finish` has become of them.
+/// Writes rows of a panel, the first at element `at` and the others `row` elements apart, when `finish` has become of them.
 ///
 /// # Safety
 /// The rows are there, in `c` and in a mask.
 #[inline(always)]
-unsafe fn into_panels<V: Vector, const MR: usize, const W: usize, const NR: usize>(
+pub unsafe fn into_panels<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     c: &mut [V::Element],
     finish: Finish<'_, V::Element>,
-    at: usize,
+    (at, row): (usize, usize),
     sums: [[V; W]; MR],
 ) {
-    debug_assert!(at + MR * NR <= c.len());
+    debug_assert!(at + (MR - 1) * row + NR <= c.len());
     let c = c.as_mut_ptr();
     for (i, sums) in sums.into_iter().enumerate() {
         for (j, sum) in sums.into_iter().enumerate() {
-            let at = at + i * NR + j * V::LANES;
+            let at = at + i * row + j * V::LANES;
             // SAFETY: the caller's contract.
             unsafe {
                 match finish {
@@ -129,12 +129,25 @@ unsafe fn into_panels<V: Vector, const MR: usize, const W: usize, const NR: usiz
         }
         for j in W..2 {
             // SAFETY: as above.
-            unsafe { V::zero().narrow(c.add(at + i * NR + j * V::LANES)) }
+            unsafe { V::zero().narrow(c.add(at + i * row + j * V::LANES)) }
         }
     }
 }
 
-/// One panel of a product: all rows in groups of `MR`, then 4, 2 and 1.
+/// Rows of the next group, given how many are left: `MR`, then 4, 2 and 1.
+#[inline(always)]
+pub const fn group_rows<const MR: usize>(left: usize) -> usize {
+    match left {
+        // Two groups of 4 take less time than one of 6 and one of 2, which has too few sums to keep the processor busy.
+        8 if MR == 6 => 4,
+        left if left >= MR => MR,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// One panel of a product, all rows.
 ///
 /// # Safety
 /// As for [`forward`].
@@ -151,10 +164,10 @@ unsafe fn one_panel<V: Vector, const MR: usize, const W: usize, const NR: usize>
         let at = (height, first, panel);
         // SAFETY: no group is larger than the rows left.
         first += unsafe {
-            match height - first {
-                left if left >= MR => group::<V, MR, W, NR>(at, a, b, to),
-                4.. => group::<V, 4, W, NR>(at, a, b, to),
-                2.. => group::<V, 2, W, NR>(at, a, b, to),
+            match group_rows::<MR>(height - first) {
+                rows if rows == MR => group::<V, MR, W, NR>(at, a, b, to),
+                4 => group::<V, 4, W, NR>(at, a, b, to),
+                2 => group::<V, 2, W, NR>(at, a, b, to),
                 _ => group::<V, 1, W, NR>(at, a, b, to),
             }
         };

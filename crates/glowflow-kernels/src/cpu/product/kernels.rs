@@ -25,9 +25,9 @@ pub struct KernelSet<E: Element> {
     pub transposed: Transposed<E>,
 }
 
-/// Instantiates the kernels for a vector: rows of a block of a product, and of a weight gradient, where they divide a panel.
+/// Instantiates the kernels for a vector: rows of a block of sums, and the module of the kernel of a weight gradient.
 macro_rules! instantiate {
-    ($module:ident, $vector:ty, $rows:literal, $gradient:ident, $gradient_rows:literal, $features:literal) => {
+    ($module:ident, $vector:ty, $rows:literal, $gradient:ident, $features:literal) => {
         mod $module {
             use super::*;
             type Element = <$vector as Vector>::Element;
@@ -49,7 +49,7 @@ macro_rules! instantiate {
                 sums: &mut [Sum<$vector>],
             ) {
                 // SAFETY: the caller keeps the same contract.
-                unsafe { $gradient::transposed::<$vector, $gradient_rows, PANEL>(a, b, panel, c, sums) }
+                unsafe { $gradient::transposed::<$vector, $rows, PANEL>(a, b, panel, c, sums) }
             }
 
             pub const SET: KernelSet<Element> = KernelSet { panel: PANEL, forward, transposed };
@@ -58,18 +58,18 @@ macro_rules! instantiate {
 }
 
 #[cfg(target_arch = "x86_64")]
-instantiate!(f32_avx512, F32x16, 8, transposed, 8, "avx512f,avx2,fma");
+instantiate!(f32_avx512, F32x16, 8, transposed, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f64_avx512, F64x8, 8, transposed, 8, "avx512f,avx2,fma");
+instantiate!(f64_avx512, F64x8, 8, transposed, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(bf16_avx512, Bf16x16, 8, interleaved, 8, "avx512f,avx512bw,avx512bf16,avx2,fma");
+instantiate!(bf16_avx512, Bf16x16, 8, interleaved, "avx512f,avx512bw,avx512bf16,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f32_avx2, F32x8, 6, transposed, 4, "avx2,fma");
+instantiate!(f32_avx2, F32x8, 6, transposed, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
-instantiate!(f64_avx2, F64x4, 6, transposed, 4, "avx2,fma");
-instantiate!(f32_baseline, Plain<f32, 4>, 4, transposed, 4, "sse2");
-instantiate!(f64_baseline, Plain<f64, 2>, 4, transposed, 4, "sse2");
-instantiate!(bf16_baseline, Plain<bf16, 4>, 4, interleaved, 4, "sse2");
+instantiate!(f64_avx2, F64x4, 6, transposed, "avx2,fma");
+instantiate!(f32_baseline, Plain<f32, 4>, 4, transposed, "sse2");
+instantiate!(f64_baseline, Plain<f64, 2>, 4, transposed, "sse2");
+instantiate!(bf16_baseline, Plain<bf16, 4>, 4, interleaved, "sse2");
 
 /// Those for `f32`.
 pub fn f32(isa: Isa) -> KernelSet<f32> {

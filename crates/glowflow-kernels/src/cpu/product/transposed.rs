@@ -1,7 +1,7 @@
 //! The kernel of a weight gradient, of matrices whose elements are multiplied one by one: `MR` columns of `A`, read down a
 //! panel, by `NR` columns of `B`, read along one.
 
-use super::forward::{add_products, rows};
+use super::forward::{add_products, group_rows, rows};
 use crate::cpu::element::Element;
 use crate::cpu::panels::{DEPTH, View};
 use crate::cpu::simd::{Sum, Vector};
@@ -10,7 +10,7 @@ use crate::real::Real;
 /// The rows of a weight gradient that one panel of `a` makes, [`DEPTH`] rows of `a` and `b` after the other.
 ///
 /// # Safety
-/// The processor has `V`'s instruction set; the matrices are as [`transposed_products`] checks; `MR` divides `NR`.
+/// The processor has `V`'s instruction set; the matrices are as [`transposed_products`] checks.
 #[inline(always)]
 pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     a: View<'_, V::Element>,
@@ -19,7 +19,7 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     c: &mut [Sum<V>],
     column_sums: &mut [Sum<V>],
 ) {
-    const { assert!(NR.is_multiple_of(MR) && V::Element::GROUP == 1) };
+    const { assert!(V::Element::GROUP == 1) };
     let n = b.cut.columns;
     let height = a.data.len() / a.cut.stride();
     for slab in (0..height).step_by(DEPTH) {
@@ -49,20 +49,55 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
                     (tile.1, a, b)
                 })
             };
-            for first in (0..column_sums.len()).step_by(MR) {
-                // SAFETY: `first + MR <= NR`, for `MR` divides `NR`.
-                let done = unsafe {
-                    if left > V::LANES {
-                        rows::<V, MR, 2, NR>(group(blocks(first)))
-                    } else {
-                        rows::<V, MR, 1, NR>(group(blocks(first)))
+            let mut first = 0;
+            while first < column_sums.len() {
+                let columns = group_rows::<MR>(NR - first);
+                // SAFETY: `first + columns <= NR`.
+                unsafe {
+                    let c = &mut c[first * n..];
+                    match columns {
+                        columns if columns == MR => add::<V, MR, NR>(blocks(first), c, n, (b_panel, left)),
+                        4 => add::<V, 4, NR>(blocks(first), c, n, (b_panel, left)),
+                        2 => add::<V, 2, NR>(blocks(first), c, n, (b_panel, left)),
+                        _ => add::<V, 1, NR>(blocks(first), c, n, (b_panel, left)),
                     }
-                };
-                for (done, c) in done.iter().zip(c.chunks_exact_mut(n).skip(first)) {
-                    let c = &mut c[b_panel * NR..][..left];
-                    c.iter_mut().zip(done).for_each(|(c, &sum)| *c += sum);
+                }
+                first += columns;
+            }
+        }
+    }
+}
+
+/// Adds the sums of [`group`] to as many rows of `n` numbers as there are, of which the panel's first `left` count.
+///
+/// # Safety
+/// As for [`group`].
+#[inline(always)]
+unsafe fn add<V: Vector, const MR: usize, const NR: usize>(
+    blocks: impl Iterator<Item = (usize, *const V::Element, *const V::Element)>,
+    c: &mut [Sum<V>],
+    n: usize,
+    (panel, left): (usize, usize),
+) {
+    // SAFETY: the caller's contract; a whole block lies in `c`.
+    unsafe {
+        if left == NR && c.len() >= MR * n {
+            for (i, sums) in group::<V, MR, 2>(blocks).into_iter().enumerate() {
+                for (j, sums) in sums.into_iter().enumerate() {
+                    let c = c.as_mut_ptr().add(i * n + panel * NR + j * V::LANES);
+                    V::load(c).plus(sums).store(c);
                 }
             }
+            return;
+        }
+        let done = if left > V::LANES {
+            rows::<V, MR, 2, NR>(group(blocks))
+        } else {
+            rows::<V, MR, 1, NR>(group(blocks))
+        };
+        for (done, c) in done.iter().zip(c.chunks_exact_mut(n)) {
+            let c = &mut c[panel * NR..][..left];
+            c.iter_mut().zip(done).for_each(|(c, &sum)| *c += sum);
         }
     }
 }
