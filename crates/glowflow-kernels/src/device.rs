@@ -206,6 +206,13 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// Overwrites `to` with `from`, of the same length.
     fn copy(&self, from: &Self::Buffer, to: &mut Self::Buffer);
 
+    /// A copy of a buffer that holds `len` numbers.
+    fn copied(&self, from: &Self::Buffer, len: usize) -> Self::Buffer {
+        let mut copy = self.scratch(len);
+        self.copy(from, &mut copy);
+        copy
+    }
+
     // ---- data and noise ------------------------------------------------------------------------
 
     /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.

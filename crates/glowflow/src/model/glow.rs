@@ -321,25 +321,23 @@ impl<D: Device> Glow<D> {
     ) -> Result<Vec<D::Real>, Error> {
         let (device, images) = (&self.device, range.len());
         let layers = self.layers(Direction::Inverse);
-        let mut decoding = self.decoding.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let kept = decoding.take().filter(|decoding| decoding.images == images);
+        // Whoever comes while another one decodes does not wait for that.
+        let mut kept = self.decoding.try_lock().ok();
+        let last = kept.as_mut().and_then(|kept| kept.take()).filter(|decoding| decoding.images == images);
+        let mut own = None;
+        let decoding = kept.as_deref_mut().unwrap_or(&mut own);
         let Decoding { latents, labels: to, work, .. } =
-            decoding.insert(kept.unwrap_or_else(|| self.new_decoding(images)));
+            decoding.insert(last.unwrap_or_else(|| self.new_decoding(images)));
         for (level, eps) in latents.iter_mut().enumerate() {
             write(range.clone(), level, &mut eps.data);
         }
         device.copy(&self.one_hot(labels), to);
         let v = work.run(device, |device| {
-            let copy = |from: &D::Buffer, len| {
-                let mut copy = device.scratch(len);
-                device.copy(from, &mut copy);
-                copy
-            };
-            let labels = copy(to, images * self.config().classes);
+            let labels = device.copied(to, images * self.config().classes);
             let mut state: State<D> = self.flow.enter(device, images, device.scratch(0), labels);
             state.latents = latents
                 .iter()
-                .map(|eps| Tensor { data: copy(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
+                .map(|eps| Tensor { data: device.copied(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
                 .collect();
             self.flow.run(device, layers, Direction::Inverse, &mut state);
             state.x.data

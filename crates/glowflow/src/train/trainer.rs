@@ -281,21 +281,14 @@ impl<D: Device> Trainer<D> {
         let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
         let backprop = self.config.train.backprop;
         let log_density = work.run(device, |device| {
-            let [v, labels] = [(&*v, pixels.len()), (&*to, images.0 * model.classes)].map(|(from, len)| {
-                let mut copy = device.scratch(len);
-                device.copy(from, &mut copy);
-                copy
-            });
+            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, images.0 * model.classes));
             let forward = flow.forward(device, weights, flow.enter(device, images.0, v, labels), backprop);
-            let mut log_density = device.scratch(images.0);
-            device.copy(&forward.state.logp, &mut log_density);
+            let log_density = device.copied(&forward.state.logp, images.0);
             flow.backward(device, weights, forward, dlogp, gradient);
             log_density
         });
         // The next pass will write there again.
-        let mut copy = device.scratch(images.0);
-        device.copy(log_density, &mut copy);
-        copy
+        device.copied(log_density, images.0)
     }
 
     /// The learning rate of the next update.
