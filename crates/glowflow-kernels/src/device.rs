@@ -178,9 +178,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     // ---- repetition ----------------------------------------------------------------------------
 
     /// Records the operations that `work` asks of the device it is given, without doing them, for [`replay`](Self::replay) to do them
-    /// again and again on the same buffers; `None` where the
-    /// device gains nothing by that, or has not the memory for it. What `work`
-    /// returns may hold buffers: each replay overwrites them.
+    /// again and again on the same buffers; `None` where the device gains nothing by that, or has not the memory for it. What
+    /// `work` returns may hold buffers: each replay overwrites them.
     ///
     /// All that `work` does must have been done once before, for a device may have things to prepare that cannot be recorded. It must
     /// not wait for results, and nothing that varies may pass through the host.

@@ -89,13 +89,12 @@ impl Drop for Program {
     }
 }
 
-/// Two functions of the compiler that give a result's size and the result.
-type Fetch<T> = (unsafe fn(sys::nvrtcProgram, *mut usize) -> nvrtcResult, T);
-
+/// What the compiler has to say of a program: `size` gives its length, `get` the bytes.
 #[allow(unsafe_code)]
 fn fetch(
     program: &Program,
-    (size, get): Fetch<unsafe fn(sys::nvrtcProgram, *mut c_char) -> nvrtcResult>,
+    size: unsafe fn(sys::nvrtcProgram, *mut usize) -> nvrtcResult,
+    get: unsafe fn(sys::nvrtcProgram, *mut c_char) -> nvrtcResult,
 ) -> Result<Vec<u8>, String> {
     let mut len = 0;
     // SAFETY: the out-pointers are to a live variable, and to as many bytes as the compiler asked for.
@@ -133,13 +132,13 @@ pub fn compile(source: &str, target: Target) -> Result<Vec<u8>, String> {
     // SAFETY: as many terminated options as the count says, all alive.
     let result = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
     if result != nvrtcResult::NVRTC_SUCCESS {
-        let log = fetch(&program, (sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog))?;
+        let log = fetch(&program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog)?;
         let log = String::from_utf8_lossy(&log);
         return Err(format!("compiling the kernels: {}\n{}", words(result), log.trim_end_matches('\0')));
     }
     match target {
-        Target::Machine(_) => fetch(&program, (sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN)),
-        Target::Portable(_) => fetch(&program, (sys::nvrtcGetPTXSize, sys::nvrtcGetPTX)),
+        Target::Machine(_) => fetch(&program, sys::nvrtcGetCUBINSize, sys::nvrtcGetCUBIN),
+        Target::Portable(_) => fetch(&program, sys::nvrtcGetPTXSize, sys::nvrtcGetPTX),
     }
 }
 
