@@ -10,6 +10,11 @@ use crate::real::Real;
 /// Instruction sets that the product has a kernel for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// [`Isa::Avx512Bf16`] with AMX's tiles of bf16: for products of bf16.
+    Amx,
+    /// AMX by way of a handler of illegal instructions, and nothing else that a processor may lack.
+    #[cfg(test)]
+    AmxEmulated,
     /// [`Isa::Avx512`] with AVX-512 BF16: for products of bf16.
     Avx512Bf16,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
@@ -63,7 +68,7 @@ impl Isa {
         match self {
             // SAFETY: the caller's contract.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 | Self::Avx512 => unsafe { avx512(work) },
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => unsafe { avx512(work) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { avx2(work) },
@@ -76,11 +81,40 @@ impl Isa {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
         if Self::available().contains(&Self::Avx512) && is_x86_feature_detected!("avx512bf16") {
+            if tiles_allowed() {
+                found.push(Self::Amx);
+            }
             found.push(Self::Avx512Bf16);
         }
         found.push(Self::Baseline);
         found
     }
+}
+
+/// Whether the processor has AMX with bf16, and the operating system lets this process use it. Linux must be asked, once for all
+/// threads, because the tiles' 8 KiB make every context switch larger.
+#[cfg(target_arch = "x86_64")]
+fn tiles_allowed() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::sync::OnceLock;
+        static ALLOWED: OnceLock<bool> = OnceLock::new();
+        *ALLOWED.get_or_init(|| {
+            const AMX_BF16: u32 = 1 << 22;
+            const AMX_TILE: u32 = 1 << 24;
+            /// `arch_prctl`'s request for a part of the processor's state, and the number of the part that is the tiles.
+            const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+            const TILES: libc::c_long = 18;
+            // SAFETY: whoever asks has found AVX-512, so that the processor has leaf 7. (Safe since Rust 1.94.)
+            #[allow(unused_unsafe)]
+            let features = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx;
+            let there = features & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE;
+            // SAFETY: the call takes two numbers and touches no memory of ours.
+            there && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILES) } == 0
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
 }
 
 /// Sums of one vector register, and what is done with them.

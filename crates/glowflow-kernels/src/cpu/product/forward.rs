@@ -63,7 +63,7 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     to: &mut Out<'_, V::Element>,
 ) -> usize {
     let size = V::Element::GROUP;
-    // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` of `k.div_ceil(GROUP)·GROUP × NR`,
+    // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` of `rows × NR`,
     // with as many times `NR` biases. In `a` and `b` zeros fill up the last group.
     let sums = unsafe {
         let bias = b.bias.as_ptr().add(panel * NR);
@@ -74,7 +74,7 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
         for (block, at) in (0..b.k).step_by(NR).enumerate() {
             let len = NR.min(b.k - at).div_ceil(size);
             let a = a.as_ptr().add((block * height + first) * NR);
-            let weights = b.panels.as_ptr().add((panel * b.k.next_multiple_of(size) + at) * NR);
+            let weights = b.panels.as_ptr().add((panel * b.rows + at) * NR);
             // Whole blocks take the branch whose length the compiler knows.
             sums = if len == NR / size {
                 add_products::<V, MR, W>(sums, NR / size, a, (NR, size), weights)

@@ -13,7 +13,7 @@ use crate::real::Real;
 /// # Safety
 /// The processor has `V`'s instruction set.
 #[inline(always)]
-unsafe fn interleave<V: Pairing, const NR: usize>(
+pub unsafe fn interleave<V: Pairing, const NR: usize>(
     of: View<'_, V::Element>,
     panel: usize,
     slab: usize,
@@ -36,6 +36,28 @@ unsafe fn interleave<V: Pairing, const NR: usize>(
     done
 }
 
+/// The sums of a panel's columns, of which pairs of rows are interleaved: products by ones.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn sums_of_columns<V: Pairing, const NR: usize>(pairs: &[[[V::Element; 2]; NR]]) -> [Sum<V>; NR] {
+    // SAFETY: the caller's contract; there are `NR` pairs in a row, and two ones.
+    unsafe {
+        let one = V::Element::of_sum(Sum::<V>::of(1.0));
+        let ones = V::splat([one; 2].as_ptr());
+        let mut sums = [[V::zero(); 2]; 1];
+        for pairs in pairs {
+            for (j, sum) in sums[0].iter_mut().enumerate() {
+                let factors = V::factors(pairs.as_ptr().cast::<V::Element>().add(2 * j * V::LANES));
+                *sum = sum.add_products(factors, ones);
+            }
+        }
+        let [sums] = rows::<V, 1, 2, NR>(sums);
+        sums
+    }
+}
+
 /// The rows of a weight gradient that one panel of `a` makes, [`SLAB`] rows of `a` and `b` after the other.
 ///
 /// # Safety
@@ -56,22 +78,8 @@ pub unsafe fn transposed<V: Pairing, const MR: usize, const NR: usize>(
     for slab in (0..height).step_by(SLAB) {
         // SAFETY: the caller's contract.
         let len = unsafe { interleave::<V, NR>(a, panel, slab, &mut pairs_of_a) };
-        // A sum over rows is a product by ones.
-        // SAFETY: there are `len` times `NR` pairs, and two ones.
-        let [slab_sums] = unsafe {
-            let one = V::Element::of_sum(Sum::<V>::of(1.0));
-            let ones = V::splat([one; 2].as_ptr());
-            let mut sums = [[V::zero(); 2]; 1];
-            for pairs in &pairs_of_a[..len] {
-                for (j, sum) in sums[0].iter_mut().enumerate() {
-                    *sum = sum.add_products(
-                        V::factors(pairs.as_ptr().cast::<V::Element>().add(2 * j * V::LANES)),
-                        ones,
-                    );
-                }
-            }
-            rows::<V, 1, 2, NR>(sums)
-        };
+        // SAFETY: the caller's contract.
+        let slab_sums = unsafe { sums_of_columns::<V, NR>(&pairs_of_a[..len]) };
         column_sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
         for (b_panel, left) in (0..n).step_by(NR).map(|first| (first / NR, NR.min(n - first))) {
             // SAFETY: the caller's contract.

@@ -2,6 +2,8 @@
 
 use half::bf16;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::{Out, Packed, forward, interleaved, transposed};
 use crate::cpu::element::Element;
 use crate::cpu::panels::View;
@@ -12,7 +14,8 @@ use crate::cpu::simd::{Isa, Plain, Sum, Vector};
 /// [`super::product`] without its checks.
 type Forward<E> = unsafe fn(usize, &[E], &Packed<E>, &mut Out<'_, E>);
 
-/// One task of [`super::transposed_products`], without its checks: the rows of `c` that panel `panel` of `a` makes.
+/// One task of [`super::transposed_products`], without its checks: the rows of `c` that some panels of `a` make,
+/// from the given one on: as many as there are sums of columns for.
 type Transposed<E> =
     unsafe fn(View<'_, E>, View<'_, E>, usize, &mut [<E as Element>::Sum], &mut [<E as Element>::Sum]);
 
@@ -21,6 +24,8 @@ type Transposed<E> =
 pub struct KernelSet<E: Element> {
     /// Columns in a panel.
     pub panel: usize,
+    /// Panels of `a` that one task of a weight gradient takes at most.
+    pub at_once: usize,
     pub forward: Forward<E>,
     pub transposed: Transposed<E>,
 }
@@ -52,11 +57,46 @@ macro_rules! instantiate {
                 unsafe { $gradient::transposed::<$vector, $rows, PANEL>(a, b, panel, c, sums) }
             }
 
-            pub const SET: KernelSet<Element> = KernelSet { panel: PANEL, forward, transposed };
+            pub const SET: KernelSet<Element> = KernelSet { panel: PANEL, at_once: 1, forward, transposed };
         }
     };
 }
 
+/// The same for tile instructions, and the vector that does everything else.
+#[cfg(target_arch = "x86_64")]
+macro_rules! instantiate_tiles {
+    ($module:ident, $vector:ty, $features:literal) => {
+        mod $module {
+            use super::*;
+
+            #[target_feature(enable = $features)]
+            unsafe fn forward(rows: usize, a: &[bf16], b: &Packed<bf16>, to: &mut Out<'_, bf16>) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { amx::forward::<$vector>(rows, a, b, to) }
+            }
+
+            #[target_feature(enable = $features)]
+            unsafe fn transposed(
+                a: View<'_, bf16>,
+                b: View<'_, bf16>,
+                panel: usize,
+                c: &mut [f32],
+                sums: &mut [f32],
+            ) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { amx::transposed::<$vector>(a, b, panel, c, sums) }
+            }
+
+            pub const SET: KernelSet<bf16> =
+                KernelSet { panel: amx::PANEL, at_once: amx::AT_ONCE, forward, transposed };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+instantiate_tiles!(bf16_amx, Bf16x16, "avx512f,avx512bw,avx512bf16,avx2,fma");
+#[cfg(all(test, target_arch = "x86_64"))]
+instantiate_tiles!(bf16_amx_emulated, Plain<bf16, 16>, "sse2");
 #[cfg(target_arch = "x86_64")]
 instantiate!(f32_avx512, F32x16, 8, transposed, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
@@ -96,6 +136,10 @@ pub fn f64(isa: Isa) -> KernelSet<f64> {
 /// Those for bf16.
 pub fn bf16(isa: Isa) -> KernelSet<bf16> {
     match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => bf16_amx::SET,
+        #[cfg(all(test, target_arch = "x86_64"))]
+        Isa::AmxEmulated => bf16_amx_emulated::SET,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => bf16_avx512::SET,
         _ => bf16_baseline::SET,

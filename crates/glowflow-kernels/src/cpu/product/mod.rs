@@ -9,6 +9,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod forward;
 mod interleaved;
 mod kernels;
@@ -31,7 +33,9 @@ pub struct Packed<E: Element> {
     isa: Isa,
     k: usize,
     n: usize,
-    /// `[n.div_ceil(NR), k.div_ceil(GROUP), NR, GROUP]`, filled up with zeros.
+    /// `k` and the rows that fill up.
+    rows: usize,
+    /// `[n.div_ceil(NR), rows / GROUP, NR, GROUP]`, filled up with zeros.
     panels: Buffer<E>,
     /// `[n.div_ceil(NR) * NR]`, filled up with zeros.
     bias: Vec<E::Sum>,
@@ -52,10 +56,10 @@ impl<E: Element> Packed<E> {
         const { assert!(ROWS.is_multiple_of(E::GROUP)) };
         Self::by_panel(work, k, n, |first, panel, nr| {
             let columns: Vec<_> = (first..n.min(first + nr)).map(&column).collect();
-            if columns.len() < nr || !k.is_multiple_of(E::GROUP) {
+            if columns.len() < nr || !k.is_multiple_of(E::ROWS) {
                 panel.fill(E::default());
             }
-            for (block, panel) in panel.chunks_mut(ROWS * nr).enumerate() {
+            for (block, panel) in panel.chunks_mut(ROWS * nr).take(k.div_ceil(ROWS)).enumerate() {
                 for (j, (from, factor)) in columns.iter().enumerate() {
                     let rows = from[block * ROWS * step..].iter().step_by(step);
                     for (i, &x) in rows.take(ROWS.min(k - block * ROWS)).enumerate() {
@@ -76,7 +80,8 @@ impl<E: Element> Packed<E> {
         Self::by_panel(work, k, n, |first, panel, nr| {
             let mut part = vec![E::Sum::of(0.0); nr.min(n - first)];
             panel.fill(E::default());
-            for (group, panel) in panel.chunks_exact_mut(nr * E::GROUP).enumerate() {
+            for (group, panel) in panel.chunks_exact_mut(nr * E::GROUP).take(k.div_ceil(E::GROUP)).enumerate()
+            {
                 for i in 0..E::GROUP.min(k - group * E::GROUP) {
                     row(group * E::GROUP + i, first, &mut part);
                     let to = panel[i..].iter_mut().step_by(E::GROUP);
@@ -95,13 +100,14 @@ impl<E: Element> Packed<E> {
     ) -> Self {
         let isa = work.isa();
         let nr = E::kernels(isa).panel;
-        let len = k.next_multiple_of(E::GROUP) * nr;
+        let rows = k.next_multiple_of(E::ROWS);
+        let len = rows * nr;
         let mut panels = work.take(n.div_ceil(nr) * len);
         panels
             .par_chunks_mut(len.max(1))
             .enumerate()
             .for_each(|(p, panel)| work.enabled(|| fill(p * nr, panel, nr)));
-        Self { isa, k, n, panels, bias: vec![E::Sum::of(0.0); n.next_multiple_of(nr)] }
+        Self { isa, k, n, rows, panels, bias: vec![E::Sum::of(0.0); n.next_multiple_of(nr)] }
     }
 
     /// Sets the bias, `n` numbers.
@@ -172,20 +178,22 @@ pub struct Gradient<'a, E: Element> {
     pub sums: &'a mut [E::Sum],
 }
 
-/// Several gradients of weights, divided among threads by panels of their `a`.
+/// Several gradients of weights, divided among threads by panels of their `a`. No sum depends on how.
 ///
 /// # Panics
 /// Where the matrices' dimensions do not fit together.
 pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradient<'_, E>>) {
-    let KernelSet { panel: width, transposed: kernel, .. } = E::kernels(work.isa());
+    let KernelSet { panel: width, at_once, transposed: kernel, .. } = E::kernels(work.isa());
     let mut tasks = vec![];
     for Gradient { a, b, c, sums } in gradients {
         let (m, n) = (a.cut.columns, b.cut.columns);
         assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
         assert_eq!(a.data.len() / a.cut.stride(), b.data.len() / b.cut.stride());
         assert_eq!((c.len(), sums.len()), (m * n, m));
-        let parts = c.chunks_mut(width * n).zip(sums.chunks_mut(width)).enumerate();
-        tasks.extend(parts.map(|(panel, (c, sums))| (a, b, panel, c, sums)));
+        // Enough parts for every thread to get several.
+        let panels = m.div_ceil(4 * width * rayon::current_num_threads()).clamp(1, at_once);
+        let parts = c.chunks_mut(panels * width * n).zip(sums.chunks_mut(panels * width)).enumerate();
+        tasks.extend(parts.map(|(part, (c, sums))| (a, b, part * panels, c, sums)));
     }
     tasks.into_par_iter().for_each(|(a, b, panel, c, sums)| {
         // SAFETY: the processor has the device's instruction set; the dimensions were checked above.

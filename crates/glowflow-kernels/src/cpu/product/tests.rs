@@ -13,6 +13,17 @@ fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
     Workspace::new(isa, Pool::default(), Pool::default())
 }
 
+/// The instruction sets of this processor, and AMX, emulated where it has none.
+fn available<E: Element>() -> Vec<Isa> {
+    let mut found = E::available();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if E::GROUP == 2 && !found.contains(&Isa::Amx) {
+        super::amx::emulator::install();
+        found.push(Isa::AmxEmulated);
+    }
+    found
+}
+
 /// Numbers that an element can hold.
 fn numbers<E: Element>(id: u64, len: usize) -> Vec<E::Sum> {
     let uniform = |i| Stream { seed: 1, id }.uniform(i)[0] - 0.5;
@@ -37,9 +48,11 @@ fn multiply<E: Element>(work: &Workspace<E>, k: usize, a: &[E::Sum], packed: &Pa
 }
 
 fn against_sums<E: Element>(tolerance: f64) {
-    for isa in E::available() {
+    for isa in available::<E>() {
         let work = workspace::<E>(isa);
-        for (rows, k, n) in [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (29, 7, 70), (150, 65, 9)] {
+        for (rows, k, n) in
+            [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (29, 7, 70), (150, 65, 9), (600, 33, 40)]
+        {
             let (a, b) = (numbers::<E>(0, rows * k), numbers::<E>(1, k * n));
             let (bias, mask) = (numbers::<E>(2, n), numbers::<E>(3, rows * n));
             // The columns of a matrix of twice as many rows and more, of which every second counts by half.
@@ -111,7 +124,7 @@ fn products_are_sums() {
 #[test]
 fn not_a_number_is_not_hidden() {
     fn check<E: Element>() {
-        for isa in E::available() {
+        for isa in available::<E>() {
             let work = workspace::<E>(isa);
             let packed = pack(&work, 3, 40, &numbers::<E>(1, 120));
             let a = panels(&work, 3, &[E::Sum::of(1.0), E::Sum::nan(), E::Sum::of(1.0)]);
@@ -130,7 +143,7 @@ fn not_a_number_is_not_hidden() {
 #[test]
 fn a_row_has_the_same_bits_in_any_batch() {
     fn check<E: Element>() {
-        for isa in E::available() {
+        for isa in available::<E>() {
             let work = workspace::<E>(isa);
             let (rows, k, n) = (29, 50, 40);
             let a = numbers::<E>(0, rows * k);
@@ -149,9 +162,11 @@ fn a_row_has_the_same_bits_in_any_batch() {
 #[test]
 fn transposed_products_are_sums_on_top_of_what_is_there() {
     fn check<E: Element>(tolerance: f64) {
-        for isa in E::available() {
+        for isa in available::<E>() {
             let work = workspace::<E>(isa);
-            for (rows, m, n) in [(2 * DEPTH + 71, 9, 13), (DEPTH + 70, 40, 33), (37, 33, 70), (3, 1, 1)] {
+            for (rows, m, n) in
+                [(2 * DEPTH + 71, 9, 13), (DEPTH + 70, 40, 33), (37, 33, 70), (75, 600, 40), (3, 1, 1)]
+            {
                 let (a, b) = (numbers::<E>(0, rows * m), numbers::<E>(1, rows * n));
                 let (mut c, mut sums) = (vec![E::Sum::of(1.0); m * n], vec![E::Sum::of(2.0); m]);
                 let (in_panels_a, in_panels_b) = (panels(&work, m, &a), panels(&work, n, &b));
