@@ -14,7 +14,7 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync {
     /// adds up their products.
     const GROUP: usize;
     /// A packed matrix is filled up with rows of zeros to a multiple of this many: those that one tile instruction takes.
-    const ROWS: usize;
+    const ROWS_MULTIPLE: usize;
 
     /// The nearest number of this type.
     fn of_sum(sum: Self::Sum) -> Self;
@@ -31,7 +31,7 @@ macro_rules! scalar {
         impl Element for $scalar {
             type Sum = Self;
             const GROUP: usize = 1;
-            const ROWS: usize = 1;
+            const ROWS_MULTIPLE: usize = 1;
 
             fn of_sum(sum: Self) -> Self {
                 sum
@@ -55,7 +55,7 @@ scalar!(f64);
 impl Element for bf16 {
     type Sum = f32;
     const GROUP: usize = 2;
-    const ROWS: usize = 32;
+    const ROWS_MULTIPLE: usize = 32;
 
     #[inline(always)]
     fn of_sum(sum: f32) -> Self {

@@ -105,7 +105,8 @@ fn tiles_allowed() -> bool {
             /// `arch_prctl`'s request for a part of the processor's state, and the number of the part that is the tiles.
             const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
             const TILES: libc::c_long = 18;
-            // SAFETY: whoever asks has found AVX-512, so that the processor has leaf 7. (Safe since Rust 1.94.)
+            // SAFETY: whoever asks has found AVX-512, so that the processor has leaf 7. (Newer versions of Rust
+            // call it safe.)
             #[allow(unused_unsafe)]
             let features = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx;
             let there = features & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE;

@@ -36,7 +36,7 @@ const ROWS: usize = 16;
 /// Bytes of a row of a tile.
 const ROW: usize = 64;
 /// bf16 that one instruction multiplies and sums.
-const DEPTH: usize = bf16::ROWS;
+const DEPTH: usize = bf16::ROWS_MULTIPLE;
 const _: () = assert!(DEPTH == 2 * ROWS && DEPTH * size_of::<bf16>() == ROW && PANEL == DEPTH);
 
 /// A block of sums.
@@ -55,14 +55,15 @@ struct Config {
 
 /// Tiles in use, for blocks of so many rows. They are released when this is dropped.
 struct Tiles {
-    rows: usize,
+    /// Where a block's lower rows begin; 0 where it has none.
+    lower: usize,
 }
 
 impl Tiles {
     /// # Safety
     /// The processor has AMX, here and in all that follows.
     unsafe fn of(rows: usize) -> Self {
-        // The lower tiles keep some shape where they are not used, for there is none of no rows.
+        // Tiles of no rows are not allowed: without a lower half, its tiles compute the first row again, and nobody looks.
         let [upper, lower] = [rows.min(ROWS) as u8, rows.saturating_sub(ROWS).max(1) as u8];
         let mut config =
             Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_a_row: [0; 16], rows: [0; 16] };
@@ -73,59 +74,44 @@ impl Tiles {
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags));
         }
-        Self { rows }
-    }
-
-    /// Whether the lower tiles are in use.
-    fn both(&self) -> bool {
-        self.rows > ROWS
+        Self { lower: if rows > ROWS { ROWS } else { 0 } }
     }
 
     /// Loads sums, rows of which lie `stride` bytes apart: 0 to have the same one everywhere.
     ///
     /// # Safety
-    /// The rows are there, of [`PANEL`] numbers.
+    /// [`PANEL`] rows are there, of as many numbers.
     #[inline(always)]
     unsafe fn load(&self, from: *const f32, stride: usize) {
         // SAFETY: the caller's contract.
         unsafe {
             asm!(
-                "tileloadd tmm0, [{from} + {stride}*1]",
-                "tileloadd tmm1, [{from} + {stride}*1 + 64]",
-                from = in(reg) from, stride = in(reg) stride, options(nostack, readonly, preserves_flags),
+                "tileloadd tmm0, [{upper} + {stride}*1]",
+                "tileloadd tmm1, [{upper} + {stride}*1 + 64]",
+                "tileloadd tmm2, [{lower} + {stride}*1]",
+                "tileloadd tmm3, [{lower} + {stride}*1 + 64]",
+                upper = in(reg) from, lower = in(reg) from.byte_add(ROWS * stride), stride = in(reg) stride,
+                options(nostack, readonly, preserves_flags),
             );
-            if self.both() {
-                asm!(
-                    "tileloadd tmm2, [{from} + {stride}*1]",
-                    "tileloadd tmm3, [{from} + {stride}*1 + 64]",
-                    from = in(reg) from.byte_add(ROWS * stride), stride = in(reg) stride,
-                    options(nostack, readonly, preserves_flags),
-                );
-            }
         }
     }
 
     /// Stores sums to rows that lie `stride` bytes apart.
     ///
     /// # Safety
-    /// The rows are there, of [`PANEL`] numbers.
+    /// [`PANEL`] rows are there, of as many numbers.
     #[inline(always)]
     unsafe fn store(&self, to: *mut f32, stride: usize) {
         // SAFETY: the caller's contract.
         unsafe {
             asm!(
-                "tilestored [{to} + {stride}*1], tmm0",
-                "tilestored [{to} + {stride}*1 + 64], tmm1",
-                to = in(reg) to, stride = in(reg) stride, options(nostack, preserves_flags),
+                "tilestored [{upper} + {stride}*1], tmm0",
+                "tilestored [{upper} + {stride}*1 + 64], tmm1",
+                "tilestored [{lower} + {stride}*1], tmm2",
+                "tilestored [{lower} + {stride}*1 + 64], tmm3",
+                upper = in(reg) to, lower = in(reg) to.byte_add(ROWS * stride), stride = in(reg) stride,
+                options(nostack, preserves_flags),
             );
-            if self.both() {
-                asm!(
-                    "tilestored [{to} + {stride}*1], tmm2",
-                    "tilestored [{to} + {stride}*1 + 64], tmm3",
-                    to = in(reg) to.byte_add(ROWS * stride), stride = in(reg) stride,
-                    options(nostack, preserves_flags),
-                );
-            }
         }
     }
 
@@ -147,43 +133,25 @@ impl Tiles {
         }
         // SAFETY: the caller's contract.
         unsafe {
-            if self.both() {
-                asm!(
-                    "2:",
-                    "tileloadd tmm6, [{b} + {pair}*1]",
-                    "tileloadd tmm7, [{b} + {pair}*1 + 64]",
-                    "tileloadd tmm4, [{upper} + {stride}*1]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{lower} + {stride}*1]",
-                    "tdpbf16ps tmm2, tmm5, tmm6",
-                    "tdpbf16ps tmm3, tmm5, tmm7",
-                    "add {upper}, {step}",
-                    "add {lower}, {step}",
-                    "add {b}, 2048",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    blocks = inout(reg) blocks => _, b = inout(reg) b => _, pair = in(reg) 2 * ROW,
-                    upper = inout(reg) a => _, lower = inout(reg) a.byte_add(ROWS * stride) => _,
-                    stride = in(reg) stride, step = in(reg) step, options(nostack, readonly),
-                );
-            } else {
-                asm!(
-                    "2:",
-                    "tileloadd tmm6, [{b} + {pair}*1]",
-                    "tileloadd tmm7, [{b} + {pair}*1 + 64]",
-                    "tileloadd tmm4, [{upper} + {stride}*1]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "add {upper}, {step}",
-                    "add {b}, 2048",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    blocks = inout(reg) blocks => _, b = inout(reg) b => _, pair = in(reg) 2 * ROW,
-                    upper = inout(reg) a => _, stride = in(reg) stride, step = in(reg) step,
-                    options(nostack, readonly),
-                );
-            }
+            asm!(
+                "2:",
+                "tileloadd tmm6, [{b} + {pair}*1]",
+                "tileloadd tmm7, [{b} + {pair}*1 + 64]",
+                "tileloadd tmm4, [{upper} + {stride}*1]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{lower} + {stride}*1]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {upper}, {step}",
+                "add {lower}, {step}",
+                "add {b}, 2048",
+                "dec {blocks}",
+                "jnz 2b",
+                blocks = inout(reg) blocks => _, b = inout(reg) b => _, pair = in(reg) 2 * ROW,
+                upper = inout(reg) a => _, lower = inout(reg) a.byte_add(self.lower * stride) => _,
+                stride = in(reg) stride, step = in(reg) step, options(nostack, readonly),
+            );
         }
     }
 }
@@ -251,7 +219,7 @@ type Pairs = [[[bf16; 2]; PANEL]; SLAB / 2];
 /// A panel of [`SLAB`] rows, transposed: pairs of a column one after the other.
 type Columns = [[[bf16; 2]; SLAB / 2]; PANEL];
 
-/// [`interleave`], with pairs of zeros up to a whole tile. Returns how many pairs there are, and tiles of them.
+/// [`interleave`], with pairs of zeros up to a whole tile. Returns how many tiles there are.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -261,11 +229,11 @@ unsafe fn interleave_tiles<V: Pairing<Element = bf16>>(
     panel: usize,
     slab: usize,
     pairs: &mut Pairs,
-) -> (usize, usize) {
+) -> usize {
     // SAFETY: the caller's contract.
     let len = unsafe { interleave::<V, PANEL>(of, panel, slab, pairs) };
     pairs[len..len.next_multiple_of(ROWS)].fill(Default::default());
-    (len, len.div_ceil(ROWS))
+    len.div_ceil(ROWS)
 }
 
 /// Transposes `tiles · 16` pairs of rows, by blocks of 16 × 16 pairs.
@@ -306,15 +274,15 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
         for (p, (columns, sums)) in columns_of_a.iter_mut().zip(column_sums.chunks_mut(PANEL)).enumerate() {
             // SAFETY: the caller's contract.
             let (deep, slab_sums) = unsafe {
-                let (len, deep) = interleave_tiles::<V>(a, panel + p, slab, &mut pairs);
-                (deep, sums_of_columns::<V, PANEL>(&pairs[..len]))
+                let deep = interleave_tiles::<V>(a, panel + p, slab, &mut pairs);
+                (deep, sums_of_columns::<V, PANEL>(&pairs[..deep * ROWS]))
             };
             sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
             transpose(&pairs, deep, columns);
         }
         for first in (0..n).step_by(PANEL) {
             // SAFETY: the caller's contract.
-            let (_, deep) = unsafe { interleave_tiles::<V>(b, first / PANEL, slab, &mut pairs) };
+            let deep = unsafe { interleave_tiles::<V>(b, first / PANEL, slab, &mut pairs) };
             for (columns, c) in columns_of_a.iter().zip(c.chunks_mut(PANEL * n)) {
                 let whole = c.len() == PANEL * n && n - first >= PANEL;
                 let (sums, stride) = if whole {

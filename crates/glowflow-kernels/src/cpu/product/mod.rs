@@ -56,7 +56,7 @@ impl<E: Element> Packed<E> {
         const { assert!(ROWS.is_multiple_of(E::GROUP)) };
         Self::by_panel(work, k, n, |first, panel, nr| {
             let columns: Vec<_> = (first..n.min(first + nr)).map(&column).collect();
-            if columns.len() < nr || !k.is_multiple_of(E::ROWS) {
+            if columns.len() < nr || !k.is_multiple_of(E::ROWS_MULTIPLE) {
                 panel.fill(E::default());
             }
             for (block, panel) in panel.chunks_mut(ROWS * nr).take(k.div_ceil(ROWS)).enumerate() {
@@ -100,7 +100,7 @@ impl<E: Element> Packed<E> {
     ) -> Self {
         let isa = work.isa();
         let nr = E::kernels(isa).panel;
-        let rows = k.next_multiple_of(E::ROWS);
+        let rows = k.next_multiple_of(E::ROWS_MULTIPLE);
         let len = rows * nr;
         let mut panels = work.take(n.div_ceil(nr) * len);
         panels
