@@ -8,8 +8,9 @@
 use rayon::prelude::*;
 
 use super::element::Element;
+use super::isa::Task;
 use super::panels::{Panels, View};
-use super::patches::{self, Look};
+use super::patches::{self, AddShifted, Look};
 use super::product::{Gradient, Packed, product_into_rows, transposed_products};
 use super::{Buffer, Workspace};
 use crate::real::Real;
@@ -89,7 +90,14 @@ impl<T: Real> Scaled<'_, T> {
     }
 
     /// Adds the parameters' gradients, given those by the folded weight and bias.
-    pub fn unfold(&self, at: ScaledAt, d_weight: &[T], d_bias: &[T], gradient: &mut [T]) {
+    pub fn unfold<E: Element<Sum = T>>(
+        &self,
+        work: &Workspace<E>,
+        at: ScaledAt,
+        d_weight: &[T],
+        d_bias: &[T],
+        gradient: &mut [T],
+    ) {
         let (inputs, scale) = (self.inputs(), self.scale());
         let products: Vec<T> = gradient[at.weight.range()]
             .par_chunks_mut(inputs)
@@ -97,18 +105,41 @@ impl<T: Real> Scaled<'_, T> {
             .zip(self.weight.par_chunks(inputs))
             .zip(&scale)
             .map(|(((gradient, d_weight), weight), &s)| {
-                let mut sum = T::zero();
-                for ((gradient, &d), &w) in gradient.iter_mut().zip(d_weight).zip(weight) {
-                    *gradient += s * d;
-                    sum += w * d;
-                }
-                sum * s
+                s * work.run(UnfoldRow { gradient, d_weight, weight, scale: s })
             })
             .collect();
         for (j, (&s, &d)) in scale.iter().zip(d_bias).enumerate() {
             gradient[at.bias.start + j] += s * d;
             gradient[at.logs.start + j] += T::of(3.0) * (products[j] + s * self.bias[j] * d);
         }
+    }
+}
+
+/// Adds `scale·d_weight` to the gradient, and returns `Σ weight·d_weight`.
+struct UnfoldRow<'a, T> {
+    gradient: &'a mut [T],
+    d_weight: &'a [T],
+    weight: &'a [T],
+    scale: T,
+}
+
+impl<T: Real> Task for UnfoldRow<'_, T> {
+    type Output = T;
+
+    #[inline(always)]
+    fn run(self) -> T {
+        // In so many sums, which the compiler can keep in vectors.
+        const SUMS: usize = 32;
+        let mut sums = [T::zero(); SUMS];
+        let parts =
+            self.gradient.chunks_mut(SUMS).zip(self.d_weight.chunks(SUMS)).zip(self.weight.chunks(SUMS));
+        for ((gradient, d_weight), weight) in parts {
+            for (((gradient, &d), &w), sum) in gradient.iter_mut().zip(d_weight).zip(weight).zip(&mut sums) {
+                *gradient += self.scale * d;
+                *sum += w * d;
+            }
+        }
+        sums.into_iter().sum()
     }
 }
 
@@ -167,12 +198,13 @@ impl<T: Real> ZeroConv<T> {
         let dy = Panels::of_rows(work, outputs, dy);
         let mut d_weight = WeightGradient::zero(work, outputs, patches.cut.columns);
         transposed_products(work, vec![d_weight.of(dy.view(), patches.view())]);
-        conv.unfold(at.at(), &d_weight.matrix, &d_weight.sums, gradient);
+        conv.unfold(work, at.at(), &d_weight.matrix, &d_weight.sums, gradient);
 
         let weight = conv.pack_contributions(work, inputs);
         let mut contributions = work.take(grid.rows() * 9 * inputs);
         product_into_rows(dy.view(), &weight, &mut contributions);
-        patches::add_shifted(work, grid, inputs, inputs, Look::Back, &contributions, None, dx);
+        let (look, channels, stride) = (Look::Back, inputs, inputs);
+        AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
     }
 }
 

@@ -2,8 +2,8 @@
 
 use half::bf16;
 
+use super::isa::Isa;
 use super::product::{self, KernelSet};
-use super::simd::Isa;
 use crate::real::Real;
 
 /// A number in memory, and how products of such numbers are summed.
@@ -20,6 +20,8 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync {
     fn of_sum(sum: Self::Sum) -> Self;
     /// The number, exactly.
     fn to_sum(self) -> Self::Sum;
+    /// Rounds the rows of a group, as many numbers of each one after the other, and lays the elements of a column side by side.
+    fn side_by_side(rows: &[Self::Sum], to: &mut [Self]);
     /// The instruction sets of this processor that there are kernels for, the best first.
     fn available() -> Vec<Isa>;
     #[doc(hidden)]
@@ -38,6 +40,10 @@ macro_rules! scalar {
             }
             fn to_sum(self) -> Self {
                 self
+            }
+            #[inline(always)]
+            fn side_by_side(rows: &[Self], to: &mut [Self]) {
+                to.copy_from_slice(rows);
             }
             fn available() -> Vec<Isa> {
                 Isa::available()
@@ -67,6 +73,16 @@ impl Element for bf16 {
     #[inline(always)]
     fn to_sum(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    #[inline(always)]
+    fn side_by_side(rows: &[f32], to: &mut [Self]) {
+        // Pairs are written as one number: the compiler would take pairs of stores apart again.
+        let (first, second) = rows.split_at(rows.len() / 2);
+        let bits = |x: &f32| u32::from(Self::of_sum(*x).to_bits());
+        for ((to, first), second) in to.chunks_exact_mut(2).zip(first).zip(second) {
+            let pair = bits(first) | bits(second) << 16;
+            to.copy_from_slice(bytemuck::cast_slice(&pair.to_le_bytes()));
+        }
     }
     fn available() -> Vec<Isa> {
         Isa::available_for_bf16()

@@ -10,6 +10,7 @@ mod conv;
 mod coupling;
 mod element;
 mod gaussian;
+mod isa;
 mod layout;
 mod network;
 mod panels;
@@ -28,8 +29,8 @@ pub use channel_map::ChannelMap;
 pub use conv::ZeroConv;
 pub use element::Element;
 pub use gaussian::TopPrior;
+pub use isa::Isa;
 pub use precision::{Hidden, Network, Precision};
-pub use simd::Isa;
 
 use workspace::Workspace;
 

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::conv::{ScaledAt, WeightGradient, column_sums};
 use super::element::Element;
 use super::panels::{Cut, Panels, SLAB};
-use super::patches::{self, Look};
+use super::patches::{self, AddShifted, Gather, GatherBack, Look};
 use super::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use super::{Workspace, actnorm};
 use crate::real::Real;
@@ -77,12 +77,14 @@ impl<E: Element> Network<E> {
         let work = &self.work;
         let patches = Cut::of(work, grid.rows(), 9 * (self.inputs + 1));
         let mut contributions = work.take_sums(grid.rows() * 9 * self.outputs);
-        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
-            let rows = to.len() / (9 * self.outputs);
-            let hidden = rows * self.hidden.next_multiple_of(patches.width);
-            let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
-            self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
-        });
+        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().with_max_len(1).for_each(
+            |(t, to)| {
+                let rows = to.len() / (9 * self.outputs);
+                let hidden = rows * self.hidden.next_multiple_of(patches.width);
+                let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
+                self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
+            },
+        );
         self.add_up(grid, &contributions, o);
     }
 
@@ -97,6 +99,7 @@ impl<E: Element> Network<E> {
             .zip(h1.tiles_mut())
             .zip(h2.tiles_mut())
             .enumerate()
+            .with_max_len(1)
             .for_each(|(t, ((to, h1), h2))| self.tile(grid, x, (t, patches), h1, h2, to));
         self.add_up(grid, &contributions, o);
         Hidden { work: work.clone(), h1, h2 }
@@ -115,16 +118,14 @@ impl<E: Element> Network<E> {
     ) {
         let rows = contributions.len() / (9 * self.outputs);
         let mut patches = self.work.take(rows * cut.stride());
-        self.work.enabled(|| {
-            patches::gather_with_edge(
-                grid,
-                self.inputs,
-                2 * self.inputs,
-                x,
-                tile * cut.tile,
-                cut,
-                &mut patches,
-            );
+        self.work.run(Gather {
+            grid,
+            inputs: self.inputs,
+            stride: 2 * self.inputs,
+            x,
+            first_row: tile * cut.tile,
+            cut,
+            tile: &mut patches,
         });
         product(&patches, &self.conv1, Out::Panels(h1, Finish::Relu));
         product(h1, &self.conv2, Out::Panels(h2, Finish::Relu));
@@ -134,16 +135,15 @@ impl<E: Element> Network<E> {
     fn add_up(&self, grid: Grid, contributions: &[E::Sum], o: &mut [E::Sum]) {
         let outputs = self.outputs;
         o.par_chunks_mut(outputs).with_min_len(1024).for_each(|o| o.copy_from_slice(&self.bias));
-        patches::add_shifted(
-            &self.work,
+        let sum = AddShifted {
             grid,
-            outputs,
-            outputs,
-            Look::Ahead,
+            look: Look::Ahead,
+            channels: outputs,
+            stride: outputs,
             contributions,
-            Some(&self.edge),
-            o,
-        );
+            edge: Some(&self.edge),
+        };
+        sum.to(&self.work, o);
     }
 }
 
@@ -195,12 +195,12 @@ pub fn backward<E: Element>(
             .zip(h2.tiles())
             .zip(contributions[first * 9 * inputs..].par_chunks_mut(h1.cut.tile * 9 * inputs))
             .enumerate()
+            .with_max_len(1)
             .for_each(|(t, ((((((d_contributions, patches), d_h1), d_h2), h1), h2), to))| {
-                let row = first + t * patches_cut.tile;
-                work.enabled(|| {
-                    patches::gather_with_edge(grid, inputs, 2 * inputs, x, row, patches_cut, patches);
-                    patches::gather_back(grid, outputs, d_o, row, d_contributions_cut, d_contributions);
-                });
+                let (first_row, stride) = (first + t * patches_cut.tile, 2 * inputs);
+                work.run(Gather { grid, inputs, stride, x, first_row, cut: patches_cut, tile: patches });
+                let (tile, cut) = (&mut *d_contributions, d_contributions_cut);
+                work.run(GatherBack { grid, channels: outputs, dy: d_o, first_row, cut, tile });
                 product(d_contributions, &weight3, Out::Panels(d_h2, Finish::Mask(h2)));
                 product(d_h2, &weight2, Out::Panels(d_h1, Finish::Mask(h1)));
                 product(d_h1, &weight1, Out::Rows(to));
@@ -214,10 +214,11 @@ pub fn backward<E: Element>(
             ],
         );
     }
-    patches::add_shifted(work, grid, inputs, 2 * inputs, Look::Back, &contributions, None, dx);
+    let (look, channels, stride) = (Look::Back, inputs, 2 * inputs);
+    AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
 
-    conv1.unfold(at1, &d_weight1.matrix, &d_weight1.sums, gradient);
-    conv2.unfold(at2, &d_weight2.matrix, &d_weight2.sums, gradient);
+    conv1.unfold(work, at1, &d_weight1.matrix, &d_weight1.sums, gradient);
+    conv2.unfold(work, at2, &d_weight2.matrix, &d_weight2.sums, gradient);
     // Into the stored order [outputs, hidden + 1, 9], edge channel last.
     let d_edge = patches::edge_gradient(grid, outputs, d_o);
     let mut d_conv3 = work.take_sums(outputs * width3);
@@ -229,7 +230,7 @@ pub fn backward<E: Element>(
             to[k..].iter_mut().step_by(9).zip(from).for_each(|(to, &from)| *to = from);
         }
     });
-    conv3.unfold(at3, &d_conv3, &column_sums(outputs, d_o), gradient);
+    conv3.unfold(work, at3, &d_conv3, &column_sums(outputs, d_o), gradient);
 }
 
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.

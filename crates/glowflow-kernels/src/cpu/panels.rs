@@ -15,6 +15,7 @@ use rayon::slice::{Chunks, ChunksMut};
 
 use super::element::Element;
 use super::{Buffer, Workspace};
+use crate::real::Real;
 
 /// How a matrix is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +78,8 @@ impl<T: Element> Panels<T> {
         Self { cut, data: work.take(rows * cut.stride()) }
     }
 
-    /// A row-major matrix, copied.
-    pub fn of_rows(work: &Workspace<T>, columns: usize, rows: &[T]) -> Self {
+    /// A row-major matrix, copied and rounded.
+    pub fn of_rows(work: &Workspace<T>, columns: usize, rows: &[T::Sum]) -> Self {
         let mut panels = Self::scratch(work, rows.len() / columns, columns);
         let cut = panels.cut;
         panels.tiles_mut().zip(rows.par_chunks(cut.tile * columns)).for_each(|(tile, rows)| {
@@ -112,15 +113,16 @@ impl<'a, T: Element> View<'a, T> {
     }
 }
 
-/// Fills a tile row by row.
+/// Fills a tile row by row, with numbers that are rounded once a row is whole.
 #[inline(always)]
-pub fn fill<T: Element>(cut: Cut, tile: &mut [T], mut row: impl FnMut(usize, &mut [T])) {
+pub fn fill<E: Element>(cut: Cut, tile: &mut [E], mut row: impl FnMut(usize, &mut [E::Sum])) {
     let rows = tile.len() / cut.stride();
-    let mut whole = vec![T::default(); cut.stride()];
+    let mut whole = vec![E::Sum::of(0.0); cut.stride()];
     for i in 0..rows {
         row(i, &mut whole[..cut.columns]);
         for (panel, part) in tile.chunks_exact_mut(rows * cut.width).zip(whole.chunks_exact(cut.width)) {
-            panel[i * cut.width..(i + 1) * cut.width].copy_from_slice(part);
+            let panel = &mut panel[i * cut.width..][..cut.width];
+            panel.iter_mut().zip(part).for_each(|(to, &x)| *to = E::of_sum(x));
         }
     }
 }

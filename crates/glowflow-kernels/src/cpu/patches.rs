@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::Workspace;
 use super::element::Element;
+use super::isa::Task;
 use super::panels::{self, Cut, Panels};
 use crate::real::Real;
 use crate::shape::Grid;
@@ -36,42 +37,44 @@ fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
     })
 }
 
-/// Gathers the patches of the first `inputs` of the `stride` channels of `x`, with the edge channel last, for the
-/// rows from `first_row` on, into a tile of `[rows, 9·(inputs + 1)]` in panels.
+/// Gathers the patches of some channels, with the edge channel last, for the rows from `first_row` on, into a tile of
+/// `[rows, 9·(inputs + 1)]` in panels.
 ///
 /// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
-#[inline(always)]
-pub fn gather_with_edge<E: Element>(
-    grid: Grid,
-    inputs: usize,
-    stride: usize,
-    x: &[E::Sum],
-    first_row: usize,
-    cut: Cut,
-    tile: &mut [E],
-) {
-    panels::fill(cut, tile, |i, patch| {
-        for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
-            match neighbour {
-                Some(row) => {
-                    let pixel = &x[row * stride..row * stride + inputs];
-                    for (c, &value) in pixel.iter().enumerate() {
-                        patch[9 * c + k] = E::of_sum(value);
-                    }
-                    patch[9 * inputs + k] = E::default();
-                }
-                None => {
-                    for c in 0..inputs {
-                        patch[9 * c + k] = E::default();
-                    }
-                    patch[9 * inputs + k] = E::of_sum(E::Sum::of(1.0));
-                }
-            }
-        }
-    });
+pub struct Gather<'a, E: Element> {
+    pub grid: Grid,
+    /// How many channels, from the first one on.
+    pub inputs: usize,
+    /// Of how many that `x` has.
+    pub stride: usize,
+    pub x: &'a [E::Sum],
+    pub first_row: usize,
+    pub cut: Cut,
+    pub tile: &'a mut [E],
 }
 
-/// All patches of a batch, as [`gather_with_edge`] has them.
+impl<E: Element> Task for Gather<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { grid, inputs, stride, x, first_row, cut, tile } = self;
+        let (zero, one) = (E::Sum::of(0.0), E::Sum::of(1.0));
+        panels::fill(cut, tile, |i, patch| {
+            let (channels, edge) = patch.split_at_mut(9 * inputs);
+            for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
+                let to = channels[k..].iter_mut().step_by(9);
+                match neighbour {
+                    Some(row) => to.zip(&x[row * stride..][..inputs]).for_each(|(to, &x)| *to = x),
+                    None => to.for_each(|to| *to = zero),
+                }
+                edge[k] = if neighbour.is_some() { zero } else { one };
+            }
+        });
+    }
+}
+
+/// All patches of a batch, as [`Gather`] has them.
 pub fn all_with_edge<E: Element>(
     work: &Workspace<E>,
     grid: Grid,
@@ -82,69 +85,92 @@ pub fn all_with_edge<E: Element>(
     let mut patches = Panels::scratch(work, grid.rows(), 9 * (inputs + 1));
     let cut = patches.cut;
     patches.tiles_mut().enumerate().for_each(|(t, tile)| {
-        gather_with_edge(grid, inputs, stride, x, t * cut.tile, cut, tile);
+        work.run(Gather { grid, inputs, stride, x, first_row: t * cut.tile, cut, tile });
     });
     patches
 }
 
 /// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
 /// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
-#[inline(always)]
-pub fn gather_back<E: Element>(
-    grid: Grid,
-    channels: usize,
-    dy: &[E::Sum],
-    first_row: usize,
-    cut: Cut,
-    tile: &mut [E],
-) {
-    panels::fill(cut, tile, |i, patch| {
-        let neighbours = neighbours(grid, first_row + i, Look::Back);
-        for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
-            match neighbour {
-                Some(row) => {
-                    let from = &dy[row * channels..(row + 1) * channels];
-                    part.iter_mut().zip(from).for_each(|(to, &x)| *to = E::of_sum(x));
+pub struct GatherBack<'a, E: Element> {
+    pub grid: Grid,
+    pub channels: usize,
+    pub dy: &'a [E::Sum],
+    pub first_row: usize,
+    pub cut: Cut,
+    pub tile: &'a mut [E],
+}
+
+impl<E: Element> Task for GatherBack<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { grid, channels, dy, first_row, cut, tile } = self;
+        panels::fill(cut, tile, |i, patch| {
+            let neighbours = neighbours(grid, first_row + i, Look::Back);
+            for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
+                match neighbour {
+                    Some(row) => part.copy_from_slice(&dy[row * channels..][..channels]),
+                    None => part.fill(E::Sum::of(0.0)),
                 }
-                None => part.fill(E::default()),
+            }
+        });
+    }
+}
+
+/// Adds up nine shifted copies: row by row, to the first channels of `y`, column `k·channels + c` of `contributions` at the
+/// neighbour that offset `k` looks at.
+#[derive(Clone, Copy)]
+pub struct AddShifted<'a, T> {
+    pub grid: Grid,
+    pub look: Look,
+    pub channels: usize,
+    /// Channels that `y` has.
+    pub stride: usize,
+    /// `[rows, 9·channels]`
+    pub contributions: &'a [T],
+    /// What a neighbour outside the image contributes, `[9, channels]`.
+    pub edge: Option<&'a [T]>,
+}
+
+impl<T: Real> AddShifted<'_, T> {
+    /// Adds to all rows, `[rows, stride]`.
+    pub fn to<E: Element<Sum = T>>(self, work: &Workspace<E>, y: &mut [T]) {
+        let rows_at_once = self.grid.width.max(16);
+        y.par_chunks_mut(rows_at_once * self.stride).enumerate().for_each(|(chunk, y)| {
+            work.run(AddToRows { what: self, first_row: chunk * rows_at_once, y });
+        });
+    }
+}
+
+/// The same for the rows from `first_row` on.
+struct AddToRows<'a, T> {
+    what: AddShifted<'a, T>,
+    first_row: usize,
+    y: &'a mut [T],
+}
+
+impl<T: Real> Task for AddToRows<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let AddShifted { grid, look, channels, stride, contributions, edge } = self.what;
+        for (row, y) in (self.first_row..).zip(self.y.chunks_exact_mut(stride)) {
+            for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
+                let from = match (neighbour, edge) {
+                    (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
+                    (None, Some(edge)) => &edge[k * channels..][..channels],
+                    (None, None) => continue,
+                };
+                y.iter_mut().zip(from).for_each(|(y, &from)| *y += from);
             }
         }
-    });
+    }
 }
 
-/// Adds up nine shifted copies: row by row, to the first `channels` of the `stride` channels of `y`, column
-/// `k·channels + c` of `contributions` `[rows, 9·channels]` at the neighbour that offset `k` looks at.
-/// Outside the image `edge` `[9, channels]` contributes, where given.
-#[allow(clippy::too_many_arguments)]
-pub fn add_shifted<E: Element<Sum = T>, T: Real>(
-    work: &Workspace<E>,
-    grid: Grid,
-    channels: usize,
-    stride: usize,
-    look: Look,
-    contributions: &[T],
-    edge: Option<&[T]>,
-    y: &mut [T],
-) {
-    let rows_at_once = grid.width.max(16);
-    y.par_chunks_mut(rows_at_once * stride).enumerate().for_each(|(chunk, y)| {
-        work.enabled(|| {
-            for (i, y) in y.chunks_exact_mut(stride).enumerate() {
-                let row = chunk * rows_at_once + i;
-                for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
-                    let from = match (neighbour, edge) {
-                        (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
-                        (None, Some(edge)) => &edge[k * channels..][..channels],
-                        (None, None) => continue,
-                    };
-                    y.iter_mut().zip(from).for_each(|(y, &from)| *y += from);
-                }
-            }
-        })
-    });
-}
-
-/// The gradient by `edge` of [`add_shifted`], given that by `y`, `[rows, channels]`: for each offset the sum over
+/// The gradient by `edge` of [`AddShifted`], given that by `y`, `[rows, channels]`: for each offset the sum over
 /// the pixels whose neighbour there lies outside.
 pub fn edge_gradient<T: Real>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T> {
     let mut sums = vec![0.0; 9 * channels];

@@ -1,4 +1,4 @@
-//! Instruction sets, and the vector operations that a matrix product is made of.
+//! The vector operations that a matrix product is made of.
 
 #![allow(unsafe_code)]
 
@@ -7,116 +7,11 @@ use half::bf16;
 use super::element::Element;
 use crate::real::Real;
 
-/// Instruction sets that the product has a kernel for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isa {
-    /// [`Isa::Avx512Bf16`] with AMX's tiles of bf16: for products of bf16.
-    Amx,
-    /// AMX by way of a handler of illegal instructions, and nothing else that a processor may lack.
-    #[cfg(test)]
-    AmxEmulated,
-    /// [`Isa::Avx512`] with AVX-512 BF16: for products of bf16.
-    Avx512Bf16,
-    /// x86-64 with AVX-512 F, BW, DQ and VL.
-    Avx512,
-    /// x86-64 with AVX2 and FMA.
-    Avx2,
-    /// Whatever the compiler may assume: SSE2 on x86-64, NEON on 64-bit Arm.
-    Baseline,
-}
+/// Rows and columns of a [`Square`].
+pub const SIDE: usize = 16;
 
-impl Isa {
-    /// Every instruction set of this processor that `f32` and `f64` are multiplied with, the best first.
-    pub fn available() -> Vec<Self> {
-        let mut found = vec![];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            // Every processor with the first but the long forgotten Xeon Phi has the others too.
-            let avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl");
-            if avx2 && avx512 {
-                found.push(Self::Avx512);
-            }
-            if avx2 {
-                found.push(Self::Avx2);
-            }
-        }
-        found.push(Self::Baseline);
-        found
-    }
-
-    /// Calls `work` with this instruction set enabled, so that the compiler may use it for whatever is inlined there. The
-    /// results have the same bits as without.
-    ///
-    /// # Safety
-    /// The processor has it.
-    #[inline(always)]
-    pub unsafe fn enabled<R>(self, work: impl FnOnce() -> R) -> R {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-        fn avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
-        fn avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
-        }
-        match self {
-            // SAFETY: the caller's contract.
-            #[cfg(target_arch = "x86_64")]
-            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => unsafe { avx512(work) },
-            // SAFETY: as above.
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => unsafe { avx2(work) },
-            _ => work(),
-        }
-    }
-
-    /// The same as [`available`](Self::available) for bf16. [`Isa::Baseline`] is slower than `f32`, and there to compare with.
-    pub fn available_for_bf16() -> Vec<Self> {
-        let mut found = vec![];
-        #[cfg(target_arch = "x86_64")]
-        if Self::available().contains(&Self::Avx512) && is_x86_feature_detected!("avx512bf16") {
-            if tiles_allowed() {
-                found.push(Self::Amx);
-            }
-            found.push(Self::Avx512Bf16);
-        }
-        found.push(Self::Baseline);
-        found
-    }
-}
-
-/// Whether the processor has AMX with bf16, and the operating system lets this process use it. Linux must be asked, once for all
-/// threads, because the tiles' 8 KiB make every context switch larger.
-#[cfg(target_arch = "x86_64")]
-fn tiles_allowed() -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use std::sync::OnceLock;
-        static ALLOWED: OnceLock<bool> = OnceLock::new();
-        *ALLOWED.get_or_init(|| {
-            const AMX_BF16: u32 = 1 << 22;
-            const AMX_TILE: u32 = 1 << 24;
-            /// `arch_prctl`'s request for a part of the processor's state, and the number of the part that is the tiles.
-            const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-            const TILES: libc::c_long = 18;
-            // SAFETY: whoever asks has found AVX-512, so that the processor has leaf 7. (Newer versions of Rust
-            // call it safe.)
-            #[allow(unused_unsafe)]
-            let features = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx;
-            let there = features & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE;
-            // SAFETY: the call takes two numbers and touches no memory of ours.
-            there && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILES) } == 0
-        })
-    }
-    #[cfg(not(target_os = "linux"))]
-    false
-}
+/// What is transposed at once: rows of a cache line of `f32`.
+pub type Square<T> = [[T; SIDE]; SIDE];
 
 /// Sums of one vector register, and what is done with them.
 ///
@@ -151,6 +46,14 @@ pub trait Vector: Copy {
     unsafe fn where_positive(self, mask: *const Self::Element) -> Self;
     /// Stores sums as elements, to any address.
     unsafe fn narrow(self, to: *mut Self::Element);
+    /// Swaps rows and columns.
+    #[inline(always)]
+    unsafe fn transpose(square: &mut Square<Sum<Self>>) {
+        let rows = *square;
+        for (i, row) in square.iter_mut().enumerate() {
+            *row = rows.map(|from| from[i]);
+        }
+    }
 }
 
 /// A vector whose factors come in pairs.
@@ -165,12 +68,62 @@ pub trait Pairing: Vector {
 /// What a vector sums in.
 pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
 
+/// [`Vector::transpose`] by AVX-512, in four rounds: round by round, what lies 1, 2, 4 and 8 places off the diagonal of a
+/// block of twice that side changes places.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn transpose_f32(square: &mut Square<f32>) {
+    use std::arch::x86_64::{
+        __m512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutex2var_ps, _mm512_storeu_ps,
+    };
+    /// Which numbers of two rows, `H` apart, become the upper and the lower one; those of the lower row begin at 16.
+    const fn places<const H: usize>() -> [[u32; SIDE]; 2] {
+        let mut places = [[0; SIDE]; 2];
+        let mut j = 0;
+        while j < SIDE {
+            let upper_row = j & H == 0;
+            places[0][j] = if upper_row { j } else { SIDE + j - H } as u32;
+            places[1][j] = if upper_row { j + H } else { SIDE + j } as u32;
+            j += 1;
+        }
+        places
+    }
+    #[inline(always)]
+    unsafe fn round<const H: usize>(rows: &mut [__m512; SIDE]) {
+        for pair in 0..SIDE / 2 {
+            let i = pair / H * 2 * H + pair % H;
+            let (upper, lower) = (rows[i], rows[i + H]);
+            // SAFETY: the caller's contract.
+            unsafe {
+                let [first, second] =
+                    const { places::<H>() }.map(|places| _mm512_loadu_si512(places.as_ptr().cast()));
+                rows[i] = _mm512_permutex2var_ps(upper, first, lower);
+                rows[i + H] = _mm512_permutex2var_ps(upper, second, lower);
+            }
+        }
+    }
+    // SAFETY: the caller's contract; a row has 16 numbers.
+    unsafe {
+        let mut rows: [__m512; SIDE] = std::array::from_fn(|i| _mm512_loadu_ps(square[i].as_ptr()));
+        round::<8>(&mut rows);
+        round::<4>(&mut rows);
+        round::<2>(&mut rows);
+        round::<1>(&mut rows);
+        for (row, to) in rows.into_iter().zip(square) {
+            _mm512_storeu_ps(to.as_mut_ptr(), row);
+        }
+    }
+}
+
 /// A vector of scalars: in order, the type, its register, its scalar, its lanes; then how to load, store, splat, add, multiply
-/// and add, take the maximum, and keep `x` where `mask` is positive.
+/// and add, take the maximum, and keep `x` where `mask` is positive; last, how a square is transposed if not number by number.
 macro_rules! vector {
     (
         $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident, $max:ident,
-        |$x:ident, $mask:ident| $positive:expr
+        |$x:ident, $mask:ident| $positive:expr $(, $transpose:item)?
     ) => {
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]
@@ -236,6 +189,7 @@ macro_rules! vector {
                 // SAFETY: as above.
                 unsafe { self.store(to) }
             }
+            $($transpose)?
         }
     };
 }
@@ -251,7 +205,12 @@ vector!(
     _mm512_add_ps,
     _mm512_fmadd_ps,
     _mm512_max_ps,
-    |x, mask| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), x)
+    |x, mask| _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(mask, _mm512_setzero_ps()), x),
+    #[inline(always)]
+    unsafe fn transpose(square: &mut Square<f32>) {
+        // SAFETY: as above.
+        unsafe { transpose_f32(square) }
+    }
 );
 vector!(
     F64x8,
@@ -368,6 +327,11 @@ impl Vector for Bf16x16 {
             let narrow = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
             _mm256_storeu_si256(to.cast(), narrow);
         }
+    }
+    #[inline(always)]
+    unsafe fn transpose(square: &mut Square<f32>) {
+        // SAFETY: as above.
+        unsafe { transpose_f32(square) }
     }
 }
 

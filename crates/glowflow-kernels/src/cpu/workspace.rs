@@ -4,7 +4,7 @@
 
 use super::buffer::{Buffer, Pool};
 use super::element::Element;
-use super::simd::Isa;
+use super::isa::{Isa, Task};
 
 /// Where matrices of `E` are made and multiplied.
 #[derive(Clone)]
@@ -25,11 +25,10 @@ impl<E: Element> Workspace<E> {
         self.isa
     }
 
-    /// Calls `work` with the instruction set enabled: see [`Isa::enabled`].
-    #[inline(always)]
-    pub fn enabled<R>(&self, work: impl FnOnce() -> R) -> R {
+    /// Runs a task with all that the instruction set has.
+    pub fn run<T: Task>(&self, task: T) -> T::Output {
         // SAFETY: a workspace is made with an instruction set that the processor has.
-        unsafe { self.isa.enabled(work) }
+        unsafe { self.isa.run(task) }
     }
 
     /// A buffer of any contents.

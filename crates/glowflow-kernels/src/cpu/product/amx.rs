@@ -21,7 +21,7 @@ use half::bf16;
 pub mod emulator;
 
 use super::forward::into_panels;
-use super::interleaved::{interleave, sums_of_columns};
+use super::interleaved::{Pairs, interleave, sums_of_columns};
 use super::{Out, Packed};
 use crate::cpu::element::Element;
 use crate::cpu::panels::{SLAB, View};
@@ -29,8 +29,6 @@ use crate::cpu::simd::{Pairing, Vector};
 
 /// Columns of a panel, and rows of a block of sums.
 pub const PANEL: usize = 32;
-/// Panels that are multiplied at once by what [`transposed`] has interleaved.
-pub const AT_ONCE: usize = 4;
 /// Rows of a tile.
 const ROWS: usize = 16;
 /// Bytes of a row of a tile.
@@ -213,9 +211,6 @@ pub unsafe fn forward<V: Vector<Element = bf16>>(
     }
 }
 
-/// Pairs of rows of a panel, side by side: what [`interleave`] makes.
-type Pairs = [[[bf16; 2]; PANEL]; SLAB / 2];
-
 /// A panel of [`SLAB`] rows, transposed: pairs of a column one after the other.
 type Columns = [[[bf16; 2]; SLAB / 2]; PANEL];
 
@@ -228,17 +223,17 @@ unsafe fn interleave_tiles<V: Pairing<Element = bf16>>(
     of: View<'_, bf16>,
     panel: usize,
     slab: usize,
-    pairs: &mut Pairs,
+    pairs: &mut Pairs<bf16, PANEL>,
 ) -> usize {
     // SAFETY: the caller's contract.
     let len = unsafe { interleave::<V, PANEL>(of, panel, slab, pairs) };
-    pairs[len..len.next_multiple_of(ROWS)].fill(Default::default());
+    pairs.0[len..len.next_multiple_of(ROWS)].fill(Default::default());
     len.div_ceil(ROWS)
 }
 
 /// Transposes `tiles · 16` pairs of rows, by blocks of 16 × 16 pairs.
 #[inline(always)]
-fn transpose(pairs: &Pairs, tiles: usize, columns: &mut Columns) {
+fn transpose(Pairs(pairs): &Pairs<bf16, PANEL>, tiles: usize, columns: &mut Columns) {
     for tile in 0..tiles {
         for half in 0..PANEL / ROWS {
             for i in 0..ROWS {
@@ -265,7 +260,7 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
 ) {
     let (m, n) = (column_sums.len(), b.cut.columns);
     let height = a.data.len() / a.cut.stride();
-    let mut pairs = [[[bf16::default(); 2]; PANEL]; SLAB / 2];
+    let mut pairs = Pairs::zero();
     let mut columns_of_a = vec![[[[bf16::default(); 2]; SLAB / 2]; PANEL]; m.div_ceil(PANEL)];
     let mut edge = Block([[0.0; PANEL]; PANEL]);
     // SAFETY: the caller's contract.
@@ -275,7 +270,7 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
             // SAFETY: the caller's contract.
             let (deep, slab_sums) = unsafe {
                 let deep = interleave_tiles::<V>(a, panel + p, slab, &mut pairs);
-                (deep, sums_of_columns::<V, PANEL>(&pairs[..deep * ROWS]))
+                (deep, sums_of_columns::<V, PANEL>(&pairs.0[..deep * ROWS]))
             };
             sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
             transpose(&pairs, deep, columns);
@@ -295,7 +290,7 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
                 unsafe {
                     tiles.load(sums, stride);
                     let a = columns.as_ptr().cast();
-                    tiles.add_products(deep, a, (SLAB * size_of::<bf16>(), ROW), pairs.as_ptr().cast());
+                    tiles.add_products(deep, a, (SLAB * size_of::<bf16>(), ROW), pairs.0.as_ptr().cast());
                     tiles.store(sums, stride);
                 }
                 if !whole {

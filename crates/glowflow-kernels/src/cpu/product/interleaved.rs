@@ -1,14 +1,31 @@
 //! The kernel of a weight gradient, of matrices whose elements are multiplied in groups of two: pairs of rows, which a sum
-//! over rows takes together, are interleaved first. That is one pass over what is then read many times.
+//! over rows takes together, are interleaved first. That is one pass over what is then read many times, the oftener the more
+//! panels of `A` one task takes.
 
 use super::forward::{add_products, rows};
+use super::transposed::add;
 use crate::cpu::element::Element;
 use crate::cpu::panels::{SLAB, View};
 use crate::cpu::simd::{Pairing, Sum, Vector};
 use crate::real::Real;
 
-/// Interleaves pairs of rows of one panel, for the rows from `slab` on: element `j` of rows `2p` and `2p + 1` side by side. A
-/// row without a partner gets zeros for one. Returns the number of pairs.
+/// Panels of `A` that one task takes at most.
+pub const AT_ONCE: usize = 4;
+
+/// Pairs of rows of a slab of one panel, interleaved: element `j` of rows `2p` and `2p + 1` side by side.
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+pub struct Pairs<E, const NR: usize>(pub [[[E; 2]; NR]; SLAB / 2]);
+
+impl<E: Element, const NR: usize> Pairs<E, NR> {
+    /// Of zeros.
+    pub fn zero() -> Self {
+        Self([[[E::default(); 2]; NR]; SLAB / 2])
+    }
+}
+
+/// Interleaves pairs of rows of one panel, for the rows from `slab` on. A row without a partner gets zeros for one. Returns the
+/// number of pairs.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -17,7 +34,7 @@ pub unsafe fn interleave<V: Pairing, const NR: usize>(
     of: View<'_, V::Element>,
     panel: usize,
     slab: usize,
-    pairs: &mut [[[V::Element; 2]; NR]; SLAB / 2],
+    Pairs(pairs): &mut Pairs<V::Element, NR>,
 ) -> usize {
     const { assert!(NR == 2 * V::LANES) };
     let height = of.data.len() / of.cut.stride();
@@ -58,7 +75,8 @@ pub unsafe fn sums_of_columns<V: Pairing, const NR: usize>(pairs: &[[[V::Element
     }
 }
 
-/// The rows of a weight gradient that one panel of `a` makes, [`SLAB`] rows of `a` and `b` after the other.
+/// The rows of a weight gradient that some panels of `a` make, the first of them `panel`, [`SLAB`] rows of `a` and `b` after the
+/// other.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set; the matrices are as [`super::transposed_products`] checks.
@@ -73,30 +91,33 @@ pub unsafe fn transposed<V: Pairing, const MR: usize, const NR: usize>(
     const { assert!(NR.is_multiple_of(MR) && V::Element::GROUP == 2) };
     let n = b.cut.columns;
     let height = a.data.len() / a.cut.stride();
-    let mut pairs_of_a = [[[V::Element::default(); 2]; NR]; SLAB / 2];
-    let mut pairs_of_b = pairs_of_a;
+    let mut pairs_of_a = vec![Pairs::<V::Element, NR>::zero(); column_sums.len().div_ceil(NR)];
+    let mut pairs_of_b = Pairs::<V::Element, NR>::zero();
     for slab in (0..height).step_by(SLAB) {
-        // SAFETY: the caller's contract.
-        let len = unsafe { interleave::<V, NR>(a, panel, slab, &mut pairs_of_a) };
-        // SAFETY: the caller's contract.
-        let slab_sums = unsafe { sums_of_columns::<V, NR>(&pairs_of_a[..len]) };
-        column_sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
+        let mut len = 0;
+        for (p, (pairs, sums)) in pairs_of_a.iter_mut().zip(column_sums.chunks_mut(NR)).enumerate() {
+            // SAFETY: the caller's contract.
+            let slab_sums = unsafe {
+                len = interleave::<V, NR>(a, panel + p, slab, pairs);
+                sums_of_columns::<V, NR>(&pairs.0[..len])
+            };
+            sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
+        }
         for (b_panel, left) in (0..n).step_by(NR).map(|first| (first / NR, NR.min(n - first))) {
             // SAFETY: the caller's contract.
             unsafe { interleave::<V, NR>(b, b_panel, slab, &mut pairs_of_b) };
-            for first in (0..column_sums.len()).step_by(MR) {
-                // SAFETY: there are `len` pairs of rows of `NR` elements of both, and `first + MR <= NR`, for `MR` divides `NR`.
-                let done = unsafe {
-                    let a = pairs_of_a.as_ptr().cast::<V::Element>().add(2 * first);
-                    if left > V::LANES {
-                        rows::<V, MR, 2, NR>(group(len, a, pairs_of_b.as_ptr().cast()))
-                    } else {
-                        rows::<V, MR, 1, NR>(group(len, a, pairs_of_b.as_ptr().cast()))
+            for (pairs, c) in pairs_of_a.iter().zip(c.chunks_mut(NR * n)) {
+                for (block, c) in c.chunks_mut(MR * n).enumerate() {
+                    // SAFETY: there are `len` pairs of rows of `NR` elements of both, and `MR` divides `NR`.
+                    unsafe {
+                        let a = pairs.0.as_ptr().cast::<V::Element>().add(2 * block * MR);
+                        let b = pairs_of_b.0.as_ptr().cast();
+                        if left > V::LANES {
+                            add::<V, MR, 2, NR>(group(len, a, b), c, n, (b_panel, left));
+                        } else {
+                            add::<V, MR, 1, NR>(group(len, a, b), c, n, (b_panel, left));
+                        }
                     }
-                };
-                for (done, c) in done.iter().zip(c.chunks_exact_mut(n).skip(first)) {
-                    let c = &mut c[b_panel * NR..][..left];
-                    c.iter_mut().zip(done).for_each(|(c, &sum)| *c += sum);
                 }
             }
         }

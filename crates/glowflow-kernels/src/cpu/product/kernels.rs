@@ -6,10 +6,11 @@ use half::bf16;
 use super::amx;
 use super::{Out, Packed, forward, interleaved, transposed};
 use crate::cpu::element::Element;
+use crate::cpu::isa::Isa;
 use crate::cpu::panels::View;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::simd::{Bf16x16, F32x8, F32x16, F64x4, F64x8};
-use crate::cpu::simd::{Isa, Plain, Sum, Vector};
+use crate::cpu::simd::{Plain, Square, Sum, Vector};
 
 /// [`super::product`] without its checks.
 type Forward<E> = unsafe fn(usize, &[E], &Packed<E>, &mut Out<'_, E>);
@@ -28,6 +29,8 @@ pub struct KernelSet<E: Element> {
     pub at_once: usize,
     pub forward: Forward<E>,
     pub transposed: Transposed<E>,
+    /// Swaps rows and columns of a square of sums.
+    pub transpose: unsafe fn(&mut Square<E::Sum>),
 }
 
 /// Instantiates the kernels for a vector: rows of a block of sums, and the module of the kernel of a weight gradient.
@@ -57,7 +60,14 @@ macro_rules! instantiate {
                 unsafe { $gradient::transposed::<$vector, $rows, PANEL>(a, b, panel, c, sums) }
             }
 
-            pub const SET: KernelSet<Element> = KernelSet { panel: PANEL, at_once: 1, forward, transposed };
+            #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
+            unsafe fn transpose(square: &mut Square<Sum<$vector>>) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { <$vector>::transpose(square) }
+            }
+
+            pub const SET: KernelSet<Element> =
+                KernelSet { panel: PANEL, at_once: $gradient::AT_ONCE, forward, transposed, transpose };
         }
     };
 }
@@ -87,8 +97,19 @@ macro_rules! instantiate_tiles {
                 unsafe { amx::transposed::<$vector>(a, b, panel, c, sums) }
             }
 
-            pub const SET: KernelSet<bf16> =
-                KernelSet { panel: amx::PANEL, at_once: amx::AT_ONCE, forward, transposed };
+            #[target_feature(enable = $features)]
+            unsafe fn transpose(square: &mut Square<f32>) {
+                // SAFETY: the caller keeps the same contract.
+                unsafe { <$vector>::transpose(square) }
+            }
+
+            pub const SET: KernelSet<bf16> = KernelSet {
+                panel: amx::PANEL,
+                at_once: interleaved::AT_ONCE,
+                forward,
+                transposed,
+                transpose,
+            };
         }
     };
 }

@@ -14,108 +14,19 @@ mod amx;
 mod forward;
 mod interleaved;
 mod kernels;
+mod pack;
 #[cfg(test)]
 mod tests;
 mod transposed;
 
 pub use kernels::{KernelSet, bf16, f32, f64};
+pub use pack::Packed;
 
 use rayon::prelude::*;
 
+use super::Workspace;
 use super::element::Element;
 use super::panels::View;
-use super::simd::Isa;
-use super::{Buffer, Workspace};
-use crate::real::Real;
-
-/// A matrix `B` `[k, n]` and a bias `[n]`, in the panels of one instruction set.
-pub struct Packed<E: Element> {
-    isa: Isa,
-    k: usize,
-    n: usize,
-    /// `k` and the rows that fill up.
-    rows: usize,
-    /// `[n.div_ceil(NR), rows / GROUP, NR, GROUP]`, filled up with zeros.
-    panels: Buffer<E>,
-    /// `[n.div_ceil(NR) * NR]`, filled up with zeros.
-    bias: Vec<E::Sum>,
-}
-
-impl<E: Element> Packed<E> {
-    /// Packs a matrix column by column: column `j` holds every `step`-th number of the slice, times a factor,
-    /// that `column(j)` returns.
-    pub fn of_columns<'a>(
-        work: &Workspace<E>,
-        k: usize,
-        n: usize,
-        step: usize,
-        column: impl Fn(usize) -> (&'a [E::Sum], E::Sum) + Sync,
-    ) -> Self {
-        /// Rows that are read from all columns of a panel before the next ones: a cache line.
-        const ROWS: usize = 16;
-        const { assert!(ROWS.is_multiple_of(E::GROUP)) };
-        Self::by_panel(work, k, n, |first, panel, nr| {
-            let columns: Vec<_> = (first..n.min(first + nr)).map(&column).collect();
-            if columns.len() < nr || !k.is_multiple_of(E::ROWS_MULTIPLE) {
-                panel.fill(E::default());
-            }
-            for (block, panel) in panel.chunks_mut(ROWS * nr).take(k.div_ceil(ROWS)).enumerate() {
-                for (j, (from, factor)) in columns.iter().enumerate() {
-                    let rows = from[block * ROWS * step..].iter().step_by(step);
-                    for (i, &x) in rows.take(ROWS.min(k - block * ROWS)).enumerate() {
-                        panel[(i / E::GROUP * nr + j) * E::GROUP + i % E::GROUP] = E::of_sum(x * *factor);
-                    }
-                }
-            }
-        })
-    }
-
-    /// Packs a matrix row by row: `row(i, j, part)` fills `part` with row `i` from column `j` on.
-    pub fn of_rows(
-        work: &Workspace<E>,
-        k: usize,
-        n: usize,
-        row: impl Fn(usize, usize, &mut [E::Sum]) + Sync,
-    ) -> Self {
-        Self::by_panel(work, k, n, |first, panel, nr| {
-            let mut part = vec![E::Sum::of(0.0); nr.min(n - first)];
-            panel.fill(E::default());
-            for (group, panel) in panel.chunks_exact_mut(nr * E::GROUP).take(k.div_ceil(E::GROUP)).enumerate()
-            {
-                for i in 0..E::GROUP.min(k - group * E::GROUP) {
-                    row(group * E::GROUP + i, first, &mut part);
-                    let to = panel[i..].iter_mut().step_by(E::GROUP);
-                    to.zip(&part).for_each(|(to, &x)| *to = E::of_sum(x));
-                }
-            }
-        })
-    }
-
-    /// Has each panel filled: `fill` gets its first column, its elements, and how many columns it has.
-    fn by_panel(
-        work: &Workspace<E>,
-        k: usize,
-        n: usize,
-        fill: impl Fn(usize, &mut [E], usize) + Sync,
-    ) -> Self {
-        let isa = work.isa();
-        let nr = E::kernels(isa).panel;
-        let rows = k.next_multiple_of(E::ROWS_MULTIPLE);
-        let len = rows * nr;
-        let mut panels = work.take(n.div_ceil(nr) * len);
-        panels
-            .par_chunks_mut(len.max(1))
-            .enumerate()
-            .for_each(|(p, panel)| work.enabled(|| fill(p * nr, panel, nr)));
-        Self { isa, k, n, rows, panels, bias: vec![E::Sum::of(0.0); n.next_multiple_of(nr)] }
-    }
-
-    /// Sets the bias, `n` numbers.
-    pub fn with_bias(mut self, bias: impl Iterator<Item = E::Sum>) -> Self {
-        self.bias.iter_mut().take(self.n).zip(bias).for_each(|(to, from)| *to = from);
-        self
-    }
-}
 
 /// Where a product goes.
 pub enum Out<'a, E: Element> {
@@ -195,7 +106,9 @@ pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradi
         let parts = c.chunks_mut(panels * width * n).zip(sums.chunks_mut(panels * width)).enumerate();
         tasks.extend(parts.map(|(part, (c, sums))| (a, b, part * panels, c, sums)));
     }
-    tasks.into_par_iter().for_each(|(a, b, panel, c, sums)| {
+    // One after the other to whoever is free, the largest first, so that all end at about the same time.
+    tasks.sort_by_key(|(_, _, _, c, _)| std::cmp::Reverse(c.len()));
+    tasks.into_iter().par_bridge().for_each(|(a, b, panel, c, sums)| {
         // SAFETY: the processor has the device's instruction set; the dimensions were checked above.
         unsafe { kernel(a, b, panel, c, sums) }
     });

@@ -5,9 +5,13 @@ use num_traits::Float;
 use rayon::prelude::*;
 
 use super::*;
+use crate::cpu::Workspace;
 use crate::cpu::buffer::Pool;
+use crate::cpu::element::Element;
+use crate::cpu::isa::Isa;
 use crate::cpu::panels::{DEPTH, Panels};
 use crate::random::Stream;
+use crate::real::Real;
 
 fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
     Workspace::new(isa, Pool::default(), Pool::default())
@@ -31,8 +35,7 @@ fn numbers<E: Element>(id: u64, len: usize) -> Vec<E::Sum> {
 }
 
 fn panels<E: Element>(work: &Workspace<E>, columns: usize, rows: &[E::Sum]) -> Panels<E> {
-    let elements: Vec<E> = rows.iter().map(|&x| E::of_sum(x)).collect();
-    Panels::of_rows(work, columns, &elements)
+    Panels::of_rows(work, columns, rows)
 }
 
 fn pack<E: Element>(work: &Workspace<E>, k: usize, n: usize, b: &[E::Sum]) -> Packed<E> {

@@ -7,6 +7,9 @@ use crate::cpu::panels::{DEPTH, View};
 use crate::cpu::simd::{Sum, Vector};
 use crate::real::Real;
 
+/// Panels of `A` that one task takes.
+pub const AT_ONCE: usize = 1;
+
 /// The rows of a weight gradient that one panel of `a` makes, [`DEPTH`] rows of `a` and `b` after the other.
 ///
 /// # Safety
@@ -56,10 +59,12 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
                 unsafe {
                     let c = &mut c[first * n..];
                     match columns {
-                        columns if columns == MR => add::<V, MR, NR>(blocks(first), c, n, (b_panel, left)),
-                        4 => add::<V, 4, NR>(blocks(first), c, n, (b_panel, left)),
-                        2 => add::<V, 2, NR>(blocks(first), c, n, (b_panel, left)),
-                        _ => add::<V, 1, NR>(blocks(first), c, n, (b_panel, left)),
+                        columns if columns == MR => {
+                            add_group::<V, MR, NR>(blocks(first), c, n, (b_panel, left))
+                        }
+                        4 => add_group::<V, 4, NR>(blocks(first), c, n, (b_panel, left)),
+                        2 => add_group::<V, 2, NR>(blocks(first), c, n, (b_panel, left)),
+                        _ => add_group::<V, 1, NR>(blocks(first), c, n, (b_panel, left)),
                     }
                 }
                 first += columns;
@@ -68,36 +73,52 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     }
 }
 
-/// Adds the sums of [`group`] to as many rows of `n` numbers as there are, of which the panel's first `left` count.
+/// Adds a block of sums to as many rows of `n` numbers as there are, of which the panel's first `left` count.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
+#[inline(always)]
+pub unsafe fn add<V: Vector, const MR: usize, const W: usize, const NR: usize>(
+    sums: [[V; W]; MR],
+    c: &mut [Sum<V>],
+    n: usize,
+    (panel, left): (usize, usize),
+) {
+    if left == W * V::LANES && c.len() >= MR * n {
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (j, sums) in sums.into_iter().enumerate() {
+                // SAFETY: the caller's contract; the whole block lies in `c`.
+                unsafe {
+                    let c = c.as_mut_ptr().add(i * n + panel * NR + j * V::LANES);
+                    V::load(c).plus(sums).store(c);
+                }
+            }
+        }
+        return;
+    }
+    for (sums, c) in rows::<V, MR, W, NR>(sums).iter().zip(c.chunks_exact_mut(n)) {
+        let c = &mut c[panel * NR..][..left];
+        c.iter_mut().zip(sums).for_each(|(c, &sum)| *c += sum);
+    }
+}
+
+/// [`add`] of [`group`], which is as wide as it has to be.
 ///
 /// # Safety
 /// As for [`group`].
 #[inline(always)]
-unsafe fn add<V: Vector, const MR: usize, const NR: usize>(
+unsafe fn add_group<V: Vector, const MR: usize, const NR: usize>(
     blocks: impl Iterator<Item = (usize, *const V::Element, *const V::Element)>,
     c: &mut [Sum<V>],
     n: usize,
     (panel, left): (usize, usize),
 ) {
-    // SAFETY: the caller's contract; a whole block lies in `c`.
+    // SAFETY: the caller's contract.
     unsafe {
-        if left == NR && c.len() >= MR * n {
-            for (i, sums) in group::<V, MR, 2>(blocks).into_iter().enumerate() {
-                for (j, sums) in sums.into_iter().enumerate() {
-                    let c = c.as_mut_ptr().add(i * n + panel * NR + j * V::LANES);
-                    V::load(c).plus(sums).store(c);
-                }
-            }
-            return;
-        }
-        let done = if left > V::LANES {
-            rows::<V, MR, 2, NR>(group(blocks))
+        if left > V::LANES {
+            add::<V, MR, 2, NR>(group(blocks), c, n, (panel, left));
         } else {
-            rows::<V, MR, 1, NR>(group(blocks))
-        };
-        for (done, c) in done.iter().zip(c.chunks_exact_mut(n)) {
-            let c = &mut c[panel * NR..][..left];
-            c.iter_mut().zip(done).for_each(|(c, &sum)| *c += sum);
+            add::<V, MR, 1, NR>(group(blocks), c, n, (panel, left));
         }
     }
 }
