@@ -361,6 +361,30 @@ fn a_signal_lets_requests_finish_and_ends_the_server() {
 }
 
 #[test]
+fn a_site_that_points_its_name_here_gets_nothing() {
+    let server = Server::start();
+    let status = |host: &str| {
+        let mut connection = TcpStream::connect(server.address).unwrap();
+        let request = format!("GET /api/v1/openapi.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    let port = server.address.port();
+    for host in
+        [&format!("127.0.0.1:{port}"), &format!("localhost:{port}"), "LocalHost", "[::1]:8080", "127.0.0.2"]
+    {
+        assert_eq!(status(host), "200", "{host}");
+    }
+    for host in
+        ["attacker.example", "localhost.attacker.example:80", "127.0.0.1.attacker.example", "10.0.0.1", ""]
+    {
+        assert_eq!(status(host), "421", "{host}");
+    }
+}
+
+#[test]
 fn an_address_in_use_is_explained() {
     let server = Server::start();
     let line = format!("serve --model run --port {}", server.address.port());

@@ -1,12 +1,13 @@
-//! Listening, the time limit of every request, and an orderly end.
+//! Listening, whom the server answers, the time limit of every request, and an orderly end.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::uri::Authority;
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
@@ -46,8 +47,23 @@ async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) ->
     answer.unwrap_or_else(|_| Problem::late(status).into_response())
 }
 
+/// Answers only requests that name this computer. A site that has its own name point here (DNS rebinding) would otherwise get
+/// its visitors' browsers to hand it what is served to them alone.
+async fn to_this_computer(request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let named = request.uri().authority().cloned().or_else(|| header?.parse::<Authority>().ok());
+    let host = named.as_ref().map_or("", Authority::host);
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
+        return next.run(request).await;
+    }
+    let detail = format!("{host:?} is not this computer; ask for localhost or 127.0.0.1 instead");
+    Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+}
+
 /// Serves a demo until Ctrl-C or SIGTERM, and lets requests that have begun come to their end. `ready` is told the
-/// address, whose port is a free one where `address` has port 0.
+/// address, whose port is a free one where `address` has port 0. At a loopback address it answers to the names of this computer
+/// only.
 ///
 /// # Errors
 /// Those of the system: an address in use, say.
@@ -60,7 +76,10 @@ pub fn run(demo: Demo, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> s
         let wait = |mut stopped: tokio::sync::watch::Receiver<()>| async move {
             let _ = stopped.changed().await;
         };
-        let app = router(Arc::new(demo));
+        let mut app = router(Arc::new(demo));
+        if address.ip().is_loopback() {
+            app = app.layer(middleware::from_fn(to_this_computer));
+        }
         let server = axum::serve(listener, app).with_graceful_shutdown(wait(stopped));
         tokio::select! {
             served = server => served,
