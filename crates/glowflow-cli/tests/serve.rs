@@ -365,7 +365,8 @@ fn a_site_that_points_its_name_here_gets_nothing() {
     let server = Server::start();
     let status = |host: &str| {
         let mut connection = TcpStream::connect(server.address).unwrap();
-        let request = format!("GET /api/v1/openapi.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET /api/v1/openapi.json HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).unwrap();

@@ -25,7 +25,7 @@ use super::interleaved::{Pairs, interleave, sums_of_columns};
 use super::{Out, Packed};
 use crate::cpu::element::Element;
 use crate::cpu::panels::{SLAB, View};
-use crate::cpu::simd::{Pairing, Vector};
+use crate::cpu::simd::{Pairing, Square, Vector};
 
 /// Columns of a panel, and rows of a block of sums.
 pub const PANEL: usize = 32;
@@ -231,15 +231,26 @@ unsafe fn interleave_tiles<V: Pairing<Element = bf16>>(
     len.div_ceil(ROWS)
 }
 
-/// Transposes `tiles · 16` pairs of rows, by blocks of 16 × 16 pairs.
+/// Transposes `tiles · 16` pairs of rows, by squares of 16 × 16 pairs, each of which is as long as an `f32`.
+///
+/// # Safety
+/// The processor has `V`'s instruction set.
 #[inline(always)]
-fn transpose(Pairs(pairs): &Pairs<bf16, PANEL>, tiles: usize, columns: &mut Columns) {
-    for tile in 0..tiles {
+unsafe fn transpose<V: Vector<Element = bf16>>(
+    Pairs(pairs): &Pairs<bf16, PANEL>,
+    tiles: usize,
+    columns: &mut Columns,
+) {
+    for (tile, pairs) in pairs.chunks_exact(ROWS).take(tiles).enumerate() {
         for half in 0..PANEL / ROWS {
-            for i in 0..ROWS {
-                for j in 0..ROWS {
-                    columns[half * ROWS + i][tile * ROWS + j] = pairs[tile * ROWS + j][half * ROWS + i];
-                }
+            let mut square: Square<f32> = [[0.0; ROWS]; ROWS];
+            for (to, from) in square.iter_mut().zip(pairs) {
+                to.copy_from_slice(bytemuck::cast_slice(&from[half * ROWS..][..ROWS]));
+            }
+            // SAFETY: the caller's contract.
+            unsafe { V::transpose(&mut square) };
+            for (column, from) in columns[half * ROWS..].iter_mut().zip(&square) {
+                column[tile * ROWS..][..ROWS].copy_from_slice(bytemuck::cast_slice(from));
             }
         }
     }
@@ -273,7 +284,8 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
                 (deep, sums_of_columns::<V, PANEL>(&pairs.0[..deep * ROWS]))
             };
             sums.iter_mut().zip(slab_sums).for_each(|(sum, x)| *sum += x);
-            transpose(&pairs, deep, columns);
+            // SAFETY: the caller's contract.
+            unsafe { transpose::<V>(&pairs, deep, columns) };
         }
         for first in (0..n).step_by(PANEL) {
             // SAFETY: the caller's contract.
