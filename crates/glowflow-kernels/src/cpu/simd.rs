@@ -68,8 +68,7 @@ pub trait Pairing: Vector {
 /// What a vector sums in.
 pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
 
-/// [`Vector::transpose`] by AVX-512, in four rounds: round by round, what lies 1, 2, 4 and 8 places off the diagonal of a
-/// block of twice that side changes places.
+/// [`Vector::transpose`] by AVX-512, in four rounds: of rows that lie 8, 4, 2 and 1 apart, each gives the other half of its numbers.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
