@@ -6,19 +6,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
-type Free<T> = HashMap<usize, Vec<Memory<T>>>;
-
-/// What a buffer lies in: the numbers from `first` on. No number is ever added, so that it stays where it is.
-struct Memory<T> {
-    numbers: Vec<T>,
-    first: usize,
-}
+type Free<T> = HashMap<usize, Vec<Vec<T>>>;
 
 /// Where a buffer begins: at a cache line, so that no vector lies across two of them.
 const ALIGNMENT: usize = 64;
+
+/// Numbers that an array has more than its buffer, to begin where it should.
+const fn spare<T>() -> usize {
+    ALIGNMENT / size_of::<T>()
+}
 
 /// The buffers that nobody uses, by length.
 pub struct Pool<T>(Arc<Mutex<Free<T>>>);
@@ -39,46 +38,49 @@ impl<T: Copy + Default> Pool<T> {
     /// A buffer of any contents.
     pub fn take(&self, len: usize) -> Buffer<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
-        let memory = free.unwrap_or_else(|| {
-            let spare = ALIGNMENT / size_of::<T>();
-            let numbers = vec![T::default(); len + spare];
-            let first = numbers.as_ptr().align_offset(ALIGNMENT).min(spare);
-            Memory { numbers, first }
-        });
-        Buffer { memory, len, pool: self.clone() }
+        let data = free.unwrap_or_else(|| vec![T::default(); len + spare::<T>()]);
+        Buffer { data, pool: self.clone() }
     }
 }
 
 /// An array in main memory that goes back to its pool when dropped.
 pub struct Buffer<T> {
-    memory: Memory<T>,
-    len: usize,
+    data: Vec<T>,
     pool: Pool<T>,
+}
+
+impl<T> Buffer<T> {
+    /// Where in the array it lies: always the same, for an array that never grows stays where it is.
+    fn range(&self) -> Range<usize> {
+        let first = self.data.as_ptr().align_offset(ALIGNMENT).min(spare::<T>());
+        first..first + self.data.len() - spare::<T>()
+    }
 }
 
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
-        let memory = Memory { numbers: std::mem::take(&mut self.memory.numbers), first: self.memory.first };
-        let mut free = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.entry(self.len).or_default().push(memory);
+        let len = self.len();
+        let data = std::mem::take(&mut self.data);
+        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).entry(len).or_default().push(data);
     }
 }
 
 impl<T> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.memory.numbers[self.memory.first..][..self.len]
+        &self.data[self.range()]
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.memory.numbers[self.memory.first..][..self.len]
+        let range = self.range();
+        &mut self.data[range]
     }
 }
 
 impl<T> fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer of {} elements", self.len)
+        write!(f, "Buffer of {} elements", self.len())
     }
 }

@@ -87,7 +87,7 @@ impl Isa {
 /// A loop that the compiler is to make vectors of, with whatever instructions the processor at hand turns out to have.
 ///
 /// Only what is inlined into [`Isa::run`] is compiled for its instructions. So [`run`](Task::run) is `#[inline(always)]`, and so is every
-/// function with a loop that it calls. Closures cannot be, which is why this is a trait.
+/// function that it calls for each number. Closures cannot be, which is why this is a trait.
 pub trait Task {
     /// What comes of it.
     type Output;

@@ -77,14 +77,12 @@ impl<E: Element> Network<E> {
         let work = &self.work;
         let patches = Cut::of(work, grid.rows(), 9 * (self.inputs + 1));
         let mut contributions = work.take_sums(grid.rows() * 9 * self.outputs);
-        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().with_max_len(1).for_each(
-            |(t, to)| {
-                let rows = to.len() / (9 * self.outputs);
-                let hidden = rows * self.hidden.next_multiple_of(patches.width);
-                let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
-                self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
-            },
-        );
+        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
+            let rows = to.len() / (9 * self.outputs);
+            let hidden = rows * self.hidden.next_multiple_of(patches.width);
+            let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
+            self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
+        });
         self.add_up(grid, &contributions, o);
     }
 
@@ -99,7 +97,6 @@ impl<E: Element> Network<E> {
             .zip(h1.tiles_mut())
             .zip(h2.tiles_mut())
             .enumerate()
-            .with_max_len(1)
             .for_each(|(t, ((to, h1), h2))| self.tile(grid, x, (t, patches), h1, h2, to));
         self.add_up(grid, &contributions, o);
         Hidden { work: work.clone(), h1, h2 }
@@ -195,7 +192,6 @@ pub fn backward<E: Element>(
             .zip(h2.tiles())
             .zip(contributions[first * 9 * inputs..].par_chunks_mut(h1.cut.tile * 9 * inputs))
             .enumerate()
-            .with_max_len(1)
             .for_each(|(t, ((((((d_contributions, patches), d_h1), d_h2), h1), h2), to))| {
                 let (first_row, stride) = (first + t * patches_cut.tile, 2 * inputs);
                 work.run(Gather { grid, inputs, stride, x, first_row, cut: patches_cut, tile: patches });
