@@ -161,7 +161,7 @@ fn networks_are_the_same() {
 fn networks_in_bf16_are_the_same_to_its_rounding() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
     for grid in GRIDS {
-        for (inputs, hidden, outputs) in [(1, 5, 2), (6, 40, 12)] {
+        for (inputs, hidden, outputs) in [(1, 5, 2), (6, 40, 12), (3, 136, 6)] {
             let want = network(&Cpu::<f32>::new(), grid, inputs, hidden, outputs);
             let have = network(&gpu, grid, inputs, hidden, outputs);
             close(&have[..1], &want[..1], 1e-2);
@@ -186,8 +186,8 @@ fn again(tests: &str, variable: (&str, &str)) {
 }
 
 #[test]
-fn without_masks_in_products_networks_in_bf16_are_still_the_same() {
-    again("networks_in_bf16_are_the_same", ("CUDA_EMULATOR_NO_AUX", "1"));
+fn without_kernels_for_hidden_layers_networks_in_bf16_are_still_the_same() {
+    again("networks_in_bf16_are_the_same", (cuda::HIDDEN, "off"));
 }
 
 #[test]

@@ -152,3 +152,21 @@ EMULATOR_API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t 
     if (CUresult result = fill_async(to, value, count, nullptr)) return result;
     return finish(driver.default_stream);
 }
+
+// ---------------------------------------------------------------------------------------------- tensor maps
+
+// What an emulated kernel needs to know of a matrix: its address, columns, rows, and bytes from row to row.
+EMULATOR_API CUresult cuTensorMapEncodeTiled(unsigned long long* map, int, unsigned dimensions, void* address,
+                                             const unsigned long long* sizes, const unsigned long long* strides,
+                                             const unsigned* box, const unsigned* steps, int, int, int, int) {
+    ENTER();
+    bool aligned = (size_t(address) % 16 | strides[0] % 16) == 0;
+    bool fits = dimensions == 2 && box[0] <= 256 && box[1] <= 256 && steps[0] == 1 && steps[1] == 1;
+    if (!aligned || !fits || sizes[0] == 0 || sizes[1] == 0) return CUDA_ERROR_INVALID_VALUE;
+    memset(map, 0, 128);
+    map[0] = size_t(address);
+    map[1] = sizes[0];
+    map[2] = sizes[1];
+    map[3] = strides[0];
+    return CUDA_SUCCESS;
+}

@@ -20,10 +20,14 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/patches.cu"),
     include_str!("kernels/channel_map.cu"),
     include_str!("kernels/weights.cu"),
+    include_str!("kernels/hidden.cu"),
     include_str!("kernels/coupling.cu"),
     include_str!("kernels/gaussian.cu"),
     include_str!("kernels/update.cu"),
 );
+
+/// The compute capability of the Hopper generation, which has kernels of its own.
+pub const HOPPER: i32 = 90;
 
 /// What to compile to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ impl Target {
 
     fn option(self) -> String {
         match self {
+            // With what the Hopper generation alone has.
+            Self::Machine(HOPPER) => format!("--gpu-architecture=sm_{HOPPER}a"),
             Self::Machine(capability) => format!("--gpu-architecture=sm_{capability}"),
             Self::Portable(capability) => format!("--gpu-architecture=compute_{capability}"),
         }

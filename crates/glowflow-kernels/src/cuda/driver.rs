@@ -144,6 +144,40 @@ impl Context {
         self.check(unsafe { sys::cuCtxSetCurrent(self.raw) }, "entering the GPU's context")
     }
 
+    /// How the hardware that copies tiles finds those of a bf16 matrix `[rows, columns]` without gaps, whose columns are a multiple of 8:
+    /// `tile` is their shape, rows of 128 bytes at most, and in shared memory they are swizzled by as many.
+    #[allow(unsafe_code)]
+    pub fn tensor_map(
+        &self,
+        address: u64,
+        [rows, columns]: [usize; 2],
+        tile: [usize; 2],
+    ) -> Result<Argument, DeviceError> {
+        let mut map = sys::CUtensorMap { opaque: [0; 16] };
+        let (sizes, row_bytes) = ([columns as u64, rows as u64], [2 * columns as u64]);
+        let (tile, steps) = ([tile[1] as u32, tile[0] as u32], [1, 1]);
+        // SAFETY: the out-pointer is to a live variable, and arrays are as long as the number of dimensions says: two, of which the
+        // first has no stride. The call computes; it does not look at the matrix.
+        let result = unsafe {
+            sys::cuTensorMapEncodeTiled(
+                &mut map,
+                sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                2,
+                address as *mut c_void,
+                sizes.as_ptr(),
+                row_bytes.as_ptr(),
+                tile.as_ptr(),
+                steps.as_ptr(),
+                sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+                sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+                sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+            )
+        };
+        self.check(result, "describing a matrix")?;
+        Ok(Argument::of(map.opaque))
+    }
+
     /// Bytes of memory: free, and in all.
     #[allow(unsafe_code)]
     pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
@@ -414,11 +448,13 @@ impl Launch {
 /// Room for the value of any parameter of a kernel.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub struct Argument([u8; 40]);
+pub struct Argument([u8; Self::SIZE]);
 
 impl Argument {
+    const SIZE: usize = 128;
+
     pub fn of<T: NoUninit>(value: T) -> Self {
-        let mut bytes = [0; 40];
+        let mut bytes = [0; Self::SIZE];
         let value = bytemuck::bytes_of(&value);
         bytes[..value.len()].copy_from_slice(value);
         Self(bytes)
@@ -469,6 +505,21 @@ impl Module {
         // SAFETY: the name is terminated, and the module is loaded.
         context.check(unsafe { sys::cuModuleGetFunction(&mut raw, self.raw, name.as_ptr()) }, text)?;
         Ok(Kernel { name: text, raw })
+    }
+
+    /// A kernel whose blocks need so much shared memory.
+    #[allow(unsafe_code)]
+    pub fn kernel_with_shared(
+        self,
+        context: &Context,
+        name: &'static CStr,
+        bytes: usize,
+    ) -> Result<Kernel, DeviceError> {
+        let kernel = self.kernel(context, name)?;
+        let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the kernel is loaded.
+        context.check(unsafe { sys::cuFuncSetAttribute(kernel.raw, most, bytes as i32) }, kernel.name)?;
+        Ok(kernel)
     }
 }
 

@@ -28,22 +28,19 @@ macro_rules! kernels {
 }
 
 kernels! {
-    accumulate_bf16, accumulate_f32, add_parts, add_shifted, add_shifted_back, affine, begin_report,
+    add_parts, add_shifted, add_shifted_back, affine, begin_report,
     channel_map_gradient, check_finite, couple, couple_backward, dequantize, edge_sums, fold_channel_map,
-    fold_contributions_bf16, fold_contributions_f32, fold_conv_bf16, fold_conv_f32, fold_dense_bf16, fold_dense_f32,
+    fold_conv_f32, fold_network_bf16, fold_network_f32,
     gather_back_bf16, gather_back_f32, initialize_actnorm, invert_channel_map, mask_and_sum_bf16, mask_and_sum_f32,
     normal, outer_sums, patches_bf16, patches_f32, split, squared_norm, squeeze, standardize, standardize_backward,
-    sum_slabs, top_prior, top_prior_backward, uncouple, unfold_contributions, unfold_conv, unfold_dense,
+    sum_slabs, top_prior, top_prior_backward, uncouple, unfold_conv, unfold_network,
     unstandardize, update,
 }
 
 /// The kernels whose matrices hold one kind of element.
 #[derive(Clone, Copy)]
 pub struct Typed {
-    pub accumulate: Kernel,
-    pub fold_contributions: Kernel,
-    pub fold_conv: Kernel,
-    pub fold_dense: Kernel,
+    pub fold_network: Kernel,
     pub gather_back: Kernel,
     pub mask_and_sum: Kernel,
     pub patches: Kernel,
@@ -53,19 +50,13 @@ impl Kernels {
     pub fn of(&self, element: Element) -> Typed {
         match element {
             Element::F32 => Typed {
-                accumulate: self.accumulate_f32,
-                fold_contributions: self.fold_contributions_f32,
-                fold_conv: self.fold_conv_f32,
-                fold_dense: self.fold_dense_f32,
+                fold_network: self.fold_network_f32,
                 gather_back: self.gather_back_f32,
                 mask_and_sum: self.mask_and_sum_f32,
                 patches: self.patches_f32,
             },
             Element::Bf16 => Typed {
-                accumulate: self.accumulate_bf16,
-                fold_contributions: self.fold_contributions_bf16,
-                fold_conv: self.fold_conv_bf16,
-                fold_dense: self.fold_dense_bf16,
+                fold_network: self.fold_network_bf16,
                 gather_back: self.gather_back_bf16,
                 mask_and_sum: self.mask_and_sum_bf16,
                 patches: self.patches_bf16,

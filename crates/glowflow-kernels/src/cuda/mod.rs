@@ -8,6 +8,7 @@
 mod channel_map;
 mod compile;
 mod driver;
+mod hidden;
 mod kernels;
 mod library;
 mod memory;
@@ -26,7 +27,7 @@ pub use compile::{SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use network::{Hidden, Network};
-pub use queue::{MASKS, ROWS_AT_ONCE};
+pub use queue::{HIDDEN, ROWS_AT_ONCE};
 pub use zero_conv::ZeroConv;
 
 use driver::{Argument, Context, Graph, Launch};
@@ -98,12 +99,12 @@ impl Cuda {
             }
             precision => precision,
         };
-        let kernels = kernels::Kernels::find(&context, compile::module(&context)?)?;
+        let module = compile::module(&context)?;
         let element = match precision {
             Precision::Bf16 => Element::Bf16,
             _ => Element::F32,
         };
-        let gpu = Arc::new(Gpu::new(context, kernels, element, precision == Precision::Tf32)?);
+        let gpu = Arc::new(Gpu::new(context, module, element, precision == Precision::Tf32)?);
         Ok(Self { queue: Arc::new(Queue::new(&gpu)?), precision, failure: Arc::default() })
     }
 

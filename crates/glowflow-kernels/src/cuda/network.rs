@@ -12,8 +12,9 @@
 use std::sync::Arc;
 
 use super::driver::{Argument, Launch};
+use super::hidden::HiddenLayer;
 use super::memory::Block;
-use super::product::{Element, Epilogue, Kind, Operands, Product, mask_stride};
+use super::product::{Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
@@ -48,16 +49,19 @@ struct Weights {
     edge: Block,
     /// `[outputs]`, `f32`
     bias3: Block,
+    /// The transposes of `conv2` and `conv3`, for the kernels that want them on the way back.
+    back: Option<[Block; 2]>,
 }
 
 /// A coupling network, ready to run.
 pub struct Network(Arc<Weights>);
 
-/// Hidden activations, `[rows, width2]` each, behind their ReLUs; and where they are not 0, if products have told.
+/// Hidden activations, `[rows, width2]` each, behind their ReLUs; and for each part of the batch masks of what is not 0 in them, where
+/// products have made some.
 pub struct Hidden {
     weights: Arc<Weights>,
     h: [Block; 2],
-    masks: Option<[Block; 2]>,
+    masks: Vec<[Option<Block>; 2]>,
 }
 
 /// A part of a batch: its images, and the row at which it begins.
@@ -99,18 +103,22 @@ impl Weights {
         }
     }
 
-    /// The products of both directions that make masks and use them, for the hidden layer behind product `layer`.
-    fn masked(&self, layer: usize, rows: usize) -> [Product; 2] {
-        [
-            Product { epilogue: Epilogue::BiasReluMask, ..self.product(Kind::Forward, layer, rows, false) },
-            Product { epilogue: Epilogue::MaskSum, ..self.product(Kind::ByInput, layer + 1, rows, false) },
-        ]
+    /// The product that makes hidden layer 1 or 2.
+    fn hidden_layer(&self, layer: usize, rows: usize) -> HiddenLayer {
+        let depth = if layer == 1 { self.width1 } else { self.width2 };
+        HiddenLayer { rows, depth, columns: self.width2 }
+    }
+
+    /// The product that makes the gradient by hidden layer 1 or 2.
+    fn hidden_gradient(&self, layer: usize, rows: usize) -> HiddenLayer {
+        let depth = if layer == 1 { self.width2 } else { self.width3 };
+        HiddenLayer { rows, depth, columns: self.width2 }
     }
 }
 
-/// Addresses of a product without bias and mask.
+/// Addresses of a product without bias.
 pub(super) fn operands(left: u64, right: u64, result: u64) -> Operands {
-    Operands { left, right, result, bias: 0, mask: 0 }
+    Operands { left, right, result, bias: 0 }
 }
 
 impl Network {
@@ -123,6 +131,12 @@ impl Network {
         let width1 = (9 * (inputs + 1)).next_multiple_of(8);
         let width2 = hidden.next_multiple_of(8);
         let width3 = (9 * outputs).next_multiple_of(8);
+        let back = match element {
+            Element::Bf16 if queue.gpu.hidden.is_some() => {
+                Some([queue.matrix(width2, width2, element)?, queue.matrix(width2, width3, element)?])
+            }
+            _ => None,
+        };
         let weights = Weights {
             inputs,
             outputs,
@@ -137,24 +151,22 @@ impl Network {
             conv3: queue.matrix(width3, width2, element)?,
             edge: queue.floats(9 * outputs)?,
             bias3: queue.floats(outputs)?,
+            back,
         };
-        let kernels = queue.kernels().of(element);
+        let [conv2_back, conv3_back] =
+            weights.back.as_ref().map_or([0; 2], |back| [&back[0], &back[1]].map(|block| block.address));
         let norm = |norm: ActNormParams| (at(buffer, norm.bias), at(buffer, norm.logs));
         let ((bias1, logs1), (bias2, logs2)) = (norm(params.actnorm1), norm(params.actnorm2));
         let conv3 = &params.conv3;
+        let numbers = width2 * (width1 + width2 + width3);
+        let back_numbers = if weights.back.is_some() { width2 * (width2 + width3) } else { 0 };
         launch!(
-            queue, kernels.fold_conv, Launch::of(width2 * width1);
-            width2, hidden, inputs, width1, at(buffer, params.conv1), bias1, logs1, weights.conv1.address,
-            weights.bias1.address
-        )?;
-        launch!(
-            queue, kernels.fold_dense, Launch::of(width2 * width2);
-            hidden, width2, at(buffer, params.conv2), bias2, logs2, weights.conv2.address, weights.bias2.address
-        )?;
-        launch!(
-            queue, kernels.fold_contributions, Launch::of(width3 * width2);
-            width3, outputs, hidden, width2, at(buffer, conv3.weight), at(buffer, conv3.bias), at(buffer, conv3.logs),
-            weights.conv3.address, weights.edge.address, weights.bias3.address
+            queue, queue.kernels().of(element).fold_network, Launch::of(numbers + back_numbers);
+            inputs, hidden, outputs, width1, width2, width3, at(buffer, params.conv1), bias1, logs1,
+            at(buffer, params.conv2), bias2, logs2, at(buffer, conv3.weight), at(buffer, conv3.bias),
+            at(buffer, conv3.logs), weights.conv1.address, weights.bias1.address, weights.conv2.address,
+            weights.bias2.address, weights.conv3.address, weights.edge.address, weights.bias3.address, conv2_back,
+            conv3_back
         )?;
         Ok(Self(Arc::new(weights)))
     }
@@ -162,18 +174,11 @@ impl Network {
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
         let weights = &self.0;
-        let can_mask = self.can_mask(queue, grid)?;
         for part in parts(queue, grid) {
             let rows = part.grid.rows();
-            // Nobody reads these masks. But a product with one may be another algorithm than one without, and the bits of both runs
-            // must be the same.
-            let masks = if can_mask { Some(self.masks(queue, rows)?) } else { None };
-            let masks = masks.as_ref().map(|[mask1, mask2]| [mask1.address, mask2.address]);
-            let [h1, h2] = [
-                queue.matrix(rows, weights.width2, weights.element)?,
-                queue.matrix(rows, weights.width2, weights.element)?,
-            ];
-            self.run_part(queue, &part, x, o, [h1.address, h2.address], masks)?;
+            let h1 = queue.matrix(rows, weights.width2, weights.element)?;
+            let h2 = queue.matrix(rows, weights.width2, weights.element)?;
+            self.run_part(queue, &part, x, o, [h1.address, h2.address], [0; 2])?;
         }
         Ok(())
     }
@@ -182,36 +187,18 @@ impl Network {
     pub(super) fn run_keeping(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
-        let h = [take()?, take()?];
-        let masks = if self.can_mask(queue, grid)? { Some(self.masks(queue, rows)?) } else { None };
-        let hidden = Hidden { weights: Arc::clone(weights), h, masks };
+        let mut hidden = Hidden { weights: Arc::clone(weights), h: [take()?, take()?], masks: vec![] };
         for part in parts(queue, grid) {
-            self.run_part(queue, &part, x, o, hidden.activations(part.first), hidden.masks(part.first))?;
+            let mask = |layer| {
+                let product = weights.hidden_layer(layer, part.grid.rows());
+                (weights.back.is_some() && product.can(queue)).then(|| product.mask(queue)).transpose()
+            };
+            let masks = [mask(1)?, mask(2)?];
+            let addresses = [&masks[0], &masks[1]].map(|mask| mask.as_ref().map_or(0, |block| block.address));
+            hidden.masks.push(masks);
+            self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
         }
         Ok(hidden)
-    }
-
-    /// Memory for the masks of so many rows.
-    fn masks(&self, queue: &Queue, rows: usize) -> Result<[Block; 2]> {
-        let take = || queue.pool.take(rows * mask_stride(self.0.width2) / 8);
-        Ok([take()?, take()?])
-    }
-
-    /// Whether the library's products make masks and use them, for all parts of a batch.
-    fn can_mask(&self, queue: &Queue, grid: Grid) -> Result<bool> {
-        if self.0.element != Element::Bf16 || !queue.gpu.masks {
-            return Ok(false);
-        }
-        for part in parts(queue, grid) {
-            for layer in [1, 2] {
-                for product in self.0.masked(layer, part.grid.rows()) {
-                    if !queue.gpu.products.can(product)? {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        Ok(true)
     }
 
     fn run_part(
@@ -221,26 +208,24 @@ impl Network {
         x: u64,
         o: u64,
         [h1, h2]: [u64; 2],
-        masks: Option<[u64; 2]>,
+        [mask1, mask2]: [u64; 2],
     ) -> Result<()> {
         let (weights, tf32) = (&*self.0, queue.gpu.tf32);
         let (rows, grid) = (part.grid.rows(), part.grid);
         let patches =
             patches(queue, weights.element, part, weights.inputs, 2 * weights.inputs, weights.width1, x)?;
         let contributions = queue.floats(rows * weights.width3)?;
-        let hidden_layer = |layer, left, result, weight: &Block, bias: &Block| {
-            let (epilogue, mask) = match masks {
-                Some(masks) => (Epilogue::BiasReluMask, masks[layer - 1]),
-                None => (Epilogue::BiasRelu, 0),
-            };
-            let product = Product { epilogue, ..weights.product(Kind::Forward, layer, rows, tf32) };
-            queue.product(
-                product,
-                Operands { bias: bias.address, mask, ..operands(left, weight.address, result) },
-            )
+        let hidden_layer = |layer, left, result, weight: &Block, bias: &Block, mask| {
+            let product = weights.hidden_layer(layer, rows);
+            if weights.back.is_some() && product.can(queue) {
+                return product.forward(queue, [left, weight.address, result], bias.address, mask);
+            }
+            let product =
+                Product { epilogue: Epilogue::BiasRelu, ..weights.product(Kind::Forward, layer, rows, tf32) };
+            queue.product(product, Operands { bias: bias.address, ..operands(left, weight.address, result) })
         };
-        hidden_layer(1, patches.address, h1, &weights.conv1, &weights.bias1)?;
-        hidden_layer(2, h1, h2, &weights.conv2, &weights.bias2)?;
+        hidden_layer(1, patches.address, h1, &weights.conv1, &weights.bias1, mask1)?;
+        hidden_layer(2, h1, h2, &weights.conv2, &weights.bias2, mask2)?;
         let product = Product { result: Element::F32, ..weights.product(Kind::Forward, 3, rows, tf32) };
         queue.product(product, operands(h2, weights.conv3.address, contributions.address))?;
         let outputs = weights.outputs;
@@ -277,11 +262,6 @@ impl Hidden {
         [&self.h[0], &self.h[1]].map(|block| block.address + offset as u64)
     }
 
-    fn masks(&self, first: usize) -> Option<[u64; 2]> {
-        let offset = first * mask_stride(self.weights.width2) / 8;
-        self.masks.as_ref().map(|masks| [&masks[0], &masks[1]].map(|block| block.address + offset as u64))
-    }
-
     /// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn backward(
@@ -295,28 +275,33 @@ impl Hidden {
         dx: u64,
         gradient: u64,
     ) -> Result<()> {
-        let (weights, kernels) = (&*self.weights, queue.kernels());
+        let weights = &*self.weights;
         let (inputs, outputs) = (weights.inputs, weights.outputs);
         let (width1, width2, width3) = (weights.width1, weights.width2, weights.width3);
-        // The gradients by the folded weights and biases, one behind the other.
-        let lengths = [width2 * width1, width2 * width2, width3 * width2, width2, width2];
-        let sums = queue.zeros(lengths.iter().sum())?;
-        let mut next = sums.address;
-        let [d_conv1, d_conv2, d_conv3, d_bias1, d_bias2] = lengths.map(|len| {
-            let address = next;
-            next += 4 * len as u64;
-            address
-        });
-        for part in parts(queue, grid) {
+        let [d_conv1, d_conv2, d_conv3] =
+            [width1 * width2, width2 * width2, width3 * width2].map(|len| queue.floats(len));
+        let [d_conv1, d_conv2, d_conv3] = [d_conv1?, d_conv2?, d_conv3?];
+        // Partial sums of the gradients by pre-activations, for the gradients of biases: so many for each part.
+        let slabs = |layer| -> Vec<usize> {
+            parts(queue, grid)
+                .enumerate()
+                .map(|(index, part)| self.slabs(queue, layer, index, &part))
+                .collect()
+        };
+        let (slabs1, slabs2) = (slabs(1), slabs(2));
+        let sums = |slabs: &[usize]| queue.floats(slabs.iter().sum::<usize>() * width2);
+        let (sums1, sums2) = (sums(&slabs1)?, sums(&slabs2)?);
+        let (mut next1, mut next2) = (sums1.address, sums2.address);
+        for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
-            let by_weight = |layer, dy: u64, x: u64, result: u64| {
+            let by_weight = |layer, dy: u64, x: u64, result: &Block| {
                 let product = Product {
                     result: Element::F32,
-                    accumulate: true,
+                    accumulate: index > 0,
                     ..weights.product(Kind::ByWeight, layer, rows, queue.gpu.tf32)
                 };
-                queue.product(product, operands(dy, x, result))
+                queue.product(product, operands(dy, x, result.address))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
             launch!(
@@ -325,82 +310,103 @@ impl Hidden {
                 rows, grid.height, grid.width, outputs, width3, d_o + 4 * (first * outputs) as u64,
                 d_contributions.address
             )?;
-            by_weight(3, d_contributions.address, h2, d_conv3)?;
-            let d_h2 =
-                self.masked_gradient(queue, 2, &part, d_contributions.address, &weights.conv3, d_bias2)?;
+            by_weight(3, d_contributions.address, h2, &d_conv3)?;
+            let d_h2 = self.masked_gradient(queue, 2, (index, &part), d_contributions.address, next2)?;
             drop(d_contributions);
-            by_weight(2, d_h2.address, h1, d_conv2)?;
-            let d_h1 = self.masked_gradient(queue, 1, &part, d_h2.address, &weights.conv2, d_bias1)?;
+            by_weight(2, d_h2.address, h1, &d_conv2)?;
+            let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
             drop(d_h2);
             let patches = patches(queue, weights.element, &part, inputs, 2 * inputs, width1, x)?;
-            by_weight(1, d_h1.address, patches.address, d_conv1)?;
+            by_weight(1, d_h1.address, patches.address, &d_conv1)?;
             drop(patches);
             let contributions = queue.floats(rows * width1)?;
             let product =
                 Product { result: Element::F32, ..weights.product(Kind::ByInput, 1, rows, queue.gpu.tf32) };
             queue.product(product, operands(d_h1.address, weights.conv1.address, contributions.address))?;
             launch!(
-                queue, kernels.add_shifted_back, Launch::of(rows * inputs);
+                queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
                 rows, grid.height, grid.width, inputs, 2 * inputs, width1, contributions.address,
                 dx + 4 * (first * 2 * inputs) as u64
             )?;
+            next1 += 4 * (slabs1[index] * width2) as u64;
+            next2 += 4 * (slabs2[index] * width2) as u64;
         }
-        let edge_sums = queue.edge_sums(grid, outputs, d_o)?;
+        let (edge_slabs, edge_sums) = queue.edge_sums(grid, outputs, d_o)?;
         let (hidden, conv3) = (params.hidden, &params.conv3);
         let (norm1, norm2) = (params.actnorm1, params.actnorm2);
+        let spans = [
+            params.conv1,
+            norm1.bias,
+            norm1.logs,
+            params.conv2,
+            norm2.bias,
+            norm2.logs,
+            conv3.weight,
+            conv3.bias,
+            conv3.logs,
+        ];
+        let [conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3] =
+            spans.map(|span| at(buffer, span));
+        let [to_conv1, to_bias1, to_logs1, to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3] =
+            spans.map(|span| at(gradient, span));
         launch!(
-            queue, kernels.unfold_conv, Launch::blocks(hidden);
-            inputs, width1, at(buffer, params.conv1), at(buffer, norm1.bias), at(buffer, norm1.logs), d_conv1,
-            d_bias1, at(gradient, params.conv1), at(gradient, norm1.bias), at(gradient, norm1.logs)
-        )?;
-        launch!(
-            queue, kernels.unfold_dense, Launch::blocks(hidden);
-            hidden, width2, at(buffer, params.conv2), at(buffer, norm2.bias), at(buffer, norm2.logs), d_conv2,
-            d_bias2, at(gradient, params.conv2), at(gradient, norm2.bias), at(gradient, norm2.logs)
-        )?;
-        launch!(
-            queue, kernels.unfold_contributions, Launch { block: 1024, ..Launch::blocks(outputs) };
-            outputs, hidden, width2, at(buffer, conv3.weight), at(buffer, conv3.bias), at(buffer, conv3.logs),
-            d_conv3, edge_sums.address, at(gradient, conv3.weight), at(gradient, conv3.bias), at(gradient, conv3.logs)
+            queue, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
+            inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
+            d_conv1.address, d_conv2.address, d_conv3.address, slabs1.iter().sum::<usize>(), sums1.address,
+            slabs2.iter().sum::<usize>(), sums2.address, edge_slabs, edge_sums.address, to_conv1, to_bias1, to_logs1,
+            to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
         )
     }
 
-    /// The gradient by the pre-activations of hidden layer `layer`, given that by the product behind it; their column
-    /// sums are added to `d_bias`.
+    /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.
+    fn with_mask(
+        &self,
+        queue: &Queue,
+        layer: usize,
+        index: usize,
+        rows: usize,
+    ) -> Option<(HiddenLayer, u64, u64)> {
+        let product = self.weights.hidden_gradient(layer, rows);
+        let mask = self.masks.get(index)?[layer - 1].as_ref()?;
+        let back = self.weights.back.as_ref()?;
+        product.can(queue).then_some((product, mask.address, back[layer - 1].address))
+    }
+
+    /// How many partial sums [`masked_gradient`](Self::masked_gradient) writes for a part.
+    fn slabs(&self, queue: &Queue, layer: usize, index: usize, part: &Part) -> usize {
+        match self.with_mask(queue, layer, index, part.grid.rows()) {
+            Some((product, ..)) => product.slabs(queue),
+            None => Queue::slabs(part.grid.rows()).0,
+        }
+    }
+
+    /// The gradient by the pre-activations of hidden layer `layer`, given that by the product behind it; and partial sums of its
+    /// columns.
     fn masked_gradient(
         &self,
         queue: &Queue,
         layer: usize,
-        part: &Part,
+        (index, part): (usize, &Part),
         dy: u64,
-        weight: &Block,
-        d_bias: u64,
+        sums: u64,
     ) -> Result<Block> {
         let (weights, rows) = (&*self.weights, part.grid.rows());
-        let (width, kernels) = (weights.width2, queue.kernels().of(weights.element));
+        let width = weights.width2;
         let gradient = queue.matrix(rows, width, weights.element)?;
+        if let Some((product, mask, back)) = self.with_mask(queue, layer, index, rows) {
+            product.backward(queue, [dy, back, gradient.address], mask, sums)?;
+            return Ok(gradient);
+        }
+        let weight = if layer == 1 { &weights.conv2 } else { &weights.conv3 };
         let addresses = operands(dy, weight.address, gradient.address);
-        let (sums, accumulate) = match self.masks(part.first) {
-            Some(masks) => {
-                let [_, product] = weights.masked(layer, rows);
-                let sums = queue.matrix(width, 1, weights.element)?;
-                queue
-                    .product(product, Operands { bias: sums.address, mask: masks[layer - 1], ..addresses })?;
-                (sums, kernels.accumulate)
-            }
-            None => {
-                queue.product(weights.product(Kind::ByInput, layer + 1, rows, queue.gpu.tf32), addresses)?;
-                let (slabs, slab) = Queue::slabs(rows);
-                let [partial, sums] = [queue.floats(slabs * width)?, queue.floats(width)?];
-                launch!(
-                    queue, kernels.mask_and_sum, Launch::grid(slabs, width.div_ceil(32), 1);
-                    rows, width, slab, self.activations(part.first)[layer - 1], gradient.address, partial.address
-                )?;
-                queue.sum_slabs(width, slabs, partial.address, sums.address)?;
-                (sums, queue.kernels().accumulate_f32)
-            }
-        };
-        launch!(queue, accumulate, Launch::of(width); width, sums.address, d_bias)?;
+        queue.product(weights.product(Kind::ByInput, layer + 1, rows, queue.gpu.tf32), addresses)?;
+        let (slabs, slab) = Queue::slabs(rows);
+        // A block has 64 times 16 bytes of a row.
+        let shape = Launch::grid(slabs, (width * weights.element.bytes()).div_ceil(1024), 1);
+        launch!(
+            queue, queue.kernels().of(weights.element).mask_and_sum, shape;
+            rows, width, slab, self.activations(part.first)[layer - 1], gradient.address, sums
+        )?;
         Ok(gradient)
     }
 }

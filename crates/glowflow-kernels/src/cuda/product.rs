@@ -63,10 +63,6 @@ pub enum Epilogue {
     Bias,
     /// Then negative numbers become 0.
     BiasRelu,
-    /// Then a bit for each number says which were not negative.
-    BiasReluMask,
-    /// Numbers whose bit is 0 become 0, and column sums of what is left are written.
-    MaskSum,
 }
 
 impl Epilogue {
@@ -75,8 +71,6 @@ impl Epilogue {
             Self::Nothing => LtEpilogue::CUBLASLT_EPILOGUE_DEFAULT,
             Self::Bias => LtEpilogue::CUBLASLT_EPILOGUE_BIAS,
             Self::BiasRelu => LtEpilogue::CUBLASLT_EPILOGUE_RELU_BIAS,
-            Self::BiasReluMask => LtEpilogue::CUBLASLT_EPILOGUE_RELU_AUX_BIAS,
-            Self::MaskSum => LtEpilogue::CUBLASLT_EPILOGUE_DRELU_BGRAD,
         }
     }
 }
@@ -109,15 +103,8 @@ pub struct Operands {
     pub left: u64,
     pub right: u64,
     pub result: u64,
-    /// The bias, or where column sums go; 0 where the epilogue has neither.
+    /// The bias; 0 where the epilogue has none.
     pub bias: u64,
-    /// The mask's bits, [`mask_stride`] a row; 0 where the epilogue has none.
-    pub mask: u64,
-}
-
-/// Bits from one row of a mask to the next.
-pub fn mask_stride(columns: usize) -> usize {
-    columns.next_multiple_of(128)
 }
 
 /// A product that is ready to run.
@@ -168,13 +155,6 @@ impl Products {
         }
     }
 
-    /// Whether the library can do this product.
-    pub fn can(&self, product: Product) -> Result<bool, DeviceError> {
-        self.context.enter()?;
-        let mut plans = self.plans.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        Ok(self.plan(&mut plans, product)?.is_some())
-    }
-
     fn plan<'a>(
         &self,
         plans: &'a mut HashMap<Product, Option<Plan>>,
@@ -216,9 +196,6 @@ impl Products {
         };
         if product.epilogue != Epilogue::Nothing {
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &operands.bias)?;
-        }
-        if matches!(product.epilogue, Epilogue::BiasReluMask | Epilogue::MaskSum) {
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &operands.mask)?;
         }
         let (one, beta) = (1.0f32, if product.accumulate { 1.0f32 } else { 0.0 });
         let [a, b, d] = plan.layouts;
@@ -295,15 +272,10 @@ impl Products {
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, pointer(&b_is), 4)?;
         let epilogue = product.epilogue.raw() as u32;
         set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, pointer(&epilogue), 4)?;
-        // Pointers come with each product. Here they tell how these are aligned: a bias is a block of memory, a mask a part of one.
-        let (somewhere, in_a_block) = (256u64, 16u64);
+        // Pointers come with each product. Here they tell how these are aligned: a bias is a block of memory.
+        let somewhere = 256u64;
         if product.epilogue != Epilogue::Nothing {
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer(&somewhere), 8)?;
-        }
-        if matches!(product.epilogue, Epilogue::BiasReluMask | Epilogue::MaskSum) {
-            let stride = mask_stride(d.0) as i64;
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointer(&in_a_block), 8)?;
-            set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, pointer(&stride), 8)?;
         }
         let (operands, result) = (product.operands.data_type(), product.result.data_type());
         for (layout, (kind, (rows, columns, stride))) in

@@ -5,12 +5,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::driver::{Argument, Context, Kernel, Launch, Pinned, Stream};
+use super::compile::HOPPER;
+use super::driver::{Argument, Context, Kernel, Launch, Module, Pinned, Stream};
+use super::hidden;
 use super::kernels::Kernels;
 use super::memory::{Block, Pool};
 use super::product::{Element, Operands, Product, Products, WORKSPACE};
 use crate::device::DeviceError;
-use crate::shape::{PermutationParams, Span};
+use crate::shape::{Grid, PermutationParams, Span};
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
@@ -23,16 +25,15 @@ macro_rules! launch {
 pub(super) use launch;
 
 /// The environment variable that says how many rows of hidden activations a network computes at once, to try other numbers
-/// than the usual 32,768. Results in `f32` and their rounding may depend on it.
+/// than the usual 65,536. Results in `f32` and their rounding may depend on it.
 pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 
-/// Hidden activations of so many rows fill a good part of the second-level cache, and the products still have blocks for all
-/// multiprocessors.
-const USUAL_ROWS_AT_ONCE: usize = 1 << 15;
+/// Enough that products have blocks for all multiprocessors several times over; and few enough that what a network needs beside its
+/// hidden activations stays small.
+const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 
-/// The environment variable that, set to `off`, has products without masks and column sums in their epilogues, to find out what is
-/// faster.
-pub const MASKS: &str = "GLOWFLOW_CUDA_MASKS";
+/// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, to find out what is faster.
+pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// What all queues of a GPU share.
 pub struct Gpu {
@@ -44,8 +45,8 @@ pub struct Gpu {
     pub tf32: bool,
     /// See [`ROWS_AT_ONCE`].
     pub rows_at_once: usize,
-    /// See [`MASKS`].
-    pub masks: bool,
+    /// Kernels for hidden layers in bf16, where this GPU has some.
+    pub hidden: Option<hidden::Kernels>,
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
@@ -63,7 +64,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    pub fn new(context: Arc<Context>, kernels: Kernels, element: Element, tf32: bool) -> Result<Self> {
+    pub fn new(context: Arc<Context>, module: Module, element: Element, tf32: bool) -> Result<Self> {
+        let hidden = context.capability == HOPPER && std::env::var(HIDDEN).as_deref() != Ok("off");
         Ok(Self {
             products: Products::new(&context)?,
             constants: Constants {
@@ -72,15 +74,15 @@ impl Gpu {
                 known: Mutex::default(),
             },
             staging: Mutex::default(),
+            kernels: Kernels::find(&context, module)?,
+            hidden: hidden.then(|| hidden::Kernels::find(&context, module)).transpose()?,
             context,
-            kernels,
             element,
             tf32,
             rows_at_once: std::env::var(ROWS_AT_ONCE)
                 .ok()
                 .and_then(|rows| rows.parse().ok())
                 .unwrap_or(USUAL_ROWS_AT_ONCE),
-            masks: std::env::var(MASKS).as_deref() != Ok("off"),
         })
     }
 
@@ -220,8 +222,8 @@ impl Queue {
         launch!(self, self.kernels().sum_slabs, Launch::of(32 * count); count, slabs, sums, total)
     }
 
-    /// As `edge_sums` has them, for all rows: `[10, channels]`.
-    pub fn edge_sums(&self, grid: crate::shape::Grid, channels: usize, dy: u64) -> Result<Block> {
+    /// As the kernel `edge_sums` has them, `[slabs, 10, channels]`; and how many slabs.
+    pub fn edge_sums(&self, grid: Grid, channels: usize, dy: u64) -> Result<(usize, Block)> {
         let rows = grid.rows();
         let (slabs, slab) = Self::slabs(rows);
         let sums = self.floats(slabs * 10 * channels)?;
@@ -230,8 +232,6 @@ impl Queue {
             self, self.kernels().edge_sums, shape;
             rows, grid.height, grid.width, channels, slab, dy, sums.address
         )?;
-        let total = self.floats(10 * channels)?;
-        self.sum_slabs(10 * channels, slabs, sums.address, total.address)?;
-        Ok(total)
+        Ok((slabs, sums))
     }
 }

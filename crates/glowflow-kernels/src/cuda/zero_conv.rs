@@ -98,7 +98,9 @@ impl ZeroConv {
                 dx + 4 * (first * inputs) as u64
             )?;
         }
-        let sums = queue.edge_sums(grid, outputs, dy)?;
+        let (slabs, partial) = queue.edge_sums(grid, outputs, dy)?;
+        let sums = queue.floats(10 * outputs)?;
+        queue.sum_slabs(10 * outputs, slabs, partial.address, sums.address)?;
         launch!(
             queue, queue.kernels().unfold_conv, Launch::blocks(outputs);
             inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),

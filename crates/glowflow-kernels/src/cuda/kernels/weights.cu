@@ -9,16 +9,11 @@
 
 __device__ __forceinline__ float scale_of(float logs) { return expf(3.0f * logs); }
 
-// A 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns: to [rows, stride]; and b' [rows].
-// One thread a number of `to`.
+// Number `index` of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns: to [rows, stride]; and b' [rows].
 template <typename T>
-__device__ void fold_conv(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
+__device__ __forceinline__ void fold_conv(
+    int index, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
     T *to_bias) {
-    int index = global_index();
-    if (index >= rows * stride) {
-        return;
-    }
     int output = index / stride, column = index % stride;
     float value = 0.0f, folded_bias = 0.0f;
     if (output < outputs) {
@@ -40,169 +35,236 @@ __device__ void fold_conv(
 extern "C" __global__ void fold_conv_f32(
     int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, float *to,
     float *to_bias) {
-    fold_conv(rows, outputs, inputs, stride, weight, bias, logs, to, to_bias);
-}
-
-extern "C" __global__ void fold_conv_bf16(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, bf16 *to,
-    bf16 *to_bias) {
-    fold_conv(rows, outputs, inputs, stride, weight, bias, logs, to, to_bias);
-}
-
-// A 1×1 convolution [width, width] to [stride, stride], and b' [stride].
-template <typename T>
-__device__ void fold_dense(
-    int width, int stride, const float *weight, const float *bias, const float *logs, T *to, T *to_bias) {
     int index = global_index();
-    if (index >= stride * stride) {
+    if (index < rows * stride) {
+        fold_conv(index, outputs, inputs, stride, weight, bias, logs, to, to_bias);
+    }
+}
+
+// Number (output, input) of a 1×1 convolution [width, width], folded; 0 beyond it.
+__device__ __forceinline__ float fold_dense(int output, int input, int width, const float *weight, const float *logs) {
+    return output < width && input < width ? scale_of(logs[output]) * weight[output * width + input] : 0.0f;
+}
+
+// Number (row, input) of a 3×3 convolution [outputs, inputs + 1, 9] for contributions: row k·outputs + c holds offset k of
+// output c; 0 beyond it.
+__device__ __forceinline__ float fold_contribution(
+    int row, int input, int outputs, int inputs, const float *weight, const float *logs) {
+    int k = row / outputs, c = row % outputs;
+    return k < 9 && input < inputs ? scale_of(logs[c]) * weight[(c * (inputs + 1) + input) * 9 + k] : 0.0f;
+}
+
+// All matrices of a network, and in f32 what is added to f32 sums: edge [9·outputs] and b' of the last layer. Where
+// `conv2_back` is not null, the transposes of the last two matrices too. One thread a number of a matrix.
+template <typename T>
+__device__ void fold_network(
+    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
+    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
+    const float *logs3, T *to_conv1, T *to_bias1, T *to_conv2, T *to_bias2, T *to_conv3, float *edge, float *to_bias3,
+    T *conv2_back, T *conv3_back) {
+    int index = global_index();
+    if (index < width2 * width1) {
+        fold_conv(index, hidden, inputs, width1, conv1, bias1, logs1, to_conv1, to_bias1);
         return;
     }
-    int output = index / stride, input = index % stride;
-    float scale = output < width ? scale_of(logs[output]) : 0.0f;
-    to[index] = narrow<T>(output < width && input < width ? scale * weight[output * width + input] : 0.0f);
-    if (input == 0) {
-        to_bias[output] = narrow<T>(output < width ? scale * bias[output] : 0.0f);
-    }
-}
-
-extern "C" __global__ void fold_dense_f32(
-    int width, int stride, const float *weight, const float *bias, const float *logs, float *to, float *to_bias) {
-    fold_dense(width, stride, weight, bias, logs, to, to_bias);
-}
-
-extern "C" __global__ void fold_dense_bf16(
-    int width, int stride, const float *weight, const float *bias, const float *logs, bf16 *to, bf16 *to_bias) {
-    fold_dense(width, stride, weight, bias, logs, to, to_bias);
-}
-
-// A 3×3 convolution [outputs, inputs + 1, 9] for contributions: row k·outputs + c of `to` [rows, stride] holds offset k of output c;
-// edge [9·outputs] and b' [outputs] stay f32, since they are added to f32 sums.
-template <typename T>
-__device__ void fold_contributions(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
-    float *edge, float *to_bias) {
-    int index = global_index();
-    if (index >= rows * stride) {
-        return;
-    }
-    int row = index / stride, input = index % stride;
-    float value = 0.0f;
-    if (row < 9 * outputs) {
-        int k = row / outputs, c = row % outputs;
-        float scale = scale_of(logs[c]);
-        const float *from = &weight[c * 9 * (inputs + 1)];
-        if (input < inputs) {
-            value = scale * from[input * 9 + k];
-        }
+    index -= width2 * width1;
+    if (index < width2 * width2) {
+        int output = index / width2, input = index % width2;
+        to_conv2[index] = narrow<T>(fold_dense(output, input, hidden, conv2, logs2));
         if (input == 0) {
-            edge[row] = scale * from[inputs * 9 + k];
+            to_bias2[output] = narrow<T>(output < hidden ? scale_of(logs2[output]) * bias2[output] : 0.0f);
+        }
+        return;
+    }
+    index -= width2 * width2;
+    if (index < width3 * width2) {
+        int row = index / width2, input = index % width2, k = row / outputs, c = row % outputs;
+        to_conv3[index] = narrow<T>(fold_contribution(row, input, outputs, hidden, conv3, logs3));
+        if (input == 0 && k < 9) {
+            edge[row] = scale_of(logs3[c]) * conv3[(c * (hidden + 1) + hidden) * 9 + k];
             if (k == 0) {
-                to_bias[c] = scale * bias[c];
+                to_bias3[c] = scale_of(logs3[c]) * bias3[c];
             }
         }
+        return;
     }
-    to[index] = narrow<T>(value);
+    index -= width3 * width2;
+    if (!conv2_back) {
+        return;
+    }
+    if (index < width2 * width2) {
+        conv2_back[index] = narrow<T>(fold_dense(index % width2, index / width2, hidden, conv2, logs2));
+        return;
+    }
+    index -= width2 * width2;
+    if (index < width2 * width3) {
+        conv3_back[index] = narrow<T>(fold_contribution(index % width3, index / width3, outputs, hidden, conv3, logs3));
+    }
 }
 
-extern "C" __global__ void fold_contributions_f32(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, float *to,
-    float *edge, float *to_bias) {
-    fold_contributions(rows, outputs, inputs, stride, weight, bias, logs, to, edge, to_bias);
+extern "C" __global__ void fold_network_f32(
+    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
+    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
+    const float *logs3, float *to_conv1, float *to_bias1, float *to_conv2, float *to_bias2, float *to_conv3, float *edge,
+    float *to_bias3, float *conv2_back, float *conv3_back) {
+    fold_network(
+        inputs, hidden, outputs, width1, width2, width3, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
+        to_conv1, to_bias1, to_conv2, to_bias2, to_conv3, edge, to_bias3, conv2_back, conv3_back);
 }
 
-extern "C" __global__ void fold_contributions_bf16(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, bf16 *to,
-    float *edge, float *to_bias) {
-    fold_contributions(rows, outputs, inputs, stride, weight, bias, logs, to, edge, to_bias);
+extern "C" __global__ void fold_network_bf16(
+    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
+    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
+    const float *logs3, bf16 *to_conv1, bf16 *to_bias1, bf16 *to_conv2, bf16 *to_bias2, bf16 *to_conv3, float *edge,
+    float *to_bias3, bf16 *conv2_back, bf16 *conv3_back) {
+    fold_network(
+        inputs, hidden, outputs, width1, width2, width3, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
+        to_conv1, to_bias1, to_conv2, to_bias2, to_conv3, edge, to_bias3, conv2_back, conv3_back);
 }
 
-// Ends an unfolding: thread 0 adds what one output's bias and logs gain. `product` is Σ W ⊙ dW' of this output.
-__device__ __forceinline__ void unfold_scale(
-    int output, float scale, float product, float d_bias_folded, const float *bias, float *d_bias, float *d_logs) {
+// The gradients of one output's weights, bias and logs: scale · d_folded and so on. `at(n)` says where the folded gradient of
+// weight n of `width` lies; `d_bias_folded` counts in thread 0 only.
+template <typename At>
+__device__ __forceinline__ void unfold_output(
+    int output, int width, const float *weight, const float *bias, const float *logs, At at, float d_bias_folded,
+    float *d_weight, float *d_bias, float *d_logs) {
+    __shared__ float scratch[32];
+    float scale = scale_of(logs[output]), product = 0.0f;
+    for (int n = threadIdx.x; n < width; n += blockDim.x) {
+        float d = at(n);
+        d_weight[output * width + n] += scale * d;
+        product += weight[output * width + n] * d;
+    }
+    product = block_sum(product, scratch);
     if (threadIdx.x == 0) {
         d_bias[output] += scale * d_bias_folded;
         d_logs[output] += 3.0f * scale * (product + bias[output] * d_bias_folded);
     }
 }
 
-// From d_folded [outputs, stride] in the order of patches' columns. One block an output.
+// Where d_folded [outputs, stride] in the order of patches' columns holds weight n of an output.
+struct InPatches {
+    const float *row;
+    int inputs;
+    __device__ __forceinline__ float operator()(int n) const {
+        int input = n / 9, k = n % 9;
+        return row[input < inputs ? k * inputs + input : n];
+    }
+};
+
+struct InRow {
+    const float *row;
+    __device__ __forceinline__ float operator()(int n) const { return row[n]; }
+};
+
+// Where d_folded [9·outputs, stride], rows k·outputs + c, holds weight n of output c; the edge channel's gradients are sums.
+struct InContributions {
+    const float *d_folded, *edge_sums;
+    int c, outputs, inputs, stride;
+    __device__ __forceinline__ float operator()(int n) const {
+        int input = n / 9, k = n % 9;
+        return input < inputs ? d_folded[(k * outputs + c) * stride + input] : edge_sums[k];
+    }
+};
+
+// Of a zero convolution computed with patches. One block an output.
 extern "C" __global__ void unfold_conv(
     int inputs, int stride, const float *weight, const float *bias, const float *logs, const float *d_folded,
     const float *d_bias_folded, float *d_weight, float *d_bias, float *d_logs) {
-    __shared__ float scratch[32];
-    int output = blockIdx.x, width = 9 * (inputs + 1);
-    float scale = scale_of(logs[output]), product = 0.0f;
-    for (int n = threadIdx.x; n < width; n += blockDim.x) {
-        int input = n / 9, k = n % 9;
-        float d = d_folded[output * stride + (input < inputs ? k * inputs + input : n)];
-        d_weight[output * width + n] += scale * d;
-        product += weight[output * width + n] * d;
-    }
-    product = block_sum(product, scratch);
-    unfold_scale(output, scale, product, d_bias_folded[output], bias, d_bias, d_logs);
-}
-
-// From d_folded [stride, stride]. One block an output.
-extern "C" __global__ void unfold_dense(
-    int inputs, int stride, const float *weight, const float *bias, const float *logs, const float *d_folded,
-    const float *d_bias_folded, float *d_weight, float *d_bias, float *d_logs) {
-    __shared__ float scratch[32];
     int output = blockIdx.x;
-    float scale = scale_of(logs[output]), product = 0.0f;
-    for (int n = threadIdx.x; n < inputs; n += blockDim.x) {
-        float d = d_folded[output * stride + n];
-        d_weight[output * inputs + n] += scale * d;
-        product += weight[output * inputs + n] * d;
-    }
-    product = block_sum(product, scratch);
-    unfold_scale(output, scale, product, d_bias_folded[output], bias, d_bias, d_logs);
+    InPatches at = {&d_folded[output * stride], inputs};
+    unfold_output(output, 9 * (inputs + 1), weight, bias, logs, at, d_bias_folded[output], d_weight, d_bias, d_logs);
 }
 
-// From d_folded [9·outputs, stride], rows k·outputs + c, and sums [10, outputs] of `edge_sums`: the gradients by the edge channel, then by b'.
-// One block an output.
-extern "C" __global__ void unfold_contributions(
-    int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, const float *d_folded,
-    const float *sums, float *d_weight, float *d_bias, float *d_logs) {
-    __shared__ float scratch[32];
-    int c = blockIdx.x, width = 9 * (inputs + 1);
-    float scale = scale_of(logs[c]), product = 0.0f;
-    for (int n = threadIdx.x; n < width; n += blockDim.x) {
-        int input = n / 9, k = n % 9;
-        float d = input < inputs ? d_folded[(k * outputs + c) * stride + input] : sums[k * outputs + c];
-        d_weight[c * width + n] += scale * d;
-        product += weight[c * width + n] * d;
+// Σ over slabs of partial[slab, column], in thread 0.
+__device__ __forceinline__ float sum_column(int slabs, int stride, int column, const float *partial) {
+    __shared__ double scratch[32];
+    double sum = 0.0;
+    for (int slab = threadIdx.x; slab < slabs; slab += blockDim.x) {
+        sum += (double)partial[slab * stride + column];
     }
-    product = block_sum(product, scratch);
-    unfold_scale(c, scale, product, sums[9 * outputs + c], bias, d_bias, d_logs);
+    return (float)block_sum(sum, scratch);
 }
 
-// Where products cannot mask and sum in their epilogue: dh ← dh where h > 0, else 0, in place, and sums[slab, c] over the
-// rows of a slab. A block has 32 columns times 8 rows at once; blockIdx.x is the slab, blockIdx.y the 32 columns.
+// Of a whole network, from the gradients by its folded matrices, d_folded1 [hidden, width1], d_folded2 [hidden, width2],
+// d_folded3 [9·outputs, width2], from partial sums of the gradients by pre-activations, [slabs, width2] each, and from those
+// of `edge_sums`, [edge_slabs, 10, outputs]. One block an output of a layer.
+extern "C" __global__ void unfold_network(
+    int inputs, int hidden, int outputs, int width1, int width2, const float *conv1, const float *bias1,
+    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
+    const float *logs3, const float *d_folded1, const float *d_folded2, const float *d_folded3, int slabs1,
+    const float *partial1, int slabs2, const float *partial2, int edge_slabs, const float *edge_partial, float *d_conv1,
+    float *d_bias1, float *d_logs1, float *d_conv2, float *d_bias2, float *d_logs2, float *d_conv3, float *d_bias3,
+    float *d_logs3) {
+    int output = blockIdx.x;
+    if (output < hidden) {
+        float d_bias = sum_column(slabs1, width2, output, partial1);
+        InPatches at = {&d_folded1[output * width1], inputs};
+        unfold_output(output, 9 * (inputs + 1), conv1, bias1, logs1, at, d_bias, d_conv1, d_bias1, d_logs1);
+        return;
+    }
+    output -= hidden;
+    if (output < hidden) {
+        float d_bias = sum_column(slabs2, width2, output, partial2);
+        InRow at = {&d_folded2[output * width2]};
+        unfold_output(output, hidden, conv2, bias2, logs2, at, d_bias, d_conv2, d_bias2, d_logs2);
+        return;
+    }
+    output -= hidden;
+    __shared__ float edges[10];
+    int lane = threadIdx.x % 32;
+    for (int s = threadIdx.x / 32; s < 10; s += blockDim.x / 32) {
+        double sum = 0.0;
+        for (int slab = lane; slab < edge_slabs; slab += 32) {
+            sum += (double)edge_partial[(slab * 10 + s) * outputs + output];
+        }
+        for (int step = 16; step > 0; step /= 2) {
+            sum += __shfl_down_sync(0xffffffffu, sum, step);
+        }
+        if (lane == 0) {
+            edges[s] = (float)sum;
+        }
+    }
+    __syncthreads();
+    InContributions at = {d_folded3, edges, output, outputs, hidden, width2};
+    unfold_output(output, 9 * (hidden + 1), conv3, bias3, logs3, at, edges[9], d_conv3, d_bias3, d_logs3);
+}
+
+// Where the product before could not do it: dh ← dh where h > 0, else 0, in place, and sums[slab, c] over the rows of a
+// slab. A thread has 16 bytes of a row, a block 64 of these times 4 rows at once; blockIdx.x is the slab.
 template <typename T>
 __device__ void mask_and_sum(int rows, int columns, int slab_rows, const T *h, T *dh, float *sums) {
-    __shared__ float parts[8][32];
-    int lane = threadIdx.x % 32, group = threadIdx.x / 32;
-    int c = blockIdx.y * 32 + lane;
+    const int at_once = 16 / sizeof(T);
+    __shared__ float parts[4][at_once][64];
+    int group = threadIdx.x % 64, line = threadIdx.x / 64;
+    int column = (blockIdx.y * 64 + group) * at_once;
     int end = min((int)(blockIdx.x + 1) * slab_rows, rows);
-    float sum = 0.0f;
-    if (c < columns) {
-        for (int row = blockIdx.x * slab_rows + group; row < end; row += 8) {
-            int i = row * columns + c;
-            if (wide(h[i]) > 0.0f) {
-                sum += wide(dh[i]);
-            } else {
-                dh[i] = narrow<T>(0.0f);
+    float sum[at_once];
+    for (int j = 0; j < at_once; j++) {
+        sum[j] = 0.0f;
+    }
+    if (column < columns) {
+#pragma unroll 4
+        for (int row = blockIdx.x * slab_rows + line; row < end; row += 4) {
+            int i = row * columns + column;
+            Pack<T> of = *(const Pack<T> *)&h[i], d = *(const Pack<T> *)&dh[i];
+            for (int j = 0; j < at_once; j++) {
+                bool passes = wide(of.values[j]) > 0.0f;
+                sum[j] += passes ? wide(d.values[j]) : 0.0f;
+                d.values[j] = passes ? d.values[j] : narrow<T>(0.0f);
             }
+            *(Pack<T> *)&dh[i] = d;
         }
     }
-    parts[group][lane] = sum;
+    for (int j = 0; j < at_once; j++) {
+        parts[line][j][group] = sum[j];
+    }
     __syncthreads();
-    if (group == 0 && c < columns) {
-        float total = 0.0f;
-        for (int g = 0; g < 8; g++) {
-            total += parts[g][lane];
+    if (line == 0 && column < columns) {
+        for (int j = 0; j < at_once; j++) {
+            sums[blockIdx.x * columns + column + j] =
+                parts[0][j][group] + parts[1][j][group] + parts[2][j][group] + parts[3][j][group];
         }
-        sums[blockIdx.x * columns + c] = total;
     }
 }
 
@@ -214,19 +276,4 @@ extern "C" __global__ void mask_and_sum_f32(
 extern "C" __global__ void mask_and_sum_bf16(
     int rows, int columns, int slab_rows, const bf16 *h, bf16 *dh, float *sums) {
     mask_and_sum(rows, columns, slab_rows, h, dh, sums);
-}
-
-// total += values, where an epilogue has summed in its own format.
-extern "C" __global__ void accumulate_bf16(int count, const bf16 *values, float *total) {
-    int i = global_index();
-    if (i < count) {
-        total[i] += wide(values[i]);
-    }
-}
-
-extern "C" __global__ void accumulate_f32(int count, const float *values, float *total) {
-    int i = global_index();
-    if (i < count) {
-        total[i] += values[i];
-    }
 }

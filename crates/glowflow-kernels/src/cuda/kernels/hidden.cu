@@ -1,0 +1,378 @@
+// The hidden layers of a coupling network, by the tensor cores of the Hopper generation: a product with weights that stay in
+// shared memory, and with it what would take passes of its own over memory otherwise.
+//
+//     forward    d [rows, columns] = ReLU(a [rows, depth] · bᵀ + bias), and a bit for each number that is not 0
+//     backward   d = a · bᵀ where the bit is set, else 0; and sums over rows of d, for the gradient of the bias
+//
+// with b [columns, depth], all in bf16. A block has 128 columns and the whole depth of b. Two workers of 128 threads each take
+// tiles of 64 rows of a. A thread beside each brings a in, 64 columns at a time and some steps ahead; and while one worker writes
+// its results, the other one multiplies. Block i has tile of columns i % tiles, and with the others of group i / tiles its rows.
+//
+// The terms are those of the PTX manual: an mbarrier counts arrivals and bytes, and the parity of its phase says when both are
+// complete; wgmma multiplies 64 rows by 128 columns, 16 deep, from shared memory, whose rows of 128 bytes are swizzled.
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
+
+struct alignas(64) TensorMap {
+    u64 opaque[16];
+};
+
+constexpr int hidden_rows = 64, hidden_columns = 128, hidden_depth = 64, hidden_workers = 2;
+
+// Number n of the 64 that a thread of a worker holds of its tile: n = 4j + e is in column 8j + 2·(thread % 4) + e % 2.
+__device__ __forceinline__ int row_held(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + n % 4 / 2 * 8; }
+__device__ __forceinline__ int column_held(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
+
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int hidden_stages = 4, most_chunks = 8;
+constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
+constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
+constexpr u32 d_bytes = hidden_rows * hidden_columns * 2;
+
+__device__ __forceinline__ u32 shared_address(const void *pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+
+__device__ __forceinline__ void barrier_init(u32 barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
+}
+
+// Arrives, and makes the barrier wait for so many bytes more.
+__device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
+}
+
+// Begins to copy a tile whose first number is in column x of row y; what lies outside the matrix is 0.
+__device__ __forceinline__ void load_tile(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+        "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
+}
+
+// The other way; what lies outside the matrix is not written.
+__device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u32 from) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(x), "r"(y), "r"(from)
+        : "memory");
+}
+
+// How the tensor cores find a tile 64 deep in shared memory: swizzled by 128 bytes, eight rows every 1,024 bytes.
+__device__ __forceinline__ u64 matrix(u32 address) {
+    return (u64)((address & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
+}
+
+// sums [64, 128] += a [64, 16] · b [128, 16]ᵀ
+__device__ __forceinline__ void multiply(float (&s)[64], u64 a, u64 b) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
+        "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,"
+        "%62,%63}, %64, %65, 1, 1, 1, 0, 0;"
+        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), "+f"(s[8]), "+f"(s[9]),
+          "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]),
+          "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]),
+          "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31]), "+f"(s[32]), "+f"(s[33]), "+f"(s[34]), "+f"(s[35]), "+f"(s[36]),
+          "+f"(s[37]), "+f"(s[38]), "+f"(s[39]), "+f"(s[40]), "+f"(s[41]), "+f"(s[42]), "+f"(s[43]), "+f"(s[44]), "+f"(s[45]),
+          "+f"(s[46]), "+f"(s[47]), "+f"(s[48]), "+f"(s[49]), "+f"(s[50]), "+f"(s[51]), "+f"(s[52]), "+f"(s[53]), "+f"(s[54]),
+          "+f"(s[55]), "+f"(s[56]), "+f"(s[57]), "+f"(s[58]), "+f"(s[59]), "+f"(s[60]), "+f"(s[61]), "+f"(s[62]), "+f"(s[63])
+        : "l"(a), "l"(b));
+}
+
+template <int left> __device__ __forceinline__ void wait_for_products() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
+}
+
+// The threads of a worker wait for one another.
+__device__ __forceinline__ void worker_barrier(int worker) {
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + worker) : "memory");
+}
+
+__device__ __forceinline__ u32 pair_of(float low, float high) {
+    u32 both;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+    return both;
+}
+
+// Adds up values [2·half] with those of the lane that differs in `bit`: one of the two gets the first half, the other the last.
+template <int half> __device__ __forceinline__ void halve(float (&values)[32], int bit) {
+    bool last = threadIdx.x & bit;
+#pragma unroll
+    for (int i = 0; i < half; i++) {
+        float keep = last ? values[i + half] : values[i], send = last ? values[i] : values[i + half];
+        values[i] = keep + __shfl_xor_sync(0xffffffffu, send, bit);
+    }
+}
+
+// Barriers for the stages of every worker and the chunks of b, and the bias.
+struct HiddenShared {
+    u64 full[hidden_workers][hidden_stages], empty[hidden_workers][hidden_stages], b[most_chunks];
+    float bias[hidden_columns];
+};
+
+// Brings tiles of a in for worker w, and for the first one b.
+__device__ __forceinline__ void bring_in(
+    HiddenShared &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride, int chunks,
+    int first_column, u32 b_at, u32 a_at) {
+    int step = 0;
+    for (; tile < tiles; tile += stride) {
+        for (int c = 0; c < chunks; c++, step++) {
+            if (step == c && w == 0) {
+                u32 arrived = shared_address(&shared.b[c]);
+                barrier_expect(arrived, b_bytes);
+                load_tile(b_at + c * b_bytes, b, c * hidden_depth, first_column, arrived);
+            }
+            int s = step % hidden_stages;
+            barrier_wait(shared_address(&shared.empty[w][s]), (step / hidden_stages + 1) % 2);
+            u32 full = shared_address(&shared.full[w][s]);
+            barrier_expect(full, a_bytes);
+            load_tile(a_at + s * a_bytes, a, c * hidden_depth, tile * hidden_rows, full);
+        }
+    }
+}
+
+template <bool backward>
+__device__ __forceinline__ void hidden_layer(
+    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
+    float *sums) {
+    extern __shared__ u8 dynamic[];
+    __shared__ HiddenShared shared;
+    const int chunks = (depth + hidden_depth - 1) / hidden_depth;
+    const int column_tiles = (columns + hidden_columns - 1) / hidden_columns;
+    const int tiles = (rows + hidden_rows - 1) / hidden_rows;
+    const int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles;
+    const int stride = gridDim.x / column_tiles * hidden_workers, first_column = column_tile * hidden_columns;
+    // The shuffle tells the compiler that the threads of a warp agree.
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
+    const u32 b_at = (shared_address(dynamic) + 1023) & ~1023u;
+    const u32 tiles_at = b_at + chunks * b_bytes, results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
+
+    if (threadIdx.x == 0) {
+        for (int w = 0; w < hidden_workers; w++) {
+            for (int s = 0; s < hidden_stages; s++) {
+                barrier_init(shared_address(&shared.full[w][s]), 1);
+                barrier_init(shared_address(&shared.empty[w][s]), 4);
+            }
+        }
+        for (int c = 0; c < most_chunks; c++) {
+            barrier_init(shared_address(&shared.b[c]), 1);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    if (!backward && threadIdx.x < hidden_columns) {
+        int c = first_column + threadIdx.x;
+        shared.bias[threadIdx.x] = c < columns ? wide(bias[c]) : 0.0f;
+    }
+    __syncthreads();
+
+    if (warp >= 4 * hidden_workers) {
+        int w = warp - 4 * hidden_workers;
+        if (lane == 0) {
+            u32 a_at = tiles_at + w * hidden_stages * a_bytes;
+            bring_in(shared, w, a, b, group * hidden_workers + w, tiles, stride, chunks, first_column, b_at, a_at);
+        }
+        return;
+    }
+
+    const int w = warp / 4, thread = threadIdx.x % 128;
+    const u32 a_at = tiles_at + w * hidden_stages * a_bytes, result_at = results_at + w * d_bytes;
+    float column_sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    int step = 0;
+    for (int tile = group * hidden_workers + w; tile < tiles; tile += stride) {
+        u64 bits = 0;
+        u64 *bits_at = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
+        if (backward) {
+            bits = *bits_at;
+        }
+        float s[64];
+#pragma unroll
+        for (int n = 0; n < 64; n++) {
+            s[n] = 0.0f;
+        }
+        for (int c = 0; c < chunks; c++, step++) {
+            if (step == c) {
+                barrier_wait(shared_address(&shared.b[c]), 0);
+            }
+            int stage = step % hidden_stages;
+            barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
+            u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
+            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+            for (int k = 0; k < hidden_depth / 16; k++) {
+                multiply(s, left + 2 * k, right + 2 * k);
+            }
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            // What was multiplied the time before may be overwritten.
+            wait_for_products<1>();
+            if (c > 0 && lane == 0) {
+                barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
+            }
+        }
+        wait_for_products<0>();
+        if (lane == 0) {
+            barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
+        }
+
+        float of_pairs[32];
+        u32 packed[32];
+#pragma unroll
+        for (int j = 0; j < 16; j++) {
+            float value[4];
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                value[e] = s[4 * j + e];
+                if (backward) {
+                    value[e] = bits >> (4 * j + e) & 1 ? value[e] : 0.0f;
+                } else {
+                    value[e] += shared.bias[column_held(thread, 4 * j + e)];
+                    bits |= (u64)(value[e] > 0.0f) << (4 * j + e);
+                    value[e] = fmaxf(value[e], 0.0f);
+                }
+            }
+            of_pairs[2 * j] = value[0] + value[2];
+            of_pairs[2 * j + 1] = value[1] + value[3];
+            packed[2 * j] = pair_of(value[0], value[1]);
+            packed[2 * j + 1] = pair_of(value[2], value[3]);
+        }
+
+        // What was written the last time has to have left shared memory.
+        if (thread == 0) {
+            asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        }
+        worker_barrier(w);
+        // Two tiles 64 columns wide.
+        int row = warp % 4 * 16 + lane % 16;
+#pragma unroll
+        for (int j = 0; j < 16; j += 2) {
+            int eighth = j + lane / 16;
+            u32 at = result_at + eighth / 8 * (d_bytes / 2) + row * row_bytes + ((eighth ^ row) % 8) * 16;
+            asm volatile(
+                "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(packed[2 * j]),
+                "r"(packed[2 * j + 1]), "r"(packed[2 * j + 2]), "r"(packed[2 * j + 3]) : "memory");
+        }
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        worker_barrier(w);
+        if (thread == 0) {
+            store_tile(d, first_column, tile * hidden_rows, result_at);
+            if (first_column + 64 < columns) {
+                store_tile(d, first_column + 64, tile * hidden_rows, result_at + d_bytes / 2);
+            }
+            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+        }
+        if (!backward) {
+            if (bits_at) {
+                *bits_at = bits;
+            }
+        } else {
+            // Each lane ends up with four columns of the sixteen rows of its warp.
+            halve<16>(of_pairs, 16);
+            halve<8>(of_pairs, 8);
+            halve<4>(of_pairs, 4);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                column_sums[i] += of_pairs[i];
+            }
+        }
+    }
+    if (backward) {
+        float *to = &sums[((group * hidden_workers + w) * 4 + warp % 4) * columns];
+        int first = (lane & 16) / 2 + (lane & 8) / 2 + (lane & 4) / 2;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int c = first_column + column_held(thread, 4 * (first + i / 2) + i % 2);
+            if (c < columns) {
+                to[c] = column_sums[i];
+            }
+        }
+    }
+    if (thread == 0) {
+        asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+    }
+}
+
+#elif defined(GLOWFLOW_EMULATED)
+
+// The same results in the same places, number by number.
+template <bool backward>
+__device__ void hidden_layer(
+    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
+    float *sums) {
+    int column_tiles = (columns + hidden_columns - 1) / hidden_columns, tiles = (rows + hidden_rows - 1) / hidden_rows;
+    int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles, groups = gridDim.x / column_tiles;
+    int w = threadIdx.x / 128, thread = threadIdx.x % 128;
+    if (w >= hidden_workers) {
+        return;
+    }
+    // The emulated maps: address, columns, rows, bytes from row to row.
+    const u64 *maps[3] = {a->opaque, b->opaque, d->opaque};
+    auto at = [&](int map, int row, int column) { return (bf16 *)(maps[map][0] + row * maps[map][3]) + column; };
+    float column_sums[32] = {};
+    for (int tile = group * hidden_workers + w; tile < tiles; tile += groups * hidden_workers) {
+        u64 *bits = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
+        u64 set = 0;
+        for (int n = 0; n < 64; n++) {
+            int row = tile * hidden_rows + row_held(thread, n), c = column_tile * hidden_columns + column_held(thread, n);
+            if (row >= rows || c >= columns) {
+                continue;
+            }
+            float value = backward ? 0.0f : wide(bias[c]);
+            for (int k = 0; k < depth; k++) {
+                value += wide(*at(0, row, k)) * wide(*at(1, c, k));
+            }
+            bool passes = backward ? *bits >> n & 1 : value > 0.0f;
+            value = passes ? value : 0.0f;
+            set |= (u64)passes << n;
+            column_sums[n / 4 * 2 + n % 2] += value;
+            *at(2, row, c) = narrow<bf16>(value);
+        }
+        if (!backward && bits) {
+            *bits = set;
+        }
+    }
+    for (int n = 0; backward && n < 64; n++) {
+        // The eight lanes that have a column add up in turn.
+        int c = column_tile * hidden_columns + column_held(thread, n);
+        if (n % 4 >= 2) {
+            continue;
+        }
+        float sum = column_sums[n / 4 * 2 + n % 2];
+        for (int bit = 4; bit <= 16; bit *= 2) {
+            sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+        }
+        if (thread % 32 < 4 && c < columns) {
+            sums[((group * hidden_workers + w) * 4 + thread / 32) * columns + c] = sum;
+        }
+    }
+}
+
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
+
+// `mask` has a number for each thread of a worker and each tile, tiles of columns first; it may be null.
+extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_forward(
+    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+    const __grid_constant__ TensorMap d, const bf16 *bias, u64 *mask) {
+    hidden_layer<false>(rows, columns, depth, &a, &b, &d, bias, mask, nullptr);
+}
+
+// `sums` [groups · workers · 4, columns]
+extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_backward(
+    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
+    const __grid_constant__ TensorMap d, u64 *mask, float *sums) {
+    hidden_layer<true>(rows, columns, depth, &a, &b, &d, nullptr, mask, sums);
+}
+
+#endif
