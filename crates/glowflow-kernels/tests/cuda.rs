@@ -149,23 +149,23 @@ fn network<D: Device<Real = f32>>(
 #[test]
 fn networks_are_the_same() {
     for grid in GRIDS {
-        for (inputs, hidden, outputs) in [(1, 5, 2), (3, 8, 3), (6, 40, 12)] {
+        for (inputs, hidden, outputs) in [(1, 5, 2), (3, 8, 3), (6, 40, 12), (3, 136, 6)] {
             same!(2e-5, |device| network(device, grid, inputs, hidden, outputs));
         }
     }
 }
 
 /// Outputs differ by some roundings of 2⁻⁹. Gradients differ by more: of the hidden units some 2⁻⁸ are so close to 0 that rounding decides
-/// whether a gradient passes, and what passes wrongly adds up like noise, √2⁻⁸ = 0.06.
+/// whether a gradient passes, and what passes wrongly adds up like noise: √2⁻⁸ = 0.06 for a layer, 0.09 for both.
 #[test]
 fn networks_in_bf16_are_the_same_to_its_rounding() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
     for grid in GRIDS {
-        for (inputs, hidden, outputs) in [(1, 5, 2), (6, 40, 12), (3, 136, 6)] {
+        for (inputs, hidden, outputs, tolerance) in [(1, 5, 2, 6e-2), (6, 40, 12, 6e-2), (6, 136, 12, 9e-2)] {
             let want = network(&Cpu::<f32>::new(), grid, inputs, hidden, outputs);
             let have = network(&gpu, grid, inputs, hidden, outputs);
             close(&have[..1], &want[..1], 1e-2);
-            close(&have[1..], &want[1..], 6e-2);
+            close(&have[1..], &want[1..], tolerance);
         }
     }
 }
