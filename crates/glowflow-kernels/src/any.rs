@@ -123,6 +123,10 @@ impl Device for AnyDevice {
         hand_on!(self, [v], device => device.dequantize(pixels, bits, noise, v))
     }
 
+    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Vec<u8>, DeviceError> {
+        hand_on!(self, [v], device => device.quantize(v, bits))
+    }
+
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer) {
         hand_on!(self, [out], device => device.normal(stream, images, scale, out))
     }

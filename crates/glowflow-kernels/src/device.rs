@@ -217,6 +217,13 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);
 
+    /// Pixels of continuous images `v`, when everything queued before is done: `clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1)`, scaled to
+    /// 0..=255. A NaN becomes 0.
+    ///
+    /// # Errors
+    /// The first failure of this device, if there was one.
+    fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Vec<u8>, DeviceError>;
+
     /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the stream with the id
     /// `stream.id + i`, and so does not depend on the others.
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);

@@ -59,6 +59,23 @@ fn pixels_become_the_same_numbers() {
 }
 
 #[test]
+fn numbers_become_the_same_pixels() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    let numbers = Numbers::new(3).normal(4099);
+    let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5, 0.5, 0.49999997, -0.0, 1e30];
+    for len in [1, 6, 4099] {
+        for bits in [1, 5, 8] {
+            // Many numbers lie at the edge of a bin, where the last bit decides.
+            let edges = (0..=256).map(|i| i as f32 / 256.0 - 0.5);
+            let v: Vec<f32> = odd.into_iter().chain(edges).chain(numbers.clone()).take(len).collect();
+            let cpu = Cpu::<f32>::new();
+            let want = cpu.quantize(&cpu.upload(&v), bits).unwrap();
+            assert_eq!(gpu.quantize(&gpu.upload(&v), bits).unwrap(), want, "{len} numbers, {bits} bits");
+        }
+    }
+}
+
+#[test]
 fn normal_numbers_are_the_same() {
     for (images, length) in [(1, 1), (3, 7), (2, 2048)] {
         same!(1e-6, |device| {

@@ -176,6 +176,13 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
+    fn quantize(&self, v: &Buffer<T>, bits: u32) -> Result<Vec<u8>, DeviceError> {
+        let bins = f64::from(1u32 << bits);
+        // A NaN becomes 0, as the saturating cast has it.
+        let pixel = |v: &T| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits);
+        Ok(v.iter().map(pixel).collect())
+    }
+
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {
         let length = (out.len() / images.max(1)).max(1);
         for (image, out) in out.chunks_exact_mut(length).enumerate() {

@@ -340,6 +340,19 @@ impl Device for Cuda {
         });
     }
 
+    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Vec<u8>, DeviceError> {
+        self.report(|queue| {
+            let mut pixels = vec![0; v.len()];
+            let on_device = queue.pool.take(v.len().next_multiple_of(4))?;
+            launch!(
+                queue, queue.kernels().quantize, Launch::of(v.len().div_ceil(4));
+                v.len(), bits as i32, v.address(), on_device.address
+            )?;
+            queue.stream.read(on_device.address, &mut pixels)?;
+            Ok(pixels)
+        })
+    }
+
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer) {
         self.attempt(|queue| {
             let length = out.len() / images.max(1);
@@ -449,7 +462,7 @@ impl Device for Cuda {
         at: &NetworkParams,
         params: &Buffer,
         grid: Grid,
-        x: &Buffer,
+        _: &Buffer,
         hidden: &Option<Hidden>,
         d_o: &Buffer,
         dx: &mut Buffer,
@@ -457,8 +470,8 @@ impl Device for Cuda {
     ) {
         let Some(hidden) = hidden else { return };
         self.attempt(|queue| {
-            let (params, x, d_o) = (params.address(), x.address(), d_o.address());
-            hidden.backward(queue, at, params, grid, x, d_o, dx.address(), gradient.address())
+            let (params, d_o) = (params.address(), d_o.address());
+            hidden.backward(queue, at, params, grid, d_o, dx.address(), gradient.address())
         });
     }
 

@@ -56,12 +56,17 @@ struct Weights {
 /// A coupling network, ready to run.
 pub struct Network(Arc<Weights>);
 
-/// Hidden activations, `[rows, width2]` each, behind their ReLUs; and for each part of the batch masks of what is not 0 in them, where
-/// products have made some.
+/// Hidden activations, `[rows, width2]` each, behind their ReLUs; and for each part of the batch its patches, and masks of what is not 0
+/// in the activations, where products have made some.
 pub struct Hidden {
     weights: Arc<Weights>,
     h: [Block; 2],
-    masks: Vec<[Option<Block>; 2]>,
+    parts: Vec<KeptPart>,
+}
+
+struct KeptPart {
+    patches: Block,
+    masks: [Option<Block>; 2],
 }
 
 /// A part of a batch: its images, and the row at which it begins.
@@ -187,7 +192,7 @@ impl Network {
     pub(super) fn run_keeping(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
-        let mut hidden = Hidden { weights: Arc::clone(weights), h: [take()?, take()?], masks: vec![] };
+        let mut hidden = Hidden { weights: Arc::clone(weights), h: [take()?, take()?], parts: vec![] };
         for part in parts(queue, grid) {
             let mask = |layer| {
                 let product = weights.hidden_layer(layer, part.grid.rows());
@@ -195,12 +200,13 @@ impl Network {
             };
             let masks = [mask(1)?, mask(2)?];
             let addresses = [&masks[0], &masks[1]].map(|mask| mask.as_ref().map_or(0, |block| block.address));
-            hidden.masks.push(masks);
-            self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
+            let patches = self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
+            hidden.parts.push(KeptPart { patches, masks });
         }
         Ok(hidden)
     }
 
+    /// Returns the patches.
     fn run_part(
         &self,
         queue: &Queue,
@@ -209,7 +215,7 @@ impl Network {
         o: u64,
         [h1, h2]: [u64; 2],
         [mask1, mask2]: [u64; 2],
-    ) -> Result<()> {
+    ) -> Result<Block> {
         let (weights, tf32) = (&*self.0, queue.gpu.tf32);
         let (rows, grid) = (part.grid.rows(), part.grid);
         let patches =
@@ -233,7 +239,8 @@ impl Network {
             queue, queue.kernels().add_shifted, Launch::of(rows * outputs);
             rows, grid.height, grid.width, outputs, weights.width3, contributions.address, weights.edge.address,
             weights.bias3.address, o + 4 * (part.first * outputs) as u64
-        )
+        )?;
+        Ok(patches)
     }
 }
 
@@ -270,7 +277,6 @@ impl Hidden {
         params: &NetworkParams,
         buffer: u64,
         grid: Grid,
-        x: u64,
         d_o: u64,
         dx: u64,
         gradient: u64,
@@ -316,9 +322,7 @@ impl Hidden {
             by_weight(2, d_h2.address, h1, &d_conv2)?;
             let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
             drop(d_h2);
-            let patches = patches(queue, weights.element, &part, inputs, 2 * inputs, width1, x)?;
-            by_weight(1, d_h1.address, patches.address, &d_conv1)?;
-            drop(patches);
+            by_weight(1, d_h1.address, self.parts[index].patches.address, &d_conv1)?;
             let contributions = queue.floats(rows * width1)?;
             let product =
                 Product { result: Element::F32, ..weights.product(Kind::ByInput, 1, rows, queue.gpu.tf32) };
@@ -367,7 +371,7 @@ impl Hidden {
         rows: usize,
     ) -> Option<(HiddenLayer, u64, u64)> {
         let product = self.weights.hidden_gradient(layer, rows);
-        let mask = self.masks.get(index)?[layer - 1].as_ref()?;
+        let mask = self.parts.get(index)?.masks[layer - 1].as_ref()?;
         let back = self.weights.back.as_ref()?;
         product.can(queue).then_some((product, mask.address, back[layer - 1].address))
     }

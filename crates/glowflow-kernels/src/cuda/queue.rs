@@ -227,7 +227,7 @@ impl Queue {
         let rows = grid.rows();
         let (slabs, slab) = Self::slabs(rows);
         let sums = self.floats(slabs * 10 * channels)?;
-        let shape = Launch::grid(slabs, channels.div_ceil(32), 1);
+        let shape = Launch::grid(slabs, channels.div_ceil(128), 1);
         launch!(
             self, self.kernels().edge_sums, shape;
             rows, grid.height, grid.width, channels, slab, dy, sums.address

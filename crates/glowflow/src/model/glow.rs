@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{AnyDevice, Cpu, Device, Direction, Grid, Noise, Real, Repeated, Stream};
+use glowflow_kernels::{AnyDevice, Cpu, Device, DeviceError, Direction, Grid, Noise, Real, Repeated, Stream};
 use ndarray::{Array4, ArrayView4, Axis};
 
 use super::config::ModelConfig;
 use super::file::ModelFile;
 use super::flow::Flow;
-use super::latents::{Encoded, Latents, quantize};
+use super::latents::{Encoded, Latents};
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
@@ -214,7 +214,7 @@ impl<D: Device> Glow<D> {
     /// # Errors
     /// As [`decode_continuous`](Self::decode_continuous).
     pub fn decode(&self, latents: &Latents<D::Real>, labels: &[usize]) -> Result<Array4<u8>, Error> {
-        Ok(quantize(self.decode_continuous(latents, labels)?.view(), self.config().bits))
+        self.decode_as(latents, labels, |v| self.device.quantize(v, self.config().bits))
     }
 
     /// Images `v` in `[−0.5, 0.5)` from latents of every level, before they become pixels.
@@ -226,6 +226,16 @@ impl<D: Device> Glow<D> {
         latents: &Latents<D::Real>,
         labels: &[usize],
     ) -> Result<Array4<D::Real>, Error> {
+        self.decode_as(latents, labels, |v| self.device.download(v))
+    }
+
+    /// Decodes latents; `read` gets what an image is wanted as.
+    fn decode_as<T>(
+        &self,
+        latents: &Latents<D::Real>,
+        labels: &[usize],
+        read: impl Fn(&D::Buffer) -> Result<Vec<T>, DeviceError>,
+    ) -> Result<Array4<T>, Error> {
         let batch = latents.batch();
         let shapes = self.config().latent_shapes();
         let want: Vec<Vec<usize>> = shapes.iter().map(|shape| [&[batch], &shape[..]].concat()).collect();
@@ -236,11 +246,12 @@ impl<D: Device> Glow<D> {
             )));
         }
         self.check_labels(batch, labels)?;
-        self.in_chunks(batch, labels, |range, level, eps| {
+        let write = |range: Range<usize>, level: usize, eps: &mut D::Buffer| {
             let values: Vec<D::Real> =
                 latents.0[level].slice_axis(Axis(0), range.into()).iter().copied().collect();
             self.device.copy(&self.device.upload(&values), eps);
-        })
+        };
+        self.in_chunks(batch, labels, write, read)
     }
 
     /// `count` images from latents drawn at `temperature` (1 is the model's own distribution), of the classes `labels`,
@@ -258,11 +269,11 @@ impl<D: Device> Glow<D> {
         check_temperature(temperature)?;
         self.check_labels(count, labels)?;
         // As `draw` has them, but without a way through the host.
-        let v = self.in_chunks(count, labels, |range, level, eps| {
+        let write = |range: Range<usize>, level: usize, eps: &mut D::Buffer| {
             let stream = Stream { seed, id: latents_stream(level) + range.start as u64 };
             self.device.normal(stream, range.len(), temperature, eps);
-        })?;
-        Ok(quantize(v.view(), self.config().bits))
+        };
+        self.in_chunks(count, labels, write, |v| self.device.quantize(v, self.config().bits))
     }
 
     /// Latents drawn from N(0, temperature²). Image `i` of a seed is the same whatever `count` is.
@@ -297,28 +308,31 @@ impl<D: Device> Glow<D> {
             .fold(0.0, |most, e| if e.is_nan() || e > most { e } else { most }))
     }
 
-    /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level.
-    fn in_chunks(
+    /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level, and `read` gets what the
+    /// images are wanted as.
+    fn in_chunks<T>(
         &self,
         count: usize,
         labels: &[usize],
         write: impl Fn(Range<usize>, usize, &mut D::Buffer),
-    ) -> Result<Array4<D::Real>, Error> {
+        read: impl Fn(&D::Buffer) -> Result<Vec<T>, DeviceError>,
+    ) -> Result<Array4<T>, Error> {
         let mut images = vec![];
         for start in (0..count).step_by(self.decoded_at_once()) {
             let range = start..count.min(start + self.decoded_at_once());
             let labels = labels.get(range.clone()).unwrap_or_default();
-            images.extend(self.decode_chunk(range, labels, &write)?);
+            images.extend(self.decode_chunk(range, labels, &write, &read)?);
         }
         array(count, self.config().image, images)
     }
 
-    fn decode_chunk(
+    fn decode_chunk<T>(
         &self,
         range: Range<usize>,
         labels: &[usize],
         write: impl Fn(Range<usize>, usize, &mut D::Buffer),
-    ) -> Result<Vec<D::Real>, Error> {
+        read: impl Fn(&D::Buffer) -> Result<Vec<T>, DeviceError>,
+    ) -> Result<Vec<T>, Error> {
         let (device, images) = (&self.device, range.len());
         let layers = self.layers(Direction::Inverse);
         // Whoever comes while another one decodes does not wait for that.
@@ -342,7 +356,7 @@ impl<D: Device> Glow<D> {
             self.flow.run(device, layers, Direction::Inverse, &mut state);
             state.x.data
         });
-        Ok(device.download(v)?)
+        Ok(read(v)?)
     }
 
     fn new_decoding(&self, images: usize) -> Decoding<D> {

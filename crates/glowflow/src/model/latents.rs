@@ -1,6 +1,6 @@
 //! Latents of images, and pixels from continuous images.
 
-use ndarray::{Array4, ArrayView4, Axis, Slice, Zip, concatenate};
+use ndarray::{Array4, Axis, Slice, Zip, concatenate};
 
 use crate::Error;
 
@@ -58,11 +58,4 @@ pub struct Encoded<R = f32> {
     pub latents: Latents<R>,
     /// `log p(x)` of each image, in nats.
     pub log_likelihood: Vec<f64>,
-}
-
-/// Pixels of continuous images `v`: `clamp(floor((v + 0.5)·bins), 0, bins − 1)`, scaled to 0..=255.
-pub fn quantize<R: glowflow_kernels::Real>(v: ArrayView4<R>, bits: u32) -> Array4<u8> {
-    let bins = f64::from(1u32 << bits);
-    // A NaN becomes 0, as the saturating cast has it.
-    v.mapv(|v| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits))
 }

@@ -21,6 +21,24 @@ extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int
     }
 }
 
+// The way back: clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1) · 2^(8−bits), in double precision as on the processor; NaN becomes 0. One
+// thread for every four elements; `pixels` has room for a multiple of four.
+extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pixels) {
+    int first = 4 * global_index();
+    if (first >= count) {
+        return;
+    }
+    double bins = (double)(1 << bits);
+    u32 four = 0;
+    for (int j = 0; j < 4; j++) {
+        double bin = first + j < count ? floor(((double)v[first + j] + 0.5) * bins) : 0.0;
+        // The comparison is false for NaN.
+        u32 pixel = bin >= 0.0 ? (u32)fmin(bin, bins - 1.0) << (8 - bits) : 0;
+        four |= pixel << (8 * j);
+    }
+    *(u32 *)&pixels[first] = four;
+}
+
 // Standard normal numbers by the transform of Box and Muller, in double precision as on the processor.
 // out [images, length]; image b draws from stream id + b. One thread for every four numbers of an image.
 extern "C" __global__ void normal(int images, int length, u64 seed, u64 id, double scale, float *out) {

@@ -120,45 +120,44 @@ extern "C" __global__ void add_shifted_back(
 }
 
 // Sums over rows of dy [rows, channels] that a bias and an edge channel need: sums[slab, s, c] with s = 9 for all
-// rows of a slab, and s = k for those whose neighbour at offset k lies outside. A block has 32 channels times 8
-// rows at once; blockIdx.x is the slab, blockIdx.y the 32 channels.
+// rows of a slab, and s = k for those whose neighbour at offset k lies outside. blockIdx.x is the slab, blockIdx.y the 128
+// channels of which a block has one for each thread, and as many rows at once as there are threads for.
 extern "C" __global__ void edge_sums(
     int rows, int height, int width, int channels, int slab_rows, const float *dy, float *sums) {
-    __shared__ float parts[8][10][32];
-    int lane = threadIdx.x % 32, group = threadIdx.x / 32;
-    int c = blockIdx.y * 32 + lane;
+    __shared__ float parts[10][256];
+    int first_channel = blockIdx.y * 128, here = min(channels - first_channel, 128);
+    int lines = blockDim.x / here, line = threadIdx.x / here, c = first_channel + threadIdx.x % here;
     int first = blockIdx.x * slab_rows;
     int end = min(first + slab_rows, rows);
     float sum[10];
     for (int s = 0; s < 10; s++) {
         sum[s] = 0.0f;
     }
-    if (c < channels) {
-        for (int row = first + group; row < end; row += 8) {
+    if (line < lines) {
+#pragma unroll 4
+        for (int row = first + line; row < end; row += lines) {
             float value = dy[row * channels + c];
             sum[9] += value;
             Pixel at = pixel_of(row, height, width);
             if (at.y == 0 || at.x == 0 || at.y == height - 1 || at.x == width - 1) {
 #pragma unroll
                 for (int k = 0; k < 9; k++) {
-                    if (neighbour(row, at, height, width, k) < 0) {
-                        sum[k] += value;
-                    }
+                    sum[k] += neighbour(row, at, height, width, k) < 0 ? value : 0.0f;
                 }
             }
         }
     }
+#pragma unroll
     for (int s = 0; s < 10; s++) {
-        parts[group][s][lane] = sum[s];
+        parts[s][threadIdx.x] = sum[s];
     }
     __syncthreads();
-    for (int s = group; s < 10; s += 8) {
+    for (int n = threadIdx.x; n < 10 * here; n += blockDim.x) {
+        int s = n / here, of = n % here;
         float total = 0.0f;
-        for (int g = 0; g < 8; g++) {
-            total += parts[g][s][lane];
+        for (int l = 0; l < lines; l++) {
+            total += parts[s][l * here + of];
         }
-        if (c < channels) {
-            sums[(blockIdx.x * 10 + s) * channels + c] = total;
-        }
+        sums[(blockIdx.x * 10 + s) * channels + first_channel + of] = total;
     }
 }
