@@ -364,14 +364,14 @@ def precisions(run, row):
 
 
 def tuning(run, row):
-    """A stored training step by how many rows of hidden activations are computed at once, with masks in products' epilogues and
-    without."""
+    """A stored training step by how many rows of hidden activations are computed at once, with glowflow's own kernels for hidden
+    layers and without."""
     commands = {}
-    for rows in (8192, 16384, 32768, 65536):
-        for masks in ("on", "off"):
-            settings = ["env", f"GLOWFLOW_CUDA_ROWS={rows}", f"GLOWFLOW_CUDA_MASKS={masks}"]
-            command = compare.rust_command(model(run, batch=256), "--serve", "--backprop", "stored")
-            commands[f"{rows} {masks}"] = settings + command
+    for rows in (16384, 32768, 65536, 131072):
+        for hidden in ("on", "off"):
+            settings = ["env", f"GLOWFLOW_CUDA_ROWS={rows}", f"GLOWFLOW_CUDA_HIDDEN={hidden}"]
+            command = compare.rust_command(model(run, batch=512), "--serve", "--backprop", "stored")
+            commands[f"{rows} {hidden}"] = settings + command
     by_turns(run, warm_up(run, start_rust(run, commands, row), "train", row), "train", row)
 
 
@@ -525,7 +525,7 @@ def single_lines(rows):
         lines.append(f"| training step stored, batch 64, ms | {steps} | | |")
     if found := rows.get("tuning", {}).get("median"):
         steps = ", ".join(f"{name} {1e3 * seconds:.1f}" for name, seconds in found.items())
-        lines.append(f"| training step stored, batch 256, by rows at once and masks, ms | {steps} | | |")
+        lines.append(f"| training step stored, batch 512, by rows at once and own kernels, ms | {steps} | | |")
     found = rows.get("cifar10", {})
     if "minutes" in found:
         text = "; ".join(f"{key} {found[key][1]:.3f} bits/dim at step {found[key][0]}" for key in ("test", "train") if found.get(key))

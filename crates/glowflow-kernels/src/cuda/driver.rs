@@ -257,6 +257,14 @@ impl Stream {
         Ok(Self { context: Arc::clone(context), raw })
     }
 
+    /// What is queued from here on waits for what `other` has been given so far.
+    #[allow(unsafe_code)]
+    pub fn follow(&self, other: &Stream, event: &Event) -> Result<(), DeviceError> {
+        event.record(other)?;
+        // SAFETY: both handles are live.
+        self.context.check(unsafe { sys::cuStreamWaitEvent(self.raw, event.raw, 0) }, "waiting for a stream")
+    }
+
     /// Waits until everything queued is done.
     #[allow(unsafe_code)]
     pub fn synchronize(&self) -> Result<(), DeviceError> {
@@ -523,13 +531,63 @@ impl Module {
     }
 }
 
+/// A point in a stream's work, for others to wait for.
+pub struct Event {
+    context: Arc<Context>,
+    raw: sys::CUevent,
+}
+
+// SAFETY: handles of the driver may be used from any thread.
+#[allow(unsafe_code)]
+unsafe impl Send for Event {}
+#[allow(unsafe_code)]
+unsafe impl Sync for Event {}
+
+impl Event {
+    #[allow(unsafe_code)]
+    pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
+        context.enter()?;
+        let mut raw = std::ptr::null_mut();
+        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
+        // SAFETY: the out-pointer is to a live variable.
+        context.check(unsafe { sys::cuEventCreate(&mut raw, flags) }, "making an event")?;
+        Ok(Self { context: Arc::clone(context), raw })
+    }
+
+    /// Stands behind all that the stream has been given so far.
+    #[allow(unsafe_code)]
+    pub fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
+        self.context.enter()?;
+        // SAFETY: both handles are live.
+        self.context.check(unsafe { sys::cuEventRecord(self.raw, stream.raw) }, "recording an event")
+    }
+
+    /// The host waits; not at all where nothing was ever recorded.
+    #[allow(unsafe_code)]
+    pub fn synchronize(&self) -> Result<(), DeviceError> {
+        self.context.enter()?;
+        // SAFETY: the handle is live.
+        self.context.check(unsafe { sys::cuEventSynchronize(self.raw) }, "waiting for an event")
+    }
+}
+
+impl Drop for Event {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        if self.context.enter().is_ok() {
+            // SAFETY: made in `new`, and nobody else has it any more.
+            let _ = unsafe { sys::cuEventDestroy_v2(self.raw) };
+        }
+    }
+}
+
 /// Host memory that the GPU reads by itself, while the processor does something else.
 pub struct Pinned {
     context: Arc<Context>,
     address: *mut u8,
     len: usize,
     /// Recorded behind the last copy out of it.
-    done: sys::CUevent,
+    done: Event,
 }
 
 // SAFETY: the memory belongs to this value alone, and handles of the driver may be used from any thread.
@@ -539,18 +597,11 @@ unsafe impl Send for Pinned {}
 impl Pinned {
     #[allow(unsafe_code)]
     pub fn new(context: &Arc<Context>, len: usize) -> Result<Self, DeviceError> {
-        context.enter()?;
-        let (mut address, mut done) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: here and below, out-pointers are to live variables.
+        let done = Event::new(context)?;
+        let mut address = std::ptr::null_mut();
+        // SAFETY: the out-pointer is to a live variable.
         context
             .check(unsafe { sys::cuMemAllocHost_v2(&mut address, len.max(1)) }, "allocating pinned memory")?;
-        let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
-        let made = context.check(unsafe { sys::cuEventCreate(&mut done, flags) }, "making an event");
-        if let Err(error) = made {
-            // SAFETY: just allocated, and used by nobody.
-            let _ = unsafe { sys::cuMemFreeHost(address) };
-            return Err(error);
-        }
         Ok(Self { context: Arc::clone(context), address: address.cast(), len, done })
     }
 
@@ -563,30 +614,26 @@ impl Pinned {
     pub fn send(&mut self, stream: &Stream, from: &[u8], to: u64) -> Result<(), DeviceError> {
         debug_assert!(from.len() <= self.len);
         let from = &from[..from.len().min(self.len)];
-        self.context.enter()?;
-        // SAFETY: the event is live; one never recorded counts as done.
-        self.context.check(unsafe { sys::cuEventSynchronize(self.done) }, "waiting for a copy")?;
+        self.done.synchronize()?;
         // SAFETY: `address` has `len` bytes or more, which nobody reads now that the event has come. The copies are within
         // both, and the event is recorded behind the second one.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), self.address, from.len());
             let copied = sys::cuMemcpyHtoDAsync_v2(to, self.address.cast(), from.len(), stream.raw);
             self.context.check(copied, "copying to the GPU")?;
-            self.context.check(sys::cuEventRecord(self.done, stream.raw), "recording an event")
         }
+        self.done.record(stream)
     }
 }
 
 impl Drop for Pinned {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
+        // Or a copy would read memory that is gone.
+        let _ = self.done.synchronize();
         if self.context.enter().is_ok() {
-            // SAFETY: both were made in `new`; the wait keeps a copy from reading memory that is gone.
-            unsafe {
-                let _ = sys::cuEventSynchronize(self.done);
-                let _ = sys::cuEventDestroy_v2(self.done);
-                let _ = sys::cuMemFreeHost(self.address.cast());
-            }
+            // SAFETY: made in `new`, and nobody else has it any more.
+            let _ = unsafe { sys::cuMemFreeHost(self.address.cast()) };
         }
     }
 }

@@ -298,6 +298,9 @@ impl Hidden {
         let sums = |slabs: &[usize]| queue.floats(slabs.iter().sum::<usize>() * width2);
         let (sums1, sums2) = (sums(&slabs1)?, sums(&slabs2)?);
         let (mut next1, mut next2) = (sums1.address, sums2.address);
+        // The gradients by weights are computed beside those by activations, which the flow waits for. What they read has to stay until then.
+        let (edge_slabs, edge_sums) = queue.beside()?.edge_sums(grid, outputs, d_o)?;
+        let mut read = vec![];
         for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
@@ -307,7 +310,7 @@ impl Hidden {
                     accumulate: index > 0,
                     ..weights.product(Kind::ByWeight, layer, rows, queue.gpu.tf32)
                 };
-                queue.product(product, operands(dy, x, result.address))
+                queue.beside()?.product(product, operands(dy, x, result.address))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
             launch!(
@@ -318,10 +321,8 @@ impl Hidden {
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;
             let d_h2 = self.masked_gradient(queue, 2, (index, &part), d_contributions.address, next2)?;
-            drop(d_contributions);
             by_weight(2, d_h2.address, h1, &d_conv2)?;
             let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
-            drop(d_h2);
             by_weight(1, d_h1.address, self.parts[index].patches.address, &d_conv1)?;
             let contributions = queue.floats(rows * width1)?;
             let product =
@@ -334,8 +335,8 @@ impl Hidden {
             )?;
             next1 += 4 * (slabs1[index] * width2) as u64;
             next2 += 4 * (slabs2[index] * width2) as u64;
+            read.push([d_contributions, d_h2, d_h1]);
         }
-        let (edge_slabs, edge_sums) = queue.edge_sums(grid, outputs, d_o)?;
         let (hidden, conv3) = (params.hidden, &params.conv3);
         let (norm1, norm2) = (params.actnorm1, params.actnorm2);
         let spans = [
@@ -353,13 +354,15 @@ impl Hidden {
             spans.map(|span| at(buffer, span));
         let [to_conv1, to_bias1, to_logs1, to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3] =
             spans.map(|span| at(gradient, span));
+        let beside = queue.beside()?;
         launch!(
-            queue, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
+            beside, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
             inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
             d_conv1.address, d_conv2.address, d_conv3.address, slabs1.iter().sum::<usize>(), sums1.address,
             slabs2.iter().sum::<usize>(), sums2.address, edge_slabs, edge_sums.address, to_conv1, to_bias1, to_logs1,
             to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
-        )
+        )?;
+        queue.join()
     }
 
     /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.

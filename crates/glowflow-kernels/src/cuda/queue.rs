@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::compile::HOPPER;
-use super::driver::{Argument, Context, Kernel, Launch, Module, Pinned, Stream};
+use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
 use super::hidden;
 use super::kernels::Kernels;
 use super::memory::{Block, Pool};
@@ -107,6 +107,14 @@ pub struct Queue {
     pub stream: Stream,
     pub pool: Arc<Pool>,
     workspace: Block,
+    beside: Option<Box<Beside>>,
+}
+
+/// A second stream for work that others do not wait for, with the memory of the first.
+struct Beside {
+    queue: Queue,
+    begun: Event,
+    done: Event,
 }
 
 /// Parts of a permutation for a kernel: addresses, 0 for what there is not.
@@ -127,12 +135,34 @@ impl Queue {
 
     /// A queue to record in. What is recorded is good for as long as the queue is there.
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
-        Self::with_pool(gpu, Pool::new(&gpu.context, true))
+        let pool = Pool::new(&gpu.context, true);
+        let beside = Beside {
+            queue: Self::with_pool(gpu, Arc::clone(&pool))?,
+            begun: Event::new(&gpu.context)?,
+            done: Event::new(&gpu.context)?,
+        };
+        Ok(Self { beside: Some(Box::new(beside)), ..Self::with_pool(gpu, pool)? })
     }
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
         let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
-        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace })
+        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace, beside: None })
+    }
+
+    /// A queue for work that may run beside what is queued here from now on, and begins when what was queued here before is done. Memory
+    /// that it uses must not be given back before [`join`](Self::join).
+    ///
+    /// Where nothing is recorded it is this queue itself: then the host is what work waits for.
+    pub fn beside(&self) -> Result<&Self> {
+        let Some(beside) = &self.beside else { return Ok(self) };
+        beside.queue.stream.follow(&self.stream, &beside.begun)?;
+        Ok(&beside.queue)
+    }
+
+    /// What is queued from here on waits for all that was queued [`beside`](Self::beside).
+    pub fn join(&self) -> Result<()> {
+        let Some(beside) = &self.beside else { return Ok(()) };
+        self.stream.follow(&beside.queue.stream, &beside.done)
     }
 
     pub fn kernels(&self) -> &Kernels {
