@@ -107,7 +107,17 @@ fn channel_maps_are_the_same() {
                     let map = device.prepare_channel_map(&at, &params, Direction::Forward);
                     device.channel_map(&map, grid, &mut x, Some(&mut logp));
                     let y = device.download(&x).unwrap();
-                    device.channel_map_backward(&at, &params, grid, &mut x, &mut dx, -0.3, &mut gradient);
+                    let way_back = device.prepare_channel_map(&at, &params, Direction::Backward);
+                    device.channel_map_backward(
+                        &way_back,
+                        &at,
+                        &params,
+                        grid,
+                        &mut x,
+                        &mut dx,
+                        -0.3,
+                        &mut gradient,
+                    );
                     let mut back = device.upload(&y);
                     let inverse = device.prepare_channel_map(&at, &params, Direction::Inverse);
                     device.channel_map(&inverse, grid, &mut back, None);

@@ -23,6 +23,8 @@ pub struct ChannelMap {
     offset: Block,
     /// One `f64`, of one pixel; the inverse has none.
     log_det: Option<Block>,
+    /// On the way back, the map that `dy` goes through.
+    transposed: Option<Box<ChannelMap>>,
 }
 
 impl ChannelMap {
@@ -35,6 +37,10 @@ impl ChannelMap {
         match direction {
             Direction::Forward => Self::fold(queue, params, buffer, true),
             Direction::Inverse => Self::invert(queue, params, buffer),
+            Direction::Backward => {
+                let transposed = Some(Box::new(Self::fold(queue, params, buffer, false)?));
+                Ok(Self { transposed, ..Self::invert(queue, params, buffer)? })
+            }
         }
     }
 
@@ -49,7 +55,7 @@ impl ChannelMap {
             channels, lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
             at(buffer, params.actnorm.logs), i32::from(transposed), matrix.address, offset.address, log_det.address
         )?;
-        Ok(Self { channels, matrix, offset, log_det: Some(log_det) })
+        Ok(Self { channels, matrix, offset, log_det: Some(log_det), transposed: None })
     }
 
     fn invert(queue: &Queue, params: &ChannelMapParams, buffer: u64) -> Result<Self> {
@@ -68,7 +74,7 @@ impl ChannelMap {
             channels, i32::from(factors_fit), lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
             at(buffer, params.actnorm.logs), matrix.address, offset.address
         )?;
-        Ok(Self { channels, matrix, offset, log_det: None })
+        Ok(Self { channels, matrix, offset, log_det: None, transposed: None })
     }
 
     /// Applies the map in place, and adds its log-determinant to `logp`, where given.
@@ -89,42 +95,45 @@ impl ChannelMap {
             rows, channels, tile, self.matrix.address, offset, x, grid.batch, grid.pixels(), log_det, logp
         )
     }
-}
 
-/// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
-#[allow(clippy::too_many_arguments)]
-pub fn backward(
-    queue: &Queue,
-    params: &ChannelMapParams,
-    buffer: u64,
-    grid: Grid,
-    x: u64,
-    dx: u64,
-    dlogp: f64,
-    gradient: u64,
-) -> Result<()> {
-    let (rows, channels) = (grid.rows(), params.channels);
-    ChannelMap::invert(queue, params, buffer)?.run(queue, grid, x, None)?;
-    let width = channels + 1;
-    let (slabs, slab) = Queue::slabs(rows);
-    let (partial, sums) = (queue.floats(slabs * channels * width)?, queue.floats(channels * width)?);
-    launch!(
-        queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
-        rows, channels, slab, dx, x, partial.address
-    )?;
-    queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
-    // Not transposed: applied, it is the transposed map, without the offset.
-    let map = ChannelMap::fold(queue, params, buffer, false)?;
-    map.apply(queue, grid, dx, 0, None)?;
-    let lu = queue.permutation(&params.permutation, buffer)?;
-    let norm = params.actnorm;
-    let [d_lower, d_upper, d_log_s] =
-        [lu.lower, lu.upper, lu.log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
-    launch!(
-        queue, queue.kernels().channel_map_gradient,
-        Launch { shared: 16 * channels as u32, ..Launch::of(channels * channels) };
-        channels, lu.inverse, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, norm.bias), at(buffer, norm.logs),
-        sums.address, map.matrix.address, dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower,
-        d_upper, d_log_s
-    )
+    /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        &self,
+        queue: &Queue,
+        params: &ChannelMapParams,
+        buffer: u64,
+        grid: Grid,
+        x: u64,
+        dx: u64,
+        dlogp: f64,
+        gradient: u64,
+    ) -> Result<()> {
+        let (rows, channels) = (grid.rows(), params.channels);
+        let Some(map) = &self.transposed else {
+            panic!("a channel map that was not made for the way back has no gradient")
+        };
+        self.run(queue, grid, x, None)?;
+        let width = channels + 1;
+        let (slabs, slab) = Queue::slabs(rows);
+        let (partial, sums) = (queue.floats(slabs * channels * width)?, queue.floats(channels * width)?);
+        launch!(
+            queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
+            rows, channels, slab, dx, x, partial.address
+        )?;
+        queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
+        // Not transposed: applied, it is the transposed map, without the offset.
+        map.apply(queue, grid, dx, 0, None)?;
+        let lu = queue.permutation(&params.permutation, buffer)?;
+        let norm = params.actnorm;
+        let [d_lower, d_upper, d_log_s] =
+            [lu.lower, lu.upper, lu.log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
+        launch!(
+            queue, queue.kernels().channel_map_gradient,
+            Launch { shared: 16 * channels as u32, ..Launch::of(channels * channels) };
+            channels, lu.inverse, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, norm.bias), at(buffer, norm.logs),
+            sums.address, map.matrix.address, dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower,
+            d_upper, d_log_s
+        )
+    }
 }

@@ -401,6 +401,7 @@ impl Device for Cuda {
 
     fn channel_map_backward(
         &self,
+        map: &Option<ChannelMap>,
         at: &ChannelMapParams,
         params: &Buffer,
         grid: Grid,
@@ -409,9 +410,10 @@ impl Device for Cuda {
         dlogp: f64,
         gradient: &mut Buffer,
     ) {
+        let Some(map) = map else { return };
         self.attempt(|queue| {
             let (x, dx, gradient) = (x.address(), dx.address(), gradient.address());
-            channel_map::backward(queue, at, params.address(), grid, x, dx, dlogp, gradient)
+            map.backward(queue, at, params.address(), grid, x, dx, dlogp, gradient)
         });
     }
 
