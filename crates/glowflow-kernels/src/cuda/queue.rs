@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::channel_map::Pending;
 use super::driver::{Argument, Context, Kernel, Launch, Pinned, Stream};
 use super::kernels::Kernels;
 use super::memory::{Block, Pool};
@@ -105,6 +106,8 @@ pub struct Queue {
     pub stream: Stream,
     pub pool: Arc<Pool>,
     workspace: Block,
+    /// Channel maps that are made with the next operation that may use them.
+    pub pending: Pending,
 }
 
 /// Parts of a permutation for a kernel: addresses, 0 for what there is not.
@@ -115,7 +118,7 @@ pub struct LuArguments {
     pub lower: u64,
     pub upper: u64,
     pub log_s: u64,
-    _constants: Arc<Block>,
+    pub constants: Arc<Block>,
 }
 
 impl Queue {
@@ -130,14 +133,14 @@ impl Queue {
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
         let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
-        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace })
+        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace, pending: Pending::default() })
     }
 
     pub fn kernels(&self) -> &Kernels {
         &self.gpu.kernels
     }
 
-    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument]) -> Result<()> {
+    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument<'_>]) -> Result<()> {
         self.stream.launch(kernel, shape, arguments)
     }
 
@@ -204,7 +207,7 @@ impl Queue {
             lower,
             upper,
             log_s,
-            _constants: constants,
+            constants,
         })
     }
 
@@ -217,7 +220,7 @@ impl Queue {
 
     /// Adds up partial sums, `[slabs, count]`, into `total` `[count]`.
     pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
-        launch!(self, self.kernels().sum_slabs, Launch::of(32 * count); count, slabs, sums, total)
+        launch!(self, self.kernels().sum_slabs, Launch::blocks(count.div_ceil(8)); count, slabs, sums, total)
     }
 
     /// As `edge_sums` has them, for all rows: `[10, channels]`.
