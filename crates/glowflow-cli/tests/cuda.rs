@@ -116,7 +116,7 @@ fn a_gpu_that_is_lost_leaves_the_last_checkpoint() {
     let line = format!("train {TINY} --data portraits --device cuda:0 --set train.checkpoint_every=3");
     gpu!(folder, &format!("{line} --steps 9 --out whole")).ok();
     // Somewhere behind the first checkpoint.
-    let lost = gpu!(folder, &format!("{line} --steps 9 --out run"), ("CUDA_EMULATOR_FAIL_LAUNCH", "1600"));
+    let lost = gpu!(folder, &format!("{line} --steps 9 --out run"), ("CUDA_EMULATOR_FAIL_LAUNCH", "800"));
     assert_eq!(lost.code, Some(1), "{lost:?}");
     assert!(lost.stderr.contains("cuda:0") && lost.stderr.contains("LAUNCH_FAILED"), "{lost:?}");
     assert!(folder.path().join("run/checkpoint.safetensors").exists(), "{lost:?}");

@@ -167,6 +167,7 @@ impl Device for AnyDevice {
 
     fn channel_map_backward(
         &self,
+        map: &Self::ChannelMap,
         at: &ChannelMapParams,
         params: &Buffer,
         grid: Grid,
@@ -175,8 +176,8 @@ impl Device for AnyDevice {
         dlogp: f64,
         gradient: &mut Buffer,
     ) {
-        hand_on!(self, [params, x, dx, gradient], device => {
-            device.channel_map_backward(at, params, grid, x, dx, dlogp, gradient);
+        hand_on!(self, [map, params, x, dx, gradient], device => {
+            device.channel_map_backward(map, at, params, grid, x, dx, dlogp, gradient);
         });
     }
 

@@ -64,13 +64,15 @@ pub enum Noise<'a, R> {
     Given(&'a [R]),
 }
 
-/// Direction in which an invertible map is applied.
+/// Direction in which an invertible map, or a layer, is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the image towards the latents.
     Forward,
     /// From the latents towards the image.
     Inverse,
+    /// The way back of a training step: from the latents towards the image, with gradients.
+    Backward,
 }
 
 /// The optimiser's rule.
@@ -245,7 +247,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- actnorm and permutation ---------------------------------------------------------------
 
-    /// Folds an actnorm and its permutation into one affine map.
+    /// Folds an actnorm and its permutation into one affine map. A device may wait with that until it is asked for something else than to
+    /// make ready, so that it does several maps at once; they are made of the parameters as they are now.
     fn prepare_channel_map(
         &self,
         at: &ChannelMapParams,
@@ -253,7 +256,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         direction: Direction,
     ) -> Self::ChannelMap;
 
-    /// Applies the map to `x` in place, and adds its log-determinant to `logp` `[batch]`.
+    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place, and adds its log-determinant to `logp` `[batch]`.
     fn channel_map(
         &self,
         map: &Self::ChannelMap,
@@ -262,9 +265,11 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         logp: Option<&mut Self::Buffer>,
     );
 
-    /// Turns the output `x` into the input and the gradient `dx` by the output into that by the input.
+    /// Turns the output `x` into the input and the gradient `dx` by the output into that by the input, given the map made for
+    /// [`Direction::Backward`].
     fn channel_map_backward(
         &self,
+        map: &Self::ChannelMap,
         at: &ChannelMapParams,
         params: &Self::Buffer,
         grid: Grid,

@@ -314,7 +314,7 @@ fn gradients_are_derivatives() {
             let (dx, mut after) = (device.upload(&r), device.upload(&before));
             let mut pass = Backward { device, params, state, dx, dlogp: DLOGP, gradient: &mut after };
             for (layer, kept) in case.layers.iter().zip(kept).rev() {
-                layer.backward(&mut pass, kept);
+                layer.prepare(device, params, Direction::Backward).backward(&mut pass, kept);
             }
             case.assert_input(&pass.state);
             let dx = pass.dx.to_vec();

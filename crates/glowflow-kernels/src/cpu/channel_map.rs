@@ -20,6 +20,14 @@ pub struct ChannelMap<T: Real> {
     matrix: Packed<T>,
     /// For one pixel.
     log_det: f64,
+    /// What gradients need besides the inverse.
+    way_back: Option<WayBack<T>>,
+}
+
+struct WayBack<T: Real> {
+    permutation: Permutation,
+    /// `Aᵀ`
+    transposed: Packed<T>,
 }
 
 /// The permutation's matrix and, for the LU form, its factors.
@@ -114,21 +122,25 @@ impl<T: Real> ChannelMap<T> {
         let affine = |a: DMatrix<f64>, b: &dyn Fn(usize) -> f64| {
             pack(work, &a.transpose()).with_bias((0..channels).map(|c| T::of(b(c))))
         };
-        let matrix = match direction {
-            Direction::Forward => {
-                let w = permutation.matrix;
-                let a = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * (3.0 * logs(j)).exp());
-                let b: Vec<f64> =
-                    (0..channels).map(|i| (0..channels).map(|j| a[(i, j)] * bias(j)).sum()).collect();
-                affine(a, &|c| b[c])
-            }
-            Direction::Inverse => {
-                let inverse = permutation.inverse(at.permutation.index());
-                let a = DMatrix::from_fn(channels, channels, |i, j| inverse[(i, j)] * (-3.0 * logs(i)).exp());
-                affine(a, &|c| -bias(c))
-            }
-        };
-        Self { channels, matrix, log_det: if direction == Direction::Forward { log_det } else { -log_det } }
+        let a =
+            |w: &DMatrix<f64>| DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * (3.0 * logs(j)).exp());
+        if direction == Direction::Forward {
+            let a = a(&permutation.matrix);
+            let b: Vec<f64> =
+                (0..channels).map(|i| (0..channels).map(|j| a[(i, j)] * bias(j)).sum()).collect();
+            return Self { channels, matrix: affine(a, &|c| b[c]), log_det, way_back: None };
+        }
+        let inverse = permutation.inverse(at.permutation.index());
+        let inverse = DMatrix::from_fn(channels, channels, |i, j| inverse[(i, j)] * (-3.0 * logs(i)).exp());
+        Self {
+            channels,
+            matrix: affine(inverse, &|c| -bias(c)),
+            log_det: -log_det,
+            way_back: (direction == Direction::Backward).then(|| {
+                let transposed = pack(work, &a(&permutation.matrix));
+                WayBack { permutation, transposed }
+            }),
+        }
     }
 
     /// Applies the map in place.
@@ -137,6 +149,65 @@ impl<T: Real> ChannelMap<T> {
         if let Some(logp) = logp {
             let log_det = T::of(self.log_det * grid.pixels() as f64);
             logp.iter_mut().for_each(|logp| *logp += log_det);
+        }
+    }
+
+    /// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
+    /// `gradient`.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        &self,
+        work: &Workspace<T>,
+        at: &ChannelMapParams,
+        params: &[T],
+        grid: Grid,
+        x: &mut [T],
+        dx: &mut [T],
+        dlogp: f64,
+        gradient: &mut [T],
+    ) {
+        let Some(WayBack { permutation, transposed }) = &self.way_back else {
+            panic!("a channel map that was not made for the way back has no gradient")
+        };
+        let channels = at.channels;
+        let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
+        let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
+        let w = &permutation.matrix;
+        let dy = apply(work, transposed, channels, dx);
+        apply(work, &self.matrix, channels, x);
+        let input = Panels::of_rows(work, channels, x);
+        let mut gradient_of_map = WeightGradient::zero(work, channels, channels);
+        transposed_products(work, vec![gradient_of_map.of(dy.view(), input.view())]);
+        let WeightGradient { matrix: by_matrix, sums: by_offset } = gradient_of_map;
+
+        // By W, from the gradients by A = W diag(s) and b = A bias.
+        let d_w = DMatrix::from_fn(channels, channels, |i, j| {
+            scale[j] * (by_matrix[i * channels + j].wide() + by_offset[i].wide() * bias(j))
+        });
+        // Every sample's log-determinant has the same derivative.
+        let d_log_det = dlogp * grid.rows() as f64;
+        let mut add = |at: usize, value: f64| gradient[at] += T::of(value);
+        for j in 0..channels {
+            let through_bias: f64 = (0..channels).map(|i| w[(i, j)] * by_offset[i].wide()).sum();
+            let through_scale: f64 = (0..channels).map(|i| w[(i, j)] * d_w[(i, j)]).sum();
+            add(at.actnorm.bias.start + j, scale[j] * through_bias);
+            add(at.actnorm.logs.start + j, 3.0 * (through_scale + d_log_det));
+        }
+        let (PermutationParams::Lu { index, lower, upper, log_s, .. }, Some((l, u))) =
+            (&at.permutation, &permutation.factors)
+        else {
+            return;
+        };
+        let d_lu = unpermuted(index, &d_w);
+        let (d_l, d_u) = (&d_lu * u.transpose(), l.tr_mul(&d_lu));
+        for i in 0..channels {
+            for j in 0..i {
+                add(lower.start + i * channels + j, d_l[(i, j)]);
+            }
+            for j in i + 1..channels {
+                add(upper.start + i * channels + j, d_u[(i, j)]);
+            }
+            add(log_s.start + i, d_u[(i, i)] * u[(i, i)] + d_log_det);
         }
     }
 }
@@ -152,61 +223,4 @@ fn apply<T: Real>(work: &Workspace<T>, matrix: &Packed<T>, channels: usize, x: &
     let before = Panels::of_rows(work, channels, x);
     product_into_rows(before.view(), matrix, x);
     before
-}
-
-/// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
-/// `gradient`.
-#[allow(clippy::too_many_arguments)]
-pub fn backward<T: Real>(
-    work: &Workspace<T>,
-    at: &ChannelMapParams,
-    params: &[T],
-    grid: Grid,
-    x: &mut [T],
-    dx: &mut [T],
-    dlogp: f64,
-    gradient: &mut [T],
-) {
-    let channels = at.channels;
-    let permutation = Permutation::new(channels, &at.permutation, params);
-    let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
-    let scale: Vec<f64> = (0..channels).map(|c| (3.0 * logs(c)).exp()).collect();
-    let w = &permutation.matrix;
-    let transposed = DMatrix::from_fn(channels, channels, |i, j| w[(i, j)] * scale[j]);
-    let dy = apply(work, &pack(work, &transposed), channels, dx);
-    apply(work, &ChannelMap::prepare(work, at, params, Direction::Inverse).matrix, channels, x);
-    let input = Panels::of_rows(work, channels, x);
-    let mut gradient_of_map = WeightGradient::zero(work, channels, channels);
-    transposed_products(work, vec![gradient_of_map.of(dy.view(), input.view())]);
-    let WeightGradient { matrix: by_matrix, sums: by_offset } = gradient_of_map;
-
-    // By W, from the gradients by A = W diag(s) and b = A bias.
-    let d_w = DMatrix::from_fn(channels, channels, |i, j| {
-        scale[j] * (by_matrix[i * channels + j].wide() + by_offset[i].wide() * bias(j))
-    });
-    // Every sample's log-determinant has the same derivative.
-    let d_log_det = dlogp * grid.rows() as f64;
-    let mut add = |at: usize, value: f64| gradient[at] += T::of(value);
-    for j in 0..channels {
-        let through_bias: f64 = (0..channels).map(|i| w[(i, j)] * by_offset[i].wide()).sum();
-        let through_scale: f64 = (0..channels).map(|i| w[(i, j)] * d_w[(i, j)]).sum();
-        add(at.actnorm.bias.start + j, scale[j] * through_bias);
-        add(at.actnorm.logs.start + j, 3.0 * (through_scale + d_log_det));
-    }
-    let (PermutationParams::Lu { index, lower, upper, log_s, .. }, Some((l, u))) =
-        (&at.permutation, &permutation.factors)
-    else {
-        return;
-    };
-    let d_lu = unpermuted(index, &d_w);
-    let (d_l, d_u) = (&d_lu * u.transpose(), l.tr_mul(&d_lu));
-    for i in 0..channels {
-        for j in 0..i {
-            add(lower.start + i * channels + j, d_l[(i, j)]);
-        }
-        for j in i + 1..channels {
-            add(upper.start + i * channels + j, d_u[(i, j)]);
-        }
-        add(log_s.start + i, d_u[(i, i)] * u[(i, i)] + d_log_det);
-    }
 }

@@ -222,6 +222,7 @@ impl<T: Real> Device for Cpu<T> {
 
     fn channel_map_backward(
         &self,
+        map: &ChannelMap<T>,
         at: &ChannelMapParams,
         params: &Buffer<T>,
         grid: Grid,
@@ -230,7 +231,7 @@ impl<T: Real> Device for Cpu<T> {
         dlogp: f64,
         gradient: &mut Buffer<T>,
     ) {
-        channel_map::backward(&self.work, at, params, grid, x, dx, dlogp, gradient);
+        map.backward(&self.work, at, params, grid, x, dx, dlogp, gradient);
     }
 
     fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer<T>, params: &mut Buffer<T>) {

@@ -1,130 +1,281 @@
 //! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the GPU.
+//!
+//! A matrix takes a kernel that has little to do and waits for memory most of the time, and a flow has one or two of them for each of its steps.
+//! So a map that is asked for is only written down at first, and all that were are made together, by
+//! [`make_pending`], before the queue does anything else than make layers ready.
+
+use std::sync::{Arc, Mutex};
+
+use bytemuck::{Pod, Zeroable};
 
 use super::driver::{Argument, Launch};
-use super::memory::Block;
+use super::memory::{Block, Buffer};
 use super::network::at;
-use super::queue::{Queue, launch};
+use super::queue::{LuArguments, Queue, launch};
 use crate::device::{DeviceError, Direction};
 use crate::shape::{ChannelMapParams, Grid};
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Floats of shared memory in which a block keeps rows.
-const ROWS_IN_SHARED: usize = 8192;
-
 /// Bytes of shared memory that a block gets without asking for more.
 const SHARED: usize = 48 << 10;
+
+/// Matrices of one launch; as in `channel_map.cu`.
+const MADE_AT_ONCE: usize = 32;
+
+/// The most channels whose way back is one kernel: two matrices and some rows fit into shared memory.
+const FEW_CHANNELS: usize = 64;
 
 /// The map `x ← M x + offset` of a pixel's channels.
 pub struct ChannelMap {
     channels: usize,
-    /// `[channels, channels]`, transposed.
-    matrix: Block,
-    offset: Block,
-    /// One `f64`, of one pixel; the inverse has none.
-    log_det: Option<Block>,
+    direction: Direction,
+    block: Arc<Block>,
+}
+
+/// A matrix to make, and what of; as in `channel_map.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Made {
+    index: u64,
+    sign: u64,
+    lower: u64,
+    upper: u64,
+    log_s: u64,
+    bias: u64,
+    logs: u64,
+    matrix: u64,
+    offset: u64,
+    log_det: u64,
+    channels: i32,
+    kind: i32,
+    factors_fit: i32,
+    unused: i32,
+}
+
+/// What a matrix holds; as in `channel_map.cu`.
+#[derive(Clone, Copy)]
+enum Kind {
+    Forward,
+    Transposed,
+    Inverse,
+}
+
+/// Matrices that were asked for and are not made yet, with all the memory that making them reads and writes.
+#[derive(Default)]
+pub struct Pending(Mutex<Vec<(Made, [Arc<Block>; 3])>>);
+
+/// Rows and columns of a matrix in memory: as many as channels, rounded up so that four numbers are read at once.
+fn stride_of(channels: usize) -> usize {
+    channels.next_multiple_of(4)
+}
+
+/// Warps of a block that makes matrices of up to so many channels: each keeps a column in shared memory.
+fn warps_that_make(channels: usize) -> usize {
+    (SHARED / (8 * channels)).saturating_sub(2).clamp(1, 8)
+}
+
+/// Bytes of shared memory of such a block, with L and U or without.
+fn shared_to_make(channels: usize, warps: usize, factors: bool) -> usize {
+    let factors = if factors { 2 * 4 * channels * (channels | 1) } else { 0 };
+    8 * (2 + warps) * channels + factors
+}
+
+/// Whether L and U fit there, too. Where they do, a block has as many warps as can be.
+fn factors_fit(channels: usize) -> bool {
+    shared_to_make(channels, warps_that_make(channels), true) <= SHARED
+}
+
+/// Makes all matrices that are pending.
+pub fn make_pending(queue: &Queue) -> Result<()> {
+    let pending =
+        std::mem::take(&mut *queue.pending.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    for group in pending.chunks(MADE_AT_ONCE) {
+        let mut list = [Made::zeroed(); MADE_AT_ONCE];
+        for (made, (description, _)) in list.iter_mut().zip(group) {
+            *made = *description;
+        }
+        let channels = |(made, _): &(Made, _)| made.channels as usize;
+        let most = group.iter().map(channels).max().unwrap_or(0);
+        let warps = warps_that_make(most);
+        let shared = |matrix| {
+            let channels = channels(matrix);
+            shared_to_make(channels, warps, factors_fit(channels))
+        };
+        let shape = Launch {
+            block: 32 * warps as u32,
+            shared: group.iter().map(shared).max().unwrap_or(0) as u32,
+            ..Launch::grid(stride_of(most).div_ceil(warps), group.len(), 1)
+        };
+        launch!(queue, queue.kernels().make_channel_maps, shape; Argument::borrowed(&list))?;
+    }
+    Ok(())
 }
 
 impl ChannelMap {
+    /// A map that is made later. `params` is read then, too, and whatever writes there must see to it that nothing is pending.
     pub(super) fn prepare(
         queue: &Queue,
         params: &ChannelMapParams,
-        buffer: u64,
+        buffer: &Buffer,
         direction: Direction,
-    ) -> Result<Self> {
-        match direction {
-            Direction::Forward => Self::fold(queue, params, buffer, true),
-            Direction::Inverse => Self::invert(queue, params, buffer),
+    ) -> Result<Option<Self>> {
+        let Some(params_block) = buffer.block() else { return Ok(None) };
+        let channels = params.channels;
+        let matrices = if direction == Direction::Backward { 2 } else { 1 };
+        let block = Arc::new(queue.floats(4 + stride_of(channels) * (1 + matrices * stride_of(channels)))?);
+        let map = Self { channels, direction, block };
+        let lu = queue.permutation(&params.permutation, buffer.address())?;
+        let kinds: &[_] = match direction {
+            Direction::Forward => &[(Kind::Forward, map.matrix())],
+            Direction::Inverse => &[(Kind::Inverse, map.matrix())],
+            Direction::Backward => &[(Kind::Inverse, map.matrix()), (Kind::Transposed, map.transposed())],
+        };
+        let mut pending = queue.pending.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        for &(kind, matrix) in kinds {
+            let made = Made {
+                index: lu.index,
+                sign: lu.sign,
+                lower: lu.lower,
+                upper: lu.upper,
+                log_s: lu.log_s,
+                bias: buffer.at(params.actnorm.bias.start),
+                logs: buffer.at(params.actnorm.logs.start),
+                matrix,
+                offset: map.offset(),
+                log_det: map.log_det(),
+                channels: channels as i32,
+                kind: kind as i32,
+                factors_fit: i32::from(factors_fit(channels)),
+                unused: 0,
+            };
+            let held = [Arc::clone(&map.block), Arc::clone(params_block), Arc::clone(&lu.constants)];
+            pending.push((made, held));
         }
+        drop(pending);
+        Ok(Some(map))
     }
 
-    /// The map forward, its matrix transposed, as it is applied, or not.
-    fn fold(queue: &Queue, params: &ChannelMapParams, buffer: u64, transposed: bool) -> Result<Self> {
-        let channels = params.channels;
-        let lu = queue.permutation(&params.permutation, buffer)?;
-        let (matrix, offset) = (queue.floats(channels * channels)?, queue.floats(channels)?);
-        let log_det = queue.pool.take(8)?;
-        launch!(
-            queue, queue.kernels().fold_channel_map, Launch { block: 128, ..Launch::blocks(channels) };
-            channels, lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
-            at(buffer, params.actnorm.logs), i32::from(transposed), matrix.address, offset.address, log_det.address
-        )?;
-        Ok(Self { channels, matrix, offset, log_det: Some(log_det) })
+    /// One `f64`, of one pixel; only forward.
+    fn log_det(&self) -> u64 {
+        self.block.address
     }
 
-    fn invert(queue: &Queue, params: &ChannelMapParams, buffer: u64) -> Result<Self> {
-        let channels = params.channels;
-        let lu = queue.permutation(&params.permutation, buffer)?;
-        let (matrix, offset) = (queue.floats(channels * channels)?, queue.floats(channels)?);
-        // A warp makes a column; four share what a block reads.
-        const WARPS: usize = 4;
-        let doubles = 8 * (1 + WARPS) * channels;
-        let with_factors = doubles + 2 * 4 * channels * channels;
-        let factors_fit = with_factors <= SHARED;
-        let shared = if factors_fit { with_factors } else { doubles } as u32;
-        launch!(
-            queue, queue.kernels().invert_channel_map,
-            Launch { block: 32 * WARPS as u32, shared, ..Launch::blocks(channels.div_ceil(WARPS)) };
-            channels, i32::from(factors_fit), lu.index, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, params.actnorm.bias),
-            at(buffer, params.actnorm.logs), matrix.address, offset.address
-        )?;
-        Ok(Self { channels, matrix, offset, log_det: None })
+    fn offset(&self) -> u64 {
+        self.block.address + 16
+    }
+
+    /// As it is applied.
+    fn matrix(&self) -> u64 {
+        self.offset() + 4 * stride_of(self.channels) as u64
+    }
+
+    /// On the way back, that which gradients go through.
+    fn transposed(&self) -> u64 {
+        self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
 
     /// Applies the map in place, and adds its log-determinant to `logp`, where given.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
-        self.apply(queue, grid, x, self.offset.address, logp)
+        self.apply(queue, grid, self.matrix(), self.offset(), x, logp)
     }
 
-    fn apply(&self, queue: &Queue, grid: Grid, x: u64, offset: u64, logp: Option<u64>) -> Result<()> {
-        let (rows, channels) = (grid.rows(), self.channels);
-        // Few rows go to many blocks all the same: each row reads the whole matrix.
+    fn apply(
+        &self,
+        queue: &Queue,
+        grid: Grid,
+        matrix: u64,
+        offset: u64,
+        x: u64,
+        logp: Option<u64>,
+    ) -> Result<()> {
+        const THREADS: usize = 128;
+        let (rows, channels, stride) = (grid.rows(), self.channels, stride_of(self.channels));
+        // A thread makes four numbers of two rows. Where the matrix does not fit into shared memory, more rows of a block read it from
+        // the first-level cache. Few rows go to many blocks all the same.
+        let numbers = 2 * 4 * THREADS;
+        let matrix_fits = 4 * (stride * stride + numbers.max(2 * stride)) <= SHARED;
+        let most = (if matrix_fits { numbers } else { 8 * numbers }) / stride;
         let blocks = 2 * queue.gpu.context.multiprocessors;
-        let tile = (ROWS_IN_SHARED / channels).min(rows.div_ceil(blocks)).clamp(1, 64);
-        let log_det = self.log_det.as_ref().map_or(0, |block| block.address);
-        let logp = if log_det == 0 { 0 } else { logp.unwrap_or(0) };
-        let shape = Launch { shared: (4 * tile * channels) as u32, ..Launch::blocks(rows.div_ceil(tile)) };
+        let tile = (most / 2 * 2).min(rows.div_ceil(blocks).next_multiple_of(2)).max(2);
+        let shared = 4 * stride * (if matrix_fits { tile + stride } else { tile });
+        let (log_det, logp) = match (self.direction, logp) {
+            (Direction::Forward, Some(logp)) => (self.log_det(), logp),
+            _ => (0, 0),
+        };
         launch!(
-            queue, queue.kernels().affine, shape;
-            rows, channels, tile, self.matrix.address, offset, x, grid.batch, grid.pixels(), log_det, logp
+            queue, queue.kernels().affine,
+            Launch { block: THREADS as u32, shared: shared as u32, ..Launch::blocks(rows.div_ceil(tile)) };
+            rows, channels, tile, i32::from(matrix_fits), matrix, offset, x, grid.batch, grid.pixels(), log_det, logp
         )
     }
-}
 
-/// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
-#[allow(clippy::too_many_arguments)]
-pub fn backward(
-    queue: &Queue,
-    params: &ChannelMapParams,
-    buffer: u64,
-    grid: Grid,
-    x: u64,
-    dx: u64,
-    dlogp: f64,
-    gradient: u64,
-) -> Result<()> {
-    let (rows, channels) = (grid.rows(), params.channels);
-    ChannelMap::invert(queue, params, buffer)?.run(queue, grid, x, None)?;
-    let width = channels + 1;
-    let (slabs, slab) = Queue::slabs(rows);
-    let (partial, sums) = (queue.floats(slabs * channels * width)?, queue.floats(channels * width)?);
-    launch!(
-        queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
-        rows, channels, slab, dx, x, partial.address
-    )?;
-    queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
-    // Not transposed: applied, it is the transposed map, without the offset.
-    let map = ChannelMap::fold(queue, params, buffer, false)?;
-    map.apply(queue, grid, dx, 0, None)?;
-    let lu = queue.permutation(&params.permutation, buffer)?;
-    let norm = params.actnorm;
-    let [d_lower, d_upper, d_log_s] =
-        [lu.lower, lu.upper, lu.log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
-    launch!(
-        queue, queue.kernels().channel_map_gradient,
-        Launch { shared: 16 * channels as u32, ..Launch::of(channels * channels) };
-        channels, lu.inverse, lu.sign, lu.lower, lu.upper, lu.log_s, at(buffer, norm.bias), at(buffer, norm.logs),
-        sums.address, map.matrix.address, dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower,
-        d_upper, d_log_s
-    )
+    /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn backward(
+        &self,
+        queue: &Queue,
+        params: &ChannelMapParams,
+        buffer: u64,
+        grid: Grid,
+        x: u64,
+        dx: u64,
+        dlogp: f64,
+        gradient: u64,
+    ) -> Result<()> {
+        if self.direction != Direction::Backward {
+            panic!("a channel map that was not made for the way back has no gradient");
+        }
+        let (rows, channels, width) = (grid.rows(), self.channels, self.channels + 1);
+        let sums = queue.floats(channels * width)?;
+        let (partial, slabs) = if channels <= FEW_CHANNELS {
+            self.way_back(queue, rows, x, dx)?
+        } else {
+            self.run(queue, grid, x, None)?;
+            let (slabs, slab) = Queue::slabs(rows);
+            let partial = queue.floats(slabs * channels * width)?;
+            launch!(
+                queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
+                rows, channels, slab, dx, x, partial.address
+            )?;
+            self.apply(queue, grid, self.transposed(), 0, dx, None)?;
+            (partial, slabs)
+        };
+        queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
+
+        let lu = queue.permutation(&params.permutation, buffer)?;
+        let LuArguments { inverse, sign, lower, upper, log_s, .. } = lu;
+        let norm = params.actnorm;
+        let [d_lower, d_upper, d_log_s] =
+            [lower, upper, log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
+        let kinds = if lower == 0 { 1 } else { 3 };
+        launch!(
+            queue, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
+            channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs), sums.address,
+            self.transposed(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
+            d_log_s
+        )
+    }
+
+    /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many slabs.
+    fn way_back(&self, queue: &Queue, rows: usize, x: u64, dx: u64) -> Result<(Block, usize)> {
+        let (channels, stride) = (self.channels, stride_of(self.channels));
+        // Slabs depend on nothing but the number of rows, so that sums do not either.
+        let slab = rows.div_ceil(512).max(16);
+        let slabs = rows.div_ceil(slab);
+        // Threads own squares of 4×4 sums, of which the widest map has more than a usual block has threads.
+        let squares = stride / 4 * (channels / 4 + 1);
+        let threads = squares.next_multiple_of(32).max(256);
+        let per_row = 3 * stride + 4;
+        let fitting = (SHARED / 4 - 2 * stride * stride) / per_row;
+        let tile = slab.next_multiple_of(2).min(fitting / 2 * 2).min(128);
+        let shared = (2 * stride * stride + tile * per_row).max(16 * threads);
+        let partial = queue.floats(slabs * channels * (channels + 1))?;
+        launch!(
+            queue, queue.kernels().channel_map_way_back,
+            Launch { block: threads as u32, shared: 4 * shared as u32, ..Launch::blocks(slabs) };
+            rows, channels, slab, tile, self.matrix(), self.offset(), self.transposed(), x, dx, partial.address
+        )?;
+        Ok((partial, slabs))
+    }
 }

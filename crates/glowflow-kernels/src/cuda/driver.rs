@@ -152,7 +152,7 @@ impl Context {
         address: u64,
         [rows, columns]: [usize; 2],
         tile: [usize; 2],
-    ) -> Result<Argument, DeviceError> {
+    ) -> Result<[u64; 16], DeviceError> {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         let (sizes, row_bytes) = ([columns as u64, rows as u64], [2 * columns as u64]);
         let (tile, steps) = ([tile[1] as u32, tile[0] as u32], [1, 1]);
@@ -175,7 +175,7 @@ impl Context {
             )
         };
         self.check(result, "describing a matrix")?;
-        Ok(Argument::of(map.opaque))
+        Ok(map.opaque)
     }
 
     /// Bytes of memory: free, and in all.
@@ -325,16 +325,21 @@ impl Stream {
 
     /// Queues a kernel.
     #[allow(unsafe_code)]
-    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument]) -> Result<(), DeviceError> {
+    pub fn launch(
+        &self,
+        kernel: Kernel,
+        shape: Launch,
+        arguments: &[Argument<'_>],
+    ) -> Result<(), DeviceError> {
         if shape.grid.contains(&0) {
             return Ok(());
         }
         self.context.enter()?;
         let mut pointers: Vec<*mut c_void> =
-            arguments.iter().map(|argument| std::ptr::from_ref(argument).cast_mut().cast()).collect();
+            arguments.iter().map(|argument| argument.bytes().as_ptr().cast_mut().cast()).collect();
         let [x, y, z] = shape.grid;
-        // SAFETY: the driver copies each argument's bytes, as many as the kernel's parameter has; an `Argument` has room for
-        // the largest. That kinds and number of arguments are those of the kernel is what the tests of every operation check.
+        // SAFETY: the driver copies each argument's bytes, as many as the kernel's parameter has; an `Argument` has the bytes
+        // of a value of its type, and some more. That kinds and number of arguments are those of the kernel is what the tests of every operation check.
         let result = unsafe {
             sys::cuLaunchKernel(
                 kernel.raw,
@@ -453,23 +458,36 @@ impl Launch {
     }
 }
 
-/// Room for the value of any parameter of a kernel.
+/// The value of a kernel's parameter.
 #[derive(Clone, Copy)]
-#[repr(C, align(8))]
-pub struct Argument([u8; Self::SIZE]);
+pub enum Argument<'a> {
+    /// A number or a few.
+    Small([u8; 40]),
+    /// One of up to the 4 KB that all parameters of a kernel have together.
+    Large(&'a [u8]),
+}
 
-impl Argument {
-    const SIZE: usize = 128;
-
+impl<'a> Argument<'a> {
     pub fn of<T: NoUninit>(value: T) -> Self {
-        let mut bytes = [0; Self::SIZE];
+        let mut bytes = [0; 40];
         let value = bytemuck::bytes_of(&value);
         bytes[..value.len()].copy_from_slice(value);
-        Self(bytes)
+        Self::Small(bytes)
+    }
+
+    pub fn borrowed<T: NoUninit>(value: &'a T) -> Self {
+        Self::Large(bytemuck::bytes_of(value))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Small(bytes) => bytes,
+            Self::Large(bytes) => bytes,
+        }
     }
 }
 
-impl From<usize> for Argument {
+impl From<usize> for Argument<'_> {
     /// A kernel's `int`: what is counted here is below 2³¹, which buffers see to.
     fn from(value: usize) -> Self {
         Self::of(value as i32)
@@ -478,7 +496,7 @@ impl From<usize> for Argument {
 
 macro_rules! argument {
     ($($kind:ty),*) => {$(
-        impl From<$kind> for Argument {
+        impl From<$kind> for Argument<'_> {
             fn from(value: $kind) -> Self {
                 Self::of(value)
             }

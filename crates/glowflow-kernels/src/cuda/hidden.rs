@@ -99,7 +99,7 @@ impl HiddenLayer {
     }
 
     /// How the kernels find A, B and D.
-    fn maps(&self, queue: &Queue, a: u64, b: u64, d: u64) -> Result<[Argument; 3]> {
+    fn maps(&self, queue: &Queue, a: u64, b: u64, d: u64) -> Result<[[u64; 16]; 3]> {
         let map = |address, rows, columns, tile_rows| {
             queue.gpu.context.tensor_map(address, [rows, columns], [tile_rows, DEPTH])
         };
@@ -113,14 +113,16 @@ impl HiddenLayer {
     /// `d` from `a` and `b`; the mask is written where its address is not 0.
     pub fn forward(&self, queue: &Queue, [a, b, d]: [u64; 3], bias: u64, mask: u64) -> Result<()> {
         let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
-        let [a, b, d] = self.maps(queue, a, b, d)?;
+        let [a, b, d] = &self.maps(queue, a, b, d)?;
+        let [a, b, d] = [a, b, d].map(Argument::borrowed);
         launch!(queue, kernels.forward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
     }
 
     /// `d` from `a` and `b`, and partial sums of its columns, `[slabs, columns]`.
     pub fn backward(&self, queue: &Queue, [a, b, d]: [u64; 3], mask: u64, sums: u64) -> Result<()> {
         let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
-        let [a, b, d] = self.maps(queue, a, b, d)?;
+        let [a, b, d] = &self.maps(queue, a, b, d)?;
+        let [a, b, d] = [a, b, d].map(Argument::borrowed);
         launch!(queue, kernels.backward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, mask, sums)
     }
 

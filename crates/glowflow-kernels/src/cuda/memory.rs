@@ -94,14 +94,19 @@ impl Drop for Block {
 
 /// An array of `f32` in a GPU's memory.
 pub struct Buffer {
-    block: Option<Block>,
+    block: Option<Arc<Block>>,
     len: usize,
 }
 
 impl Buffer {
     /// `block` is absent where there was no memory; nothing is computed from there on.
     pub(super) fn new(block: Option<Block>, len: usize) -> Self {
-        Self { block, len }
+        Self { block: block.map(Arc::new), len }
+    }
+
+    /// Its memory, for whoever reads it later.
+    pub(super) fn block(&self) -> Option<&Arc<Block>> {
+        self.block.as_ref()
     }
 
     pub(super) fn len(&self) -> usize {

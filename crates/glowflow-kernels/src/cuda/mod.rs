@@ -123,8 +123,18 @@ impl Cuda {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Does `work` if nothing has failed yet, and remembers its failure.
+    /// Does `work` if nothing has failed yet, and remembers its failure. What is pending comes first: `work` may need it, or overwrite the
+    /// parameters that it is made of.
     fn attempt<T>(&self, work: impl FnOnce(&Queue) -> Result<T, DeviceError>) -> Option<T> {
+        self.make_ready(|queue| {
+            channel_map::make_pending(queue)?;
+            work(queue)
+        })
+    }
+
+    /// As [`attempt`](Self::attempt), for work that makes layers ready: it reads parameters and writes to memory of its own, so what is
+    /// pending can wait for more of the kind.
+    fn make_ready<T>(&self, work: impl FnOnce(&Queue) -> Result<T, DeviceError>) -> Option<T> {
         let mut failure = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if failure.is_some() {
             return None;
@@ -282,7 +292,13 @@ impl Device for Cuda {
         })?;
         // Where there is not the memory for that, the work can still be done without a record.
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
-        let (result, graph) = device.queue.stream.record(|| work(&device)).ok()?;
+        let recorded = device.queue.stream.record(|| {
+            let result = work(&device);
+            // Maps that were not used yet belong to the record, too.
+            device.attempt(|_| Ok(()));
+            result
+        });
+        let (result, graph) = recorded.ok()?;
         match device.failed() {
             Some(_) => None,
             None => Some((result, Recording { graph, _queue: device.queue })),
@@ -405,7 +421,7 @@ impl Device for Cuda {
         params: &Buffer,
         direction: Direction,
     ) -> Option<ChannelMap> {
-        self.attempt(|queue| ChannelMap::prepare(queue, at, params.address(), direction))
+        self.make_ready(|queue| ChannelMap::prepare(queue, at, params, direction)).flatten()
     }
 
     fn channel_map(&self, map: &Option<ChannelMap>, grid: Grid, x: &mut Buffer, logp: Option<&mut Buffer>) {
@@ -415,6 +431,7 @@ impl Device for Cuda {
 
     fn channel_map_backward(
         &self,
+        map: &Option<ChannelMap>,
         at: &ChannelMapParams,
         params: &Buffer,
         grid: Grid,
@@ -423,9 +440,10 @@ impl Device for Cuda {
         dlogp: f64,
         gradient: &mut Buffer,
     ) {
+        let Some(map) = map else { return };
         self.attempt(|queue| {
             let (x, dx, gradient) = (x.address(), dx.address(), gradient.address());
-            channel_map::backward(queue, at, params.address(), grid, x, dx, dlogp, gradient)
+            map.backward(queue, at, params.address(), grid, x, dx, dlogp, gradient)
         });
     }
 
@@ -438,7 +456,7 @@ impl Device for Cuda {
     }
 
     fn prepare_network(&self, at: &NetworkParams, params: &Buffer) -> Option<Network> {
-        self.attempt(|queue| Network::prepare(queue, at, params.address()))
+        self.make_ready(|queue| Network::prepare(queue, at, params.address()))
     }
 
     fn network(&self, network: &Option<Network>, grid: Grid, x: &Buffer, o: &mut Buffer) {
@@ -480,7 +498,7 @@ impl Device for Cuda {
     }
 
     fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer) -> Option<ZeroConv> {
-        self.attempt(|queue| ZeroConv::prepare(queue, at, params.address()))
+        self.make_ready(|queue| ZeroConv::prepare(queue, at, params.address()))
     }
 
     fn zero_conv(&self, conv: &Option<ZeroConv>, grid: Grid, x: &Buffer, y: &mut Buffer) {
@@ -562,7 +580,7 @@ impl Device for Cuda {
     fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer) -> TopPrior {
         let width = 2 * at.channels;
         let classes = at.class_weight.map_or(0, |weight| weight.len / width);
-        let values = self.attempt(|queue| {
+        let values = self.make_ready(|queue| {
             let block = queue.floats(width * (1 + classes))?;
             let mut to = block.address;
             for span in [Some(at.mean), Some(at.logs), at.class_weight].into_iter().flatten() {

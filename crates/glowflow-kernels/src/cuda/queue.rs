@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::channel_map::Pending;
 use super::compile::HOPPER;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
 use super::hidden;
@@ -107,6 +108,8 @@ pub struct Queue {
     pub stream: Stream,
     pub pool: Arc<Pool>,
     workspace: Block,
+    /// Channel maps that are made with the next operation that may use them.
+    pub pending: Pending,
     beside: Option<Box<Beside>>,
 }
 
@@ -125,7 +128,7 @@ pub struct LuArguments {
     pub lower: u64,
     pub upper: u64,
     pub log_s: u64,
-    _constants: Arc<Block>,
+    pub constants: Arc<Block>,
 }
 
 impl Queue {
@@ -146,7 +149,7 @@ impl Queue {
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
         let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
-        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace, beside: None })
+        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace, pending: Pending::default(), beside: None })
     }
 
     /// A queue for work that may run beside what is queued here from now on, and begins when what was queued here before is done. Memory
@@ -169,7 +172,7 @@ impl Queue {
         &self.gpu.kernels
     }
 
-    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument]) -> Result<()> {
+    pub fn launch(&self, kernel: Kernel, shape: Launch, arguments: &[Argument<'_>]) -> Result<()> {
         self.stream.launch(kernel, shape, arguments)
     }
 
@@ -236,7 +239,7 @@ impl Queue {
             lower,
             upper,
             log_s,
-            _constants: constants,
+            constants,
         })
     }
 
@@ -249,7 +252,7 @@ impl Queue {
 
     /// Adds up partial sums, `[slabs, count]`, into `total` `[count]`.
     pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
-        launch!(self, self.kernels().sum_slabs, Launch::of(32 * count); count, slabs, sums, total)
+        launch!(self, self.kernels().sum_slabs, Launch::blocks(count.div_ceil(8)); count, slabs, sums, total)
     }
 
     /// As the kernel `edge_sums` has them, `[slabs, 10, channels]`; and how many slabs.

@@ -22,20 +22,8 @@ pub struct ActNormPermutation {
 
 impl<D: Device> Layer<D> for ActNormPermutation {
     fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Map::<D>(device.prepare_channel_map(&self.params, params, direction)))
-    }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let x = &mut pass.state.x;
-        pass.device.channel_map_backward(
-            &self.params,
-            pass.params,
-            x.grid,
-            &mut x.data,
-            &mut pass.dx,
-            pass.dlogp,
-            pass.gradient,
-        );
+        let map = device.prepare_channel_map(&self.params, params, direction);
+        Box::new(Ready::<D> { at: self.params.clone(), map })
     }
 
     fn initialize(&self, device: &D, params: &mut D::Buffer, input: &State<D>) {
@@ -43,14 +31,31 @@ impl<D: Device> Layer<D> for ActNormPermutation {
     }
 }
 
-struct Map<D: Device>(D::ChannelMap);
+struct Ready<D: Device> {
+    at: ChannelMapParams,
+    map: D::ChannelMap,
+}
 
-impl<D: Device> Prepared<D> for Map<D> {
+impl<D: Device> Prepared<D> for Ready<D> {
     fn forward(&self, device: &D, state: &mut State<D>) {
-        device.channel_map(&self.0, state.x.grid, &mut state.x.data, Some(&mut state.logp));
+        device.channel_map(&self.map, state.x.grid, &mut state.x.data, Some(&mut state.logp));
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
-        device.channel_map(&self.0, state.x.grid, &mut state.x.data, None);
+        device.channel_map(&self.map, state.x.grid, &mut state.x.data, None);
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let x = &mut pass.state.x;
+        pass.device.channel_map_backward(
+            &self.map,
+            &self.at,
+            pass.params,
+            x.grid,
+            &mut x.data,
+            &mut pass.dx,
+            pass.dlogp,
+            pass.gradient,
+        );
     }
 }

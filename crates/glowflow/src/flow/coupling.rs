@@ -11,7 +11,7 @@
 
 use glowflow_kernels::{CouplingKind, Device, Direction, NetworkParams};
 
-use super::{Backward, Kept, Layer, Prepared, State};
+use super::{Backward, Kept, Layer, Prepared, State, Tensor};
 
 /// An affine or additive coupling.
 #[derive(Clone, Copy, Debug)]
@@ -23,27 +23,15 @@ pub struct Coupling {
 }
 
 impl<D: Device> Layer<D> for Coupling {
-    fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D> {
-            kind: self.kind,
-            outputs: self.network.conv3.outputs,
-            network: device.prepare_network(&self.network, params),
-        })
-    }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>) {
-        let Backward { device, params, state, dx, dlogp, gradient } = pass;
-        let x = &mut state.x;
-        let outputs = x.grid.rows() * self.network.conv3.outputs;
-        let Kept { hidden, o } = kept.unwrap_or_else(|| {
-            let network = device.prepare_network(&self.network, params);
-            let mut o = device.scratch(outputs);
-            let hidden = device.network_keeping(&network, x.grid, &x.data, &mut o);
-            Kept { hidden, o }
-        });
-        let mut d_o = device.scratch(outputs);
-        device.couple_backward(self.kind, x.channels, &o, &mut x.data, dx, *dlogp, &mut d_o);
-        device.network_backward(&self.network, params, x.grid, &x.data, &hidden, &d_o, dx, gradient);
+    fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>> {
+        let Self { kind, network: at } = *self;
+        match direction {
+            Direction::Forward | Direction::Inverse => {
+                Box::new(Ready::<D> { kind, at, network: Some(device.prepare_network(&at, params)) })
+            }
+            // Where activations were kept, the network does not run again.
+            Direction::Backward => Box::new(Ready::<D> { kind, at, network: None }),
+        }
     }
 
     fn initialize(&self, device: &D, params: &mut D::Buffer, input: &State<D>) {
@@ -53,30 +41,66 @@ impl<D: Device> Layer<D> for Coupling {
 
 struct Ready<D: Device> {
     kind: CouplingKind,
-    outputs: usize,
-    network: D::Network,
+    at: NetworkParams,
+    /// Absent on the way back.
+    network: Option<D::Network>,
+}
+
+impl<D: Device> Ready<D> {
+    fn network(&self) -> &D::Network {
+        match &self.network {
+            Some(network) => network,
+            None => panic!("a coupling made ready for the way back does not run its network"),
+        }
+    }
+
+    /// Room for the network's output on `x`.
+    fn output(&self, device: &D, x: &Tensor<D>) -> D::Buffer {
+        device.scratch(x.grid.rows() * self.at.conv3.outputs)
+    }
+
+    fn run(&self, device: &D, x: &Tensor<D>) -> D::Buffer {
+        let mut o = self.output(device, x);
+        device.network(self.network(), x.grid, &x.data, &mut o);
+        o
+    }
+
+    fn run_keeping(&self, device: &D, network: &D::Network, x: &Tensor<D>) -> Kept<D> {
+        let mut o = self.output(device, x);
+        let hidden = device.network_keeping(network, x.grid, &x.data, &mut o);
+        Kept { hidden, o }
+    }
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
     fn forward(&self, device: &D, state: &mut State<D>) {
         let x = &mut state.x;
-        let mut o = device.scratch(x.grid.rows() * self.outputs);
-        device.network(&self.network, x.grid, &x.data, &mut o);
+        let o = self.run(device, x);
         device.couple(self.kind, x.grid, x.channels, &o, &mut x.data, &mut state.logp);
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
         let x = &mut state.x;
-        let mut o = device.scratch(x.grid.rows() * self.outputs);
-        device.network(&self.network, x.grid, &x.data, &mut o);
+        let o = self.run(device, x);
         device.uncouple(self.kind, x.channels, &o, &mut x.data);
     }
 
     fn forward_keeping(&self, device: &D, state: &mut State<D>) -> Option<Kept<D>> {
         let x = &mut state.x;
-        let mut o = device.scratch(x.grid.rows() * self.outputs);
-        let hidden = device.network_keeping(&self.network, x.grid, &x.data, &mut o);
-        device.couple(self.kind, x.grid, x.channels, &o, &mut x.data, &mut state.logp);
-        Some(Kept { hidden, o })
+        let kept = self.run_keeping(device, self.network(), x);
+        device.couple(self.kind, x.grid, x.channels, &kept.o, &mut x.data, &mut state.logp);
+        Some(kept)
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>) {
+        let Backward { device, params, state, dx, dlogp, gradient } = pass;
+        let x = &mut state.x;
+        let Kept { hidden, o } = kept.unwrap_or_else(|| {
+            let network = device.prepare_network(&self.at, params);
+            self.run_keeping(device, &network, x)
+        });
+        let mut d_o = self.output(device, x);
+        device.couple_backward(self.kind, x.channels, &o, &mut x.data, dx, *dlogp, &mut d_o);
+        device.network_backward(&self.at, params, x.grid, &x.data, &hidden, &d_o, dx, gradient);
     }
 }

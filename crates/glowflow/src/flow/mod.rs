@@ -4,7 +4,7 @@
 //! they turn latents into an image, in the opposite order. What passes from one to the next is a
 //! [`State`]: the variable `x`, the latents factored out so far, and the log-likelihood that has come together.
 //!
-//! No tape records a training step. A layer's [`backward`](Layer::backward) rebuilds its input from its output,
+//! No tape records a training step. A layer's [`backward`](Prepared::backward) rebuilds its input from its output,
 //! so what a flow needs for its gradient is where it ended, and memory does not grow with depth.
 //!
 //! A new layer is one file here that implements [`Layer`] and [`Prepared`], and one line in `tests/layers.rs`.
@@ -76,15 +76,11 @@ pub trait Layer<D: Device>: Send + Sync {
     /// Reads the parameters and makes them ready to run in one direction.
     fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>>;
 
-    /// Turns the layer's output into its input, and gradients likewise. `kept` is what
-    /// [`Prepared::forward_keeping`] returned, or `None` to compute it anew: the same numbers either way.
-    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>);
-
     /// Data-dependent initialisation from the layer's first input.
     fn initialize(&self, _device: &D, _params: &mut D::Buffer, _input: &State<D>) {}
 }
 
-/// A layer with its parameters, ready to run in the direction it was prepared for.
+/// A layer with its parameters, ready to run in the direction it was prepared for, and in no other.
 pub trait Prepared<D: Device>: Send + Sync {
     /// Towards the latents.
     fn forward(&self, device: &D, state: &mut State<D>);
@@ -92,9 +88,13 @@ pub trait Prepared<D: Device>: Send + Sync {
     /// Towards the image. Log-likelihoods are left alone.
     fn inverse(&self, device: &D, state: &mut State<D>);
 
-    /// As [`forward`](Self::forward); returns what saves work in [`Layer::backward`], if anything does.
+    /// As [`forward`](Self::forward); returns what saves work in [`backward`](Self::backward), if anything does.
     fn forward_keeping(&self, device: &D, state: &mut State<D>) -> Option<Kept<D>> {
         self.forward(device, state);
         None
     }
+
+    /// Turns the layer's output into its input, and gradients likewise. `kept` is what
+    /// [`forward_keeping`](Self::forward_keeping) returned, or `None` to compute it anew: the same numbers either way.
+    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>);
 }

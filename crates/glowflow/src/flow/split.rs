@@ -16,29 +16,12 @@ pub struct Split {
 
 impl<D: Device> Layer<D> for Split {
     fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D> { prior: device.prepare_zero_conv(&self.prior, params) })
-    }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let Backward { device, params, state, dx, dlogp, gradient } = pass;
-        let Some(mut eps) = state.latents.pop() else { return };
-        let (grid, half) = (state.x.grid, state.x.channels);
-        let prior = conditional::<D>(device, &device.prepare_zero_conv(&self.prior, params), &state.x);
-
-        let mut dz = device.scratch(grid.rows() * half);
-        let mut d_prior = device.scratch(grid.rows() * 2 * half);
-        device.standardize_backward(half, &prior, &eps.data, *dlogp, &mut dz, &mut d_prior);
-        device.zero_conv_backward(&self.prior, params, grid, &state.x.data, &d_prior, dx, gradient);
-        device.unstandardize(half, &prior, &mut eps.data);
-
-        state.x = joined(*device, &state.x, &eps.data);
-        let mut joined_dx = device.scratch(grid.rows() * 2 * half);
-        device.join(2 * half, dx, &dz, &mut joined_dx);
-        *dx = joined_dx;
+        Box::new(Ready::<D> { at: self.prior, prior: device.prepare_zero_conv(&self.prior, params) })
     }
 }
 
 struct Ready<D: Device> {
+    at: ZeroConvParams,
     prior: D::ZeroConv,
 }
 
@@ -73,5 +56,23 @@ impl<D: Device> Prepared<D> for Ready<D> {
         let prior = conditional(device, &self.prior, &state.x);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = joined(device, &state.x, &eps.data);
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let Backward { device, params, state, dx, dlogp, gradient } = pass;
+        let Some(mut eps) = state.latents.pop() else { return };
+        let (grid, half) = (state.x.grid, state.x.channels);
+        let prior = conditional::<D>(device, &self.prior, &state.x);
+
+        let mut dz = device.scratch(grid.rows() * half);
+        let mut d_prior = device.scratch(grid.rows() * 2 * half);
+        device.standardize_backward(half, &prior, &eps.data, *dlogp, &mut dz, &mut d_prior);
+        device.zero_conv_backward(&self.at, params, grid, &state.x.data, &d_prior, dx, gradient);
+        device.unstandardize(half, &prior, &mut eps.data);
+
+        state.x = joined(*device, &state.x, &eps.data);
+        let mut joined_dx = device.scratch(grid.rows() * 2 * half);
+        device.join(2 * half, dx, &dz, &mut joined_dx);
+        *dx = joined_dx;
     }
 }

@@ -13,12 +13,6 @@ impl<D: Device> Layer<D> for Squeeze {
     fn prepare(&self, _: &D, _: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
         Box::new(Squeeze)
     }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let x = &pass.state.x;
-        pass.dx = unsqueezed(pass.device, x.grid, x.channels, &pass.dx);
-        self.inverse(pass.device, &mut pass.state);
-    }
 }
 
 impl<D: Device> Prepared<D> for Squeeze {
@@ -33,6 +27,12 @@ impl<D: Device> Prepared<D> for Squeeze {
         let Tensor { grid, channels, data } = &state.x;
         let data = unsqueezed(device, *grid, *channels, data);
         state.x = Tensor { grid: grid.doubled(), channels: channels / 4, data };
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let x = &pass.state.x;
+        pass.dx = unsqueezed(pass.device, x.grid, x.channels, &pass.dx);
+        self.inverse(pass.device, &mut pass.state);
     }
 }
 

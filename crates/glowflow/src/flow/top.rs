@@ -23,36 +23,39 @@ fn prior<D: Device>(device: &D, top: &D::TopPrior, like: &Tensor<D>, labels: &D:
 
 impl<D: Device> Layer<D> for Top {
     fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D>(device.prepare_top_prior(&self.prior, params)))
-    }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let Backward { device, params, state, dx, dlogp, gradient } = pass;
-        let Some(mut eps) = state.latents.pop() else { return };
-        let prior = prior(*device, &device.prepare_top_prior(&self.prior, params), &eps, &state.labels);
-        let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
-        *dx = device.scratch(eps.grid.rows() * eps.channels);
-        device.standardize_backward(eps.channels, &prior, &eps.data, *dlogp, dx, &mut d_prior);
-        device.top_prior_backward(&self.prior, eps.grid, &state.labels, &d_prior, gradient);
-        device.unstandardize(eps.channels, &prior, &mut eps.data);
-        state.x = eps;
+        Box::new(Ready::<D> { at: self.prior, top: device.prepare_top_prior(&self.prior, params) })
     }
 }
 
-struct Ready<D: Device>(D::TopPrior);
+struct Ready<D: Device> {
+    at: TopPriorParams,
+    top: D::TopPrior,
+}
 
 impl<D: Device> Prepared<D> for Ready<D> {
     fn forward(&self, device: &D, state: &mut State<D>) {
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
         let mut z = std::mem::replace(&mut state.x, nothing);
-        let prior = prior(device, &self.0, &z, &state.labels);
+        let prior = prior(device, &self.top, &z, &state.labels);
         device.standardize(z.grid, z.channels, &prior, &mut z.data, &mut state.logp);
         state.latents.push(z);
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
         let Some(mut eps) = state.latents.pop() else { return };
-        let prior = prior(device, &self.0, &eps, &state.labels);
+        let prior = prior(device, &self.top, &eps, &state.labels);
+        device.unstandardize(eps.channels, &prior, &mut eps.data);
+        state.x = eps;
+    }
+
+    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+        let Backward { device, state, dx, dlogp, gradient, .. } = pass;
+        let Some(mut eps) = state.latents.pop() else { return };
+        let prior = prior(*device, &self.top, &eps, &state.labels);
+        let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
+        *dx = device.scratch(eps.grid.rows() * eps.channels);
+        device.standardize_backward(eps.channels, &prior, &eps.data, *dlogp, dx, &mut d_prior);
+        device.top_prior_backward(&self.at, eps.grid, &state.labels, &d_prior, gradient);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = eps;
     }

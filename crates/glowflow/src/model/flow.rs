@@ -9,6 +9,10 @@ use super::layout::{FixedPermutation, Layout, NamedLayer, build};
 use crate::Error;
 use crate::flow::{Backward, Kept, Prepared, State, Tensor};
 
+/// How many layers a training step makes ready at once: enough for a device to make small matrices of several layers together, and so
+/// few, whatever the depth, that copies of their weights take little memory.
+const LAYERS_AT_ONCE: usize = 16;
+
 /// The layers of a model, and where its parameters lie. It holds no weights.
 pub struct Flow<D: Device> {
     /// The architecture.
@@ -35,6 +39,16 @@ pub struct Forward<D: Device> {
     kept: Vec<Option<Kept<D>>>,
 }
 
+/// Makes some layers ready to run in one direction.
+fn prepared<D: Device>(
+    layers: &[NamedLayer<D>],
+    device: &D,
+    params: &D::Buffer,
+    direction: Direction,
+) -> Vec<Box<dyn Prepared<D>>> {
+    layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
+}
+
 impl<D: Device> Flow<D> {
     /// A flow of this architecture; `permutations` holds one entry a step, levels in order.
     pub fn new(config: ModelConfig, permutations: &[FixedPermutation]) -> Self {
@@ -55,27 +69,21 @@ impl<D: Device> Flow<D> {
 
     /// Makes all layers ready to run in one direction.
     pub fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
-        device.within(|| {
-            self.layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
-        })
+        device.within(|| prepared(&self.layers, device, params, direction))
     }
 
-    /// Takes a state through layers that are ready for the same direction.
-    pub fn run(
-        &self,
-        device: &D,
-        layers: &[Box<dyn Prepared<D>>],
-        direction: Direction,
-        state: &mut State<D>,
-    ) {
-        device.within(|| match direction {
-            Direction::Forward => layers.iter().for_each(|layer| layer.forward(device, state)),
-            Direction::Inverse => layers.iter().rev().for_each(|layer| layer.inverse(device, state)),
-        });
+    /// Takes a state through layers that are ready for [`Direction::Forward`].
+    pub fn encode(&self, device: &D, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
+        device.within(|| layers.iter().for_each(|layer| layer.forward(device, state)));
     }
 
-    /// The way forward of a training step. Layers are made ready one after the other, so that no second
-    /// copy of the weights exists.
+    /// Takes a state back through layers that are ready for [`Direction::Inverse`].
+    pub fn decode(&self, device: &D, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
+        device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(device, state)));
+    }
+
+    /// The way forward of a training step. Layers are made ready a few at a time, so that no second copy of all weights
+    /// exists.
     pub fn forward(
         &self,
         device: &D,
@@ -83,17 +91,20 @@ impl<D: Device> Flow<D> {
         mut state: State<D>,
         backprop: Backprop,
     ) -> Forward<D> {
-        let kept = |(_, layer): &NamedLayer<D>| {
-            let layer = layer.prepare(device, params, Direction::Forward);
-            match backprop {
-                Backprop::Stored => layer.forward_keeping(device, &mut state),
-                Backprop::Reversible => {
-                    layer.forward(device, &mut state);
-                    None
+        let mut kept = vec![];
+        device.within(|| {
+            for group in self.layers.chunks(LAYERS_AT_ONCE) {
+                for layer in prepared(group, device, params, Direction::Forward) {
+                    kept.push(match backprop {
+                        Backprop::Stored => layer.forward_keeping(device, &mut state),
+                        Backprop::Reversible => {
+                            layer.forward(device, &mut state);
+                            None
+                        }
+                    });
                 }
             }
-        };
-        let kept = device.within(|| self.layers.iter().map(kept).collect());
+        });
         Forward { state, kept }
     }
 
@@ -107,12 +118,14 @@ impl<D: Device> Flow<D> {
         dlogp: f64,
         gradient: &mut D::Buffer,
     ) -> Tensor<D> {
-        let Forward { state, kept } = forward;
+        let Forward { state, mut kept } = forward;
         let dx = device.scratch(0);
         let mut pass = Backward { device, params, state, dx, dlogp, gradient };
         device.within(|| {
-            for ((_, layer), kept) in self.layers.iter().zip(kept).rev() {
-                layer.backward(&mut pass, kept);
+            for group in self.layers.chunks(LAYERS_AT_ONCE).rev() {
+                for layer in prepared(group, device, params, Direction::Backward).into_iter().rev() {
+                    layer.backward(&mut pass, kept.pop().flatten());
+                }
             }
         });
         pass.state.x

@@ -139,12 +139,12 @@ impl<D: Device> Glow<D> {
         (self.device.pixels_at_once() / (height * width)).max(1)
     }
 
-    fn layers(&self, direction: Direction) -> &[Box<dyn Prepared<D>>] {
-        let cell = match direction {
-            Direction::Forward => &self.forward,
-            Direction::Inverse => &self.inverse,
-        };
-        cell.get_or_init(|| self.flow.prepare(&self.device, &self.weights, direction))
+    fn encoder(&self) -> &[Box<dyn Prepared<D>>] {
+        self.forward.get_or_init(|| self.flow.prepare(&self.device, &self.weights, Direction::Forward))
+    }
+
+    fn decoder(&self) -> &[Box<dyn Prepared<D>>] {
+        self.inverse.get_or_init(|| self.flow.prepare(&self.device, &self.weights, Direction::Inverse))
     }
 
     /// Log-likelihood and latents of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing where
@@ -163,7 +163,7 @@ impl<D: Device> Glow<D> {
         if let Dequantization::Given(noise) = dequantization {
             self.check_images("noise", noise.shape(), batch, labels)?;
         }
-        let layers = self.layers(Direction::Forward);
+        let layers = self.encoder();
         let config = self.config();
         let mut levels: Vec<Vec<D::Real>> = vec![vec![]; config.levels];
         let mut log_likelihood = vec![];
@@ -188,7 +188,7 @@ impl<D: Device> Glow<D> {
             self.device.dequantize(&chunk, config.bits, noise, &mut v);
             let labels = self.one_hot(labels.get(range.clone()).unwrap_or_default());
             let mut state = self.flow.enter(&self.device, range.len(), v, labels);
-            self.flow.run(&self.device, layers, Direction::Forward, &mut state);
+            self.flow.encode(&self.device, layers, &mut state);
             let logp = self.device.download(&state.logp)?;
             log_likelihood.extend(logp.iter().map(|logp| config.log_likelihood(logp.wide())));
             for (level, eps) in levels.iter_mut().zip(&state.latents) {
@@ -334,7 +334,7 @@ impl<D: Device> Glow<D> {
         read: impl Fn(&D::Buffer) -> Result<Vec<T>, DeviceError>,
     ) -> Result<Vec<T>, Error> {
         let (device, images) = (&self.device, range.len());
-        let layers = self.layers(Direction::Inverse);
+        let layers = self.decoder();
         // Whoever comes while another one decodes does not wait for that.
         let mut kept = self.decoding.try_lock().ok();
         let last = kept.as_mut().and_then(|kept| kept.take()).filter(|decoding| decoding.images == images);
@@ -353,7 +353,7 @@ impl<D: Device> Glow<D> {
                 .iter()
                 .map(|eps| Tensor { data: device.copied(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
                 .collect();
-            self.flow.run(device, layers, Direction::Inverse, &mut state);
+            self.flow.decode(device, layers, &mut state);
             state.x.data
         });
         Ok(read(v)?)

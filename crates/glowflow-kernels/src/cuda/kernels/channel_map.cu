@@ -2,115 +2,120 @@
 //
 // y = W (s ⊙ (x + bias)), s = exp(3·logs), is y = A x + b with A = W diag(s), b = W (s ⊙ bias); its inverse is
 // x = A⁻¹ y − bias. W = P·L·(U + diag(sign ⊙ exp(log_s))), (P v)[i] = v[index[i]]; where there is no L and U, W = P.
-// The small matrices are computed in double precision and rounded once.
+// The small matrices are computed in double precision and rounded once. They are [stride, stride], stride = channels rounded up to 4, with
+// zeros beyond the channels, so that four numbers are read at once.
 
-struct Lu {
+__device__ __forceinline__ int stride_of(int channels) { return (channels + 3) & ~3; }
+
+__device__ __forceinline__ float4 four(const float *at) { return *(const float4 *)at; }
+
+__device__ __forceinline__ double warp_sum(double value) {
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_down_sync(0xffffffffu, value, step);
+    }
+    return value;
+}
+
+// ---- maps out of parameters
+
+// A matrix to make, and what of; as in `channel_map.rs`. Addresses are null for what there is not.
+struct Made {
     const int *index;   // which input each output takes
     const float *sign;  // null, with lower, upper and log_s, where the permutation is fixed
     const float *lower, *upper, *log_s;
-    int channels;
+    const float *bias, *logs;
+    float *matrix, *offset;
+    double *log_det;  // of one pixel
+    int channels, kind;
+    int factors_fit;  // into shared memory
+    int unused;
 };
 
-__device__ __forceinline__ double lower_at(Lu lu, int i, int j) {
-    return i > j ? (lu.lower ? (double)lu.lower[i * lu.channels + j] : 0.0) : i == j ? 1.0 : 0.0;
-}
+enum Kind {
+    FORWARD,     // matrix[j, i] = A[i, j], as `affine` wants it for y = A x; offset b, and log|det|
+    TRANSPOSED,  // matrix[i, j] = A[i, j], as `affine` wants it for Aᵀ; nothing else
+    INVERSE,     // matrix[j, i] = A⁻¹[i, j]; offset −bias
+};
 
-__device__ __forceinline__ double upper_at(Lu lu, int i, int j) {
-    if (i == j) {
-        return lu.log_s ? (double)lu.sign[i] * exp((double)lu.log_s[i]) : 1.0;
-    }
-    return i < j && lu.upper ? (double)lu.upper[i * lu.channels + j] : 0.0;
-}
+// As many as a launch can be told of: parameters of a kernel have 4 KB.
+struct Makes {
+    Made list[32];
+};
 
-__device__ __forceinline__ double actnorm_scale(const float *logs, int c) { return exp(3.0 * (double)logs[c]); }
+// L without its diagonal of ones and U without its own: number (i, j) lies at i·row + j·column.
+struct Factors {
+    const float *lower, *upper;
+    int row, column;
+};
 
-// Number (i, j) of L·(U + diag).
-__device__ __forceinline__ double lu_product(Lu lu, int i, int j) {
-    if (!lu.lower) {
-        return i == j ? 1.0 : 0.0;
-    }
-    double sum = 0.0;
-    for (int m = 0, end = min(i, j); m <= end; m++) {
-        sum += lower_at(lu, i, m) * upper_at(lu, m, j);
-    }
-    return sum;
-}
-
-// A, offset b, and log|det| of one pixel. A block makes a row i of A, its threads the columns. With `transposed`, matrix[j, i]
-// holds A[i, j], as `affine` wants it for y = A x; without it, as it wants it for Aᵀ.
-extern "C" __global__ void fold_channel_map(
-    int channels, const int *index, const float *sign, const float *lower, const float *upper, const float *log_s,
-    const float *bias, const float *logs, int transposed, float *matrix, float *offset, double *log_det) {
-    __shared__ double scratch[32];
-    Lu lu = {index, sign, lower, upper, log_s, channels};
-    int i = blockIdx.x;
+// Row i of A by a warp, its lanes the columns; `from` is index[i].
+__device__ __forceinline__ void fold_row(
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, int i, int from, int lane) {
+    int channels = made.channels, stride = stride_of(channels);
+    bool inside = i < channels;
     double b = 0.0, det = 0.0;
-    for (int j = threadIdx.x; j < channels; j += blockDim.x) {
-        double scale = actnorm_scale(logs, j);
-        double a = lu_product(lu, index[i], j) * scale;
-        matrix[transposed ? j * channels + i : i * channels + j] = (float)a;
-        b += a * (double)bias[j];
-        det += 3.0 * (double)logs[j] + (log_s ? (double)log_s[j] : 0.0);
+    for (int j = lane; j < stride; j += 32) {
+        double a = 0.0;
+        if (inside && j < channels) {
+            if (made.lower) {
+                for (int m = 0, end = min(from, j); m < end; m++) {
+                    a += (double)lu.lower[from * lu.row + m * lu.column] * (double)lu.upper[m * lu.row + j * lu.column];
+                }
+                a += from < j    ? (double)lu.upper[from * lu.row + j * lu.column]
+                     : from == j ? diagonal[j]
+                                 : (double)lu.lower[from * lu.row + j * lu.column] * diagonal[j];
+                det += (double)made.log_s[j];
+            } else {
+                a = from == j ? 1.0 : 0.0;
+            }
+            a *= scale[j];
+            b += a * (double)made.bias[j];
+            det += 3.0 * (double)made.logs[j];
+        }
+        made.matrix[made.kind == FORWARD ? j * stride + i : i * stride + j] = (float)a;
     }
-    b = block_sum(b, scratch);
-    det = block_sum(det, scratch);
-    if (threadIdx.x == 0) {
-        offset[i] = (float)b;
-        if (i == 0) {
-            *log_det = det;
+    if (made.kind == FORWARD) {
+        b = warp_sum(b);
+        det = warp_sum(det);
+        if (lane == 0) {
+            made.offset[i] = (float)b;
+            if (i == 0) {
+                *made.log_det = det;
+            }
         }
     }
 }
 
-// The inverse's matrix, A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ, and offset, −bias. A warp makes a column q, by substitution on the unit vector
-// that Pᵀ makes of it; matrix[q, i] holds A⁻¹[i, q], as `affine` wants it. Every step of a substitution waits for the one before, so what
-// it reads lies in shared memory: the diagonal, a column for each warp, and with `factors_fit` L and U.
-extern "C" __global__ void invert_channel_map(
-    int channels, int factors_fit, const int *index, const float *sign, const float *lower, const float *upper,
-    const float *log_s, const float *bias, const float *logs, float *matrix, float *offset) {
-    extern __shared__ double shared_doubles[];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-    double *diagonal = shared_doubles, *column = &shared_doubles[(1 + warp) * channels];
-    const float *l = lower, *u = upper;
-    if (lower) {
-        Lu lu = {index, sign, lower, upper, log_s, channels};
-        for (int i = threadIdx.x; i < channels; i += blockDim.x) {
-            diagonal[i] = upper_at(lu, i, i);
-        }
-        if (factors_fit) {
-            float *copy = (float *)&shared_doubles[(1 + warps) * channels];
-            for (int n = threadIdx.x; n < channels * channels; n += blockDim.x) {
-                copy[n] = lower[n];
-                copy[channels * channels + n] = upper[n];
-            }
-            l = copy;
-            u = &copy[channels * channels];
+// Column q of A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ by a warp, by substitution on the unit vector that Pᵀ makes of it, that of number `from`. Every step
+// of a substitution waits for the one before, so all that it reads had better lie in shared memory, as `column` does. Here diagonal and
+// scale are inverted.
+__device__ __forceinline__ void invert_column(
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int q, int from,
+    int lane) {
+    int channels = made.channels, stride = stride_of(channels);
+    if (q == 0) {
+        for (int i = lane; i < stride; i += 32) {
+            made.offset[i] = i < channels ? -made.bias[i] : 0.0f;
         }
     }
-    __syncthreads();
-    int q = blockIdx.x * warps + warp;
-    if (q >= channels) {
-        return;
-    }
-    int from = index[q];
     for (int i = lane; i < channels; i += 32) {
         column[i] = i == from ? 1.0 : 0.0;
     }
     __syncwarp();
-    if (lower) {
+    if (made.lower && q < channels) {
         for (int m = from; m < channels; m++) {
             double value = column[m];
             for (int i = m + 1 + lane; i < channels; i += 32) {
-                column[i] -= (double)l[i * channels + m] * value;
+                column[i] -= (double)lu.lower[i * lu.row + m * lu.column] * value;
             }
             __syncwarp();
         }
         for (int m = channels - 1; m >= 0; m--) {
-            // Every lane divides for itself, for the number is read by all before it is overwritten below.
-            double value = column[m] / diagonal[m];
+            // Every lane multiplies for itself, for the number is read by all before it is overwritten below.
+            double value = column[m] * diagonal[m];
             __syncwarp();
             for (int i = lane; i < m; i += 32) {
-                column[i] -= (double)u[i * channels + m] * value;
+                column[i] -= (double)lu.upper[i * lu.row + m * lu.column] * value;
             }
             if (lane == 0) {
                 column[m] = value;
@@ -118,39 +123,252 @@ extern "C" __global__ void invert_channel_map(
             __syncwarp();
         }
     }
-    for (int i = lane; i < channels; i += 32) {
-        matrix[q * channels + i] = (float)(column[i] / actnorm_scale(logs, i));
-        if (q == 0) {
-            offset[i] = -bias[i];
+    for (int i = lane; i < stride; i += 32) {
+        made.matrix[q * stride + i] = i < channels ? (float)(column[i] * scale[i]) : 0.0f;
+    }
+}
+
+__device__ __forceinline__ void make_line(
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int line, int from,
+    int lane) {
+    if (made.kind == INVERSE) {
+        invert_column(made, lu, diagonal, scale, column, line, from, lane);
+    } else {
+        fold_row(made, lu, diagonal, scale, line, from, lane);
+    }
+}
+
+// Makes many matrices: blockIdx.y says which, and a warp makes a row or column of it. Shared memory holds the diagonal, the scale, a column
+// for each warp and, where they fit, L and U.
+extern "C" __global__ void make_channel_maps(Makes makes) {
+    extern __shared__ double make_shared[];
+    Made made = makes.list[blockIdx.y];
+    int channels = made.channels, stride = stride_of(channels);
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    int line = blockIdx.x * warps + warp;
+    if ((int)blockIdx.x * warps >= stride) {
+        return;
+    }
+    double *diagonal = make_shared, *scale = &make_shared[channels], *columns = &make_shared[2 * channels];
+    double power = made.kind == INVERSE ? -1.0 : 1.0;
+    // Read before the wait below.
+    int from = line < channels ? made.index[line] : channels;
+    // Transposed and with an odd stride, so that neither neighbours in a row nor in a column lie in one bank.
+    int odd = channels | 1;
+    float *lower = (float *)&columns[warps * channels], *upper = &lower[channels * odd];
+    bool copied = made.lower && made.factors_fit;
+    if (copied) {
+#pragma unroll 4
+        for (int n = threadIdx.x; n < channels * channels; n += blockDim.x) {
+            int i = n / channels, j = n - i * channels;
+            lower[j * odd + i] = __ldg(&made.lower[n]);
+            upper[j * odd + i] = __ldg(&made.upper[n]);
+        }
+    }
+    for (int n = threadIdx.x; n < 2 * channels; n += blockDim.x) {
+        if (n >= channels) {
+            scale[n - channels] = exp(power * 3.0 * (double)made.logs[n - channels]);
+        } else if (made.lower) {
+            diagonal[n] = (double)made.sign[n] * exp(power * (double)made.log_s[n]);
+        }
+    }
+    __syncthreads();
+    if (line >= stride) {
+        return;
+    }
+    double *column = &columns[warp * channels];
+    // Two calls, so that the compiler knows of each what memory it reads.
+    if (copied) {
+        make_line(made, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
+    } else {
+        make_line(made, Factors{made.lower, made.upper, channels, 1}, diagonal, scale, column, line, from, lane);
+    }
+}
+
+// ---- maps on activations
+
+// Takes rows of x [rows, channels] from `first` on into `to` [tile, stride], with zeros beyond `count` rows and beyond the channels.
+// Here and below, x is a whole buffer, and so aligned.
+__device__ __forceinline__ void load_rows(
+    const float *x, int first, int count, int tile, int channels, int stride, float *to) {
+    x += first * channels;
+    if (channels == stride) {
+        for (int n = 4 * threadIdx.x; n < tile * stride; n += 4 * blockDim.x) {
+            *(float4 *)&to[n] = n < count * channels ? four(&x[n]) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+    } else {
+        for (int n = threadIdx.x; n < tile * stride; n += blockDim.x) {
+            int row = n / stride, c = n % stride;
+            to[n] = row < count && c < channels ? x[row * channels + c] : 0.0f;
         }
     }
 }
 
-// x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be null. A block takes
-// `tile` rows through shared memory. logp [batch], where given, gains pixels · log_det.
-extern "C" __global__ void affine(
-    int rows, int channels, int tile, const float *matrix, const float *offset, float *x, int batch, int pixels,
-    const double *log_det, float *logp) {
-    extern __shared__ float rows_of_x[];
-    int first = blockIdx.x * tile;
-    int count = min(tile, rows - first) * channels;
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        rows_of_x[i] = x[first * channels + i];
-    }
-    __syncthreads();
-    for (int i = threadIdx.x; i < count; i += blockDim.x) {
-        int c = i % channels;
-        const float *row = &rows_of_x[i - c];
-        float sum = offset ? offset[c] : 0.0f;
-        for (int j = 0; j < channels; j++) {
-            sum = fmaf(matrix[j * channels + c], row[j], sum);
+// Puts four numbers from channel c on into a row.
+__device__ __forceinline__ void store_four(float *row, int channels, int c, float4 values) {
+    if (channels % 4 == 0) {
+        *(float4 *)&row[c] = values;
+    } else {
+        float list[4] = {values.x, values.y, values.z, values.w};
+        for (int k = 0; k < 4 && c + k < channels; k++) {
+            row[c + k] = list[k];
         }
-        x[first * channels + i] = sum;
+    }
+}
+
+__device__ __forceinline__ void copy_fours(const float *from, int count, float *to) {
+    for (int n = 4 * threadIdx.x; n < count; n += 4 * blockDim.x) {
+        *(float4 *)&to[n] = four(&from[n]);
+    }
+}
+
+__device__ __forceinline__ void add_product(float4 m, float x, float4 *sum) {
+    sum->x = fmaf(m.x, x, sum->x);
+    sum->y = fmaf(m.y, x, sum->y);
+    sum->z = fmaf(m.z, x, sum->z);
+    sum->w = fmaf(m.w, x, sum->w);
+}
+
+// Adds numbers c to c + 3 of M x and of M y, where matrix[j, i] holds M[i, j]. Two rows share what is read of the matrix.
+__device__ __forceinline__ void two_rows(
+    const float *matrix, int stride, int c, const float *x, const float *y, float4 *of_x, float4 *of_y) {
+    matrix += c;
+    for (int j = 0; j < stride; j += 4) {
+        float4 a = four(&x[j]), b = four(&y[j]), m;
+        m = four(&matrix[j * stride]);
+        add_product(m, a.x, of_x);
+        add_product(m, b.x, of_y);
+        m = four(&matrix[(j + 1) * stride]);
+        add_product(m, a.y, of_x);
+        add_product(m, b.y, of_y);
+        m = four(&matrix[(j + 2) * stride]);
+        add_product(m, a.z, of_x);
+        add_product(m, b.z, of_y);
+        m = four(&matrix[(j + 3) * stride]);
+        add_product(m, a.w, of_x);
+        add_product(m, b.w, of_y);
+    }
+}
+
+// x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be null. A block takes
+// `tile` rows, an even number, through shared memory and with `matrix_fits` the matrix, too. logp [batch], where given, gains pixels · log_det.
+extern "C" __global__ void affine(
+    int rows, int channels, int tile, int matrix_fits, const float *matrix, const float *offset, float *x, int batch,
+    int pixels, const double *log_det, float *logp) {
+    extern __shared__ float4 affine_shared[];
+    int stride = stride_of(channels), groups = stride / 4, half = tile / 2;
+    float *rows_of_x = (float *)affine_shared, *copy = &rows_of_x[tile * stride];
+    int first = blockIdx.x * tile, count = min(tile, rows - first);
+    if (matrix_fits) {
+        copy_fours(matrix, stride * stride, copy);
+    }
+    load_rows(x, first, count, tile, channels, stride, rows_of_x);
+    __syncthreads();
+    for (int n = threadIdx.x; n < half * groups; n += blockDim.x) {
+        int row = n / groups, c = 4 * (n - row * groups);
+        float4 a = offset ? four(&offset[c]) : make_float4(0.0f, 0.0f, 0.0f, 0.0f), b = a;
+        const float *x0 = &rows_of_x[row * stride], *x1 = &x0[half * stride];
+        if (matrix_fits) {
+            two_rows(copy, stride, c, x0, x1, &a, &b);
+        } else {
+            two_rows(matrix, stride, c, x0, x1, &a, &b);
+        }
+        if (row < count) {
+            store_four(&x[(first + row) * channels], channels, c, a);
+        }
+        if (half + row < count) {
+            store_four(&x[(first + half + row) * channels], channels, c, b);
+        }
     }
     if (blockIdx.x == 0 && logp) {
         for (int b = threadIdx.x; b < batch; b += blockDim.x) {
             logp[b] += (float)((double)pixels * *log_det);
         }
+    }
+}
+
+// The way back of few channels in one pass: x ← A⁻¹ x + offset, dx ← Aᵀ dx, and sums as `outer_sums` makes them of the new x and the old dx.
+// A block takes a slab in tiles of an even number of rows. Threads own 4×4 sums each, and groups of them take turns with the rows; what groups
+// have is added up in their order.
+extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
+    int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset, const float *a, float *x,
+    float *dx, float *sums) {
+    extern __shared__ float4 way_back_shared[];
+    int stride = stride_of(channels), fours = stride / 4, half = tile / 2;
+    // Behind a row's numbers there is a 1, for the sums of dx by itself.
+    int x_stride = stride + 4;
+    float *inverse_copy = (float *)way_back_shared, *a_copy = &inverse_copy[stride * stride];
+    float *y_tile = &a_copy[stride * stride], *dy_tile = &y_tile[tile * stride], *x_tile = &dy_tile[tile * stride];
+    copy_fours(inverse, stride * stride, inverse_copy);
+    copy_fours(a, stride * stride, a_copy);
+
+    int across = channels / 4 + 1, squares = fours * across;
+    int groups = min(32, (int)blockDim.x / squares);
+    int group = threadIdx.x / squares, square = threadIdx.x % squares;
+    int i0 = 4 * (square / across), j0 = 4 * (square % across);
+    float4 sum[4];
+    for (int k = 0; k < 4; k++) {
+        sum[k] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+
+    int end = min((int)(blockIdx.x + 1) * slab_rows, rows);
+    for (int first = blockIdx.x * slab_rows; first < end; first += tile) {
+        int count = min(tile, end - first);
+        load_rows(x, first, count, tile, channels, stride, y_tile);
+        load_rows(dx, first, count, tile, channels, stride, dy_tile);
+        __syncthreads();
+        for (int n = threadIdx.x; n < 2 * half * fours; n += blockDim.x) {
+            bool gradient = n >= half * fours;
+            int at = gradient ? n - half * fours : n;
+            int row = at / fours, c = 4 * (at - row * fours);
+            const float *from = &(gradient ? dy_tile : y_tile)[row * stride];
+            float4 result[2];
+            result[0] = gradient ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : four(&offset[c]);
+            result[1] = result[0];
+            two_rows(
+                gradient ? a_copy : inverse_copy, stride, c, from, &from[half * stride], &result[0], &result[1]);
+            for (int k = 0; k < 2; k++, row += half) {
+                if (row < count) {
+                    store_four(&(gradient ? dx : x)[(first + row) * channels], channels, c, result[k]);
+                }
+                if (!gradient) {
+                    *(float4 *)&x_tile[row * x_stride + c] = result[k];
+                    if (c + 4 == stride) {
+                        x_tile[row * x_stride + channels] = 1.0f;
+                    }
+                }
+            }
+        }
+        __syncthreads();
+        if (group < groups) {
+            for (int row = group; row < count; row += groups) {
+                float4 d = four(&dy_tile[row * stride + i0]), v = four(&x_tile[row * x_stride + j0]);
+                add_product(v, d.x, &sum[0]);
+                add_product(v, d.y, &sum[1]);
+                add_product(v, d.z, &sum[2]);
+                add_product(v, d.w, &sum[3]);
+            }
+        }
+        __syncthreads();
+    }
+
+    // The matrices and tiles are not needed any more.
+    float *of_groups = (float *)way_back_shared;
+    if (group < groups) {
+        for (int k = 0; k < 4; k++) {
+            *(float4 *)&of_groups[16 * (group * squares + square) + 4 * k] = sum[k];
+        }
+    }
+    __syncthreads();
+    int width = channels + 1;
+    for (int n = threadIdx.x; n < channels * width; n += blockDim.x) {
+        int i = n / width, j = n - i * width;
+        const float *at = &of_groups[16 * (i / 4 * across + j / 4) + 4 * (i % 4) + j % 4];
+        float total = 0.0f;
+        for (int g = 0; g < groups; g++) {
+            total += at[16 * g * squares];
+        }
+        sums[blockIdx.x * channels * width + n] = total;
     }
 }
 
@@ -182,72 +400,134 @@ extern "C" __global__ void outer_sums(
     }
 }
 
-// Adds up `slabs` partial sums of `count` numbers each, in double precision. One warp a number.
+// Adds up `slabs` partial sums of `count` numbers each, in double precision. A block of 256 threads makes eight numbers, for as many lie in
+// what the memory hands out at once.
 extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, float *total) {
-    int index = global_index() / 32, lane = threadIdx.x % 32;
+    __shared__ double scratch[8][8];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    int index = blockIdx.x * 8 + lane % 8;
     double sum = 0.0;
     if (index < count) {
-        for (int s = lane; s < slabs; s += 32) {
-            sum += (double)sums[s * count + index];
+#pragma unroll 4
+        for (int s = 4 * warp + lane / 8; s < slabs; s += 32) {
+            sum += (double)__ldg(&sums[s * count + index]);
         }
     }
-    for (int step = 16; step > 0; step /= 2) {
-        sum += __shfl_down_sync(0xffffffffu, sum, step);
+    sum += __shfl_down_sync(0xffffffffu, sum, 16);
+    sum += __shfl_down_sync(0xffffffffu, sum, 8);
+    if (lane < 8) {
+        scratch[warp][lane] = sum;
     }
-    if (index < count && lane == 0) {
+    __syncthreads();
+    if (warp == 0 && lane < 8 && index < count) {
+        for (int w = 1; w < 8; w++) {
+            sum += scratch[w][lane];
+        }
         total[index] = (float)sum;
     }
 }
 
-// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [channels, channels] (not transposed).
+// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [stride, stride] (not transposed).
 // With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j), d_LU = Pᵀ d_W, d_L = d_LU Uᵀ,
-// d_U = Lᵀ d_LU, each where its factor is trained. One thread a number (i, j); d_log_det is dlogp · rows.
+// d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
+//
+// blockIdx.y says what a block of 256 threads makes: 0 the actnorm's gradients, 1 those of L, 2 those of U and its diagonal. Lanes are 32 columns,
+// blockIdx.z says which. A warp makes a row of L or U, in steps of 32 terms that go through shared memory.
 extern "C" __global__ void channel_map_gradient(
     int channels, const int *inverse, const float *sign, const float *lower, const float *upper, const float *log_s,
     const float *bias, const float *logs, const float *sums, const float *a, double d_log_det, float *d_bias,
     float *d_logs, float *d_lower, float *d_upper, float *d_log_s) {
-    extern __shared__ double shared_scales[];
-    double *scale = shared_scales, *diagonal = &shared_scales[channels];
-    Lu lu = {inverse, sign, lower, upper, log_s, channels};
-    for (int c = threadIdx.x; c < channels; c += blockDim.x) {
-        scale[c] = actnorm_scale(logs, c);
-        diagonal[c] = upper_at(lu, c, c);
-    }
-    __syncthreads();
-    int index = global_index(), width = channels + 1;
-    if (index < channels) {
-        int j = index;
-        double through_bias = 0.0, through_scale = 0.0;
-        for (int i = 0; i < channels; i++) {
-            double g = (double)sums[i * width + channels], a_ij = (double)a[i * channels + j];
-            through_bias += a_ij * g;
-            through_scale += a_ij * ((double)sums[i * width + j] + g * (double)bias[j]);
+    __shared__ double left[8][32], right[32][33];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, width = channels + 1;
+    int j0 = blockIdx.z * 32, j = j0 + lane, i0 = blockIdx.x * 8, i = i0 + warp;
+    bool column = j < channels;
+    double bias_j = column ? (double)bias[j] : 0.0;
+
+    if (blockIdx.y == 0) {
+        if (blockIdx.x > 0) {
+            return;
         }
-        d_bias[j] += (float)through_bias;
-        d_logs[j] += (float)(3.0 * (through_scale + d_log_det));
-    }
-    if (!lower || index >= channels * channels) {
+        double through_bias = 0.0, through_scale = 0.0;
+        if (column) {
+#pragma unroll 4
+            for (int row = warp; row < channels; row += 8) {
+                double a_ij = (double)__ldg(&a[row * stride_of(channels) + j]);
+                through_bias += a_ij * (double)__ldg(&sums[row * width + channels]);
+                through_scale += a_ij * (double)__ldg(&sums[row * width + j]);
+            }
+        }
+        left[warp][lane] = through_bias;
+        right[warp][lane] = through_scale;
+        __syncthreads();
+        if (warp == 0 && column) {
+            for (int w = 1; w < 8; w++) {
+                through_bias += left[w][lane];
+                through_scale += right[w][lane];
+            }
+            d_bias[j] += (float)through_bias;
+            d_logs[j] += (float)(3.0 * (through_scale + bias_j * through_bias + d_log_det));
+        }
         return;
     }
-    int i = index / channels, j = index % channels;
+
+    // Half of either factor is zeros.
+    bool of_lower = blockIdx.y == 1;
+    if (of_lower ? j0 > i0 + 7 : j0 + 31 < i0) {
+        return;
+    }
+    double diagonal = column ? (double)sign[j] * exp((double)log_s[j]) : 0.0;
     double sum = 0.0;
-    if (i > j) {
-        const float *row = &sums[inverse[i] * width];
-        for (int m = j; m < channels; m++) {
-            double d_lu = scale[m] * ((double)row[m] + (double)row[channels] * (double)bias[m]);
-            sum += d_lu * (m == j ? diagonal[j] : (double)upper[j * channels + m]);
+    if (of_lower) {
+        // Σ over m ≥ j of d_LU[i, m] U[j, m].
+        const float *row = &sums[i < channels ? inverse[i] * width : 0];
+        for (int m0 = j0; m0 < channels; m0 += 32) {
+            int m = m0 + lane;
+            for (int r = warp; r < 32; r += 8) {
+                bool inside = m < channels && j0 + r < m;
+                right[r][lane] = inside ? (double)upper[(j0 + r) * channels + m] : 0.0;
+            }
+            double d_lu = 0.0;
+            if (m < channels) {
+                d_lu = exp(3.0 * (double)logs[m]) * ((double)row[m] + (double)row[channels] * (double)bias[m]);
+            }
+            left[warp][lane] = d_lu;
+            if (m0 == j0) {
+                sum = d_lu * diagonal;
+            }
+            __syncthreads();
+            for (int k = 0; k < 32; k++) {
+                sum += left[warp][k] * right[lane][k];
+            }
+            __syncthreads();
         }
-        d_lower[index] += (float)sum;
+        if (i < channels && j < i) {
+            d_lower[i * channels + j] += (float)sum;
+        }
     } else {
-        for (int m = i; m < channels; m++) {
-            const float *row = &sums[inverse[m] * width];
-            double d_lu = scale[j] * ((double)row[j] + (double)row[channels] * (double)bias[j]);
-            sum += m == i ? d_lu : (double)lower[m * channels + i] * d_lu;
+        // Σ over m ≥ i of L[m, i] d_LU[m, j].
+        double scale = column ? exp(3.0 * (double)logs[j]) : 0.0;
+        for (int m0 = i0 / 32 * 32; m0 < channels; m0 += 32) {
+            int m = m0 + lane;
+            for (int r = warp; r < 32; r += 8) {
+                double d_lu = 0.0;
+                if (column && m0 + r < channels) {
+                    const float *row = &sums[inverse[m0 + r] * width];
+                    d_lu = scale * ((double)row[j] + (double)row[channels] * bias_j);
+                }
+                right[r][lane] = d_lu;
+            }
+            bool inside = i < m && m < channels;
+            left[warp][lane] = inside ? (double)lower[m * channels + i] : i == m ? 1.0 : 0.0;
+            __syncthreads();
+            for (int k = 0; k < 32; k++) {
+                sum += left[warp][k] * right[k][lane];
+            }
+            __syncthreads();
         }
-        if (i < j) {
-            d_upper[index] += (float)sum;
-        } else {
-            d_log_s[i] += (float)(sum * diagonal[i] + d_log_det);
+        if (i < channels && column && j > i) {
+            d_upper[i * channels + j] += (float)sum;
+        } else if (i < channels && j == i) {
+            d_log_s[i] += (float)(sum * diagonal + d_log_det);
         }
     }
 }
