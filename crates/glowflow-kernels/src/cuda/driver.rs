@@ -257,10 +257,10 @@ impl Stream {
         Ok(Self { context: Arc::clone(context), raw })
     }
 
-    /// What is queued from here on waits for what `other` has been given so far.
+    /// What is queued from here on waits for the event.
     #[allow(unsafe_code)]
-    pub fn follow(&self, other: &Stream, event: &Event) -> Result<(), DeviceError> {
-        event.record(other)?;
+    pub fn wait(&self, event: &Event) -> Result<(), DeviceError> {
+        self.context.enter()?;
         // SAFETY: both handles are live.
         self.context.check(unsafe { sys::cuStreamWaitEvent(self.raw, event.raw, 0) }, "waiting for a stream")
     }

@@ -86,6 +86,13 @@ pub struct Block {
     pool: Arc<Pool>,
 }
 
+impl Block {
+    /// In bytes; at least as many as were asked for.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         self.pool.kept().entry(self.size).or_default().push(self.address);

@@ -7,6 +7,7 @@
 
 mod channel_map;
 mod compile;
+mod divisor;
 mod driver;
 mod hidden;
 mod kernels;
@@ -128,6 +129,7 @@ impl Cuda {
     fn attempt<T>(&self, work: impl FnOnce(&Queue) -> Result<T, DeviceError>) -> Option<T> {
         self.make_ready(|queue| {
             channel_map::make_pending(queue)?;
+            network::make_pending(queue)?;
             work(queue)
         })
     }
@@ -294,8 +296,8 @@ impl Device for Cuda {
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
         let recorded = device.queue.stream.record(|| {
             let result = work(&device);
-            // Maps that were not used yet belong to the record, too.
-            device.attempt(|_| Ok(()));
+            // What was not used yet belongs to the record, too.
+            device.attempt(|queue| queue.join());
             result
         });
         let (result, graph) = recorded.ok()?;
@@ -456,7 +458,7 @@ impl Device for Cuda {
     }
 
     fn prepare_network(&self, at: &NetworkParams, params: &Buffer) -> Option<Network> {
-        self.make_ready(|queue| Network::prepare(queue, at, params.address()))
+        self.make_ready(|queue| Network::prepare(queue, at, params)).flatten()
     }
 
     fn network(&self, network: &Option<Network>, grid: Grid, x: &Buffer, o: &mut Buffer) {
@@ -488,8 +490,7 @@ impl Device for Cuda {
     ) {
         let Some(hidden) = hidden else { return };
         self.attempt(|queue| {
-            let (params, d_o) = (params.address(), d_o.address());
-            hidden.backward(queue, at, params, grid, d_o, dx.address(), gradient.address())
+            hidden.backward(queue, at, params.address(), grid, d_o, dx.address(), gradient.address())
         });
     }
 

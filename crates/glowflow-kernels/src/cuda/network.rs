@@ -9,11 +9,14 @@
 //! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
 //! begins, so that hidden activations stay in the second-level cache from one product to the next.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use super::driver::{Argument, Launch};
+use bytemuck::{Pod, Zeroable};
+
+use super::divisor::{Divisor, Plane};
+use super::driver::{Argument, BLOCK, Launch};
 use super::hidden::HiddenLayer;
-use super::memory::Block;
+use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;
@@ -60,12 +63,12 @@ pub struct Network(Arc<Weights>);
 /// in the activations, where products have made some.
 pub struct Hidden {
     weights: Arc<Weights>,
-    h: [Block; 2],
+    h: [Arc<Block>; 2],
     parts: Vec<KeptPart>,
 }
 
 struct KeptPart {
-    patches: Block,
+    patches: Arc<Block>,
     masks: [Option<Block>; 2],
 }
 
@@ -84,7 +87,114 @@ pub(super) fn parts(queue: &Queue, grid: Grid) -> impl Iterator<Item = Part> + u
     })
 }
 
+/// A network's matrices to make, and what of; as in `weights.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Folded {
+    /// Inputs, hidden units, outputs, and the three widths.
+    sizes: [i32; 6],
+    /// Weight, bias and logs of each layer.
+    params: [[u64; 3]; 3],
+    conv1: u64,
+    bias1: u64,
+    conv2: u64,
+    bias2: u64,
+    conv3: u64,
+    edge: u64,
+    bias3: u64,
+    back: [u64; 2],
+}
+
+/// Networks of one launch; as in `weights.cu`.
+const FOLDED_AT_ONCE: usize = 16;
+
+/// Networks that were asked for and have no matrices yet, with the memory that making these reads and writes.
+#[derive(Default)]
+pub struct Pending(Mutex<Vec<(Folded, Arc<Weights>, Arc<Block>)>>);
+
+/// Makes the matrices of all networks that are pending.
+pub fn make_pending(queue: &Queue) -> Result<()> {
+    let pending = std::mem::take(
+        &mut *queue.pending_networks.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
+    );
+    for group in pending.chunks(FOLDED_AT_ONCE) {
+        let folded: Vec<_> = group.iter().map(|(folded, weights, _)| (*folded, &**weights)).collect();
+        fold(queue, queue.gpu.element, &folded)?;
+    }
+    Ok(())
+}
+
+/// Makes matrices in one launch.
+fn fold(queue: &Queue, element: Element, networks: &[(Folded, &Weights)]) -> Result<()> {
+    let mut list = [Folded::zeroed(); FOLDED_AT_ONCE];
+    for (to, (folded, _)) in list.iter_mut().zip(networks) {
+        *to = *folded;
+    }
+    let numbers = networks.iter().map(|(_, weights)| weights.numbers()).max().unwrap_or(0);
+    let shape = Launch::grid(numbers.div_ceil(BLOCK), networks.len(), 1);
+    launch!(queue, queue.kernels().of(element).fold_network, shape; Argument::borrowed(&list))
+}
+
 impl Weights {
+    /// Room for a network's matrices.
+    fn new(queue: &Queue, params: &NetworkParams, element: Element) -> Result<Self> {
+        let (inputs, hidden, outputs) = (params.inputs, params.hidden, params.conv3.outputs);
+        let width1 = (9 * (inputs + 1)).next_multiple_of(8);
+        let width2 = hidden.next_multiple_of(8);
+        let width3 = (9 * outputs).next_multiple_of(8);
+        let back = match element {
+            Element::Bf16 if queue.gpu.hidden.is_some() => {
+                Some([queue.matrix(width2, width2, element)?, queue.matrix(width2, width3, element)?])
+            }
+            _ => None,
+        };
+        Ok(Self {
+            inputs,
+            outputs,
+            element,
+            width1,
+            width2,
+            width3,
+            conv1: queue.matrix(width2, width1, element)?,
+            bias1: queue.matrix(width2, 1, element)?,
+            conv2: queue.matrix(width2, width2, element)?,
+            bias2: queue.matrix(width2, 1, element)?,
+            conv3: queue.matrix(width3, width2, element)?,
+            edge: queue.floats(9 * outputs)?,
+            bias3: queue.floats(outputs)?,
+            back,
+        })
+    }
+
+    /// What these matrices are made of.
+    fn folded(&self, params: &NetworkParams, buffer: u64) -> Folded {
+        let Weights { inputs, outputs, width1, width2, width3, .. } = *self;
+        let layer = |weight, bias, logs| [weight, bias, logs].map(|span| at(buffer, span));
+        let NetworkParams { actnorm1, actnorm2, conv3, .. } = params;
+        Folded {
+            sizes: [inputs, params.hidden, outputs, width1, width2, width3].map(|size| size as i32),
+            params: [
+                layer(params.conv1, actnorm1.bias, actnorm1.logs),
+                layer(params.conv2, actnorm2.bias, actnorm2.logs),
+                layer(conv3.weight, conv3.bias, conv3.logs),
+            ],
+            conv1: self.conv1.address,
+            bias1: self.bias1.address,
+            conv2: self.conv2.address,
+            bias2: self.bias2.address,
+            conv3: self.conv3.address,
+            edge: self.edge.address,
+            bias3: self.bias3.address,
+            back: self.back.as_ref().map_or([0; 2], |[conv2, conv3]| [conv2.address, conv3.address]),
+        }
+    }
+
+    /// Numbers of all matrices together.
+    fn numbers(&self) -> usize {
+        let back = if self.back.is_some() { self.width2 * (self.width2 + self.width3) } else { 0 };
+        self.width2 * (self.width1 + self.width2 + self.width3) + back
+    }
+
     /// A product of this network over some rows.
     fn product(&self, kind: Kind, layer: usize, rows: usize, tf32: bool) -> Product {
         let (inputs, outputs) = match layer {
@@ -127,53 +237,16 @@ pub(super) fn operands(left: u64, right: u64, result: u64) -> Operands {
 }
 
 impl Network {
-    pub(super) fn prepare(queue: &Queue, params: &NetworkParams, buffer: u64) -> Result<Self> {
-        Self::prepare_as(queue, params, buffer, queue.gpu.element)
-    }
-
-    fn prepare_as(queue: &Queue, params: &NetworkParams, buffer: u64, element: Element) -> Result<Self> {
-        let (inputs, hidden, outputs) = (params.inputs, params.hidden, params.conv3.outputs);
-        let width1 = (9 * (inputs + 1)).next_multiple_of(8);
-        let width2 = hidden.next_multiple_of(8);
-        let width3 = (9 * outputs).next_multiple_of(8);
-        let back = match element {
-            Element::Bf16 if queue.gpu.hidden.is_some() => {
-                Some([queue.matrix(width2, width2, element)?, queue.matrix(width2, width3, element)?])
-            }
-            _ => None,
-        };
-        let weights = Weights {
-            inputs,
-            outputs,
-            element,
-            width1,
-            width2,
-            width3,
-            conv1: queue.matrix(width2, width1, element)?,
-            bias1: queue.matrix(width2, 1, element)?,
-            conv2: queue.matrix(width2, width2, element)?,
-            bias2: queue.matrix(width2, 1, element)?,
-            conv3: queue.matrix(width3, width2, element)?,
-            edge: queue.floats(9 * outputs)?,
-            bias3: queue.floats(outputs)?,
-            back,
-        };
-        let [conv2_back, conv3_back] =
-            weights.back.as_ref().map_or([0; 2], |back| [&back[0], &back[1]].map(|block| block.address));
-        let norm = |norm: ActNormParams| (at(buffer, norm.bias), at(buffer, norm.logs));
-        let ((bias1, logs1), (bias2, logs2)) = (norm(params.actnorm1), norm(params.actnorm2));
-        let conv3 = &params.conv3;
-        let numbers = width2 * (width1 + width2 + width3);
-        let back_numbers = if weights.back.is_some() { width2 * (width2 + width3) } else { 0 };
-        launch!(
-            queue, queue.kernels().of(element).fold_network, Launch::of(numbers + back_numbers);
-            inputs, hidden, outputs, width1, width2, width3, at(buffer, params.conv1), bias1, logs1,
-            at(buffer, params.conv2), bias2, logs2, at(buffer, conv3.weight), at(buffer, conv3.bias),
-            at(buffer, conv3.logs), weights.conv1.address, weights.bias1.address, weights.conv2.address,
-            weights.bias2.address, weights.conv3.address, weights.edge.address, weights.bias3.address, conv2_back,
-            conv3_back
-        )?;
-        Ok(Self(Arc::new(weights)))
+    /// A network whose matrices are made later. `params` is read then, too, and whatever writes there must see to it that nothing is
+    /// pending.
+    pub(super) fn prepare(queue: &Queue, params: &NetworkParams, buffer: &Buffer) -> Result<Option<Self>> {
+        let Some(block) = buffer.block() else { return Ok(None) };
+        let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
+        let folded = network.0.folded(params, buffer.address());
+        let mut pending = queue.pending_networks.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        pending.push((folded, Arc::clone(&network.0), Arc::clone(block)));
+        drop(pending);
+        Ok(Some(network))
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
@@ -192,7 +265,8 @@ impl Network {
     pub(super) fn run_keeping(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
-        let mut hidden = Hidden { weights: Arc::clone(weights), h: [take()?, take()?], parts: vec![] };
+        let mut hidden =
+            Hidden { weights: Arc::clone(weights), h: [take()?, take()?].map(Arc::new), parts: vec![] };
         for part in parts(queue, grid) {
             let mask = |layer| {
                 let product = weights.hidden_layer(layer, part.grid.rows());
@@ -201,7 +275,7 @@ impl Network {
             let masks = [mask(1)?, mask(2)?];
             let addresses = [&masks[0], &masks[1]].map(|mask| mask.as_ref().map_or(0, |block| block.address));
             let patches = self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
-            hidden.parts.push(KeptPart { patches, masks });
+            hidden.parts.push(KeptPart { patches: Arc::new(patches), masks });
         }
         Ok(hidden)
     }
@@ -217,7 +291,7 @@ impl Network {
         [mask1, mask2]: [u64; 2],
     ) -> Result<Block> {
         let (weights, tf32) = (&*self.0, queue.gpu.tf32);
-        let (rows, grid) = (part.grid.rows(), part.grid);
+        let rows = part.grid.rows();
         let patches =
             patches(queue, weights.element, part, weights.inputs, 2 * weights.inputs, weights.width1, x)?;
         let contributions = queue.floats(rows * weights.width3)?;
@@ -237,7 +311,7 @@ impl Network {
         let outputs = weights.outputs;
         launch!(
             queue, queue.kernels().add_shifted, Launch::of(rows * outputs);
-            rows, grid.height, grid.width, outputs, weights.width3, contributions.address, weights.edge.address,
+            rows, Plane::of(part.grid), Divisor::new(outputs), weights.width3, contributions.address, weights.edge.address,
             weights.bias3.address, o + 4 * (part.first * outputs) as u64
         )?;
         Ok(patches)
@@ -254,11 +328,13 @@ pub(super) fn patches(
     stride: usize,
     x: u64,
 ) -> Result<Block> {
-    let (rows, grid) = (part.grid.rows(), part.grid);
+    // A thread has 16 bytes of a row.
+    let (rows, groups) = (part.grid.rows(), stride * element.bytes() / 16);
     let patches = queue.matrix(rows, stride, element)?;
     launch!(
-        queue, queue.kernels().of(element).patches, Launch::of(rows * stride * element.bytes() / 16);
-        rows, grid.height, grid.width, inputs, channels, stride, x + 4 * (part.first * channels) as u64, patches.address
+        queue, queue.kernels().of(element).patches, Launch::of(rows * groups);
+        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
+        x + 4 * (part.first * channels) as u64, patches.address
     )?;
     Ok(patches)
 }
@@ -277,11 +353,11 @@ impl Hidden {
         params: &NetworkParams,
         buffer: u64,
         grid: Grid,
-        d_o: u64,
+        d_o: &Buffer,
         dx: u64,
         gradient: u64,
     ) -> Result<()> {
-        let weights = &*self.weights;
+        let (weights, d_o_block, d_o) = (&*self.weights, d_o.block(), d_o.address());
         let (inputs, outputs) = (weights.inputs, weights.outputs);
         let (width1, width2, width3) = (weights.width1, weights.width2, weights.width3);
         let [d_conv1, d_conv2, d_conv3] =
@@ -298,9 +374,9 @@ impl Hidden {
         let sums = |slabs: &[usize]| queue.floats(slabs.iter().sum::<usize>() * width2);
         let (sums1, sums2) = (sums(&slabs1)?, sums(&slabs2)?);
         let (mut next1, mut next2) = (sums1.address, sums2.address);
-        // The gradients by weights are computed beside those by activations, which the flow waits for. What they read has to stay until then.
+        // The gradients by weights are computed beside those by activations, which the flow waits for.
         let (edge_slabs, edge_sums) = queue.beside()?.edge_sums(grid, outputs, d_o)?;
-        let mut read = vec![];
+        let mut used: Vec<Arc<Block>> = self.h.iter().chain(d_o_block).cloned().collect();
         for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
@@ -313,29 +389,31 @@ impl Hidden {
                 queue.beside()?.product(product, operands(dy, x, result.address))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
+            let groups = width3 * weights.element.bytes() / 16;
             launch!(
-                queue, queue.kernels().of(weights.element).gather_back,
-                Launch::of(rows * width3 * weights.element.bytes() / 16);
-                rows, grid.height, grid.width, outputs, width3, d_o + 4 * (first * outputs) as u64,
-                d_contributions.address
+                queue, queue.kernels().of(weights.element).gather_back, Launch::of(rows * groups);
+                rows, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
+                d_o + 4 * (first * outputs) as u64, d_contributions.address
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;
             let d_h2 = self.masked_gradient(queue, 2, (index, &part), d_contributions.address, next2)?;
             by_weight(2, d_h2.address, h1, &d_conv2)?;
             let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
-            by_weight(1, d_h1.address, self.parts[index].patches.address, &d_conv1)?;
+            let patches = &self.parts[index].patches;
+            by_weight(1, d_h1.address, patches.address, &d_conv1)?;
             let contributions = queue.floats(rows * width1)?;
             let product =
                 Product { result: Element::F32, ..weights.product(Kind::ByInput, 1, rows, queue.gpu.tf32) };
             queue.product(product, operands(d_h1.address, weights.conv1.address, contributions.address))?;
             launch!(
                 queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
-                rows, grid.height, grid.width, inputs, 2 * inputs, width1, contributions.address,
+                rows, Plane::of(part.grid), Divisor::new(inputs), 2 * inputs, width1, contributions.address,
                 dx + 4 * (first * 2 * inputs) as u64
             )?;
             next1 += 4 * (slabs1[index] * width2) as u64;
             next2 += 4 * (slabs2[index] * width2) as u64;
-            read.push([d_contributions, d_h2, d_h1]);
+            used.extend([d_contributions, d_h2, d_h1].map(Arc::new));
+            used.push(Arc::clone(patches));
         }
         let (hidden, conv3) = (params.hidden, &params.conv3);
         let (norm1, norm2) = (params.actnorm1, params.actnorm2);
@@ -362,7 +440,8 @@ impl Hidden {
             slabs2.iter().sum::<usize>(), sums2.address, edge_slabs, edge_sums.address, to_conv1, to_bias1, to_logs1,
             to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
         )?;
-        queue.join()
+        used.extend([d_conv1, d_conv2, d_conv3, sums1, sums2, edge_sums].map(Arc::new));
+        queue.end_beside(used)
     }
 
     /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.
@@ -437,7 +516,8 @@ pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buf
         queue.stream.clear(at(buffer, norm.bias), 4 * norm.bias.len)?;
         queue.stream.clear(at(buffer, norm.logs), 4 * norm.logs.len)?;
         let run = |input: u64, epilogue| {
-            let Network(weights) = Network::prepare_as(queue, params, buffer, Element::F32)?;
+            let weights = Weights::new(queue, params, Element::F32)?;
+            fold(queue, Element::F32, &[(weights.folded(params, buffer), &weights)])?;
             let h = queue.matrix(rows, weights.width2, Element::F32)?;
             let (weight, bias) = match layer {
                 1 => (&weights.conv1, &weights.bias1),

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channel_map::Pending;
 use super::compile::HOPPER;
+use super::divisor::Plane;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
 use super::hidden;
 use super::kernels::Kernels;
 use super::memory::{Block, Pool};
+use super::network;
 use super::product::{Element, Operands, Product, Products, WORKSPACE};
 use crate::device::DeviceError;
 use crate::shape::{Grid, PermutationParams, Span};
@@ -36,6 +38,9 @@ const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 /// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, to find out what is faster.
 pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
+/// The part of a GPU's memory that may be kept for work beside.
+const MUCH: usize = 128;
+
 /// What all queues of a GPU share.
 pub struct Gpu {
     pub context: Arc<Context>,
@@ -48,6 +53,8 @@ pub struct Gpu {
     pub rows_at_once: usize,
     /// Kernels for hidden layers in bf16, where this GPU has some.
     pub hidden: Option<hidden::Kernels>,
+    /// Bytes of memory in all.
+    memory: usize,
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
@@ -74,6 +81,7 @@ impl Gpu {
                 pool: Pool::new(&context, false),
                 known: Mutex::default(),
             },
+            memory: context.memory()?.1,
             staging: Mutex::default(),
             kernels: Kernels::find(&context, module)?,
             hidden: hidden.then(|| hidden::Kernels::find(&context, module)).transpose()?,
@@ -110,6 +118,8 @@ pub struct Queue {
     workspace: Block,
     /// Channel maps that are made with the next operation that may use them.
     pub pending: Pending,
+    /// Networks, likewise.
+    pub pending_networks: network::Pending,
     beside: Option<Box<Beside>>,
 }
 
@@ -117,7 +127,8 @@ pub struct Queue {
 struct Beside {
     queue: Queue,
     begun: Event,
-    done: Event,
+    /// When the last of this work is done, and what it reads and writes until then.
+    last: Mutex<Option<(Event, Vec<Arc<Block>>)>>,
 }
 
 /// Parts of a permutation for a kernel: addresses, 0 for what there is not.
@@ -142,30 +153,56 @@ impl Queue {
         let beside = Beside {
             queue: Self::with_pool(gpu, Arc::clone(&pool))?,
             begun: Event::new(&gpu.context)?,
-            done: Event::new(&gpu.context)?,
+            last: Mutex::default(),
         };
         Ok(Self { beside: Some(Box::new(beside)), ..Self::with_pool(gpu, pool)? })
     }
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
         let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
-        Ok(Self { gpu: Arc::clone(gpu), stream, pool, workspace, pending: Pending::default(), beside: None })
+        Ok(Self {
+            gpu: Arc::clone(gpu),
+            stream,
+            pool,
+            workspace,
+            pending: Pending::default(),
+            pending_networks: network::Pending::default(),
+            beside: None,
+        })
     }
 
-    /// A queue for work that may run beside what is queued here from now on, and begins when what was queued here before is done. Memory
-    /// that it uses must not be given back before [`join`](Self::join).
+    /// A queue for work that may run beside what is queued here from now on, and begins when what was queued here before is done. It
+    /// must end with [`end_beside`](Self::end_beside).
     ///
     /// Where nothing is recorded it is this queue itself: then the host is what work waits for.
     pub fn beside(&self) -> Result<&Self> {
         let Some(beside) = &self.beside else { return Ok(self) };
-        beside.queue.stream.follow(&self.stream, &beside.begun)?;
+        beside.begun.record(&self.stream)?;
+        beside.queue.stream.wait(&beside.begun)?;
         Ok(&beside.queue)
     }
 
-    /// What is queued from here on waits for all that was queued [`beside`](Self::beside).
-    pub fn join(&self) -> Result<()> {
+    /// Ends work beside, which has `blocks` until it is done. Nothing here waits for it before the next such work has ended, too; but
+    /// where that would keep much memory, what follows here waits at once.
+    pub fn end_beside(&self, blocks: Vec<Arc<Block>>) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
-        self.stream.follow(&beside.queue.stream, &beside.done)
+        let bytes: usize = blocks.iter().map(|block| block.size()).sum();
+        let done = Event::new(&self.gpu.context)?;
+        done.record(&beside.queue.stream)?;
+        let before = lock(&beside.last).replace((done, blocks));
+        if let Some((done, _blocks)) = before {
+            self.stream.wait(&done)?;
+        }
+        if bytes > self.gpu.memory / MUCH { self.join() } else { Ok(()) }
+    }
+
+    /// What is queued from here on waits for all work beside.
+    pub fn join(&self) -> Result<()> {
+        let last = self.beside.as_ref().and_then(|beside| lock(&beside.last).take());
+        match last {
+            Some((done, _blocks)) => self.stream.wait(&done),
+            None => Ok(()),
+        }
     }
 
     pub fn kernels(&self) -> &Kernels {
@@ -263,7 +300,7 @@ impl Queue {
         let shape = Launch::grid(slabs, channels.div_ceil(128), 1);
         launch!(
             self, self.kernels().edge_sums, shape;
-            rows, grid.height, grid.width, channels, slab, dy, sums.address
+            rows, Plane::of(grid), channels, slab, dy, sums.address
         )?;
         Ok((slabs, sums))
     }

@@ -1,5 +1,6 @@
 //! The ZeroConv of a split's prior.
 
+use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
 use super::memory::Block;
 use super::network::{at, operands, parts, patches};
@@ -94,7 +95,7 @@ impl ZeroConv {
             queue.product(product, operands(dy, conv.weight.address, contributions.address))?;
             launch!(
                 queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
-                rows, grid.height, grid.width, inputs, inputs, width, contributions.address,
+                rows, Plane::of(part.grid), Divisor::new(inputs), inputs, width, contributions.address,
                 dx + 4 * (first * inputs) as u64
             )?;
         }

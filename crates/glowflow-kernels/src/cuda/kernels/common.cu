@@ -45,30 +45,46 @@ template <typename T> struct alignas(16) Pack {
 
 __device__ __forceinline__ int global_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
+// ---- division by numbers that are the same for a whole launch: n / d = ⌊n · multiplier / 2^32⌋ / 2^shift for n < 2^31, exactly
+//      (Granlund and Montgomery 1994); the host makes the multiplier, 0 for d = 1
+
+struct Divisor {
+    u32 multiplier, shift;
+    int value;
+};
+
+__device__ __forceinline__ int divided(int n, Divisor d) {
+    return d.multiplier ? (int)(__umulhi((u32)n, d.multiplier) >> d.shift) : n;
+}
+
 // ---- 3×3 neighbourhoods: offset k = 3·ky + kx looks at pixel (y + ky − 1, x + kx − 1)
+
+struct Plane {
+    Divisor height, width;
+};
 
 struct Pixel {
     int y, x;
 };
 
-__device__ __forceinline__ Pixel pixel_of(int row, int height, int width) {
+__device__ __forceinline__ Pixel pixel_of(int row, Plane plane) {
     Pixel pixel;
-    int line = row / width;
-    pixel.x = row - line * width;
-    pixel.y = line % height;
+    int line = divided(row, plane.width);
+    pixel.x = row - line * plane.width.value;
+    pixel.y = line - divided(line, plane.height) * plane.height.value;
     return pixel;
 }
 
 // The row that offset k of the pixel in `row` looks at, −1 outside the image.
-__device__ __forceinline__ int neighbour(int row, Pixel at, int height, int width, int k) {
+__device__ __forceinline__ int neighbour(int row, Pixel at, Plane plane, int k) {
     int dy = k / 3 - 1, dx = k % 3 - 1;
-    bool inside = (u32)(at.y + dy) < (u32)height && (u32)(at.x + dx) < (u32)width;
-    return inside ? row + dy * width + dx : -1;
+    bool inside = (u32)(at.y + dy) < (u32)plane.height.value && (u32)(at.x + dx) < (u32)plane.width.value;
+    return inside ? row + dy * plane.width.value + dx : -1;
 }
 
 // The same for the transposed convolution, which looks the other way.
-__device__ __forceinline__ int neighbour_back(int row, Pixel at, int height, int width, int k) {
-    return neighbour(row, at, height, width, 8 - k);
+__device__ __forceinline__ int neighbour_back(int row, Pixel at, Plane plane, int k) {
+    return neighbour(row, at, plane, 8 - k);
 }
 
 // ---- sigmoid(t) and its logarithm, both accurate at either end

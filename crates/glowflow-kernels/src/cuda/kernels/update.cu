@@ -7,13 +7,22 @@ struct Report {
     int applied;          // 0 where something was not finite
 };
 
-// partial[block] = Σ g² of this block's elements.
-extern "C" __global__ void squared_norm(int count, const float *gradient, double *partial) {
+// partial[block] = Σ g² of this block's elements. Four at once, and four times, keep enough of memory's answers on their way.
+extern "C" __global__ void squared_norm(int count, const float *__restrict__ gradient, double *__restrict__ partial) {
     __shared__ double scratch[32];
+    const Pack<float> *packs = (const Pack<float> *)gradient;
     double sum = 0.0;
-    for (int i = global_index(); i < count; i += gridDim.x * blockDim.x) {
-        double g = (double)gradient[i];
-        sum += g * g;
+    int stride = gridDim.x * blockDim.x;
+#pragma unroll 4
+    for (int i = global_index(); i < count / 4; i += stride) {
+        Pack<float> g = packs[i];
+        for (int j = 0; j < 4; j++) {
+            sum += (double)g.values[j] * (double)g.values[j];
+        }
+    }
+    int rest = count / 4 * 4 + global_index();
+    if (rest < count) {
+        sum += (double)gradient[rest] * (double)gradient[rest];
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) {
@@ -69,10 +78,11 @@ __device__ __forceinline__ void update_one(
     *ema = r.ema * *ema + r.renew * *weight;
 }
 
-// One thread for every four parameters. The gradient is 0 afterwards.
+// One thread for every four parameters. The gradient is 0 afterwards. (That no two arrays overlap lets all loads begin at once:
+// without it this takes two and a half times as long.)
 extern "C" __global__ void update(
-    int count, int adamax, Rates rates, const Report *report, float *weights, float *gradient, float *first,
-    float *second, float *ema) {
+    int count, int adamax, Rates rates, const Report *__restrict__ report, float *__restrict__ weights,
+    float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second, float *__restrict__ ema) {
     int start = 4 * global_index();
     if (start >= count) {
         return;
@@ -81,12 +91,12 @@ extern "C" __global__ void update(
     float shrink = report->shrink;
     if (start + 4 <= count) {
         Pack<float> g = *(Pack<float> *)&gradient[start], zero = {{0.0f, 0.0f, 0.0f, 0.0f}};
+        Pack<float> w = *(Pack<float> *)&weights[start], m = *(Pack<float> *)&first[start];
+        Pack<float> v = *(Pack<float> *)&second[start], e = *(Pack<float> *)&ema[start];
         *(Pack<float> *)&gradient[start] = zero;
         if (!applied) {
             return;
         }
-        Pack<float> w = *(Pack<float> *)&weights[start], m = *(Pack<float> *)&first[start];
-        Pack<float> v = *(Pack<float> *)&second[start], e = *(Pack<float> *)&ema[start];
         for (int j = 0; j < 4; j++) {
             update_one(adamax, rates, shrink * g.values[j], &w.values[j], &m.values[j], &v.values[j], &e.values[j]);
         }

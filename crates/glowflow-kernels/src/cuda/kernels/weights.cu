@@ -54,72 +54,76 @@ __device__ __forceinline__ float fold_contribution(
     return k < 9 && input < inputs ? scale_of(logs[c]) * weight[(c * (inputs + 1) + input) * 9 + k] : 0.0f;
 }
 
-// All matrices of a network, and in f32 what is added to f32 sums: edge [9·outputs] and b' of the last layer. Where
-// `conv2_back` is not null, the transposes of the last two matrices too. One thread a number of a matrix.
-template <typename T>
-__device__ void fold_network(
-    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
-    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
-    const float *logs3, T *to_conv1, T *to_bias1, T *to_conv2, T *to_bias2, T *to_conv3, float *edge, float *to_bias3,
-    T *conv2_back, T *conv3_back) {
-    int index = global_index();
+// A network's matrices, and the parameters that they are made of. In f32 is what is added to f32 sums: edge [9·outputs], and b' of the
+// last layer. Where `conv2_back` is not null, the transposes of the last two matrices are made, too.
+struct Layer {
+    const float *weight, *bias, *logs;
+};
+
+template <typename T> struct Folded {
+    int inputs, hidden, outputs, width1, width2, width3;
+    Layer of1, of2, of3;
+    T *conv1, *bias1, *conv2, *bias2, *conv3;
+    float *edge, *bias3;
+    T *conv2_back, *conv3_back;
+};
+
+template <typename T> struct Networks {
+    Folded<T> list[16];
+};
+
+// One thread a number of a matrix of the network blockIdx.y.
+template <typename T> __device__ __forceinline__ void fold_network(const Folded<T> &of) {
+    int index = global_index(), hidden = of.hidden, outputs = of.outputs;
+    int width1 = of.width1, width2 = of.width2, width3 = of.width3;
     if (index < width2 * width1) {
-        fold_conv(index, hidden, inputs, width1, conv1, bias1, logs1, to_conv1, to_bias1);
+        fold_conv(
+            index, hidden, of.inputs, width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
         return;
     }
     index -= width2 * width1;
     if (index < width2 * width2) {
         int output = index / width2, input = index % width2;
-        to_conv2[index] = narrow<T>(fold_dense(output, input, hidden, conv2, logs2));
+        of.conv2[index] = narrow<T>(fold_dense(output, input, hidden, of.of2.weight, of.of2.logs));
         if (input == 0) {
-            to_bias2[output] = narrow<T>(output < hidden ? scale_of(logs2[output]) * bias2[output] : 0.0f);
+            of.bias2[output] = narrow<T>(output < hidden ? scale_of(of.of2.logs[output]) * of.of2.bias[output] : 0.0f);
         }
         return;
     }
     index -= width2 * width2;
     if (index < width3 * width2) {
         int row = index / width2, input = index % width2, k = row / outputs, c = row % outputs;
-        to_conv3[index] = narrow<T>(fold_contribution(row, input, outputs, hidden, conv3, logs3));
+        of.conv3[index] = narrow<T>(fold_contribution(row, input, outputs, hidden, of.of3.weight, of.of3.logs));
         if (input == 0 && k < 9) {
-            edge[row] = scale_of(logs3[c]) * conv3[(c * (hidden + 1) + hidden) * 9 + k];
+            float scale = scale_of(of.of3.logs[c]);
+            of.edge[row] = scale * of.of3.weight[(c * (hidden + 1) + hidden) * 9 + k];
             if (k == 0) {
-                to_bias3[c] = scale_of(logs3[c]) * bias3[c];
+                of.bias3[c] = scale * of.of3.bias[c];
             }
         }
         return;
     }
     index -= width3 * width2;
-    if (!conv2_back) {
+    if (!of.conv2_back) {
         return;
     }
     if (index < width2 * width2) {
-        conv2_back[index] = narrow<T>(fold_dense(index % width2, index / width2, hidden, conv2, logs2));
+        of.conv2_back[index] = narrow<T>(fold_dense(index % width2, index / width2, hidden, of.of2.weight, of.of2.logs));
         return;
     }
     index -= width2 * width2;
     if (index < width2 * width3) {
-        conv3_back[index] = narrow<T>(fold_contribution(index % width3, index / width3, outputs, hidden, conv3, logs3));
+        of.conv3_back[index] = narrow<T>(
+            fold_contribution(index % width3, index / width3, outputs, hidden, of.of3.weight, of.of3.logs));
     }
 }
 
-extern "C" __global__ void fold_network_f32(
-    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
-    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
-    const float *logs3, float *to_conv1, float *to_bias1, float *to_conv2, float *to_bias2, float *to_conv3, float *edge,
-    float *to_bias3, float *conv2_back, float *conv3_back) {
-    fold_network(
-        inputs, hidden, outputs, width1, width2, width3, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
-        to_conv1, to_bias1, to_conv2, to_bias2, to_conv3, edge, to_bias3, conv2_back, conv3_back);
+extern "C" __global__ void fold_network_f32(const __grid_constant__ Networks<float> networks) {
+    fold_network(networks.list[blockIdx.y]);
 }
 
-extern "C" __global__ void fold_network_bf16(
-    int inputs, int hidden, int outputs, int width1, int width2, int width3, const float *conv1, const float *bias1,
-    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
-    const float *logs3, bf16 *to_conv1, bf16 *to_bias1, bf16 *to_conv2, bf16 *to_bias2, bf16 *to_conv3, float *edge,
-    float *to_bias3, bf16 *conv2_back, bf16 *conv3_back) {
-    fold_network(
-        inputs, hidden, outputs, width1, width2, width3, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,
-        to_conv1, to_bias1, to_conv2, to_bias2, to_conv3, edge, to_bias3, conv2_back, conv3_back);
+extern "C" __global__ void fold_network_bf16(const __grid_constant__ Networks<bf16> networks) {
+    fold_network(networks.list[blockIdx.y]);
 }
 
 // The gradients of one output's weights, bias and logs: scale · d_folded and so on. `at(n)` says where the folded gradient of
@@ -130,10 +134,27 @@ __device__ __forceinline__ void unfold_output(
     float *d_weight, float *d_bias, float *d_logs) {
     __shared__ float scratch[32];
     float scale = scale_of(logs[output]), product = 0.0f;
-    for (int n = threadIdx.x; n < width; n += blockDim.x) {
-        float d = at(n);
-        d_weight[output * width + n] += scale * d;
-        product += weight[output * width + n] * d;
+    const float *from = &weight[output * width];
+    float *to = &d_weight[output * width];
+    // Four at once, all read before any is written: memory takes its time to answer.
+    for (int first = threadIdx.x; first < width; first += 4 * blockDim.x) {
+        float d[4], was[4], w[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = first + i * blockDim.x;
+            bool there = n < width;
+            d[i] = there ? at(n) : 0.0f;
+            was[i] = there ? to[n] : 0.0f;
+            w[i] = there ? from[n] : 0.0f;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            int n = first + i * blockDim.x;
+            if (n < width) {
+                to[n] = was[i] + scale * d[i];
+            }
+            product += w[i] * d[i];
+        }
     }
     product = block_sum(product, scratch);
     if (threadIdx.x == 0) {
