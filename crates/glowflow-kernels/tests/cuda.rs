@@ -485,6 +485,49 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
     }
 }
 
+/// A record has branches. What one of them still reads, the other must not overwrite.
+#[test]
+fn recorded_gradients_are_the_same() {
+    let grid = Grid { batch: 3, height: 8, width: 8 };
+    let (inputs, hidden, outputs) = (3, 24, 6);
+    let mut parameters = Parameters::new(2);
+    let networks: Vec<_> = (0..4).map(|_| parameters.network(inputs, hidden, outputs)).collect();
+    let rows = grid.rows();
+    let x = Numbers::new(8).normal(rows * 2 * inputs);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(gpu) = gpu(precision) else { return };
+        let (params, x) = (gpu.upload(&parameters.values), gpu.upload(&x));
+        let work = |device: &Cuda| {
+            let mut gradient = device.zeros(parameters.values.len());
+            let mut dx = device.copied(&x, rows * 2 * inputs);
+            let run = |at| {
+                let mut o = device.scratch(rows * outputs);
+                (device.network_keeping(&device.prepare_network(at, &params), grid, &x, &mut o), o)
+            };
+            let kept: Vec<_> = networks.iter().map(run).collect();
+            for (at, (hidden_layers, o)) in networks.iter().zip(kept).rev() {
+                device.network_backward(at, &params, grid, &x, &hidden_layers, &o, &mut dx, &mut gradient);
+                drop((hidden_layers, o));
+                // Memory of the same sizes, given back just now.
+                for size in [rows * hidden, rows * hidden / 2, rows * outputs, 9 * rows * outputs] {
+                    drop((device.zeros(size), device.zeros(size)));
+                }
+            }
+            (gradient, dx)
+        };
+        let mut repeated = Repeated::new();
+        let want = download_pair(&gpu, &work(&gpu));
+        for _ in 0..4 {
+            let have = download_pair(&gpu, repeated.run(&gpu, work));
+            assert!(have == want, "{precision:?}");
+        }
+    }
+}
+
+fn download_pair(gpu: &Cuda, (a, b): &(cuda::Buffer, cuda::Buffer)) -> [Vec<f32>; 2] {
+    [a, b].map(|buffer| gpu.download(buffer).unwrap())
+}
+
 #[test]
 fn an_image_does_not_depend_on_its_batch_but_for_rounding_and_bits_repeat() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };

@@ -1,4 +1,8 @@
 // The driver API: streams, events and graphs.
+#include <stdlib.h>
+
+#include <map>
+
 #include "driver.h"
 
 // --------------------------------------------------------------------------------------- streams and events
@@ -83,6 +87,7 @@ EMULATOR_API CUresult cuEventRecord(CUevent event, CUstream handle) {
     if (stream->capture != nullptr) {
         if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
         event->position = stream->issued;
+        event->steps = stream->capture->steps_of(stream);
         return CUDA_SUCCESS;
     }
     event->time = std::make_shared<Event::Time>();
@@ -114,6 +119,7 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
     stream->capture = event->capture;
     stream->capture->streams.insert(stream);
     if (stream != event->stream) {
+        stream->capture->steps.push_back(Step{stream, {}, event->stream, event->steps});
         // The wait is itself something that must be waited for.
         if (stream != stream->capture->origin) ++stream->issued;
         event->stream->joined = std::max(event->stream->joined, event->position);
@@ -142,6 +148,43 @@ EMULATOR_API CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, 
 }
 
 // --------------------------------------------------------------------------------------------------- graphs
+
+namespace {
+
+// An order in which a graph's nodes may run: that of the capture, or one in which everything waits until someone waits for it.
+struct Order {
+    const Capture& capture;
+    std::vector<Work> work;
+    std::map<CUstream, size_t> done;
+
+    void until(CUstream stream, size_t steps) {
+        while (done[stream] < steps) {
+            const Step& step = of(stream, done[stream]++);
+            if (step.awaited != nullptr) until(step.awaited, step.steps);
+            else work.push_back(step.work);
+        }
+    }
+
+    const Step& of(CUstream stream, size_t index) const {
+        for (const Step& step : capture.steps)
+            if (step.stream == stream && index-- == 0) return step;
+        abort();
+    }
+};
+
+std::vector<Work> nodes_of(const Capture& capture) {
+    Order order{capture, {}, {}};
+    if (lazy()) {
+        // The origin waits for all others, or the capture would not be complete.
+        order.until(capture.origin, capture.steps_of(capture.origin));
+        return order.work;
+    }
+    for (const Step& step : capture.steps)
+        if (step.awaited == nullptr) order.work.push_back(step.work);
+    return order.work;
+}
+
+}  // namespace
 
 EMULATOR_API CUresult cuStreamBeginCapture_v2(CUstream handle, int mode) {
     ENTER_CONTEXT();
@@ -175,7 +218,7 @@ EMULATOR_API CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
         if (other != capture->origin && other->joined < other->issued) result = CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
     if (capture->invalid) result = CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     if (result == CUDA_SUCCESS) {
-        *graph = new Graph{std::move(capture->work)};
+        *graph = new Graph{nodes_of(*capture)};
         driver.graphs.insert(*graph);
     }
     leave_capture(capture);

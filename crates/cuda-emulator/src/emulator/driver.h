@@ -164,7 +164,7 @@ inline CUresult submit(CUstream handle, Work work) {
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     if (stream->capture == nullptr) return enqueue(*stream, [work = std::move(work)] { return run(work); });
     if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-    stream->capture->work.push_back(std::move(work));
+    stream->capture->steps.push_back(Step{stream, std::move(work), nullptr, 0});
     ++stream->issued;
     return CUDA_SUCCESS;
 }

@@ -19,6 +19,14 @@ struct Work {
     std::function<void()> run;
 };
 
+// What a captured stream does next: work, or a wait for so many steps of another stream.
+struct Step {
+    CUstream stream;
+    Work work;
+    CUstream awaited;
+    size_t steps;
+};
+
 // From the beginning of a capture to its end. Streams that wait for one of its events join it.
 struct Capture {
     enum Mode { global, thread_local_mode, relaxed };
@@ -27,8 +35,15 @@ struct Capture {
     pthread_t thread;
     CUstream origin;
     bool invalid = false;
-    std::vector<Work> work;
+    // Of all streams, in the order in which they were given.
+    std::vector<Step> steps;
     std::set<CUstream> streams;
+
+    size_t steps_of(CUstream stream) const {
+        size_t count = 0;
+        for (const Step& step : steps) count += step.stream == stream;
+        return count;
+    }
 };
 
 struct Stream {
@@ -54,6 +69,8 @@ struct Event {
     CUstream stream = nullptr;
     size_t position = 0;
     Capture* capture = nullptr;
+    // Of the stream during the capture, so far.
+    size_t steps = 0;
 };
 
 struct Graph {
