@@ -492,6 +492,7 @@ fn recorded_gradients_are_the_same() {
     let (inputs, hidden, outputs) = (3, 24, 6);
     let mut parameters = Parameters::new(2);
     let networks: Vec<_> = (0..4).map(|_| parameters.network(inputs, hidden, outputs)).collect();
+    let map_at = parameters.channel_map(2 * inputs, true);
     let rows = grid.rows();
     let x = Numbers::new(8).normal(rows * 2 * inputs);
     for precision in [Precision::F32, Precision::Bf16] {
@@ -500,6 +501,7 @@ fn recorded_gradients_are_the_same() {
         let work = |device: &Cuda| {
             let mut gradient = device.zeros(parameters.values.len());
             let mut dx = device.copied(&x, rows * 2 * inputs);
+            let mut y = device.copied(&x, rows * 2 * inputs);
             let run = |at| {
                 let mut o = device.scratch(rows * outputs);
                 (device.network_keeping(&device.prepare_network(at, &params), grid, &x, &mut o), o)
@@ -508,8 +510,12 @@ fn recorded_gradients_are_the_same() {
             for (at, (hidden_layers, o)) in networks.iter().zip(kept).rev() {
                 device.network_backward(at, &params, grid, &x, &hidden_layers, &o, &mut dx, &mut gradient);
                 drop((hidden_layers, o));
+                let map = device.prepare_channel_map(&map_at, &params, Direction::Backward);
+                let dx = &mut dx;
+                device.channel_map_backward(&map, &map_at, &params, grid, &mut y, dx, 0.1, &mut gradient);
+                drop(map);
                 // Memory of the same sizes, given back just now.
-                for size in [rows * hidden, rows * hidden / 2, rows * outputs, 9 * rows * outputs] {
+                for size in [rows * hidden, rows * hidden / 2, rows * outputs, 9 * rows * outputs, 60, 42] {
                     drop((device.zeros(size), device.zeros(size)));
                 }
             }

@@ -241,8 +241,9 @@ impl ChannelMap {
             self.apply(queue, grid, self.transposed(), 0, dx, None)?;
             (partial, slabs)
         };
-        queue.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
-
+        // Nobody waits for the parameters' gradients.
+        let beside = queue.beside()?;
+        beside.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
         let lu = queue.permutation(&params.permutation, buffer)?;
         let LuArguments { inverse, sign, lower, upper, log_s, .. } = lu;
         let norm = params.actnorm;
@@ -250,11 +251,12 @@ impl ChannelMap {
             [lower, upper, log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
         let kinds = if lower == 0 { 1 } else { 3 };
         launch!(
-            queue, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
+            beside, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
             channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs), sums.address,
             self.transposed(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
             d_log_s
-        )
+        )?;
+        queue.end_beside(vec![Arc::clone(&self.block), Arc::new(partial), Arc::new(sums)])
     }
 
     /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many slabs.

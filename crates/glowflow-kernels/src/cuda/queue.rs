@@ -2,7 +2,7 @@
 //!
 //! An operation here returns its error at once. [`Cuda`](super::Cuda) remembers the first one and does nothing from there on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channel_map::Pending;
@@ -40,6 +40,9 @@ pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// The part of a GPU's memory that may be kept for work beside.
 const MUCH: usize = 128;
+
+/// How much work beside may be under way: that of two steps of flow, a network's and a channel map's each.
+const UNJOINED: usize = 4;
 
 /// What all queues of a GPU share.
 pub struct Gpu {
@@ -127,8 +130,8 @@ pub struct Queue {
 struct Beside {
     queue: Queue,
     begun: Event,
-    /// When the last of this work is done, and what it reads and writes until then.
-    last: Mutex<Option<(Event, Vec<Arc<Block>>)>>,
+    /// When the last of this work is done, and what it reads and writes until then; the oldest first.
+    last: Mutex<VecDeque<(Event, Vec<Arc<Block>>)>>,
 }
 
 /// Parts of a permutation for a kernel: addresses, 0 for what there is not.
@@ -182,27 +185,31 @@ impl Queue {
         Ok(&beside.queue)
     }
 
-    /// Ends work beside, which has `blocks` until it is done. Nothing here waits for it before the next such work has ended, too; but
+    /// Ends work beside, which has `blocks` until it is done. Nothing here waits for it before some more such work has ended, too; but
     /// where that would keep much memory, what follows here waits at once.
     pub fn end_beside(&self, blocks: Vec<Arc<Block>>) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
         let bytes: usize = blocks.iter().map(|block| block.size()).sum();
         let done = Event::new(&self.gpu.context)?;
         done.record(&beside.queue.stream)?;
-        let before = lock(&beside.last).replace((done, blocks));
-        if let Some((done, _blocks)) = before {
-            self.stream.wait(&done)?;
-        }
-        if bytes > self.gpu.memory / MUCH { self.join() } else { Ok(()) }
+        lock(&beside.last).push_back((done, blocks));
+        self.join_all_but(if bytes > self.gpu.memory / MUCH { 0 } else { UNJOINED })
     }
 
     /// What is queued from here on waits for all work beside.
     pub fn join(&self) -> Result<()> {
-        let last = self.beside.as_ref().and_then(|beside| lock(&beside.last).take());
-        match last {
-            Some((done, _blocks)) => self.stream.wait(&done),
-            None => Ok(()),
+        self.join_all_but(0)
+    }
+
+    fn join_all_but(&self, count: usize) -> Result<()> {
+        let Some(beside) = &self.beside else { return Ok(()) };
+        let mut last = lock(&beside.last);
+        while last.len() > count {
+            if let Some((done, _blocks)) = last.pop_front() {
+                self.stream.wait(&done)?;
+            }
         }
+        Ok(())
     }
 
     pub fn kernels(&self) -> &Kernels {
