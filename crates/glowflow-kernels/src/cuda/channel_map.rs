@@ -191,23 +191,43 @@ impl ChannelMap {
     ) -> Result<()> {
         const THREADS: usize = 128;
         let (rows, channels, stride) = (grid.rows(), self.channels, stride_of(self.channels));
-        // A thread makes four numbers of two rows. Where the matrix does not fit into shared memory, more rows of a block read it from
-        // the first-level cache. Few rows go to many blocks all the same.
-        let numbers = 2 * 4 * THREADS;
-        let matrix_fits = 4 * (stride * stride + numbers.max(2 * stride)) <= SHARED;
-        let most = (if matrix_fits { numbers } else { 8 * numbers }) / stride;
-        let blocks = 2 * queue.gpu.context.multiprocessors;
-        let tile = (most / 2 * 2).min(rows.div_ceil(blocks).next_multiple_of(2)).max(2);
-        let shared = 4 * stride * (if matrix_fits { tile + stride } else { tile });
         let (log_det, logp) = match (self.direction, logp) {
             (Direction::Forward, Some(logp)) => (self.log_det(), logp),
             _ => (0, 0),
         };
+        // A thread makes four numbers of two rows. Few rows go to many blocks all the same.
+        let numbers = 2 * 4 * THREADS;
+        if 4 * (stride * stride + numbers.max(2 * stride)) > SHARED {
+            return self.apply_wide(queue, grid, matrix, offset, x, (log_det, logp));
+        }
+        let blocks = 2 * queue.gpu.context.multiprocessors;
+        let tile = (numbers / stride / 2 * 2).min(rows.div_ceil(blocks).next_multiple_of(2)).max(2);
+        let shared = 4 * stride * (tile + stride);
         launch!(
             queue, queue.kernels().affine,
             Launch { block: THREADS as u32, shared: shared as u32, ..Launch::blocks(rows.div_ceil(tile)) };
-            rows, channels, tile, i32::from(matrix_fits), matrix, offset, x, grid.batch, grid.pixels(), log_det, logp
+            rows, channels, tile, matrix, offset, x, grid.batch, grid.pixels(), log_det, logp
         )
+    }
+
+    /// As [`apply`](Self::apply), where the matrix does not fit into shared memory.
+    fn apply_wide(
+        &self,
+        queue: &Queue,
+        grid: Grid,
+        matrix: u64,
+        offset: u64,
+        x: u64,
+        (log_det, logp): (u64, u64),
+    ) -> Result<()> {
+        let (rows, channels) = (grid.rows(), self.channels);
+        let y = queue.floats(rows * channels)?;
+        let (shape, at_once) = (Launch::grid(rows.div_ceil(8), channels.div_ceil(32), 1), channels.min(1024));
+        launch!(
+            queue, queue.kernels().affine_wide, Launch { shared: (4 * 8 * at_once) as u32, ..shape };
+            rows, channels, at_once, matrix, offset, x, y.address, grid.batch, grid.pixels(), log_det, logp
+        )?;
+        queue.stream.copy(y.address, x, 4 * rows * channels)
     }
 
     /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.

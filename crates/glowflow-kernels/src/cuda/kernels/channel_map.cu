@@ -251,28 +251,22 @@ __device__ __forceinline__ void two_rows(
 }
 
 // x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be null. A block takes
-// `tile` rows, an even number, through shared memory and with `matrix_fits` the matrix, too. logp [batch], where given, gains pixels · log_det.
+// `tile` rows, an even number, through shared memory, and the matrix. logp [batch], where given, gains pixels · log_det.
 extern "C" __global__ void affine(
-    int rows, int channels, int tile, int matrix_fits, const float *matrix, const float *offset, float *x, int batch,
-    int pixels, const double *log_det, float *logp) {
+    int rows, int channels, int tile, const float *matrix, const float *offset, float *x, int batch, int pixels,
+    const double *log_det, float *logp) {
     extern __shared__ float4 affine_shared[];
     int stride = stride_of(channels), groups = stride / 4, half = tile / 2;
     float *rows_of_x = (float *)affine_shared, *copy = &rows_of_x[tile * stride];
     int first = blockIdx.x * tile, count = min(tile, rows - first);
-    if (matrix_fits) {
-        copy_fours(matrix, stride * stride, copy);
-    }
+    copy_fours(matrix, stride * stride, copy);
     load_rows(x, first, count, tile, channels, stride, rows_of_x);
     __syncthreads();
     for (int n = threadIdx.x; n < half * groups; n += blockDim.x) {
         int row = n / groups, c = 4 * (n - row * groups);
         float4 a = offset ? four(&offset[c]) : make_float4(0.0f, 0.0f, 0.0f, 0.0f), b = a;
         const float *x0 = &rows_of_x[row * stride], *x1 = &x0[half * stride];
-        if (matrix_fits) {
-            two_rows(copy, stride, c, x0, x1, &a, &b);
-        } else {
-            two_rows(matrix, stride, c, x0, x1, &a, &b);
-        }
+        two_rows(copy, stride, c, x0, x1, &a, &b);
         if (row < count) {
             store_four(&x[(first + row) * channels], channels, c, a);
         }
@@ -281,6 +275,60 @@ extern "C" __global__ void affine(
         }
     }
     if (blockIdx.x == 0 && logp) {
+        for (int b = threadIdx.x; b < batch; b += blockDim.x) {
+            logp[b] += (float)((double)pixels * *log_det);
+        }
+    }
+}
+
+// The same for many channels, from x to y: a block has 32 channels of 8 rows, for each of which 8 threads share the sum; `at_once` channels of
+// x are in shared memory. (Where a block makes all channels of its rows, few rows leave most of a GPU without work.)
+extern "C" __global__ void affine_wide(
+    int rows, int channels, int at_once, const float *__restrict__ matrix, const float *offset, const float *__restrict__ x,
+    float *__restrict__ y, int batch, int pixels, const double *log_det, float *logp) {
+    extern __shared__ float4 affine_wide_shared[];
+    float *rows_of_x = (float *)affine_wide_shared;
+    __shared__ float parts[8][8][32];
+    int stride = stride_of(channels), lane = threadIdx.x % 32, part = threadIdx.x / 32;
+    int first = blockIdx.x * 8, c = blockIdx.y * 32 + lane;
+    float sum[8];
+    for (int r = 0; r < 8; r++) {
+        sum[r] = 0.0f;
+    }
+    for (int j0 = 0; j0 < channels; j0 += at_once) {
+        int here = min(at_once, channels - j0);
+        __syncthreads();
+        for (int n = threadIdx.x; n < 8 * here; n += blockDim.x) {
+            int r = n / here, row = first + r;
+            rows_of_x[n] = row < rows ? x[row * channels + j0 + n - r * here] : 0.0f;
+        }
+        __syncthreads();
+        if (c < channels) {
+#pragma unroll 4
+            for (int j = part; j < here; j += 8) {
+                float m = matrix[(j0 + j) * stride + c];
+#pragma unroll
+                for (int r = 0; r < 8; r++) {
+                    sum[r] = fmaf(m, rows_of_x[r * here + j], sum[r]);
+                }
+            }
+        }
+    }
+#pragma unroll
+    for (int r = 0; r < 8; r++) {
+        parts[part][r][lane] = sum[r];
+    }
+    __syncthreads();
+    // Now a warp has a row.
+    int row = first + part;
+    if (row < rows && c < channels) {
+        float total = offset ? offset[c] : 0.0f;
+        for (int p = 0; p < 8; p++) {
+            total += parts[p][part][lane];
+        }
+        y[row * channels + c] = total;
+    }
+    if (blockIdx.x == 0 && blockIdx.y == 0 && logp) {
         for (int b = threadIdx.x; b < batch; b += blockDim.x) {
             logp[b] += (float)((double)pixels * *log_det);
         }
