@@ -167,7 +167,8 @@ impl Cuda {
         Buffer::new(block, len)
     }
 
-    /// The sums of a batch's parts, added to `logp`, where `work` writes them: `[batch, parts]`.
+    /// The sums of a batch's parts, added to `logp`. Where images have one part each, `work` adds them itself; otherwise it writes them:
+    /// `[batch, parts]`.
     fn add_sums(
         queue: &Queue,
         grid: Grid,
@@ -175,6 +176,9 @@ impl Cuda {
         work: impl FnOnce(usize, usize, u64) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
         let (parts, part) = parts_of(grid);
+        if parts == 1 {
+            return work(parts, part, logp.address());
+        }
         let sums = queue.floats(grid.batch * parts)?;
         work(parts, part, sums.address)?;
         launch!(
@@ -248,7 +252,7 @@ impl Rates {
 /// How to cut an image's pixels into parts that are summed apart: how many, and pixels of each. It depends on the image's size
 /// alone, so that its likelihood does not depend on the batch.
 fn parts_of(grid: Grid) -> (usize, usize) {
-    let part = grid.pixels().div_ceil(64).max(64);
+    let part = grid.pixels().div_ceil(64).max(256);
     (grid.pixels().div_ceil(part), part)
 }
 

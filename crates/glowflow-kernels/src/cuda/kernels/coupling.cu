@@ -3,7 +3,17 @@
 // Affine, with t = o[C/2..] + 2 and s = sigmoid(t): y = (x + shift)·s, log|det| = Σ log s; additive: y = x + o.
 // For the gradient, ∂ log s / ∂t = 1 − s turns dy·(x + shift)·s·(1 − s) into dy·y·(1 − s): no division.
 
-// logp [batch] sums come in two stages where an image is cut into several parts: sums [batch, parts], then `add_parts`.
+// What a block adds to logp [batch]: by itself where an image is one part; else in two stages, sums [batch, parts] here, then `add_parts`.
+__device__ __forceinline__ void add_part(float sum, float *sums) {
+    if (threadIdx.x == 0) {
+        if (gridDim.y == 1) {
+            sums[blockIdx.x] += sum;
+        } else {
+            sums[blockIdx.x * gridDim.y + blockIdx.y] = sum;
+        }
+    }
+}
+
 // One block a part of an image: blockIdx.x is the image, blockIdx.y the part.
 extern "C" __global__ void couple(
     int pixels, int channels, int affine, int part_pixels, const float *o, float *x, float *sums) {
@@ -25,10 +35,7 @@ extern "C" __global__ void couple(
         }
     }
     if (affine) {
-        sum = block_sum(sum, scratch);
-        if (threadIdx.x == 0) {
-            sums[blockIdx.x * gridDim.y + blockIdx.y] = sum;
-        }
+        add_part(block_sum(sum, scratch), sums);
     }
 }
 

@@ -15,10 +15,7 @@ extern "C" __global__ void standardize(
         z[row * channels + c] = eps;
         sum -= 0.5f * (1.8378770664093453f + 2.0f * logs + eps * eps);
     }
-    sum = block_sum(sum, scratch);
-    if (threadIdx.x == 0) {
-        sums[blockIdx.x * gridDim.y + blockIdx.y] = sum;
-    }
+    add_part(block_sum(sum, scratch), sums);
 }
 
 extern "C" __global__ void unstandardize(int count, int channels, const float *prior, float *eps) {
