@@ -19,6 +19,9 @@ const GRIDS: [Grid; 4] = [
     Grid { batch: 5, height: 8, width: 16 },
 ];
 
+/// Images that are summed up in several parts.
+const LARGE: Grid = Grid { batch: 2, height: 17, width: 33 };
+
 /// The same work on both devices: its results, array by array, must agree.
 macro_rules! same {
     ($tolerance:expr, |$device:ident| $work:expr) => {
@@ -304,7 +307,7 @@ fn zero_convolutions_are_the_same() {
 
 #[test]
 fn couplings_are_the_same() {
-    for grid in GRIDS {
+    for grid in GRIDS.into_iter().chain([LARGE]) {
         for kind in [CouplingKind::Affine, CouplingKind::Additive] {
             for channels in [2, 12] {
                 let outputs = kind.network_outputs(channels);
@@ -331,7 +334,7 @@ fn couplings_are_the_same() {
 
 #[test]
 fn priors_are_the_same() {
-    for grid in GRIDS {
+    for grid in GRIDS.into_iter().chain([LARGE]) {
         for (channels, classes) in [(2, 0), (12, 3)] {
             let mut parameters = Parameters::new(6);
             let at = parameters.top_prior(channels, classes);
