@@ -537,9 +537,12 @@ impl Device for Cuda {
         logp: &mut Buffer,
     ) {
         self.attempt(|queue| {
-            let work = |parts, part, sums: u64| {
+            let work = |parts, part: usize, sums: u64| {
+                // A part is one block's, so that it should have threads for all of it.
+                let threads = (part.min(grid.pixels()) * channels / 4).next_power_of_two().clamp(128, 1024);
+                let shape = Launch { block: threads as u32, ..Launch::grid(grid.batch, parts, 1) };
                 launch!(
-                    queue, queue.kernels().couple, Launch::grid(grid.batch, parts, 1);
+                    queue, queue.kernels().couple, shape;
                     grid.pixels(), channels, is_affine(kind), part, o.address(), x.address(), sums
                 )
             };

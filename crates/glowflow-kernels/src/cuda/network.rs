@@ -130,8 +130,8 @@ fn fold(queue: &Queue, element: Element, networks: &[(Folded, &Weights)]) -> Res
     for (to, (folded, _)) in list.iter_mut().zip(networks) {
         *to = *folded;
     }
-    let numbers = networks.iter().map(|(_, weights)| weights.numbers()).max().unwrap_or(0);
-    let shape = Launch::grid(numbers.div_ceil(BLOCK), networks.len(), 1);
+    let rows = networks.iter().map(|(_, weights)| weights.rows()).max().unwrap_or(0);
+    let shape = Launch { block: 128, ..Launch::grid(rows, networks.len(), 1) };
     launch!(queue, queue.kernels().of(element).fold_network, shape; Argument::borrowed(&list))
 }
 
@@ -189,10 +189,10 @@ impl Weights {
         }
     }
 
-    /// Numbers of all matrices together.
-    fn numbers(&self) -> usize {
-        let back = if self.back.is_some() { self.width2 * (self.width2 + self.width3) } else { 0 };
-        self.width2 * (self.width1 + self.width2 + self.width3) + back
+    /// Rows of all matrices together.
+    fn rows(&self) -> usize {
+        let back = if self.back.is_some() { 2 * self.width2 } else { 0 };
+        2 * self.width2 + self.width3 + back
     }
 
     /// A product of this network over some rows.
@@ -318,6 +318,18 @@ impl Network {
     }
 }
 
+/// How a kernel that reads `columns` numbers of each pixel's neighbours is launched, whose rows have `groups` times 16 bytes: its
+/// shape, rows of a block, and whether it reads through shared memory.
+fn nearby(grid: Grid, columns: usize, groups: usize) -> (Launch, usize, i32) {
+    const SHARED: usize = 24 << 10;
+    // Two times 16 bytes for each thread, and at least as many rows as others must be read for their sake.
+    let lines = (2 * BLOCK / groups).max(2 * (grid.width + 1)).clamp(8, 256);
+    let shared = 4 * columns * (lines + 2 * (grid.width + 1));
+    let (shared, lines) = if shared <= SHARED { (shared, lines) } else { (0, (BLOCK / groups).max(1)) };
+    let shape = Launch { shared: shared as u32, ..Launch::blocks(grid.rows().div_ceil(lines)) };
+    (shape, lines, i32::from(shared > 0))
+}
+
 /// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
 pub(super) fn patches(
     queue: &Queue,
@@ -328,12 +340,12 @@ pub(super) fn patches(
     stride: usize,
     x: u64,
 ) -> Result<Block> {
-    // A thread has 16 bytes of a row.
     let (rows, groups) = (part.grid.rows(), stride * element.bytes() / 16);
     let patches = queue.matrix(rows, stride, element)?;
+    let (shape, lines, shared) = nearby(part.grid, inputs, groups);
     launch!(
-        queue, queue.kernels().of(element).patches, Launch::of(rows * groups);
-        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
+        queue, queue.kernels().of(element).patches, shape;
+        rows, lines, shared, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
         x + 4 * (part.first * channels) as u64, patches.address
     )?;
     Ok(patches)
@@ -390,9 +402,10 @@ impl Hidden {
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
             let groups = width3 * weights.element.bytes() / 16;
+            let (shape, lines, shared) = nearby(part.grid, outputs, groups);
             launch!(
-                queue, queue.kernels().of(weights.element).gather_back, Launch::of(rows * groups);
-                rows, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
+                queue, queue.kernels().of(weights.element).gather_back, shape;
+                rows, lines, shared, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
                 d_o + 4 * (first * outputs) as u64, d_contributions.address
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;

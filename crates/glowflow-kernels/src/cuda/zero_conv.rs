@@ -33,8 +33,8 @@ impl ZeroConv {
             bias: queue.floats(outputs)?,
         };
         launch!(
-            queue, queue.kernels().fold_conv_f32, Launch::of(outputs * width);
-            outputs, outputs, inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),
+            queue, queue.kernels().fold_conv_f32, Launch::blocks(outputs);
+            outputs, inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),
             conv.weight.address, conv.bias.address
         )?;
         Ok(conv)

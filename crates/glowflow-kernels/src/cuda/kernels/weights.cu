@@ -9,36 +9,31 @@
 
 __device__ __forceinline__ float scale_of(float logs) { return expf(3.0f * logs); }
 
-// Number `index` of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns: to [rows, stride]; and b' [rows].
+// Row `output` of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns: to [rows, stride]; and b' [rows].
 template <typename T>
 __device__ __forceinline__ void fold_conv(
-    int index, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
+    int output, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
     T *to_bias) {
-    int output = index / stride, column = index % stride;
-    float value = 0.0f, folded_bias = 0.0f;
-    if (output < outputs) {
-        float scale = scale_of(logs[output]);
-        const float *row = &weight[output * 9 * (inputs + 1)];
-        if (column < 9 * inputs) {
-            value = scale * row[column % inputs * 9 + column / inputs];
-        } else if (column < 9 * inputs + 9) {
-            value = scale * row[column];
+    bool there = output < outputs;
+    float scale = there ? scale_of(logs[output]) : 0.0f;
+    const float *from = &weight[output * 9 * (inputs + 1)];
+    for (int column = threadIdx.x; column < stride; column += blockDim.x) {
+        float value = 0.0f;
+        if (there && column < 9 * (inputs + 1)) {
+            value = scale * from[column < 9 * inputs ? column % inputs * 9 + column / inputs : column];
         }
-        folded_bias = scale * bias[output];
+        to[output * stride + column] = narrow<T>(value);
     }
-    to[index] = narrow<T>(value);
-    if (column == 0) {
-        to_bias[output] = narrow<T>(folded_bias);
+    if (threadIdx.x == 0) {
+        to_bias[output] = narrow<T>(there ? scale * bias[output] : 0.0f);
     }
 }
 
+// One block a row.
 extern "C" __global__ void fold_conv_f32(
-    int rows, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, float *to,
+    int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, float *to,
     float *to_bias) {
-    int index = global_index();
-    if (index < rows * stride) {
-        fold_conv(index, outputs, inputs, stride, weight, bias, logs, to, to_bias);
-    }
+    fold_conv(blockIdx.x, outputs, inputs, stride, weight, bias, logs, to, to_bias);
 }
 
 // Number (output, input) of a 1×1 convolution [width, width], folded; 0 beyond it.
@@ -72,29 +67,31 @@ template <typename T> struct Networks {
     Folded<T> list[16];
 };
 
-// One thread a number of a matrix of the network blockIdx.y.
+// One block a row of a matrix, one matrix behind the other; blockIdx.y is the network.
 template <typename T> __device__ __forceinline__ void fold_network(const Folded<T> &of) {
-    int index = global_index(), hidden = of.hidden, outputs = of.outputs;
-    int width1 = of.width1, width2 = of.width2, width3 = of.width3;
-    if (index < width2 * width1) {
-        fold_conv(
-            index, hidden, of.inputs, width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
+    int row = blockIdx.x, hidden = of.hidden, outputs = of.outputs, width2 = of.width2, width3 = of.width3;
+    if (row < width2) {
+        fold_conv(row, hidden, of.inputs, of.width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
         return;
     }
-    index -= width2 * width1;
-    if (index < width2 * width2) {
-        int output = index / width2, input = index % width2;
-        of.conv2[index] = narrow<T>(fold_dense(output, input, hidden, of.of2.weight, of.of2.logs));
-        if (input == 0) {
-            of.bias2[output] = narrow<T>(output < hidden ? scale_of(of.of2.logs[output]) * of.of2.bias[output] : 0.0f);
+    row -= width2;
+    if (row < width2) {
+        for (int input = threadIdx.x; input < width2; input += blockDim.x) {
+            of.conv2[row * width2 + input] = narrow<T>(fold_dense(row, input, hidden, of.of2.weight, of.of2.logs));
+        }
+        if (threadIdx.x == 0) {
+            of.bias2[row] = narrow<T>(row < hidden ? scale_of(of.of2.logs[row]) * of.of2.bias[row] : 0.0f);
         }
         return;
     }
-    index -= width2 * width2;
-    if (index < width3 * width2) {
-        int row = index / width2, input = index % width2, k = row / outputs, c = row % outputs;
-        of.conv3[index] = narrow<T>(fold_contribution(row, input, outputs, hidden, of.of3.weight, of.of3.logs));
-        if (input == 0 && k < 9) {
+    row -= width2;
+    if (row < width3) {
+        for (int input = threadIdx.x; input < width2; input += blockDim.x) {
+            of.conv3[row * width2 + input] =
+                narrow<T>(fold_contribution(row, input, outputs, hidden, of.of3.weight, of.of3.logs));
+        }
+        int k = row / outputs, c = row % outputs;
+        if (threadIdx.x == 0 && k < 9) {
             float scale = scale_of(of.of3.logs[c]);
             of.edge[row] = scale * of.of3.weight[(c * (hidden + 1) + hidden) * 9 + k];
             if (k == 0) {
@@ -103,18 +100,22 @@ template <typename T> __device__ __forceinline__ void fold_network(const Folded<
         }
         return;
     }
-    index -= width3 * width2;
+    row -= width3;
     if (!of.conv2_back) {
         return;
     }
-    if (index < width2 * width2) {
-        of.conv2_back[index] = narrow<T>(fold_dense(index % width2, index / width2, hidden, of.of2.weight, of.of2.logs));
+    if (row < width2) {
+        for (int output = threadIdx.x; output < width2; output += blockDim.x) {
+            of.conv2_back[row * width2 + output] = narrow<T>(fold_dense(output, row, hidden, of.of2.weight, of.of2.logs));
+        }
         return;
     }
-    index -= width2 * width2;
-    if (index < width2 * width3) {
-        of.conv3_back[index] = narrow<T>(
-            fold_contribution(index % width3, index / width3, outputs, hidden, of.of3.weight, of.of3.logs));
+    row -= width2;
+    if (row < width2) {
+        for (int n = threadIdx.x; n < width3; n += blockDim.x) {
+            of.conv3_back[row * width3 + n] =
+                narrow<T>(fold_contribution(n, row, outputs, hidden, of.of3.weight, of.of3.logs));
+        }
     }
 }
 
