@@ -239,12 +239,34 @@ fn networks_are_the_same() {
 fn networks_in_bf16_are_the_same_to_its_rounding() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
     for grid in GRIDS {
-        for (inputs, hidden, outputs, tolerance) in [(1, 5, 2, 6e-2), (6, 40, 12, 6e-2), (6, 136, 12, 9e-2)] {
+        for (inputs, hidden, outputs, tolerance) in
+            [(1, 5, 2, 6e-2), (6, 40, 12, 6e-2), (6, 136, 12, 9e-2), (2, 400, 4, 9e-2)]
+        {
             let want = network(&Cpu::<f32>::new(), grid, inputs, hidden, outputs);
             let have = network(&gpu, grid, inputs, hidden, outputs);
             close(&have[..1], &want[..1], 1e-2);
             close(&have[1..], &want[1..], tolerance);
         }
+    }
+}
+
+/// As large as in training, where kernels have all their blocks. An emulated GPU would take too long.
+#[test]
+fn large_networks_in_bf16_are_the_same_to_its_rounding() {
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
+    if gpu.name().contains("Emulated") {
+        eprintln!("skipped: too large for the emulated GPU");
+        return;
+    }
+    for (batch, height, inputs, outputs) in
+        [(64, 16, 6, 12), (67, 16, 6, 12), (300, 8, 12, 24), (512, 4, 24, 48)]
+    {
+        let grid = Grid { batch, height, width: height };
+        let want = network(&Cpu::<f32>::new(), grid, inputs, 512, outputs);
+        let have = network(&gpu, grid, inputs, 512, outputs);
+        close(&have[..1], &want[..1], 1e-2);
+        close(&have[1..], &want[1..], 9e-2);
+        assert!(have == network(&gpu, grid, inputs, 512, outputs), "two runs differ");
     }
 }
 
@@ -266,6 +288,11 @@ fn again(tests: &str, variable: (&str, &str)) {
 #[test]
 fn without_kernels_for_hidden_layers_networks_in_bf16_are_still_the_same() {
     again("networks_in_bf16_are_the_same", (cuda::HIDDEN, "off"));
+}
+
+#[test]
+fn on_a_gpu_with_few_multiprocessors_networks_in_bf16_are_still_the_same() {
+    again("networks_in_bf16_are_the_same", ("CUDA_EMULATOR_MULTIPROCESSORS", "3"));
 }
 
 #[test]

@@ -95,7 +95,7 @@ EMULATOR_API CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice d
         case 13: *value = 1980000; break;                             // clock in kHz
         case 14: *value = 512; break;                                 // texture alignment
         case 15: case 19: case 31: case 41: case 78: *value = 1; break;  // overlap, mapping, concurrency, one address space
-        case 16: *value = 132; break;                                 // multiprocessors
+        case 16: *value = int(setting("CUDA_EMULATOR_MULTIPROCESSORS", 132)); break;
         case 36: *value = 2619000; break;                             // memory clock in kHz
         case 37: *value = 5120; break;                                // memory bus
         case 38: *value = 50 * 1024 * 1024; break;                    // L2
