@@ -128,12 +128,13 @@ extern "C" __global__ void fold_network_bf16(const __grid_constant__ Networks<bf
 }
 
 // The gradients of one output's weights, bias and logs: scale · d_folded and so on. `at(n)` says where the folded gradient of
-// weight n of `width` lies; `d_bias_folded` counts in thread 0 only.
+// weight n of `width` lies; `d_bias_folded` is each thread's part of the folded bias's.
 template <typename At>
 __device__ __forceinline__ void unfold_output(
-    int output, int width, const float *weight, const float *bias, const float *logs, At at, float d_bias_folded,
+    int output, int width, const float *weight, const float *bias, const float *logs, At at, double d_bias_folded,
     float *d_weight, float *d_bias, float *d_logs) {
     __shared__ float scratch[32];
+    __shared__ double wide_scratch[32];
     float scale = scale_of(logs[output]), product = 0.0f;
     const float *from = &weight[output * width];
     float *to = &d_weight[output * width];
@@ -158,9 +159,10 @@ __device__ __forceinline__ void unfold_output(
         }
     }
     product = block_sum(product, scratch);
+    float d_b = (float)block_sum(d_bias_folded, wide_scratch);
     if (threadIdx.x == 0) {
-        d_bias[output] += scale * d_bias_folded;
-        d_logs[output] += 3.0f * scale * (product + bias[output] * d_bias_folded);
+        d_bias[output] += scale * d_b;
+        d_logs[output] += 3.0f * scale * (product + bias[output] * d_b);
     }
 }
 
@@ -195,17 +197,17 @@ extern "C" __global__ void unfold_conv(
     const float *d_bias_folded, float *d_weight, float *d_bias, float *d_logs) {
     int output = blockIdx.x;
     InPatches at = {&d_folded[output * stride], inputs};
-    unfold_output(output, 9 * (inputs + 1), weight, bias, logs, at, d_bias_folded[output], d_weight, d_bias, d_logs);
+    double d_b = threadIdx.x == 0 ? (double)d_bias_folded[output] : 0.0;
+    unfold_output(output, 9 * (inputs + 1), weight, bias, logs, at, d_b, d_weight, d_bias, d_logs);
 }
 
-// Σ over slabs of partial[slab, column], in thread 0.
-__device__ __forceinline__ float sum_column(int slabs, int stride, int column, const float *partial) {
-    __shared__ double scratch[32];
+// This thread's part of Σ over slabs of partial[slab, column].
+__device__ __forceinline__ double part_of_column(int slabs, int stride, int column, const float *partial) {
     double sum = 0.0;
     for (int slab = threadIdx.x; slab < slabs; slab += blockDim.x) {
         sum += (double)partial[slab * stride + column];
     }
-    return (float)block_sum(sum, scratch);
+    return sum;
 }
 
 // Of a whole network, from the gradients by its folded matrices, d_folded1 [hidden, width1], d_folded2 [hidden, width2],
@@ -220,14 +222,14 @@ extern "C" __global__ void unfold_network(
     float *d_logs3) {
     int output = blockIdx.x;
     if (output < hidden) {
-        float d_bias = sum_column(slabs1, width2, output, partial1);
+        double d_bias = part_of_column(slabs1, width2, output, partial1);
         InPatches at = {&d_folded1[output * width1], inputs};
         unfold_output(output, 9 * (inputs + 1), conv1, bias1, logs1, at, d_bias, d_conv1, d_bias1, d_logs1);
         return;
     }
     output -= hidden;
     if (output < hidden) {
-        float d_bias = sum_column(slabs2, width2, output, partial2);
+        double d_bias = part_of_column(slabs2, width2, output, partial2);
         InRow at = {&d_folded2[output * width2]};
         unfold_output(output, hidden, conv2, bias2, logs2, at, d_bias, d_conv2, d_bias2, d_logs2);
         return;
@@ -249,7 +251,8 @@ extern "C" __global__ void unfold_network(
     }
     __syncthreads();
     InContributions at = {d_folded3, edges, output, outputs, hidden, width2};
-    unfold_output(output, 9 * (hidden + 1), conv3, bias3, logs3, at, edges[9], d_conv3, d_bias3, d_logs3);
+    double d_bias = threadIdx.x == 0 ? (double)edges[9] : 0.0;
+    unfold_output(output, 9 * (hidden + 1), conv3, bias3, logs3, at, d_bias, d_conv3, d_bias3, d_logs3);
 }
 
 // Where the product before could not do it: dh ← dh where h > 0, else 0, in place, and sums[slab, c] over the rows of a
