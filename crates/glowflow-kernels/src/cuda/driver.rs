@@ -246,25 +246,14 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
-        Self::with_priority(context, 0)
-    }
-
-    /// A stream whose work goes before that of `new` ones where both are ready.
-    pub fn urgent(context: &Arc<Context>) -> Result<Self, DeviceError> {
-        // The driver takes the nearest priority that it has.
-        Self::with_priority(context, -1)
-    }
-
     #[allow(unsafe_code)]
-    fn with_priority(context: &Arc<Context>, priority: i32) -> Result<Self, DeviceError> {
+    pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
         context.enter()?;
         let mut raw = std::ptr::null_mut();
         // Not synchronised with the default stream, which nothing here uses.
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the out-pointer is to a live variable.
-        let made = unsafe { sys::cuStreamCreateWithPriority(&mut raw, flags, priority) };
-        context.check(made, "making a stream")?;
+        context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "making a stream")?;
         Ok(Self { context: Arc::clone(context), raw })
     }
 

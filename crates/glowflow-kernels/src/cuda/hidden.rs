@@ -28,29 +28,22 @@ const STAGES: usize = 4;
 /// The deepest B that fits a block's shared memory beside the rest.
 const DEEPEST: usize = 512;
 
-/// Tiles of columns that a block of a kernel may have.
-const SPANS: [usize; 3] = [1, 2, 4];
-
-/// The kernels, one for each number of [`SPANS`].
+/// Both kernels.
 #[derive(Clone, Copy)]
 pub struct Kernels {
-    forward: [Kernel; 3],
-    backward: [Kernel; 3],
+    pub forward: Kernel,
+    pub backward: Kernel,
 }
 
 impl Kernels {
     /// Looks them up in a module that is compiled for the Hopper generation.
     pub fn find(context: &Context, module: Module) -> Result<Self> {
         let find = |name| module.kernel_with_shared(context, name, shared_memory(DEEPEST));
-        Ok(Self {
-            forward: [find(c"hidden_forward_1")?, find(c"hidden_forward_2")?, find(c"hidden_forward_4")?],
-            backward: [find(c"hidden_backward_1")?, find(c"hidden_backward_2")?, find(c"hidden_backward_4")?],
-        })
+        Ok(Self { forward: find(c"hidden_forward")?, backward: find(c"hidden_backward")? })
     }
 }
 
-/// Bytes of shared memory that a block needs whose tiles of B are so deep in all: B, the tiles of A, those of D, and what aligning them
-/// takes.
+/// Bytes of shared memory that a block needs: B, the tiles of A, those of D, and what aligning them takes.
 fn shared_memory(depth: usize) -> usize {
     let tile = |rows: usize| 2 * rows * DEPTH;
     let b = depth.div_ceil(DEPTH) * tile(COLUMNS);
@@ -80,29 +73,10 @@ impl HiddenLayer {
         self.columns.div_ceil(COLUMNS)
     }
 
-    /// Which of [`SPANS`] a block has: the most that fit, so that A is read less often and longer pieces of D are written at once; but no
-    /// more than leaves work for all multiprocessors.
-    fn span(&self, queue: &Queue) -> usize {
-        let fits = |&which: &usize| {
-            let span = SPANS[which];
-            let blocks = self.column_tiles() / span * self.rows.div_ceil(ROWS * WORKERS);
-            self.column_tiles().is_multiple_of(span)
-                && span * self.depth.next_multiple_of(DEPTH) <= DEEPEST
-                // All but a few.
-                && 16 * blocks >= 15 * queue.gpu.context.multiprocessors
-        };
-        (1..SPANS.len()).rev().find(fits).unwrap_or(0)
-    }
-
-    /// Blocks that have all columns of the same rows.
-    fn across(&self, queue: &Queue) -> usize {
-        self.column_tiles() / SPANS[self.span(queue)]
-    }
-
-    /// How many such groups of blocks share the rows: as many as run at once, and have something to do. Sums are cut up by it, so that
-    /// it depends on the shape and the kind of GPU alone.
+    /// Blocks that share the rows, for each tile of columns: as many as run at once, and have something to do. Sums are cut up
+    /// by it, so that it depends on the shape and the kind of GPU alone.
     fn groups(&self, queue: &Queue) -> usize {
-        let at_once = queue.gpu.context.multiprocessors / self.across(queue);
+        let at_once = queue.gpu.context.multiprocessors / self.column_tiles();
         at_once.min(self.rows.div_ceil(ROWS * WORKERS)).max(1)
     }
 
@@ -119,8 +93,8 @@ impl HiddenLayer {
     fn launch(&self, queue: &Queue) -> Launch {
         Launch {
             block: (WORKERS * (THREADS + BESIDE)) as u32,
-            shared: shared_memory(SPANS[self.span(queue)] * self.depth.next_multiple_of(DEPTH)) as u32,
-            ..Launch::blocks(self.groups(queue) * self.across(queue))
+            shared: shared_memory(self.depth) as u32,
+            ..Launch::blocks(self.groups(queue) * self.column_tiles())
         }
     }
 
@@ -141,8 +115,7 @@ impl HiddenLayer {
         let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
         let [a, b, d] = &self.maps(queue, a, b, d)?;
         let [a, b, d] = [a, b, d].map(Argument::borrowed);
-        let kernel = kernels.forward[self.span(queue)];
-        launch!(queue, kernel, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
+        launch!(queue, kernels.forward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
     }
 
     /// `d` from `a` and `b`, and partial sums of its columns, `[slabs, columns]`.
@@ -150,8 +123,7 @@ impl HiddenLayer {
         let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
         let [a, b, d] = &self.maps(queue, a, b, d)?;
         let [a, b, d] = [a, b, d].map(Argument::borrowed);
-        let kernel = kernels.backward[self.span(queue)];
-        launch!(queue, kernel, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, mask, sums)
+        launch!(queue, kernels.backward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, mask, sums)
     }
 
     fn impossible(&self, queue: &Queue) -> DeviceError {

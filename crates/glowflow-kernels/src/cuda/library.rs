@@ -24,20 +24,25 @@ const USUAL: [&str; 5] = [
     "/usr/lib/wsl/lib",
 ];
 
-/// Opens the first file `lib{name}.so*` of these folders and leaves it open, so that whoever opens a library of that name
-/// later, by its name alone, gets this one.
-fn preload(folders: &[PathBuf], name: &str) -> bool {
+/// The files `lib{name}.so*` of these folders, those of an earlier folder first.
+fn candidates(folders: &[PathBuf], name: &str) -> Vec<PathBuf> {
     let prefix = format!("lib{name}.so");
     let is_it = |path: &PathBuf| {
         path.file_name().and_then(|file| file.to_str()).is_some_and(|file| file.starts_with(&prefix))
     };
-    let mut found: Vec<PathBuf> = folders
-        .iter()
-        .filter_map(|folder| std::fs::read_dir(folder).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.path()).filter(is_it).collect::<Vec<_>>())
-        .collect();
-    found.sort();
-    found.iter().any(|path| open(path))
+    let of_folder = |folder: &PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_it).collect();
+        files.sort();
+        files
+    };
+    folders.iter().flat_map(of_folder).collect()
+}
+
+/// Opens the first of a library's [`candidates`] that can be opened, and leaves it open, so that whoever opens a library of that name later,
+/// by its name alone, gets this one.
+fn preload(folders: &[PathBuf], name: &str) -> bool {
+    candidates(folders, name).iter().any(|path| open(path))
 }
 
 #[allow(unsafe_code)]
@@ -125,4 +130,27 @@ fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), Dev
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::candidates;
+
+    #[test]
+    fn earlier_folders_come_first() {
+        let root = std::env::temp_dir().join(format!("glowflow-libraries-{}", std::process::id()));
+        let folders = ["z", "missing", "a"].map(|folder| root.join(folder));
+        for (folder, files) in
+            [(&folders[0], ["libnvrtc.so.13", "libnvrtc.so"]), (&folders[2], ["libnvrtc.so", "libcuda.so"])]
+        {
+            fs::create_dir_all(folder).unwrap();
+            files.iter().for_each(|file| fs::write(folder.join(file), "").unwrap());
+        }
+        let found = candidates(&folders, "nvrtc");
+        fs::remove_dir_all(&root).unwrap();
+        let want = ["z/libnvrtc.so", "z/libnvrtc.so.13", "a/libnvrtc.so"].map(|file| root.join(file));
+        assert_eq!(found, want);
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytemuck::{Pod, Zeroable};
 
 use super::divisor::{Divisor, Plane};
-use super::driver::{Argument, BLOCK, Launch};
+use super::driver::{Argument, Launch};
 use super::hidden::HiddenLayer;
 use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
@@ -318,18 +318,6 @@ impl Network {
     }
 }
 
-/// How a kernel that reads `columns` numbers of each pixel's neighbours is launched, whose rows have `groups` times 16 bytes: its
-/// shape, rows of a block, and whether it reads through shared memory.
-fn nearby(grid: Grid, columns: usize, groups: usize) -> (Launch, usize, i32) {
-    const SHARED: usize = 24 << 10;
-    // Two times 16 bytes for each thread, and at least as many rows as others must be read for their sake.
-    let lines = (2 * BLOCK / groups).max(2 * (grid.width + 1)).clamp(8, 256);
-    let shared = 4 * columns * (lines + 2 * (grid.width + 1));
-    let (shared, lines) = if shared <= SHARED { (shared, lines) } else { (0, (BLOCK / groups).max(1)) };
-    let shape = Launch { shared: shared as u32, ..Launch::blocks(grid.rows().div_ceil(lines)) };
-    (shape, lines, i32::from(shared > 0))
-}
-
 /// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
 pub(super) fn patches(
     queue: &Queue,
@@ -340,12 +328,12 @@ pub(super) fn patches(
     stride: usize,
     x: u64,
 ) -> Result<Block> {
+    // A thread has 16 bytes of a row.
     let (rows, groups) = (part.grid.rows(), stride * element.bytes() / 16);
     let patches = queue.matrix(rows, stride, element)?;
-    let (shape, lines, shared) = nearby(part.grid, inputs, groups);
     launch!(
-        queue, queue.kernels().of(element).patches, shape;
-        rows, lines, shared, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
+        queue, queue.kernels().of(element).patches, Launch::of(rows * groups);
+        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
         x + 4 * (part.first * channels) as u64, patches.address
     )?;
     Ok(patches)
@@ -402,10 +390,9 @@ impl Hidden {
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
             let groups = width3 * weights.element.bytes() / 16;
-            let (shape, lines, shared) = nearby(part.grid, outputs, groups);
             launch!(
-                queue, queue.kernels().of(weights.element).gather_back, shape;
-                rows, lines, shared, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
+                queue, queue.kernels().of(weights.element).gather_back, Launch::of(rows * groups);
+                rows, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
                 d_o + 4 * (first * outputs) as u64, d_contributions.address
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;

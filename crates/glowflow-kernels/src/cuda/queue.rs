@@ -147,23 +147,22 @@ pub struct LuArguments {
 
 impl Queue {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
-        Self::with(gpu, Pool::new(&gpu.context, false), Stream::new(&gpu.context)?)
+        Self::with_pool(gpu, Pool::new(&gpu.context, false))
     }
 
     /// A queue to record in. What is recorded is good for as long as the queue is there.
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
         let beside = Beside {
-            queue: Self::with(gpu, Arc::clone(&pool), Stream::new(&gpu.context)?)?,
+            queue: Self::with_pool(gpu, Arc::clone(&pool))?,
             begun: Event::new(&gpu.context)?,
             last: Mutex::default(),
         };
-        let queue = Self::with(gpu, pool, Stream::urgent(&gpu.context)?)?;
-        Ok(Self { beside: Some(Box::new(beside)), ..queue })
+        Ok(Self { beside: Some(Box::new(beside)), ..Self::with_pool(gpu, pool)? })
     }
 
-    fn with(gpu: &Arc<Gpu>, pool: Arc<Pool>, stream: Stream) -> Result<Self> {
-        let workspace = pool.take(WORKSPACE)?;
+    fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
+        let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
         Ok(Self {
             gpu: Arc::clone(gpu),
             stream,

@@ -4,10 +4,9 @@
 //     forward    d [rows, columns] = ReLU(a [rows, depth] · bᵀ + bias), and a bit for each number that is not 0
 //     backward   d = a · bᵀ where the bit is set, else 0; and sums over rows of d, for the gradient of the bias
 //
-// with b [columns, depth], all in bf16. A block has the whole depth of b for `spans` times 128 columns: as many as fit, for then a is read
-// less often, and more of a row is written at once. Two workers of 128 threads each take tiles of 64 rows of a. A thread beside each
-// brings a in, 64 columns at a time and some steps ahead; and while one worker writes its results, the other one multiplies. Block
-// i has span i % (columns / 128 / spans) of the columns; groups of blocks with all columns share the rows.
+// with b [columns, depth], all in bf16. A block has 128 columns and the whole depth of b. Two workers of 128 threads each take
+// tiles of 64 rows of a. A thread beside each brings a in, 64 columns at a time and some steps ahead; and while one worker writes
+// its results, the other one multiplies. Block i has tile of columns i % tiles, and with the others of group i / tiles its rows.
 //
 // The terms are those of the PTX manual: an mbarrier counts arrivals and bytes, and the parity of its phase says when both are
 // complete; wgmma multiplies 64 rows by 128 columns, 16 deep, from shared memory, whose rows of 128 bytes are swizzled.
@@ -31,7 +30,7 @@ __device__ __forceinline__ int column_held(int thread, int n) { return n / 4 * 8
 constexpr int hidden_stages = 4, most_chunks = 8;
 constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
 constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
-constexpr u32 half_bytes = hidden_rows * row_bytes;  // of a tile of results, which is two tiles 64 columns wide
+constexpr u32 d_bytes = hidden_rows * hidden_columns * 2;
 
 __device__ __forceinline__ u32 shared_address(const void *pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
@@ -118,24 +117,22 @@ template <int half> __device__ __forceinline__ void halve(float (&values)[32], i
 }
 
 // Barriers for the stages of every worker and the chunks of b, and the bias.
-template <int spans> struct HiddenShared {
+struct HiddenShared {
     u64 full[hidden_workers][hidden_stages], empty[hidden_workers][hidden_stages], b[most_chunks];
-    bf16 bias[spans * hidden_columns];
+    float bias[hidden_columns];
 };
 
 // Brings tiles of a in for worker w, and for the first one b.
-template <int spans>
 __device__ __forceinline__ void bring_in(
-    HiddenShared<spans> &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride, int chunks,
+    HiddenShared &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride, int chunks,
     int first_column, u32 b_at, u32 a_at) {
     int step = 0;
     for (; tile < tiles; tile += stride) {
         for (int c = 0; c < chunks; c++, step++) {
-            for (int span = 0; span < spans && step == c && w == 0; span++) {
-                int n = span * chunks + c;
-                u32 arrived = shared_address(&shared.b[n]);
+            if (step == c && w == 0) {
+                u32 arrived = shared_address(&shared.b[c]);
                 barrier_expect(arrived, b_bytes);
-                load_tile(b_at + n * b_bytes, b, c * hidden_depth, first_column + span * hidden_columns, arrived);
+                load_tile(b_at + c * b_bytes, b, c * hidden_depth, first_column, arrived);
             }
             int s = step % hidden_stages;
             barrier_wait(shared_address(&shared.empty[w][s]), (step / hidden_stages + 1) % 2);
@@ -146,22 +143,21 @@ __device__ __forceinline__ void bring_in(
     }
 }
 
-template <bool backward, int spans>
+template <bool backward>
 __device__ __forceinline__ void hidden_layer(
     int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
     float *sums) {
     extern __shared__ u8 dynamic[];
-    __shared__ HiddenShared<spans> shared;
+    __shared__ HiddenShared shared;
     const int chunks = (depth + hidden_depth - 1) / hidden_depth;
-    const int column_tiles = (columns + hidden_columns - 1) / hidden_columns, across = column_tiles / spans;
+    const int column_tiles = (columns + hidden_columns - 1) / hidden_columns;
     const int tiles = (rows + hidden_rows - 1) / hidden_rows;
-    const int first_tile = blockIdx.x % across * spans, group = blockIdx.x / across;
-    const int stride = gridDim.x / across * hidden_workers, first_column = first_tile * hidden_columns;
+    const int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles;
+    const int stride = gridDim.x / column_tiles * hidden_workers, first_column = column_tile * hidden_columns;
     // The shuffle tells the compiler that the threads of a warp agree.
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const u32 b_at = (shared_address(dynamic) + 1023) & ~1023u;
-    const u32 tiles_at = b_at + spans * chunks * b_bytes;
-    const u32 results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
+    const u32 tiles_at = b_at + chunks * b_bytes, results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
 
     if (threadIdx.x == 0) {
         for (int w = 0; w < hidden_workers; w++) {
@@ -175,8 +171,9 @@ __device__ __forceinline__ void hidden_layer(
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    for (int n = threadIdx.x; !backward && n < spans * hidden_columns; n += blockDim.x) {
-        shared.bias[n] = first_column + n < columns ? bias[first_column + n] : narrow<bf16>(0.0f);
+    if (!backward && threadIdx.x < hidden_columns) {
+        int c = first_column + threadIdx.x;
+        shared.bias[threadIdx.x] = c < columns ? wide(bias[c]) : 0.0f;
     }
     __syncthreads();
 
@@ -190,108 +187,102 @@ __device__ __forceinline__ void hidden_layer(
     }
 
     const int w = warp / 4, thread = threadIdx.x % 128;
-    const u32 a_at = tiles_at + w * hidden_stages * a_bytes, result_at = results_at + w * 2 * half_bytes;
-    float column_sums[spans][4];
-#pragma unroll
-    for (int n = 0; n < spans * 4; n++) {
-        column_sums[n / 4][n % 4] = 0.0f;
-    }
+    const u32 a_at = tiles_at + w * hidden_stages * a_bytes, result_at = results_at + w * d_bytes;
+    float column_sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     int step = 0;
-    for (int tile = group * hidden_workers + w; tile < tiles; tile += stride, step += chunks) {
+    for (int tile = group * hidden_workers + w; tile < tiles; tile += stride) {
+        u64 bits = 0;
+        u64 *bits_at = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
+        if (backward) {
+            bits = *bits_at;
+        }
+        float s[64];
 #pragma unroll
-        for (int span = 0; span < spans; span++) {
-            u64 bits = 0;
-            u64 *bits_at = mask ? &mask[((long long)tile * column_tiles + first_tile + span) * 128 + thread] : nullptr;
-            if (backward) {
-                bits = *bits_at;
+        for (int n = 0; n < 64; n++) {
+            s[n] = 0.0f;
+        }
+        for (int c = 0; c < chunks; c++, step++) {
+            if (step == c) {
+                barrier_wait(shared_address(&shared.b[c]), 0);
             }
-            float s[64];
+            int stage = step % hidden_stages;
+            barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
+            u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
+            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-            for (int n = 0; n < 64; n++) {
-                s[n] = 0.0f;
+            for (int k = 0; k < hidden_depth / 16; k++) {
+                multiply(s, left + 2 * k, right + 2 * k);
             }
-            for (int c = 0; c < chunks; c++) {
-                int at = step + c, stage = at % hidden_stages;
-                barrier_wait(shared_address(&shared.b[span * chunks + c]), 0);
-                barrier_wait(shared_address(&shared.full[w][stage]), at / hidden_stages % 2);
-                u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + (span * chunks + c) * b_bytes);
-                asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#pragma unroll
-                for (int k = 0; k < hidden_depth / 16; k++) {
-                    multiply(s, left + 2 * k, right + 2 * k);
-                }
-                asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-                // What was multiplied the time before may be overwritten, once no span needs it any more.
-                wait_for_products<1>();
-                if (span == spans - 1 && c > 0 && lane == 0) {
-                    barrier_arrive(shared_address(&shared.empty[w][(at - 1) % hidden_stages]));
-                }
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            // What was multiplied the time before may be overwritten.
+            wait_for_products<1>();
+            if (c > 0 && lane == 0) {
+                barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
             }
-            wait_for_products<0>();
-            if (span == spans - 1 && lane == 0) {
-                barrier_arrive(shared_address(&shared.empty[w][(step + chunks - 1) % hidden_stages]));
-            }
+        }
+        wait_for_products<0>();
+        if (lane == 0) {
+            barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
+        }
 
-            float of_pairs[32];
-            u32 packed[32];
+        float of_pairs[32];
+        u32 packed[32];
 #pragma unroll
-            for (int j = 0; j < 16; j++) {
-                float value[4];
+        for (int j = 0; j < 16; j++) {
+            float value[4];
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    value[e] = s[4 * j + e];
-                    if (backward) {
-                        value[e] = bits >> (4 * j + e) & 1 ? value[e] : 0.0f;
-                    } else {
-                        value[e] += wide(shared.bias[span * hidden_columns + column_held(thread, 4 * j + e)]);
-                        bits |= (u64)(value[e] > 0.0f) << (4 * j + e);
-                        value[e] = fmaxf(value[e], 0.0f);
-                    }
+            for (int e = 0; e < 4; e++) {
+                value[e] = s[4 * j + e];
+                if (backward) {
+                    value[e] = bits >> (4 * j + e) & 1 ? value[e] : 0.0f;
+                } else {
+                    value[e] += shared.bias[column_held(thread, 4 * j + e)];
+                    bits |= (u64)(value[e] > 0.0f) << (4 * j + e);
+                    value[e] = fmaxf(value[e], 0.0f);
                 }
-                of_pairs[2 * j] = value[0] + value[2];
-                of_pairs[2 * j + 1] = value[1] + value[3];
-                packed[2 * j] = pair_of(value[0], value[1]);
-                packed[2 * j + 1] = pair_of(value[2], value[3]);
             }
+            of_pairs[2 * j] = value[0] + value[2];
+            of_pairs[2 * j + 1] = value[1] + value[3];
+            packed[2 * j] = pair_of(value[0], value[1]);
+            packed[2 * j + 1] = pair_of(value[2], value[3]);
+        }
 
-            // What was written the last time has to have left shared memory.
-            if (thread == 0) {
-                asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
-            }
-            worker_barrier(w);
-            // Two tiles 64 columns wide.
-            int row = warp % 4 * 16 + lane % 16;
+        // What was written the last time has to have left shared memory.
+        if (thread == 0) {
+            asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+        }
+        worker_barrier(w);
+        // Two tiles 64 columns wide.
+        int row = warp % 4 * 16 + lane % 16;
 #pragma unroll
-            for (int j = 0; j < 16; j += 2) {
-                int eighth = j + lane / 16;
-                u32 at = result_at + eighth / 8 * half_bytes + row * row_bytes + ((eighth ^ row) % 8) * 16;
-                asm volatile(
-                    "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(packed[2 * j]),
-                    "r"(packed[2 * j + 1]), "r"(packed[2 * j + 2]), "r"(packed[2 * j + 3]) : "memory");
+        for (int j = 0; j < 16; j += 2) {
+            int eighth = j + lane / 16;
+            u32 at = result_at + eighth / 8 * (d_bytes / 2) + row * row_bytes + ((eighth ^ row) % 8) * 16;
+            asm volatile(
+                "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(packed[2 * j]),
+                "r"(packed[2 * j + 1]), "r"(packed[2 * j + 2]), "r"(packed[2 * j + 3]) : "memory");
+        }
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        worker_barrier(w);
+        if (thread == 0) {
+            store_tile(d, first_column, tile * hidden_rows, result_at);
+            if (first_column + 64 < columns) {
+                store_tile(d, first_column + 64, tile * hidden_rows, result_at + d_bytes / 2);
             }
-            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-            worker_barrier(w);
-            if (thread == 0) {
-                int column = first_column + span * hidden_columns;
-                store_tile(d, column, tile * hidden_rows, result_at);
-                if (column + 64 < columns) {
-                    store_tile(d, column + 64, tile * hidden_rows, result_at + half_bytes);
-                }
-                asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+        }
+        if (!backward) {
+            if (bits_at) {
+                *bits_at = bits;
             }
-            if (!backward) {
-                if (bits_at) {
-                    *bits_at = bits;
-                }
-            } else {
-                // Each lane ends up with four columns of the sixteen rows of its warp.
-                halve<16>(of_pairs, 16);
-                halve<8>(of_pairs, 8);
-                halve<4>(of_pairs, 4);
+        } else {
+            // Each lane ends up with four columns of the sixteen rows of its warp.
+            halve<16>(of_pairs, 16);
+            halve<8>(of_pairs, 8);
+            halve<4>(of_pairs, 4);
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    column_sums[span][i] += of_pairs[i];
-                }
+            for (int i = 0; i < 4; i++) {
+                column_sums[i] += of_pairs[i];
             }
         }
     }
@@ -299,11 +290,10 @@ __device__ __forceinline__ void hidden_layer(
         float *to = &sums[((group * hidden_workers + w) * 4 + warp % 4) * columns];
         int first = (lane & 16) / 2 + (lane & 8) / 2 + (lane & 4) / 2;
 #pragma unroll
-        for (int n = 0; n < spans * 4; n++) {
-            int span = n / 4, i = n % 4;
-            int c = first_column + span * hidden_columns + column_held(thread, 4 * (first + i / 2) + i % 2);
+        for (int i = 0; i < 4; i++) {
+            int c = first_column + column_held(thread, 4 * (first + i / 2) + i % 2);
             if (c < columns) {
-                to[c] = column_sums[span][i];
+                to[c] = column_sums[i];
             }
         }
     }
@@ -315,12 +305,12 @@ __device__ __forceinline__ void hidden_layer(
 #elif defined(GLOWFLOW_EMULATED)
 
 // The same results in the same places, number by number.
-template <bool backward, int spans>
+template <bool backward>
 __device__ void hidden_layer(
     int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
     float *sums) {
     int column_tiles = (columns + hidden_columns - 1) / hidden_columns, tiles = (rows + hidden_rows - 1) / hidden_rows;
-    int across = column_tiles / spans, group = blockIdx.x / across, groups = gridDim.x / across;
+    int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles, groups = gridDim.x / column_tiles;
     int w = threadIdx.x / 128, thread = threadIdx.x % 128;
     if (w >= hidden_workers) {
         return;
@@ -328,44 +318,41 @@ __device__ void hidden_layer(
     // The emulated maps: address, columns, rows, bytes from row to row.
     const u64 *maps[3] = {a->opaque, b->opaque, d->opaque};
     auto at = [&](int map, int row, int column) { return (bf16 *)(maps[map][0] + row * maps[map][3]) + column; };
-    for (int span = 0; span < spans; span++) {
-        int column_tile = blockIdx.x % across * spans + span;
-        float column_sums[32] = {};
-        for (int tile = group * hidden_workers + w; tile < tiles; tile += groups * hidden_workers) {
-            u64 *bits = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
-            u64 set = 0;
-            for (int n = 0; n < 64; n++) {
-                int row = tile * hidden_rows + row_held(thread, n), c = column_tile * hidden_columns + column_held(thread, n);
-                if (row >= rows || c >= columns) {
-                    continue;
-                }
-                float value = backward ? 0.0f : wide(bias[c]);
-                for (int k = 0; k < depth; k++) {
-                    value += wide(*at(0, row, k)) * wide(*at(1, c, k));
-                }
-                bool passes = backward ? *bits >> n & 1 : value > 0.0f;
-                value = passes ? value : 0.0f;
-                set |= (u64)passes << n;
-                column_sums[n / 4 * 2 + n % 2] += value;
-                *at(2, row, c) = narrow<bf16>(value);
-            }
-            if (!backward && bits) {
-                *bits = set;
-            }
-        }
-        for (int n = 0; backward && n < 64; n++) {
-            // The eight lanes that have a column add up in turn.
-            int c = column_tile * hidden_columns + column_held(thread, n);
-            if (n % 4 >= 2) {
+    float column_sums[32] = {};
+    for (int tile = group * hidden_workers + w; tile < tiles; tile += groups * hidden_workers) {
+        u64 *bits = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
+        u64 set = 0;
+        for (int n = 0; n < 64; n++) {
+            int row = tile * hidden_rows + row_held(thread, n), c = column_tile * hidden_columns + column_held(thread, n);
+            if (row >= rows || c >= columns) {
                 continue;
             }
-            float sum = column_sums[n / 4 * 2 + n % 2];
-            for (int bit = 4; bit <= 16; bit *= 2) {
-                sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+            float value = backward ? 0.0f : wide(bias[c]);
+            for (int k = 0; k < depth; k++) {
+                value += wide(*at(0, row, k)) * wide(*at(1, c, k));
             }
-            if (thread % 32 < 4 && c < columns) {
-                sums[((group * hidden_workers + w) * 4 + thread / 32) * columns + c] = sum;
-            }
+            bool passes = backward ? *bits >> n & 1 : value > 0.0f;
+            value = passes ? value : 0.0f;
+            set |= (u64)passes << n;
+            column_sums[n / 4 * 2 + n % 2] += value;
+            *at(2, row, c) = narrow<bf16>(value);
+        }
+        if (!backward && bits) {
+            *bits = set;
+        }
+    }
+    for (int n = 0; backward && n < 64; n++) {
+        // The eight lanes that have a column add up in turn.
+        int c = column_tile * hidden_columns + column_held(thread, n);
+        if (n % 4 >= 2) {
+            continue;
+        }
+        float sum = column_sums[n / 4 * 2 + n % 2];
+        for (int bit = 4; bit <= 16; bit *= 2) {
+            sum += __shfl_xor_sync(0xffffffffu, sum, bit);
+        }
+        if (thread % 32 < 4 && c < columns) {
+            sums[((group * hidden_workers + w) * 4 + thread / 32) * columns + c] = sum;
         }
     }
 }
@@ -374,42 +361,18 @@ __device__ void hidden_layer(
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
 
-// Forward `mask` has a number for each thread of a worker and each tile, tiles of columns first, and may be null; backward `sums` are
-// [groups · workers · 4, columns].
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_forward_1(
+// `mask` has a number for each thread of a worker and each tile, tiles of columns first; it may be null.
+extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_forward(
     int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
     const __grid_constant__ TensorMap d, const bf16 *bias, u64 *mask) {
-    hidden_layer<false, 1>(rows, columns, depth, &a, &b, &d, bias, mask, nullptr);
+    hidden_layer<false>(rows, columns, depth, &a, &b, &d, bias, mask, nullptr);
 }
 
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_backward_1(
+// `sums` [groups · workers · 4, columns]
+extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_backward(
     int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
     const __grid_constant__ TensorMap d, u64 *mask, float *sums) {
-    hidden_layer<true, 1>(rows, columns, depth, &a, &b, &d, nullptr, mask, sums);
-}
-
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_forward_2(
-    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-    const __grid_constant__ TensorMap d, const bf16 *bias, u64 *mask) {
-    hidden_layer<false, 2>(rows, columns, depth, &a, &b, &d, bias, mask, nullptr);
-}
-
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_backward_2(
-    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-    const __grid_constant__ TensorMap d, u64 *mask, float *sums) {
-    hidden_layer<true, 2>(rows, columns, depth, &a, &b, &d, nullptr, mask, sums);
-}
-
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_forward_4(
-    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-    const __grid_constant__ TensorMap d, const bf16 *bias, u64 *mask) {
-    hidden_layer<false, 4>(rows, columns, depth, &a, &b, &d, bias, mask, nullptr);
-}
-
-extern "C" __global__ void __launch_bounds__(160 * hidden_workers, 1) hidden_backward_4(
-    int rows, int columns, int depth, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
-    const __grid_constant__ TensorMap d, u64 *mask, float *sums) {
-    hidden_layer<true, 4>(rows, columns, depth, &a, &b, &d, nullptr, mask, sums);
+    hidden_layer<true>(rows, columns, depth, &a, &b, &d, nullptr, mask, sums);
 }
 
 #endif

@@ -4,127 +4,81 @@
 // Columns of patches lie as k·inputs + c, then one for the edge channel at each offset, 9·inputs + k; then zeros up
 // to `stride`, a multiple of 8.
 
-// Neighbours are read nine times and more. So a block of `lines` rows brings them, and as many before and behind as its neighbours reach,
-// into shared memory first, where they fit there; `columns` of the `stride` numbers of each row.
-struct Rows {
-    const float *first;
-    int stride;
-};
-
-__device__ __forceinline__ Rows rows_nearby(
-    int rows, int lines, int first, Plane plane, int columns, int stride, const float *x, float *shared) {
-    int reach = plane.width.value + 1, start = first - reach;
-    for (int n = threadIdx.x; n < (lines + 2 * reach) * columns; n += blockDim.x) {
-        int line = n / columns, row = start + line;
-        shared[n] = row >= 0 && row < rows ? x[row * stride + n - line * columns] : 0.0f;
-    }
-    __syncthreads();
-    // Kernels count rows from the beginning of x.
-    Rows nearby = {shared - (long long)start * columns, columns};
-    return nearby;
-}
-
-// A thread writes 16 bytes of a row of patches at once. x has `channels` channels, of which the first `inputs` count.
-template <typename T>
-__device__ __forceinline__ void patches_of(
-    int rows, int lines, Plane plane, Divisor inputs_divisor, Divisor groups, Rows x, T *to) {
-    const int at_once = 16 / sizeof(T);
-    int inputs = inputs_divisor.value, first_row = blockIdx.x * lines;
-    int end = min(lines, rows - first_row) * groups.value;
-    for (int index = threadIdx.x; index < end; index += blockDim.x) {
-        int line = divided(index, groups), first = (index - line * groups.value) * at_once, row = first_row + line;
-        Pixel at = pixel_of(row, plane);
-        // Divided once; from one column to the next the channel goes up, and from the last one to the next offset.
-        int k = divided(first, inputs_divisor), c = first - k * inputs;
-        int from = k < 9 ? neighbour(row, at, plane, k) : -1;
-        Pack<T> pack;
-        for (int j = 0; j < at_once; j++) {
-            int edge = first + j - 9 * inputs;
-            float value = 0.0f;
-            if (edge < 0) {
-                value = from >= 0 ? x.first[from * x.stride + c] : 0.0f;
-                if (++c == inputs) {
-                    c = 0;
-                    from = neighbour(row, at, plane, ++k);
-                }
-            } else if (edge < 9) {
-                value = neighbour(row, at, plane, edge) < 0 ? 1.0f : 0.0f;
-            }
-            pack.values[j] = narrow<T>(value);
-        }
-        *(Pack<T> *)&to[(row * groups.value + first / at_once) * at_once] = pack;
-    }
-}
-
+// One thread for every 16 bytes of a row of patches. x has `channels` channels, of which the first `inputs` count.
 template <typename T>
 __device__ __forceinline__ void patches(
-    int rows, int lines, int shared, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, T *to) {
-    extern __shared__ float nearby[];
-    if (shared) {
-        Rows from = rows_nearby(rows, lines, blockIdx.x * lines, plane, inputs.value, channels, x, nearby);
-        patches_of(rows, lines, plane, inputs, groups, from, to);
-    } else {
-        Rows from = {x, channels};
-        patches_of(rows, lines, plane, inputs, groups, from, to);
+    int rows, Plane plane, Divisor inputs_divisor, int channels, Divisor groups, const float *x, T *to) {
+    const int at_once = 16 / sizeof(T);
+    int index = global_index(), inputs = inputs_divisor.value;
+    if (index >= rows * groups.value) {
+        return;
     }
+    int row = divided(index, groups), first = (index - row * groups.value) * at_once;
+    Pixel at = pixel_of(row, plane);
+    // Divided once; from one column to the next the channel goes up, and from the last one to the next offset.
+    int k = divided(first, inputs_divisor), c = first - k * inputs;
+    int from = k < 9 ? neighbour(row, at, plane, k) : -1;
+    Pack<T> pack;
+    for (int j = 0; j < at_once; j++) {
+        int edge = first + j - 9 * inputs;
+        float value = 0.0f;
+        if (edge < 0) {
+            value = from >= 0 ? x[from * channels + c] : 0.0f;
+            if (++c == inputs) {
+                c = 0;
+                from = neighbour(row, at, plane, ++k);
+            }
+        } else if (edge < 9) {
+            value = neighbour(row, at, plane, edge) < 0 ? 1.0f : 0.0f;
+        }
+        pack.values[j] = narrow<T>(value);
+    }
+    *(Pack<T> *)&to[index * at_once] = pack;
 }
 
 extern "C" __global__ void patches_f32(
-    int rows, int lines, int shared, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, float *to) {
-    patches(rows, lines, shared, plane, inputs, channels, groups, x, to);
+    int rows, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, float *to) {
+    patches(rows, plane, inputs, channels, groups, x, to);
 }
 
 extern "C" __global__ void patches_bf16(
-    int rows, int lines, int shared, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, bf16 *to) {
-    patches(rows, lines, shared, plane, inputs, channels, groups, x, to);
+    int rows, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, bf16 *to) {
+    patches(rows, plane, inputs, channels, groups, x, to);
 }
 
 // What each pixel's contributions became: column k·channels + c is channel c of dy [rows, channels] at the
-// pixel that offset k of this one went to. A thread writes 16 bytes at once.
-template <typename T>
-__device__ __forceinline__ void gathered_back(
-    int rows, int lines, Plane plane, Divisor channels_divisor, Divisor groups, Rows dy, T *to) {
-    const int at_once = 16 / sizeof(T);
-    int channels = channels_divisor.value, first_row = blockIdx.x * lines;
-    int end = min(lines, rows - first_row) * groups.value;
-    for (int index = threadIdx.x; index < end; index += blockDim.x) {
-        int line = divided(index, groups), first = (index - line * groups.value) * at_once, row = first_row + line;
-        Pixel at = pixel_of(row, plane);
-        int k = divided(first, channels_divisor), c = first - k * channels;
-        int from = k < 9 ? neighbour_back(row, at, plane, k) : -1;
-        Pack<T> pack;
-        for (int j = 0; j < at_once; j++) {
-            pack.values[j] = narrow<T>(k < 9 && from >= 0 ? dy.first[from * dy.stride + c] : 0.0f);
-            if (++c == channels) {
-                c = 0;
-                from = neighbour_back(row, at, plane, ++k);
-            }
-        }
-        *(Pack<T> *)&to[(row * groups.value + first / at_once) * at_once] = pack;
-    }
-}
-
+// pixel that offset k of this one went to. One thread for every 16 bytes.
 template <typename T>
 __device__ __forceinline__ void gather_back(
-    int rows, int lines, int shared, Plane plane, Divisor channels, Divisor groups, const float *dy, T *to) {
-    extern __shared__ float nearby[];
-    if (shared) {
-        Rows from = rows_nearby(rows, lines, blockIdx.x * lines, plane, channels.value, channels.value, dy, nearby);
-        gathered_back(rows, lines, plane, channels, groups, from, to);
-    } else {
-        Rows from = {dy, channels.value};
-        gathered_back(rows, lines, plane, channels, groups, from, to);
+    int rows, Plane plane, Divisor channels_divisor, Divisor groups, const float *dy, T *to) {
+    const int at_once = 16 / sizeof(T);
+    int index = global_index(), channels = channels_divisor.value;
+    if (index >= rows * groups.value) {
+        return;
     }
+    int row = divided(index, groups), first = (index - row * groups.value) * at_once;
+    Pixel at = pixel_of(row, plane);
+    int k = divided(first, channels_divisor), c = first - k * channels;
+    int from = k < 9 ? neighbour_back(row, at, plane, k) : -1;
+    Pack<T> pack;
+    for (int j = 0; j < at_once; j++) {
+        pack.values[j] = narrow<T>(k < 9 && from >= 0 ? dy[from * channels + c] : 0.0f);
+        if (++c == channels) {
+            c = 0;
+            from = neighbour_back(row, at, plane, ++k);
+        }
+    }
+    *(Pack<T> *)&to[index * at_once] = pack;
 }
 
 extern "C" __global__ void gather_back_f32(
-    int rows, int lines, int shared, Plane plane, Divisor channels, Divisor groups, const float *dy, float *to) {
-    gather_back(rows, lines, shared, plane, channels, groups, dy, to);
+    int rows, Plane plane, Divisor channels, Divisor groups, const float *dy, float *to) {
+    gather_back(rows, plane, channels, groups, dy, to);
 }
 
 extern "C" __global__ void gather_back_bf16(
-    int rows, int lines, int shared, Plane plane, Divisor channels, Divisor groups, const float *dy, bf16 *to) {
-    gather_back(rows, lines, shared, plane, channels, groups, dy, to);
+    int rows, Plane plane, Divisor channels, Divisor groups, const float *dy, bf16 *to) {
+    gather_back(rows, plane, channels, groups, dy, to);
 }
 
 // Nine shifted copies added up: y[row, c] = bias[c] + Σ_k contributions[neighbour, k·channels + c], and edge[k·channels + c]
