@@ -22,7 +22,6 @@
 //! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, and with it every call from then on |
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
 //! | `CUDA_EMULATOR_DEVICES=0` | there is no device |
-//! | `CUDA_EMULATOR_NO_AUX=1` | cuBLASLt has no epilogues with masks or gradients of biases |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS=n` | the GPU has so many, and not 132 |
 //! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, do nothing until someone waits for them, which shows missing waits |
 //! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |

@@ -30,11 +30,6 @@ enum Epilogue {
     epilogue_default = 1,
     with_relu = 2,
     with_bias = 4,
-    with_relu_gradient = 8,
-    with_bias_gradient = 16,
-    with_mask = 128,
-    with_bias_gradient_a = 256,
-    with_bias_gradient_b = 512,
 };
 
 struct Layout {
@@ -58,17 +53,11 @@ struct Description {
     uint32_t epilogue = epilogue_default;
     void* bias = nullptr;
     int64_t bias_stride = 0;
-    void* aux = nullptr;
-    int64_t aux_leading = 0;
-    int64_t aux_stride = 0;
     int32_t multiprocessors = 0;
     int8_t fast_sums = 0;
     int32_t bias_type = -1;
-    int32_t aux_type = -1;
 
     bool has(uint32_t part) const { return (epilogue & part) != 0; }
-    bool has_vector() const { return has(with_bias | with_bias_gradient | with_bias_gradient_a | with_bias_gradient_b); }
-    bool has_mask() const { return has(with_mask | with_relu_gradient); }
 };
 
 struct Preference {
@@ -115,11 +104,7 @@ Field field_of(Description& description, int attribute) {
         case 7: return field(description.epilogue);
         case 8: return field(description.bias);
         case 10: return field(description.bias_stride);
-        case 11: return field(description.aux);
-        case 12: return field(description.aux_leading);
-        case 13: return field(description.aux_stride);
         case 15: return field(description.multiprocessors);
-        case 22: return field(description.aux_type);
         case 25: return field(description.fast_sums);
         case 26: return field(description.bias_type);
     }
@@ -263,10 +248,6 @@ private:
         std::vector<float> right = gather(b_part, b_layout, description.operation_b == transposed);
 
         void* vector = advanced(description.bias, batch * description.bias_stride * int64_t(size_of(bias_type())));
-        // A mask's offset between batches is counted in bits, as its leading dimension.
-        uint8_t* mask = static_cast<uint8_t*>(advanced(description.aux, batch * description.aux_stride / 8));
-
-        std::vector<float> row_sums(description.has(with_bias_gradient) ? m : 0, 0.0f);
         constexpr size_t tile_rows = 256, tile_columns = 8, tile_depth = 256;
         static thread_local float sums[tile_columns][tile_rows];
         static thread_local double totals[tile_columns][tile_rows];
@@ -293,43 +274,18 @@ private:
                         float value = scale * float(totals[j][i]);
                         if (keep != 0.0f)
                             value += keep * load(c_part, c_layout.type, i0 + i + (j0 + j) * size_t(c_layout.leading));
-                        value = finish(value, i0 + i, j0 + j, vector, mask);
-                        if (description.has(with_bias_gradient)) row_sums[i0 + i] += value;
+                        value = finish(value, i0 + i, vector);
                         store(d_part, d_layout.type, i0 + i + (j0 + j) * size_t(d_layout.leading), value);
                     }
             }
         }
-
-        if (description.has(with_bias_gradient))
-            for (size_t i = 0; i < m; ++i) store(vector, bias_type(), i, row_sums[i]);
-        if (description.has(with_bias_gradient_a))
-            for (size_t i = 0; i < m; ++i) {
-                double sum = 0;
-                for (size_t p = 0; p < k; ++p) sum += left[p * m + i];
-                store(vector, bias_type(), i, float(sum));
-            }
-        if (description.has(with_bias_gradient_b))
-            for (size_t j = 0; j < n; ++j) {
-                double sum = 0;
-                for (size_t p = 0; p < k; ++p) sum += right[j * k + p];
-                store(vector, bias_type(), j, float(sum));
-            }
     }
 
     // What the epilogue does to one element.
-    float finish(float value, size_t i, size_t j, const void* vector, uint8_t* mask) const {
+    float finish(float value, size_t i, const void* vector) const {
         if (description.has(with_bias)) value += load(vector, bias_type(), i);
-        size_t bit = i + j * size_t(description.aux_leading);
-        if (description.has(with_relu_gradient)) return (mask[bit / 8] >> (bit % 8) & 1) != 0 ? value : 0.0f;
-        if (description.has(with_relu)) {
-            // As the library has it: the bit is set for 0, too, and NaN becomes 0.
-            bool positive = value >= 0.0f;
-            if (description.has(with_mask)) {
-                uint8_t rest = uint8_t(mask[bit / 8] & ~(1u << bit % 8));
-                mask[bit / 8] = uint8_t(rest | unsigned(positive) << bit % 8);
-            }
-            if (!positive) value = 0.0f;
-        }
+        // As the library has it, NaN becomes 0.
+        if (description.has(with_relu) && !(value >= 0.0f)) value = 0.0f;
         return value;
     }
 };
@@ -339,16 +295,7 @@ private:
 bool is_type(uint32_t type) { return type == float32 || type == bfloat16; }
 
 bool is_epilogue(uint32_t epilogue) {
-    const int supported[] = {epilogue_default,
-                             with_relu,
-                             with_bias,
-                             with_relu | with_bias,
-                             with_relu | with_mask,
-                             with_relu | with_bias | with_mask,
-                             with_relu_gradient | with_mask,
-                             with_relu_gradient | with_mask | with_bias_gradient,
-                             with_bias_gradient_a,
-                             with_bias_gradient_b};
+    const int supported[] = {epilogue_default, with_relu, with_bias, with_relu | with_bias};
     for (int known : supported)
         if (int(epilogue) == known) return true;
     return false;
@@ -379,16 +326,8 @@ int check(const Description& description, const Layout& a, const Layout& b, cons
 
     if (!is_epilogue(description.epilogue)) return not_supported;
     int32_t vector = description.bias_type;
-    if (description.has_vector() && vector >= 0 && !is_type(uint32_t(vector))) return not_supported;
-    if (description.has_vector() && vector == bfloat16 && a.type == float32) return not_supported;
-    if (description.has_mask()) {
-        if (description.aux_leading % 128 != 0 || description.aux_leading < int64_t(m)) return not_supported;
-        for (const Layout* layout : {&a, &b, &c, &d})
-            if (layout->type == bfloat16 && layout->leading % 8 != 0) return not_supported;
-    }
-    bool rare = description.has_mask() || description.has(with_bias_gradient_a | with_bias_gradient_b);
-    const char* without = getenv("CUDA_EMULATOR_NO_AUX");
-    if (rare && without != nullptr && strcmp(without, "1") == 0) return not_supported;
+    if (description.has(with_bias) && vector >= 0 && !is_type(uint32_t(vector))) return not_supported;
+    if (description.has(with_bias) && vector == bfloat16 && a.type == float32) return not_supported;
     return success;
 }
 
@@ -503,9 +442,8 @@ EMULATOR_API int cublasLtMatmulAlgoGetHeuristic(void* handle, Description* descr
     HeuristicResult result = {};
     result.algorithm.mark = algorithm_mark;
     for (int i = 0; i < 4; ++i) {
-        // Nothing gains from more than 16 bytes; masks do not go with less.
+        // Nothing gains from more than 16 bytes.
         result.algorithm.alignment[i] = std::min(preference->alignment[i], 16u);
-        if (description->has_mask() && result.algorithm.alignment[i] < 16) return not_supported;
     }
     result.state = success;
     result.waves = 1.0f;
@@ -530,8 +468,7 @@ EMULATOR_API int cublasLtMatmul(void* handle, Description* description, const vo
     const uint32_t* alignment = algorithm != nullptr ? algorithm->alignment : usual;
     if (!aligned(a, alignment[0]) || !aligned(b, alignment[1]) || !aligned(c, alignment[2]) || !aligned(d, alignment[3]))
         return invalid_value;
-    if (description->has_vector() && (description->bias == nullptr || !aligned(description->bias, 16))) return invalid_value;
-    if (description->has_mask() && (description->aux == nullptr || !aligned(description->aux, 16))) return invalid_value;
+    if (description->has(with_bias) && (description->bias == nullptr || !aligned(description->bias, 16))) return invalid_value;
 
     Product product = {};
     product.description = *description;
