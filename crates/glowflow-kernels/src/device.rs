@@ -184,7 +184,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// `work` returns may hold buffers: each replay overwrites them.
     ///
     /// All that `work` does must have been done once before, for a device may have things to prepare that cannot be recorded. It must
-    /// not wait for results, and nothing that varies may pass through the host.
+    /// not wait for results, and nothing that varies may pass through the host. Gradients are complete when the record ends, and where they are copied;
+    /// nothing else may read them before.
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
 
     /// Does what was recorded.
@@ -285,7 +286,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- coupling networks ---------------------------------------------------------------------
 
-    /// Brings a network's weights into the device's form.
+    /// Brings a network's weights into the device's form; a device may wait with that as with channel maps.
     fn prepare_network(&self, at: &NetworkParams, params: &Self::Buffer) -> Self::Network;
 
     /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`, into `o`

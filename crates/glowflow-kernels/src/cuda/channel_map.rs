@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use super::driver::{Argument, Launch};
 use super::memory::{Block, Buffer};
 use super::network::at;
-use super::queue::{LuArguments, Queue, launch};
+use super::queue::{LuArguments, Queue, launch, lock};
 use crate::device::{DeviceError, Direction};
 use crate::shape::{ChannelMapParams, Grid};
 
@@ -25,6 +25,9 @@ const MADE_AT_ONCE: usize = 32;
 
 /// The most channels whose way back is one kernel: two matrices and some rows fit into shared memory.
 const FEW_CHANNELS: usize = 64;
+
+/// The most channels: of a matrix, a column, the diagonal and its inverse fit into shared memory, in `f64`.
+const MOST_CHANNELS: usize = SHARED / (3 * 8);
 
 /// The map `x ← M x + offset` of a pixel's channels.
 pub struct ChannelMap {
@@ -57,7 +60,7 @@ struct Made {
 #[derive(Clone, Copy)]
 enum Kind {
     Forward,
-    Transposed,
+    ByRows,
     Inverse,
 }
 
@@ -88,8 +91,7 @@ fn factors_fit(channels: usize) -> bool {
 
 /// Makes all matrices that are pending.
 pub fn make_pending(queue: &Queue) -> Result<()> {
-    let pending =
-        std::mem::take(&mut *queue.pending.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    let pending = std::mem::take(&mut *lock(&queue.pending.0));
     for group in pending.chunks(MADE_AT_ONCE) {
         let mut list = [Made::zeroed(); MADE_AT_ONCE];
         for (made, (description, _)) in list.iter_mut().zip(group) {
@@ -122,6 +124,15 @@ impl ChannelMap {
     ) -> Result<Option<Self>> {
         let Some(params_block) = buffer.block() else { return Ok(None) };
         let channels = params.channels;
+        if channels > MOST_CHANNELS {
+            return Err(DeviceError::Failed {
+                device: queue.gpu.context.name.clone(),
+                reason: format!(
+                    "a step of flow of {channels} channels is more than its kernels can do, {MOST_CHANNELS}; take fewer \
+                     model.levels, or --device cpu"
+                ),
+            });
+        }
         let matrices = if direction == Direction::Backward { 2 } else { 1 };
         let block = Arc::new(queue.floats(4 + stride_of(channels) * (1 + matrices * stride_of(channels)))?);
         let map = Self { channels, direction, block };
@@ -129,9 +140,9 @@ impl ChannelMap {
         let kinds: &[_] = match direction {
             Direction::Forward => &[(Kind::Forward, map.matrix())],
             Direction::Inverse => &[(Kind::Inverse, map.matrix())],
-            Direction::Backward => &[(Kind::Inverse, map.matrix()), (Kind::Transposed, map.transposed())],
+            Direction::Backward => &[(Kind::Inverse, map.matrix()), (Kind::ByRows, map.by_rows())],
         };
-        let mut pending = queue.pending.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut pending = lock(&queue.pending.0);
         for &(kind, matrix) in kinds {
             let made = Made {
                 index: lu.index,
@@ -170,8 +181,8 @@ impl ChannelMap {
         self.offset() + 4 * stride_of(self.channels) as u64
     }
 
-    /// On the way back, that which gradients go through.
-    fn transposed(&self) -> u64 {
+    /// On the way back, the map forward by rows instead of columns: applied, it is its transpose, which gradients go through.
+    fn by_rows(&self) -> u64 {
         self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
 
@@ -236,13 +247,16 @@ impl ChannelMap {
         &self,
         queue: &Queue,
         params: &ChannelMapParams,
-        buffer: u64,
+        buffer: &Buffer,
         grid: Grid,
         x: u64,
         dx: u64,
         dlogp: f64,
-        gradient: u64,
+        gradient: &Buffer,
     ) -> Result<()> {
+        let blocks = [buffer, gradient].into_iter().filter_map(Buffer::block);
+        let mut used: Vec<Arc<Block>> = blocks.chain([&self.block]).cloned().collect();
+        let (buffer, gradient) = (buffer.address(), gradient.address());
         if self.direction != Direction::Backward {
             panic!("a channel map that was not made for the way back has no gradient");
         }
@@ -258,7 +272,7 @@ impl ChannelMap {
                 queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
                 rows, channels, slab, dx, x, partial.address
             )?;
-            self.apply(queue, grid, self.transposed(), 0, dx, None)?;
+            self.apply(queue, grid, self.by_rows(), 0, dx, None)?;
             (partial, slabs)
         };
         // Nobody waits for the parameters' gradients.
@@ -273,10 +287,11 @@ impl ChannelMap {
         launch!(
             beside, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
             channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs), sums.address,
-            self.transposed(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
+            self.by_rows(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
             d_log_s
         )?;
-        queue.end_beside(vec![Arc::clone(&self.block), Arc::new(partial), Arc::new(sums)])
+        used.extend([partial, sums].map(Arc::new));
+        queue.end_beside(used)
     }
 
     /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many slabs.
@@ -296,7 +311,7 @@ impl ChannelMap {
         launch!(
             queue, queue.kernels().channel_map_way_back,
             Launch { block: threads as u32, shared: 4 * shared as u32, ..Launch::blocks(slabs) };
-            rows, channels, slab, tile, self.matrix(), self.offset(), self.transposed(), x, dx, partial.address
+            rows, channels, slab, tile, self.matrix(), self.offset(), self.by_rows(), x, dx, partial.address
         )?;
         Ok((partial, slabs))
     }

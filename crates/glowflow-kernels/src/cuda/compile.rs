@@ -181,8 +181,8 @@ fn recall(path: &Path) -> Option<Vec<u8>> {
     (sum == hash(&image[..]).to_le_bytes()).then_some(image)
 }
 
-/// The kernels, loaded: compiled now, or some time before.
-pub fn module(context: &Context) -> Result<Module, DeviceError> {
+/// The kernels, loaded: compiled now, or some time before; and what for.
+pub fn module(context: &Context) -> Result<(Module, Target), DeviceError> {
     let failed = |reason| DeviceError::Unavailable { device: context.name.clone(), reason };
     let (version, known) = compiler().map_err(failed)?;
     if version.0 > context.driver / 1000 {
@@ -208,12 +208,12 @@ pub fn module(context: &Context) -> Result<Module, DeviceError> {
     if let Some(image) = path.as_ref().and_then(|path| recall(path))
         && let Ok(module) = load_module(context, &image)
     {
-        return Ok(module);
+        return Ok((module, target));
     }
     let image = compile(SOURCE, target).map_err(failed)?;
     let module = load_module(context, &image)?;
     if let Some(path) = path {
         remember(&path, &image);
     }
-    Ok(module)
+    Ok((module, target))
 }

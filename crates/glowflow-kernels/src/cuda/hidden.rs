@@ -5,7 +5,7 @@
 //! backward   D = A · Bᵀ where the mask is set, else 0; and partial sums over the rows of D
 //! ```
 //!
-//! cuBLASLt has such epilogues, too: on an H100 masks cost 6 µs on 20 to write, and 100 µs on 15 to use.
+//! cuBLASLt has such epilogues, too, but on an H100 a product of 65,536 × 512 × 512 takes 270 µs with a mask and 60 without.
 
 use super::driver::{Argument, Context, Kernel, Launch, Module};
 use super::memory::Block;
@@ -25,7 +25,7 @@ const BESIDE: usize = 32;
 /// Tiles of A that a worker has at hand.
 const STAGES: usize = 4;
 
-/// The deepest B that fits a block's shared memory beside the rest.
+/// The deepest B that fits a block's shared memory beside the rest; `most_chunks` of `hidden.cu`.
 const DEEPEST: usize = 512;
 
 /// Both kernels.

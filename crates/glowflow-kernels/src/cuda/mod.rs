@@ -2,8 +2,8 @@
 //!
 //! The driver, the kernels' compiler and the matrix products come from libraries that are opened when a device is
 //! ([`LIBRARIES`]); nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
-//! and compiled for the GPU found. Operations are queued in one stream; errors are remembered and reported where the
-//! host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, without atomics.
+//! and compiled for the GPU found. Operations are queued in one stream, in a record also in a second one; errors are remembered and reported
+//! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, without atomics.
 
 mod channel_map;
 mod compile;
@@ -100,12 +100,12 @@ impl Cuda {
             }
             precision => precision,
         };
-        let module = compile::module(&context)?;
+        let (module, target) = compile::module(&context)?;
         let element = match precision {
             Precision::Bf16 => Element::Bf16,
             _ => Element::F32,
         };
-        let gpu = Arc::new(Gpu::new(context, module, element, precision == Precision::Tf32)?);
+        let gpu = Arc::new(Gpu::new(context, module, target, element, precision == Precision::Tf32)?);
         Ok(Self { queue: Arc::new(Queue::new(&gpu)?), precision, failure: Arc::default() })
     }
 
@@ -340,7 +340,11 @@ impl Device for Cuda {
     }
 
     fn copy(&self, from: &Buffer, to: &mut Buffer) {
-        self.attempt(|queue| queue.stream.copy(from.address(), to.address(), 4 * from.len().min(to.len())));
+        self.attempt(|queue| {
+            // It may be a gradient.
+            queue.join()?;
+            queue.stream.copy(from.address(), to.address(), 4 * from.len().min(to.len()))
+        });
     }
 
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v: &mut Buffer) {
@@ -448,8 +452,7 @@ impl Device for Cuda {
     ) {
         let Some(map) = map else { return };
         self.attempt(|queue| {
-            let (x, dx, gradient) = (x.address(), dx.address(), gradient.address());
-            map.backward(queue, at, params.address(), grid, x, dx, dlogp, gradient)
+            map.backward(queue, at, params, grid, x.address(), dx.address(), dlogp, gradient)
         });
     }
 
@@ -493,9 +496,7 @@ impl Device for Cuda {
         gradient: &mut Buffer,
     ) {
         let Some(hidden) = hidden else { return };
-        self.attempt(|queue| {
-            hidden.backward(queue, at, params.address(), grid, d_o, dx.address(), gradient.address())
-        });
+        self.attempt(|queue| hidden.backward(queue, at, params, grid, d_o, dx.address(), gradient));
     }
 
     fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer, params: &mut Buffer) {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
-//! begins, so that hidden activations stay in the second-level cache from one product to the next.
+//! begins, so that what a network needs beside its hidden activations stays small.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +18,7 @@ use super::driver::{Argument, Launch};
 use super::hidden::HiddenLayer;
 use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
-use super::queue::{Queue, launch};
+use super::queue::{Queue, launch, lock};
 use crate::device::DeviceError;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
 
@@ -52,8 +52,8 @@ struct Weights {
     edge: Block,
     /// `[outputs]`, `f32`
     bias3: Block,
-    /// The transposes of `conv2` and `conv3`, for the kernels that want them on the way back.
-    back: Option<[Block; 2]>,
+    /// The transposes of `conv2` and `conv3`, where kernels want them on the way back.
+    back: [Option<Block>; 2],
 }
 
 /// A coupling network, ready to run.
@@ -108,17 +108,22 @@ struct Folded {
 /// Networks of one launch; as in `weights.cu`.
 const FOLDED_AT_ONCE: usize = 16;
 
-/// Networks that were asked for and have no matrices yet, with the memory that making these reads and writes.
+/// A network that has no matrices yet, with the memory that making them reads and writes.
+struct Unfolded {
+    folded: Folded,
+    weights: Arc<Weights>,
+    _params: Arc<Block>,
+}
+
+/// Networks that were asked for and have no matrices yet.
 #[derive(Default)]
-pub struct Pending(Mutex<Vec<(Folded, Arc<Weights>, Arc<Block>)>>);
+pub struct Pending(Mutex<Vec<Unfolded>>);
 
 /// Makes the matrices of all networks that are pending.
 pub fn make_pending(queue: &Queue) -> Result<()> {
-    let pending = std::mem::take(
-        &mut *queue.pending_networks.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner()),
-    );
+    let pending = std::mem::take(&mut *lock(&queue.pending_networks.0));
     for group in pending.chunks(FOLDED_AT_ONCE) {
-        let folded: Vec<_> = group.iter().map(|(folded, weights, _)| (*folded, &**weights)).collect();
+        let folded: Vec<_> = group.iter().map(|network| (network.folded, &*network.weights)).collect();
         fold(queue, queue.gpu.element, &folded)?;
     }
     Ok(())
@@ -142,11 +147,13 @@ impl Weights {
         let width1 = (9 * (inputs + 1)).next_multiple_of(8);
         let width2 = hidden.next_multiple_of(8);
         let width3 = (9 * outputs).next_multiple_of(8);
-        let back = match element {
-            Element::Bf16 if queue.gpu.hidden.is_some() => {
-                Some([queue.matrix(width2, width2, element)?, queue.matrix(width2, width3, element)?])
-            }
-            _ => None,
+        // Where own kernels make a hidden layer, with its mask, and the gradient by it.
+        let with_mask = |depths: [usize; 2]| {
+            let can = |depth| HiddenLayer { rows: 1, depth, columns: width2 }.can(queue);
+            element == Element::Bf16 && depths.into_iter().all(can)
+        };
+        let back = |depths: [usize; 2]| {
+            with_mask(depths).then(|| queue.matrix(width2, depths[1], element)).transpose()
         };
         Ok(Self {
             inputs,
@@ -162,7 +169,7 @@ impl Weights {
             conv3: queue.matrix(width3, width2, element)?,
             edge: queue.floats(9 * outputs)?,
             bias3: queue.floats(outputs)?,
-            back,
+            back: [back([width1, width2])?, back([width2, width3])?],
         })
     }
 
@@ -185,14 +192,13 @@ impl Weights {
             conv3: self.conv3.address,
             edge: self.edge.address,
             bias3: self.bias3.address,
-            back: self.back.as_ref().map_or([0; 2], |[conv2, conv3]| [conv2.address, conv3.address]),
+            back: [&self.back[0], &self.back[1]].map(address_of),
         }
     }
 
     /// Rows of all matrices together.
     fn rows(&self) -> usize {
-        let back = if self.back.is_some() { 2 * self.width2 } else { 0 };
-        2 * self.width2 + self.width3 + back
+        4 * self.width2 + self.width3
     }
 
     /// A product of this network over some rows.
@@ -231,6 +237,11 @@ impl Weights {
     }
 }
 
+/// Where a block lies, 0 where there is none.
+fn address_of(block: &Option<Block>) -> u64 {
+    block.as_ref().map_or(0, |block| block.address)
+}
+
 /// Addresses of a product without bias.
 pub(super) fn operands(left: u64, right: u64, result: u64) -> Operands {
     Operands { left, right, result, bias: 0 }
@@ -243,9 +254,11 @@ impl Network {
         let Some(block) = buffer.block() else { return Ok(None) };
         let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
         let folded = network.0.folded(params, buffer.address());
-        let mut pending = queue.pending_networks.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        pending.push((folded, Arc::clone(&network.0), Arc::clone(block)));
-        drop(pending);
+        lock(&queue.pending_networks.0).push(Unfolded {
+            folded,
+            weights: Arc::clone(&network.0),
+            _params: Arc::clone(block),
+        });
         Ok(Some(network))
     }
 
@@ -270,10 +283,10 @@ impl Network {
         for part in parts(queue, grid) {
             let mask = |layer| {
                 let product = weights.hidden_layer(layer, part.grid.rows());
-                (weights.back.is_some() && product.can(queue)).then(|| product.mask(queue)).transpose()
+                weights.back[layer - 1].as_ref().map(|_| product.mask(queue)).transpose()
             };
             let masks = [mask(1)?, mask(2)?];
-            let addresses = [&masks[0], &masks[1]].map(|mask| mask.as_ref().map_or(0, |block| block.address));
+            let addresses = [&masks[0], &masks[1]].map(address_of);
             let patches = self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
             hidden.parts.push(KeptPart { patches: Arc::new(patches), masks });
         }
@@ -297,7 +310,7 @@ impl Network {
         let contributions = queue.floats(rows * weights.width3)?;
         let hidden_layer = |layer, left, result, weight: &Block, bias: &Block, mask| {
             let product = weights.hidden_layer(layer, rows);
-            if weights.back.is_some() && product.can(queue) {
+            if weights.element == Element::Bf16 && product.can(queue) {
                 return product.forward(queue, [left, weight.address, result], bias.address, mask);
             }
             let product =
@@ -351,13 +364,13 @@ impl Hidden {
         &self,
         queue: &Queue,
         params: &NetworkParams,
-        buffer: u64,
+        buffer: &Buffer,
         grid: Grid,
         d_o: &Buffer,
         dx: u64,
-        gradient: u64,
+        gradient: &Buffer,
     ) -> Result<()> {
-        let (weights, d_o_block, d_o) = (&*self.weights, d_o.block(), d_o.address());
+        let weights = &*self.weights;
         let (inputs, outputs) = (weights.inputs, weights.outputs);
         let (width1, width2, width3) = (weights.width1, weights.width2, weights.width3);
         let [d_conv1, d_conv2, d_conv3] =
@@ -375,8 +388,11 @@ impl Hidden {
         let (sums1, sums2) = (sums(&slabs1)?, sums(&slabs2)?);
         let (mut next1, mut next2) = (sums1.address, sums2.address);
         // The gradients by weights are computed beside those by activations, which the flow waits for.
+        let buffers = [buffer, d_o, gradient];
+        let (buffer, d_o, gradient) = (buffer.address(), d_o.address(), gradient.address());
+        let blocks = buffers.into_iter().filter_map(Buffer::block);
+        let mut used: Vec<Arc<Block>> = self.h.iter().chain(blocks).cloned().collect();
         let (edge_slabs, edge_sums) = queue.beside()?.edge_sums(grid, outputs, d_o)?;
-        let mut used: Vec<Arc<Block>> = self.h.iter().chain(d_o_block).cloned().collect();
         for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
@@ -445,22 +461,16 @@ impl Hidden {
     }
 
     /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.
-    fn with_mask(
-        &self,
-        queue: &Queue,
-        layer: usize,
-        index: usize,
-        rows: usize,
-    ) -> Option<(HiddenLayer, u64, u64)> {
+    fn with_mask(&self, layer: usize, index: usize, rows: usize) -> Option<(HiddenLayer, u64, u64)> {
         let product = self.weights.hidden_gradient(layer, rows);
         let mask = self.parts.get(index)?.masks[layer - 1].as_ref()?;
-        let back = self.weights.back.as_ref()?;
-        product.can(queue).then_some((product, mask.address, back[layer - 1].address))
+        let back = self.weights.back[layer - 1].as_ref()?;
+        Some((product, mask.address, back.address))
     }
 
     /// How many partial sums [`masked_gradient`](Self::masked_gradient) writes for a part.
     fn slabs(&self, queue: &Queue, layer: usize, index: usize, part: &Part) -> usize {
-        match self.with_mask(queue, layer, index, part.grid.rows()) {
+        match self.with_mask(layer, index, part.grid.rows()) {
             Some((product, ..)) => product.slabs(queue),
             None => Queue::slabs(part.grid.rows()).0,
         }
@@ -479,7 +489,7 @@ impl Hidden {
         let (weights, rows) = (&*self.weights, part.grid.rows());
         let width = weights.width2;
         let gradient = queue.matrix(rows, width, weights.element)?;
-        if let Some((product, mask, back)) = self.with_mask(queue, layer, index, rows) {
+        if let Some((product, mask, back)) = self.with_mask(layer, index, rows) {
             product.backward(queue, [dy, back, gradient.address], mask, sums)?;
             return Ok(gradient);
         }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::channel_map::Pending;
-use super::compile::HOPPER;
+use super::compile::{HOPPER, Target};
 use super::divisor::Plane;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
 use super::hidden;
@@ -38,8 +38,8 @@ const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 /// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, to find out what is faster.
 pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
-/// The part of a GPU's memory that may be kept for work beside.
-const MUCH: usize = 128;
+/// A piece of work beside that has more than this part of a GPU's memory is waited for at once.
+const KEPT_PART: usize = 128;
 
 /// How much work beside may be under way: that of two steps of flow, a network's and a channel map's each.
 const UNJOINED: usize = 4;
@@ -70,13 +70,19 @@ struct Constants {
     known: Mutex<HashMap<Vec<u32>, Arc<Block>>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Gpu {
-    pub fn new(context: Arc<Context>, module: Module, element: Element, tf32: bool) -> Result<Self> {
-        let hidden = context.capability == HOPPER && std::env::var(HIDDEN).as_deref() != Ok("off");
+    pub fn new(
+        context: Arc<Context>,
+        module: Module,
+        target: Target,
+        element: Element,
+        tf32: bool,
+    ) -> Result<Self> {
+        let hidden = target == Target::Machine(HOPPER) && std::env::var(HIDDEN).as_deref() != Ok("off");
         Ok(Self {
             products: Products::new(&context)?,
             constants: Constants {
@@ -193,7 +199,7 @@ impl Queue {
         let done = Event::new(&self.gpu.context)?;
         done.record(&beside.queue.stream)?;
         lock(&beside.last).push_back((done, blocks));
-        self.join_all_but(if bytes > self.gpu.memory / MUCH { 0 } else { UNJOINED })
+        self.join_all_but(if bytes > self.gpu.memory / KEPT_PART { 0 } else { UNJOINED })
     }
 
     /// What is queued from here on waits for all work beside.

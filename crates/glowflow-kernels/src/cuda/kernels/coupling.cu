@@ -14,7 +14,7 @@ __device__ __forceinline__ void add_part(float sum, float *sums) {
     }
 }
 
-// One block a part of an image: blockIdx.x is the image, blockIdx.y the part.
+// One block a part of an image: blockIdx.x is the image, blockIdx.y the part. `sums` is logp itself where there is one part.
 extern "C" __global__ void couple(
     int pixels, int channels, int affine, int part_pixels, const float *o, float *x, float *sums) {
     __shared__ float scratch[32];

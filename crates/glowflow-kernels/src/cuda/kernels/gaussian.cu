@@ -1,7 +1,7 @@
 // Gaussian priors: eps = (z − mean)·exp(−logs), log N = −(log 2π + 2·logs + eps²)/2; and the top level's learned prior.
 // prior [rows, 2·channels] holds mean, then logs.
 
-// Two stages, as `couple`: blockIdx.x is the image, blockIdx.y the part.
+// As `couple`: blockIdx.x is the image, blockIdx.y the part, and `sums` is logp itself where there is one part.
 extern "C" __global__ void standardize(
     int pixels, int channels, int part_pixels, const float *prior, float *z, float *sums) {
     __shared__ float scratch[32];

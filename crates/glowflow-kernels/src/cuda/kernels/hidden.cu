@@ -27,6 +27,7 @@ __device__ __forceinline__ int column_held(int thread, int n) { return n / 4 * 8
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+// As many chunks as the deepest product has (`DEEPEST` in `hidden.rs`).
 constexpr int hidden_stages = 4, most_chunks = 8;
 constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
 constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
@@ -93,6 +94,14 @@ __device__ __forceinline__ void multiply(float (&s)[64], u64 a, u64 b) {
 
 template <int left> __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
+}
+
+// The compiler must not move what is done with sums across this: it does not know that products change them later.
+__device__ __forceinline__ void sums_are_used_here(float (&sums)[64]) {
+#pragma unroll
+    for (int n = 0; n < 64; n++) {
+        asm volatile("" : "+f"(sums[n])::"memory");
+    }
 }
 
 // The threads of a worker wait for one another.
@@ -208,6 +217,7 @@ __device__ __forceinline__ void hidden_layer(
             int stage = step % hidden_stages;
             barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
             u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
+            sums_are_used_here(s);
             asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
             for (int k = 0; k < hidden_depth / 16; k++) {
@@ -221,6 +231,7 @@ __device__ __forceinline__ void hidden_layer(
             }
         }
         wait_for_products<0>();
+        sums_are_used_here(s);
         if (lane == 0) {
             barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
         }

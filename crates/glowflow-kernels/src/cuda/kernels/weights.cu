@@ -5,7 +5,7 @@
 // dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
 //
 // Rows and columns are filled up with zeros to multiples of 8, which products are fastest with: `outputs` and `inputs`
-// are what there is, `rows` and `stride` what there is room for.
+// are what there is, widths and `stride` what there is room for.
 
 __device__ __forceinline__ float scale_of(float logs) { return expf(3.0f * logs); }
 
@@ -50,7 +50,7 @@ __device__ __forceinline__ float fold_contribution(
 }
 
 // A network's matrices, and the parameters that they are made of. In f32 is what is added to f32 sums: edge [9·outputs], and b' of the
-// last layer. Where `conv2_back` is not null, the transposes of the last two matrices are made, too.
+// last layer. The transposes of the last two matrices are made where their addresses are not null.
 struct Layer {
     const float *weight, *bias, *logs;
 };
@@ -68,7 +68,7 @@ template <typename T> struct Networks {
 };
 
 // One block a row of a matrix, one matrix behind the other; blockIdx.y is the network.
-template <typename T> __device__ __forceinline__ void fold_network(const Folded<T> &of) {
+template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of) {
     int row = blockIdx.x, hidden = of.hidden, outputs = of.outputs, width2 = of.width2, width3 = of.width3;
     if (row < width2) {
         fold_conv(row, hidden, of.inputs, of.width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
@@ -101,29 +101,26 @@ template <typename T> __device__ __forceinline__ void fold_network(const Folded<
         return;
     }
     row -= width3;
-    if (!of.conv2_back) {
-        return;
-    }
     if (row < width2) {
-        for (int output = threadIdx.x; output < width2; output += blockDim.x) {
+        for (int output = threadIdx.x; of.conv2_back && output < width2; output += blockDim.x) {
             of.conv2_back[row * width2 + output] = narrow<T>(fold_dense(output, row, hidden, of.of2.weight, of.of2.logs));
         }
         return;
     }
     row -= width2;
     if (row < width2) {
-        for (int n = threadIdx.x; n < width3; n += blockDim.x) {
+        for (int n = threadIdx.x; of.conv3_back && n < width3; n += blockDim.x) {
             of.conv3_back[row * width3 + n] =
                 narrow<T>(fold_contribution(n, row, outputs, hidden, of.of3.weight, of.of3.logs));
         }
     }
 }
 
-extern "C" __global__ void fold_network_f32(const __grid_constant__ Networks<float> networks) {
+extern "C" __global__ void fold_network_f32(Networks<float> networks) {
     fold_network(networks.list[blockIdx.y]);
 }
 
-extern "C" __global__ void fold_network_bf16(const __grid_constant__ Networks<bf16> networks) {
+extern "C" __global__ void fold_network_bf16(Networks<bf16> networks) {
     fold_network(networks.list[blockIdx.y]);
 }
 
