@@ -254,9 +254,8 @@ impl ChannelMap {
         dlogp: f64,
         gradient: &Buffer,
     ) -> Result<()> {
-        let blocks = [buffer, gradient].into_iter().filter_map(Buffer::block);
-        let mut used: Vec<Arc<Block>> = blocks.chain([&self.block]).cloned().collect();
-        let (buffer, gradient) = (buffer.address(), gradient.address());
+        let buffers = [buffer, gradient];
+        let [buffer, gradient] = buffers.map(Buffer::address);
         if self.direction != Direction::Backward {
             panic!("a channel map that was not made for the way back has no gradient");
         }
@@ -290,8 +289,8 @@ impl ChannelMap {
             self.by_rows(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
             d_log_s
         )?;
-        used.extend([partial, sums].map(Arc::new));
-        queue.end_beside(used)
+        let own = vec![Arc::clone(&self.block), Arc::new(partial), Arc::new(sums)];
+        queue.end_beside(own, &buffers)
     }
 
     /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many slabs.

@@ -389,9 +389,8 @@ impl Hidden {
         let (mut next1, mut next2) = (sums1.address, sums2.address);
         // The gradients by weights are computed beside those by activations, which the flow waits for.
         let buffers = [buffer, d_o, gradient];
-        let (buffer, d_o, gradient) = (buffer.address(), d_o.address(), gradient.address());
-        let blocks = buffers.into_iter().filter_map(Buffer::block);
-        let mut used: Vec<Arc<Block>> = self.h.iter().chain(blocks).cloned().collect();
+        let [buffer, d_o, gradient] = buffers.map(Buffer::address);
+        let mut used = self.h.to_vec();
         let (edge_slabs, edge_sums) = queue.beside()?.edge_sums(grid, outputs, d_o)?;
         for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
@@ -457,7 +456,7 @@ impl Hidden {
             to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
         )?;
         used.extend([d_conv1, d_conv2, d_conv3, sums1, sums2, edge_sums].map(Arc::new));
-        queue.end_beside(used)
+        queue.end_beside(used, &buffers)
     }
 
     /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.

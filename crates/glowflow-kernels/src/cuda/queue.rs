@@ -11,7 +11,7 @@ use super::divisor::Plane;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
 use super::hidden;
 use super::kernels::Kernels;
-use super::memory::{Block, Pool};
+use super::memory::{Block, Buffer, Pool};
 use super::network;
 use super::product::{Element, Operands, Product, Products, WORKSPACE};
 use crate::device::DeviceError;
@@ -191,13 +191,14 @@ impl Queue {
         Ok(&beside.queue)
     }
 
-    /// Ends work beside, which has `blocks` until it is done. Nothing here waits for it before some more such work has ended, too; but
-    /// where that would keep much memory, what follows here waits at once.
-    pub fn end_beside(&self, blocks: Vec<Arc<Block>>) -> Result<()> {
+    /// Ends work beside, which has `own` blocks and those of buffers until it is done. Nothing here waits for it before some more such
+    /// work has ended, too; but where that would keep much memory that could be used again, what follows here waits at once.
+    pub fn end_beside(&self, own: Vec<Arc<Block>>, buffers: &[&Buffer]) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
-        let bytes: usize = blocks.iter().map(|block| block.size()).sum();
+        let bytes: usize = own.iter().map(|block| block.size()).sum();
         let done = Event::new(&self.gpu.context)?;
         done.record(&beside.queue.stream)?;
+        let blocks = buffers.iter().filter_map(|buffer| buffer.block()).cloned().chain(own).collect();
         lock(&beside.last).push_back((done, blocks));
         self.join_all_but(if bytes > self.gpu.memory / KEPT_PART { 0 } else { UNJOINED })
     }
