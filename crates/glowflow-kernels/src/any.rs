@@ -77,6 +77,10 @@ impl Device for AnyDevice {
         hand_on!(self, [], device => device.pixels_at_once())
     }
 
+    fn layers_at_once(&self) -> usize {
+        hand_on!(self, [], device => device.layers_at_once())
+    }
+
     fn peak_memory(&self) -> Option<u64> {
         hand_on!(self, [], device => device.peak_memory())
     }

@@ -168,6 +168,10 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// Pixels that should be computed at once where nothing else speaks for a number.
     fn pixels_at_once(&self) -> usize;
 
+    /// Layers that should be made ready together before a training step runs them: few, whatever the depth, for their weights are in memory
+    /// twice meanwhile.
+    fn layers_at_once(&self) -> usize;
+
     /// The most bytes of its own memory that the device has used at once, where it has memory of its own.
     fn peak_memory(&self) -> Option<u64>;
 

@@ -128,6 +128,11 @@ impl<T: Real> Device for Cpu<T> {
         64 * 32 * 32
     }
 
+    fn layers_at_once(&self) -> usize {
+        // What was just made ready is still in the cache.
+        1
+    }
+
     fn peak_memory(&self) -> Option<u64> {
         None
     }

@@ -284,6 +284,11 @@ impl Device for Cuda {
         1 << 21
     }
 
+    fn layers_at_once(&self) -> usize {
+        // One kernel makes the matrices of all of them.
+        16
+    }
+
     fn peak_memory(&self) -> Option<u64> {
         Some(self.queue.gpu.context.peak() as u64)
     }

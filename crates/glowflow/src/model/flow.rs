@@ -9,10 +9,6 @@ use super::layout::{FixedPermutation, Layout, NamedLayer, build};
 use crate::Error;
 use crate::flow::{Backward, Kept, Prepared, State, Tensor};
 
-/// How many layers a training step makes ready at once: enough for a device to make small matrices of several layers together, and so
-/// few, whatever the depth, that copies of their weights take little memory.
-const LAYERS_AT_ONCE: usize = 16;
-
 /// The layers of a model, and where its parameters lie. It holds no weights.
 pub struct Flow<D: Device> {
     /// The architecture.
@@ -82,8 +78,8 @@ impl<D: Device> Flow<D> {
         device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(device, state)));
     }
 
-    /// The way forward of a training step. Layers are made ready a few at a time, so that no second copy of all weights
-    /// exists.
+    /// The way forward of a training step. Layers are made ready as many at a time as the device wants, so that no second copy of all
+    /// weights exists.
     pub fn forward(
         &self,
         device: &D,
@@ -93,7 +89,7 @@ impl<D: Device> Flow<D> {
     ) -> Forward<D> {
         let mut kept = vec![];
         device.within(|| {
-            for group in self.layers.chunks(LAYERS_AT_ONCE) {
+            for group in self.layers.chunks(device.layers_at_once().max(1)) {
                 for layer in prepared(group, device, params, Direction::Forward) {
                     kept.push(match backprop {
                         Backprop::Stored => layer.forward_keeping(device, &mut state),
@@ -122,7 +118,7 @@ impl<D: Device> Flow<D> {
         let dx = device.scratch(0);
         let mut pass = Backward { device, params, state, dx, dlogp, gradient };
         device.within(|| {
-            for group in self.layers.chunks(LAYERS_AT_ONCE).rev() {
+            for group in self.layers.chunks(device.layers_at_once().max(1)).rev() {
                 for layer in prepared(group, device, params, Direction::Backward).into_iter().rev() {
                     layer.backward(&mut pass, kept.pop().flatten());
                 }
