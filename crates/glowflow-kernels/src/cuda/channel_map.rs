@@ -4,14 +4,14 @@
 //! So a map that is asked for is only written down at first, and all that were are made together, by
 //! [`make_pending`], before the queue does anything else than make layers ready.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
 use super::driver::{Argument, Launch};
 use super::memory::{Block, Buffer};
 use super::network::at;
-use super::queue::{LuArguments, Queue, launch, lock};
+use super::queue::{LuArguments, Queue, launch};
 use crate::device::{DeviceError, Direction};
 use crate::shape::{ChannelMapParams, Grid};
 
@@ -64,9 +64,11 @@ enum Kind {
     Inverse,
 }
 
-/// Matrices that were asked for and are not made yet, with all the memory that making them reads and writes.
-#[derive(Default)]
-pub struct Pending(Mutex<Vec<(Made, [Arc<Block>; 3])>>);
+/// A matrix that is not made yet, with all the memory that making it reads and writes.
+pub struct Unmade {
+    made: Made,
+    _held: [Arc<Block>; 3],
+}
 
 /// Rows and columns of a matrix in memory: as many as channels, rounded up so that four numbers are read at once.
 fn stride_of(channels: usize) -> usize {
@@ -91,13 +93,12 @@ fn factors_fit(channels: usize) -> bool {
 
 /// Makes all matrices that are pending.
 pub fn make_pending(queue: &Queue) -> Result<()> {
-    let pending = std::mem::take(&mut *lock(&queue.pending.0));
-    for group in pending.chunks(MADE_AT_ONCE) {
+    for group in queue.pending_maps.take().chunks(MADE_AT_ONCE) {
         let mut list = [Made::zeroed(); MADE_AT_ONCE];
-        for (made, (description, _)) in list.iter_mut().zip(group) {
-            *made = *description;
+        for (to, unmade) in list.iter_mut().zip(group) {
+            *to = unmade.made;
         }
-        let channels = |(made, _): &(Made, _)| made.channels as usize;
+        let channels = |unmade: &Unmade| unmade.made.channels as usize;
         let most = group.iter().map(channels).max().unwrap_or(0);
         let warps = warps_that_make(most);
         let shared = |matrix| {
@@ -142,7 +143,6 @@ impl ChannelMap {
             Direction::Inverse => &[(Kind::Inverse, map.matrix())],
             Direction::Backward => &[(Kind::Inverse, map.matrix()), (Kind::ByRows, map.by_rows())],
         };
-        let mut pending = lock(&queue.pending.0);
         for &(kind, matrix) in kinds {
             let made = Made {
                 index: lu.index,
@@ -161,9 +161,8 @@ impl ChannelMap {
                 unused: 0,
             };
             let held = [Arc::clone(&map.block), Arc::clone(params_block), Arc::clone(&lu.constants)];
-            pending.push((made, held));
+            queue.pending_maps.push(Unmade { made, _held: held });
         }
-        drop(pending);
         Ok(Some(map))
     }
 
@@ -206,11 +205,19 @@ impl ChannelMap {
             (Direction::Forward, Some(logp)) => (self.log_det(), logp),
             _ => (0, 0),
         };
-        // A thread makes four numbers of two rows. Few rows go to many blocks all the same.
+        // A thread makes four numbers of two rows.
         let numbers = 2 * 4 * THREADS;
         if 4 * (stride * stride + numbers.max(2 * stride)) > SHARED {
-            return self.apply_wide(queue, grid, matrix, offset, x, (log_det, logp));
+            // The matrix does not fit into shared memory.
+            let (y, at_once) = (queue.floats(rows * channels)?, channels.min(1024));
+            let shape = Launch::grid(rows.div_ceil(8), channels.div_ceil(32), 1);
+            launch!(
+                queue, queue.kernels().affine_wide, Launch { shared: (4 * 8 * at_once) as u32, ..shape };
+                rows, channels, at_once, matrix, offset, x, y.address, grid.batch, grid.pixels(), log_det, logp
+            )?;
+            return queue.stream.copy(y.address, x, 4 * rows * channels);
         }
+        // Few rows go to many blocks all the same.
         let blocks = 2 * queue.gpu.context.multiprocessors;
         let tile = (numbers / stride / 2 * 2).min(rows.div_ceil(blocks).next_multiple_of(2)).max(2);
         let shared = 4 * stride * (tile + stride);
@@ -219,26 +226,6 @@ impl ChannelMap {
             Launch { block: THREADS as u32, shared: shared as u32, ..Launch::blocks(rows.div_ceil(tile)) };
             rows, channels, tile, matrix, offset, x, grid.batch, grid.pixels(), log_det, logp
         )
-    }
-
-    /// As [`apply`](Self::apply), where the matrix does not fit into shared memory.
-    fn apply_wide(
-        &self,
-        queue: &Queue,
-        grid: Grid,
-        matrix: u64,
-        offset: u64,
-        x: u64,
-        (log_det, logp): (u64, u64),
-    ) -> Result<()> {
-        let (rows, channels) = (grid.rows(), self.channels);
-        let y = queue.floats(rows * channels)?;
-        let (shape, at_once) = (Launch::grid(rows.div_ceil(8), channels.div_ceil(32), 1), channels.min(1024));
-        launch!(
-            queue, queue.kernels().affine_wide, Launch { shared: (4 * 8 * at_once) as u32, ..shape };
-            rows, channels, at_once, matrix, offset, x, y.address, grid.batch, grid.pixels(), log_det, logp
-        )?;
-        queue.stream.copy(y.address, x, 4 * rows * channels)
     }
 
     /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.

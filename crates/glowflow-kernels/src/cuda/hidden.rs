@@ -60,13 +60,16 @@ pub struct HiddenLayer {
 
 impl HiddenLayer {
     /// The kernels, where this GPU has them and they can do this product.
-    fn kernels(&self, queue: &Queue) -> Option<Kernels> {
-        queue.gpu.hidden.filter(|_| self.depth <= DEEPEST)
+    fn kernels(&self, queue: &Queue) -> Result<Kernels> {
+        queue.gpu.hidden.filter(|_| self.can(queue)).ok_or_else(|| DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!("there is no kernel for {self:?}"),
+        })
     }
 
     /// Whether [`forward`](Self::forward) and [`backward`](Self::backward) can be used.
     pub fn can(&self, queue: &Queue) -> bool {
-        self.kernels(queue).is_some()
+        queue.gpu.hidden.is_some() && self.depth <= DEEPEST
     }
 
     fn column_tiles(&self) -> usize {
@@ -112,24 +115,17 @@ impl HiddenLayer {
 
     /// `d` from `a` and `b`; the mask is written where its address is not 0.
     pub fn forward(&self, queue: &Queue, [a, b, d]: [u64; 3], bias: u64, mask: u64) -> Result<()> {
-        let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
+        let kernel = self.kernels(queue)?.forward;
         let [a, b, d] = &self.maps(queue, a, b, d)?;
         let [a, b, d] = [a, b, d].map(Argument::borrowed);
-        launch!(queue, kernels.forward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
+        launch!(queue, kernel, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
     }
 
     /// `d` from `a` and `b`, and partial sums of its columns, `[slabs, columns]`.
     pub fn backward(&self, queue: &Queue, [a, b, d]: [u64; 3], mask: u64, sums: u64) -> Result<()> {
-        let Some(kernels) = self.kernels(queue) else { return Err(self.impossible(queue)) };
+        let kernel = self.kernels(queue)?.backward;
         let [a, b, d] = &self.maps(queue, a, b, d)?;
         let [a, b, d] = [a, b, d].map(Argument::borrowed);
-        launch!(queue, kernels.backward, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, mask, sums)
-    }
-
-    fn impossible(&self, queue: &Queue) -> DeviceError {
-        DeviceError::Failed {
-            device: queue.gpu.context.name.clone(),
-            reason: format!("there is no kernel for {self:?}"),
-        }
+        launch!(queue, kernel, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, mask, sums)
     }
 }

@@ -9,7 +9,7 @@
 //! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
 //! begins, so that what a network needs beside its hidden activations stays small.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,7 +18,7 @@ use super::driver::{Argument, Launch};
 use super::hidden::HiddenLayer;
 use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
-use super::queue::{Queue, launch, lock};
+use super::queue::{Queue, launch};
 use crate::device::DeviceError;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
 
@@ -109,20 +109,15 @@ struct Folded {
 const FOLDED_AT_ONCE: usize = 16;
 
 /// A network that has no matrices yet, with the memory that making them reads and writes.
-struct Unfolded {
+pub struct Unfolded {
     folded: Folded,
     weights: Arc<Weights>,
     _params: Arc<Block>,
 }
 
-/// Networks that were asked for and have no matrices yet.
-#[derive(Default)]
-pub struct Pending(Mutex<Vec<Unfolded>>);
-
 /// Makes the matrices of all networks that are pending.
 pub fn make_pending(queue: &Queue) -> Result<()> {
-    let pending = std::mem::take(&mut *lock(&queue.pending_networks.0));
-    for group in pending.chunks(FOLDED_AT_ONCE) {
+    for group in queue.pending_networks.take().chunks(FOLDED_AT_ONCE) {
         let folded: Vec<_> = group.iter().map(|network| (network.folded, &*network.weights)).collect();
         fold(queue, queue.gpu.element, &folded)?;
     }
@@ -148,12 +143,10 @@ impl Weights {
         let width2 = hidden.next_multiple_of(8);
         let width3 = (9 * outputs).next_multiple_of(8);
         // Where own kernels make a hidden layer, with its mask, and the gradient by it.
-        let with_mask = |depths: [usize; 2]| {
-            let can = |depth| HiddenLayer { rows: 1, depth, columns: width2 }.can(queue);
-            element == Element::Bf16 && depths.into_iter().all(can)
-        };
         let back = |depths: [usize; 2]| {
-            with_mask(depths).then(|| queue.matrix(width2, depths[1], element)).transpose()
+            let can = |depth| HiddenLayer { rows: 1, depth, columns: width2 }.can(queue);
+            let both = element == Element::Bf16 && depths.into_iter().all(can);
+            both.then(|| queue.matrix(width2, depths[1], element)).transpose()
         };
         Ok(Self {
             inputs,
@@ -254,7 +247,7 @@ impl Network {
         let Some(block) = buffer.block() else { return Ok(None) };
         let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
         let folded = network.0.folded(params, buffer.address());
-        lock(&queue.pending_networks.0).push(Unfolded {
+        queue.pending_networks.push(Unfolded {
             folded,
             weights: Arc::clone(&network.0),
             _params: Arc::clone(block),

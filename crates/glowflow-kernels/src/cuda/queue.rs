@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::channel_map::Pending;
+use super::channel_map;
 use super::compile::{HOPPER, Target};
 use super::divisor::Plane;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
@@ -70,7 +70,7 @@ struct Constants {
     known: Mutex<HashMap<Vec<u32>, Arc<Block>>>,
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -119,16 +119,34 @@ impl Gpu {
     }
 }
 
+/// What was asked for, and is made together with the next operation that may use it.
+pub struct Pending<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Pending<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Pending<T> {
+    pub fn push(&self, item: T) {
+        lock(&self.0).push(item);
+    }
+
+    /// All of it; nothing is pending then.
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
 /// A stream with memory of its own.
 pub struct Queue {
     pub gpu: Arc<Gpu>,
     pub stream: Stream,
     pub pool: Arc<Pool>,
     workspace: Block,
-    /// Channel maps that are made with the next operation that may use them.
-    pub pending: Pending,
-    /// Networks, likewise.
-    pub pending_networks: network::Pending,
+    pub pending_maps: Pending<channel_map::Unmade>,
+    pub pending_networks: Pending<network::Unfolded>,
     beside: Option<Box<Beside>>,
 }
 
@@ -174,8 +192,8 @@ impl Queue {
             stream,
             pool,
             workspace,
-            pending: Pending::default(),
-            pending_networks: network::Pending::default(),
+            pending_maps: Pending::default(),
+            pending_networks: Pending::default(),
             beside: None,
         })
     }

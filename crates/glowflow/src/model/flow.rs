@@ -1,6 +1,7 @@
 //! A flow as a whole: its layers, run forward, inverse and backward.
 
 use std::fmt;
+use std::slice::Chunks;
 
 use glowflow_kernels::{Device, Direction, Grid, Real};
 
@@ -78,6 +79,11 @@ impl<D: Device> Flow<D> {
         device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(device, state)));
     }
 
+    /// The layers that a training step makes ready together.
+    fn groups(&self, device: &D) -> Chunks<'_, NamedLayer<D>> {
+        self.layers.chunks(device.layers_at_once().max(1))
+    }
+
     /// The way forward of a training step. Layers are made ready as many at a time as the device wants, so that no second copy of all
     /// weights exists.
     pub fn forward(
@@ -89,7 +95,7 @@ impl<D: Device> Flow<D> {
     ) -> Forward<D> {
         let mut kept = vec![];
         device.within(|| {
-            for group in self.layers.chunks(device.layers_at_once().max(1)) {
+            for group in self.groups(device) {
                 for layer in prepared(group, device, params, Direction::Forward) {
                     kept.push(match backprop {
                         Backprop::Stored => layer.forward_keeping(device, &mut state),
@@ -118,7 +124,7 @@ impl<D: Device> Flow<D> {
         let dx = device.scratch(0);
         let mut pass = Backward { device, params, state, dx, dlogp, gradient };
         device.within(|| {
-            for group in self.layers.chunks(device.layers_at_once().max(1)).rev() {
+            for group in self.groups(device).rev() {
                 for layer in prepared(group, device, params, Direction::Backward).into_iter().rev() {
                     layer.backward(&mut pass, kept.pop().flatten());
                 }

@@ -9,13 +9,6 @@ __device__ __forceinline__ int stride_of(int channels) { return (channels + 3) &
 
 __device__ __forceinline__ float4 four(const float *at) { return *(const float4 *)at; }
 
-__device__ __forceinline__ double warp_sum(double value) {
-    for (int step = 16; step > 0; step /= 2) {
-        value += __shfl_down_sync(0xffffffffu, value, step);
-    }
-    return value;
-}
-
 // ---- maps out of parameters
 
 // A matrix to make, and what of; as in `channel_map.rs`. Addresses are null for what there is not.
@@ -33,7 +26,7 @@ struct Made {
 
 enum Kind {
     FORWARD,     // matrix[j, i] = A[i, j], as `affine` wants it for y = A x; offset b, and log|det|
-    TRANSPOSED,  // matrix[i, j] = A[i, j], as `affine` wants it for Aᵀ; nothing else
+    BY_ROWS,     // matrix[i, j] = A[i, j], as `affine` wants it for Aᵀ; nothing else
     INVERSE,     // matrix[j, i] = A⁻¹[i, j]; offset −bias
 };
 
@@ -250,6 +243,12 @@ __device__ __forceinline__ void two_rows(
     }
 }
 
+__device__ __forceinline__ void add_log_det(int batch, int pixels, const double *log_det, float *logp) {
+    for (int b = threadIdx.x; b < batch; b += blockDim.x) {
+        logp[b] += (float)((double)pixels * *log_det);
+    }
+}
+
 // x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be null. A block takes
 // `tile` rows, an even number, through shared memory, and the matrix. logp [batch], where given, gains pixels · log_det.
 extern "C" __global__ void affine(
@@ -275,9 +274,7 @@ extern "C" __global__ void affine(
         }
     }
     if (blockIdx.x == 0 && logp) {
-        for (int b = threadIdx.x; b < batch; b += blockDim.x) {
-            logp[b] += (float)((double)pixels * *log_det);
-        }
+        add_log_det(batch, pixels, log_det, logp);
     }
 }
 
@@ -329,9 +326,7 @@ extern "C" __global__ void affine_wide(
         y[row * channels + c] = total;
     }
     if (blockIdx.x == 0 && blockIdx.y == 0 && logp) {
-        for (int b = threadIdx.x; b < batch; b += blockDim.x) {
-            logp[b] += (float)((double)pixels * *log_det);
-        }
+        add_log_det(batch, pixels, log_det, logp);
     }
 }
 

@@ -120,13 +120,20 @@ __device__ __forceinline__ Words philox(u64 seed, u64 id, u64 index) {
 // Uniform on [0, 1), a multiple of 2^-24 and so exact in f32.
 __device__ __forceinline__ float uniform(u32 word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
 
+// ---- the sum of a warp's values; the result is lane 0's
+
+template <typename T> __device__ __forceinline__ T warp_sum(T value) {
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_down_sync(0xffffffffu, value, step);
+    }
+    return value;
+}
+
 // ---- the sum of a block's values, in an order that depends on nothing but the number of threads;
 //      `scratch` holds one number a warp. The result is thread 0's.
 
 template <typename T> __device__ __forceinline__ T block_sum(T value, T *scratch) {
-    for (int step = 16; step > 0; step /= 2) {
-        value += __shfl_down_sync(0xffffffffu, value, step);
-    }
+    value = warp_sum(value);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, warps = (blockDim.x + 31) / 32;
     if (lane == 0) {
         scratch[warp] = value;

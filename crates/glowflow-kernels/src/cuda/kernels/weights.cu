@@ -239,9 +239,7 @@ extern "C" __global__ void unfold_network(
         for (int slab = lane; slab < edge_slabs; slab += 32) {
             sum += (double)edge_partial[(slab * 10 + s) * outputs + output];
         }
-        for (int step = 16; step > 0; step /= 2) {
-            sum += __shfl_down_sync(0xffffffffu, sum, step);
-        }
+        sum = warp_sum(sum);
         if (lane == 0) {
             edges[s] = (float)sum;
         }
