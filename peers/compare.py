@@ -297,8 +297,8 @@ def arguments():
                         "(memory: those without the compiler, whose own memory would count against it)")
     parser.add_argument("--depths", type=int, nargs="+", default=[4, 8, 16, 32, 48], help="K for --what memory")
     parser.add_argument("--rust", default=str(HERE.parent / "target/release/glowflow"), help="the glowflow program")
-    parser.add_argument("--rust-args", metavar="ARGS", help="more arguments for it; default none, or \"--device cuda:0\" "
-                        "with --device cuda")
+    parser.add_argument("--rust-args", metavar="ARGS", help="more arguments for it; default the device that PyTorch "
+                        "has: \"--device cpu\" or \"--device cuda:0\"")
     parser.add_argument("--rust-set", action="append", default=[], metavar="KEY=VALUE", help="another --set for it")
     parser.add_argument("--no-rust", dest="rust", action="store_const", const=None, help="PyTorch only")
     parser.add_argument("--allow-busy", action="store_true", help="print ratios even of a disturbed run")
@@ -306,7 +306,7 @@ def arguments():
     args = parser.parse_args()
     memory, cuda = args.what == "memory", args.device == "cuda"
     if args.rust_args is None:
-        args.rust_args = "--device cuda:0" if cuda else ""
+        args.rust_args = f"--device {'cuda:0' if cuda else 'cpu'}"
     for name, value in (("hidden", 256 if memory else 512), ("batch", 8 if memory else 16), ("image", 64 if memory else 32),
                         ("variants", VARIANTS[:3] if memory else VARIANTS + GRAPHS if cuda else VARIANTS)):
         if getattr(args, name) is None:

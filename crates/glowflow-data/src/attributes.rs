@@ -40,6 +40,9 @@ impl Attributes {
             Ok(header) => header.iter().skip(1).map(str::to_owned).collect(),
             Err(error) => return Err(malformed(error.to_string())),
         };
+        if let Some(twice) = (1..columns.len()).find(|&c| columns[..c].contains(&columns[c])) {
+            return Err(malformed(format!("two columns are named {:?}; rename one of them", columns[twice])));
+        }
         let mut rows: HashMap<String, Vec<String>> = HashMap::new();
         for row in table.records() {
             let row = row.map_err(|error| malformed(error.to_string()))?;

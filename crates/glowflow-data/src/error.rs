@@ -122,6 +122,20 @@ pub enum Error {
         known: String,
     },
 
+    /// The classes of a file are not those that were known.
+    #[error(
+        "the classes of {} are {found}; the known classes are {known}, of which they must be the first",
+        path.display()
+    )]
+    OtherClasses {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its classes.
+        found: String,
+        /// The classes there are.
+        known: String,
+    },
+
     /// An image lies beside the class folders rather than in one.
     #[error("{0} lies in no sub-folder, so it has no class; move it into one, or do without classes")]
     OutsideClasses(String),

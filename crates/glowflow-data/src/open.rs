@@ -18,8 +18,9 @@ pub struct OpenOptions {
     /// Whether classes are needed. An image folder then takes the names of its sub-folders; data
     /// without labels is an error. Other data has its labels in any case.
     pub labels: bool,
-    /// The classes of an image folder in label order where they are fixed beforehand, say by the
-    /// training data or a trained model; empty to take them from the sub-folders, sorted.
+    /// The classes in label order where they are fixed beforehand, say by the training data or a trained model;
+    /// empty to take them from the data. An image folder then has these; of other data the classes
+    /// must be the first of them.
     pub classes: Vec<String>,
     /// Bytes of decoded images that an image folder may keep in memory.
     pub cache_bytes: usize,
@@ -83,10 +84,10 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     if let Some(folder) = cifar::Folder::find(path) {
-        return Ok(in_memory(folder.read()?, Some(folder.classes()), options));
+        return in_memory(path, folder.read()?, Some(folder.classes()), options);
     }
     if let Some(folder) = idx::Folder::find(path) {
-        return Ok(in_memory(folder.read()?, None, options));
+        return in_memory(path, folder.read()?, None, options);
     }
     let folder = ImageFolder::open(path, options)?;
     Ok(Splits { train: Arc::new(folder), test: None })
@@ -106,7 +107,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         return Ok(Splits { train: Arc::new(ImageFolder::single(path, options)?), test: None });
     } else if cifar::is_binary(path) {
         let classes = cifar::standard_classes();
-        return Ok(in_memory(cifar::read_file(path)?, Some(classes), options));
+        return in_memory(path, cifar::read_file(path)?, Some(classes), options);
     } else if head.starts_with(&[0, 0]) || head.starts_with(idx::GZIP) {
         (idx::read_images(path)?, None)
     } else {
@@ -115,18 +116,31 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
             found: format!("“{}”", head.escape_ascii()),
         });
     };
-    Ok(in_memory(halves, None, options))
+    in_memory(path, halves, None, options)
 }
 
 /// Classes without names are numbered.
-fn in_memory((train, test): Halves, classes: Option<Vec<String>>, options: &OpenOptions) -> Splits {
+fn in_memory(
+    path: &Path,
+    (train, test): Halves,
+    classes: Option<Vec<String>>,
+    options: &OpenOptions,
+) -> Result<Splits, Error> {
     let shape = options.shape.unwrap_or(train.shape);
-    let classes = classes.unwrap_or_else(|| {
+    let mut classes = classes.unwrap_or_else(|| {
         let test_labels = test.iter().flat_map(|test| &test.labels);
         numbered_classes(train.labels.iter().chain(test_labels))
     });
+    if options.labels && !options.classes.is_empty() && !classes.is_empty() {
+        let known = options.classes.clone();
+        if !known.starts_with(&classes) {
+            let (found, known) = (classes.join(", "), known.join(", "));
+            return Err(Error::OtherClasses { path: path.to_owned(), found, known });
+        }
+        classes = known;
+    }
     let dataset = |images| -> Arc<dyn Dataset> { Arc::new(InMemory::new(images, shape, classes.clone())) };
-    Splits { train: dataset(train), test: test.map(dataset) }
+    Ok(Splits { train: dataset(train), test: test.map(dataset) })
 }
 
 /// Class names for labels that are only numbers: `0`, `1`, … up to the largest that occurs.

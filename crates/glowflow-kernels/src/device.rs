@@ -261,7 +261,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
         direction: Direction,
     ) -> Self::ChannelMap;
 
-    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place, and adds its log-determinant to `logp` `[batch]`.
+    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place. The one forward adds its log-determinant to
+    /// `logp` `[batch]`; the inverse adds nothing, as densities are of interest on the way forward alone.
     fn channel_map(
         &self,
         map: &Self::ChannelMap,

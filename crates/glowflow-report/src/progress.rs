@@ -98,7 +98,8 @@ impl Progress {
                 let done = step.saturating_sub(from);
                 let to_do = total.saturating_sub(step);
                 (done > 0).then(|| {
-                    Duration::from_secs_f64((now - since).as_secs_f64() * to_do as f64 / done as f64)
+                    let seconds = (now - since).as_secs_f64() * to_do as f64 / done as f64;
+                    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
                 })
             }
             Goal::Until(limit) => Some(limit.saturating_sub(now - self.began)),

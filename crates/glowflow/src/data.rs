@@ -7,6 +7,7 @@ use glowflow_data::portraits::{MIN_SIZE, Portraits};
 use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits};
 use ndarray::Array4;
 
+use crate::train::{CONFIG, RunConfig};
 use crate::{Error, ModelConfig};
 
 /// The name of the built-in data: portraits drawn by the program itself.
@@ -14,12 +15,13 @@ pub const PORTRAITS: &str = "portraits";
 /// Number of training portraits; as many again, divided by 20, are for testing.
 const PORTRAITS_COUNT: usize = 20_000;
 
-/// Opens data as images of the model's shape, with labels where the model has classes. The path
-/// [`PORTRAITS`], where there is no such file, stands for the built-in data.
+/// Opens data as images of the model's shape, with labels where the model has classes: `names` are theirs, in the order of the
+/// labels, or none where the data are to tell. The path [`PORTRAITS`], where there is no such file, stands for the built-in data.
 ///
 /// # Errors
-/// [`Error::Data`] where it cannot be read, [`Error::Input`] where its classes are not as many as the model's.
-pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
+/// [`Error::Data`] where it cannot be read or has a class that is not among the names, [`Error::Input`] where its classes are
+/// not as many as the model's.
+pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Splits, Error> {
     let [height, width, channels] = config.image;
     if is_portraits(path) {
         if height != width || channels != 3 || height < MIN_SIZE || config.classes > 0 {
@@ -35,21 +37,28 @@ pub fn open(path: &Path, config: &ModelConfig) -> Result<Splits, Error> {
         });
     }
     let shape = Some(ImageShape { height, width, channels });
-    let splits =
-        glowflow_data::open(path, &OpenOptions { shape, labels: config.classes > 0, ..Default::default() })?;
-    if config.classes > 0 {
-        for data in [Some(&splits.train), splits.test.as_ref()].into_iter().flatten() {
-            let classes = data.classes().len();
-            if classes != config.classes {
-                return Err(Error::Input(format!(
-                    "{} has {classes} classes, the model {}; set model.classes={classes}",
-                    path.display(),
-                    config.classes
-                )));
-            }
-        }
+    let labels = config.classes > 0;
+    let classes = if labels { names.to_vec() } else { vec![] };
+    let splits = glowflow_data::open(path, &OpenOptions { shape, labels, classes, ..Default::default() })?;
+    let classes = splits.train.classes().len();
+    if labels && classes != config.classes {
+        return Err(Error::Input(format!(
+            "{} has {classes} classes, the model {}; a model for them needs model.classes={classes}",
+            path.display(),
+            config.classes
+        )));
     }
     Ok(splits)
+}
+
+/// The names of a model's classes, as its run wrote them into `config.toml`: in the run's folder, or beside the model's file. None where
+/// there is no such file, or not of this model.
+pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
+    let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
+    match RunConfig::read(&folder.join(CONFIG)) {
+        Ok(run) if run.model == *config => run.data.classes,
+        _ => vec![],
+    }
 }
 
 /// Whether a path stands for the built-in data.
@@ -71,9 +80,10 @@ pub fn open_labelled(
     path: &Path,
     labels: Option<&Path>,
     config: &ModelConfig,
+    names: &[String],
     label: Option<usize>,
 ) -> Result<(Arc<dyn Dataset>, Attributes), Error> {
-    let dataset = open_for(path, config, label)?.train;
+    let dataset = open_for(path, config, names, label)?.train;
     let attributes = match labels {
         Some(table) => Attributes::read(table, &*dataset)?,
         None if is_portraits(path) => Attributes::of_portraits(&training_portraits(config)),
@@ -91,9 +101,14 @@ pub fn open_labelled(
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_for(path: &Path, config: &ModelConfig, label: Option<usize>) -> Result<Splits, Error> {
+pub fn open_for(
+    path: &Path,
+    config: &ModelConfig,
+    names: &[String],
+    label: Option<usize>,
+) -> Result<Splits, Error> {
     let classes = if label.is_some() { 0 } else { config.classes };
-    open(path, &ModelConfig { classes, ..config.clone() })
+    open(path, &ModelConfig { classes, ..config.clone() }, names)
 }
 
 /// Number of threads that read images: loading is light beside a training step, so few.

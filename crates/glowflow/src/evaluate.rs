@@ -97,7 +97,19 @@ pub fn score<D: Device>(
     Ok(())
 }
 
-/// Mean bits/dim of a dataset, and how exactly the model inverts its first images.
+/// The largest error, and NaN where one of them is NaN, which `f64::max` would lose.
+///
+/// ```
+/// use glowflow::evaluate::largest;
+///
+/// assert_eq!(largest([1.0, 3.0, 2.0]), 3.0);
+/// assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
+/// ```
+pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
+}
+
+/// Mean bits/dim of a dataset, and how exactly the model inverts the first of its images that can be read.
 ///
 /// # Errors
 /// Errors of reading and of the model.
@@ -116,14 +128,13 @@ pub fn evaluate<D: Device>(
     let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (images.max(2) - 1) as f64;
 
     let mut inverse_error = 0.0;
-    if let Some(batch) = batches_in_order(data::first(dataset, INVERTED), INVERTED, 1)?.next() {
+    if let Some(batch) = batches_in_order(Arc::clone(dataset), INVERTED, 1)?.next() {
         let batch = batch?;
         let pixels = data::pixels(glow.config(), &batch)?;
         let labels = data::labels(glow.config(), &batch);
         for (i, image) in pixels.axis_chunks_iter(Axis(0), glow.chunk()).enumerate() {
             let labels = labels.chunks(glow.chunk()).nth(i).unwrap_or_default();
-            let error = glow.inverse_error(image, labels)?;
-            inverse_error = if error.is_nan() { error } else { f64::max(inverse_error, error) };
+            inverse_error = largest([inverse_error, glow.inverse_error(image, labels)?]);
         }
     }
     let standard_error = (variance / images as f64).sqrt();

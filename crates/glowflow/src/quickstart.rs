@@ -77,7 +77,7 @@ pub fn quickstart(
     let summary = train(device(config.train.precision)?, config, out, options)?;
 
     let glow = Glow::load_on(device(Precision::F32)?, out)?;
-    let portraits = data::open(Path::new(data::PORTRAITS), glow.config())?;
+    let portraits = data::open(Path::new(data::PORTRAITS), glow.config(), &[])?;
     let attributes = Attributes::of_portraits(&data::training_portraits(glow.config()));
     let labelled = data::first(&portraits.train, LABELLED);
     let directions = find_directions(&glow, &labelled, &attributes, &[], None)?.directions;

@@ -1,5 +1,6 @@
 //! Training from outside: what a step does to the weights, against formulas and against other ways to the same end.
 
+use glowflow::evaluate::largest;
 use glowflow::train::{Optimizer, RunConfig, Schedule, TrainState, Trainer};
 use glowflow::{Backprop, Error};
 use glowflow_data::portraits::Portraits;
@@ -170,7 +171,8 @@ fn keeping_activations_or_not_is_the_same_to_rounding() {
         }
         trainer.state().unwrap().weights
     });
-    let most = ends[0].iter().zip(&ends[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let differences = ends[0].iter().zip(&ends[1]).map(|(a, b)| f64::from((a - b).abs()));
+    let most = largest(differences);
     // A step moves a weight by up to 5e-4 here.
     assert!(most < 1e-5, "weights differ by {most:.1e} after 5 steps");
 }
@@ -229,7 +231,7 @@ fn the_average_follows_the_weights() {
         ema.iter_mut()
             .zip(&state.weights)
             .for_each(|(ema, &w)| *ema = decay * *ema + (1.0 - decay) * f64::from(w));
-        let most = ema.iter().zip(&state.ema).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
+        let most = largest(ema.iter().zip(&state.ema).map(|(a, &b)| (a - f64::from(b)).abs()));
         assert!(most < 1e-6, "step {n}: the average is off by {most:.1e}");
         assert_ne!(bits(&state.ema), bits(&state.weights));
         // What evaluation and sampling see.

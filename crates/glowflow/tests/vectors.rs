@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use glowflow::evaluate::largest;
 use glowflow::model::Flow;
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Glow, Latents, ModelFile, Precision};
@@ -57,7 +58,7 @@ impl Vectors {
 fn relative<R: Real>(have: impl IntoIterator<Item = R>, want: &[f64]) -> f64 {
     let have: Vec<f64> = have.into_iter().map(|x| x.wide()).collect();
     assert_eq!(have.len(), want.len());
-    have.iter().zip(want).map(|(h, w)| (h - w).abs() / w.abs().max(1.0)).fold(0.0, f64::max)
+    largest(have.iter().zip(want).map(|(h, w)| (h - w).abs() / w.abs().max(1.0)))
 }
 
 /// `‖have − want‖ / ‖want‖`.

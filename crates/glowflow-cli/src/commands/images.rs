@@ -62,7 +62,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
 
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let dataset = test_data(&args.data, &glow, args.label)?;
+    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
     report_broken(&dataset);

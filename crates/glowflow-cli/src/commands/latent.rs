@@ -85,8 +85,9 @@ fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> a
 pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Result<ExitCode> {
     let out = directions_path(args.out.as_deref(), &args.model)?;
     let glow = common.load_exact(&args.model)?;
+    let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
     let (dataset, attributes) =
-        data::open_labelled(&args.data, args.labels.as_deref(), glow.config(), args.label)?;
+        data::open_labelled(&args.data, args.labels.as_deref(), config, &names, args.label)?;
     let dataset = first_images(dataset, args.images)?;
     let Found { directions, mut warnings } =
         find_directions(&glow, &dataset, &attributes, &args.orthogonalize, args.label)?;
@@ -159,7 +160,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
     let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
-    let dataset = test_data(&args.data, &glow, args.label)?;
+    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
     let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
     report_broken(&dataset);
     if let Some(path) = &args.out {

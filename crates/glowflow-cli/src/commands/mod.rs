@@ -54,8 +54,14 @@ impl args::Common {
 
 /// The images to look at: the test set where there is one. Where `label` stands for all labels, the data need
 /// have none.
-fn test_data(path: &Path, glow: &Glow, label: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
-    let splits = data::open_for(path, glow.config(), label)?;
+fn test_data(
+    path: &Path,
+    model: &Path,
+    glow: &Glow,
+    label: Option<usize>,
+) -> anyhow::Result<Arc<dyn Dataset>> {
+    let names = data::class_names(model, glow.config());
+    let splits = data::open_for(path, glow.config(), &names, label)?;
     Ok(splits.test.unwrap_or(splits.train))
 }
 

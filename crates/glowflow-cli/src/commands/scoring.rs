@@ -21,7 +21,7 @@ fn draws(scoring: &args::Scoring) -> Draws {
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let dataset = first_images(test_data(&args.data, &glow, None)?, args.images)?;
+    let dataset = first_images(test_data(&args.data, &args.model, &glow, None)?, args.images)?;
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
     if common.json {
@@ -36,7 +36,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let dataset = test_data(&args.data, &glow, args.label)?;
+    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
     let to: Box<dyn Write> = if args.csv == Path::new("-") {
         Box::new(std::io::stdout())
     } else {

@@ -135,7 +135,7 @@ impl<T: Real> ChannelMap<T> {
         Self {
             channels,
             matrix: affine(inverse, &|c| -bias(c)),
-            log_det: -log_det,
+            log_det: 0.0,
             way_back: (direction == Direction::Backward).then(|| {
                 let transposed = pack(work, &a(&permutation.matrix));
                 WayBack { permutation, transposed }

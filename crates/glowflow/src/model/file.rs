@@ -43,9 +43,10 @@ impl ModelFile {
     /// the model that made them, and to no other.
     pub fn fingerprint(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(format!("{:?}", self.config).as_bytes());
-        for permutation in &self.permutations {
-            hasher.update(format!("{permutation:?}").as_bytes());
+        hasher.update(serde_json::to_string(&self.config).unwrap_or_default().as_bytes());
+        for FixedPermutation { index, sign } in &self.permutations {
+            index.iter().for_each(|&i| hasher.update(&(i as u64).to_le_bytes()));
+            hasher.update(bytemuck::cast_slice(sign));
         }
         hasher.update(bytemuck::cast_slice(&self.weights));
         hasher.finalize()
@@ -160,10 +161,18 @@ pub(crate) fn take_flat(
     prefix: &str,
     path: &Path,
 ) -> Result<Vec<f32>, Error> {
+    // All tensors first, before there is memory for what they are said to hold.
+    let tensors = layout
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let name = format!("{prefix}{}", parameter.name);
+            take(file, &name, &parameter.shape, path).map(|tensor| (name, tensor))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
     let mut values = vec![0.0; layout.len()];
-    for parameter in &layout.parameters {
-        let name = format!("{prefix}{}", parameter.name);
-        let numbers = take(file, &name, &parameter.shape, path)?
+    for (parameter, (name, tensor)) in layout.parameters.iter().zip(tensors) {
+        let numbers = tensor
             .to_f64()
             .ok_or_else(|| Error::file(path, format!("{name} does not hold floating-point numbers")))?;
         values[parameter.span.range()].iter_mut().zip(numbers).for_each(|(to, x)| *to = x as f32);

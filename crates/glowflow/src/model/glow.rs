@@ -11,6 +11,7 @@ use super::config::ModelConfig;
 use super::file::ModelFile;
 use super::flow::Flow;
 use super::latents::{Encoded, Latents};
+use crate::evaluate::largest;
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
@@ -140,11 +141,25 @@ impl<D: Device> Glow<D> {
     }
 
     fn encoder(&self) -> &[Box<dyn Prepared<D>>] {
-        self.forward.get_or_init(|| self.flow.prepare(&self.device, &self.weights, Direction::Forward))
+        self.prepared(&self.forward, Direction::Forward)
     }
 
     fn decoder(&self) -> &[Box<dyn Prepared<D>>] {
-        self.inverse.get_or_init(|| self.flow.prepare(&self.device, &self.weights, Direction::Inverse))
+        self.prepared(&self.inverse, Direction::Inverse)
+    }
+
+    /// The layers in `once`, made ready the first time. Two threads that are the first may both make them: one must not wait for the
+    /// other, who may be waiting for it in rayon's pool.
+    fn prepared<'a>(
+        &self,
+        once: &'a OnceLock<Vec<Box<dyn Prepared<D>>>>,
+        direction: Direction,
+    ) -> &'a [Box<dyn Prepared<D>>] {
+        if let Some(layers) = once.get() {
+            return layers;
+        }
+        let layers = self.flow.prepare(&self.device, &self.weights, direction);
+        once.get_or_init(|| layers)
     }
 
     /// Log-likelihood and latents of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing where
@@ -300,12 +315,7 @@ impl<D: Device> Glow<D> {
         let back = self.decode_continuous(&latents, labels)?;
         let (bits, bins) = (self.config().bits, f64::from(self.config().bins()));
         let v = pixels.mapv(|pixel| (f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5);
-        // A NaN anywhere must not be lost in a maximum.
-        Ok(back
-            .iter()
-            .zip(&v)
-            .map(|(a, b)| (a.wide() - b).abs())
-            .fold(0.0, |most, e| if e.is_nan() || e > most { e } else { most }))
+        Ok(largest(back.iter().zip(&v).map(|(a, b)| (a.wide() - b).abs())))
     }
 
     /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level, and `read` gets what the

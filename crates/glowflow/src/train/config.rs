@@ -8,6 +8,9 @@ use super::presets;
 use crate::model::{Backprop, ModelConfig};
 use crate::{Error, Precision};
 
+/// Name of the configuration in a run's folder.
+pub const CONFIG: &str = "config.toml";
+
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +131,10 @@ pub struct DataConfig {
     /// own uses that, and of other data 5 % are held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
+    /// Names of the classes, in the order of their labels: those of the training data, unless said. A run writes them down, so
+    /// that other data is labelled alike.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Random shifts of up to this part of the width and height; 0 is off.
     pub shift: f64,
     /// Random left-right flips.

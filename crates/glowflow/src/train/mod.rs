@@ -6,7 +6,7 @@ mod presets;
 mod run;
 mod trainer;
 
-pub use config::{DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
+pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
 pub use presets::names as preset_names;
 pub use run::{LastEvaluation, Limits, Options, Summary, last_evaluation, resume, train, train_on};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};

@@ -25,7 +25,7 @@ use glowflow_report::progress::{Display, Goal, Progress};
 use serde::Serialize;
 
 use super::checkpoint;
-use super::config::RunConfig;
+use super::config::{CONFIG, RunConfig};
 use super::trainer::Trainer;
 use crate::evaluate::{Draws, Evaluation, evaluate};
 use crate::model::MODEL;
@@ -87,10 +87,10 @@ impl Data {
         let path = config.data.path.as_deref().ok_or_else(|| {
             Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
         })?;
-        let opened = data::open(path, &config.model)?;
+        let opened = data::open(path, &config.model, &config.data.classes)?;
         if let Some(path) = &config.data.test {
             // A folder with a test set of its own was meant for that.
-            let other = data::open(path, &config.model)?;
+            let other = data::open(path, &config.model, opened.train.classes())?;
             return Ok(Self { train: opened.train, test: Some(other.test.unwrap_or(other.train)) });
         }
         let fraction = match (config.data.test_fraction, &opened.test) {
@@ -110,17 +110,18 @@ impl Data {
 /// [`Error::Input`] where the folder holds a run already; otherwise errors of data, model and system.
 pub fn train<D: Device>(
     device: D,
-    config: RunConfig,
+    mut config: RunConfig,
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    if out.join("config.toml").exists() {
+    if out.join(CONFIG).exists() {
         return Err(Error::Input(format!(
             "{} holds a run already: continue it with --resume {0}, or choose another folder",
             out.display()
         )));
     }
     let data = Data::open(&config)?;
+    config.data.classes = data.train.classes().to_vec();
     train_on(device, config, data.train, data.test, out, options)
 }
 
@@ -138,7 +139,7 @@ pub fn train_on<D: Device>(
 ) -> Result<Summary, Error> {
     let trainer = Trainer::new(device, config)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let config = out.join("config.toml");
+    let config = out.join(CONFIG);
     write_atomically(&config, trainer.config().to_toml()?.as_bytes())?;
     let done = Run::new(trainer, Data { train, test }, out, options).and_then(Run::run);
     if done.is_err() && checkpoint::find(out).is_none() {
@@ -160,7 +161,7 @@ pub fn resume<D: Device>(
 ) -> Result<Summary, Error> {
     let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
     let Some(checkpoint) = checkpoint::find(path) else {
-        let config = folder.join("config.toml");
+        let config = folder.join(CONFIG);
         if !config.exists() {
             return Err(Error::Input(format!("{} holds no run to resume", path.display())));
         }
@@ -218,7 +219,7 @@ impl<'a, D: Device> Run<'a, D> {
         let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
         Ok(Self {
             metrics,
-            events: EventLog::create(&out.join("events"), (step > 0).then_some(step))?,
+            events: EventLog::create(&out.join("events"), Some(step))?,
             progress: Progress::new(goal, options.display),
             trainer,
             data,
