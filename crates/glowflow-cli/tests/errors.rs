@@ -27,9 +27,14 @@ fn world() -> &'static Path {
         write("broken/b.jpg", b"");
         write("photo.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0");
         std::fs::create_dir(folder.join("empty")).unwrap();
+        (0..4).for_each(|i| {
+            save_image(&folder.join(format!("animals/{}/{i}.png", ["dog", "zebra"][i as usize % 2])), i)
+        });
         let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
         let foreign = [&(header.len() as u64).to_le_bytes(), &header[..], &[0; 4]].concat();
         write("foreign.safetensors", &foreign);
+        let header = br#"{"__metadata__":{"glow.config":"{\"image\":[16,16,3]}"}}"#;
+        write("guess.safetensors", &[&(header.len() as u64).to_le_bytes(), &header[..]].concat());
 
         // Checkpoints at steps 0, 4 and 6: the last two are there in the end.
         let train = |arguments: &str| run(&folder, &format!("train {TINY} {arguments}")).ok();
@@ -38,6 +43,8 @@ fn world() -> &'static Path {
         // Latents of the same shapes, from a model of the same architecture with other weights.
         train("--data images --out other --steps 2 --seed 1");
         run(&folder, "encode --model other --data images --out other.latents").ok();
+        std::fs::create_dir(folder.join("kept")).unwrap();
+        std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
         folder
     })
 }
@@ -81,6 +88,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set model.bits=9", &["model.bits is 9", "1 to 8"]),
     ("bench --set train.ema=1", &["train.ema is 1", "below 1"]),
     ("bench --set train.lr=nan", &["train.lr is NaN", "above 0"]),
+    ("bench --set train.clip=inf", &["train.clip is inf", "0 for off"]),
+    ("bench --set train.checkpoint_minutes=inf", &["train.checkpoint_minutes is inf", "large for never"]),
+    ("train --data portraits --out new TINY --seed 9223372036854775808", &["train.seed", "2^63"]),
     ("bench --set model.image=[30,32,3]", &["image height 30", "24 or 32", "model.levels to at most 1"]),
     (
         "bench --set train.batch=4 --set train.accumulate=3",
@@ -112,6 +122,17 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --data portraits --out new TINY --set model.image=[16,32,3]", &["square", "16×32×3"]),
     ("eval --model done --data portraits --images 0", &["--images 0", "leave it out"]),
     ("score --model done --data broken", &["all 2 images", "a.png"]),
+    ("score --model classes --data animals", &["zebra/1.png", "known classes (cat, dog)"]),
+    (
+        "train --data images --out new TINY --set model.classes=2 --test-data animals",
+        &["zebra/1.png", "cat, dog"],
+    ),
+    ("train --data flat --out flat TINY", &["flat holds the data", "another folder"]),
+    (
+        "train --data images --out kept TINY",
+        &["kept holds a run already (model.safetensors)", "another folder"],
+    ),
+    ("info --model guess.safetensors", &["guess.safetensors", "does not say \"bits\""]),
     // Runs.
     ("train --data portraits --out done TINY", &["done", "--resume", "another folder"]),
     ("train --resume nowhere", &["nowhere", "no run to resume"]),
@@ -227,6 +248,72 @@ fn a_truncated_checkpoint_has_one_before_it() {
         std::fs::write(&path, &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
         check_way_out(copy.path(), &["damaged"]);
     }
+}
+
+#[test]
+fn a_missing_checkpoint_has_one_before_it() {
+    let copy = copy_of_run();
+    std::fs::remove_file(copy.path().join(LAST)).unwrap();
+    check_way_out(copy.path(), &["missing"]);
+}
+
+#[test]
+fn a_picture_that_cannot_be_drawn_ends_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["run/samples.png", "run/curve.png"] {
+        std::fs::create_dir_all(folder.path().join(name).join("in the way")).unwrap();
+    }
+    let outcome = run(folder.path(), &format!("train --data portraits --out run {TINY} --steps 3")).ok();
+    for name in ["samples.png", "curve.png"] {
+        assert!(outcome.stderr.contains(name), "{}", outcome.stderr);
+    }
+    assert_eq!(outcome.stderr.matches("training goes on").count(), 2, "{}", outcome.stderr);
+}
+
+/// What was learned before a failure is there after it.
+#[test]
+fn a_failed_evaluation_costs_no_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("train --data portraits --test-data broken --out run {TINY} --set train.eval_every=7");
+    std::fs::create_dir(folder.path().join("broken")).unwrap();
+    std::fs::write(folder.path().join("broken/a.png"), b"none").unwrap();
+    check(&run(folder.path(), &line), &line, &["a.png"]);
+
+    save_image(&folder.path().join("broken/a.png"), 0);
+    let outcome = run(folder.path(), "train --threads 2 --resume run --steps 7 --json").ok();
+    assert_eq!(outcome.json()["steps"], 7, "nothing was left to do");
+    let metrics = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    assert!(metrics.contains("test_bits_per_dim"), "{metrics}");
+}
+
+/// A second process stays out of a run's folder.
+#[test]
+#[cfg(unix)]
+fn one_process_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("train --data portraits --out run {TINY} --minutes 5");
+    let mut child =
+        common::command(folder.path(), &line).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !folder.path().join("run/metrics.jsonl").exists() {
+        assert!(began.elapsed().as_secs() < 60, "it does not train");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let line = "train --resume run";
+    let second = run(folder.path(), line);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    check(&second, line, &["another process", "run"]);
+}
+
+/// Pictures that a run left in the data's folder are not data.
+#[test]
+fn a_run_within_the_data_is_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    (0..6).for_each(|i| save_image(&folder.path().join(format!("photos/{i}.png")), i));
+    run(folder.path(), &format!("train --data photos --out photos/run {TINY} --steps 2")).ok();
+    let outcome = run(folder.path(), "train --threads 2 --resume photos/run --steps 4").ok();
+    assert!(outcome.stderr.contains("6 training and 0 test images"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Files are found at any depth by their extension (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in
 //! upper or lower case) and numbered in the byte order of their paths relative to the folder.
-//! Hidden files and folders are left out; symbolic links are followed, except into a folder they
+//! Hidden files and folders are left out, and folders below that hold a `model.safetensors`, for the pictures there are a
+//! training run's; symbolic links are followed, except into a folder they
 //! lie in themselves.
 
 use std::collections::BTreeMap;
@@ -12,12 +13,15 @@ use walkdir::WalkDir;
 
 use crate::Error;
 
+/// What tells a run's folder from one with data.
+const MODEL: &str = "model.safetensors";
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
 /// Paths of the images under `root`, relative to it and in byte order.
 pub(crate) fn find_images(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let visible = |entry: &walkdir::DirEntry| {
-        entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".")
+        entry.depth() == 0
+            || !entry.file_name().as_encoded_bytes().starts_with(b".") && !entry.path().join(MODEL).exists()
     };
     let mut files = Vec::new();
     for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {

@@ -64,6 +64,13 @@ impl ModelFile {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let path = &if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
         let mut file = TensorFile::read(path)?;
+        let complete: serde_json::Map<String, serde_json::Value> = file.header(CONFIG, path)?;
+        for key in ["image", "bits", "levels", "steps", "hidden", "coupling", "permutation", "classes"] {
+            // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
+            if !complete.contains_key(key) {
+                return Err(Error::file(path, format!("the metadata entry {CONFIG:?} does not say {key:?}")));
+            }
+        }
         let config: ModelConfig = file.header(CONFIG, path)?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         let permutations = take_permutations(&mut file, &config, path)?;

@@ -211,13 +211,20 @@ impl RunConfig {
             ((0.0..1.0).contains(&t.beta1), "train.beta1", t.beta1, "0 or more, below 1"),
             ((0.0..1.0).contains(&t.beta2), "train.beta2", t.beta2, "0 or more, below 1"),
             (t.epsilon > 0.0 && t.epsilon.is_finite(), "train.epsilon", t.epsilon, "above 0"),
-            (t.clip >= 0.0, "train.clip", t.clip, "a norm, or 0 for off"),
+            (t.clip >= 0.0 && t.clip.is_finite(), "train.clip", t.clip, "a norm, or 0 for off"),
             ((0.0..1.0).contains(&t.ema), "train.ema", t.ema, "0 for off, or below 1"),
             (t.log_every >= 1, "train.log_every", t.log_every as f64, "at least 1"),
             (t.eval_every >= 1, "train.eval_every", t.eval_every as f64, "at least 1"),
             (t.eval_images >= 1, "train.eval_images", t.eval_images as f64, "at least 1"),
             (t.checkpoint_every >= 1, "train.checkpoint_every", t.checkpoint_every as f64, "at least 1"),
-            (t.checkpoint_minutes > 0.0, "train.checkpoint_minutes", t.checkpoint_minutes, "above 0"),
+            (
+                t.checkpoint_minutes > 0.0 && t.checkpoint_minutes.is_finite(),
+                "train.checkpoint_minutes",
+                t.checkpoint_minutes,
+                "above 0, and large for never",
+            ),
+            // TOML and JSON have no larger integers, so the run's files could not be read again.
+            (i64::try_from(t.seed).is_ok(), "train.seed", t.seed as f64, "below 2^63"),
         ];
         if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
             return Err(Error::Config(format!("{key} is {value}; it must be {want}")));

@@ -10,12 +10,13 @@
 //! | `curve.png`, `samples.png` | refreshed by every evaluation |
 
 use std::collections::HashSet;
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
+use glowflow_data::{Augment, Dataset, Splits, TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Device, DeviceError};
 use glowflow_report::curve::Curve;
 use glowflow_report::events::EventLog;
@@ -24,7 +25,7 @@ use glowflow_report::picture;
 use glowflow_report::progress::{Display, Goal, Progress};
 use serde::Serialize;
 
-use super::checkpoint;
+use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
 use super::trainer::Trainer;
 use crate::evaluate::{Draws, Evaluation, evaluate};
@@ -88,6 +89,22 @@ impl Data {
             Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
         })?;
         let opened = data::open(path, &config.model, &config.data.classes)?;
+        let data = Self::split(config, opened)?;
+        // Better found now than by the first evaluation.
+        if let Some(test) =
+            data.test.as_ref().filter(|test| config.model.classes > 0 && test.label(0).is_none())
+        {
+            return Err(Error::Input(format!(
+                "the {} images to test on have no labels, which a model with classes needs: give them some, or set \
+                 data.test_fraction to test on a part of the others",
+                test.len()
+            )));
+        }
+        Ok(data)
+    }
+
+    /// Into images to train and to test on, as the configuration says.
+    fn split(config: &RunConfig, opened: Splits) -> Result<Self, Error> {
         if let Some(path) = &config.data.test {
             // A folder with a test set of its own was meant for that.
             let other = data::open(path, &config.model, opened.train.classes())?;
@@ -104,6 +121,19 @@ impl Data {
     }
 }
 
+/// Keeps a second process out of a run's folder while this one trains in it.
+fn lock(folder: &Path) -> Result<Option<File>, Error> {
+    // A system without locks, or a folder without a configuration, does without.
+    let Ok(config) = File::open(folder.join(CONFIG)) else { return Ok(None) };
+    match config.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
+            "another process is training in {}: wait for its end, or choose another folder",
+            folder.display()
+        ))),
+        _ => Ok(Some(config)),
+    }
+}
+
 /// Begins a run in the folder `out`.
 ///
 /// # Errors
@@ -114,14 +144,24 @@ pub fn train<D: Device>(
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    if out.join(CONFIG).exists() {
+    if let Some(name) = [CONFIG, MODEL, CHECKPOINT, PREVIOUS].iter().find(|&name| out.join(name).exists()) {
         return Err(Error::Input(format!(
-            "{} holds a run already: continue it with --resume {0}, or choose another folder",
+            "{} holds a run already ({name}): continue it with --resume {0}, or choose another folder",
+            out.display()
+        )));
+    }
+    let same =
+        |path: &Path| matches!((path.canonicalize(), out.canonicalize()), (Ok(data), Ok(out)) if data == out);
+    if [&config.data.path, &config.data.test].into_iter().flatten().any(|path| same(path)) {
+        return Err(Error::Input(format!(
+            "{} holds the data, and a run's pictures would become some of them: choose another folder",
             out.display()
         )));
     }
     let data = Data::open(&config)?;
-    config.data.classes = data.train.classes().to_vec();
+    if config.model.classes > 0 {
+        config.data.classes = data.train.classes().to_vec();
+    }
     train_on(device, config, data.train, data.test, out, options)
 }
 
@@ -141,6 +181,7 @@ pub fn train_on<D: Device>(
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let config = out.join(CONFIG);
     write_atomically(&config, trainer.config().to_toml()?.as_bytes())?;
+    let _lock = lock(out)?;
     let done = Run::new(trainer, Data { train, test }, out, options).and_then(Run::run);
     if done.is_err() && checkpoint::find(out).is_none() {
         // Nothing was trained, so the folder is free for another try.
@@ -160,10 +201,19 @@ pub fn resume<D: Device>(
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+    let _lock = lock(folder)?;
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join(CONFIG);
         if !config.exists() {
             return Err(Error::Input(format!("{} holds no run to resume", path.display())));
+        }
+        let previous = folder.join(PREVIOUS);
+        if previous.exists() {
+            return Err(Error::Input(format!(
+                "{} is missing; go on from the checkpoint before it: --resume {}",
+                folder.join(CHECKPOINT).display(),
+                previous.display()
+            )));
         }
         // Stopped before its first checkpoint: from the beginning, then.
         let config = RunConfig::read(&config)?;
@@ -184,7 +234,8 @@ struct Run<'a, D: Device> {
     out: &'a Path,
     options: Options<'a>,
     metrics: MetricsLog,
-    events: EventLog,
+    /// `None` once it could not be written.
+    events: Option<EventLog>,
     progress: Progress,
     last_step: Option<u64>,
     evaluated_at: Option<u64>,
@@ -219,7 +270,7 @@ impl<'a, D: Device> Run<'a, D> {
         let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
         Ok(Self {
             metrics,
-            events: EventLog::create(&out.join("events"), Some(step))?,
+            events: Some(EventLog::create(&out.join("events"), Some(step))?),
             progress: Progress::new(goal, options.display),
             trainer,
             data,
@@ -234,6 +285,28 @@ impl<'a, D: Device> Run<'a, D> {
     }
 
     fn run(mut self) -> Result<Summary, Error> {
+        let began_at = self.trainer.progress().step;
+        let interrupted = self.train().inspect_err(|_| {
+            // Whatever went wrong, what was learned since the last checkpoint need not be lost with it. Where this fails too, the
+            // first error is the one to tell.
+            if self.trainer.progress().step > began_at {
+                let _ = self.save();
+            }
+        })?;
+        self.report_broken();
+        self.progress.finish();
+        let progress = self.trainer.progress();
+        Ok(Summary {
+            steps: progress.step,
+            interrupted,
+            evaluation: self.evaluation,
+            skipped: progress.skipped,
+            broken: self.broken.len(),
+        })
+    }
+
+    /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was told to stop before.
+    fn train(&mut self) -> Result<bool, Error> {
         let config = self.trainer.config().clone();
         let test = self.data.test.as_ref().map_or(0, |test| test.len());
         self.progress.println(&format!(
@@ -302,16 +375,7 @@ impl<'a, D: Device> Run<'a, D> {
             self.evaluate()?;
         }
         self.save()?;
-        self.report_broken();
-        self.progress.finish();
-        let progress = self.trainer.progress();
-        Ok(Summary {
-            steps: progress.step,
-            interrupted,
-            evaluation: self.evaluation,
-            skipped: progress.skipped,
-            broken: self.broken.len(),
-        })
+        Ok(interrupted)
     }
 
     /// Records the mean of the training bits/dim since the last record. No clock time goes into the metrics, so that
@@ -329,14 +393,26 @@ impl<'a, D: Device> Run<'a, D> {
             "learning_rate": learning_rate,
             "skipped": skipped,
         }))?;
-        if let Some(mean) = mean {
-            self.events.scalar("train/bits_per_dim", mean as f32, step)?;
-        }
-        self.events.scalar("train/gradient_norm", norm as f32, step)?;
-        self.events.scalar("train/learning_rate", learning_rate as f32, step)?;
-        self.events.scalar("train/images_per_second", images_per_second as f32, step)?;
+        self.show(|events| {
+            if let Some(mean) = mean {
+                events.scalar("train/bits_per_dim", mean as f32, step)?;
+            }
+            events.scalar("train/gradient_norm", norm as f32, step)?;
+            events.scalar("train/learning_rate", learning_rate as f32, step)?;
+            events.scalar("train/images_per_second", images_per_second as f32, step)
+        });
         self.report_broken();
         Ok(())
+    }
+
+    /// Writes to TensorBoard's log, as long as that is possible: no run ends for it.
+    fn show(&mut self, write: impl FnOnce(&mut EventLog) -> Result<(), glowflow_report::Error>) {
+        if let Some(events) = &mut self.events
+            && let Err(error) = write(events)
+        {
+            self.progress.println(&format!("{error}; training goes on without a log for TensorBoard"));
+            self.events = None;
+        }
     }
 
     /// Names images that turned out to be broken since the last time.
@@ -367,8 +443,10 @@ impl<'a, D: Device> Run<'a, D> {
                 }))?;
                 self.recorded_at = Some(step);
             }
-            self.events.scalar("test/bits_per_dim", bits as f32, step)?;
-            self.events.scalar("test/inverse_error", error as f32, step)?;
+            self.show(|events| {
+                events.scalar("test/bits_per_dim", bits as f32, step)?;
+                events.scalar("test/inverse_error", error as f32, step)
+            });
             self.progress
                 .println(&format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}"));
             let progress = self.trainer.progress_mut();
@@ -378,8 +456,12 @@ impl<'a, D: Device> Run<'a, D> {
             }
             self.evaluation = Some(evaluation);
         }
-        self.draw_samples(&glow, step)?;
-        self.draw_curve()?;
+        // A picture that cannot be drawn is no reason to end a run.
+        for drawn in [self.draw_samples(&glow, step), self.draw_curve()] {
+            if let Err(error) = drawn {
+                self.progress.println(&format!("{error}; training goes on"));
+            }
+        }
         self.evaluated_at = Some(step);
         Ok(())
     }
@@ -397,7 +479,7 @@ impl<'a, D: Device> Run<'a, D> {
         let samples = glow.sample(count, TEMPERATURE, &labels, 0)?;
         let picture = picture::grid(&samples.into_raw_vec_and_offset().0, config.image, columns);
         picture::save_png(&self.out.join("samples.png"), &picture)?;
-        self.events.picture("samples", &picture, step)?;
+        self.show(|events| events.picture("samples", &picture, step));
         Ok(())
     }
 
