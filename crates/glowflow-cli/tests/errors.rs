@@ -43,6 +43,7 @@ fn world() -> &'static Path {
         // Latents of the same shapes, from a model of the same architecture with other weights.
         train("--data images --out other --steps 2 --seed 1");
         run(&folder, "encode --model other --data images --out other.latents").ok();
+        write("wrong.toml", b"[model]\nsteps = \"abc\"\n");
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
         folder
@@ -97,6 +98,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["train.accumulate is 3", "divisor of train.batch"],
     ),
     ("bench --set train.schedule=cosine", &["cosine", "train.steps"]),
+    ("bench --set model.image=[32,32]", &["invalid length 2", "height, width and channels", "model.image"]),
+    ("bench --config wrong.toml", &["wrong.toml: line 2", "\"abc\"", "a whole number"]),
     ("bench --config nowhere.toml", &["nowhere.toml", "No such file"]),
     ("bench --config photo.jpg", &["photo.jpg"]),
     ("info --model done --threads 0", &["--threads 0", "leave it out"]),
@@ -314,6 +317,24 @@ fn a_run_within_the_data_is_none_of_them() {
     run(folder.path(), &format!("train --data photos --out photos/run {TINY} --steps 2")).ok();
     let outcome = run(folder.path(), "train --threads 2 --resume photos/run --steps 4").ok();
     assert!(outcome.stderr.contains("6 training and 0 test images"), "{}", outcome.stderr);
+}
+
+/// A run goes on with the images elsewhere, and says so when they are others.
+#[test]
+fn images_may_move() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    (0..6).for_each(|i| save_image(&at(&format!("photos/{i}.png")), i));
+    run(folder.path(), &format!("train --data photos --out run {TINY} --steps 2")).ok();
+    std::fs::rename(at("photos"), at("moved")).unwrap();
+    let line = "train --threads 2 --resume run --steps 4";
+    check(&run(folder.path(), line), line, &["photos", "check that it exists"]);
+    let other = "the images are not those";
+    let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
+    assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);
+    std::fs::remove_file(at("moved/3.png")).unwrap();
+    let outcome = run(folder.path(), "train --threads 2 --resume run --steps 6").ok();
+    assert_eq!(outcome.stderr.matches(other).count(), 1, "{}", outcome.stderr);
 }
 
 #[test]

@@ -52,14 +52,24 @@ impl Attributes {
                 return Err(malformed(format!("the image {name} has two rows; leave one of them out")));
             }
         }
-        let kept: Vec<usize> =
-            (0..columns.len()).filter(|&c| rows.values().all(|row| answer(&row[c]).is_ok())).collect();
+        // Of each column, what is neither yes nor no, and of which image.
+        let other = |c: usize| {
+            rows.iter().filter(|(_, row)| answer(&row[c]).is_err()).map(|(image, row)| (image, &row[c])).min()
+        };
+        let mut kept = vec![];
+        let mut left_out = vec![];
+        for (c, column) in columns.iter().enumerate() {
+            match other(c) {
+                None => kept.push(c),
+                Some((image, value)) => left_out.push(format!("{column} ({value:?} for {image})")),
+            }
+        }
         if kept.is_empty() || rows.is_empty() {
-            return Err(malformed(
+            let found = left_out.first().map_or(String::new(), |found| format!("; there is {found}"));
+            return Err(malformed(format!(
                 "no column of attributes: the first column should hold images' names, and others only 1 for yes \
-                 and 0 or -1 for no, under a line of names"
-                    .into(),
-            ));
+                 and 0 or -1 for no, under a line of names, separated by commas{found}"
+            )));
         }
         let mut values = Vec::with_capacity(dataset.len() * kept.len());
         let mut found = false;
@@ -76,7 +86,6 @@ impl Attributes {
                 if dataset.is_empty() { String::new() } else { dataset.name(0) }
             )));
         }
-        let left_out = (0..columns.len()).filter(|c| !kept.contains(c)).map(|c| columns[c].clone()).collect();
         let names = kept.iter().map(|&c| columns[c].clone()).collect();
         Ok(Self { names, values, left_out })
     }
@@ -94,7 +103,7 @@ impl Attributes {
         &self.names
     }
 
-    /// Columns of the table that hold other things than yes and no.
+    /// Columns of the table that hold other things than yes and no, each with such a thing.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }

@@ -82,9 +82,14 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
-    if width.max(height) as usize > LARGEST_SIDE || u64::from(width) * u64::from(height) > most_pixels {
+    if width.max(height) as usize > LARGEST_SIDE {
         return Err(format!(
-            "the image has {width}×{height} pixels; at most {most_pixels} are possible, and {LARGEST_SIDE} a side"
+            "the image has {width}×{height} pixels; at most {LARGEST_SIDE} a side are possible"
+        ));
+    }
+    if u64::from(width) * u64::from(height) > most_pixels {
+        return Err(format!(
+            "the image has {width}×{height} pixels; at most {most_pixels} in all are possible"
         ));
     }
     let image = decode_limited(reader()).map_err(|e| e.to_string())?;

@@ -7,6 +7,7 @@
 //! lie in themselves.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
@@ -33,6 +34,8 @@ pub(crate) fn find_images(root: &Path) -> Result<Vec<PathBuf>, Error> {
             Ok(_) => {}
             Err(error) if error.loop_ancestor().is_some() => {}
             Err(error) => match error.path() {
+                // A folder that may not be read: nobody knows what is in it, so it is named like a broken image.
+                Some(path) if path != root && denied(&error) => files.push(relative(path, root)),
                 // A link to nothing. Named like an image it counts as one, a broken one.
                 Some(path) if path != root && path.is_symlink() => {
                     if has_image_extension(path) {
@@ -52,6 +55,10 @@ pub(crate) fn find_images(root: &Path) -> Result<Vec<PathBuf>, Error> {
     }
     files.sort_by(|a, b| bytes(a).cmp(bytes(b)));
     Ok(files)
+}
+
+fn denied(error: &walkdir::Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 fn bytes(path: &Path) -> &[u8] {

@@ -53,7 +53,7 @@ fn columns_of_other_things_are_left_out_and_named() {
     let attributes =
         read(&["a.png", "b.png"], "image,age,Hat,left_eye_x\na.png,31,1,0\nb.png,1,0,0.5\n").unwrap();
     assert_eq!(attributes.names(), ["Hat"]);
-    assert_eq!(attributes.left_out(), ["age", "left_eye_x"]);
+    assert_eq!(attributes.left_out(), [r#"age ("31" for a.png)"#, r#"left_eye_x ("0.5" for b.png)"#]);
     assert_eq!([attributes.of(0), attributes.of(1)], [[YES], [NO]]);
 }
 
@@ -71,7 +71,8 @@ fn what_is_no_such_table_is_said() {
     for (text, words) in [
         (&b""[..], "no column of attributes"),
         (b"image,Hat\n", "no column of attributes"),
-        (b"image,age\na.png,31\n", "no column of attributes"),
+        (b"image,age\na.png,31\n", "there is age (\"31\" for a.png)"),
+        (b"image,Hat,Hat\na.png,1,0\n", "two columns are named \"Hat\""),
         (b"image,Hat\na.png,1\na.png,0\n", "a.png has two rows"),
         (b"image,Hat,Beard\na.png,1\n", "record 1"),
         (b"image,Hat\nz.png,1\n", "names \"z.png\", the data \"a.png\""),

@@ -32,16 +32,18 @@ pub struct Quickstart {
     train.batch=16 --steps 1000 --out run\n\nWithout a limit, training goes on until it is stopped."
 )]
 pub struct Train {
-    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits".
-    #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"], conflicts_with = "resume")]
+    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With --resume: where the
+    /// images are now, if they were moved.
+    #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"])]
     pub data: Option<PathBuf>,
     /// Images to test on; otherwise the data's own test set, or a part that is held out.
-    #[arg(long, value_name = "DATA", conflicts_with = "resume")]
+    #[arg(long, value_name = "DATA")]
     pub test_data: Option<PathBuf>,
     /// Part of the images to hold out for testing.
     #[arg(long, value_name = "F", conflicts_with_all = ["resume", "test_data"])]
     pub test_fraction: Option<f64>,
-    /// A published or small configuration, by name; an unknown one lists them.
+    /// A published or small configuration, by name; an unknown one lists them. Without one, the model is the published one for
+    /// CIFAR-10: large, and slow without a GPU.
     #[arg(long, value_name = "NAME", conflicts_with = "resume")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model], [train] and [data].
@@ -95,7 +97,7 @@ impl From<BackpropArg> for Backprop {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow bench --preset tiny32 --set train.batch=16 --backprop stored")]
 pub struct Bench {
-    /// A published or small configuration, by name.
+    /// A published or small configuration, by name; the published one for CIFAR-10 where none is named.
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model] and [train].

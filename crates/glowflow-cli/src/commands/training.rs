@@ -62,7 +62,8 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         None => new_folder("quickstart"),
     };
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
-    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
+    let options =
+        Options { limits, data: None, test_data: None, display: Display::detect(), stop: stop_flag()? };
     let done =
         glowflow::quickstart::quickstart(|precision| common.open(precision), &out, args.seed, options)?;
     let status = print_summary(&done.summary, &out, common.json)?;
@@ -112,7 +113,15 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
-    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
+    let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
+    let (data, test_data) = (data.transpose()?, test_data.transpose()?);
+    let options = Options {
+        limits,
+        data: data.as_deref(),
+        test_data: test_data.as_deref(),
+        display: Display::detect(),
+        stop: stop_flag()?,
+    };
     let (summary, run) = match (&args.resume, &args.out) {
         (Some(run), _) => (train::resume(|config| common.open(config.train.precision), run, options)?, run),
         (None, Some(out)) => {

@@ -3,6 +3,7 @@
 //! Every call checks its result. A call that waits reports what went wrong in anything queued before it.
 
 use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytemuck::NoUninit;
@@ -237,6 +238,8 @@ impl Drop for Context {
 pub struct Stream {
     pub context: Arc<Context>,
     pub raw: sys::CUstream,
+    /// Whether work is recorded at the moment.
+    recording: AtomicBool,
 }
 
 // SAFETY: handles of the driver may be used from any thread.
@@ -254,7 +257,7 @@ impl Stream {
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the out-pointer is to a live variable.
         context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "making a stream")?;
-        Ok(Self { context: Arc::clone(context), raw })
+        Ok(Self { context: Arc::clone(context), raw, recording: AtomicBool::new(false) })
     }
 
     /// What is queued from here on waits for the event.
@@ -273,15 +276,27 @@ impl Stream {
         self.context.check(unsafe { sys::cuStreamSynchronize(self.raw) }, "waiting for the GPU")
     }
 
-    /// Copies to the GPU. What `from` holds is read before this returns, unless it is pinned.
+    /// Fails while work is recorded: the record would read the program's memory whenever it is repeated, long after that holds
+    /// something else.
+    fn not_recording(&self) -> Result<(), DeviceError> {
+        if !self.recording.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let reason = "copies from the program's memory cannot be recorded; upload before recording".into();
+        Err(DeviceError::Failed { device: self.context.name.clone(), reason })
+    }
+
+    /// Copies to the GPU. What `from` holds is read before this returns.
     #[allow(unsafe_code)]
     pub fn write<T: NoUninit>(&self, from: &[T], to: u64) -> Result<(), DeviceError> {
         if from.is_empty() {
             return Ok(());
         }
+        self.not_recording()?;
         self.context.enter()?;
         let bytes = std::mem::size_of_val(from);
-        // SAFETY: `from` holds that many bytes, and callers give an address with room for them.
+        // SAFETY: `from` holds that many bytes, which the driver reads before it returns, as nothing is recorded and no memory
+        // handed in here is pinned; callers give an address with room for them.
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), bytes, self.raw) };
         self.context.check(result, "copying to the GPU")
     }
@@ -366,7 +381,9 @@ impl Stream {
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: here and below, the handles are live and out-pointers are to live variables.
         self.context.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "recording work")?;
+        self.recording.store(true, Ordering::Relaxed);
         let result = work();
+        self.recording.store(false, Ordering::Relaxed);
         self.context.enter()?;
         let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
         self.context
@@ -631,6 +648,7 @@ impl Pinned {
     #[allow(unsafe_code)]
     pub fn send(&mut self, stream: &Stream, from: &[u8], to: u64) -> Result<(), DeviceError> {
         debug_assert!(from.len() <= self.len);
+        stream.not_recording()?;
         let from = &from[..from.len().min(self.len)];
         self.done.synchronize()?;
         // SAFETY: `address` has `len` bytes or more, which nobody reads now that the event has come. The copies are within

@@ -29,7 +29,7 @@ impl Numbers {
     }
 }
 
-/// Every array within `tolerance`, relative to its own norm, and no number far off.
+/// Every array within `tolerance`, relative to its own norm.
 pub fn close(have: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) {
     assert_eq!(have.len(), want.len());
     for (i, (have, want)) in have.iter().zip(want).enumerate() {

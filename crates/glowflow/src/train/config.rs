@@ -163,15 +163,15 @@ impl RunConfig {
         }
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-            let part = text.parse().map_err(|e| Error::Config(format!("{}: {e}", path.display())))?;
-            merge(&mut table, part);
+            let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
+            // By itself first: what is wrong with it is then found on a line of this file.
+            toml::from_str::<Self>(&text).map_err(wrong)?;
+            merge(&mut table, text.parse().map_err(wrong)?);
         }
         for text in overrides {
             merge(&mut table, override_table(text)?);
         }
-        // The message and, on a line of its own, the key that it is about.
-        let one_line = |e: toml::de::Error| Error::Config(e.to_string().trim().replace('\n', " "));
-        let config: Self = table.try_into().map_err(one_line)?;
+        let config: Self = table.try_into().map_err(|e| Error::Config(wrong(&e, "")))?;
         config.validate()?;
         Ok(config)
     }
@@ -236,6 +236,27 @@ impl RunConfig {
         }
         Ok(())
     }
+}
+
+/// What is wrong, and where: on a line of `text`, or at a key. Types of Rust are put into words.
+fn wrong(error: &toml::de::Error, text: &str) -> String {
+    let message = match error.span() {
+        Some(span) => {
+            let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
+            format!("line {line}: {}", error.message())
+        }
+        // The message and, on a line of its own, the key that it is about.
+        None => error.to_string().trim().replace('\n', " "),
+    };
+    [
+        ("expected usize", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected an array of length 3", "expected height, width and channels"),
+    ]
+    .iter()
+    .fold(message, |message, (from, to)| message.replace(from, to))
 }
 
 /// Puts `from` over `into`, section by section.

@@ -33,6 +33,9 @@ use crate::model::MODEL;
 use crate::tensor_file::write_atomically;
 use crate::{Error, Glow, data};
 
+/// What a run writes above its configuration.
+const CONFIG_COMMENT: &str = "# What this run was begun with. It goes on with the copy in its checkpoints: changes here change \
+                              nothing\n# about it, but make a configuration for another run: --config.\n\n";
 /// Name of the log in a run's folder.
 const METRICS: &str = "metrics.jsonl";
 /// Temperature of the samples that a run shows.
@@ -56,10 +59,23 @@ pub struct Limits {
 pub struct Options<'a> {
     /// Where to end.
     pub limits: Limits,
+    /// On a resume, where the images to train on are now, if elsewhere than at first.
+    pub data: Option<&'a Path>,
+    /// Likewise for those to test on.
+    pub test_data: Option<&'a Path>,
     /// How to show progress.
     pub display: Display,
     /// Set from elsewhere to end after the step at hand, with a checkpoint.
     pub stop: &'a AtomicBool,
+}
+
+impl Options<'_> {
+    /// Puts it into a configuration where the images are now.
+    fn say_where(&self, config: &mut RunConfig) {
+        for (now, path) in [(self.data, &mut config.data.path), (self.test_data, &mut config.data.test)] {
+            *path = now.map(Path::to_owned).or(path.take());
+        }
+    }
 }
 
 /// How a run ended.
@@ -101,6 +117,16 @@ impl Data {
             )));
         }
         Ok(data)
+    }
+
+    /// A checksum of the images' names, in order: what tells whether a run goes on with the images it began with.
+    fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for data in [Some(&self.train), self.test.as_ref()].into_iter().flatten() {
+            hasher.update(&(data.len() as u64).to_le_bytes());
+            (0..data.len()).for_each(|i| hasher.update(data.name(i).as_bytes()));
+        }
+        hasher.finalize()
     }
 
     /// Into images to train and to test on, as the configuration says.
@@ -180,7 +206,7 @@ pub fn train_on<D: Device>(
     let trainer = Trainer::new(device, config)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let config = out.join(CONFIG);
-    write_atomically(&config, trainer.config().to_toml()?.as_bytes())?;
+    write_atomically(&config, format!("{CONFIG_COMMENT}{}", trainer.config().to_toml()?).as_bytes())?;
     let _lock = lock(out)?;
     let done = Run::new(trainer, Data { train, test }, out, options).and_then(Run::run);
     if done.is_err() && checkpoint::find(out).is_none() {
@@ -216,12 +242,14 @@ pub fn resume<D: Device>(
             )));
         }
         // Stopped before its first checkpoint: from the beginning, then.
-        let config = RunConfig::read(&config)?;
+        let mut config = RunConfig::read(&config)?;
+        options.say_where(&mut config);
         let trainer = Trainer::new(device(&config)?, config)?;
         let data = Data::open(trainer.config())?;
         return Run::new(trainer, data, folder, options)?.run();
     };
-    let (config, state) = checkpoint::load(&checkpoint)?;
+    let (mut config, state) = checkpoint::load(&checkpoint)?;
+    options.say_where(&mut config);
     let device = device(&config)?;
     let data = Data::open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
@@ -315,6 +343,13 @@ impl<'a, D: Device> Run<'a, D> {
             self.data.train.len(),
             self.trainer.device().name()
         ));
+        let images = self.data.fingerprint();
+        if self.trainer.progress_mut().images.replace(images).is_some_and(|before| before != images) {
+            self.progress.println(
+                "the images are not those that this run knew: it goes on with them, but not to the weights that it would have \
+                 had, and some that it is tested on may be some that it was trained on",
+            );
+        }
         let started = Instant::now();
         let allowed = self
             .options

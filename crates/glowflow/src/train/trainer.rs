@@ -32,6 +32,9 @@ pub struct Progress {
     pub window_steps: u64,
     /// Largest gradient norm since the last record.
     pub window_norm: f64,
+    /// A checksum of the images' names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<u32>,
 }
 
 /// The whole state of a run, outside any device: what a checkpoint holds.
