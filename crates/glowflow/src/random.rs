@@ -8,7 +8,8 @@ pub const WEIGHTS: u64 = 1 << 56;
 pub const PERMUTATION: u64 = 2 << 56;
 /// Dequantisation noise in training, by micro-batch.
 pub const TRAINING_NOISE: u64 = 3 << 56;
-/// Dequantisation noise in evaluation, by draw and batch.
+/// Dequantisation noise of images that are encoded, by the number of a chunk's first image in its call. Draws and batches of an
+/// evaluation have seeds of their own.
 pub const EVALUATION_NOISE: u64 = 4 << 56;
-/// Latents of samples, by level and batch.
+/// Latents of samples, by level.
 pub const SAMPLES: u64 = 5 << 56;

@@ -1,4 +1,4 @@
-//! `model.safetensors`, the format of spec section 4: the weights by name, and the architecture as the JSON object
+//! `model.safetensors`, the format that `docs/model.md` describes: the weights by name, and the architecture as the JSON object
 //! `glow.config`.
 
 use std::path::Path;

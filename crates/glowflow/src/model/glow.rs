@@ -15,7 +15,7 @@ use crate::evaluate::largest;
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
-/// Where the noise comes from that makes pixels continuous (spec section 1).
+/// Where the noise comes from that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
     /// The middle of each bin: deterministic, for comparing and for encoding.

@@ -1,4 +1,4 @@
-//! Names, shapes and places of a model's tensors (spec section 4).
+//! Names, shapes and places of a model's tensors (`docs/model.md`).
 //!
 //! All trained tensors lie in one flat buffer, in the order of the file's table. What is fixed when the model
 //! is made, the permutations and the signs of the LU form, is kept by the layers instead.
