@@ -5,7 +5,7 @@
 
 use crate::cpu::Cpu;
 use crate::cuda::Cuda;
-use crate::device::{Device, DeviceError, Direction, Noise, Training, Update, UpdateReport};
+use crate::device::{Device, DeviceError, Direction, Noise, Quantized, Training, Update, UpdateReport};
 use crate::random::Stream;
 use crate::shape::{
     ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, TopPriorParams, ZeroConvParams,
@@ -127,7 +127,7 @@ impl Device for AnyDevice {
         hand_on!(self, [v], device => device.dequantize(pixels, bits, noise, v))
     }
 
-    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Vec<u8>, DeviceError> {
+    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Quantized, DeviceError> {
         hand_on!(self, [v], device => device.quantize(v, bits))
     }
 

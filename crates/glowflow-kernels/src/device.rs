@@ -64,6 +64,15 @@ pub enum Noise<'a, R> {
     Given(&'a [R]),
 }
 
+/// What [`Device::quantize`] makes of images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quantized {
+    /// The pixels.
+    pub pixels: Vec<u8>,
+    /// Whether all numbers were finite: pixels of those that were not mean nothing.
+    pub finite: bool,
+}
+
 /// Direction in which an invertible map, or a layer, is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -229,7 +238,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// The first failure of this device, if there was one.
-    fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Vec<u8>, DeviceError>;
+    fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Quantized, DeviceError>;
 
     /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the stream with the id
     /// `stream.id + i`, and so does not depend on the others.

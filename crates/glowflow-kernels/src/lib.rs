@@ -28,7 +28,7 @@ mod shape;
 pub use any::{AnyDevice, Either};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
-pub use device::{Device, DeviceError, Direction, Noise, Rule, Training, Update, UpdateReport};
+pub use device::{Device, DeviceError, Direction, Noise, Quantized, Rule, Training, Update, UpdateReport};
 pub use random::Stream;
 pub use real::Real;
 pub use repeated::Repeated;

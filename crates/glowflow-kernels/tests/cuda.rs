@@ -74,8 +74,10 @@ fn numbers_become_the_same_pixels() {
             let cpu = Cpu::<f32>::new();
             let want = cpu.quantize(&cpu.upload(&v), bits).unwrap();
             assert_eq!(gpu.quantize(&gpu.upload(&v), bits).unwrap(), want, "{len} numbers, {bits} bits");
+            assert!(!want.finite, "the first of them is NaN");
         }
     }
+    assert!(gpu.quantize(&gpu.upload(&numbers), 8).unwrap().finite);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub use precision::{Hidden, Network, Precision};
 
 use workspace::Workspace;
 
-use crate::device::{Device, DeviceError, Direction, Noise, Training, Update, UpdateReport};
+use crate::device::{Device, DeviceError, Direction, Noise, Quantized, Training, Update, UpdateReport};
 use crate::random::Stream;
 use crate::real::Real;
 use crate::shape::{
@@ -181,11 +181,11 @@ impl<T: Real> Device for Cpu<T> {
         }
     }
 
-    fn quantize(&self, v: &Buffer<T>, bits: u32) -> Result<Vec<u8>, DeviceError> {
+    fn quantize(&self, v: &Buffer<T>, bits: u32) -> Result<Quantized, DeviceError> {
         let bins = f64::from(1u32 << bits);
         // A NaN becomes 0, as the saturating cast has it.
         let pixel = |v: &T| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits);
-        Ok(v.iter().map(pixel).collect())
+        Ok(Quantized { pixels: v.iter().map(pixel).collect(), finite: v.iter().all(|v| v.is_finite()) })
     }
 
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {

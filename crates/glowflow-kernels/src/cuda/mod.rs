@@ -36,7 +36,7 @@ use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue, launch};
 
-use crate::device::{Device, DeviceError, Direction, Noise, Rule, Training, Update, UpdateReport};
+use crate::device::{Device, DeviceError, Direction, Noise, Quantized, Rule, Training, Update, UpdateReport};
 use crate::random::Stream;
 use crate::shape::{
     ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, TopPriorParams, ZeroConvParams,
@@ -371,16 +371,22 @@ impl Device for Cuda {
         });
     }
 
-    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Vec<u8>, DeviceError> {
+    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Quantized, DeviceError> {
         self.report(|queue| {
-            let mut pixels = vec![0; v.len()];
-            let on_device = queue.pool.take(v.len().next_multiple_of(4))?;
+            // Behind the pixels a word that is 0 as long as all is finite, so that one copy brings both.
+            let word = v.len().next_multiple_of(4);
+            let mut pixels = vec![0; word + 4];
+            let on_device = queue.pool.take(pixels.len())?;
+            let not_finite = on_device.address + word as u64;
+            queue.stream.clear(not_finite, 4)?;
             launch!(
                 queue, queue.kernels().quantize, Launch::of(v.len().div_ceil(4));
-                v.len(), bits as i32, v.address(), on_device.address
+                v.len(), bits as i32, v.address(), on_device.address, not_finite
             )?;
             queue.stream.read(on_device.address, &mut pixels)?;
-            Ok(pixels)
+            let finite = pixels[word..] == [0; 4];
+            pixels.truncate(v.len());
+            Ok(Quantized { pixels, finite })
         })
     }
 

@@ -2,9 +2,12 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{AnyDevice, Cpu, Device, DeviceError, Direction, Grid, Noise, Real, Repeated, Stream};
+use glowflow_kernels::{
+    AnyDevice, Cpu, Device, DeviceError, Direction, Grid, Noise, Quantized, Real, Repeated, Stream,
+};
 use ndarray::{Array4, ArrayView4, Axis};
 
 use super::config::ModelConfig;
@@ -56,6 +59,7 @@ pub struct Glow<D: Device = AnyDevice> {
     inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
     /// The last batch that was decoded, for the next one is likely to have its size.
     decoding: Mutex<Option<Decoding<D>>>,
+    not_finite: AtomicBool,
 }
 
 /// Latents to images for a batch of a certain size: what a device may record.
@@ -103,6 +107,7 @@ impl<D: Device> Glow<D> {
             device,
             forward: OnceLock::new(),
             inverse: OnceLock::new(),
+            not_finite: AtomicBool::new(false),
             decoding: Mutex::new(None),
         }
     }
@@ -229,7 +234,21 @@ impl<D: Device> Glow<D> {
     /// # Errors
     /// As [`decode_continuous`](Self::decode_continuous).
     pub fn decode(&self, latents: &Latents<D::Real>, labels: &[usize]) -> Result<Array4<u8>, Error> {
-        self.decode_as(latents, labels, |v| self.device.quantize(v, self.config().bits))
+        self.decode_as(latents, labels, |v| self.pixels(v))
+    }
+
+    fn pixels(&self, v: &D::Buffer) -> Result<Vec<u8>, DeviceError> {
+        let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits)?;
+        if !finite {
+            self.not_finite.store(true, Ordering::Relaxed);
+        }
+        Ok(pixels)
+    }
+
+    /// Whether, since the last time that this was asked, a picture was decoded or sampled that holds numbers which are not finite, and so pixels
+    /// that mean nothing. It happens far from what a model was trained on, and in early training, where couplings divide by almost 0.
+    pub fn was_not_finite(&self) -> bool {
+        self.not_finite.swap(false, Ordering::Relaxed)
     }
 
     /// Images `v` in `[−0.5, 0.5)` from latents of every level, before they become pixels.
@@ -288,7 +307,7 @@ impl<D: Device> Glow<D> {
             let stream = Stream { seed, id: latents_stream(level) + range.start as u64 };
             self.device.normal(stream, range.len(), temperature, eps);
         };
-        self.in_chunks(count, labels, write, |v| self.device.quantize(v, self.config().bits))
+        self.in_chunks(count, labels, write, |v| self.pixels(v))
     }
 
     /// Latents drawn from N(0, temperature²). Image `i` of a seed is the same whatever `count` is.

@@ -22,8 +22,8 @@ extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int
 }
 
 // The way back: clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1) · 2^(8−bits), in double precision as on the processor; NaN becomes 0. One
-// thread for every four elements; `pixels` has room for a multiple of four.
-extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pixels) {
+// thread for every four elements; `pixels` has room for a multiple of four. `not_finite` becomes 1 where an element is not finite.
+extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pixels, u32 *not_finite) {
     int first = 4 * global_index();
     if (first >= count) {
         return;
@@ -31,7 +31,12 @@ extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pix
     double bins = (double)(1 << bits);
     u32 four = 0;
     for (int j = 0; j < 4; j++) {
-        double bin = first + j < count ? floor(((double)v[first + j] + 0.5) * bins) : 0.0;
+        float x = first + j < count ? v[first + j] : 0.0f;
+        // Whoever writes writes the same.
+        if (!isfinite(x)) {
+            *not_finite = 1;
+        }
+        double bin = floor(((double)x + 0.5) * bins);
         // The comparison is false for NaN.
         u32 pixel = bin >= 0.0 ? (u32)fmin(bin, bins - 1.0) << (8 - bits) : 0;
         four |= pixel << (8 * j);
