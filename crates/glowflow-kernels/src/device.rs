@@ -147,7 +147,9 @@ pub struct UpdateReport {
 ///
 /// **Operations do not return errors.** A device may queue them. It remembers the first failure, does
 /// nothing from there on, and reports it at the next [`download`](Self::download) or
-/// [`update`](Self::update), the two points at which a host waits for results.
+/// [`update`](Self::update), the points at which a host waits for results.
+///
+/// **Buffers have the lengths that shapes say.** Operations panic where one is too short.
 ///
 /// In `backward` operations `dlogp` is the derivative of the loss by the log-likelihood of one
 /// sample: the same for every sample, and known beforehand. Gradients are added to `gradient`, a

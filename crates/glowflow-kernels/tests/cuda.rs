@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use common::{Numbers, Parameters, close, gpu};
@@ -539,6 +540,35 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
 }
 
 /// A record has branches. What one of them still reads, the other must not overwrite.
+/// No kernel reaches beyond a buffer, whatever an operation is told.
+#[test]
+fn buffers_that_are_too_short_are_refused() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    let mut parameters = Parameters::new(1);
+    let (map, network) = (parameters.channel_map(4, true), parameters.network(2, 8, 4));
+    let params = gpu.upload(&parameters.values);
+    let grid = Grid { batch: 2, height: 2, width: 2 };
+    let (whole, short) = (gpu.zeros(grid.rows() * 4), gpu.zeros(grid.rows() * 4 - 1));
+    let mut few = gpu.zeros(1);
+    let refused = |what: &str, work: &mut dyn FnMut()| {
+        assert!(catch_unwind(AssertUnwindSafe(work)).is_err(), "{what}");
+    };
+    refused("squeeze", &mut || gpu.squeeze(grid, 4, &whole, &mut few));
+    refused("split", &mut || gpu.split(4, &whole, &mut gpu.zeros(1), &mut gpu.zeros(16)));
+    refused("logp", &mut || {
+        let made = gpu.prepare_channel_map(&map, &params, Direction::Forward);
+        gpu.channel_map(&made, grid, &mut gpu.zeros(grid.rows() * 4), Some(&mut gpu.zeros(1)));
+    });
+    refused("parameters", &mut || _ = gpu.prepare_network(&network, &whole));
+    refused("output", &mut || {
+        gpu.network(&gpu.prepare_network(&network, &params), grid, &whole, &mut gpu.zeros(1))
+    });
+    refused("input", &mut || {
+        gpu.network(&gpu.prepare_network(&network, &params), grid, &short, &mut gpu.zeros(32))
+    });
+    refused("noise", &mut || gpu.dequantize(&[1; 8], 8, Noise::Given(&[0.0; 4]), &mut gpu.zeros(8)));
+}
+
 /// A record would read the program's memory again whenever it is repeated.
 #[test]
 fn what_is_uploaded_is_not_recorded() {

@@ -185,7 +185,11 @@ impl ChannelMap {
         self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
 
-    /// Applies the map in place, and adds its log-determinant to `logp`, where given.
+    pub(super) fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Applies the map in place; the one forward adds its log-determinant to `logp`, where given.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
         self.apply(queue, grid, self.matrix(), self.offset(), x, logp)
     }

@@ -296,7 +296,7 @@ impl Stream {
         self.context.enter()?;
         let bytes = std::mem::size_of_val(from);
         // SAFETY: `from` holds that many bytes, which the driver reads before it returns, as nothing is recorded and no memory
-        // handed in here is pinned; callers give an address with room for them.
+        // handed in here is pinned; callers give an address with room for them (`lengths.rs`).
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), bytes, self.raw) };
         self.context.check(result, "copying to the GPU")
     }
@@ -321,7 +321,7 @@ impl Stream {
             return Ok(());
         }
         self.context.enter()?;
-        // SAFETY: callers give addresses of that many bytes each.
+        // SAFETY: callers give addresses of that many bytes each (`lengths.rs`).
         let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw) };
         self.context.check(result, "copying on the GPU")
     }
@@ -333,7 +333,7 @@ impl Stream {
             return Ok(());
         }
         self.context.enter()?;
-        // SAFETY: callers give an address of that many bytes.
+        // SAFETY: callers give an address of that many bytes (`lengths.rs`).
         let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes, self.raw) };
         self.context.check(result, "clearing memory")
     }

@@ -11,6 +11,7 @@ mod divisor;
 mod driver;
 mod hidden;
 mod kernels;
+mod lengths;
 mod library;
 mod memory;
 mod network;
@@ -32,6 +33,7 @@ pub use queue::{HIDDEN, ROWS_AT_ONCE};
 pub use zero_conv::ZeroConv;
 
 use driver::{Argument, Context, Graph, Launch};
+use lengths::{holds, holds_parameters};
 use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue, launch};
@@ -353,6 +355,16 @@ impl Device for Cuda {
     }
 
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v: &mut Buffer) {
+        holds("v", v, pixels.len());
+        if let Noise::Given(noise) = noise {
+            holds("v", v, noise.len());
+            assert!(
+                noise.len() >= pixels.len(),
+                "{} numbers of noise for {} pixels",
+                noise.len(),
+                pixels.len()
+            );
+        }
         self.attempt(|queue| {
             let (mode, Stream { seed, id }) = match noise {
                 Noise::Midpoint => (0, Stream { seed: 0, id: 0 }),
@@ -401,6 +413,7 @@ impl Device for Cuda {
     }
 
     fn squeeze(&self, grid: Grid, channels: usize, x: &Buffer, y: &mut Buffer) {
+        holds("y", y, x.len());
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().squeeze, Launch::of(x.len());
@@ -410,6 +423,7 @@ impl Device for Cuda {
     }
 
     fn unsqueeze(&self, grid: Grid, channels: usize, y: &Buffer, x: &mut Buffer) {
+        holds("y", y, x.len());
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().squeeze, Launch::of(x.len());
@@ -419,6 +433,8 @@ impl Device for Cuda {
     }
 
     fn split(&self, channels: usize, x: &Buffer, first: &mut Buffer, last: &mut Buffer) {
+        holds("first", first, x.len() / 2);
+        holds("last", last, x.len() / 2);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().split, Launch::of(x.len());
@@ -428,6 +444,8 @@ impl Device for Cuda {
     }
 
     fn join(&self, channels: usize, first: &Buffer, last: &Buffer, x: &mut Buffer) {
+        holds("first", first, x.len() / 2);
+        holds("last", last, x.len() / 2);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().split, Launch::of(x.len());
@@ -442,11 +460,16 @@ impl Device for Cuda {
         params: &Buffer,
         direction: Direction,
     ) -> Option<ChannelMap> {
+        holds_parameters(params, at);
         self.make_ready(|queue| ChannelMap::prepare(queue, at, params, direction)).flatten()
     }
 
     fn channel_map(&self, map: &Option<ChannelMap>, grid: Grid, x: &mut Buffer, logp: Option<&mut Buffer>) {
         let Some(map) = map else { return };
+        holds("x", x, grid.rows() * map.channels());
+        if let Some(logp) = &logp {
+            holds("logp", logp, grid.batch);
+        }
         self.attempt(|queue| map.run(queue, grid, x.address(), logp.map(|logp| logp.address())));
     }
 
@@ -461,6 +484,10 @@ impl Device for Cuda {
         dlogp: f64,
         gradient: &mut Buffer,
     ) {
+        holds_parameters(params, at);
+        holds_parameters(gradient, at);
+        holds("x", x, grid.rows() * at.channels);
+        holds("dx", dx, grid.rows() * at.channels);
         let Some(map) = map else { return };
         self.attempt(|queue| {
             map.backward(queue, at, params, grid, x.address(), dx.address(), dlogp, gradient)
@@ -468,6 +495,7 @@ impl Device for Cuda {
     }
 
     fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer, params: &mut Buffer) {
+        holds_parameters(params, at);
         self.attempt(|queue| {
             let channels = at.bias.len;
             let rows = x.len() / channels;
@@ -476,11 +504,15 @@ impl Device for Cuda {
     }
 
     fn prepare_network(&self, at: &NetworkParams, params: &Buffer) -> Option<Network> {
+        holds_parameters(params, at);
         self.make_ready(|queue| Network::prepare(queue, at, params)).flatten()
     }
 
     fn network(&self, network: &Option<Network>, grid: Grid, x: &Buffer, o: &mut Buffer) {
         let Some(network) = network else { return };
+        let (inputs, outputs) = network.ends();
+        holds("x", x, grid.rows() * 2 * inputs);
+        holds("o", o, grid.rows() * outputs);
         self.attempt(|queue| network.run(queue, grid, x.address(), o.address()));
     }
 
@@ -492,6 +524,9 @@ impl Device for Cuda {
         o: &mut Buffer,
     ) -> Option<Hidden> {
         let network = network.as_ref()?;
+        let (inputs, outputs) = network.ends();
+        holds("x", x, grid.rows() * 2 * inputs);
+        holds("o", o, grid.rows() * outputs);
         self.attempt(|queue| network.run_keeping(queue, grid, x.address(), o.address()))
     }
 
@@ -506,20 +541,31 @@ impl Device for Cuda {
         dx: &mut Buffer,
         gradient: &mut Buffer,
     ) {
+        holds_parameters(params, at);
+        holds_parameters(gradient, at);
+        holds("d_o", d_o, grid.rows() * at.conv3.outputs);
+        holds("dx", dx, grid.rows() * 2 * at.inputs);
         let Some(hidden) = hidden else { return };
+        assert!(hidden.are_of(at, grid), "hidden activations of another network, or on another grid");
         self.attempt(|queue| hidden.backward(queue, at, params, grid, d_o, dx.address(), gradient));
     }
 
     fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer, params: &mut Buffer) {
+        holds_parameters(params, at);
+        holds("x", x, grid.rows() * 2 * at.inputs);
         self.attempt(|queue| network::initialize(queue, at, grid, x.address(), params.address()));
     }
 
     fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer) -> Option<ZeroConv> {
+        holds_parameters(params, at);
         self.make_ready(|queue| ZeroConv::prepare(queue, at, params.address()))
     }
 
     fn zero_conv(&self, conv: &Option<ZeroConv>, grid: Grid, x: &Buffer, y: &mut Buffer) {
         let Some(conv) = conv else { return };
+        let (inputs, outputs) = conv.ends();
+        holds("x", x, grid.rows() * inputs);
+        holds("y", y, grid.rows() * outputs);
         self.attempt(|queue| conv.run(queue, grid, x.address(), y.address()));
     }
 
@@ -533,6 +579,11 @@ impl Device for Cuda {
         dx: &mut Buffer,
         gradient: &mut Buffer,
     ) {
+        holds_parameters(params, at);
+        holds_parameters(gradient, at);
+        holds("x", x, grid.rows() * at.inputs);
+        holds("dx", dx, grid.rows() * at.inputs);
+        holds("dy", dy, grid.rows() * at.outputs);
         self.attempt(|queue| {
             let (params, x, dy) = (params.address(), x.address(), dy.address());
             ZeroConv::backward(queue, at, params, grid, x, dy, dx.address(), gradient.address())
@@ -548,6 +599,9 @@ impl Device for Cuda {
         x: &mut Buffer,
         logp: &mut Buffer,
     ) {
+        holds("o", o, grid.rows() * kind.network_outputs(channels));
+        holds("x", x, grid.rows() * channels);
+        holds("logp", logp, grid.batch);
         self.attempt(|queue| {
             let work = |parts, part: usize, sums: u64| {
                 // A part is one block's, so that it should have threads for all of it.
@@ -569,6 +623,7 @@ impl Device for Cuda {
     }
 
     fn uncouple(&self, kind: CouplingKind, channels: usize, o: &Buffer, x: &mut Buffer) {
+        holds("o", o, x.len() / channels * kind.network_outputs(channels));
         self.attempt(|queue| {
             let count = x.len() / 2;
             launch!(
@@ -588,6 +643,11 @@ impl Device for Cuda {
         dlogp: f64,
         d_o: &mut Buffer,
     ) {
+        let outputs = x.len() / channels * kind.network_outputs(channels);
+        for (name, buffer) in [("o", o), ("d_o", &*d_o)] {
+            holds(name, buffer, outputs);
+        }
+        holds("dx", dx, x.len());
         self.attempt(|queue| {
             let count = x.len() / 2;
             launch!(
@@ -598,6 +658,7 @@ impl Device for Cuda {
     }
 
     fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer) -> TopPrior {
+        holds_parameters(params, at);
         let width = 2 * at.channels;
         let classes = at.class_weight.map_or(0, |weight| weight.len / width);
         let values = self.make_ready(|queue| {
@@ -613,6 +674,7 @@ impl Device for Cuda {
     }
 
     fn top_prior(&self, top: &TopPrior, grid: Grid, labels: &Buffer, prior: &mut Buffer) {
+        holds("labels", labels, prior.len().div_ceil(top.width * grid.pixels()) * top.classes);
         let Some(values) = &top.values else { return };
         self.attempt(|queue| {
             let class_weight = values.address + 4 * top.width as u64;
@@ -632,6 +694,13 @@ impl Device for Cuda {
         d_prior: &Buffer,
         gradient: &mut Buffer,
     ) {
+        holds_parameters(gradient, at);
+        holds("d_prior", d_prior, grid.rows() * 2 * at.channels);
+        holds(
+            "labels",
+            labels,
+            grid.batch * at.class_weight.map_or(0, |weight| weight.len / (2 * at.channels)),
+        );
         self.attempt(|queue| {
             let width = 2 * at.channels;
             let (classes, d_class_weight) =
@@ -645,6 +714,9 @@ impl Device for Cuda {
     }
 
     fn standardize(&self, grid: Grid, channels: usize, prior: &Buffer, z: &mut Buffer, logp: &mut Buffer) {
+        holds("prior", prior, grid.rows() * 2 * channels);
+        holds("z", z, grid.rows() * channels);
+        holds("logp", logp, grid.batch);
         self.attempt(|queue| {
             Self::add_sums(queue, grid, logp, |parts, part, sums| {
                 launch!(
@@ -656,6 +728,7 @@ impl Device for Cuda {
     }
 
     fn unstandardize(&self, channels: usize, prior: &Buffer, eps: &mut Buffer) {
+        holds("prior", prior, 2 * eps.len());
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().unstandardize, Launch::of(eps.len());
@@ -673,6 +746,9 @@ impl Device for Cuda {
         dz: &mut Buffer,
         d_prior: &mut Buffer,
     ) {
+        holds("prior", prior, 2 * eps.len());
+        holds("dz", dz, eps.len());
+        holds("d_prior", d_prior, 2 * eps.len());
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().standardize_backward, Launch::of(eps.len());
@@ -688,6 +764,9 @@ impl Device for Cuda {
         training: Training<'_, Buffer>,
     ) -> Result<UpdateReport, DeviceError> {
         let Training { weights, gradient, first, second, ema } = training;
+        for (name, buffer) in [("gradient", &*gradient), ("first", first), ("second", second), ("ema", ema)] {
+            holds(name, buffer, weights.len());
+        }
         self.report(|queue| {
             let (kernels, count) = (queue.kernels(), weights.len());
             let blocks = 4 * queue.gpu.context.multiprocessors;

@@ -63,6 +63,7 @@ pub struct Network(Arc<Weights>);
 /// in the activations, where products have made some.
 pub struct Hidden {
     weights: Arc<Weights>,
+    grid: Grid,
     h: [Arc<Block>; 2],
     parts: Vec<KeptPart>,
 }
@@ -241,6 +242,11 @@ pub(super) fn operands(left: u64, right: u64, result: u64) -> Operands {
 }
 
 impl Network {
+    /// Channels of the flow's half that goes in, and of what comes out.
+    pub(super) fn ends(&self) -> (usize, usize) {
+        (self.0.inputs, self.0.outputs)
+    }
+
     /// A network whose matrices are made later. `params` is read then, too, and whatever writes there must see to it that nothing is
     /// pending.
     pub(super) fn prepare(queue: &Queue, params: &NetworkParams, buffer: &Buffer) -> Result<Option<Self>> {
@@ -272,7 +278,7 @@ impl Network {
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
         let mut hidden =
-            Hidden { weights: Arc::clone(weights), h: [take()?, take()?].map(Arc::new), parts: vec![] };
+            Hidden { weights: Arc::clone(weights), grid, h: [take()?, take()?].map(Arc::new), parts: vec![] };
         for part in parts(queue, grid) {
             let mask = |layer| {
                 let product = weights.hidden_layer(layer, part.grid.rows());
@@ -346,6 +352,14 @@ pub(super) fn patches(
 }
 
 impl Hidden {
+    /// Whether they are of such a network on such a grid.
+    pub(super) fn are_of(&self, at: &NetworkParams, grid: Grid) -> bool {
+        let weights = &self.weights;
+        self.grid == grid
+            && (weights.inputs, weights.outputs) == (at.inputs, at.conv3.outputs)
+            && weights.width2 == at.hidden.next_multiple_of(8)
+    }
+
     fn activations(&self, first: usize) -> [u64; 2] {
         let offset = first * self.weights.width2 * self.weights.element.bytes();
         [&self.h[0], &self.h[1]].map(|block| block.address + offset as u64)

@@ -22,6 +22,11 @@ pub struct ZeroConv {
 }
 
 impl ZeroConv {
+    /// Channels that go in and come out.
+    pub(super) fn ends(&self) -> (usize, usize) {
+        (self.inputs, self.outputs)
+    }
+
     pub(super) fn prepare(queue: &Queue, params: &ZeroConvParams, buffer: u64) -> Result<Self> {
         let (inputs, outputs) = (params.inputs, params.outputs);
         let width = (9 * (inputs + 1)).next_multiple_of(8);
