@@ -39,8 +39,8 @@ struct Server {
 }
 
 /// A server's process, and the line by which it says that it is ready.
-fn serve(folder: &Path, model: &str) -> (Child, String) {
-    let mut process = command(folder, &format!("serve --model {model} --port 0"))
+fn serve(folder: &Path, options: &str) -> (Child, String) {
+    let mut process = command(folder, &format!("serve --port 0 {options}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -54,8 +54,13 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 impl Server {
     fn start() -> Self {
+        Self::with("")
+    }
+
+    /// One with further options.
+    fn with(options: &str) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let (process, line) = serve(world(), "run");
+        let (process, line) = serve(world(), &format!("--model run {options}"));
         let address = line.split(['/', ' ']).find_map(|word| word.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -388,6 +393,27 @@ fn a_site_that_points_its_name_here_gets_nothing() {
 }
 
 #[test]
+fn eyes_are_where_the_user_says() {
+    for options in ["--eyes 0.3,0.45,0.7,0.5", "--eyes 0.3 0.45 0.7 0.5", "--eyes=0.3,0.45,0.7,0.5"] {
+        let server = Server::with(options);
+        let info: Value = serde_json::from_slice(&server.get("info").unwrap().1).unwrap();
+        assert_eq!(info["eyes"], json!([[0.3, 0.45], [0.7, 0.5]]), "{options}");
+    }
+    for (eyes, word) in [
+        ("0.1,0.2", "0.1, 0.2"),
+        ("0.1,0.2,0.3,0.4,0.5", "0.5"),
+        ("0.39,0.51,NaN,0.51", "NaN"),
+        ("0.39,0.51,1.61,0.51", "1.61"),
+        ("0.39,0.51,0.39,0.51", "0.39"),
+        ("0.39,left,0.61,0.51", "left"),
+    ] {
+        let refused = run(world(), &format!("serve --model run --port 0 --eyes {eyes}"));
+        assert!(matches!(refused.code, Some(1 | 2)), "{eyes}: {refused:?}");
+        assert!(refused.stderr.contains("--eyes") && refused.stderr.contains(word), "{refused:?}");
+    }
+}
+
+#[test]
 fn an_address_in_use_is_explained() {
     let server = Server::start();
     let line = format!("serve --model run --port {}", server.address.port());
@@ -401,7 +427,7 @@ fn an_address_in_use_is_explained() {
 fn a_model_without_directions_is_served_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(world().join("run/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let (mut process, line) = serve(folder.path(), "model.safetensors");
+    let (mut process, line) = serve(folder.path(), "--model model.safetensors");
     assert!(line.starts_with("open http://127.0.0.1:"), "{line}");
     process.kill().unwrap();
     let mut stderr = String::new();

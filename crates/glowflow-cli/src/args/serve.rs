@@ -26,6 +26,6 @@ pub struct Serve {
     pub host: IpAddr,
     /// Where the left and right eye lie in the model's training images, as parts of width and height, for aligning
     /// photographs.
-    #[arg(long, value_name = "X,Y,X,Y", value_delimiter = ',', num_args = 4, default_values_t = [0.39, 0.51, 0.61, 0.51])]
+    #[arg(long, value_name = "X,Y,X,Y", value_delimiter = ',', num_args = 1..=4, default_values_t = [0.39, 0.51, 0.61, 0.51])]
     pub eyes: Vec<f64>,
 }

@@ -10,10 +10,7 @@ use glowflow_web::{Demo, Eyes, Limits};
 use crate::args;
 
 pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let [left_x, left_y, right_x, right_y] = args.eyes[..] else {
-        anyhow::bail!("--eyes {:?} should be four numbers, such as 0.39,0.51,0.61,0.51", args.eyes);
-    };
-    let eyes = Eyes { left: [left_x, left_y], right: [right_x, right_y] };
+    let eyes = eyes(&args.eyes)?;
     let demo = Demo::load(
         common.load_exact(&args.model)?,
         &args.model,
@@ -34,4 +31,17 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     };
     glowflow_web::run(demo, address, ready).with_context(|| format!("serving at {address}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn eyes(places: &[f64]) -> anyhow::Result<Eyes> {
+    match *places {
+        [left_x, left_y, right_x, right_y]
+            if places.iter().all(|place| (0.0..=1.0).contains(place)) && left_x < right_x =>
+        {
+            Ok(Eyes { left: [left_x, left_y], right: [right_x, right_y] })
+        }
+        _ => anyhow::bail!(
+            "--eyes {places:?} should be four numbers from 0 to 1, the left eye before the right, such as 0.39,0.51,0.61,0.51"
+        ),
+    }
 }
