@@ -69,7 +69,7 @@ pub(crate) struct Info {
     config: ModelConfig,
     /// Number of trained parameters.
     parameters: usize,
-    /// Bits per dimension on test images, when training last evaluated the model.
+    /// Bits per dimension on test images, when the model's run was last evaluated.
     bits_per_dim: Option<f64>,
     /// Largest difference between a test image and its decoded latents.
     inverse_error: Option<f64>,

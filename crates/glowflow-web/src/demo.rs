@@ -41,7 +41,7 @@ pub struct Demo {
 
 impl Demo {
     /// Shows a model, and what is known of it in the run's folder, or beside the file, that it was loaded from. Directions are those of
-    /// the file `directions`, or, where nothing is said, those in the run's folder, if any.
+    /// the file `directions`, or, where nothing is said, those in the run's folder or beside the file, if any.
     ///
     /// # Errors
     /// Errors of reading model and directions, and [`glowflow::Error::Input`] where the model's images cannot be shown.
@@ -59,16 +59,19 @@ impl Demo {
                 model.display()
             )));
         }
-        let in_run = model.join(DIRECTIONS);
+        let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
+        let found = folder.join(DIRECTIONS);
         let directions = match directions {
             Some(path) => Some(Directions::read(path, &glow)?),
-            None if in_run.exists() => Some(Directions::read(&in_run, &glow)?),
-            None => None,
+            None if !found.exists() => None,
+            None if model.is_dir() => Some(Directions::read(&found, &glow)?),
+            // They may well be another model's: a run has its best and its last, and directions of one of them.
+            None => Directions::read(&found, &glow).ok(),
         };
         Ok(Self {
             glow,
             directions,
-            evaluation: last_evaluation(model),
+            evaluation: last_evaluation(folder),
             eyes,
             limits,
             gate: Gate::new(limits.computing, limits.waiting),

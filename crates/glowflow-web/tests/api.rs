@@ -295,6 +295,33 @@ fn models_that_cannot_be_shown_are_refused() {
 }
 
 #[tokio::test]
+async fn what_is_beside_a_model_file_is_found() {
+    let served = whole();
+    let folder = served._folder.path();
+    std::fs::write(
+        folder.join("metrics.jsonl"),
+        "{\"step\":5,\"test_bits_per_dim\":3.5,\"inverse_error\":0.0001}\n",
+    )
+    .unwrap();
+    std::fs::copy(folder.join("model.safetensors"), folder.join("best.safetensors")).unwrap();
+    for model in ["", "model.safetensors", "best.safetensors"] {
+        let demo = load(&folder.join(model), Limits::default()).unwrap();
+        let served = Served {
+            app: router(Arc::new(demo)),
+            glow: Glow::load(folder).unwrap(),
+            _folder: tempfile::tempdir().unwrap(),
+        };
+        let info = served.get("/api/v1/info").await.json();
+        assert_eq!(info["attributes"].as_array().unwrap().len(), 6, "{model}");
+        assert_eq!((&info["bits_per_dim"], &info["inverse_error"]), (&json!(3.5), &json!(0.0001)), "{model}");
+    }
+    // Directions beside a file may be those of another one there, which is no reason not to show it.
+    ModelFile::new(config(), 2).unwrap().write(&folder.join("best.safetensors")).unwrap();
+    let demo = load(&folder.join("best.safetensors"), Limits::default()).unwrap();
+    assert_eq!(demo.attributes().count(), 0);
+}
+
+#[tokio::test]
 async fn requests_that_make_no_sense_are_explained() {
     let served = whole();
     let id = served.encode(&portrait(1)).await;
