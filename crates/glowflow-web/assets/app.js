@@ -72,8 +72,8 @@ attempt(async () => {
   for (let i = 0; i < info.config.classes; i++) choice.add(new Option(i, i));
   setModel(info);
   tellAbout(info);
-  mix.start();
-  opened["tab-sample"] = samples.start((kept) => {
+  mix.start(info);
+  opened["tab-sample"] = samples.start(info, (kept) => {
     open(byId("tab-manipulate"));
     byId("tab-manipulate").focus();
     attempt(() => manipulate.use(kept));

@@ -3,15 +3,17 @@
 import { Kept, attempt, newest, save, say, show } from "./api.js";
 import { addSource } from "./source.js";
 
-/** Pictures in the film strip. */
+/** Pictures in the film strip, where the model allows so many in one request. */
 const STRIP = 7;
-/** Pictures in the animation, one way. */
+/** Pictures in the animation, one way, likewise. */
 const FRAMES = 16;
 
 const byId = (id) => document.getElementById(id);
 const ends = {};
+let most = 1;
 
-const steps = (count) => Array.from({ length: count }, (_, i) => i / (count - 1));
+/** From one end to the other; a single one is in the middle. */
+const steps = (count) => (count < 2 ? [0.5] : Array.from({ length: count }, (_, i) => i / (count - 1)));
 
 const refresh = newest(async () => {
   if (!ends.a || !ends.b) return;
@@ -20,11 +22,12 @@ const refresh = newest(async () => {
 
 const refreshStrip = newest(async () => {
   if (!ends.a || !ends.b) return;
-  await show(byId("strip"), await Kept.mix(ends.a, ends.b, steps(STRIP), "png"));
+  await show(byId("strip"), await Kept.mix(ends.a, ends.b, steps(Math.min(STRIP, most)), "png"));
 });
 
 /** Builds the tab. */
-export function start() {
+export function start({ images }) {
+  most = images;
   const put = (end) => async (kept) => {
     ends[end] = kept;
     await show(byId(`mix-${end}`), await kept.decode());
@@ -40,7 +43,7 @@ export function start() {
   byId("gif").addEventListener("click", () => attempt(async () => {
     say("Drawing…");
     // There and back, so that it has no end.
-    const there = steps(FRAMES);
+    const there = steps(Math.min(FRAMES, 1 + Math.floor(most / 2)));
     save(await Kept.mix(ends.a, ends.b, [...there, ...there.slice(1, -1).reverse()], "gif"), "mix.gif");
     say("");
   }));

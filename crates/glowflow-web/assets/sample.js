@@ -3,15 +3,17 @@
 import { newest, sample, show } from "./api.js";
 import { randomSeed } from "./source.js";
 
+/** Images that are drawn, where the model allows so many in one request. */
 const COUNT = 16;
 
 const byId = (id) => document.getElementById(id);
 let seed = randomSeed();
 
 /** Builds the tab; `choose` gets the image that the user clicks. */
-export function start(choose) {
+export function start({ images }, choose) {
+  const count = Math.min(COUNT, images);
   let drawn = [];
-  const buttons = Array.from({ length: COUNT }, (_, i) => {
+  const buttons = Array.from({ length: count }, (_, i) => {
     const button = document.createElement("button");
     const image = document.createElement("img");
     image.alt = "";
@@ -22,7 +24,7 @@ export function start(choose) {
   });
   byId("samples").append(...buttons);
   const refresh = newest(async () => {
-    drawn = await sample(COUNT, Number(byId("temperature").value), seed);
+    drawn = await sample(count, Number(byId("temperature").value), seed);
     await Promise.all(drawn.map(async (image, i) => show(buttons[i].firstChild, await image.decode())));
   });
   byId("temperature").addEventListener("input", () => {

@@ -14,7 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use glowflow::latent::{self, About, Walk, between};
-use glowflow::{Dequantization, Latents, ModelConfig};
+use glowflow::{Dequantization, Device, Glow, Latents, ModelConfig};
 use glowflow_data::{ImageShape, image_of_bytes};
 use glowflow_report::{animation, picture};
 use http_body_util::BodyExt;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
+use crate::gate::Client;
 use crate::store::Stored;
 use crate::{Demo, Problem};
 
@@ -118,7 +119,7 @@ async fn info(State(demo): Shared) -> Json<Info> {
         eyes: [demo.eyes.left, demo.eyes.right],
         upload_bytes: demo.limits.upload_bytes,
         upload_pixels: demo.limits.upload_pixels,
-        images: demo.limits.images,
+        images: demo.images(),
     })
 }
 
@@ -168,7 +169,7 @@ async fn encode(
         read_upload(body, demo.limits.upload_bytes).await?
     };
     let at = Arc::clone(&demo);
-    let work = move || {
+    let work = move |client: &Client| {
         let [height, width, channels] = at.glow.config().image;
         let shape = ImageShape { height, width, channels };
         let pixels = image_of_bytes(&upload, shape, at.limits.upload_pixels)
@@ -178,7 +179,7 @@ async fn encode(
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
         let encoded = at.glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
-        let pixels = at.glow.decode(&encoded.latents, &labels)?.into_raw_vec_and_offset().0;
+        let pixels = decoded(&at.glow, &encoded.latents, &labels, client)?;
         let bits_per_dim = at.glow.config().bits_per_dim(encoded.log_likelihood[0]);
         let id = at.store.put(Stored { latents: encoded.latents, pixels, labels });
         Ok(Json(Encoded { id, bits_per_dim }))
@@ -264,13 +265,13 @@ async fn manipulate(
     let Json(Manipulate { id, amounts }) = request?;
     let image = stored(&demo, id)?;
     let at = Arc::clone(&demo);
-    let work = move || {
+    let work = move |client: &Client| {
         let directions = at.directions.as_ref().ok_or_else(|| {
             Problem::unprocessable("this model has no directions, so nothing can be changed")
         })?;
         let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
         let moved = latent::manipulate(&image.latents, &moves.collect::<Result<Vec<_>, glowflow::Error>>()?)?;
-        let pixels = at.glow.decode(&moved, &image.labels)?.into_raw_vec_and_offset().0;
+        let pixels = decoded(&at.glow, &moved, &image.labels, client)?;
         png(&pixels, at.glow.config().image)
     };
     demo.gate.run(work).await
@@ -329,12 +330,15 @@ pub(crate) enum Format {
 async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> Result<Response, Problem> {
     let Json(Mix { a, b, at: points, path, format }) = request?;
     let (a, b) = (stored(&demo, a)?, stored(&demo, b)?);
-    let most = demo.limits.images;
+    let most = demo.images();
     if points.is_empty() || points.len() > most || points.iter().any(|t| !(0.0..=1.0).contains(t)) {
-        return Err(Problem::unprocessable(format!("\"at\" should hold 1 to {most} numbers from 0 to 1")));
+        let [height, width, _] = demo.glow.config().image;
+        return Err(Problem::unprocessable(format!(
+            "\"at\" should hold 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
+        )));
     }
     let at = Arc::clone(&demo);
-    let work = move || {
+    let work = move |client: &Client| {
         let walk = match path {
             Course::Linear => Walk::Linear,
             Course::Spherical => Walk::Spherical,
@@ -342,7 +346,7 @@ async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> 
         let parts: Vec<Latents> = points.iter().map(|&t| between(&a.latents, &b.latents, t, walk)).collect();
         let labels: Vec<usize> =
             points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
-        let pixels = at.glow.decode(&Latents::concatenate(&parts)?, &labels)?.into_raw_vec_and_offset().0;
+        let pixels = decoded(&at.glow, &Latents::concatenate(&parts)?, &labels, client)?;
         let shape = at.glow.config().image;
         match format {
             Format::Png if points.len() == 1 => png(&pixels, shape),
@@ -394,27 +398,42 @@ async fn sample(
     request: Result<Json<Sample>, JsonRejection>,
 ) -> Result<Json<Samples>, Problem> {
     let Json(Sample { count, temperature, seed, class }) = request?;
-    let most = demo.limits.images;
+    let most = demo.images();
+    let [height, width, _] = demo.glow.config().image;
     if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
         return Err(Problem::unprocessable(format!(
-            "{count} images at temperature {temperature} are not possible; 1 to {most} at 0 to 2 are"
+            "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"
         )));
     }
     let at = Arc::clone(&demo);
-    let work = move || {
+    let work = move |client: &Client| {
         let labels = class.map_or(vec![], |class| vec![class; count]);
         let latents = at.glow.draw(count, temperature, seed)?;
-        let images = at.glow.decode(&latents, &labels)?;
-        let ids = images.outer_iter().enumerate().map(|(i, image)| {
+        let pixels = decoded(&at.glow, &latents, &labels, client)?;
+        let ids = pixels.chunks(pixels.len() / count).enumerate().map(|(i, image)| {
             at.store.put(Stored {
                 latents: latents.slice(i..i + 1),
-                pixels: image.iter().copied().collect(),
+                pixels: image.to_vec(),
                 labels: class.into_iter().collect(),
             })
         });
         Ok(Json(Samples { ids: ids.collect() }))
     };
     demo.gate.run(work).await
+}
+
+/// Decodes images, as many at once as suits the device, as long as somebody waits for them.
+fn decoded(glow: &Glow, latents: &Latents, labels: &[usize], client: &Client) -> Result<Vec<u8>, Problem> {
+    let [height, width, _] = glow.config().image;
+    let at_once = (glow.device().pixels_at_once() / (height * width)).max(1);
+    let mut pixels = vec![];
+    for start in (0..latents.batch()).step_by(at_once) {
+        client.check()?;
+        let range = start..latents.batch().min(start + at_once);
+        let labels = labels.get(range.clone()).unwrap_or_default();
+        pixels.extend(glow.decode(&latents.slice(range), labels)?);
+    }
+    Ok(pixels)
 }
 
 /// One image in its own size.

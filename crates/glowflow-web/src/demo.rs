@@ -59,6 +59,15 @@ impl Demo {
                 model.display()
             )));
         }
+        let [height, width, _] = glow.config().image;
+        if height.saturating_mul(width) > limits.pixels {
+            return Err(glowflow::Error::Input(format!(
+                "{}: its images of {width}×{height} pixels are too large to be drawn while somebody waits; models of up to {} \
+                 pixels are served, and `glowflow sample` draws those of any size",
+                model.display(),
+                limits.pixels
+            )));
+        }
         let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
         let found = folder.join(DIRECTIONS);
         let directions = match directions {
@@ -83,5 +92,10 @@ impl Demo {
     /// Names of the attributes that can be changed.
     pub fn attributes(&self) -> impl Iterator<Item = &str> {
         self.directions.iter().flat_map(|directions| &directions.list).map(|d| d.about.name.as_str())
+    }
+
+    /// The largest number of images in one request.
+    pub(crate) fn images(&self) -> usize {
+        self.limits.images_of(self.glow.config().image)
     }
 }

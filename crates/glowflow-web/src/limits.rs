@@ -19,6 +19,9 @@ pub struct Limits {
     pub waiting: usize,
     /// Images drawn, or frames of a walk, in one request.
     pub images: usize,
+    /// Pixels of all images drawn in one request: of large images there may be fewer. A model of which one image has
+    /// more is not served.
+    pub pixels: usize,
     /// How long a request may take: receiving, waiting, computing.
     pub request: Duration,
     /// Bytes of all latents and pixels that are kept.
@@ -37,9 +40,17 @@ impl Default for Limits {
             computing: std::thread::available_parallelism().map_or(1, usize::from),
             waiting: 64,
             images: 64,
+            pixels: 1024 * 1024,
             request: Duration::from_secs(15),
             stored_bytes: 256 << 20,
             stored_for: Duration::from_secs(30 * 60),
         }
+    }
+}
+
+impl Limits {
+    /// The largest number of images in one request to a model of such images.
+    pub(crate) fn images_of(&self, [height, width, _]: [usize; 3]) -> usize {
+        self.images.min(self.pixels / height.saturating_mul(width).max(1)).max(1)
     }
 }

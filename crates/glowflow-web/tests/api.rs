@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -292,6 +292,69 @@ fn models_that_cannot_be_shown_are_refused() {
     ModelFile::new(ModelConfig { image: [SIZE, SIZE, 2], ..config() }, 1).unwrap().write(&model).unwrap();
     let refused = load(&model, Limits::default()).err().unwrap().to_string();
     assert!(refused.contains("2 channels") && refused.contains("1 or 3"), "{refused}");
+}
+
+#[test]
+fn models_of_images_too_large_to_be_drawn_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let write = |size| {
+        ModelFile::new(ModelConfig { image: [size, size, 3], ..config() }, 1).unwrap().write(&model).unwrap();
+    };
+    for (size, limits, words) in [
+        (65536, Limits::default(), ["65536×65536", "1048576 pixels", "model.safetensors"]),
+        (2048, Limits::default(), ["2048×2048", "1048576 pixels", "glowflow sample"]),
+        (32, Limits { pixels: 1023, ..Limits::default() }, ["32×32", "1023 pixels", "model.safetensors"]),
+    ] {
+        write(size);
+        let refused = load(&model, limits).err().unwrap().to_string();
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+    }
+    write(1024);
+    load(&model, Limits::default()).ok().unwrap();
+}
+
+#[tokio::test]
+async fn of_large_images_there_are_fewer_in_one_request() {
+    for (size, most) in [(16, 64), (128, 64), (256, 16), (512, 4), (1024, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model.safetensors");
+        let large = ModelConfig { image: [size, size, 3], levels: 2, steps: 1, hidden: 2, ..config() };
+        ModelFile::new(large, 1).unwrap().write(&model).unwrap();
+        let demo = load(&model, Limits::default()).unwrap();
+        let served =
+            Served { app: router(Arc::new(demo)), glow: Glow::load(&model).unwrap(), _folder: folder };
+        assert_eq!(served.get("/api/v1/info").await.json()["images"], most);
+        let words = [&*format!("1 to {most}"), &*format!("{size}×{size}")];
+        let sample = |count| json!({ "count": count, "temperature": 0.7, "seed": 1 });
+        served.post("/api/v1/sample", sample(most + 1)).await.problem(422, &words);
+        let ids = served.post("/api/v1/sample", sample(most)).await.json()["ids"].clone();
+        assert_eq!(ids.as_array().unwrap().len(), most);
+        let mix = |count| json!({ "a": ids[0], "b": ids[0], "at": vec![0.5; count] });
+        served.post("/api/v1/mix", mix(most + 1)).await.problem(422, &words);
+        served.post("/api/v1/mix", mix(most)).await.picture();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_ends_when_nobody_waits_for_it() {
+    let limits = Limits { computing: 1, waiting: 0, ..Limits::default() };
+    // Images enough, and each of them work enough, that drawing latents and starting over count for little.
+    let served = served(ModelConfig { image: [256, 256, 3], steps: 4, hidden: 32, ..config() }, limits);
+    let sample =
+        |count| served.post("/api/v1/sample", json!({ "count": count, "temperature": 0.7, "seed": 1 }));
+    sample(1).await.json();
+    let started = Instant::now();
+    sample(16).await.json();
+    let whole = started.elapsed();
+    let given_up = tokio::time::timeout(whole / 20, sample(16)).await;
+    assert!(given_up.is_err());
+    let started = Instant::now();
+    while sample(1).await.status == StatusCode::SERVICE_UNAVAILABLE {
+        tokio::time::sleep(whole / 100).await;
+    }
+    println!("{:?} of {whole:?}", started.elapsed());
+    assert!(started.elapsed() < whole / 2, "{:?} of {whole:?}", started.elapsed());
 }
 
 #[tokio::test]

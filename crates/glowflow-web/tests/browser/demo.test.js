@@ -211,6 +211,29 @@ test("all of it works by keyboard", async () => {
   await done();
 });
 
+test("the page asks for no more images than the model allows", async () => {
+  await page.route("**/api/v1/info", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), images: 2 } });
+  });
+  const counts = [];
+  page.on("request", (request) => {
+    if (request.url().endsWith("/sample")) counts.push(request.postDataJSON().count);
+    if (request.url().endsWith("/mix")) counts.push(request.postDataJSON().at.length);
+  });
+  await page.reload();
+  await page.locator("#download[aria-disabled=false]").waitFor();
+  await page.click("#tab-sample");
+  await page.waitForFunction(() => document.querySelectorAll("#samples img[src]").length === 2);
+  await page.click("#tab-mix");
+  await upload("#mix-a-source-file", PHOTO);
+  await upload("#mix-b-source-file", OTHER);
+  await page.waitForFunction(() => document.getElementById("strip").src !== "");
+  await Promise.all([page.waitForEvent("download"), page.click("#gif")]);
+  assert.ok(counts.length > 3 && Math.max(...counts) === 2, `${counts}`);
+  await done();
+});
+
 test("every control has a name, and pictures a description", async () => {
   for (const tab of ["manipulate", "mix", "sample", "about"]) {
     await page.click(`#tab-${tab}`);
