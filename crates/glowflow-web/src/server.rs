@@ -32,6 +32,7 @@ pub fn router(demo: Arc<Demo>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&demo), in_time))
+        .layer(middleware::from_fn(from_no_other_site))
         .layer(middleware::map_response(page::secure))
         .with_state(demo)
 }
@@ -47,11 +48,16 @@ async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) ->
     answer.unwrap_or_else(|_| Problem::late(status).into_response())
 }
 
+/// The computer that a request is sent to, as it says itself.
+fn named(request: &Request) -> Option<Authority> {
+    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    request.uri().authority().cloned().or_else(|| header?.parse().ok())
+}
+
 /// Answers only requests that name this computer. A site that has its own name point here (DNS rebinding) would otherwise get
 /// its visitors' browsers to hand it what is served to them alone.
 async fn to_this_computer(request: Request, next: Next) -> Response {
-    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let named = request.uri().authority().cloned().or_else(|| header?.parse::<Authority>().ok());
+    let named = named(&request);
     let host = named.as_ref().map_or("", Authority::host);
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
@@ -59,6 +65,23 @@ async fn to_this_computer(request: Request, next: Next) -> Response {
     }
     let detail = format!("{host:?} is not this computer; ask for localhost or 127.0.0.1 instead");
     Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+}
+
+/// Refuses what a browser sends for a page of another site: it would not be shown the answer, but have the server compute and
+/// forget other images for it. Programs that are no browsers say no origin.
+async fn from_no_other_site(request: Request, next: Next) -> Response {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return next.run(request).await };
+    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")?.1.parse::<Authority>().ok());
+    let host = named(&request);
+    if site.is_some() && site == host {
+        return next.run(request).await;
+    }
+    let detail = format!(
+        "a page of {origin:?} may not ask {:?}; open the page that is served there instead, and have a proxy in between pass \
+         the header Host on",
+        host.as_ref().map_or("", Authority::as_str)
+    );
+    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
 }
 
 /// Serves a demo until Ctrl-C or SIGTERM, and lets requests that have begun come to their end. `ready` is told the

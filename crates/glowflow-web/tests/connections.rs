@@ -1,0 +1,93 @@
+//! The server as clients meet it whose connections are slow, many, long, or from elsewhere.
+
+use std::io::{Cursor, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use glowflow::model::ModelFile;
+use glowflow::{Glow, ModelConfig};
+use glowflow_web::{Demo, Eyes, Limits};
+use image::{ImageFormat, RgbImage};
+
+/// Longer than anything here should take on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+/// A server of a small model, which runs as long as the tests do.
+fn serve(limits: Limits) -> SocketAddr {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
+    ModelFile::new(config, 1).unwrap().write(&model).unwrap();
+    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, Eyes::default(), limits).unwrap();
+    let (ready, address) = mpsc::channel();
+    std::thread::spawn(move || {
+        glowflow_web::run(demo, ([127, 0, 0, 1], 0).into(), |address| ready.send(address).unwrap()).unwrap();
+    });
+    address.recv_timeout(LONG).unwrap()
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(LONG)).unwrap();
+    connection.set_write_timeout(Some(LONG)).unwrap();
+    connection
+}
+
+/// All that comes until the server closes the connection.
+#[track_caller]
+fn rest(connection: &mut TcpStream) -> String {
+    let mut text = vec![];
+    if let Err(error) = connection.read_to_end(&mut text) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "the connection stays open");
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn png() -> Vec<u8> {
+    let mut bytes = Cursor::new(vec![]);
+    RgbImage::from_pixel(16, 16, image::Rgb([8, 16, 32])).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn pages_of_other_sites_are_refused() {
+    let address = serve(Limits::default());
+    let port = address.port();
+    let ask = |path: &str, kind: &str, host: &str, origin: &str, body: &[u8]| {
+        let mut connection = connect(address);
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\n{origin}Content-Type: {kind}\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).unwrap();
+        connection.write_all(body).unwrap();
+        let answer = rest(&mut connection);
+        (answer.split(' ').nth(1).unwrap_or_default().to_owned(), answer)
+    };
+    let sample = br#"{"count":1,"temperature":0.7,"seed":1}"#;
+    let (here, local) = (format!("127.0.0.1:{port}"), format!("localhost:{port}"));
+    for origin in
+        ["http://evil.example", "null", "", "http://127.0.0.1:1", &format!("http://{local}"), "http://"]
+    {
+        let line = format!("Origin: {origin}\r\n");
+        for (path, kind, body) in
+            [("/api/v1/encode", "text/plain", &png()[..]), ("/api/v1/sample", "application/json", sample)]
+        {
+            let (status, answer) = ask(path, kind, &here, &line, body);
+            assert_eq!(status, "403", "{origin}: {answer}");
+            assert!(answer.contains("application/problem+json") && answer.contains(&here), "{answer}");
+            assert!(answer.contains("content-security-policy"), "{answer}");
+        }
+    }
+    for (host, origin) in [
+        (&here, String::new()),
+        (&here, format!("Origin: http://{here}\r\n")),
+        (&local, format!("Origin: http://{local}\r\n")),
+        (&local, format!("Origin: http://LOCALHOST:{port}\r\n")),
+    ] {
+        let (status, answer) = ask("/api/v1/encode", "text/plain", host, &origin, &png());
+        assert_eq!(status, "200", "{origin}: {answer}");
+    }
+}
