@@ -24,6 +24,12 @@ pub struct Limits {
     pub pixels: usize,
     /// How long a request may take: receiving, waiting, computing.
     pub request: Duration,
+    /// Connections that are open at the same time; further ones wait until one of these ends.
+    pub connections: usize,
+    /// How long a connection may be without the whole header of a request, the first one or the next.
+    pub header: Duration,
+    /// How long a connection takes requests, and once more as long until its last answer has been read.
+    pub connection: Duration,
     /// Bytes of all latents and pixels that are kept.
     pub stored_bytes: u64,
     /// How long an image is kept that nobody asks about.
@@ -42,6 +48,10 @@ impl Default for Limits {
             images: 64,
             pixels: 1024 * 1024,
             request: Duration::from_secs(15),
+            // Below the 256 open files that some systems allow.
+            connections: 192,
+            header: Duration::from_secs(10),
+            connection: Duration::from_secs(60),
             stored_bytes: 256 << 20,
             stored_for: Duration::from_secs(30 * 60),
         }

@@ -1,6 +1,7 @@
-//! Listening, whom the server answers, the time limit of every request, and an orderly end.
+//! Connections, whom the server answers, the time limit of every request, and an orderly end.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +11,20 @@ use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 
-use crate::{Demo, Problem, api, page};
+use crate::{Demo, Limits, Problem, api, page};
 
 /// How long requests may still take after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Bytes of a connection's buffers, which a header has to fit.
+const BUFFER: usize = 64 << 10;
 
 /// The page and the API.
 pub fn router(demo: Arc<Demo>) -> Router {
@@ -95,30 +104,67 @@ pub fn run(demo: Demo, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> s
     let served = runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
         ready(listener.local_addr()?);
-        let (stop, stopped) = tokio::sync::watch::channel(());
-        let wait = |mut stopped: tokio::sync::watch::Receiver<()>| async move {
-            let _ = stopped.changed().await;
-        };
+        let limits = demo.limits;
         let mut app = router(Arc::new(demo));
         if address.ip().is_loopback() {
             app = app.layer(middleware::from_fn(to_this_computer));
         }
-        let server = axum::serve(listener, app).with_graceful_shutdown(wait(stopped));
-        tokio::select! {
-            served = server => served,
-            () = async {
-                stop_signal().await;
-                let _ = stop.send(());
-                tokio::select! {
-                    () = tokio::time::sleep(GRACE) => {}
-                    () = stop_signal() => {}
-                }
-            } => Ok(()),
-        }
+        accept(listener, app, limits).await;
+        Ok(())
     });
     // What still computes has nobody to answer.
     runtime.shutdown_background();
     served
+}
+
+/// Accepts connections until a signal to stop, no more at a time than there are places, and then lets those that there are come to
+/// their end.
+async fn accept(mut listener: TcpListener, app: Router, limits: Limits) {
+    let places = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+    // Each connection has a receiver, so that the last is gone when they are.
+    let (stop, stopped) = watch::channel(());
+    let mut signal = pin!(stop_signal());
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            // That of axum tries again where the system refuses.
+            (Listener::accept(&mut listener).await.0, place)
+        };
+        let (stream, place) = tokio::select! {
+            accepted = accepted => accepted,
+            () = &mut signal => break,
+        };
+        let (app, stopped) = (app.clone(), stopped.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            answer(stream, app, limits, stopped).await;
+        });
+    }
+    drop((listener, stopped));
+    let _ = stop.send(());
+    tokio::select! {
+        () = stop.closed() => {}
+        () = tokio::time::sleep(GRACE) => {}
+        () = stop_signal() => {}
+    }
+}
+
+/// Answers the requests of a connection, until the client has no more, says nothing for too long, or the connection's time is up.
+async fn answer(stream: TcpStream, app: Router, limits: Limits, mut stopped: watch::Receiver<()>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_buf_size(BUFFER)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // Errors are those of the network and of the client.
+        _ = &mut connection => return,
+        _ = stopped.changed() => {}
+        () = tokio::time::sleep(limits.connection) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(limits.connection, connection).await;
 }
 
 /// Waits for Ctrl-C or SIGTERM.

@@ -1,9 +1,9 @@
 //! The server as clients meet it whose connections are slow, many, long, or from elsewhere.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glowflow::model::ModelFile;
 use glowflow::{Glow, ModelConfig};
@@ -44,10 +44,85 @@ fn rest(connection: &mut TcpStream) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
+fn head(method: &str, path: &str, more: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
+}
+
+/// The answer to one request, which is sent to its end before the answer is read. Panics where the connection breaks.
+fn ask(address: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> (u16, String) {
+    let mut connection = connect(address);
+    let more = format!("Connection: close\r\nContent-Length: {}\r\n{more}", body.len());
+    connection.write_all(head(method, path, &more).as_bytes()).unwrap();
+    connection.write_all(body).unwrap();
+    let mut answer = vec![];
+    connection.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no answer: {answer:?}")), answer)
+}
+
 fn png() -> Vec<u8> {
     let mut bytes = Cursor::new(vec![]);
     RgbImage::from_pixel(16, 16, image::Rgb([8, 16, 32])).write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
+}
+
+#[test]
+fn connections_without_a_request_are_closed() {
+    let address = serve(Limits { header: Duration::from_millis(500), ..Limits::default() });
+    let mut silent = connect(address);
+    let mut half = connect(address);
+    half.write_all(b"GET / HTTP/1.1\r\nHost: loc").unwrap();
+    let mut idle = connect(address);
+    idle.write_all(head("GET", "/icon.svg", "").as_bytes()).unwrap();
+    assert_eq!(rest(&mut silent), "");
+    rest(&mut half);
+    assert!(rest(&mut idle).starts_with("HTTP/1.1 200"));
+    // A byte now and then does not help.
+    let (mut trickling, started) = (connect(address), Instant::now());
+    while trickling.write_all(b"G").is_ok() {
+        assert!(started.elapsed() < LONG, "the connection stays open");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_until_others_end() {
+    let limits = Limits { connections: 2, header: Duration::from_secs(2), ..Limits::default() };
+    let address = serve(limits);
+    let (_first, second) = (connect(address), connect(address));
+    std::thread::sleep(Duration::from_millis(200));
+    let mut third = connect(address);
+    third.write_all(head("GET", "/icon.svg", "Connection: close\r\n").as_bytes()).unwrap();
+    third.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let early = third.read(&mut [0]).unwrap_err();
+    assert!(matches!(early.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{early}");
+    // One that ends makes place at once, and those that never say anything do when their time is up.
+    third.set_read_timeout(Some(LONG)).unwrap();
+    second.shutdown(Shutdown::Both).unwrap();
+    assert!(rest(&mut third).starts_with("HTTP/1.1 200"));
+    let _silent = [connect(address), connect(address), connect(address)];
+    assert_eq!(ask(address, "GET", "/icon.svg", "", b"").0, 200);
+}
+
+#[test]
+fn no_connection_lasts_for_ever() {
+    let limits = Limits { connections: 1, connection: Duration::from_millis(500), ..Limits::default() };
+    let address = serve(limits);
+    // One that asks again and again is told when its time is up.
+    let (mut busy, started) = (connect(address), Instant::now());
+    while busy.write_all(head("GET", "/icon.svg", "").as_bytes()).is_ok() {
+        assert!(started.elapsed() < LONG, "the connection stays open");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // One that asks for much and reads nothing holds its place no longer.
+    let mut deaf = connect(address);
+    deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let questions = head("GET", "/", "").repeat(1000);
+    while deaf.write_all(questions.as_bytes()).is_ok() {
+        assert!(started.elapsed() < LONG, "the server reads questions without end");
+    }
+    assert_eq!(ask(address, "GET", "/icon.svg", "", b"").0, 200);
 }
 
 #[test]
