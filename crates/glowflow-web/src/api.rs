@@ -20,6 +20,7 @@ use glowflow_report::{animation, picture};
 use http_body_util::BodyExt;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
@@ -164,15 +165,12 @@ async fn encode(
     body: Body,
 ) -> Result<Json<Encoded>, Problem> {
     let Query(Class { class }) = class?;
-    let upload = {
-        let _uploading = demo.uploads.try_acquire().map_err(|_| Problem::busy())?;
-        read_upload(body, demo.limits.upload_bytes).await?
-    };
+    let upload = Upload::read(&demo, body).await?;
     let at = Arc::clone(&demo);
     let work = move |client: &Client| {
         let [height, width, channels] = at.glow.config().image;
         let shape = ImageShape { height, width, channels };
-        let pixels = image_of_bytes(&upload, shape, at.limits.upload_pixels)
+        let pixels = image_of_bytes(&upload.bytes, shape, at.limits.upload_pixels)
             .map_err(|error| Problem::unprocessable(error.to_string()))?;
         drop(upload);
         let labels: Vec<usize> = class.into_iter().collect();
@@ -187,29 +185,33 @@ async fn encode(
     demo.gate.run(work).await
 }
 
-/// The bytes of a request. One that is too long is still read for a while, without being kept, since a client that cannot
-/// send would not listen to the answer.
-async fn read_upload(mut body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-    let (mut bytes, mut length) = (vec![], 0);
-    while let Some(frame) = body.frame().await {
-        let frame =
-            frame.map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {e}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        length += data.len();
-        if length <= limit {
-            bytes.extend_from_slice(&data);
-        } else {
-            bytes = vec![];
+/// The bytes of a picture, and their part of the room that all uploads share.
+struct Upload {
+    bytes: Vec<u8>,
+    room: OwnedSemaphorePermit,
+}
+
+impl Upload {
+    async fn read(demo: &Demo, mut body: Body) -> Result<Self, Problem> {
+        let limit = demo.limits.upload_bytes;
+        let room = |bytes: usize| {
+            let permits = u32::try_from(bytes).map_err(|_| Problem::busy())?;
+            Arc::clone(&demo.uploads).try_acquire_many_owned(permits).map_err(|_| Problem::busy())
+        };
+        let mut upload = Self { bytes: vec![], room: room(0)? };
+        while let Some(frame) = body.frame().await {
+            let frame = frame
+                .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {e}")))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > limit - upload.bytes.len() {
+                let detail = format!("the picture has more than {limit} bytes; send a smaller one");
+                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+            }
+            upload.room.merge(room(data.len())?);
+            upload.bytes.extend_from_slice(&data);
         }
-        if length > 8 * limit {
-            break;
-        }
+        Ok(upload)
     }
-    if length > limit {
-        let detail = format!("the picture has more than {limit} bytes; send a smaller one");
-        return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
-    }
-    Ok(bytes)
 }
 
 /// The image of an id.

@@ -1,10 +1,12 @@
 //! What the server shows: a model with what is known of it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use glowflow::Glow;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, last_evaluation};
+use tokio::sync::Semaphore;
 
 use crate::Limits;
 use crate::gate::Gate;
@@ -35,7 +37,8 @@ pub struct Demo {
     pub(crate) eyes: Eyes,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
-    pub(crate) uploads: tokio::sync::Semaphore,
+    /// A permit for each byte that uploads may hold.
+    pub(crate) uploads: Arc<Semaphore>,
     pub(crate) store: Store,
 }
 
@@ -84,7 +87,7 @@ impl Demo {
             eyes,
             limits,
             gate: Gate::new(limits.computing, limits.waiting),
-            uploads: tokio::sync::Semaphore::new(limits.uploads),
+            uploads: Arc::new(Semaphore::new(limits.uploading_bytes.min(Semaphore::MAX_PERMITS))),
             store: Store::new(limits.stored_bytes, limits.stored_for),
         })
     }

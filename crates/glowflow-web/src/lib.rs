@@ -1,13 +1,18 @@
 //! The latent space in the browser: one page, and the HTTP API behind it.
 //!
 //! ```text
-//! request ──► headers, time limit ──► handler (api.rs) ──► gate (gate.rs) ──► model (glowflow)
-//!                                        └── latents stay in the store (store.rs), the client gets an id
+//! connection ──► headers, origin, time limit ──► handler (api.rs) ──► gate (gate.rs) ──► model (glowflow)
+//!                                                   └── latents stay in the store (store.rs), the client gets an id
 //! ```
 //!
-//! What a client can do is bounded everywhere: bytes and pixels of an upload, images in the store and how long they stay,
-//! requests that compute and requests that wait. Whatever is beyond a bound is answered with a problem document
-//! ([`Problem`]). No part of a request ever becomes a path in the file system, and latents never leave the server.
+//! What a client can do is bounded everywhere ([`Limits`]): connections, how long they last and how long they may say
+//! nothing; bytes and pixels of an upload, and bytes of all uploads together; images of a request, and their pixels; images
+//! in the store and how long they stay; requests that compute and requests that wait. Whatever is beyond a bound of requests is
+//! answered with a problem document ([`Problem`]). How long an image takes is the model's affair: a request that takes too
+//! long is given up, computes to the end of the images that it is at, and keeps its place until then.
+//!
+//! Pages of other sites are refused. No part of a request ever becomes a path in the file system, and latents never leave
+//! the server.
 
 mod api;
 mod demo;

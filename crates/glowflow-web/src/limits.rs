@@ -11,8 +11,9 @@ pub struct Limits {
     pub upload_pixels: u64,
     /// Bytes of a request that holds JSON.
     pub json_bytes: usize,
-    /// Pictures that are uploaded at the same time.
-    pub uploads: usize,
+    /// Bytes of all uploads that are held at the same time, from the first byte until the picture is decoded. Counting
+    /// bytes and not uploads, those that only trickle in keep nobody out.
+    pub uploading_bytes: usize,
     /// Requests that compute at the same time.
     pub computing: usize,
     /// Requests that wait for their turn to compute.
@@ -42,7 +43,7 @@ impl Default for Limits {
             upload_bytes: 12 << 20,
             upload_pixels: 24_000_000,
             json_bytes: 64 << 10,
-            uploads: 16,
+            uploading_bytes: 16 * (12 << 20),
             computing: std::thread::available_parallelism().map_or(1, usize::from),
             waiting: 64,
             images: 64,

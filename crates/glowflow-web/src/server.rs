@@ -1,17 +1,21 @@
 //! Connections, whom the server answers, the time limit of every request, and an orderly end.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -93,6 +97,41 @@ async fn from_no_other_site(request: Request, next: Next) -> Response {
     Problem::new(StatusCode::FORBIDDEN, detail).into_response()
 }
 
+/// A body that can be read on when whoever got it has dropped it.
+struct Shared(Arc<Mutex<Body>>);
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *body).poll_frame(context)
+    }
+}
+
+/// Reads on for a while, keeping nothing, where a request is answered before all of it has come: a client that is still sending
+/// would otherwise find its connection broken, and no answer.
+async fn read_on(State(limits): State<Limits>, request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let body = Arc::new(Mutex::new(body));
+    let mut rest = Shared(Arc::clone(&body));
+    let answer = next.run(Request::from_parts(head, Body::new(Shared(body)))).await;
+    tokio::spawn(tokio::time::timeout(limits.request, async move {
+        let mut length = 0;
+        while let Some(Ok(frame)) = rest.frame().await {
+            length += frame.data_ref().map_or(0, Bytes::len);
+            if length > limits.upload_bytes.saturating_mul(8) {
+                break;
+            }
+        }
+    }));
+    answer
+}
+
 /// Serves a demo until Ctrl-C or SIGTERM, and lets requests that have begun come to their end. `ready` is told the
 /// address, whose port is a free one where `address` has port 0. At a loopback address it answers to the names of this computer
 /// only.
@@ -109,6 +148,7 @@ pub fn run(demo: Demo, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> s
         if address.ip().is_loopback() {
             app = app.layer(middleware::from_fn(to_this_computer));
         }
+        let app = app.layer(middleware::from_fn_with_state(limits, read_on));
         accept(listener, app, limits).await;
         Ok(())
     });

@@ -2,7 +2,7 @@
 
 use std::io::{Cursor, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use glowflow::model::ModelFile;
@@ -123,6 +123,59 @@ fn no_connection_lasts_for_ever() {
         assert!(started.elapsed() < LONG, "the server reads questions without end");
     }
     assert_eq!(ask(address, "GET", "/icon.svg", "", b"").0, 200);
+}
+
+#[test]
+fn refusals_arrive_although_the_client_is_still_sending() {
+    const BYTES: usize = 8 << 20;
+    let address = serve(Limits { upload_bytes: BYTES, uploading_bytes: BYTES, ..Limits::default() });
+    let upload = vec![0x89; BYTES];
+    let (together, clients) = (Barrier::new(12), 0..12);
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let asked = clients.map(|_| {
+            scope.spawn(|| {
+                together.wait();
+                ask(address, "POST", "/api/v1/encode", "", &upload).0
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        asked.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    println!("{statuses:?}");
+    assert!(statuses.iter().all(|status| matches!(status, 422 | 503)), "{statuses:?}");
+    assert!(statuses.contains(&503), "{statuses:?}");
+    // All other refusals as well, with room for uploads again.
+    let long = vec![b' '; 3 * BYTES];
+    for (method, path, more, status) in [
+        ("POST", "/api/v1/encode", "", 413),
+        ("POST", "/api/v1/encode?class=one", "", 400),
+        ("POST", "/api/v1/encode", "Origin: http://evil.example\r\n", 403),
+        ("POST", "/api/v1/mix", "Content-Type: application/json\r\n", 413),
+        ("POST", "/api/v1/mix", "", 415),
+        ("POST", "/api/v1/info", "", 405),
+        ("POST", "/nowhere", "", 404),
+    ] {
+        let answer = ask(address, method, path, more, &long);
+        assert_eq!(answer.0, status, "{path}: {}", answer.1);
+    }
+    assert_eq!(ask(address, "POST", "/api/v1/encode", "", &png()).0, 200);
+}
+
+#[test]
+fn uploads_that_trickle_in_keep_nobody_out() {
+    let address = serve(Limits { upload_bytes: 1 << 20, uploading_bytes: 1 << 20, ..Limits::default() });
+    let trickling = (0..40).map(|_| {
+        let mut connection = connect(address);
+        let begin = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
+        connection.write_all(begin.as_bytes()).unwrap();
+        connection
+    });
+    let trickling: Vec<_> = trickling.collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let started = Instant::now();
+    assert_eq!(ask(address, "POST", "/api/v1/encode", "", &png()).0, 200);
+    assert!(started.elapsed() < Limits::default().request / 2, "{:?}", started.elapsed());
+    drop(trickling);
 }
 
 #[test]
