@@ -228,13 +228,15 @@ fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
     params(("id" = Uuid, Path, description = "From encode or sample")),
     responses(
         (status = 200, body = Vec<u8>, content_type = "image/png"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image")
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
+        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
     )
 )]
 async fn decode(State(demo): Shared, id: Result<Path<Uuid>, PathRejection>) -> Result<Response, Problem> {
     let Path(id) = id?;
     let image = stored(&demo, id)?;
-    png(&image.pixels, demo.glow.config().image)
+    let shape = demo.glow.config().image;
+    demo.gate.run(move |_| png(&image.pixels, shape)).await
 }
 
 /// How to change an image.

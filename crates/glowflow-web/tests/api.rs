@@ -337,16 +337,23 @@ async fn of_large_images_there_are_fewer_in_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_ends_when_nobody_waits_for_it() {
+async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
     let limits = Limits { computing: 1, waiting: 0, ..Limits::default() };
     // Images enough, and each of them work enough, that drawing latents and starting over count for little.
-    let served = served(ModelConfig { image: [256, 256, 3], steps: 4, hidden: 32, ..config() }, limits);
+    let served = served(ModelConfig { image: [256, 256, 3], steps: 8, hidden: 64, ..config() }, limits);
     let sample =
         |count| served.post("/api/v1/sample", json!({ "count": count, "temperature": 0.7, "seed": 1 }));
-    sample(1).await.json();
+    let image = sample(1).await.json()["ids"][0].as_str().unwrap().to_owned();
     let started = Instant::now();
     sample(16).await.json();
     let whole = started.elapsed();
+    let meanwhile = async {
+        tokio::time::sleep(whole / 20).await;
+        served.get(&format!("/api/v1/decode/{image}")).await
+    };
+    let (samples, meanwhile) = tokio::join!(sample(16), meanwhile);
+    samples.json();
+    meanwhile.problem(503, &["try again"]);
     let given_up = tokio::time::timeout(whole / 20, sample(16)).await;
     assert!(given_up.is_err());
     let started = Instant::now();
