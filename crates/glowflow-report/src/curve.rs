@@ -34,7 +34,7 @@ pub struct Curve<'a> {
 impl Curve<'_> {
     /// Draws the curve and writes it as a PNG file of 900 × 560 pixels, replacing `path` at once.
     ///
-    /// There may be any number of points, even none; those that are not finite are left out.
+    /// There may be any number of points, even none; those that are not finite in single precision are left out.
     ///
     /// ```
     /// use glowflow_report::curve::Curve;
@@ -113,8 +113,9 @@ impl Curve<'_> {
     }
 }
 
+/// The points that can be drawn. What single precision cannot hold counts as infinite: so large, differences would be.
 fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let finite = |(step, value): &(f64, f64)| step.is_finite() && value.is_finite();
+    let finite = |(step, value): &(f64, f64)| step.is_finite() && (*value as f32).is_finite();
     points.iter().copied().filter(finite).collect()
 }
 

@@ -64,6 +64,10 @@ fn any_number_of_points_will_do() {
         vec![(10.0, f64::NAN)],
         vec![(1.0, 1e300), (2.0, -1e300)],
         vec![(1.0, 1e9), (2.0, 4.0), (3.0, 3.9)],
+        (1..100).map(|step| (f64::from(step), if step % 2 == 0 { 1e308 } else { -1e308 })).collect(),
+        (1..100).map(|step| (f64::from(step), if step % 2 == 0 { 3e38 } else { -3e38 })).collect(),
+        vec![(1.0, 1e30), (2.0, 1e30), (3.0, 1e30)],
+        vec![(1.0, 3e38), (2.0, 4.0), (3.0, 3.9), (4.0, 3.9), (5.0, 3.8)],
     ] {
         let picture = drawn(&train, &train);
         assert!(picture.pixels().any(|pixel| pixel.0[0] < 90), "{train:?}");
