@@ -6,6 +6,7 @@
 //! - [`metrics`]: one JSON record a line, cut back when a run resumes.
 //! - [`events`]: the same numbers and pictures for TensorBoard.
 //! - [`progress`]: how far a long task is, on a terminal or in a log.
+//! - [`mod@file`]: files replaced as a whole.
 //!
 //! Nothing here knows a model: images come as bytes and numbers as numbers. Pictures are refreshed
 //! while somebody may be looking at them, so each is written beside the old file and then renamed
@@ -15,9 +16,11 @@ pub mod animation;
 pub mod curve;
 mod error;
 pub mod events;
-mod file;
+pub mod file;
 pub mod metrics;
 pub mod picture;
+mod printable;
 pub mod progress;
 
 pub use error::Error;
+pub use printable::printable;

@@ -76,7 +76,7 @@ pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
     let longest = batches.iter().map(|batch| batch.len()).max().unwrap_or(0);
     let columns = longest / image_len;
 
-    let scale = (COMFORTABLE / height.max(width)).clamp(1, LARGEST_SCALE);
+    let scale = scale(shape);
     let extent = |count: usize, side: usize| {
         let pixels = (count * (side * scale + GAP)).saturating_sub(GAP);
         u32::try_from(pixels).expect("a picture of less than four billion pixels a side")
@@ -95,6 +95,23 @@ pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
         }
     }
     picture
+}
+
+/// Bytes that an image takes in a picture, the gap beside it included.
+///
+/// ```
+/// use glowflow_report::picture::bytes;
+///
+/// assert_eq!(bytes([32, 32, 3]), (128 + 2) * (128 + 2) * 3);
+/// ```
+pub fn bytes(shape: Shape) -> usize {
+    let [height, width, _] = shape;
+    3 * (height * scale(shape) + GAP) * (width * scale(shape) + GAP)
+}
+
+/// How many times as large an image is shown.
+fn scale([height, width, _]: Shape) -> usize {
+    (COMFORTABLE / height.max(width).max(1)).clamp(1, LARGEST_SCALE)
 }
 
 /// The colour of a pixel; grey is the same value three times.

@@ -1,5 +1,6 @@
 //! How far a long task is: a bar on a terminal, now and then a line in a log.
 
+use crate::printable;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     io::{self, IsTerminal, Write},
@@ -188,5 +189,5 @@ fn spell(duration: Duration) -> String {
 
 /// That nobody can be told how far a task is is no reason to end the task.
 fn write_line(writer: &mut impl Write, line: &str) {
-    let _ = writeln!(writer, "{line}");
+    let _ = writeln!(writer, "{}", printable(line));
 }
