@@ -7,7 +7,7 @@ use glowflow_kernels::Device;
 use serde::Serialize;
 
 use crate::train::{RunConfig, Trainer};
-use crate::{Error, Glow, ModelFile};
+use crate::{Error, Glow, ModelFile, check_count};
 
 /// A model to measure: it trains on random pixels, which take the time of any others.
 pub struct Bench<D: Device> {
@@ -36,7 +36,11 @@ impl<D: Device> Bench<D> {
     /// # Errors
     /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
     pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
+        config.validate()?;
         let (batch, classes) = (config.train.batch, config.model.classes);
+        // At the least, an image is there in single precision, with its one-hot row.
+        check_count(&[batch], 4 * (config.model.dimensions() + classes))
+            .map_err(|e| Error::Config(format!("train.batch is {batch}: {e}")))?;
         let stream = glowflow_kernels::Stream { seed: 0, id: 0 };
         let bytes = (batch * config.model.dimensions()) as u64;
         let pixels: Vec<u8> = (0..bytes).map(|i| stream.block(i)[0] as u8).collect();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use glowflow::latent::{Walk, at_temperatures, between, interpolate, nearest, redraw_details};
+use glowflow::latent::{
+    About, Direction, Walk, at_temperatures, between, interpolate, nearest, redraw_details, sweep,
+};
 use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
 use glowflow_data::Dataset;
 use glowflow_data::portraits::Portraits;
@@ -122,6 +124,42 @@ fn a_series_of_temperatures_is_of_the_same_samples() {
     }
     assert!(at_temperatures(&glow, 2, &[], &[], 7).is_err());
     assert!(at_temperatures(&glow, 2, &[-1.0], &[], 7).is_err());
+}
+
+#[test]
+fn numbers_that_memory_cannot_hold_are_refused() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let one = glow.draw(1, 0.7, 5).unwrap();
+    let direction = Direction {
+        about: About { name: "Hat".into(), positives: 10, negatives: 10, auc: None },
+        latents: one.clone(),
+    };
+    for count in [0, 100_000_000, 1 << 60, usize::MAX] {
+        let errors = [
+            glow.sample(count.max(1 << 30), 0.7, &[], 1).map(drop),
+            glow.draw(count.max(1 << 30), 0.7, 1).map(drop),
+            redraw_details(&glow, &one, 1, count, 0.7, 1).map(drop),
+            at_temperatures(&glow, count, &[0.5, 1.0], &[], 1).map(drop),
+            interpolate(&glow, images(2).view(), &[], count, Walk::Linear).map(drop),
+            sweep(&one, &direction, count).map(drop),
+        ];
+        for error in errors {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("at most") || error.contains("at least"), "{count}: {error}");
+            assert!(!error.contains("different models"), "{error}");
+        }
+    }
+}
+
+/// One-hot rows of all images at once might not fit into memory.
+#[test]
+fn many_classes_are_sampled_a_few_images_at_a_time() {
+    let config = ModelConfig { image: [2, 2, 1], levels: 1, steps: 1, hidden: 1, bits: 8, ..config() };
+    let glow = Glow::new(ModelConfig { classes: 1 << 20, ..config }, 1).unwrap();
+    let labels = vec![7; 20];
+    let samples = glow.sample(20, 0.7, &labels, 1).unwrap();
+    let fewer = glow.sample(3, 0.7, &labels[..3], 1).unwrap();
+    assert_eq!(samples.slice(s![..3, .., .., ..]), fewer);
 }
 
 #[test]

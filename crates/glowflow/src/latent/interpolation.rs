@@ -8,7 +8,7 @@
 use glowflow_kernels::{Device, Real};
 use ndarray::{Array4, ArrayView4, Axis};
 
-use crate::{Dequantization, Error, Glow, Latents};
+use crate::{Dequantization, Error, Glow, Latents, check_count};
 
 /// How to get from one point to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> L
 /// half of the way an image's class counts.
 ///
 /// # Errors
-/// [`Error::Input`] where there are fewer than two images or frames, or shapes or labels do not fit the model;
+/// [`Error::Input`] where there are fewer than two images or frames, or too many, or shapes or labels do not fit the model;
 /// [`Error::Device`].
 pub fn interpolate<D: Device>(
     glow: &Glow<D>,
@@ -58,6 +58,7 @@ pub fn interpolate<D: Device>(
             "{count} images and {frames} frames make no way from one to another: 2 of each at least"
         )));
     }
+    check_count(&[count - 1, frames], glow.latent_bytes())?;
     let latents = glow.encode(images, labels, Dequantization::Midpoint)?.latents;
     let (mut points, mut classes) = (vec![], vec![]);
     for pair in 0..count - 1 {

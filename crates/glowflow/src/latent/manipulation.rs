@@ -3,7 +3,7 @@
 use ndarray::Array4;
 
 use super::Direction;
-use crate::{Error, Latents};
+use crate::{Error, Latents, check_count};
 
 /// Moves latents of any number of images along directions, each by its α in `[−1, 1]`. Where every α is 0, latents stay as
 /// they are to the bit.
@@ -33,9 +33,13 @@ pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Late
 /// One image's latents moved along a direction by `frames` steps from −1 to 1.
 ///
 /// # Errors
-/// As [`manipulate`].
+/// As [`manipulate`]; [`Error::Input`] where there are fewer than two frames, or too many at once.
 pub fn sweep(latents: &Latents, direction: &Direction, frames: usize) -> Result<Latents, Error> {
-    let alpha = |frame: usize| 2.0 * frame as f64 / (frames.max(2) - 1) as f64 - 1.0;
+    if frames < 2 {
+        return Err(Error::Input(format!("{frames} frames are no strip: 2 at least")));
+    }
+    check_count(&[frames], latents.0.iter().map(Array4::len).sum::<usize>() * size_of::<f32>())?;
+    let alpha = |frame: usize| 2.0 * frame as f64 / (frames - 1) as f64 - 1.0;
     let moved = (0..frames).map(|frame| manipulate(latents, &[(direction, alpha(frame))]));
     Latents::concatenate(&moved.collect::<Result<Vec<_>, _>>()?)
 }

@@ -8,7 +8,8 @@ use crate::{Error, Glow, Latents};
 /// at `temperature`. With 0 levels all variants are the image, with all levels they are samples.
 ///
 /// # Errors
-/// [`Error::Input`] where there are not so many levels, `latents` holds not one image, or the temperature is not possible.
+/// [`Error::Input`] where there are not so many levels, `latents` holds not one image, no variant is asked for or too many at once,
+/// or the temperature is not possible.
 pub fn redraw_details<D: Device>(
     glow: &Glow<D>,
     latents: &Latents<D::Real>,
@@ -23,6 +24,9 @@ pub fn redraw_details<D: Device>(
             latents.0.len(),
             latents.batch()
         )));
+    }
+    if count == 0 {
+        return Err(Error::Input("0 variants leave nothing to draw: 1 at least".into()));
     }
     let mut variants = glow.draw(count, temperature, seed)?;
     let kept = Latents::concatenate(&vec![latents.clone(); count])?;

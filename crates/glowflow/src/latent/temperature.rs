@@ -3,13 +3,14 @@
 use glowflow_kernels::Device;
 use ndarray::Array4;
 
-use crate::{Error, Glow, Latents};
+use crate::{Error, Glow, Latents, check_count};
 
 /// `count` samples, each at every temperature: `[count·temperatures, H, W, C]`, one sample's after the other's. `labels`
 /// holds a class for each sample where the model has classes.
 ///
 /// # Errors
-/// [`Error::Input`] where there are no temperatures or one is not possible, or labels do not fit; [`Error::Device`].
+/// [`Error::Input`] where there are no samples or temperatures, or too many, or a temperature is not possible, or labels do not fit;
+/// [`Error::Device`].
 pub fn at_temperatures<D: Device>(
     glow: &Glow<D>,
     count: usize,
@@ -17,6 +18,13 @@ pub fn at_temperatures<D: Device>(
     labels: &[usize],
     seed: u64,
 ) -> Result<Array4<u8>, Error> {
+    if count == 0 || temperatures.is_empty() {
+        return Err(Error::Input(format!(
+            "{count} samples at {} temperatures leave nothing to draw: 1 of each at least",
+            temperatures.len()
+        )));
+    }
+    check_count(&[count, temperatures.len()], glow.latent_bytes())?;
     // The same seed draws the same latents, scaled.
     let drawn = temperatures.iter().map(|&temperature| glow.draw(count, temperature, seed));
     let drawn = drawn.collect::<Result<Vec<_>, _>>()?;

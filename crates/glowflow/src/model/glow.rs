@@ -18,6 +18,35 @@ use crate::evaluate::largest;
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
+/// The most bytes that images may take whose number was asked for: their latents, their pixels, or a picture of them.
+const MOST_BYTES: usize = 1 << 29;
+
+/// The most numbers of one-hot rows at once.
+const ONE_HOT: usize = 1 << 24;
+
+/// Checks that memory will do for images whose number was asked for: the product of `counts`, each of `bytes` bytes.
+///
+/// ```
+/// use glowflow::check_count;
+///
+/// assert!(check_count(&[64], 32 * 32 * 3).is_ok());
+/// let error = check_count(&[usize::MAX, 2], 32 * 32 * 3).unwrap_err().to_string();
+/// assert!(error.contains("18446744073709551615 × 2 images") && error.contains("174762 at most"));
+/// ```
+///
+/// # Errors
+/// [`Error::Input`] names the number, and how many are possible.
+pub fn check_count(counts: &[usize], bytes: usize) -> Result<(), Error> {
+    // However small an image is, some memory goes to keeping track of it.
+    let most = MOST_BYTES / bytes.max(1 << 10);
+    let count = counts.iter().try_fold(1, |product: usize, &count| product.checked_mul(count));
+    if count.is_some_and(|count| count <= most) {
+        return Ok(());
+    }
+    let counts = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
+    Err(Error::Input(format!("{counts} images of {bytes} bytes each are too many at once: {most} at most")))
+}
+
 /// Where the noise comes from that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
@@ -135,14 +164,23 @@ impl<D: Device> Glow<D> {
     /// Images that are scored at once: as many as 64 of 32×32, and at least one. Their noise is drawn by this number, so it is the
     /// same for all devices.
     pub(crate) fn chunk(&self) -> usize {
-        let [height, width, _] = self.config().image;
-        (64 * 32 * 32 / (height * width)).max(1)
+        self.at_once(64 * 32 * 32)
     }
 
     /// Images that are decoded at once.
     fn decoded_at_once(&self) -> usize {
+        self.at_once(self.device.pixels_at_once())
+    }
+
+    /// Images of so many pixels together, and fewer where there are so many classes that their one-hot rows would fill the memory.
+    fn at_once(&self, pixels: usize) -> usize {
         let [height, width, _] = self.config().image;
-        (self.device.pixels_at_once() / (height * width)).max(1)
+        (pixels / (height * width)).min(ONE_HOT / self.config().classes.max(1)).max(1)
+    }
+
+    /// Bytes of the latents of one image.
+    pub(crate) fn latent_bytes(&self) -> usize {
+        self.config().dimensions() * size_of::<D::Real>()
     }
 
     fn encoder(&self) -> &[Box<dyn Prepared<D>>] {
@@ -292,7 +330,7 @@ impl<D: Device> Glow<D> {
     /// one an image, where the model has classes.
     ///
     /// # Errors
-    /// [`Error::Input`] where the labels do not fit, [`Error::Device`] where the device fails.
+    /// [`Error::Input`] where the labels do not fit or the images are too many at once, [`Error::Device`] where the device fails.
     pub fn sample(
         &self,
         count: usize,
@@ -301,6 +339,7 @@ impl<D: Device> Glow<D> {
         seed: u64,
     ) -> Result<Array4<u8>, Error> {
         check_temperature(temperature)?;
+        check_count(&[count], self.config().dimensions())?;
         self.check_labels(count, labels)?;
         // As `draw` has them, but without a way through the host.
         let write = |range: Range<usize>, level: usize, eps: &mut D::Buffer| {
@@ -313,9 +352,10 @@ impl<D: Device> Glow<D> {
     /// Latents drawn from N(0, temperature²). Image `i` of a seed is the same whatever `count` is.
     ///
     /// # Errors
-    /// [`Error::Input`] where the temperature is negative or not a number.
+    /// [`Error::Input`] where the temperature is negative or not a number, or the images are too many at once.
     pub fn draw(&self, count: usize, temperature: f64, seed: u64) -> Result<Latents<D::Real>, Error> {
         check_temperature(temperature)?;
+        check_count(&[count], self.latent_bytes())?;
         let levels = self.config().latent_shapes().into_iter().enumerate().map(|(level, shape)| {
             let mut eps = self.device.scratch(count * shape.iter().product::<usize>());
             self.device.normal(Stream { seed, id: latents_stream(level) }, count, temperature, &mut eps);
