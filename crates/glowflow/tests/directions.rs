@@ -188,6 +188,13 @@ fn a_file_gives_back_what_was_written_and_only_to_its_model() {
     };
     refuse(&path, &glow(2), &["another model", "glowflow attributes"]);
     refuse(&folder.path().join("nowhere"), &glow(1), &["nowhere", "glowflow attributes"]);
+    // Shapes that the model does not have must not be made room for.
+    for (levels, image) in [(1 << 60, [16, 16, 3]), (1 << 31, [16, 16, 3]), (2, [0, 0, 3])] {
+        let config = ModelConfig { levels, image, ..directions.config.clone() };
+        let other = folder.path().join("other");
+        Directions { config, ..directions.clone() }.write(&other).unwrap();
+        refuse(&other, &glow(1), &["another model", "glowflow attributes"]);
+    }
     // Files that are cut, that lack a tensor, or that are something else.
     let bytes = std::fs::read(&path).unwrap();
     let broken = folder.path().join("broken");

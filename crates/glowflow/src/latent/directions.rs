@@ -268,7 +268,7 @@ impl Directions {
         }
         let file = TensorFile::read(path)?;
         let Header { config, model, directions } = file.header(HEADER, path)?;
-        if model != glow.fingerprint() {
+        if model != glow.fingerprint() || config != *glow.config() {
             return Err(Error::file(
                 path,
                 "holds directions of another model, or of an earlier state of this one; find them anew with \
