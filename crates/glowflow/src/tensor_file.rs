@@ -1,13 +1,13 @@
 //! Safetensors files as this crate uses them: named tensors and one JSON object.
 //!
-//! Files are written whole beside their place, flushed to the disk, and renamed over it: whoever looks sees
-//! the old file or the new one, never a part. Equal contents give equal bytes.
+//! Files are replaced as a whole and flushed to the disk: whoever looks sees the old file or the new one, never a part, even
+//! after a loss of power. Equal contents give equal bytes.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use glowflow_report::file;
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -88,7 +88,7 @@ impl TensorFile {
     /// # Errors
     /// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no safetensors file or not all of one.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = std::fs::read(path).map_err(unread).map_err(Error::io(path))?;
         let damaged = |e: safetensors::SafeTensorError| {
             Error::file(path, format!("not a safetensors file, or a damaged one: {e}"))
         };
@@ -142,24 +142,18 @@ impl TensorFile {
     }
 }
 
-/// Replaces a file: temporary file in the same folder, flushed to disk, renamed, and the folder flushed.
+/// Replaces a file, by way of one in the same folder that is flushed to the disk first.
 ///
 /// # Errors
 /// [`Error::Io`] where the system refuses; whatever was at `path` is then still there.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let temporary = path.with_added_extension("tmp");
-    let written = File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(Error::io(path))?;
-    // Without this the rename itself may be lost with the power. Not every system can do it.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
+    file::replace_for_good(path, bytes).map_err(Error::io(path))
+}
+
+/// Why a file cannot be read, and the way out.
+fn unread(error: io::Error) -> io::Error {
+    match error.kind() {
+        ErrorKind::NotFound => io::Error::new(error.kind(), format!("{error}; check its name")),
+        _ => error,
     }
-    Ok(())
 }
