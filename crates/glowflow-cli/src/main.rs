@@ -4,11 +4,15 @@ mod args;
 mod commands;
 
 use std::process::ExitCode;
+use std::{env, thread};
 
 use anyhow::Context;
 use clap::Parser;
 
 use args::{Cli, Command};
+
+/// More than any machine has use for.
+const MOST_THREADS: usize = 1024;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -17,13 +21,23 @@ fn main() -> ExitCode {
         // A reader that went away, such as `head`, is no failure to report.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            commands::tell(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    // What rayon takes where nothing is said.
+    let from_environment = || Some(("RAYON_NUM_THREADS", env::var("RAYON_NUM_THREADS").ok()?.parse().ok()?));
+    if let Some((said, threads)) = cli.threads.map(|threads| ("--threads", threads)).or_else(from_environment)
+    {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        anyhow::ensure!(
+            threads <= MOST_THREADS,
+            "{said} {threads} is too many: {MOST_THREADS} at most, and this machine has {cores} cores"
+        );
+    }
     if let Some(threads) = cli.threads {
         anyhow::ensure!(
             threads > 0,

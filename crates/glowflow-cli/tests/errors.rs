@@ -5,9 +5,12 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{Outcome, TINY, run, save_classes, save_image};
+use common::{Outcome, TINY, command, run, save_classes, save_image};
+use glowflow::latents_file::LatentsFile;
+use glowflow::{Glow, ModelConfig, ModelFile};
 
-/// A folder with a run (`done`), a model of two classes (`classes`), and data that is wrong in many ways.
+/// A folder with a run (`done`), models of two classes (`classes`), of two channels and of no numbers, and data that is wrong in
+/// many ways.
 fn world() -> &'static Path {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
@@ -46,6 +49,11 @@ fn world() -> &'static Path {
         write("wrong.toml", b"[model]\nsteps = \"abc\"\n");
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
+        let mut none = ModelFile::read(&folder.join("done")).unwrap();
+        none.weights.fill(f32::NAN);
+        none.write(&folder.join("nan.safetensors")).unwrap();
+        let two = ModelConfig { image: [16, 16, 2], ..none.config };
+        ModelFile::new(two, 0).unwrap().write(&folder.join("two.safetensors")).unwrap();
         folder
     })
 }
@@ -103,6 +111,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --config nowhere.toml", &["nowhere.toml", "No such file"]),
     ("bench --config photo.jpg", &["photo.jpg"]),
     ("info --model done --threads 0", &["--threads 0", "leave it out"]),
+    ("info --model done --threads 20000", &["--threads 20000", "1024", "cores"]),
+    ("bench --repeat 0", &["--repeat 0", "1 at least"]),
+    ("bench --set train.batch=1000000000", &["train.batch is 1000000000", "at most"]),
+    ("bench --set train.batch=4611686018427387904", &["train.batch is 4611686018427387904", "at most"]),
+    ("bench --set train.batch=9223372036854775807", &["train.batch is 9223372036854775807", "at most"]),
     // Data.
     ("train --data nowhere --out new TINY", &["nowhere", "check that it exists"]),
     ("train --data empty --out new TINY", &["empty", ".png", ".jpg"]),
@@ -165,7 +178,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     // Labels.
     ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
     ("score --model classes --data images --label 2", &["label 2", "2 classes, 0 to 1"]),
-    ("encode --model classes --data flat --label 9 --out new", &["label 9", "0 to 1"]),
+    ("encode --model classes --data flat --label 9 --out new.latents", &["label 9", "0 to 1"]),
     ("score --model done --data flat --label 0", &["labels", "without classes"]),
     ("sample --model classes --class 2 --out new.png", &["label 2", "0 to 1"]),
     ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1"]),
@@ -174,9 +187,59 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("sample --model done --temperature nan --out new.png", &["temperature NaN", "0.7"]),
     ("sample --model done --temperature inf --out new.png", &["temperature inf", "0.7"]),
     ("sample --model done --count 0 --out new.png", &["--count 0"]),
+    ("sample --model done --count 100000 --out new.png", &["100000 images", "at most"]),
+    ("sample --model done --count 18446744073709551615 --out new.png", &["18446744073709551615", "at most"]),
+    (
+        "sample --model done --count 18446744073709551615 --temperatures 0,1 --out new.png",
+        &["18446744073709551615 × 2", "at most"],
+    ),
+    (
+        "sample --model classes --class 0 --count 18446744073709551615 --out-dir new",
+        &["18446744073709551615", "at most"],
+    ),
+    ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["1000000000000", "at most"]),
+    ("resample --model done flat/0.png --count 0 --out new.png", &["--count 0", "1 at least"]),
+    ("resample --model done flat/0.png --count 100000000 --out new.png", &["2 × 100000000", "at most"]),
+    (
+        "resample --model done flat/0.png --count 18446744073709551615 --out new.png",
+        &["2 × 18446744073709551615", "at most"],
+    ),
+    (
+        "interpolate --model done flat/0.png flat/1.png --frames 2000000 --out new.png",
+        &["1 × 2000000 images", "at most"],
+    ),
+    (
+        "interpolate --model done flat/0.png flat/1.png --frames 18446744073709551615 --out new.gif",
+        &["2 × 18446744073709551615", "at most"],
+    ),
+    ("sample --model two.safetensors --out new.png", &["16×16×2", "1 (grey) or 3 (RGB)"]),
+    ("sample --model two.safetensors --out-dir new.pngs", &["16×16×2", "1 (grey) or 3 (RGB)"]),
+    ("sample --model two.safetensors --temperatures 0,1 --out new.png", &["16×16×2", "1 (grey) or 3 (RGB)"]),
+    ("resample --model two.safetensors flat/0.png --out new.png", &["16×16×2", "1 (grey) or 3 (RGB)"]),
+    (
+        "interpolate --model two.safetensors flat/0.png flat/1.png --out new.gif",
+        &["16×16×2", "1 (grey) or 3 (RGB)"],
+    ),
     ("sample --model done", &["--out", "--out-dir"]),
     ("sample --model done --out new.png --out-dir new", &["--out", "--out-dir"]),
-    ("sample --model done --out nowhere/new.png", &["nowhere"]),
+    // Outputs.
+    ("sample --model done --out nowhere/new.png", &["nowhere/new.png", "make the folder first"]),
+    ("encode --model done --data flat --out nowhere/new", &["nowhere/new", "make the folder first"]),
+    ("encode --model done --data flat --out flat", &["flat", "name a file in it"]),
+    ("score --model done --data flat --csv nowhere/new", &["nowhere/new", "make the folder first"]),
+    (
+        "encode --model done --data flat --out done/model.safetensors",
+        &["model.safetensors", "the model itself"],
+    ),
+    (
+        "attributes --model done --data portraits --out flat/../done/model.safetensors",
+        &["model.safetensors", "the model itself"],
+    ),
+    (
+        "score --model done/model.safetensors --data flat --csv done/model.safetensors",
+        &["model.safetensors", "the model itself"],
+    ),
+    ("decode --model done --latents nowhere --out-dir new", &["nowhere", "check its name"]),
 ];
 
 #[test]
@@ -188,6 +251,95 @@ fn mistakes_are_explained() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
     // A run that could not begin does not stand in the way of the next try.
     run(world(), &format!("train --data portraits --out new {TINY} --steps 1")).ok();
+}
+
+#[test]
+fn threads_of_the_environment_are_bounded_too() {
+    let mut info = command(world(), "info --model done");
+    info.env("RAYON_NUM_THREADS", "20000");
+    check(&common::outcome(info), "RAYON_NUM_THREADS=20000", &["RAYON_NUM_THREADS 20000", "1024", "cores"]);
+}
+
+/// The table may be to replace something that is still needed when the command fails.
+#[test]
+fn a_table_of_scores_replaces_a_file_at_the_end() {
+    let path = world().join("kept.csv");
+    std::fs::write(&path, "kept").unwrap();
+    let line = "score --model done --data broken --csv kept.csv";
+    check(&run(world(), line), line, &["all 2 images"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+    run(world(), "score --model done --data flat --csv kept.csv").ok();
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1 + 8);
+}
+
+#[test]
+fn a_model_of_no_numbers_is_warned_of() {
+    let sample = "--count 2 --out samples.png";
+    for (line, temperatures) in
+        [("sample", sample), ("sample", "--count 2 --temperatures 0,1 --out samples.png")]
+    {
+        let outcome = run(world(), &format!("{line} --model nan.safetensors {temperatures}")).ok();
+        assert!(outcome.stderr.contains("warning: ") && outcome.stderr.contains("not finite"), "{outcome:?}");
+    }
+    for line in ["encode --data flat --out some.latents", "resample flat/0.png --out samples.png"] {
+        let outcome = run(world(), &format!("{line} --model nan.safetensors")).ok();
+        assert!(outcome.stderr.contains("warning: ") && outcome.stderr.contains("not finite"), "{outcome:?}");
+        assert_eq!(run(world(), &format!("{line} --model done")).ok().stderr, "");
+    }
+    assert_eq!(run(world(), &format!("sample --model done {sample}")).ok().stderr, "");
+}
+
+#[test]
+fn images_of_one_name_are_decoded_to_files_of_their_own() {
+    let glow = Glow::load(world().join("done")).unwrap();
+    let names =
+        ["a.png", "a.png", "..", "../../a.png", "", "b/../c.png", "/a.png-2", "e\x1b[2J.png", "a.png"];
+    let file = LatentsFile {
+        config: glow.config().clone(),
+        model: glow.fingerprint(),
+        images: names.map(str::to_owned).to_vec(),
+        labels: vec![],
+        latents: glow.draw(names.len(), 0.7, 0).unwrap(),
+    };
+    file.write(&world().join("names.latents")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("in/out");
+    let line = format!("decode --model done --latents names.latents --out-dir {}", out.display());
+    assert!(run(world(), &line).ok().stdout.contains("9 images"));
+    for name in [
+        "a.png.png",
+        "a.png-2.png",
+        "image.png",
+        "a.png-3.png",
+        "image-2.png",
+        "b/c.png.png",
+        "a.png-2-2.png",
+        "e_[2J.png.png",
+        "a.png-4.png",
+    ] {
+        assert!(out.join(name).is_file(), "{name} is missing");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(folder.path().join("in")).unwrap().count(), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn names_are_shown_and_not_obeyed() {
+    save_image(&world().join("escapes/0.png"), 0);
+    std::fs::write(world().join("escapes/\x1b]0;title\x07.png"), "no image").unwrap();
+    let outcome = run(world(), "score --model done --data escapes").ok();
+    assert!(outcome.stderr.contains("skipped \\u{1b}]0;title\\u{7}.png"), "{outcome:?}");
+    assert!(!outcome.stderr.contains('\x1b'), "{outcome:?}");
+}
+
+/// That nobody can be told is no reason for a panic.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_standard_error_is_no_panic() {
+    let mut info = command(world(), "info --model nope");
+    info.stderr(std::fs::File::create("/dev/full").unwrap());
+    assert_eq!(info.output().unwrap().status.code(), Some(1));
 }
 
 #[test]

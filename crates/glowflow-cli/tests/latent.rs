@@ -209,6 +209,10 @@ fn mistakes_are_explained() {
         (format!("{change} photos/007.png --set Bright --out new.png"), &["Bright", "Smiling=0.7"]),
         (format!("{change} photos/007.png --set Bright=much --out new.png"), &["much", "0.7"]),
         (format!("{change} photos/007.png --sweep Bright --frames 1 --out new.png"), &["--frames 1", "2"]),
+        (
+            format!("{change} photos/007.png --sweep Bright --frames 100000000 --out new.png"),
+            &["100000000 images", "at most"],
+        ),
         (format!("{change} nowhere.png --set Bright=1 --out new.png"), &["nowhere.png"]),
         (format!("{change} labels.csv --set Bright=1 --out new.png"), &["labels.csv"]),
         (

@@ -1,18 +1,22 @@
 //! `sample`, `encode` and `decode`.
 
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use glowflow::Glow;
 use glowflow::latent::at_temperatures;
 use glowflow::latents_file::LatentsFile;
+use glowflow::{Glow, check_count};
 use glowflow_data::save_png;
 use glowflow_report::picture;
 use serde_json::json;
 
-use super::{image_shape, print_json, report_broken, say, test_data};
+use super::{
+    check_output, check_picture, image_shape, print_json, report_broken, say, test_data, warn_unless,
+    warn_unless_finite,
+};
 use crate::args;
 
 /// Writes one PNG for each image and name.
@@ -42,14 +46,30 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         "the model has {classes} classes: say which one to draw with --class 0 to {}",
         classes.saturating_sub(1)
     );
+    let mut counts = vec![count];
+    if !args.temperatures.is_empty() {
+        counts.push(args.temperatures.len());
+    }
+    // Before there is a label for each.
+    check_count(&counts, glow.config().dimensions())?;
+    if let Some(path) = &args.out {
+        check_picture(&glow, &counts)?;
+        check_output(path, &args.model)?;
+    }
     let labels = args.class.map_or(vec![], |class| vec![class; count]);
     let (samples, columns) = if args.temperatures.is_empty() {
-        let columns = (1..).find(|c| c * c >= count).unwrap_or(1);
+        let root = count.isqrt();
+        let columns = root + usize::from(root * root < count);
         (glow.sample(count, args.temperature, &labels, args.seed)?, columns)
     } else {
         let samples = at_temperatures(&glow, count, &args.temperatures, &labels, args.seed)?;
         (samples, args.temperatures.len())
     };
+    // Pixels cannot tell, so the first sample is drawn once more, as spread as any.
+    let most = args.temperatures.iter().copied().reduce(f64::max).unwrap_or(args.temperature);
+    let first =
+        glow.decode_continuous(&glow.draw(1, most, args.seed)?, labels.get(..1).unwrap_or_default())?;
+    warn_unless(first.iter().all(|v| v.is_finite()));
     if let Some(folder) = &args.out_dir {
         save_images(&glow, &samples, folder, |i| format!("{i:05}.png").into())?;
     }
@@ -61,10 +81,12 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
 }
 
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
+    check_output(&args.out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
     let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
+    warn_unless_finite(&latents.latents);
     report_broken(&dataset);
     count(latents.images.len(), common.json)
 }
@@ -79,19 +101,44 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
         args.model.display()
     );
     let images = glow.decode(&file.latents, &file.labels)?;
-    save_images(&glow, &images, &args.out_dir, |i| picture_path(&file.images[i]))?;
+    warn_unless_finite(&file.latents);
+    let paths = picture_paths(&file.images);
+    save_images(&glow, &images, &args.out_dir, |i| paths[i].clone())?;
     count(file.images.len(), common.json)
 }
 
-/// Where a decoded image goes below the output folder: its name's plain parts alone, so that no file of latents can
-/// point out of it.
-fn picture_path(name: &str) -> PathBuf {
-    let parts = Path::new(name).components().filter_map(|part| match part {
+/// Where decoded images go below the output folder, each to a file of its own: images of one name are numbered.
+fn picture_paths(names: &[String]) -> Vec<PathBuf> {
+    let mut taken = HashSet::new();
+    let mut last_numbers: HashMap<PathBuf, usize> = HashMap::new();
+    let place = |name: &String| {
+        let plain = plain_path(name);
+        let number = last_numbers.entry(plain.clone()).or_insert(0);
+        loop {
+            *number += 1;
+            let mut path = plain.clone().into_os_string();
+            if *number > 1 {
+                path.push(format!("-{number}"));
+            }
+            path.push(".png");
+            if taken.insert(path.clone()) {
+                return path.into();
+            }
+        }
+    };
+    names.iter().map(place).collect()
+}
+
+/// The plain parts of an image's name alone, so that no file of latents can point out of the output folder, without
+/// control characters.
+fn plain_path(name: &str) -> PathBuf {
+    let name = name.replace(char::is_control, "_");
+    let parts = Path::new(&name).components().filter_map(|part| match part {
         std::path::Component::Normal(part) => Some(part),
         _ => None,
     });
     let path: PathBuf = parts.collect();
-    path.with_added_extension("png")
+    if path.as_os_str().is_empty() { "image".into() } else { path }
 }
 
 fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {

@@ -14,7 +14,10 @@ use glowflow_report::{animation, picture};
 use ndarray::Array4;
 use serde_json::json;
 
-use super::{directions_path, first_images, image_shape, print_json, report_broken, say, test_data};
+use super::{
+    check_output, check_picture, directions_path, first_images, image_shape, print_json, report_broken, say,
+    test_data, warn_unless_finite,
+};
 use crate::args;
 
 /// Picture files as images of the model's shape, `[n, H, W, C]`.
@@ -41,6 +44,7 @@ impl Picture {
         let labels = labels(glow, label)?;
         let image = load_images(glow, std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        warn_unless_finite(&latents);
         Ok(Self { image, labels, latents })
     }
 }
@@ -65,6 +69,8 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     if moving.is_some() {
         paths.push(args.images[0].clone());
     }
+    check_picture(&glow, &[paths.len() - 1, args.frames])?;
+    check_output(&args.out, &args.model)?;
     let images = load_images(&glow, &paths)?;
     let labels = labels(&glow, args.label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
@@ -84,6 +90,7 @@ fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> a
 
 pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Result<ExitCode> {
     let out = directions_path(args.out.as_deref(), &args.model)?;
+    check_output(&out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
     let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
     let (dataset, attributes) =
@@ -123,14 +130,17 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
 pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
     let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
+    let frames = if args.sweep.is_some() { args.frames } else { 1 };
+    anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
+    check_picture(&glow, &[frames])?;
+    check_output(&args.out, &args.model)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
     match &args.sweep {
         Some(name) => {
-            anyhow::ensure!(args.frames >= 2, "--frames {} is no strip: 2 at least", args.frames);
-            let frames = sweep(&moved, directions.get(name)?, args.frames)?;
-            save_grid(&glow, &glow.decode(&frames, &labels.repeat(args.frames))?, args.frames, &args.out)?;
+            let strip = sweep(&moved, directions.get(name)?, frames)?;
+            save_grid(&glow, &glow.decode(&strip, &labels.repeat(frames))?, frames, &args.out)?;
         }
         None => {
             let pixels = glow.decode(&moved, &labels)?.into_raw_vec_and_offset().0;
@@ -142,11 +152,14 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
 
 pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
+    anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw: 1 at least");
     let rows = match args.levels {
         Some(levels) => levels..=levels,
         None => 1..=glow.config().levels,
     };
+    check_picture(&glow, &[rows.clone().count(), args.count])?;
+    check_output(&args.out, &args.model)?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let mut points = vec![];
     for levels in rows {
         points.push(latents.clone());
@@ -161,6 +174,10 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let glow = common.load_exact(&args.model)?;
     let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
     let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
+    if let Some(path) = &args.out {
+        check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
+        check_output(path, &args.model)?;
+    }
     let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
     report_broken(&dataset);
     if let Some(path) = &args.out {

@@ -12,8 +12,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::{AnyDevice, DeviceError, Glow, Precision, data};
+use glowflow::model::MODEL;
+use glowflow::{AnyDevice, DeviceError, Glow, Latents, Precision, check_count, data};
 use glowflow_data::{Dataset, ImageShape, Subset};
+use glowflow_report::{file, picture, printable};
 
 use crate::args;
 
@@ -26,10 +28,16 @@ pub use training::{bench, quickstart, train};
 /// As `println!`, but a reader that went away is an error to pass on and not a panic.
 macro_rules! say {
     ($($line:tt)*) => {
-        writeln!(std::io::stdout(), $($line)*).context("writing the result")?
+        writeln!(std::io::stdout(), "{}", glowflow_report::printable(&format!($($line)*)))
+            .context("writing the result")?
     };
 }
 use say;
+
+/// As `eprintln!`, but that nobody can be told is no reason to end.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", printable(line));
+}
 
 fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{value}").context("writing the result")
@@ -38,7 +46,9 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 impl args::Common {
     /// The device to compute on.
     fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
-        self.device.open(precision, |trouble| eprintln!("{trouble}; computing on the processor instead"))
+        self.device.open(precision, |trouble| {
+            tell(&format!("{trouble}; computing on the processor instead"));
+        })
     }
 
     /// A model, to score and draw with.
@@ -76,13 +86,39 @@ fn first_images(dataset: Arc<dyn Dataset>, images: Option<usize>) -> anyhow::Res
 /// Names what a dataset could not read.
 fn report_broken(dataset: &Arc<dyn Dataset>) {
     for image in dataset.broken() {
-        eprintln!("skipped {}: {}", image.name, image.reason);
+        tell(&format!("skipped {}: {}", image.name, image.reason));
     }
 }
 
 fn image_shape(glow: &Glow) -> ImageShape {
     let [height, width, channels] = glow.config().image;
     ImageShape { height, width, channels }
+}
+
+/// Checks that a picture can be drawn of so many images, the product of `counts`.
+fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
+    image_shape(glow).check()?;
+    Ok(check_count(counts, picture::bytes(glow.config().image))?)
+}
+
+/// Checks, before there is work to lose, that a file can be written, and that it is not the model.
+fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
+    let model = if model.is_dir() { model.join(MODEL) } else { model.to_owned() };
+    let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
+    anyhow::ensure!(!same, "{} is the model itself: name another file to write", out.display());
+    Ok(file::check_writable(out)?)
+}
+
+/// Warns of latents that are no numbers.
+fn warn_unless_finite(latents: &Latents) {
+    warn_unless(latents.0.iter().flatten().all(|x| x.is_finite()));
+}
+
+/// Warns unless all that the model computed is finite.
+fn warn_unless(finite: bool) {
+    if !finite {
+        tell("warning: the model's output is not finite; it may be damaged, or its training diverged");
+    }
 }
 
 /// Where directions are: said, or in the run's folder.

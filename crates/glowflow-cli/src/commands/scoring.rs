@@ -3,13 +3,16 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::Glow;
 use glowflow::evaluate::{Draws, evaluate};
+use glowflow_data::Dataset;
+use glowflow_report::file;
 use serde_json::json;
 
-use super::{first_images, print_json, report_broken, say, test_data};
+use super::{check_output, first_images, print_json, report_broken, say, test_data};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -35,18 +38,31 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
 }
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
+    if args.csv != Path::new("-") {
+        check_output(&args.csv, &args.model)?;
+    }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
-    let to: Box<dyn Write> = if args.csv == Path::new("-") {
-        Box::new(std::io::stdout())
+    if args.csv == Path::new("-") {
+        write_scores(&glow, &dataset, args, std::io::stdout())?;
     } else {
-        Box::new(
-            std::fs::File::create(&args.csv).with_context(|| format!("creating {}", args.csv.display()))?,
-        )
-    };
+        // Only once all is computed: until then the file stays as it is.
+        file::replace(&args.csv, &write_scores(&glow, &dataset, args, vec![])?)?;
+    }
+    report_broken(&dataset);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the table of scores, and gives back where it went.
+fn write_scores<W: Write>(
+    glow: &Glow,
+    dataset: &Arc<dyn Dataset>,
+    args: &args::Score,
+    to: W,
+) -> anyhow::Result<W> {
     let mut csv = csv::Writer::from_writer(to);
     let mut failed = None;
-    glowflow::evaluate::score(&glow, &dataset, draws(&args.scoring), args.label, |score| {
+    glowflow::evaluate::score(glow, dataset, draws(&args.scoring), args.label, |score| {
         if failed.is_none() {
             failed = csv.serialize(score).err();
         }
@@ -55,9 +71,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     if let Some(error) = failed {
         return Err(error).with_context(|| format!("writing {}", args.csv.display()));
     }
-    csv.flush().with_context(|| format!("writing {}", args.csv.display()))?;
-    report_broken(&dataset);
-    Ok(ExitCode::SUCCESS)
+    csv.into_inner().map_err(|e| e.into_error()).with_context(|| format!("writing {}", args.csv.display()))
 }
 
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {

@@ -13,7 +13,7 @@ use glowflow::{data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
-use super::{print_json, say};
+use super::{print_json, say, tell};
 use crate::args;
 
 /// Exit status of a run that a signal ended, as shells have it for Ctrl-C.
@@ -26,7 +26,7 @@ fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(INTERRUPTED));
         }
-        eprintln!("stopping after this step; once more to stop at once");
+        tell("stopping after this step; once more to stop at once");
     })
     .context("waiting for signals")?;
     Ok(&STOP)
@@ -145,6 +145,7 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
 }
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(args.repeat > 0, "--repeat 0 leaves nothing to time: 1 at least");
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     let batch = config.train.batch;
