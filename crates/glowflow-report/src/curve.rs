@@ -2,7 +2,7 @@
 //!
 //! Training values are noisy, so they are shown faintly, with a running mean over them; test values
 //! are few and are shown as dots. The first values of a run may be astronomical: the vertical range
-//! follows the bulk of the values, and what lies outside is drawn at the border.
+//! follows the bulk of the values, test values first, and what lies outside is left out.
 //!
 //! Text is set in Hack, a typeface that is compiled in, so that a picture does not depend on what
 //! fonts a machine has.
@@ -68,6 +68,8 @@ impl Curve<'_> {
         let test = finite(self.test);
         let steps = step_range(&train, &test);
         let values = value_range(&train, &test);
+        let [train, test] = [train, test].map(|points| within(points, &values));
+        let digits = if values.end - values.start < 0.15 { 3 } else { 2 };
 
         let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
@@ -85,14 +87,14 @@ impl Curve<'_> {
             .x_desc("step")
             .y_desc("bits per dimension")
             .x_label_formatter(&|step| step_label(*step))
-            .y_label_formatter(&|value| value_label(*value))
+            .y_label_formatter(&|value| value_label(*value, digits))
             .label_style((FONT, 15))
             .axis_desc_style((FONT, 16))
             .draw()?;
 
         chart.draw_series(LineSeries::new(train.iter().copied(), TRAIN.mix(0.25)))?;
         chart
-            .draw_series(LineSeries::new(smooth(&train, &values), TRAIN.stroke_width(2)))?
+            .draw_series(LineSeries::new(smooth(&train), TRAIN.stroke_width(2)))?
             .label("train")
             .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], TRAIN.stroke_width(2)));
         chart.draw_series(LineSeries::new(test.iter().copied(), TEST.mix(0.5)))?;
@@ -140,17 +142,25 @@ fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     let reach = 1.5 * (high - low);
     let low = least.max(low - reach);
     let high = most.min(high + reach);
+    // Test values are few, and each is of interest, unless it is one of those astronomical ones.
+    let far = 3.0 * (high - low).max(0.1);
+    let near = test.iter().map(|point| point.1).filter(|value| (low - far..=high + far).contains(value));
+    let (low, high) = near.fold((low, high), |(low, high), value| (low.min(value), high.max(value)));
     let margin = (0.05 * (high - low)).max(0.02);
     low - margin..high + margin
 }
 
-/// Exponential running mean over about a fortieth of the points, free of bias at the start. Values
-/// count as at most at the border of `range`, or a single wild one would carry the mean away.
-fn smooth(points: &[(f64, f64)], range: &Range<f64>) -> Vec<(f64, f64)> {
+/// The points whose values lie in a range.
+fn within(points: Vec<(f64, f64)>, range: &Range<f64>) -> Vec<(f64, f64)> {
+    points.into_iter().filter(|(_, value)| range.contains(value)).collect()
+}
+
+/// Exponential running mean over about a fortieth of the points, free of bias at the start.
+fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).max(1.0);
     let (mut sum, mut weight) = (0.0, 0.0);
     let smoothed = points.iter().map(|&(step, value)| {
-        sum = keep * sum + value.clamp(range.start, range.end);
+        sum = keep * sum + value;
         weight = keep * weight + 1.0;
         (step, sum / weight)
     });
@@ -166,7 +176,7 @@ fn step_label(step: f64) -> String {
     }
 }
 
-/// Two decimals, without an exponent unless the value is huge.
-fn value_label(value: f64) -> String {
-    if value.abs() < 1e5 { format!("{value:.2}") } else { format!("{value:.1e}") }
+/// So many decimals, without an exponent unless the value is huge.
+fn value_label(value: f64, digits: usize) -> String {
+    if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") }
 }

@@ -26,27 +26,26 @@ pub struct MetricsLog {
 impl MetricsLog {
     /// Starts an empty log at `path`, or goes on with the one there.
     ///
-    /// With `resume_from` the step of a checkpoint, records of later steps and an unfinished last
-    /// line are removed; a log that is not there yet is started. Without, what was there is lost.
+    /// With `resume_from` the step of a checkpoint, records of later steps are removed, and lines at the end that are no records or
+    /// unfinished; a log that is not there yet is started. Without, what was there is lost.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] or [`Error::Read`] as the system has it; [`Error::Record`] if a finished
-    /// line is no record.
+    /// [`Error::Write`] or [`Error::Read`] as the system has it; [`Error::Record`] if a
+    /// line before a record is none.
     pub fn open(path: &Path, resume_from: Option<u64>) -> Result<Self, Error> {
-        let kept = match (resume_from, finished_text(path)) {
+        let kept: String = match (resume_from, finished_lines(path)) {
             (None, _) => String::new(),
             (Some(_), Err(error)) if error.kind() == io::ErrorKind::NotFound => String::new(),
             (Some(_), Err(error)) => return Err(Error::read(path)(error)),
-            (Some(last), Ok(text)) => {
-                let mut kept = String::new();
-                for (number, line) in text.split_inclusive('\n').enumerate() {
-                    let (step, _) = parse(path, number, line)?;
-                    if step <= last {
-                        kept.push_str(line);
-                    }
-                }
-                kept
+            (Some(last), Ok(lines)) => {
+                let records = parse(path, &lines)?;
+                lines
+                    .into_iter()
+                    .zip(records)
+                    .filter(|(_, (step, _))| *step <= last)
+                    .map(|(line, _)| line)
+                    .collect()
             }
         };
         file::replace(path, kept.as_bytes())?;
@@ -83,7 +82,8 @@ impl MetricsLog {
             reason,
         };
         let record = serde_json::to_value(record).map_err(|error| bad(error.to_string()))?;
-        step_of(&record).map_err(bad)?;
+        let fields = record.as_object().ok_or_else(|| bad("it is no object".into()))?;
+        step_of(fields).map_err(bad)?;
         // In one piece, so that a kill tears at most one line.
         let line = format!("{record}\n");
         let written = self.file.write_all(line.as_bytes());
@@ -91,17 +91,14 @@ impl MetricsLog {
     }
 }
 
-/// All records of the log at `path`, in order. An unfinished last line does not count.
+/// All records of the log at `path`, in order. An unfinished last line does not count, nor do lines at the end that are no records.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] if the file cannot be read; [`Error::Record`] if a finished line is no record.
+/// [`Error::Read`] if the file cannot be read; [`Error::Record`] if a line before a record is none.
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
-    let text = finished_text(path).map_err(Error::read(path))?;
-    text.split_inclusive('\n')
-        .enumerate()
-        .map(|(number, line)| parse(path, number, line).map(|(_, record)| record))
-        .collect()
+    let lines = finished_lines(path).map_err(Error::read(path))?;
+    Ok(parse(path, &lines)?.into_iter().map(|(_, record)| record).collect())
 }
 
 /// Step and value of every record that has a number under `key`.
@@ -114,29 +111,34 @@ pub fn points(records: &[Record], key: &str) -> Vec<(f64, f64)> {
     records.iter().filter_map(point).collect()
 }
 
-/// The file up to its last line break: a line without has not been written to its end, and may even
-/// end in the middle of a character.
-fn finished_text(path: &Path) -> io::Result<String> {
-    let mut bytes = fs::read(path)?;
-    let end = bytes.iter().rposition(|&byte| byte == b'\n');
-    bytes.truncate(end.map_or(0, |end| end + 1));
-    String::from_utf8(bytes).map_err(io::Error::other)
+/// The lines up to the last line break: a line without has not been written to its end, and may even end in the middle of a
+/// character.
+fn finished_lines(path: &Path) -> io::Result<Vec<String>> {
+    let bytes = fs::read(path)?;
+    let lines = bytes.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    Ok(lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect())
 }
 
-fn parse(path: &Path, number: usize, line: &str) -> Result<(u64, Record), Error> {
-    let parsed = serde_json::from_str(line)
-        .map_err(|error| error.to_string())
-        .and_then(|value| Ok((step_of(&value)?, value)));
-    match parsed {
-        Ok((step, Value::Object(record))) => Ok((step, record)),
-        Ok(_) => unreachable!("only an object has a step"),
-        Err(reason) => {
-            Err(Error::Record { path: path.to_path_buf(), place: format!("line {}", number + 1), reason })
-        }
-    }
+/// Step and contents of each line, up to the last that is a record: a loss of power may leave anything behind it.
+fn parse(path: &Path, lines: &[String]) -> Result<Vec<(u64, Record)>, Error> {
+    let record = |line: &String| match serde_json::from_str(line) {
+        Ok(Value::Object(record)) => Ok((step_of(&record)?, record)),
+        Ok(_) => Err("it is no object".to_owned()),
+        Err(error) => Err(error.to_string()),
+    };
+    let mut records: Vec<_> = lines.iter().map(record).collect();
+    records.truncate(records.iter().rposition(Result::is_ok).map_or(0, |last| last + 1));
+    let place = |number: usize| format!("line {}", number + 1);
+    records
+        .into_iter()
+        .enumerate()
+        .map(|(number, record)| {
+            record.map_err(|reason| Error::Record { path: path.to_path_buf(), place: place(number), reason })
+        })
+        .collect()
 }
 
-fn step_of(record: &Value) -> Result<u64, String> {
+fn step_of(record: &Record) -> Result<u64, String> {
     let step = record.get("step").and_then(Value::as_u64);
     step.ok_or_else(|| "it has no whole number \"step\"".into())
 }

@@ -74,7 +74,15 @@ fn what_is_no_record_is_refused() {
         assert!(matches!(log.append(&bad), Err(Error::Record { .. })));
     }
     log_steps(&mut log, 1..=1);
-    append_bytes(&path, b"oops\n");
+    let sound = std::fs::read(&path).unwrap();
+    // At the end it is what a loss of power left.
+    for torn in [&b"oops\n"[..], b"\0\0\0\n", b"\xff\xfe\n{\"step\":\n{\"st"] {
+        append_bytes(&path, torn);
+        assert_eq!(read(&path).unwrap().len(), 1);
+        drop(MetricsLog::open(&path, Some(1)).unwrap());
+        assert!(std::fs::read(&path).unwrap() == sound, "{torn:?} stays");
+    }
+    append_bytes(&path, b"oops\n{\"step\":2}\n");
     let message = read(&path).unwrap_err().to_string();
     assert!(message.contains("line 2") && message.contains("metrics.jsonl"));
     assert!(MetricsLog::open(&path, Some(1)).is_err());

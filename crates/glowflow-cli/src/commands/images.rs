@@ -14,8 +14,8 @@ use glowflow_report::picture;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, image_shape, print_json, report_broken, say, test_data, warn_unless,
-    warn_unless_finite,
+    check_output, check_picture, image_shape, print_json, report_broken, say, test_data, warn_of_latents,
+    warn_of_pictures,
 };
 use crate::args;
 
@@ -65,11 +65,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         let samples = at_temperatures(&glow, count, &args.temperatures, &labels, args.seed)?;
         (samples, args.temperatures.len())
     };
-    // Pixels cannot tell, so the first sample is drawn once more, as spread as any.
-    let most = args.temperatures.iter().copied().reduce(f64::max).unwrap_or(args.temperature);
-    let first =
-        glow.decode_continuous(&glow.draw(1, most, args.seed)?, labels.get(..1).unwrap_or_default())?;
-    warn_unless(first.iter().all(|v| v.is_finite()));
+    warn_of_pictures(&glow);
     if let Some(folder) = &args.out_dir {
         save_images(&glow, &samples, folder, |i| format!("{i:05}.png").into())?;
     }
@@ -86,7 +82,7 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
     let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
     let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
     latents.write(&args.out)?;
-    warn_unless_finite(&latents.latents);
+    warn_of_latents(&latents.latents);
     report_broken(&dataset);
     count(latents.images.len(), common.json)
 }
@@ -101,7 +97,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
         args.model.display()
     );
     let images = glow.decode(&file.latents, &file.labels)?;
-    warn_unless_finite(&file.latents);
+    warn_of_pictures(&glow);
     let paths = picture_paths(&file.images);
     save_images(&glow, &images, &args.out_dir, |i| paths[i].clone())?;
     count(file.images.len(), common.json)

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     check_output, check_picture, directions_path, first_images, image_shape, print_json, report_broken, say,
-    test_data, warn_unless_finite,
+    test_data, warn_of_latents, warn_of_pictures,
 };
 use crate::args;
 
@@ -44,7 +44,7 @@ impl Picture {
         let labels = labels(glow, label)?;
         let image = load_images(glow, std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
-        warn_unless_finite(&latents);
+        warn_of_latents(&latents);
         Ok(Self { image, labels, latents })
     }
 }
@@ -74,6 +74,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     let images = load_images(&glow, &paths)?;
     let labels = labels(&glow, args.label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
+    warn_of_pictures(&glow);
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
     match moving {
         Some(format) => animation::save(&args.out, format, &pixels, shape, MILLISECONDS)?,
@@ -147,6 +148,7 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
             save_png(&args.out, image_shape(&glow), &pixels)?;
         }
     }
+    warn_of_pictures(&glow);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -167,6 +169,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     }
     let points = Latents::concatenate(&points)?;
     save_grid(&glow, &glow.decode(&points, &labels.repeat(points.batch()))?, args.count + 1, &args.out)?;
+    warn_of_pictures(&glow);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -110,14 +110,19 @@ fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
 }
 
 /// Warns of latents that are no numbers.
-fn warn_unless_finite(latents: &Latents) {
-    warn_unless(latents.0.iter().flatten().all(|x| x.is_finite()));
+fn warn_of_latents(latents: &Latents) {
+    if !latents.0.iter().flatten().all(|x| x.is_finite()) {
+        tell("warning: the model's latents are not finite; it may be damaged, or its training diverged");
+    }
 }
 
-/// Warns unless all that the model computed is finite.
-fn warn_unless(finite: bool) {
-    if !finite {
-        tell("warning: the model's output is not finite; it may be damaged, or its training diverged");
+/// Warns of pictures with numbers that are not finite.
+fn warn_of_pictures(glow: &Glow) {
+    if glow.was_not_finite() {
+        tell(
+            "warning: some pictures hold numbers that are not finite, and are black there: train the model longer, or take a lower \
+             temperature or smaller amounts",
+        );
     }
 }
 

@@ -512,6 +512,11 @@ impl<'a, D: Device> Run<'a, D> {
         let labels: Vec<usize> =
             if config.classes == 0 { vec![] } else { (0..count).map(|i| i % config.classes).collect() };
         let samples = glow.sample(count, TEMPERATURE, &labels, 0)?;
+        if glow.was_not_finite() {
+            self.progress.println(
+                "some samples hold numbers that are not finite, and are black there; they become fewer as training goes on",
+            );
+        }
         let picture = picture::grid(&samples.into_raw_vec_and_offset().0, config.image, columns);
         picture::save_png(&self.out.join("samples.png"), &picture)?;
         self.show(|events| events.picture("samples", &picture, step));
