@@ -146,7 +146,14 @@ fn scores_take_labels_from_folders() {
     let expected: Vec<_> =
         world().names.iter().map(|name| if name.starts_with("cat") { "0" } else { "1" }).collect();
     assert_eq!(scored.labels.unwrap(), expected);
-    let scored = scores(&ok("score --model classes --data images --label 0").stdout);
+    let named = ok("score --model classes --data images --label cat").stdout;
+    assert_eq!(ok("score --model classes --data images --label 0").stdout, named);
+    let scored = scores(&named);
+    let lines = ok("score --model classes --data images --label 0 --json").stdout;
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 12);
+    assert!(lines[0]["image"] == "cat/00.png" && lines[0]["bits_per_dim"].is_f64() && lines[0]["label"] == 0);
     assert_eq!(scored.labels.unwrap(), ["0"; 12]);
 }
 
@@ -233,7 +240,7 @@ fn info_says_what_a_model_is() {
     assert_eq!(ok("info --model five/model.safetensors --json").stdout, info.stdout);
     ok("info --model plain/best.safetensors");
     let text = ok("info --model classes").stdout;
-    assert!(text.contains("16×16×3") && text.contains("classes      2"), "{text}");
+    assert!(text.contains("16×16×3") && text.contains("classes      2: cat, dog"), "{text}");
 }
 
 #[test]

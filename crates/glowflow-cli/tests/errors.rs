@@ -179,7 +179,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
     ("score --model classes --data images --label 2", &["label 2", "2 classes, 0 to 1"]),
     ("encode --model classes --data flat --label 9 --out new.latents", &["label 9", "0 to 1"]),
-    ("score --model done --data flat --label 0", &["labels", "without classes"]),
+    ("score --model done --data flat --label 0", &["\"0\"", "without classes", "leave it out"]),
+    ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "leave it out"]),
+    ("sample --model classes --class cow --out new.png", &["\"cow\"", "cat, dog"]),
     ("sample --model classes --class 2 --out new.png", &["label 2", "0 to 1"]),
     ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1"]),
     // Samples.
@@ -197,7 +199,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "sample --model classes --class 0 --count 18446744073709551615 --out-dir new",
         &["18446744073709551615", "at most"],
     ),
-    ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["1000000000000", "at most"]),
+    ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["label 99", "0 to 1"]),
     ("resample --model done flat/0.png --count 0 --out new.png", &["--count 0", "1 at least"]),
     ("resample --model done flat/0.png --count 100000000 --out new.png", &["2 × 100000000", "at most"]),
     (

@@ -200,7 +200,7 @@ fn mistakes_are_explained() {
         (format!("{label} --labels foreign.csv"), &["foreign.csv", "ann.jpg", "000.png"]),
         (format!("{label} --labels labels.csv --orthogonalize Hat"), &["Hat", "Bright, Even"]),
         (format!("{label} --labels labels.csv --images 5"), &["Bright", "10 of each"]),
-        (format!("{label} --labels labels.csv --label 1"), &["label", "without classes"]),
+        (format!("{label} --labels labels.csv --label 1"), &["\"1\"", "without classes"]),
         ("attributes --model classes --data photos --labels labels.csv".into(), &["000.png", "no sub-folder"]),
         (format!("{change} photos/007.png --out new.png"), &["--set", "--sweep"]),
         (format!("{change} photos/007.png --set Hat=1 --out new.png"), &["Hat", "Bright, Even"]),

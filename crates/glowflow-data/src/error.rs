@@ -137,7 +137,10 @@ pub enum Error {
     },
 
     /// An image lies beside the class folders rather than in one.
-    #[error("{0} lies in no sub-folder, so it has no class; move it into one, or do without classes")]
+    #[error(
+        "{0} lies in no sub-folder, so it has no class; move it into one, say one for all images where a command takes \
+             --label, or do without classes"
+    )]
     OutsideClasses(String),
 
     /// A fraction that leaves nothing to train on or nothing to test on.

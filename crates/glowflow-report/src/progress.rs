@@ -141,7 +141,11 @@ impl Progress {
     /// Ends the display; what the last update said stays to be seen.
     pub fn finish(mut self) {
         match &mut self.output {
-            Output::Bar(bar) => bar.abandon(),
+            Output::Bar(bar) => {
+                bar.abandon();
+                // The bar leaves the cursor behind it.
+                write_line(&mut io::stderr(), "");
+            }
             Output::Lines { writer, .. } => {
                 if let Some(line) = self.unsaid.take() {
                     write_line(writer, &line);

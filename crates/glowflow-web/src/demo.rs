@@ -33,6 +33,7 @@ impl Default for Eyes {
 pub struct Demo {
     pub(crate) glow: Glow,
     pub(crate) directions: Option<Directions>,
+    unread: Option<glowflow::Error>,
     pub(crate) evaluation: Option<LastEvaluation>,
     pub(crate) eyes: Eyes,
     pub(crate) limits: Limits,
@@ -73,16 +74,19 @@ impl Demo {
         }
         let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
         let found = folder.join(DIRECTIONS);
-        let directions = match directions {
-            Some(path) => Some(Directions::read(path, &glow)?),
-            None if !found.exists() => None,
-            None if model.is_dir() => Some(Directions::read(&found, &glow)?),
-            // They may well be another model's: a run has its best and its last, and directions of one of them.
-            None => Directions::read(&found, &glow).ok(),
+        let (directions, unread) = match directions {
+            Some(path) => (Some(Directions::read(path, &glow)?), None),
+            None if !found.exists() => (None, None),
+            // They may well be another model's: a run has its best and its last, and goes on.
+            None => match Directions::read(&found, &glow) {
+                Ok(directions) => (Some(directions), None),
+                Err(error) => (None, Some(error)),
+            },
         };
         Ok(Self {
             glow,
             directions,
+            unread,
             evaluation: last_evaluation(folder),
             eyes,
             limits,
@@ -90,6 +94,11 @@ impl Demo {
             uploads: Arc::new(Semaphore::new(limits.uploading_bytes.min(Semaphore::MAX_PERMITS))),
             store: Store::new(limits.stored_bytes, limits.stored_for),
         })
+    }
+
+    /// Why directions that were found beside the model are not used, if there are such.
+    pub fn unread(&self) -> Option<&glowflow::Error> {
+        self.unread.as_ref()
     }
 
     /// Names of the attributes that can be changed.

@@ -61,6 +61,29 @@ pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
     }
 }
 
+/// The number of a class that is given by its name, one of `names`, or by its number.
+///
+/// ```
+/// use glowflow::data::class_of;
+///
+/// let names = ["cat".to_owned(), "dog".to_owned()];
+/// assert_eq!(class_of("dog", &names)?, 1);
+/// assert_eq!(class_of("0", &names)?, 0);
+/// assert!(class_of("cow", &names).unwrap_err().to_string().contains("cat, dog"));
+/// # Ok::<(), glowflow::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Input`] names the classes that there are.
+pub fn class_of(class: &str, names: &[String]) -> Result<usize, Error> {
+    let named = names.iter().position(|name| name == class);
+    named.or_else(|| class.parse().ok()).ok_or_else(|| {
+        let known =
+            if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
+        Error::Input(format!("{class:?} is no class of the model: give its number{known}"))
+    })
+}
+
 /// Whether a path stands for the built-in data.
 pub fn is_portraits(path: &Path) -> bool {
     path == Path::new(PORTRAITS) && !path.exists()

@@ -29,9 +29,9 @@ pub struct Sample {
     /// Seed: equal seeds give equal images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class to draw, where the model has classes.
-    #[arg(long, value_name = "C")]
-    pub class: Option<usize>,
+    /// Class to draw, where the model has classes: its name or its number.
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
     /// Precision of the products in coupling networks.
     #[arg(long, default_value = "auto")]
     pub precision: PrecisionArg,
@@ -43,7 +43,7 @@ pub struct Sample {
     pub out_dir: Option<PathBuf>,
 }
 
-/// Latents of images, into a file that decodes to every pixel exactly.
+/// Latents of images, into a file that decodes to the same pixels: exactly, in as many bits as the model has.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow encode --model run --data photos/ --out latents.safetensors")]
 pub struct Encode {
@@ -53,9 +53,9 @@ pub struct Encode {
     /// The images.
     #[arg(long)]
     pub data: PathBuf,
-    /// Encode every image as this class.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Encode every image as this class: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,

@@ -25,9 +25,9 @@ pub struct Interpolate {
     /// Straight, or along the great circle.
     #[arg(long, value_enum, default_value_t = PathArg::Linear)]
     pub path: PathArg,
-    /// Class of all pictures, where the model has classes.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Class of all pictures, where the model has classes: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// A .png with the frames side by side, or a .gif or .apng that moves.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -72,9 +72,9 @@ pub struct Attributes {
     /// Remove these attributes' directions from all others, so that moving along one leaves these alone.
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub orthogonalize: Vec<String>,
-    /// Encode every image as this class, where the model has classes.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Encode every image as this class, where the model has classes: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// The file to write; directions.safetensors in the run's folder where nothing is said.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -105,9 +105,9 @@ pub struct Manipulate {
     /// Pictures in the strip.
     #[arg(long, default_value_t = 7, value_name = "N", requires = "sweep")]
     pub frames: usize,
-    /// Class of the picture, where the model has classes.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Class of the picture, where the model has classes: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// The picture to write.
     #[arg(long, value_name = "PNG")]
     pub out: PathBuf,
@@ -143,9 +143,9 @@ pub struct Resample {
     /// Seed: equal seeds give equal variants.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class of the picture, where the model has classes.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Class of the picture, where the model has classes: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// The picture to write.
     #[arg(long, value_name = "PNG")]
     pub out: PathBuf,
@@ -171,9 +171,9 @@ pub struct Nearest {
     /// Levels that do not count, the finest first: outlines weigh more, then, than details.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub skip_levels: usize,
-    /// Class of all images, where the model has classes.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Class of all images, where the model has classes: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     /// A strip of the picture and those found.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,

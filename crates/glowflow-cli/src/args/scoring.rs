@@ -62,9 +62,9 @@ pub struct Score {
     /// Where to write; - is the standard output.
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub csv: PathBuf,
-    /// Score every image as this class.
-    #[arg(long, value_name = "N")]
-    pub label: Option<usize>,
+    /// Score every image as this class: a name or a number.
+    #[arg(long, value_name = "CLASS")]
+    pub label: Option<String>,
     #[command(flatten)]
     pub scoring: Scoring,
 }

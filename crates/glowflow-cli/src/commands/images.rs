@@ -14,8 +14,8 @@ use glowflow_report::picture;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, image_shape, print_json, report_broken, say, test_data, warn_of_latents,
-    warn_of_pictures,
+    check_output, check_picture, class_of, image_shape, print_json, report_broken, say, test_data,
+    warn_of_latents, warn_of_pictures,
 };
 use crate::args;
 
@@ -46,6 +46,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         "the model has {classes} classes: say which one to draw with --class 0 to {}",
         classes.saturating_sub(1)
     );
+    let class = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut counts = vec![count];
     if !args.temperatures.is_empty() {
         counts.push(args.temperatures.len());
@@ -56,7 +57,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         check_picture(&glow, &counts)?;
         check_output(path, &args.model)?;
     }
-    let labels = args.class.map_or(vec![], |class| vec![class; count]);
+    let labels = class.map_or(vec![], |class| vec![class; count]);
     let (samples, columns) = if args.temperatures.is_empty() {
         let root = count.isqrt();
         let columns = root + usize::from(root * root < count);
@@ -79,8 +80,9 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
     check_output(&args.out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
-    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
-    let latents = LatentsFile::encode(&glow, &dataset, args.label)?;
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let dataset = test_data(&args.data, &args.model, &glow, label)?;
+    let latents = LatentsFile::encode(&glow, &dataset, label)?;
     latents.write(&args.out)?;
     warn_of_latents(&latents.latents);
     report_broken(&dataset);

@@ -15,8 +15,8 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, directions_path, first_images, image_shape, print_json, report_broken, say,
-    test_data, warn_of_latents, warn_of_pictures,
+    check_output, check_picture, class_of, directions_path, first_images, image_shape, print_json,
+    report_broken, say, test_data, warn_of_latents, warn_of_pictures,
 };
 use crate::args;
 
@@ -40,8 +40,8 @@ struct Picture {
 }
 
 impl Picture {
-    fn encode(glow: &Glow, path: &PathBuf, label: Option<usize>) -> anyhow::Result<Self> {
-        let labels = labels(glow, label)?;
+    fn encode(glow: &Glow, model: &Path, path: &PathBuf, label: Option<&str>) -> anyhow::Result<Self> {
+        let labels = labels(glow, model, label)?;
         let image = load_images(glow, std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
         warn_of_latents(&latents);
@@ -50,14 +50,14 @@ impl Picture {
 }
 
 /// The label of one picture, where the model has classes.
-fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
+fn labels(glow: &Glow, model: &Path, label: Option<&str>) -> anyhow::Result<Vec<usize>> {
     let classes = glow.config().classes;
     anyhow::ensure!(
         classes == 0 || label.is_some(),
         "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
         classes.saturating_sub(1)
     );
-    Ok(label.into_iter().collect())
+    Ok(class_of(label, model, glow)?.into_iter().collect())
 }
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -72,7 +72,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
     check_output(&args.out, &args.model)?;
     let images = load_images(&glow, &paths)?;
-    let labels = labels(&glow, args.label)?.repeat(paths.len());
+    let labels = labels(&glow, &args.model, args.label.as_deref())?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     warn_of_pictures(&glow);
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
@@ -94,11 +94,12 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     check_output(&out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
     let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let (dataset, attributes) =
-        data::open_labelled(&args.data, args.labels.as_deref(), config, &names, args.label)?;
+        data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
     let dataset = first_images(dataset, args.images)?;
     let Found { directions, mut warnings } =
-        find_directions(&glow, &dataset, &attributes, &args.orthogonalize, args.label)?;
+        find_directions(&glow, &dataset, &attributes, &args.orthogonalize, label)?;
     directions.write(&out)?;
     report_broken(&dataset);
     if !attributes.left_out().is_empty() {
@@ -135,7 +136,8 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
     check_picture(&glow, &[frames])?;
     check_output(&args.out, &args.model)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
+    let Picture { labels, latents, .. } =
+        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
     match &args.sweep {
@@ -161,7 +163,8 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     check_output(&args.out, &args.model)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
+    let Picture { labels, latents, .. } =
+        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
     let mut points = vec![];
     for levels in rows {
         points.push(latents.clone());
@@ -175,13 +178,15 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
 
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, args.label)?;
-    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
+    let Picture { image, latents, .. } =
+        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let dataset = test_data(&args.data, &args.model, &glow, label)?;
     if let Some(path) = &args.out {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
         check_output(path, &args.model)?;
     }
-    let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, args.label)?;
+    let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, label)?;
     report_broken(&dataset);
     if let Some(path) = &args.out {
         let shape = image_shape(&glow);

@@ -75,6 +75,20 @@ fn test_data(
     Ok(splits.test.unwrap_or(splits.train))
 }
 
+/// The class that `--class` or `--label` says.
+fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Option<usize>> {
+    let Some(class) = class else { return Ok(None) };
+    let classes = glow.config().classes;
+    anyhow::ensure!(classes > 0, "the class {class:?} was given to a model without classes: leave it out");
+    let number = data::class_of(class, &data::class_names(model, glow.config()))?;
+    anyhow::ensure!(
+        number < classes,
+        "label {number} is not one of the model's {classes} classes, 0 to {}",
+        classes - 1
+    );
+    Ok(Some(number))
+}
+
 /// The images that `--images` leaves.
 fn first_images(dataset: Arc<dyn Dataset>, images: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
     let Some(images) = images else { return Ok(dataset) };

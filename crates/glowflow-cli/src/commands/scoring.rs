@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use glowflow::Glow;
 use glowflow::evaluate::{Draws, evaluate};
+use glowflow::{Glow, data};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
 
-use super::{check_output, first_images, print_json, report_broken, say, test_data};
+use super::{check_output, class_of, first_images, print_json, report_broken, say, test_data};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -42,44 +42,56 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
         check_output(&args.csv, &args.model)?;
     }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let dataset = test_data(&args.data, &args.model, &glow, args.label)?;
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let dataset = test_data(&args.data, &args.model, &glow, label)?;
+    let write =
+        |to: &mut dyn Write| write_scores(&glow, &dataset, draws(&args.scoring), label, common.json, to);
     if args.csv == Path::new("-") {
-        write_scores(&glow, &dataset, args, std::io::stdout())?;
+        write(&mut std::io::stdout())?;
     } else {
         // Only once all is computed: until then the file stays as it is.
-        file::replace(&args.csv, &write_scores(&glow, &dataset, args, vec![])?)?;
+        let mut scores = vec![];
+        write(&mut scores)?;
+        file::replace(&args.csv, &scores)?;
     }
     report_broken(&dataset);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the table of scores, and gives back where it went.
-fn write_scores<W: Write>(
+/// Writes the scores as they come, as a table or as a JSON object a line.
+fn write_scores(
     glow: &Glow,
     dataset: &Arc<dyn Dataset>,
-    args: &args::Score,
-    to: W,
-) -> anyhow::Result<W> {
-    let mut csv = csv::Writer::from_writer(to);
-    let mut failed = None;
-    glowflow::evaluate::score(glow, dataset, draws(&args.scoring), args.label, |score| {
-        if failed.is_none() {
-            failed = csv.serialize(score).err();
+    draws: Draws,
+    label: Option<usize>,
+    json: bool,
+    to: &mut dyn Write,
+) -> anyhow::Result<()> {
+    let mut written = Ok(());
+    let mut first = true;
+    glowflow::evaluate::score(glow, dataset, draws, label, |score| {
+        if written.is_ok() {
+            written = if json {
+                serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
+            } else {
+                let mut row = csv::WriterBuilder::new().has_headers(first).from_writer(&mut *to);
+                row.serialize(score).map_err(Into::into).and_then(|()| row.flush())
+            };
+            first = false;
         }
         Ok(())
     })?;
-    if let Some(error) = failed {
-        return Err(error).with_context(|| format!("writing {}", args.csv.display()));
-    }
-    csv.into_inner().map_err(|e| e.into_error()).with_context(|| format!("writing {}", args.csv.display()))
+    written.context("writing the scores")
 }
 
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = Glow::load(&args.model)?;
     let config = glow.config();
+    let names = data::class_names(&args.model, config);
     if common.json {
         print_json(&json!({
             "config": config,
+            "class_names": names,
             "parameters": glow.parameters(),
             "latents": config.latent_shapes(),
         }))?;
@@ -89,7 +101,8 @@ pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode
         say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
         say!("coupling     {:?}", config.coupling);
         say!("permutation  {:?}", config.permutation);
-        say!("classes      {}", config.classes);
+        let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+        say!("classes      {}{names}", config.classes);
         say!("parameters   {}", glow.parameters());
         say!("latents      {:?}", config.latent_shapes());
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use glowflow_web::{Demo, Eyes, Limits};
 
+use super::tell;
 use crate::args;
 
 pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -19,11 +20,16 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         Limits::default(),
     )?;
     if demo.attributes().next().is_none() {
-        eprintln!("no attributes can be changed: `glowflow attributes` finds the directions of a model");
+        match demo.unread() {
+            Some(error) => tell(&format!("no attributes can be changed: {error}")),
+            None => {
+                tell("no attributes can be changed: `glowflow attributes` finds the directions of a model")
+            }
+        }
     }
     let address = SocketAddr::new(args.host, args.port);
     if !args.host.is_loopback() {
-        eprintln!("{address} can be reached from other computers, by anyone who can reach this one");
+        tell(&format!("{address} can be reached from other computers, by anyone who can reach this one"));
     }
     let ready = |address: SocketAddr| {
         // A reader that went away does not need the address.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, bail};
 use glowflow::bench::Bench;
+use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
 use glowflow::train::{Limits, Options, RunConfig, Summary};
 use glowflow::{data, train};
@@ -89,6 +90,10 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         say!("\nThen try");
         say!("  {program} sample --model {run} --temperature 1.0 --seed 1 --out more.png");
         say!("  {program} train --resume {run} --minutes 10");
+        say!(
+            "  {program} attributes --model {run} --data {}    # afterwards, for the sliders",
+            data::PORTRAITS
+        );
         say!("  {program} train --data FOLDER_OF_PHOTOGRAPHS --preset faces32 --minutes 60 --out my-run");
     }
     Ok(status)
@@ -141,7 +146,11 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
         }
         (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
     };
-    print_summary(&summary, run, common.json)
+    let status = print_summary(&summary, run, common.json)?;
+    if run.join(DIRECTIONS).exists() && !common.json {
+        say!("its directions are those of an earlier state now: find them anew with `glowflow attributes`");
+    }
+    Ok(status)
 }
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {

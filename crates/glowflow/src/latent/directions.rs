@@ -272,7 +272,7 @@ impl Directions {
             return Err(Error::file(
                 path,
                 "holds directions of another model, or of an earlier state of this one; find them anew with \
-                 `glowflow attributes`",
+                 `glowflow attributes --model RUN --data FOLDER --labels TABLE`",
             ));
         }
         let read = |(i, about): (usize, About)| {

@@ -391,8 +391,8 @@ impl<'a, D: Device> Run<'a, D> {
             let step = self.trainer.progress().step;
             let rate = speed.count(config.train.batch);
             let skipped = if report.applied { "" } else { ", skipped: not finite" };
-            self.progress
-                .update(step, &format!("{:.3} bits/dim, {rate:.0} images/s{skipped}", report.bits_per_dim));
+            let rate_known = if rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
+            self.progress.update(step, &format!("{:.3} bits/dim{rate_known}{skipped}", report.bits_per_dim));
 
             if step.is_multiple_of(config.train.log_every) {
                 self.log(learning_rate, rate)?;
