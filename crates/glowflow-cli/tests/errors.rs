@@ -143,7 +143,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "train --data images --out new TINY --set model.classes=2 --test-data animals",
         &["zebra/1.png", "cat, dog"],
     ),
-    ("train --data flat --out flat TINY", &["flat holds the data", "another folder"]),
+    ("train --data flat --out flat TINY", &["flat holds some of the data", "another folder"]),
     (
         "train --data images --out kept TINY",
         &["kept holds a run already (model.safetensors)", "another folder"],
@@ -427,20 +427,30 @@ fn a_picture_that_cannot_be_drawn_ends_no_run() {
     assert_eq!(outcome.stderr.matches("training goes on").count(), 2, "{}", outcome.stderr);
 }
 
-/// What was learned before a failure is there after it.
+/// What was learned before a failure is there after it, and so are the records that there would have been without.
 #[test]
-fn a_failed_evaluation_costs_no_steps() {
-    let folder = tempfile::tempdir().unwrap();
-    let line = format!("train --data portraits --test-data broken --out run {TINY} --set train.eval_every=7");
-    std::fs::create_dir(folder.path().join("broken")).unwrap();
-    std::fs::write(folder.path().join("broken/a.png"), b"none").unwrap();
-    check(&run(folder.path(), &line), &line, &["a.png"]);
+fn a_failed_evaluation_costs_nothing() {
+    let line = format!(
+        "train --data portraits --test-data test --out run {TINY} --set train.eval_every=7 --set train.log_every=3"
+    );
+    let [whole, torn] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for folder in [&whole, &torn] {
+        save_image(&folder.path().join("test/a.png"), 0);
+    }
+    run(whole.path(), &format!("{line} --steps 20")).ok();
 
-    save_image(&folder.path().join("broken/a.png"), 0);
-    let outcome = run(folder.path(), "train --threads 2 --resume run --steps 7 --json").ok();
-    assert_eq!(outcome.json()["steps"], 7, "nothing was left to do");
-    let metrics = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
-    assert!(metrics.contains("test_bits_per_dim"), "{metrics}");
+    let image = torn.path().join("test/a.png");
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, b"none").unwrap();
+    check(&run(torn.path(), &line), &line, &["a.png"]);
+    std::fs::write(&image, bytes).unwrap();
+    let resume = "train --threads 2 --resume run --steps";
+    let outcome = run(torn.path(), &format!("{resume} 20")).ok();
+    assert!(!outcome.stderr.contains("step 1/"), "it began anew: {}", outcome.stderr);
+    for file in ["metrics.jsonl", "model.safetensors", "best.safetensors"] {
+        let read = |folder: &tempfile::TempDir| std::fs::read(folder.path().join("run").join(file)).unwrap();
+        assert!(read(&torn) == read(&whole), "{file}: {}", String::from_utf8_lossy(&read(&torn)));
+    }
 }
 
 /// A second process stays out of a run's folder.
@@ -486,6 +496,8 @@ fn images_may_move() {
     let other = "the images are not those";
     let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
     assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);
+    let line_with_test = format!("{line} --test-data moved");
+    check(&run(folder.path(), &line_with_test), &line_with_test, &["without --test-data", "leave it out"]);
     std::fs::remove_file(at("moved/3.png")).unwrap();
     let outcome = run(folder.path(), "train --threads 2 --resume run --steps 6").ok();
     assert_eq!(outcome.stderr.matches(other).count(), 1, "{}", outcome.stderr);

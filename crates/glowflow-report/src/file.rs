@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
-/// Replaces a file by a picture, a log or a table. It is not flushed to the disk, which takes time while a run goes on: a loss
+/// Replaces a file by a picture or a table. It is not flushed to the disk, which takes time while a run goes on: a loss
 /// of power may leave it empty, and then it can be made again.
 ///
 /// # Errors

@@ -48,9 +48,22 @@ impl MetricsLog {
                     .collect()
             }
         };
-        file::replace(path, kept.as_bytes())?;
+        file::replace_for_good(path, kept.as_bytes()).map_err(Error::write(path))?;
         let file = OpenOptions::new().append(true).open(path);
         Ok(MetricsLog { path: path.to_path_buf(), file: file.map_err(Error::write(path))? })
+    }
+
+    /// Waits until all that was appended is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`] if the system refuses.
+    pub fn flush(&self) -> Result<(), Error> {
+        match self.file.sync_data() {
+            // A log may be a pipe, which has no disk.
+            Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(Error::write(&self.path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Appends a record: anything that serialises to an object with a whole number `"step"`.

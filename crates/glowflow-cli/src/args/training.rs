@@ -36,7 +36,7 @@ pub struct Train {
     /// images are now, if they were moved.
     #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"])]
     pub data: Option<PathBuf>,
-    /// Images to test on; otherwise the data's own test set, or a part that is held out.
+    /// Images to test on; otherwise the data's own test set, or a part that is held out. With --resume: where they are now.
     #[arg(long, value_name = "DATA")]
     pub test_data: Option<PathBuf>,
     /// Part of the images to hold out for testing.

@@ -63,8 +63,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         None => new_folder("quickstart"),
     };
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
-    let options =
-        Options { limits, data: None, test_data: None, display: Display::detect(), stop: stop_flag()? };
+    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
     let done =
         glowflow::quickstart::quickstart(|precision| common.open(precision), &out, args.seed, options)?;
     let status = print_summary(&done.summary, &out, common.json)?;
@@ -118,17 +117,14 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
-    let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
-    let (data, test_data) = (data.transpose()?, test_data.transpose()?);
-    let options = Options {
-        limits,
-        data: data.as_deref(),
-        test_data: test_data.as_deref(),
-        display: Display::detect(),
-        stop: stop_flag()?,
-    };
+    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
     let (summary, run) = match (&args.resume, &args.out) {
-        (Some(run), _) => (train::resume(|config| common.open(config.train.precision), run, options)?, run),
+        (Some(run), _) => {
+            let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
+            let (data, test_data) = (data.transpose()?, test_data.transpose()?);
+            let moved = (data.as_deref(), test_data.as_deref());
+            (train::resume(|config| common.open(config.train.precision), run, moved, options)?, run)
+        }
         (None, Some(out)) => {
             let mut config =
                 RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
@@ -147,8 +143,10 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
         (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
     };
     let status = print_summary(&summary, run, common.json)?;
-    if run.join(DIRECTIONS).exists() && !common.json {
-        say!("its directions are those of an earlier state now: find them anew with `glowflow attributes`");
+    if args.resume.is_some() && run.join(DIRECTIONS).exists() && !common.json {
+        say!(
+            "directions that were found before it was trained on are of no use now: `glowflow attributes` finds them anew"
+        );
     }
     Ok(status)
 }

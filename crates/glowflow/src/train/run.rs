@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ use crate::tensor_file::write_atomically;
 use crate::{Error, Glow, data};
 
 /// What a run writes above its configuration.
-const CONFIG_COMMENT: &str = "# What this run was begun with. It goes on with the copy in its checkpoints: changes here change \
-                              nothing\n# about it, but make a configuration for another run: --config.\n\n";
+const CONFIG_COMMENT: &str = "# What this run was begun with. Once it trains, it goes on with the copy in its checkpoints, whatever is \
+                              changed\n# here; for another run, --config takes this file.\n\n";
 /// Name of the log in a run's folder.
 const METRICS: &str = "metrics.jsonl";
 /// Temperature of the samples that a run shows.
@@ -59,23 +59,10 @@ pub struct Limits {
 pub struct Options<'a> {
     /// Where to end.
     pub limits: Limits,
-    /// On a resume, where the images to train on are now, if elsewhere than at first.
-    pub data: Option<&'a Path>,
-    /// Likewise for those to test on.
-    pub test_data: Option<&'a Path>,
     /// How to show progress.
     pub display: Display,
     /// Set from elsewhere to end after the step at hand, with a checkpoint.
     pub stop: &'a AtomicBool,
-}
-
-impl Options<'_> {
-    /// Puts it into a configuration where the images are now.
-    fn say_where(&self, config: &mut RunConfig) {
-        for (now, path) in [(self.data, &mut config.data.path), (self.test_data, &mut config.data.test)] {
-            *path = now.map(Path::to_owned).or(path.take());
-        }
-    }
 }
 
 /// How a run ended.
@@ -124,7 +111,7 @@ impl Data {
         let mut hasher = crc32fast::Hasher::new();
         for data in [Some(&self.train), self.test.as_ref()].into_iter().flatten() {
             hasher.update(&(data.len() as u64).to_le_bytes());
-            (0..data.len()).for_each(|i| hasher.update(data.name(i).as_bytes()));
+            (0..data.len()).for_each(|i| hasher.update(format!("{}\n", data.name(i)).as_bytes()));
         }
         hasher.finalize()
     }
@@ -149,49 +136,60 @@ impl Data {
 
 /// Keeps a second process out of a run's folder while this one trains in it.
 fn lock(folder: &Path) -> Result<Option<File>, Error> {
-    // A system without locks, or a folder without a configuration, does without.
-    let Ok(config) = File::open(folder.join(CONFIG)) else { return Ok(None) };
-    match config.try_lock() {
+    // A system that cannot lock a folder does without.
+    let Ok(handle) = File::open(folder) else { return Ok(None) };
+    match handle.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
             "another process is training in {}: wait for its end, or choose another folder",
             folder.display()
         ))),
-        _ => Ok(Some(config)),
+        _ => Ok(Some(handle)),
     }
+}
+
+/// Checks that a new run finds nothing in its folder that it would write over, or that it would be trained on.
+fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
+    let way_out = |name: &str| match name {
+        MODEL => "choose another folder".to_owned(),
+        PREVIOUS => {
+            format!("continue it with --resume {}, or choose another folder", out.join(name).display())
+        }
+        _ => format!("continue it with --resume {}, or choose another folder", out.display()),
+    };
+    if let Some(name) = [CONFIG, CHECKPOINT, PREVIOUS, MODEL].into_iter().find(|name| out.join(name).exists())
+    {
+        let way_out = way_out(name);
+        return Err(Error::Input(format!("{} holds a run already ({name}): {way_out}", out.display())));
+    }
+    let among = |path: &PathBuf| match (path.canonicalize(), out.canonicalize()) {
+        (Ok(data), Ok(out)) => out.starts_with(data),
+        _ => false,
+    };
+    let empty = std::fs::read_dir(out).map_err(Error::io(out))?.next().is_none();
+    if !empty && [&config.data.path, &config.data.test].into_iter().flatten().any(among) {
+        return Err(Error::Input(format!(
+            "{} holds some of the data, and a run's pictures would be among them: choose another folder",
+            out.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Begins a run in the folder `out`.
 ///
 /// # Errors
-/// [`Error::Input`] where the folder holds a run already; otherwise errors of data, model and system.
+/// [`Error::Input`] where the folder holds a run already, or another process trains there; otherwise errors of data, model and system.
 pub fn train<D: Device>(
     device: D,
-    mut config: RunConfig,
+    config: RunConfig,
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    if let Some(name) = [CONFIG, MODEL, CHECKPOINT, PREVIOUS].iter().find(|&name| out.join(name).exists()) {
-        return Err(Error::Input(format!(
-            "{} holds a run already ({name}): continue it with --resume {0}, or choose another folder",
-            out.display()
-        )));
-    }
-    let same =
-        |path: &Path| matches!((path.canonicalize(), out.canonicalize()), (Ok(data), Ok(out)) if data == out);
-    if [&config.data.path, &config.data.test].into_iter().flatten().any(|path| same(path)) {
-        return Err(Error::Input(format!(
-            "{} holds the data, and a run's pictures would become some of them: choose another folder",
-            out.display()
-        )));
-    }
-    let data = Data::open(&config)?;
-    if config.model.classes > 0 {
-        config.data.classes = data.train.classes().to_vec();
-    }
-    train_on(device, config, data.train, data.test, out, options)
+    let open = |config: &RunConfig| check_free(out, config).and_then(|()| Data::open(config));
+    begin(device, config, out, open, options)
 }
 
-/// As [`train`], on datasets at hand instead of those that the configuration names.
+/// As [`train`], on datasets at hand instead of those that the configuration names, and whatever the folder holds.
 ///
 /// # Errors
 /// As [`train`].
@@ -203,29 +201,67 @@ pub fn train_on<D: Device>(
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let trainer = Trainer::new(device, config)?;
+    begin(device, config, out, |_| Ok(Data { train, test }), options)
+}
+
+fn begin<D: Device>(
+    device: D,
+    mut config: RunConfig,
+    out: &Path,
+    data: impl FnOnce(&RunConfig) -> Result<Data, Error>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let new = !out.exists();
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let config = out.join(CONFIG);
-    write_atomically(&config, format!("{CONFIG_COMMENT}{}", trainer.config().to_toml()?).as_bytes())?;
     let _lock = lock(out)?;
-    let done = Run::new(trainer, Data { train, test }, out, options).and_then(Run::run);
+    let path = out.join(CONFIG);
+    let mut written = false;
+    let done = data(&config).and_then(|data| {
+        if config.model.classes > 0 {
+            config.data.classes = data.train.classes().to_vec();
+        }
+        let trainer = Trainer::new(device, config)?;
+        write_atomically(&path, format!("{CONFIG_COMMENT}{}", trainer.config().to_toml()?).as_bytes())?;
+        written = true;
+        Run::new(trainer, data, out, options)?.run()
+    });
     if done.is_err() && checkpoint::find(out).is_none() {
         // Nothing was trained, so the folder is free for another try.
-        let _ = std::fs::remove_file(config);
+        if written {
+            let _ = std::fs::remove_file(path);
+        }
+        if new {
+            // Unless something is in it by now.
+            let _ = std::fs::remove_dir(out);
+        }
     }
     done
 }
 
 /// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
-/// have had without the stop. `device` makes what the run's configuration asks for.
+/// have had without the stop. `device` makes what the run's configuration asks for. `data` and `test_data` say where the images
+/// to train and to test on are now, if elsewhere than at first.
 ///
 /// # Errors
-/// [`Error::Input`] where there is no run; [`Error::File`] where its checkpoint is damaged; otherwise as [`train`].
+/// [`Error::Input`] where there is no run, or no images to test on were named at first; [`Error::File`] where its checkpoint is damaged;
+/// otherwise as [`train`].
 pub fn resume<D: Device>(
     device: impl FnOnce(&RunConfig) -> Result<D, DeviceError>,
     path: &Path,
+    (data, test_data): (Option<&Path>, Option<&Path>),
     options: Options<'_>,
 ) -> Result<Summary, Error> {
+    let find_images = |config: &mut RunConfig| {
+        if test_data.is_some() && config.data.test.is_none() {
+            return Err(Error::Input(
+                "this run was begun without --test-data, and is tested on a part of its own images: leave it out".into(),
+            ));
+        }
+        for (now, path) in [(data, &mut config.data.path), (test_data, &mut config.data.test)] {
+            *path = now.map(Path::to_owned).or(path.take());
+        }
+        Ok(())
+    };
     let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
     let _lock = lock(folder)?;
     let Some(checkpoint) = checkpoint::find(path) else {
@@ -243,13 +279,13 @@ pub fn resume<D: Device>(
         }
         // Stopped before its first checkpoint: from the beginning, then.
         let mut config = RunConfig::read(&config)?;
-        options.say_where(&mut config);
+        find_images(&mut config)?;
         let trainer = Trainer::new(device(&config)?, config)?;
         let data = Data::open(trainer.config())?;
         return Run::new(trainer, data, folder, options)?.run();
     };
     let (mut config, state) = checkpoint::load(&checkpoint)?;
-    options.say_where(&mut config);
+    find_images(&mut config)?;
     let device = device(&config)?;
     let data = Data::open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
@@ -271,6 +307,8 @@ struct Run<'a, D: Device> {
     /// checkpoint after it makes the same evaluation again.
     recorded_at: Option<u64>,
     evaluation: Option<Evaluation>,
+    /// Whether a record of training is being written.
+    recording: bool,
     broken: HashSet<String>,
 }
 
@@ -308,16 +346,18 @@ impl<'a, D: Device> Run<'a, D> {
             evaluated_at: None,
             recorded_at: tests.last().map(|&(step, _)| step as u64),
             evaluation: None,
+            recording: false,
             broken: HashSet::new(),
         })
     }
 
     fn run(mut self) -> Result<Summary, Error> {
         let began_at = self.trainer.progress().step;
-        let interrupted = self.train().inspect_err(|_| {
-            // Whatever went wrong, what was learned since the last checkpoint need not be lost with it. Where this fails too, the
-            // first error is the one to tell.
-            if self.trainer.progress().step > began_at {
+        let interrupted = self.train().inspect_err(|error| {
+            // What was learned since the last checkpoint need not be lost with a test image. Where this fails too, the first error is the
+            // one to tell. A run goes on from a whole step with its records only, and from none where it diverged.
+            let whole = !self.recording && !matches!(error, Error::Diverged(_));
+            if whole && self.trainer.progress().step > began_at {
                 let _ = self.save();
             }
         })?;
@@ -359,6 +399,15 @@ impl<'a, D: Device> Run<'a, D> {
         let mut saved = Instant::now();
         let mut speed = Speed::default();
         let mut interrupted = false;
+        let step = self.trainer.progress().step;
+        if step > 0
+            && step.is_multiple_of(config.train.eval_every)
+            && self.data.test.is_some()
+            && self.recorded_at != Some(step)
+        {
+            // It failed, and was saved for that.
+            self.evaluate()?;
+        }
         let batches = TrainingBatches::new(
             Arc::clone(&self.data.train),
             TrainingOptions {
@@ -421,6 +470,7 @@ impl<'a, D: Device> Run<'a, D> {
         let norm = progress.window_norm;
         (progress.window_sum, progress.window_steps, progress.window_norm) = (0.0, 0, 0.0);
         let (step, skipped) = (progress.step, progress.skipped);
+        self.recording = true;
         self.metrics.append(&serde_json::json!({
             "step": step,
             "train_bits_per_dim": mean,
@@ -428,6 +478,7 @@ impl<'a, D: Device> Run<'a, D> {
             "learning_rate": learning_rate,
             "skipped": skipped,
         }))?;
+        self.recording = false;
         self.show(|events| {
             if let Some(mean) = mean {
                 events.scalar("train/bits_per_dim", mean as f32, step)?;
@@ -470,6 +521,10 @@ impl<'a, D: Device> Run<'a, D> {
             let test = data::first(test, train.eval_images);
             let evaluation = evaluate(&glow, &test, Draws::Uniform { draws: 1, seed: train.seed })?;
             let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
+            if bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best) {
+                self.trainer.model()?.write(&self.out.join("best.safetensors"))?;
+                self.trainer.progress_mut().best = Some((bits, step));
+            }
             if self.recorded_at != Some(step) {
                 self.metrics.append(&serde_json::json!({
                     "step": step,
@@ -484,17 +539,13 @@ impl<'a, D: Device> Run<'a, D> {
             });
             self.progress
                 .println(&format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}"));
-            let progress = self.trainer.progress_mut();
-            if bits.is_finite() && progress.best.is_none_or(|(best, _)| bits < best) {
-                progress.best = Some((bits, step));
-                self.trainer.model()?.write(&self.out.join("best.safetensors"))?;
-            }
             self.evaluation = Some(evaluation);
         }
-        // A picture that cannot be drawn is no reason to end a run.
         for drawn in [self.draw_samples(&glow, step), self.draw_curve()] {
-            if let Err(error) = drawn {
-                self.progress.println(&format!("{error}; training goes on"));
+            match drawn {
+                // A picture that cannot be drawn is no reason to end a run.
+                Err(error @ Error::Report(_)) => self.progress.println(&format!("{error}; training goes on")),
+                drawn => drawn?,
             }
         }
         self.evaluated_at = Some(step);
@@ -532,6 +583,8 @@ impl<'a, D: Device> Run<'a, D> {
     }
 
     fn save(&self) -> Result<(), Error> {
+        // A checkpoint that outlives a loss of power needs the records before it.
+        self.metrics.flush()?;
         self.trainer.model()?.write(&self.out.join(MODEL))?;
         checkpoint::save(self.out, self.trainer.config(), &self.trainer.state()?)
     }
