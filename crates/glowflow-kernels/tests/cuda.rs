@@ -539,7 +539,6 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
     }
 }
 
-/// A record has branches. What one of them still reads, the other must not overwrite.
 /// No kernel reaches beyond a buffer, whatever an operation is told.
 #[test]
 fn buffers_that_are_too_short_are_refused() {
@@ -555,6 +554,11 @@ fn buffers_that_are_too_short_are_refused() {
     };
     refused("squeeze", &mut || gpu.squeeze(grid, 4, &whole, &mut few));
     refused("split", &mut || gpu.split(4, &whole, &mut gpu.zeros(1), &mut gpu.zeros(16)));
+    refused("odd", &mut || {
+        let odd = Grid { batch: 1, height: 3, width: 3 };
+        gpu.squeeze(odd, 1, &gpu.zeros(9), &mut gpu.zeros(9));
+    });
+    refused("halves", &mut || gpu.split(4, &short, &mut gpu.zeros(16), &mut gpu.zeros(16)));
     refused("logp", &mut || {
         let made = gpu.prepare_channel_map(&map, &params, Direction::Forward);
         gpu.channel_map(&made, grid, &mut gpu.zeros(grid.rows() * 4), Some(&mut gpu.zeros(1)));
@@ -578,6 +582,7 @@ fn what_is_uploaded_is_not_recorded() {
     assert!(gpu.download(&gpu.upload(&values)).unwrap() == values, "the device does not go on");
 }
 
+/// A record has branches. What one of them still reads, the other must not overwrite.
 #[test]
 fn recorded_gradients_are_the_same() {
     let grid = Grid { batch: 3, height: 8, width: 8 };

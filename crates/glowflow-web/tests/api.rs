@@ -360,8 +360,8 @@ async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
     while sample(1).await.status == StatusCode::SERVICE_UNAVAILABLE {
         tokio::time::sleep(whole / 100).await;
     }
-    println!("{:?} of {whole:?}", started.elapsed());
-    assert!(started.elapsed() < whole / 2, "{:?} of {whole:?}", started.elapsed());
+    // Nobody having left, it would take all of the time.
+    assert!(started.elapsed() < whole * 3 / 4, "{:?} of {whole:?}", started.elapsed());
 }
 
 #[tokio::test]

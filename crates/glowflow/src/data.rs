@@ -52,7 +52,7 @@ pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Split
 }
 
 /// The names of a model's classes, as its run wrote them into `config.toml`: in the run's folder, or beside the model's file. None where
-/// there is no such file, or not of this model.
+/// there is no such file, or one of another architecture.
 pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
     let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
     match RunConfig::read(&folder.join(CONFIG)) {

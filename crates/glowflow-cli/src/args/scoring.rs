@@ -47,7 +47,7 @@ pub struct Eval {
     pub scoring: Scoring,
 }
 
-/// Log-likelihood and bits/dim of each image, as CSV.
+/// Log-likelihood and bits/dim of each image, as CSV, or with --json as a JSON object a line.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow score --model run --data photos/ --dequantization midpoint --csv scores.csv"

@@ -67,21 +67,25 @@ fn write_scores(
     json: bool,
     to: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let mut written = Ok(());
     let mut first = true;
-    glowflow::evaluate::score(glow, dataset, draws, label, |score| {
-        if written.is_ok() {
-            written = if json {
-                serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
-            } else {
-                let mut row = csv::WriterBuilder::new().has_headers(first).from_writer(&mut *to);
-                row.serialize(score).map_err(Into::into).and_then(|()| row.flush())
-            };
-            first = false;
-        }
-        Ok(())
-    })?;
-    written.context("writing the scores")
+    let mut failed = None;
+    let scored = glowflow::evaluate::score(glow, dataset, draws, label, |score| {
+        let written = if json {
+            serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
+        } else {
+            let mut row = csv::WriterBuilder::new().has_headers(first).from_writer(&mut *to);
+            row.serialize(score).map_err(Into::into).and_then(|()| row.flush())
+        };
+        first = false;
+        written.map_err(|error| {
+            failed = Some(error);
+            glowflow::Error::Input("the scores cannot be written".into())
+        })
+    });
+    match failed {
+        Some(error) => Err(error).context("writing the scores"),
+        None => Ok(scored?),
+    }
 }
 
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {

@@ -3,7 +3,8 @@
 
 use super::memory::Buffer;
 use crate::shape::{
-    ActNormParams, ChannelMapParams, NetworkParams, PermutationParams, Span, TopPriorParams, ZeroConvParams,
+    ActNormParams, ChannelMapParams, Grid, NetworkParams, PermutationParams, Span, TopPriorParams,
+    ZeroConvParams,
 };
 
 /// Checks that a buffer has room for `len` numbers.
@@ -25,6 +26,29 @@ pub fn holds_parameters(buffer: &Buffer, at: &impl Parameters) {
         assert!(span.len == len, "parameters of {} numbers where {len} are needed", span.len);
         holds("params", buffer, span.start + span.len);
     }
+}
+
+/// Checks that `x` `[grid, channels]` becomes `y` by a squeeze.
+///
+/// # Panics
+/// Where it does not.
+#[track_caller]
+pub fn squeezes(grid: Grid, channels: usize, x: &Buffer, y: &Buffer) {
+    assert!(grid.height.is_multiple_of(2) && grid.width.is_multiple_of(2), "{grid:?} has odd sides");
+    assert!(x.len() == grid.rows() * channels, "{} numbers are no {channels} channels on {grid:?}", x.len());
+    holds("y", y, x.len());
+}
+
+/// Checks that rows of channels `x` are as long as their halves together.
+///
+/// # Panics
+/// Where they are not.
+#[track_caller]
+pub fn halves(channels: usize, x: &Buffer, first: &Buffer, last: &Buffer) {
+    let whole = channels.is_multiple_of(2) && x.len().is_multiple_of(channels);
+    assert!(whole, "{} numbers are no rows of two halves of {channels} channels", x.len());
+    holds("first", first, x.len() / 2);
+    holds("last", last, x.len() / 2);
 }
 
 /// Where a layer's parameters lie.

@@ -413,7 +413,7 @@ impl Device for Cuda {
     }
 
     fn squeeze(&self, grid: Grid, channels: usize, x: &Buffer, y: &mut Buffer) {
-        holds("y", y, x.len());
+        lengths::squeezes(grid, channels, x, y);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().squeeze, Launch::of(x.len());
@@ -423,7 +423,7 @@ impl Device for Cuda {
     }
 
     fn unsqueeze(&self, grid: Grid, channels: usize, y: &Buffer, x: &mut Buffer) {
-        holds("y", y, x.len());
+        lengths::squeezes(grid, channels, x, y);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().squeeze, Launch::of(x.len());
@@ -433,8 +433,7 @@ impl Device for Cuda {
     }
 
     fn split(&self, channels: usize, x: &Buffer, first: &mut Buffer, last: &mut Buffer) {
-        holds("first", first, x.len() / 2);
-        holds("last", last, x.len() / 2);
+        lengths::halves(channels, x, first, last);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().split, Launch::of(x.len());
@@ -444,8 +443,7 @@ impl Device for Cuda {
     }
 
     fn join(&self, channels: usize, first: &Buffer, last: &Buffer, x: &mut Buffer) {
-        holds("first", first, x.len() / 2);
-        holds("last", last, x.len() / 2);
+        lengths::halves(channels, x, first, last);
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().split, Launch::of(x.len());

@@ -223,7 +223,7 @@ impl RunConfig {
                 t.checkpoint_minutes,
                 "above 0, and large for never",
             ),
-            // TOML and JSON have no larger integers, so the run's files could not be read again.
+            // TOML has no larger integers, so the run's configuration could not be read again.
             (i64::try_from(t.seed).is_ok(), "train.seed", t.seed as f64, "below 2^63"),
         ];
         if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
