@@ -14,7 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use glowflow::latent::{self, About, Walk, between};
-use glowflow::{Dequantization, Device, Glow, Latents, ModelConfig};
+use glowflow::{Dequantization, Glow, Latents, ModelConfig};
 use glowflow_data::{ImageShape, image_of_bytes};
 use glowflow_report::{animation, picture};
 use http_body_util::BodyExt;
@@ -428,8 +428,7 @@ async fn sample(
 
 /// Decodes images, as many at once as suits the device, as long as somebody waits for them.
 fn decoded(glow: &Glow, latents: &Latents, labels: &[usize], client: &Client) -> Result<Vec<u8>, Problem> {
-    let [height, width, _] = glow.config().image;
-    let at_once = (glow.device().pixels_at_once() / (height * width)).max(1);
+    let at_once = glow.decoded_at_once();
     let mut pixels = vec![];
     for start in (0..latents.batch()).step_by(at_once) {
         client.check()?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use glowflow::Glow;
 use glowflow::latent::{DIRECTIONS, Directions};
-use glowflow::train::{LastEvaluation, last_evaluation};
+use glowflow::train::{LastEvaluation, last_evaluation, run_folder};
 use tokio::sync::Semaphore;
 
 use crate::Limits;
@@ -72,7 +72,7 @@ impl Demo {
                 limits.pixels
             )));
         }
-        let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
+        let folder = run_folder(model);
         let found = folder.join(DIRECTIONS);
         let (directions, unread) = match directions {
             Some(path) => (Some(Directions::read(path, &glow)?), None),

@@ -7,7 +7,7 @@ use glowflow_data::portraits::{MIN_SIZE, Portraits};
 use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits};
 use ndarray::Array4;
 
-use crate::train::{CONFIG, RunConfig};
+use crate::train::{CONFIG, RunConfig, run_folder};
 use crate::{Error, ModelConfig};
 
 /// The name of the built-in data: portraits drawn by the program itself.
@@ -54,8 +54,7 @@ pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Split
 /// The names of a model's classes, as its run wrote them into `config.toml`: in the run's folder, or beside the model's file. None where
 /// there is no such file, or one of another architecture.
 pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
-    let folder = if model.is_dir() { model } else { model.parent().unwrap_or(Path::new("")) };
-    match RunConfig::read(&folder.join(CONFIG)) {
+    match RunConfig::read(&run_folder(model).join(CONFIG)) {
         Ok(run) if run.model == *config => run.data.classes,
         _ => vec![],
     }

@@ -7,6 +7,7 @@ use glowflow_kernels::Device;
 use ndarray::Axis;
 use serde::Serialize;
 
+use crate::model::largest;
 use crate::{Dequantization, Error, Glow, data};
 
 /// Images on which the inverse is measured.
@@ -95,18 +96,6 @@ pub fn score<D: Device>(
         }
     }
     Ok(())
-}
-
-/// The largest error, and NaN where one of them is NaN, which `f64::max` would lose.
-///
-/// ```
-/// use glowflow::evaluate::largest;
-///
-/// assert_eq!(largest([1.0, 3.0, 2.0]), 3.0);
-/// assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
-/// ```
-pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
-    errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
 }
 
 /// Mean bits/dim of a dataset, and how exactly the model inverts the first of its images that can be read.

@@ -1,6 +1,6 @@
 //! Training from outside: what a step does to the weights, against formulas and against other ways to the same end.
 
-use glowflow::evaluate::largest;
+use glowflow::model::largest;
 use glowflow::train::{Optimizer, RunConfig, Schedule, TrainState, Trainer};
 use glowflow::{Backprop, Error};
 use glowflow_data::portraits::Portraits;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use glowflow::evaluate::largest;
-use glowflow::model::Flow;
+use glowflow::model::{Flow, largest};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Glow, Latents, ModelFile, Precision};
 use glowflow_kernels::{Cpu, Cuda, Device, Noise, Real, cuda};

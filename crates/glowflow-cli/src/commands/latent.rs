@@ -40,8 +40,8 @@ struct Picture {
 }
 
 impl Picture {
-    fn encode(glow: &Glow, model: &Path, path: &PathBuf, label: Option<&str>) -> anyhow::Result<Self> {
-        let labels = labels(glow, model, label)?;
+    fn encode(glow: &Glow, path: &PathBuf, label: Option<usize>) -> anyhow::Result<Self> {
+        let labels = labels(glow, label)?;
         let image = load_images(glow, std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
         warn_of_latents(&latents);
@@ -50,14 +50,14 @@ impl Picture {
 }
 
 /// The label of one picture, where the model has classes.
-fn labels(glow: &Glow, model: &Path, label: Option<&str>) -> anyhow::Result<Vec<usize>> {
+fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
     let classes = glow.config().classes;
     anyhow::ensure!(
         classes == 0 || label.is_some(),
         "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
         classes.saturating_sub(1)
     );
-    Ok(class_of(label, model, glow)?.into_iter().collect())
+    Ok(label.into_iter().collect())
 }
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -72,7 +72,8 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
     check_output(&args.out, &args.model)?;
     let images = load_images(&glow, &paths)?;
-    let labels = labels(&glow, &args.model, args.label.as_deref())?.repeat(paths.len());
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let labels = labels(&glow, label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     warn_of_pictures(&glow);
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
@@ -136,8 +137,8 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
     check_picture(&glow, &[frames])?;
     check_output(&args.out, &args.model)?;
-    let Picture { labels, latents, .. } =
-        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
     match &args.sweep {
@@ -163,8 +164,8 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     check_output(&args.out, &args.model)?;
-    let Picture { labels, latents, .. } =
-        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
+    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let mut points = vec![];
     for levels in rows {
         points.push(latents.clone());
@@ -178,9 +179,8 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
 
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let Picture { image, latents, .. } =
-        Picture::encode(&glow, &args.model, &args.image, args.label.as_deref())?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let dataset = test_data(&args.data, &args.model, &glow, label)?;
     if let Some(path) = &args.out {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;

@@ -12,8 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::model::MODEL;
-use glowflow::{AnyDevice, DeviceError, Glow, Latents, Precision, check_count, data};
+use glowflow::{AnyDevice, DeviceError, Glow, Latents, ModelFile, Precision, check_count, data};
 use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{file, picture, printable};
 
@@ -117,7 +116,7 @@ fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
 
 /// Checks, before there is work to lose, that a file can be written, and that it is not the model.
 fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
-    let model = if model.is_dir() { model.join(MODEL) } else { model.to_owned() };
+    let model = ModelFile::path(model);
     let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
     anyhow::ensure!(!same, "{} is the model itself: name another file to write", out.display());
     Ok(file::check_writable(out)?)

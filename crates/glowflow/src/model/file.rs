@@ -1,7 +1,7 @@
 //! `model.safetensors`, the format that `docs/model.md` describes: the weights by name, and the architecture as the JSON object
 //! `glow.config`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glowflow_kernels::Cpu;
 
@@ -57,12 +57,17 @@ impl ModelFile {
         build::<Cpu<f32>>(&self.config, &self.permutations).0
     }
 
+    /// The model file that is meant: that in a run's folder, where `path` is one.
+    pub fn path(path: &Path) -> PathBuf {
+        if path.is_dir() { path.join(MODEL) } else { path.to_owned() }
+    }
+
     /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous or of another shape.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let path = &if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
+        let path = &Self::path(path);
         let mut file = TensorFile::read(path)?;
         let complete: serde_json::Map<String, serde_json::Value> = file.header(CONFIG, path)?;
         for key in ["image", "bits", "levels", "steps", "hidden", "coupling", "permutation", "classes"] {

@@ -14,7 +14,6 @@ use super::config::ModelConfig;
 use super::file::ModelFile;
 use super::flow::Flow;
 use super::latents::{Encoded, Latents};
-use crate::evaluate::largest;
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
@@ -45,6 +44,18 @@ pub fn check_count(counts: &[usize], bytes: usize) -> Result<(), Error> {
     }
     let counts = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
     Err(Error::Input(format!("{counts} images of {bytes} bytes each are too many at once: {most} at most")))
+}
+
+/// The largest error, and NaN where one of them is NaN, which `f64::max` would lose.
+///
+/// ```
+/// use glowflow::model::largest;
+///
+/// assert_eq!(largest([1.0, 3.0, 2.0]), 3.0);
+/// assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
+/// ```
+pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
 }
 
 /// Where the noise comes from that makes pixels continuous (`docs/model.md`).
@@ -167,8 +178,8 @@ impl<D: Device> Glow<D> {
         self.at_once(64 * 32 * 32)
     }
 
-    /// Images that are decoded at once.
-    fn decoded_at_once(&self) -> usize {
+    /// Images that are decoded at once, of however many are asked for.
+    pub fn decoded_at_once(&self) -> usize {
         self.at_once(self.device.pixels_at_once())
     }
 

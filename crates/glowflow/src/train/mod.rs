@@ -8,5 +8,7 @@ mod trainer;
 
 pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
 pub use presets::names as preset_names;
-pub use run::{LastEvaluation, Limits, Options, Summary, last_evaluation, resume, train, train_on};
+pub use run::{
+    LastEvaluation, Limits, Options, Summary, last_evaluation, resume, run_folder, train, train_on,
+};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};

@@ -238,6 +238,15 @@ fn begin<D: Device>(
     done
 }
 
+/// The folder of a run that is given by it, or by a file in it such as a checkpoint or a model.
+pub fn run_folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if path.is_file() && folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) if path.is_file() => folder,
+        _ => path,
+    }
+}
+
 /// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
 /// have had without the stop. `device` makes what the run's configuration asks for. `data` and `test_data` say where the images
 /// to train and to test on are now, if elsewhere than at first.
@@ -262,7 +271,7 @@ pub fn resume<D: Device>(
         }
         Ok(())
     };
-    let folder = if path.is_file() { path.parent().unwrap_or(Path::new(".")) } else { path };
+    let folder = run_folder(path);
     let _lock = lock(folder)?;
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join(CONFIG);
