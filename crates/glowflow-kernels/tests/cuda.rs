@@ -266,6 +266,12 @@ fn networks_in_bf16_are_the_same_to_its_rounding() {
         check(grid, (6, 136, 12), 9e-2);
         check(grid, (2, 400, 4), 9e-2);
     }
+    // Four tiles of rows, so that a GPU with three multiprocessors has use for the kernels for whole networks, with one, two and four
+    // blocks of columns.
+    let grid = Grid { batch: 3, height: 11, width: 13 };
+    for sizes in [(6, 136, 12), (12, 72, 4), (2, 264, 24), (24, 40, 12)] {
+        check(grid, sizes, 9e-2);
+    }
     // Deeper than the kernels for hidden layers go: the first product, the gradient by the second hidden layer, both, all. Sums of
     // more numbers are larger, and so is what rounding them moves across 0.
     let grid = Grid { batch: 2, height: 8, width: 9 };

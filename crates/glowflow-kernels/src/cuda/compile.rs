@@ -21,6 +21,7 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/channel_map.cu"),
     include_str!("kernels/weights.cu"),
     include_str!("kernels/hidden.cu"),
+    include_str!("kernels/fused.cu"),
     include_str!("kernels/coupling.cu"),
     include_str!("kernels/gaussian.cu"),
     include_str!("kernels/update.cu"),

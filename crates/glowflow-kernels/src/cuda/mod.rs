@@ -9,6 +9,7 @@ mod channel_map;
 mod compile;
 mod divisor;
 mod driver;
+mod fused;
 mod hidden;
 mod kernels;
 mod lengths;

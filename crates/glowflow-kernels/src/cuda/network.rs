@@ -15,6 +15,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
+use super::fused::{FusedNetwork, Kept, Matrices, Way};
 use super::hidden::HiddenLayer;
 use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
@@ -52,8 +53,8 @@ struct Weights {
     edge: Block,
     /// `[outputs]`, `f32`
     bias3: Block,
-    /// The transposes of `conv2` and `conv3`, where kernels want them on the way back.
-    back: [Option<Block>; 2],
+    /// The transposes of all three, where kernels want them on the way back.
+    back: [Option<Block>; 3],
 }
 
 /// A coupling network, ready to run.
@@ -103,7 +104,7 @@ struct Folded {
     conv3: u64,
     edge: u64,
     bias3: u64,
-    back: [u64; 2],
+    back: [u64; 3],
 }
 
 /// Networks of one launch; as in `weights.cu`.
@@ -149,6 +150,10 @@ impl Weights {
             let both = element == Element::Bf16 && depths.into_iter().all(can);
             both.then(|| queue.matrix(width2, depths[1], element)).transpose()
         };
+        let whole = FusedNetwork { rows: 1, depth: width3, hidden: width2, width: width1 };
+        let first = (element == Element::Bf16 && whole.fits(queue, Way::Back))
+            .then(|| queue.matrix(width1, width2, element))
+            .transpose()?;
         Ok(Self {
             inputs,
             outputs,
@@ -163,7 +168,7 @@ impl Weights {
             conv3: queue.matrix(width3, width2, element)?,
             edge: queue.floats(9 * outputs)?,
             bias3: queue.floats(outputs)?,
-            back: [back([width1, width2])?, back([width2, width3])?],
+            back: [first, back([width1, width2])?, back([width2, width3])?],
         })
     }
 
@@ -186,13 +191,13 @@ impl Weights {
             conv3: self.conv3.address,
             edge: self.edge.address,
             bias3: self.bias3.address,
-            back: [&self.back[0], &self.back[1]].map(address_of),
+            back: self.back.each_ref().map(address_of),
         }
     }
 
     /// Rows of all matrices together.
     fn rows(&self) -> usize {
-        4 * self.width2 + self.width3
+        4 * self.width2 + self.width3 + self.width1
     }
 
     /// A product of this network over some rows.
@@ -222,6 +227,11 @@ impl Weights {
     fn hidden_layer(&self, layer: usize, rows: usize) -> HiddenLayer {
         let depth = if layer == 1 { self.width1 } else { self.width2 };
         HiddenLayer { rows, depth, columns: self.width2 }
+    }
+
+    /// All of it at once.
+    fn whole(&self, rows: usize) -> FusedNetwork {
+        FusedNetwork { rows, depth: self.width1, hidden: self.width2, width: self.width3 }
     }
 
     /// The product that makes the gradient by hidden layer 1 or 2.
@@ -263,12 +273,8 @@ impl Network {
 
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
-        let weights = &self.0;
         for part in parts(queue, grid) {
-            let rows = part.grid.rows();
-            let h1 = queue.matrix(rows, weights.width2, weights.element)?;
-            let h2 = queue.matrix(rows, weights.width2, weights.element)?;
-            self.run_part(queue, &part, x, o, [h1.address, h2.address], [0; 2])?;
+            self.run_part(queue, &part, x, o, None)?;
         }
         Ok(())
     }
@@ -282,31 +288,62 @@ impl Network {
         for part in parts(queue, grid) {
             let mask = |layer| {
                 let product = weights.hidden_layer(layer, part.grid.rows());
-                weights.back[layer - 1].as_ref().map(|_| product.mask(queue)).transpose()
+                weights.back[layer].as_ref().map(|_| product.mask(queue)).transpose()
             };
             let masks = [mask(1)?, mask(2)?];
-            let addresses = [&masks[0], &masks[1]].map(address_of);
-            let patches = self.run_part(queue, &part, x, o, hidden.activations(part.first), addresses)?;
+            let kept =
+                Kept { layers: hidden.activations(part.first), masks: masks.each_ref().map(address_of) };
+            let patches = self.run_part(queue, &part, x, o, Some(kept))?;
             hidden.parts.push(KeptPart { patches: Arc::new(patches), masks });
         }
         Ok(hidden)
     }
 
     /// Returns the patches.
-    fn run_part(
-        &self,
-        queue: &Queue,
-        part: &Part,
-        x: u64,
-        o: u64,
-        [h1, h2]: [u64; 2],
-        [mask1, mask2]: [u64; 2],
-    ) -> Result<Block> {
-        let (weights, tf32) = (&*self.0, queue.gpu.tf32);
+    fn run_part(&self, queue: &Queue, part: &Part, x: u64, o: u64, kept: Option<Kept>) -> Result<Block> {
+        let weights = &*self.0;
         let rows = part.grid.rows();
         let patches =
             patches(queue, weights.element, part, weights.inputs, 2 * weights.inputs, weights.width1, x)?;
         let contributions = queue.floats(rows * weights.width3)?;
+        let way = if kept.is_some() { Way::Keep } else { Way::Drop };
+        let masked = kept.is_none_or(|kept| !kept.masks.contains(&0));
+        if masked && weights.element == Element::Bf16 && weights.whole(rows).pays(queue, way) {
+            let matrices = Matrices {
+                input: patches.address,
+                weights: [&weights.conv1, &weights.conv2, &weights.conv3].map(|block| block.address),
+                result: contributions.address,
+            };
+            let biases = [weights.bias1.address, weights.bias2.address];
+            weights.whole(rows).forward(queue, matrices, biases, kept)?;
+        } else {
+            self.run_layers(queue, rows, patches.address, contributions.address, kept)?;
+        }
+        let outputs = weights.outputs;
+        launch!(
+            queue, queue.kernels().add_shifted, Launch::of(rows * outputs);
+            rows, Plane::of(part.grid), Divisor::new(outputs), weights.width3, contributions.address, weights.edge.address,
+            weights.bias3.address, o + 4 * (part.first * outputs) as u64
+        )?;
+        Ok(patches)
+    }
+
+    /// The products one after the other.
+    fn run_layers(
+        &self,
+        queue: &Queue,
+        rows: usize,
+        patches: u64,
+        contributions: u64,
+        kept: Option<Kept>,
+    ) -> Result<()> {
+        let (weights, tf32) = (&*self.0, queue.gpu.tf32);
+        let room = || queue.matrix(rows, weights.width2, weights.element);
+        let dropped = kept.is_none().then(|| Ok::<_, DeviceError>([room()?, room()?])).transpose()?;
+        let Kept { layers: [h1, h2], masks: [mask1, mask2] } = kept.unwrap_or(Kept {
+            layers: dropped.as_ref().map_or([0; 2], |blocks| blocks.each_ref().map(|block| block.address)),
+            masks: [0; 2],
+        });
         let hidden_layer = |layer, left, result, weight: &Block, bias: &Block, mask| {
             let product = weights.hidden_layer(layer, rows);
             if weights.element == Element::Bf16 && product.can(queue) {
@@ -316,17 +353,10 @@ impl Network {
                 Product { epilogue: Epilogue::BiasRelu, ..weights.product(Kind::Forward, layer, rows, tf32) };
             queue.product(product, Operands { bias: bias.address, ..operands(left, weight.address, result) })
         };
-        hidden_layer(1, patches.address, h1, &weights.conv1, &weights.bias1, mask1)?;
+        hidden_layer(1, patches, h1, &weights.conv1, &weights.bias1, mask1)?;
         hidden_layer(2, h1, h2, &weights.conv2, &weights.bias2, mask2)?;
         let product = Product { result: Element::F32, ..weights.product(Kind::Forward, 3, rows, tf32) };
-        queue.product(product, operands(h2, weights.conv3.address, contributions.address))?;
-        let outputs = weights.outputs;
-        launch!(
-            queue, queue.kernels().add_shifted, Launch::of(rows * outputs);
-            rows, Plane::of(part.grid), Divisor::new(outputs), weights.width3, contributions.address, weights.edge.address,
-            weights.bias3.address, o + 4 * (part.first * outputs) as u64
-        )?;
-        Ok(patches)
+        queue.product(product, operands(h2, weights.conv3.address, contributions))
     }
 }
 
@@ -418,15 +448,36 @@ impl Hidden {
                 d_o + 4 * (first * outputs) as u64, d_contributions.address
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;
-            let d_h2 = self.masked_gradient(queue, 2, (index, &part), d_contributions.address, next2)?;
-            by_weight(2, d_h2.address, h1, &d_conv2)?;
-            let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
+            let contributions = queue.floats(rows * width1)?;
+            let [d_h2, d_h1] = match self.whole_back(queue, index, &part) {
+                Some((whole, weights, masks)) => {
+                    let room = || queue.matrix(rows, width2, self.weights.element);
+                    let gradients = [room()?, room()?];
+                    let matrices =
+                        Matrices { input: d_contributions.address, weights, result: contributions.address };
+                    let kept = Kept { layers: gradients.each_ref().map(|block| block.address), masks };
+                    whole.back(queue, matrices, kept, [next2, next1])?;
+                    by_weight(2, gradients[0].address, h1, &d_conv2)?;
+                    gradients
+                }
+                None => {
+                    let d_h2 =
+                        self.masked_gradient(queue, 2, (index, &part), d_contributions.address, next2)?;
+                    by_weight(2, d_h2.address, h1, &d_conv2)?;
+                    let d_h1 = self.masked_gradient(queue, 1, (index, &part), d_h2.address, next1)?;
+                    let product = Product {
+                        result: Element::F32,
+                        ..weights.product(Kind::ByInput, 1, rows, queue.gpu.tf32)
+                    };
+                    queue.product(
+                        product,
+                        operands(d_h1.address, weights.conv1.address, contributions.address),
+                    )?;
+                    [d_h2, d_h1]
+                }
+            };
             let patches = &self.parts[index].patches;
             by_weight(1, d_h1.address, patches.address, &d_conv1)?;
-            let contributions = queue.floats(rows * width1)?;
-            let product =
-                Product { result: Element::F32, ..weights.product(Kind::ByInput, 1, rows, queue.gpu.tf32) };
-            queue.product(product, operands(d_h1.address, weights.conv1.address, contributions.address))?;
             launch!(
                 queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
                 rows, Plane::of(part.grid), Divisor::new(inputs), 2 * inputs, width1, contributions.address,
@@ -470,12 +521,31 @@ impl Hidden {
     fn with_mask(&self, layer: usize, index: usize, rows: usize) -> Option<(HiddenLayer, u64, u64)> {
         let product = self.weights.hidden_gradient(layer, rows);
         let mask = self.parts.get(index)?.masks[layer - 1].as_ref()?;
-        let back = self.weights.back[layer - 1].as_ref()?;
+        let back = self.weights.back[layer].as_ref()?;
         Some((product, mask.address, back.address))
+    }
+
+    /// The whole way back of a part at once, its matrices and masks, where there is a kernel and it pays.
+    fn whole_back(
+        &self,
+        queue: &Queue,
+        index: usize,
+        part: &Part,
+    ) -> Option<(FusedNetwork, [u64; 3], [u64; 2])> {
+        let forward = self.weights.whole(part.grid.rows());
+        let whole = FusedNetwork { depth: forward.width, width: forward.depth, ..forward };
+        let address = |block: &Option<Block>| block.as_ref().map(|block| block.address);
+        let [first, second, last] = self.weights.back.each_ref().map(address);
+        let [mask1, mask2] = self.parts.get(index)?.masks.each_ref().map(address);
+        let (weights, masks) = ([last?, second?, first?], [mask2?, mask1?]);
+        whole.pays(queue, Way::Back).then_some((whole, weights, masks))
     }
 
     /// How many partial sums [`masked_gradient`](Self::masked_gradient) writes for a part.
     fn slabs(&self, queue: &Queue, layer: usize, index: usize, part: &Part) -> usize {
+        if let Some((whole, ..)) = self.whole_back(queue, index, part) {
+            return whole.slabs(queue);
+        }
         match self.with_mask(layer, index, part.grid.rows()) {
             Some((product, ..)) => product.slabs(queue),
             None => Queue::slabs(part.grid.rows()).0,

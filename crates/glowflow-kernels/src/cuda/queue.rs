@@ -9,6 +9,7 @@ use super::channel_map;
 use super::compile::{HOPPER, Target};
 use super::divisor::Plane;
 use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
+use super::fused;
 use super::hidden;
 use super::kernels::Kernels;
 use super::memory::{Block, Buffer, Pool};
@@ -35,7 +36,8 @@ pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 /// hidden activations stays small.
 const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 
-/// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, to find out what is faster.
+/// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, and set to `layers` by kernels of their
+/// own instead of those for whole networks, to find out what is faster.
 pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// A piece of work beside that has more than this part of a GPU's memory is waited for at once.
@@ -56,6 +58,8 @@ pub struct Gpu {
     pub rows_at_once: usize,
     /// Kernels for hidden layers in bf16, where this GPU has some.
     pub hidden: Option<hidden::Kernels>,
+    /// Kernels for whole networks in bf16, likewise.
+    pub fused: Option<fused::Kernels>,
     /// Bytes of memory in all.
     memory: usize,
     constants: Constants,
@@ -82,7 +86,9 @@ impl Gpu {
         element: Element,
         tf32: bool,
     ) -> Result<Self> {
-        let hidden = target == Target::Machine(HOPPER) && std::env::var(HIDDEN).as_deref() != Ok("off");
+        let kernels = std::env::var(HIDDEN).unwrap_or_default();
+        let hidden = target == Target::Machine(HOPPER) && kernels != "off";
+        let fused = hidden && element == Element::Bf16 && kernels != "layers";
         Ok(Self {
             products: Products::new(&context)?,
             constants: Constants {
@@ -94,6 +100,7 @@ impl Gpu {
             staging: Mutex::default(),
             kernels: Kernels::find(&context, module)?,
             hidden: hidden.then(|| hidden::Kernels::find(&context, module)).transpose()?,
+            fused: fused.then(|| fused::Kernels::find(&context, module)).transpose()?,
             context,
             element,
             tf32,

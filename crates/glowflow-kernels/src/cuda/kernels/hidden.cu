@@ -23,6 +23,9 @@ constexpr int hidden_rows = 64, hidden_columns = 128, hidden_depth = 64, hidden_
 __device__ __forceinline__ int row_held(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + n % 4 / 2 * 8; }
 __device__ __forceinline__ int column_held(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
 
+// The bit of a mask for number n: numbers lie in pairs, and a word of 32 bits has one half for each side of sixteen pairs.
+__device__ __forceinline__ int bit_of(int n) { return n / 32 * 32 + n % 2 * 16 + n / 2 % 16; }
+
 #endif
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -115,6 +118,52 @@ __device__ __forceinline__ u32 pair_of(float low, float high) {
     return both;
 }
 
+__device__ __forceinline__ float low_of(u32 pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float high_of(u32 pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+__device__ __forceinline__ void begin_sums(float (&s)[64]) {
+#pragma unroll
+    for (int n = 0; n < 64; n++) {
+        s[n] = 0.0f;
+    }
+}
+
+// Sums begin as the bias of their columns, 128 numbers in shared memory.
+__device__ __forceinline__ void begin_sums(float (&s)[64], const bf16 *bias, int thread) {
+#pragma unroll
+    for (int n = 0; n < 64; n += 4) {
+        u32 pair = *(const u32 *)&bias[column_held(thread, n)];
+        s[n] = s[n + 2] = low_of(pair);
+        s[n + 1] = s[n + 3] = high_of(pair);
+    }
+    sums_are_used_here(s);
+}
+
+// ReLU of a thread's sums, in pairs of bf16, and a bit for each that is not 0. NaN stays NaN.
+__device__ __forceinline__ u64 activate(const float (&s)[64], u32 (&pairs)[32]) {
+    u32 words[2] = {0, 0};
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+        u32 pair = pair_of(s[2 * i], s[2 * i + 1]), above;
+        asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(pairs[i]) : "r"(pair), "r"(0));
+        asm("set.gt.u32.bf16x2 %0, %1, %2;" : "=r"(above) : "r"(pair), "r"(0));
+        words[i / 16] |= above & 0x10001u << i % 16;
+    }
+    return (u64)words[1] << 32 | words[0];
+}
+
+// A thread's sums where their bits are set, else 0, in pairs of bf16.
+__device__ __forceinline__ void pass(const float (&s)[64], u64 bits, u32 (&pairs)[32]) {
+    u32 words[2] = {(u32)bits, (u32)(bits >> 32)};
+#pragma unroll
+    for (int i = 0; i < 32; i++) {
+        // `prmt` can repeat the highest bit of a byte: two bits become sixteen each.
+        u32 mask;
+        asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(mask) : "r"(words[i / 16] << (15 - i % 16)));
+        pairs[i] = pair_of(s[2 * i], s[2 * i + 1]) & mask;
+    }
+}
+
 // Adds up values [2·half] with those of the lane that differs in `bit`: one of the two gets the first half, the other the last.
 template <int half> __device__ __forceinline__ void halve(float (&values)[32], int bit) {
     bool last = threadIdx.x & bit;
@@ -125,10 +174,41 @@ template <int half> __device__ __forceinline__ void halve(float (&values)[32], i
     }
 }
 
+// Sums over the sixteen rows of a warp, four columns a lane: i is that of column `summed_column(thread, i)`.
+__device__ __forceinline__ void sum_rows(const u32 (&pairs)[32], float (&sums)[32]) {
+#pragma unroll
+    for (int j = 0; j < 32; j += 2) {
+        sums[j] = low_of(pairs[j]) + low_of(pairs[j + 1]);
+        sums[j + 1] = high_of(pairs[j]) + high_of(pairs[j + 1]);
+    }
+    halve<16>(sums, 16);
+    halve<8>(sums, 8);
+    halve<4>(sums, 4);
+}
+
+__device__ __forceinline__ int summed_column(int thread, int i) {
+    int first = (thread & 16) / 2 + (thread & 8) / 2 + (thread & 4) / 2;
+    return column_held(thread, 4 * (first + i / 2) + i % 2);
+}
+
+// Writes a thread's pairs to two tiles of 64 rows and 64 columns, for the tensor cores and copies to see.
+__device__ __forceinline__ void write_tiles(u32 to, int thread, const u32 (&pairs)[32]) {
+    int lane = thread % 32, row = thread / 32 * 16 + lane % 16;
+#pragma unroll
+    for (int j = 0; j < 16; j += 2) {
+        int eighth = j + lane / 16;
+        u32 at = to + eighth / 8 * a_bytes + row * row_bytes + ((eighth ^ row) % 8) * 16;
+        asm volatile(
+            "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(pairs[2 * j]),
+            "r"(pairs[2 * j + 1]), "r"(pairs[2 * j + 2]), "r"(pairs[2 * j + 3]) : "memory");
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // Barriers for the stages of every worker and the chunks of b, and the bias.
 struct HiddenShared {
     u64 full[hidden_workers][hidden_stages], empty[hidden_workers][hidden_stages], b[most_chunks];
-    float bias[hidden_columns];
+    alignas(4) bf16 bias[hidden_columns];
 };
 
 // Brings tiles of a in for worker w, and for the first one b.
@@ -182,7 +262,8 @@ __device__ __forceinline__ void hidden_layer(
     }
     if (!backward && threadIdx.x < hidden_columns) {
         int c = first_column + threadIdx.x;
-        shared.bias[threadIdx.x] = c < columns ? wide(bias[c]) : 0.0f;
+        bf16 none = {0};
+        shared.bias[threadIdx.x] = c < columns ? bias[c] : none;
     }
     __syncthreads();
 
@@ -206,9 +287,10 @@ __device__ __forceinline__ void hidden_layer(
             bits = *bits_at;
         }
         float s[64];
-#pragma unroll
-        for (int n = 0; n < 64; n++) {
-            s[n] = 0.0f;
+        if (backward) {
+            begin_sums(s);
+        } else {
+            begin_sums(s, shared.bias, thread);
         }
         for (int c = 0; c < chunks; c++, step++) {
             if (step == c) {
@@ -236,26 +318,11 @@ __device__ __forceinline__ void hidden_layer(
             barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
         }
 
-        float of_pairs[32];
-        u32 packed[32];
-#pragma unroll
-        for (int j = 0; j < 16; j++) {
-            float value[4];
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                value[e] = s[4 * j + e];
-                if (backward) {
-                    value[e] = bits >> (4 * j + e) & 1 ? value[e] : 0.0f;
-                } else {
-                    value[e] += shared.bias[column_held(thread, 4 * j + e)];
-                    bits |= (u64)(value[e] > 0.0f) << (4 * j + e);
-                    value[e] = fmaxf(value[e], 0.0f);
-                }
-            }
-            of_pairs[2 * j] = value[0] + value[2];
-            of_pairs[2 * j + 1] = value[1] + value[3];
-            packed[2 * j] = pair_of(value[0], value[1]);
-            packed[2 * j + 1] = pair_of(value[2], value[3]);
+        u32 pairs[32];
+        if (backward) {
+            pass(s, bits, pairs);
+        } else {
+            bits = activate(s, pairs);
         }
 
         // What was written the last time has to have left shared memory.
@@ -263,17 +330,7 @@ __device__ __forceinline__ void hidden_layer(
             asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
         }
         worker_barrier(w);
-        // Two tiles 64 columns wide.
-        int row = warp % 4 * 16 + lane % 16;
-#pragma unroll
-        for (int j = 0; j < 16; j += 2) {
-            int eighth = j + lane / 16;
-            u32 at = result_at + eighth / 8 * (d_bytes / 2) + row * row_bytes + ((eighth ^ row) % 8) * 16;
-            asm volatile(
-                "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(packed[2 * j]),
-                "r"(packed[2 * j + 1]), "r"(packed[2 * j + 2]), "r"(packed[2 * j + 3]) : "memory");
-        }
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+        write_tiles(result_at, thread, pairs);
         worker_barrier(w);
         if (thread == 0) {
             store_tile(d, first_column, tile * hidden_rows, result_at);
@@ -287,22 +344,19 @@ __device__ __forceinline__ void hidden_layer(
                 *bits_at = bits;
             }
         } else {
-            // Each lane ends up with four columns of the sixteen rows of its warp.
-            halve<16>(of_pairs, 16);
-            halve<8>(of_pairs, 8);
-            halve<4>(of_pairs, 4);
+            float of_rows[32];
+            sum_rows(pairs, of_rows);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                column_sums[i] += of_pairs[i];
+                column_sums[i] += of_rows[i];
             }
         }
     }
     if (backward) {
         float *to = &sums[((group * hidden_workers + w) * 4 + warp % 4) * columns];
-        int first = (lane & 16) / 2 + (lane & 8) / 2 + (lane & 4) / 2;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int c = first_column + column_held(thread, 4 * (first + i / 2) + i % 2);
+            int c = first_column + summed_column(thread, i);
             if (c < columns) {
                 to[c] = column_sums[i];
             }
@@ -342,9 +396,9 @@ __device__ void hidden_layer(
             for (int k = 0; k < depth; k++) {
                 value += wide(*at(0, row, k)) * wide(*at(1, c, k));
             }
-            bool passes = backward ? *bits >> n & 1 : value > 0.0f;
+            bool passes = backward ? *bits >> bit_of(n) & 1 : value > 0.0f;
             value = passes ? value : 0.0f;
-            set |= (u64)passes << n;
+            set |= (u64)passes << bit_of(n);
             column_sums[n / 4 * 2 + n % 2] += value;
             *at(2, row, c) = narrow<bf16>(value);
         }

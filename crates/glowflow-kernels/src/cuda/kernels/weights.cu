@@ -9,23 +9,24 @@
 
 __device__ __forceinline__ float scale_of(float logs) { return expf(3.0f * logs); }
 
-// Row `output` of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns: to [rows, stride]; and b' [rows].
+// Number (output, column) of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns; 0 beyond it.
+__device__ __forceinline__ float fold_patch(
+    int output, int column, int outputs, int inputs, const float *weight, const float *logs) {
+    int at = column < 9 * inputs ? column % inputs * 9 + column / inputs : column;
+    bool there = output < outputs && column < 9 * (inputs + 1);
+    return there ? scale_of(logs[output]) * weight[output * 9 * (inputs + 1) + at] : 0.0f;
+}
+
+// Row `output` of it: to [rows, stride]; and b' [rows].
 template <typename T>
 __device__ __forceinline__ void fold_conv(
     int output, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
     T *to_bias) {
-    bool there = output < outputs;
-    float scale = there ? scale_of(logs[output]) : 0.0f;
-    const float *from = &weight[output * 9 * (inputs + 1)];
     for (int column = threadIdx.x; column < stride; column += blockDim.x) {
-        float value = 0.0f;
-        if (there && column < 9 * (inputs + 1)) {
-            value = scale * from[column < 9 * inputs ? column % inputs * 9 + column / inputs : column];
-        }
-        to[output * stride + column] = narrow<T>(value);
+        to[output * stride + column] = narrow<T>(fold_patch(output, column, outputs, inputs, weight, logs));
     }
     if (threadIdx.x == 0) {
-        to_bias[output] = narrow<T>(there ? scale * bias[output] : 0.0f);
+        to_bias[output] = narrow<T>(output < outputs ? scale_of(logs[output]) * bias[output] : 0.0f);
     }
 }
 
@@ -50,7 +51,7 @@ __device__ __forceinline__ float fold_contribution(
 }
 
 // A network's matrices, and the parameters that they are made of. In f32 is what is added to f32 sums: edge [9·outputs], and b' of the
-// last layer. The transposes of the last two matrices are made where their addresses are not null.
+// last layer. Transposes are made where their addresses are not null.
 struct Layer {
     const float *weight, *bias, *logs;
 };
@@ -60,7 +61,7 @@ template <typename T> struct Folded {
     Layer of1, of2, of3;
     T *conv1, *bias1, *conv2, *bias2, *conv3;
     float *edge, *bias3;
-    T *conv2_back, *conv3_back;
+    T *conv1_back, *conv2_back, *conv3_back;
 };
 
 template <typename T> struct Networks {
@@ -112,6 +113,13 @@ template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of)
         for (int n = threadIdx.x; of.conv3_back && n < width3; n += blockDim.x) {
             of.conv3_back[row * width3 + n] =
                 narrow<T>(fold_contribution(n, row, outputs, hidden, of.of3.weight, of.of3.logs));
+        }
+        return;
+    }
+    row -= width2;
+    if (row < of.width1) {
+        for (int n = threadIdx.x; of.conv1_back && n < width2; n += blockDim.x) {
+            of.conv1_back[row * width2 + n] = narrow<T>(fold_patch(n, row, hidden, of.inputs, of.of1.weight, of.of1.logs));
         }
     }
 }

@@ -1,0 +1,207 @@
+//! A whole coupling network, or the way back through one, in one kernel for GPUs of the Hopper generation (`fused.cu`).
+//!
+//! ```text
+//! forward    h1 = ReLU(in · W1ᵀ + bias1), h2 = ReLU(h1 · W2ᵀ + bias2), out [rows, width] = h2 · W3ᵀ
+//! back       the same with the transposes, masks instead of ReLUs, and sums over the rows of both hidden layers
+//! ```
+//!
+//! By kernels of its own each product reads and writes hidden activations, a kilobyte a row and layer. Here they stay on the chip; if
+//! the way back needs them they are written, and never read.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::driver::{Argument, Context, Kernel, Launch, Module};
+use super::queue::{Queue, launch};
+use crate::device::DeviceError;
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Rows that a block takes at once; as in `fused.cu`, like all that follows.
+const ROWS: usize = 128;
+/// Of a tile of weights, and of one of activations.
+const COLUMNS: usize = 128;
+const DEPTH: usize = 64;
+const TILE_ROWS: usize = 64;
+/// The deepest input, which has to fit in half of the first hidden layer.
+const DEEPEST: usize = 256;
+const MOST_HIDDEN: usize = 512;
+const THREADS: usize = 384;
+/// Warps that have sums of their own.
+const SUMMING: usize = 8;
+/// Bytes of shared memory: both workers' tiles, the slots of weights, biases, and fourteen barriers.
+const SHARED: usize =
+    2 * 2 * TILE_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
+
+/// What becomes of hidden activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nobody needs them any more.
+    Drop,
+    /// They are kept.
+    Keep,
+    /// They are gradients, on the way back.
+    Back,
+}
+
+/// The kernels, by how many blocks of columns the result has: one, two or four.
+#[derive(Clone, Copy)]
+pub struct Kernels {
+    drop: [Kernel; 3],
+    keep: [Kernel; 3],
+    back: [Kernel; 2],
+}
+
+impl Kernels {
+    /// Looks them up in a module that is compiled for the Hopper generation.
+    pub fn find(context: &Context, module: Module) -> Result<Self> {
+        let find = |name| module.kernel_with_shared(context, name, SHARED);
+        Ok(Self {
+            drop: [find(c"fused_1")?, find(c"fused_2")?, find(c"fused_4")?],
+            keep: [find(c"fused_keeping_1")?, find(c"fused_keeping_2")?, find(c"fused_keeping_4")?],
+            back: [find(c"fused_back_1")?, find(c"fused_back_2")?],
+        })
+    }
+}
+
+/// The shape of a network: matrices without gaps between rows, all widths multiples of 8.
+#[derive(Clone, Copy, Debug)]
+pub struct FusedNetwork {
+    pub rows: usize,
+    /// Columns of the input.
+    pub depth: usize,
+    pub hidden: usize,
+    /// Columns of the result.
+    pub width: usize,
+}
+
+/// Addresses of the input `[rows, depth]`, of the matrices `[hidden, depth]`, `[hidden, hidden]` and `[width, hidden]`, and of the
+/// result, in `f32`.
+#[derive(Clone, Copy)]
+pub struct Matrices {
+    pub input: u64,
+    pub weights: [u64; 3],
+    pub result: u64,
+}
+
+/// Addresses of both hidden layers `[rows, hidden]`, in the order of computing them, and of their masks (see
+/// [`HiddenLayer::mask`](super::hidden::HiddenLayer::mask)).
+#[derive(Clone, Copy)]
+pub struct Kept {
+    pub layers: [u64; 2],
+    pub masks: [u64; 2],
+}
+
+/// As in `fused.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Maps([[u64; 16]; 6]);
+
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
+struct Arguments {
+    /// Rows, columns of the input, of hidden layers and of the result.
+    sizes: [i32; 4],
+    biases: [u64; 2],
+    masks: [u64; 2],
+    partial: [u64; 2],
+    sums: [u64; 2],
+    result: u64,
+}
+
+impl FusedNetwork {
+    /// Which kernel has room for the result, and columns of one of its blocks.
+    fn blocks(&self, way: Way) -> Option<(usize, usize)> {
+        let width = if way == Way::Back { 64 } else { 56 };
+        match self.width.div_ceil(width) {
+            ..=1 => Some((0, width)),
+            2 => Some((1, width)),
+            ..=4 if way != Way::Back => Some((2, width)),
+            _ => None,
+        }
+    }
+
+    /// Whether there is a kernel for networks like this one, whatever the number of rows.
+    pub fn fits(&self, queue: &Queue, way: Way) -> bool {
+        let there = queue.gpu.fused.is_some() && self.depth <= DEEPEST && self.hidden <= MOST_HIDDEN;
+        there && self.blocks(way).is_some()
+    }
+
+    /// Whether there is such a kernel, and rows for three quarters of the multiprocessors. With fewer it would be slower than kernels
+    /// for each product, whose blocks share columns, too.
+    pub fn pays(&self, queue: &Queue, way: Way) -> bool {
+        self.fits(queue, way) && 4 * self.rows.div_ceil(ROWS) >= 3 * queue.gpu.context.multiprocessors
+    }
+
+    /// How many blocks there are; and partial sums that [`back`](Self::back) writes for each column. Sums are cut up by it, so that
+    /// it depends on the shape and the kind of GPU alone.
+    pub fn slabs(&self, queue: &Queue) -> usize {
+        self.rows.div_ceil(ROWS).min(queue.gpu.context.multiprocessors)
+    }
+
+    /// The network, given the biases of its hidden layers; these are kept if there is room for them.
+    pub fn forward(
+        &self,
+        queue: &Queue,
+        matrices: Matrices,
+        biases: [u64; 2],
+        kept: Option<Kept>,
+    ) -> Result<()> {
+        let way = if kept.is_some() { Way::Keep } else { Way::Drop };
+        let masks = kept.map_or([0; 2], |kept| kept.masks);
+        self.launch(queue, way, matrices, kept, Arguments { biases, masks, ..Arguments::default() })
+    }
+
+    /// The way back, given the transposes of the matrices in reverse order, and the masks that [`forward`](Self::forward) wrote, also in
+    /// reverse order. Both gradients by hidden layers are kept, and partial sums over their rows written, `[slabs, hidden]`.
+    pub fn back(&self, queue: &Queue, matrices: Matrices, kept: Kept, sums: [u64; 2]) -> Result<()> {
+        let len = self.slabs(queue) * SUMMING * self.hidden;
+        let partial = [queue.floats(len)?, queue.floats(len)?];
+        let arguments = Arguments {
+            masks: kept.masks,
+            partial: [partial[0].address, partial[1].address],
+            sums,
+            ..Arguments::default()
+        };
+        self.launch(queue, Way::Back, matrices, Some(kept), arguments)
+    }
+
+    fn launch(
+        &self,
+        queue: &Queue,
+        way: Way,
+        matrices: Matrices,
+        kept: Option<Kept>,
+        arguments: Arguments,
+    ) -> Result<()> {
+        let kernels = queue.gpu.fused.zip(self.blocks(way)).filter(|_| self.fits(queue, way));
+        let (kernels, (index, width)) = kernels.ok_or_else(|| DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!("there is no kernel for {self:?}"),
+        })?;
+        let kernel = match way {
+            Way::Drop => kernels.drop[index],
+            Way::Keep => kernels.keep[index],
+            Way::Back => kernels.back[index],
+        };
+        let Self { rows, depth, hidden, .. } = *self;
+        let map = |address, rows, columns, tile_rows| {
+            queue.gpu.context.tensor_map(address, [rows, columns], [tile_rows, DEPTH])
+        };
+        let [first, second, last] = matrices.weights;
+        let kept =
+            |layer: usize| kept.map_or(Ok([0; 16]), |kept| map(kept.layers[layer], rows, hidden, TILE_ROWS));
+        let maps = Maps([
+            map(matrices.input, rows, depth, TILE_ROWS)?,
+            map(first, hidden, depth, COLUMNS)?,
+            map(second, hidden, hidden, COLUMNS)?,
+            map(last, self.width, hidden, if index == 0 { width } else { 2 * width })?,
+            kept(0)?,
+            kept(1)?,
+        ]);
+        let sizes = [rows, depth, hidden, self.width].map(|size| size as i32);
+        let arguments = Arguments { sizes, result: matrices.result, ..arguments };
+        let shape =
+            Launch { block: THREADS as u32, shared: SHARED as u32, ..Launch::blocks(self.slabs(queue)) };
+        launch!(queue, kernel, shape; Argument::borrowed(&maps), Argument::borrowed(&arguments))
+    }
+}
