@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 use super::driver::{Argument, Launch};
 use super::memory::{Block, Buffer};
 use super::network::at;
-use super::queue::{LuArguments, Queue, launch};
+use super::queue::{Lane, LuArguments, Queue, launch};
 use crate::device::{DeviceError, Direction};
 use crate::shape::{ChannelMapParams, Grid};
 
@@ -266,7 +266,7 @@ impl ChannelMap {
             (partial, slabs)
         };
         // Nobody waits for the parameters' gradients.
-        let beside = queue.beside()?;
+        let beside = queue.beside(Lane::Last)?;
         beside.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
         let lu = queue.permutation(&params.permutation, buffer)?;
         let LuArguments { inverse, sign, lower, upper, log_s, .. } = lu;

@@ -19,7 +19,7 @@ use super::fused::{FusedNetwork, Kept, Matrices, Way};
 use super::hidden::HiddenLayer;
 use super::memory::{Block, Buffer};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
-use super::queue::{Queue, launch};
+use super::queue::{Lane, Queue, launch};
 use crate::device::DeviceError;
 use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
 
@@ -321,8 +321,8 @@ impl Network {
         }
         let outputs = weights.outputs;
         launch!(
-            queue, queue.kernels().add_shifted, Launch::of(rows * outputs);
-            rows, Plane::of(part.grid), Divisor::new(outputs), weights.width3, contributions.address, weights.edge.address,
+            queue, queue.kernels().add_shifted, Launch::of(rows * groups(outputs));
+            rows, Plane::of(part.grid), outputs, Divisor::new(groups(outputs)), weights.width3, contributions.address, weights.edge.address,
             weights.bias3.address, o + 4 * (part.first * outputs) as u64
         )?;
         Ok(patches)
@@ -360,6 +360,15 @@ impl Network {
     }
 }
 
+/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in `patches.cu`.
+pub(super) fn groups(channels: usize) -> usize {
+    match channels % 4 {
+        0 => channels / 4,
+        2 => channels / 2,
+        _ => channels,
+    }
+}
+
 /// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
 pub(super) fn patches(
     queue: &Queue,
@@ -371,11 +380,11 @@ pub(super) fn patches(
     x: u64,
 ) -> Result<Block> {
     // A thread has 16 bytes of a row.
-    let (rows, groups) = (part.grid.rows(), stride * element.bytes() / 16);
+    let (rows, packs) = (part.grid.rows(), stride * element.bytes() / 16);
     let patches = queue.matrix(rows, stride, element)?;
     launch!(
-        queue, queue.kernels().of(element).patches, Launch::of(rows * groups);
-        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(groups),
+        queue, queue.kernels().of(element).patches, Launch::of(rows * packs);
+        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(packs),
         x + 4 * (part.first * channels) as u64, patches.address
     )?;
     Ok(patches)
@@ -428,7 +437,7 @@ impl Hidden {
         let buffers = [buffer, d_o, gradient];
         let [buffer, d_o, gradient] = buffers.map(Buffer::address);
         let mut used = self.h.to_vec();
-        let (edge_slabs, edge_sums) = queue.beside()?.edge_sums(grid, outputs, d_o)?;
+        let (edge_slabs, edge_sums) = queue.beside(Lane::Last)?.edge_sums(grid, outputs, d_o)?;
         for (index, part) in parts(queue, grid).enumerate() {
             let (rows, first) = (part.grid.rows(), part.first);
             let [h1, h2] = self.activations(first);
@@ -438,13 +447,14 @@ impl Hidden {
                     accumulate: index > 0,
                     ..weights.product(Kind::ByWeight, layer, rows, queue.gpu.tf32)
                 };
-                queue.beside()?.product(product, operands(dy, x, result.address))
+                let lane = if layer == 2 { Lane::Wide } else { Lane::Narrow };
+                queue.beside(lane)?.product(product, operands(dy, x, result.address))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
-            let groups = width3 * weights.element.bytes() / 16;
+            let packs = width3 * weights.element.bytes() / 16;
             launch!(
-                queue, queue.kernels().of(weights.element).gather_back, Launch::of(rows * groups);
-                rows, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(groups),
+                queue, queue.kernels().of(weights.element).gather_back, Launch::of(rows * packs);
+                rows, Plane::of(part.grid), Divisor::new(outputs), Divisor::new(packs),
                 d_o + 4 * (first * outputs) as u64, d_contributions.address
             )?;
             by_weight(3, d_contributions.address, h2, &d_conv3)?;
@@ -479,8 +489,8 @@ impl Hidden {
             let patches = &self.parts[index].patches;
             by_weight(1, d_h1.address, patches.address, &d_conv1)?;
             launch!(
-                queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
-                rows, Plane::of(part.grid), Divisor::new(inputs), 2 * inputs, width1, contributions.address,
+                queue, queue.kernels().add_shifted_back, Launch::of(rows * groups(inputs));
+                rows, Plane::of(part.grid), inputs, Divisor::new(groups(inputs)), 2 * inputs, width1, contributions.address,
                 dx + 4 * (first * 2 * inputs) as u64
             )?;
             next1 += 4 * (slabs1[index] * width2) as u64;
@@ -505,7 +515,7 @@ impl Hidden {
             spans.map(|span| at(buffer, span));
         let [to_conv1, to_bias1, to_logs1, to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3] =
             spans.map(|span| at(gradient, span));
-        let beside = queue.beside()?;
+        let beside = queue.beside_after_all()?;
         launch!(
             beside, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
             inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3,

@@ -3,7 +3,7 @@
 //! An operation here returns its error at once. [`Cuda`](super::Cuda) remembers the first one and does nothing from there on.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::channel_map;
 use super::compile::{HOPPER, Target};
@@ -151,18 +151,31 @@ pub struct Queue {
     pub gpu: Arc<Gpu>,
     pub stream: Stream,
     pub pool: Arc<Pool>,
-    workspace: Block,
+    /// Of products; taken when the first one comes.
+    workspace: OnceLock<Block>,
     pub pending_maps: Pending<channel_map::Unmade>,
     pub pending_networks: Pending<network::Unfolded>,
     beside: Option<Box<Beside>>,
 }
 
-/// A second stream for work that others do not wait for, with the memory of the first.
+/// Streams for work that others do not wait for, with the memory of the first.
 struct Beside {
-    queue: Queue,
+    lanes: [Queue; 3],
     begun: Event,
     /// When the last of this work is done, and what it reads and writes until then; the oldest first.
     last: Mutex<VecDeque<(Event, Vec<Arc<Block>>)>>,
+}
+
+/// What runs beside the main stream does so in three lanes: a network's three gradients by weights have nothing to do with one another,
+/// and the parameters' gradients are many short kernels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// For the largest products.
+    Wide,
+    /// For the others.
+    Narrow,
+    /// For sums, and for what parameters' gradients are made of them; with this a piece of work ends.
+    Last,
 }
 
 /// Parts of a permutation for a kernel: addresses, 0 for what there is not.
@@ -176,6 +189,16 @@ pub struct LuArguments {
     pub constants: Arc<Block>,
 }
 
+impl Beside {
+    /// A lane, which waits for what a stream has been given so far.
+    fn wait(&self, stream: &Stream, lane: Lane) -> Result<&Queue> {
+        let queue = &self.lanes[lane as usize];
+        self.begun.record(stream)?;
+        queue.stream.wait(&self.begun)?;
+        Ok(queue)
+    }
+}
+
 impl Queue {
     pub fn new(gpu: &Arc<Gpu>) -> Result<Self> {
         Self::with_pool(gpu, Pool::new(&gpu.context, false))
@@ -184,8 +207,9 @@ impl Queue {
     /// A queue to record in. What is recorded is good for as long as the queue is there.
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
+        let lane = || Self::with_pool(gpu, Arc::clone(&pool));
         let beside = Beside {
-            queue: Self::with_pool(gpu, Arc::clone(&pool))?,
+            lanes: [lane()?, lane()?, lane()?],
             begun: Event::new(&gpu.context)?,
             last: Mutex::default(),
         };
@@ -193,12 +217,11 @@ impl Queue {
     }
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
-        let (stream, workspace) = (Stream::new(&gpu.context)?, pool.take(WORKSPACE)?);
         Ok(Self {
             gpu: Arc::clone(gpu),
-            stream,
+            stream: Stream::new(&gpu.context)?,
             pool,
-            workspace,
+            workspace: OnceLock::new(),
             pending_maps: Pending::default(),
             pending_networks: Pending::default(),
             beside: None,
@@ -209,11 +232,18 @@ impl Queue {
     /// must end with [`end_beside`](Self::end_beside).
     ///
     /// Where nothing is recorded it is this queue itself: then the host is what work waits for.
-    pub fn beside(&self) -> Result<&Self> {
+    pub fn beside(&self, lane: Lane) -> Result<&Self> {
         let Some(beside) = &self.beside else { return Ok(self) };
-        beside.begun.record(&self.stream)?;
-        beside.queue.stream.wait(&beside.begun)?;
-        Ok(&beside.queue)
+        beside.wait(&self.stream, lane)
+    }
+
+    /// [`Lane::Last`], after all that the other lanes have been given.
+    pub fn beside_after_all(&self) -> Result<&Self> {
+        let Some(beside) = &self.beside else { return Ok(self) };
+        for lane in [Lane::Wide, Lane::Narrow] {
+            beside.wait(&beside.lanes[lane as usize].stream, Lane::Last)?;
+        }
+        self.beside(Lane::Last)
     }
 
     /// Ends work beside, which has `own` blocks and those of buffers until it is done. Nothing here waits for it before some more such
@@ -222,7 +252,7 @@ impl Queue {
         let Some(beside) = &self.beside else { return Ok(()) };
         let bytes: usize = own.iter().map(|block| block.size()).sum();
         let done = Event::new(&self.gpu.context)?;
-        done.record(&beside.queue.stream)?;
+        done.record(&beside.lanes[Lane::Last as usize].stream)?;
         let blocks = buffers.iter().filter_map(|buffer| buffer.block()).cloned().chain(own).collect();
         lock(&beside.last).push_back((done, blocks));
         self.join_all_but(if bytes > self.gpu.memory / KEPT_PART { 0 } else { UNJOINED })
@@ -253,7 +283,14 @@ impl Queue {
     }
 
     pub fn product(&self, product: Product, operands: Operands) -> Result<()> {
-        self.gpu.products.run(&self.stream, self.workspace.address, product, operands)
+        let workspace = match self.workspace.get() {
+            Some(workspace) => workspace.address,
+            None => {
+                let taken = self.pool.take(WORKSPACE)?;
+                self.workspace.get_or_init(|| taken).address
+            }
+        };
+        self.gpu.products.run(&self.stream, workspace, product, operands)
     }
 
     /// Memory for a matrix.

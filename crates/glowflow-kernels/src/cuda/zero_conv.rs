@@ -3,7 +3,7 @@
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
 use super::memory::Block;
-use super::network::{at, operands, parts, patches};
+use super::network::{at, groups, operands, parts, patches};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;
@@ -99,8 +99,8 @@ impl ZeroConv {
             let product = conv.product(Kind::ByInput, rows);
             queue.product(product, operands(dy, conv.weight.address, contributions.address))?;
             launch!(
-                queue, queue.kernels().add_shifted_back, Launch::of(rows * inputs);
-                rows, Plane::of(part.grid), Divisor::new(inputs), inputs, width, contributions.address,
+                queue, queue.kernels().add_shifted_back, Launch::of(rows * groups(inputs));
+                rows, Plane::of(part.grid), inputs, Divisor::new(groups(inputs)), inputs, width, contributions.address,
                 dx + 4 * (first * inputs) as u64
             )?;
         }

@@ -401,7 +401,13 @@ impl<D: Device> Glow<D> {
         for start in (0..count).step_by(self.decoded_at_once()) {
             let range = start..count.min(start + self.decoded_at_once());
             let labels = labels.get(range.clone()).unwrap_or_default();
-            images.extend(self.decode_chunk(range, labels, &write, &read)?);
+            let chunk = self.decode_chunk(range, labels, &write, &read)?;
+            // Usually there is one chunk, and millions of pixels need not be copied.
+            if images.is_empty() {
+                images = chunk;
+            } else {
+                images.extend(chunk);
+            }
         }
         array(count, self.config().image, images)
     }

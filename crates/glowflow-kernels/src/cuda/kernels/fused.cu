@@ -137,7 +137,7 @@ __device__ __forceinline__ void bring_in_weights(
         u32 barrier = full + 8 * place.slot;
         barrier_wait(empty + 8 * place.slot, place.turn ^ 1);
         barrier_expect(barrier, rows * row_bytes);
-        load_tile(tiles + place.slot * slot_bytes, map, x, y, barrier);
+        load_weights(tiles + place.slot * slot_bytes, map, x, y, barrier);
         place.step();
     };
     for (; count > 0; count--) {

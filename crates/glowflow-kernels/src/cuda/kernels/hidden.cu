@@ -66,11 +66,22 @@ __device__ __forceinline__ void load_tile(u32 to, const TensorMap *map, int x, i
         "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
-// The other way; what lies outside the matrix is not written.
+// The same of weights, which all blocks read over and over: they stay in the cache longest.
+__device__ __forceinline__ void load_weights(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
+    asm volatile(
+        "{\n.reg .b64 stays;\n"
+        "createpolicy.fractional.L2::evict_last.b64 stays, 1.0;\n"
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%2, %3}], [%4], "
+        "stays;\n}" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
+}
+
+// The other way; what lies outside the matrix is not written. It makes room in the cache first, for there is more of it than fits.
 __device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u32 from) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map), "r"(x), "r"(y), "r"(from)
-        : "memory");
+        "{\n.reg .b64 leaves;\n"
+        "createpolicy.fractional.L2::evict_first.b64 leaves, 1.0;\n"
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group.L2::cache_hint [%0, {%1, %2}], [%3], leaves;\n}" ::"l"(map),
+        "r"(x), "r"(y), "r"(from) : "memory");
 }
 
 // How the tensor cores find a tile 64 deep in shared memory: swizzled by 128 bytes, eight rows every 1,024 bytes.
@@ -221,7 +232,7 @@ __device__ __forceinline__ void bring_in(
             if (step == c && w == 0) {
                 u32 arrived = shared_address(&shared.b[c]);
                 barrier_expect(arrived, b_bytes);
-                load_tile(b_at + c * b_bytes, b, c * hidden_depth, first_column, arrived);
+                load_weights(b_at + c * b_bytes, b, c * hidden_depth, first_column, arrived);
             }
             int s = step % hidden_stages;
             barrier_wait(shared_address(&shared.empty[w][s]), (step / hidden_stages + 1) % 2);

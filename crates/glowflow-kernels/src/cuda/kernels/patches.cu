@@ -4,121 +4,210 @@
 // Columns of patches lie as k·inputs + c, then one for the edge channel at each offset, 9·inputs + k; then zeros up
 // to `stride`, a multiple of 8.
 
+// Numbers that lie next to each other and are read at once: 4, 2 or 1, whatever divides the number of channels. Memory answers late, so
+// a thread asks for all that it needs before it uses any.
+template <int few> struct alignas(4 * few) Few {
+    float values[few];
+};
+
+template <int few> __device__ __forceinline__ Few<few> read_few(const float *from, int at) {
+    Few<few> none = {};
+    return at >= 0 ? *(const Few<few> *)&from[at] : none;
+}
+
 // One thread for every 16 bytes of a row of patches. x has `channels` channels, of which the first `inputs` count.
-template <typename T>
-__device__ __forceinline__ void patches(
-    int rows, Plane plane, Divisor inputs_divisor, int channels, Divisor groups, const float *x, T *to) {
+template <typename T, int few>
+__device__ __forceinline__ void patches_by(
+    int rows, Plane plane, Divisor inputs_divisor, int channels, Divisor packs, const float *x, T *to) {
     const int at_once = 16 / sizeof(T);
     int index = global_index(), inputs = inputs_divisor.value;
-    if (index >= rows * groups.value) {
+    if (index >= rows * packs.value) {
         return;
     }
-    int row = divided(index, groups), first = (index - row * groups.value) * at_once;
+    int row = divided(index, packs), first = (index - row * packs.value) * at_once;
     Pixel at = pixel_of(row, plane);
-    // Divided once; from one column to the next the channel goes up, and from the last one to the next offset.
+    // Divided once; from there on the channel goes up, and from the last one to the next offset.
     int k = divided(first, inputs_divisor), c = first - k * inputs;
-    int from = k < 9 ? neighbour(row, at, plane, k) : -1;
-    Pack<T> pack;
-    for (int j = 0; j < at_once; j++) {
-        int edge = first + j - 9 * inputs;
-        float value = 0.0f;
-        if (edge < 0) {
-            value = from >= 0 ? x[from * channels + c] : 0.0f;
-            if (++c == inputs) {
-                c = 0;
-                from = neighbour(row, at, plane, ++k);
-            }
-        } else if (edge < 9) {
-            value = neighbour(row, at, plane, edge) < 0 ? 1.0f : 0.0f;
+    Few<few> read[at_once / few];
+#pragma unroll
+    for (int i = 0; i < at_once / few; i++) {
+        int from = k < 9 ? neighbour(row, at, plane, k) : -1;
+        read[i] = read_few<few>(x, from >= 0 ? from * channels + c : -1);
+        c += few;
+        if (c == inputs) {
+            c = 0;
+            k++;
         }
-        pack.values[j] = narrow<T>(value);
+    }
+    Pack<T> pack;
+#pragma unroll
+    for (int j = 0; j < at_once; j++) {
+        pack.values[j] = narrow<T>(read[j / few].values[j % few]);
+    }
+    if (first + at_once > 9 * inputs) {
+        for (int j = 0; j < at_once; j++) {
+            int edge = first + j - 9 * inputs;
+            if (edge >= 0 && edge < 9) {
+                pack.values[j] = narrow<T>(neighbour(row, at, plane, edge) < 0 ? 1.0f : 0.0f);
+            }
+        }
     }
     *(Pack<T> *)&to[index * at_once] = pack;
 }
 
+template <typename T>
+__device__ __forceinline__ void patches(
+    int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, T *to) {
+    if (inputs.value % 4 == 0) {
+        patches_by<T, 4>(rows, plane, inputs, channels, packs, x, to);
+    } else if (inputs.value % 2 == 0) {
+        patches_by<T, 2>(rows, plane, inputs, channels, packs, x, to);
+    } else {
+        patches_by<T, 1>(rows, plane, inputs, channels, packs, x, to);
+    }
+}
+
 extern "C" __global__ void patches_f32(
-    int rows, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, float *to) {
-    patches(rows, plane, inputs, channels, groups, x, to);
+    int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, float *to) {
+    patches(rows, plane, inputs, channels, packs, x, to);
 }
 
 extern "C" __global__ void patches_bf16(
-    int rows, Plane plane, Divisor inputs, int channels, Divisor groups, const float *x, bf16 *to) {
-    patches(rows, plane, inputs, channels, groups, x, to);
+    int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, bf16 *to) {
+    patches(rows, plane, inputs, channels, packs, x, to);
 }
 
 // What each pixel's contributions became: column k·channels + c is channel c of dy [rows, channels] at the
 // pixel that offset k of this one went to. One thread for every 16 bytes.
-template <typename T>
-__device__ __forceinline__ void gather_back(
-    int rows, Plane plane, Divisor channels_divisor, Divisor groups, const float *dy, T *to) {
+template <typename T, int few>
+__device__ __forceinline__ void gather_back_by(
+    int rows, Plane plane, Divisor channels_divisor, Divisor packs, const float *dy, T *to) {
     const int at_once = 16 / sizeof(T);
     int index = global_index(), channels = channels_divisor.value;
-    if (index >= rows * groups.value) {
+    if (index >= rows * packs.value) {
         return;
     }
-    int row = divided(index, groups), first = (index - row * groups.value) * at_once;
+    int row = divided(index, packs), first = (index - row * packs.value) * at_once;
     Pixel at = pixel_of(row, plane);
     int k = divided(first, channels_divisor), c = first - k * channels;
-    int from = k < 9 ? neighbour_back(row, at, plane, k) : -1;
-    Pack<T> pack;
-    for (int j = 0; j < at_once; j++) {
-        pack.values[j] = narrow<T>(k < 9 && from >= 0 ? dy[from * channels + c] : 0.0f);
-        if (++c == channels) {
+    Few<few> read[at_once / few];
+#pragma unroll
+    for (int i = 0; i < at_once / few; i++) {
+        int from = k < 9 ? neighbour_back(row, at, plane, k) : -1;
+        read[i] = read_few<few>(dy, from >= 0 ? from * channels + c : -1);
+        c += few;
+        if (c == channels) {
             c = 0;
-            from = neighbour_back(row, at, plane, ++k);
+            k++;
         }
+    }
+    Pack<T> pack;
+#pragma unroll
+    for (int j = 0; j < at_once; j++) {
+        pack.values[j] = narrow<T>(read[j / few].values[j % few]);
     }
     *(Pack<T> *)&to[index * at_once] = pack;
 }
 
+template <typename T>
+__device__ __forceinline__ void gather_back(
+    int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, T *to) {
+    if (channels.value % 4 == 0) {
+        gather_back_by<T, 4>(rows, plane, channels, packs, dy, to);
+    } else if (channels.value % 2 == 0) {
+        gather_back_by<T, 2>(rows, plane, channels, packs, dy, to);
+    } else {
+        gather_back_by<T, 1>(rows, plane, channels, packs, dy, to);
+    }
+}
+
 extern "C" __global__ void gather_back_f32(
-    int rows, Plane plane, Divisor channels, Divisor groups, const float *dy, float *to) {
-    gather_back(rows, plane, channels, groups, dy, to);
+    int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, float *to) {
+    gather_back(rows, plane, channels, packs, dy, to);
 }
 
 extern "C" __global__ void gather_back_bf16(
-    int rows, Plane plane, Divisor channels, Divisor groups, const float *dy, bf16 *to) {
-    gather_back(rows, plane, channels, groups, dy, to);
+    int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, bf16 *to) {
+    gather_back(rows, plane, channels, packs, dy, to);
 }
 
 // Nine shifted copies added up: y[row, c] = bias[c] + Σ_k contributions[neighbour, k·channels + c], and edge[k·channels + c]
-// where the neighbour lies outside.
-extern "C" __global__ void add_shifted(
-    int rows, Plane plane, Divisor channels_divisor, int stride, const float *contributions, const float *edge,
-    const float *bias, float *y) {
-    int index = global_index(), channels = channels_divisor.value;
-    if (index >= rows * channels) {
+// where the neighbour lies outside. `groups` are those of the channels that a thread takes at once.
+template <int few>
+__device__ __forceinline__ void add_shifted_by(
+    int rows, Plane plane, Divisor groups, int stride, const float *contributions, const float *edge, const float *bias,
+    float *y) {
+    int index = global_index(), channels = groups.value * few;
+    if (index >= rows * groups.value) {
         return;
     }
-    int row = divided(index, channels_divisor), c = index - row * channels;
+    int row = divided(index, groups), c = (index - row * groups.value) * few;
     Pixel at = pixel_of(row, plane);
-    float sum = bias[c];
+    Few<few> sum = read_few<few>(bias, c), read[9];
 #pragma unroll
     for (int k = 0; k < 9; k++) {
         int from = neighbour(row, at, plane, k);
-        sum += from >= 0 ? contributions[from * stride + k * channels + c] : edge[k * channels + c];
+        read[k] = from >= 0 ? read_few<few>(contributions, from * stride + k * channels + c)
+                            : read_few<few>(edge, k * channels + c);
     }
-    y[index] = sum;
+#pragma unroll
+    for (int k = 0; k < 9; k++) {
+        for (int e = 0; e < few; e++) {
+            sum.values[e] += read[k].values[e];
+        }
+    }
+    *(Few<few> *)&y[row * channels + c] = sum;
 }
 
-// The transposed form, added to the first `channels` of the `to_channels` channels of y.
-extern "C" __global__ void add_shifted_back(
-    int rows, Plane plane, Divisor channels_divisor, int to_channels, int stride, const float *contributions, float *y) {
-    int index = global_index(), channels = channels_divisor.value;
-    if (index >= rows * channels) {
+extern "C" __global__ void add_shifted(
+    int rows, Plane plane, int channels, Divisor groups, int stride, const float *contributions, const float *edge,
+    const float *bias, float *y) {
+    if (channels % 4 == 0) {
+        add_shifted_by<4>(rows, plane, groups, stride, contributions, edge, bias, y);
+    } else if (channels % 2 == 0) {
+        add_shifted_by<2>(rows, plane, groups, stride, contributions, edge, bias, y);
+    } else {
+        add_shifted_by<1>(rows, plane, groups, stride, contributions, edge, bias, y);
+    }
+}
+
+// The transposed form, added to the first `channels` of the `to_channels` channels of y; a multiple of them.
+template <int few>
+__device__ __forceinline__ void add_shifted_back_by(
+    int rows, Plane plane, Divisor groups, int to_channels, int stride, const float *contributions, float *y) {
+    int index = global_index(), channels = groups.value * few;
+    if (index >= rows * groups.value) {
         return;
     }
-    int row = divided(index, channels_divisor), c = index - row * channels;
+    int row = divided(index, groups), c = (index - row * groups.value) * few;
     Pixel at = pixel_of(row, plane);
-    float sum = 0.0f;
+    Few<few> read[9];
 #pragma unroll
     for (int k = 0; k < 9; k++) {
         int from = neighbour_back(row, at, plane, k);
-        if (from >= 0) {
-            sum += contributions[from * stride + k * channels + c];
-        }
+        read[k] = read_few<few>(contributions, from >= 0 ? from * stride + k * channels + c : -1);
     }
-    y[row * to_channels + c] += sum;
+    Few<few> *to = (Few<few> *)&y[row * to_channels + c], sum = read_few<few>(y, row * to_channels + c);
+    for (int e = 0; e < few; e++) {
+        float added = 0.0f;
+#pragma unroll
+        for (int k = 0; k < 9; k++) {
+            added += read[k].values[e];
+        }
+        sum.values[e] += added;
+    }
+    *to = sum;
+}
+
+extern "C" __global__ void add_shifted_back(
+    int rows, Plane plane, int channels, Divisor groups, int to_channels, int stride, const float *contributions, float *y) {
+    if (channels % 4 == 0) {
+        add_shifted_back_by<4>(rows, plane, groups, to_channels, stride, contributions, y);
+    } else if (channels % 2 == 0) {
+        add_shifted_back_by<2>(rows, plane, groups, to_channels, stride, contributions, y);
+    } else {
+        add_shifted_back_by<1>(rows, plane, groups, to_channels, stride, contributions, y);
+    }
 }
 
 // Sums over rows of dy [rows, channels] that a bias and an edge channel need: sums[slab, s, c] with s = 9 for all

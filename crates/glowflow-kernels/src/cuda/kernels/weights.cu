@@ -209,6 +209,7 @@ extern "C" __global__ void unfold_conv(
 // This thread's part of Σ over slabs of partial[slab, column].
 __device__ __forceinline__ double part_of_column(int slabs, int stride, int column, const float *partial) {
     double sum = 0.0;
+#pragma unroll 4
     for (int slab = threadIdx.x; slab < slabs; slab += blockDim.x) {
         sum += (double)partial[slab * stride + column];
     }
@@ -244,6 +245,8 @@ extern "C" __global__ void unfold_network(
     int lane = threadIdx.x % 32;
     for (int s = threadIdx.x / 32; s < 10; s += blockDim.x / 32) {
         double sum = 0.0;
+        // Sixteen at once: memory takes its time to answer.
+#pragma unroll 16
         for (int slab = lane; slab < edge_slabs; slab += 32) {
             sum += (double)edge_partial[(slab * 10 + s) * outputs + output];
         }
