@@ -79,6 +79,10 @@ fn numbers_become_the_same_pixels() {
         }
     }
     assert!(gpu.quantize(&gpu.upload(&numbers), 8).unwrap().finite);
+    // More than comes back in one piece.
+    let many: Vec<f32> = numbers.into_iter().cycle().take((4 << 20) + 5).collect();
+    let cpu = Cpu::<f32>::new();
+    assert!(gpu.quantize(&gpu.upload(&many), 8).unwrap() == cpu.quantize(&cpu.upload(&many), 8).unwrap());
 }
 
 #[test]

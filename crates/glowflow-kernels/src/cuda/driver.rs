@@ -660,6 +660,30 @@ impl Pinned {
         }
         self.done.record(stream)
     }
+
+    /// Copies from the GPU to the end of `to`, when everything queued before is done; no more at once than there is room here.
+    #[allow(unsafe_code)]
+    pub fn receive(
+        &mut self,
+        stream: &Stream,
+        from: u64,
+        bytes: usize,
+        to: &mut Vec<u8>,
+    ) -> Result<(), DeviceError> {
+        for start in (0..bytes).step_by(self.len.max(1)) {
+            let piece = self.len.min(bytes - start);
+            self.done.synchronize()?;
+            // SAFETY: `address` has `len` bytes or more, which nobody else reads or writes now that the event has come.
+            let copied = unsafe {
+                sys::cuMemcpyDtoHAsync_v2(self.address.cast(), from + start as u64, piece, stream.raw)
+            };
+            self.context.check(copied, "copying from the GPU")?;
+            stream.synchronize()?;
+            // SAFETY: the copy is done, so that these bytes are written, and `to` owns other memory.
+            to.extend_from_slice(unsafe { std::slice::from_raw_parts(self.address, piece) });
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Pinned {

@@ -388,15 +388,14 @@ impl Device for Cuda {
         self.report(|queue| {
             // Behind the pixels a word that is 0 as long as all is finite, so that one copy brings both.
             let word = v.len().next_multiple_of(4);
-            let mut pixels = vec![0; word + 4];
-            let on_device = queue.pool.take(pixels.len())?;
+            let on_device = queue.pool.take(word + 4)?;
             let not_finite = on_device.address + word as u64;
             queue.stream.clear(not_finite, 4)?;
             launch!(
                 queue, queue.kernels().quantize, Launch::of(v.len().div_ceil(4));
                 v.len(), bits as i32, v.address(), on_device.address, not_finite
             )?;
-            queue.stream.read(on_device.address, &mut pixels)?;
+            let mut pixels = queue.receive(on_device.address, word + 4)?;
             let finite = pixels[word..] == [0; 4];
             pixels.truncate(v.len());
             Ok(Quantized { pixels, finite })

@@ -46,6 +46,9 @@ const KEPT_PART: usize = 128;
 /// How much work beside may be under way: that of two steps of flow, a network's and a channel map's each.
 const UNJOINED: usize = 4;
 
+/// Bytes that come back from the GPU in one piece.
+const RECEIVED_AT_ONCE: usize = 4 << 20;
+
 /// What all queues of a GPU share.
 pub struct Gpu {
     pub context: Arc<Context>,
@@ -65,6 +68,8 @@ pub struct Gpu {
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
+    /// And one for pixels on their way back.
+    receiving: Mutex<Option<Pinned>>,
 }
 
 /// The fixed parts of permutations, on the GPU; by content, for they never change.
@@ -98,6 +103,7 @@ impl Gpu {
             },
             memory: context.memory()?.1,
             staging: Mutex::default(),
+            receiving: Mutex::default(),
             kernels: Kernels::find(&context, module)?,
             hidden: hidden.then(|| hidden::Kernels::find(&context, module)).transpose()?,
             fused: fused.then(|| fused::Kernels::find(&context, module)).transpose()?,
@@ -324,6 +330,18 @@ impl Queue {
             pinned.send(&self.stream, bytes, block.address)?;
         }
         Ok(block)
+    }
+
+    /// Bytes from the GPU through pinned memory, which is several times as fast as without, when everything queued before is done.
+    pub fn receive(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut received = Vec::with_capacity(bytes);
+        let mut receiving = lock(&self.gpu.receiving);
+        let pinned = match &mut *receiving {
+            Some(pinned) => pinned,
+            none => none.insert(Pinned::new(&self.gpu.context, RECEIVED_AT_ONCE)?),
+        };
+        pinned.receive(&self.stream, from, bytes, &mut received)?;
+        Ok(received)
     }
 
     /// A permutation's parts, given where the parameters lie.
