@@ -364,11 +364,11 @@ def precisions(run, row):
 
 
 def tuning(run, row):
-    """A stored training step by how many rows of hidden activations are computed at once, with glowflow's own kernels for hidden
-    layers and without."""
+    """A stored training step by how many rows of hidden activations are computed at once, with glowflow's own kernels for whole
+    networks, for hidden layers, and without."""
     commands = {}
-    for rows in (16384, 32768, 65536, 131072):
-        for hidden in ("on", "off"):
+    for rows in (32768, 65536, 131072):
+        for hidden in ("on", "layers", "off"):
             settings = ["env", f"GLOWFLOW_CUDA_ROWS={rows}", f"GLOWFLOW_CUDA_HIDDEN={hidden}"]
             command = compare.rust_command(model(run, batch=512), "--serve", "--backprop", "stored")
             commands[f"{rows} {hidden}"] = settings + command

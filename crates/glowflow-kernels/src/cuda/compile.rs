@@ -182,8 +182,16 @@ fn recall(path: &Path) -> Option<Vec<u8>> {
     (sum == hash(&image[..]).to_le_bytes()).then_some(image)
 }
 
-/// The kernels, loaded: compiled now, or some time before; and what for.
-pub fn module(context: &Context) -> Result<(Module, Target), DeviceError> {
+/// The kernels, loaded.
+pub struct Compiled {
+    pub module: Module,
+    pub target: Target,
+    /// The compiler's version.
+    pub version: (i32, i32),
+}
+
+/// The kernels: compiled now, or some time before.
+pub fn module(context: &Context) -> Result<Compiled, DeviceError> {
     let failed = |reason| DeviceError::Unavailable { device: context.name.clone(), reason };
     let (version, known) = compiler().map_err(failed)?;
     if version.0 > context.driver / 1000 {
@@ -209,12 +217,12 @@ pub fn module(context: &Context) -> Result<(Module, Target), DeviceError> {
     if let Some(image) = path.as_ref().and_then(|path| recall(path))
         && let Ok(module) = load_module(context, &image)
     {
-        return Ok((module, target));
+        return Ok(Compiled { module, target, version });
     }
     let image = compile(SOURCE, target).map_err(failed)?;
     let module = load_module(context, &image)?;
     if let Some(path) = path {
         remember(&path, &image);
     }
-    Ok((module, target))
+    Ok(Compiled { module, target, version })
 }

@@ -103,12 +103,12 @@ impl Cuda {
             }
             precision => precision,
         };
-        let (module, target) = compile::module(&context)?;
+        let compiled = compile::module(&context)?;
         let element = match precision {
             Precision::Bf16 => Element::Bf16,
             _ => Element::F32,
         };
-        let gpu = Arc::new(Gpu::new(context, module, target, element, precision == Precision::Tf32)?);
+        let gpu = Arc::new(Gpu::new(context, &compiled, element, precision == Precision::Tf32)?);
         Ok(Self { queue: Arc::new(Queue::new(&gpu)?), precision, failure: Arc::default() })
     }
 

@@ -6,9 +6,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::channel_map;
-use super::compile::{HOPPER, Target};
+use super::compile::{Compiled, HOPPER, Target};
 use super::divisor::Plane;
-use super::driver::{Argument, Context, Event, Kernel, Launch, Module, Pinned, Stream};
+use super::driver::{Argument, Context, Event, Kernel, Launch, Pinned, Stream};
 use super::fused;
 use super::hidden;
 use super::kernels::Kernels;
@@ -84,16 +84,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Gpu {
-    pub fn new(
-        context: Arc<Context>,
-        module: Module,
-        target: Target,
-        element: Element,
-        tf32: bool,
-    ) -> Result<Self> {
-        let kernels = std::env::var(HIDDEN).unwrap_or_default();
-        let hidden = target == Target::Machine(HOPPER) && kernels != "off";
+    pub fn new(context: Arc<Context>, compiled: &Compiled, element: Element, tf32: bool) -> Result<Self> {
+        let (module, kernels) = (compiled.module, std::env::var(HIDDEN).unwrap_or_default());
+        let hidden = compiled.target == Target::Machine(HOPPER) && kernels != "off";
         let fused = hidden && element == Element::Bf16 && kernels != "layers";
+        // Compilers before that of CUDA 13 let the products wait for each other.
+        let fused = fused && compiled.version.0 >= 13;
         Ok(Self {
             products: Products::new(&context)?,
             constants: Constants {

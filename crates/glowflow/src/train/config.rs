@@ -231,7 +231,9 @@ impl RunConfig {
         }
         if t.schedule == Schedule::Cosine && t.steps.is_none() {
             return Err(Error::Config(
-                "train.schedule is cosine, which needs train.steps to know its end".into(),
+                "train.schedule is cosine, which needs train.steps to know its end, such as --set train.steps=10000; --steps says \
+                 only when to stop this time"
+                    .into(),
             ));
         }
         Ok(())
