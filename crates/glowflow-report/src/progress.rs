@@ -52,6 +52,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(10);
 /// ```
 pub struct Progress {
     goal: Goal,
+    unit: &'static str,
     output: Output,
     began: Instant,
     /// When the first update came, and with which step: the rate counts from there, since a resumed
@@ -85,7 +86,12 @@ impl Progress {
     }
 
     fn with_output(goal: Goal, output: Output) -> Self {
-        Progress { goal, output, began: Instant::now(), first: None, unsaid: None }
+        Progress { goal, unit: "step", output, began: Instant::now(), first: None, unsaid: None }
+    }
+
+    /// Counts something else than steps, such as `image`s.
+    pub fn counting(self, unit: &'static str) -> Self {
+        Progress { unit, ..self }
     }
 
     /// Step `step` is done; `message` says how it went.
@@ -106,7 +112,7 @@ impl Progress {
             Goal::Until(limit) => Some(limit.saturating_sub(now - self.began)),
             Goal::Open => None,
         };
-        let line = describe(self.goal, step, message, left);
+        let line = describe(self.goal, self.unit, step, message, left);
         match &mut self.output {
             Output::Bar(bar) => {
                 bar.set_message(line);
@@ -166,10 +172,10 @@ fn bar(goal: Goal) -> ProgressBar {
 }
 
 /// For example `step 1200/10000 · 3.41 bits/dim · 4 min 10 s left`.
-fn describe(goal: Goal, step: u64, message: &str, left: Option<Duration>) -> String {
+fn describe(goal: Goal, unit: &str, step: u64, message: &str, left: Option<Duration>) -> String {
     let mut line = match goal {
-        Goal::Steps(total) => format!("step {step}/{total}"),
-        Goal::Until(_) | Goal::Open => format!("step {step}"),
+        Goal::Steps(total) => format!("{unit} {step}/{total}"),
+        Goal::Until(_) | Goal::Open => format!("{unit} {step}"),
     };
     if !message.is_empty() {
         line += &format!(" · {message}");

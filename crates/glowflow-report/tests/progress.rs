@@ -31,6 +31,16 @@ fn lines(goal: Goal, every: Duration, run: impl FnOnce(Progress)) -> Vec<String>
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
+fn what_is_counted_need_not_be_steps() {
+    let lines = lines(Goal::Steps(20), HOUR, |progress| {
+        let mut progress = progress.counting("image");
+        progress.update(7, "");
+        progress.finish();
+    });
+    assert_eq!(lines, ["image 7/20"]);
+}
+
+#[test]
 fn lines_come_now_and_then_and_end_with_the_last_update() {
     let lines = lines(Goal::Steps(1000), HOUR, |mut progress| {
         for step in 1..=1000 {

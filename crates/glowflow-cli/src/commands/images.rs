@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     check_output, check_picture, class_of, image_shape, print_json, report_broken, say, test_data,
-    warn_of_latents, warn_of_pictures,
+    warn_of_latents, warn_of_pictures, watched,
 };
 use crate::args;
 
@@ -81,7 +81,7 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
     check_output(&args.out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let dataset = test_data(&args.data, &args.model, &glow, label)?;
+    let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
     let latents = LatentsFile::encode(&glow, &dataset, label)?;
     latents.write(&args.out)?;
     warn_of_latents(&latents.latents);

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     check_output, check_picture, class_of, directions_path, first_images, image_shape, print_json,
-    report_broken, say, test_data, warn_of_latents, warn_of_pictures,
+    report_broken, say, test_data, warn_of_latents, warn_of_pictures, watched,
 };
 use crate::args;
 
@@ -98,7 +98,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let (dataset, attributes) =
         data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
-    let dataset = first_images(dataset, args.images)?;
+    let dataset = watched(first_images(dataset, args.images)?);
     let Found { directions, mut warnings } =
         find_directions(&glow, &dataset, &attributes, &args.orthogonalize, label)?;
     directions.write(&out)?;
@@ -181,7 +181,7 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let glow = common.load_exact(&args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, label)?;
-    let dataset = test_data(&args.data, &args.model, &glow, label)?;
+    let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
     if let Some(path) = &args.out {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
         check_output(path, &args.model)?;

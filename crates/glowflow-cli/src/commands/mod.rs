@@ -5,6 +5,7 @@ mod latent;
 mod scoring;
 mod serve;
 mod training;
+mod watched;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{file, picture, printable};
 
 use crate::args;
+use watched::watched;
 
 pub use images::{decode, encode, sample};
 pub use latent::{attributes, interpolate, manipulate, nearest, resample};

@@ -1,6 +1,6 @@
 //! `eval`, `score` and `info`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
 
-use super::{check_output, class_of, first_images, print_json, report_broken, say, test_data};
+use super::{check_output, class_of, first_images, print_json, report_broken, say, test_data, watched};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -24,7 +24,7 @@ fn draws(scoring: &args::Scoring) -> Draws {
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let dataset = first_images(test_data(&args.data, &args.model, &glow, None)?, args.images)?;
+    let dataset = watched(first_images(test_data(&args.data, &args.model, &glow, None)?, args.images)?);
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
     if common.json {
@@ -43,7 +43,11 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let dataset = test_data(&args.data, &args.model, &glow, label)?;
+    let mut dataset = test_data(&args.data, &args.model, &glow, label)?;
+    // On a terminal the scores themselves are seen to come.
+    if args.csv != Path::new("-") || !std::io::stdout().is_terminal() {
+        dataset = watched(dataset);
+    }
     let write =
         |to: &mut dyn Write| write_scores(&glow, &dataset, draws(&args.scoring), label, common.json, to);
     if args.csv == Path::new("-") {

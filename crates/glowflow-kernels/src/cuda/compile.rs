@@ -73,7 +73,7 @@ fn check(result: nvrtcResult, what: &str) -> Result<(), String> {
 
 /// The compiler's version, and the compute capabilities that it knows.
 #[allow(unsafe_code)]
-fn compiler() -> Result<((i32, i32), Vec<i32>), String> {
+pub fn compiler() -> Result<((i32, i32), Vec<i32>), String> {
     let (mut major, mut minor, mut count) = (0, 0, 0);
     // SAFETY: out-pointers are to live variables, and the last one to as many numbers as the compiler asked for.
     unsafe {

@@ -616,12 +616,12 @@ impl Drop for Event {
     }
 }
 
-/// Host memory that the GPU reads by itself, while the processor does something else.
+/// Host memory that the GPU reads and writes by itself: to send through, or to receive through.
 pub struct Pinned {
     context: Arc<Context>,
     address: *mut u8,
     len: usize,
-    /// Recorded behind the last copy out of it.
+    /// Recorded behind the last copy to the GPU.
     done: Event,
 }
 
@@ -670,10 +670,12 @@ impl Pinned {
         bytes: usize,
         to: &mut Vec<u8>,
     ) -> Result<(), DeviceError> {
+        stream.not_recording()?;
+        self.done.synchronize()?;
         for start in (0..bytes).step_by(self.len.max(1)) {
             let piece = self.len.min(bytes - start);
-            self.done.synchronize()?;
-            // SAFETY: `address` has `len` bytes or more, which nobody else reads or writes now that the event has come.
+            // SAFETY: callers give an address of `bytes` bytes (`lengths.rs`). Here are `len` or more, which belong to `self` alone:
+            // copies out of them are done since the event, and those to them since the wait of the turn before.
             let copied = unsafe {
                 sys::cuMemcpyDtoHAsync_v2(self.address.cast(), from + start as u64, piece, stream.raw)
             };
@@ -689,7 +691,7 @@ impl Pinned {
 impl Drop for Pinned {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // Or a copy would read memory that is gone.
+        // Or a copy to the GPU would read memory that is gone; one from there has been waited for.
         let _ = self.done.synchronize();
         if self.context.enter().is_ok() {
             // SAFETY: made in `new`, and nobody else has it any more.

@@ -138,7 +138,7 @@ impl FusedNetwork {
         self.rows.div_ceil(ROWS).min(queue.gpu.context.multiprocessors)
     }
 
-    /// The network, given the biases of its hidden layers; these are kept if there is room for them.
+    /// The network, given the biases of its hidden layers. Hidden activations are kept if there is room for them.
     pub fn forward(
         &self,
         queue: &Queue,

@@ -2,7 +2,7 @@
 //!
 //! Asking the driver for memory makes it wait for the GPU, so blocks are kept for whoever asks next. A pool belongs
 //! to one stream: a block given back while work on it is still queued is safe to hand out again, since what
-//! the next owner queues comes later in the same stream. A record has a second stream, whose work has to hold its blocks
+//! the next owner queues comes later in the same stream. A record has more streams, whose work has to hold its blocks
 //! until it is done ([`Queue::end_beside`](super::queue::Queue::end_beside)).
 
 use std::collections::HashMap;

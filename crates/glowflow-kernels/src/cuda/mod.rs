@@ -2,8 +2,8 @@
 //!
 //! The driver, the kernels' compiler and the matrix products come from libraries that are opened when a device is
 //! ([`LIBRARIES`]); nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
-//! and compiled for the GPU found. Operations are queued in one stream, in a record also in a second one; errors are remembered and reported
-//! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, without atomics.
+//! and compiled for the GPU found. Operations are queued in one stream, in a record also in lanes beside it; errors are remembered and reported
+//! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, and never by two threads in one place.
 
 mod channel_map;
 mod compile;
@@ -120,6 +120,17 @@ impl Cuda {
         let unavailable = |reason| DeviceError::Unavailable { device: "cuda".into(), reason };
         library::load_compiler(folders)?;
         compile::compile(SOURCE, target).map_err(unavailable)
+    }
+
+    /// The compute capabilities that the compiler knows, and its version.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] where the compiler is missing.
+    pub fn known(folders: &[PathBuf]) -> Result<(Vec<i32>, (i32, i32)), DeviceError> {
+        library::load_compiler(folders)?;
+        let (version, known) = compile::compiler()
+            .map_err(|reason| DeviceError::Unavailable { device: "cuda".into(), reason })?;
+        Ok((known, version))
     }
 
     /// The first failure, if there was one.

@@ -6,6 +6,8 @@
 //! h2                           · W3 → [rows, 9·outputs], nine shifted copies added up → o [rows, outputs]
 //! ```
 //!
+//! Where a kernel does all three at once (`fused.rs`), h1 and h2 are written for the way back only.
+//!
 //! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
 //! begins, so that what a network needs beside its hidden activations stays small.
 
@@ -447,7 +449,7 @@ impl Hidden {
                     accumulate: index > 0,
                     ..weights.product(Kind::ByWeight, layer, rows, queue.gpu.tf32)
                 };
-                let lane = if layer == 2 { Lane::Wide } else { Lane::Narrow };
+                let lane = if layer == 2 { Lane::Middle } else { Lane::Outer };
                 queue.beside(lane)?.product(product, operands(dy, x, result.address))
             };
             let d_contributions = queue.matrix(rows, width3, weights.element)?;
@@ -551,7 +553,7 @@ impl Hidden {
         whole.pays(queue, Way::Back).then_some((whole, weights, masks))
     }
 
-    /// How many partial sums [`masked_gradient`](Self::masked_gradient) writes for a part.
+    /// How many partial sums [`FusedNetwork::back`] or [`masked_gradient`](Self::masked_gradient) writes for a part.
     fn slabs(&self, queue: &Queue, layer: usize, index: usize, part: &Part) -> usize {
         if let Some((whole, ..)) = self.whole_back(queue, index, part) {
             return whole.slabs(queue);

@@ -29,7 +29,7 @@ macro_rules! launch {
 pub(super) use launch;
 
 /// The environment variable that says how many rows of hidden activations a network computes at once, to try other numbers
-/// than the usual 65,536. Results in `f32` and their rounding may depend on it.
+/// than the usual 65,536. Results and their rounding may depend on it.
 pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 
 /// Enough that products have blocks for all multiprocessors several times over; and few enough that what a network needs beside its
@@ -37,7 +37,7 @@ pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 
 /// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, and set to `layers` by kernels of their
-/// own instead of those for whole networks, to find out what is faster.
+/// own instead of those for whole networks, to find out what is faster. With the compiler of CUDA 12 it is as if it were `layers`.
 pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// A piece of work beside that has more than this part of a GPU's memory is waited for at once.
@@ -61,7 +61,7 @@ pub struct Gpu {
     pub rows_at_once: usize,
     /// Kernels for hidden layers in bf16, where this GPU has some.
     pub hidden: Option<hidden::Kernels>,
-    /// Kernels for whole networks in bf16, likewise.
+    /// Kernels for whole networks in bf16, where this GPU and the compiler have some and networks are in bf16.
     pub fused: Option<fused::Kernels>,
     /// Bytes of memory in all.
     memory: usize,
@@ -164,19 +164,21 @@ pub struct Queue {
 struct Beside {
     lanes: [Queue; 3],
     begun: Event,
+    /// Which lanes have been given work that the last one does not wait for yet.
+    given: Mutex<[bool; 3]>,
     /// When the last of this work is done, and what it reads and writes until then; the oldest first.
     last: Mutex<VecDeque<(Event, Vec<Arc<Block>>)>>,
 }
 
 /// What runs beside the main stream does so in three lanes: a network's three gradients by weights have nothing to do with one another,
 /// and the parameters' gradients are many short kernels.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub enum Lane {
-    /// For the largest products.
-    Wide,
-    /// For the others.
-    Narrow,
-    /// For sums, and for what parameters' gradients are made of them; with this a piece of work ends.
+    /// For the gradient by the weight between both hidden layers, as long as both others.
+    Middle,
+    /// For the gradients by the first and the last weight.
+    Outer,
+    /// For sums, and for the parameters' gradients, which are made of those; a piece of work ends when what is here is done.
     Last,
 }
 
@@ -197,7 +199,19 @@ impl Beside {
         let queue = &self.lanes[lane as usize];
         self.begun.record(stream)?;
         queue.stream.wait(&self.begun)?;
+        lock(&self.given)[lane as usize] = true;
         Ok(queue)
+    }
+
+    /// The last lane waits for what the others have been given.
+    fn gather(&self) -> Result<()> {
+        let given = std::mem::take(&mut *lock(&self.given));
+        for lane in [Lane::Middle, Lane::Outer] {
+            if given[lane as usize] {
+                self.wait(&self.lanes[lane as usize].stream, Lane::Last)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -213,6 +227,7 @@ impl Queue {
         let beside = Beside {
             lanes: [lane()?, lane()?, lane()?],
             begun: Event::new(&gpu.context)?,
+            given: Mutex::default(),
             last: Mutex::default(),
         };
         Ok(Self { beside: Some(Box::new(beside)), ..Self::with_pool(gpu, pool)? })
@@ -242,9 +257,7 @@ impl Queue {
     /// [`Lane::Last`], after all that the other lanes have been given.
     pub fn beside_after_all(&self) -> Result<&Self> {
         let Some(beside) = &self.beside else { return Ok(self) };
-        for lane in [Lane::Wide, Lane::Narrow] {
-            beside.wait(&beside.lanes[lane as usize].stream, Lane::Last)?;
-        }
+        beside.gather()?;
         self.beside(Lane::Last)
     }
 
@@ -253,6 +266,7 @@ impl Queue {
     pub fn end_beside(&self, own: Vec<Arc<Block>>, buffers: &[&Buffer]) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
         let bytes: usize = own.iter().map(|block| block.size()).sum();
+        beside.gather()?;
         let done = Event::new(&self.gpu.context)?;
         done.record(&beside.lanes[Lane::Last as usize].stream)?;
         let blocks = buffers.iter().filter_map(|buffer| buffer.block()).cloned().chain(own).collect();

@@ -12,21 +12,27 @@
 // and go from there into the last product. One thread beside brings in, through a ring of slots, the weights that both workers
 // multiply by, in the order of use.
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
+// Compilers before that of CUDA 13 would let each product wait for the one before (and the first of CUDA 12 does not know all
+// instructions); `Gpu::new` knows that, too.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && __CUDACC_VER_MAJOR__ >= 13
+#define FUSED_HOPPER
+#endif
+
+#if defined(FUSED_HOPPER) || defined(GLOWFLOW_EMULATED)
 
 constexpr int fused_rows = hidden_workers * hidden_rows, most_hidden = 512;
 
-// What becomes of hidden activations.
-enum Way { drop, keep, back };
+// What becomes of hidden activations; on the way back they are gradients, and kept.
+enum class Way { drop, keep, back };
 
-// Columns of the result that a product makes at once: what divides the widths of usual networks.
-template <Way way> constexpr int block_width = way == back ? 64 : 56;
+// Columns of the result that a product makes at once: of usual networks one, two or four of these are the width, or a little more.
+template <Way way> constexpr int block_width = way == Way::back ? 64 : 56;
 
 struct FusedMaps {
     TensorMap in, first, second, last, kept1, kept2;
 };
 
-// `masks` as in hidden.cu; `partial` [blocks, 8, hidden] is for `sums` [blocks, hidden].
+// Masks as in hidden.cu. `partial` [blocks, 8, hidden] is where each warp adds up its rows, `sums` [blocks, hidden] what becomes of it.
 struct Fused {
     int rows, depth, hidden, width;
     const bf16 *bias1, *bias2;
@@ -37,7 +43,7 @@ struct Fused {
 
 #endif
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(FUSED_HOPPER)
 
 constexpr u32 slot_bytes = b_bytes, h1_tiles = most_hidden / hidden_depth, h1_bytes = h1_tiles * a_bytes;
 constexpr u32 tiles_bytes = hidden_workers * h1_bytes + 6 * slot_bytes;
@@ -79,13 +85,6 @@ template <int count, int held> __device__ __forceinline__ void sums_are_used_her
         asm volatile("" : "+f"(sums[n / held][n % held])::"memory");
     }
 }
-
-__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-
-__device__ __forceinline__ void copies_end() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// What was copied may be overwritten.
-__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
 // Where in the ring one is who goes round: the next slot, and whether the number of turns before is odd.
 template <int slots> struct Place {
@@ -159,7 +158,8 @@ __device__ __forceinline__ void bring_in_weights(
     }
 }
 
-// Adds a warp's sums over rows to `partial`. Nobody else adds there, so that the order of sums is that of the program.
+// Adds a warp's sums over rows to `partial`, without waiting for what is there (`red`). Only one thread adds in a place, so that the order
+// of sums is that of the program.
 __device__ __forceinline__ void add_rows(
     const u32 (&pairs)[32], float *partial, bool first, int first_column, int hidden, int thread) {
     float sums[32];
@@ -176,7 +176,7 @@ __device__ __forceinline__ void add_rows(
     }
 }
 
-// One layer's products, a tile of 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with a in tiles from `a` on and b from the ring.
+// One step, 64 deep, towards 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with the tile of a at `a` and that of b from the ring.
 template <int slots> __device__ __forceinline__ void multiply_chunk(float (&s)[64], u32 a, Ring<slots> &ring) {
     u64 left = matrix(a), right = matrix(ring.take());
     sums_are_used_here(s);
@@ -199,8 +199,8 @@ template <int slots> __device__ __forceinline__ void products_are_done(Ring<slot
 template <Way way, int blocks> __device__ __forceinline__ void fused(const FusedMaps &maps, const Fused &of) {
     // Tiles have to begin at multiples of 1,024 bytes. They do: there is no other shared memory.
     extern __shared__ __align__(1024) u8 all_shared[];
-    constexpr bool backward = way == back;
-    constexpr int slots = way == drop ? 6 : 4, width = block_width<way>, held = width / 2;
+    constexpr bool backward = way == Way::back;
+    constexpr int slots = way == Way::drop ? 6 : 4, width = block_width<way>, held = width / 2;
     const int rows = of.rows, hidden = of.hidden;
     const int depth_chunks = (of.depth + hidden_depth - 1) / hidden_depth, chunks = (hidden + hidden_depth - 1) / hidden_depth;
     const int column_tiles = (hidden + hidden_columns - 1) / hidden_columns;
@@ -293,7 +293,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             } else {
                 bits = activate(s, pairs);
             }
-            if (way == keep && there) {
+            if (way == Way::keep && there) {
                 of.mask1[masks + j * 128] = bits;
             }
         }
@@ -317,9 +317,9 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
 #pragma unroll 1
             for (int c = 0; c < chunks; c++) {
                 multiply_chunk(s, h1 + c * a_bytes, ring);
-                // Copies go the way that weights come, and so a few at a time.
+                // One of the tiles of h1 in the first step, and one half way.
                 int kept = 2 * j + (c > 0);
-                if (way != drop && thread == 0 && (c == 0 || c == chunks / 2) && kept < chunks) {
+                if (way != Way::drop && thread == 0 && (c == 0 || c == chunks / 2) && kept < chunks) {
                     store_tile(&maps.kept1, kept * hidden_depth, first_row, h1 + kept * a_bytes);
                     copies_end();
                 }
@@ -333,10 +333,10 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             } else {
                 bits = activate(s, pairs);
             }
-            if (way == keep && there) {
+            if (way == Way::keep && there) {
                 of.mask2[masks + j * 128] = bits;
             }
-            if (way != drop) {
+            if (way != Way::drop) {
                 if (thread == 0) {
                     wait_for_copies();
                 }
@@ -386,11 +386,11 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             }
         }
     }
-    if (way != drop && thread == 0) {
+    if (way != Way::drop && thread == 0) {
         asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
     }
     if (backward) {
-        // The sums of eight warps, which are in no cache of this multiprocessor.
+        // The sums of eight warps. `red` made them in the second-level cache, and from there they are read.
         __threadfence();
         asm volatile("bar.sync 8, 256;" ::: "memory");
         for (int c = threadIdx.x; c < 2 * hidden; c += 128 * hidden_workers) {
@@ -406,7 +406,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
 
 #elif defined(GLOWFLOW_EMULATED)
 
-// The same results in the same places, number by number; but sums over rows are of what was rounded, one row after the other.
+// The same results in the same places, number by number, but for the order of sums.
 template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, const Fused &of) {
     extern __shared__ u8 all_shared[];
     constexpr int results = blocks * block_width<way>;
@@ -430,24 +430,25 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
                 if (first_row + r >= of.rows || c >= hidden) {
                     continue;
                 }
-                float value = way == back ? 0.0f : wide(bias[c]);
+                float value = way == Way::back ? 0.0f : wide(bias[c]);
                 for (int k = 0; k < depth; k++) {
                     value += wide(*left(r, k)) * wide(*at(weights, c, k));
                 }
-                bool passes = way == back ? *bits >> bit_of(n) & 1 : value > 0.0f;
+                bool passes = way == Way::back ? *bits >> bit_of(n) & 1 : value > 0.0f;
                 set |= (u64)passes << bit_of(n);
-                bf16 rounded = narrow<bf16>(passes ? value : 0.0f);
+                // NaN stays NaN.
+                bf16 rounded = narrow<bf16>(passes || (way != Way::back && value != value) ? value : 0.0f);
                 to[(w * hidden_rows + r) * stride + c - shift] = rounded;
-                if (way != drop) {
+                if (way != Way::drop) {
                     *at(kept, first_row + r, c) = rounded;
                 }
             }
-            if (way == keep && works && first_row < of.rows) {
+            if (way == Way::keep && works && first_row < of.rows) {
                 *bits = set;
             }
             __syncthreads();
             int c = j * hidden_columns + thread;
-            if (way == back && w == 0 && c < hidden) {
+            if (way == Way::back && w == 0 && c < hidden) {
                 float sum = pair == blockIdx.x ? 0.0f : sums[blockIdx.x * hidden + c];
                 for (int r = 0; r < fused_rows && pair * fused_rows + r < of.rows; r++) {
                     sum += wide(to[r * stride + c - shift]);
@@ -483,48 +484,48 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
 
 #endif
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
+#if defined(FUSED_HOPPER) || defined(GLOWFLOW_EMULATED)
 
 // The number is how many times `block_width` columns of the result there are.
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_1(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<drop, 1>(maps, of);
+    fused<Way::drop, 1>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_2(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<drop, 2>(maps, of);
+    fused<Way::drop, 2>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_4(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<drop, 4>(maps, of);
+    fused<Way::drop, 4>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_keeping_1(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<keep, 1>(maps, of);
+    fused<Way::keep, 1>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_keeping_2(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<keep, 2>(maps, of);
+    fused<Way::keep, 2>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_keeping_4(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<keep, 4>(maps, of);
+    fused<Way::keep, 4>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_back_1(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<back, 1>(maps, of);
+    fused<Way::back, 1>(maps, of);
 }
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_back_2(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {
-    fused<back, 2>(maps, of);
+    fused<Way::back, 2>(maps, of);
 }
 
 #endif

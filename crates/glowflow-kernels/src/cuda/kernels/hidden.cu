@@ -75,7 +75,8 @@ __device__ __forceinline__ void load_weights(u32 to, const TensorMap *map, int x
         "stays;\n}" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
-// The other way; what lies outside the matrix is not written. It makes room in the cache first, for there is more of it than fits.
+// The other way; what lies outside the matrix is not written. It is the first to leave the cache: of large batches there is more than
+// fits there, and it would drive out what is used again.
 __device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u32 from) {
     asm volatile(
         "{\n.reg .b64 leaves;\n"
@@ -105,6 +106,12 @@ __device__ __forceinline__ void multiply(float (&s)[64], u64 a, u64 b) {
           "+f"(s[55]), "+f"(s[56]), "+f"(s[57]), "+f"(s[58]), "+f"(s[59]), "+f"(s[60]), "+f"(s[61]), "+f"(s[62]), "+f"(s[63])
         : "l"(a), "l"(b));
 }
+
+__device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void copies_end() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// What was copied may be overwritten.
+__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
 template <int left> __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
@@ -311,12 +318,12 @@ __device__ __forceinline__ void hidden_layer(
             barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
             u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
             sums_are_used_here(s);
-            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            products_begin();
 #pragma unroll
             for (int k = 0; k < hidden_depth / 16; k++) {
                 multiply(s, left + 2 * k, right + 2 * k);
             }
-            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            products_end();
             // What was multiplied the time before may be overwritten.
             wait_for_products<1>();
             if (c > 0 && lane == 0) {
@@ -338,7 +345,7 @@ __device__ __forceinline__ void hidden_layer(
 
         // What was written the last time has to have left shared memory.
         if (thread == 0) {
-            asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+            wait_for_copies();
         }
         worker_barrier(w);
         write_tiles(result_at, thread, pairs);
@@ -348,7 +355,7 @@ __device__ __forceinline__ void hidden_layer(
             if (first_column + 64 < columns) {
                 store_tile(d, first_column + 64, tile * hidden_rows, result_at + d_bytes / 2);
             }
-            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+            copies_end();
         }
         if (!backward) {
             if (bits_at) {
@@ -380,7 +387,7 @@ __device__ __forceinline__ void hidden_layer(
 
 #elif defined(GLOWFLOW_EMULATED)
 
-// The same results in the same places, number by number.
+// The same results in the same places, number by number, but for the order of sums.
 template <bool backward>
 __device__ void hidden_layer(
     int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
@@ -408,10 +415,11 @@ __device__ void hidden_layer(
                 value += wide(*at(0, row, k)) * wide(*at(1, c, k));
             }
             bool passes = backward ? *bits >> bit_of(n) & 1 : value > 0.0f;
-            value = passes ? value : 0.0f;
             set |= (u64)passes << bit_of(n);
-            column_sums[n / 4 * 2 + n % 2] += value;
-            *at(2, row, c) = narrow<bf16>(value);
+            // NaN stays NaN.
+            bf16 rounded = narrow<bf16>(passes || (!backward && value != value) ? value : 0.0f);
+            column_sums[n / 4 * 2 + n % 2] += wide(rounded);
+            *at(2, row, c) = rounded;
         }
         if (!backward && bits) {
             *bits = set;

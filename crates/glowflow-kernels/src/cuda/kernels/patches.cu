@@ -4,8 +4,8 @@
 // Columns of patches lie as k·inputs + c, then one for the edge channel at each offset, 9·inputs + k; then zeros up
 // to `stride`, a multiple of 8.
 
-// Numbers that lie next to each other and are read at once: 4, 2 or 1, whatever divides the number of channels. Memory answers late, so
-// a thread asks for all that it needs before it uses any.
+// Numbers that lie next to each other and are read at once: 4, 2 or 1, whatever divides the number of channels that count, of which a
+// row has a multiple. Memory answers late, so a thread asks for all that it needs before it uses any.
 template <int few> struct alignas(4 * few) Few {
     float values[few];
 };
