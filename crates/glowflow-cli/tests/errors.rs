@@ -206,6 +206,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "resample --model done flat/0.png --count 18446744073709551615 --out new.png",
         &["2 × 18446744073709551615", "at most"],
     ),
+    ("interpolate --model done flat/0.png flat/1.png --out new.mp4", &["new.mp4", ".png or .apng or .gif"]),
+    ("sample --model done --out new.jpg", &["new.jpg", ".png"]),
     (
         "interpolate --model done flat/0.png flat/1.png --frames 2000000 --out new.png",
         &["1 × 2000000 images", "at most"],

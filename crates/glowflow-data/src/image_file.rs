@@ -9,7 +9,8 @@ use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 
 use crate::dataset::LARGEST_SIDE;
 use crate::fit::{Picture, fit};
@@ -181,6 +182,15 @@ fn over_white<const N: usize>(pixels: Vec<u8>) -> Vec<u8> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn save_png(path: &Path, shape: ImageShape, pixels: &[u8]) -> Result<(), Error> {
+    std::fs::write(path, encode_png(shape, pixels)?)
+        .map_err(|e| Error::Write { path: path.to_owned(), reason: e.to_string() })
+}
+
+/// The file that [`save_png`] writes.
+///
+/// # Errors
+/// [`Error::PixelCount`] or [`Error::Shape`] where pixels and shape are no image.
+pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Result<Vec<u8>, Error> {
     shape.check()?;
     if pixels.len() != shape.len() {
         let found = pixels.len();
@@ -191,6 +201,8 @@ pub fn save_png(path: &Path, shape: ImageShape, pixels: &[u8]) -> Result<(), Err
         _ => image::ExtendedColorType::Rgb8,
     };
     let (width, height) = (shape.width as u32, shape.height as u32);
-    image::save_buffer_with_format(path, pixels, width, height, color, ImageFormat::Png)
-        .map_err(|e| Error::Write { path: path.to_owned(), reason: e.to_string() })
+    let mut png = vec![];
+    // Nothing can go wrong in memory but what was checked.
+    PngEncoder::new(&mut png).write_image(pixels, width, height, color).map_err(|_| Error::Shape(shape))?;
+    Ok(png)
 }

@@ -56,7 +56,7 @@ pub use augment::{Augment, Edge};
 pub use batches::{Batch, BatchesInOrder, batches_in_order};
 pub use dataset::{Broken, Dataset, ImageShape};
 pub use error::Error;
-pub use image_file::{image_of_bytes, load_image, save_png};
+pub use image_file::{encode_png, image_of_bytes, load_image, save_png};
 pub use open::{OpenOptions, Splits, open};
 pub use split::{Subset, split};
 pub use training::{TrainingBatches, TrainingOptions};

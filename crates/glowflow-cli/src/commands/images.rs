@@ -9,13 +9,12 @@ use anyhow::Context;
 use glowflow::latent::at_temperatures;
 use glowflow::latents_file::LatentsFile;
 use glowflow::{Glow, check_count};
-use glowflow_data::save_png;
 use glowflow_report::picture;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, class_of, image_shape, print_json, report_broken, say, test_data,
-    warn_of_latents, warn_of_pictures, watched,
+    check_output, check_picture, check_picture_output, class_of, print_json, report_broken, save_image, say,
+    test_data, warn_of_latents, warn_of_pictures, watched,
 };
 use crate::args;
 
@@ -31,7 +30,7 @@ fn save_images(
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
         let pixels: Vec<u8> = image.iter().copied().collect();
-        save_png(&path, image_shape(glow), &pixels)?;
+        save_image(glow, &pixels, &path)?;
     }
     Ok(())
 }
@@ -55,7 +54,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     check_count(&counts, glow.config().dimensions())?;
     if let Some(path) = &args.out {
         check_picture(&glow, &counts)?;
-        check_output(path, &args.model)?;
+        check_picture_output(path, &args.model, &[])?;
     }
     let labels = class.map_or(vec![], |class| vec![class; count]);
     let (samples, columns) = if args.temperatures.is_empty() {

@@ -9,14 +9,14 @@ use glowflow::latent::{
     self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
 };
 use glowflow::{Dequantization, Glow, Latents, data};
-use glowflow_data::{load_image, save_png};
+use glowflow_data::load_image;
 use glowflow_report::{animation, picture};
 use ndarray::Array4;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, class_of, directions_path, first_images, image_shape, print_json,
-    report_broken, say, test_data, warn_of_latents, warn_of_pictures, watched,
+    check_output, check_picture, check_picture_output, class_of, directions_path, first_images, image_shape,
+    print_json, report_broken, save_image, say, test_data, warn_of_latents, warn_of_pictures, watched,
 };
 use crate::args;
 
@@ -70,7 +70,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
         paths.push(args.images[0].clone());
     }
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
-    check_output(&args.out, &args.model)?;
+    check_picture_output(&args.out, &args.model, &["apng", "gif"])?;
     let images = load_images(&glow, &paths)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let labels = labels(&glow, label)?.repeat(paths.len());
@@ -136,7 +136,7 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     let frames = if args.sweep.is_some() { args.frames } else { 1 };
     anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
     check_picture(&glow, &[frames])?;
-    check_output(&args.out, &args.model)?;
+    check_picture_output(&args.out, &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
@@ -148,7 +148,7 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
         }
         None => {
             let pixels = glow.decode(&moved, &labels)?.into_raw_vec_and_offset().0;
-            save_png(&args.out, image_shape(&glow), &pixels)?;
+            save_image(&glow, &pixels, &args.out)?;
         }
     }
     warn_of_pictures(&glow);
@@ -163,7 +163,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
         None => 1..=glow.config().levels,
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
-    check_output(&args.out, &args.model)?;
+    check_picture_output(&args.out, &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let mut points = vec![];
@@ -184,7 +184,7 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
     if let Some(path) = &args.out {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
-        check_output(path, &args.model)?;
+        check_picture_output(path, &args.model, &[])?;
     }
     let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, label)?;
     report_broken(&dataset);

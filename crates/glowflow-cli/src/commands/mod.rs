@@ -14,7 +14,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
 use glowflow::{AnyDevice, DeviceError, Glow, Latents, ModelFile, Precision, check_count, data};
-use glowflow_data::{Dataset, ImageShape, Subset};
+use glowflow_data::{Dataset, ImageShape, Subset, encode_png};
 use glowflow_report::{file, picture, printable};
 
 use crate::args;
@@ -122,6 +122,26 @@ fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
     let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
     anyhow::ensure!(!same, "{} is the model itself: name another file to write", out.display());
     Ok(file::check_writable(out)?)
+}
+
+/// The same of a picture, whose name has to say what it is: a PNG, or one of the `animations` where there are such.
+fn check_picture_output(out: &Path, model: &Path, animations: &[&str]) -> anyhow::Result<()> {
+    let known = || ["png"].iter().chain(animations);
+    let ending = out.extension().unwrap_or_default();
+    let fits = ending.is_empty() || known().any(|name| ending.eq_ignore_ascii_case(name));
+    let endings: Vec<_> = known().map(|name| format!(".{name}")).collect();
+    anyhow::ensure!(
+        fits,
+        "{} cannot be written: end its name in {}, which is what pictures are written as",
+        out.display(),
+        endings.join(" or ")
+    );
+    check_output(out, model)
+}
+
+/// One image as a PNG file in its own size.
+fn save_image(glow: &Glow, pixels: &[u8], path: &Path) -> anyhow::Result<()> {
+    Ok(file::replace(path, &encode_png(image_shape(glow), pixels)?)?)
 }
 
 /// Warns of latents that are no numbers.
