@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use glowflow_data::{Dataset, batches_in_order};
-use glowflow_kernels::Device;
+use glowflow_kernels::{Device, Stream};
 use ndarray::Axis;
 use serde::Serialize;
 
 use crate::model::largest;
-use crate::{Dequantization, Error, Glow, data};
+use crate::{Dequantization, Error, Glow, data, random};
 
 /// Images on which the inverse is measured.
 const INVERTED: usize = 64;
@@ -78,9 +78,11 @@ pub fn score<D: Device>(
         for draw in 0..count {
             let dequantization = match draws {
                 Draws::Midpoint => Dequantization::Midpoint,
-                // Each draw of each batch has noise of its own.
+                // Each draw of each batch has a seed of its own, so that its noise is in no other's, under this seed or another.
                 Draws::Uniform { seed, .. } => {
-                    Dequantization::Uniform { seed: seed.wrapping_add(draw << 40).wrapping_add(batch.number) }
+                    let stream = Stream { seed, id: random::EVALUATION_SEEDS };
+                    let [low, high, ..] = stream.block((draw << 40) | batch.number).map(u64::from);
+                    Dequantization::Uniform { seed: low | high << 32 }
                 }
             };
             let encoded = glow.encode(pixels.view(), &labels, dequantization)?;

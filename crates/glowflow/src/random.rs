@@ -9,7 +9,9 @@ pub const PERMUTATION: u64 = 2 << 56;
 /// Dequantisation noise in training, by micro-batch.
 pub const TRAINING_NOISE: u64 = 3 << 56;
 /// Dequantisation noise of images that are encoded, by the number of a chunk's first image in its call. Draws and batches of an
-/// evaluation have seeds of their own.
+/// evaluation have seeds of their own, by `EVALUATION_SEEDS`.
 pub const EVALUATION_NOISE: u64 = 4 << 56;
 /// Latents of samples, by level.
 pub const SAMPLES: u64 = 5 << 56;
+/// Seeds of an evaluation's draws and batches.
+pub const EVALUATION_SEEDS: u64 = 6 << 56;
