@@ -156,7 +156,7 @@ pub struct Queue {
     /// Of products; taken when the first one comes.
     workspace: OnceLock<Block>,
     pub pending_maps: Pending<channel_map::Unmade>,
-    pub pending_networks: Pending<network::Unfolded>,
+    pub pending_networks: Pending<network::Unmade>,
     beside: Option<Box<Beside>>,
 }
 
