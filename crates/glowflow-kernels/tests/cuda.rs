@@ -600,6 +600,20 @@ fn buffers_that_are_too_short_are_refused() {
     refused("noise", &mut || gpu.dequantize(&[1; 8], 8, Noise::Given(&[0.0; 4]), &mut gpu.zeros(8)));
 }
 
+/// Kernels count in 32 bits; what is more is an error, and not the memory of others.
+#[test]
+fn images_that_are_too_large_are_refused() {
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
+    let mut parameters = Parameters::new(1);
+    let at = parameters.network(1, 512, 2);
+    let params = gpu.upload(&parameters.values);
+    let grid = Grid { batch: 1, height: 2048, width: 2049 };
+    let (x, mut o) = (gpu.zeros(2 * grid.rows()), gpu.zeros(2 * grid.rows()));
+    gpu.network(&gpu.prepare_network(&at, &params), grid, &x, &mut o);
+    let words = gpu.download(&o).unwrap_err().to_string();
+    assert!(words.contains("4196352 pixels with 512 numbers") && words.contains("smaller images"), "{words}");
+}
+
 /// A record would read the program's memory again whenever it is repeated.
 #[test]
 fn what_is_uploaded_is_not_recorded() {

@@ -46,9 +46,19 @@ pub(super) struct Part {
     pub first: usize,
 }
 
+/// How many images of a batch make a part: whole ones, and one at least.
+fn images_at_once(queue: &Queue, grid: Grid) -> usize {
+    (queue.gpu.rows_at_once / grid.pixels()).max(1)
+}
+
+/// Rows of the largest part.
+fn rows_at_once(queue: &Queue, grid: Grid) -> usize {
+    images_at_once(queue, grid).min(grid.batch) * grid.pixels()
+}
+
 /// A batch in parts of whole images.
 pub(super) fn parts(queue: &Queue, grid: Grid) -> impl Iterator<Item = Part> + use<> {
-    let at_once = (queue.gpu.rows_at_once / grid.pixels()).max(1);
+    let at_once = images_at_once(queue, grid);
     (0..grid.batch).step_by(at_once).map(move |image| Part {
         grid: Grid { batch: at_once.min(grid.batch - image), ..grid },
         first: image * grid.pixels(),
@@ -80,8 +90,25 @@ impl Network {
         Ok(Some(network))
     }
 
+    /// Kernels count a part's numbers in 32 bits.
+    fn check(&self, queue: &Queue, grid: Grid) -> Result<()> {
+        let Weights { width1, width2, width3, .. } = *self.0;
+        let (rows, widest) = (rows_at_once(queue, grid), width1.max(width2).max(width3));
+        if rows.checked_mul(widest).is_some_and(|numbers| numbers <= i32::MAX as usize) {
+            return Ok(());
+        }
+        Err(DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!(
+                "{rows} pixels with {widest} numbers each are more than kernels can address; take smaller images, a smaller model.hidden, or \
+                 the processor"
+            ),
+        })
+    }
+
     /// Runs the network on the first half of the channels of `x` into `o`.
     pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
+        self.check(queue, grid)?;
         for part in parts(queue, grid) {
             self.run_part(queue, &part, x, o, None)?;
         }
@@ -90,6 +117,7 @@ impl Network {
 
     /// As [`run`](Self::run), and keeps the hidden activations.
     pub(super) fn run_keeping(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
+        self.check(queue, grid)?;
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
         let mut hidden =
