@@ -39,8 +39,9 @@ struct Server {
 }
 
 /// A server's process, and the line by which it says that it is ready.
-fn serve(folder: &Path, options: &str) -> (Child, String) {
+fn serve(folder: &Path, options: &str, variables: &[(&str, &str)]) -> (Child, String) {
     let mut process = command(folder, &format!("serve --port 0 {options}"))
+        .envs(variables.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -54,13 +55,13 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 impl Server {
     fn start() -> Self {
-        Self::with("")
+        Self::with("", &[])
     }
 
-    /// One with further options.
-    fn with(options: &str) -> Self {
+    /// One with further options, and in another environment.
+    fn with(options: &str, variables: &[(&str, &str)]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let (process, line) = serve(world(), &format!("--model run {options}"));
+        let (process, line) = serve(world(), &format!("--model run {options}"), variables);
         let address = line.split(['/', ' ']).find_map(|word| word.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
@@ -395,7 +396,7 @@ fn a_site_that_points_its_name_here_gets_nothing() {
 #[test]
 fn eyes_are_where_the_user_says() {
     for options in ["--eyes 0.3,0.45,0.7,0.5", "--eyes 0.3 0.45 0.7 0.5", "--eyes=0.3,0.45,0.7,0.5"] {
-        let server = Server::with(options);
+        let server = Server::with(options, &[]);
         let info: Value = serde_json::from_slice(&server.get("info").unwrap().1).unwrap();
         assert_eq!(info["eyes"], json!([[0.3, 0.45], [0.7, 0.5]]), "{options}");
     }
@@ -427,11 +428,37 @@ fn an_address_in_use_is_explained() {
 fn a_model_without_directions_is_served_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(world().join("run/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-    let (mut process, line) = serve(folder.path(), "--model model.safetensors");
+    let (mut process, line) = serve(folder.path(), "--model model.safetensors", &[]);
     assert!(line.starts_with("open http://127.0.0.1:"), "{line}");
     process.kill().unwrap();
     let mut stderr = String::new();
     process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     process.wait().unwrap();
     assert!(stderr.contains("glowflow attributes"), "{stderr}");
+}
+
+/// A GPU of which other programs leave little: what does not fit is refused, and what does is answered all the same.
+#[test]
+fn a_gpu_without_the_memory_for_one_request_answers_the_next() {
+    let Some(libraries) = cuda_emulator::libraries() else { return };
+    let libraries = libraries.to_str().unwrap().to_owned();
+    let kernels = concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels");
+    let variables = [
+        ("GLOWFLOW_CUDA_LIBRARIES", &*libraries),
+        ("XDG_CACHE_HOME", kernels),
+        ("CUDA_EMULATOR_MEMORY", "80000000"),
+    ];
+    let server = Server::with("--device cuda:0", &variables);
+    let sample = |count: usize| {
+        let request = json!({ "count": count, "temperature": 0.7, "seed": 1 });
+        let (status, body) =
+            server.post("sample", "application/json", request.to_string().as_bytes()).unwrap();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    };
+    for _ in 0..2 {
+        let (status, body) = sample(64);
+        assert!(status == 500 && body.contains("MiB more were needed"), "{status} {body}");
+        let (status, body) = sample(1);
+        assert!(status == 200 && body.contains("ids"), "{status} {body}");
+    }
 }

@@ -112,8 +112,8 @@ impl From<&About> for Attribute {
 async fn info(State(demo): Shared) -> Json<Info> {
     let directions = demo.directions.iter().flat_map(|directions| &directions.list);
     Json(Info {
-        config: demo.glow.config().clone(),
-        parameters: demo.glow.parameters(),
+        config: demo.config.clone(),
+        parameters: demo.parameters,
         bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
         inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
         attributes: directions.map(|direction| (&direction.about).into()).collect(),
@@ -167,8 +167,8 @@ async fn encode(
     let Query(Class { class }) = class?;
     let upload = Upload::read(&demo, body).await?;
     let at = Arc::clone(&demo);
-    let work = move |client: &Client| {
-        let [height, width, channels] = at.glow.config().image;
+    let work = move |glow: &Glow, client: &Client| {
+        let [height, width, channels] = glow.config().image;
         let shape = ImageShape { height, width, channels };
         let pixels = image_of_bytes(&upload.bytes, shape, at.limits.upload_pixels)
             .map_err(|error| Problem::unprocessable(error.to_string()))?;
@@ -176,13 +176,13 @@ async fn encode(
         let labels: Vec<usize> = class.into_iter().collect();
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
-        let encoded = at.glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
-        let pixels = decoded(&at.glow, &encoded.latents, &labels, client)?;
-        let bits_per_dim = at.glow.config().bits_per_dim(encoded.log_likelihood[0]);
+        let encoded = glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
+        let pixels = decoded(glow, &encoded.latents, &labels, client)?;
+        let bits_per_dim = glow.config().bits_per_dim(encoded.log_likelihood[0]);
         let id = at.store.put(Stored { latents: encoded.latents, pixels, labels });
         Ok(Json(Encoded { id, bits_per_dim }))
     };
-    demo.gate.run(work).await
+    demo.compute(work).await
 }
 
 /// The bytes of a picture, and their part of the room that all uploads share.
@@ -235,7 +235,7 @@ fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
 async fn decode(State(demo): Shared, id: Result<Path<Uuid>, PathRejection>) -> Result<Response, Problem> {
     let Path(id) = id?;
     let image = stored(&demo, id)?;
-    let shape = demo.glow.config().image;
+    let shape = demo.config.image;
     demo.gate.run(move |_| png(&image.pixels, shape)).await
 }
 
@@ -269,16 +269,16 @@ async fn manipulate(
     let Json(Manipulate { id, amounts }) = request?;
     let image = stored(&demo, id)?;
     let at = Arc::clone(&demo);
-    let work = move |client: &Client| {
+    let work = move |glow: &Glow, client: &Client| {
         let directions = at.directions.as_ref().ok_or_else(|| {
             Problem::unprocessable("this model has no directions, so nothing can be changed")
         })?;
         let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
         let moved = latent::manipulate(&image.latents, &moves.collect::<Result<Vec<_>, glowflow::Error>>()?)?;
-        let pixels = decoded(&at.glow, &moved, &image.labels, client)?;
-        png(&pixels, at.glow.config().image)
+        let pixels = decoded(glow, &moved, &image.labels, client)?;
+        png(&pixels, glow.config().image)
     };
-    demo.gate.run(work).await
+    demo.compute(work).await
 }
 
 /// How to mix two images.
@@ -336,13 +336,12 @@ async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> 
     let (a, b) = (stored(&demo, a)?, stored(&demo, b)?);
     let most = demo.images();
     if points.is_empty() || points.len() > most || points.iter().any(|t| !(0.0..=1.0).contains(t)) {
-        let [height, width, _] = demo.glow.config().image;
+        let [height, width, _] = demo.config.image;
         return Err(Problem::unprocessable(format!(
             "\"at\" should hold 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
         )));
     }
-    let at = Arc::clone(&demo);
-    let work = move |client: &Client| {
+    let work = move |glow: &Glow, client: &Client| {
         let walk = match path {
             Course::Linear => Walk::Linear,
             Course::Spherical => Walk::Spherical,
@@ -350,8 +349,8 @@ async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> 
         let parts: Vec<Latents> = points.iter().map(|&t| between(&a.latents, &b.latents, t, walk)).collect();
         let labels: Vec<usize> =
             points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
-        let pixels = decoded(&at.glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        let shape = at.glow.config().image;
+        let pixels = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
+        let shape = glow.config().image;
         match format {
             Format::Png if points.len() == 1 => png(&pixels, shape),
             Format::Png => answer("image/png", picture::encode_png(&picture::rows(&[&pixels], shape))),
@@ -360,7 +359,7 @@ async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> 
             }
         }
     };
-    demo.gate.run(work).await
+    demo.compute(work).await
 }
 
 /// What to draw.
@@ -403,17 +402,17 @@ async fn sample(
 ) -> Result<Json<Samples>, Problem> {
     let Json(Sample { count, temperature, seed, class }) = request?;
     let most = demo.images();
-    let [height, width, _] = demo.glow.config().image;
+    let [height, width, _] = demo.config.image;
     if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
         return Err(Problem::unprocessable(format!(
             "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"
         )));
     }
     let at = Arc::clone(&demo);
-    let work = move |client: &Client| {
+    let work = move |glow: &Glow, client: &Client| {
         let labels = class.map_or(vec![], |class| vec![class; count]);
-        let latents = at.glow.draw(count, temperature, seed)?;
-        let pixels = decoded(&at.glow, &latents, &labels, client)?;
+        let latents = glow.draw(count, temperature, seed)?;
+        let pixels = decoded(glow, &latents, &labels, client)?;
         let ids = pixels.chunks(pixels.len() / count).enumerate().map(|(i, image)| {
             at.store.put(Stored {
                 latents: latents.slice(i..i + 1),
@@ -423,7 +422,7 @@ async fn sample(
         });
         Ok(Json(Samples { ids: ids.collect() }))
     };
-    demo.gate.run(work).await
+    demo.compute(work).await
 }
 
 /// Decodes images, as many at once as suits the device, as long as somebody waits for them.

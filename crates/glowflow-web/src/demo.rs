@@ -1,16 +1,17 @@
 //! What the server shows: a model with what is known of it.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use glowflow::Glow;
+use axum::http::StatusCode;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, last_evaluation, run_folder};
+use glowflow::{Glow, ModelConfig};
 use tokio::sync::Semaphore;
 
-use crate::Limits;
-use crate::gate::Gate;
+use crate::gate::{Client, Gate};
 use crate::store::Store;
+use crate::{Limits, Problem};
 
 /// Where the eyes lie in the images that a model was trained on, as parts of width and height: photographs are aligned to
 /// them.
@@ -29,9 +30,17 @@ impl Default for Eyes {
     }
 }
 
+/// Loads the model once more, or says why it cannot.
+type Again = Box<dyn Fn() -> Result<Glow, String> + Send + Sync>;
+
 /// A model on show.
 pub struct Demo {
-    pub(crate) glow: Glow,
+    /// None after its device has failed, until it is needed again.
+    glow: Mutex<Option<Arc<Glow>>>,
+    again: Option<Again>,
+    fingerprint: u32,
+    pub(crate) config: ModelConfig,
+    pub(crate) parameters: usize,
     pub(crate) directions: Option<Directions>,
     unread: Option<glowflow::Error>,
     pub(crate) evaluation: Option<LastEvaluation>,
@@ -84,7 +93,11 @@ impl Demo {
             },
         };
         Ok(Self {
-            glow,
+            again: None,
+            fingerprint: glow.fingerprint(),
+            config: glow.config().clone(),
+            parameters: glow.parameters(),
+            glow: Mutex::new(Some(Arc::new(glow))),
             directions,
             unread,
             evaluation: last_evaluation(folder),
@@ -94,6 +107,56 @@ impl Demo {
             uploads: Arc::new(Semaphore::new(limits.uploading_bytes.min(Semaphore::MAX_PERMITS))),
             store: Store::new(limits.stored_bytes, limits.stored_for),
         })
+    }
+
+    /// Where a device fails, for want of memory that other programs have, say, it does nothing from there on. `again` then loads the model
+    /// anew for the requests that follow.
+    pub fn reloading(self, again: impl Fn() -> Result<Glow, String> + Send + Sync + 'static) -> Self {
+        Self { again: Some(Box::new(again)), ..self }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Arc<Glow>>> {
+        self.glow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn glow(&self) -> Result<Arc<Glow>, Problem> {
+        let mut shown = self.shown();
+        if let Some(glow) = &*shown {
+            return Ok(Arc::clone(glow));
+        }
+        let failed = |why: &str| {
+            let detail = format!("the model's device failed, and {why}; restart the server");
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+        };
+        let again = self.again.as_ref().ok_or_else(|| failed("the model is gone"))?;
+        let glow =
+            Arc::new(again().map_err(|why| failed(&format!("the model cannot be loaded again: {why}")))?);
+        if glow.fingerprint() != self.fingerprint {
+            return Err(failed("its file holds another model now"));
+        }
+        *shown = Some(Arc::clone(&glow));
+        Ok(glow)
+    }
+
+    /// Computes with the model when it is this request's turn (see [`Gate::run`]).
+    pub(crate) async fn compute<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Glow, &Client) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let demo = Arc::clone(self);
+        let computed = move |client: &Client| {
+            let glow = demo.glow()?;
+            let result = work(&glow, client);
+            if result.as_ref().is_err_and(|problem| problem.device_failed) {
+                let mut shown = demo.shown();
+                // Another request may have seen it first.
+                if demo.again.is_some() && shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &glow)) {
+                    *shown = None;
+                }
+            }
+            result
+        };
+        self.gate.run(computed).await
     }
 
     /// Why directions that were found beside the model are not used, if there are such.
@@ -108,6 +171,6 @@ impl Demo {
 
     /// The largest number of images in one request.
     pub(crate) fn images(&self) -> usize {
-        self.limits.images_of(self.glow.config().image)
+        self.limits.images_of(self.config.image)
     }
 }

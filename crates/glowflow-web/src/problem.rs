@@ -20,6 +20,9 @@ pub struct Problem {
     status: StatusCode,
     /// What was wrong, and what would be right.
     detail: String,
+    /// Whether the device failed, on which the model is.
+    #[serde(skip)]
+    pub(crate) device_failed: bool,
 }
 
 fn number<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
@@ -30,7 +33,7 @@ impl Problem {
     /// A problem of a status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        Self { kind: "about:blank", title, status, detail: detail.into() }
+        Self { kind: "about:blank", title, status, detail: detail.into(), device_failed: false }
     }
 
     /// A request that is well formed but makes no sense here.
@@ -70,7 +73,10 @@ impl From<glowflow::Error> for Problem {
     fn from(error: glowflow::Error) -> Self {
         match error {
             glowflow::Error::Input(detail) => Self::unprocessable(detail),
-            error => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+            error => Self {
+                device_failed: matches!(error, glowflow::Error::Device(_)),
+                ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+            },
         }
     }
 }

@@ -33,7 +33,7 @@ pub struct Cli {
 }
 
 /// What every command can be told.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Common {
     /// Where to compute: auto (a GPU where there is one), cpu, or cuda:0, cuda:1 and so on.
     #[arg(

@@ -19,6 +19,8 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         eyes,
         Limits::default(),
     )?;
+    let (common, model) = (common.clone(), args.model.clone());
+    let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
     if demo.attributes().next().is_none() {
         match demo.unread() {
             Some(error) => tell(&format!("no attributes can be changed: {error}")),
