@@ -11,26 +11,21 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::driver::{Argument, Context, Kernel, Launch, Module};
+use super::hidden::{COLUMNS, DEPTH, ROWS as TILE_ROWS, THREADS, WORKERS};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Rows that a block takes at once; as in `fused.cu`, like all that follows.
-const ROWS: usize = 128;
-/// Of a tile of weights, and of one of activations.
-const COLUMNS: usize = 128;
-const DEPTH: usize = 64;
-const TILE_ROWS: usize = 64;
+const ROWS: usize = WORKERS * TILE_ROWS;
 /// The deepest input, which has to fit in half of the first hidden layer.
 const DEEPEST: usize = 256;
 const MOST_HIDDEN: usize = 512;
-const THREADS: usize = 384;
-/// Warps that have sums of their own.
-const SUMMING: usize = 8;
-/// Bytes of shared memory: both workers' tiles, the slots of weights, biases, and fourteen barriers.
-const SHARED: usize =
-    2 * 2 * TILE_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
+/// Warps that have sums of their own: the workers'. As many threads as a worker has are beside them.
+const SUMMING: usize = WORKERS * THREADS / 32;
+/// Bytes of shared memory: the workers' tiles, the slots of weights, biases, and fourteen barriers.
+const SHARED: usize = 2 * ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
 
 /// What becomes of hidden activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,8 +195,11 @@ impl FusedNetwork {
         ]);
         let sizes = [rows, depth, hidden, self.width].map(|size| size as i32);
         let arguments = Arguments { sizes, result: matrices.result, ..arguments };
-        let shape =
-            Launch { block: THREADS as u32, shared: SHARED as u32, ..Launch::blocks(self.slabs(queue)) };
+        let shape = Launch {
+            block: ((WORKERS + 1) * THREADS) as u32,
+            shared: SHARED as u32,
+            ..Launch::blocks(self.slabs(queue))
+        };
         launch!(queue, kernel, shape; Argument::borrowed(&maps), Argument::borrowed(&arguments))
     }
 }

@@ -15,12 +15,12 @@ use crate::device::DeviceError;
 type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Of a tile, as in `hidden.cu`.
-const ROWS: usize = 64;
-const COLUMNS: usize = 128;
-const DEPTH: usize = 64;
+pub(super) const ROWS: usize = 64;
+pub(super) const COLUMNS: usize = 128;
+pub(super) const DEPTH: usize = 64;
 /// Workers of a block, the threads that each has, and those that bring in what it multiplies.
-const WORKERS: usize = 2;
-const THREADS: usize = 128;
+pub(super) const WORKERS: usize = 2;
+pub(super) const THREADS: usize = 128;
 const BESIDE: usize = 32;
 /// Tiles of A that a worker has at hand.
 const STAGES: usize = 4;

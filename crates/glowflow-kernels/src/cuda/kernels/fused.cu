@@ -178,14 +178,7 @@ __device__ __forceinline__ void add_rows(
 
 // One step, 64 deep, towards 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with the tile of a at `a` and that of b from the ring.
 template <int slots> __device__ __forceinline__ void multiply_chunk(float (&s)[64], u32 a, Ring<slots> &ring) {
-    u64 left = matrix(a), right = matrix(ring.take());
-    sums_are_used_here(s);
-    products_begin();
-#pragma unroll
-    for (int k = 0; k < hidden_depth / 16; k++) {
-        multiply(s, left + 2 * k, right + 2 * k);
-    }
-    products_end();
+    multiply_tiles(s, matrix(a), matrix(ring.take()));
     // What was multiplied the time before may be overwritten.
     wait_for_products<1>();
     ring.give_back_but(1);

@@ -125,6 +125,17 @@ __device__ __forceinline__ void sums_are_used_here(float (&sums)[64]) {
     }
 }
 
+// One group of products, 64 deep: sums [64, 128] += a [64, 64] · b [128, 64]ᵀ
+__device__ __forceinline__ void multiply_tiles(float (&s)[64], u64 a, u64 b) {
+    sums_are_used_here(s);
+    products_begin();
+#pragma unroll
+    for (int k = 0; k < hidden_depth / 16; k++) {
+        multiply(s, a + 2 * k, b + 2 * k);
+    }
+    products_end();
+}
+
 // The threads of a worker wait for one another.
 __device__ __forceinline__ void worker_barrier(int worker) {
     asm volatile("bar.sync %0, 128;" ::"r"(1 + worker) : "memory");
@@ -317,13 +328,7 @@ __device__ __forceinline__ void hidden_layer(
             int stage = step % hidden_stages;
             barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
             u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
-            sums_are_used_here(s);
-            products_begin();
-#pragma unroll
-            for (int k = 0; k < hidden_depth / 16; k++) {
-                multiply(s, left + 2 * k, right + 2 * k);
-            }
-            products_end();
+            multiply_tiles(s, left, right);
             // What was multiplied the time before may be overwritten.
             wait_for_products<1>();
             if (c > 0 && lane == 0) {

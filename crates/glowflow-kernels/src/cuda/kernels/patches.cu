@@ -15,26 +15,22 @@ template <int few> __device__ __forceinline__ Few<few> read_few(const float *fro
     return at >= 0 ? *(const Few<few> *)&from[at] : none;
 }
 
-// One thread for every 16 bytes of a row of patches. x has `channels` channels, of which the first `inputs` count.
-template <typename T, int few>
-__device__ __forceinline__ void patches_by(
-    int rows, Plane plane, Divisor inputs_divisor, int channels, Divisor packs, const float *x, T *to) {
+// Sixteen bytes of a row of patches, from column `first` on, of the first `inputs` of `channels` channels of x; 0 beyond 9·inputs. `back`
+// is the transposed form.
+template <typename T, bool back, int few>
+__device__ __forceinline__ Pack<T> gathered_by(
+    int row, Plane plane, int first, Divisor inputs, int channels, const float *x) {
     const int at_once = 16 / sizeof(T);
-    int index = global_index(), inputs = inputs_divisor.value;
-    if (index >= rows * packs.value) {
-        return;
-    }
-    int row = divided(index, packs), first = (index - row * packs.value) * at_once;
     Pixel at = pixel_of(row, plane);
     // Divided once; from there on the channel goes up, and from the last one to the next offset.
-    int k = divided(first, inputs_divisor), c = first - k * inputs;
+    int k = divided(first, inputs), c = first - k * inputs.value;
     Few<few> read[at_once / few];
 #pragma unroll
     for (int i = 0; i < at_once / few; i++) {
-        int from = k < 9 ? neighbour(row, at, plane, k) : -1;
+        int from = k < 9 ? (back ? neighbour_back(row, at, plane, k) : neighbour(row, at, plane, k)) : -1;
         read[i] = read_few<few>(x, from >= 0 ? from * channels + c : -1);
         c += few;
-        if (c == inputs) {
+        if (c == inputs.value) {
             c = 0;
             k++;
         }
@@ -44,27 +40,41 @@ __device__ __forceinline__ void patches_by(
     for (int j = 0; j < at_once; j++) {
         pack.values[j] = narrow<T>(read[j / few].values[j % few]);
     }
-    if (first + at_once > 9 * inputs) {
+    return pack;
+}
+
+template <typename T, bool back>
+__device__ __forceinline__ Pack<T> gathered(int row, Plane plane, int first, Divisor inputs, int channels, const float *x) {
+    if (inputs.value % 4 == 0) {
+        return gathered_by<T, back, 4>(row, plane, first, inputs, channels, x);
+    }
+    if (inputs.value % 2 == 0) {
+        return gathered_by<T, back, 2>(row, plane, first, inputs, channels, x);
+    }
+    return gathered_by<T, back, 1>(row, plane, first, inputs, channels, x);
+}
+
+// One thread for every 16 bytes of a row of patches. x has `channels` channels, of which the first `inputs` count.
+template <typename T>
+__device__ __forceinline__ void patches(
+    int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, T *to) {
+    const int at_once = 16 / sizeof(T);
+    int index = global_index();
+    if (index >= rows * packs.value) {
+        return;
+    }
+    int row = divided(index, packs), first = (index - row * packs.value) * at_once;
+    Pack<T> pack = gathered<T, false>(row, plane, first, inputs, channels, x);
+    if (first + at_once > 9 * inputs.value) {
+        Pixel at = pixel_of(row, plane);
         for (int j = 0; j < at_once; j++) {
-            int edge = first + j - 9 * inputs;
+            int edge = first + j - 9 * inputs.value;
             if (edge >= 0 && edge < 9) {
                 pack.values[j] = narrow<T>(neighbour(row, at, plane, edge) < 0 ? 1.0f : 0.0f);
             }
         }
     }
     *(Pack<T> *)&to[index * at_once] = pack;
-}
-
-template <typename T>
-__device__ __forceinline__ void patches(
-    int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, T *to) {
-    if (inputs.value % 4 == 0) {
-        patches_by<T, 4>(rows, plane, inputs, channels, packs, x, to);
-    } else if (inputs.value % 2 == 0) {
-        patches_by<T, 2>(rows, plane, inputs, channels, packs, x, to);
-    } else {
-        patches_by<T, 1>(rows, plane, inputs, channels, packs, x, to);
-    }
 }
 
 extern "C" __global__ void patches_f32(
@@ -79,46 +89,16 @@ extern "C" __global__ void patches_bf16(
 
 // What each pixel's contributions became: column k·channels + c is channel c of dy [rows, channels] at the
 // pixel that offset k of this one went to. One thread for every 16 bytes.
-template <typename T, int few>
-__device__ __forceinline__ void gather_back_by(
-    int rows, Plane plane, Divisor channels_divisor, Divisor packs, const float *dy, T *to) {
+template <typename T>
+__device__ __forceinline__ void gather_back(
+    int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, T *to) {
     const int at_once = 16 / sizeof(T);
-    int index = global_index(), channels = channels_divisor.value;
+    int index = global_index();
     if (index >= rows * packs.value) {
         return;
     }
     int row = divided(index, packs), first = (index - row * packs.value) * at_once;
-    Pixel at = pixel_of(row, plane);
-    int k = divided(first, channels_divisor), c = first - k * channels;
-    Few<few> read[at_once / few];
-#pragma unroll
-    for (int i = 0; i < at_once / few; i++) {
-        int from = k < 9 ? neighbour_back(row, at, plane, k) : -1;
-        read[i] = read_few<few>(dy, from >= 0 ? from * channels + c : -1);
-        c += few;
-        if (c == channels) {
-            c = 0;
-            k++;
-        }
-    }
-    Pack<T> pack;
-#pragma unroll
-    for (int j = 0; j < at_once; j++) {
-        pack.values[j] = narrow<T>(read[j / few].values[j % few]);
-    }
-    *(Pack<T> *)&to[index * at_once] = pack;
-}
-
-template <typename T>
-__device__ __forceinline__ void gather_back(
-    int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, T *to) {
-    if (channels.value % 4 == 0) {
-        gather_back_by<T, 4>(rows, plane, channels, packs, dy, to);
-    } else if (channels.value % 2 == 0) {
-        gather_back_by<T, 2>(rows, plane, channels, packs, dy, to);
-    } else {
-        gather_back_by<T, 1>(rows, plane, channels, packs, dy, to);
-    }
+    *(Pack<T> *)&to[index * at_once] = gathered<T, true>(row, plane, first, channels, channels.value, dy);
 }
 
 extern "C" __global__ void gather_back_f32(
