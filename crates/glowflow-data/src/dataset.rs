@@ -80,9 +80,17 @@ pub trait Dataset: Send + Sync {
     /// The label of image `index`, a position in [`classes`](Self::classes).
     fn label(&self, index: usize) -> Option<usize>;
 
+    /// Identifies the stored content of image `index`: the size of its file, or the CRC-32 of its
+    /// pixels in memory. Names alone do not tell whether a run resumes on the same data. 0 if
+    /// unknown.
+    fn content(&self, _index: usize) -> u64 {
+        0
+    }
+
     /// Writes the pixels (HWC) of image `index` into `pixels`, whose length is `shape().len()`.
     ///
-    /// Fails where this one image is broken; the others can still be read.
+    /// Fails with [`Error::BrokenImage`] if this one image is broken; the others can still be read.
+    /// Fails with [`Error::System`] if the operating system could not read it this time.
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error>;
 
     /// The images found broken so far, by index: those that [`read`](Self::read) has failed on.

@@ -18,6 +18,16 @@ pub enum Error {
         reason: io::Error,
     },
 
+    /// The operating system failed to read a file that may be sound, for want of file descriptors or
+    /// memory, say, or because a network drive is away.
+    #[error("cannot read {path}: {source}", path = .path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+
     /// An image could not be written.
     #[error("cannot write {path}: {reason}; check that the folder exists and has room", path = .path.display())]
     Write {

@@ -84,6 +84,10 @@ impl Dataset for ImageFolder {
         self.labels.get(index).copied()
     }
 
+    fn content(&self, index: usize) -> u64 {
+        self.root.join(&self.files[index]).metadata().map_or(0, |file| file.len())
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         if pixels.len() != self.shape.len() {
             return Err(Error::PixelCount { shape: self.shape, found: pixels.len() });

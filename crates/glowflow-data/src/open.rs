@@ -40,6 +40,8 @@ pub struct Splits {
     pub train: Arc<dyn Dataset>,
     /// The test images, where the data has its own.
     pub test: Option<Arc<dyn Dataset>>,
+    /// Facts about the data that a user should see, such as files left out, one sentence each.
+    pub notices: Vec<String>,
 }
 
 /// Opens the images at `path`, which may be
@@ -90,7 +92,7 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         return in_memory(path, folder.read()?, None, options);
     }
     let folder = ImageFolder::open(path, options)?;
-    Ok(Splits { train: Arc::new(folder), test: None })
+    Ok(Splits { train: Arc::new(folder), test: None, notices: Vec::new() })
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
@@ -104,7 +106,8 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     } else if head.starts_with(b"PK") {
         npz::read(path)?
     } else if image_file::format_of(&head).is_some() || scan::has_image_extension(path) {
-        return Ok(Splits { train: Arc::new(ImageFolder::single(path, options)?), test: None });
+        let image = ImageFolder::single(path, options)?;
+        return Ok(Splits { train: Arc::new(image), test: None, notices: Vec::new() });
     } else if cifar::is_binary(path) {
         let classes = cifar::standard_classes();
         return in_memory(path, cifar::read_file(path)?, Some(classes), options);
@@ -140,7 +143,7 @@ fn in_memory(
         classes = known;
     }
     let dataset = |images| -> Arc<dyn Dataset> { Arc::new(InMemory::new(images, shape, classes.clone())) };
-    Ok(Splits { train: dataset(train), test: test.map(dataset) })
+    Ok(Splits { train: dataset(train), test: test.map(dataset), notices: Vec::new() })
 }
 
 /// Class names for labels that are only numbers: `0`, `1`, … up to the largest that occurs.

@@ -16,6 +16,8 @@ pub(crate) enum Purpose {
     Augment = 2,
     /// The choice of held-out images.
     Split = 3,
+    /// A random subset of a dataset.
+    Sample = 4,
 }
 
 /// A stream of random numbers.

@@ -27,6 +27,15 @@ impl Subset {
         Self { dataset, indices }
     }
 
+    /// `count` images of `dataset` drawn at random by `seed`, in their original order; all of them if
+    /// there are no more.
+    pub fn sample(dataset: Arc<dyn Dataset>, count: usize, seed: u64) -> Self {
+        let mut indices = Stream::new(seed, Purpose::Sample, 0, 0).permutation(dataset.len());
+        indices.truncate(count);
+        indices.sort_unstable();
+        Self { dataset, indices }
+    }
+
     /// The indices in the underlying dataset.
     pub fn indices(&self) -> &[usize] {
         &self.indices
@@ -52,6 +61,10 @@ impl Dataset for Subset {
 
     fn label(&self, index: usize) -> Option<usize> {
         self.dataset.label(self.indices[index])
+    }
+
+    fn content(&self, index: usize) -> u64 {
+        self.dataset.content(self.indices[index])
     }
 
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {

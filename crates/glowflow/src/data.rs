@@ -34,6 +34,7 @@ pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Split
         return Ok(Splits {
             train: Arc::new(training_portraits(config)),
             test: Some(Arc::new(Portraits::new(PORTRAITS_COUNT / 20, height, 1))),
+            notices: vec![],
         });
     }
     let shape = Some(ImageShape { height, width, channels });

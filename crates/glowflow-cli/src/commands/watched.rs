@@ -81,6 +81,10 @@ impl Dataset for Watched {
         self.dataset.label(index)
     }
 
+    fn content(&self, index: usize) -> u64 {
+        self.dataset.content(index)
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         let result = self.dataset.read(index, pixels);
         self.step();
