@@ -32,6 +32,7 @@
 mod ahead;
 mod attributes;
 mod augment;
+mod available_memory;
 mod batches;
 mod cifar;
 mod dataset;
@@ -41,6 +42,7 @@ mod fit;
 mod folder;
 mod idx;
 mod image_file;
+mod impostor;
 mod memory;
 mod npy;
 mod npz;
@@ -53,10 +55,12 @@ mod training;
 
 pub use attributes::Attributes;
 pub use augment::{Augment, Edge};
+pub use available_memory::available_memory;
 pub use batches::{Batch, BatchesInOrder, batches_in_order};
 pub use dataset::{Broken, Dataset, ImageShape};
 pub use error::Error;
 pub use image_file::{encode_png, image_of_bytes, load_image, save_png};
+pub use impostor::impostor;
 pub use open::{OpenOptions, Splits, open};
 pub use split::{Subset, split};
 pub use training::{TrainingBatches, TrainingOptions};
