@@ -31,7 +31,7 @@ pub struct BatchesInOrder {
 ///
 /// The last batch may be short. Broken images are left out, and with them batches that would be
 /// empty; [`Batch::indices`] tells which are there. If not one image can be read, the only item is
-/// [`Error::AllBroken`].
+/// [`Error::AllBroken`]. Any other error is passed on at once.
 pub fn batches_in_order(
     dataset: Arc<dyn Dataset>,
     batch_size: usize,
@@ -49,7 +49,8 @@ pub fn batches_in_order(
     Ok(BatchesInOrder { batches: Ahead::start(threads, 0, make), images, any: false, first_error: None })
 }
 
-/// The readable ones of these images; the first error if there are none.
+/// The readable ones of these images; an error if there are none, or if an image that may be sound
+/// could not be read.
 fn read_batch(dataset: &dyn Dataset, number: u64, indices: std::ops::Range<usize>) -> Result<Batch, Error> {
     let mut batch = Batch {
         number,
@@ -62,7 +63,8 @@ fn read_batch(dataset: &dyn Dataset, number: u64, indices: std::ops::Range<usize
     for index in indices {
         match dataset.read(index, &mut image) {
             Ok(()) => batch.push(dataset, index, &image),
-            Err(error) => _ = first_error.get_or_insert(error),
+            Err(error @ Error::BrokenImage { .. }) => _ = first_error.get_or_insert(error),
+            Err(error) => return Err(error),
         }
     }
     match first_error {
@@ -89,7 +91,8 @@ impl Iterator for BatchesInOrder {
                     self.any = true;
                     return Some(Ok(batch));
                 }
-                Err(error) => _ = self.first_error.get_or_insert(error),
+                Err(error @ Error::BrokenImage { .. }) => _ = self.first_error.get_or_insert(error),
+                Err(error) => return Some(Err(error)),
             }
         }
         match self.first_error.take() {

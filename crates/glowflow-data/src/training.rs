@@ -117,7 +117,9 @@ impl Plan {
         for candidate in (index..self.dataset.len()).chain(0..index) {
             match self.dataset.read(candidate, image) {
                 Ok(()) => return Ok(candidate),
-                Err(error) => _ = first_error.get_or_insert(error),
+                Err(error @ Error::BrokenImage { .. }) => _ = first_error.get_or_insert(error),
+                // The image may be sound: leaving it out would change the run.
+                Err(error) => return Err(error),
             }
         }
         // There is at least one image, `index`.
