@@ -6,12 +6,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::leftovers::counted;
 use crate::memory::{Halves, RawImages};
 use crate::{Error, ImageShape};
 
 const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 const PLANE: usize = 32 * 32;
 const RECORD: usize = 1 + 3 * PLANE;
+/// CIFAR-100 has two labels.
+const RECORD_OF_100: usize = 2 + 3 * PLANE;
+/// Images of each official file.
+const OFFICIAL: u64 = 10_000;
 
 const CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -54,6 +59,20 @@ impl Folder {
         Ok((read(&self.train)?, test.transpose()?))
     }
 
+    /// Says which files do not hold as many images as the official ones.
+    pub fn incomplete(&self) -> Option<String> {
+        let images = |path: &&PathBuf| Some(path.metadata().ok()?.len() / RECORD as u64);
+        let other = |path: &&PathBuf| images(path) != Some(OFFICIAL);
+        let files: Vec<&PathBuf> = self.train.iter().chain(&self.test).filter(other).collect();
+        let first = files.first()?;
+        Some(format!(
+            "{} of CIFAR-10 without the official number of images: {} holds {} instead of {OFFICIAL}",
+            counted(files.len(), "file"),
+            first.file_name().unwrap_or_default().display(),
+            images(first)?
+        ))
+    }
+
     /// Class names in label order.
     pub fn classes(&self) -> Vec<String> {
         let listed = fs::read_to_string(self.path.join("batches.meta.txt")).unwrap_or_default();
@@ -84,6 +103,16 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
         let path = path.as_ref();
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
         let bytes = fs::read(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+        if !bytes.is_empty()
+            && bytes.len().is_multiple_of(RECORD_OF_100)
+            && !bytes.len().is_multiple_of(RECORD)
+        {
+            return Err(malformed(format!(
+                "{} bytes are a whole number of CIFAR-100 records of {RECORD_OF_100}, which are not read; \
+                 convert the images to an .npz file or to PNG files",
+                bytes.len()
+            )));
+        }
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             return Err(malformed(format!(
                 "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; fetch the file \

@@ -39,11 +39,20 @@ pub enum Error {
 
     /// A folder has nothing in it that looks like an image.
     #[error(
-        "no images in {path}: a folder should hold .png, .jpg, .jpeg, .webp or .bmp files (at any \
-         depth), CIFAR-10 .bin files or MNIST idx files",
+        "no images in {path}: a folder should hold PNG, JPEG, WebP or BMP files (at any depth), \
+         CIFAR-10 .bin files or MNIST idx files",
         path = .0.display()
     )]
     EmptyFolder(PathBuf),
+
+    /// A folder has only files that cannot be read as images.
+    #[error("no images in {path} that can be read: {found}", path = .path.display())]
+    NothingReadable {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it instead, and the way out.
+        found: String,
+    },
 
     /// A file is of no known kind.
     #[error(

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::scan::{classes_of, find_images};
-use crate::{Broken, Dataset, Error, ImageShape, OpenOptions, image_file};
+use crate::image_file::{self, Failure};
+use crate::names::name_of;
+use crate::room::Room;
+use crate::scan::classes_of;
+use crate::{Broken, Dataset, Error, ImageShape, OpenOptions};
 
 /// A [`Dataset`] over image files of any size.
 pub(crate) struct ImageFolder {
@@ -15,7 +17,7 @@ pub(crate) struct ImageFolder {
     files: Vec<PathBuf>,
     shape: ImageShape,
     classes: Vec<String>,
-    /// One per file, or empty where there are no classes.
+    /// One per file, or empty if there are no classes.
     labels: Vec<usize>,
     cache: Cache,
     /// Reasons by index. Kept so that a broken file is decoded and reported once.
@@ -23,43 +25,45 @@ pub(crate) struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// All images under `root`.
-    pub fn open(root: &Path, options: &OpenOptions) -> Result<Self, Error> {
-        let files = find_images(root)?;
-        let (classes, labels) =
-            if options.labels { classes_of(&files, &options.classes)? } else { (Vec::new(), Vec::new()) };
-        let mut folder = Self::of(root, files, options)?;
-        folder.classes = classes;
-        folder.labels = labels;
-        Ok(folder)
-    }
-
-    /// The one image at `path`.
-    pub fn single(path: &Path, options: &OpenOptions) -> Result<Self, Error> {
-        let root = path.parent().unwrap_or(Path::new(""));
-        let file = path.file_name().unwrap_or_default();
-        Self::of(root, vec![file.into()], options)
-    }
-
-    /// Without classes.
-    fn of(root: &Path, files: Vec<PathBuf>, options: &OpenOptions) -> Result<Self, Error> {
+    /// The images `files` (relative to `root`), which share the memory of `room` with others. If
+    /// classes are needed, they are the folders at `depth` of the paths.
+    pub fn open(
+        root: &Path,
+        files: Vec<PathBuf>,
+        depth: usize,
+        options: &OpenOptions,
+        room: Arc<Room>,
+    ) -> Result<Self, Error> {
+        let (classes, labels) = if options.labels {
+            classes_of(&files, depth, &options.classes)?
+        } else {
+            (Vec::new(), Vec::new())
+        };
         let shape = match options.shape {
             Some(shape) => shape,
             None => first_shape(root, &files)?,
         };
         Ok(Self {
             root: root.to_owned(),
-            cache: Cache::new(files.len(), options.cache_bytes),
+            cache: Cache::new(files.len(), room),
             files,
             shape,
-            classes: Vec::new(),
-            labels: Vec::new(),
+            classes,
+            labels,
             broken: Mutex::default(),
         })
     }
 
-    fn load(&self, index: usize, pixels: &mut [u8]) -> Result<(), String> {
-        image_file::load_fitted(&self.root.join(&self.files[index]), self.shape, pixels)
+    /// The one image at `path`, without classes.
+    pub fn single(path: &Path, options: &OpenOptions) -> Result<Self, Error> {
+        let root = path.parent().unwrap_or(Path::new(""));
+        let file = path.file_name().unwrap_or_default();
+        let options = OpenOptions { labels: false, ..options.clone() };
+        Self::open(root, vec![file.into()], 0, &options, Arc::new(Room::new(options.cache_bytes)))
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.root.join(&self.files[index])
     }
 }
 
@@ -73,7 +77,7 @@ impl Dataset for ImageFolder {
     }
 
     fn name(&self, index: usize) -> String {
-        self.files[index].display().to_string()
+        name_of(&self.files[index])
     }
 
     fn classes(&self) -> &[String] {
@@ -85,7 +89,7 @@ impl Dataset for ImageFolder {
     }
 
     fn content(&self, index: usize) -> u64 {
-        self.root.join(&self.files[index]).metadata().map_or(0, |file| file.len())
+        self.path(index).metadata().map_or(0, |file| file.len())
     }
 
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
@@ -99,15 +103,17 @@ impl Dataset for ImageFolder {
         let broken = || self.broken.lock().unwrap_or_else(PoisonError::into_inner);
         let known = broken().get(&index).cloned();
         let result = match known {
-            Some(reason) => Err(reason),
-            None => self.load(index, pixels),
+            Some(reason) => Err(Failure::Broken(reason)),
+            None => image_file::load_fitted(&self.path(index), self.shape, pixels),
         };
         match result {
             Ok(()) => {
                 self.cache.keep(index, pixels);
                 Ok(())
             }
-            Err(reason) => {
+            // The file may be sound, so the next try reads it again.
+            Err(Failure::System(source)) => Err(Error::System { path: self.path(index), source }),
+            Err(Failure::Broken(reason)) => {
                 broken().insert(index, reason.clone());
                 Err(Error::BrokenImage { name: self.name(index), reason })
             }
@@ -125,29 +131,29 @@ impl Dataset for ImageFolder {
     }
 }
 
-/// Decoded images, kept until a limit is reached. Nothing is ever dropped for something newer:
-/// every image is read once an epoch, so none is likelier to be needed than another.
+/// Decoded images, kept as long as there is room. Nothing is dropped for something newer: every image
+/// is read once an epoch, so none is likelier to be needed than another.
 struct Cache {
     slots: Vec<OnceLock<Box<[u8]>>>,
-    room: AtomicUsize,
+    room: Arc<Room>,
 }
 
 impl Cache {
-    fn new(images: usize, bytes: usize) -> Self {
-        Self { slots: (0..images).map(|_| OnceLock::new()).collect(), room: AtomicUsize::new(bytes) }
+    fn new(images: usize, room: Arc<Room>) -> Self {
+        // Without room there is no need for slots.
+        let slots = if room.is_empty() { 0 } else { images };
+        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), room }
     }
 
     fn get(&self, index: usize) -> Option<&[u8]> {
-        self.slots[index].get().map(|pixels| &**pixels)
+        self.slots.get(index)?.get().map(|pixels| &**pixels)
     }
 
     fn keep(&self, index: usize, pixels: &[u8]) {
-        let take = |room: usize| room.checked_sub(pixels.len());
-        let order = Ordering::Relaxed;
-        if self.room.fetch_update(order, order, take).is_ok() && self.slots[index].set(pixels.into()).is_err()
-        {
+        let Some(slot) = self.slots.get(index) else { return };
+        if self.room.take(pixels.len()) && slot.set(pixels.into()).is_err() {
             // Another thread was faster; its copy already counts.
-            self.room.fetch_add(pixels.len(), order);
+            self.room.give_back(pixels.len());
         }
     }
 }
@@ -156,14 +162,16 @@ impl Cache {
 fn first_shape(root: &Path, files: &[PathBuf]) -> Result<ImageShape, Error> {
     let mut first_reason = None;
     for file in files {
-        match image_file::load(&root.join(file)) {
+        let path = root.join(file);
+        match image_file::load(&path) {
             Ok(picture) => return Ok(picture.shape),
-            Err(reason) => _ = first_reason.get_or_insert(reason),
+            Err(Failure::System(source)) => return Err(Error::System { path, source }),
+            Err(Failure::Broken(reason)) => _ = first_reason.get_or_insert(reason),
         }
     }
     Err(Error::AllBroken {
         images: files.len(),
-        name: files[0].display().to_string(),
+        name: files.first().map(|file| name_of(file)).unwrap_or_default(),
         reason: first_reason.unwrap_or_default(),
     })
 }

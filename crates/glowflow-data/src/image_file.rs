@@ -1,37 +1,52 @@
 //! One image file in memory and out: PNG, JPEG, WebP and BMP to pixels, pixels to PNG.
 //!
 //! The format is recognised by content, not by name. EXIF orientation is applied, 16-bit images are
-//! reduced to 8, transparent ones are laid over white, and of an animation the first frame counts.
-//! Colour profiles are not applied.
+//! reduced to 8, colours are converted to sRGB, transparent ones are laid over white, and of an
+//! animation the first frame counts.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::codecs::png::PngEncoder;
 use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 
+use crate::color::{Channels, to_srgb};
+use crate::complete::is_complete;
 use crate::dataset::LARGEST_SIDE;
+use crate::file_kind::FileKind;
 use crate::fit::{Picture, fit};
-use crate::{Error, ImageShape};
+use crate::png_chunks::PngChunks;
+use crate::retry::{is_passing, with_retries};
+use crate::{Error, ImageShape, impostor};
 
 /// More than any photograph; what asks for more is broken or meant to exhaust the memory.
 const LARGEST_FILE: u64 = 1 << 29;
 const LARGEST_DECODED: u64 = 1 << 29;
 
+/// Why an image file cannot be read.
+pub(crate) enum Failure {
+    /// It is no whole image, or may not be read; the reason in words.
+    Broken(String),
+    /// The system failed to read it, which says nothing about the file.
+    System(io::Error),
+}
+
 /// Reads one image file and fits it to a shape as [`open`](crate::open) fits a folder's: cropped to the middle, resized,
 /// and turned from grey to RGB or back.
 ///
 /// # Errors
-/// [`Error::BrokenImage`] where the file cannot be read or is no whole image; [`Error::Shape`] where there is no
-/// such shape.
+/// [`Error::BrokenImage`] if the file cannot be read or is no whole image; [`Error::System`] if the
+/// operating system failed to read it this time; [`Error::Shape`] if there is no such shape.
 pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     shape.check()?;
     let mut pixels = vec![0; shape.len()];
-    load_fitted(path, shape, &mut pixels)
-        .map_err(|reason| Error::BrokenImage { name: path.display().to_string(), reason })?;
-    Ok(pixels)
+    match load_fitted(path, shape, &mut pixels) {
+        Ok(()) => Ok(pixels),
+        Err(Failure::Broken(reason)) => Err(Error::BrokenImage { name: path.display().to_string(), reason }),
+        Err(Failure::System(source)) => Err(Error::System { path: path.to_owned(), source }),
+    }
 }
 
 /// As [`load_image`], of a file that is in memory already. Larger pictures than `most_pixels` are refused before they are
@@ -48,22 +63,27 @@ pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Resu
     Ok(pixels)
 }
 
-/// As [`load_image`], into `pixels`, for a shape that has been checked; a failure says why in words.
-pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> Result<(), String> {
+/// As [`load_image`], into `pixels`, for a shape that has been checked.
+pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> Result<(), Failure> {
     let picture = load(path)?;
-    fit(&picture.pixels, picture.shape, shape, pixels)
+    fit(&picture.pixels, picture.shape, shape, pixels).map_err(Failure::Broken)
 }
 
-/// Reads and decodes an image file; a failure says why in words, for the list of broken images.
-pub(crate) fn load(path: &Path) -> Result<Picture, String> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|e| e.to_string())?;
+/// Reads and decodes an image file.
+pub(crate) fn load(path: &Path) -> Result<Picture, Failure> {
+    let bytes = with_retries(is_passing, || {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let bytes = bytes.map_err(|error| match is_passing(&error) {
+        true => Failure::System(error),
+        false => Failure::Broken(error.to_string()),
+    })?;
     if bytes.len() as u64 > LARGEST_FILE {
-        return Err(format!("the file has more than {LARGEST_FILE} bytes"));
+        return Err(Failure::Broken(format!("the file has more than {LARGEST_FILE} bytes")));
     }
-    decode_guarded(&bytes, u64::MAX)
+    decode_guarded(&bytes, u64::MAX).map_err(Failure::Broken)
 }
 
 fn decode_guarded(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
@@ -77,9 +97,9 @@ fn decode_guarded(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
 }
 
 fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
-    let format = format_of(bytes).ok_or("not a PNG, JPEG, WebP or BMP image")?;
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err("the JPEG is cut short".into());
+    let format = format_of(bytes).ok_or_else(|| not_an_image(bytes))?;
+    if !is_complete(format, bytes) {
+        return Err(format!("the {format:?} is cut short"));
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
@@ -93,8 +113,16 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
             "the image has {width}×{height} pixels; at most {most_pixels} in all are possible"
         ));
     }
-    let image = decode_limited(reader()).map_err(|e| e.to_string())?;
-    Ok(picture(image))
+    let (image, icc) = decode_limited(reader()).map_err(|e| e.to_string())?;
+    let png = (format == ImageFormat::Png).then(|| PngChunks::of(bytes));
+    picture(image, format, icc.as_deref(), png.as_ref())
+}
+
+/// Says what a file is that is no image.
+fn not_an_image(bytes: &[u8]) -> String {
+    let kind = FileKind::of(Path::new(""), bytes, bytes.len() as u64);
+    let known = impostor(bytes).map(str::to_owned).or_else(|| kind.refusal());
+    known.map_or("not a PNG, JPEG, WebP or BMP image".into(), |what| format!("the file is {what}"))
 }
 
 /// The format of a file that begins with `head` (16 bytes are enough), if it is one of ours.
@@ -104,7 +132,10 @@ pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
     [Png, Jpeg, WebP, Bmp].contains(&format).then_some(format)
 }
 
-fn decode_limited(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<DynamicImage> {
+/// An image, upright, and its colour profile.
+fn decode_limited(
+    mut reader: ImageReader<Cursor<&[u8]>>,
+) -> image::ImageResult<(DynamicImage, Option<Vec<u8>>)> {
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_DECODED);
     reader.limits(limits.clone());
@@ -113,49 +144,41 @@ fn decode_limited(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
     let orientation = decoder.orientation()?;
+    let icc = decoder.icc_profile().unwrap_or_default();
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
-    Ok(image)
+    Ok((image, icc))
 }
 
-/// Whether a JPEG goes on to its end-of-image marker.
-///
-/// The decoder fills what is missing with grey and reports success, and a half-grey picture is
-/// worse than none. Segments are stepped over, so that the end of an embedded thumbnail does not
-/// pass for the end of the image.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2; // behind the start-of-image marker
-    while at + 1 < bytes.len() {
-        if bytes[at] != 0xFF {
-            at += 1; // entropy-coded data
-            continue;
-        }
-        match bytes[at + 1] {
-            0xD9 => return true,
-            // A stuffed zero, a stand-alone marker, or a fill byte.
-            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
-            0xFF => at += 1,
-            _ => match bytes.get(at + 2..at + 4) {
-                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return false,
-            },
-        }
-    }
-    false
-}
-
-/// To 8-bit grey or RGB without transparency.
-fn picture(image: DynamicImage) -> Picture {
+/// To 8-bit grey or RGB in sRGB, without transparency.
+fn picture(
+    image: DynamicImage,
+    format: ImageFormat,
+    icc: Option<&[u8]>,
+    png: Option<&PngChunks>,
+) -> Result<Picture, String> {
     let (height, width) = (image.height() as usize, image.width() as usize);
-    let color = image.color();
-    let (channels, pixels) = match (color.has_color(), color.has_alpha()) {
-        (false, false) => (1, image.into_luma8().into_raw()),
-        (false, true) => (1, over_white::<2>(image.into_luma_alpha8().into_raw())),
-        (true, false) => (3, image.into_rgb8().into_raw()),
-        (true, true) => (3, over_white::<4>(image.into_rgba8().into_raw())),
+    let channels = Channels { color: image.color().has_color(), alpha: image.color().has_alpha() };
+    let mut pixels = match (channels.color, channels.alpha) {
+        (false, false) => image.into_luma8().into_raw(),
+        (false, true) => image.into_luma_alpha8().into_raw(),
+        (true, false) => image.into_rgb8().into_raw(),
+        (true, true) => image.into_rgba8().into_raw(),
     };
-    let shape = ImageShape { height, width, channels };
-    Picture { shape, pixels }
+    let size = if channels.color { 4 } else { 2 };
+    if channels.alpha && pixels.chunks_exact(size).all(|pixel| pixel[size - 1] == 0) {
+        // Programs that know of no transparency leave the fourth byte of a BMP's pixels 0.
+        if format != ImageFormat::Bmp {
+            return Err("the image is wholly transparent: there is nothing to see".into());
+        }
+        pixels.chunks_exact_mut(size).for_each(|pixel| pixel[size - 1] = u8::MAX);
+    }
+    pixels = to_srgb(pixels, channels, icc, png);
+    if channels.alpha {
+        pixels = if channels.color { over_white::<4>(pixels) } else { over_white::<2>(pixels) };
+    }
+    let channels = if channels.color { 3 } else { 1 };
+    Ok(Picture { shape: ImageShape { height, width, channels }, pixels })
 }
 
 /// Lays pixels of `N` channels, the last of them alpha, over white and drops the alpha.

@@ -30,27 +30,39 @@
 //! ```
 
 mod ahead;
+mod archive;
 mod attributes;
 mod augment;
 mod available_memory;
 mod batches;
 mod cifar;
+mod color;
+mod complete;
 mod dataset;
 mod elements;
 mod error;
+mod file_kind;
 mod fit;
 mod folder;
+mod folder_splits;
+mod identity;
 mod idx;
 mod image_file;
 mod impostor;
+mod leftovers;
 mod memory;
+mod names;
 mod npy;
 mod npz;
 mod open;
+mod png_chunks;
 pub mod portraits;
 mod random;
+mod retry;
+mod room;
 mod scan;
 mod split;
+mod system_files;
 mod training;
 
 pub use attributes::Attributes;

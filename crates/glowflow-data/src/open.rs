@@ -1,16 +1,20 @@
 //! From a path to datasets: recognises what lies there and opens it.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::file_kind::FileKind;
 use crate::folder::ImageFolder;
+use crate::leftovers::counted;
 use crate::memory::{Halves, InMemory};
-use crate::{Dataset, Error, ImageShape, cifar, idx, image_file, npy, npz, scan};
+use crate::names::name_of;
+use crate::retry::{is_passing, with_retries};
+use crate::scan::{Found, has_image_extension, head_of, scan};
+use crate::{Dataset, Error, ImageShape, archive, cifar, folder_splits, idx, image_file, impostor, npy, npz};
 
 /// How to open data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
     /// The shape every image is brought to, or `None` to take images as they are: an image folder
     /// then has the shape of its first readable image.
@@ -22,15 +26,9 @@ pub struct OpenOptions {
     /// empty to take them from the data. An image folder then has these; of other data the classes
     /// must be the first of them.
     pub classes: Vec<String>,
-    /// Bytes of decoded images that an image folder may keep in memory.
+    /// Bytes of decoded images that an image folder may keep in memory, for data that is read more than
+    /// once: 0 keeps none.
     pub cache_bytes: usize,
-}
-
-impl Default for OpenOptions {
-    /// Images as they are, no classes, 2 GiB of decoded images.
-    fn default() -> Self {
-        Self { shape: None, labels: false, classes: Vec::new(), cache_bytes: 2 << 30 }
-    }
 }
 
 /// What data consists of.
@@ -51,10 +49,11 @@ pub struct Splits {
 /// - an `.npy` file of uint8, shaped (N, height, width) or (N, height, width, channels),
 /// - an `.npz` file with such an array, and with labels in an array `labels` or `y`, or with
 ///   `x_train`, `y_train`, `x_test` and `y_test`,
-/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth,
+/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if all of them lie in a folder
+///   `train` and in `test` or `val`, these are the training and the test images,
 /// - one image file.
 ///
-/// Files are recognised by content. Broken images of a folder do not fail here: they are found when
+/// Files are recognised by content. What else lies in a folder is reported by [`Splits::notices`]. Broken images of a folder do not fail here: they are found when
 /// they are read and listed by [`Dataset::broken`].
 ///
 /// ```
@@ -76,8 +75,16 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         shape.check()?;
     }
     let failed = |reason| Error::Read { path: path.to_owned(), reason };
-    let is_folder = fs::metadata(path).map_err(failed)?.is_dir();
-    let splits = if is_folder { open_folder(path, options)? } else { open_file(path, options)? };
+    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    let splits = if kind.is_dir() {
+        open_folder(path, options)?
+    } else if kind.is_file() {
+        open_file(path, options)?
+    } else {
+        // A pipe would block, and its contents can be read only once.
+        let problem = "is a pipe or a device; give a file or a folder".to_owned();
+        return Err(Error::Malformed { path: path.to_owned(), problem });
+    };
     if options.labels && splits.train.classes().is_empty() {
         return Err(Error::NoLabels(path.to_owned()));
     }
@@ -85,39 +92,76 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
-    if let Some(folder) = cifar::Folder::find(path) {
-        return in_memory(path, folder.read()?, Some(folder.classes()), options);
+    let found = scan(path)?;
+    match (cifar::Folder::find(path), idx::Folder::find(path)) {
+        (None, None) => folder_splits::open(path, found, options),
+        (Some(_), Some(_)) => Err(Error::Malformed {
+            path: path.to_owned(),
+            problem: "holds CIFAR-10 files and idx files; keep each in a folder of its own".into(),
+        }),
+        (Some(folder), None) => {
+            let splits = in_memory(path, folder.read()?, Some(folder.classes()), options)?;
+            let mut splits = beside_images(splits, &found, "CIFAR-10", "CIFAR-10 file");
+            splits.notices.extend(folder.incomplete());
+            Ok(splits)
+        }
+        (None, Some(folder)) => {
+            let splits = in_memory(path, folder.read()?, None, options)?;
+            Ok(beside_images(splits, &found, "idx files", "idx file"))
+        }
     }
-    if let Some(folder) = idx::Folder::find(path) {
-        return in_memory(path, folder.read()?, None, options);
+}
+
+/// Adds what a folder holds besides the data `what` that was read, files of the kind `file`.
+fn beside_images(mut splits: Splits, found: &Found, what: &str, file: &'static str) -> Splits {
+    if let Some(first) = found.images.first() {
+        let read = splits.train.len() + splits.test.as_ref().map_or(0, |test| test.len());
+        splits.notices.push(format!(
+            "read as {what} ({}); {} left out, such as {}: give a folder of only these to use them",
+            counted(read, "image"),
+            counted(found.images.len(), "image file"),
+            name_of(first)
+        ));
     }
-    let folder = ImageFolder::open(path, options)?;
-    Ok(Splits { train: Arc::new(folder), test: None, notices: Vec::new() })
+    splits.notices.extend(found.leftovers.notices(Some(FileKind::Array(file))));
+    splits
 }
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
-    let failed = |reason| Error::Read { path: path.to_owned(), reason };
-    let mut head = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    file.take(16).read_to_end(&mut head).map_err(failed)?;
+    let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
+    let (head, len) =
+        with_retries(is_passing, || Ok((head_of(path)?, path.metadata()?.len()))).map_err(|reason| {
+            match is_passing(&reason) {
+                true => Error::System { path: path.to_owned(), source: reason },
+                false => Error::Read { path: path.to_owned(), reason },
+            }
+        })?;
+    let kind = FileKind::of(path, &head, len);
 
     let halves = if head.starts_with(npy::MAGIC) {
         (npy::read(path)?, None)
     } else if head.starts_with(b"PK") {
+        if let Some(problem) = archive::zip_without_arrays(path) {
+            return Err(malformed(problem));
+        }
         npz::read(path)?
-    } else if image_file::format_of(&head).is_some() || scan::has_image_extension(path) {
+    } else if image_file::format_of(&head).is_some() || has_image_extension(path) {
         let image = ImageFolder::single(path, options)?;
         return Ok(Splits { train: Arc::new(image), test: None, notices: Vec::new() });
+    } else if let Some(what) = impostor(&head).filter(|_| kind != FileKind::OtherImage("SVG image")) {
+        return Err(malformed(format!("is {what}")));
+    } else if archive::is_tar(path) {
+        return Err(malformed("is a tar archive: unpack it and give the folder".into()));
     } else if cifar::is_binary(path) {
         let classes = cifar::standard_classes();
         return in_memory(path, cifar::read_file(path)?, Some(classes), options);
+    } else if let Some(refusal) = kind.refusal() {
+        return Err(malformed(format!("is {refusal}")));
     } else if head.starts_with(&[0, 0]) || head.starts_with(idx::GZIP) {
         (idx::read_images(path)?, None)
     } else {
-        return Err(Error::UnknownKind {
-            path: path.to_owned(),
-            found: format!("“{}”", head.escape_ascii()),
-        });
+        let found = format!("“{}”", head[..head.len().min(16)].escape_ascii());
+        return Err(Error::UnknownKind { path: path.to_owned(), found });
     };
     in_memory(path, halves, None, options)
 }

@@ -1,72 +1,260 @@
 //! Finds the images of a folder and their classes.
 //!
-//! Files are found at any depth by their extension (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in
-//! upper or lower case) and numbered in the byte order of their paths relative to the folder.
-//! Hidden files and folders are left out, and folders below that hold a `model.safetensors`, for the pictures there are a
-//! training run's; symbolic links are followed, except into a folder they
-//! lie in themselves.
+//! Files are found at any depth and numbered in the byte order of their paths relative to the folder.
+//! An image is what is named like one (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in upper or lower
+//! case), and every other regular file whose first bytes are those of a PNG, JPEG, WebP or BMP.
+//! Images and archives of other kinds are counted as left over.
+//!
+//! Hidden files and folders are left out, with those that systems make for themselves, and folders
+//! that hold a `model.safetensors`: the pictures there are a training run's.
+//!
+//! Symbolic links are followed, except to a folder that contains the link or the whole folder. A file
+//! that is reached in several ways, hard links included, counts once: under a path without symbolic
+//! links if there is one, else under the first in byte order.
 
-use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
 use crate::Error;
+use crate::file_kind::{FileKind, HEAD};
+use crate::identity::{Identity, identity};
+use crate::leftovers::Leftovers;
+use crate::names::name_of;
+use crate::retry::{is_passing, with_retries};
+use crate::system_files::is_system;
 
-/// What tells a run's folder from one with data.
+/// Distinguishes a run's folder from one with data.
 const MODEL: &str = "model.safetensors";
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
-/// Paths of the images under `root`, relative to it and in byte order.
-pub(crate) fn find_images(root: &Path) -> Result<Vec<PathBuf>, Error> {
-    let visible = |entry: &walkdir::DirEntry| {
-        entry.depth() == 0
-            || !entry.file_name().as_encoded_bytes().starts_with(b".") && !entry.path().join(MODEL).exists()
-    };
-    let mut files = Vec::new();
-    for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
-        match entry {
-            // Only regular files: opening a pipe would wait for ever.
-            Ok(entry) if entry.file_type().is_file() && has_image_extension(entry.path()) => {
-                files.push(relative(entry.path(), root));
-            }
-            Ok(_) => {}
-            Err(error) if error.loop_ancestor().is_some() => {}
-            Err(error) => match error.path() {
-                // A folder that may not be read: nobody knows what is in it, so it is named like a broken image.
-                Some(path) if path != root && denied(&error) => files.push(relative(path, root)),
-                // A link to nothing. Named like an image it counts as one, a broken one.
-                Some(path) if path != root && path.is_symlink() => {
-                    if has_image_extension(path) {
-                        files.push(relative(path, root));
-                    }
-                }
-                path => {
-                    let path = path.unwrap_or(root).to_owned();
-                    let reason = error.into();
-                    return Err(Error::Read { path, reason });
-                }
-            },
-        }
-    }
-    if files.is_empty() {
-        return Err(Error::EmptyFolder(root.to_owned()));
-    }
-    files.sort_by(|a, b| bytes(a).cmp(bytes(b)));
-    Ok(files)
+/// Contents of a folder.
+pub(crate) struct Found {
+    /// Paths of the images, relative to the folder and in byte order.
+    pub images: Vec<PathBuf>,
+    /// Other files that may hold images.
+    pub leftovers: Leftovers,
 }
 
-fn denied(error: &walkdir::Error) -> bool {
-    error.io_error().is_some_and(|error| error.kind() == ErrorKind::PermissionDenied)
+/// Finds the images under `root`.
+pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
+    let is_passing = |error: &Error| matches!(error, Error::System { .. });
+    with_retries(is_passing, || {
+        let canonical =
+            root.canonicalize().map_err(|reason| Error::Read { path: root.to_owned(), reason })?;
+        let mut scan = Scan {
+            root,
+            canonical,
+            folders: HashSet::new(),
+            links: VecDeque::new(),
+            images: Vec::new(),
+            leftovers: Leftovers::default(),
+        };
+        scan.walk(root, false)?;
+        while let Some(link) = scan.links.pop_front() {
+            scan.follow(&link)?;
+        }
+        Ok(scan.finish())
+    })
+}
+
+/// A scan under way.
+struct Scan<'a> {
+    root: &'a Path,
+    canonical: PathBuf,
+    /// Folders that have been entered.
+    folders: HashSet<Identity>,
+    /// Symbolic links that have not been followed yet.
+    links: VecDeque<PathBuf>,
+    images: Vec<Candidate>,
+    leftovers: Leftovers,
+}
+
+/// A path that leads to an image.
+struct Candidate {
+    /// Relative to the root.
+    path: PathBuf,
+    /// Whether a symbolic link lies on the way.
+    linked: bool,
+    /// Identifies the file if there may be other ways to it.
+    identity: Option<Identity>,
+}
+
+impl Scan<'_> {
+    /// Enters a folder and all below it, without following links.
+    fn walk(&mut self, top: &Path, linked: bool) -> Result<(), Error> {
+        let mut links = Vec::new();
+        let mut entries = WalkDir::new(top).into_iter();
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    self.unreadable_entry(error)?;
+                    continue;
+                }
+            };
+            let (path, kind) = (entry.path(), entry.file_type());
+            let is_top = entry.depth() == 0;
+            if kind.is_dir() || is_top {
+                let left_out = !is_top && (is_system(path, true) || path.join(MODEL).exists());
+                if left_out || self.entered(path, linked) {
+                    entries.skip_current_dir();
+                }
+            } else if kind.is_symlink() {
+                links.push(path.to_owned());
+            } else if kind.is_file() && !is_system(path, false) {
+                let metadata = entry.metadata().map_err(io::Error::from);
+                self.file(path, metadata, linked)?;
+            }
+            // Nothing else is opened: a pipe would block for ever.
+        }
+        links.sort();
+        self.links.extend(links);
+        Ok(())
+    }
+
+    /// Marks a folder as entered. Returns whether a link leads to a folder that has been entered before.
+    fn entered(&mut self, path: &Path, linked: bool) -> bool {
+        let identity = fs::metadata(path).ok().and_then(|metadata| identity(path, &metadata));
+        identity.is_some_and(|identity| !self.folders.insert(identity)) && linked
+    }
+
+    /// Follows a symbolic link.
+    fn follow(&mut self, link: &Path) -> Result<(), Error> {
+        match fs::metadata(link) {
+            Ok(target) if target.is_dir() => {
+                let left_out = is_system(link, true) || link.join(MODEL).exists() || self.leads_up(link);
+                if left_out { Ok(()) } else { self.walk(link, true) }
+            }
+            Ok(target) if target.is_file() && !is_system(link, false) => self.file(link, Ok(target), true),
+            Ok(_) => Ok(()),
+            Err(error) if is_system(link, false) => {
+                if is_passing(&error) {
+                    Err(self.system(link, error))
+                } else {
+                    Ok(())
+                }
+            }
+            Err(error) => self.unreadable(link, error),
+        }
+    }
+
+    /// Whether a link leads to a folder that contains the link itself or the root.
+    fn leads_up(&self, link: &Path) -> bool {
+        let Ok(target) = link.canonicalize() else { return true };
+        let parent = link.parent().and_then(|parent| parent.canonicalize().ok());
+        let is_in_system_folder = target != self.canonical && is_system(&target, true) && !is_hidden(&target);
+        is_in_system_folder
+            || self.canonical.starts_with(&target)
+            || parent.is_some_and(|parent| parent.starts_with(&target))
+    }
+
+    /// An entry that the walk could not read.
+    fn unreadable_entry(&mut self, error: walkdir::Error) -> Result<(), Error> {
+        let path = error.path().unwrap_or(self.root).to_owned();
+        let is_top = path == self.root;
+        let reason = io::Error::from(error);
+        match reason.kind() {
+            // Deleted since its folder was listed.
+            ErrorKind::NotFound if !is_top => Ok(()),
+            ErrorKind::PermissionDenied if !is_top => {
+                if !is_system(&path, true) {
+                    self.broken(&path);
+                }
+                Ok(())
+            }
+            _ if is_passing(&reason) => Err(self.system(&path, reason)),
+            _ => Err(Error::Read { path, reason }),
+        }
+    }
+
+    /// A link that leads nowhere or to something that may not be read.
+    fn unreadable(&mut self, path: &Path, error: io::Error) -> Result<(), Error> {
+        if is_passing(&error) {
+            return Err(self.system(path, error));
+        }
+        // What may not be entered could hold anything, so it is named like a broken image.
+        if error.kind() == ErrorKind::PermissionDenied || has_image_extension(path) {
+            self.broken(path);
+        }
+        Ok(())
+    }
+
+    /// A regular file or a link to one.
+    fn file(&mut self, path: &Path, metadata: io::Result<Metadata>, linked: bool) -> Result<(), Error> {
+        let metadata = match metadata {
+            Ok(metadata) => metadata,
+            Err(error) => return self.unreadable(path, error),
+        };
+        let relative = self.relative(path);
+        if !has_image_extension(path) {
+            match head_of(path) {
+                Ok(head) => match FileKind::of(path, &head, metadata.len()) {
+                    FileKind::Image(_) => {}
+                    FileKind::Other => return Ok(()),
+                    kind => {
+                        self.leftovers.add(kind, relative);
+                        return Ok(());
+                    }
+                },
+                Err(error) if is_passing(&error) => return Err(self.system(path, error)),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(_) => {
+                    self.leftovers.add_unreadable(relative);
+                    return Ok(());
+                }
+            }
+        }
+        self.images.push(Candidate { path: relative, linked, identity: identity(path, &metadata) });
+        Ok(())
+    }
+
+    /// Counts as an image that cannot be read; reading it gives the reason.
+    fn broken(&mut self, path: &Path) {
+        let path = self.relative(path);
+        self.images.push(Candidate { path, linked: false, identity: None });
+    }
+
+    fn system(&self, path: &Path, source: io::Error) -> Error {
+        Error::System { path: path.to_owned(), source }
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.root).unwrap_or(path).to_owned()
+    }
+
+    /// Leaves one path to each file.
+    fn finish(mut self) -> Found {
+        self.images.sort_by(|a, b| (a.linked, bytes(&a.path)).cmp(&(b.linked, bytes(&b.path))));
+        let mut seen = HashSet::new();
+        let is_new = |image: &Candidate| {
+            let Some(identity) = &image.identity else { return true };
+            let is_new = seen.insert(identity.clone());
+            is_new || !(image.linked || identity.has_other_names())
+        };
+        let mut images: Vec<PathBuf> =
+            self.images.into_iter().filter(is_new).map(|image| image.path).collect();
+        images.sort_by(|a, b| bytes(a).cmp(bytes(b)));
+        Found { images, leftovers: self.leftovers }
+    }
+}
+
+/// The front of a file.
+pub(crate) fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEAD);
+    File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    bytes(Path::new(path.file_name().unwrap_or_default())).starts_with(b".")
 }
 
 fn bytes(path: &Path) -> &[u8] {
     path.as_os_str().as_encoded_bytes()
-}
-
-fn relative(path: &Path, root: &Path) -> PathBuf {
-    path.strip_prefix(root).unwrap_or(path).to_owned()
 }
 
 pub(crate) fn has_image_extension(path: &Path) -> bool {
@@ -74,15 +262,19 @@ pub(crate) fn has_image_extension(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// The classes and the label of each file: the first folder of its path.
+/// The classes and the label of each file: the folder at `depth` of its path.
 ///
 /// Classes are in byte order, or as in `known` unless that is empty.
-pub(crate) fn classes_of(files: &[PathBuf], known: &[String]) -> Result<(Vec<String>, Vec<usize>), Error> {
+pub(crate) fn classes_of(
+    files: &[PathBuf],
+    depth: usize,
+    known: &[String],
+) -> Result<(Vec<String>, Vec<usize>), Error> {
     let class_of = |file: &PathBuf| {
-        let mut parts = file.iter();
+        let mut parts = file.iter().skip(depth);
         match (parts.next(), parts.next()) {
-            (Some(folder), Some(_)) => Ok(folder.to_string_lossy().into_owned()),
-            _ => Err(Error::OutsideClasses(file.display().to_string())),
+            (Some(folder), Some(_)) => Ok(name_of(Path::new(folder))),
+            _ => Err(Error::OutsideClasses(name_of(file))),
         }
     };
     let names: Vec<String> = files.iter().map(class_of).collect::<Result<_, _>>()?;
@@ -95,7 +287,7 @@ pub(crate) fn classes_of(files: &[PathBuf], known: &[String]) -> Result<(Vec<Str
     let positions: BTreeMap<&str, usize> = classes.iter().map(String::as_str).zip(0..).collect();
     let label_of = |(name, file): (&String, &PathBuf)| {
         positions.get(name.as_str()).copied().ok_or_else(|| Error::UnknownClass {
-            file: file.display().to_string(),
+            file: name_of(file),
             class: name.clone(),
             known: classes.join(", "),
         })

@@ -47,3 +47,22 @@ pub fn numbered_folder(count: usize, shape: ImageShape) -> (tempfile::TempDir, A
     let dataset = open_default(folder.path()).train;
     (folder, dataset)
 }
+
+/// Writes an image, and the folders above it.
+pub fn save(folder: &Path, name: impl AsRef<Path>, seed: usize) {
+    let (path, shape) = (folder.join(name), shape(4, 6, 3));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    save_png(&path, shape, &pattern(shape, seed)).unwrap();
+}
+
+/// Writes a file, and the folders above it.
+pub fn write(folder: &Path, name: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, contents).unwrap();
+}
+
+/// The names of the images, in order.
+pub fn names(dataset: &dyn Dataset) -> Vec<String> {
+    (0..dataset.len()).map(|image| dataset.name(image)).collect()
+}

@@ -1,0 +1,50 @@
+//! Files of a folder that are not used although they may hold images.
+
+use std::path::PathBuf;
+
+use crate::file_kind::FileKind;
+use crate::names::name_of;
+
+/// Counts files by kind, with the first of each kind as an example.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    kinds: Vec<(FileKind, Vec<PathBuf>)>,
+    unreadable: Vec<PathBuf>,
+}
+
+impl Leftovers {
+    /// `path` is relative to the folder.
+    pub fn add(&mut self, kind: FileKind, path: PathBuf) {
+        match self.kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, paths)) => paths.push(path),
+            None => self.kinds.push((kind, vec![path])),
+        }
+    }
+
+    /// A file whose kind is unknown because it cannot be opened.
+    pub fn add_unreadable(&mut self, path: PathBuf) {
+        self.unreadable.push(path);
+    }
+
+    /// One sentence for each kind, the most frequent first, except for files of the kind `used`.
+    pub fn notices(&self, used: Option<FileKind>) -> Vec<String> {
+        let mut kinds: Vec<_> = self.kinds.iter().filter(|(kind, _)| Some(*kind) != used).collect();
+        kinds.sort_by_key(|(_, paths)| std::cmp::Reverse(paths.len()));
+        let example = |paths: &[PathBuf]| paths.iter().min().map(|path| name_of(path)).unwrap_or_default();
+        let mut notices: Vec<_> =
+            kinds.iter().filter_map(|(kind, paths)| kind.notice(paths.len(), &example(paths))).collect();
+        if !self.unreadable.is_empty() {
+            notices.push(format!(
+                "left out {} that may not be read, such as {}",
+                counted(self.unreadable.len(), "file"),
+                example(&self.unreadable)
+            ));
+        }
+        notices
+    }
+}
+
+/// `1 image`, `2 images`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

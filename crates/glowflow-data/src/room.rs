@@ -1,0 +1,27 @@
+//! Memory granted to decoded images, which several datasets may share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes that are left.
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    pub fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes `bytes` if there are as many.
+    pub fn take(&self, bytes: usize) -> bool {
+        let order = Ordering::Relaxed;
+        self.0.fetch_update(order, order, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// Returns bytes that were taken.
+    pub fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,37 @@
+//! Files and folders that systems make for themselves are no data.
+
+mod common;
+
+use common::{names, open_default, save};
+
+#[test]
+fn thumbnails_and_bins_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "album/photo.png", 0);
+    for name in [
+        "@eaDir/photo.jpg/SYNOPHOTO_THUMB_XL.png",
+        "album/@eaDir/thumb.png",
+        "#recycle/old.png",
+        "@Recycle/old.png",
+        "$RECYCLE.BIN/S-1-5/old.png",
+        "System Volume Information/x.png",
+        "__MACOSX/album/._photo.png",
+        "__MACOSX/album/photo.png",
+        ".AppleDouble/photo.png",
+        "lost+found/1.png",
+        ".thumbnails/photo.png",
+        "album/._photo.png",
+        "album/Thumbs.db",
+        "desktop.ini",
+        "Catalog Previews.lrdata/0/1.png",
+        "Pictures.photoslibrary/resources/derivatives/1.png",
+        "Pictures.photoslibrary/originals/0/1.png",
+    ] {
+        save(folder.path(), name, 1);
+    }
+    let data = open_default(folder.path());
+    assert_eq!(names(&*data.train), ["Pictures.photoslibrary/originals/0/1.png", "album/photo.png"]);
+    assert_eq!(data.notices, [""; 0]);
+    // A folder that is asked for is read.
+    assert_eq!(open_default(&folder.path().join("@eaDir")).train.len(), 1);
+}
