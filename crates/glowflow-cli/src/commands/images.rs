@@ -1,6 +1,5 @@
 //! `sample`, `encode` and `decode`.
 
-use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,6 +11,7 @@ use glowflow::{Glow, check_count};
 use glowflow_report::picture;
 use serde_json::json;
 
+use super::picture_paths::picture_paths;
 use super::{
     check_output, check_picture, check_picture_output, class_of, print_json, report_broken, save_image, say,
     test_data, warn_of_latents, warn_of_pictures, watched,
@@ -102,40 +102,6 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     let paths = picture_paths(&file.images);
     save_images(&glow, &images, &args.out_dir, |i| paths[i].clone())?;
     count(file.images.len(), common.json)
-}
-
-/// Where decoded images go below the output folder, each to a file of its own: images of one name are numbered.
-fn picture_paths(names: &[String]) -> Vec<PathBuf> {
-    let mut taken = HashSet::new();
-    let mut last_numbers: HashMap<PathBuf, usize> = HashMap::new();
-    let place = |name: &String| {
-        let plain = plain_path(name);
-        let number = last_numbers.entry(plain.clone()).or_insert(0);
-        loop {
-            *number += 1;
-            let mut path = plain.clone().into_os_string();
-            if *number > 1 {
-                path.push(format!("-{number}"));
-            }
-            path.push(".png");
-            if taken.insert(path.clone()) {
-                return path.into();
-            }
-        }
-    };
-    names.iter().map(place).collect()
-}
-
-/// The plain parts of an image's name alone, so that no file of latents can point out of the output folder, without
-/// control characters.
-fn plain_path(name: &str) -> PathBuf {
-    let name = name.replace(char::is_control, "_");
-    let parts = Path::new(&name).components().filter_map(|part| match part {
-        std::path::Component::Normal(part) => Some(part),
-        _ => None,
-    });
-    let path: PathBuf = parts.collect();
-    if path.as_os_str().is_empty() { "image".into() } else { path }
 }
 
 fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {

@@ -2,6 +2,7 @@
 
 mod images;
 mod latent;
+mod picture_paths;
 mod scoring;
 mod serve;
 mod training;
