@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::portraits::{MIN_SIZE, Portraits};
-use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits};
+use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits, available_memory};
 use ndarray::Array4;
 
 use crate::train::{CONFIG, RunConfig, run_folder};
@@ -14,14 +14,31 @@ use crate::{Error, ModelConfig};
 pub const PORTRAITS: &str = "portraits";
 /// Number of training portraits; as many again, divided by 20, are for testing.
 const PORTRAITS_COUNT: usize = 20_000;
+/// Bound of the decoded images that training keeps in memory, and the part of the available memory
+/// that they may take.
+const MAX_CACHE: u64 = 2 << 30;
+const CACHE_PART: u64 = 4;
 
-/// Opens data as images of the model's shape, with labels where the model has classes: `names` are theirs, in the order of the
-/// labels, or none where the data are to tell. The path [`PORTRAITS`], where there is no such file, stands for the built-in data.
+/// Opens data for training, as images of the model's shape, with labels if the model has classes:
+/// `names` are theirs, in the order of the labels; if there are none, the data's own are used. The
+/// path [`PORTRAITS`], unless there is such a file, stands for the built-in data. Decoded images are
+/// kept as far as the machine's memory allows.
 ///
 /// # Errors
 /// [`Error::Data`] where it cannot be read or has a class that is not among the names, [`Error::Input`] where its classes are
 /// not as many as the model's.
 pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Splits, Error> {
+    let bytes = available_memory().map_or(MAX_CACHE, |memory| (memory / CACHE_PART).min(MAX_CACHE));
+    open_with_cache(path, config, names, usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
+/// As [`open`], keeping at most `cache_bytes` of decoded images.
+fn open_with_cache(
+    path: &Path,
+    config: &ModelConfig,
+    names: &[String],
+    cache_bytes: usize,
+) -> Result<Splits, Error> {
     let [height, width, channels] = config.image;
     if is_portraits(path) {
         if height != width || channels != 3 || height < MIN_SIZE || config.classes > 0 {
@@ -40,7 +57,7 @@ pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Split
     let shape = Some(ImageShape { height, width, channels });
     let labels = config.classes > 0;
     let classes = if labels { names.to_vec() } else { vec![] };
-    let splits = glowflow_data::open(path, &OpenOptions { shape, labels, classes, ..Default::default() })?;
+    let splits = glowflow_data::open(path, &OpenOptions { shape, labels, classes, cache_bytes })?;
     let classes = splits.train.classes().len();
     if labels && classes != config.classes {
         return Err(Error::Input(format!(
@@ -94,8 +111,19 @@ pub(crate) fn training_portraits(config: &ModelConfig) -> Portraits {
     Portraits::new(PORTRAITS_COUNT, config.image[0], 0)
 }
 
-/// A dataset with attributes of its images: of a table `labels`, or, where there is none, those that the built-in data
-/// comes with. All images count, test sets excepted. Where `label` stands for all classes, the data need have none.
+/// A dataset with attributes of its images, and facts about it for the user.
+pub struct Labelled {
+    /// The images.
+    pub dataset: Arc<dyn Dataset>,
+    /// Their attributes.
+    pub attributes: Attributes,
+    /// As [`Splits::notices`].
+    pub notices: Vec<String>,
+}
+
+/// Opens a dataset with attributes of its images: of a table `labels`, or, without one, those that the
+/// built-in data comes with. Test sets are left out. If `label` stands for all classes, the data need
+/// have none.
 ///
 /// # Errors
 /// As [`open`] and [`Attributes::read`]; [`Error::Input`] where there is neither a table nor built-in data.
@@ -105,8 +133,8 @@ pub fn open_labelled(
     config: &ModelConfig,
     names: &[String],
     label: Option<usize>,
-) -> Result<(Arc<dyn Dataset>, Attributes), Error> {
-    let dataset = open_for(path, config, names, label)?.train;
+) -> Result<Labelled, Error> {
+    let Splits { train: dataset, notices, .. } = open_for(path, config, names, label)?;
     let attributes = match labels {
         Some(table) => Attributes::read(table, &*dataset)?,
         None if is_portraits(path) => Attributes::of_portraits(&training_portraits(config)),
@@ -117,10 +145,11 @@ pub fn open_labelled(
             )));
         }
     };
-    Ok((dataset, attributes))
+    Ok(Labelled { dataset, attributes, notices })
 }
 
-/// As [`open`]; where `label` stands for all classes, the data need have none.
+/// As [`open`], for data that is read once: no decoded images are kept. If `label` stands for all
+/// classes, the data need have none.
 ///
 /// # Errors
 /// As [`open`].
@@ -131,7 +160,7 @@ pub fn open_for(
     label: Option<usize>,
 ) -> Result<Splits, Error> {
     let classes = if label.is_some() { 0 } else { config.classes };
-    open(path, &ModelConfig { classes, ..config.clone() }, names)
+    open_with_cache(path, &ModelConfig { classes, ..config.clone() }, names, 0)
 }
 
 /// Number of threads that read images: loading is light beside a training step, so few.

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     check_output, check_picture, check_picture_output, class_of, directions_path, first_images, image_shape,
-    print_json, report_broken, save_image, say, test_data, warn_of_latents, warn_of_pictures, watched,
+    print_json, report_broken, save_image, say, tell, test_data, warn_of_latents, warn_of_pictures, watched,
 };
 use crate::args;
 
@@ -96,8 +96,9 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let glow = common.load_exact(&args.model)?;
     let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let (dataset, attributes) =
+    let data::Labelled { dataset, attributes, notices } =
         data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
+    notices.iter().for_each(|notice| tell(notice));
     let dataset = watched(first_images(dataset, args.images)?);
     let Found { directions, mut warnings } =
         find_directions(&glow, &dataset, &attributes, &args.orthogonalize, label)?;

@@ -74,6 +74,7 @@ fn test_data(
 ) -> anyhow::Result<Arc<dyn Dataset>> {
     let names = data::class_names(model, glow.config());
     let splits = data::open_for(path, glow.config(), &names, label)?;
+    splits.notices.iter().for_each(|notice| tell(notice));
     Ok(splits.test.unwrap_or(splits.train))
 }
 
