@@ -5,8 +5,9 @@
 //! declared code points, or its gamma and chromaticities, count. Profiles within one level of sRGB
 //! leave the pixels as they are, and so do those that are damaged or made of tables.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use moxcms::{
     Chromaticity, CicpProfile, ColorPrimaries, ColorProfile, DataColorSpace, Layout, RenderingIntent,
@@ -20,6 +21,9 @@ const TOLERANCE: u8 = 1;
 /// What encoders of sRGB write as gamma, and how far gamma may be from it to mean sRGB's curve.
 const SRGB_GAMMA: u32 = 45_455;
 const SRGB_GAMMA_TOLERANCE: u32 = 1_000;
+
+/// Converts 8-bit pixels.
+type Transform = Arc<Transform8BitExecutor>;
 
 /// Channels of 8-bit pixels: grey or RGB, with or without alpha.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,14 +50,35 @@ pub(crate) fn to_srgb(
     icc: Option<&[u8]>,
     png: Option<&PngChunks>,
 ) -> Vec<u8> {
+    if icc.is_none() && png.is_none_or(|png| !png.declares_colors()) {
+        return pixels;
+    }
     // A damaged profile must not make the image unreadable, whatever the library does with it.
     let converted = catch_unwind(AssertUnwindSafe(|| {
-        let transform = transform(&profile(icc, png)?, channels)?;
+        let transform = recent_transform(channels, icc, png)?;
         let mut converted = vec![0; pixels.len()];
         transform.transform(&pixels, &mut converted).ok()?;
         Some(converted)
     }));
     converted.ok().flatten().unwrap_or(pixels)
+}
+
+/// The way from an image's colours to sRGB. Most images of a folder have the same profile, so the last
+/// ones are kept.
+fn recent_transform(channels: Channels, icc: Option<&[u8]>, png: Option<&PngChunks>) -> Option<Transform> {
+    type Known = (Channels, Option<Vec<u8>>, Option<PngChunks>, Option<Transform>);
+    static RECENT: Mutex<VecDeque<Known>> = Mutex::new(VecDeque::new());
+    const KEPT: usize = 8;
+    let recent = || RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_this = |known: &&Known| (known.0, known.1.as_deref(), known.2.as_ref()) == (channels, icc, png);
+    if let Some((.., known)) = recent().iter().find(is_this) {
+        return known.clone();
+    }
+    let transform = profile(icc, png).and_then(|profile| transform(&profile, channels));
+    let mut recent = recent();
+    recent.truncate(KEPT - 1);
+    recent.push_front((channels, icc.map(<[u8]>::to_vec), png.cloned(), transform.clone()));
+    transform
 }
 
 /// The profile of an image, unless its colours are sRGB by declaration or default.
@@ -121,7 +146,7 @@ fn profile_of_gamma(png: &PngChunks) -> Option<ColorProfile> {
 }
 
 /// The way from a profile to sRGB, unless there is nothing to convert.
-fn transform(profile: &ColorProfile, channels: Channels) -> Option<Arc<Transform8BitExecutor>> {
+fn transform(profile: &ColorProfile, channels: Channels) -> Option<Transform> {
     let mut srgb = ColorProfile::new_srgb();
     let mut profile = profile.clone();
     if !channels.color {

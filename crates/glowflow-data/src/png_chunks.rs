@@ -1,7 +1,7 @@
 //! Chunks of a PNG file that its decoder does not report.
 
-/// What the chunks of a PNG say beside its pixels.
-#[derive(Default)]
+/// Contents of the chunks of a PNG besides its pixels.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PngChunks {
     /// Whether the file goes on to its last chunk.
     pub complete: bool,
@@ -42,6 +42,11 @@ impl PngChunks {
             rest = &after[end..];
         }
         chunks
+    }
+
+    /// Whether chunks other than a profile say how colours are encoded.
+    pub fn declares_colors(&self) -> bool {
+        self.gamma.is_some() || self.chromaticities.is_some() || self.code_points.is_some()
     }
 }
 

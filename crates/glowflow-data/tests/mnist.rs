@@ -96,3 +96,23 @@ fn labels_must_match_the_images() {
     let error = open_error(folder.path());
     assert!(error.contains("3 labels for the 2 images"), "{error}");
 }
+
+#[test]
+fn every_damage_to_the_end_of_a_gzip_file_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train-images-idx3-ubyte.gz");
+    let whole = gzip(&idx(&[2, 2, 2], &[1, 2, 3, 4, 5, 6, 7, 8]));
+    for length in 10..whole.len() {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(open_error(&path).contains("cut short"), "{length} of {} bytes", whole.len());
+    }
+    // The checksum and the length at the end.
+    for at in whole.len() - 8..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        assert!(open_error(folder.path()).contains("damaged"), "byte {at}");
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open_default(&path).train.len(), 2);
+}
