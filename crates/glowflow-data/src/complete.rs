@@ -44,8 +44,22 @@ fn jpeg_is_complete(file: &[u8]) -> bool {
     false
 }
 
-/// Whether a WebP has the size that it declares. Writers omit the padding byte at the end.
+/// Whether a WebP has all the chunks of the size that it declares. Some writers omit the padding byte
+/// at the end.
 fn webp_is_complete(file: &[u8]) -> bool {
-    let declared = file.get(4..8).map(|size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
-    declared.is_some_and(|size| file.len() as u64 + u64::from(size % 2 == 0) >= u64::from(size) + 8)
+    let word = |at: usize| {
+        let bytes = file.get(at..at + 4)?;
+        Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
+    };
+    let Some(size) = word(4) else { return false };
+    let mut at = 12; // behind the size and the word "WEBP"
+    while at < size.saturating_add(8) {
+        let Some(length) = word(at + 4) else { return false };
+        let end = (at + 8).saturating_add(length);
+        if end > file.len() {
+            return false;
+        }
+        at = end + length % 2;
+    }
+    true
 }

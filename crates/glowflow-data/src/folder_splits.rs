@@ -41,7 +41,7 @@ impl Role {
 pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<Splits, Error> {
     let left_out = found.leftovers.notices(None);
     if found.images.is_empty() {
-        return Err(match left_out.is_empty() {
+        return Err(match found.leftovers.is_empty() {
             true => Error::EmptyFolder(root.to_owned()),
             false => Error::NothingReadable { path: root.to_owned(), found: left_out.join("; ") },
         });

@@ -10,6 +10,7 @@ use crate::names::name_of;
 pub(crate) struct Leftovers {
     kinds: Vec<(FileKind, Vec<PathBuf>)>,
     unreadable: Vec<PathBuf>,
+    duplicates: Vec<PathBuf>,
 }
 
 impl Leftovers {
@@ -26,6 +27,16 @@ impl Leftovers {
         self.unreadable.push(path);
     }
 
+    /// Another path to an image that counts already.
+    pub fn add_duplicate(&mut self, path: PathBuf) {
+        self.duplicates.push(path);
+    }
+
+    /// Whether there is nothing that could hold images.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.unreadable.is_empty()
+    }
+
     /// One sentence for each kind, the most frequent first, except for files of the kind `used`.
     pub fn notices(&self, used: Option<FileKind>) -> Vec<String> {
         let mut kinds: Vec<_> = self.kinds.iter().filter(|(kind, _)| Some(*kind) != used).collect();
@@ -38,6 +49,13 @@ impl Leftovers {
                 "left out {} that may not be read, such as {}",
                 counted(self.unreadable.len(), "file"),
                 example(&self.unreadable)
+            ));
+        }
+        if !self.duplicates.is_empty() {
+            notices.push(format!(
+                "left out {} to images that count already, such as {}",
+                counted(self.duplicates.len(), "link"),
+                example(&self.duplicates)
             ));
         }
         notices

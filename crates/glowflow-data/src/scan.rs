@@ -230,13 +230,16 @@ impl Scan<'_> {
     fn finish(mut self) -> Found {
         self.images.sort_by(|a, b| (a.linked, bytes(&a.path)).cmp(&(b.linked, bytes(&b.path))));
         let mut seen = HashSet::new();
-        let is_new = |image: &Candidate| {
-            let Some(identity) = &image.identity else { return true };
-            let is_new = seen.insert(identity.clone());
-            is_new || !(image.linked || identity.has_other_names())
-        };
-        let mut images: Vec<PathBuf> =
-            self.images.into_iter().filter(is_new).map(|image| image.path).collect();
+        let mut images = Vec::with_capacity(self.images.len());
+        for Candidate { path, linked, identity } in self.images {
+            let has_other_names = linked || identity.as_ref().is_some_and(Identity::has_other_names);
+            let is_new = identity.is_none_or(|identity| seen.insert(identity));
+            if is_new || !has_other_names {
+                images.push(path);
+            } else {
+                self.leftovers.add_duplicate(path);
+            }
+        }
         images.sort_by(|a, b| bytes(a).cmp(bytes(b)));
         Found { images, leftovers: self.leftovers }
     }

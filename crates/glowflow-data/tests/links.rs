@@ -70,7 +70,9 @@ fn hard_links_are_one_picture_and_equal_copies_are_two() {
     save(folder.path(), "b.png", 0);
     fs::hard_link(folder.path().join("b.png"), folder.path().join("a.png")).unwrap();
     fs::copy(folder.path().join("b.png"), folder.path().join("c.png")).unwrap();
-    assert_eq!(names(&*open_default(folder.path()).train), ["a.png", "c.png"]);
+    let data = open_default(folder.path());
+    assert_eq!(names(&*data.train), ["a.png", "c.png"]);
+    assert_eq!(data.notices, ["left out 1 link to images that count already, such as b.png"]);
 }
 
 #[test]
