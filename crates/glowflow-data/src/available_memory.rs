@@ -75,7 +75,10 @@ fn value_of(text: &str, key: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
+    /// Paths and contents.
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
+    fn system(files: Files) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (name, text) in files {
             let path = root.path().join(name);
@@ -89,7 +92,7 @@ mod tests {
     fn the_least_of_all_limits_counts() {
         let meminfo = ("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:   4000 kB\n");
         let v2 = ("proc/self/cgroup", "0::/a/b\n");
-        let cases: &[(&[(&str, &str)], Option<u64>)] = &[
+        let cases: &[(Files, Option<u64>)] = &[
             (&[], None),
             (&[meminfo], Some(4000 << 10)),
             (&[meminfo, v2, ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(4000 << 10)),
