@@ -1,48 +1,92 @@
-//! What the array formats (idx, npy) share: the elements behind a header, and arrays as images.
+//! The elements behind the header of an array file (idx, npy).
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
-use crate::ImageShape;
+/// Bytes read at a time; a multiple of every element size.
+const PIECE: usize = 1 << 16;
 
-/// The number of elements of an array; `None` where no memory could hold them.
+/// The number of elements of an array; `None` if no memory could hold them.
 pub(crate) fn count(dimensions: &[usize]) -> Option<usize> {
     dimensions.iter().try_fold(1, |product: usize, &n| product.checked_mul(n))
 }
 
-/// Reads the elements, of `size` bytes each, of an array of these dimensions. Fails unless the file
-/// holds exactly as many.
-pub(crate) fn read(file: impl Read, dimensions: &[usize], size: usize) -> Result<Vec<u8>, String> {
-    let expected = count(dimensions)
-        .and_then(|n| n.checked_mul(size))
-        .ok_or_else(|| format!("dimensions of {dimensions:?} are impossible; the file is damaged"))?;
-    let mut bytes = Vec::new();
-    // The buffer grows with what is really there: the header is not to be trusted with memory.
-    file.take((expected as u64).saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|e| format!("cut short or damaged ({e}); make or fetch the file again"))?;
-    if bytes.len() != expected {
-        let found = match bytes.len() > expected {
-            true => "more".to_owned(),
-            false => bytes.len().to_string(),
-        };
-        return Err(format!(
-            "has {found} bytes of elements where its header ({dimensions:?}) announces {expected}; \
-             make or fetch the file again"
-        ));
+/// Fails unless `found` bytes are exactly the elements, of `size` bytes each, of an array of these
+/// dimensions.
+pub(crate) fn check_length(dimensions: &[usize], size: usize, found: u64) -> Result<(), String> {
+    let expected = byte_count(dimensions, size)?;
+    if found == expected as u64 { Ok(()) } else { Err(mismatch(dimensions, expected, &found.to_string())) }
+}
+
+/// Reads an array of these dimensions and passes its elements, of `size` bytes each, to `each` in
+/// pieces of whole elements. Fails unless the file holds exactly as many. Reads up to the end of the
+/// file, so that the checksum of a compressed one is verified.
+pub(crate) fn read_each(
+    mut file: impl Read,
+    dimensions: &[usize],
+    size: usize,
+    mut each: impl FnMut(&[u8]) -> Result<(), String>,
+) -> Result<(), String> {
+    let expected = byte_count(dimensions, size)?;
+    let mut piece = vec![0; PIECE];
+    let mut done = 0;
+    while done < expected {
+        let wanted = (expected - done).min(PIECE);
+        let found = read_up_to(&mut file, &mut piece[..wanted])?;
+        done += found;
+        if found < wanted {
+            return Err(mismatch(dimensions, expected, &done.to_string()));
+        }
+        each(&piece[..wanted])?;
     }
+    match read_up_to(&mut file, &mut piece[..1])? {
+        0 => Ok(()),
+        _ => Err(mismatch(dimensions, expected, "more")),
+    }
+}
+
+/// Reads an array of single bytes.
+pub(crate) fn read_bytes(file: impl Read, dimensions: &[usize]) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    // The buffer grows with the file: its header is not trusted with memory.
+    read_each(file, dimensions, 1, |piece| extend(&mut bytes, piece.iter().copied()))?;
     Ok(bytes)
 }
 
-/// The shape of one image of an array of dimensions N, height, width and perhaps channels.
-pub(crate) fn images_shape(dimensions: &[usize]) -> Result<ImageShape, String> {
-    let (count, shape) = match *dimensions {
-        [count, height, width] => (count, ImageShape { height, width, channels: 1 }),
-        [count, height, width, channels] => (count, ImageShape { height, width, channels }),
-        _ => return Err(format!("{dimensions:?} is not (N, height, width) or (N, height, width, channels)")),
-    };
-    shape.check().map_err(|e| format!("{e}; the order of dimensions is N, height, width, channels"))?;
-    if count == 0 {
-        return Err("holds no images; give at least one".into());
+/// Appends to a buffer; fails if there is no memory for it.
+pub(crate) fn extend(buffer: &mut Vec<u8>, bytes: impl ExactSizeIterator<Item = u8>) -> Result<(), String> {
+    let needed = buffer.len() + bytes.len();
+    buffer
+        .try_reserve(bytes.len())
+        .map_err(|_| format!("needs more than {needed} bytes of memory; use a smaller file"))?;
+    buffer.extend(bytes);
+    Ok(())
+}
+
+fn byte_count(dimensions: &[usize], size: usize) -> Result<usize, String> {
+    count(dimensions)
+        .and_then(|n| n.checked_mul(size))
+        .ok_or_else(|| format!("dimensions of {dimensions:?} are impossible; the file is damaged"))
+}
+
+/// Fills a buffer as far as the file goes.
+fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => {
+                return Err(format!("cut short or damaged ({error}); make or fetch the file again"));
+            }
+        }
     }
-    Ok(shape)
+    Ok(filled)
+}
+
+fn mismatch(dimensions: &[usize], expected: usize, found: &str) -> String {
+    format!(
+        "has {found} bytes of elements where its header ({dimensions:?}) announces {expected}; make or \
+         fetch the file again"
+    )
 }

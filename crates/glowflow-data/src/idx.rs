@@ -2,123 +2,227 @@
 //!
 //! A file is two zero bytes, the element type (8 for unsigned bytes), the number of dimensions, each
 //! dimension as a big-endian 32-bit number, and then the elements. Images have the dimensions
-//! N, height, width and perhaps channels; labels have the one dimension N.
+//! N, height, width and perhaps channels; labels have the one dimension N. EMNIST stores rows and
+//! columns of its images exchanged; files named `emnist…` are read upright.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::array_shape::image_shape;
+use crate::idx_names::{Half, is_transposed, parse};
 use crate::memory::{Halves, RawImages};
 use crate::{Error, elements};
 
 /// How every gzip file begins.
 pub(crate) const GZIP: &[u8] = &[0x1F, 0x8B];
 
+/// The code of unsigned bytes.
+const BYTES: u8 = 8;
+
 /// The files of an MNIST-style folder.
 pub(crate) struct Folder {
-    /// Those named `train-…`; those named `t10k-…` where there is nothing else.
+    path: PathBuf,
+    /// By the name of the set. A folder that is read has one.
+    sets: Vec<Set>,
+}
+
+/// The files of one set of images.
+#[derive(Default)]
+struct Set {
+    name: String,
     train: Files,
-    /// Those named `t10k-…`, where they are there beside others.
-    test: Option<Files>,
+    test: Files,
 }
 
-impl Folder {
-    /// Looks for `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k`, also
-    /// with a dot before `idx` and with `.gz` at the end.
-    pub fn find(folder: &Path) -> Option<Self> {
-        let halves = ["train", "t10k"].map(|half| Files::find(folder, half));
-        let mut halves = halves.into_iter().flatten();
-        Some(Self { train: halves.next()?, test: halves.next() })
-    }
-
-    /// Reads all files.
-    pub fn read(&self) -> Result<Halves, Error> {
-        let test = self.test.as_ref().map(Files::read).transpose()?;
-        Ok((self.train.read()?, test))
-    }
-}
-
-/// One half of a folder.
+/// One half of a set.
+#[derive(Default)]
 struct Files {
-    images: PathBuf,
+    images: Option<PathBuf>,
     labels: Option<PathBuf>,
 }
 
-impl Files {
-    fn find(folder: &Path, half: &str) -> Option<Self> {
-        let find = |what: &str, kind: &str| {
-            let names = ["-", "."].map(|dash| format!("{half}-{what}{dash}{kind}-ubyte"));
-            let names = names.into_iter().flat_map(|name| [format!("{name}.gz"), name]);
-            names.map(|name| folder.join(name)).find(|path| path.is_file())
-        };
-        Some(Self { images: find("images", "idx3")?, labels: find("labels", "idx1") })
+impl Folder {
+    /// Looks for `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` or
+    /// `test`, also with a dot before `idx`, with `.gz` at the end, with the name of a set in front
+    /// (`emnist-letters-train-…`), and in capitals.
+    pub fn find(folder: &Path) -> Option<Self> {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(folder).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
+        paths.sort();
+        let mut found: Vec<_> = paths.into_iter().filter_map(|path| Some((parse(&path)?, path))).collect();
+        // A file that is there in both forms is read from the plain one.
+        found.sort_by_key(|(name, _)| name.compressed);
+        let mut sets: Vec<Set> = vec![];
+        for (name, path) in found.into_iter().filter(|(_, path)| path.is_file()) {
+            let at = sets.iter().position(|set| set.name == name.set).unwrap_or_else(|| {
+                sets.push(Set { name: name.set.clone(), ..Set::default() });
+                sets.len() - 1
+            });
+            let files = match name.half {
+                Half::Train => &mut sets[at].train,
+                Half::Test => &mut sets[at].test,
+            };
+            let file = if name.images { &mut files.images } else { &mut files.labels };
+            file.get_or_insert(path);
+        }
+        sets.retain(|set| set.train.images.is_some() || set.test.images.is_some());
+        sets.sort_by(|a, b| a.name.cmp(&b.name));
+        (!sets.is_empty()).then(|| Self { path: folder.to_owned(), sets })
     }
 
-    fn read(&self) -> Result<RawImages, Error> {
-        let mut images = read_images(&self.images)?;
-        if let Some(path) = &self.labels {
-            let (_, labels) = read(path, &[1])?;
-            let count = images.pixels.len() / images.shape.len();
-            if labels.len() != count {
-                return Err(Error::Malformed {
-                    path: path.clone(),
-                    problem: format!(
-                        "{} labels for the {count} images of {}; fetch both files again",
-                        labels.len(),
-                        self.images.display()
-                    ),
-                });
+    /// Reads all files, with facts for the user. `labels` tells whether classes are needed.
+    pub fn read(&self, labels: bool) -> Result<(Halves, Vec<String>), Error> {
+        let [set] = &*self.sets else {
+            let names: Vec<&str> = self
+                .sets
+                .iter()
+                .map(|set| if set.name.is_empty() { "one without a name" } else { &set.name })
+                .collect();
+            return Err(Error::Malformed {
+                path: self.path.clone(),
+                problem: format!(
+                    "holds several sets of images ({}); move each into a folder of its own",
+                    names.join(", ")
+                ),
+            });
+        };
+        let mut notices = vec![];
+        let mut read = |files: &Files| {
+            files.images.as_ref().map(|images| files.read(images, labels, &mut notices)).transpose()
+        };
+        let halves = match (read(&set.train)?, read(&set.test)?) {
+            (Some(train), test) => (train, test),
+            (None, Some(test)) => (test, None),
+            (None, None) => return Err(Error::EmptyFolder(self.path.clone())),
+        };
+        Ok((halves, notices))
+    }
+}
+
+impl Files {
+    /// Images with their labels, if there are any; `needed` tells whether there must be.
+    fn read(&self, of: &Path, needed: bool, notices: &mut Vec<String>) -> Result<RawImages, Error> {
+        let mut images = read_images(of)?;
+        let Some(path) = &self.labels else { return Ok(images) };
+        let malformed = |problem| Error::Malformed { path: path.clone(), problem };
+        let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.clone(), reason })?;
+        let header = Header::read(&mut file).map_err(malformed)?;
+        let count = images.pixels.len() / images.shape.len();
+        if (header.element, header.dimensions.len()) != (BYTES, 1) {
+            let problem = format!(
+                "holds {} in {} dimensions where labels are bytes in one (idx1-ubyte)",
+                element_name(header.element),
+                header.dimensions.len()
+            );
+            if needed {
+                return Err(malformed(format!("{problem}; convert it")));
             }
-            images.labels = labels.into_iter().map(usize::from).collect();
+            notices.push(format!("no labels: {} {problem}", path.display()));
+            return Ok(images);
         }
+        let labels = elements::read_bytes(file, &header.dimensions).map_err(malformed)?;
+        if labels.len() != count {
+            return Err(malformed(format!(
+                "{} labels for the {count} images of {}; fetch both files again",
+                labels.len(),
+                of.display()
+            )));
+        }
+        images.labels = labels.into_iter().map(usize::from).collect();
         Ok(images)
     }
 }
 
 /// Reads an idx file of images, without labels.
 pub(crate) fn read_images(path: &Path) -> Result<RawImages, Error> {
-    let (dimensions, pixels) = read(path, &[3, 4])?;
-    let shape = elements::images_shape(&dimensions)
-        .map_err(|problem| Error::Malformed { path: path.to_owned(), problem })?;
-    Ok(RawImages { shape, pixels, labels: Vec::new() })
+    let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
+    let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+    let header = Header::read(&mut file).map_err(malformed)?;
+    if header.element != BYTES {
+        return Err(malformed(format!(
+            "holds {} where images are unsigned bytes (code 08); convert it to bytes",
+            element_name(header.element)
+        )));
+    }
+    if !matches!(header.dimensions.len(), 3 | 4) {
+        return Err(malformed(format!(
+            "has {} dimensions where images have 3 or 4; see that images and labels are not mixed up",
+            header.dimensions.len()
+        )));
+    }
+    let mut images = image_shape(&header.dimensions)
+        .and_then(|shape| {
+            let pixels = elements::read_bytes(file, &header.dimensions)?;
+            Ok(RawImages { shape, pixels, labels: Vec::new() })
+        })
+        .map_err(malformed)?;
+    if is_transposed(path) {
+        transpose(&mut images);
+    }
+    Ok(images)
 }
 
-/// Opens a file and, where it is gzip, unpacks it as it is read.
+/// Exchanges rows and columns of every image.
+fn transpose(images: &mut RawImages) {
+    let (height, width, channels) = (images.shape.height, images.shape.width, images.shape.channels);
+    let mut upright = Vec::with_capacity(images.shape.len());
+    for image in images.pixels.chunks_exact_mut(images.shape.len()) {
+        upright.clear();
+        for column in 0..width {
+            for row in 0..height {
+                let at = (row * width + column) * channels;
+                upright.extend_from_slice(&image[at..at + channels]);
+            }
+        }
+        image.copy_from_slice(&upright);
+    }
+    (images.shape.height, images.shape.width) = (width, height);
+}
+
+/// The front of an idx file.
+struct Header {
+    /// The code of the element type.
+    element: u8,
+    dimensions: Vec<usize>,
+}
+
+impl Header {
+    fn read(file: &mut impl Read) -> Result<Self, String> {
+        let mut word = || {
+            let mut bytes = [0; 4];
+            let cut_short = |error| format!("cut short or damaged ({error}); fetch the file again");
+            file.read_exact(&mut bytes).map_err(cut_short)?;
+            Ok::<_, String>(bytes)
+        };
+        let front = word()?;
+        let [0, 0, element @ (0x08 | 0x09 | 0x0B..=0x0E), rank] = front else {
+            return Err(format!(
+                "begins with {front:02x?}, where an idx file of unsigned bytes has [00, 00, 08, dimensions]; \
+                 convert it to bytes"
+            ));
+        };
+        let dimensions = (0..rank).map(|_| Ok(u32::from_be_bytes(word()?) as usize));
+        Ok(Self { element, dimensions: dimensions.collect::<Result<_, String>>()? })
+    }
+}
+
+fn element_name(code: u8) -> String {
+    let name = match code {
+        BYTES => "unsigned bytes",
+        0x09 => "signed bytes",
+        0x0B => "16-bit integers",
+        0x0C => "32-bit integers",
+        0x0D => "32-bit floats",
+        _ => "64-bit floats",
+    };
+    format!("{name} (code {code:02x})")
+}
+
+/// Opens a file and unpacks it as it is read if it is gzip.
 fn open_unpacked(path: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = BufReader::new(File::open(path)?);
     Ok(if file.fill_buf()?.starts_with(GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
-}
-
-/// Dimensions and elements of an idx file whose number of dimensions is one of `ranks`.
-fn read(path: &Path, ranks: &[u8]) -> Result<(Vec<usize>, Vec<u8>), Error> {
-    let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-    let cut_short =
-        |error: io::Error| malformed(format!("cut short or damaged ({error}); fetch the file again"));
-    let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
-    let mut word = || {
-        let mut bytes = [0; 4];
-        file.read_exact(&mut bytes).map(|()| bytes)
-    };
-
-    let magic = word().map_err(cut_short)?;
-    let [0, 0, 8, rank] = magic else {
-        return Err(malformed(format!(
-            "begins with {magic:02x?}, where an idx file of unsigned bytes has [00, 00, 08, \
-             dimensions]; convert it to bytes"
-        )));
-    };
-    if !ranks.contains(&rank) {
-        return Err(malformed(format!(
-            "has {rank} dimensions where {ranks:?} are possible; see that images and labels are not mixed up"
-        )));
-    }
-    let mut dimensions = Vec::new();
-    for _ in 0..rank {
-        dimensions.push(u32::from_be_bytes(word().map_err(cut_short)?) as usize);
-    }
-
-    let elements = elements::read(file, &dimensions, 1).map_err(malformed)?;
-    Ok((dimensions, elements))
 }

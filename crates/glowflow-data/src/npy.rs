@@ -8,38 +8,49 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
+use crate::array_shape::{second_reading, tuple, unambiguous_image_shape};
+use crate::element_type::{ElementType, Kind};
 use crate::memory::RawImages;
-use crate::{Error, elements};
+use crate::npy_header::Dictionary;
+use crate::{Error, elements, pixels};
 
 /// How every `.npy` file begins.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Numpy itself refuses to read headers longer than 10,000 bytes.
-const LONGEST_HEADER: usize = 10_000;
-/// More classes than any data set has; a larger label is a value that is no label.
+/// Headers are a hundred bytes; some writers pad them to a page or more.
+const LONGEST_HEADER: usize = 1 << 20;
+/// More classes than any data set has; a larger label is not a class.
 const MOST_CLASSES: u64 = 1 << 16;
 
-/// What an array is like.
+/// The front of an `.npy` file.
+#[derive(Debug)]
 pub(crate) struct Header {
-    /// Byte order, kind and size of an element, such as `|u1` or `<i8`.
-    pub kind: String,
     pub dimensions: Vec<usize>,
+    /// The type of the elements, or the name of one that holds no numbers.
+    pub element: Result<ElementType, String>,
     fortran_order: bool,
+    /// Bytes before the elements.
+    pub length: u64,
 }
 
+/// Labels that are read, or the reason why they are not classes.
+pub(crate) type Labels = Result<Vec<usize>, String>;
+
 impl Header {
-    /// Reads the front of an `.npy` file. Failures say what is wrong and what would be right.
+    /// Reads the front of an `.npy` file.
     pub fn read(file: &mut impl Read) -> Result<Self, String> {
+        let mut length = 0;
         let mut bytes = |count: usize| {
             let mut bytes = vec![0; count];
             let cut_short = |e| format!("cannot read the .npy header ({e}); save the array again");
             file.read_exact(&mut bytes).map_err(cut_short)?;
+            length += count as u64;
             Ok::<_, String>(bytes)
         };
         if bytes(MAGIC.len())? != MAGIC {
             return Err("does not begin like an .npy array; save it with numpy.save".into());
         }
-        let length = match bytes(2)?[0] {
+        let size = match bytes(2)?[0] {
             1 => bytes(2)?.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b)),
             2 | 3 => bytes(4)?.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b)),
             version => {
@@ -48,111 +59,134 @@ impl Header {
                 ));
             }
         };
-        if length > LONGEST_HEADER {
+        if size > LONGEST_HEADER {
             return Err(format!(
-                "the .npy header has {length} bytes where at most {LONGEST_HEADER} are sensible; \
+                "the .npy header has {size} bytes where at most {LONGEST_HEADER} are sensible; \
                  save the array again"
             ));
         }
-        let text = String::from_utf8_lossy(&bytes(length)?).into_owned();
-        Self::parse(&text).ok_or_else(|| {
+        let text = String::from_utf8_lossy(&bytes(size)?).into_owned();
+        let Some(Dictionary { description, fortran_order, shape }) = Dictionary::parse(&text) else {
             let shown: String = text.trim_end().chars().take(200).collect();
-            format!("cannot make sense of the .npy header `{shown}`; save a plain array with numpy.save")
-        })
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        let value = |key: &str| {
-            let (_, rest) = text.split_once(&format!("'{key}'"))?;
-            Some(rest.trim_start().strip_prefix(':')?.trim_start())
-        };
-        let kind = value("descr")?.strip_prefix('\'')?.split_once('\'')?.0;
-        let order = value("fortran_order")?;
-        let shape = value("shape")?.strip_prefix('(')?.split_once(')')?.0;
-        let numbers = shape.split(',').map(str::trim).filter(|n| !n.is_empty());
-        Some(Self {
-            kind: kind.to_owned(),
-            fortran_order: match (order.starts_with("True"), order.starts_with("False")) {
-                (true, _) => true,
-                (_, true) => false,
-                _ => return None,
-            },
-            dimensions: numbers.map(|n| n.parse().ok()).collect::<Option<_>>()?,
-        })
-    }
-
-    /// Whether this could be an array of images: bytes in three or four dimensions.
-    pub fn is_images(&self) -> bool {
-        self.kind.trim_start_matches(['|', '<', '>', '=']) == "u1" && matches!(self.dimensions.len(), 3 | 4)
-    }
-
-    /// Reads the elements as images.
-    pub fn images(&self, file: impl Read) -> Result<RawImages, String> {
-        if !self.is_images() {
             return Err(format!(
-                "an array of type {} and shape {:?}, where images are uint8 of shape \
-                 (N, height, width) or (N, height, width, channels); convert it",
-                self.kind, self.dimensions
+                "cannot make sense of the .npy header `{shown}`; save a plain array with numpy.save"
             ));
+        };
+        let element = description.map_or(Err("records".into()), |d| ElementType::parse(&d));
+        Ok(Self { dimensions: shape, element, fortran_order, length })
+    }
+
+    /// Whether this is an array of bytes in three or four dimensions.
+    pub fn is_images(&self) -> bool {
+        matches!(self.dimensions.len(), 3 | 4) && self.element.as_ref().is_ok_and(|e| e.is_byte())
+    }
+
+    /// Reads the elements as images from a file that holds `available` bytes of them, if known.
+    pub fn images(&self, file: impl Read, available: Option<u64>) -> Result<RawImages, String> {
+        let element = self.element.clone().map_err(|kind| {
+            format!(
+                "an array of {kind}, where pictures are uint8 of shape (N, height, width) or (N, height, \
+                 width, channels); convert it, for example with numpy.stack(pictures)"
+            )
+        })?;
+        let shape = unambiguous_image_shape(&self.dimensions)?;
+        if let Some(available) = available {
+            elements::check_length(&self.dimensions, element.size, available)?;
         }
-        let shape = elements::images_shape(&self.dimensions)?;
-        let pixels = self.elements(file, 1)?;
+        let mut pixels = pixels::read(file, &self.dimensions, element)?;
+        if self.fortran_order {
+            pixels = first_index_last(&pixels, &self.dimensions);
+        }
         Ok(RawImages { shape, pixels, labels: Vec::new() })
     }
 
-    /// Reads the elements as `count` labels.
-    pub fn labels(&self, file: impl Read, count: usize) -> Result<Vec<usize>, String> {
-        let wrong = || {
-            format!(
-                "labels of type {} and shape {:?}, where {count} integers are needed, one per \
-                 image; convert them",
-                self.kind, self.dimensions
-            )
-        };
-        let kind = self.kind.as_bytes();
-        let (big_endian, size) = match kind {
-            [order @ (b'<' | b'>' | b'|' | b'='), b'i' | b'u', size @ (b'1' | b'2' | b'4' | b'8')] => {
-                (*order == b'>', usize::from(size - b'0'))
+    /// Reads the elements as labels of `count` images. The outer error is one of a damaged file or of
+    /// labels of other images.
+    pub fn labels(&self, file: impl Read, count: usize) -> Result<Labels, String> {
+        let shape = tuple(&self.dimensions);
+        let element = match &self.element {
+            Ok(element) => *element,
+            Err(kind) => {
+                return Ok(Err(format!(
+                    "labels are {kind}, where classes are numbered from 0; save \
+                     numpy.unique(labels, return_inverse=True)[1] instead"
+                )));
             }
-            _ => return Err(wrong()),
         };
         if elements::count(&self.dimensions) != Some(count) {
-            return Err(wrong());
+            return match *self.dimensions {
+                [images, columns] if images == count => Ok(Err(format!(
+                    "labels of shape {shape} are {columns} numbers per image, where a class is one; save \
+                     labels.argmax(axis=1) if just one of them is 1"
+                ))),
+                _ => Err(format!("labels of shape {shape} for {count} images; one per image is needed")),
+            };
         }
-        let number = |element: &[u8]| {
-            let push = |n: u64, &byte: &u8| n << 8 | u64::from(byte);
-            match big_endian {
-                true => element.iter().fold(0, push),
-                false => element.iter().rev().fold(0, push),
-            }
-        };
-        let limit = match kind[1] {
-            // The upper half of the range is the negative numbers.
-            b'i' => MOST_CLASSES.min(1 << (8 * size - 1)),
-            _ => MOST_CLASSES,
-        };
-        let label = |element: &[u8]| match number(element) {
-            n if n < limit => Ok(n as usize),
-            n => Err(format!(
-                "the label {n:#x} is negative or not below {MOST_CLASSES}; number classes from 0"
+        let (mut labels, mut other) = (Vec::new(), None);
+        elements::read_each(file, &self.dimensions, element.size, |piece| {
+            element.values(piece, |value| {
+                if value < 0.0 || value >= MOST_CLASSES as f64 || value.fract() != 0.0 {
+                    other.get_or_insert(value);
+                }
+                labels.push(value as usize);
+            });
+            Ok(())
+        })?;
+        Ok(match other {
+            None => Ok(labels),
+            Some(value) => Err(format!(
+                "the label {value} is not a whole number from 0 to {}; number classes from 0",
+                MOST_CLASSES - 1
             )),
-        };
-        self.elements(file, size)?.chunks_exact(size).map(label).collect()
+        })
     }
 
-    /// The bytes behind the header.
-    fn elements(&self, file: impl Read, size: usize) -> Result<Vec<u8>, String> {
-        match self.fortran_order {
-            true => Err("the array is in Fortran order; save numpy.ascontiguousarray of it".into()),
-            false => elements::read(file, &self.dimensions, size),
-        }
+    /// A fact about the way in which images were read that a user should see.
+    pub fn notice(&self) -> Option<String> {
+        second_reading(&self.dimensions)
+    }
+
+    /// A short description, such as `float32 (10, 28, 28)`.
+    pub fn summary(&self) -> String {
+        let kind = match &self.element {
+            Ok(ElementType { kind: Kind::Bool, .. }) => "bool".to_owned(),
+            Ok(element) => element.to_string(),
+            Err(kind) => kind.clone(),
+        };
+        format!("{kind} {}", tuple(&self.dimensions))
     }
 }
 
-/// Reads an `.npy` file of images.
-pub(crate) fn read(path: &Path) -> Result<RawImages, Error> {
-    let file = File::open(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+/// Elements in row-major order, of an array whose first index varies fastest (Fortran order).
+fn first_index_last(elements: &[u8], dimensions: &[usize]) -> Vec<u8> {
+    let mut transposed = vec![0; elements.len()];
+    let (first, rest) = (dimensions[0], &dimensions[1..]);
+    let inner: usize = rest.iter().product();
+    for at in 0..inner {
+        // The position of index `at` of the other dimensions in the file.
+        let (mut remaining, mut digits) = (at, vec![]);
+        for &n in rest.iter().rev() {
+            digits.push((remaining % n, n));
+            remaining /= n;
+        }
+        let from = digits.iter().fold(0, |sum, (digit, n)| sum * n + digit) * first;
+        for (i, &element) in elements[from..from + first].iter().enumerate() {
+            transposed[i * inner + at] = element;
+        }
+    }
+    transposed
+}
+
+/// Reads an `.npy` file of images, with facts for the user.
+pub(crate) fn read(path: &Path) -> Result<(RawImages, Vec<String>), Error> {
+    let failed = |reason| Error::Read { path: path.to_owned(), reason };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
     let mut file = BufReader::new(file);
-    let images = Header::read(&mut file).and_then(|header| header.images(file));
+    let images = Header::read(&mut file).and_then(|header| {
+        let available = metadata.is_file().then(|| metadata.len().saturating_sub(header.length));
+        let images = header.images(file, available)?;
+        Ok((images, header.notice().into_iter().collect()))
+    });
     images.map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
 }

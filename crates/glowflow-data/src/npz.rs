@@ -1,93 +1,259 @@
 //! NumPy's `.npz` format: a zip archive of `.npy` arrays.
 //!
-//! Training images are the array `x_train` or else the first array of bytes in three or four
-//! dimensions; their labels are `y_train` or else `labels` or `y`, where there is such an array.
-//! `x_test` and `y_test` are a test set.
+//! Arrays are recognised by their names, as Keras (`x_train`, `y_train`, …), MedMNIST
+//! (`train_images`, `train_labels`, …) and people give them (`images`, `labels`); see
+//! [`array_names`](crate::array_names). Without such a name the only array that looks like images,
+//! or `arr_0`, counts. Validation images are the test set if there is no other.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use zip::ZipArchive;
 
 use crate::Error;
+use crate::array_names::{Content, Part, role};
 use crate::memory::{Halves, RawImages};
-use crate::npy::Header;
+use crate::npy::{Header, Labels};
 
-/// Reads all images there are.
-pub(crate) fn read(path: &Path) -> Result<Halves, Error> {
+/// Reads all images there are, with facts for the user. `labels` tells whether classes are needed.
+pub(crate) fn read(path: &Path, labels: bool) -> Result<(Halves, Vec<String>), Error> {
     let file = File::open(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
     Archive::open(file)
-        .and_then(|mut archive| archive.halves())
+        .and_then(|mut archive| {
+            archive.needs_labels = labels;
+            Ok((archive.halves()?, archive.notices))
+        })
         .map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+}
+
+/// One array of an archive.
+#[derive(Debug)]
+struct Array {
+    /// Its name, without `.npy`.
+    name: String,
+    /// Its place in the archive.
+    index: usize,
+    part: Part,
+    content: Content,
+    header: Result<Header, String>,
+}
+
+impl Array {
+    fn is_images(&self) -> bool {
+        self.header.as_ref().is_ok_and(Header::is_images)
+    }
+
+    /// Whether this is an array of numbers in so many dimensions or more.
+    fn is_numbers(&self, dimensions: usize) -> bool {
+        let numbers = |header: &Header| header.element.is_ok() && header.dimensions.len() >= dimensions;
+        self.header.as_ref().is_ok_and(numbers)
+    }
+
+    fn images_rank(&self) -> Option<usize> {
+        if let Content::Images(rank) = self.content { Some(rank) } else { None }
+    }
+
+    fn labels_rank(&self) -> Option<usize> {
+        if let Content::Labels(rank) = self.content { Some(rank) } else { None }
+    }
 }
 
 struct Archive {
     zip: ZipArchive<BufReader<File>>,
-    /// Names of the arrays (without `.npy`) in the archive's order, with their positions in it.
-    arrays: Vec<(String, usize)>,
+    /// In the archive's order.
+    arrays: Vec<Array>,
+    needs_labels: bool,
+    notices: Vec<String>,
 }
 
 impl Archive {
     fn open(file: File) -> Result<Self, String> {
-        let zip = ZipArchive::new(BufReader::new(file))
+        let mut zip = ZipArchive::new(BufReader::new(file))
             .map_err(|e| format!("not a readable .npz ({e}); save it again with numpy.savez"))?;
-        let array = |index| {
-            let name = zip.name_for_index(index)?.ok()?;
-            Some((name.strip_suffix(".npy")?.to_owned(), index))
-        };
-        let arrays = (0..zip.len()).filter_map(array).collect();
-        Ok(Self { zip, arrays })
+        let mut arrays = vec![];
+        for index in 0..zip.len() {
+            let name = zip.name_for_index(index).and_then(|name| name.ok());
+            let Some(name) = name.and_then(|name| Some(name.strip_suffix(".npy")?.to_owned())) else {
+                continue;
+            };
+            let (part, content) = role(&name);
+            let header = member(&mut zip, index).and_then(|mut file| Header::read(&mut file));
+            arrays.push(Array { name, index, part, content, header });
+        }
+        Ok(Self { zip, arrays, needs_labels: false, notices: vec![] })
     }
 
     fn halves(&mut self) -> Result<Halves, String> {
-        if self.has("x_train") {
-            let train = self.images("x_train", &["y_train"])?;
-            let test = match self.has("x_test") {
-                true => Some(self.images("x_test", &["y_test"])?),
-                false => None,
-            };
-            return Ok((train, test));
+        let named = |part| self.choose(|array| array.images_rank().filter(|_| array.part == part));
+        let [train, whole, test, validation] =
+            [named(Part::Train)?, named(Part::Whole)?, named(Part::Test)?, named(Part::Validation)?];
+        let mut main = train.or(whole);
+        if main.is_none_or(|main| !self.arrays[main].is_numbers(3)) && test.or(validation).is_none() {
+            main = self.unnamed(main)?;
         }
-        let names: Vec<String> = self.arrays.iter().map(|(name, _)| name.clone()).collect();
-        for name in &names {
-            if self.with(name, |header, _| Ok(header.is_images()))? {
-                return Ok((self.images(name, &["labels", "y"])?, None));
-            }
+        let (main, test, left_out) = match (main, test.or(validation)) {
+            (Some(main), other) => (main, other, validation.filter(|_| test.is_some())),
+            (None, Some(only)) => (only, None, validation.filter(|&other| other != only)),
+            (None, None) => return Err(self.no_images()),
+        };
+        let used = [Some(main), test, left_out];
+        let other: Vec<&str> = self
+            .arrays
+            .iter()
+            .enumerate()
+            .filter_map(|(at, array)| {
+                let spare = !used.contains(&Some(at)) && array.is_images() && array.labels_rank().is_none();
+                spare.then_some(array.name.as_str())
+            })
+            .collect();
+        if !other.is_empty() {
+            let notice =
+                format!("images are the array `{}`; not used: {}", self.arrays[main].name, other.join(", "));
+            self.notices.push(notice);
         }
-        Err(format!(
-            "none of its arrays ({}) is images: uint8 of shape (N, height, width) or (N, height, \
-             width, channels); convert one",
-            names.join(", ")
-        ))
+        if let Some(test) = test.filter(|&test| self.arrays[test].part == Part::Validation) {
+            self.notices.push(format!("the test set is the array `{}`", self.arrays[test].name));
+        }
+        if let Some(array) = left_out.map(|at| &self.arrays[at]) {
+            let shape = array.header.as_ref().map_or(String::new(), |header| header.summary());
+            self.notices
+                .push(format!("the array `{}` ({shape}) is not used: there is a test set", array.name));
+        }
+        Ok((self.images(main)?, test.map(|test| self.images(test)).transpose()?))
     }
 
-    /// The array `name` as images, with the first of the arrays `labels` that exists.
-    fn images(&mut self, name: &str, labels: &[&str]) -> Result<RawImages, String> {
-        let mut images = self.with(name, |header, file| header.images(file))?;
-        if let Some(labels) = labels.iter().find(|labels| self.has(labels)) {
-            let count = images.pixels.len() / images.shape.len();
-            images.labels = self.with(labels, |header, file| header.labels(file, count))?;
+    /// The array of the lowest rank; among arrays of one rank, the one that looks like images or
+    /// numbers. Two equals are an error.
+    fn choose(&self, rank: impl Fn(&Array) -> Option<usize>) -> Result<Option<usize>, String> {
+        let fitness = |array: &Array| (!array.is_numbers(3), rank(array));
+        let mut ranked: Vec<usize> =
+            (0..self.arrays.len()).filter(|&at| rank(&self.arrays[at]).is_some()).collect();
+        ranked.sort_by_key(|&at| fitness(&self.arrays[at]));
+        match *ranked {
+            [first, second, ..] if fitness(&self.arrays[first]) == fitness(&self.arrays[second]) => {
+                Err(self.equals(&[first, second]))
+            }
+            [first, ..] => Ok(Some(first)),
+            [] => Ok(None),
+        }
+    }
+
+    /// The array of images if no name tells, or if `named` does not look like images.
+    fn unnamed(&self, named: Option<usize>) -> Result<Option<usize>, String> {
+        let unknown = |array: &Array| array.content == Content::Unknown && array.part == Part::Whole;
+        let likely: [&dyn Fn(&Array) -> bool; 3] = [
+            &|array| unknown(array) && array.is_images(),
+            &|array| unknown(array) && array.is_numbers(3),
+            &|array| array.content == Content::Neither && array.is_images(),
+        ];
+        let unlikely: [&dyn Fn(&Array) -> bool; 2] =
+            [&|array| unknown(array) && array.is_numbers(2), &|array| {
+                unknown(array) && array.header.is_err()
+            }];
+        for fits in likely {
+            if let Some(found) = self.only(fits)? {
+                return Ok(Some(found));
+            }
+        }
+        if named.is_some() {
+            return Ok(named);
+        }
+        for fits in unlikely {
+            if let Some(found) = self.only(fits)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The array that fits: `arr_0`, or the only one.
+    fn only(&self, fits: &dyn Fn(&Array) -> bool) -> Result<Option<usize>, String> {
+        let found: Vec<usize> = (0..self.arrays.len()).filter(|&at| fits(&self.arrays[at])).collect();
+        let first = found.iter().find(|&&at| self.arrays[at].name == "arr_0");
+        match (&*found, first) {
+            (_, Some(&first)) | (&[first], _) => Ok(Some(first)),
+            ([], _) => Ok(None),
+            (several, _) => Err(self.equals(several)),
+        }
+    }
+
+    fn equals(&self, arrays: &[usize]) -> String {
+        let names: Vec<String> = arrays.iter().map(|&at| format!("`{}`", self.arrays[at].name)).collect();
+        format!(
+            "the arrays {} could each be the one to read; save one of them alone, or name it `images`",
+            names.join(" and ")
+        )
+    }
+
+    fn no_images(&self) -> String {
+        let list = |array: &Array| match &array.header {
+            Ok(header) => format!("{}: {}", array.name, header.summary()),
+            Err(_) => array.name.clone(),
+        };
+        let arrays: Vec<String> = self.arrays.iter().map(list).collect();
+        format!(
+            "none of its arrays ({}) is images: uint8 of shape (N, height, width) or (N, height, width, \
+             channels); convert one",
+            arrays.join("; ")
+        )
+    }
+
+    /// The images of array `at`, with their labels if there are any.
+    fn images(&mut self, at: usize) -> Result<RawImages, String> {
+        let mut images = self.with(at, |header, file, available| header.images(file, Some(available)))?;
+        let array = &self.arrays[at];
+        let notice = array.header.as_ref().ok().and_then(Header::notice);
+        self.notices.extend(notice.map(|notice| format!("array `{}`: {notice}", array.name)));
+        let count = images.pixels.len() / images.shape.len();
+        if let Some((labels, name)) = self.labels_of(at, count)? {
+            let read: Labels = self.with(labels, |header, file, _| header.labels(file, count))?;
+            match read {
+                Ok(labels) => images.labels = labels,
+                Err(problem) if self.needs_labels => return Err(format!("array `{name}`: {problem}")),
+                Err(problem) => self.notices.push(format!("no labels from the array `{name}`: {problem}")),
+            }
         }
         Ok(images)
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.arrays.iter().any(|(array, _)| array == name)
+    /// The array of the labels of array `at`, which holds `count` images, and its name.
+    fn labels_of(&mut self, at: usize, count: usize) -> Result<Option<(usize, String)>, String> {
+        let part = self.arrays[at].part;
+        let mut found = self.choose(|array| array.labels_rank().filter(|_| array.part == part))?;
+        if found.is_none() && part == Part::Train {
+            found = self.choose(|array| array.labels_rank().filter(|_| array.part == Part::Whole))?;
+        }
+        if found.is_none() && self.arrays[at].name == "arr_0" {
+            let one_each = |header: &Header| header.element.is_ok() && header.dimensions == [count];
+            let second = |array: &Array| array.name == "arr_1" && array.header.as_ref().is_ok_and(one_each);
+            found = self.arrays.iter().position(second);
+            if found.is_some() {
+                self.notices.push("labels are the array `arr_1`".into());
+            }
+        }
+        Ok(found.map(|at| (at, self.arrays[at].name.clone())))
     }
 
-    /// Opens an array and hands over its header and the file behind it.
+    /// Hands over an array's header, the file behind it, and the number of bytes there.
     fn with<T>(
         &mut self,
-        name: &str,
-        work: impl FnOnce(Header, &mut dyn std::io::Read) -> Result<T, String>,
+        at: usize,
+        work: impl FnOnce(&Header, &mut dyn Read, u64) -> Result<T, String>,
     ) -> Result<T, String> {
-        let in_array = |problem| format!("array `{name}`: {problem}");
-        let array = self.arrays.iter().find(|(array, _)| array == name);
-        let (_, index) = array.ok_or_else(|| in_array("is missing".into()))?;
-        let mut file = self.zip.by_index(*index).map_err(|e| {
-            in_array(format!("cannot be unpacked ({e}); save it again with numpy.savez_compressed"))
-        })?;
-        Header::read(&mut file).and_then(|header| work(header, &mut file)).map_err(in_array)
+        let array = &self.arrays[at];
+        let in_array = |problem| format!("array `{}`: {problem}", array.name);
+        let header = array.header.as_ref().map_err(|problem| in_array(problem.clone()))?;
+        let mut file = member(&mut self.zip, array.index).map_err(in_array)?;
+        let available = file.size().saturating_sub(header.length);
+        Header::read(&mut file).and_then(|_| work(header, &mut file, available)).map_err(in_array)
     }
+}
+
+fn member<'a>(
+    zip: &'a mut ZipArchive<BufReader<File>>,
+    index: usize,
+) -> Result<zip::read::ZipFile<'a, BufReader<File>>, String> {
+    zip.by_index(index)
+        .map_err(|e| format!("cannot be unpacked ({e}); save it again with numpy.savez_compressed"))
 }

@@ -42,19 +42,29 @@ pub struct Splits {
     pub notices: Vec<String>,
 }
 
+impl Splits {
+    fn with_notices(mut self, notices: Vec<String>) -> Self {
+        self.notices.extend(notices);
+        self
+    }
+}
+
 /// Opens the images at `path`, which may be
 ///
 /// - a folder with the CIFAR-10 binaries (or with `cifar-10-batches-bin` in it) or one such file,
-/// - a folder with MNIST-style files `train-images-idx3-ubyte`, … (also `.gz`) or one idx file,
-/// - an `.npy` file of uint8, shaped (N, height, width) or (N, height, width, channels),
-/// - an `.npz` file with such an array, and with labels in an array `labels` or `y`, or with
-///   `x_train`, `y_train`, `x_test` and `y_test`,
+/// - a folder with MNIST-style files `train-images-idx3-ubyte`, … (also `.gz`, and with the name of a
+///   set in front, as EMNIST has them) or one idx file,
+/// - an `.npy` file of whole numbers 0 to 255, shaped (N, height, width) or (N, height, width,
+///   channels),
+/// - an `.npz` file with such an array, and with labels in an array `labels` or `y`, or with training
+///   and test sets such as `x_train`, `y_train`, `x_test` and `y_test` or `train_images`, …,
 /// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if all of them lie in a folder
 ///   `train` and in `test` or `val`, these are the training and the test images,
 /// - one image file.
 ///
-/// Files are recognised by content. What else lies in a folder is reported by [`Splits::notices`]. Broken images of a folder do not fail here: they are found when
-/// they are read and listed by [`Dataset::broken`].
+/// Files are recognised by content. Other files of a folder are reported by [`Splits::notices`]. Broken
+/// images of a folder do not fail here: they are found when they are read and listed by
+/// [`Dataset::broken`].
 ///
 /// ```
 /// use glowflow_data::{ImageShape, OpenOptions, open, save_png};
@@ -106,7 +116,8 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
             Ok(splits)
         }
         (None, Some(folder)) => {
-            let splits = in_memory(path, folder.read()?, None, options)?;
+            let (halves, notices) = folder.read(options.labels)?;
+            let splits = in_memory(path, halves, None, options)?.with_notices(notices);
             Ok(beside_images(splits, &found, "idx files", "idx file"))
         }
     }
@@ -138,13 +149,18 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         })?;
     let kind = FileKind::of(path, &head, len);
 
+    let mut notices = vec![];
     let halves = if head.starts_with(npy::MAGIC) {
-        (npy::read(path)?, None)
+        let images;
+        (images, notices) = npy::read(path)?;
+        (images, None)
     } else if head.starts_with(b"PK") {
         if let Some(problem) = archive::zip_without_arrays(path) {
             return Err(malformed(problem));
         }
-        npz::read(path)?
+        let halves;
+        (halves, notices) = npz::read(path, options.labels)?;
+        halves
     } else if image_file::format_of(&head).is_some() || has_image_extension(path) {
         let image = ImageFolder::single(path, options)?;
         return Ok(Splits { train: Arc::new(image), test: None, notices: Vec::new() });
@@ -163,7 +179,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         let found = format!("“{}”", head[..head.len().min(16)].escape_ascii());
         return Err(Error::UnknownKind { path: path.to_owned(), found });
     };
-    in_memory(path, halves, None, options)
+    Ok(in_memory(path, halves, None, options)?.with_notices(notices))
 }
 
 /// Classes without names are numbered.
@@ -174,10 +190,21 @@ fn in_memory(
     options: &OpenOptions,
 ) -> Result<Splits, Error> {
     let shape = options.shape.unwrap_or(train.shape);
-    let mut classes = classes.unwrap_or_else(|| {
-        let test_labels = test.iter().flat_map(|test| &test.labels);
-        numbered_classes(train.labels.iter().chain(test_labels))
-    });
+    let all_labels = || train.labels.iter().chain(test.iter().flat_map(|test| &test.labels));
+    let mut notices = vec![];
+    if let (None, true, Some(least @ 1..)) = (&classes, options.labels, all_labels().min()) {
+        notices.push(format!("labels start at {least}: no image is of class 0"));
+    }
+    let mut classes = classes.unwrap_or_else(|| numbered_classes(all_labels()));
+    let unlabelled = test.as_ref().is_some_and(|test| test.labels.is_empty());
+    if options.labels && !train.labels.is_empty() && unlabelled {
+        return Err(Error::Malformed {
+            path: path.to_owned(),
+            problem: "the test images have no labels, and the training images have; add them, or give the \
+                      training images alone"
+                .into(),
+        });
+    }
     if options.labels && !options.classes.is_empty() && !classes.is_empty() {
         let known = options.classes.clone();
         if !known.starts_with(&classes) {
@@ -187,7 +214,7 @@ fn in_memory(
         classes = known;
     }
     let dataset = |images| -> Arc<dyn Dataset> { Arc::new(InMemory::new(images, shape, classes.clone())) };
-    Ok(Splits { train: dataset(train), test: test.map(dataset), notices: Vec::new() })
+    Ok(Splits { train: dataset(train), test: test.map(dataset), notices })
 }
 
 /// Class names for labels that are only numbers: `0`, `1`, … up to the largest that occurs.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 
 use common::{open_as, open_default, open_error, read, shape};
+use glowflow_data::{OpenOptions, open};
 
 fn idx(dimensions: &[u32], elements: &[u8]) -> Vec<u8> {
     let mut file = vec![0, 0, 8, dimensions.len() as u8];
@@ -72,12 +73,13 @@ fn bad_files_are_refused_with_what_is_wrong() {
         (good[..20].to_vec(), "4 bytes of elements"),
         ([&good[..], &[0]].concat(), "more bytes"),
         (idx(&[2, 4], &[0; 8]), "has 2 dimensions"),
-        (vec![0, 0, 0x0D, 3, 0, 0, 0, 1], "[00, 00, 0d, 03]"),
+        (vec![0, 0, 0x0A, 3, 0, 0, 0, 1], "[00, 00, 0a, 03]"),
+        ([&[0, 0, 0x0D][..], &idx(&[1, 1, 1], &[0; 4])[3..]].concat(), "32-bit floats"),
         (idx(&[0, 2, 2], &[]), "no images"),
         (idx(&[1, 0, 2], &[]), "0×2×1"),
         (idx(&[1, 2, 2, 5], &[0; 20]), "2×2×5"),
         (idx(&[u32::MAX, u32::MAX, 2], &[0; 8]), "4294967295"),
-        (idx(&[u32::MAX, u32::MAX, u32::MAX], &[0; 8]), "impossible"),
+        (idx(&[u32::MAX, u32::MAX, u32::MAX], &[0; 8]), "4294967295×4294967295×1"),
         (zipped[..zipped.len() / 2].to_vec(), "cut short or damaged"),
         (gzip(b"something else"), "[73, 6f, 6d, 65]"),
         (gzip(b""), "cut short"),
@@ -97,12 +99,132 @@ fn labels_must_match_the_images() {
     assert!(error.contains("3 labels for the 2 images"), "{error}");
 }
 
+/// A folder with these files.
+fn folder_of(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        fs::write(folder.path().join(name), contents).unwrap();
+    }
+    folder
+}
+
+const LABELS: OpenOptions = OpenOptions { shape: None, labels: true, classes: Vec::new(), cache_bytes: 0 };
+
+#[test]
+fn relatives_of_mnist_are_found_by_their_names() {
+    let images = idx(&[2, 1, 2], &[1, 2, 3, 4]);
+    let test = idx(&[1, 1, 2], &[5, 6]);
+    for names in [
+        [
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "test-images-idx3-ubyte",
+            "test-labels-idx1-ubyte",
+        ],
+        [
+            "TRAIN-IMAGES.IDX3-UBYTE",
+            "TRAIN-LABELS.IDX1-UBYTE",
+            "T10K-IMAGES.IDX3-UBYTE",
+            "T10K-LABELS.IDX1-UBYTE",
+        ],
+        [
+            "kmnist-train-images-idx3-ubyte",
+            "kmnist-train-labels-idx1-ubyte",
+            "kmnist-t10k-images-idx3-ubyte",
+            "kmnist-t10k-labels-idx1-ubyte",
+        ],
+        [
+            "my-set-train-images.idx3-ubyte",
+            "my-set-train-labels.idx1-ubyte",
+            "my-set-test-images.idx3-ubyte",
+            "my-set-test-labels.idx1-ubyte",
+        ],
+    ] {
+        for zipped in [false, true] {
+            let file = |at: usize, contents: &Vec<u8>| match zipped {
+                true => (format!("{}.gz", names[at]), gzip(contents)),
+                false => (names[at].to_owned(), contents.clone()),
+            };
+            let files =
+                [file(0, &images), file(1, &idx(&[2], &[1, 0])), file(2, &test), file(3, &idx(&[1], &[2]))];
+            let folder =
+                folder_of(&files.each_ref().map(|(name, contents)| (name.as_str(), contents.clone())));
+            let data = open_default(folder.path());
+            let test = data.test.unwrap_or_else(|| panic!("{names:?} has a test set"));
+            assert_eq!((read(&*data.train, 1), read(&*test, 0)), (vec![3, 4], vec![5, 6]), "{names:?}");
+            assert_eq!((data.train.label(0), test.label(0)), (Some(1), Some(2)), "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn emnist_is_upright() {
+    // Stored column by column: a picture of 2 rows and 3 columns lies there as 3 rows of 2.
+    let stored = idx(&[2, 3, 2], &[1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
+    let folder = folder_of(&[
+        ("emnist-letters-train-images-idx3-ubyte.gz", gzip(&stored)),
+        ("emnist-letters-train-labels-idx1-ubyte.gz", gzip(&idx(&[2], &[1, 26]))),
+        ("emnist-letters-mapping.txt", b"1 65 97\n".to_vec()),
+    ]);
+    let data = open(folder.path(), &LABELS).unwrap();
+    assert_eq!((data.train.shape(), data.train.len()), (shape(2, 3, 1), 2));
+    assert_eq!([0, 1].map(|i| read(&*data.train, i)), [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]);
+    // Letters are numbered from 1, so that there is no class 0.
+    assert_eq!((data.train.classes().len(), data.train.label(1)), (27, Some(26)));
+    assert!(
+        data.notices.iter().any(|notice| notice.contains("no image is of class 0")),
+        "{:?}",
+        data.notices
+    );
+    let single = folder.path().join("emnist-letters-train-images-idx3-ubyte.gz");
+    assert_eq!(read(&*open_default(&single).train, 0), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn several_sets_in_a_folder_are_listed() {
+    let images = idx(&[1, 1, 1], &[1]);
+    let folder = folder_of(&[
+        ("emnist-letters-train-images-idx3-ubyte", images.clone()),
+        ("emnist-digits-train-images-idx3-ubyte", images.clone()),
+        ("train-images-idx3-ubyte", images),
+    ]);
+    let error = open_error(folder.path());
+    assert!(error.contains("one without a name, emnist-digits, emnist-letters"), "{error}");
+}
+
+#[test]
+fn labels_of_another_kind_are_left_out_or_refused() {
+    // QMNIST's labels are eight 32-bit integers for each image.
+    let mut labels = vec![0, 0, 0x0C, 2];
+    [1_u32, 8].iter().for_each(|n| labels.extend(n.to_be_bytes()));
+    labels.extend([0; 32]);
+    let folder = folder_of(&[
+        ("qmnist-train-images-idx3-ubyte", idx(&[1, 1, 2], &[3, 4])),
+        ("qmnist-train-labels-idx2-int", labels),
+    ]);
+    let data = open_default(folder.path());
+    assert_eq!(read(&*data.train, 0), [3, 4]);
+    assert!(data.notices[0].contains("32-bit integers"), "{:?}", data.notices);
+    let error = open(folder.path(), &LABELS).err().unwrap().to_string();
+    assert!(error.contains("idx2-int") && error.contains("idx1-ubyte"), "{error}");
+}
+
+#[test]
+fn missing_labels_are_named_where_classes_are_needed() {
+    let images = idx(&[1, 1, 2], &[3, 4]);
+    let train = [("train-images-idx3-ubyte", images.clone()), ("train-labels-idx1-ubyte", idx(&[1], &[0]))];
+    let folder = folder_of(&[&train[..], &[("t10k-images-idx3-ubyte", images)]].concat());
+    assert_eq!(open_default(folder.path()).test.unwrap().label(0), None);
+    let error = open(folder.path(), &LABELS).err().unwrap().to_string();
+    assert!(error.contains("test images have no labels"), "{error}");
+}
+
 #[test]
 fn every_damage_to_the_end_of_a_gzip_file_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train-images-idx3-ubyte.gz");
     let whole = gzip(&idx(&[2, 2, 2], &[1, 2, 3, 4, 5, 6, 7, 8]));
-    for length in 10..whole.len() {
+    for length in 2..whole.len() {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(open_error(&path).contains("cut short"), "{length} of {} bytes", whole.len());
     }

@@ -1,0 +1,98 @@
+//! The roles of arrays in an archive, by their names: `x_train`, `trainImages`, `val_labels`, `y` …
+
+/// The part of a dataset that an array belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Named as training data.
+    Train,
+    /// Named without a part.
+    Whole,
+    Test,
+    Validation,
+}
+
+/// What an array holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// Images; of several arrays the lowest number counts.
+    Images(usize),
+    /// Labels; of several arrays the lowest number counts.
+    Labels(usize),
+    /// Something known that is neither, such as masks.
+    Neither,
+    Unknown,
+}
+
+/// Names of images, the clearest first.
+const IMAGES: [&str; 9] = ["images", "image", "imgs", "img", "pictures", "photos", "x", "data", "pixels"];
+const LABELS: [&str; 6] = ["labels", "label", "y", "targets", "target", "class"];
+const NEITHER: [&str; 13] = [
+    "mask",
+    "masks",
+    "seg",
+    "segmentation",
+    "segmentations",
+    "depth",
+    "depths",
+    "box",
+    "boxes",
+    "landmarks",
+    "keypoints",
+    "embeddings",
+    "features",
+];
+
+/// Part and contents of the array `name`.
+pub(crate) fn role(name: &str) -> (Part, Content) {
+    let words = words(name);
+    let has = |known: &[&str]| words.iter().any(|word| known.contains(&word.as_str()));
+    let part = if has(&["test", "testing", "eval"]) {
+        Part::Test
+    } else if has(&["val", "valid", "validation", "dev"]) {
+        Part::Validation
+    } else if has(&["train", "training"]) {
+        Part::Train
+    } else {
+        Part::Whole
+    };
+    let first = |known: &[&str]| known.iter().position(|known| words.iter().any(|word| word == known));
+    let content = if has(&NEITHER) {
+        Content::Neither
+    } else if let Some(rank) = first(&LABELS) {
+        Content::Labels(rank)
+    } else if let Some(rank) = first(&IMAGES) {
+        Content::Images(rank)
+    } else {
+        Content::Unknown
+    };
+    (part, content)
+}
+
+/// The words of a name, in lower case: `val_labels`, `val/labels`, `valLabels`
+/// and `Xtrain` have two.
+fn words(name: &str) -> Vec<String> {
+    let mut words: Vec<String> = vec![];
+    let mut previous = '_';
+    for c in name.chars() {
+        let starts = !previous.is_alphanumeric() || previous.is_lowercase() && c.is_uppercase();
+        if c.is_alphanumeric() {
+            if starts {
+                words.push(String::new());
+            }
+            let word = words.last_mut();
+            word.into_iter().for_each(|word| word.extend(c.to_lowercase()));
+        }
+        previous = c;
+    }
+    for at in 0..words.len() {
+        // `xtrain`, `ytest`.
+        if let Some(rest) = words[at].strip_prefix(['x', 'y'])
+            && ["train", "test", "val", "valid"].contains(&rest)
+        {
+            let rest = rest.to_owned();
+            words[at].truncate(1);
+            words.push(rest);
+        }
+    }
+    words
+}
