@@ -1,7 +1,8 @@
-//! Which images have which attributes: yes/no labels, any number to an image, unlike classes.
+//! Yes/no attributes of images, any number to an image, unlike classes.
 //!
-//! A table of attributes is a CSV file with a header: the first column holds the images' names, every other column that
-//! holds nothing but 1 for yes and 0 or -1 for no is an attribute. Empty fields are unknown.
+//! A table of attributes has a line of names. One column holds the images' names; every other column
+//! that holds nothing but yes (1, true, yes) and no (0, -1, false, no) is an attribute. Empty fields,
+//! `NA` and the like are unknown.
 //!
 //! ```csv
 //! image,Smiling,Eyeglasses
@@ -9,11 +10,17 @@
 //! bob.jpg,-1,
 //! ```
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::path::Path;
 
+use unicode_normalization::UnicodeNormalization;
+
+use crate::answer::answer;
+use crate::image_names::{Closeness, Found, ImageNames, normal};
 use crate::portraits::{ATTRIBUTES, Portraits};
-use crate::{Dataset, Error};
+use crate::table::{Row, Table};
+use crate::{Dataset, Error, table, text};
 
 /// Yes/no attributes of the images of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,80 +29,100 @@ pub struct Attributes {
     /// `[images, names]`; images without a row in the table have nothing but unknowns.
     values: Vec<Option<bool>>,
     left_out: Vec<String>,
+    notices: Vec<String>,
 }
 
 impl Attributes {
-    /// Reads a table and finds its rows for the images of `dataset`, by their names there, or by the names of the files
-    /// alone where no two images share one.
+    /// Reads a table and finds its rows for the images of `dataset`.
+    ///
+    /// Fields are separated by commas, semicolons, tabs, bars or blanks; the text is UTF-8, UTF-16 or
+    /// Windows-1252. Images are found by their names in the dataset, or else by the names of their
+    /// files, in other folders, without endings, or with other ones, if that is unambiguous.
     ///
     /// # Errors
-    /// [`Error::Read`] where the file cannot be read; [`Error::Malformed`] where it is no such table, names an image twice,
-    /// or none of the dataset's.
+    /// [`Error::Read`] if the file cannot be read; [`Error::Malformed`] if it is no such table, names an
+    /// attribute twice, or names none of the dataset's images.
     pub fn read(path: &Path, dataset: &dyn Dataset) -> Result<Self, Error> {
-        let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
-        let text =
-            std::fs::read_to_string(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
-        let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
-        let columns: Vec<String> = match table.headers() {
-            Ok(header) => header.iter().skip(1).map(str::to_owned).collect(),
-            Err(error) => return Err(malformed(error.to_string())),
-        };
-        if let Some(twice) = (1..columns.len()).find(|&c| columns[..c].contains(&columns[c])) {
-            return Err(malformed(format!("two columns are named {:?}; rename one of them", columns[twice])));
-        }
-        let mut rows: HashMap<String, Vec<String>> = HashMap::new();
-        for row in table.records() {
-            let row = row.map_err(|error| malformed(error.to_string()))?;
-            let mut fields = row.iter().map(str::to_owned);
-            let name = fields.next().unwrap_or_default();
-            if rows.insert(name.clone(), fields.collect()).is_some() {
-                return Err(malformed(format!("the image {name} has two rows; leave one of them out")));
-            }
-        }
-        // Of each column, what is neither yes nor no, and of which image.
-        let other = |c: usize| {
-            rows.iter().filter(|(_, row)| answer(&row[c]).is_err()).map(|(image, row)| (image, &row[c])).min()
-        };
-        let mut kept = vec![];
-        let mut left_out = vec![];
-        for (c, column) in columns.iter().enumerate() {
-            match other(c) {
-                None => kept.push(c),
-                Some((image, value)) => left_out.push(format!("{column} ({value:?} for {image})")),
-            }
-        }
-        if kept.is_empty() || rows.is_empty() {
-            let found = left_out.first().map_or(String::new(), |found| format!("; there is {found}"));
-            return Err(malformed(format!(
-                "no column of attributes: the first column should hold images' names, and others only 1 for yes \
-                 and 0 or -1 for no, under a line of names, separated by commas{found}"
-            )));
-        }
-        let mut values = Vec::with_capacity(dataset.len() * kept.len());
-        let mut found = false;
-        let names = Names::of(dataset);
-        for image in 0..dataset.len() {
-            let row = names.keys(dataset, image).find_map(|name| rows.get(&name));
-            found |= row.is_some();
-            values.extend(kept.iter().map(|&c| row.and_then(|row| answer(&row[c]).ok().flatten())));
-        }
-        if !found {
-            let named = rows.keys().min().cloned().unwrap_or_default();
-            return Err(malformed(format!(
-                "none of its images is in the data: it names {named:?}, the data {:?}",
-                if dataset.is_empty() { String::new() } else { dataset.name(0) }
-            )));
-        }
-        let names = kept.iter().map(|&c| columns[c].clone()).collect();
-        Ok(Self { names, values, left_out })
+        let text = text::read(path)?;
+        let encoding = text.notice.as_ref().map_or(String::new(), |notice| format!(" ({notice})"));
+        let mut attributes =
+            table::parse(&text.text).and_then(|table| Self::of_table(&table, dataset)).map_err(
+                |problem| Error::Malformed { path: path.to_owned(), problem: format!("{problem}{encoding}") },
+            )?;
+        attributes.notices.extend(text.notice.map(|notice| format!("{}: {notice}", path.display())));
+        Ok(attributes)
     }
 
-    /// What the generator of [`Portraits`] drew.
+    fn of_table(table: &Table, dataset: &dyn Dataset) -> Result<Self, String> {
+        let names = ImageNames::of(dataset);
+        let images = image_column(table, &names);
+        let is_image = |name: &str| matches!(names.find(name), Found::One(_, Closeness::Equal));
+        if let Some(name) = table.columns.get(images).filter(|name| is_image(name)) {
+            return Err(format!(
+                "its first line names the image {name:?}; put a line of column names above it"
+            ));
+        }
+        let Columns { kept, left_out } = Columns::of(table, images)?;
+        if kept.is_empty() || table.rows.is_empty() {
+            let found = left_out.first().map_or(String::new(), |found| format!("; there is {found}"));
+            return Err(format!(
+                "no column of attributes: one column should hold images' names, and others only 1 for yes \
+                 and 0 or -1 for no, under a line of names, separated by commas{found}"
+            ));
+        }
+        let pairs = Pairs::find(table, images, &names, dataset.len());
+        if pairs.rows.iter().all(Vec::is_empty) && pairs.ambiguous_images.is_empty() {
+            return Err(format!(
+                "none of its images is in the data: it names {:?}, the data {:?}",
+                &table.rows[0].fields[images],
+                if dataset.is_empty() { String::new() } else { dataset.name(0) }
+            ));
+        }
+        let mut values = Vec::with_capacity(dataset.len() * kept.len());
+        let mut contradictory = vec![];
+        for (image, rows) in pairs.rows.iter().enumerate() {
+            let mut contradicts = false;
+            for &column in &kept {
+                let answers = rows.iter().filter_map(|&row| answer(&table.rows[row].fields[column]).ok()?);
+                let (yes, no) = answers.fold((false, false), |(yes, no), a| (yes || a, no || !a));
+                contradicts |= yes && no;
+                values.push((yes != no).then_some(yes));
+            }
+            if contradicts {
+                contradictory.push(image);
+            }
+        }
+        let mut notices = pairs.notices(table, images, dataset);
+        if let Some(&image) = contradictory.first() {
+            notices.push(format!(
+                "rows of {} contradict each other, such as those of {}; what they disagree on is unknown",
+                counted(contradictory.len(), "image"),
+                dataset.name(image)
+            ));
+        }
+        if let Some(announced) = table.announced.filter(|&rows| rows != table.rows.len()) {
+            notices.push(format!("the table announces {announced} rows and has {}", table.rows.len()));
+        }
+        let names = kept.iter().map(|&c| attribute_name(&table.columns[c])).collect();
+        Ok(Self { names, values, left_out, notices })
+    }
+
+    /// Attributes that the generator of [`Portraits`] drew.
     pub fn of_portraits(portraits: &Portraits) -> Self {
         let values = (0..portraits.len())
             .flat_map(|image| portraits.attributes(image).map(|(_, present)| Some(present)))
             .collect();
-        Self { names: ATTRIBUTES.map(str::to_owned).to_vec(), values, left_out: vec![] }
+        Self { names: ATTRIBUTES.map(str::to_owned).to_vec(), values, left_out: vec![], notices: vec![] }
+    }
+
+    /// The same of some of the images: image `i` is image `images[i]` here.
+    ///
+    /// # Panics
+    /// If there is no such image.
+    #[must_use]
+    pub fn of_subset(&self, images: &[usize]) -> Self {
+        let values = images.iter().flat_map(|&image| self.of(image)).copied().collect();
+        Self { values, ..self.clone() }
     }
 
     /// The attributes' names.
@@ -108,44 +135,193 @@ impl Attributes {
         &self.left_out
     }
 
-    /// For each attribute, whether image `image` has it; `None` where nobody says.
+    /// Facts about the table that a user should see, such as rows that name no image.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// For each attribute, whether image `image` has it; `None` if unknown.
     ///
     /// # Panics
-    /// Where the dataset has no such image.
+    /// If the dataset has no such image.
     pub fn of(&self, image: usize) -> &[Option<bool>] {
         &self.values[image * self.names.len()..][..self.names.len()]
     }
 }
 
-/// What a field says, or that it says something else.
-fn answer(field: &str) -> Result<Option<bool>, ()> {
-    match field {
-        "" => Ok(None),
-        "1" | "+1" => Ok(Some(true)),
-        "0" | "-1" => Ok(Some(false)),
-        _ => Err(()),
+/// The column that holds the images' names: the first, unless another names more of them.
+fn image_column(table: &Table, names: &ImageNames) -> usize {
+    let nameless = |column: usize| table.columns[column].is_empty();
+    let enough = table.rows.len().min(names.len()).div_ceil(2);
+    let mut best: Option<(_, usize)> = None;
+    for column in 0..table.columns.len() {
+        let fields = table.rows.iter().map(|row| &row.fields[column]);
+        if column > 0 && fields.clone().all(|field| answer(field).is_ok()) {
+            continue;
+        }
+        let (mut found, mut equal) = (HashSet::new(), 0);
+        for field in fields {
+            if let Found::One(image, closeness) = names.find(field) {
+                found.insert(image);
+                equal += usize::from(closeness == Closeness::Equal);
+            }
+        }
+        // pandas puts a column without a name in front, which numbers the rows.
+        let rank = (found.len(), equal, !nameless(column), Reverse(column));
+        if best.is_none_or(|(other, _)| rank > other) {
+            best = Some((rank, column));
+        }
+        if !nameless(column) && found.len() >= enough.max(1) {
+            break;
+        }
+    }
+    best.map_or(0, |(_, column)| column)
+}
+
+/// Columns other than that of the images' names.
+struct Columns {
+    /// Those that are attributes.
+    kept: Vec<usize>,
+    /// Names of the others, each with a field that is neither yes nor no.
+    left_out: Vec<String>,
+}
+
+impl Columns {
+    fn of(table: &Table, images: usize) -> Result<Self, String> {
+        let (mut kept, mut left_out) = (vec![], vec![]);
+        for (column, name) in table.columns.iter().enumerate().filter(|(column, _)| *column != images) {
+            if name.is_empty() {
+                // The first numbers the rows.
+                if column > 0 {
+                    left_out.push(format!("column {} without a name", column + 1));
+                }
+                continue;
+            }
+            let same = |&other: &usize| {
+                other != images && attribute_name(&table.columns[other]) == attribute_name(name)
+            };
+            if (0..column).any(|other| same(&other)) {
+                return Err(format!("two columns are named {name:?}; rename one of them"));
+            }
+            match table.rows.iter().find(|row| answer(&row.fields[column]).is_err()) {
+                None => kept.push(column),
+                Some(Row { fields, .. }) => {
+                    left_out.push(format!("{name} ({:?} for {})", &fields[column], &fields[images]));
+                }
+            }
+        }
+        Ok(Self { kept, left_out })
     }
 }
 
-/// Under which names a dataset's images may be found in a table.
-struct Names {
-    files_differ: bool,
+fn attribute_name(column: &str) -> String {
+    column.nfc().collect()
 }
 
-impl Names {
-    fn of(dataset: &dyn Dataset) -> Self {
-        let mut files: Vec<String> = (0..dataset.len()).map(|i| file_name(&dataset.name(i))).collect();
-        files.sort_unstable();
-        Self { files_differ: files.windows(2).all(|pair| pair[0] != pair[1]) }
+/// Which rows belong to which images.
+struct Pairs {
+    /// Of each image.
+    rows: Vec<Vec<usize>>,
+    /// Rows that name no image.
+    spare_rows: Vec<usize>,
+    /// Rows that name several images, with two of these.
+    ambiguous_rows: Vec<(usize, [usize; 2])>,
+    /// Images that several rows name, each differently, with two of these.
+    ambiguous_images: Vec<(usize, [usize; 2])>,
+    /// Images that were found although their names differ, with a row.
+    guessed: Vec<(usize, usize)>,
+}
+
+impl Pairs {
+    fn find(table: &Table, column: usize, names: &ImageNames, images: usize) -> Self {
+        let mut pairs = Self {
+            rows: vec![],
+            spare_rows: vec![],
+            ambiguous_rows: vec![],
+            ambiguous_images: vec![],
+            guessed: vec![],
+        };
+        let mut of_image: Vec<Vec<(Closeness, usize)>> = vec![vec![]; images];
+        for (r, row) in table.rows.iter().enumerate() {
+            match names.find(&row.fields[column]) {
+                Found::None => pairs.spare_rows.push(r),
+                Found::One(image, closeness) => of_image[image].push((closeness, r)),
+                Found::Several(a, b) => pairs.ambiguous_rows.push((r, [a, b])),
+            }
+        }
+        for (image, found) in of_image.into_iter().enumerate() {
+            let closest = found.iter().map(|&(closeness, _)| closeness).min();
+            let (close, far): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|(closeness, _)| Some(*closeness) == closest);
+            pairs.spare_rows.extend(far.into_iter().map(|(_, row)| row));
+            let mut rows: Vec<usize> = close.into_iter().map(|(_, row)| row).collect();
+            let name = |row: usize| normal(&table.rows[row].fields[column]);
+            let other = rows.iter().find(|&&row| name(row) != name(rows[0])).copied();
+            match (other, closest) {
+                (Some(other), Some(closest)) if closest != Closeness::Equal => {
+                    pairs.ambiguous_images.push((image, [rows[0], other]));
+                    rows.clear();
+                }
+                (_, Some(closest)) if closest > Closeness::PartOfPath => pairs.guessed.push((image, rows[0])),
+                _ => {}
+            }
+            pairs.rows.push(rows);
+        }
+        pairs.spare_rows.sort_unstable();
+        pairs
     }
 
-    fn keys(&self, dataset: &dyn Dataset, image: usize) -> impl Iterator<Item = String> {
-        let name = dataset.name(image);
-        let file = self.files_differ.then(|| file_name(&name));
-        std::iter::once(name).chain(file)
+    /// Facts that a user should see.
+    fn notices(&self, table: &Table, column: usize, dataset: &dyn Dataset) -> Vec<String> {
+        let name = |row: usize| match &table.rows[row].fields[column] {
+            "" => format!("line {}", table.rows[row].line),
+            name => name.to_owned(),
+        };
+        let (mut notices, mut alone) = (vec![], vec![]);
+        if let Some(&row) = self.spare_rows.first() {
+            let (spare, rows) = (self.spare_rows.len(), table.rows.len());
+            alone.push(format!("{spare} of {rows} rows name no image, such as {}", name(row)));
+        }
+        let known: HashSet<usize> = self.ambiguous_images.iter().map(|(image, _)| *image).collect();
+        let without: Vec<usize> =
+            (0..self.rows.len()).filter(|i| self.rows[*i].is_empty() && !known.contains(i)).collect();
+        if let Some(&image) = without.first() {
+            let (count, images) = (without.len(), self.rows.len());
+            alone.push(format!("{count} of {images} images have no row, such as {}", dataset.name(image)));
+        }
+        if !alone.is_empty() {
+            notices.push(alone.join("; "));
+        }
+        if let Some(&(row, [a, b])) = self.ambiguous_rows.first() {
+            notices.push(format!(
+                "{} could name several images, such as {} ({} or {}), and count for none",
+                counted(self.ambiguous_rows.len(), "row"),
+                name(row),
+                dataset.name(a),
+                dataset.name(b)
+            ));
+        }
+        if let Some(&(image, [a, b])) = self.ambiguous_images.first() {
+            notices.push(format!(
+                "{} could have several rows, such as {} ({} or {}), and have none",
+                counted(self.ambiguous_images.len(), "image"),
+                dataset.name(image),
+                name(a),
+                name(b)
+            ));
+        }
+        if let Some(&(image, row)) = self.guessed.first() {
+            notices.push(format!(
+                "{} found under similar names, such as {} for {}",
+                counted(self.guessed.len(), "image"),
+                dataset.name(image),
+                name(row)
+            ));
+        }
+        notices
     }
 }
 
-fn file_name(name: &str) -> String {
-    Path::new(name).file_name().map_or_else(|| name.to_owned(), |file| file.to_string_lossy().into_owned())
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

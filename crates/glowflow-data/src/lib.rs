@@ -30,6 +30,7 @@
 //! ```
 
 mod ahead;
+mod answer;
 mod archive;
 mod array_names;
 mod array_shape;
@@ -52,6 +53,7 @@ mod identity;
 mod idx;
 mod idx_names;
 mod image_file;
+mod image_names;
 mod impostor;
 mod leftovers;
 mod memory;
@@ -69,6 +71,8 @@ mod room;
 mod scan;
 mod split;
 mod system_files;
+mod table;
+mod text;
 mod training;
 
 pub use attributes::Attributes;

@@ -1,0 +1,172 @@
+//! Tables as text: separated by commas, semicolons, tabs, bars or blanks, with a line of names.
+//!
+//! Read as they come from Excel (`sep=;` in the first line, empty columns and rows at the end), pandas,
+//! R (a line of names that lacks the one of the first column) and CelebA (the number of rows in the
+//! first line, then the same).
+
+use std::cmp::Reverse;
+
+use csv::StringRecord;
+
+/// A table. All rows have as many fields as there are columns.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Names; some may be empty.
+    pub columns: Vec<String>,
+    pub rows: Vec<Row>,
+    /// The number of rows that the first line announces, if it does.
+    pub announced: Option<usize>,
+}
+
+/// A row of a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Its line in the file, from 1.
+    pub line: u64,
+    pub fields: StringRecord,
+}
+
+impl Row {
+    fn is_empty(&self) -> bool {
+        self.fields.iter().all(str::is_empty)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Separator {
+    Character(u8),
+    Blanks,
+}
+
+const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Rows by which the separator is recognised.
+const LOOKED_AT: usize = 20;
+
+/// Parses a table.
+pub(crate) fn parse(text: &str) -> Result<Table, String> {
+    // Old Macs end lines by a carriage return alone.
+    let owned;
+    let mut rest = match text.contains('\n') {
+        true => text,
+        false => {
+            owned = text.replace('\r', "\n");
+            &owned
+        }
+    };
+    let (mut line, mut separator, mut announced) = (1, None, None);
+    while let Some((first, after)) = rest.split_once('\n') {
+        let first = first.trim().trim_matches('"');
+        let marked = first.to_ascii_lowercase().strip_prefix("sep=").map(str::to_owned);
+        match (marked, first.parse()) {
+            (Some(mark), _) if mark.len() <= 1 => {
+                separator = Some(Separator::Character(mark.bytes().next().unwrap_or(b'\t')));
+            }
+            (_, Ok(count)) => announced = Some(count),
+            _ if first.is_empty() => {}
+            _ => break,
+        }
+        (rest, line) = (after, line + 1);
+    }
+    let rows = match separator.unwrap_or_else(|| separator_of(rest)) {
+        Separator::Character(separator) => separated(rest, separator, line)?,
+        Separator::Blanks => rest
+            .lines()
+            .zip(line..)
+            .map(|(text, line)| Row { line, fields: text.split_whitespace().collect() })
+            .collect(),
+    };
+    let mut rows = rows.into_iter().filter(|row| !row.is_empty());
+    let columns = rows.next().map_or(vec![], |row| row.fields.iter().map(str::to_owned).collect());
+    let mut table = Table { columns, rows: rows.collect(), announced };
+    table.add_name_of_first_column();
+    table.make_rectangular()?;
+    table.remove_empty_columns();
+    Ok(table)
+}
+
+/// The separator that divides all of the first lines into as many fields.
+fn separator_of(text: &str) -> Separator {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).take(1 + LOOKED_AT).collect();
+    let count = |line: &str, separator: u8| {
+        let mut quoted = false;
+        let separators = line.bytes().filter(|&b| {
+            quoted ^= b == b'"';
+            b == separator && !quoted
+        });
+        separators.count()
+    };
+    let fitness = |separator: u8| {
+        let counts: Vec<usize> = lines.iter().map(|line| count(line, separator)).collect();
+        let in_header = counts.first().copied().unwrap_or(0);
+        // Rows may have one field more: a name, or nothing at the end.
+        let off_by = counts.iter().map(|count| count.abs_diff(in_header)).max();
+        (in_header > 0, Reverse(off_by.unwrap_or(0).min(2)), in_header)
+    };
+    // The first of equals.
+    let best = SEPARATORS.into_iter().rev().max_by_key(|&separator| fitness(separator)).unwrap_or(b',');
+    let blanks = lines.first().is_some_and(|line| line.split_whitespace().count() > 1);
+    if !fitness(best).0 && blanks { Separator::Blanks } else { Separator::Character(best) }
+}
+
+/// Rows of a text that begins in line `first_line` of its file.
+fn separated(text: &str, separator: u8, first_line: u64) -> Result<Vec<Row>, String> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(separator)
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(text.as_bytes());
+    let row = |record: Result<StringRecord, csv::Error>| {
+        let record = record.map_err(|error| error.to_string())?;
+        let line = record.position().map_or(0, |position| position.line()) + first_line - 1;
+        Ok(Row { line, fields: record })
+    };
+    reader.records().map(row).collect()
+}
+
+impl Table {
+    /// R and CelebA give the first column no name: all rows are longer by one field than the header.
+    fn add_name_of_first_column(&mut self) {
+        let longer = |row: &Row| row.fields.len() == self.columns.len() + 1;
+        // Or each row ends in a separator.
+        let ended = |row: &Row| row.fields.iter().last().is_some_and(str::is_empty);
+        if !self.rows.is_empty() && self.rows.iter().all(longer) && !self.rows.iter().all(ended) {
+            self.columns.insert(0, String::new());
+        }
+    }
+
+    /// Gives all rows as many fields as there are columns, if only empty ones are missing or spare.
+    fn make_rectangular(&mut self) -> Result<(), String> {
+        let width = self.columns.len();
+        for row in &mut self.rows {
+            let spare = row.fields.iter().skip(width).any(|field| !field.is_empty());
+            let missing = self.columns.iter().skip(row.fields.len()).any(|name| !name.is_empty());
+            if spare || missing {
+                return Err(format!(
+                    "line {} has {} fields where the line of names has {width}; give it as many",
+                    row.line,
+                    row.fields.len()
+                ));
+            }
+            row.fields.truncate(width);
+            (row.fields.len()..width).for_each(|_| row.fields.push_field(""));
+        }
+        Ok(())
+    }
+
+    /// Removes columns without a name and without any text.
+    fn remove_empty_columns(&mut self) {
+        let used: Vec<bool> = (0..self.columns.len())
+            .map(|c| !self.columns[c].is_empty() || self.rows.iter().any(|row| !row.fields[c].is_empty()))
+            .collect();
+        if used.iter().all(|&used| used) {
+            return;
+        }
+        for row in &mut self.rows {
+            row.fields =
+                row.fields.iter().zip(&used).filter_map(|(field, &used)| used.then_some(field)).collect();
+        }
+        let mut used = used.into_iter();
+        self.columns.retain(|_| used.next().unwrap_or(false));
+    }
+}
