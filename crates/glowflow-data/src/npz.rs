@@ -85,12 +85,14 @@ impl Archive {
     }
 
     fn halves(&mut self) -> Result<Halves, String> {
-        let named = |part| self.choose(|array| array.images_rank().filter(|_| array.part == part));
+        let named = |part| {
+            self.choose(|array| array.images_rank().filter(|_| array.part == part && array.is_numbers(3)))
+        };
         let [train, whole, test, validation] =
             [named(Part::Train)?, named(Part::Whole)?, named(Part::Test)?, named(Part::Validation)?];
         let mut main = train.or(whole);
-        if main.is_none_or(|main| !self.arrays[main].is_numbers(3)) && test.or(validation).is_none() {
-            main = self.unnamed(main)?;
+        if main.is_none() && test.or(validation).is_none() {
+            main = self.unnamed()?;
         }
         let (main, test, left_out) = match (main, test.or(validation)) {
             (Some(main), other) => (main, other, validation.filter(|_| test.is_some())),
@@ -123,24 +125,21 @@ impl Archive {
         Ok((self.images(main)?, test.map(|test| self.images(test)).transpose()?))
     }
 
-    /// The array of the lowest rank; among arrays of one rank, the one that looks like images or
-    /// numbers. Two equals are an error.
+    /// The array of the lowest rank. Two equals are an error.
     fn choose(&self, rank: impl Fn(&Array) -> Option<usize>) -> Result<Option<usize>, String> {
-        let fitness = |array: &Array| (!array.is_numbers(3), rank(array));
-        let mut ranked: Vec<usize> =
-            (0..self.arrays.len()).filter(|&at| rank(&self.arrays[at]).is_some()).collect();
-        ranked.sort_by_key(|&at| fitness(&self.arrays[at]));
+        let ranks = self.arrays.iter().map(rank);
+        let mut ranked: Vec<(usize, usize)> =
+            ranks.enumerate().filter_map(|(at, rank)| Some((rank?, at))).collect();
+        ranked.sort_unstable();
         match *ranked {
-            [first, second, ..] if fitness(&self.arrays[first]) == fitness(&self.arrays[second]) => {
-                Err(self.equals(&[first, second]))
-            }
-            [first, ..] => Ok(Some(first)),
+            [(rank, first), (other, second), ..] if rank == other => Err(self.equals(&[first, second])),
+            [(_, first), ..] => Ok(Some(first)),
             [] => Ok(None),
         }
     }
 
-    /// The array of images if no name tells, or if `named` does not look like images.
-    fn unnamed(&self, named: Option<usize>) -> Result<Option<usize>, String> {
+    /// The array of images if none has both the name and the dimensions.
+    fn unnamed(&self) -> Result<Option<usize>, String> {
         let unknown = |array: &Array| array.content == Content::Unknown && array.part == Part::Whole;
         let likely: [&dyn Fn(&Array) -> bool; 3] = [
             &|array| unknown(array) && array.is_images(),
@@ -156,8 +155,9 @@ impl Archive {
                 return Ok(Some(found));
             }
         }
-        if named.is_some() {
-            return Ok(named);
+        let is_named = |array: &Array| array.images_rank().is_some();
+        if let Some(named) = self.arrays.iter().position(is_named) {
+            return Ok(Some(named));
         }
         for fits in unlikely {
             if let Some(found) = self.only(fits)? {
@@ -181,7 +181,7 @@ impl Archive {
     fn equals(&self, arrays: &[usize]) -> String {
         let names: Vec<String> = arrays.iter().map(|&at| format!("`{}`", self.arrays[at].name)).collect();
         format!(
-            "the arrays {} could each be the one to read; save one of them alone, or name it `images`",
+            "the arrays {} could each be the one to read; save one of them alone, or name it `images` or `labels`",
             names.join(" and ")
         )
     }
@@ -220,10 +220,16 @@ impl Archive {
     /// The array of the labels of array `at`, which holds `count` images, and its name.
     fn labels_of(&mut self, at: usize, count: usize) -> Result<Option<(usize, String)>, String> {
         let part = self.arrays[at].part;
-        let mut found = self.choose(|array| array.labels_rank().filter(|_| array.part == part))?;
-        if found.is_none() && part == Part::Train {
-            found = self.choose(|array| array.labels_rank().filter(|_| array.part == Part::Whole))?;
+        let named = |part| self.choose(|array| array.labels_rank().filter(|_| array.part == part));
+        let mut found = match named(part) {
+            Ok(None) if part == Part::Train => named(Part::Whole),
+            found => found,
+        };
+        if let (Err(problem), false) = (&found, self.needs_labels) {
+            self.notices.push(format!("no labels: {problem}"));
+            found = Ok(None);
         }
+        let mut found = found?;
         if found.is_none() && self.arrays[at].name == "arr_0" {
             let one_each = |header: &Header| header.element.is_ok() && header.dimensions == [count];
             let second = |array: &Array| array.name == "arr_1" && array.header.as_ref().is_ok_and(one_each);

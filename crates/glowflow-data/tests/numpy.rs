@@ -267,6 +267,10 @@ fn masks_are_not_taken_for_images() {
             assert!(names.iter().all(|name| notice.contains(name)), "{notice}");
         }
     }
+    // Names of images that are no images.
+    let names = npy("<U1", "(2,)", &[65, 0, 0, 0, 66, 0, 0, 0]);
+    let archive = [("image_names", names.clone()), ("test_image_names", names), ("faces", array(1))];
+    assert_eq!(read(&*opened(npz(&archive)).unwrap().train, 0), [1, 1]);
     refused(npz(&[("cats", array(1)), ("dogs", array(2))]), &["`cats` and `dogs`", "`images`"]);
     refused(npz(&[("x", array(1)), ("X", array(2))]), &["`x` and `X`"]);
     assert!(
@@ -300,6 +304,11 @@ fn labels_that_are_no_classes_are_left_out_or_refused() {
     {
         assert_eq!(opened(npz(&[images.clone(), ("y", labels)])).unwrap().train.label(1), Some(1));
     }
+    // Two kinds of labels, as CIFAR-100 has them.
+    let labels = npy("|u1", "(2,)", &[0, 1]);
+    let archive = npz(&[images.clone(), ("fine_labels", labels.clone()), ("coarse_labels", labels)]);
+    assert!(opened(&archive).unwrap().notices[0].contains("`fine_labels` and `coarse_labels`"));
+    assert!(opened_as(&archive, &OpenOptions { labels: true, ..Default::default() }).is_err());
     // Labels of the training images alone.
     let archive =
         [images, ("labels", npy("|u1", "(2,)", &[0, 1])), ("test_images", npy("|u1", "(1, 1, 2)", &[1; 2]))];
