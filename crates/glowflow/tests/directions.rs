@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use glowflow::latent::directions::FEWEST;
 use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
-use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
+use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
-use glowflow_data::{Attributes, Dataset};
+use glowflow_data::{Attributes, Dataset, Subset};
 use ndarray::{Array4, Axis};
 
 /// More than a model encodes at once.
@@ -35,6 +35,11 @@ fn find(glow: &Glow, attributes: &Attributes, remove: &[&str]) -> Result<Found, 
     let remove: Vec<String> = remove.iter().map(|&name| name.to_owned()).collect();
     let dataset: Arc<dyn Dataset> = portraits();
     find_directions(glow, &dataset, attributes, &remove, None)
+}
+
+/// The images that are kept for measuring, if all are labelled: a fifth, drawn by seed 0.
+fn held_out() -> Vec<usize> {
+    Subset::sample(portraits(), IMAGES / 5, 0).indices().to_vec()
 }
 
 /// Latents of all images, in one go.
@@ -70,9 +75,10 @@ fn a_direction_is_the_difference_of_means_and_measured_on_other_images() {
     for (column, direction) in directions.list.iter().enumerate() {
         assert_eq!(direction.about.name, attributes.names()[column]);
         let has = |i: usize| attributes.of(i)[column].unwrap();
-        // Every fifth image is kept for measuring.
+        let kept = held_out();
         let of = |held_out: bool, with: bool| {
-            (0..IMAGES).filter(move |&i| (i % 5 == 4) == held_out && has(i) == with)
+            let kept = &kept;
+            (0..IMAGES).filter(move |i| kept.contains(i) == held_out && has(*i) == with)
         };
         let (with, without) = (of(false, true).count(), of(false, false).count());
         assert_eq!((direction.about.positives, direction.about.negatives), (with, without));
@@ -101,9 +107,11 @@ fn a_direction_is_the_difference_of_means_and_measured_on_other_images() {
 #[test]
 fn too_few_examples_are_a_warning_and_no_number() {
     let half = |i: usize| i % 2;
+    let held_out = held_out();
+    let used: Vec<usize> = (0..IMAGES).filter(|i| !held_out.contains(i)).collect();
     // Of the images used, `Few` has one fewer than needed; of those held out, `Early` has none without.
-    let few = |i: usize| usize::from(i % 5 != 4 && i < FEWEST * 5 / 4 - 1);
-    let early = |i: usize| if i % 5 == 4 || i.is_multiple_of(3) { 1 } else { 0 };
+    let few = |i: usize| usize::from(used[..FEWEST - 1].contains(&i));
+    let early = |i: usize| usize::from(held_out.contains(&i) || i.is_multiple_of(3));
     let attributes = table("Half,Few,Early,Never", |i| format!("{},{},{},0", half(i), few(i), early(i)));
     let Found { directions, warnings } = find(&glow(1), &attributes, &[]).unwrap();
     let names: Vec<_> =
@@ -122,10 +130,43 @@ fn too_few_examples_are_a_warning_and_no_number() {
         table("Half,Some", |i| format!("{},{}", half(i), if i < 200 { "" } else { ["0", "1"][half(i)] }));
     let found = find(&glow(1), &unknown, &[]).unwrap().directions;
     let some = &found.get("Some").unwrap().about;
-    assert_eq!((some.positives, some.negatives), (40, 40));
+    let known = |with| used.iter().filter(|&&i| i >= 200 && half(i) == with).count();
+    assert_eq!((some.positives, some.negatives), (known(1), known(0)));
 
     let error = find(&glow(1), &table("Never", |_| "0".into()), &[]).unwrap_err();
     assert!(error.to_string().contains("Never: no direction from 0"), "{error}");
+}
+
+#[test]
+fn attributes_of_every_nth_image_have_directions() {
+    let periods = [3, 4, 5, 6, 10];
+    let columns = |i: usize| {
+        let has = |(period, offset)| u8::from(i % period == offset).to_string();
+        let all = periods.iter().flat_map(|&period| [0, period - 1].map(|offset| (period, offset)));
+        all.map(has).collect::<Vec<_>>().join(",")
+    };
+    let attributes = table("a,b,c,d,e,f,g,h,i,j", columns);
+    let Found { directions, .. } = find(&glow(1), &attributes, &[]).unwrap();
+    assert_eq!(directions.list.len(), 10);
+    for (column, direction) in directions.list.iter().enumerate() {
+        let all = IMAGES / periods[column / 2];
+        let share = direction.about.positives as f64 / all as f64;
+        assert!((0.6..0.98).contains(&share), "{share} of {all} images are used, where a fifth is held out");
+    }
+    // The same images are held out each time.
+    assert_eq!(find(&glow(1), &attributes, &[]).unwrap().directions, directions);
+}
+
+#[test]
+fn latents_that_are_not_finite_are_no_directions() {
+    let attributes = table("Half", |i| (i % 2).to_string());
+    // Every weight is finite, and their products are not.
+    let plain = glow(1);
+    let mut file = ModelFile::new(plain.config().clone(), 1).unwrap();
+    file.weights.fill(1e30);
+    let broken = Glow::on(plain.device().clone(), &file);
+    let error = find(&broken, &attributes, &[]).unwrap_err().to_string();
+    assert!(error.contains("not finite") && error.contains(&portraits().name(0)), "{error}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The direction of an attribute is `mean(z | with it) − mean(z | without it)` over labelled images (Kingma and Dhariwal
 //! 2018, section 6). `z + α·direction` has more of it for α > 0 and less for α < 0, and 1 is the whole step from one kind of
-//! image to the other. How well a direction tells images apart is measured on images that it was not computed from.
+//! image to the other. How well a direction tells images apart is measured on held-out images, drawn at random.
 //!
 //! Attributes that go together in the data share a part of their directions: see [`Directions::orthogonalize`].
 
@@ -24,8 +24,10 @@ pub const DIRECTIONS: &str = "directions.safetensors";
 /// With fewer images than this on either side nothing is said of an attribute.
 pub const FEWEST: usize = 10;
 
-/// One in so many labelled images is held out to measure directions on.
+/// One in this many labelled images is held out to measure directions on.
 const HELD_OUT: usize = 5;
+/// Seed of the choice of held-out images, which is the same in every run.
+const HELD_OUT_SEED: u64 = 0;
 
 const HEADER: &str = "glow.directions";
 
@@ -85,11 +87,12 @@ pub struct Found {
 /// stream, so that there may be more of them than fit into memory.
 ///
 /// Directions of the attributes named in `remove` are removed from all others, before measuring; see
-/// [`Directions::orthogonalize`]. `label`, where given, stands for all classes of the data.
+/// [`Directions::orthogonalize`]. `label`, if given, stands for all classes of the data. Images whose latents are
+/// not finite are left out, with a warning.
 ///
 /// # Errors
-/// Errors of reading and of the model; [`Error::Input`] where no image is labelled, no attribute has a direction, or one of
-/// `remove` has none.
+/// Errors of reading and of the model; [`Error::Input`] if no image is labelled, no image has finite latents, no
+/// attribute has a direction, or one of `remove` has none.
 pub fn find_directions<D: Device<Real = f32>>(
     glow: &Glow<D>,
     dataset: &Arc<dyn Dataset>,
@@ -97,22 +100,25 @@ pub fn find_directions<D: Device<Real = f32>>(
     remove: &[String],
     label: Option<usize>,
 ) -> Result<Found, Error> {
-    let labelled = (0..dataset.len()).filter(|&image| attributes.of(image).iter().any(Option::is_some));
-    let (mut used, mut held_out) = (vec![], vec![]);
-    for (i, image) in labelled.enumerate() {
-        if i % HELD_OUT == HELD_OUT - 1 { held_out.push(image) } else { used.push(image) }
+    let names = attributes.names();
+    if let Some(unknown) = remove.iter().find(|name| !names.contains(name)) {
+        return Err(Error::Input(format!("there is no attribute {unknown:?}, but {}", names.join(", "))));
     }
+    let (used, held_out) = divide(dataset, attributes);
     if used.is_empty() {
         return Err(Error::Input("no image has a label, so there is no direction to find".into()));
     }
 
-    let names = attributes.names();
     let dimensions = glow.config().dimensions();
     let mut sides = vec![[Mean::new(dimensions), Mean::new(dimensions)]; names.len()];
+    let mut unusable = Unusable::default();
     let part: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), used.clone()));
     encode_each(glow, &part, label, |batch| {
         for (i, &image) in batch.images.iter().enumerate() {
             let z = flat(&batch.encoded.latents, i);
+            if !unusable.check(&z, || part.name(image)) {
+                continue;
+            }
             for (sides, &answer) in sides.iter_mut().zip(attributes.of(used[image])) {
                 if let Some(positive) = answer {
                     sides[usize::from(positive)].add(&z);
@@ -121,6 +127,7 @@ pub fn find_directions<D: Device<Real = f32>>(
         }
         Ok(())
     })?;
+    unusable.check_any_left()?;
 
     let mut warnings = vec![];
     let mut directions =
@@ -134,7 +141,12 @@ pub fn find_directions<D: Device<Real = f32>>(
             ));
             continue;
         }
-        let difference = positive.mean().zip(negative.mean()).map(|(p, n)| (p - n) as f32).collect();
+        let difference: Vec<f32> =
+            positive.mean().zip(negative.mean()).map(|(p, n)| (p - n) as f32).collect();
+        if !difference.iter().all(|x| x.is_finite()) {
+            warnings.push(format!("{name}: no direction, for the latents of its images are too large"));
+            continue;
+        }
         let about = About { name: name.clone(), positives, negatives, auc: None };
         directions.list.push(Direction { about, latents: shaped(glow.config(), difference)? });
     }
@@ -142,8 +154,64 @@ pub fn find_directions<D: Device<Real = f32>>(
         return Err(Error::Input(format!("there is no direction to find: {}", warnings.join("; "))));
     }
     directions.orthogonalize(remove)?;
-    warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label)?);
+    warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label, &mut unusable)?);
+    warnings.extend(unusable.warning());
     Ok(Found { directions, warnings })
+}
+
+/// The labelled images, divided at random into those that directions are computed from and those held out.
+fn divide(dataset: &Arc<dyn Dataset>, attributes: &Attributes) -> (Vec<usize>, Vec<usize>) {
+    let is_labelled = |image: &usize| attributes.of(*image).iter().any(Option::is_some);
+    let labelled: Vec<usize> = (0..dataset.len()).filter(is_labelled).collect();
+    let all: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), labelled.clone()));
+    let sample = Subset::sample(all, labelled.len() / HELD_OUT, HELD_OUT_SEED);
+    let mut held_out = sample.indices().iter().copied().peekable();
+    let (mut used, mut rest) = (vec![], vec![]);
+    for (i, image) in labelled.into_iter().enumerate() {
+        if held_out.next_if_eq(&i).is_some() { rest.push(image) } else { used.push(image) }
+    }
+    (used, rest)
+}
+
+/// Counts images whose latents are not finite, which do not count for anything else.
+#[derive(Default)]
+struct Unusable {
+    seen: usize,
+    count: usize,
+    first: Option<String>,
+}
+
+impl Unusable {
+    /// Whether the latents of an image can be used.
+    fn check(&mut self, z: &[f32], name: impl FnOnce() -> String) -> bool {
+        let finite = z.iter().all(|x| x.is_finite());
+        self.seen += 1;
+        if !finite {
+            self.count += 1;
+            self.first.get_or_insert_with(name);
+        }
+        finite
+    }
+
+    /// Fails if no image could be used.
+    fn check_any_left(&self) -> Result<(), Error> {
+        match &self.first {
+            Some(first) if self.count == self.seen => Err(Error::Input(format!(
+                "the model's latents are not finite for any of {} images, such as {first}; the model may be \
+                 damaged, or its training diverged",
+                self.count
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn warning(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        let (count, seen) = (self.count, self.seen);
+        Some(format!(
+            "{count} of {seen} images have latents that are not finite and do not count, such as {first}"
+        ))
+    }
 }
 
 /// Measures directions on the images `held_out`; returns which could not be.
@@ -154,6 +222,7 @@ fn measure<D: Device<Real = f32>>(
     held_out: &[usize],
     directions: &mut Directions,
     label: Option<usize>,
+    unusable: &mut Unusable,
 ) -> Result<Vec<String>, Error> {
     let columns: Vec<usize> = (0..attributes.names().len())
         .filter(|&column| directions.list.iter().any(|d| d.about.name == attributes.names()[column]))
@@ -165,6 +234,9 @@ fn measure<D: Device<Real = f32>>(
         encode_each(glow, &part, label, |batch| {
             for (i, &image) in batch.images.iter().enumerate() {
                 let z = batch.encoded.latents.slice(i..i + 1);
+                if !unusable.check(&flat(&z, 0), || part.name(image)) {
+                    continue;
+                }
                 let answers = attributes.of(held_out[image]);
                 for ((to, direction), &column) in projections.iter_mut().zip(&directions.list).zip(&columns) {
                     to.extend(answers[column].map(|positive| (z.dot(&direction.latents), positive)));
@@ -235,6 +307,7 @@ impl Directions {
             .enumerate()
             .filter(|(other, _)| *other != index)
             .map(|(_, other)| (other.about.name.as_str(), cosine(other)))
+            .filter(|(_, cosine)| cosine.is_finite())
             .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
     }
 
@@ -387,6 +460,18 @@ mod tests {
         }
         let expected = pairs.iter().sum::<f64>() / pairs.len() as f64;
         assert!((auc(points.to_vec()).value - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn images_without_finite_latents_are_counted_and_named() {
+        let mut unusable = Unusable::default();
+        assert!(unusable.check(&[1.0, 2.0], || "a.png".into()));
+        assert_eq!(unusable.warning(), None);
+        assert!(!unusable.check(&[1.0, f32::NAN], || "b.png".into()));
+        assert!(!unusable.check(&[f32::INFINITY], || "c.png".into()));
+        assert!(unusable.check_any_left().is_ok());
+        let warning = unusable.warning().unwrap();
+        assert!(warning.contains("2 of 3 images") && warning.contains("b.png"), "{warning}");
     }
 
     #[test]
