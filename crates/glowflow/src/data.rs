@@ -196,3 +196,8 @@ pub(crate) fn first(dataset: &Arc<dyn Dataset>, count: usize) -> Arc<dyn Dataset
     }
     Arc::new(glowflow_data::Subset::new(Arc::clone(dataset), (0..count).collect()))
 }
+
+/// `count` images of a dataset drawn at random by `seed`, in their order; all of them if there are no more.
+pub(crate) fn sample(dataset: &Arc<dyn Dataset>, count: usize, seed: u64) -> Arc<dyn Dataset> {
+    Arc::new(glowflow_data::Subset::sample(Arc::clone(dataset), count, seed))
+}

@@ -82,7 +82,7 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// Steps between two evaluations, each with a sample grid and the curve.
     pub eval_every: u64,
-    /// Test images of an evaluation, at most.
+    /// Test images of an evaluation, at most; of more, these are drawn at random by the seed.
     pub eval_images: usize,
     /// Steps between two checkpoints.
     pub checkpoint_every: u64,

@@ -527,7 +527,7 @@ impl<'a, D: Device> Run<'a, D> {
         let train = self.trainer.config().train.clone();
         let glow = Glow::on(self.trainer.device().clone(), &self.trainer.model()?);
         if let Some(test) = &self.data.test {
-            let test = data::first(test, train.eval_images);
+            let test = data::sample(test, train.eval_images, train.seed);
             let evaluation = evaluate(&glow, &test, Draws::Uniform { draws: 1, seed: train.seed })?;
             let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
             if bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best) {
