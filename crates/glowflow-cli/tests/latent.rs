@@ -79,7 +79,10 @@ fn attributes_come_from_a_table() {
     let found = ok(&format!("{line} --out from.table --json")).json();
     assert_eq!(names(&found), ["Bright", "Even"]);
     let bright = &found["directions"][0];
-    assert_eq!((&bright["positives"], &bright["negatives"]), (&48.into(), &48.into()));
+    // A fifth of the 120 images is held out, at random.
+    let count = |direction: &Value, side: &str| direction[side].as_u64().unwrap();
+    assert_eq!(count(bright, "positives") + count(bright, "negatives"), 96);
+    assert!((38..=58).contains(&count(bright, "positives")), "{bright}");
     let auc = bright["auc"]["value"].as_f64().unwrap();
     assert!(auc > 0.95, "bright and dark photographs differ in little else, and yet: {auc}");
     let warnings =
@@ -88,15 +91,91 @@ fn attributes_come_from_a_table() {
 
     // The same for people, the same in the file, and in the run's folder where nothing else is said.
     let text = ok(line).stdout;
-    for word in ["Bright", "Even", "48", "warning: Rare", "plain/directions.safetensors"] {
+    for word in ["Bright", "Even", "warning: Rare", "plain/directions.safetensors"] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let bytes = |name: &str| std::fs::read(world().join(name)).unwrap();
     assert!(bytes("plain/directions.safetensors") == bytes("from.table"));
-    let fewer = ok(&format!("{line} --images 60 --out fewer --json")).json();
-    assert_eq!(fewer["directions"][0]["positives"], 24);
+    let fewer = |seed| ok(&format!("{line} --images 80 --seed {seed} --out fewer --json")).json();
+    let bright = fewer(0)["directions"][0].clone();
+    assert_eq!(count(&bright, "positives") + count(&bright, "negatives"), 64);
+    assert_eq!(fewer(0)["directions"][0], bright);
+    assert_ne!(fewer(1)["directions"][0], bright, "other images");
     ok(&format!("{line} --orthogonalize Even --out apart"));
     assert!(bytes("apart") != bytes("from.table"));
+}
+
+#[test]
+fn images_of_a_sorted_folder_are_drawn_at_random() {
+    // The first half of the images has the attribute, and the second has not.
+    let rows = (0..120).map(|i| format!("{i:03}.png,{}\n", u8::from(i < 60))).collect::<String>();
+    std::fs::write(world().join("sorted.csv"), format!("image,Early\n{rows}")).unwrap();
+    let line = "attributes --model plain --data photos --labels sorted.csv --images 60 --out sorted --json";
+    let early = &ok(line).json()["directions"][0];
+    let count = |side: &str| early[side].as_u64().unwrap();
+    assert!(count("positives") >= 15 && count("negatives") >= 15, "{early}");
+}
+
+#[test]
+fn names_of_attributes_may_hold_commas_and_equals_signs() {
+    let rows =
+        (0..120).map(|i| format!("{i:03}.png;{};{};{}\n", i % 2, i / 2 % 2, i / 4 % 2)).collect::<String>();
+    std::fs::write(world().join("odd.csv"), format!("image;Hair, blond;a=b;Plain\n{rows}")).unwrap();
+    let find = |more: &[&str]| {
+        let mut command =
+            common::command(world(), "attributes --model plain --data photos --labels odd.csv --json");
+        common::outcome({
+            command.args(["--out", "odd"]).args(more);
+            command
+        })
+    };
+    let plain = find(&[]).ok();
+    assert_eq!(names(&plain.json()), ["Hair, blond", "a=b", "Plain"]);
+    let bytes = || std::fs::read(world().join("odd")).unwrap();
+    let one = [&["--orthogonalize", "Hair, blond"][..], &["--orthogonalize", "a=b"]].concat();
+    find(&one).ok();
+    let apart = bytes();
+    find(&["--orthogonalize", "Hair, blond", "--orthogonalize", "a=b,Plain"]).ok();
+    assert!(bytes() != apart);
+    let unknown = find(&["--orthogonalize", "Plain,Hat"]);
+    assert!(unknown.code == Some(1) && unknown.stderr.contains("\"Hat\""), "{unknown:?}");
+
+    let mut command =
+        common::command(world(), "manipulate --model plain --directions odd photos/007.png --out odd.png");
+    common::outcome({
+        command.args(["--set", "a=b=0.5", "--set", "Hair, blond=-0.5"]);
+        command
+    })
+    .ok();
+}
+
+#[test]
+fn rows_and_images_without_partner_are_warned_of() {
+    let rows =
+        (0..120).map(|i| if i < 60 { format!("{i:03}.png,{}\n", i % 2) } else { format!("x{i}.png,0\n") });
+    std::fs::write(world().join("half.csv"), format!("image,Odd\n{}", rows.collect::<String>())).unwrap();
+    let line = "attributes --model plain --data photos --labels half.csv --out half";
+    let words =
+        "60 of 120 rows name no image, such as x60.png; 60 of 120 images have no row, such as 060.png";
+    assert!(ok(line).stdout.contains(words));
+    assert_eq!(ok(&format!("{line} --json")).json()["warnings"][1], words);
+    // The warning may explain a failure.
+    let failed = run(world(), &format!("{line} --images 12"));
+    assert!(failed.code == Some(1) && failed.stderr.contains(words), "{failed:?}");
+}
+
+#[test]
+fn a_model_without_finite_latents_has_no_directions() {
+    let mut model = glowflow::ModelFile::read(&world().join("plain")).unwrap();
+    // Finite weights, and latents that overflow.
+    model.weights.fill(1e30);
+    model.write(&world().join("overflow.safetensors")).unwrap();
+    let outcome = run(
+        world(),
+        "attributes --model overflow.safetensors --data photos --labels labels.csv --out overflow.directions",
+    );
+    assert!(outcome.code == Some(1) && outcome.stderr.contains("not finite"), "{outcome:?}");
+    assert!(!world().join("overflow.directions").exists());
 }
 
 #[test]

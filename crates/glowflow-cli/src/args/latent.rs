@@ -52,9 +52,10 @@ impl From<PathArg> for Walk {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow attributes --model run --data celeba/images --labels celeba/attributes.csv\n\nThe table \
-    has a line of names, the images' names in its first column, and in others 1 for yes and 0 or -1 for no; a \
-    field may be empty. A fifth of the labelled images is held out to measure the directions on: AUC is the probability \
-    that, of two images, the one with the attribute lies further along."
+    has a line of names, the images' names in one column, and in others yes (1, true, yes) and no (0, -1, false, no); \
+    a field may be empty or NA. Its fields are separated by commas, semicolons, tabs or blanks. A fifth of the labelled \
+    images is held out at random to measure the directions on: AUC is the probability that, of two images, the one with \
+    the attribute lies further along."
 )]
 pub struct Attributes {
     /// A run's folder or a model file.
@@ -66,11 +67,15 @@ pub struct Attributes {
     /// A CSV table of attributes; the built-in portraits need none.
     #[arg(long, value_name = "CSV")]
     pub labels: Option<PathBuf>,
-    /// Only the first so many images.
+    /// Only N images, drawn at random by --seed.
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Remove these attributes' directions from all others, so that moving along one leaves these alone.
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    /// Seed of the choice of --images: equal seeds choose equal images.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Remove these attributes' directions from all others, so that moving along one leaves these alone. May be given
+    /// several times.
+    #[arg(long, value_name = "NAME,…")]
     pub orthogonalize: Vec<String>,
     /// Encode every image as this class, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
@@ -114,8 +119,9 @@ pub struct Manipulate {
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
-    let (name, amount) = text.split_once('=').ok_or("it should be like Smiling=0.7")?;
-    let amount = amount.parse().map_err(|_| format!("{amount:?} is not a number such as 0.7"))?;
+    // A name may hold equals signs; an amount does not.
+    let (name, amount) = text.rsplit_once('=').ok_or("it should be like Smiling=0.7")?;
+    let amount = amount.trim().parse().map_err(|_| format!("{amount:?} is not a number such as 0.7"))?;
     Ok((name.to_owned(), amount))
 }
 

@@ -14,7 +14,7 @@ pub struct Scoring {
     /// Draws of the noise that are averaged.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub draws: u64,
-    /// Seed of the noise.
+    /// Seed of the noise, and of the choice of images if only some are evaluated.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Precision of the products in coupling networks.
@@ -40,7 +40,7 @@ pub struct Eval {
     /// The images; where they come with a test set, that.
     #[arg(long)]
     pub data: PathBuf,
-    /// Only the first so many images.
+    /// Only N images, drawn at random by --seed.
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
     #[command(flatten)]

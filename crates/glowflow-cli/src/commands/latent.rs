@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::{
@@ -15,8 +16,9 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, check_picture_output, class_of, directions_path, first_images, image_shape,
-    print_json, report_broken, save_image, say, tell, test_data, warn_of_latents, warn_of_pictures, watched,
+    check_output, check_picture, check_picture_output, class_of, directions_path, image_shape, print_json,
+    report_broken, sample_images, save_image, say, tell, test_data, warn_of_latents, warn_of_pictures,
+    watched,
 };
 use crate::args;
 
@@ -90,6 +92,20 @@ fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> a
     Ok(picture::save_png(path, &picture::grid(&pixels, glow.config().image, columns))?)
 }
 
+/// The attributes that the values of an option name: each value one of `known`, or several separated by commas.
+fn names_in(values: &[String], known: &[String]) -> Vec<String> {
+    let mut names = vec![];
+    for value in values {
+        if known.contains(value) {
+            names.push(value.clone());
+        } else {
+            let parts = value.split(',').map(str::trim).filter(|part| !part.is_empty());
+            names.extend(parts.map(str::to_owned));
+        }
+    }
+    names
+}
+
 pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Result<ExitCode> {
     let out = directions_path(args.out.as_deref(), &args.model)?;
     check_output(&out, &args.model)?;
@@ -99,14 +115,22 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let data::Labelled { dataset, attributes, notices } =
         data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
     notices.iter().for_each(|notice| tell(notice));
-    let dataset = watched(first_images(dataset, args.images)?);
-    let Found { directions, mut warnings } =
-        find_directions(&glow, &dataset, &attributes, &args.orthogonalize, label)?;
-    directions.write(&out)?;
-    report_broken(&dataset);
+    let mut facts = attributes.notices().to_vec();
     if !attributes.left_out().is_empty() {
-        warnings.push(format!("not yes or no, left out: {}", attributes.left_out().join(", ")));
+        facts.push(format!("not yes or no, left out: {}", attributes.left_out().join(", ")));
     }
+    let sample = sample_images(dataset, args.images, args.seed)?;
+    let attributes = attributes.of_subset(sample.indices());
+    let dataset = watched(Arc::new(sample));
+    let remove = names_in(&args.orthogonalize, attributes.names());
+    let found = find_directions(&glow, &dataset, &attributes, &remove, label);
+    report_broken(&dataset);
+    let Found { directions, mut warnings } = found.inspect_err(|_| {
+        // They may be the reason.
+        facts.iter().for_each(|fact| tell(&format!("warning: {fact}")));
+    })?;
+    directions.write(&out)?;
+    warnings.extend(facts);
     if common.json {
         let about: Vec<_> = directions.list.iter().map(|direction| &direction.about).collect();
         print_json(&json!({ "directions": about, "warnings": warnings }))?;

@@ -92,12 +92,11 @@ fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Op
     Ok(Some(number))
 }
 
-/// The images that `--images` leaves.
-fn first_images(dataset: Arc<dyn Dataset>, images: Option<usize>) -> anyhow::Result<Arc<dyn Dataset>> {
-    let Some(images) = images else { return Ok(dataset) };
-    anyhow::ensure!(images > 0, "--images 0 leaves nothing; leave it out for all images");
-    let count = images.min(dataset.len());
-    Ok(Arc::new(Subset::new(dataset, (0..count).collect())))
+/// The images that `--images` leaves, drawn at random by `seed`.
+fn sample_images(dataset: Arc<dyn Dataset>, images: Option<usize>, seed: u64) -> anyhow::Result<Subset> {
+    anyhow::ensure!(images != Some(0), "--images 0 leaves nothing; leave it out for all images");
+    let count = images.unwrap_or(dataset.len());
+    Ok(Subset::sample(dataset, count, seed))
 }
 
 /// Names what a dataset could not read.

@@ -12,7 +12,7 @@ use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
 
-use super::{check_output, class_of, first_images, print_json, report_broken, say, test_data, watched};
+use super::{check_output, class_of, print_json, report_broken, sample_images, say, test_data, watched};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -24,7 +24,8 @@ fn draws(scoring: &args::Scoring) -> Draws {
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let dataset = watched(first_images(test_data(&args.data, &args.model, &glow, None)?, args.images)?);
+    let dataset = test_data(&args.data, &args.model, &glow, None)?;
+    let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
     report_broken(&dataset);
     if common.json {
