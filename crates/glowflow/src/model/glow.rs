@@ -1,5 +1,6 @@
 //! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -292,6 +293,25 @@ impl<D: Device> Glow<D> {
             self.not_finite.store(true, Ordering::Relaxed);
         }
         Ok(pixels)
+    }
+
+    /// As [`decode`](Self::decode), and whether all numbers behind the pixels were finite. Unlike
+    /// [`was_not_finite`](Self::was_not_finite), the result does not depend on other callers.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_checked(
+        &self,
+        latents: &Latents<D::Real>,
+        labels: &[usize],
+    ) -> Result<(Array4<u8>, bool), Error> {
+        let all_finite = Cell::new(true);
+        let pixels = self.decode_as(latents, labels, |v| {
+            let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits)?;
+            all_finite.set(all_finite.get() && finite);
+            Ok(pixels)
+        })?;
+        Ok((pixels, all_finite.get()))
     }
 
     /// Whether, since the last time that this was asked, a picture was decoded or sampled that holds numbers which are not finite, and so pixels
