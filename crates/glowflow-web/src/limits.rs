@@ -25,11 +25,16 @@ pub struct Limits {
     pub pixels: usize,
     /// How long a request may take: receiving, waiting, computing.
     pub request: Duration,
-    /// Connections that are open at the same time; further ones wait until one of these ends.
+    /// Connections that are open at the same time. For further ones, the longest idle one is closed, or else
+    /// one whose client is slow; if there is none, they wait.
     pub connections: usize,
+    /// Connections of one client, which is an address, or a network of 64 bits in IPv6. This computer has no
+    /// such bound, since a proxy on it brings many clients.
+    pub connections_per_client: usize,
     /// How long a connection may be without the whole header of a request, the first one or the next.
     pub header: Duration,
-    /// How long a connection takes requests, and once more as long until its last answer has been read.
+    /// How long a connection takes requests. The answer to the next one announces the end, and the client
+    /// then has as long again to read it.
     pub connection: Duration,
     /// Bytes of all latents and pixels that are kept.
     pub stored_bytes: u64,
@@ -51,6 +56,8 @@ impl Default for Limits {
             request: Duration::from_secs(15),
             // Below the 256 open files that some systems allow.
             connections: 192,
+            // Browsers open six, and several people may share an address.
+            connections_per_client: 16,
             header: Duration::from_secs(10),
             connection: Duration::from_secs(60),
             stored_bytes: 256 << 20,
