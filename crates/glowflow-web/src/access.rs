@@ -1,0 +1,253 @@
+//! Access control: a request is checked by the host that it names, the site that sends it, and its token.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::uri::{Authority, PathAndQuery};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::host::{Host, own_names};
+use crate::{Problem, Token, page, token};
+
+/// Errors of setting up an [`Access`].
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// An invalid host name.
+    #[error(
+        "{0:?} is not the name of a host; give the name alone and in full, such as demo.example.com or \
+         demo.example.com:8443"
+    )]
+    Host(String),
+    /// An invalid base path.
+    #[error("{0:?} is not a valid path; use one such as /glow, of letters, digits and - . _ ~")]
+    BasePath(String),
+    /// An invalid token.
+    #[error("the token is not valid; use at least 8 letters, digits and - . _ ~")]
+    Token,
+    /// The system has no random numbers.
+    #[error("the system has no random numbers for a token: {0}")]
+    Random(String),
+}
+
+/// Advice for a refusal: how to make the server accept a host.
+type Advice = Box<dyn Fn(&str) -> String + Send + Sync>;
+
+/// Rules for access to the server. By default, it answers requests that name this computer, without a token.
+pub struct Access {
+    /// Only programs on this computer can connect.
+    local: bool,
+    own: Vec<String>,
+    allowed: Vec<Host>,
+    token: Option<Token>,
+    /// Empty, or with a slash at its beginning and none at its end.
+    base_path: String,
+    advice: Option<Advice>,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            local: true,
+            own: vec![],
+            allowed: vec![],
+            token: None,
+            base_path: String::new(),
+            advice: None,
+        }
+    }
+}
+
+impl Access {
+    /// Also answers to a host name, such as that of a proxy, and to pages that a browser loaded from there.
+    /// With a port, only to pages of that port.
+    ///
+    /// # Errors
+    /// [`AccessError::Host`].
+    pub fn allow(mut self, host: &str) -> Result<Self, AccessError> {
+        self.allowed.push(host.parse()?);
+        Ok(self)
+    }
+
+    /// Puts page and API under a path, for proxies that pass paths on unchanged.
+    ///
+    /// # Errors
+    /// [`AccessError::BasePath`].
+    pub fn under(mut self, path: &str) -> Result<Self, AccessError> {
+        let inner = path.trim_matches('/');
+        let segment = |part: &str| {
+            !matches!(part, "" | "." | "..")
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b))
+        };
+        if path.is_empty() || !inner.is_empty() && !inner.split('/').all(segment) {
+            return Err(AccessError::BasePath(path.to_owned()));
+        }
+        self.base_path = if inner.is_empty() { String::new() } else { format!("/{inner}") };
+        Ok(self)
+    }
+
+    /// Demands a token of every request.
+    pub fn with_token(self, token: Token) -> Self {
+        Self { token: Some(token), ..self }
+    }
+
+    /// Completes refusals with advice about a host that was refused.
+    pub fn with_advice(self, advice: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self { advice: Some(Box::new(advice)), ..self }
+    }
+
+    /// Fits the rules to the address that the server listens on.
+    pub(crate) fn listening_on(self, address: SocketAddr) -> Self {
+        let local = address.ip().to_canonical().is_loopback();
+        let own = if local { vec![] } else { own_names() };
+        Self { local, own, ..self }
+    }
+
+    /// The page's address on a host, with the token.
+    pub(crate) fn url(&self, address: SocketAddr) -> String {
+        let page = match (&*self.base_path, &self.token) {
+            ("", None) => String::new(),
+            (base, None) => format!("{base}/"),
+            (base, Some(token)) => format!("{base}/?token={}", token.as_str()),
+        };
+        format!("http://{address}{page}")
+    }
+
+    /// A page of a foreign name that resolves to this computer (DNS rebinding) must get nothing. An IP
+    /// address cannot be rebound.
+    fn answers_to(&self, host: &Host) -> bool {
+        let known = match host.name.parse::<IpAddr>() {
+            Ok(address) => !self.local || address.to_canonical().is_loopback(),
+            Err(_) => host.name == "localhost" || self.own.contains(&host.name),
+        };
+        known || self.allowed.iter().any(|allowed| allowed.name == host.name)
+    }
+
+    fn allows_site(&self, scheme: &str, site: &Host) -> bool {
+        let port = site.port.unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let same =
+            |allowed: &Host| allowed.name == site.name && allowed.port.is_none_or(|allowed| port == allowed);
+        self.allowed.iter().any(same)
+    }
+
+    fn advice(&self, host: &Host) -> String {
+        self.advice.as_ref().map_or_else(String::new, |advice| format!("; {}", advice(&host.name)))
+    }
+}
+
+/// The host that a request is sent to: none, one, or an error for anything that is no host.
+fn named(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, String> {
+    let mut given = headers.get_all(header::HOST).into_iter();
+    let (first, second) = (given.next(), given.next());
+    if second.is_some() {
+        return Err("several hosts".to_owned());
+    }
+    if let Some(authority) = uri.authority() {
+        return Ok(Some(authority.clone()));
+    }
+    let Some(first) = first else { return Ok(None) };
+    let text = String::from_utf8_lossy(first.as_bytes());
+    text.parse().map(Some).map_err(|_| format!("{text:?}"))
+}
+
+/// Refuses requests that name other hosts. Those that name none, such as health checks in HTTP/1.0, come from
+/// no browser.
+pub(crate) async fn to_this_server(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let refused = |host: &str, advice: String| {
+        let detail = format!("{host} is not a name of this server{advice}");
+        Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
+    };
+    match named(request.uri(), request.headers()) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(authority)) => {
+            let host = Host::from(&authority);
+            if access.answers_to(&host) {
+                return next.run(request).await;
+            }
+            refused(&format!("{:?}", authority.as_str()), access.advice(&host))
+        }
+        Err(host) => refused(&host, String::new()),
+    }
+}
+
+/// Refuses what a browser sends for a page of another site: the page would not be shown the answer, but would
+/// have the server compute, and forget images of others. Programs other than browsers send no origin.
+pub(crate) async fn from_no_other_site(
+    State(access): State<Arc<Access>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let host = named(request.uri(), request.headers()).ok().flatten();
+    for origin in request.headers().get_all(header::ORIGIN) {
+        let text = String::from_utf8_lossy(origin.as_bytes());
+        let site = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.parse().ok()?)));
+        let site: Option<(&str, Authority)> = site;
+        let welcome = site.as_ref().is_some_and(|(scheme, site)| {
+            let web = matches!(*scheme, "http" | "https");
+            web && (host.as_ref() == Some(site) || access.allows_site(scheme, &Host::from(site)))
+        });
+        if !welcome {
+            let advice = site.map_or_else(String::new, |(_, site)| access.advice(&Host::from(&site)));
+            let host = host.as_ref().map_or("", Authority::as_str);
+            let detail = format!("a page of {text:?} may not use {host:?}{advice}");
+            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
+        }
+    }
+    next.run(request).await
+}
+
+/// Demands the token, if there is one.
+pub(crate) async fn with_token(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    let Some(token) = &access.token else { return next.run(request).await };
+    let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+    if path == "/" && method == Method::GET && token.is_in_query(request.uri().query()) {
+        return token.exchange(headers, &access.base_path);
+    }
+    if page::PUBLIC.contains(&path) || token.is_in(headers) {
+        return next.run(request).await;
+    }
+    token::missing(method, path)
+}
+
+/// Removes the base path from a request's path.
+pub(crate) async fn below_base_path(
+    State(access): State<Arc<Access>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let base = &access.base_path;
+    if base.is_empty() {
+        return next.run(request).await;
+    }
+    let uri = request.uri();
+    let (path, query) = (uri.path(), uri.query().map(|query| format!("?{query}")).unwrap_or_default());
+    match path.strip_prefix(base.as_str()) {
+        Some(rest) if rest.starts_with('/') => {
+            let mut parts = uri.clone().into_parts();
+            parts.path_and_query = format!("{rest}{query}").parse::<PathAndQuery>().ok();
+            match Uri::from_parts(parts) {
+                Ok(uri) => *request.uri_mut() = uri,
+                Err(error) => {
+                    return Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response();
+                }
+            }
+            next.run(request).await
+        }
+        rest if (rest == Some("") || path == "/") && request.method() == Method::GET => {
+            match HeaderValue::from_str(&format!("{base}/{query}")) {
+                Ok(page) => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, page)]).into_response(),
+                Err(error) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+            }
+        }
+        _ => {
+            let detail = format!("there is nothing at {path}; the page is at {base}/");
+            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+        }
+    }
+}
