@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +34,8 @@ fn world() -> &'static Path {
 struct Server {
     process: Child,
     address: SocketAddr,
+    /// The line by which it says that it is ready.
+    line: String,
     agent: ureq::Agent,
     _alone: MutexGuard<'static, ()>,
 }
@@ -62,10 +64,10 @@ impl Server {
     fn with(options: &str, variables: &[(&str, &str)]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (process, line) = serve(world(), &format!("--model run {options}"), variables);
-        let address = line.split(['/', ' ']).find_map(|word| word.parse().ok());
+        let address = line.split(['/', ' ', '\n']).find_map(|word| word.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-        Self { process, address, agent, _alone: alone }
+        Self { process, address, line, agent, _alone: alone }
     }
 
     fn url(&self, path: &str) -> String {
@@ -391,6 +393,218 @@ fn a_site_that_points_its_name_here_gets_nothing() {
     {
         assert_eq!(status(host), "421", "{host}");
     }
+}
+
+/// What a server answers to a raw request whose header is `head`.
+fn answer(address: SocketAddr, head: &str, body: &str) -> String {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let length = body.len();
+    let request = format!("{head}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = vec![];
+    connection.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn behind_a_proxy_its_name_can_be_allowed() {
+    let ask = |server: &Server, host: &str| {
+        let head = format!(
+            "POST /api/v1/sample HTTP/1.1\r\n{host}Origin: https://demo.example.com\r\n\
+             Content-Type: application/json\r\n"
+        );
+        answer(server.address, &head, r#"{"count":1,"temperature":0.7,"seed":1}"#)
+    };
+    let server = Server::with("", &[]);
+    let (passed, local) = ("Host: demo.example.com\r\n", format!("Host: {}\r\n", server.address));
+    for (host, expected) in [(passed, "421"), (&local, "403")] {
+        let refused = ask(&server, host);
+        assert_eq!(status(&refused), expected, "{refused}");
+        // The one who set it up learns how to.
+        assert!(refused.contains("proxy") && refused.contains("--allow-host demo.example.com"), "{refused}");
+    }
+    drop(server);
+    let server = Server::with("--allow-host other.example --allow-host demo.example.com", &[]);
+    for host in [passed, &format!("Host: {}\r\n", server.address)] {
+        assert_eq!(status(&ask(&server, host)), "200");
+    }
+    assert_eq!(status(&answer(server.address, "GET / HTTP/1.0\r\n", "")), "200", "a health check");
+    drop(server);
+    let help = run(world(), "serve --help").ok().stdout;
+    assert!(help.contains("proxy") && help.contains("--allow-host"), "{help}");
+    for (option, word) in [
+        ("--allow-host https://demo.example.com", "https://demo.example.com"),
+        ("--allow-host *.example.com", "*.example.com"),
+        ("--base-path /a/../b", "/a/../b"),
+        ("--token short", "at least 8"),
+        ("--host no.such.host.invalid", "no.such.host.invalid"),
+        ("--host http://localhost", "http://localhost"),
+    ] {
+        let refused = run(world(), &format!("serve --model run --port 0 {option}"));
+        let flag = option.split(' ').next().unwrap();
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(flag) && refused.stderr.contains(word), "{refused:?}");
+    }
+}
+
+#[test]
+fn names_of_this_computer_can_be_listened_on() {
+    for host in ["localhost", "LOCALHOST", "[::1]", "::ffff:127.0.0.1"] {
+        if host == "[::1]" && TcpListener::bind("[::1]:0").is_err() {
+            println!("skipped: this computer has no IPv6");
+            continue;
+        }
+        let (mut process, line) = serve(world(), &format!("--model run --host {host}"), &[]);
+        assert!(
+            line.starts_with("open http://127.0.0.1:") || line.starts_with("open http://[::1]:"),
+            "{line}"
+        );
+        process.kill().unwrap();
+        let mut stderr = String::new();
+        process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        process.wait().unwrap();
+        assert!(!stderr.contains("other computers"), "{stderr}");
+    }
+}
+
+#[test]
+fn other_computers_need_the_token_of_the_printed_address() {
+    let token_of = |line: &str| Some(line.split_once("/?token=")?.1.split(' ').next()?.trim().to_owned());
+    let ask = |address: SocketAddr, more: &str| {
+        let head = format!("GET /api/v1/info HTTP/1.1\r\nHost: {address}\r\n{more}");
+        status(&answer(address, &head, "")).to_owned()
+    };
+    let server = Server::with("--host 0.0.0.0", &[]);
+    let token = token_of(&server.line).unwrap();
+    assert!(token.len() >= 32 && !server.line.contains("0.0.0.0"), "{}", server.line);
+    let here = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
+    assert_eq!(ask(here, ""), "401");
+    assert_eq!(ask(here, "Authorization: Bearer wrong\r\n"), "401");
+    let right = format!("Authorization: Bearer {token}\r\n");
+    assert_eq!(ask(here, &right), "200");
+    // Names that anyone could have point here are refused, as on any address.
+    let name = |host: &str| {
+        let head = format!("GET /api/v1/info HTTP/1.1\r\nHost: {host}\r\n{right}");
+        status(&answer(here, &head, "")).to_owned()
+    };
+    for (host, expected) in [("evil.example", "421"), ("192.168.1.5:8080", "200"), ("localhost", "200")] {
+        assert_eq!(name(host), expected, "{host}");
+    }
+    drop(server);
+    let server = Server::with("--host 0.0.0.0 --no-token", &[]);
+    assert_eq!(token_of(&server.line), None);
+    let here = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
+    assert_eq!(ask(here, ""), "200");
+    drop(server);
+    // An empty variable is none.
+    let server = Server::with("", &[("GLOWFLOW_TOKEN", "")]);
+    assert_eq!(ask(server.address, ""), "200");
+    drop(server);
+    for (options, variables) in
+        [("--token 0123456789abcdef", &[][..]), ("", &[("GLOWFLOW_TOKEN", "0123456789abcdef")])]
+    {
+        let server = Server::with(options, variables);
+        assert_eq!(token_of(&server.line).as_deref(), Some("0123456789abcdef"));
+        assert_eq!(ask(server.address, ""), "401");
+        assert_eq!(ask(server.address, "Authorization: Bearer 0123456789abcdef\r\n"), "200");
+    }
+}
+
+#[test]
+fn the_page_can_be_below_a_path() {
+    let server = Server::with("--base-path /glow", &[]);
+    assert!(server.line.contains(&format!("{}/glow/ ", server.address)), "{}", server.line);
+    let get = |path: &str| {
+        status(&answer(server.address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n"), "")).to_owned()
+    };
+    for (path, expected) in
+        [("/glow/", "200"), ("/glow/api/v1/info", "200"), ("/glow", "307"), ("/api/v1/info", "404")]
+    {
+        assert_eq!(get(path), expected, "{path}");
+    }
+}
+
+/// Sends a signal; true where it could be sent.
+fn signal(process: &Child, name: &str) -> bool {
+    Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status().unwrap().success()
+}
+
+/// Whether the tests themselves were started with a signal ignored, which the server inherits.
+fn is_ignored(signal: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) != 0)
+}
+
+/// Waits for the end of a process, but not for ever.
+fn end_of(process: &mut Child, within: Duration) -> Option<i32> {
+    let began = Instant::now();
+    while began.elapsed() < within {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the server still runs");
+}
+
+#[test]
+fn signals_end_the_server_whatever_clients_do() {
+    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        if is_ignored(number) {
+            println!("skipped: SIG{name} is ignored here, as by nohup");
+            continue;
+        }
+        let mut server = Server::start();
+        let ids = [1, 2].map(|seed| server.encode(&picture(64, 64, seed)));
+        let film = json!({ "a": ids[0], "b": ids[1], "at": vec![0.5; 64], "format": "gif" }).to_string();
+        let head = format!(
+            "POST /api/v1/mix HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            film.len()
+        );
+        let mut deaf = TcpStream::connect(server.address).unwrap();
+        for _ in 0..8 {
+            deaf.write_all(format!("{head}{film}").as_bytes()).unwrap();
+        }
+        let mut slow = TcpStream::connect(server.address).unwrap();
+        slow.write_all(
+            b"POST /api/v1/encode HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nsome",
+        )
+        .unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(signal(&server.process, name));
+        assert_eq!(end_of(&mut server.process, Duration::from_secs(8)), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn signals_that_were_ignored_at_the_start_stay_ignored() {
+    let program = env!("CARGO_BIN_EXE_glowflow");
+    let script = format!("trap '' HUP INT; exec {program} serve --model run --port 0");
+    let mut process = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(world())
+        .env("GLOWFLOW_DEVICE", "cpu")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("open "), "{line}");
+    for name in ["HUP", "INT"] {
+        assert!(signal(&process, name));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(process.try_wait().unwrap(), None, "{name} ended it");
+    }
+    assert!(signal(&process, "TERM"));
+    assert_eq!(end_of(&mut process, Duration::from_secs(8)), Some(0));
 }
 
 #[test]

@@ -32,10 +32,11 @@ class Refusal extends Error {
   }
 }
 
+/** Runs a request; its path is relative, so that the page can be served below any path. */
 async function answer(path, options) {
   let response;
   try {
-    response = await fetch(`/api/v1/${path}`, options);
+    response = await fetch(`api/v1/${path}`, options);
   } catch {
     throw new Error("The server does not answer. Is it still running?");
   }
@@ -48,6 +49,14 @@ async function answer(path, options) {
 
 const post = (path, body) =>
   answer(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+/** The picture of an answer. Complains if it holds numbers that mean nothing. */
+async function picture(response) {
+  if (response.headers.get("glowflow-finite") === "false") {
+    complain(new Error("Some of the model's numbers are not finite; their pixels are black. Smaller amounts may help."));
+  }
+  return response.blob();
+}
 
 /** What the model is. */
 export const info = async () => (await answer("info")).json();
@@ -77,20 +86,23 @@ export class Kept {
   async send() {
     const label = chosenClass();
     const path = label === undefined ? "encode" : `encode?class=${label}`;
-    this.id = (await (await answer(path, { method: "POST", body: this.picture })).json()).id;
+    const encoded = await (await answer(path, { method: "POST", body: this.picture })).json();
+    this.id = encoded.id;
+    this.exact = encoded.exact;
+    this.differingPixels = encoded.differing_pixels;
   }
 
   /** What it decodes to. */
   async decode() {
-    return Kept.remembering([this], async () => (await answer(`decode/${this.id}`)).blob());
+    return Kept.remembering([this], async () => picture(await answer(`decode/${this.id}`)));
   }
 
   async manipulate(amounts) {
-    return Kept.remembering([this], async () => (await post("manipulate", { id: this.id, amounts })).blob());
+    return Kept.remembering([this], async () => picture(await post("manipulate", { id: this.id, amounts })));
   }
 
   static async mix(a, b, at, format) {
-    return Kept.remembering([a, b], async () => (await post("mix", { a: a.id, b: b.id, at, format })).blob());
+    return Kept.remembering([a, b], async () => picture(await post("mix", { a: a.id, b: b.id, at, format })));
   }
 
   static async remembering(images, ask) {
@@ -108,6 +120,15 @@ export class Kept {
 export async function sample(count, temperature, seed) {
   const { ids } = await (await post("sample", { count, temperature, seed, class: chosenClass() })).json();
   return ids.map((id) => new Kept(id));
+}
+
+/** Draws images and returns the likeliest one. */
+export async function likeliest(count, temperature, seed) {
+  if (count === 1) return (await sample(1, temperature, seed))[0];
+  const request = { count, temperature, seed, class: chosenClass(), score: true };
+  const { ids, bits_per_dim: bits } = await (await post("sample", request)).json();
+  const best = bits.reduce((best, x, i) => (x !== null && !(bits[best] <= x) ? i : best), 0);
+  return new Kept(ids[best]);
 }
 
 /** Shows a picture in an image element, and forgets the one before it. */

@@ -1,7 +1,8 @@
 // The tab with a slider for each attribute.
 
 import { newest, show } from "./api.js";
-import { addSource, drawOne } from "./source.js";
+import { fill } from "./range.js";
+import { addSource, drawFirst } from "./source.js";
 
 /** Directions that tell images apart less well than this come last. */
 const WEAK = 0.75;
@@ -64,7 +65,7 @@ export async function start(info) {
     clear();
     refresh();
   });
-  const first = await drawOne();
+  const first = await drawFirst();
   if (!image) await use(first);
 }
 
@@ -79,7 +80,10 @@ function makeSlider({ name }, i) {
   const slider = document.createElement("input");
   Object.assign(slider, { type: "range", id: label.htmlFor, min: -1, max: 1, step: 0.01, value: 0 });
   slider.dataset.attribute = name;
-  const tell = () => (shown.textContent = Number(slider.value).toFixed(2));
+  const tell = () => {
+    shown.textContent = Number(slider.value).toFixed(2);
+    fill(slider);
+  };
   slider.addEventListener("shown", tell);
   slider.addEventListener("input", () => {
     amounts[name] = Number(slider.value);

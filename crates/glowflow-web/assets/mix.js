@@ -1,6 +1,7 @@
 // The tab that mixes two pictures.
 
 import { Kept, attempt, newest, save, say, show } from "./api.js";
+import { fill } from "./range.js";
 import { addSource } from "./source.js";
 
 /** Pictures in the film strip, where the model allows so many in one request. */
@@ -38,8 +39,10 @@ export function start({ images }) {
   addSource(byId("mix-b-source"), "the second", put("b"));
   byId("share").addEventListener("input", () => {
     byId("share-shown").textContent = `${Math.round(100 * Number(byId("share").value))} %`;
+    fill(byId("share"));
     refresh();
   });
+  fill(byId("share"));
   byId("gif").addEventListener("click", () => attempt(async () => {
     say("Drawing…");
     // There and back, so that it has no end.

@@ -1,6 +1,7 @@
 // The tab that draws images.
 
 import { newest, sample, show } from "./api.js";
+import { fill } from "./range.js";
 import { randomSeed } from "./source.js";
 
 /** Images that are drawn, where the model allows so many in one request. */
@@ -29,8 +30,10 @@ export function start({ images }, choose) {
   });
   byId("temperature").addEventListener("input", () => {
     byId("temperature-shown").textContent = Number(byId("temperature").value).toFixed(2);
+    fill(byId("temperature"));
     refresh();
   });
+  fill(byId("temperature"));
   byId("draw").addEventListener("click", () => {
     seed = randomSeed();
     refresh();

@@ -4,13 +4,14 @@
 //! answer with pictures.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use glowflow::latent::{self, About, Walk, between};
@@ -18,10 +19,11 @@ use glowflow::{Dequantization, Glow, Latents, ModelConfig};
 use glowflow_data::{ImageShape, image_of_bytes};
 use glowflow_report::{animation, picture};
 use http_body_util::BodyExt;
-use ndarray::Array4;
+use ndarray::{Array4, ArrayView4};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
-use utoipa::{OpenApi, ToSchema};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
 use uuid::Uuid;
 
 use crate::gate::Client;
@@ -30,6 +32,9 @@ use crate::{Demo, Problem};
 
 /// How long a frame of an animation is shown.
 const MILLISECONDS: u16 = 80;
+
+/// Header of pictures: false if the numbers behind their pixels are not all finite.
+const FINITE: HeaderName = HeaderName::from_static("glowflow-finite");
 
 type Shared = State<Arc<Demo>>;
 
@@ -56,10 +61,25 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             description = "Images in the latent space of a Glow model: encode, change, mix, draw. Latents stay on the \
                            server, which forgets images that nobody asks about for a while."
         ),
-        paths(info, encode, decode, manipulate, mix, sample)
+        paths(info, encode, decode, manipulate, mix, sample),
+        // Relative to the description, which may be below a path that a proxy strips.
+        servers((url = "../..", description = "The server that this description is from")),
+        security((), ("token" = [])),
+        modifiers(&TokenScheme)
     )]
     struct Api;
     Api::openapi()
+}
+
+/// Describes the token, which some servers demand.
+struct TokenScheme;
+
+impl Modify for TokenScheme {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = description.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    }
 }
 
 /// What the model is and what can be asked of it.
@@ -108,7 +128,15 @@ impl From<&About> for Attribute {
 }
 
 /// The model.
-#[utoipa::path(get, path = "/api/v1/info", responses((status = 200, body = Info)))]
+#[utoipa::path(
+    get,
+    path = "/api/v1/info",
+    responses(
+        (status = 200, body = Info),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No access"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json", description = "Too busy")
+    )
+)]
 async fn info(State(demo): Shared) -> Json<Info> {
     let directions = demo.directions.iter().flat_map(|directions| &directions.list);
     Json(Info {
@@ -138,6 +166,10 @@ pub(crate) struct Encoded {
     id: Uuid,
     /// Bits per dimension by which the model describes it: the less, the more like what it was trained on.
     bits_per_dim: f64,
+    /// Whether its latents decode to the very same pixels, in the model's bits and size.
+    exact: bool,
+    /// How many of its pixels do not come back.
+    differing_pixels: usize,
 }
 
 /// Turns a picture (PNG, JPEG, WebP or BMP) into latents, cropped to the middle and resized to the model's size.
@@ -156,7 +188,8 @@ pub(crate) struct Encoded {
         (status = 408, body = Problem, content_type = "application/problem+json", description = "Sent too slowly"),
         (status = 413, body = Problem, content_type = "application/problem+json", description = "Too many bytes"),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No picture"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
     )
 )]
 async fn encode(
@@ -177,10 +210,23 @@ async fn encode(
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
         let encoded = glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
-        let pixels = decoded(glow, &encoded.latents, &labels, client)?;
         let bits_per_dim = glow.config().bits_per_dim(encoded.log_likelihood[0]);
-        let id = at.store.put(Stored { latents: encoded.latents, pixels, labels });
-        Ok(Json(Encoded { id, bits_per_dim }))
+        if !bits_per_dim.is_finite() {
+            return Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the model's numbers for this picture are not finite; the model may be damaged, or its training \
+                 diverged",
+            ));
+        }
+        let Decoded { pixels, finite } = decoded(glow, &encoded.latents, &labels, client)?;
+        let shift = 8 - glow.config().bits;
+        let differ = |(a, b): (&[u8], &[u8])| a.iter().zip(b).any(|(a, b)| a >> shift != b >> shift);
+        let original = image.as_slice().unwrap_or_default();
+        let differing_pixels =
+            original.chunks(channels).zip(pixels.chunks(channels)).filter(|&pair| differ(pair)).count();
+        let (exact, finite) = (differing_pixels == 0 && finite[0], finite[0]);
+        let id = at.store.put(Stored { latents: encoded.latents, pixels, finite, labels });
+        Ok(Json(Encoded { id, bits_per_dim, exact, differing_pixels }))
     };
     demo.compute(work).await
 }
@@ -227,16 +273,19 @@ fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
     path = "/api/v1/decode/{id}",
     params(("id" = Uuid, Path, description = "From encode or sample")),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/png"),
+        (status = 200, body = Vec<u8>, content_type = "image/png",
+            headers(("glowflow-finite" = bool, description = "False if the \
+            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
     )
 )]
 async fn decode(State(demo): Shared, id: Result<Path<Uuid>, PathRejection>) -> Result<Response, Problem> {
     let Path(id) = id?;
     let image = stored(&demo, id)?;
     let shape = demo.config.image;
-    demo.gate.run(move |_| png(&image.pixels, shape)).await
+    demo.gate.run(move |_| png(&image.pixels, shape, image.finite)).await
 }
 
 /// How to change an image.
@@ -256,10 +305,13 @@ pub(crate) struct Manipulate {
     path = "/api/v1/manipulate",
     request_body = Manipulate,
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/png"),
+        (status = 200, body = Vec<u8>, content_type = "image/png",
+            headers(("glowflow-finite" = bool, description = "False if the \
+            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, or \
             no such attribute"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
     )
 )]
 async fn manipulate(
@@ -275,8 +327,8 @@ async fn manipulate(
         })?;
         let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
         let moved = latent::manipulate(&image.latents, &moves.collect::<Result<Vec<_>, glowflow::Error>>()?)?;
-        let pixels = decoded(glow, &moved, &image.labels, client)?;
-        png(&pixels, glow.config().image)
+        let moved = decoded(glow, &moved, &image.labels, client)?;
+        png(&moved.pixels, glow.config().image, moved.all_finite())
     };
     demo.compute(work).await
 }
@@ -326,9 +378,12 @@ pub(crate) enum Format {
     request_body = Mix,
     responses(
         (status = 200, description = "The pictures, in the format asked for",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"))),
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif")),
+            headers(("glowflow-finite" = bool, description = "False if the \
+            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
     )
 )]
 async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> Result<Response, Problem> {
@@ -349,13 +404,16 @@ async fn mix(State(demo): Shared, request: Result<Json<Mix>, JsonRejection>) -> 
         let parts: Vec<Latents> = points.iter().map(|&t| between(&a.latents, &b.latents, t, walk)).collect();
         let labels: Vec<usize> =
             points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
-        let pixels = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        let shape = glow.config().image;
+        let mixed = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
+        let (shape, finite, pixels) = (glow.config().image, mixed.all_finite(), mixed.pixels);
         match format {
-            Format::Png if points.len() == 1 => png(&pixels, shape),
-            Format::Png => answer("image/png", picture::encode_png(&picture::rows(&[&pixels], shape))),
+            Format::Png if points.len() == 1 => png(&pixels, shape, finite),
+            Format::Png => {
+                answer("image/png", picture::encode_png(&picture::rows(&[&pixels], shape)), finite)
+            }
             Format::Gif => {
-                answer("image/gif", animation::encode(animation::Format::Gif, &pixels, shape, MILLISECONDS))
+                let gif = animation::encode(animation::Format::Gif, &pixels, shape, MILLISECONDS);
+                answer("image/gif", gif, finite)
             }
         }
     };
@@ -376,6 +434,9 @@ pub(crate) struct Sample {
     seed: u64,
     /// Needed where the model has classes.
     class: Option<usize>,
+    /// Whether to compute the bits per dimension of each image, which takes about as long as drawing it.
+    #[serde(default)]
+    score: bool,
 }
 
 /// Images that were drawn.
@@ -383,6 +444,12 @@ pub(crate) struct Sample {
 pub(crate) struct Samples {
     /// Their ids.
     ids: Vec<Uuid>,
+    /// Whether the numbers behind each image are finite. Pixels of others are black and mean nothing.
+    finite: Vec<bool>,
+    /// If asked for, bits per dimension of each image: the less, the likelier. Null for numbers that are not
+    /// finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_per_dim: Option<Vec<Option<f64>>>,
 }
 
 /// Draws images.
@@ -393,16 +460,17 @@ pub(crate) struct Samples {
     responses(
         (status = 200, body = Samples),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Impossible"),
-        (status = 503, body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
     )
 )]
 async fn sample(
     State(demo): Shared,
     request: Result<Json<Sample>, JsonRejection>,
 ) -> Result<Json<Samples>, Problem> {
-    let Json(Sample { count, temperature, seed, class }) = request?;
+    let Json(Sample { count, temperature, seed, class, score }) = request?;
     let most = demo.images();
-    let [height, width, _] = demo.config.image;
+    let [height, width, channels] = demo.config.image;
     if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
         return Err(Problem::unprocessable(format!(
             "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"
@@ -412,38 +480,71 @@ async fn sample(
     let work = move |glow: &Glow, client: &Client| {
         let labels = class.map_or(vec![], |class| vec![class; count]);
         let latents = glow.draw(count, temperature, seed)?;
-        let pixels = decoded(glow, &latents, &labels, client)?;
-        let ids = pixels.chunks(pixels.len() / count).enumerate().map(|(i, image)| {
+        let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
+        let images = || pixels.chunks(pixels.len() / count).zip(&finite);
+        let bits_of = |(image, &finite): (&[u8], &bool)| {
+            client.check()?;
+            let image = ArrayView4::from_shape((1, height, width, channels), image)
+                .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+            let label = class.as_slice();
+            let bits = glow.config().bits_per_dim(glow.log_likelihood(image, label)?[0]);
+            Ok((finite && bits.is_finite()).then_some(bits))
+        };
+        let bits_per_dim =
+            score.then(|| images().map(bits_of).collect::<Result<_, Problem>>()).transpose()?;
+        let ids = images().enumerate().map(|(i, (image, &finite))| {
             at.store.put(Stored {
                 latents: latents.slice(i..i + 1),
                 pixels: image.to_vec(),
+                finite,
                 labels: class.into_iter().collect(),
             })
         });
-        Ok(Json(Samples { ids: ids.collect() }))
+        Ok(Json(Samples { ids: ids.collect(), finite: finite.clone(), bits_per_dim }))
     };
     demo.compute(work).await
 }
 
+/// Images in pixels.
+struct Decoded {
+    /// Of all images, HWC.
+    pixels: Vec<u8>,
+    /// Of each image, whether the numbers behind its pixels are finite.
+    finite: Vec<bool>,
+}
+
+impl Decoded {
+    fn all_finite(&self) -> bool {
+        self.finite.iter().all(|&finite| finite)
+    }
+}
+
 /// Decodes images, as many at once as suits the device, as long as somebody waits for them.
-fn decoded(glow: &Glow, latents: &Latents, labels: &[usize], client: &Client) -> Result<Vec<u8>, Problem> {
+fn decoded(glow: &Glow, latents: &Latents, labels: &[usize], client: &Client) -> Result<Decoded, Problem> {
     let at_once = glow.decoded_at_once();
-    let mut pixels = vec![];
+    let (mut pixels, mut finite) = (vec![], vec![]);
     for start in (0..latents.batch()).step_by(at_once) {
         client.check()?;
         let range = start..latents.batch().min(start + at_once);
-        let labels = labels.get(range.clone()).unwrap_or_default();
-        pixels.extend(glow.decode(&latents.slice(range), labels)?);
+        let labels_of = |range: Range<usize>| labels.get(range).unwrap_or_default();
+        let (images, all_finite) =
+            glow.decode_checked(&latents.slice(range.clone()), labels_of(range.clone()))?;
+        pixels.extend(images);
+        for i in range {
+            // The batch has one flag, so each image is decoded alone to find those that are not finite.
+            finite.push(all_finite || glow.decode_checked(&latents.slice(i..i + 1), labels_of(i..i + 1))?.1);
+        }
     }
-    Ok(pixels)
+    Ok(Decoded { pixels, finite })
 }
 
 /// One image in its own size.
-fn png(pixels: &[u8], shape: [usize; 3]) -> Result<Response, Problem> {
-    answer("image/png", picture::encode_png(&picture::single(pixels, shape)))
+fn png(pixels: &[u8], shape: [usize; 3], finite: bool) -> Result<Response, Problem> {
+    answer("image/png", picture::encode_png(&picture::single(pixels, shape)), finite)
 }
 
-fn answer(kind: &'static str, encoded: Result<Vec<u8>, String>) -> Result<Response, Problem> {
+fn answer(kind: &'static str, encoded: Result<Vec<u8>, String>, finite: bool) -> Result<Response, Problem> {
     let bytes = encoded.map_err(|reason| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, reason))?;
-    Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+    let finite = if finite { "true" } else { "false" };
+    Ok(([(header::CONTENT_TYPE, kind), (FINITE, finite)], bytes).into_response())
 }

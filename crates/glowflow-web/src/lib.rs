@@ -1,8 +1,8 @@
 //! The latent space in the browser: one page, and the HTTP API behind it.
 //!
 //! ```text
-//! connection ──► headers, origin, time limit ──► handler (api.rs) ──► gate (gate.rs) ──► model (glowflow)
-//!                                                   └── latents stay in the store (store.rs), the client gets an id
+//! connection (places.rs) ──► access (access.rs) ──► handler (api.rs) ──► gate (gate.rs) ──► model (glowflow)
+//!                                latents stay in the store (store.rs), the client gets an id ──┘
 //! ```
 //!
 //! What a client can do is bounded everywhere ([`Limits`]): connections, how long they last and how long they may say
@@ -11,20 +11,28 @@
 //! answered with a problem document ([`Problem`]). How long an image takes is the model's affair: a request that takes too
 //! long is given up, computes to the end of the images that it is at, and keeps its place until then.
 //!
-//! Pages of other sites are refused. No part of a request ever becomes a path in the file system, and latents never leave
-//! the server.
+//! [`Access`] decides about requests: it refuses pages of other sites and foreign names of this computer, and can
+//! demand a token. No part of a request ever becomes a path in the file system, and latents never leave the server.
 
+mod access;
+mod activity;
 mod api;
 mod demo;
 mod gate;
+mod host;
 mod limits;
 mod page;
+mod places;
 mod problem;
 mod server;
+mod signals;
 mod store;
+mod token;
 
+pub use access::{Access, AccessError};
 pub use api::openapi;
 pub use demo::{Demo, Eyes};
 pub use limits::Limits;
 pub use problem::Problem;
 pub use server::{router, run};
+pub use token::Token;

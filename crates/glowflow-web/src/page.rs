@@ -1,21 +1,26 @@
 //! The page: its files in the program itself, and nothing from elsewhere.
 
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
 /// Paths, kinds and contents.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", "text/html; charset=utf-8", include_str!("../assets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
     ("/api.js", SCRIPT, include_str!("../assets/api.js")),
     ("/app.js", SCRIPT, include_str!("../assets/app.js")),
     ("/manipulate.js", SCRIPT, include_str!("../assets/manipulate.js")),
+    ("/range.js", SCRIPT, include_str!("../assets/range.js")),
+    ("/token.js", SCRIPT, include_str!("../assets/token.js")),
     ("/mix.js", SCRIPT, include_str!("../assets/mix.js")),
     ("/sample.js", SCRIPT, include_str!("../assets/sample.js")),
     ("/source.js", SCRIPT, include_str!("../assets/source.js")),
 ];
+
+/// Files of the form for the token, which are served without one.
+pub(crate) const PUBLIC: [&str; 3] = ["/style.css", "/icon.svg", "/token.js"];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -26,6 +31,13 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>()
         let file = move || async move { ([(header::CONTENT_TYPE, kind)], text).into_response() };
         (path, get(file))
     })
+}
+
+/// The page that asks for the token.
+pub(crate) fn token_form() -> Response {
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    let page = include_str!("../assets/token.html");
+    (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, html)], page).into_response()
 }
 
 /// What browsers are told with every answer: load nothing from elsewhere, be shown in no other page, guess no types, keep

@@ -1,28 +1,32 @@
-//! Connections, whom the server answers, the time limit of every request, and an orderly end.
+//! Connections, the order of checks before an answer, the time limit of every request, and an orderly end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::uri::Authority;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use http_body_util::BodyExt;
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{Demo, Limits, Problem, api, page};
+use crate::activity::{Received, Watched};
+use crate::places::{Place, Places};
+use crate::signals::Signals;
+use crate::{Access, Demo, Limits, Problem, access, api, host, page};
 
 /// How long requests may still take after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -30,13 +34,20 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Bytes of a connection's buffers, which a header has to fit.
 const BUFFER: usize = 64 << 10;
 
-/// The page and the API.
-pub fn router(demo: Arc<Demo>) -> Router {
+/// Connections that are told at the same time that there are too many.
+const MAX_REFUSALS: usize = 16;
+
+/// How long such a connection may take to read that.
+const REFUSAL: Duration = Duration::from_secs(2);
+
+/// The page and the API, for those who have access.
+pub fn router(demo: Arc<Demo>, access: Access) -> Router {
+    let access = Arc::new(access);
     let mut router = Router::new();
     for (path, method) in page::routes().chain(api::routes(&demo)) {
         router = router.route(path, method);
     }
-    router
+    let router = router
         .fallback(|uri: Uri| async move {
             Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
         })
@@ -45,9 +56,16 @@ pub fn router(demo: Arc<Demo>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&demo), in_time))
-        .layer(middleware::from_fn(from_no_other_site))
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::with_token))
+        .with_state(demo);
+    // A router of its own around that one, because a changed path must be routed after the change. The last
+    // layer is the outermost.
+    Router::new()
+        .fallback_service(router)
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::below_base_path))
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::from_no_other_site))
+        .layer(middleware::from_fn_with_state(access, access::to_this_server))
         .layer(middleware::map_response(page::secure))
-        .with_state(demo)
 }
 
 /// Answers for requests that take too long: for uploads, the client is the likely cause.
@@ -61,43 +79,7 @@ async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) ->
     answer.unwrap_or_else(|_| Problem::late(status).into_response())
 }
 
-/// The computer that a request is sent to, as it says itself.
-fn named(request: &Request) -> Option<Authority> {
-    let header = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    request.uri().authority().cloned().or_else(|| header?.parse().ok())
-}
-
-/// Answers only requests that name this computer. A site that has its own name point here (DNS rebinding) would otherwise get
-/// its visitors' browsers to hand it what is served to them alone.
-async fn to_this_computer(request: Request, next: Next) -> Response {
-    let named = named(&request);
-    let host = named.as_ref().map_or("", Authority::host);
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    if host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback()) {
-        return next.run(request).await;
-    }
-    let detail = format!("{host:?} is not this computer; ask for localhost or 127.0.0.1 instead");
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).into_response()
-}
-
-/// Refuses what a browser sends for a page of another site: it would not be shown the answer, but have the server compute and
-/// forget other images for it. Programs that are no browsers say no origin.
-async fn from_no_other_site(request: Request, next: Next) -> Response {
-    let Some(origin) = request.headers().get(header::ORIGIN) else { return next.run(request).await };
-    let site = origin.to_str().ok().and_then(|origin| origin.split_once("://")?.1.parse::<Authority>().ok());
-    let host = named(&request);
-    if site.is_some() && site == host {
-        return next.run(request).await;
-    }
-    let detail = format!(
-        "a page of {origin:?} may not ask {:?}; open the page that is served there instead, and have a proxy in between pass \
-         the header Host on",
-        host.as_ref().map_or("", Authority::as_str)
-    );
-    Problem::new(StatusCode::FORBIDDEN, detail).into_response()
-}
-
-/// A body that can be read on when whoever got it has dropped it.
+/// A body that can be read on after its receiver has dropped it.
 struct Shared(Arc<Mutex<Body>>);
 
 impl HttpBody for Shared {
@@ -132,99 +114,143 @@ async fn read_on(State(limits): State<Limits>, request: Request, next: Next) -> 
     answer
 }
 
-/// Serves a demo until Ctrl-C or SIGTERM, and lets requests that have begun come to their end. `ready` is told the
-/// address, whose port is a free one where `address` has port 0. At a loopback address it answers to the names of this computer
-/// only.
+/// Serves a demo until Ctrl-C, SIGTERM or SIGHUP, and lets requests that have begun come to their end.
+/// `ready` gets addresses that open the page, the best first; their port is a free one if `address` has port
+/// 0.
 ///
 /// # Errors
-/// Those of the system: an address in use, say.
-pub fn run(demo: Demo, address: SocketAddr, ready: impl FnOnce(SocketAddr)) -> std::io::Result<()> {
+/// Those of the system, such as an address in use.
+pub fn run(
+    demo: Demo,
+    address: SocketAddr,
+    access: Access,
+    ready: impl FnOnce(&[String]),
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
+        let signals = Signals::listen()?;
         let listener = TcpListener::bind(address).await?;
-        ready(listener.local_addr()?);
+        let bound = listener.local_addr()?;
+        let access = access.listening_on(bound);
+        let urls: Vec<_> = host::reachable(bound).into_iter().map(|address| access.url(address)).collect();
         let limits = demo.limits;
-        let mut app = router(Arc::new(demo));
-        if address.ip().is_loopback() {
-            app = app.layer(middleware::from_fn(to_this_computer));
-        }
-        let app = app.layer(middleware::from_fn_with_state(limits, read_on));
-        accept(listener, app, limits).await;
+        let app = router(Arc::new(demo), access).layer(middleware::from_fn_with_state(limits, read_on));
+        ready(&urls);
+        accept(listener, app, limits, signals).await;
         Ok(())
     });
-    // What still computes has nobody to answer.
+    // Nobody waits for computations that are still running.
     runtime.shutdown_background();
     served
 }
 
-/// Accepts connections until a signal to stop, no more at a time than there are places, and then lets those that there are come to
-/// their end.
-async fn accept(mut listener: TcpListener, app: Router, limits: Limits) {
-    let places = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
+/// Accepts connections until a signal, and then lets the open ones come to their end.
+async fn accept(mut listener: TcpListener, app: Router, limits: Limits, mut signals: Signals) {
+    let places = Places::new(limits.connections, limits.connections_per_client);
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     // Each connection has a receiver, so that the last is gone when they are.
     let (stop, stopped) = watch::channel(());
-    let mut signal = pin!(stop_signal());
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            // That of axum tries again where the system refuses.
-            (Listener::accept(&mut listener).await.0, place)
+            // Axum's method tries again if the system refuses.
+            let (stream, peer) = Listener::accept(&mut listener).await;
+            (stream, places.admit(peer.ip()).await)
         };
         let (stream, place) = tokio::select! {
             accepted = accepted => accepted,
-            () = &mut signal => break,
+            () = signals.next() => break,
         };
         let (app, stopped) = (app.clone(), stopped.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            answer(stream, app, limits, stopped).await;
-        });
+        match place {
+            Some(place) => _ = tokio::spawn(serve(stream, place, app, limits, stopped)),
+            None => {
+                let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() else { continue };
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    refuse(stream, limits.connections_per_client).await;
+                });
+            }
+        }
     }
     drop((listener, stopped));
     let _ = stop.send(());
     tokio::select! {
         () = stop.closed() => {}
         () = tokio::time::sleep(GRACE) => {}
-        () = stop_signal() => {}
+        () = signals.next() => {}
     }
 }
 
-/// Answers the requests of a connection, until the client has no more, says nothing for too long, or the connection's time is up.
-async fn answer(stream: TcpStream, app: Router, limits: Limits, mut stopped: watch::Receiver<()>) {
+/// Answers the requests of a connection, until the client has no more, the connection's time is up, or its
+/// place is needed.
+async fn serve(
+    stream: TcpStream,
+    place: Place,
+    app: Router,
+    limits: Limits,
+    mut stopped: watch::Receiver<()>,
+) {
+    let (began, activity, app) = (Instant::now(), place.activity(), TowerToHyperService::new(app));
+    let stream = Watched { stream, activity: Arc::clone(&activity) };
+    let service = service_fn(|request: Request<Incoming>| {
+        activity.requested(!request.body().is_end_stream());
+        let activity = Arc::clone(&activity);
+        let body = Arc::clone(&activity);
+        let answer = app.call(request.map(|incoming| Body::new(Received { body: incoming, activity: body })));
+        async move {
+            let mut answer = answer.await?;
+            activity.answered();
+            let headers = answer.headers_mut();
+            // A connection that closed between requests would lose the next one, so its end is announced.
+            if began.elapsed() >= limits.connection {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+            } else {
+                let timeout = format!("timeout={}", limits.header.as_secs());
+                headers.extend(HeaderValue::from_str(&timeout).map(|value| (KEEP_ALIVE, value)));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    tokio::select! {
-        // Errors are those of the network and of the client.
-        _ = &mut connection => return,
-        _ = stopped.changed() => {}
-        () = tokio::time::sleep(limits.connection) => {}
+    // The last request may come just before the time is up, and wait for as long as any other. Then its
+    // answer is read.
+    let end = limits.connection * 2 + limits.header + limits.request;
+    let mut end = pin!(tokio::time::sleep(end));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            // The connection first, so that it does not close on a request that has come.
+            biased;
+            // Errors are those of the network and of the client.
+            _ = &mut connection => return,
+            () = place.needed() => return,
+            () = &mut end => return,
+            _ = stopped.changed(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(limits.connection, connection).await;
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-async fn stop_signal() {
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => _ = signal.recv().await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
-    }
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// Answers a connection of a client that has too many.
+async fn refuse(stream: TcpStream, most: usize) {
+    let detail = format!("more than {most} connections at a time; try again in a second");
+    let app = Router::new()
+        .fallback(move || std::future::ready(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))
+        .layer(middleware::map_response(page::secure));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REFUSAL)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    // Errors are those of the network and of the client.
+    let _ = tokio::time::timeout(REFUSAL, connection).await;
 }

@@ -15,6 +15,8 @@ pub(crate) struct Stored {
     pub latents: Latents,
     /// What they decode to, HWC.
     pub pixels: Vec<u8>,
+    /// Whether the numbers behind the pixels are finite.
+    pub finite: bool,
     /// Its class, where the model has classes.
     pub labels: Vec<usize>,
 }

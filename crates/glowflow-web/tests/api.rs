@@ -15,7 +15,7 @@ use glowflow::model::ModelFile;
 use glowflow::{Dequantization, Glow, ModelConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset};
-use glowflow_web::{Demo, Eyes, Limits, openapi, router};
+use glowflow_web::{Access, Demo, Eyes, Limits, openapi, router};
 use http_body_util::BodyExt;
 use image::{AnimationDecoder, DynamicImage, ImageFormat, RgbImage};
 use ndarray::{Array4, Axis};
@@ -52,7 +52,7 @@ fn served(config: ModelConfig, limits: Limits) -> Served {
         found.directions.write(&folder.path().join(DIRECTIONS)).unwrap();
     }
     let demo = load(folder.path(), limits).unwrap();
-    Served { app: router(Arc::new(demo)), glow, _folder: folder }
+    Served { app: router(Arc::new(demo), Access::default()), glow, _folder: folder }
 }
 
 fn whole() -> Served {
@@ -127,6 +127,59 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
+/// A model whose weights of one tensor are all `value`.
+fn spoilt(tensor: &str, value: f32) -> Served {
+    let mut file = ModelFile::new(config(), 1).unwrap();
+    let parameter = file.layout().parameters.into_iter().find(|parameter| parameter.name == tensor).unwrap();
+    file.weights[parameter.span.range()].fill(value);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    file.write(&model).unwrap();
+    let app = router(Arc::new(load(&model, Limits::default()).unwrap()), Access::default());
+    Served { app, glow: Glow::load(&model).unwrap(), _folder: folder }
+}
+
+#[tokio::test]
+async fn pictures_that_do_not_come_back_are_reported() {
+    // So large that the pixels' last bits are lost in f32.
+    let served = spoilt("levels.0.steps.0.actnorm.bias", 1e6);
+    let image = portrait(1);
+    let answer = served.upload("/api/v1/encode", encoded(&image, ImageFormat::Png)).await;
+    let back = served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture();
+    let differing = image.pixels().zip(back.pixels()).filter(|(a, b)| a != b).count();
+    assert!(differing > 0);
+    assert_eq!(
+        (&answer.json()["exact"], &answer.json()["differing_pixels"]),
+        (&json!(false), &json!(differing))
+    );
+}
+
+#[tokio::test]
+async fn numbers_that_are_not_finite_are_reported() {
+    // Finite itself, but not the numbers that are computed with it.
+    let served = spoilt("prior.mean", 1e38);
+    let upload = served.upload("/api/v1/encode", encoded(&portrait(1), ImageFormat::Png)).await;
+    upload.problem(500, &["not finite"]);
+    // Its inverse is beyond f32.
+    let served = spoilt("levels.0.steps.0.actnorm.logs", -100.0);
+    let request = json!({ "count": 2, "temperature": 0.7, "seed": 1, "score": true });
+    let drawn = served.post("/api/v1/sample", request).await.json();
+    assert_eq!(drawn["finite"], json!([false, false]), "{drawn}");
+    assert_eq!(drawn["bits_per_dim"], json!([null, null]));
+    let id = &drawn["ids"][0];
+    let path = format!("/api/v1/decode/{}", id.as_str().unwrap());
+    let mix = json!({ "a": id, "b": id, "at": [0, 1] });
+    for answer in [served.get(&path).await, served.post("/api/v1/mix", mix).await] {
+        answer.picture();
+        assert_eq!(answer.head.headers()["glowflow-finite"], "false");
+    }
+    // Other answers do not depend on that one.
+    let sound = whole();
+    let id = sound.encode(&portrait(1)).await;
+    let decoded = sound.get(&format!("/api/v1/decode/{id}")).await;
+    assert_eq!(decoded.head.headers()["glowflow-finite"], "true");
+}
+
 /// A portrait of the model's size.
 fn portrait(index: usize) -> RgbImage {
     let mut pixels = vec![0; SIZE * SIZE * 3];
@@ -155,6 +208,8 @@ async fn a_picture_comes_back_to_the_pixel() {
         // Likelihood is of the middle of each bin, as the latents are.
         let middle = served.glow.encode(array(&image).view(), &[], Dequantization::Midpoint).unwrap();
         assert_eq!(bits, served.glow.config().bits_per_dim(middle.log_likelihood[0]), "not {expected}");
+        assert_eq!(answer.json()["exact"], true);
+        assert_eq!(answer.json()["differing_pixels"], 0);
         assert_eq!(served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture(), image);
     }
     // Any size and format will do; the kind that is claimed does not count, only the content.
@@ -228,7 +283,13 @@ async fn samples_are_those_of_the_seed() {
         let still = served.post("/api/v1/manipulate", json!({ "id": id, "amounts": {} })).await;
         assert_eq!(still.picture(), picture);
     }
+    let scored = json!({ "count": 3, "temperature": 0.7, "seed": 5, "score": true });
+    let bits = served.post("/api/v1/sample", scored).await.json()["bits_per_dim"].clone();
+    let expected = served.glow.log_likelihood(expected.view(), &[]).unwrap();
+    let expected: Vec<f64> = expected.iter().map(|&x| served.glow.config().bits_per_dim(x)).collect();
+    assert_eq!(bits, json!(expected));
     let again = served.post("/api/v1/sample", request).await.json();
+    assert!(again.get("bits_per_dim").is_none() && again["finite"] == json!([true, true, true]), "{again}");
     assert_ne!(again["ids"], json!(ids), "ids are never given twice");
 }
 
@@ -322,8 +383,11 @@ async fn of_large_images_there_are_fewer_in_one_request() {
         let large = ModelConfig { image: [size, size, 3], levels: 2, steps: 1, hidden: 2, ..config() };
         ModelFile::new(large, 1).unwrap().write(&model).unwrap();
         let demo = load(&model, Limits::default()).unwrap();
-        let served =
-            Served { app: router(Arc::new(demo)), glow: Glow::load(&model).unwrap(), _folder: folder };
+        let served = Served {
+            app: router(Arc::new(demo), Access::default()),
+            glow: Glow::load(&model).unwrap(),
+            _folder: folder,
+        };
         assert_eq!(served.get("/api/v1/info").await.json()["images"], most);
         let words = [&*format!("1 to {most}"), &*format!("{size}×{size}")];
         let sample = |count| json!({ "count": count, "temperature": 0.7, "seed": 1 });
@@ -338,7 +402,8 @@ async fn of_large_images_there_are_fewer_in_one_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
-    let limits = Limits { computing: 1, waiting: 0, ..Limits::default() };
+    let request = Duration::from_secs(120);
+    let limits = Limits { computing: 1, waiting: 0, request, ..Limits::default() };
     // Images enough, and each of them work enough, that drawing latents and starting over count for little.
     let served = served(ModelConfig { image: [256, 256, 3], steps: 8, hidden: 64, ..config() }, limits);
     let sample =
@@ -377,7 +442,7 @@ async fn what_is_beside_a_model_file_is_found() {
     for model in ["", "model.safetensors", "best.safetensors"] {
         let demo = load(&folder.join(model), Limits::default()).unwrap();
         let served = Served {
-            app: router(Arc::new(demo)),
+            app: router(Arc::new(demo), Access::default()),
             glow: Glow::load(folder).unwrap(),
             _folder: tempfile::tempdir().unwrap(),
         };
@@ -588,7 +653,8 @@ async fn the_page_loads_nothing_from_elsewhere() {
         }
     }
     assert!(loaded >= 3, "a page has a script, a style and an icon");
-    for script in ["/api.js", "/app.js", "/manipulate.js", "/mix.js", "/sample.js", "/source.js"] {
+    for script in ["/api.js", "/app.js", "/manipulate.js", "/mix.js", "/range.js", "/sample.js", "/source.js"]
+    {
         let script = served.get(script).await;
         assert_eq!(script.kind, "text/javascript; charset=utf-8");
         assert!(!String::from_utf8_lossy(&script.body).contains("://"));

@@ -1,13 +1,13 @@
 //! The server as clients meet it whose connections are slow, many, long, or from elsewhere.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use glowflow::model::ModelFile;
 use glowflow::{Glow, ModelConfig};
-use glowflow_web::{Demo, Eyes, Limits};
+use glowflow_web::{Access, Demo, Eyes, Limits};
 use image::{ImageFormat, RgbImage};
 
 /// Longer than anything here should take on a busy machine.
@@ -15,6 +15,11 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// A server of a small model, which runs as long as the tests do.
 fn serve(limits: Limits) -> SocketAddr {
+    serve_at(([127, 0, 0, 1], 0).into(), limits)
+}
+
+/// The same at an address.
+fn serve_at(listen: SocketAddr, limits: Limits) -> SocketAddr {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
     let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
@@ -22,7 +27,9 @@ fn serve(limits: Limits) -> SocketAddr {
     let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, Eyes::default(), limits).unwrap();
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
-        glowflow_web::run(demo, ([127, 0, 0, 1], 0).into(), |address| ready.send(address).unwrap()).unwrap();
+        let ready =
+            |urls: &[String]| ready.send(urls[0].trim_start_matches("http://").parse().unwrap()).unwrap();
+        glowflow_web::run(demo, listen, Access::default(), ready).unwrap();
     });
     address.recv_timeout(LONG).unwrap()
 }
@@ -86,23 +93,154 @@ fn connections_without_a_request_are_closed() {
     }
 }
 
+/// A connection that has had an answer and is open still.
+fn idle(address: SocketAddr) -> TcpStream {
+    let mut connection = connect(address);
+    connection.write_all(head("GET", "/icon.svg", "").as_bytes()).unwrap();
+    assert!(read_answer(&mut connection).starts_with("HTTP/1.1 200"));
+    connection
+}
+
+/// One answer of a connection that stays open.
+fn read_answer(connection: &mut TcpStream) -> String {
+    let (mut text, mut byte) = (vec![], [0]);
+    while !text.ends_with(b"\r\n\r\n") {
+        connection.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    let text = String::from_utf8(text).unwrap();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+    connection.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+    text
+}
+
+fn is_open(connection: &mut TcpStream) -> bool {
+    connection.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let read = connection.read(&mut [0]);
+    matches!(read, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+}
+
 #[test]
-fn connections_beyond_the_limit_wait_until_others_end() {
-    let limits = Limits { connections: 2, header: Duration::from_secs(2), ..Limits::default() };
-    let address = serve(limits);
-    let (_first, second) = (connect(address), connect(address));
-    std::thread::sleep(Duration::from_millis(200));
-    let mut third = connect(address);
-    third.write_all(head("GET", "/icon.svg", "Connection: close\r\n").as_bytes()).unwrap();
-    third.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let early = third.read(&mut [0]).unwrap_err();
-    assert!(matches!(early.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{early}");
-    // One that ends makes place at once, and those that never say anything do when their time is up.
-    third.set_read_timeout(Some(LONG)).unwrap();
-    second.shutdown(Shutdown::Both).unwrap();
-    assert!(rest(&mut third).starts_with("HTTP/1.1 200"));
-    let _silent = [connect(address), connect(address), connect(address)];
+fn the_longest_idle_connection_makes_room_for_a_new_one() {
+    let address = serve(Limits { connections: 3, header: LONG, ..Limits::default() });
+    let (mut first, mut second) = (idle(address), idle(address));
+    std::thread::sleep(Duration::from_millis(300));
+    let _silent = connect(address);
+    // It now is the second that has been idle for longest.
+    first.write_all(head("GET", "/icon.svg", "").as_bytes()).unwrap();
+    read_answer(&mut first);
+    let started = Instant::now();
     assert_eq!(ask(address, "GET", "/icon.svg", "", b"").0, 200);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert!(!is_open(&mut second) && is_open(&mut first));
+}
+
+/// What clients can do to keep places to themselves.
+fn hoard(address: SocketAddr, kind: usize) -> TcpStream {
+    let mut connection = connect(address);
+    let upload = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
+    let much = head("GET", "/", "").repeat(40);
+    let begin = match kind {
+        0 => "",
+        1 => "GET / HTTP/1.1\r\nHost: loc",
+        2 => &upload,
+        _ => &much,
+    };
+    connection.write_all(begin.as_bytes()).unwrap();
+    connection
+}
+
+#[test]
+fn four_hundred_connections_of_one_client_keep_nobody_out() {
+    let address = serve(Limits::default());
+    for kind in 0..4 {
+        let hoarded: Vec<_> = (0..400).map(|_| hoard(address, kind)).collect();
+        let started = Instant::now();
+        assert_eq!(ask(address, "POST", "/api/v1/encode", "", &png()).0, 200, "{kind}");
+        println!("kind {kind}: {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(8), "{kind}: {:?}", started.elapsed());
+        drop(hoarded);
+    }
+}
+
+#[test]
+fn two_hundred_clients_with_open_connections_are_all_served() {
+    let address = serve(Limits::default());
+    let started = Instant::now();
+    let clients: Vec<_> = (0..200).map(|_| idle(address)).collect();
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    drop(clients);
+}
+
+/// Seen from elsewhere, one client is one address. The server's own is one that is not of this computer
+/// alone.
+#[test]
+fn one_client_has_so_many_places_and_others_have_theirs() {
+    let here = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        // No packet is sent; the system only chooses the address that it would send one from.
+        socket.connect("192.0.2.1:9")?;
+        Ok(socket.local_addr()?.ip())
+    });
+    let Ok(here) = here else { return println!("skipped: this computer has no network") };
+    let limits = Limits { connections_per_client: 4, header: LONG, ..Limits::default() };
+    let address = serve_at((here, 0).into(), limits);
+    let upload = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
+    let busy: Vec<_> = (0..4)
+        .map(|_| {
+            let mut connection = connect(address);
+            connection.write_all(upload.replace("localhost", &here.to_string()).as_bytes()).unwrap();
+            connection
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let (status, answer) = ask(address, "GET", "/icon.svg", "", b"");
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("more than 4 connections") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(answer.contains("content-security-policy"), "{answer}");
+    drop(busy);
+    std::thread::sleep(Duration::from_millis(200));
+    // Idle ones make room for the same client's next one.
+    let host = format!("Host: {here}\r\nConnection: keep-alive\r\n\r\n");
+    let mut open = vec![];
+    for _ in 0..6 {
+        let mut connection = connect(address);
+        connection.write_all(format!("GET /icon.svg HTTP/1.1\r\n{host}").as_bytes()).unwrap();
+        assert!(read_answer(&mut connection).starts_with("HTTP/1.1 200"));
+        open.push(connection);
+        std::thread::sleep(Duration::from_millis(150));
+    }
+}
+
+#[test]
+fn connections_end_with_notice_and_lose_no_request() {
+    let limits = Limits { connection: Duration::from_millis(600), header: LONG, ..Limits::default() };
+    let address = serve(limits);
+    let sample = r#"{"count":1,"temperature":0.7,"seed":1}"#;
+    let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", sample.len());
+    let request = head("POST", "/api/v1/sample", &more) + sample;
+    let counted = std::thread::scope(|scope| {
+        let clients = (0..4).map(|client| {
+            let request = &request;
+            scope.spawn(move || {
+                let (mut connection, mut closed) = (connect(address), 0);
+                for _ in 0..8 {
+                    connection.write_all(request.as_bytes()).unwrap();
+                    let answer = read_answer(&mut connection);
+                    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                    if answer.contains("connection: close") {
+                        closed += 1;
+                        assert_eq!(rest(&mut connection), "");
+                        connection = connect(address);
+                    }
+                    // Idle also when its time is up.
+                    std::thread::sleep(Duration::from_millis(150 + 50 * client));
+                }
+                closed
+            })
+        });
+        clients.collect::<Vec<_>>().into_iter().map(|client| client.join().unwrap()).sum::<usize>()
+    });
+    assert!(counted >= 4, "{counted} were told");
 }
 
 #[test]

@@ -1,16 +1,20 @@
 //! The demo.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 /// Open the latent space in the browser: change attributes of photographs, mix them, draw new ones.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  glowflow serve --model run\n\nOnly this computer can reach the page unless --host says otherwise. \
-    Pictures stay in memory and are forgotten after a while."
-)]
+#[command(after_help = "Examples:
+  glowflow serve --model run
+  glowflow serve --model run --host 0.0.0.0
+  glowflow serve --model run --allow-host demo.example.com
+
+Only this computer can reach the page unless --host names another address. Other computers then need the \
+    token in the printed address. Behind a reverse proxy or tunnel on this computer (nginx, Caddy, ngrok, \
+    Codespaces), give the name that browsers see with --allow-host; docs/serving.md has examples. Pictures stay in \
+    memory and are forgotten after a while.")]
 pub struct Serve {
     /// A run's folder or a model file.
     #[arg(long)]
@@ -21,9 +25,26 @@ pub struct Serve {
     /// Port; 0 takes any that is free.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
-    /// Address to listen on.
+    /// Address or name of this computer to listen on: 0.0.0.0 for all IPv4 addresses, :: for all addresses.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    pub host: IpAddr,
+    pub host: String,
+    /// A further name that the server answers to, such as that of a reverse proxy or tunnel in front of it.
+    /// Can be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub allow_host: Vec<String>,
+    /// Path of the page, for a proxy that passes on the path as it is; not needed if the proxy strips it.
+    #[arg(long, default_value = "/", value_name = "PATH")]
+    pub base_path: String,
+    /// Token that every request has to show; without this, a random one where other computers can connect.
+    /// The environment variable GLOWFLOW_TOKEN does the same, and hides it from lists of processes.
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Answer everyone without a token.
+    #[arg(long, conflicts_with = "token")]
+    pub no_token: bool,
+    /// The most connections of one client address at a time. A proxy on another computer may need more.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub client_connections: u32,
     /// Where the left and right eye lie in the model's training images, as parts of width and height, for aligning
     /// photographs.
     #[arg(long, value_name = "X,Y,X,Y", value_delimiter = ',', num_args = 1..=4, default_values_t = [0.39, 0.51, 0.61, 0.51])]

@@ -1,24 +1,31 @@
 //! `serve`.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use glowflow_web::{Demo, Eyes, Limits};
+use glowflow_web::{Access, Demo, Eyes, Limits, Token};
 
 use super::tell;
 use crate::args;
 
+/// The variable that holds a token, unless it is empty.
+const TOKEN: &str = "GLOWFLOW_TOKEN";
+
 pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
     let eyes = eyes(&args.eyes)?;
-    let demo = Demo::load(
-        common.load_exact(&args.model)?,
-        &args.model,
-        args.directions.as_deref(),
-        eyes,
-        Limits::default(),
-    )?;
+    let address = address(&args.host, args.port)?;
+    let local = address.ip().to_canonical().is_loopback();
+    let token = token(args, local)?;
+    let open = token.is_none();
+    let access = access(args, token)?;
+    let limits = Limits {
+        connections_per_client: usize::try_from(args.client_connections).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let model = common.load_exact(&args.model)?;
+    let demo = Demo::load(model, &args.model, args.directions.as_deref(), eyes, limits)?;
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
     if demo.attributes().next().is_none() {
@@ -29,16 +36,72 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
             }
         }
     }
-    let address = SocketAddr::new(args.host, args.port);
-    if !args.host.is_loopback() {
-        tell(&format!("{address} can be reached from other computers, by anyone who can reach this one"));
+    if !local {
+        let who = if open { "anyone who can reach this one" } else { "those who have the token" };
+        tell(&format!("{address} can be used from other computers, by {who}; connections are not encrypted"));
+    } else if open && let Some(host) = args.allow_host.first() {
+        tell(&format!(
+            "anyone who can reach {host} can use the demo; give --token, or have the proxy ask for a password"
+        ));
     }
-    let ready = |address: SocketAddr| {
+    let ready = |urls: &[String]| {
         // A reader that went away does not need the address.
-        let _ = writeln!(std::io::stdout(), "open http://{address} in a browser; Ctrl-C stops");
+        let mut out = std::io::stdout();
+        let (first, others) = urls.split_first().map_or(("", urls), |(first, others)| (&**first, others));
+        let _ = writeln!(out, "open {first} in a browser; Ctrl-C stops");
+        others.iter().for_each(|url| _ = writeln!(out, "  or {url}"));
     };
-    glowflow_web::run(demo, address, ready).with_context(|| format!("serving at {address}"))?;
+    glowflow_web::run(demo, address, access, ready).with_context(|| format!("serving at {address}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The address to listen on. `localhost` is this computer also where no file says so.
+fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(address, port));
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    }
+    let advice = || {
+        format!("--host {host:?} is not an address or name of this computer; 127.0.0.1 or 0.0.0.0 always are")
+    };
+    let found = (host, port).to_socket_addrs().with_context(advice)?;
+    // Browsers try IPv4 where a name has both.
+    found.min_by_key(SocketAddr::is_ipv6).with_context(advice)
+}
+
+/// The token that requests have to show.
+fn token(args: &args::Serve, local: bool) -> anyhow::Result<Option<Token>> {
+    if args.no_token {
+        return Ok(None);
+    }
+    if let Some(token) = &args.token {
+        return Ok(Some(token.parse().context("--token")?));
+    }
+    match std::env::var_os(TOKEN) {
+        Some(token) if !token.is_empty() => Ok(Some(token.to_string_lossy().parse().context(TOKEN)?)),
+        _ if local => Ok(None),
+        _ => Ok(Some(Token::random()?)),
+    }
+}
+
+fn access(args: &args::Serve, token: Option<Token>) -> anyhow::Result<Access> {
+    let mut access = Access::default().under(&args.base_path).context("--base-path")?.with_advice(|host| {
+        format!("if a proxy of that name forwards requests here, add --allow-host {host}")
+    });
+    for host in &args.allow_host {
+        access = access.allow(host).context("--allow-host")?;
+    }
+    // The name that stands for the address is one of the server's.
+    if args.host.parse::<IpAddr>().is_err() {
+        access = access.allow(&args.host).context("--host")?;
+    }
+    if let Some(token) = token {
+        access = access.with_token(token);
+    }
+    Ok(access)
 }
 
 fn eyes(places: &[f64]) -> anyhow::Result<Eyes> {

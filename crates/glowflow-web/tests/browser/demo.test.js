@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { createServer, request } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
 import { chromium } from "playwright-core";
 
@@ -17,10 +18,16 @@ let browser;
 let page;
 let complaints;
 
+/** Starts a server; resolves to its process and the address that it prints. */
+async function serve(...options) {
+  const process = spawn(GLOWFLOW, ["serve", "--model", RUN, "--port", "0", ...options], { stdio: ["ignore", "pipe", "inherit"] });
+  const printed = await new Promise((resolve) =>
+    process.stdout.on("data", (text) => resolve(/http:\/\/\S+/.exec(String(text))[0])));
+  return [process, printed];
+}
+
 before(async () => {
-  server = spawn(GLOWFLOW, ["serve", "--model", RUN, "--port", "0"], { stdio: ["ignore", "pipe", "inherit"] });
-  address = await new Promise((resolve) =>
-    server.stdout.on("data", (text) => resolve(/http:\/\/\S+/.exec(String(text))[0])));
+  [server, address] = await serve();
   const args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
   browser = await chromium.launch({ executablePath: CHROMIUM, args });
@@ -247,6 +254,125 @@ test("every control has a name, and pictures a description", async () => {
   for (const fact of ["64 × 64", "additive", "Bits per dimension", "Inverse error"]) assert.ok(facts.includes(fact), facts);
   assert.equal(await page.locator("#attributes tr").count(), 6);
   await done("about");
+});
+
+test("it opens on the same picture every time", async () => {
+  const first = await pixels("#original");
+  await page.reload();
+  await page.locator("#download[aria-disabled=false]").waitFor();
+  assert.deepEqual(await pixels("#original"), first);
+  await done();
+});
+
+test("it says whether a picture comes back exactly", async () => {
+  await uploadToManipulate();
+  await page.getByText("The picture comes back exactly.").waitFor();
+  await page.route("**/api/v1/encode", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, json: { ...(await response.json()), exact: false, differing_pixels: 7 } });
+  });
+  await uploadToManipulate();
+  await page.getByText("does not come back exactly: 7 of 4096 pixels differ").waitFor();
+  await done();
+});
+
+test("it says when numbers are not finite", async () => {
+  await page.route("**/api/v1/manipulate", async (route) => {
+    const response = await route.fetch();
+    await route.fulfill({ response, headers: { ...response.headers(), "glowflow-finite": "false" } });
+  });
+  await move("[data-attribute=Smiling]", 0.9, "#changed");
+  await page.getByText("not finite").waitFor();
+  await done();
+});
+
+test("sliders are filled from their zero", async () => {
+  const filled = (slider) => page.locator(slider).evaluate((input) =>
+    ["--from", "--to"].map((name) => Number(input.style.getPropertyValue(name))));
+  const slider = "[data-attribute=Smiling]";
+  assert.deepEqual(await filled(slider), [0.5, 0.5]);
+  await move(slider, -0.5, "#changed");
+  assert.deepEqual(await filled(slider), [0.25, 0.5]);
+  await move(slider, 1, "#changed");
+  assert.deepEqual(await filled(slider), [0.5, 1]);
+  await page.click("#reset");
+  assert.deepEqual(await filled(slider), [0.5, 0.5]);
+  await page.click("#tab-sample");
+  assert.deepEqual(await filled("#temperature"), [0, 0.7]);
+  await done();
+});
+
+test("tabs are on one line of a phone", async () => {
+  await page.context().close();
+  await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true });
+  const tops = await page.locator("[role=tab]").evaluateAll((tabs) => tabs.map((tab) => tab.getBoundingClientRect().top));
+  assert.equal(new Set(tops).size, 1, `${tops}`);
+  await move("[data-attribute=Smiling]", -0.5, "#changed");
+  await done("narrow");
+});
+
+test("a token is asked for once and does not stay in the address", async () => {
+  await page.context().close();
+  const [guarded, printed] = await serve("--token", "0123456789abcdef");
+  const { origin } = new URL(printed);
+  try {
+    page = await (await browser.newContext()).newPage();
+    await page.goto(printed);
+    await page.locator("#download[aria-disabled=false]").waitFor();
+    assert.equal(page.url(), `${origin}/`);
+    await page.reload();
+    await page.locator("#download[aria-disabled=false]").waitFor();
+    await page.context().close();
+
+    page = await (await browser.newContext()).newPage();
+    await page.goto(origin);
+    await page.fill("#token", "wrong");
+    await page.click("text=Open");
+    await page.getByText("That token is wrong.").waitFor();
+    if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/token.png` });
+    await page.fill("#token", "0123456789abcdef");
+    await page.click("text=Open");
+    await page.locator("#download[aria-disabled=false]").waitFor();
+    assert.equal(page.url(), `${origin}/`);
+
+    // A link on another site's page, to which browsers add no strict cookie.
+    await page.goto("about:blank");
+    await page.setContent(`<a href="${printed}">demo</a>`);
+    await page.click("a");
+    await page.locator("#download[aria-disabled=false]").waitFor();
+    await page.context().close();
+  } finally {
+    guarded.kill();
+  }
+});
+
+test("it works below a path that a proxy strips", async () => {
+  await page.context().close();
+  const [guarded, printed] = await serve("--token", "0123456789abcdef", "--allow-host", "localhost");
+  const { port } = new URL(printed);
+  const proxy = createServer((incoming, outgoing) => {
+    const path = incoming.url.replace(/^\/glow\//, "/");
+    const forwarded = request({ port, path, method: incoming.method, headers: incoming.headers }, (answer) => {
+      outgoing.writeHead(answer.statusCode, answer.headers);
+      answer.pipe(outgoing);
+    });
+    incoming.pipe(forwarded);
+  });
+  await new Promise((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  const below = `http://localhost:${proxy.address().port}/glow/`;
+  try {
+    page = await (await browser.newContext()).newPage();
+    await page.goto(`${below}?token=0123456789abcdef`);
+    await page.locator("#download[aria-disabled=false]").waitFor();
+    assert.equal(page.url(), below);
+    const [cookie] = await page.context().cookies(below);
+    assert.deepEqual([cookie.path, cookie.httpOnly, cookie.sameSite], ["/glow", true, "Strict"]);
+    await page.context().close();
+  } finally {
+    proxy.close();
+    proxy.closeAllConnections();
+    guarded.kill();
+  }
 });
 
 test("it fits a phone, also in the dark", async () => {
