@@ -36,6 +36,10 @@ pub enum Error {
     #[error("{0}")]
     Diverged(String),
 
+    /// Work was given up on request.
+    #[error("stopped before its end")]
+    Stopped,
+
     /// The device failed.
     #[error(transparent)]
     Device(#[from] glowflow_kernels::DeviceError),

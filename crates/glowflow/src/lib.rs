@@ -22,7 +22,7 @@ pub use device::DeviceChoice;
 pub use error::Error;
 pub use model::{
     Backprop, CouplingType, Dequantization, Encoded, Glow, Latents, ModelConfig, ModelFile, PermutationType,
-    check_count,
+    RoundTrip, check_count,
 };
 pub use precision::Precision;
 

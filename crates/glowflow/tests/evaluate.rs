@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use glowflow::evaluate::{Draws, score};
-use glowflow::{Glow, ModelConfig};
+use glowflow::evaluate::{Draws, Inversion, evaluate, score};
+use glowflow::{Error, Glow, ModelConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
 
@@ -31,4 +31,59 @@ fn every_batch_draw_and_seed_has_noise_of_its_own() {
         assert!(!batches[..i].contains(batch), "batch {} of seed {} has the noise of another", i % 2, i / 2);
     }
     assert_ne!(scores(2, 0), runs[0], "the second draw is the first again");
+}
+
+/// A model whose weights are those of a trained one, if `by` is 1. The larger `by`, the worse it inverts.
+fn model(by: f32) -> Glow {
+    let config = ModelConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..ModelConfig::default() };
+    let mut file = ModelFile::new(config, 0).unwrap();
+    for parameter in &file.layout().parameters {
+        if parameter.name.contains("conv3") {
+            let weights = &mut file.weights[parameter.span.range()];
+            weights
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, w)| *w += by * ((i * 37 % 101) as f32 / 100.0 - 0.5));
+        }
+    }
+    Glow::on(glowflow::AnyDevice::Cpu(glowflow_kernels::Cpu::new()), &file)
+}
+
+fn portraits(count: usize) -> Arc<dyn Dataset> {
+    Arc::new(Portraits::new(count, 32, 0))
+}
+
+#[test]
+fn exactness_is_counted_over_the_images_that_are_named() {
+    let evaluated = |glow: &Glow, images, seed| {
+        evaluate(glow, &portraits(150), Draws::Midpoint, Inversion { images, seed }, |_| Ok(())).unwrap()
+    };
+    let sound = model(0.05);
+    let all = evaluated(&sound, usize::MAX, 0);
+    assert_eq!((all.images, all.inverted, all.exact), (150, 150, 150));
+    assert!(all.inverse_error < 0.5 / 256.0);
+    let part = evaluated(&sound, 70, 0);
+    assert_eq!((part.images, part.inverted, part.exact), (150, 70, 70));
+    assert_eq!(part.bits_per_dim, all.bits_per_dim);
+    assert!(part.inverse_error <= all.inverse_error && part.inverse_error > 0.0);
+    assert_eq!(evaluated(&sound, 70, 0).inverse_error, part.inverse_error, "the seed decides on the images");
+
+    let poor = evaluated(&model(3.0), usize::MAX, 0);
+    assert!(poor.exact < 150 && !(poor.inverse_error <= 0.5 / 256.0), "{poor:?}");
+}
+
+#[test]
+fn an_evaluation_is_stopped_between_batches() {
+    let glow = model(0.05);
+    let inversion = Inversion { images: usize::MAX, seed: 0 };
+    // Three batches are scored, then three inverted.
+    for stop_after in 1..=6 {
+        let mut done = vec![];
+        let result = evaluate(&glow, &portraits(150), Draws::Midpoint, inversion, |count| {
+            done.push(count);
+            if done.len() == stop_after { Err(Error::Stopped) } else { Ok(()) }
+        });
+        assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
+        assert_eq!(done, [64, 64, 22, 64, 64, 22][..stop_after]);
+    }
 }

@@ -43,8 +43,19 @@ pub struct Eval {
     /// Only N images, drawn at random by --seed.
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
+    /// Encode and decode this many images, drawn at random by the seed, to measure how exactly the model inverts: a
+    /// number, or all.
+    #[arg(long, default_value = "1000", value_name = "N", value_parser = parse_invert)]
+    pub invert: usize,
     #[command(flatten)]
     pub scoring: Scoring,
+}
+
+fn parse_invert(text: &str) -> Result<usize, String> {
+    if text == "all" {
+        return Ok(usize::MAX);
+    }
+    text.parse().map_err(|_| format!("{text:?} is not a number of images, or all"))
 }
 
 /// Log-likelihood and bits/dim of each image, as CSV, or with --json as a JSON object a line.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use glowflow::evaluate::{Draws, evaluate};
+use glowflow::evaluate::{Draws, Inversion, evaluate};
 use glowflow::{Glow, data};
 use glowflow_data::Dataset;
 use glowflow_report::file;
@@ -26,13 +26,18 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let dataset = test_data(&args.data, &args.model, &glow, None)?;
     let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
-    let evaluation = evaluate(&glow, &dataset, draws(&args.scoring))?;
+    let inversion = Inversion { images: args.invert, seed: args.scoring.seed };
+    let evaluation = evaluate(&glow, &dataset, draws(&args.scoring), inversion, |_| Ok(()))?;
     report_broken(&dataset);
     if common.json {
         print_json(&serde_json::to_value(evaluation)?)?;
     } else {
         say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
         say!("images         {}", evaluation.images);
+        if evaluation.inverted > 0 {
+            let drawn = if evaluation.inverted < evaluation.images { " drawn at random" } else { "" };
+            say!("exact          {} of {} images{drawn}", evaluation.exact, evaluation.inverted);
+        }
         say!("inverse error  {:.2e}", evaluation.inverse_error);
     }
     Ok(ExitCode::SUCCESS)

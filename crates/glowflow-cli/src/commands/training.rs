@@ -37,7 +37,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<Ex
     if json {
         print_json(&serde_json::to_value(summary)?)?;
     } else {
-        let test = summary.evaluation.map_or(String::new(), |evaluation| {
+        let test = summary.evaluation.as_ref().map_or(String::new(), |evaluation| {
             format!(
                 ": test {:.3} ± {:.3} bits/dim, inverse error {:.1e}",
                 evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error

@@ -17,4 +17,5 @@ pub use manipulation::{manipulate, sweep};
 pub use resampling::redraw_details;
 pub use search::{Neighbour, nearest};
 pub use stream::{EncodedBatch, encode_each};
+pub(crate) use stream::{PixelBatch, read_each};
 pub use temperature::at_temperatures;

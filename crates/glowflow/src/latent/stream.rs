@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use glowflow_data::{Dataset, batches_in_order};
 use glowflow_kernels::Device;
+use ndarray::Array4;
 
 use crate::{Dequantization, Encoded, Error, Glow, data};
 
@@ -18,7 +19,35 @@ pub struct EncodedBatch<R> {
     pub encoded: Encoded<R>,
 }
 
-/// Encodes every readable image of a dataset, in order. `label`, where given, stands for all labels of the data.
+/// Some images of a dataset in the model's shape.
+pub(crate) struct PixelBatch {
+    /// Position of the batch in the dataset, from 0.
+    pub(crate) number: u64,
+    /// Indices of the images in the dataset.
+    pub(crate) images: Vec<usize>,
+    /// Classes of the images, if the model has classes.
+    pub(crate) labels: Vec<usize>,
+    /// `[batch, H, W, C]`.
+    pub(crate) pixels: Array4<u8>,
+}
+
+/// Reads every readable image of a dataset, in order. `label`, if given, replaces all labels of the data.
+pub(crate) fn read_each<D: Device>(
+    glow: &Glow<D>,
+    dataset: &Arc<dyn Dataset>,
+    label: Option<usize>,
+    mut each: impl FnMut(PixelBatch) -> Result<(), Error>,
+) -> Result<(), Error> {
+    for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
+        let batch = batch?;
+        let pixels = data::pixels(glow.config(), &batch)?;
+        let labels = data::labels_or(glow.config(), &batch, label);
+        each(PixelBatch { number: batch.number, images: batch.indices, labels, pixels })?;
+    }
+    Ok(())
+}
+
+/// Encodes every readable image of a dataset, in order. `label`, if given, replaces all labels of the data.
 ///
 /// # Errors
 /// Errors of reading, of the model, and of `each`.
@@ -28,12 +57,8 @@ pub fn encode_each<D: Device>(
     label: Option<usize>,
     mut each: impl FnMut(EncodedBatch<D::Real>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
-        let batch = batch?;
-        let pixels = data::pixels(glow.config(), &batch)?;
-        let labels = data::labels_or(glow.config(), &batch, label);
+    read_each(glow, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
         let encoded = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?;
-        each(EncodedBatch { images: batch.indices, labels, encoded })?;
-    }
-    Ok(())
+        each(EncodedBatch { images, labels, encoded })
+    })
 }

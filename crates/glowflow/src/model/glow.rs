@@ -14,7 +14,7 @@ use ndarray::{Array4, ArrayView4, Axis};
 use super::config::ModelConfig;
 use super::file::ModelFile;
 use super::flow::Flow;
-use super::latents::{Encoded, Latents};
+use super::latents::{Encoded, Latents, RoundTrip};
 use crate::flow::{Prepared, State, Tensor};
 use crate::{Error, random};
 
@@ -401,11 +401,32 @@ impl<D: Device> Glow<D> {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn inverse_error(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<f64, Error> {
-        let latents = self.encode(pixels, labels, Dequantization::Midpoint)?.latents;
-        let back = self.decode_continuous(&latents, labels)?;
-        let (bits, bins) = (self.config().bits, f64::from(self.config().bins()));
-        let v = pixels.mapv(|pixel| (f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5);
-        Ok(largest(back.iter().zip(&v).map(|(a, b)| (a.wide() - b).abs())))
+        Ok(largest(self.round_trip(pixels, labels)?.errors))
+    }
+
+    /// Encodes images at the middle of each bin, decodes their latents, and compares.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn round_trip(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<RoundTrip<D::Real>, Error> {
+        let encoded = self.encode(pixels, labels, Dequantization::Midpoint)?;
+        let bits = self.config().bits;
+        let back = self.decode_as(&encoded.latents, labels, |v| {
+            let pixels = self.device.quantize(v, bits)?.pixels;
+            Ok(self.device.download(v)?.into_iter().zip(pixels).collect())
+        })?;
+        let bins = f64::from(self.config().bins());
+        let (mut errors, mut exact) = (vec![], vec![]);
+        for (back, pixels) in back.outer_iter().zip(pixels.outer_iter()) {
+            let error = |((v, _), &pixel): (&(D::Real, u8), &u8)| {
+                (v.wide() - ((f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5)).abs()
+            };
+            errors.push(largest(back.iter().zip(&pixels).map(error)));
+            let mut pairs = back.iter().zip(&pixels);
+            exact
+                .push(pairs.all(|((v, back), &pixel)| v.wide().is_finite() && *back == in_bits(pixel, bits)));
+        }
+        Ok(RoundTrip { encoded, errors, exact })
     }
 
     /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level, and `read` gets what the
@@ -497,6 +518,11 @@ impl<D: Device> Glow<D> {
     fn check_labels(&self, batch: usize, labels: &[usize]) -> Result<(), Error> {
         check_labels(self.config(), batch, labels)
     }
+}
+
+/// A pixel without the low bits that the model drops.
+fn in_bits(pixel: u8, bits: u32) -> u8 {
+    pixel >> (8 - bits) << (8 - bits)
 }
 
 /// The stream from which a level's latents are drawn, for image 0; those of the others follow.

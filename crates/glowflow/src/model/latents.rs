@@ -59,3 +59,14 @@ pub struct Encoded<R = f32> {
     /// `log p(x)` of each image, in nats.
     pub log_likelihood: Vec<f64>,
 }
+
+/// A batch of images, encoded and decoded again.
+#[derive(Clone, Debug)]
+pub struct RoundTrip<R = f32> {
+    /// The images' latents and log-likelihoods.
+    pub encoded: Encoded<R>,
+    /// `max |decode(encode(v)) − v|` of each image.
+    pub errors: Vec<f64>,
+    /// Whether each image came back with the same pixels, in the model's bits.
+    pub exact: Vec<bool>,
+}

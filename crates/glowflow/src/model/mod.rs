@@ -15,5 +15,5 @@ pub use flow::{Backprop, Flow, Forward, Range};
 pub use glow::{Dequantization, Glow, check_count, largest};
 pub(crate) use glow::{check_labels, one_hot};
 pub use init::{Initial, initial};
-pub use latents::{Encoded, Latents};
+pub use latents::{Encoded, Latents, RoundTrip};
 pub use layout::{FixedPermutation, Layout, Parameter, Triangle};

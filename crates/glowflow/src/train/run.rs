@@ -28,7 +28,7 @@ use serde::Serialize;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
 use super::trainer::Trainer;
-use crate::evaluate::{Draws, Evaluation, evaluate};
+use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
 use crate::model::MODEL;
 use crate::tensor_file::write_atomically;
 use crate::{Error, Glow, data};
@@ -40,6 +40,8 @@ const CONFIG_COMMENT: &str = "# What this run was begun with. Once it trains, it
 const METRICS: &str = "metrics.jsonl";
 /// Temperature of the samples that a run shows.
 const TEMPERATURE: f64 = 0.7;
+/// Images on which an evaluation measures the inverse.
+const INVERTED: usize = 64;
 /// Images, at least, of which some are held out if nothing was said about it.
 const ENOUGH_TO_HOLD_OUT: usize = 100;
 
@@ -376,7 +378,7 @@ impl<'a, D: Device> Run<'a, D> {
         Ok(Summary {
             steps: progress.step,
             interrupted,
-            evaluation: self.evaluation,
+            evaluation: self.evaluation.clone(),
             skipped: progress.skipped,
             broken: self.broken.len(),
         })
@@ -528,7 +530,9 @@ impl<'a, D: Device> Run<'a, D> {
         let glow = Glow::on(self.trainer.device().clone(), &self.trainer.model()?);
         if let Some(test) = &self.data.test {
             let test = data::sample(test, train.eval_images, train.seed);
-            let evaluation = evaluate(&glow, &test, Draws::Uniform { draws: 1, seed: train.seed })?;
+            let draws = Draws::Uniform { draws: 1, seed: train.seed };
+            let inversion = Inversion { images: INVERTED, seed: train.seed };
+            let evaluation = evaluate(&glow, &test, draws, inversion, |_| Ok(()))?;
             let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
             if bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best) {
                 self.trainer.model()?.write(&self.out.join("best.safetensors"))?;
