@@ -61,7 +61,7 @@ fn assert_same(folder: &Path, what: &str) {
     let leftovers: Vec<_> = std::fs::read_dir(folder.join("run"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.ends_with(".tmp") || name.ends_with(".part"))
+        .filter(|name| name.ends_with(".tmp") || name.starts_with(".glowflow-"))
         .collect();
     assert!(leftovers.is_empty(), "{leftovers:?} are left after {what}");
 }

@@ -1,13 +1,26 @@
 //! Replacing a file as a whole, so that a reader sees the old content or the new, never a part.
 //!
-//! Links are followed. What is there already and no regular file, such as a pipe or `/dev/null`, is written to and not replaced.
+//! Links are followed. Anything there that is not a regular file, such as a pipe or `/dev/null`, is written to and not
+//! replaced. Content goes to a temporary file in the same folder first, under a name of its own, so that any number of
+//! writers may replace one file at once: the last one wins.
 
-use std::ffi::OsString;
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use crate::Error;
+
+/// How names of temporary files begin. They are hidden and have no extension: viewers that watch the folder should not
+/// pick them up.
+const PREFIX: &str = ".glowflow-";
+
+/// Age from which an empty temporary file counts as abandoned. A younger one may be about to be locked.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Replaces a file by a picture or a table. It is not flushed to the disk, which takes time while a run goes on: a loss
 /// of power may leave it empty, and then it can be made again.
@@ -26,6 +39,25 @@ pub fn replace_for_good(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, true)
 }
 
+/// Writes a new file in `folder` under the first free name of `stem.extension`, `stem-2.extension` and so on; returns its
+/// path.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn write_new(folder: &Path, stem: &str, extension: &str, content: &[u8]) -> Result<PathBuf, Error> {
+    let mut path = folder.join(format!("{stem}.{extension}"));
+    let mut temporary = temporary(&path, content, false).map_err(explained).map_err(Error::write(&path))?;
+    for number in 2.. {
+        match temporary.persist_noclobber(&path) {
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists => temporary = error.file,
+            Err(error) => return Err(Error::write(&path)(explained(error.error))),
+            Ok(_) => break,
+        }
+        path = folder.join(format!("{stem}-{number}.{extension}"));
+    }
+    Ok(path)
+}
+
 /// Checks that a file could be replaced, before there is work to lose.
 ///
 /// # Errors
@@ -33,12 +65,13 @@ pub fn replace_for_good(path: &Path, content: &[u8]) -> io::Result<()> {
 pub fn check_writable(path: &Path) -> Result<(), Error> {
     let check = || {
         let Some(target) = target(path) else { return Ok(()) };
-        if target.is_dir() {
-            return Err(ErrorKind::IsADirectory.into());
+        match fs::symlink_metadata(&target) {
+            Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+            // Such as a name that is too long.
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        let temporary = temporary(&target);
-        create(&temporary)?;
-        fs::remove_file(&temporary)
+        temporary(&target, &[], false).map(drop)
     };
     check().map_err(explained).map_err(Error::write(path))
 }
@@ -48,15 +81,8 @@ fn write(path: &Path, content: &[u8], flush: bool) -> io::Result<()> {
         let written = OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(content));
         return written.map_err(explained);
     };
-    let temporary = temporary(&target);
-    let written = create(&temporary).and_then(|mut file| {
-        file.write_all(content)?;
-        if flush { file.sync_all() } else { Ok(()) }
-    });
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, &target)) {
-        let _ = fs::remove_file(&temporary);
-        return Err(explained(error));
-    }
+    let temporary = temporary(&target, content, flush).map_err(explained)?;
+    temporary.persist(&target).map_err(|error| explained(error.error))?;
     // Without this the rename itself may be lost with the power. Not every system can do it.
     if flush && let Ok(folder) = File::open(folder(&target)) {
         let _ = folder.sync_all();
@@ -64,7 +90,7 @@ fn write(path: &Path, content: &[u8], flush: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// The file to replace, which is where links lead; `None` where something is there that is no file.
+/// The file to replace, which is where links lead; `None` if something is there that is not a file.
 fn target(path: &Path) -> Option<PathBuf> {
     /// As many links as Linux follows.
     const LINKS: usize = 40;
@@ -86,19 +112,56 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// A file beside `path`. Hidden, and without the ending: viewers that watch the folder should not pick it up.
-fn temporary(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".part");
-    path.with_file_name(name)
+/// A temporary file with `content` in the folder of `target`, which removes itself unless it takes the target's place.
+/// It is locked as long as it exists.
+fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTempFile> {
+    let folder = folder(target);
+    remove_abandoned(folder);
+    // The reason alone, without the temporary file's name.
+    let mut reason = None;
+    let create = |path: &Path| File::create_new(path).map_err(|error| reason.insert(error).kind().into());
+    let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(12).make_in(folder, create);
+    let mut temporary = made.map_err(|error| reason.unwrap_or(error))?;
+    // Not every file system has locks.
+    let _ = temporary.as_file().lock();
+    temporary.as_file_mut().write_all(content)?;
+    if let Ok(replaced) = fs::metadata(target)
+        && replaced.is_file()
+    {
+        let _ = temporary.as_file().set_permissions(replaced.permissions());
+    }
+    if flush {
+        temporary.as_file().sync_all()?;
+    }
+    Ok(temporary)
 }
 
-/// Creates a file anew, so that nothing is written through a link that somebody has put there.
-fn create(path: &Path) -> io::Result<File> {
-    // What a program that was killed has left.
-    let _ = fs::remove_file(path);
-    File::create_new(path)
+/// Removes what killed programs have left in a folder: temporary files that nobody holds a lock on. Once for each folder,
+/// which may have many files.
+fn remove_abandoned(folder: &Path) {
+    static SEEN: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let Ok(folder) = folder.canonicalize() else { return };
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !seen.get_or_insert_default().insert(folder.clone()) {
+        return;
+    }
+    drop(seen);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
+            && is_abandoned(&entry.path()).unwrap_or(false)
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn is_abandoned(path: &Path) -> io::Result<bool> {
+    // Nothing but files is opened: a pipe of such a name would wait for its writer.
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_file() || found.len() == 0 && found.modified()?.elapsed().is_ok_and(|age| age < SETTLED) {
+        return Ok(false);
+    }
+    Ok(OpenOptions::new().write(true).open(path)?.try_lock().is_ok())
 }
 
 /// The system's reason, and the way out.
@@ -107,6 +170,7 @@ fn explained(error: io::Error) -> io::Error {
         ErrorKind::NotFound => "make the folder first, or name another",
         ErrorKind::IsADirectory => "name a file in it",
         ErrorKind::NotADirectory => "name a file in a folder",
+        ErrorKind::InvalidFilename => "give it a shorter name",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "name a file in a folder that can be written to"
         }

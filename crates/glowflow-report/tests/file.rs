@@ -1,8 +1,9 @@
 //! Files are replaced as a whole, and nothing but files is.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use glowflow_report::file::{check_writable, replace, replace_for_good};
+use glowflow_report::file::{check_writable, replace, replace_for_good, write_new};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =
@@ -15,8 +16,6 @@ fn names(folder: &Path) -> Vec<String> {
 fn content_is_replaced_and_nothing_else_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.txt");
-    // What a program that was killed has left.
-    std::fs::write(folder.path().join(".a.txt.part"), "half").unwrap();
     check_writable(&path).unwrap();
     assert!(names(folder.path()).is_empty(), "a check leaves nothing");
     replace(&path, b"first").unwrap();
@@ -45,7 +44,7 @@ fn errors_name_the_way_out_and_leave_nothing() {
 
 #[test]
 #[cfg(unix)]
-fn links_are_followed_and_none_is_written_through_by_chance() {
+fn links_are_followed() {
     use std::os::unix::fs::symlink;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -58,12 +57,94 @@ fn links_are_followed_and_none_is_written_through_by_chance() {
         assert_eq!(std::fs::read_to_string(at("there/a.txt")).unwrap(), content);
     }
     assert!(at("link").is_symlink() && at("link to link").is_symlink());
+}
 
-    std::fs::write(at("precious"), "kept").unwrap();
-    symlink("precious", at(".b.txt.part")).unwrap();
-    replace(&at("b.txt"), b"written").unwrap();
-    assert_eq!(std::fs::read_to_string(at("precious")).unwrap(), "kept");
-    assert!(!at("b.txt").is_symlink());
+/// Temporary files of killed writers go; those of living ones, and files of other names, stay.
+#[test]
+fn abandoned_temporary_files_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::File::options().write(true).open(path).unwrap()
+    };
+    make(".glowflow-killed", "half");
+    let empty = make(".glowflow-killed-before-writing", "");
+    empty.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    make(".glowflow-begun", "");
+    make(".hidden", "someone else's");
+    let alive = make(".glowflow-alive", "half");
+    alive.lock().unwrap();
+    replace(&folder.path().join("a.txt"), b"whole").unwrap();
+    let left = [".glowflow-alive", ".glowflow-begun", ".hidden", "a.txt"];
+    assert_eq!(names(folder.path()), left);
+}
+
+#[test]
+fn concurrent_writers_of_one_file_all_succeed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.txt");
+    std::thread::scope(|scope| {
+        for writer in 0..60_u8 {
+            let path = &path;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    check_writable(path).unwrap();
+                    replace(path, &[writer; 10_000]).unwrap();
+                    let found = std::fs::read(path).unwrap();
+                    assert!(found.len() == 10_000 && found.iter().all(|byte| *byte == found[0]));
+                }
+            });
+        }
+    });
+    assert_eq!(names(folder.path()), ["a.txt"]);
+}
+
+#[test]
+fn new_files_take_the_first_free_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let written: Vec<_> = std::thread::scope(|scope| {
+        let write = || write_new(folder.path(), "samples", "png", b"whole").unwrap();
+        let writers: Vec<_> = (0..20).map(|_| scope.spawn(write)).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    let mut expected: Vec<_> = (2..=20).map(|i| format!("samples-{i}.png")).collect();
+    expected.push("samples.png".into());
+    expected.sort();
+    assert_eq!(names(folder.path()), expected);
+    let mut written: Vec<_> =
+        written.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    written.sort();
+    assert_eq!(written, expected);
+    assert!(write_new(&folder.path().join("nowhere"), "a", "png", b"x").is_err());
+}
+
+#[test]
+fn names_may_be_as_long_as_the_system_allows() {
+    let folder = tempfile::tempdir().unwrap();
+    let longest = folder.path().join("x".repeat(251) + ".png");
+    check_writable(&longest).unwrap();
+    replace(&longest, b"whole").unwrap();
+    assert_eq!(std::fs::read(&longest).unwrap(), b"whole");
+    let longer = folder.path().join("x".repeat(252) + ".png");
+    assert!(check_writable(&longer).is_err(), "better known before there is work to lose");
+    assert!(replace(&longer, b"whole").is_err());
+    assert_eq!(names(folder.path()).len(), 1);
+}
+
+#[test]
+#[cfg(unix)]
+fn permissions_are_those_of_the_replaced_file_or_of_any_new_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mode = |name: &str| at(name).metadata().unwrap().permissions().mode() & 0o777;
+    std::fs::write(at("plain"), "").unwrap();
+    replace(&at("new"), b"x").unwrap();
+    assert_eq!(mode("new"), mode("plain"));
+    std::fs::set_permissions(at("new"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    replace_for_good(&at("new"), b"y").unwrap();
+    assert_eq!(mode("new"), 0o640);
 }
 
 /// A pipe stays a pipe, and its reader gets everything.
