@@ -9,6 +9,7 @@ mod device;
 mod error;
 pub mod evaluate;
 pub mod flow;
+mod impostor;
 pub mod latent;
 pub mod latents_file;
 pub mod model;

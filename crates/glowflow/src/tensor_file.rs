@@ -1,20 +1,30 @@
 //! Safetensors files as this crate uses them: named tensors and one JSON object.
 //!
-//! Files are replaced as a whole and flushed to the disk: whoever looks sees the old file or the new one, never a part, even
-//! after a loss of power. Equal contents give equal bytes.
+//! Files are replaced as a whole and flushed to the disk: a reader sees the old file or the new one, never a part, even
+//! after a loss of power. Equal contents give equal bytes. A checksum in the JSON object covers the whole content.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use glowflow_report::file;
 use half::{bf16, f16};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::impostor::{HEAD, impostor};
+
+/// Bytes that hold the length of a header.
+const PREFIX: u64 = 8;
+/// Longest header that the format allows, in bytes.
+const MAX_HEADER: u64 = 100_000_000;
+/// Member of the JSON object that holds the checksum.
+const CHECKSUM: &str = "checksum";
 
 /// One tensor, as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,6 +78,16 @@ impl TensorData {
         })
     }
 
+    /// A tensor of bytes.
+    pub fn u8(shape: &[usize], bytes: Vec<u8>) -> Self {
+        Self { dtype: Dtype::U8, shape: shape.to_vec(), bytes }
+    }
+
+    /// Its bytes; `None` if it holds something else.
+    pub fn to_u8(&self) -> Option<&[u8]> {
+        (self.dtype == Dtype::U8).then_some(&self.bytes)
+    }
+
     /// CRC-32 of its bytes.
     pub fn checksum(&self) -> u32 {
         crc32fast::hash(&self.bytes)
@@ -79,37 +99,209 @@ impl TensorData {
 pub struct TensorFile {
     /// Tensors by name.
     pub tensors: BTreeMap<String, TensorData>,
-    metadata: BTreeMap<String, String>,
+    metadata: Entries,
 }
 
 impl TensorFile {
-    /// Reads a file.
+    /// Reads a file: first its header, which is checked against the file's length, then one tensor after the other.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read, [`Error::File`] where it is no safetensors file or not all of one.
+    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is not a safetensors file or not all of one.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let bytes = std::fs::read(path).map_err(unread).map_err(Error::io(path))?;
-        let damaged = |e: safetensors::SafeTensorError| {
-            Error::file(path, format!("not a safetensors file, or a damaged one: {e}"))
-        };
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(damaged)?;
-        let tensors = file.iter().map(|(name, view)| {
-            let data =
-                TensorData { dtype: view.dtype(), shape: view.shape().to_vec(), bytes: view.data().to_vec() };
-            (name.to_owned(), data)
-        });
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { tensors: tensors.collect(), metadata })
+        Opened::open(path)?.read(path)
+    }
+
+    /// Reads a file that [`write_with_checksum`](Self::write_with_checksum) wrote, with the JSON object under `key`.
+    /// A file without a checksum, such as one from another program, is accepted.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`header`](Self::header); [`Error::File`] if the checksum does not match.
+    pub fn read_with_checksum<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(Self, T), Error> {
+        Self::read_sealed(path, key, true)
+    }
+
+    /// As [`read_with_checksum`](Self::read_with_checksum), for a file that was edited on purpose: its checksum does not
+    /// count.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`header`](Self::header).
+    pub fn read_edited<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(Self, T), Error> {
+        Self::read_sealed(path, key, false)
+    }
+
+    fn read_sealed<T: DeserializeOwned>(path: &Path, key: &str, verify: bool) -> Result<(Self, T), Error> {
+        let opened = Opened::open(path)?;
+        // Before any tensor is read.
+        let raw = opened.metadata.entry(key, path)?;
+        let invalid = |e| unreadable(path, key, &e);
+        let mut object: Map<String, Value> = serde_json::from_str(raw).map_err(invalid)?;
+        let members = object.len();
+        let checksum = object.remove(CHECKSUM);
+        let text = checksum.as_ref().map_or_else(|| raw.to_owned(), |sum| unsealed(raw, sum, members));
+        let header = serde_json::from_value(object.into()).map_err(invalid)?;
+        let file = opened.read(path)?;
+        if verify && checksum.is_some_and(|checksum| checksum != file.checksum(key, &text)) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "its checksum does not match, so the file is damaged: copy or download it again. If it was changed on \
+                     purpose, remove {CHECKSUM:?} from the JSON object {key:?} in its metadata"
+                ),
+            ));
+        }
+        Ok((file, header))
+    }
+
+    /// CRC-32 over the metadata entry `key` with the text `header`, and over name, type, shape and CRC-32 of every
+    /// tensor.
+    fn checksum(&self, key: &str, header: &str) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        for text in [key, header] {
+            hasher.update(text.as_bytes());
+            hasher.update(&[0]);
+        }
+        for (name, tensor) in &self.tensors {
+            hasher.update(format!("{name}\0{:?}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());
+            hasher.update(&tensor.checksum().to_le_bytes());
+        }
+        hasher.finalize()
     }
 
     /// The JSON object under `key` in the file's metadata; `path` is for the error.
     ///
     /// # Errors
-    /// [`Error::File`] where it is missing or of another form.
+    /// [`Error::File`] if it is missing or has another form.
     pub fn header<T: DeserializeOwned>(&self, key: &str, path: &Path) -> Result<T, Error> {
-        let text = self.metadata.get(key).ok_or_else(|| {
-            let have: Vec<_> = self.metadata.keys().collect();
+        serde_json::from_str(self.metadata.entry(key, path)?).map_err(|e| unreadable(path, key, &e))
+    }
+
+    /// Writes the file as [`write`](Self::write) does, with a checksum of everything as the last member of the JSON
+    /// object.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
+    pub fn write_with_checksum(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
+        let text = serde_json::to_string(header).map_err(|e| unwritable(path, &e))?;
+        let checksum = self.checksum(key, &text);
+        self.write_text(path, key, sealed(&text, &checksum.into()))
+    }
+
+    /// Writes the file with one JSON object in its metadata. One, because the format keeps several in no order.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
+    pub fn write(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
+        self.write_text(path, key, serde_json::to_string(header).map_err(|e| unwritable(path, &e))?)
+    }
+
+    fn write_text(&self, path: &Path, key: &str, header: String) -> Result<(), Error> {
+        let views = self
+            .tensors
+            .iter()
+            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
+            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+            .map_err(|e| unwritable(path, &e))?;
+        let metadata = [(key.to_owned(), header)].into();
+        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
+        write_atomically(path, &bytes)
+    }
+}
+
+/// A JSON object with the checksum as its last member.
+fn sealed(text: &str, checksum: &Value) -> String {
+    let members = text.strip_suffix('}').unwrap_or(text);
+    let comma = if members.ends_with('{') { "" } else { "," };
+    format!("{members}{comma}\"{CHECKSUM}\":{checksum}}}")
+}
+
+/// The JSON object that [`sealed`] got. Text of any other form yields one whose checksum cannot match.
+fn unsealed(raw: &str, checksum: &Value, members: usize) -> String {
+    let comma = if members > 1 { "," } else { "" };
+    let end = format!("{comma}\"{CHECKSUM}\":{checksum}}}");
+    raw.strip_suffix(&end).map_or_else(|| raw.to_owned(), |members| format!("{members}}}"))
+}
+
+/// A file whose header was read and fits its length.
+struct Opened {
+    file: File,
+    /// Where the tensors begin.
+    start: u64,
+    tensors: Metadata,
+    metadata: Entries,
+}
+
+impl Opened {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let found = std::fs::metadata(path).map_err(unread).map_err(Error::io(path))?;
+        if !found.is_file() {
+            // Opening a pipe would wait for its writer, and a device may have no end.
+            let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(Error::file(path, format!("is {what}, not a file")));
+        }
+        let mut file = File::open(path).map_err(unread).map_err(Error::io(path))?;
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        let mut head = vec![];
+        file.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(Error::io(path))?;
+        let not_one = |reason: String| match impostor(&head) {
+            Some(kind) => Error::file(path, format!("is {kind}")),
+            None => Error::file(path, format!("not a safetensors file, or a damaged one: {reason}")),
+        };
+
+        let Some((size, _)) = head.split_first_chunk() else {
+            return Err(not_one(format!("it has only {length} bytes")));
+        };
+        let size = u64::from_le_bytes(*size);
+        if size > MAX_HEADER || PREFIX + size > length {
+            return Err(not_one(format!("{length} bytes are too few for a header of {size} bytes")));
+        }
+        let mut header = vec![0; size as usize];
+        file.seek(SeekFrom::Start(PREFIX))
+            .and_then(|_| file.read_exact(&mut header))
+            .map_err(Error::io(path))?;
+        let tensors: Metadata = serde_json::from_slice(&header).map_err(|e| not_one(e.to_string()))?;
+
+        let start = PREFIX + size;
+        let expected = start + tensors.data_len() as u64;
+        if length < expected {
+            return Err(Error::file(
+                path,
+                format!("damaged: it has {length} of {expected} bytes; the copy or download was cut short"),
+            ));
+        }
+        if length > expected {
+            return Err(Error::file(
+                path,
+                format!(
+                    "damaged: it has {length} bytes, {} more than its header describes",
+                    length - expected
+                ),
+            ));
+        }
+        let metadata = Entries(tensors.metadata().clone().unwrap_or_default().into_iter().collect());
+        Ok(Self { file, start, tensors, metadata })
+    }
+
+    fn read(mut self, path: &Path) -> Result<TensorFile, Error> {
+        self.file.seek(SeekFrom::Start(self.start)).map_err(Error::io(path))?;
+        let mut tensors = BTreeMap::new();
+        for name in self.tensors.offset_keys() {
+            let Some(info) = self.tensors.info(&name) else { continue };
+            let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
+            self.file.read_exact(&mut bytes).map_err(Error::io(path))?;
+            tensors.insert(name, TensorData { dtype: info.dtype, shape: info.shape.clone(), bytes });
+        }
+        Ok(TensorFile { tensors, metadata: self.metadata })
+    }
+}
+
+/// Texts in the metadata, by key.
+#[derive(Clone, Debug, Default)]
+struct Entries(BTreeMap<String, String>);
+
+impl Entries {
+    fn entry(&self, key: &str, path: &Path) -> Result<&str, Error> {
+        self.0.get(key).map(String::as_str).ok_or_else(|| {
+            let have: Vec<_> = self.0.keys().collect();
             Error::file(
                 path,
                 format!(
@@ -118,28 +310,16 @@ impl TensorFile {
                      \"glow.directions\""
                 ),
             )
-        })?;
-        serde_json::from_str(text)
-            .map_err(|e| Error::file(path, format!("the metadata entry {key:?} cannot be read: {e}")))
+        })
     }
+}
 
-    /// Writes the file with one JSON object in its metadata. One, because the format keeps several in no order.
-    ///
-    /// # Errors
-    /// [`Error::Io`] where the system refuses; whatever was at `path` is then still there.
-    pub fn write(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
-        let invalid = |e: &dyn std::fmt::Display| Error::file(path, format!("cannot be written: {e}"));
-        let text = serde_json::to_string(header).map_err(|e| invalid(&e))?;
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|e| invalid(&e))?;
-        let metadata = [(key.to_owned(), text)].into();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| invalid(&e))?;
-        write_atomically(path, &bytes)
-    }
+fn unreadable(path: &Path, key: &str, error: &serde_json::Error) -> Error {
+    Error::file(path, format!("the metadata entry {key:?} cannot be read: {error}"))
+}
+
+fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    Error::file(path, format!("cannot be written: {error}"))
 }
 
 /// Replaces a file, by way of one in the same folder that is flushed to the disk first.

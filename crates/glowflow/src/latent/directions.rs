@@ -51,6 +51,12 @@ pub struct Direction {
     pub latents: Latents,
 }
 
+impl Direction {
+    fn is_finite(&self) -> bool {
+        self.latents.0.iter().flatten().all(|x| x.is_finite())
+    }
+}
+
 /// What is known of a direction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
@@ -315,17 +321,25 @@ impl Directions {
     /// configuration and fingerprint, as the JSON object `glow.directions`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Input`] if a direction is not finite.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let mut file = TensorFile::default();
         for (i, direction) in self.list.iter().enumerate() {
+            if !direction.is_finite() {
+                return Err(Error::Input(format!(
+                    "the direction of {} is not finite: latents of the images are not; the model may be damaged, or its \
+                     training diverged",
+                    direction.about.name
+                )));
+            }
             for (level, eps) in direction.latents.0.iter().enumerate() {
                 let values: Vec<f32> = eps.iter().copied().collect();
                 file.tensors.insert(tensor_name(i, level), TensorData::f32(&eps.shape()[1..], &values));
             }
         }
         let directions = self.list.iter().map(|direction| direction.about.clone()).collect();
-        file.write(path, HEADER, &Header { config: self.config.clone(), model: self.model, directions })
+        let header = Header { config: self.config.clone(), model: self.model, directions };
+        file.write_with_checksum(path, HEADER, &header)
     }
 
     /// Reads the directions of `glow`.
@@ -339,8 +353,7 @@ impl Directions {
                 "does not exist; `glowflow attributes` finds the directions of a model",
             ));
         }
-        let file = TensorFile::read(path)?;
-        let Header { config, model, directions } = file.header(HEADER, path)?;
+        let (file, Header { config, model, directions }) = TensorFile::read_with_checksum(path, HEADER)?;
         if model != glow.fingerprint() || config != *glow.config() {
             return Err(Error::file(
                 path,
@@ -358,7 +371,14 @@ impl Directions {
                         Error::file(path, format!("{name} is not an array [{height}, {width}, {channels}]"))
                     })
                 });
-            Ok(Direction { about, latents: Latents(levels.collect::<Result<_, Error>>()?) })
+            let direction = Direction { about, latents: Latents(levels.collect::<Result<_, Error>>()?) };
+            if !direction.is_finite() {
+                return Err(Error::file(
+                    path,
+                    format!("the direction of {} is not finite: the file is damaged", direction.about.name),
+                ));
+            }
+            Ok(direction)
         };
         let list = directions.into_iter().enumerate().map(read).collect::<Result<_, Error>>()?;
         Ok(Self { config: glow.config().clone(), model, list })
@@ -366,6 +386,7 @@ impl Directions {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     config: ModelConfig,
     model: u32,

@@ -65,22 +65,32 @@ impl ModelFile {
     /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous or of another shape.
+    /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous, of another shape or not
+    /// finite.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        let folder = path;
         let path = &Self::path(path);
-        let mut file = TensorFile::read(path)?;
-        let complete: serde_json::Map<String, serde_json::Value> = file.header(CONFIG, path)?;
+        if folder.is_dir() && !path.exists() {
+            return Err(Error::file(
+                folder,
+                format!("the folder holds no {MODEL}: give a run's folder or a model file"),
+            ));
+        }
+        let (mut file, complete) =
+            TensorFile::read_with_checksum::<serde_json::Map<String, serde_json::Value>>(path, CONFIG)?;
         for key in ["image", "bits", "levels", "steps", "hidden", "coupling", "permutation", "classes"] {
             // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
             if !complete.contains_key(key) {
                 return Err(Error::file(path, format!("the metadata entry {CONFIG:?} does not say {key:?}")));
             }
         }
-        let config: ModelConfig = file.header(CONFIG, path)?;
+        let config: ModelConfig = serde_json::from_value(complete.into())
+            .map_err(|e| Error::file(path, format!("the metadata entry {CONFIG:?} cannot be read: {e}")))?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         let permutations = take_permutations(&mut file, &config, path)?;
         let (layout, _) = build::<Cpu<f32>>(&config, &permutations);
         let weights = take_flat(&mut file, &layout, "", path)?;
+        check_finite(&layout, &weights, path)?;
         if let Some(name) = file.tensors.keys().find(|name| !name.starts_with("test.")) {
             return Err(Error::file(
                 path,
@@ -98,7 +108,7 @@ impl ModelFile {
         let mut file = TensorFile::default();
         put_permutations(&mut file, &self.config, &self.permutations);
         put_flat(&mut file, &self.layout(), "", &self.weights);
-        file.write(path, CONFIG, &self.config)
+        file.write_with_checksum(path, CONFIG, &self.config)
     }
 }
 
@@ -191,6 +201,23 @@ pub(crate) fn take_flat(
     }
     layout.clear_unread(&mut values);
     Ok(values)
+}
+
+/// Checks that all weights are finite.
+fn check_finite(layout: &Layout, weights: &[f32], path: &Path) -> Result<(), Error> {
+    for parameter in &layout.parameters {
+        if let Some(number) = weights[parameter.span.range()].iter().find(|weight| !weight.is_finite()) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "{} holds {number}, and weights must be finite: the file is damaged, or the training diverged; take an \
+                     earlier model",
+                    parameter.name
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn take(file: &mut TensorFile, name: &str, shape: &[usize], path: &Path) -> Result<TensorData, Error> {

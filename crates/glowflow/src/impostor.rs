@@ -1,0 +1,64 @@
+//! Recognises, by their first bytes, files that are commonly mistaken for safetensors files.
+
+/// Number of bytes that [`impostor`] looks at.
+pub(crate) const HEAD: usize = 512;
+
+/// Kinds of files, by how they begin.
+const KINDS: [(&[u8], &str); 16] = [
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer, not the file itself: run git lfs pull where it comes from",
+    ),
+    (
+        b"version https://hawser",
+        "a Git LFS pointer, not the file itself: run git lfs pull where it comes from",
+    ),
+    (
+        b"PK\x03\x04",
+        "a zip archive, as files of PyTorch and NumPy (.pt, .pth, .npz) are, not a safetensors file",
+    ),
+    (b"\x80\x02", "a Python pickle, as old files of PyTorch are, not a safetensors file"),
+    (b"\x80\x03", "a Python pickle, not a safetensors file"),
+    (b"\x80\x04", "a Python pickle, not a safetensors file"),
+    (b"\x80\x05", "a Python pickle, not a safetensors file"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes, not a safetensors file"),
+    (b"\x93NUMPY", "a NumPy array, not a safetensors file"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (b"\xfd7zXZ\0", "compressed with xz: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
+    (b"\x89PNG\r\n\x1a\n", "a picture (PNG), not a safetensors file"),
+    (b"\xff\xd8\xff", "a picture (JPEG), not a safetensors file"),
+    (b"GGUF", "a GGUF file, not a safetensors file"),
+];
+
+/// What a file is that begins with `head` and is not a safetensors file; `None` if it is not recognised.
+pub(crate) fn impostor(head: &[u8]) -> Option<String> {
+    if head.is_empty() {
+        return Some("empty, and so damaged: copy or download it again".into());
+    }
+    if let Some((_, kind)) = KINDS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Some((*kind).into());
+    }
+    let text = text(head)?.trim_start();
+    if text.starts_with('<') {
+        return Some("a web page, not the file itself: download the file that the page is about".into());
+    }
+    let line: String = text.lines().next()?.chars().take(60).collect();
+    Some(format!("a text file that begins with {line:?}, not a safetensors file"))
+}
+
+/// The beginning of a file as text, if it is that.
+fn text(head: &[u8]) -> Option<&str> {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        // The last character may be cut off.
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    let plain = |c: char| !c.is_control() || c.is_ascii_whitespace();
+    (!text.trim().is_empty() && text.chars().all(plain)).then_some(text)
+}
