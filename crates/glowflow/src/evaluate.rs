@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use glowflow_data::{Dataset, Subset};
 use glowflow_kernels::{Device, Stream};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::latent::{PixelBatch, read_each};
 use crate::model::largest;
@@ -39,12 +39,26 @@ pub struct Score {
     /// The image's name in its dataset.
     pub image: String,
     /// `log p(x)`, or `log p(x | label)`, in nats.
+    #[serde(serialize_with = "finite")]
     pub log_likelihood: f64,
     /// The same in bits per dimension: smaller is likelier.
+    #[serde(serialize_with = "finite")]
     pub bits_per_dim: f64,
     /// The label it was scored with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<usize>,
+}
+
+/// A number, or nothing if it is not finite: an empty field of a table.
+fn finite<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if number.is_finite() { serializer.serialize_f64(*number) } else { serializer.serialize_none() }
+}
+
+impl Score {
+    /// Whether it is a number.
+    pub fn is_finite(&self) -> bool {
+        self.log_likelihood.is_finite() && self.bits_per_dim.is_finite()
+    }
 }
 
 /// What a model says of a dataset.

@@ -1,21 +1,26 @@
-//! Latents of a dataset in one safetensors file: `eps.{level}` `[images, h, w, c]`, `label` `[images]` where the model has
-//! classes, and as the JSON object `glow.latents` the model's configuration and fingerprint, and the images' names.
+//! Latents of a dataset in one safetensors file, which decodes to the same pixels (`docs/model.md` has the format).
+//!
+//! Encoding decodes each batch at once. Images that do not come back exactly keep their pixels in the file. Checksums of
+//! each image's latents and pixels tell, when the file is decoded, whether its pixels came back.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::Dataset;
 use glowflow_kernels::Device;
-use ndarray::Array4;
+use ndarray::{Array3, Array4, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::latent::encode_each;
+use crate::latent::{PixelBatch, read_each};
+use crate::model::in_bits;
 use crate::tensor_file::{TensorData, TensorFile};
 use crate::{Error, Glow, Latents, ModelConfig};
 
 const HEADER: &str = "glow.latents";
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     config: ModelConfig,
     model: u32,
@@ -31,14 +36,51 @@ pub struct LatentsFile {
     pub model: u32,
     /// One name an image.
     pub images: Vec<String>,
-    /// One label an image, or nothing where the model has no classes.
+    /// One label an image, or nothing if the model has no classes.
     pub labels: Vec<usize>,
     /// The latents.
     pub latents: Latents,
+    /// Checksums of each image, or nothing in files of other programs and of earlier versions.
+    pub checksums: Vec<ImageChecksums>,
+    /// Pixels, in the model's bits, of images that do not come back exactly from their latents.
+    pub kept: BTreeMap<usize, Array3<u8>>,
+}
+
+/// CRC-32s that belong to one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageChecksums {
+    /// Of its latents, level after level, and its label.
+    pub latents: u32,
+    /// Of its pixels, in the model's bits.
+    pub pixels: u32,
+}
+
+/// An encoded dataset.
+#[derive(Clone, Debug)]
+pub struct EncodedFile {
+    /// The file's content.
+    pub file: LatentsFile,
+    /// Images whose latents are not finite. The file holds zeros in their place, and the images' pixels.
+    pub not_finite: Vec<usize>,
+}
+
+/// How the pixels of a decoded image relate to those that were encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// They are the same.
+    Exact,
+    /// They differ, although the latents are those that were written.
+    Different,
+    /// The latents were edited after they were written.
+    Edited,
+    /// The latents are not finite, and the pixels mean nothing.
+    NotFinite,
+    /// The file has no checksums to compare with.
+    Unknown,
 }
 
 impl LatentsFile {
-    /// Encodes every readable image of a dataset. `label`, where given, stands for all labels of the data.
+    /// Encodes every readable image of a dataset. `label`, if given, replaces all labels of the data.
     ///
     /// # Errors
     /// Errors of reading and of the model.
@@ -46,17 +88,80 @@ impl LatentsFile {
         glow: &Glow<D>,
         dataset: &Arc<dyn Dataset>,
         label: Option<usize>,
-    ) -> Result<Self, Error> {
-        let config = glow.config();
-        let (mut images, mut labels, mut chunks) = (vec![], vec![], vec![]);
-        encode_each(glow, dataset, label, |batch| {
-            images.extend(batch.images.iter().map(|&index| dataset.name(index)));
-            labels.extend(batch.labels);
-            chunks.push(batch.encoded.latents);
+    ) -> Result<EncodedFile, Error> {
+        let config = glow.config().clone();
+        let (mut images, mut all_labels, mut chunks) = (vec![], vec![], vec![]);
+        let (mut checksums, mut kept, mut not_finite) = (vec![], BTreeMap::new(), vec![]);
+        read_each(glow, dataset, label, |PixelBatch { images: indices, labels, mut pixels, .. }| {
+            let back = glow.round_trip(pixels.view(), &labels)?;
+            pixels.mapv_inplace(|pixel| in_bits(pixel, config.bits));
+            let mut latents = back.encoded.latents;
+            for (i, (image, exact)) in pixels.outer_iter().zip(back.exact).enumerate() {
+                let index = checksums.len();
+                let finite = latents.is_finite(i);
+                if !finite {
+                    latents.clear(i);
+                    not_finite.push(index);
+                }
+                if !exact || !finite {
+                    kept.insert(index, image.to_owned());
+                }
+                let latents = latents_checksum(&latents, i, labels.get(i));
+                checksums.push(ImageChecksums { latents, pixels: pixels_checksum(image) });
+            }
+            images.extend(indices.iter().map(|&index| dataset.name(index)));
+            all_labels.extend(labels);
+            chunks.push(latents);
             Ok(())
         })?;
         let latents = Latents::concatenate(&chunks)?;
-        Ok(Self { config: config.clone(), model: glow.fingerprint(), images, labels, latents })
+        let model = glow.fingerprint();
+        let file = Self { config, model, images, labels: all_labels, latents, checksums, kept };
+        Ok(EncodedFile { file, not_finite })
+    }
+
+    /// Decodes all images. `each` gets an image's number, its pixels, and how these relate to those that were encoded.
+    /// Images whose pixels the file holds come first, unless their latents were edited.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the latents do not fit the model; errors of the device and of `each`.
+    pub fn decode<D: Device<Real = f32>, E: From<Error>>(
+        &self,
+        glow: &Glow<D>,
+        mut each: impl FnMut(usize, ArrayView3<u8>, Fidelity) -> Result<(), E>,
+    ) -> Result<(), E> {
+        crate::model::check_labels(glow.config(), self.latents.batch(), &self.labels)?;
+        let (kept, decoded): (Vec<usize>, Vec<usize>) = (0..self.latents.batch())
+            .partition(|index| self.kept.contains_key(index) && self.is_unedited(*index));
+        for index in kept {
+            let pixels = self.kept[&index].view();
+            each(index, pixels, self.fidelity(index, pixels))?;
+        }
+        for indices in decoded.chunks(glow.decoded_at_once()) {
+            let labels: Vec<usize> =
+                indices.iter().filter_map(|&index| self.labels.get(index)).copied().collect();
+            let images = glow.decode(&self.latents.select(indices), &labels)?;
+            for (&index, pixels) in indices.iter().zip(images.outer_iter()) {
+                each(index, pixels, self.fidelity(index, pixels))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an image's latents are those that were written.
+    fn is_unedited(&self, index: usize) -> bool {
+        let found = latents_checksum(&self.latents, index, self.labels.get(index));
+        self.checksums.get(index).is_some_and(|checksums| checksums.latents == found)
+    }
+
+    fn fidelity(&self, index: usize, pixels: ArrayView3<u8>) -> Fidelity {
+        match self.checksums.get(index) {
+            _ if !self.latents.is_finite(index) => Fidelity::NotFinite,
+            None => Fidelity::Unknown,
+            Some(_) if !self.is_unedited(index) => Fidelity::Edited,
+            Some(checksums) if checksums.pixels == pixels_checksum(pixels) => Fidelity::Exact,
+            Some(_) => Fidelity::Different,
+        }
     }
 
     /// Writes the file, atomically.
@@ -69,22 +174,47 @@ impl LatentsFile {
             let values: Vec<f32> = eps.iter().copied().collect();
             file.tensors.insert(format!("eps.{level}"), TensorData::f32(eps.shape(), &values));
         }
-        if !self.labels.is_empty() {
-            let labels = TensorData::i64(&[self.labels.len()], self.labels.iter().map(|&label| label as i64));
-            file.tensors.insert("label".into(), labels);
+        let mut integers = |name: &str, values: &mut dyn ExactSizeIterator<Item = i64>| {
+            if values.len() > 0 {
+                file.tensors.insert(name.into(), TensorData::i64(&[values.len()], values));
+            }
+        };
+        integers("label", &mut self.labels.iter().map(|&label| label as i64));
+        integers("crc.latents", &mut self.checksums.iter().map(|crc| i64::from(crc.latents)));
+        integers("crc.pixels", &mut self.checksums.iter().map(|crc| i64::from(crc.pixels)));
+        integers("pixels.index", &mut self.kept.keys().map(|&index| index as i64));
+        if !self.kept.is_empty() {
+            let [height, width, channels] = self.config.image;
+            let bytes = self.kept.values().flatten().copied().collect();
+            let pixels = TensorData::u8(&[self.kept.len(), height, width, channels], bytes);
+            file.tensors.insert("pixels".into(), pixels);
         }
         let header = Header { config: self.config.clone(), model: self.model, images: self.images.clone() };
-        file.write(path, HEADER, &header)
+        file.write_with_checksum(path, HEADER, &header)
     }
 
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] where it holds no latents or not all of them.
+    /// [`Error::Io`], or [`Error::File`] if it holds no latents, not all of them, or others than were written.
     pub fn read(path: &Path) -> Result<Self, Error> {
-        let file = TensorFile::read(path)?;
-        let Header { config, model, images } = file.header(HEADER, path)?;
+        let (file, header) = TensorFile::read_with_checksum(path, HEADER)?;
+        Self::of(file, header, path)
+    }
+
+    /// Reads a file that may have been edited after it was written.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::File`] if it holds no latents or not all of them.
+    pub fn read_edited(path: &Path) -> Result<Self, Error> {
+        let (file, header) = TensorFile::read_edited(path, HEADER)?;
+        Self::of(file, header, path)
+    }
+
+    fn of(file: TensorFile, header: Header, path: &Path) -> Result<Self, Error> {
+        let Header { config, model, images } = header;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+        let count = images.len();
         let levels =
             config.latent_shapes().into_iter().enumerate().map(|(level, [height, width, channels])| {
                 let values = file
@@ -93,8 +223,7 @@ impl LatentsFile {
                     .and_then(TensorData::to_f64)
                     .unwrap_or_default();
                 let values = values.into_iter().map(|x| x as f32).collect();
-                Array4::from_shape_vec((images.len(), height, width, channels), values).map_err(|_| {
-                    let count = images.len();
+                Array4::from_shape_vec((count, height, width, channels), values).map_err(|_| {
                     Error::file(
                         path,
                         format!("eps.{level} is not an array [{count}, {height}, {width}, {channels}]"),
@@ -102,8 +231,61 @@ impl LatentsFile {
                 })
             });
         let latents = Latents(levels.collect::<Result<_, Error>>()?);
-        let labels = file.tensors.get("label").and_then(TensorData::to_i64).unwrap_or_default();
-        let labels: Vec<usize> = labels.into_iter().map(|label| label as usize).collect();
-        Ok(Self { config, model, images, labels, latents })
+        let integers = |name: &str| file.tensors.get(name).and_then(TensorData::to_i64).unwrap_or_default();
+        let labels = integers("label").into_iter().map(|label| label as usize).collect();
+        let (of_latents, of_pixels) = (integers("crc.latents"), integers("crc.pixels"));
+        if of_latents.len() != of_pixels.len() || ![0, count].contains(&of_pixels.len()) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "crc.latents and crc.pixels hold {} and {} checksums for {count} images",
+                    of_latents.len(),
+                    of_pixels.len()
+                ),
+            ));
+        }
+        let checksums = of_latents.into_iter().zip(of_pixels);
+        let checksums = checksums
+            .map(|(latents, pixels)| ImageChecksums { latents: latents as u32, pixels: pixels as u32 })
+            .collect();
+        let kept = kept_pixels(&file, &integers("pixels.index"), &config, count).ok_or_else(|| {
+            Error::file(path, "pixels and pixels.index do not fit each other and the images")
+        })?;
+        Ok(Self { config, model, images, labels, latents, checksums, kept })
     }
+}
+
+/// The tensor `pixels` by image; `None` if it does not fit.
+fn kept_pixels(
+    file: &TensorFile,
+    indices: &[i64],
+    config: &ModelConfig,
+    images: usize,
+) -> Option<BTreeMap<usize, Array3<u8>>> {
+    let bytes = file.tensors.get("pixels").map_or(Some(&[][..]), TensorData::to_u8)?;
+    let [height, width, channels] = config.image;
+    let pixels = Array4::from_shape_vec((indices.len(), height, width, channels), bytes.to_vec()).ok()?;
+    let image = |(&index, pixels): (&i64, ArrayView3<u8>)| {
+        let index = usize::try_from(index).ok().filter(|&index| index < images)?;
+        Some((index, pixels.to_owned()))
+    };
+    indices.iter().zip(pixels.axis_iter(Axis(0))).map(image).collect()
+}
+
+/// CRC-32 of an image's latents, as the file holds them, and of its label.
+fn latents_checksum(latents: &Latents, image: usize, label: Option<&usize>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for level in &latents.0 {
+        let bytes: Vec<u8> = level.index_axis(Axis(0), image).iter().flat_map(|x| x.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    if let Some(&label) = label {
+        hasher.update(&(label as u64).to_le_bytes());
+    }
+    hasher.finalize()
+}
+
+fn pixels_checksum(pixels: ArrayView3<u8>) -> u32 {
+    let bytes: Vec<u8> = pixels.iter().copied().collect();
+    crc32fast::hash(&bytes)
 }

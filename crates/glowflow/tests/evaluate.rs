@@ -1,9 +1,12 @@
 //! Scores of datasets.
 
+mod common;
+
 use std::sync::Arc;
 
+use common::{glow, model_file};
 use glowflow::evaluate::{Draws, Inversion, evaluate, score};
-use glowflow::{Error, Glow, ModelConfig, ModelFile};
+use glowflow::{Error, Glow, ModelConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
 
@@ -33,22 +36,6 @@ fn every_batch_draw_and_seed_has_noise_of_its_own() {
     assert_ne!(scores(2, 0), runs[0], "the second draw is the first again");
 }
 
-/// A model whose weights are those of a trained one, if `by` is 1. The larger `by`, the worse it inverts.
-fn model(by: f32) -> Glow {
-    let config = ModelConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..ModelConfig::default() };
-    let mut file = ModelFile::new(config, 0).unwrap();
-    for parameter in &file.layout().parameters {
-        if parameter.name.contains("conv3") {
-            let weights = &mut file.weights[parameter.span.range()];
-            weights
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, w)| *w += by * ((i * 37 % 101) as f32 / 100.0 - 0.5));
-        }
-    }
-    Glow::on(glowflow::AnyDevice::Cpu(glowflow_kernels::Cpu::new()), &file)
-}
-
 fn portraits(count: usize) -> Arc<dyn Dataset> {
     Arc::new(Portraits::new(count, 32, 0))
 }
@@ -58,7 +45,7 @@ fn exactness_is_counted_over_the_images_that_are_named() {
     let evaluated = |glow: &Glow, images, seed| {
         evaluate(glow, &portraits(150), Draws::Midpoint, Inversion { images, seed }, |_| Ok(())).unwrap()
     };
-    let sound = model(0.05);
+    let sound = glow(&model_file(0.05));
     let all = evaluated(&sound, usize::MAX, 0);
     assert_eq!((all.images, all.inverted, all.exact), (150, 150, 150));
     assert!(all.inverse_error < 0.5 / 256.0);
@@ -68,13 +55,13 @@ fn exactness_is_counted_over_the_images_that_are_named() {
     assert!(part.inverse_error <= all.inverse_error && part.inverse_error > 0.0);
     assert_eq!(evaluated(&sound, 70, 0).inverse_error, part.inverse_error, "the seed decides on the images");
 
-    let poor = evaluated(&model(3.0), usize::MAX, 0);
+    let poor = evaluated(&glow(&model_file(3.0)), usize::MAX, 0);
     assert!(poor.exact < 150 && !(poor.inverse_error <= 0.5 / 256.0), "{poor:?}");
 }
 
 #[test]
 fn an_evaluation_is_stopped_between_batches() {
-    let glow = model(0.05);
+    let glow = glow(&model_file(0.05));
     let inversion = Inversion { images: usize::MAX, seed: 0 };
     // Three batches are scored, then three inverted.
     for stop_after in 1..=6 {
@@ -86,4 +73,21 @@ fn an_evaluation_is_stopped_between_batches() {
         assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
         assert_eq!(done, [64, 64, 22, 64, 64, 22][..stop_after]);
     }
+}
+
+/// Results that are not numbers are told apart from those that are.
+#[test]
+fn images_without_a_finite_score_are_named() {
+    let mut file = model_file(0.05);
+    file.weights.fill(100.0);
+    let overflowing = glow(&file);
+    let inversion = Inversion { images: 3, seed: 0 };
+    let evaluation = evaluate(&overflowing, &portraits(5), Draws::Midpoint, inversion, |_| Ok(())).unwrap();
+    assert_eq!(evaluation.not_finite.len(), 5);
+    assert_eq!((evaluation.inverted, evaluation.exact), (3, 0));
+    score(&overflowing, &portraits(2), Draws::Midpoint, None, |score| {
+        assert!(!score.is_finite());
+        Ok(())
+    })
+    .unwrap();
 }

@@ -12,7 +12,7 @@ use super::PrecisionArg;
     after_help = "Examples:\n  glowflow sample --model run --count 64 --temperature 0.7 --out grid.png\n  glowflow sample \
     --model run --temperatures 0,0.25,0.5,0.75,1 --out temperatures.png"
 )]
-#[command(group = ArgGroup::new("to").required(true).args(["out", "out_dir"]))]
+#[command(group = ArgGroup::new("to").args(["out", "out_dir"]))]
 pub struct Sample {
     /// A run's folder or a model file.
     #[arg(long)]
@@ -35,7 +35,7 @@ pub struct Sample {
     /// Precision of the products in coupling networks.
     #[arg(long, default_value = "auto")]
     pub precision: PrecisionArg,
-    /// One picture of all samples.
+    /// One picture of all samples; - is the standard output. By default a new samples.png in the current folder.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
     /// A folder for one file each.
@@ -44,6 +44,8 @@ pub struct Sample {
 }
 
 /// Latents of images, into a file that decodes to the same pixels: exactly, in as many bits as the model has.
+///
+/// Each batch is decoded at once and compared. Images that do not come back exactly keep their pixels in the file.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow encode --model run --data photos/ --out latents.safetensors")]
 pub struct Encode {
@@ -59,9 +61,12 @@ pub struct Encode {
     /// The file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
+    /// Succeed although images that could not be read were left out.
+    #[arg(long)]
+    pub allow_broken: bool,
 }
 
-/// Images from latents.
+/// Images from latents, compared with checksums of the pixels that were encoded.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow decode --model run --latents latents.safetensors --out-dir decoded"
@@ -73,6 +78,9 @@ pub struct Decode {
     /// A file that encode wrote.
     #[arg(long, value_name = "FILE")]
     pub latents: PathBuf,
+    /// Accept latents that were edited after encode wrote them, and so decode to other pixels.
+    #[arg(long)]
+    pub edited: bool,
     /// A folder for one PNG each.
     #[arg(long, value_name = "DIR")]
     pub out_dir: PathBuf,

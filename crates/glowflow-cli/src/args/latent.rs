@@ -28,9 +28,10 @@ pub struct Interpolate {
     /// Class of all pictures, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
-    /// A .png with the frames side by side, or a .gif or .apng that moves.
+    /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. By default a new
+    /// interpolation.png in the current folder.
     #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -113,9 +114,9 @@ pub struct Manipulate {
     /// Class of the picture, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
-    /// The picture to write.
+    /// The picture to write; - is the standard output. By default a new manipulated.png in the current folder.
     #[arg(long, value_name = "PNG")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
@@ -152,9 +153,9 @@ pub struct Resample {
     /// Class of the picture, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
-    /// The picture to write.
+    /// The picture to write; - is the standard output. By default a new resampled.png in the current folder.
     #[arg(long, value_name = "PNG")]
-    pub out: PathBuf,
+    pub out: Option<PathBuf>,
 }
 
 /// Find the images most like a picture, by distance in latent space.
@@ -180,7 +181,7 @@ pub struct Nearest {
     /// Class of all images, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
-    /// A strip of the picture and those found.
+    /// A strip of the picture and those found; - is the standard output.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
 }

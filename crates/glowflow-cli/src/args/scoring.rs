@@ -47,6 +47,9 @@ pub struct Eval {
     /// number, or all.
     #[arg(long, default_value = "1000", value_name = "N", value_parser = parse_invert)]
     pub invert: usize,
+    /// Succeed although images that could not be read were left out.
+    #[arg(long)]
+    pub allow_broken: bool,
     #[command(flatten)]
     pub scoring: Scoring,
 }
@@ -76,6 +79,9 @@ pub struct Score {
     /// Score every image as this class: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
+    /// Succeed although images that could not be read were left out.
+    #[arg(long)]
+    pub allow_broken: bool,
     #[command(flatten)]
     pub scoring: Scoring,
 }

@@ -6,33 +6,27 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
-use glowflow::latents_file::LatentsFile;
+use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
 use glowflow::{Glow, check_count};
 use glowflow_report::picture;
+use ndarray::ArrayView3;
 use serde_json::json;
 
 use super::picture_paths::picture_paths;
+use super::verdict::unsound_pictures;
 use super::{
-    check_output, check_picture, check_picture_output, class_of, print_json, report_broken, save_image, say,
-    test_data, warn_of_latents, warn_of_pictures, watched,
+    PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_of, left_out,
+    named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
 };
 use crate::args;
 
-/// Writes one PNG for each image and name.
-fn save_images(
-    glow: &Glow,
-    images: &ndarray::Array4<u8>,
-    folder: &Path,
-    name: impl Fn(usize) -> PathBuf,
-) -> anyhow::Result<()> {
-    for (i, image) in images.outer_iter().enumerate() {
-        let path = folder.join(name(i));
-        let parent = path.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        let pixels: Vec<u8> = image.iter().copied().collect();
-        save_image(glow, &pixels, &path)?;
-    }
-    Ok(())
+/// Writes one image to a PNG file below a folder.
+fn save_below(glow: &Glow, image: ArrayView3<u8>, folder: &Path, name: &Path) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    let parent = path.parent().unwrap_or(folder);
+    std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    let pixels: Vec<u8> = image.iter().copied().collect();
+    save_image(glow, &pixels, &path)
 }
 
 pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -52,10 +46,16 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     }
     // Before there is a label for each.
     check_count(&counts, glow.config().dimensions())?;
-    if let Some(path) = &args.out {
-        check_picture(&glow, &counts)?;
-        check_picture_output(path, &args.model, &[])?;
-    }
+    let out = match &args.out_dir {
+        Some(folder) => {
+            check_folder_output(folder)?;
+            None
+        }
+        None => {
+            check_picture(&glow, &counts)?;
+            Some(PictureOutput::check(args.out.as_deref(), "samples", &args.model, &[])?)
+        }
+    };
     let labels = class.map_or(vec![], |class| vec![class; count]);
     let (samples, columns) = if args.temperatures.is_empty() {
         let root = count.isqrt();
@@ -65,15 +65,16 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         let samples = at_temperatures(&glow, count, &args.temperatures, &labels, args.seed)?;
         (samples, args.temperatures.len())
     };
-    warn_of_pictures(&glow);
     if let Some(folder) = &args.out_dir {
-        save_images(&glow, &samples, folder, |i| format!("{i:05}.png").into())?;
+        for (i, image) in samples.outer_iter().enumerate() {
+            save_below(&glow, image, folder, Path::new(&format!("{i:05}.png")))?;
+        }
     }
-    if let Some(path) = &args.out {
+    if let Some(out) = out {
         let picture = picture::grid(&samples.into_raw_vec_and_offset().0, glow.config().image, columns);
-        picture::save_png(path, &picture)?;
+        out.write(&picture::encode_png(&picture).map_err(anyhow::Error::msg)?, common.json)?;
     }
-    Ok(ExitCode::SUCCESS)
+    check_pictures(&glow)
 }
 
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -81,34 +82,93 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
     let glow = common.load_exact(&args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
-    let latents = LatentsFile::encode(&glow, &dataset, label)?;
-    latents.write(&args.out)?;
-    warn_of_latents(&latents.latents);
+    let EncodedFile { file, not_finite } = LatentsFile::encode(&glow, &dataset, label)?;
+    file.write(&args.out)?;
     report_broken(&dataset);
-    count(latents.images.len(), common.json)
+    let (count, kept) = (file.images.len(), file.kept.len());
+    let names = |indices: &mut dyn Iterator<Item = &usize>| {
+        named(&indices.map(|&index| file.images[index].as_str()).collect::<Vec<_>>())
+    };
+    if kept > 0 {
+        tell(&format!(
+            "warning: {kept} of {count} images do not come back exactly from their latents: {}. The file holds their \
+             pixels, so that decode gives them back exactly",
+            names(&mut file.kept.keys())
+        ));
+    }
+    if common.json {
+        print_json(&json!({ "images": count, "kept_as_pixels": kept }))?;
+    } else {
+        let kept = if kept > 0 { format!(", {kept} of them kept as pixels") } else { String::new() };
+        say!("{count} images{kept}");
+    }
+    let without_latents = (!not_finite.is_empty()).then(|| {
+        format!(
+            "the latents of {} of {count} images are not finite, and are 0 in the file: {}; the model may be damaged, or \
+             its training diverged",
+            not_finite.len(),
+            names(&mut not_finite.iter())
+        )
+    });
+    verdict([without_latents, left_out(&*dataset, args.allow_broken)])
 }
 
 pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<ExitCode> {
+    check_folder_output(&args.out_dir)?;
     let glow = common.load_exact(&args.model)?;
-    let file = LatentsFile::read(&args.latents)?;
+    let file = read_latents(&args.latents, args.edited)?;
     anyhow::ensure!(
         file.model == glow.fingerprint(),
         "{} holds latents of another model than {}: decode with the model that encoded them",
         args.latents.display(),
         args.model.display()
     );
-    let images = glow.decode(&file.latents, &file.labels)?;
-    warn_of_pictures(&glow);
     let paths = picture_paths(&file.images);
-    save_images(&glow, &images, &args.out_dir, |i| paths[i].clone())?;
-    count(file.images.len(), common.json)
+    let mut fidelities = vec![Fidelity::Unknown; file.images.len()];
+    file.decode(&glow, |index, pixels, fidelity| {
+        fidelities[index] = fidelity;
+        save_below(&glow, pixels, &args.out_dir, &paths[index])
+    })?;
+
+    let count = file.images.len();
+    let those = |which: Fidelity| -> Vec<&String> {
+        file.images.iter().zip(&fidelities).filter(|(_, f)| **f == which).map(|(name, _)| name).collect()
+    };
+    let exact = those(Fidelity::Exact).len();
+    if common.json && file.checksums.is_empty() {
+        print_json(&json!({ "images": count }))?;
+    } else if common.json {
+        print_json(&json!({ "images": count, "exact": exact }))?;
+    } else {
+        say!("{count} images");
+    }
+    let trouble = |which: Fidelity, what: &str| {
+        let names = those(which);
+        (!names.is_empty()).then(|| format!("{} of {count} images {what}: {}", names.len(), named(&names)))
+    };
+    let edited = trouble(
+        Fidelity::Edited,
+        "do not decode to the pixels that were encoded, because their latents were edited (pass --edited to accept that)",
+    );
+    verdict([
+        trouble(
+            Fidelity::Different,
+            "do not decode to the pixels that were encoded, because this machine rounds in another way than the one that \
+             encoded them",
+        ),
+        edited.filter(|_| !args.edited),
+        trouble(Fidelity::NotFinite, "have latents that are not finite, and pixels that mean nothing"),
+        unsound_pictures(&glow),
+    ])
 }
 
-fn count(images: usize, json: bool) -> anyhow::Result<ExitCode> {
-    if json {
-        print_json(&json!({ "images": images }))?;
-    } else {
-        say!("{images} images");
+/// Reads latents; those that were `edited` need not be as they were written.
+fn read_latents(path: &Path, edited: bool) -> anyhow::Result<LatentsFile> {
+    if edited {
+        return Ok(LatentsFile::read_edited(path)?);
     }
-    Ok(ExitCode::SUCCESS)
+    LatentsFile::read(path).map_err(|error| match LatentsFile::read_edited(path) {
+        Ok(_) => anyhow::anyhow!("{error}, or pass --edited to decode it as it is"),
+        Err(_) => error.into(),
+    })
 }

@@ -1,7 +1,7 @@
 //! `interpolate`, `attributes`, `manipulate`, `resample` and `nearest`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,15 +10,14 @@ use glowflow::latent::{
     self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
 };
 use glowflow::{Dequantization, Glow, Latents, data};
-use glowflow_data::load_image;
+use glowflow_data::{encode_png, load_image};
 use glowflow_report::{animation, picture};
 use ndarray::Array4;
 use serde_json::json;
 
 use super::{
-    check_output, check_picture, check_picture_output, class_of, directions_path, image_shape, print_json,
-    report_broken, sample_images, save_image, say, tell, test_data, warn_of_latents, warn_of_pictures,
-    watched,
+    PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, image_shape,
+    print_json, report_broken, sample_images, say, tell, test_data, verdict, watched,
 };
 use crate::args;
 
@@ -46,7 +45,11 @@ impl Picture {
         let labels = labels(glow, label)?;
         let image = load_images(glow, std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
-        warn_of_latents(&latents);
+        anyhow::ensure!(
+            latents.is_finite(0),
+            "the latents of {} are not finite; the model may be damaged, or its training diverged",
+            path.display()
+        );
         Ok(Self { image, labels, latents })
     }
 }
@@ -66,30 +69,32 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     /// How long a frame of an animation is shown.
     const MILLISECONDS: u16 = 80;
     let glow = common.load_exact(&args.model)?;
-    let moving = animation::Format::of(&args.out);
+    let moving = args.out.as_deref().and_then(animation::Format::of);
     let mut paths = args.images.clone();
     if moving.is_some() {
         paths.push(args.images[0].clone());
     }
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
-    check_picture_output(&args.out, &args.model, &["apng", "gif"])?;
+    let out = PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"])?;
     let images = load_images(&glow, &paths)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let labels = labels(&glow, label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
-    warn_of_pictures(&glow);
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
-    match moving {
-        Some(format) => animation::save(&args.out, format, &pixels, shape, MILLISECONDS)?,
-        None => picture::save_png(&args.out, &picture::grid(&pixels, shape, args.frames))?,
-    }
-    Ok(ExitCode::SUCCESS)
+    let picture = match moving {
+        Some(format) => {
+            animation::encode(format, &pixels, shape, MILLISECONDS).map_err(anyhow::Error::msg)?
+        }
+        None => grid_png(&glow, &pixels, args.frames)?,
+    };
+    out.write(&picture, common.json)?;
+    check_pictures(&glow)
 }
 
-/// Saves images as one picture.
-fn save_grid(glow: &Glow, images: &Array4<u8>, columns: usize, path: &Path) -> anyhow::Result<()> {
-    let pixels: Vec<u8> = images.iter().copied().collect();
-    Ok(picture::save_png(path, &picture::grid(&pixels, glow.config().image, columns))?)
+/// The file of one picture of several images.
+fn grid_png(glow: &Glow, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
+    let picture = picture::grid(pixels, glow.config().image, columns);
+    picture::encode_png(&picture).map_err(anyhow::Error::msg)
 }
 
 /// The attributes that the values of an option name: each value one of `known`, or several separated by commas.
@@ -161,23 +166,24 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     let frames = if args.sweep.is_some() { args.frames } else { 1 };
     anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
     check_picture(&glow, &[frames])?;
-    check_picture_output(&args.out, &args.model, &[])?;
+    let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
-    match &args.sweep {
+    let picture = match &args.sweep {
         Some(name) => {
             let strip = sweep(&moved, directions.get(name)?, frames)?;
-            save_grid(&glow, &glow.decode(&strip, &labels.repeat(frames))?, frames, &args.out)?;
+            let images = glow.decode(&strip, &labels.repeat(frames))?;
+            grid_png(&glow, &images.into_raw_vec_and_offset().0, frames)?
         }
         None => {
             let pixels = glow.decode(&moved, &labels)?.into_raw_vec_and_offset().0;
-            save_image(&glow, &pixels, &args.out)?;
+            encode_png(image_shape(&glow), &pixels)?
         }
-    }
-    warn_of_pictures(&glow);
-    Ok(ExitCode::SUCCESS)
+    };
+    out.write(&picture, common.json)?;
+    check_pictures(&glow)
 }
 
 pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -188,7 +194,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
         None => 1..=glow.config().levels,
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
-    check_picture_output(&args.out, &args.model, &[])?;
+    let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let mut points = vec![];
@@ -197,9 +203,9 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
         points.push(redraw_details(&glow, &latents, levels, args.count, args.temperature, args.seed)?);
     }
     let points = Latents::concatenate(&points)?;
-    save_grid(&glow, &glow.decode(&points, &labels.repeat(points.batch()))?, args.count + 1, &args.out)?;
-    warn_of_pictures(&glow);
-    Ok(ExitCode::SUCCESS)
+    let images = glow.decode(&points, &labels.repeat(points.batch()))?;
+    out.write(&grid_png(&glow, &images.into_raw_vec_and_offset().0, args.count + 1)?, common.json)?;
+    check_pictures(&glow)
 }
 
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -207,13 +213,17 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, label)?;
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
-    if let Some(path) = &args.out {
+    let mut out = None;
+    if let Some(path) = args.out.as_deref() {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
-        check_picture_output(path, &args.model, &[])?;
+        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[])?);
     }
-    let found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, label)?;
+    let mut found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, label)?;
     report_broken(&dataset);
-    if let Some(path) = &args.out {
+    let count = found.len();
+    found.retain(|neighbour| neighbour.distance.is_finite());
+    let lost = count - found.len();
+    if let Some(out) = out {
         let shape = image_shape(&glow);
         let mut pixels = image.into_raw_vec_and_offset().0;
         for neighbour in &found {
@@ -221,14 +231,27 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
             pixels.resize(start + shape.len(), 0);
             dataset.read(neighbour.index, &mut pixels[start..])?;
         }
-        picture::save_png(path, &picture::grid(&pixels, glow.config().image, found.len() + 1))?;
+        out.write(&grid_png(&glow, &pixels, found.len() + 1)?, false)?;
     }
+    // The standard output may be the picture's.
+    let print = |line: String| match out {
+        Some(PictureOutput::Stdout) => {
+            tell(&line);
+            Ok(())
+        }
+        _ => {
+            say!("{line}");
+            anyhow::Ok(())
+        }
+    };
     if common.json {
-        print_json(&serde_json::to_value(&found)?)?;
+        print(serde_json::to_string(&found)?)?;
     } else {
         for neighbour in &found {
-            say!("{:8.2}  {}", neighbour.distance, neighbour.image);
+            print(format!("{:8.2}  {}", neighbour.distance, neighbour.image))?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    verdict([(lost > 0).then(|| {
+        format!("{lost} images were left out: their distances are not finite; the model may be damaged, or its training diverged")
+    })])
 }

@@ -2,10 +2,12 @@
 
 mod images;
 mod latent;
+mod output;
 mod picture_paths;
 mod scoring;
 mod serve;
 mod training;
+mod verdict;
 mod watched;
 
 use std::io::Write;
@@ -14,11 +16,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::{AnyDevice, DeviceError, Glow, Latents, ModelFile, Precision, check_count, data};
-use glowflow_data::{Dataset, ImageShape, Subset, encode_png};
-use glowflow_report::{file, picture, printable};
+use glowflow::{AnyDevice, DeviceError, Glow, Precision, check_count, data};
+use glowflow_data::{Dataset, ImageShape, Subset};
+use glowflow_report::{picture, printable};
 
 use crate::args;
+use output::{PictureOutput, check_folder_output, check_output, is_stdout, save_image};
+use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
 pub use images::{decode, encode, sample};
@@ -115,51 +119,6 @@ fn image_shape(glow: &Glow) -> ImageShape {
 fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
     image_shape(glow).check()?;
     Ok(check_count(counts, picture::bytes(glow.config().image))?)
-}
-
-/// Checks, before there is work to lose, that a file can be written, and that it is not the model.
-fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
-    let model = ModelFile::path(model);
-    let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
-    anyhow::ensure!(!same, "{} is the model itself: name another file to write", out.display());
-    Ok(file::check_writable(out)?)
-}
-
-/// The same of a picture, whose name has to say what it is: a PNG, or one of the `animations` where there are such.
-fn check_picture_output(out: &Path, model: &Path, animations: &[&str]) -> anyhow::Result<()> {
-    let known = || ["png"].iter().chain(animations);
-    let ending = out.extension().unwrap_or_default();
-    let fits = ending.is_empty() || known().any(|name| ending.eq_ignore_ascii_case(name));
-    let endings: Vec<_> = known().map(|name| format!(".{name}")).collect();
-    anyhow::ensure!(
-        fits,
-        "{} cannot be written: end its name in {}, which is what pictures are written as",
-        out.display(),
-        endings.join(" or ")
-    );
-    check_output(out, model)
-}
-
-/// One image as a PNG file in its own size.
-fn save_image(glow: &Glow, pixels: &[u8], path: &Path) -> anyhow::Result<()> {
-    Ok(file::replace(path, &encode_png(image_shape(glow), pixels)?)?)
-}
-
-/// Warns of latents that are no numbers.
-fn warn_of_latents(latents: &Latents) {
-    if !latents.0.iter().flatten().all(|x| x.is_finite()) {
-        tell("warning: the model's latents are not finite; it may be damaged, or its training diverged");
-    }
-}
-
-/// Warns of pictures with numbers that are not finite.
-fn warn_of_pictures(glow: &Glow) {
-    if glow.was_not_finite() {
-        tell(
-            "warning: some pictures hold numbers that are not finite, and are black there: train the model longer, or take a lower \
-             temperature or smaller amounts",
-        );
-    }
 }
 
 /// Where directions are: said, or in the run's folder.

@@ -1,18 +1,20 @@
 //! `eval`, `score` and `info`.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::evaluate::{Draws, Inversion, evaluate};
-use glowflow::{Glow, data};
+use glowflow::{AnyDevice, Glow, data};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
 
-use super::{check_output, class_of, print_json, report_broken, sample_images, say, test_data, watched};
+use super::{
+    check_output, class_of, is_stdout, left_out, named, print_json, report_broken, sample_images, say,
+    test_data, verdict, watched,
+};
 use crate::args;
 
 fn draws(scoring: &args::Scoring) -> Draws {
@@ -30,45 +32,78 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     let evaluation = evaluate(&glow, &dataset, draws(&args.scoring), inversion, |_| Ok(()))?;
     report_broken(&dataset);
     if common.json {
-        print_json(&serde_json::to_value(evaluation)?)?;
+        let mut value = serde_json::to_value(&evaluation)?;
+        if let Some(object) = value.as_object_mut() {
+            // JSON has no other numbers than finite ones.
+            object.retain(|_, value| !value.is_null());
+        }
+        print_json(&value)?;
     } else {
-        say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
+        if evaluation.bits_per_dim.is_finite() {
+            say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
+        }
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {
             let drawn = if evaluation.inverted < evaluation.images { " drawn at random" } else { "" };
-            say!("exact          {} of {} images{drawn}", evaluation.exact, evaluation.inverted);
+            let full = match args.scoring.precision {
+                args::PrecisionArg::Auto => matches!(glow.device(), AnyDevice::Cpu(_)),
+                precision => matches!(precision, args::PrecisionArg::F32),
+            };
+            let remark = if full { "" } else { ", in this precision (encode and decode use f32)" };
+            say!("exact          {} of {} images{drawn}{remark}", evaluation.exact, evaluation.inverted);
         }
-        say!("inverse error  {:.2e}", evaluation.inverse_error);
+        if evaluation.inverted > 0 && evaluation.inverse_error.is_finite() {
+            say!("inverse error  {:.2e}", evaluation.inverse_error);
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    verdict([
+        not_finite("bits/dim", &evaluation.not_finite, evaluation.images),
+        (!evaluation.inverse_error.is_finite()).then(|| {
+            "the inverse error is not finite: some images are lost when they are encoded".to_owned()
+        }),
+        left_out(&*dataset, args.allow_broken),
+    ])
+}
+
+/// The images for which a model has no answer.
+fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
+    (!names.is_empty()).then(|| {
+        format!(
+            "the {what} of {} of {images} images are not finite: {}; the model may be damaged, or its training diverged",
+            names.len(),
+            named(names)
+        )
+    })
 }
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
-    if args.csv != Path::new("-") {
+    if !is_stdout(&args.csv) {
         check_output(&args.csv, &args.model)?;
     }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let mut dataset = test_data(&args.data, &args.model, &glow, label)?;
     // On a terminal the scores themselves are seen to come.
-    if args.csv != Path::new("-") || !std::io::stdout().is_terminal() {
+    if !is_stdout(&args.csv) || !std::io::stdout().is_terminal() {
         dataset = watched(dataset);
     }
     let write =
         |to: &mut dyn Write| write_scores(&glow, &dataset, draws(&args.scoring), label, common.json, to);
-    if args.csv == Path::new("-") {
-        write(&mut std::io::stdout())?;
+    let failed = if is_stdout(&args.csv) {
+        write(&mut std::io::stdout())?
     } else {
         // Only once all is computed: until then the file stays as it is.
         let mut scores = vec![];
-        write(&mut scores)?;
+        let failed = write(&mut scores)?;
         file::replace(&args.csv, &scores)?;
-    }
+        failed
+    };
     report_broken(&dataset);
-    Ok(ExitCode::SUCCESS)
+    let scored = dataset.len() - dataset.broken().len();
+    verdict([not_finite("log-likelihoods", &failed, scored), left_out(&*dataset, args.allow_broken)])
 }
 
-/// Writes the scores as they come, as a table or as a JSON object a line.
+/// Writes the scores as they come, as a table or as a JSON object a line. Returns the images without a finite score.
 fn write_scores(
     glow: &Glow,
     dataset: &Arc<dyn Dataset>,
@@ -76,17 +111,31 @@ fn write_scores(
     label: Option<usize>,
     json: bool,
     to: &mut dyn Write,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<String>> {
     let mut first = true;
     let mut failed = None;
+    let mut not_finite = vec![];
     let scored = glowflow::evaluate::score(glow, dataset, draws, label, |score| {
-        let written = if json {
-            serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
-        } else {
-            let mut row = csv::WriterBuilder::new().has_headers(first).from_writer(&mut *to);
-            row.serialize(score).map_err(Into::into).and_then(|()| row.flush())
+        let written = match (json, score.is_finite()) {
+            (true, true) => {
+                serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
+            }
+            (true, false) => {
+                writeln!(
+                    to,
+                    "{}",
+                    json!({ "image": score.image, "error": "the log-likelihood is not finite" })
+                )
+            }
+            (false, _) => {
+                let mut row = csv::WriterBuilder::new().has_headers(first).from_writer(&mut *to);
+                row.serialize(&score).map_err(Into::into).and_then(|()| row.flush())
+            }
         };
         first = false;
+        if !score.is_finite() {
+            not_finite.push(score.image);
+        }
         written.map_err(|error| {
             failed = Some(error);
             glowflow::Error::Input("the scores cannot be written".into())
@@ -94,7 +143,10 @@ fn write_scores(
     });
     match failed {
         Some(error) => Err(error).context("writing the scores"),
-        None => Ok(scored?),
+        None => {
+            scored?;
+            Ok(not_finite)
+        }
     }
 }
 

@@ -521,7 +521,7 @@ impl<D: Device> Glow<D> {
 }
 
 /// A pixel without the low bits that the model drops.
-fn in_bits(pixel: u8, bits: u32) -> u8 {
+pub(crate) fn in_bits(pixel: u8, bits: u32) -> u8 {
     pixel >> (8 - bits) << (8 - bits)
 }
 

@@ -51,6 +51,23 @@ impl<R: glowflow_kernels::Real> Latents<R> {
     }
 }
 
+impl Latents {
+    /// The images at `indices`.
+    pub fn select(&self, indices: &[usize]) -> Self {
+        Self(self.0.iter().map(|level| level.select(Axis(0), indices)).collect())
+    }
+
+    /// Whether all latents of an image are finite.
+    pub fn is_finite(&self, image: usize) -> bool {
+        self.0.iter().all(|level| level.index_axis(Axis(0), image).iter().all(|x| x.is_finite()))
+    }
+
+    /// Sets all latents of an image to 0.
+    pub(crate) fn clear(&mut self, image: usize) {
+        self.0.iter_mut().for_each(|level| level.index_axis_mut(Axis(0), image).fill(0.0));
+    }
+}
+
 /// What a model says of a batch of images.
 #[derive(Clone, Debug)]
 pub struct Encoded<R = f32> {
