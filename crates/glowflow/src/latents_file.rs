@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::latent::{PixelBatch, read_each};
 use crate::model::in_bits;
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Error, Glow, Latents, ModelConfig};
+use crate::{Dequantization, Error, Glow, Latents, ModelConfig};
 
 const HEADER: &str = "glow.latents";
 
@@ -93,10 +93,10 @@ impl LatentsFile {
         let (mut images, mut all_labels, mut chunks) = (vec![], vec![], vec![]);
         let (mut checksums, mut kept, mut not_finite) = (vec![], BTreeMap::new(), vec![]);
         read_each(glow, dataset, label, |PixelBatch { images: indices, labels, mut pixels, .. }| {
-            let back = glow.round_trip(pixels.view(), &labels)?;
+            let mut latents = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?.latents;
+            let exact = glow.comes_back(pixels.view(), &latents, &labels)?;
             pixels.mapv_inplace(|pixel| in_bits(pixel, config.bits));
-            let mut latents = back.encoded.latents;
-            for (i, (image, exact)) in pixels.outer_iter().zip(back.exact).enumerate() {
+            for (i, (image, exact)) in pixels.outer_iter().zip(exact).enumerate() {
                 let index = checksums.len();
                 let finite = latents.is_finite(i);
                 if !finite {

@@ -56,7 +56,10 @@ fn exactness_is_counted_over_the_images_that_are_named() {
     assert_eq!(evaluated(&sound, 70, 0).inverse_error, part.inverse_error, "the seed decides on the images");
 
     let poor = evaluated(&glow(&model_file(3.0)), usize::MAX, 0);
-    assert!(poor.exact < 150 && !(poor.inverse_error <= 0.5 / 256.0), "{poor:?}");
+    assert!(
+        poor.exact < 150 && (poor.inverse_error > 0.5 / 256.0 || poor.inverse_error.is_nan()),
+        "{poor:?}"
+    );
 }
 
 #[test]

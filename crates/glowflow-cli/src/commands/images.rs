@@ -1,7 +1,7 @@
 //! `sample`, `encode` and `decode`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use glowflow_kernels::{
     AnyDevice, Cpu, Device, DeviceError, Direction, Grid, Noise, Quantized, Real, Repeated, Stream,
 };
-use ndarray::{Array4, ArrayView4, Axis};
+use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
 
 use super::config::ModelConfig;
 use super::file::ModelFile;
@@ -427,6 +427,37 @@ impl<D: Device> Glow<D> {
                 .push(pairs.all(|((v, back), &pixel)| v.wide().is_finite() && *back == in_bits(pixel, bits)));
         }
         Ok(RoundTrip { encoded, errors, exact })
+    }
+
+    /// Whether images come back with the same pixels, in the model's bits, from latents that they were encoded to.
+    ///
+    /// # Errors
+    /// As [`decode_continuous`](Self::decode_continuous).
+    pub fn comes_back(
+        &self,
+        pixels: ArrayView4<u8>,
+        latents: &Latents<D::Real>,
+        labels: &[usize],
+    ) -> Result<Vec<bool>, Error> {
+        let (bits, finite) = (self.config().bits, Cell::new(true));
+        let back = self.decode_as(latents, labels, |v| {
+            let quantized = self.device.quantize(v, bits)?;
+            finite.set(finite.get() && quantized.finite);
+            Ok(quantized.pixels)
+        })?;
+        self.check_images("pixels", pixels.shape(), latents.batch(), labels)?;
+        let same = |(back, pixels): (ArrayView3<u8>, ArrayView3<u8>)| {
+            back.iter().zip(pixels).all(|(&back, &pixel)| back == in_bits(pixel, bits))
+        };
+        let mut exact: Vec<bool> = back.outer_iter().zip(pixels.outer_iter()).map(same).collect();
+        if !finite.get() {
+            // Pixels of numbers that are not finite mean nothing, even if they are the same.
+            let back = self.decode_continuous(latents, labels)?;
+            for (exact, v) in exact.iter_mut().zip(back.outer_iter()) {
+                *exact &= v.iter().all(|v| v.wide().is_finite());
+            }
+        }
+        Ok(exact)
     }
 
     /// Decodes `count` images, some at a time. `write` writes the latents of a range of images at a level, and `read` gets what the
