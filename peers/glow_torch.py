@@ -526,7 +526,6 @@ def verify(path, linear, device):
 
     with safe_open(path, "pt") as f:
         config = json.loads(f.metadata()["glow.config"])
-        config.pop("checksum", None)
         tensors = {name: f.get_tensor(name) for name in f.keys()}
     test = {name.removeprefix("test."): tensors.pop(name) for name in list(tensors) if name.startswith("test.")}
     cuda = device == "cuda"

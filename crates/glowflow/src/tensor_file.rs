@@ -1,8 +1,10 @@
 //! Safetensors files as this crate uses them: named tensors and one JSON object.
 //!
 //! Files are replaced as a whole and flushed to the disk: a reader sees the old file or the new one, never a part, even
-//! after a loss of power. Equal contents give equal bytes. A checksum in the JSON object covers the whole content.
+//! after a loss of power. Equal contents give equal bytes. A checksum in a metadata entry of its own covers the whole
+//! content; it is not part of the JSON object because other programs reject members that they do not know.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -11,10 +13,9 @@ use std::path::Path;
 use glowflow_report::file;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorView};
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 
 use crate::Error;
 use crate::impostor::{HEAD, impostor};
@@ -23,8 +24,8 @@ use crate::impostor::{HEAD, impostor};
 const PREFIX: u64 = 8;
 /// Longest header that the format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
-/// Member of the JSON object that holds the checksum.
-const CHECKSUM: &str = "checksum";
+/// Key of the metadata entry that holds the checksum, as 8 hexadecimal digits.
+const CHECKSUM: &str = "glowflow.checksum";
 
 /// One tensor, as stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,7 +118,20 @@ impl TensorFile {
     /// # Errors
     /// As [`read`](Self::read) and [`header`](Self::header); [`Error::File`] if the checksum does not match.
     pub fn read_with_checksum<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(Self, T), Error> {
-        Self::read_sealed(path, key, true)
+        let opened = Opened::open(path)?;
+        // Before any tensor is read.
+        let header = opened.metadata.object(key, path)?;
+        let file = opened.read(path)?;
+        if file.metadata.0.get(CHECKSUM).is_some_and(|checksum| *checksum != file.checksum(&file.metadata)) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "its checksum does not match, so the file is damaged: copy or download it again. If it was changed on \
+                     purpose, remove the entry {CHECKSUM:?} from its metadata"
+                ),
+            ));
+        }
+        Ok((file, header))
     }
 
     /// As [`read_with_checksum`](Self::read_with_checksum), for a file that was edited on purpose: its checksum does not
@@ -126,45 +140,22 @@ impl TensorFile {
     /// # Errors
     /// As [`read`](Self::read) and [`header`](Self::header).
     pub fn read_edited<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(Self, T), Error> {
-        Self::read_sealed(path, key, false)
-    }
-
-    fn read_sealed<T: DeserializeOwned>(path: &Path, key: &str, verify: bool) -> Result<(Self, T), Error> {
-        let opened = Opened::open(path)?;
-        // Before any tensor is read.
-        let raw = opened.metadata.entry(key, path)?;
-        let invalid = |e| unreadable(path, key, &e);
-        let mut object: Map<String, Value> = serde_json::from_str(raw).map_err(invalid)?;
-        let members = object.len();
-        let checksum = object.remove(CHECKSUM);
-        let text = checksum.as_ref().map_or_else(|| raw.to_owned(), |sum| unsealed(raw, sum, members));
-        let header = serde_json::from_value(object.into()).map_err(invalid)?;
-        let file = opened.read(path)?;
-        if verify && checksum.is_some_and(|checksum| checksum != file.checksum(key, &text)) {
-            return Err(Error::file(
-                path,
-                format!(
-                    "its checksum does not match, so the file is damaged: copy or download it again. If it was changed on \
-                     purpose, remove {CHECKSUM:?} from the JSON object {key:?} in its metadata"
-                ),
-            ));
-        }
+        let file = Self::read(path)?;
+        let header = file.header(key, path)?;
         Ok((file, header))
     }
 
-    /// CRC-32 over the metadata entry `key` with the text `header`, and over name, type, shape and CRC-32 of every
-    /// tensor.
-    fn checksum(&self, key: &str, header: &str) -> u32 {
+    /// CRC-32 over the other entries of `metadata`, and over name, type, shape and CRC-32 of every tensor.
+    fn checksum(&self, metadata: &Entries) -> String {
         let mut hasher = crc32fast::Hasher::new();
-        for text in [key, header] {
-            hasher.update(text.as_bytes());
-            hasher.update(&[0]);
+        for (key, text) in metadata.0.iter().filter(|(key, _)| *key != CHECKSUM) {
+            hasher.update(format!("{key}\0{text}\0").as_bytes());
         }
         for (name, tensor) in &self.tensors {
             hasher.update(format!("{name}\0{:?}\0{:?}\0", tensor.dtype, tensor.shape).as_bytes());
             hasher.update(&tensor.checksum().to_le_bytes());
         }
-        hasher.finalize()
+        format!("{:08x}", hasher.finalize())
     }
 
     /// The JSON object under `key` in the file's metadata; `path` is for the error.
@@ -172,53 +163,53 @@ impl TensorFile {
     /// # Errors
     /// [`Error::File`] if it is missing or has another form.
     pub fn header<T: DeserializeOwned>(&self, key: &str, path: &Path) -> Result<T, Error> {
-        serde_json::from_str(self.metadata.entry(key, path)?).map_err(|e| unreadable(path, key, &e))
+        self.metadata.object(key, path)
     }
 
-    /// Writes the file as [`write`](Self::write) does, with a checksum of everything as the last member of the JSON
-    /// object.
+    /// Writes the file as [`write`](Self::write) does, with a checksum of everything in a metadata entry of its own.
     ///
     /// # Errors
     /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
     pub fn write_with_checksum(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
-        let text = serde_json::to_string(header).map_err(|e| unwritable(path, &e))?;
-        let checksum = self.checksum(key, &text);
-        self.write_text(path, key, sealed(&text, &checksum.into()))
+        let mut metadata = Entries::of(key, header).map_err(|e| unwritable(path, &e))?;
+        metadata.0.insert(CHECKSUM.into(), self.checksum(&metadata));
+        self.write_entries(path, &metadata)
     }
 
-    /// Writes the file with one JSON object in its metadata. One, because the format keeps several in no order.
+    /// Writes the file with one JSON object in its metadata.
     ///
     /// # Errors
     /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
     pub fn write(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
-        self.write_text(path, key, serde_json::to_string(header).map_err(|e| unwritable(path, &e))?)
+        self.write_entries(path, &Entries::of(key, header).map_err(|e| unwritable(path, &e))?)
     }
 
-    fn write_text(&self, path: &Path, key: &str, header: String) -> Result<(), Error> {
-        let views = self
-            .tensors
-            .iter()
-            .map(|(name, t)| Ok((name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
-            .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
-            .map_err(|e| unwritable(path, &e))?;
-        let metadata = [(key.to_owned(), header)].into();
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(|e| unwritable(path, &e))?;
-        write_atomically(path, &bytes)
+    fn write_entries(&self, path: &Path, metadata: &Entries) -> Result<(), Error> {
+        write_atomically(path, &self.to_bytes(metadata).map_err(|e| unwritable(path, &e))?)
     }
-}
 
-/// A JSON object with the checksum as its last member.
-fn sealed(text: &str, checksum: &Value) -> String {
-    let members = text.strip_suffix('}').unwrap_or(text);
-    let comma = if members.ends_with('{') { "" } else { "," };
-    format!("{members}{comma}\"{CHECKSUM}\":{checksum}}}")
-}
-
-/// The JSON object that [`sealed`] got. Text of any other form yields one whose checksum cannot match.
-fn unsealed(raw: &str, checksum: &Value, members: usize) -> String {
-    let comma = if members > 1 { "," } else { "" };
-    let end = format!("{comma}\"{CHECKSUM}\":{checksum}}}");
-    raw.strip_suffix(&end).map_or_else(|| raw.to_owned(), |members| format!("{members}}}"))
+    /// The safetensors file of these tensors with `metadata`. The library's own function writes several entries of
+    /// metadata in random order.
+    fn to_bytes(&self, metadata: &Entries) -> serde_json::Result<Vec<u8>> {
+        // In the library's order: by descending alignment, then by name.
+        let mut tensors: Vec<_> = self.tensors.iter().collect();
+        tensors.sort_by_key(|&(name, tensor)| (Reverse(tensor.dtype), name));
+        let mut header = format!("{{\"__metadata__\":{}", serde_json::to_string(&metadata.0)?);
+        let mut end = 0;
+        for (name, tensor) in &tensors {
+            let data_offsets = (end, end + tensor.bytes.len());
+            end = data_offsets.1;
+            let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.clone(), data_offsets };
+            header += &format!(",{}:{}", serde_json::to_string(name)?, serde_json::to_string(&info)?);
+        }
+        header.push('}');
+        let aligned = header.len().next_multiple_of(PREFIX as usize);
+        let mut bytes = Vec::with_capacity(PREFIX as usize + aligned + end);
+        bytes.extend((aligned as u64).to_le_bytes());
+        bytes.extend(format!("{header:aligned$}").into_bytes());
+        tensors.iter().for_each(|(_, tensor)| bytes.extend(&tensor.bytes));
+        Ok(bytes)
+    }
 }
 
 /// A file whose header was read and fits its length.
@@ -299,6 +290,17 @@ impl Opened {
 struct Entries(BTreeMap<String, String>);
 
 impl Entries {
+    /// One JSON object.
+    fn of(key: &str, object: &impl Serialize) -> serde_json::Result<Self> {
+        Ok(Self([(key.to_owned(), serde_json::to_string(object)?)].into()))
+    }
+
+    /// The JSON object under `key`; `path` is for the error.
+    fn object<T: DeserializeOwned>(&self, key: &str, path: &Path) -> Result<T, Error> {
+        serde_json::from_str(self.entry(key, path)?)
+            .map_err(|e| Error::file(path, format!("the metadata entry {key:?} cannot be read: {e}")))
+    }
+
     fn entry(&self, key: &str, path: &Path) -> Result<&str, Error> {
         self.0.get(key).map(String::as_str).ok_or_else(|| {
             let have: Vec<_> = self.0.keys().collect();
@@ -311,10 +313,6 @@ impl Entries {
             )
         })
     }
-}
-
-fn unreadable(path: &Path, key: &str, error: &serde_json::Error) -> Error {
-    Error::file(path, format!("the metadata entry {key:?} cannot be read: {error}"))
 }
 
 fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {

@@ -245,8 +245,7 @@ fn a_file_gives_back_what_was_written_and_only_to_its_model() {
         refuse(&broken, &glow(1), &["broken"]);
     }
     let mut file = TensorFile::read(&path).unwrap();
-    let mut header: serde_json::Value = file.header("glow.directions", &path).unwrap();
-    header.as_object_mut().unwrap().remove("checksum");
+    let header: serde_json::Value = file.header("glow.directions", &path).unwrap();
     file.tensors.remove("0.eps.0");
     file.write(&broken, "glow.directions", &header).unwrap();
     refuse(&broken, &glow(1), &["0.eps.0", "[8, 8, 6]"]);
