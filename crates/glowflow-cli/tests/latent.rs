@@ -87,7 +87,9 @@ fn attributes_come_from_a_table() {
     assert!(auc > 0.95, "bright and dark photographs differ in little else, and yet: {auc}");
     let warnings =
         found["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>();
-    assert!(warnings[0].contains("Rare: no direction from 3") && warnings[1].contains("age"), "{warnings:?}");
+    for words in ["Rare: no direction from", "not yes or no, left out: age (\"2\" for 002.png)"] {
+        assert!(warnings.iter().any(|warning| warning.contains(words)), "{words} is not in {warnings:?}");
+    }
 
     // The same for people, the same in the file, and in the run's folder where nothing else is said.
     let text = ok(line).stdout;

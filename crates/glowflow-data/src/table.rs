@@ -129,7 +129,7 @@ impl Table {
     fn add_name_of_first_column(&mut self) {
         let longer = |row: &Row| row.fields.len() == self.columns.len() + 1;
         // Or each row ends in a separator.
-        let ended = |row: &Row| row.fields.iter().last().is_some_and(str::is_empty);
+        let ended = |row: &Row| row.fields.iter().next_back().is_some_and(str::is_empty);
         if !self.rows.is_empty() && self.rows.iter().all(longer) && !self.rows.iter().all(ended) {
             self.columns.insert(0, String::new());
         }
