@@ -1,9 +1,10 @@
 //! Everything that can go wrong between a path and a batch, each with its way out.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::ImageShape;
+use crate::retry::is_passing;
 
 /// Why data could not be opened, read, divided or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +40,8 @@ pub enum Error {
 
     /// A folder has nothing in it that looks like an image.
     #[error(
-        "no images in {path}: a folder should hold PNG, JPEG, WebP or BMP files (at any depth), \
-         CIFAR-10 .bin files or MNIST idx files",
+        "no images in {path}: a folder should hold .png, .jpg, .jpeg, .webp or .bmp files (at any \
+         depth), CIFAR-10 .bin files or MNIST idx files",
         path = .0.display()
     )]
     EmptyFolder(PathBuf),
@@ -198,6 +199,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// A failure to read `path`, which says something about it only if it does not pass.
+    pub(crate) fn of_reading(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match is_passing(&error) {
+            true => Self::System { path, source: error },
+            false => Self::Read { path, reason: error },
+        }
+    }
+
     /// This error of one image as that of all `images`.
     pub(crate) fn of_all(self, images: usize) -> Self {
         match self {

@@ -84,8 +84,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     if let Some(shape) = options.shape {
         shape.check()?;
     }
-    let failed = |reason| Error::Read { path: path.to_owned(), reason };
-    let kind = fs::metadata(path).map_err(failed)?.file_type();
+    let metadata = with_retries(is_passing, || fs::metadata(path));
+    let kind = metadata.map_err(|error| Error::of_reading(path, error))?.file_type();
     let splits = if kind.is_dir() {
         open_folder(path, options)?
     } else if kind.is_file() {
@@ -140,13 +140,8 @@ fn beside_images(mut splits: Splits, found: &Found, what: &str, file: &'static s
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-    let (head, len) =
-        with_retries(is_passing, || Ok((head_of(path)?, path.metadata()?.len()))).map_err(|reason| {
-            match is_passing(&reason) {
-                true => Error::System { path: path.to_owned(), source: reason },
-                false => Error::Read { path: path.to_owned(), reason },
-            }
-        })?;
+    let (head, len) = with_retries(is_passing, || Ok((head_of(path)?, path.metadata()?.len())))
+        .map_err(|error| Error::of_reading(path, error))?;
     let kind = FileKind::of(path, &head, len);
 
     let mut notices = vec![];

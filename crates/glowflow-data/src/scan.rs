@@ -43,8 +43,7 @@ pub(crate) struct Found {
 pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
     let is_passing = |error: &Error| matches!(error, Error::System { .. });
     with_retries(is_passing, || {
-        let canonical =
-            root.canonicalize().map_err(|reason| Error::Read { path: root.to_owned(), reason })?;
+        let canonical = root.canonicalize().map_err(|error| Error::of_reading(root, error))?;
         let mut scan = Scan {
             root,
             canonical,
@@ -133,7 +132,7 @@ impl Scan<'_> {
             Ok(_) => Ok(()),
             Err(error) if is_system(link, false) => {
                 if is_passing(&error) {
-                    Err(self.system(link, error))
+                    Err(Error::of_reading(link, error))
                 } else {
                     Ok(())
                 }
@@ -166,15 +165,14 @@ impl Scan<'_> {
                 }
                 Ok(())
             }
-            _ if is_passing(&reason) => Err(self.system(&path, reason)),
-            _ => Err(Error::Read { path, reason }),
+            _ => Err(Error::of_reading(&path, reason)),
         }
     }
 
     /// A link that leads nowhere or to something that may not be read.
     fn unreadable(&mut self, path: &Path, error: io::Error) -> Result<(), Error> {
         if is_passing(&error) {
-            return Err(self.system(path, error));
+            return Err(Error::of_reading(path, error));
         }
         // What may not be entered could hold anything, so it is named like a broken image.
         if error.kind() == ErrorKind::PermissionDenied || has_image_extension(path) {
@@ -200,7 +198,7 @@ impl Scan<'_> {
                         return Ok(());
                     }
                 },
-                Err(error) if is_passing(&error) => return Err(self.system(path, error)),
+                Err(error) if is_passing(&error) => return Err(Error::of_reading(path, error)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(_) => {
                     self.leftovers.add_unreadable(relative);
@@ -216,10 +214,6 @@ impl Scan<'_> {
     fn broken(&mut self, path: &Path) {
         let path = self.relative(path);
         self.images.push(Candidate { path, linked: false, identity: None });
-    }
-
-    fn system(&self, path: &Path, source: io::Error) -> Error {
-        Error::System { path: path.to_owned(), source }
     }
 
     fn relative(&self, path: &Path) -> PathBuf {
