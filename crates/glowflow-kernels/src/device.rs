@@ -134,8 +134,15 @@ pub struct Training<'a, B> {
 pub struct UpdateReport {
     /// Euclidean norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// False where the gradient was not finite and so nothing but the gradient was changed.
+    /// False if the loss or the gradient was not finite, or too large for the rule: only the gradient was
+    /// changed.
     pub applied: bool,
+    /// False if a new weight, moment or average was not finite. Such a parameter keeps its old values while
+    /// all others are updated, so that the buffers hold finite numbers but the state of no step: training
+    /// must not go on from it.
+    ///
+    /// Checking in advance would read all buffers a second time, and undoing the step is not exact.
+    pub all_finite: bool,
 }
 
 /// A machine that computes the parts of a flow.
@@ -431,8 +438,9 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- training ------------------------------------------------------------------------------
 
-    /// One optimiser step. Where the gradient, or a log-likelihood in one of `logp`, is not finite,
-    /// weights, moments and average stay as they are. The gradient is zero afterwards either way.
+    /// One optimiser step. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights,
+    /// moments and average stay as they are. No number that is not finite is ever written to them
+    /// ([`all_finite`](UpdateReport::all_finite)). The gradient is zero afterwards either way.
     fn update(
         &self,
         update: &Update,

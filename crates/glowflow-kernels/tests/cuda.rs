@@ -459,6 +459,60 @@ fn initialisation_is_the_same() {
     });
 }
 
+/// A step of the second parameter that `update` takes out of range, and steps of others that stay in it.
+fn overflowing_update<D: Device<Real = f32>>(
+    device: &D,
+    update: &Update,
+    gradient: &[f32],
+) -> (bool, bool, Vec<Vec<f32>>) {
+    let mut state = [1.0, 2.0, 3.0, 4.0].map(|value| device.upload(&[value; 6]));
+    let [weights, first, second, ema] = &mut state;
+    let mut gradient = device.upload(gradient);
+    let training = Training { weights, gradient: &mut gradient, first, second, ema };
+    let report = device.update(update, &[], training).unwrap();
+    assert_eq!(device.download(&gradient).unwrap(), [0.0; 6]);
+    (report.applied, report.all_finite, download(device, &state.each_ref()))
+}
+
+/// Neither rates nor gradients that are too large for `f32` make a number infinite, and the report says so.
+#[test]
+fn updates_that_overflow_are_reported_and_write_no_infinity() {
+    let calm = Update {
+        rule: Rule::Adam,
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.9,
+        epsilon: 1e-8,
+        count: 1,
+        clip: None,
+        ema_decay: 0.5,
+    };
+    let one_large = [0.5, 1e20, 0.5, 0.5, 0.5, 0.5];
+    let cases = [
+        // Adam squares gradients: that step is skipped as a whole. Adamax does not.
+        (calm, one_large, (false, true)),
+        (Update { rule: Rule::Adamax, ..calm }, one_large, (true, true)),
+        // Clipped it fits.
+        (Update { clip: Some(1.0), ..calm }, one_large, (true, true)),
+        (Update { learning_rate: 1e39, ..calm }, [0.5; 6], (true, false)),
+        (Update { learning_rate: 3e38, rule: Rule::Adamax, ..calm }, [0.5; 6], (true, false)),
+    ];
+    let gpu = gpu(Precision::F32);
+    for (update, gradient, report) in cases {
+        let (applied, all_finite, state) = overflowing_update(&Cpu::<f32>::new(), &update, &gradient);
+        assert_eq!((applied, all_finite), report, "{update:?}");
+        assert!(state.iter().flatten().all(|x| x.is_finite()), "{update:?}: {state:?}");
+        if !applied || !all_finite {
+            assert_eq!(state, [1.0, 2.0, 3.0, 4.0].map(|value| vec![value; 6]));
+        }
+        if let Some(gpu) = &gpu {
+            let (applied, all_finite, state) = overflowing_update(gpu, &update, &gradient);
+            assert_eq!((applied, all_finite), report, "{update:?} on the GPU");
+            assert!(state.iter().flatten().all(|x| x.is_finite()), "{update:?} on the GPU: {state:?}");
+        }
+    }
+}
+
 /// Three optimiser steps; the middle one has something in it that is not finite.
 fn updates<D: Device<Real = f32>>(
     device: &D,

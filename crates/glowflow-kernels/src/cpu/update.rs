@@ -44,7 +44,7 @@ struct Rates<T> {
     renew: T,
 }
 
-/// The optimiser's step for as many weights as one task takes.
+/// The optimiser's step for one task's share of the weights. Returns false if a new value was not finite.
 struct Block<'a, T> {
     rates: Rates<T>,
     weights: &'a mut [T],
@@ -55,32 +55,42 @@ struct Block<'a, T> {
 }
 
 impl<T: Real> Task for Block<'_, T> {
-    type Output = ();
+    type Output = bool;
 
     #[inline(always)]
-    fn run(self) {
+    fn run(self) -> bool {
         let Self { rates, weights, gradient, first, second, ema } = self;
         // All of one length, which the compiler cannot know.
         let len = weights.len();
         let (gradient, first) = (&mut gradient[..len], &mut first[..len]);
         let (second, ema) = (&mut second[..len], &mut ema[..len]);
+        let mut all_finite = true;
         for i in 0..len {
             let g = gradient[i] * rates.shrink;
             gradient[i] = T::zero();
-            first[i] = rates.beta1 * first[i] + rates.rest1 * g;
-            let denominator = match rates.rule {
+            let moment = rates.beta1 * first[i] + rates.rest1 * g;
+            let (spread, denominator) = match rates.rule {
                 Rule::Adam => {
-                    second[i] = rates.beta2 * second[i] + rates.rest2 * g * g;
-                    second[i].sqrt() * rates.unbias2 + rates.epsilon
+                    let spread = rates.beta2 * second[i] + rates.rest2 * g * g;
+                    (spread, spread.sqrt() * rates.unbias2 + rates.epsilon)
                 }
                 Rule::Adamax => {
-                    second[i] = (rates.beta2 * second[i]).max(g.abs() + rates.epsilon);
-                    second[i]
+                    let spread = (rates.beta2 * second[i]).max(g.abs() + rates.epsilon);
+                    (spread, spread)
                 }
             };
-            weights[i] -= rates.rate * first[i] / denominator;
-            ema[i] = rates.decay * ema[i] + rates.renew * weights[i];
+            let weight = weights[i] - rates.rate * moment / denominator;
+            let average = rates.decay * ema[i] + rates.renew * weight;
+            // The weight is not finite if the first moment is not, and neither is the average if the weight
+            // is not.
+            let finite = average.is_finite() & spread.is_finite();
+            all_finite &= finite;
+            first[i] = if finite { moment } else { first[i] };
+            second[i] = if finite { spread } else { second[i] };
+            weights[i] = if finite { weight } else { weights[i] };
+            ema[i] = if finite { average } else { ema[i] };
         }
+        all_finite
     }
 }
 
@@ -94,17 +104,20 @@ pub fn update<T: Real>(
     // Summed in f64 and in order: the same bits whatever the number of threads.
     let squares: Vec<f64> = gradient.par_chunks(BLOCK).map(|block| work.run(SumOfSquares(block))).collect();
     let gradient_norm = squares.iter().sum::<f64>().sqrt();
-    let applied =
-        gradient_norm.is_finite() && logp.iter().all(|logp| logp.iter().all(|logp| logp.is_finite()));
-    if !applied {
-        gradient.fill(T::zero());
-        return UpdateReport { gradient_norm, applied };
-    }
-
     let shrink = match update.clip {
         Some(clip) if gradient_norm > clip => clip / gradient_norm,
         _ => 1.0,
     };
+    // Adam squares the gradient, in the precision of the weights.
+    let largest = T::of(gradient_norm * shrink);
+    let fits = update.rule == Rule::Adamax || (largest * largest).is_finite();
+    let applied =
+        gradient_norm.is_finite() && fits && logp.iter().all(|logp| logp.iter().all(|logp| logp.is_finite()));
+    if !applied {
+        gradient.fill(T::zero());
+        return UpdateReport { gradient_norm, applied, all_finite: true };
+    }
+
     let correction = |beta: f64| 1.0 - beta.powf(update.count as f64);
     let rates = Rates {
         rule: update.rule,
@@ -119,14 +132,16 @@ pub fn update<T: Real>(
         decay: T::of(update.ema_decay),
         renew: T::of(1.0 - update.ema_decay),
     };
-    weights
+    let all_finite = weights
         .par_chunks_mut(BLOCK)
         .zip(gradient.par_chunks_mut(BLOCK))
         .zip(first.par_chunks_mut(BLOCK))
         .zip(second.par_chunks_mut(BLOCK))
         .zip(ema.par_chunks_mut(BLOCK))
-        .for_each(|((((weights, gradient), first), second), ema)| {
-            work.run(Block { rates, weights, gradient, first, second, ema });
-        });
-    UpdateReport { gradient_norm, applied }
+        .map(|((((weights, gradient), first), second), ema)| {
+            work.run(Block { rates, weights, gradient, first, second, ema })
+        })
+        // Without a short circuit: every block is updated.
+        .reduce(|| true, |a, b| a & b);
+    UpdateReport { gradient_norm, applied, all_finite }
 }

@@ -230,6 +230,11 @@ struct Report {
     applied: i32,
 }
 
+impl Report {
+    const SKIPPED: i32 = 0;
+    const OVERFLOWED: i32 = 2;
+}
+
 /// The numbers of an optimiser step; as in `update.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -786,7 +791,8 @@ impl Device for Cuda {
             )?;
             launch!(
                 queue, kernels.begin_report, Launch::blocks(1);
-                blocks, partial.address, update.clip.unwrap_or(0.0) as f32, on_device.address
+                blocks, partial.address, update.clip.unwrap_or(0.0) as f32, i32::from(update.rule == Rule::Adamax),
+                on_device.address
             )?;
             for logp in logp {
                 launch!(
@@ -801,7 +807,11 @@ impl Device for Cuda {
             let mut report = [Report::zeroed()];
             queue.stream.read(on_device.address, &mut report)?;
             let [report] = report;
-            Ok(UpdateReport { gradient_norm: report.squared_norm.sqrt(), applied: report.applied != 0 })
+            Ok(UpdateReport {
+                gradient_norm: report.squared_norm.sqrt(),
+                applied: report.applied != Report::SKIPPED,
+                all_finite: report.applied != Report::OVERFLOWED,
+            })
         })
     }
 }

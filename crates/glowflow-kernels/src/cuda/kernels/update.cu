@@ -4,8 +4,14 @@
 struct Report {
     double squared_norm;  // of the gradient before clipping
     float shrink;         // what the gradient is scaled by
-    int applied;          // 0 where something was not finite
+    int applied;          // one of the following
 };
+
+// The loss or gradient was not finite: nothing but the gradient changes.
+#define SKIPPED 0
+#define APPLIED 1
+// Applied, except to parameters whose new values were not finite.
+#define OVERFLOWED 2
 
 // partial[block] = Σ g² of this block's elements. Four at once, and four times, keep enough of memory's answers on their way.
 extern "C" __global__ void squared_norm(int count, const float *__restrict__ gradient, double *__restrict__ partial) {
@@ -30,8 +36,9 @@ extern "C" __global__ void squared_norm(int count, const float *__restrict__ gra
     }
 }
 
-// Begins a report: one block. `clip` is 0 where gradients are not clipped.
-extern "C" __global__ void begin_report(int partials, const double *partial, float clip, Report *report) {
+// Begins a report: one block. `clip` is 0 if gradients are not clipped.
+extern "C" __global__ void begin_report(
+    int partials, const double *partial, float clip, int adamax, Report *report) {
     __shared__ double scratch[32];
     double sum = 0.0;
     for (int i = threadIdx.x; i < partials; i += blockDim.x) {
@@ -42,16 +49,18 @@ extern "C" __global__ void begin_report(int partials, const double *partial, flo
         double norm = sqrt(sum);
         report->squared_norm = sum;
         report->shrink = clip > 0.0f && norm > (double)clip ? (float)((double)clip / norm) : 1.0f;
-        report->applied = isfinite(sum) ? 1 : 0;
+        // Adam squares the gradient.
+        float largest = (float)(norm * (double)report->shrink);
+        report->applied = isfinite(sum) && (adamax || isfinite(largest * largest)) ? APPLIED : SKIPPED;
     }
 }
 
-// Turns a report to "not applied" where a log-likelihood is not finite.
+// Sets a report to "skipped" if a log-likelihood is not finite.
 extern "C" __global__ void check_finite(int count, const float *logp, Report *report) {
     int i = global_index();
     // Whoever writes writes the same.
     if (i < count && !isfinite(logp[i])) {
-        report->applied = 0;
+        report->applied = SKIPPED;
     }
 }
 
@@ -63,31 +72,41 @@ struct Rates {
     float ema, renew;  // the average's decay, and one minus it
 };
 
-__device__ __forceinline__ void update_one(
+// Returns false, and changes nothing, if a new value is not finite.
+__device__ __forceinline__ bool update_one(
     int adamax, const Rates &r, float g, float *weight, float *first, float *second, float *ema) {
-    *first = r.beta1 * *first + r.rest1 * g;
-    float denominator;
+    float moment = r.beta1 * *first + r.rest1 * g;
+    float spread, denominator;
     if (adamax) {
-        *second = fmaxf(r.beta2 * *second, fabsf(g) + r.epsilon);
-        denominator = *second;
+        spread = fmaxf(r.beta2 * *second, fabsf(g) + r.epsilon);
+        denominator = spread;
     } else {
-        *second = r.beta2 * *second + r.rest2 * g * g;
-        denominator = sqrtf(*second) * r.unbias2 + r.epsilon;
+        spread = r.beta2 * *second + r.rest2 * g * g;
+        denominator = sqrtf(spread) * r.unbias2 + r.epsilon;
     }
-    *weight -= r.rate * *first / denominator;
-    *ema = r.ema * *ema + r.renew * *weight;
+    float changed = *weight - r.rate * moment / denominator;
+    float average = r.ema * *ema + r.renew * changed;
+    // The weight is not finite if the first moment is not, and neither is the average if the weight is not.
+    bool finite = isfinite(average) && isfinite(spread);
+    *first = finite ? moment : *first;
+    *second = finite ? spread : *second;
+    *weight = finite ? changed : *weight;
+    *ema = finite ? average : *ema;
+    return finite;
 }
 
 // One thread for every four parameters. The gradient is 0 afterwards. (That no two arrays overlap lets all loads begin at once:
 // without it this takes two and a half times as long.)
 extern "C" __global__ void update(
-    int count, int adamax, Rates rates, const Report *__restrict__ report, float *__restrict__ weights,
+    int count, int adamax, Rates rates, Report *__restrict__ report, float *__restrict__ weights,
     float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second, float *__restrict__ ema) {
     int start = 4 * global_index();
     if (start >= count) {
         return;
     }
+    // Another thread may have turned APPLIED into OVERFLOWED by now: the same to this one.
     int applied = report->applied;
+    bool finite = true;
     float shrink = report->shrink;
     if (start + 4 <= count) {
         Pack<float> g = *(Pack<float> *)&gradient[start], zero = {{0.0f, 0.0f, 0.0f, 0.0f}};
@@ -98,7 +117,11 @@ extern "C" __global__ void update(
             return;
         }
         for (int j = 0; j < 4; j++) {
-            update_one(adamax, rates, shrink * g.values[j], &w.values[j], &m.values[j], &v.values[j], &e.values[j]);
+            finite &= update_one(
+                adamax, rates, shrink * g.values[j], &w.values[j], &m.values[j], &v.values[j], &e.values[j]);
+        }
+        if (!finite) {
+            report->applied = OVERFLOWED;
         }
         *(Pack<float> *)&weights[start] = w;
         *(Pack<float> *)&first[start] = m;
@@ -110,7 +133,10 @@ extern "C" __global__ void update(
         float g = gradient[i];
         gradient[i] = 0.0f;
         if (applied) {
-            update_one(adamax, rates, shrink * g, &weights[i], &first[i], &second[i], &ema[i]);
+            finite &= update_one(adamax, rates, shrink * g, &weights[i], &first[i], &second[i], &ema[i]);
         }
+    }
+    if (!finite) {
+        report->applied = OVERFLOWED;
     }
 }
