@@ -107,7 +107,7 @@ fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), Dev
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let named = std::env::var_os(LIBRARIES);
-    let named = named.iter().flat_map(std::env::split_paths);
+    let named = named.iter().flat_map(std::env::split_paths).filter(|folder| !folder.as_os_str().is_empty());
     let first: Vec<PathBuf> = folders.iter().cloned().chain(named).collect();
     let usual = USUAL.map(PathBuf::from);
     for &name in names {

@@ -83,9 +83,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// An environment variable's value. One that is set to nothing counts as unset.
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
+}
+
+fn wrong_variable(context: &Context, name: &str, value: &str, want: &str) -> DeviceError {
+    let reason = format!("the environment variable {name} is {value:?}; it must be {want}");
+    DeviceError::Unavailable { device: context.name.clone(), reason }
+}
+
 impl Gpu {
     pub fn new(context: Arc<Context>, compiled: &Compiled, element: Element, tf32: bool) -> Result<Self> {
-        let (module, kernels) = (compiled.module, std::env::var(HIDDEN).unwrap_or_default());
+        let (module, kernels) = (compiled.module, variable(HIDDEN).unwrap_or_default());
+        if !["", "off", "layers"].contains(&kernels.as_str()) {
+            return Err(wrong_variable(&context, HIDDEN, &kernels, "off or layers"));
+        }
+        let rows = variable(ROWS_AT_ONCE);
+        let rows_at_once =
+            match &rows {
+                None => USUAL_ROWS_AT_ONCE,
+                Some(text) => text.parse().ok().filter(|&rows| rows > 0).ok_or_else(|| {
+                    wrong_variable(&context, ROWS_AT_ONCE, text, "a number of rows, 1 or more")
+                })?,
+            };
         let hidden = compiled.target == Target::Machine(HOPPER) && kernels != "off";
         let fused = hidden && element == Element::Bf16 && kernels != "layers";
         // Compilers before that of CUDA 13 let the products wait for each other.
@@ -106,10 +127,7 @@ impl Gpu {
             context,
             element,
             tf32,
-            rows_at_once: std::env::var(ROWS_AT_ONCE)
-                .ok()
-                .and_then(|rows| rows.parse().ok())
-                .unwrap_or(USUAL_ROWS_AT_ONCE),
+            rows_at_once,
         })
     }
 
