@@ -9,6 +9,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::out_of_memory::out_of_memory;
+
 type Free<T> = HashMap<usize, Vec<Vec<T>>>;
 
 /// Where a buffer begins: at a cache line, so that no vector lies across two of them.
@@ -34,11 +36,26 @@ impl<T> Default for Pool<T> {
     }
 }
 
+/// Bytes from which on an allocation is tried first. A smaller one does not fail where a program can still
+/// run.
+const TRIED_FROM: usize = 1 << 20;
+
+/// An array of zeros from the system, or the end of the current work if there is none.
+fn allocate<T: Copy + Default>(len: usize) -> Vec<T> {
+    let bytes = len.saturating_mul(size_of::<T>());
+    // Dropped at once: the standard library has no fallible way to an array whose pages the system has
+    // cleared.
+    if bytes >= TRIED_FROM && Vec::<T>::new().try_reserve_exact(len).is_err() {
+        out_of_memory(bytes);
+    }
+    vec![T::default(); len]
+}
+
 impl<T: Copy + Default> Pool<T> {
     /// A buffer of any contents.
     pub fn take(&self, len: usize) -> Buffer<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
-        let data = free.unwrap_or_else(|| vec![T::default(); len + spare::<T>()]);
+        let data = free.unwrap_or_else(|| allocate(len.saturating_add(spare::<T>())));
         Buffer { data, pool: self.clone() }
     }
 }

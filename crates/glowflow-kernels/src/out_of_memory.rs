@@ -1,0 +1,61 @@
+//! Main memory that the system refuses.
+//!
+//! Operations of the processor return no errors, and cannot go on without their buffers. So a failed
+//! allocation unwinds, quietly, to the nearest [`catch_out_of_memory`].
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use crate::device::DeviceError;
+
+/// The payload of the unwinding: bytes that were requested.
+struct OutOfMemory(usize);
+
+/// Gives up the current work for want of memory.
+pub(crate) fn out_of_memory(bytes: usize) -> ! {
+    resume_unwind(Box::new(OutOfMemory(bytes)))
+}
+
+/// Calls `work`. If main memory does not suffice for a buffer, the work is given up, and its data must not be
+/// used again.
+///
+/// # Errors
+/// [`DeviceError::Failed`] if there was too little memory.
+pub fn catch_out_of_memory<R>(work: impl FnOnce() -> R) -> Result<R, DeviceError> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| failure(payload.downcast()))
+}
+
+fn failure(payload: Result<Box<OutOfMemory>, Box<dyn Any + Send>>) -> DeviceError {
+    match payload {
+        Ok(request) => DeviceError::Failed {
+            device: "the processor".into(),
+            reason: format!(
+                "there is too little memory: {} MiB more were needed. A smaller train.batch, train.accumulate, reversible \
+                 training, a smaller model.hidden or fewer images at once need less",
+                request.0.div_ceil(1 << 20)
+            ),
+        },
+        // A panic is none of this.
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_that_cannot_be_had_are_an_error() {
+        use crate::{Cpu, Device};
+        let device = Cpu::<f32>::new();
+        let error = catch_out_of_memory(|| device.scratch(1 << 58)).err().unwrap();
+        assert!(error.to_string().contains("MiB more were needed"), "{error}");
+        assert!(catch_out_of_memory(|| device.scratch(4)).is_ok());
+    }
+
+    #[test]
+    #[should_panic(expected = "another reason")]
+    fn panics_pass() {
+        let _ = catch_out_of_memory(|| panic!("another reason"));
+    }
+}
