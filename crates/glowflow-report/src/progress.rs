@@ -1,9 +1,9 @@
 //! How far a long task is: a bar on a terminal, now and then a line in a log.
 
 use crate::printable;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -30,9 +30,10 @@ pub enum Display {
 }
 
 impl Display {
-    /// A bar if the standard error stream is a terminal, else lines.
+    /// A bar if the standard error stream is a terminal that can redraw a line, else lines. A terminal of
+    /// type `dumb`, or of no type (`TERM`), cannot.
     pub fn detect() -> Self {
-        if io::stderr().is_terminal() { Display::Bar } else { Display::Lines }
+        if ProgressDrawTarget::stderr().is_hidden() { Display::Lines } else { Display::Bar }
     }
 }
 
