@@ -51,10 +51,7 @@ impl EventLog {
     /// [`Error::Write`] if the folder or the file cannot be made.
     pub fn create(folder: &Path, resume_from: Option<u64>) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::write(folder))?;
-        // TensorBoard looks for "tfevents" in the name, and takes files in the order of names.
-        let nanos = since_epoch().as_nanos();
-        let name = format!("events.out.tfevents.{nanos}.{}.glowflow", process::id());
-        let path = folder.join(name);
+        let path = folder.join(next_name(folder));
         let file = OpenOptions::new().append(true).create_new(true).open(&path);
         let file = file.map_err(Error::write(&path))?;
         let mut log = EventLog { path, file };
@@ -108,6 +105,29 @@ impl EventLog {
         let written = self.file.write_all(&record);
         written.map_err(Error::write(&self.path))
     }
+}
+
+/// TensorBoard recognises event files by this part of their names.
+const PREFIX: &str = "events.out.tfevents.";
+/// Digits of a time in nanoseconds since 1970, from 2001 to 2286.
+const DIGITS: usize = 19;
+
+/// The name of a new event file. TensorBoard reads files in the order of their names, and each file discards
+/// later steps of those before it. So the name sorts after all that are there, even if the clock went back.
+fn next_name(folder: &Path) -> String {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let last = files.filter_map(|file| time_of(file.file_name().to_str()?)).max();
+    let now = u64::try_from(since_epoch().as_nanos()).unwrap_or(u64::MAX);
+    let time = last.map_or(now, |last| now.max(last.saturating_add(1)));
+    format!("{PREFIX}{time:0DIGITS$}.{}.glowflow", process::id())
+}
+
+/// The time in an event file's name, on a scale on which numbers compare as the names do: other programs
+/// write seconds, and a short number sorts as if zeros followed it.
+fn time_of(name: &str) -> Option<u64> {
+    let rest = name.strip_prefix(PREFIX)?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).take(DIGITS).collect();
+    format!("{digits:0<DIGITS$}").parse().ok()
 }
 
 /// A clock set before 1970 counts as 1970.

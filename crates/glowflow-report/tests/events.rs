@@ -67,3 +67,32 @@ fn every_log_is_a_file_of_its_own() {
     let second = EventLog::create(folder.path(), Some(3)).unwrap();
     assert!(first.path() < second.path());
 }
+
+/// Names sort in the order of creation, whatever the clock said when the others were made.
+#[test]
+fn a_new_log_sorts_after_all_that_are_there() {
+    let others = [
+        // A day ahead, far ahead, as TensorFlow names them, and of a clock that began in 1970.
+        "events.out.tfevents.1999999999999999999.7.glowflow",
+        "events.out.tfevents.9000000000000000000.7.glowflow",
+        "events.out.tfevents.9100000000.host.7.0",
+        "events.out.tfevents.92.7.glowflow",
+        "events.out.tfevents.no time",
+        "events.out.tfevents.99999999999999999999999999.7.glowflow",
+    ];
+    for other in &others[..5] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(other), "damaged").unwrap();
+        let first = EventLog::create(folder.path(), Some(3)).unwrap();
+        let second = EventLog::create(folder.path(), Some(4)).unwrap();
+        assert!(first.path() < second.path(), "{other}");
+        // What is named by no time at all cannot be sorted after.
+        if !other.ends_with("no time") {
+            assert!(first.path() > folder.path().join(other).as_path(), "{other}: {:?}", first.path());
+        }
+    }
+    // However odd the names are, there is a log.
+    let folder = tempfile::tempdir().unwrap();
+    others.iter().for_each(|other| fs::write(folder.path().join(other), "").unwrap());
+    EventLog::create(folder.path(), None).unwrap();
+}
