@@ -85,5 +85,32 @@ fn what_is_no_record_is_refused() {
     append_bytes(&path, b"oops\n{\"step\":2}\n");
     let message = read(&path).unwrap_err().to_string();
     assert!(message.contains("line 2") && message.contains("metrics.jsonl"));
-    assert!(MetricsLog::open(&path, Some(1)).is_err());
+}
+
+#[test]
+fn a_damaged_log_is_set_aside_and_its_sound_records_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.jsonl");
+    log_steps(&mut MetricsLog::open(&path, None).unwrap(), 1..=4);
+    assert!(MetricsLog::open(&path, Some(4)).unwrap().set_aside().is_none(), "it is sound");
+    let sound = fs::read_to_string(&path).unwrap();
+    for (count, garbage) in ["oops", "{\"step\":-1}", "\0\0\0", "\u{fffd}{\"step\":3}"].iter().enumerate() {
+        let lines: Vec<&str> = sound.lines().collect();
+        let damaged = [lines[0], garbage, lines[1], lines[3], ""].join("\n");
+        fs::write(&path, &damaged).unwrap();
+        let log = MetricsLog::open(&path, Some(3)).unwrap();
+        let aside = log.set_aside().expect("the damaged log").to_owned();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), damaged);
+        assert!(aside.to_str().unwrap().contains("metrics.jsonl.damaged"), "{aside:?}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 + count, "each has a name of its own");
+        assert_eq!(fs::read_to_string(&path).unwrap(), [lines[0], lines[1], ""].join("\n"));
+    }
+    // Nothing of it is left.
+    fs::write(&path, b"\x89PNG and so on, without an end").unwrap();
+    assert!(MetricsLog::open(&path, Some(3)).unwrap().set_aside().is_some());
+    // A folder in its place.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(MetricsLog::open(&path, Some(3)).unwrap().set_aside().is_some_and(Path::is_dir));
+    assert!(read(&path).unwrap().is_empty());
 }
