@@ -17,6 +17,7 @@ mod precision;
 pub mod quickstart;
 mod random;
 pub mod tensor_file;
+mod text_file;
 pub mod train;
 
 pub use device::DeviceChoice;
@@ -27,5 +28,5 @@ pub use model::{
 };
 pub use precision::Precision;
 
-/// The devices that models are computed on.
-pub use glowflow_kernels::{AnyDevice, Device, DeviceError};
+/// The devices that models are computed on, and how to survive that one has too little memory.
+pub use glowflow_kernels::{AnyDevice, Device, DeviceError, catch_out_of_memory};

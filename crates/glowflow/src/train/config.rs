@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::presets;
 use crate::model::{Backprop, ModelConfig};
-use crate::{Error, Precision};
+use crate::{Error, Precision, text_file};
 
 /// Name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
@@ -155,14 +155,14 @@ impl RunConfig {
     ///
     /// # Errors
     /// [`Error::Config`] for an unknown preset, key or value, naming the known ones; [`Error::Io`] for a file that
-    /// cannot be read.
+    /// cannot be read; [`Error::File`] for one that is not text.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
         let mut table = toml::Table::new();
         if let Some(name) = preset {
             merge(&mut table, presets::preset(name)?);
         }
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+            let text = text_file::read(path)?;
             let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
             // By itself first: what is wrong with it is then found on a line of this file.
             toml::from_str::<Self>(&text).map_err(wrong)?;
@@ -171,15 +171,20 @@ impl RunConfig {
         for text in overrides {
             merge(&mut table, override_table(text)?);
         }
-        let config: Self = table.try_into().map_err(|e| Error::Config(wrong(&e, "")))?;
+        let config = Self::of_table(table)?;
         config.validate()?;
         Ok(config)
+    }
+
+    /// A configuration from its TOML, not validated.
+    pub(super) fn of_table(table: toml::Table) -> Result<Self, Error> {
+        table.try_into().map_err(|e| Error::Config(wrong(&e, "")))
     }
 
     /// Reads the resolved configuration of a run.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Config`].
+    /// [`Error::Io`], [`Error::File`] or [`Error::Config`].
     pub fn read(path: &Path) -> Result<Self, Error> {
         Self::resolve(None, Some(path), &[])
     }
@@ -199,6 +204,9 @@ impl RunConfig {
     pub fn validate(&self) -> Result<(), Error> {
         self.model.validate()?;
         let t = &self.train;
+        // Devices compute with these rounded to f32.
+        let (lr, epsilon, clip) = (t.lr as f32, t.epsilon as f32, t.clip as f32);
+        let decays = |value: f64| value >= 0.0 && (value as f32) < 1.0;
         let rules = [
             (t.batch >= 1, "train.batch", t.batch as f64, "at least 1"),
             (
@@ -207,12 +215,32 @@ impl RunConfig {
                 t.accumulate as f64,
                 "a divisor of train.batch",
             ),
-            (t.lr > 0.0 && t.lr.is_finite(), "train.lr", t.lr, "above 0"),
-            ((0.0..1.0).contains(&t.beta1), "train.beta1", t.beta1, "0 or more, below 1"),
-            ((0.0..1.0).contains(&t.beta2), "train.beta2", t.beta2, "0 or more, below 1"),
-            (t.epsilon > 0.0 && t.epsilon.is_finite(), "train.epsilon", t.epsilon, "above 0"),
-            (t.clip >= 0.0 && t.clip.is_finite(), "train.clip", t.clip, "a norm, or 0 for off"),
-            ((0.0..1.0).contains(&t.ema), "train.ema", t.ema, "0 for off, or below 1"),
+            (lr > 0.0 && lr.is_finite(), "train.lr", t.lr, "above 0, and finite in 32 bits (at most 3.4e38)"),
+            (
+                decays(t.beta1),
+                "train.beta1",
+                t.beta1,
+                "0 or more, and below 1 in 32 bits (at most 0.9999999)",
+            ),
+            (
+                decays(t.beta2),
+                "train.beta2",
+                t.beta2,
+                "0 or more, and below 1 in 32 bits (at most 0.9999999)",
+            ),
+            (
+                epsilon >= f32::MIN_POSITIVE && epsilon.is_finite(),
+                "train.epsilon",
+                t.epsilon,
+                "above 0 and a normal number in 32 bits (1.2e-38 to 3.4e38)",
+            ),
+            (
+                t.clip == 0.0 || (clip > 0.0 && clip.is_finite()),
+                "train.clip",
+                t.clip,
+                "a norm that 32 bits can hold, or 0 for off",
+            ),
+            (decays(t.ema), "train.ema", t.ema, "0 for off, or below 1 in 32 bits (at most 0.9999999)"),
             (t.log_every >= 1, "train.log_every", t.log_every as f64, "at least 1"),
             (t.eval_every >= 1, "train.eval_every", t.eval_every as f64, "at least 1"),
             (t.eval_images >= 1, "train.eval_images", t.eval_images as f64, "at least 1"),
@@ -262,7 +290,7 @@ fn wrong(error: &toml::de::Error, text: &str) -> String {
 }
 
 /// Puts `from` over `into`, section by section.
-fn merge(into: &mut toml::Table, from: toml::Table) {
+pub(super) fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
@@ -274,7 +302,7 @@ fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 /// The table that `section.key=value` stands for. A value that is no TOML is a string.
-fn override_table(text: &str) -> Result<toml::Table, Error> {
+pub(super) fn override_table(text: &str) -> Result<toml::Table, Error> {
     let wrong = || {
         Error::Config(format!(
             "{text:?} is no override; write it as section.key=value, such as model.steps=8"
