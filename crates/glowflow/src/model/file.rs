@@ -8,6 +8,7 @@ use glowflow_kernels::Cpu;
 use super::config::{ModelConfig, PermutationType};
 use super::init::Initial;
 use super::layout::{FixedPermutation, Layout, build, step_name};
+use super::memory;
 use crate::Error;
 use crate::tensor_file::{TensorData, TensorFile};
 
@@ -32,9 +33,10 @@ impl ModelFile {
     /// A new model that has seen no data.
     ///
     /// # Errors
-    /// [`Error::Config`] where no such model can be built.
+    /// [`Error::Config`] if no such model can be built, or its weights exceed the available memory.
     pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
         config.validate()?;
+        memory::check_weights(&config)?;
         let Initial { permutations, weights } = super::init::initial(&config, seed);
         Ok(Self { config, permutations, weights })
     }

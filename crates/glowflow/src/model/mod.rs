@@ -7,6 +7,7 @@ mod glow;
 mod init;
 mod latents;
 mod layout;
+pub(crate) mod memory;
 
 pub use config::{CouplingType, ModelConfig, PermutationType};
 pub use file::{MODEL, ModelFile};

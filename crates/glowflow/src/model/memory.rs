@@ -1,0 +1,182 @@
+//! Memory that a model needs at least, to refuse one that cannot fit before anything is allocated.
+
+use glowflow_data::available_memory;
+
+use super::config::{CouplingType, ModelConfig, PermutationType};
+use super::flow::Backprop;
+use crate::train::TrainConfig;
+use crate::{Error, Precision};
+
+/// Bytes of a number in single precision.
+const F32: u128 = 4;
+/// Weights, gradient, two moments, and average.
+const STATE_COPIES: u128 = 5;
+/// A square matrix in f64 and the factors of its decomposition, while a rotation is drawn.
+const ROTATION_COPIES: u128 = 3;
+/// Numbers for each value of an image at least: flow variables, gradients, patches of convolutions. A step
+/// was measured to take 35.
+const VARIABLE_COPIES: u128 = 16;
+
+/// Number of trained parameters of a model, that of its layout.
+pub fn parameters(config: &ModelConfig) -> u128 {
+    let hidden = config.hidden as u128;
+    let zero_conv = |inputs: u128, outputs: u128| 9 * outputs * (inputs + 1) + 2 * outputs;
+    let level = |level: usize| {
+        let channels = config.level_channels(level) as u128;
+        let permutation = match config.permutation {
+            PermutationType::Conv1x1 => 2 * channels * channels + channels,
+            PermutationType::Shuffle | PermutationType::Reverse => 0,
+        };
+        let outputs = match config.coupling {
+            CouplingType::Affine => channels,
+            CouplingType::Additive => channels / 2,
+        };
+        let convolutions = 9 * hidden * (channels / 2 + 1) + hidden * hidden + zero_conv(hidden, outputs);
+        let step = 2 * channels + permutation + convolutions + 4 * hidden;
+        let prior = if level + 1 < config.levels {
+            zero_conv(channels / 2, channels)
+        } else {
+            (2 + 2 * config.classes as u128) * channels
+        };
+        config.steps as u128 * step + prior
+    };
+    (0..config.levels).map(level).sum()
+}
+
+/// Checks that a model's weights fit into the memory that is available.
+///
+/// # Errors
+/// [`Error::Config`] with the sum.
+pub fn check_weights(config: &ModelConfig) -> Result<(), Error> {
+    let weights = F32 * parameters(config);
+    check("this model", &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
+}
+
+/// Checks that the state of training fits: on the host in any case, since a run begins and is saved there.
+///
+/// # Errors
+/// [`Error::Config`] with the sum.
+pub fn check_state(config: &ModelConfig) -> Result<(), Error> {
+    check("training this model", &[state(config), rotation(config)])
+}
+
+/// Checks that training fits on a device that uses the host's memory. `has_state`: the state is in memory
+/// already.
+///
+/// # Errors
+/// [`Error::Config`] with the sum.
+pub fn check_training(model: &ModelConfig, train: &TrainConfig, has_state: bool) -> Result<(), Error> {
+    let part = train.batch.div_ceil(train.accumulate.max(1));
+    let activations = (activations(model, train), format!("activations of {part} images"));
+    if has_state {
+        return check("training this model", &[activations]);
+    }
+    check("training this model", &[state(model), rotation(model), activations])
+}
+
+fn state(config: &ModelConfig) -> (u128, String) {
+    let parameters = parameters(config);
+    (STATE_COPIES * F32 * parameters, format!("{parameters} parameters with gradient, moments and average"))
+}
+
+fn rotation(config: &ModelConfig) -> (u128, String) {
+    let channels = config.level_channels(config.levels - 1) as u128;
+    let bytes = match config.permutation {
+        PermutationType::Conv1x1 => ROTATION_COPIES * 8 * channels * channels,
+        PermutationType::Shuffle | PermutationType::Reverse => 0,
+    };
+    (bytes, format!("a rotation of {channels} channels"))
+}
+
+/// The hidden activations of one network, or of all that are stored, and the flow variables.
+fn activations(model: &ModelConfig, train: &TrainConfig) -> u128 {
+    let part = train.batch.div_ceil(train.accumulate.max(1)) as u128;
+    let number = if train.precision == Precision::Bf16 { 2 } else { F32 };
+    let networks = |level: usize| {
+        let pixels = (model.image[0] >> (level + 1)) as u128 * (model.image[1] >> (level + 1)) as u128;
+        let layers = part * pixels * 2 * model.hidden as u128 * number;
+        match train.backprop {
+            Backprop::Reversible => layers,
+            Backprop::Stored => model.steps as u128 * layers,
+        }
+    };
+    let hidden = match train.backprop {
+        Backprop::Reversible => (0..model.levels).map(networks).max().unwrap_or(0),
+        Backprop::Stored => (0..model.levels).map(networks).sum(),
+    };
+    hidden + VARIABLE_COPIES * F32 * part * model.dimensions() as u128
+}
+
+fn check(what: &str, parts: &[(u128, String)]) -> Result<(), Error> {
+    match available_memory() {
+        Some(available) => compare(what, parts, available),
+        None => Ok(()),
+    }
+}
+
+fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), Error> {
+    let sum: u128 = parts.iter().map(|(bytes, _)| bytes).sum();
+    if sum <= u128::from(available) {
+        return Ok(());
+    }
+    let parts: Vec<_> = parts.iter().filter(|(bytes, _)| *bytes > 0).collect();
+    let parts: Vec<_> = parts.iter().map(|(bytes, of)| format!("{} for {of}", spell(*bytes))).collect();
+    Err(Error::Config(format!(
+        "{what} needs at least {} of memory, {}; {} are available. Smaller model.hidden, model.steps, model.levels, \
+         model.image or train.batch need less",
+        spell(sum),
+        parts.join(", "),
+        spell(u128::from(available))
+    )))
+}
+
+/// A number of bytes in the largest fitting unit.
+fn spell(bytes: u128) -> String {
+    let (mut value, mut unit) = (bytes as f64, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    format!("{value:.1} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ModelFile;
+
+    #[test]
+    fn parameters_are_counted_as_they_are_laid_out() {
+        let base =
+            ModelConfig { image: [16, 8, 3], levels: 2, steps: 2, hidden: 5, ..ModelConfig::default() };
+        for config in [
+            base.clone(),
+            ModelConfig { levels: 1, classes: 3, ..base.clone() },
+            ModelConfig { coupling: CouplingType::Additive, ..base.clone() },
+            ModelConfig { permutation: PermutationType::Shuffle, image: [16, 8, 1], ..base.clone() },
+            ModelConfig { permutation: PermutationType::Reverse, levels: 3, classes: 1, ..base },
+        ] {
+            let count = ModelFile::new(config.clone(), 0).unwrap().weights.len();
+            assert_eq!(parameters(&config), count as u128, "{config:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_of_everything_does_not_overflow() {
+        let model = ModelConfig {
+            image: [1 << 16, 1 << 16, 64],
+            levels: 12,
+            steps: 1 << 12,
+            hidden: 1 << 14,
+            classes: 1 << 20,
+            ..ModelConfig::default()
+        };
+        model.validate().unwrap();
+        let train = TrainConfig { batch: usize::MAX, backprop: Backprop::Stored, ..TrainConfig::default() };
+        let message = compare("it", &[state(&model), (activations(&model, &train), "it".into())], 1 << 34);
+        assert!(message.unwrap_err().to_string().contains("16.0 GiB are available"));
+        assert!(compare("it", &[(1 << 34, "it".into())], 1 << 34).is_ok());
+    }
+}
