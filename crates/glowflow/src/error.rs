@@ -36,6 +36,17 @@ pub enum Error {
     #[error("{0}")]
     Diverged(String),
 
+    /// A run diverged: it is worth trying again from a checkpoint with other rates.
+    #[error("{reason}. The last sound checkpoint is of step {step}: {resume}")]
+    RunDiverged {
+        /// What was not finite, and what may help.
+        reason: String,
+        /// The step of the last checkpoint whose weights are not those that failed.
+        step: u64,
+        /// What to resume: the run's folder, or that checkpoint in it.
+        resume: PathBuf,
+    },
+
     /// Work was given up on request.
     #[error("stopped before its end")]
     Stopped,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use glowflow_data::portraits::{ATTRIBUTES, measure};
 use glowflow_data::{Attributes, Dataset, batches_in_order};
@@ -11,7 +12,7 @@ use ndarray::{Array4, Axis};
 use serde::Serialize;
 
 use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, manipulate, sweep};
-use crate::train::{Options, RunConfig, Summary, train};
+use crate::train::{Options, RunConfig, Summary, train, unless_stopped};
 use crate::{Dequantization, Error, Glow, Latents, Precision, data};
 
 /// Images in a row of a picture.
@@ -74,22 +75,40 @@ pub fn quickstart(
     let mut config: RunConfig =
         toml::Table::try_into(table).map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     config.train.seed = seed;
-    let summary = train(device(config.train.precision)?, config, out, options)?;
+    let mut summary = train(device(config.train.precision)?, config, out, options)?;
+    let effects = if summary.interrupted {
+        vec![]
+    } else {
+        match show(Glow::load_on(device(Precision::F32)?, out)?, out, options.stop) {
+            Err(Error::Stopped) => {
+                summary.interrupted = true;
+                vec![]
+            }
+            effects => effects?,
+        }
+    };
+    let pictures = ["samples.png", "reconstructions.png", "interpolation.png", "attributes.png", "curve.png"];
+    let pictures = pictures.iter().map(|name| out.join(name)).filter(|path| path.exists()).collect();
+    Ok(Quickstart { summary, pictures, effects })
+}
 
-    let glow = Glow::load_on(device(Precision::F32)?, out)?;
+/// Draws pictures of what the model has learned, and measures its directions.
+fn show(glow: Glow, out: &Path, stop: &AtomicBool) -> Result<Vec<Effect>, Error> {
+    let glow = Arc::new(glow);
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config(), &[])?;
     let attributes = Attributes::of_portraits(&data::training_portraits(glow.config()));
     let labelled = data::first(&portraits.train, LABELLED);
-    let directions = find_directions(&glow, &labelled, &attributes, &[], None)?.directions;
+    let model = Arc::clone(&glow);
+    let directions = unless_stopped(stop, move || {
+        Ok(find_directions(&model, &labelled, &attributes, &[], None)?.directions)
+    })?;
     directions.write(&out.join(DIRECTIONS))?;
 
     let test = portraits.test.unwrap_or(portraits.train);
     reconstructions(&glow, &test, &out.join("reconstructions.png"))?;
     interpolations(&glow, &test, &out.join("interpolation.png"))?;
     sweeps(&glow, &test, &directions, &out.join("attributes.png"))?;
-    let effects = effects(&glow, &test, &directions)?;
-    let pictures = ["samples.png", "reconstructions.png", "interpolation.png", "attributes.png", "curve.png"];
-    Ok(Quickstart { summary, pictures: pictures.iter().map(|name| out.join(name)).collect(), effects })
+    unless_stopped(stop, move || effects(&glow, &test, &directions))
 }
 
 /// The first images of a dataset.

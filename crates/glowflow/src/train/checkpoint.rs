@@ -22,6 +22,9 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the one before.
 pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 
+/// Name of the second name of a checkpoint until it takes its place.
+pub(super) const LINK: &str = "checkpoint.link.tmp";
+
 const HEADER: &str = "glowflow.checkpoint";
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +82,7 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
 
 /// Makes the file `from` known as `to` too, in place of what was there.
 fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
-    let link = to.with_file_name("checkpoint.link.tmp");
+    let link = to.with_file_name(LINK);
     let _ = std::fs::remove_file(&link);
     std::fs::hard_link(from, &link)
         .or_else(|_| std::fs::copy(from, &link).map(drop))

@@ -1,14 +1,20 @@
 //! Training: configuration, the optimiser's steps, checkpoints, and runs in a folder.
 
+mod changes;
 pub mod checkpoint;
 mod config;
+mod folder;
+mod images;
 mod presets;
 mod run;
 mod trainer;
+mod waiting;
 
+pub use changes::Changes;
 pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
 pub use presets::names as preset_names;
 pub use run::{
     LastEvaluation, Limits, Options, Summary, last_evaluation, resume, run_folder, train, train_on,
 };
 pub use trainer::{Progress, StepReport, TrainState, Trainer};
+pub(crate) use waiting::unless_stopped;

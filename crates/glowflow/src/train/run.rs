@@ -10,14 +10,13 @@
 //! | `curve.png`, `samples.png` | refreshed by every evaluation |
 
 use std::collections::HashSet;
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use glowflow_data::{Augment, Dataset, Splits, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Device, DeviceError};
+use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
+use glowflow_kernels::{Device, DeviceError, catch_out_of_memory};
 use glowflow_report::curve::Curve;
 use glowflow_report::events::EventLog;
 use glowflow_report::metrics::{self, MetricsLog};
@@ -25,25 +24,25 @@ use glowflow_report::picture;
 use glowflow_report::progress::{Display, Goal, Progress};
 use serde::Serialize;
 
+use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
-use super::trainer::Trainer;
+use super::folder::{BEST, Before, CURVE, EVENTS, METRICS, SAMPLES, check_free, lock};
+use super::images::Images;
+use super::trainer::{TrainState, Trainer, check_memory};
+use super::waiting::unless_stopped;
 use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
-use crate::model::MODEL;
+use crate::model::{MODEL, memory};
 use crate::tensor_file::write_atomically;
-use crate::{Error, Glow, data};
+use crate::{Error, Glow, ModelFile, data};
 
 /// What a run writes above its configuration.
-const CONFIG_COMMENT: &str = "# What this run was begun with. Once it trains, it goes on with the copy in its checkpoints, whatever is \
-                              changed\n# here; for another run, --config takes this file.\n\n";
-/// Name of the log in a run's folder.
-const METRICS: &str = "metrics.jsonl";
+const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
+                              # here; for another run, --config takes this file.\n\n";
 /// Temperature of the samples that a run shows.
 const TEMPERATURE: f64 = 0.7;
 /// Images on which an evaluation measures the inverse.
 const INVERTED: usize = 64;
-/// Images, at least, of which some are held out if nothing was said about it.
-const ENOUGH_TO_HOLD_OUT: usize = 100;
 
 /// Where training ends; what is `None` does not end it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,7 +62,8 @@ pub struct Options<'a> {
     pub limits: Limits,
     /// How to show progress.
     pub display: Display,
-    /// Set from elsewhere to end after the step at hand, with a checkpoint.
+    /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
+    /// made again when the run is resumed.
     pub stop: &'a AtomicBool,
 }
 
@@ -72,6 +72,8 @@ pub struct Options<'a> {
 pub struct Summary {
     /// Steps done in all.
     pub steps: u64,
+    /// The step of the last checkpoint: an earlier one if steps were being skipped at the end.
+    pub saved_step: Option<u64>,
     /// Whether it was told to stop before its end.
     pub interrupted: bool,
     /// The last evaluation, if there are images to test on.
@@ -82,116 +84,27 @@ pub struct Summary {
     pub broken: usize,
 }
 
-/// The images of a run.
-struct Data {
-    train: Arc<dyn Dataset>,
-    test: Option<Arc<dyn Dataset>>,
-}
-
-impl Data {
-    fn open(config: &RunConfig) -> Result<Self, Error> {
-        let path = config.data.path.as_deref().ok_or_else(|| {
-            Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
-        })?;
-        let opened = data::open(path, &config.model, &config.data.classes)?;
-        let data = Self::split(config, opened)?;
-        // Better found now than by the first evaluation.
-        if let Some(test) =
-            data.test.as_ref().filter(|test| config.model.classes > 0 && test.label(0).is_none())
-        {
-            return Err(Error::Input(format!(
-                "the {} images to test on have no labels, which a model with classes needs: give them some, or set \
-                 data.test_fraction to test on a part of the others",
-                test.len()
-            )));
-        }
-        Ok(data)
-    }
-
-    /// A checksum of the images' names, in order: what tells whether a run goes on with the images it began with.
-    fn fingerprint(&self) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        for data in [Some(&self.train), self.test.as_ref()].into_iter().flatten() {
-            hasher.update(&(data.len() as u64).to_le_bytes());
-            (0..data.len()).for_each(|i| hasher.update(format!("{}\n", data.name(i)).as_bytes()));
-        }
-        hasher.finalize()
-    }
-
-    /// Into images to train and to test on, as the configuration says.
-    fn split(config: &RunConfig, opened: Splits) -> Result<Self, Error> {
-        if let Some(path) = &config.data.test {
-            // A folder with a test set of its own was meant for that.
-            let other = data::open(path, &config.model, opened.train.classes())?;
-            return Ok(Self { train: opened.train, test: Some(other.test.unwrap_or(other.train)) });
-        }
-        let fraction = match (config.data.test_fraction, &opened.test) {
-            (Some(fraction), _) => fraction,
-            (None, Some(_)) => return Ok(Self { train: opened.train, test: opened.test }),
-            (None, None) if opened.train.len() >= ENOUGH_TO_HOLD_OUT => 0.05,
-            (None, None) => return Ok(Self { train: opened.train, test: None }),
-        };
-        let (train, test) = glowflow_data::split(opened.train, fraction, config.train.seed)?;
-        Ok(Self { train: Arc::new(train), test: Some(Arc::new(test)) })
-    }
-}
-
-/// Keeps a second process out of a run's folder while this one trains in it.
-fn lock(folder: &Path) -> Result<Option<File>, Error> {
-    // A system that cannot lock a folder does without.
-    let Ok(handle) = File::open(folder) else { return Ok(None) };
-    match handle.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
-            "another process is training in {}: wait for its end, or choose another folder",
-            folder.display()
-        ))),
-        _ => Ok(Some(handle)),
-    }
-}
-
-/// Checks that a new run finds nothing in its folder that it would write over, or that it would be trained on.
-fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
-    let way_out = |name: &str| match name {
-        MODEL => "choose another folder".to_owned(),
-        PREVIOUS => {
-            format!("continue it with --resume {}, or choose another folder", out.join(name).display())
-        }
-        _ => format!("continue it with --resume {}, or choose another folder", out.display()),
-    };
-    if let Some(name) = [CONFIG, CHECKPOINT, PREVIOUS, MODEL].into_iter().find(|name| out.join(name).exists())
-    {
-        let way_out = way_out(name);
-        return Err(Error::Input(format!("{} holds a run already ({name}): {way_out}", out.display())));
-    }
-    let among = |path: &PathBuf| match (path.canonicalize(), out.canonicalize()) {
-        (Ok(data), Ok(out)) => out.starts_with(data),
-        _ => false,
-    };
-    let empty = std::fs::read_dir(out).map_err(Error::io(out))?.next().is_none();
-    if !empty && [&config.data.path, &config.data.test].into_iter().flatten().any(among) {
-        return Err(Error::Input(format!(
-            "{} holds some of the data, and a run's pictures would be among them: choose another folder",
-            out.display()
-        )));
-    }
-    Ok(())
-}
-
 /// Begins a run in the folder `out`.
 ///
 /// # Errors
-/// [`Error::Input`] where the folder holds a run already, or another process trains there; otherwise errors of data, model and system.
+/// [`Error::Input`] if the folder holds a run already, or another process trains there; [`Error::Stopped`] if
+/// it was stopped before the first step; otherwise errors of data, model and system. Without a checkpoint,
+/// the folder is left as it was.
 pub fn train<D: Device>(
     device: D,
     config: RunConfig,
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let open = |config: &RunConfig| check_free(out, config).and_then(|()| Data::open(config));
+    let open = |config: &RunConfig| {
+        let (out, config) = (out.to_owned(), config.clone());
+        unless_stopped(options.stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
+    };
     begin(device, config, out, open, options)
 }
 
-/// As [`train`], on datasets at hand instead of those that the configuration names, and whatever the folder holds.
+/// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
+/// holds.
 ///
 /// # Errors
 /// As [`train`].
@@ -203,41 +116,38 @@ pub fn train_on<D: Device>(
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    begin(device, config, out, |_| Ok(Data { train, test }), options)
+    begin(device, config, out, |_| Ok(Images::new(train, test)), options)
 }
 
 fn begin<D: Device>(
     device: D,
     mut config: RunConfig,
     out: &Path,
-    data: impl FnOnce(&RunConfig) -> Result<Data, Error>,
+    images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let new = !out.exists();
+    config.validate()?;
+    check_memory(&device, &config)?;
+    let before = Before::of(out);
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
-    let path = out.join(CONFIG);
-    let mut written = false;
-    let done = data(&config).and_then(|data| {
+    let done = images(&config).and_then(|images| {
         if config.model.classes > 0 {
-            config.data.classes = data.train.classes().to_vec();
+            config.data.classes = images.train.classes().to_vec();
         }
-        let trainer = Trainer::new(device, config)?;
-        write_atomically(&path, format!("{CONFIG_COMMENT}{}", trainer.config().to_toml()?).as_bytes())?;
-        written = true;
-        Run::new(trainer, data, out, options)?.run()
+        let trainer = catch_out_of_memory(|| Trainer::new(device, config))??;
+        write_config(out, trainer.config())?;
+        Run::new(trainer, images, out, options)?.run()
     });
     if done.is_err() && checkpoint::find(out).is_none() {
         // Nothing was trained, so the folder is free for another try.
-        if written {
-            let _ = std::fs::remove_file(path);
-        }
-        if new {
-            // Unless something is in it by now.
-            let _ = std::fs::remove_dir(out);
-        }
+        before.restore();
     }
     done
+}
+
+fn write_config(folder: &Path, config: &RunConfig) -> Result<(), Error> {
+    write_atomically(&folder.join(CONFIG), format!("{CONFIG_COMMENT}{}", config.to_toml()?).as_bytes())
 }
 
 /// The folder of a run that is given by it, or by a file in it such as a checkpoint or a model.
@@ -250,31 +160,24 @@ pub fn run_folder(path: &Path) -> &Path {
 }
 
 /// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
-/// have had without the stop. `device` makes what the run's configuration asks for. `data` and `test_data` say where the images
-/// to train and to test on are now, if elsewhere than at first.
+/// have had without the stop, unless `changes` says otherwise. `device` makes what the run's configuration
+/// asks for.
 ///
 /// # Errors
-/// [`Error::Input`] where there is no run, or no images to test on were named at first; [`Error::File`] where its checkpoint is damaged;
-/// otherwise as [`train`].
+/// [`Error::Input`] if there is no run, or no images to test on were named at first; [`Error::Config`] for a
+/// change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
 pub fn resume<D: Device>(
     device: impl FnOnce(&RunConfig) -> Result<D, DeviceError>,
     path: &Path,
-    (data, test_data): (Option<&Path>, Option<&Path>),
+    changes: Changes<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let find_images = |config: &mut RunConfig| {
-        if test_data.is_some() && config.data.test.is_none() {
-            return Err(Error::Input(
-                "this run was begun without --test-data, and is tested on a part of its own images: leave it out".into(),
-            ));
-        }
-        for (now, path) in [(data, &mut config.data.path), (test_data, &mut config.data.test)] {
-            *path = now.map(Path::to_owned).or(path.take());
-        }
-        Ok(())
-    };
     let folder = run_folder(path);
     let _lock = lock(folder)?;
+    let open = |config: &RunConfig| {
+        let config = config.clone();
+        unless_stopped(options.stop, move || Images::open(&config))
+    };
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join(CONFIG);
         if !config.exists() {
@@ -289,23 +192,41 @@ pub fn resume<D: Device>(
             )));
         }
         // Stopped before its first checkpoint: from the beginning, then.
-        let mut config = RunConfig::read(&config)?;
-        find_images(&mut config)?;
+        let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
         let trainer = Trainer::new(device(&config)?, config)?;
-        let data = Data::open(trainer.config())?;
-        return Run::new(trainer, data, folder, options)?.run();
+        let images = open(trainer.config())?;
+        return Run::new(trainer, images, folder, options)?.with_changes(&notices).run();
     };
-    let (mut config, state) = checkpoint::load(&checkpoint)?;
-    find_images(&mut config)?;
+    let (config, state) = checkpoint::load(&checkpoint)?;
+    let (config, notices) = changes.apply(&config)?;
     let device = device(&config)?;
-    let data = Data::open(&config)?;
+    if device.peak_memory().is_none() {
+        memory::check_training(&config.model, &config.train, true)?;
+    }
+    let images = open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
-    Run::new(Trainer::resume(device, config, state), data, folder, options)?.run()
+    let saved = Saved::of(&state.progress);
+    let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
+    run.saved = Some(saved);
+    run.with_changes(&notices).run()
+}
+
+/// A checkpoint on the disk.
+#[derive(Clone, Copy)]
+struct Saved {
+    step: u64,
+    updates: u64,
+}
+
+impl Saved {
+    fn of(progress: &super::Progress) -> Self {
+        Self { step: progress.step, updates: progress.updates }
+    }
 }
 
 struct Run<'a, D: Device> {
     trainer: Trainer<D>,
-    data: Data,
+    images: Images,
     out: &'a Path,
     options: Options<'a>,
     metrics: MetricsLog,
@@ -314,6 +235,12 @@ struct Run<'a, D: Device> {
     progress: Progress,
     last_step: Option<u64>,
     evaluated_at: Option<u64>,
+    /// The last checkpoint.
+    saved: Option<Saved>,
+    /// Whether a checkpoint was due while steps were being skipped.
+    save_due: bool,
+    /// Whether the configuration is another one than `config.toml` says.
+    changed: bool,
     /// The last step of which `metrics.jsonl` has an evaluation already: one killed between an evaluation and the
     /// checkpoint after it makes the same evaluation again.
     recorded_at: Option<u64>,
@@ -324,7 +251,7 @@ struct Run<'a, D: Device> {
 }
 
 impl<'a, D: Device> Run<'a, D> {
-    fn new(trainer: Trainer<D>, data: Data, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
+    fn new(trainer: Trainer<D>, images: Images, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
         let batch = trainer.config().train.batch as u64;
         let limits = options.limits;
         if let Some(minutes) = limits.minutes.filter(|minutes| minutes.is_nan() || *minutes < 0.0) {
@@ -345,16 +272,32 @@ impl<'a, D: Device> Run<'a, D> {
         let path = out.join(METRICS);
         let metrics = MetricsLog::open(&path, Some(step))?;
         let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
+        let mut progress = Progress::new(goal, options.display);
+        if let Some(damaged) = metrics.set_aside() {
+            progress.println(&format!(
+                "{} was damaged: it is kept as {}, and training goes on with its sound records",
+                path.display(),
+                damaged.display()
+            ));
+        }
+        let events = EventLog::create(&out.join(EVENTS), Some(step))
+            .inspect_err(|error| {
+                progress.println(&format!("{error}; training goes on without a log for TensorBoard"))
+            })
+            .ok();
         Ok(Self {
             metrics,
-            events: Some(EventLog::create(&out.join("events"), Some(step))?),
-            progress: Progress::new(goal, options.display),
+            events,
+            progress,
             trainer,
-            data,
+            images,
             out,
             options,
             last_step,
             evaluated_at: None,
+            saved: None,
+            save_due: false,
+            changed: false,
             recorded_at: tests.last().map(|&(step, _)| step as u64),
             evaluation: None,
             recording: false,
@@ -362,21 +305,34 @@ impl<'a, D: Device> Run<'a, D> {
         })
     }
 
+    /// Shows what is different from now on, and writes it down with the next checkpoint.
+    fn with_changes(mut self, notices: &[String]) -> Self {
+        let written = RunConfig::read(&self.out.join(CONFIG));
+        self.changed = written.map_or(true, |written| written != *self.trainer.config());
+        notices.iter().for_each(|notice| self.progress.println(notice));
+        self
+    }
+
     fn run(mut self) -> Result<Summary, Error> {
         let began_at = self.trainer.progress().step;
-        let interrupted = self.train().inspect_err(|error| {
-            // What was learned since the last checkpoint need not be lost with a test image. Where this fails too, the first error is the
-            // one to tell. A run goes on from a whole step with its records only, and from none where it diverged.
-            let whole = !self.recording && !matches!(error, Error::Diverged(_));
-            if whole && self.trainer.progress().step > began_at {
-                let _ = self.save();
-            }
-        })?;
+        let trained = catch_out_of_memory(|| self.train()).map_err(Error::from).flatten();
+        let interrupted = match trained {
+            Ok(interrupted) => interrupted,
+            Err(error) => return Err(self.failed(error, began_at)),
+        };
         self.report_broken();
+        let progress = self.trainer.progress().clone();
+        if self.saved.is_none_or(|saved| saved.step != progress.step) {
+            let last = self.last_checkpoint();
+            self.progress.println(&format!(
+                "the last {} steps were skipped, so step {} is not saved; {last}",
+                progress.skipped_in_a_row, progress.step
+            ));
+        }
         self.progress.finish();
-        let progress = self.trainer.progress();
         Ok(Summary {
             steps: progress.step,
+            saved_step: self.saved.map(|saved| saved.step),
             interrupted,
             evaluation: self.evaluation.clone(),
             skipped: progress.skipped,
@@ -384,23 +340,109 @@ impl<'a, D: Device> Run<'a, D> {
         })
     }
 
-    /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was told to stop before.
+    /// Saves what was learned before an error, which need not be lost with a test image, and returns the
+    /// error. A run goes on from a whole step with its records only, and from none of which the state is not
+    /// sound.
+    fn failed(&mut self, error: Error, began_at: u64) -> Error {
+        match error {
+            Error::Diverged(reason) => return self.diverged(reason),
+            Error::Stopped => return error,
+            _ => {}
+        }
+        let step = self.trainer.progress().step;
+        let whole = !self.recording && step > began_at && self.saved.is_none_or(|saved| saved.step != step);
+        // If this fails too, the first error is the one to report.
+        let saved = if whole { self.save() } else { Ok(()) };
+        if step > began_at {
+            let failure =
+                saved.err().map_or(String::new(), |error| format!("; step {step} is not saved: {error}"));
+            let last = self.last_checkpoint();
+            self.progress.println(&format!("{last}{failure}"));
+        }
+        error
+    }
+
+    fn last_checkpoint(&self) -> String {
+        match self.saved {
+            Some(Saved { step, .. }) => format!("the last checkpoint is of step {step}"),
+            None => "there is no checkpoint".into(),
+        }
+    }
+
+    /// The error of a run that diverged, with the checkpoint to go on from.
+    fn diverged(&self, reason: String) -> Error {
+        let Some(saved) = self.saved else { return Error::Diverged(reason) };
+        let progress = self.trainer.progress();
+        // A checkpoint made after the update that spoiled the weights, and before they were used, fails as
+        // they do.
+        let spoiled = progress.skipped_in_a_row > 0 && progress.updates == saved.updates && saved.updates > 0;
+        if !spoiled {
+            return Error::RunDiverged { reason, step: saved.step, resume: self.out.to_owned() };
+        }
+        let previous = self.out.join(PREVIOUS);
+        match checkpoint::load(&previous) {
+            Ok((_, state)) if state.progress.updates < saved.updates => {
+                Error::RunDiverged { reason, step: state.progress.step, resume: previous }
+            }
+            _ => Error::Diverged(format!(
+                "{reason}. The last checkpoint, of step {}, has the same weights",
+                saved.step
+            )),
+        }
+    }
+
+    /// [`Error::Stopped`] if a stop was requested.
+    fn check_stop(&self) -> Result<(), Error> {
+        if self.options.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was stopped
+    /// before.
     fn train(&mut self) -> Result<bool, Error> {
-        let config = self.trainer.config().clone();
-        let test = self.data.test.as_ref().map_or(0, |test| test.len());
+        let test = self.images.test.as_ref().map_or(0, |test| test.len());
         self.progress.println(&format!(
             "{} parameters, {} training and {test} test images, {}",
             self.trainer.layout().len(),
-            self.data.train.len(),
+            self.images.train.len(),
             self.trainer.device().name()
         ));
-        let images = self.data.fingerprint();
-        if self.trainer.progress_mut().images.replace(images).is_some_and(|before| before != images) {
-            self.progress.println(
-                "the images are not those that this run knew: it goes on with them, but not to the weights that it would have \
-                 had, and some that it is tested on may be some that it was trained on",
-            );
-        }
+        self.images.notices.iter().for_each(|notice| self.progress.println(notice));
+        self.compare_images();
+        let interrupted = match self.train_until_stopped() {
+            // Before the first checkpoint there is nothing to keep.
+            Err(Error::Stopped) if self.saved.is_some() => true,
+            done => {
+                done?;
+                false
+            }
+        };
+        self.save()?;
+        Ok(interrupted)
+    }
+
+    /// Says so if the images are others than those that the run knew.
+    fn compare_images(&mut self) {
+        let now = self.images.fingerprint;
+        let progress = self.trainer.progress_mut();
+        let names = progress.images.replace(now.names);
+        // A run begun by an older program knew the names alone.
+        let contents = progress.contents.replace(now.contents);
+        let what = match (names, contents) {
+            (Some(names), _) if names != now.names => "the images are not those that this run knew",
+            (_, Some(contents)) if contents != now.contents => {
+                "the images are not those that this run knew, by the same names"
+            }
+            _ => return,
+        };
+        self.progress.println(&format!(
+            "{what}: it goes on with them, but not to the weights that it would have had, and some that it is tested on may be some \
+             that it was trained on"
+        ));
+    }
+
+    /// Trains up to the end, with an evaluation there.
+    fn train_until_stopped(&mut self) -> Result<(), Error> {
+        let config = self.trainer.config().clone();
         let started = Instant::now();
         let allowed = self
             .options
@@ -409,18 +451,17 @@ impl<'a, D: Device> Run<'a, D> {
             .map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)));
         let mut saved = Instant::now();
         let mut speed = Speed::default();
-        let mut interrupted = false;
         let step = self.trainer.progress().step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
-            && self.data.test.is_some()
+            && self.images.test.is_some()
             && self.recorded_at != Some(step)
         {
-            // It failed, and was saved for that.
+            // It failed or was stopped, and the step was saved without it.
             self.evaluate()?;
         }
         let batches = TrainingBatches::new(
-            Arc::clone(&self.data.train),
+            Arc::clone(&self.images.train),
             TrainingOptions {
                 batch_size: config.train.batch,
                 seed: config.train.seed,
@@ -436,15 +477,13 @@ impl<'a, D: Device> Run<'a, D> {
             {
                 break;
             }
-            if self.options.stop.load(Ordering::Relaxed) {
-                interrupted = true;
-                break;
-            }
+            self.check_stop()?;
             let batch = batch?;
             let labels = data::labels(&config.model, &batch);
             if step == 0 {
                 self.trainer.initialize(&batch.pixels, labels)?;
                 self.save()?;
+                self.check_stop()?;
             }
             let learning_rate = self.trainer.learning_rate();
             let report = self.trainer.step(&batch.pixels, labels)?;
@@ -461,16 +500,15 @@ impl<'a, D: Device> Run<'a, D> {
                 self.evaluate()?;
             }
             let due = saved.elapsed().as_secs_f64() >= 60.0 * config.train.checkpoint_minutes;
-            if due || step.is_multiple_of(config.train.checkpoint_every) {
+            if due || self.save_due || step.is_multiple_of(config.train.checkpoint_every) {
                 self.save()?;
                 saved = Instant::now();
             }
         }
-        if !interrupted && self.evaluated_at != Some(self.trainer.progress().step) {
+        if self.evaluated_at != Some(self.trainer.progress().step) {
             self.evaluate()?;
         }
-        self.save()?;
-        Ok(interrupted)
+        Ok(())
     }
 
     /// Records the mean of the training bits/dim since the last record. No clock time goes into the metrics, so that
@@ -514,11 +552,9 @@ impl<'a, D: Device> Run<'a, D> {
 
     /// Names images that turned out to be broken since the last time.
     fn report_broken(&mut self) {
-        for data in [Some(&self.data.train), self.data.test.as_ref()].into_iter().flatten() {
-            for image in data.broken() {
-                if self.broken.insert(image.name.clone()) {
-                    self.progress.println(&format!("skipped {}: {}", image.name, image.reason));
-                }
+        for image in self.images.broken() {
+            if self.broken.insert(image.name.clone()) {
+                self.progress.println(&format!("skipped {}: {}", image.name, image.reason));
             }
         }
     }
@@ -528,14 +564,15 @@ impl<'a, D: Device> Run<'a, D> {
         let step = self.trainer.progress().step;
         let train = self.trainer.config().train.clone();
         let glow = Glow::on(self.trainer.device().clone(), &self.trainer.model()?);
-        if let Some(test) = &self.data.test {
+        if let Some(test) = &self.images.test {
             let test = data::sample(test, train.eval_images, train.seed);
             let draws = Draws::Uniform { draws: 1, seed: train.seed };
             let inversion = Inversion { images: INVERTED, seed: train.seed };
-            let evaluation = evaluate(&glow, &test, draws, inversion, |_| Ok(()))?;
+            let evaluation = evaluate(&glow, &test, draws, inversion, |_| self.check_stop())?;
             let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
-            if bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best) {
-                self.trainer.model()?.write(&self.out.join("best.safetensors"))?;
+            let better = bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best);
+            if better && self.trainer.is_sound() {
+                self.trainer.model()?.write(&self.out.join(BEST))?;
                 self.trainer.progress_mut().best = Some((bits, step));
             }
             if self.recorded_at != Some(step) {
@@ -575,14 +612,21 @@ impl<'a, D: Device> Run<'a, D> {
         let count = columns * columns;
         let labels: Vec<usize> =
             if config.classes == 0 { vec![] } else { (0..count).map(|i| i % config.classes).collect() };
-        let samples = glow.sample(count, TEMPERATURE, &labels, 0)?;
+        let latents = glow.draw(count, TEMPERATURE, 0)?;
+        let mut samples = vec![];
+        for start in (0..count).step_by(glow.decoded_at_once()) {
+            self.check_stop()?;
+            let range = start..count.min(start + glow.decoded_at_once());
+            let labels = labels.get(range.clone()).unwrap_or_default();
+            samples.extend(glow.decode(&latents.slice(range), labels)?);
+        }
         if glow.was_not_finite() {
             self.progress.println(
                 "some samples hold numbers that are not finite, and are black there; they become fewer as training goes on",
             );
         }
-        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, config.image, columns);
-        picture::save_png(&self.out.join("samples.png"), &picture)?;
+        let picture = picture::grid(&samples, config.image, columns);
+        picture::save_png(&self.out.join(SAMPLES), &picture)?;
         self.show(|events| events.picture("samples", &picture, step));
         Ok(())
     }
@@ -592,14 +636,36 @@ impl<'a, D: Device> Run<'a, D> {
         let train = metrics::points(&records, "train_bits_per_dim");
         let test = metrics::points(&records, "test_bits_per_dim");
         let name = self.out.file_name().map_or("run".into(), |name| name.to_string_lossy());
-        Ok(Curve { title: &name, train: &train, test: &test }.save(&self.out.join("curve.png"))?)
+        Ok(Curve { title: &name, train: &train, test: &test }.save(&self.out.join(CURVE))?)
     }
 
-    fn save(&self) -> Result<(), Error> {
+    /// Saves a checkpoint and then the model, or postpones that while steps are being skipped: the weights
+    /// may be what makes them fail, and the checkpoints from before that are the way out.
+    fn save(&mut self) -> Result<(), Error> {
+        self.save_due = !self.trainer.is_sound();
+        if self.save_due {
+            return Ok(());
+        }
+        let (config, state) = (self.trainer.config(), self.trainer.state()?);
+        if !state.is_finite() {
+            return Err(Error::Diverged(format!(
+                "weights or moments of step {} are not finite, and are not saved",
+                state.progress.step
+            )));
+        }
         // A checkpoint that outlives a loss of power needs the records before it.
         self.metrics.flush()?;
-        self.trainer.model()?.write(&self.out.join(MODEL))?;
-        checkpoint::save(self.out, self.trainer.config(), &self.trainer.state()?)
+        // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
+        checkpoint::save(self.out, config, &state)?;
+        self.saved = Some(Saved::of(&state.progress));
+        let TrainState { permutations, ema, .. } = state;
+        let model = ModelFile { config: config.model.clone(), permutations, weights: ema };
+        model.write(&self.out.join(MODEL))?;
+        if self.changed {
+            write_config(self.out, self.trainer.config())?;
+            self.changed = false;
+        }
+        Ok(())
     }
 }
 

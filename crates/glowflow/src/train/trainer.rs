@@ -6,11 +6,11 @@ use glowflow_kernels::{Device, Noise, Real, Repeated, Rule, Stream, Training, Up
 use serde::{Deserialize, Serialize};
 
 use super::config::{Optimizer, RunConfig, Schedule};
-use crate::model::{FixedPermutation, Flow, Layout, ModelFile, check_labels, one_hot};
+use crate::model::{FixedPermutation, Flow, Layout, ModelFile, check_labels, memory, one_hot};
 use crate::{Error, random};
 
-/// Steps in a row that may be skipped before training gives up.
-const PATIENCE: u32 = 10;
+/// Steps skipped in a row after which training gives up.
+const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 
 /// Counters and sums of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Progress {
     /// A checksum of the images' names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u32>,
+    /// A checksum of the images' stored contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<u32>,
 }
 
 /// The whole state of a run, outside any device: what a checkpoint holds.
@@ -52,6 +55,14 @@ pub struct TrainState {
     pub ema: Vec<f32>,
     /// Counters and sums.
     pub progress: Progress,
+}
+
+impl TrainState {
+    /// Whether all of its numbers are finite.
+    pub fn is_finite(&self) -> bool {
+        let mut buffers = [&self.weights, &self.first, &self.second, &self.ema].into_iter().flatten();
+        buffers.all(|x| x.is_finite())
+    }
 }
 
 /// What one step came to.
@@ -78,6 +89,8 @@ pub struct Trainer<D: Device> {
     ema: D::Buffer,
     passes: Vec<Pass<D>>,
     progress: Progress,
+    /// False after an update whose new values were not all finite.
+    all_finite: bool,
 }
 
 /// The flow there and back on some images of a batch: from the buffers here to the gradient. It is what a device may record.
@@ -99,13 +112,26 @@ fn from_device<D: Device>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Er
     Ok(D::Real::into_file(device.download(buffer)?))
 }
 
+/// Checks that a new run fits into the memory that is available.
+///
+/// # Errors
+/// [`Error::Config`] with the sum.
+pub(super) fn check_memory<D: Device>(device: &D, config: &RunConfig) -> Result<(), Error> {
+    // A device with memory of its own reports by itself what does not fit there.
+    match device.peak_memory() {
+        Some(_) => memory::check_state(&config.model),
+        None => memory::check_training(&config.model, &config.train, false),
+    }
+}
+
 impl<D: Device> Trainer<D> {
     /// A new model, which [`initialize`](Self::initialize) must see a batch of before the first step.
     ///
     /// # Errors
-    /// [`Error::Config`] where the configuration is not possible.
+    /// [`Error::Config`] if the configuration is not possible, or needs more memory than is available.
     pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
         config.validate()?;
+        check_memory(&device, &config)?;
         let file = ModelFile::new(config.model.clone(), config.train.seed)?;
         let zeros = vec![0.0; file.weights.len()];
         let state = TrainState {
@@ -131,10 +157,17 @@ impl<D: Device> Trainer<D> {
             permutations: state.permutations,
             passes: vec![],
             progress: state.progress,
+            all_finite: true,
             config,
             device,
             flow,
         }
+    }
+
+    /// Whether the state is worth saving: not while steps are being skipped, since the weights may be what
+    /// makes them fail, and not after an update that overflowed.
+    pub fn is_sound(&self) -> bool {
+        self.all_finite && self.progress.skipped_in_a_row == 0
     }
 
     /// The whole state, to save.
@@ -196,8 +229,8 @@ impl<D: Device> Trainer<D> {
     /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts.
     ///
     /// # Errors
-    /// [`Error::Input`] where the batch does not fit the model, [`Error::Diverged`] where it leads to a likelihood that
-    /// is not finite.
+    /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
+    /// that is not finite.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let batch = self.check(pixels, labels)?.div_ceil(self.config.train.accumulate);
         let pixels = &pixels[..batch * self.config.model.dimensions()];
@@ -216,8 +249,9 @@ impl<D: Device> Trainer<D> {
     /// One step on a batch: forward, backward, update.
     ///
     /// # Errors
-    /// [`Error::Input`] where the batch does not fit the model; [`Error::Diverged`] after several steps in a row whose
-    /// gradient was not finite: it says where in the flow numbers went out of range.
+    /// [`Error::Input`] if the batch does not fit the model; [`Error::Diverged`] after several steps in a row
+    /// whose gradient was not finite, naming the part of the flow where numbers went out of range, and after
+    /// one whose new weights were not: what the trainer holds then is not [sound](Self::is_sound).
     pub fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<StepReport, Error> {
         let batch = self.check(pixels, labels)?;
         let (dimensions, parts) = (self.config.model.dimensions(), self.config.train.accumulate);
@@ -237,6 +271,10 @@ impl<D: Device> Trainer<D> {
             ema: &mut self.ema,
         };
         let report = self.device.update(&update, &log_densities.iter().collect::<Vec<_>>(), training)?;
+        if !report.all_finite {
+            self.all_finite = false;
+            return Err(self.overflow());
+        }
         let mut log_density = vec![];
         for part in &log_densities {
             log_density.extend(self.device.download(part)?);
@@ -255,7 +293,7 @@ impl<D: Device> Trainer<D> {
         } else {
             progress.skipped += 1;
             progress.skipped_in_a_row += 1;
-            if progress.skipped_in_a_row >= PATIENCE {
+            if progress.skipped_in_a_row >= MAX_CONSECUTIVE_SKIPS {
                 return Err(self.diagnose(pixels, labels));
             }
         }
@@ -373,9 +411,20 @@ impl<D: Device> Trainer<D> {
             Err(error) => error.to_string(),
         };
         Error::Diverged(format!(
-            "loss or gradient was not finite in {PATIENCE} steps in a row, up to step {}: {seen}. The weights of \
-             the last checkpoint are intact; a lower train.lr, a longer train.warmup or train.clip=100 may help",
+            "loss or gradient was not finite in {MAX_CONSECUTIVE_SKIPS} steps in a row, up to step {}: {seen}. A lower \
+             train.lr, a longer train.warmup or train.clip=100 may help",
             self.progress.step + 1
+        ))
+    }
+
+    /// The error of an update whose new values were not all finite.
+    fn overflow(&self) -> Error {
+        Error::Diverged(format!(
+            "step {} would have made weights or the optimiser's moments infinite, at a learning rate of {:e}. A lower train.lr \
+             or a larger train.epsilon, which is {:e}, may help",
+            self.progress.step + 1,
+            self.learning_rate(),
+            self.config.train.epsilon
         ))
     }
 }

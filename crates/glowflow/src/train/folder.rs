@@ -1,0 +1,123 @@
+//! A run's folder: kept from other processes, free for a new run, and left as it was found if a run cannot
+//! begin.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{CHECKPOINT, LINK, PREVIOUS};
+use super::config::{CONFIG, RunConfig};
+use crate::Error;
+use crate::model::MODEL;
+
+/// Name of the log.
+pub const METRICS: &str = "metrics.jsonl";
+/// Name of the folder of TensorBoard's logs.
+pub const EVENTS: &str = "events";
+/// Name of the model that was best on test images.
+pub const BEST: &str = "best.safetensors";
+/// Name of the grid of samples.
+pub const SAMPLES: &str = "samples.png";
+/// Name of the learning curve.
+pub const CURVE: &str = "curve.png";
+
+/// Everything that a run writes before its first checkpoint is complete, except for its events.
+const FILES: [&str; 8] = [CONFIG, METRICS, MODEL, CHECKPOINT, BEST, SAMPLES, CURVE, LINK];
+
+/// Keeps a second process out of a run's folder while this one trains in it.
+pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
+    // A system that cannot lock a folder does without.
+    let Ok(handle) = File::open(folder) else { return Ok(None) };
+    match handle.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
+            "another process is training in {}: wait for its end, or choose another folder",
+            folder.display()
+        ))),
+        _ => Ok(Some(handle)),
+    }
+}
+
+/// Checks that a new run finds nothing in its folder that it would write over, or that it would be trained
+/// on.
+pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
+    let way_out = |name: &str| match name {
+        MODEL => "choose another folder".to_owned(),
+        PREVIOUS => {
+            format!("continue it with --resume {}, or choose another folder", out.join(name).display())
+        }
+        _ => format!("continue it with --resume {}, or choose another folder", out.display()),
+    };
+    if let Some(name) = [CONFIG, CHECKPOINT, PREVIOUS, MODEL].into_iter().find(|name| out.join(name).exists())
+    {
+        let way_out = way_out(name);
+        return Err(Error::Input(format!("{} holds a run already ({name}): {way_out}", out.display())));
+    }
+    let among = |path: &PathBuf| match (path.canonicalize(), out.canonicalize()) {
+        (Ok(data), Ok(out)) => out.starts_with(data),
+        _ => false,
+    };
+    let empty = fs::read_dir(out).map_err(Error::io(out))?.next().is_none();
+    if !empty && [&config.data.path, &config.data.test].into_iter().flatten().any(among) {
+        return Err(Error::Input(format!(
+            "{} holds some of the data, and a run's pictures would be among them: choose another folder",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// A folder as it was before a run began in it.
+pub struct Before {
+    folder: PathBuf,
+    /// Folders that were not there, the innermost first.
+    missing: Vec<PathBuf>,
+    names: HashSet<OsString>,
+    events: HashSet<OsString>,
+}
+
+impl Before {
+    /// Notes what is in a folder, if it is there at all.
+    pub fn of(folder: &Path) -> Self {
+        let missing = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        Self {
+            folder: folder.to_owned(),
+            missing: missing.map(Path::to_owned).collect(),
+            names: names(folder),
+            events: names(&folder.join(EVENTS)),
+        }
+    }
+
+    /// Removes what a run has made since, so that the folder is free for another try. What cannot be removed
+    /// stays.
+    pub fn restore(&self) {
+        let made = |name: &&OsString| !self.names.contains(*name) && is_of_a_run(name);
+        for name in names(&self.folder).iter().filter(made) {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+        let events = self.folder.join(EVENTS);
+        for name in names(&events).difference(&self.events) {
+            if name.to_string_lossy().ends_with(".glowflow") {
+                let _ = fs::remove_file(events.join(name));
+            }
+        }
+        if !self.names.contains(&OsString::from(EVENTS)) {
+            let _ = fs::remove_dir(events);
+        }
+        // Unless something is in them by now.
+        self.missing.iter().for_each(|folder| _ = fs::remove_dir(folder));
+    }
+}
+
+/// The names in a folder; none if it cannot be read.
+fn names(folder: &Path) -> HashSet<OsString> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
+}
+
+/// Whether a run writes files of this name, or parts of such files (`.NAME.part…`).
+fn is_of_a_run(name: &OsString) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let part_of =
+        |file: &str| name.strip_prefix('.').and_then(|name| name.strip_prefix(file)?.strip_prefix(".part"));
+    FILES.iter().any(|file| name == *file || part_of(file).is_some())
+}

@@ -1,0 +1,118 @@
+//! The images of a run: opened, split into those to train and to test on, and told from others on resuming.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use glowflow_data::{Broken, Dataset, Splits};
+
+use super::config::RunConfig;
+use crate::{Error, data};
+
+/// Number of images from which on some are held out by default.
+const MIN_FOR_HOLDOUT: usize = 100;
+/// Part of the images that is held out by default.
+const HOLDOUT: f64 = 0.05;
+
+/// Checksums of a run's images, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Of their names.
+    pub names: u32,
+    /// Of their stored contents.
+    pub contents: u32,
+}
+
+/// The images of a run.
+pub struct Images {
+    /// To train on.
+    pub train: Arc<dyn Dataset>,
+    /// To test on.
+    pub test: Option<Arc<dyn Dataset>>,
+    /// Tells them from other images.
+    pub fingerprint: Fingerprint,
+    /// Facts about them that a user should see.
+    pub notices: Vec<String>,
+}
+
+impl Images {
+    /// Given datasets.
+    pub fn new(train: Arc<dyn Dataset>, test: Option<Arc<dyn Dataset>>) -> Self {
+        let fingerprint = fingerprint([Some(&train), test.as_ref()].into_iter().flatten());
+        Self { train, test, fingerprint, notices: vec![] }
+    }
+
+    /// The images that a configuration names.
+    pub fn open(config: &RunConfig) -> Result<Self, Error> {
+        let path = config.data.path.as_deref().ok_or_else(|| {
+            Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
+        })?;
+        let opened = data::open(path, &config.model, &config.data.classes)?;
+        let images = Self::split(config, opened)?;
+        // Better found now than by the first evaluation.
+        if let Some(test) =
+            images.test.as_ref().filter(|test| config.model.classes > 0 && test.label(0).is_none())
+        {
+            return Err(Error::Input(format!(
+                "the {} images to test on have no labels, which a model with classes needs: give them some, or set \
+                 data.test_fraction to test on a part of the others",
+                test.len()
+            )));
+        }
+        Ok(images)
+    }
+
+    /// Into images to train and to test on, as the configuration says.
+    fn split(config: &RunConfig, mut opened: Splits) -> Result<Self, Error> {
+        let mut notices = std::mem::take(&mut opened.notices);
+        let (train, test) = match &config.data.test {
+            Some(path) => {
+                let (test, more) = open_test(path, config, opened.train.classes())?;
+                notices.extend(more);
+                (opened.train, Some(test))
+            }
+            None => held_out(config, opened)?,
+        };
+        Ok(Self { notices, ..Self::new(train, test) })
+    }
+
+    /// Images found broken so far.
+    pub fn broken(&self) -> impl Iterator<Item = Broken> {
+        [Some(&self.train), self.test.as_ref()].into_iter().flatten().flat_map(|data| data.broken())
+    }
+}
+
+/// Images of their own to test on, and notices about them.
+fn open_test(
+    path: &Path,
+    config: &RunConfig,
+    classes: &[String],
+) -> Result<(Arc<dyn Dataset>, Vec<String>), Error> {
+    let opened = data::open(path, &config.model, classes)?;
+    // A folder with a test set of its own was meant for that.
+    Ok((opened.test.unwrap_or(opened.train), opened.notices))
+}
+
+type TrainAndTest = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+
+fn held_out(config: &RunConfig, opened: Splits) -> Result<TrainAndTest, Error> {
+    let fraction = match (config.data.test_fraction, &opened.test) {
+        (Some(fraction), _) => fraction,
+        (None, Some(_)) => return Ok((opened.train, opened.test)),
+        (None, None) if opened.train.len() >= MIN_FOR_HOLDOUT => HOLDOUT,
+        (None, None) => return Ok((opened.train, None)),
+    };
+    let (train, test) = glowflow_data::split(opened.train, fraction, config.train.seed)?;
+    Ok((Arc::new(train), Some(Arc::new(test))))
+}
+
+fn fingerprint<'a>(datasets: impl Iterator<Item = &'a Arc<dyn Dataset>>) -> Fingerprint {
+    let (mut names, mut contents) = (crc32fast::Hasher::new(), crc32fast::Hasher::new());
+    for data in datasets {
+        names.update(&(data.len() as u64).to_le_bytes());
+        for i in 0..data.len() {
+            names.update(format!("{}\n", data.name(i)).as_bytes());
+            contents.update(&data.content(i).to_le_bytes());
+        }
+    }
+    Fingerprint { names: names.finalize(), contents: contents.finalize() }
+}
