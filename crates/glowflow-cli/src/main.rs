@@ -2,9 +2,10 @@
 
 mod args;
 mod commands;
+mod environment;
 
 use std::process::ExitCode;
-use std::{env, thread};
+use std::thread;
 
 use anyhow::Context;
 use clap::Parser;
@@ -12,11 +13,11 @@ use clap::Parser;
 use args::{Cli, Command};
 
 /// More than any machine has use for.
-const MOST_THREADS: usize = 1024;
+const MAX_THREADS: usize = 1024;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(&cli) {
+    let done = glowflow::catch_out_of_memory(|| run(Cli::parse()));
+    match done.unwrap_or_else(|error| Err(error.into())) {
         Ok(code) => code,
         // A reader that went away, such as `head`, is no failure to report.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
@@ -27,15 +28,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
-    // What rayon takes where nothing is said.
-    let from_environment = || Some(("RAYON_NUM_THREADS", env::var("RAYON_NUM_THREADS").ok()?.parse().ok()?));
-    if let Some((said, threads)) = cli.threads.map(|threads| ("--threads", threads)).or_else(from_environment)
-    {
+fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
+    let threads = match cli.threads {
+        Some(threads) => Some(("--threads", threads)),
+        // What rayon takes by default.
+        None => environment::threads()?.map(|threads| (environment::THREADS, threads)),
+    };
+    if let Some((source, threads)) = threads {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         anyhow::ensure!(
-            threads <= MOST_THREADS,
-            "{said} {threads} is too many: {MOST_THREADS} at most, and this machine has {cores} cores"
+            threads <= MAX_THREADS,
+            "{source} {threads} is too many: {MAX_THREADS} at most, and this machine has {cores} cores"
         );
     }
     if let Some(threads) = cli.threads {
@@ -47,6 +50,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             .num_threads(threads)
             .build_global()
             .context("starting the threads")?;
+    }
+    if cli.common.device.is_none() {
+        cli.common.device = environment::device()?;
     }
     let common = &cli.common;
     match &cli.command {

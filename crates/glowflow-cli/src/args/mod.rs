@@ -17,7 +17,7 @@ pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
 pub use precision::PrecisionArg;
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
-pub use training::{Bench, Quickstart, Train};
+pub use training::{BackpropArg, Bench, Quickstart, Train};
 
 /// Glow: generative models of images with exact likelihoods.
 #[derive(Debug, Parser)]
@@ -35,16 +35,10 @@ pub struct Cli {
 /// What every command can be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// Where to compute: auto (a GPU where there is one), cpu, or cuda:0, cuda:1 and so on.
-    #[arg(
-        long,
-        global = true,
-        value_name = "DEVICE",
-        env = "GLOWFLOW_DEVICE",
-        default_value = "auto",
-        value_parser = DeviceChoice::from_str
-    )]
-    pub device: DeviceChoice,
+    /// Device to compute on: auto (a GPU if there is one), cpu, or cuda:0, cuda:1 and so on. By default the
+    /// environment variable GLOWFLOW_DEVICE, else auto.
+    #[arg(long, global = true, value_name = "DEVICE", value_parser = DeviceChoice::from_str)]
+    pub device: Option<DeviceChoice>,
     /// Print results as JSON.
     #[arg(long, global = true)]
     pub json: bool,

@@ -52,7 +52,7 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 impl args::Common {
     /// The device to compute on.
     fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
-        self.device.open(precision, |trouble| {
+        self.device.unwrap_or_default().open(precision, |trouble| {
             tell(&format!("{trouble}; computing on the processor instead"));
         })
     }
