@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod environment;
+mod signals;
 
 use std::process::ExitCode;
 use std::thread;

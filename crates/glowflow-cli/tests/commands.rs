@@ -273,6 +273,44 @@ fn every_command_shows_an_example() {
     assert!(run(folder.path(), "--version").ok().stdout.starts_with("glowflow "));
 }
 
+/// A run without a name gets one, and a short one says what to expect.
+#[test]
+fn a_run_needs_no_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["run", "run-2"] {
+        let line = format!("train --data portraits {TINY} --steps 2 --minutes 5");
+        let outcome = run(folder.path(), &line).ok();
+        assert!(outcome.stderr.contains(&format!("folder {name}\n")), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("5 minutes are rough"), "{}", outcome.stderr);
+        assert!(folder.path().join(name).join("model.safetensors").is_file());
+    }
+    let outcome = run(folder.path(), &format!("train --data portraits --out named {TINY} --steps 2")).ok();
+    assert!(!outcome.stderr.contains("rough"), "{}", outcome.stderr);
+}
+
+/// On a terminal that cannot redraw a line there are lines.
+#[test]
+#[cfg(target_os = "linux")]
+fn progress_is_shown_on_any_terminal() {
+    for (term, bar) in [(Some("dumb"), false), (None, false), (Some("xterm"), true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let train = format!("train --data portraits --out run {TINY} --steps 30");
+        let program = env!("CARGO_BIN_EXE_glowflow");
+        // script gives it a terminal.
+        let mut command = std::process::Command::new("script");
+        command.args(["-qec", &format!("{program} {train}"), "/dev/null"]).current_dir(folder.path());
+        command.env("GLOWFLOW_DEVICE", "cpu").env_remove("TERM").stdin(Stdio::null());
+        term.into_iter().for_each(|term| _ = command.env("TERM", term));
+        let Ok(output) = command.output() else {
+            eprintln!("skipped: there is no script(1)");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("step 30/30"), "{term:?}: {text}");
+        assert_eq!(text.contains('\u{1b}'), bar, "{term:?}: {text}");
+    }
+}
+
 /// A reader that goes away, such as `head`, is no reason for a panic.
 #[test]
 fn a_closed_pipe_is_no_failure() {

@@ -48,6 +48,10 @@ fn world() -> &'static Path {
         train("--data images --out other --steps 2 --seed 1");
         run(&folder, "encode --model other --data images --out other.latents").ok();
         write("wrong.toml", b"[model]\nsteps = \"abc\"\n");
+        let utf16: Vec<u8> = "\u{feff}[model]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        write("utf16.toml", &utf16);
+        write("cp1252.toml", b"# \xe9\n[model]\n");
+        write("large.toml", &vec![b'#'; (1 << 20) + 1]);
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
         let done = ModelFile::read(&folder.join("done")).unwrap();
@@ -108,7 +112,13 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set model.image=[32,32]", &["invalid length 2", "height, width and channels", "model.image"]),
     ("bench --config wrong.toml", &["wrong.toml: line 2", "\"abc\"", "a whole number"]),
     ("bench --config nowhere.toml", &["nowhere.toml", "No such file"]),
-    ("bench --config photo.jpg", &["photo.jpg"]),
+    ("bench --config photo.jpg", &["photo.jpg", "save it as UTF-8"]),
+    ("bench --config utf16.toml", &["utf16.toml", "UTF-16", "save it as UTF-8"]),
+    ("bench --config cp1252.toml", &["cp1252.toml", "save it as UTF-8"]),
+    ("bench --config large.toml", &["large.toml", "at most 1 MiB"]),
+    ("bench --set train.lr=1e39", &["train.lr is 1", "32 bits"]),
+    ("bench --set train.epsilon=1e-46", &["train.epsilon is 0.0", "32 bits"]),
+    ("bench --set model.hidden=16384 --set model.steps=4096", &["TiB", "available", "model.hidden"]),
     ("info --model done --threads 0", &["--threads 0", "leave it out"]),
     ("info --model done --threads 20000", &["--threads 20000", "1024", "cores"]),
     ("bench --repeat 0", &["--repeat 0", "1 at least"]),
@@ -154,7 +164,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --resume empty", &["empty", "no run to resume"]),
     ("train --resume foreign.safetensors", &["foreign.safetensors", "glowflow.checkpoint"]),
     ("train --resume done --seed 1", &["--resume", "--seed"]),
-    ("train --data portraits TINY", &["--out"]),
+    ("train --resume done --config wrong.toml", &["--config", "new run", "--set"]),
+    ("train --resume done --preset tiny32", &["--preset", "new run", "--set"]),
+    ("train --resume done --set model.steps=8", &["model.steps", "weights", "another run"]),
+    ("train --resume done --set train.batch=8", &["train.batch", "images each step sees"]),
+    ("train --resume done --set train.lr=fast", &["train.lr", "fast"]),
     ("train --out new TINY", &["--data"]),
     ("train --data portraits --out new TINY --minutes nan", &["NaN minutes", "0 or more"]),
     ("train --data portraits --out new TINY --minutes -1", &["-1 minutes", "0 or more"]),
@@ -260,6 +274,52 @@ fn threads_of_the_environment_are_bounded_too() {
     let mut info = command(world(), "info --model done");
     info.env("RAYON_NUM_THREADS", "20000");
     check(&common::outcome(info), "RAYON_NUM_THREADS=20000", &["RAYON_NUM_THREADS 20000", "1024", "cores"]);
+}
+
+/// Variables that are set to nothing are unset, and wrong ones are named.
+#[test]
+fn variables_of_the_environment_are_explained() {
+    let with = |name: &str, value: &str| {
+        let mut info = command(world(), "info --model done");
+        info.env(name, value);
+        common::outcome(info)
+    };
+    for name in
+        ["GLOWFLOW_DEVICE", "RAYON_NUM_THREADS", "GLOWFLOW_CUDA_LIBRARIES", "COLUMNS", "TERM", "NO_COLOR"]
+    {
+        with(name, "").ok();
+    }
+    for (name, value) in
+        [("GLOWFLOW_DEVICE", "gpu"), ("RAYON_NUM_THREADS", "many"), ("RAYON_NUM_THREADS", "-1")]
+    {
+        let outcome = with(name, value);
+        check(&outcome, name, &[name, value]);
+        assert!(!outcome.stderr.contains("--device") && !outcome.stderr.contains("--threads"), "{outcome:?}");
+    }
+    // What is said on the command line counts.
+    let mut info = command(world(), "info --model done --device cpu --threads 1");
+    info.env("GLOWFLOW_DEVICE", "gpu").env("RAYON_NUM_THREADS", "many");
+    common::outcome(info).ok();
+}
+
+/// The message of a run that diverges leads to one that does not.
+#[test]
+fn a_run_that_diverges_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!(
+        "train --data portraits --out run {TINY} --set train.warmup=0 --set train.checkpoint_every=1 --steps 50"
+    );
+    run(folder.path(), &format!("{line} --set train.lr=1e-3 --steps 3").replace(" --steps 50", "")).ok();
+    let line = "train --threads 2 --resume run --set train.lr=1e30 --steps 50";
+    let outcome = run(folder.path(), line);
+    let way_out = "--resume run/checkpoint.previous.safetensors --set train.lr=";
+    check(&outcome, line, &["10 steps in a row", "of step 3", way_out]);
+    assert!(outcome.stderr.contains("train.lr is 1e30 from here on; it was 0.001"), "{}", outcome.stderr);
+    let summary = run(
+        folder.path(),
+        "train --threads 2 --resume run/checkpoint.previous.safetensors --set train.lr=1e-4 --steps 6 --json",
+    );
+    assert_eq!(summary.ok().json()["saved_step"], 6);
 }
 
 /// The table may be to replace something that is still needed when the command fails.

@@ -70,6 +70,21 @@ fn spawn(folder: &Path, line: &str) -> Child {
     command(folder, line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+fn kill(child: &Child, signal: &str) {
+    let kill = format!("kill -{signal} {}", child.id());
+    Command::new("sh").args(["-c", &kill]).output().unwrap();
+}
+
+/// Waits until a file has `text` in it.
+#[track_caller]
+fn wait_for(file: &Path, text: &str) {
+    let began = Instant::now();
+    while !std::fs::read_to_string(file).is_ok_and(|have| have.contains(text)) {
+        assert!(began.elapsed() < Duration::from_secs(120), "{text:?} does not come");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn killed_twenty_times() {
     let within = reference().seconds / 4.0;
@@ -100,7 +115,7 @@ fn killed_twenty_times() {
 
 #[test]
 fn stopped_by_a_signal() {
-    for signal in ["TERM", "INT"] {
+    for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
         // On a fast machine a run may be over before the signal reaches it.
         let stopped = (0..10).find_map(|_| {
             let folder = tempfile::tempdir().unwrap();
@@ -115,14 +130,13 @@ fn stopped_by_a_signal() {
                 assert!(patience.elapsed() < Duration::from_secs(60), "it does not train");
                 std::thread::sleep(Duration::from_millis(1));
             }
-            let kill = format!("kill -{signal} {}", child.id());
-            Command::new("sh").args(["-c", &kill]).output().unwrap();
+            kill(&child, signal);
             let output = child.wait_with_output().unwrap();
             (output.status.code() != Some(0)).then_some((folder, output))
         });
         let (folder, output) = stopped.expect("a run that is still at work when the signal comes");
         let folder = folder.path();
-        assert_eq!(output.status.code(), Some(130), "{output:?}");
+        assert_eq!(output.status.code(), Some(status), "{output:?}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(stdout.contains("glowflow train --resume run"), "{stdout}");
         let checkpoint = |name| std::fs::read(folder.join("run").join(name)).unwrap();
@@ -167,5 +181,135 @@ fn in_parts() {
     for file in ["model.safetensors", "samples.png"] {
         let read = |folder: &Path| std::fs::read(folder.join("run").join(file)).unwrap();
         assert!(read(folder.path()) == read(&reference().folder), "{file} has other bytes");
+    }
+}
+
+/// An evaluation is given up for a stop, and made again by the resumed run.
+#[test]
+fn stopped_during_an_evaluation() {
+    let long = "train --data portraits --out run --threads 2 --set model.image=[64,64,3] --set model.levels=2 --set model.steps=2 \
+                --set model.hidden=8 --set train.batch=4 --set train.eval_images=300 --set train.eval_every=3 \
+                --set train.log_every=1 --set train.checkpoint_every=1000 --steps 4";
+    let [whole, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    run(whole.path(), long).ok();
+    let child = command(stopped.path(), long).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let metrics = stopped.path().join("run/metrics.jsonl");
+    wait_for(&metrics, "\"step\":3");
+    // Ctrl-C at a terminal reaches the program and a wrapper, which sends a signal of its own.
+    kill(&child, "INT");
+    kill(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert_eq!(stderr.matches("stopping").count(), 1, "{stderr}");
+    let records = std::fs::read_to_string(&metrics).unwrap();
+    assert!(!records.contains("test_bits_per_dim"), "the evaluation was over before the signal: {records}");
+    let summary = run(stopped.path(), &format!("{} --steps 4 --json", resume())).ok().json();
+    assert_eq!((&summary["steps"], &summary["saved_step"]), (&4.into(), &4.into()));
+    for file in FILES {
+        let read = |folder: &Path| std::fs::read(folder.join("run").join(file)).unwrap();
+        assert!(read(stopped.path()) == read(whole.path()), "{file} has other bytes");
+    }
+}
+
+/// What was ignored at the start stays ignored, as `nohup` and shells that run something in the background
+/// have it.
+#[test]
+#[cfg(target_os = "linux")]
+fn ignored_signals_stop_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("{} --steps 40", start(2));
+    let mut child = Command::new("sh")
+        .args(["-c", "trap '' HUP INT; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_glowflow")])
+        .args(line.split_whitespace())
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for(&folder.path().join("run/metrics.jsonl"), "\"step\":5");
+    kill(&child, "HUP");
+    kill(&child, "INT");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// A stop is heeded while images are being opened, and leaves nothing behind.
+#[test]
+fn stopped_before_there_is_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Command::new("mkfifo").arg(folder.path().join("pipe")).status();
+    if !made.is_ok_and(|made| made.success()) {
+        eprintln!("skipped: there is no mkfifo");
+        return;
+    }
+    // Nobody ever writes into it.
+    let line = format!("train --data pipe --out new/run {TINY}");
+    let child = command(folder.path(), &line).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while !folder.path().join("new/run").exists() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    kill(&child, "TERM");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("before the first step"), "{output:?}");
+    assert!(!folder.path().join("new").exists(), "a folder is left");
+}
+
+/// A log that was damaged is set aside, and the run goes on to the bytes that it would have had.
+#[test]
+fn resumed_with_a_damaged_log() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &format!("{} --steps 30", start(2))).ok();
+    let log = folder.path().join("run/metrics.jsonl");
+    let text = std::fs::read_to_string(&log).unwrap();
+    std::fs::write(&log, text.replacen('\n', "\ngarbage\n", 2)).unwrap();
+    let outcome = run(folder.path(), resume()).ok();
+    assert!(outcome.stderr.contains("metrics.jsonl.damaged"), "{}", outcome.stderr);
+    assert!(
+        std::fs::read_to_string(folder.path().join("run/metrics.jsonl.damaged")).unwrap().contains("garbage")
+    );
+    for file in ["model.safetensors", "samples.png"] {
+        let read = |folder: &Path| std::fs::read(folder.join("run").join(file)).unwrap();
+        assert!(read(folder.path()) == read(&reference().folder), "{file} has other bytes");
+    }
+}
+
+/// A folder without room for TensorBoard's log is no reason to stop either.
+#[test]
+fn resumed_without_room_for_events() {
+    let folder = tempfile::tempdir().unwrap();
+    run(folder.path(), &format!("{} --steps 10", start(2))).ok();
+    let events = folder.path().join("run/events");
+    std::fs::remove_dir_all(&events).unwrap();
+    std::fs::write(&events, "no folder").unwrap();
+    let outcome = run(folder.path(), resume()).ok();
+    assert!(outcome.stderr.contains("without a log for TensorBoard"), "{}", outcome.stderr);
+}
+
+/// Files of at most so many bytes, as a disk that is full: whatever was written then, the next try takes the
+/// folder.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_leaves_a_folder_that_the_next_try_takes() {
+    let size = |name: &str| std::fs::metadata(reference().folder.join("run").join(name)).unwrap().len();
+    let (model, checkpoint) = (size("model.safetensors"), size("checkpoint.safetensors"));
+    assert!(model < checkpoint);
+    for bytes in [0, 300, 3000, model / 2, model + 2048, (model + checkpoint) / 2, checkpoint - 2048] {
+        let folder = tempfile::tempdir().unwrap();
+        // A write beyond the limit fails, since the signal is ignored. Blocks have 512 bytes.
+        let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
+        let output = Command::new("sh")
+            .args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_glowflow")])
+            .args(format!("{} --steps 2", start(2)).split_whitespace())
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{bytes} bytes: {output:?}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+        assert!(left.is_empty(), "after {bytes} bytes there is {left:?}");
+        run(folder.path(), &format!("{} --steps 2", start(2))).ok();
     }
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{glow, model_file};
+use common::glow;
 use glowflow::latent::{About, Direction, Directions};
 use glowflow::latents_file::LatentsFile;
 use glowflow::tensor_file::TensorFile;

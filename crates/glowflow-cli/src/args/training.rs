@@ -24,11 +24,12 @@ pub struct Quickstart {
 
 /// Train a model on images.
 ///
-/// Ctrl-C stops after the step at hand and saves a checkpoint; --resume goes on from there as if nothing had happened.
+/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint; --resume goes on from
+/// there as if nothing had happened.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  glowflow train --data photos/ --preset faces64 --minutes 60 --out run\n  glowflow train \
-    --resume run --minutes 60\n  glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set \
+    --resume run --minutes 60\n  glowflow train --resume run --set train.lr=5e-4\n  glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set \
     train.batch=16 --steps 1000 --out run\n\nWithout a limit, training goes on until it is stopped."
 )]
 pub struct Train {
@@ -44,16 +45,17 @@ pub struct Train {
     pub test_fraction: Option<f64>,
     /// A published or small configuration, by name; an unknown one lists them. Without one, the model is the published one for
     /// CIFAR-10: large, and slow without a GPU.
-    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model], [train] and [data].
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, such as model.steps=8.
-    #[arg(long = "set", value_name = "K=V", conflicts_with = "resume")]
+    /// One value of the configuration, such as model.steps=8. With --resume: a value that may change, such as
+    /// train.lr, train.schedule or train.eval_every.
+    #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
     /// Whether hidden activations are computed again (little memory) or stored (faster).
-    #[arg(long, conflicts_with = "resume")]
+    #[arg(long)]
     pub backprop: Option<BackpropArg>,
     /// Precision of the products in coupling networks.
     #[arg(long, conflicts_with = "resume")]
@@ -70,8 +72,8 @@ pub struct Train {
     /// End after so many minutes.
     #[arg(long, allow_negative_numbers = true)]
     pub minutes: Option<f64>,
-    /// Folder of the run.
-    #[arg(long, value_name = "RUN", required_unless_present = "resume", conflicts_with = "resume")]
+    /// Folder of the run; by default a new one, run or run-2 and so on.
+    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     pub out: Option<PathBuf>,
     /// Continue a run: its folder, or one of its checkpoints.
     #[arg(long, value_name = "RUN")]
@@ -82,6 +84,17 @@ pub struct Train {
 pub enum BackpropArg {
     Reversible,
     Stored,
+}
+
+impl BackpropArg {
+    /// The override of the configuration that says the same.
+    pub fn as_override(self) -> String {
+        let name = match self {
+            Self::Reversible => "reversible",
+            Self::Stored => "stored",
+        };
+        format!("train.backprop={name}")
+    }
 }
 
 impl From<BackpropArg> for Backprop {

@@ -3,37 +3,23 @@
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use glowflow::bench::Bench;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
-use glowflow::train::{Limits, Options, RunConfig, Summary};
-use glowflow::{data, train};
+use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, checkpoint};
+use glowflow::{Error, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
 use super::{print_json, say, tell};
-use crate::args;
+use crate::{args, signals};
 
-/// Exit status of a run that a signal ended, as shells have it for Ctrl-C.
-const INTERRUPTED: u8 = 130;
+/// Minutes of training up to which pictures are rough, on any device and data.
+const ROUGH_MINUTES: f64 = 10.0;
 
-/// A flag that Ctrl-C and SIGTERM set. A second signal ends the program at once.
-fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::Relaxed) {
-            std::process::exit(i32::from(INTERRUPTED));
-        }
-        tell("stopping after this step; once more to stop at once");
-    })
-    .context("waiting for signals")?;
-    Ok(&STOP)
-}
-
-fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
+fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()> {
     if json {
         print_json(&serde_json::to_value(summary)?)?;
     } else {
@@ -54,7 +40,37 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<Ex
             say!("stopped; continue with: glowflow train --resume {}", run.display());
         }
     }
-    Ok(if summary.interrupted { ExitCode::from(INTERRUPTED) } else { ExitCode::SUCCESS })
+    Ok(())
+}
+
+/// Prints how a run ended, and returns its exit status.
+fn finish(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let printed = print_summary(summary, run, json);
+    if summary.interrupted {
+        // The terminal may be what went away.
+        return Ok(signals::status());
+    }
+    printed.map(|()| ExitCode::SUCCESS)
+}
+
+/// The status of a run that ended before its first step or with an error, and the way to go on from there.
+fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
+    let saved = checkpoint::find(train::run_folder(run)).is_some();
+    let resume = format!("glowflow train --resume {}", run.display());
+    match error {
+        Error::Stopped => {
+            tell("stopped before the first step");
+            Ok(signals::status())
+        }
+        Error::RunDiverged { ref resume, .. } => {
+            let resume = resume.display();
+            Err(anyhow!("{error}; try again with: glowflow train --resume {resume} --set train.lr=RATE"))
+        }
+        Error::Data(glowflow_data::Error::System { .. }) if saved => {
+            Err(anyhow!("{error}; continue with: {resume}"))
+        }
+        error => Err(error.into()),
+    }
 }
 
 pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -63,11 +79,18 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         None => new_folder("quickstart"),
     };
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
-    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
-    let done =
-        glowflow::quickstart::quickstart(|precision| common.open(precision), &out, args.seed, options)?;
-    let status = print_summary(&done.summary, &out, common.json)?;
-    if !common.json {
+    let options = Options { limits, display: Display::detect(), stop: signals::stop_flag()? };
+    let done = match glowflow::quickstart::quickstart(
+        |precision| common.open(precision),
+        &out,
+        args.seed,
+        options,
+    ) {
+        Ok(done) => done,
+        Err(error) => return failed(error, &out),
+    };
+    let status = finish(&done.summary, &out, common.json)?;
+    if !common.json && !done.summary.interrupted {
         say!("\nLook at");
         for picture in &done.pictures {
             say!("  {}", picture.display());
@@ -117,38 +140,76 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
-    let options = Options { limits, display: Display::detect(), stop: stop_flag()? };
-    let (summary, run) = match (&args.resume, &args.out) {
-        (Some(run), _) => {
-            let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
-            let (data, test_data) = (data.transpose()?, test_data.transpose()?);
-            let moved = (data.as_deref(), test_data.as_deref());
-            (train::resume(|config| common.open(config.train.precision), run, moved, options)?, run)
+    let options = Options { limits, display: Display::detect(), stop: signals::stop_flag()? };
+    let (done, run) = match (&args.resume, &args.out) {
+        (Some(run), _) => (resume(args, common, run, options)?, run.clone()),
+        (None, Some(out)) => (begin(args, common, out, options)?, out.clone()),
+        (None, None) => {
+            let out = new_folder("run");
+            tell(&format!("the run goes to the folder {}", out.display()));
+            (begin(args, common, &out, options)?, out)
         }
-        (None, Some(out)) => {
-            let mut config =
-                RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
-            let data = &mut config.data;
-            for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
-                if let Some(path) = from.as_ref().or(to.as_ref()) {
-                    *to = Some(absolute(path)?);
-                }
-            }
-            data.test_fraction = args.test_fraction.or(data.test_fraction);
-            config.train.seed = args.seed.unwrap_or(config.train.seed);
-            config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
-            config.train.precision = args.precision.map_or(config.train.precision, Into::into);
-            (train::train(common.open(config.train.precision)?, config, out, options)?, out)
-        }
-        (None, None) => bail!("say where the run goes with --out, or which one to continue with --resume"),
     };
-    let status = print_summary(&summary, run, common.json)?;
-    if args.resume.is_some() && run.join(DIRECTIONS).exists() && !common.json {
+    let summary = match done {
+        Ok(summary) => summary,
+        Err(error) => return failed(error, &run),
+    };
+    let status = finish(&summary, &run, common.json)?;
+    if args.resume.is_some() && run.join(DIRECTIONS).exists() && !common.json && !summary.interrupted {
         say!(
             "directions that were found before it was trained on are of no use now: `glowflow attributes` finds them anew"
         );
     }
     Ok(status)
+}
+
+type Done = Result<Summary, Error>;
+
+fn begin(
+    args: &args::Train,
+    common: &args::Common,
+    out: &Path,
+    options: Options<'_>,
+) -> anyhow::Result<Done> {
+    let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
+    let data = &mut config.data;
+    for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
+        if let Some(path) = from.as_ref().or(to.as_ref()) {
+            *to = Some(absolute(path)?);
+        }
+    }
+    data.test_fraction = args.test_fraction.or(data.test_fraction);
+    config.train.seed = args.seed.unwrap_or(config.train.seed);
+    config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
+    config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+    if let Some(minutes) = options.limits.minutes.filter(|minutes| (0.0..=ROUGH_MINUTES).contains(minutes)) {
+        tell(&format!(
+            "pictures after {minutes} minutes are rough; more training makes them better: glowflow train --resume {} --minutes 60",
+            out.display()
+        ));
+    }
+    Ok(train::train(common.open(config.train.precision)?, config, out, options))
+}
+
+fn resume(
+    args: &args::Train,
+    common: &args::Common,
+    run: &Path,
+    options: Options<'_>,
+) -> anyhow::Result<Done> {
+    for (given, option) in [(args.config.is_some(), "--config"), (args.preset.is_some(), "--preset")] {
+        anyhow::ensure!(
+            !given,
+            "{option} is for a new run; with --resume a run goes on with the configuration in its checkpoint: change single \
+             values with --set, such as --set train.lr=5e-4"
+        );
+    }
+    let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
+    let (data, test_data) = (data.transpose()?, test_data.transpose()?);
+    let mut overrides = args.overrides.clone();
+    overrides.extend(args.backprop.map(args::BackpropArg::as_override));
+    let changes = Changes { data: data.as_deref(), test_data: test_data.as_deref(), overrides: &overrides };
+    Ok(train::resume(|config| common.open(config.train.precision), run, changes, options))
 }
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {

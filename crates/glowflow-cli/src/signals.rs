@@ -1,0 +1,81 @@
+//! Requests to stop: Ctrl-C (SIGINT), SIGTERM from schedulers and containers, SIGHUP from a terminal that
+//! closes.
+//!
+//! The first request lets a run save itself. Requests often come twice, such as from the terminal and from a
+//! wrapper, and must not count twice. So only a second Ctrl-C, a second or more after the first, ends the
+//! program at once. A signal that was ignored at the start, as `nohup` has it, stays ignored.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::commands::tell;
+
+static STOP: AtomicBool = AtomicBool::new(false);
+/// Number of the signal that came first.
+static SIGNAL: AtomicU8 = AtomicU8::new(INT);
+
+/// The number of SIGINT.
+const INT: u8 = 2;
+/// Repetitions within this time are the same request.
+#[cfg(unix)]
+const ONE_REQUEST: Duration = Duration::from_secs(1);
+
+/// A flag that is set by the first request to stop.
+pub fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
+    listen().context("waiting for signals")?;
+    Ok(&STOP)
+}
+
+/// The exit status of a program that a signal ended, as shells have it: 130 for Ctrl-C.
+pub fn status() -> ExitCode {
+    ExitCode::from(128 + SIGNAL.load(Ordering::Relaxed))
+}
+
+#[cfg(unix)]
+fn listen() -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    let ignored = ignored_signals();
+    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = signal_hook::iterator::Signals::new(signals)?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut interrupted: Option<Instant> = None;
+        for signal in signals.forever() {
+            if signal == SIGINT {
+                let first = *interrupted.get_or_insert_with(Instant::now);
+                if first.elapsed() >= ONE_REQUEST {
+                    std::process::exit(128 + SIGINT);
+                }
+            }
+            if !STOP.load(Ordering::Relaxed) {
+                SIGNAL.store(u8::try_from(signal).unwrap_or(INT), Ordering::Relaxed);
+                STOP.store(true, Ordering::Relaxed);
+                tell("stopping after this step; Ctrl-C again to stop at once");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// The signals that the program was started to ignore, signal 1 in the lowest bit. None if the system does
+/// not say.
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(not(unix))]
+fn listen() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(128 + i32::from(INT));
+        }
+        tell("stopping after this step; once more to stop at once");
+    })
+}
