@@ -8,7 +8,7 @@ pub(crate) fn answer(field: &str) -> Result<Option<bool>, ()> {
         _ => {}
     }
     match field.to_ascii_lowercase().as_str() {
-        "" | "na" | "n/a" | "#n/a" | "<na>" | "nan" | "null" | "none" | "?" | "-" => Ok(None),
+        "" | "na" | "n/a" | "#n/a" | "<na>" | "nan" | "null" | "none" | "unknown" | "?" | "-" => Ok(None),
         "true" | "t" | "yes" | "y" => Ok(Some(true)),
         "false" | "f" | "no" | "n" => Ok(Some(false)),
         // A decimal comma, and the minus of typesetters.
@@ -32,7 +32,7 @@ mod tests {
         for no in ["0", "-1", "-0", "0.0", "-1.00", "-1,0", "\u{2212}1", "False", "F", "NO", "n"] {
             assert_eq!(answer(no), Ok(Some(false)), "{no}");
         }
-        for unknown in ["", "NA", "NaN", "nan", "null", "None", "N/A", "#N/A", "?", "-"] {
+        for unknown in ["", "NA", "NaN", "nan", "null", "None", "unknown", "N/A", "#N/A", "?", "-"] {
             assert_eq!(answer(unknown), Ok(None), "{unknown}");
         }
         for other in ["2", "0.5", "10", "1,000", "yes please", "inf", "1 0", "--"] {

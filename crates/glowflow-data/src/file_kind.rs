@@ -129,7 +129,7 @@ fn by_content(head: &[u8], extension: &str) -> FileKind {
         [0x1A, 0x45, 0xDF, 0xA3, ..] => Video("Matroska or WebM video"),
         [0, 0, 1, 0xBA | 0xB3, ..] => Video("MPEG video"),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => match extension {
-            "npz" => Array("NumPy array"),
+            "npz" => Array("NumPy archive"),
             // Office documents, programs and books are zip archives as well.
             "zip" | "cbz" | "" => Archive("zip archive"),
             _ => Other,

@@ -206,7 +206,8 @@ impl TensorFile {
         let aligned = header.len().next_multiple_of(PREFIX as usize);
         let mut bytes = Vec::with_capacity(PREFIX as usize + aligned + end);
         bytes.extend((aligned as u64).to_le_bytes());
-        bytes.extend(format!("{header:aligned$}").into_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.resize(PREFIX as usize + aligned, b' ');
         tensors.iter().for_each(|(_, tensor)| bytes.extend(&tensor.bytes));
         Ok(bytes)
     }

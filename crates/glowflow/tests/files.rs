@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::glow;
 use glowflow::latent::{About, Direction, Directions};
 use glowflow::latents_file::LatentsFile;
-use glowflow::tensor_file::TensorFile;
+use glowflow::tensor_file::{TensorData, TensorFile};
 use glowflow::{ModelConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 
@@ -133,6 +133,23 @@ fn files_are_those_of_the_format() {
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(safetensors::serialize(tensors.iter(), header.metadata().clone()).unwrap(), bytes);
+}
+
+/// Names may have characters of several bytes, and a header may be long.
+#[test]
+fn names_and_sizes_of_headers_do_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for count in [0, 1, 2, 3, 3_000] {
+        let mut file = TensorFile::default();
+        for i in 0..count {
+            file.tensors.insert(format!("é{i}"), TensorData::f32(&[1], &[i as f32]));
+        }
+        file.write_with_checksum(&path, "names", &["Ω\u{0301}", "字", "\"\n"]).unwrap();
+        let (read, names) = TensorFile::read_with_checksum::<Vec<String>>(&path, "names").unwrap();
+        assert_eq!((&read.tensors, names.len()), (&file.tensors, 3), "{count} tensors");
+        safetensors::SafeTensors::deserialize(&std::fs::read(&path).unwrap()).unwrap();
+    }
 }
 
 /// Other programs reject members of the configuration that they do not know.
