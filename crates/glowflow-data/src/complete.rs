@@ -33,7 +33,9 @@ fn jpeg_is_complete(file: &[u8]) -> bool {
         match file[at + 1] {
             0xD9 => return true,
             // A stuffed zero, a stand-alone marker, or a fill byte.
-            0x00 | 0x01 | 0xD0..=0xD8 => at += 2,
+            0x00 | 0x01 | 0xD0..=0xD7 => at += 2,
+            // Another image begins before the end of this one.
+            0xD8 => return false,
             0xFF => at += 1,
             _ => match file.get(at + 2..at + 4) {
                 Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),

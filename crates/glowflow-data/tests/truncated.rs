@@ -102,3 +102,13 @@ fn every_prefix_is_broken_or_complete() {
         assert_eq!(decoded(&with_garbage), Some(pixels), "{name} with garbage behind it");
     }
 }
+
+/// A cut photograph is not complete because another one, or its thumbnail, follows.
+#[test]
+fn an_image_does_not_end_where_another_begins() {
+    let (whole, other) = (encoded(ImageFormat::Jpeg), progressive_jpeg());
+    for length in [whole.len() / 2, whole.len() - 3] {
+        assert_eq!(decoded(&[&whole[..length], &other].concat()), None, "{length} of {} bytes", whole.len());
+    }
+    assert_eq!(decoded(&[&whole[..], &other].concat()), decoded(&whole));
+}

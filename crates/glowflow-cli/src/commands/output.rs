@@ -28,11 +28,11 @@ pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
     Ok(file::check_writable(out)?)
 }
 
-/// Checks a folder for pictures.
+/// Checks that a folder to write to is one.
 pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
-        "--out-dir - stands for the standard output, which is not a folder: name a folder, or ./- for one of that name"
+        "- stands for the standard output, which is not a folder: name a folder, or ./- for one of that name"
     );
     Ok(())
 }

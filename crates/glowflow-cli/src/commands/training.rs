@@ -13,7 +13,7 @@ use glowflow::{Error, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
-use super::{print_json, say, tell};
+use super::{check_folder_output, print_json, say, tell};
 use crate::{args, signals};
 
 /// Minutes of training up to which pictures are rough, on any device and data.
@@ -78,6 +78,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         Some(out) => out.clone(),
         None => new_folder("quickstart"),
     };
+    check_folder_output(&out)?;
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
     let options = Options { limits, display: Display::detect(), stop: signals::stop_flag()? };
     let done = match glowflow::quickstart::quickstart(
@@ -171,6 +172,7 @@ fn begin(
     out: &Path,
     options: Options<'_>,
 ) -> anyhow::Result<Done> {
+    check_folder_output(out)?;
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     let data = &mut config.data;
     for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
