@@ -5,6 +5,7 @@
 //! writers may replace one file at once: the last one wins.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::Error;
 /// How names of temporary files begin. They are hidden and have no extension: viewers that watch the folder should not
 /// pick them up.
 const PREFIX: &str = ".glowflow-";
+/// Random letters and digits behind the prefix.
+const RANDOM: usize = 12;
 
 /// Age from which an empty temporary file counts as abandoned. A younger one may be about to be locked.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -120,7 +123,7 @@ fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTemp
     // The reason alone, without the temporary file's name.
     let mut reason = None;
     let create = |path: &Path| File::create_new(path).map_err(|error| reason.insert(error).kind().into());
-    let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(12).make_in(folder, create);
+    let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).make_in(folder, create);
     let mut temporary = made.map_err(|error| reason.unwrap_or(error))?;
     // Not every file system has locks.
     let _ = temporary.as_file().lock();
@@ -147,18 +150,24 @@ fn remove_abandoned(folder: &Path) {
     }
     drop(seen);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())
-            && is_abandoned(&entry.path()).unwrap_or(false)
-        {
+        if is_temporary(&entry.file_name()) && is_abandoned(&entry.path()).unwrap_or(false) {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
+/// Whether a file has a name that this module gives to temporary ones.
+fn is_temporary(name: &OsStr) -> bool {
+    let random = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
+    random.is_some_and(|name| name.len() == RANDOM && name.iter().all(u8::is_ascii_alphanumeric))
+}
+
 fn is_abandoned(path: &Path) -> io::Result<bool> {
     // Nothing but files is opened: a pipe of such a name would wait for its writer.
     let found = fs::symlink_metadata(path)?;
-    if !found.is_file() || found.len() == 0 && found.modified()?.elapsed().is_ok_and(|age| age < SETTLED) {
+    // The clock of a network drive may be ahead.
+    let young = || found.modified()?.elapsed().map_or(Ok(true), |age| Ok::<_, io::Error>(age < SETTLED));
+    if !found.is_file() || found.len() == 0 && young()? {
         return Ok(false);
     }
     Ok(OpenOptions::new().write(true).open(path)?.try_lock().is_ok())

@@ -68,15 +68,16 @@ fn abandoned_temporary_files_are_removed() {
         std::fs::write(&path, content).unwrap();
         std::fs::File::options().write(true).open(path).unwrap()
     };
-    make(".glowflow-killed", "half");
-    let empty = make(".glowflow-killed-before-writing", "");
+    make(".glowflow-killed000000", "half");
+    let empty = make(".glowflow-killedEmpty1", "");
     empty.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
-    make(".glowflow-begun", "");
+    make(".glowflow-begun0000000", "");
     make(".hidden", "someone else's");
-    let alive = make(".glowflow-alive", "half");
+    make(".glowflow-latents", "a user's own");
+    let alive = make(".glowflow-alive0000000", "half");
     alive.lock().unwrap();
     replace(&folder.path().join("a.txt"), b"whole").unwrap();
-    let left = [".glowflow-alive", ".glowflow-begun", ".hidden", "a.txt"];
+    let left = [".glowflow-alive0000000", ".glowflow-begun0000000", ".glowflow-latents", ".hidden", "a.txt"];
     assert_eq!(names(folder.path()), left);
 }
 

@@ -4,15 +4,7 @@
 pub(crate) const HEAD: usize = 512;
 
 /// Kinds of files, by how they begin.
-const KINDS: [(&[u8], &str); 16] = [
-    (
-        b"version https://git-lfs",
-        "a Git LFS pointer, not the file itself: run git lfs pull where it comes from",
-    ),
-    (
-        b"version https://hawser",
-        "a Git LFS pointer, not the file itself: run git lfs pull where it comes from",
-    ),
+const KINDS: [(&[u8], &str); 14] = [
     (
         b"PK\x03\x04",
         "a zip archive, as files of PyTorch and NumPy (.pt, .pth, .npz) are, not a safetensors file",
@@ -37,14 +29,17 @@ pub(crate) fn impostor(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return Some("empty, and so damaged: copy or download it again".into());
     }
+    // The header of a safetensors file, behind its length.
+    if head.get(8) == Some(&b'{') {
+        return None;
+    }
+    if let Some(kind) = glowflow_data::impostor(head) {
+        return Some(kind.into());
+    }
     if let Some((_, kind)) = KINDS.iter().find(|(magic, _)| head.starts_with(magic)) {
         return Some((*kind).into());
     }
-    let text = text(head)?.trim_start();
-    if text.starts_with('<') {
-        return Some("a web page, not the file itself: download the file that the page is about".into());
-    }
-    let line: String = text.lines().next()?.chars().take(60).collect();
+    let line: String = text(head)?.trim_start().lines().next()?.chars().take(60).collect();
     Some(format!("a text file that begins with {line:?}, not a safetensors file"))
 }
 

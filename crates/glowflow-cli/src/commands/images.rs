@@ -153,8 +153,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     verdict([
         trouble(
             Fidelity::Different,
-            "do not decode to the pixels that were encoded, because this machine rounds in another way than the one that \
-             encoded them",
+            "do not decode to the pixels that were encoded: another device or version may have encoded them",
         ),
         edited.filter(|_| !args.edited),
         trouble(Fidelity::NotFinite, "have latents that are not finite, and pixels that mean nothing"),
