@@ -138,7 +138,7 @@ fn what_is_wrong_with_a_gpu_is_said() {
         (&on_gpu, old, ["too old", "11.8", "12.0"]),
         (&on_gpu, none, ["no NVIDIA GPU", "cuda:0", ""]),
         (&format!("{bench} --device cuda:7"), ("", ""), ["cuda:7", "one GPU", "cuda:0"]),
-        (&large, little, ["MiB more were needed", "train.batch", "--backprop reversible"]),
+        (&large, little, ["MiB more were needed", "train.batch", "train.backprop=reversible"]),
     ] {
         let variables = [variable].into_iter().filter(|(name, _)| !name.is_empty()).collect::<Vec<_>>();
         let Some(outcome) = emulated(folder.path(), line, &variables) else { return };

@@ -37,8 +37,9 @@ pub enum DeviceError {
     },
     /// The device's memory does not suffice.
     #[error(
-        "{device} has too little memory: {} MiB more were needed, {} of its {} MiB are free. A smaller train.batch, \
-         train.accumulate, --backprop reversible, a smaller model.hidden or fewer images at once need less",
+        "{device} has too little memory: {} MiB more were needed, {} of its {} MiB are free. Less is needed with \
+         a smaller train.batch, a larger train.accumulate, train.backprop=reversible, a smaller model.hidden or fewer images \
+         at once",
         requested >> 20, free >> 20, total >> 20
     )]
     OutOfMemory {
