@@ -122,12 +122,13 @@ export async function sample(count, temperature, seed) {
   return ids.map((id) => new Kept(id));
 }
 
-/** Draws images and returns the likeliest one. */
+/** Draws images and returns the likeliest one. Scores that are not finite are null and never win. */
 export async function likeliest(count, temperature, seed) {
   if (count === 1) return (await sample(1, temperature, seed))[0];
   const request = { count, temperature, seed, class: chosenClass(), score: true };
   const { ids, bits_per_dim: bits } = await (await post("sample", request)).json();
-  const best = bits.reduce((best, x, i) => (x !== null && !(bits[best] <= x) ? i : best), 0);
+  const better = (x, best) => x !== null && (best === null || x < best);
+  const best = bits.reduce((best, x, i) => (better(x, bits[best]) ? i : best), 0);
   return new Kept(ids[best]);
 }
 

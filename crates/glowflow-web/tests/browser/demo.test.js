@@ -286,6 +286,24 @@ test("it says when numbers are not finite", async () => {
   await done();
 });
 
+test("the first picture is the likeliest of those whose score is finite", async () => {
+  let ids;
+  await page.route("**/api/v1/sample", async (route) => {
+    const response = await route.fetch();
+    const samples = await response.json();
+    if (!samples.bits_per_dim) return route.fulfill({ response });
+    ids = samples.ids;
+    const scores = ids.map((_, i) => (i === 0 || i > 3 ? null : 4 - (i === 2)));
+    return route.fulfill({ response, json: { ...samples, bits_per_dim: scores } });
+  });
+  const decoded = [];
+  page.on("request", (request) => /decode/.test(request.url()) && decoded.push(request.url().split("/").pop()));
+  await page.reload();
+  await page.locator("#download[aria-disabled=false]").waitFor();
+  assert.deepEqual(decoded, [ids[2]]);
+  await done();
+});
+
 test("sliders are filled from their zero", async () => {
   const filled = (slider) => page.locator(slider).evaluate((input) =>
     ["--from", "--to"].map((name) => Number(input.style.getPropertyValue(name))));
