@@ -2,10 +2,18 @@
 
 const line = document.getElementById("message");
 
-/** Tells the user something. */
+const NOT_FINITE = "Some of the model's numbers are not finite; their pixels are black. Smaller amounts may help.";
+
+/** True if a picture was not finite since the user's last action. The warning then stays on the line. */
+let warned = false;
+for (const action of ["click", "change", "input"]) {
+  addEventListener(action, () => { warned = false; }, { capture: true });
+}
+
+/** Shows a message to the user, followed by the current warning. */
 export function say(text) {
-  line.className = "";
-  line.textContent = text;
+  line.className = warned ? "wrong" : "";
+  line.textContent = warned ? `${text} ${NOT_FINITE}`.trim() : text;
 }
 
 /** Tells the user what went wrong. */
@@ -50,10 +58,13 @@ async function answer(path, options) {
 const post = (path, body) =>
   answer(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
-/** The picture of an answer. Complains if it holds numbers that mean nothing. */
+/** The picture of an answer. Warns if it contains NaN or infinite values. */
 async function picture(response) {
   if (response.headers.get("glowflow-finite") === "false") {
-    complain(new Error("Some of the model's numbers are not finite; their pixels are black. Smaller amounts may help."));
+    warned = true;
+    say("");
+  } else if (!warned && line.textContent.endsWith(NOT_FINITE)) {
+    say("");
   }
   return response.blob();
 }

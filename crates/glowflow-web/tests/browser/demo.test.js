@@ -286,6 +286,34 @@ test("it says when numbers are not finite", async () => {
   await done();
 });
 
+/** Marks all pictures of a path as not finite. */
+const notFinite = (path) => page.route(`**/api/v1/${path}`, async (route) => {
+  const response = await route.fetch();
+  await route.fulfill({ response, headers: { ...response.headers(), "glowflow-finite": "false" } });
+});
+
+test("the warning of numbers that are not finite stays until the next action", async () => {
+  await notFinite("decode/*");
+  await toManipulate(() => page.getByRole("button", { name: "Sample for changing" }).click());
+  await page.waitForTimeout(200);
+  assert.match(await page.locator("#message").innerText(), /not finite/);
+  await uploadToManipulate();
+  await page.getByText(/The picture comes back exactly\. .* not finite/).waitFor();
+  await page.unroute("**/api/v1/decode/*");
+  await toManipulate(() => page.getByRole("button", { name: "Sample for changing" }).click());
+  await page.waitForFunction(() => document.getElementById("message").textContent === "");
+
+  await page.click("#tab-mix");
+  await upload("#mix-a-source-file", PHOTO);
+  await upload("#mix-b-source-file", OTHER);
+  await page.waitForFunction(() => document.getElementById("strip").src !== "");
+  await notFinite("mix");
+  await Promise.all([page.waitForEvent("download"), page.click("#gif")]);
+  await page.waitForTimeout(200);
+  assert.match(await page.locator("#message").innerText(), /^Some .* not finite/);
+  await done();
+});
+
 test("the first picture is the likeliest of those whose score is finite", async () => {
   let ids;
   await page.route("**/api/v1/sample", async (route) => {
