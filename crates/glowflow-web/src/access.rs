@@ -39,6 +39,7 @@ type Advice = Box<dyn Fn(&str) -> String + Send + Sync>;
 pub struct Access {
     /// Only programs on this computer can connect.
     local: bool,
+    /// Names of this computer in the Host header. Unlike allowed names, they do not admit pages of other ports.
     own: Vec<String>,
     allowed: Vec<Host>,
     token: Option<Token>,
@@ -71,6 +72,16 @@ impl Access {
         Ok(self)
     }
 
+    /// Also answers to the name of the address that the server listens on. Pages of other ports of that name
+    /// are refused.
+    ///
+    /// # Errors
+    /// [`AccessError::Host`].
+    pub fn named(mut self, host: &str) -> Result<Self, AccessError> {
+        self.own.push(host.parse::<Host>()?.name);
+        Ok(self)
+    }
+
     /// Puts page and API under a path, for proxies that pass paths on unchanged.
     ///
     /// # Errors
@@ -99,10 +110,12 @@ impl Access {
     }
 
     /// Fits the rules to the address that the server listens on.
-    pub(crate) fn listening_on(self, address: SocketAddr) -> Self {
-        let local = address.ip().to_canonical().is_loopback();
-        let own = if local { vec![] } else { own_names() };
-        Self { local, own, ..self }
+    pub(crate) fn listening_on(mut self, address: SocketAddr) -> Self {
+        self.local = address.ip().to_canonical().is_loopback();
+        if !self.local {
+            self.own.extend(own_names());
+        }
+        self
     }
 
     /// The page's address on a host, with the token.

@@ -253,6 +253,21 @@ async fn with_a_token_the_page_exchanges_it_for_a_cookie() {
 }
 
 #[tokio::test]
+async fn a_name_of_the_address_admits_no_pages_of_other_ports() {
+    let app = app(Access::default().named("Box.lan").unwrap());
+    let host = ("host", "box.lan:8080");
+    assert_eq!(draw(&app, &[host]).await.status, 200);
+    for (origin, status) in
+        [("http://box.lan:8080", 200), ("http://box.lan", 403), ("http://box.lan:8888", 403)]
+    {
+        let answer = draw(&app, &[host, ("origin", origin)]).await;
+        assert_eq!(answer.status, status, "{origin}: {}", answer.text);
+    }
+    assert_eq!(draw(&app, &[("host", "other.lan:8080")]).await.status, 421);
+    assert!(Access::default().named("a b").is_err());
+}
+
+#[tokio::test]
 async fn below_a_base_path_everything_is_there_and_nothing_elsewhere() {
     for base in ["/glow", "/glow/", "glow"] {
         let app = app(Access::default().under(base).unwrap());

@@ -94,9 +94,8 @@ fn access(args: &args::Serve, token: Option<Token>) -> anyhow::Result<Access> {
     for host in &args.allow_host {
         access = access.allow(host).context("--allow-host")?;
     }
-    // The name that stands for the address is one of the server's.
     if args.host.parse::<IpAddr>().is_err() {
-        access = access.allow(&args.host).context("--host")?;
+        access = access.named(&args.host).context("--host")?;
     }
     if let Some(token) = token {
         access = access.with_token(token);
