@@ -523,7 +523,7 @@ fn the_page_can_be_below_a_path() {
         status(&answer(server.address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n"), "")).to_owned()
     };
     for (path, expected) in
-        [("/glow/", "200"), ("/glow/api/v1/info", "200"), ("/glow", "307"), ("/api/v1/info", "404")]
+        [("/glow/", "200"), ("/glow/api/v1/info", "200"), ("/glow", "307"), ("/", "200"), ("/glowing", "404")]
     {
         assert_eq!(get(path), expected, "{path}");
     }

@@ -82,7 +82,8 @@ impl Access {
         Ok(self)
     }
 
-    /// Puts page and API under a path, for proxies that pass paths on unchanged.
+    /// Puts page and API under a path, for proxies that pass paths on unchanged. Paths without this prefix are
+    /// answered as well, for proxies that strip it.
     ///
     /// # Errors
     /// [`AccessError::BasePath`].
@@ -220,7 +221,7 @@ pub(crate) async fn with_token(State(access): State<Arc<Access>>, request: Reque
     let Some(token) = &access.token else { return next.run(request).await };
     let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
     if path == "/" && method == Method::GET && token.is_in_query(request.uri().query()) {
-        return token.exchange(headers, &access.base_path);
+        return token.exchange(headers);
     }
     if page::PUBLIC.contains(&path) || token.is_in(headers) {
         return next.run(request).await;
@@ -228,39 +229,36 @@ pub(crate) async fn with_token(State(access): State<Arc<Access>>, request: Reque
     token::missing(method, path)
 }
 
-/// Removes the base path from a request's path.
+/// Removes the base path from a request's path. A path without it comes from a proxy that strips it.
 pub(crate) async fn below_base_path(
     State(access): State<Arc<Access>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let base = &access.base_path;
-    if base.is_empty() {
-        return next.run(request).await;
-    }
     let uri = request.uri();
-    let (path, query) = (uri.path(), uri.query().map(|query| format!("?{query}")).unwrap_or_default());
-    match path.strip_prefix(base.as_str()) {
-        Some(rest) if rest.starts_with('/') => {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    match uri.path().strip_prefix(base.as_str()) {
+        Some(rest) if !base.is_empty() && rest.starts_with('/') => {
             let mut parts = uri.clone().into_parts();
             parts.path_and_query = format!("{rest}{query}").parse::<PathAndQuery>().ok();
             match Uri::from_parts(parts) {
                 Ok(uri) => *request.uri_mut() = uri,
-                Err(error) => {
-                    return Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response();
-                }
+                Err(error) => return bad_request(&error),
             }
-            next.run(request).await
         }
-        rest if (rest == Some("") || path == "/") && request.method() == Method::GET => {
-            match HeaderValue::from_str(&format!("{base}/{query}")) {
+        // The page's links need the slash.
+        Some("") if request.method() == Method::GET => {
+            return match HeaderValue::from_str(&format!("{base}/{query}")) {
                 Ok(page) => (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, page)]).into_response(),
-                Err(error) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-            }
+                Err(error) => bad_request(&error),
+            };
         }
-        _ => {
-            let detail = format!("there is nothing at {path}; the page is at {base}/");
-            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
-        }
+        _ => {}
     }
+    next.run(request).await
+}
+
+fn bad_request(error: &dyn std::error::Error) -> Response {
+    Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response()
 }

@@ -62,13 +62,10 @@ impl Token {
     }
 
     /// Exchanges the token in the page's address for a cookie, and removes it from the address.
-    pub(crate) fn exchange(&self, headers: &HeaderMap, base_path: &str) -> Response {
+    pub(crate) fn exchange(&self, headers: &HeaderMap) -> Response {
+        // Without a path, browsers take the folder of the page as they see it. The server does not see a path
+        // that a proxy strips.
         let mut cookie = format!("{}={}; HttpOnly; SameSite=Strict", cookie_name(headers), self.0);
-        // Without a path, browsers take the folder of the page as they see it. That is right also behind a
-        // proxy that strips a path which the server never sees.
-        if !base_path.is_empty() {
-            cookie += &format!("; Path={base_path}");
-        }
         if headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https") {
             cookie += "; Secure";
         }

@@ -32,7 +32,7 @@ pub struct Serve {
     /// Can be given several times.
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
-    /// Path of the page, for a proxy that passes on the path as it is; not needed if the proxy strips it.
+    /// Path of the page, for a proxy that passes paths on unchanged. Not needed if the proxy strips the path.
     #[arg(long, default_value = "/", value_name = "PATH")]
     pub base_path: String,
     /// Token that every request has to show; without this, a random one where other computers can connect.
