@@ -28,8 +28,8 @@ pub struct Limits {
     /// Connections that are open at the same time. For further ones, the longest idle one is closed, or else
     /// one whose client is slow; if there is none, they wait.
     pub connections: usize,
-    /// Connections of one client, which is an address, or a network of 64 bits in IPv6. This computer has no
-    /// such bound, since a proxy on it brings many clients.
+    /// Connections of one client, which is an address, or a network of 64 bits in IPv6. A further one waits
+    /// briefly for an idle one to close. This computer has no such bound, since a proxy on it brings many clients.
     pub connections_per_client: usize,
     /// How long a connection may be without the whole header of a request, the first one or the next.
     pub header: Duration,

@@ -1,5 +1,6 @@
 //! Places for connections: a limited number in all and for one client. The longest idle connection makes
-//! room.
+//! room. A client whose own places are all in use waits briefly for one of them, and other clients do not wait
+//! for it.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,13 @@ use crate::activity::{Activity, Wait};
 /// Interval at which a connection without a place looks for one that can be closed.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Number of such intervals after which a client is refused whose own places are all taken.
-const TRIES: usize = 10;
+/// Time that a client whose own places are all in use waits for one of them. It exceeds the idle time after
+/// which a connection can be closed, so a page that was just loaded makes room for the next.
+const CLIENT_WAIT: Duration = Duration::from_secs(2);
+
+/// Connections that wait for a place of their own client, in all and of one client.
+const MAX_WAITING: usize = 32;
+const MAX_WAITING_OF_CLIENT: usize = 16;
 
 /// All connections.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub(crate) struct Places {
     most: usize,
     most_of_client: usize,
     open: Mutex<Vec<Arc<Open>>>,
+    /// The clients of the connections that wait for one of their own places.
+    waiting: Mutex<Vec<IpAddr>>,
     freed: Notify,
 }
 
@@ -47,6 +55,7 @@ impl Places {
             most: most.max(1),
             most_of_client: most_of_client.max(1),
             open: Mutex::default(),
+            waiting: Mutex::default(),
             freed: Notify::new(),
         })
     }
@@ -55,31 +64,24 @@ impl Places {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place for a connection from `address`. None if the client's own places are all in use.
-    /// This computer has no such limit: a proxy on it brings many clients.
-    pub async fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+    fn waiting(&self) -> MutexGuard<'_, Vec<IpAddr>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a place for a connection from `address` if all places are in use. If the client's own places
+    /// are in use, returns at once.
+    pub async fn admit(self: &Arc<Self>, address: IpAddr) -> Admission {
         let client = client(address);
-        let mut tries = 0;
         loop {
             let freed = self.freed.notified();
-            {
-                let mut open = self.open();
-                let mut of_client: Vec<_> = open.iter().filter(|open| open.client == client).collect();
-                if !client.is_loopback() && of_client.len() >= self.most_of_client {
-                    tries += 1;
-                    of_client.retain(|open| !matches!(open.activity.wait(), Some(Wait::Slow(_))));
-                    if tries > TRIES || !make_room(of_client) {
-                        return None;
-                    }
-                } else if open.len() < self.most {
-                    let activity = Arc::new(Activity::new());
-                    let (leaving, leave) = (AtomicBool::new(false), Notify::new());
-                    let new = Arc::new(Open { client, activity, leaving, leave });
-                    open.push(Arc::clone(&new));
-                    return Some(Place { places: Arc::clone(self), open: new });
-                } else {
-                    make_room(open.iter().collect());
-                }
+            // A place that is freed belongs to those that wait for it already.
+            if self.waiting().contains(&client) {
+                return Admission::OwnInUse(Turn::new(self, client));
+            }
+            match self.attempt(client) {
+                Attempt::Got(place) => return Admission::Place(place),
+                Attempt::OwnInUse => return Admission::OwnInUse(Turn::new(self, client)),
+                Attempt::AllInUse => {}
             }
             tokio::select! {
                 () = freed => {}
@@ -87,19 +89,101 @@ impl Places {
             }
         }
     }
+
+    /// Takes a free place, or asks a connection to make room. This computer has no limit of its own: a proxy on
+    /// it brings many clients.
+    fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
+        let mut open = self.open();
+        let mut of_client: Vec<_> = open.iter().filter(|open| open.client == client).collect();
+        if !client.is_loopback() && of_client.len() >= self.most_of_client {
+            of_client.retain(|open| !matches!(open.activity.wait(), Some(Wait::Slow(_))));
+            make_room(of_client);
+            Attempt::OwnInUse
+        } else if open.len() < self.most {
+            let activity = Arc::new(Activity::new());
+            let (leaving, leave) = (AtomicBool::new(false), Notify::new());
+            let new = Arc::new(Open { client, activity, leaving, leave });
+            open.push(Arc::clone(&new));
+            Attempt::Got(Place { places: Arc::clone(self), open: new })
+        } else {
+            make_room(open.iter().collect());
+            Attempt::AllInUse
+        }
+    }
 }
 
-/// Asks the longest waiting connection to close, one at a time. False if there is none.
-fn make_room(open: Vec<&Arc<Open>>) -> bool {
+/// The answer to a connection that asks for a place.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    /// It has a place.
+    Place(Place),
+    /// The client's own places are all in use. None if too many connections wait already.
+    OwnInUse(Option<Turn>),
+}
+
+#[derive(Debug)]
+enum Attempt {
+    Got(Place),
+    OwnInUse,
+    AllInUse,
+}
+
+/// A connection's turn among those that wait for a place of their own client.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    places: Arc<Places>,
+    client: IpAddr,
+}
+
+impl Turn {
+    fn new(places: &Arc<Places>, client: IpAddr) -> Option<Self> {
+        let mut waiting = places.waiting();
+        let of_client = waiting.iter().filter(|&&other| other == client).count();
+        if waiting.len() >= MAX_WAITING || of_client >= MAX_WAITING_OF_CLIENT {
+            return None;
+        }
+        waiting.push(client);
+        Some(Self { places: Arc::clone(places), client })
+    }
+
+    /// Waits until one of the client's places is free, for a bounded time.
+    pub async fn place(self) -> Option<Place> {
+        let found = async {
+            loop {
+                let freed = self.places.freed.notified();
+                if let Attempt::Got(place) = self.places.attempt(self.client) {
+                    return place;
+                }
+                tokio::select! {
+                    () = freed => {}
+                    () = tokio::time::sleep(RETRY) => {}
+                }
+            }
+        };
+        tokio::time::timeout(CLIENT_WAIT, found).await.ok()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut waiting = self.places.waiting();
+        if let Some(turn) = waiting.iter().position(|&client| client == self.client) {
+            waiting.swap_remove(turn);
+        }
+    }
+}
+
+/// Asks the longest waiting connection to close, one at a time.
+fn make_room(open: Vec<&Arc<Open>>) {
     if open.iter().any(|open| open.leaving.load(Ordering::Relaxed)) {
-        return true;
+        return;
     }
     let waiting = open.into_iter().filter_map(|open| Some((open.activity.wait()?, open)));
     let longest = waiting.max_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    let Some((_, longest)) = longest else { return false };
-    longest.leaving.store(true, Ordering::Relaxed);
-    longest.leave.notify_one();
-    true
+    if let Some((_, longest)) = longest {
+        longest.leaving.store(true, Ordering::Relaxed);
+        longest.leave.notify_one();
+    }
 }
 
 /// The client behind an address. In IPv6, a client has a network of 64 bits.

@@ -24,7 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::activity::{Received, Watched};
-use crate::places::{Place, Places};
+use crate::places::{Admission, Place, Places};
 use crate::signals::Signals;
 use crate::{Access, Demo, Limits, Problem, access, api, host, page};
 
@@ -156,19 +156,28 @@ async fn accept(mut listener: TcpListener, app: Router, limits: Limits, mut sign
             let (stream, peer) = Listener::accept(&mut listener).await;
             (stream, places.admit(peer.ip()).await)
         };
-        let (stream, place) = tokio::select! {
+        let (stream, admission) = tokio::select! {
             accepted = accepted => accepted,
             () = signals.next() => break,
         };
-        let (app, stopped) = (app.clone(), stopped.clone());
-        match place {
-            Some(place) => _ = tokio::spawn(serve(stream, place, app, limits, stopped)),
-            None => {
-                let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() else { continue };
+        let (app, refusals, mut stopped) = (app.clone(), Arc::clone(&refusals), stopped.clone());
+        match admission {
+            Admission::Place(place) => _ = tokio::spawn(serve(stream, place, app, limits, stopped)),
+            // Another client's connection must not wait for this one.
+            Admission::OwnInUse(Some(turn)) => {
                 tokio::spawn(async move {
-                    let _permit = permit;
-                    refuse(stream, limits.connections_per_client).await;
+                    let place = tokio::select! {
+                        place = turn.place() => place,
+                        _ = stopped.changed() => return,
+                    };
+                    match place {
+                        Some(place) => serve(stream, place, app, limits, stopped).await,
+                        None => refuse(stream, &refusals, limits.connections_per_client).await,
+                    }
                 });
+            }
+            Admission::OwnInUse(None) => {
+                tokio::spawn(async move { refuse(stream, &refusals, limits.connections_per_client).await });
             }
         }
     }
@@ -240,8 +249,9 @@ async fn serve(
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Answers a connection of a client that has too many.
-async fn refuse(stream: TcpStream, most: usize) {
+/// Answers a connection of a client that has too many, or drops it if many others are being answered.
+async fn refuse(stream: TcpStream, refusals: &Semaphore, most: usize) {
+    let Ok(_permit) = refusals.try_acquire() else { return };
     let detail = format!("more than {most} connections at a time; try again in a second");
     let app = Router::new()
         .fallback(move || std::future::ready(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)))

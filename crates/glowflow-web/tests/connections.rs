@@ -1,7 +1,7 @@
 //! The server as clients meet it whose connections are slow, many, long, or from elsewhere.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
@@ -172,16 +172,60 @@ fn two_hundred_clients_with_open_connections_are_all_served() {
     drop(clients);
 }
 
-/// Seen from elsewhere, one client is one address. The server's own is one that is not of this computer
-/// alone.
-#[test]
-fn one_client_has_so_many_places_and_others_have_theirs() {
+/// An address of this computer that is not of this computer alone. Seen through it, one client is one address.
+fn own_address() -> Option<IpAddr> {
     let here = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         // No packet is sent; the system only chooses the address that it would send one from.
         socket.connect("192.0.2.1:9")?;
         Ok(socket.local_addr()?.ip())
     });
-    let Ok(here) = here else { return println!("skipped: this computer has no network") };
+    here.inspect_err(|_| println!("skipped: this computer has no network")).ok()
+}
+
+#[test]
+fn three_browsers_behind_one_address_all_get_the_page() {
+    let Some(here) = own_address() else { return };
+    let address = serve_at((here, 0).into(), Limits { header: LONG, ..Limits::default() });
+    let open = Barrier::new(18);
+    std::thread::scope(|scope| {
+        for _ in 0..18 {
+            scope.spawn(|| {
+                let mut connection = connect(address);
+                open.wait();
+                let request = head("GET", "/", "").replace("localhost", &here.to_string());
+                connection.write_all(request.as_bytes()).unwrap();
+                let answer = read_answer(&mut connection);
+                assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+                // Browsers keep connections open.
+                std::thread::sleep(Duration::from_secs(3));
+            });
+        }
+    });
+}
+
+#[test]
+fn a_client_without_a_place_delays_no_other() {
+    let Some(here) = own_address() else { return };
+    let limits = Limits { connections_per_client: 2, header: LONG, ..Limits::default() };
+    let address = serve_at(([0, 0, 0, 0], 0).into(), limits);
+    let from_here = SocketAddr::new(here, address.port());
+    let upload = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
+    let hoarded = (0..60).map(|_| {
+        let mut connection = connect(from_here);
+        connection.write_all(upload.as_bytes()).unwrap();
+        connection
+    });
+    let hoarded: Vec<_> = hoarded.collect();
+    let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    let started = Instant::now();
+    assert_eq!(ask(local, "GET", "/icon.svg", "", b"").0, 200);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+    drop(hoarded);
+}
+
+#[test]
+fn one_client_has_so_many_places_and_others_have_theirs() {
+    let Some(here) = own_address() else { return };
     let limits = Limits { connections_per_client: 4, header: LONG, ..Limits::default() };
     let address = serve_at((here, 0).into(), limits);
     let upload = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
