@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, last_evaluation, run_folder};
-use glowflow::{Glow, ModelConfig};
+use glowflow::{Glow, ModelConfig, catch_out_of_memory};
 use tokio::sync::Semaphore;
 
 use crate::gate::{Client, Gate};
@@ -129,8 +129,9 @@ impl Demo {
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
         };
         let again = self.again.as_ref().ok_or_else(|| failed("the model is gone"))?;
+        let loaded = catch_out_of_memory(again).map_err(|error| error.to_string()).flatten();
         let glow =
-            Arc::new(again().map_err(|why| failed(&format!("the model cannot be loaded again: {why}")))?);
+            Arc::new(loaded.map_err(|why| failed(&format!("the model cannot be loaded again: {why}")))?);
         if glow.fingerprint() != self.fingerprint {
             return Err(failed("its file holds another model now"));
         }
@@ -146,7 +147,9 @@ impl Demo {
         let demo = Arc::clone(self);
         let computed = move |client: &Client| {
             let glow = demo.glow()?;
-            let result = work(&glow, client);
+            let result = catch_out_of_memory(|| work(&glow, client))
+                .map_err(|error| glowflow::Error::from(error).into())
+                .flatten();
             if result.as_ref().is_err_and(|problem| problem.device_failed) {
                 let mut shown = demo.shown();
                 // Another request may have seen it first.
@@ -172,5 +175,43 @@ impl Demo {
     /// The largest number of images in one request.
     pub(crate) fn images(&self) -> usize {
         self.limits.images_of(self.config.image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use glowflow::model::ModelFile;
+    use glowflow::{AnyDevice, Device, DeviceChoice, Precision};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_that_the_processor_refuses_is_named_and_the_next_request_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let config =
+            ModelConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..ModelConfig::default() };
+        ModelFile::new(config, 1).unwrap().write(&path).unwrap();
+        let load = move |path: &Path| Glow::load(path).map_err(|error| error.to_string());
+        let demo = Demo::load(load(&path).unwrap(), &path, None, Eyes::default(), Limits::default());
+        let loaded = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&loaded);
+        let demo = Arc::new(demo.unwrap().reloading(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            load(&path)
+        }));
+        let huge = |_: &Glow, _: &Client| -> Result<(), Problem> {
+            let device: AnyDevice = DeviceChoice::Cpu.open(Precision::default(), |_| {}).unwrap();
+            let _ = device.scratch(1 << 58);
+            Ok(())
+        };
+        let problem = demo.compute(huge).await.unwrap_err();
+        assert_eq!(problem.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let text = serde_json::to_string(&problem).unwrap();
+        assert!(text.contains("too little memory") && !text.contains("server's output"), "{text}");
+        assert!(demo.compute(|glow, _| Ok(glow.draw(1, 0.7, 1)?)).await.is_ok());
+        assert_eq!(loaded.load(Ordering::Relaxed), 1);
     }
 }
