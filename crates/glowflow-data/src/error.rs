@@ -142,6 +142,20 @@ pub enum Error {
         known: String,
     },
 
+    /// The test images have a class that the training images lack.
+    #[error(
+        "{file} is a test image of class `{class}`, and no training image is of that class; the training \
+         images have the classes {known}; add training images of `{class}`, or remove it from the test images"
+    )]
+    UntrainedClass {
+        /// An image of that class.
+        file: String,
+        /// The sub-folder's name.
+        class: String,
+        /// The classes of the training images.
+        known: String,
+    },
+
     /// The classes of a file are not those that were known.
     #[error(
         "the classes of {} are {found}; the known classes are {known}, of which they must be the first",
@@ -156,10 +170,10 @@ pub enum Error {
         known: String,
     },
 
-    /// An image lies beside the class folders rather than in one.
+    /// An image lies outside the class folders.
     #[error(
-        "{0} lies in no sub-folder, so it has no class; move it into one, say one for all images where a command takes \
-             --label, or do without classes"
+        "{0} lies in no sub-folder, so it has no class; move it into the folder of its class, or do without \
+         classes"
     )]
     OutsideClasses(String),
 

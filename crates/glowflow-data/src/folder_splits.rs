@@ -1,15 +1,19 @@
-//! A folder of image files as datasets, with training and test images where its sub-folders say so.
+//! A folder of image files as datasets, with training and test images if its sub-folders are named so.
 //!
-//! Images that all lie in a folder `train` and in one or more of `val` and `test` (in upper or lower
-//! case, also `training`, `valid`, `validation`, `dev` and `testing`) have a test set of their own:
-//! `test` if there is one, else `val`. A `val` beside a `test` is left out. Classes are then the
-//! folders inside these.
+//! Images in a folder `train` and in one or more of `val` and `test` (in upper or lower case, also
+//! `training`, `valid`, `validation`, `dev` and `testing`) are a training and a test set: `test` if there
+//! is one, else `val`. A `val` next to a `test` is left out, and so are images outside these folders.
+//! Classes are then the folders inside these. A test set that needs classes and has none is left out.
+//!
+//! The folders may lie in the only sub-folder of the folder, at any depth.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::folder::ImageFolder;
-use crate::leftovers::counted;
+use crate::leftovers::{agree, counted};
 use crate::names::name_of;
 use crate::room::Room;
 use crate::scan::Found;
@@ -24,10 +28,7 @@ enum Role {
 }
 
 impl Role {
-    /// Of a file, by the first folder of its path.
-    fn of(file: &Path) -> Option<Self> {
-        let mut parts = file.iter();
-        let (folder, _) = (parts.next()?, parts.next()?);
+    fn of(folder: &OsStr) -> Option<Self> {
         match folder.to_str()?.to_ascii_lowercase().as_str() {
             "train" | "training" => Some(Self::Train),
             "val" | "valid" | "validation" | "dev" => Some(Self::Validation),
@@ -35,6 +36,67 @@ impl Role {
             _ => None,
         }
     }
+}
+
+/// Files by the folders that they lie in.
+struct Roles {
+    /// Number of folders above those with a role.
+    depth: usize,
+    train: Vec<PathBuf>,
+    validation: Vec<PathBuf>,
+    test: Vec<PathBuf>,
+    outside: Vec<PathBuf>,
+}
+
+impl Roles {
+    /// `None` if there is no training set with another set.
+    fn of(files: &[PathBuf]) -> Option<Self> {
+        let mut depth = 0;
+        loop {
+            let roles = Self::at(files, depth);
+            if !roles.train.is_empty() && !(roles.validation.is_empty() && roles.test.is_empty()) {
+                return Some(roles);
+            }
+            let folders: BTreeSet<&OsStr> = files.iter().filter_map(|file| folder_at(file, depth)).collect();
+            if folders.len() != 1 {
+                return None;
+            }
+            depth += 1;
+        }
+    }
+
+    fn at(files: &[PathBuf], depth: usize) -> Self {
+        let mut roles = Self { depth, train: vec![], validation: vec![], test: vec![], outside: vec![] };
+        for file in files {
+            let role = match folder_at(file, depth).and_then(Role::of) {
+                Some(Role::Train) => &mut roles.train,
+                Some(Role::Validation) => &mut roles.validation,
+                Some(Role::Test) => &mut roles.test,
+                None => &mut roles.outside,
+            };
+            role.push(file.clone());
+        }
+        roles
+    }
+
+    /// The folder that `files` of one role lie in.
+    fn folder(&self, files: &[PathBuf]) -> String {
+        let folder: PathBuf =
+            files.iter().take(1).flat_map(|file| file.iter().take(self.depth + 1)).collect();
+        name_of(&folder)
+    }
+
+    /// The folder of files, with their number.
+    fn described(&self, files: &[PathBuf]) -> String {
+        format!("{} ({})", self.folder(files), counted(files.len(), "image"))
+    }
+}
+
+/// The folder of a file's path below `depth` others.
+fn folder_at(file: &Path, depth: usize) -> Option<&OsStr> {
+    let mut parts = file.iter().skip(depth);
+    let folder = parts.next()?;
+    parts.next().map(|_| folder)
 }
 
 /// Opens the images that were found under `root`.
@@ -50,33 +112,50 @@ pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<S
     let open = |files, depth, options: &OpenOptions| {
         Ok::<_, Error>(Arc::new(ImageFolder::open(root, files, depth, options, room.clone())?))
     };
-    let roles: Option<Vec<Role>> = found.images.iter().map(|file| Role::of(file)).collect();
-    let with = |role| -> Vec<PathBuf> {
-        let roles = roles.iter().flatten();
-        found.images.iter().zip(roles).filter(|(_, of)| **of == role).map(|(file, _)| file.clone()).collect()
-    };
-    let [train, validation, test] = [Role::Train, Role::Validation, Role::Test].map(with);
-    if train.is_empty() || validation.is_empty() && test.is_empty() {
+    let Some(roles) = Roles::of(&found.images) else {
         let all = open(found.images, 0, options)?;
         return Ok(Splits { train: all, test: None, notices: left_out });
-    }
+    };
 
-    let (test, passed_over) = if test.is_empty() { (validation, test) } else { (test, validation) };
-    let mut notices =
-        vec![format!("{} is the training set and {} the test set", described(&train), described(&test))];
-    if !passed_over.is_empty() {
-        notices.push(format!("{} is left out: give the folder alone to use it", described(&passed_over)));
+    let inside = roles.depth + 1;
+    let has_classes =
+        |files: &&Vec<PathBuf>| files.iter().any(|file| folder_at(file, inside).is_some()) || !options.labels;
+    let sets = [&roles.test, &roles.validation];
+    let test = sets.into_iter().filter(|files| !files.is_empty()).find(has_classes);
+    let training = roles.described(&roles.train);
+    let mut notices = vec![match test {
+        Some(test) => format!("{training} is the training set and {} the test set", roles.described(test)),
+        None => format!("{training} is the training set"),
+    }];
+    for files in sets.into_iter().filter(|files| !files.is_empty() && Some(*files) != test) {
+        let set = roles.described(files);
+        notices.push(match has_classes(&files) {
+            true => format!("{set} is left out: give the folder alone to use it"),
+            false => format!("{set} is left out: it has no sub-folders that name classes"),
+        });
+    }
+    if let Some(first) = roles.outside.first() {
+        notices.push(format!(
+            "{} outside {} and {} {} left out, such as {}",
+            counted(roles.outside.len(), "image"),
+            roles.folder(&roles.train),
+            roles.folder(test.unwrap_or(&roles.test)),
+            agree(roles.outside.len(), "is", "are"),
+            name_of(first)
+        ));
     }
     notices.extend(left_out);
-    let train = open(train, 1, options)?;
+    let train = open(roles.train.clone(), inside, options)?;
     let known =
         OpenOptions { shape: Some(train.shape()), classes: train.classes().to_vec(), ..options.clone() };
-    let test = open(test, 1, &known)?;
-    Ok(Splits { train, test: Some(test), notices })
-}
-
-/// The folder of files, with their number.
-fn described(files: &[PathBuf]) -> String {
-    let folder = files.first().and_then(|file| file.iter().next()).unwrap_or_default();
-    format!("{} ({})", name_of(Path::new(folder)), counted(files.len(), "image"))
+    let open_test = |files: &Vec<PathBuf>| -> Result<Arc<dyn Dataset>, Error> {
+        match open(files.clone(), inside, &known) {
+            Ok(test) => Ok(test),
+            Err(Error::UnknownClass { file, class, known }) if options.classes.is_empty() => {
+                Err(Error::UntrainedClass { file, class, known })
+            }
+            Err(error) => Err(error),
+        }
+    };
+    Ok(Splits { test: test.map(open_test).transpose()?, train, notices })
 }

@@ -58,8 +58,8 @@ impl Splits {
 ///   channels),
 /// - an `.npz` file with such an array, and with labels in an array `labels` or `y`, or with training
 ///   and test sets such as `x_train`, `y_train`, `x_test` and `y_test` or `train_images`, …,
-/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if all of them lie in a folder
-///   `train` and in `test` or `val`, these are the training and the test images,
+/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if some of them lie in a
+///   folder `train` and others in `test` or `val`, these are the training and the test images,
 /// - one image file.
 ///
 /// Files are recognised by content. Other files of a folder are reported by [`Splits::notices`]. Broken
