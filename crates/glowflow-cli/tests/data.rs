@@ -33,6 +33,8 @@ fn files_left_out_and_splits_are_reported() {
     for line in ["score --model run --data mixed", "eval --model run --data mixed"] {
         let outcome = run(&WORLD, line).ok();
         assert!(outcome.stderr.contains("train (3 images) is the training set"), "{outcome:?}");
+        let used = "using the test set (1 image); the training set (3 images) is not used";
+        assert!(outcome.stderr.contains(used), "{outcome:?}");
         assert!(outcome.stderr.contains("1 HEIC image, such as test/IMG_1.HEIC"), "{outcome:?}");
     }
     let scores = run(&WORLD, "score --model run --data mixed").ok();

@@ -79,7 +79,11 @@ fn test_data(
     let names = data::class_names(model, glow.config());
     let splits = data::open_for(path, glow.config(), &names, label)?;
     splits.notices.iter().for_each(|notice| tell(notice));
-    Ok(splits.test.unwrap_or(splits.train))
+    let Some(test) = splits.test else { return Ok(splits.train) };
+    let images = |count: usize| format!("{count} image{}", if count == 1 { "" } else { "s" });
+    let (tested, trained) = (images(test.len()), images(splits.train.len()));
+    tell(&format!("using the test set ({tested}); the training set ({trained}) is not used"));
+    Ok(test)
 }
 
 /// The class that `--class` or `--label` says.
