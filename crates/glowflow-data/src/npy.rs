@@ -100,8 +100,7 @@ impl Header {
         Ok(RawImages { shape, pixels, labels: Vec::new() })
     }
 
-    /// Reads the elements as labels of `count` images. The outer error is one of a damaged file or of
-    /// labels of other images.
+    /// Reads the elements as labels of `count` images. The outer error is one of a damaged file.
     pub fn labels(&self, file: impl Read, count: usize) -> Result<Labels, String> {
         let shape = tuple(&self.dimensions);
         let element = match &self.element {
@@ -114,13 +113,13 @@ impl Header {
             }
         };
         if elements::count(&self.dimensions) != Some(count) {
-            return match *self.dimensions {
-                [images, columns] if images == count => Ok(Err(format!(
+            return Ok(Err(match *self.dimensions {
+                [images, columns] if images == count => format!(
                     "labels of shape {shape} are {columns} numbers per image, where a class is one; save \
                      labels.argmax(axis=1) if just one of them is 1"
-                ))),
-                _ => Err(format!("labels of shape {shape} for {count} images; one per image is needed")),
-            };
+                ),
+                _ => format!("labels of shape {shape} for {count} images; one per image is needed"),
+            }));
         }
         let (mut labels, mut other) = (Vec::new(), None);
         elements::read_each(file, &self.dimensions, element.size, |piece| {

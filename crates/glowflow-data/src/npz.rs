@@ -220,7 +220,17 @@ impl Archive {
     /// The array of the labels of array `at`, which holds `count` images, and its name.
     fn labels_of(&mut self, at: usize, count: usize) -> Result<Option<(usize, String)>, String> {
         let part = self.arrays[at].part;
-        let named = |part| self.choose(|array| array.labels_rank().filter(|_| array.part == part));
+        // Of several arrays named like labels, those with one entry per image come first.
+        let one_per_image = |array: &Array| {
+            array.header.as_ref().is_ok_and(|header| header.dimensions.first() == Some(&count))
+        };
+        let named = |part| {
+            let rank = |array: &Array| array.labels_rank().filter(|_| array.part == part);
+            match self.choose(|array| rank(array).filter(|_| one_per_image(array))) {
+                Ok(None) => self.choose(rank),
+                found => found,
+            }
+        };
         let mut found = match named(part) {
             Ok(None) if part == Part::Train => named(Part::Whole),
             found => found,

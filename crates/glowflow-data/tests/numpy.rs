@@ -317,6 +317,37 @@ fn labels_that_are_no_classes_are_left_out_or_refused() {
 }
 
 #[test]
+fn labels_of_another_number_matter_only_where_classes_are_needed() {
+    let needed = OpenOptions { labels: true, ..Default::default() };
+    for (dimensions, elements) in [("(3,)", vec![0; 3]), ("(2, 2, 2, 1)", vec![1; 8]), ("(0,)", vec![])] {
+        let arrays = [
+            ("x_train", npy("|u1", "(2, 2, 2, 3)", &[7; 24])),
+            ("y_train", npy("|u1", dimensions, &elements)),
+        ];
+        let data = opened(npz(&arrays)).unwrap();
+        assert_eq!((data.train.len(), data.train.label(0)), (2, None));
+        assert!(data.notices[0].contains("`y_train`") && data.notices[0].contains(dimensions));
+        let error = opened_as(npz(&arrays), &needed).err().expect("labels are needed");
+        assert!(error.contains("`y_train`") && error.contains("for 2 images"), "{error}");
+    }
+}
+
+#[test]
+fn names_of_classes_are_not_taken_for_labels() {
+    let options = OpenOptions { labels: true, ..Default::default() };
+    let data = opened_as(
+        npz(&[
+            ("target_names", npy("|u1", "(2,)", &[5, 6])),
+            ("images", npy("|u1", "(3, 1, 2)", &[1, 2, 3, 4, 5, 6])),
+            ("target", npy("|u1", "(3,)", &[1, 0, 1])),
+        ]),
+        &options,
+    )
+    .unwrap();
+    assert_eq!([0, 1, 2].map(|image| data.train.label(image).unwrap()), [1, 0, 1]);
+}
+
+#[test]
 fn bad_arrays_are_refused_with_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad");
@@ -345,7 +376,6 @@ fn bad_arrays_are_refused_with_what_is_wrong() {
         (npz(&[("a", npy("|O", "(1, 1, 1)", &[0; 4]))]), "Python objects"),
         (npz(&[("a", b"text".to_vec())]), "array `a`"),
         (npz(&[("images", b"text".to_vec())]), "array `images`"),
-        (npz(&[images.clone(), ("labels", npy("|u1", "(3,)", &[0; 3]))]), "array `labels`"),
         (npz(std::slice::from_ref(&images))[..60].to_vec(), "npz"),
         (npz(&[("x_train", npy("<f4", "(1, 1, 2)", &[0; 8]))]), "array `x_train`"),
     ] {
