@@ -47,6 +47,8 @@ pub(crate) enum Found {
 /// The names of a dataset's images.
 pub(crate) struct ImageNames {
     names: Vec<String>,
+    /// By the whole name; `None` if several images have it.
+    by_name: HashMap<String, Option<usize>>,
     /// By the name of the file in lower case and without its ending.
     by_stem: HashMap<String, Vec<usize>>,
     /// Whether images are named 0, 1, 2 …, as those of arrays are.
@@ -59,10 +61,12 @@ impl ImageNames {
         let names: Vec<String> = (0..dataset.len()).map(|image| normal(&dataset.name(image))).collect();
         let numbered = names.iter().enumerate().all(|(image, name)| name.parse() == Ok(image));
         let mut by_stem = HashMap::<_, Vec<usize>>::new();
+        let mut by_name = HashMap::with_capacity(names.len());
         for (image, name) in names.iter().enumerate() {
+            by_name.entry(name.clone()).and_modify(|image| *image = None).or_insert(Some(image));
             by_stem.entry(stem(file_name(name)).to_lowercase()).or_default().push(image);
         }
-        Self { names, by_stem, numbered }
+        Self { names, by_name, by_stem, numbered }
     }
 
     pub fn len(&self) -> usize {
@@ -74,6 +78,10 @@ impl ImageNames {
         let name = normal(name);
         if self.numbered {
             return self.find_number(&name);
+        }
+        // Most tables give names exactly, and many images may share a stem: person/001.jpg.
+        if let Some(&Some(image)) = self.by_name.get(&name) {
+            return Found::One(image, Closeness::Equal);
         }
         let file = file_name(&name).to_lowercase();
         let stems = [file.as_str(), stem(&file)];
@@ -119,13 +127,13 @@ fn closeness(name: &str, image: &str) -> Option<Closeness> {
         return Some(Closeness::Equal);
     }
     let (file, image_file) = (file_name(name), file_name(image));
-    let lower = [file, image_file].map(str::to_lowercase);
     if file == image_file {
         let ends =
             |long: &str, short: &str| long.strip_suffix(short).is_some_and(|front| front.ends_with('/'));
         let part = ends(name, image) || ends(image, name);
         return Some(if part { Closeness::PartOfPath } else { Closeness::OtherFolder });
     }
+    let lower = [file, image_file].map(str::to_lowercase);
     if lower[0] == lower[1] {
         return Some(Closeness::OtherCase);
     }
