@@ -18,6 +18,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::answer::answer;
 use crate::image_names::{Closeness, Found, ImageNames, normal};
+use crate::leftovers::{agree, counted};
 use crate::portraits::{ATTRIBUTES, Portraits};
 use crate::table::{Row, Table};
 use crate::{Dataset, Error, table, text};
@@ -95,11 +96,13 @@ impl Attributes {
         let mut notices = pairs.notices(table, images, dataset);
         if let Some(&image) = contradictory.first() {
             notices.push(format!(
-                "rows of {} contradict each other, such as those of {}; what they disagree on is unknown",
+                "{} {} contradictory rows, such as {}; those attributes count as unknown",
                 counted(contradictory.len(), "image"),
+                agree(contradictory.len(), "has", "have"),
                 dataset.name(image)
             ));
         }
+        notices.extend(table.notice.clone());
         if let Some(announced) = table.announced.filter(|&rows| rows != table.rows.len()) {
             notices.push(format!("the table announces {announced} rows and has {}", table.rows.len()));
         }
@@ -294,20 +297,24 @@ impl Pairs {
         }
         if let Some(&(row, [a, b])) = self.ambiguous_rows.first() {
             notices.push(format!(
-                "{} could name several images, such as {} ({} or {}), and count for none",
+                "{} {} several images, such as {} ({} or {}); {} ignored",
                 counted(self.ambiguous_rows.len(), "row"),
+                agree(self.ambiguous_rows.len(), "matches", "match"),
                 name(row),
                 dataset.name(a),
-                dataset.name(b)
+                dataset.name(b),
+                agree(self.ambiguous_rows.len(), "it is", "they are")
             ));
         }
         if let Some(&(image, [a, b])) = self.ambiguous_images.first() {
             notices.push(format!(
-                "{} could have several rows, such as {} ({} or {}), and have none",
+                "{} {} several rows, such as {} ({} or {}); {} none",
                 counted(self.ambiguous_images.len(), "image"),
+                agree(self.ambiguous_images.len(), "matches", "match"),
                 dataset.name(image),
                 name(a),
-                name(b)
+                name(b),
+                agree(self.ambiguous_images.len(), "it gets", "they get")
             ));
         }
         if let Some(&(image, row)) = self.guessed.first() {
@@ -320,8 +327,4 @@ impl Pairs {
         }
         notices
     }
-}
-
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }

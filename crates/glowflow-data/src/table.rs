@@ -8,6 +8,8 @@ use std::cmp::Reverse;
 
 use csv::StringRecord;
 
+use crate::leftovers::{agree, counted};
+
 /// A table. All rows have as many fields as there are columns.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
@@ -16,6 +18,8 @@ pub(crate) struct Table {
     pub rows: Vec<Row>,
     /// The number of rows that the first line announces, if it does.
     pub announced: Option<usize>,
+    /// A fact about the rows that a user should see.
+    pub notice: Option<String>,
 }
 
 /// A row of a table.
@@ -67,7 +71,8 @@ pub(crate) fn parse(text: &str) -> Result<Table, String> {
         }
         (rest, line) = (after, line + 1);
     }
-    let rows = match separator.unwrap_or_else(|| separator_of(rest)) {
+    let separator = separator.unwrap_or_else(|| separator_of(rest));
+    let rows = match separator {
         Separator::Character(separator) => separated(rest, separator, line)?,
         Separator::Blanks => rest
             .lines()
@@ -77,9 +82,10 @@ pub(crate) fn parse(text: &str) -> Result<Table, String> {
     };
     let mut rows = rows.into_iter().filter(|row| !row.is_empty());
     let columns = rows.next().map_or(vec![], |row| row.fields.iter().map(str::to_owned).collect());
-    let mut table = Table { columns, rows: rows.collect(), announced };
+    let mut table = Table { columns, rows: rows.collect(), announced, notice: None };
     table.add_name_of_first_column();
-    table.make_rectangular()?;
+    // Excel omits separators at the end of a row. With blanks, a field in the middle may be missing.
+    table.make_rectangular(separator != Separator::Blanks)?;
     table.remove_empty_columns();
     Ok(table)
 }
@@ -135,22 +141,36 @@ impl Table {
         }
     }
 
-    /// Gives all rows as many fields as there are columns, if only empty ones are missing or spare.
-    fn make_rectangular(&mut self) -> Result<(), String> {
+    /// Gives all rows as many fields as there are columns. Spare fields must be empty, and missing ones
+    /// be of empty columns unless `pad`.
+    fn make_rectangular(&mut self, pad: bool) -> Result<(), String> {
         let width = self.columns.len();
+        let mut short = vec![];
         for row in &mut self.rows {
             let spare = row.fields.iter().skip(width).any(|field| !field.is_empty());
             let missing = self.columns.iter().skip(row.fields.len()).any(|name| !name.is_empty());
-            if spare || missing {
+            // A quotation mark that is never closed takes in the lines below it.
+            let pad = pad && !row.fields.iter().any(|field| field.contains('\n'));
+            if spare || missing && !pad {
                 return Err(format!(
                     "line {} has {} fields where the line of names has {width}; give it as many",
                     row.line,
                     row.fields.len()
                 ));
             }
+            if missing {
+                short.push(row.line);
+            }
             row.fields.truncate(width);
             (row.fields.len()..width).for_each(|_| row.fields.push_field(""));
         }
+        self.notice = short.first().map(|line| {
+            format!(
+                "{} {} fields at the end, such as line {line}; those count as unknown",
+                counted(short.len(), "row"),
+                agree(short.len(), "lacks", "lack")
+            )
+        });
         Ok(())
     }
 
