@@ -222,6 +222,11 @@ impl Error {
         }
     }
 
+    /// Whether a second try may succeed.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::System { .. })
+    }
+
     /// This error of one image as that of all `images`.
     pub(crate) fn of_all(self, images: usize) -> Self {
         match self {

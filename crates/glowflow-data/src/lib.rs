@@ -69,6 +69,7 @@ mod random;
 mod retry;
 mod room;
 mod scan;
+mod source;
 mod split;
 mod system_files;
 mod table;

@@ -4,7 +4,6 @@
 //! four in 2 and 3, little-endian), the header, which is a Python dictionary such as
 //! `{'descr': '|u1', 'fortran_order': False, 'shape': (10, 28, 28), }`, and then the elements.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use crate::array_shape::{second_reading, tuple, unambiguous_image_shape};
 use crate::element_type::{ElementType, Kind};
 use crate::memory::RawImages;
 use crate::npy_header::Dictionary;
+use crate::source::read_file;
 use crate::{Error, elements, pixels};
 
 /// How every `.npy` file begins.
@@ -178,14 +178,14 @@ fn first_index_last(elements: &[u8], dimensions: &[usize]) -> Vec<u8> {
 
 /// Reads an `.npy` file of images, with facts for the user.
 pub(crate) fn read(path: &Path) -> Result<(RawImages, Vec<String>), Error> {
-    let failed = |reason| Error::Read { path: path.to_owned(), reason };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let mut file = BufReader::new(file);
-    let images = Header::read(&mut file).and_then(|header| {
-        let available = metadata.is_file().then(|| metadata.len().saturating_sub(header.length));
-        let images = header.images(file, available)?;
-        Ok((images, header.notice().into_iter().collect()))
-    });
-    images.map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    read_file(path, |file| {
+        let len = file.regular_len().map_err(|error| Error::of_reading(path, error))?;
+        let mut file = BufReader::new(file);
+        let images = Header::read(&mut file).and_then(|header| {
+            let available = len.map(|len| len.saturating_sub(header.length));
+            let images = header.images(file, available)?;
+            Ok((images, header.notice().into_iter().collect()))
+        });
+        images.map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    })
 }

@@ -5,7 +5,6 @@
 //! [`array_names`](crate::array_names). Without such a name the only array that looks like images,
 //! or `arr_0`, counts. Validation images are the test set if there is no other.
 
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -15,16 +14,18 @@ use crate::Error;
 use crate::array_names::{Content, Part, role};
 use crate::memory::{Halves, RawImages};
 use crate::npy::{Header, Labels};
+use crate::source::{Source, read_file};
 
 /// Reads all images there are, with facts for the user. `labels` tells whether classes are needed.
 pub(crate) fn read(path: &Path, labels: bool) -> Result<(Halves, Vec<String>), Error> {
-    let file = File::open(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
-    Archive::open(file)
-        .and_then(|mut archive| {
-            archive.needs_labels = labels;
-            Ok((archive.halves()?, archive.notices))
-        })
-        .map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    read_file(path, |file| {
+        Archive::open(file)
+            .and_then(|mut archive| {
+                archive.needs_labels = labels;
+                Ok((archive.halves()?, archive.notices))
+            })
+            .map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    })
 }
 
 /// One array of an archive.
@@ -60,7 +61,7 @@ impl Array {
 }
 
 struct Archive {
-    zip: ZipArchive<BufReader<File>>,
+    zip: ZipArchive<BufReader<Source>>,
     /// In the archive's order.
     arrays: Vec<Array>,
     needs_labels: bool,
@@ -68,7 +69,7 @@ struct Archive {
 }
 
 impl Archive {
-    fn open(file: File) -> Result<Self, String> {
+    fn open(file: Source) -> Result<Self, String> {
         let mut zip = ZipArchive::new(BufReader::new(file))
             .map_err(|e| format!("not a readable .npz ({e}); save it again with numpy.savez"))?;
         let mut arrays = vec![];
@@ -267,9 +268,9 @@ impl Archive {
 }
 
 fn member<'a>(
-    zip: &'a mut ZipArchive<BufReader<File>>,
+    zip: &'a mut ZipArchive<BufReader<Source>>,
     index: usize,
-) -> Result<zip::read::ZipFile<'a, BufReader<File>>, String> {
+) -> Result<zip::read::ZipFile<'a, BufReader<Source>>, String> {
     zip.by_index(index)
         .map_err(|e| format!("cannot be unpacked ({e}); save it again with numpy.savez_compressed"))
 }

@@ -1,12 +1,12 @@
 //! Text files as people have them: UTF-8, UTF-16 or Windows-1252, and of a bounded size.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
 use crate::Error;
+use crate::source::{Source, read_file};
 
 /// Bytes that a text may have: a hundred times the table of CelebA's 40 attributes.
 const LARGEST: u64 = 256 << 20;
@@ -23,11 +23,14 @@ pub(crate) struct Text {
 
 /// Reads a text file.
 pub(crate) fn read(path: &Path) -> Result<Text, Error> {
-    let failed = |reason| Error::Read { path: path.to_owned(), reason };
+    read_file(path, |file| read_from(file, path))
+}
+
+fn read_from(mut file: Source, path: &Path) -> Result<Text, Error> {
+    let failed = |error| Error::of_reading(path, error);
     let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.into() };
     let too_large = || malformed("is larger than 256 MiB, and no table; give a smaller file");
-    let mut file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.len() > LARGEST {
+    if file.regular_len().map_err(failed)?.is_some_and(|len| len > LARGEST) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
