@@ -6,8 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::leftovers::counted;
+use crate::leftovers::{agree, counted};
+use crate::listing::files_of;
 use crate::memory::{Halves, RawImages};
+use crate::retry::{is_passing, with_retries};
 use crate::{Error, ImageShape};
 
 const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
@@ -32,25 +34,29 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Looks in `folder` and its `cifar-10-batches-bin`.
-    pub fn find(folder: &Path) -> Option<Self> {
-        let inner = folder.join("cifar-10-batches-bin");
-        [folder, &inner].into_iter().find_map(Self::find_in)
+    pub fn find(folder: &Path) -> Result<Option<Self>, Error> {
+        match Self::find_in(folder)? {
+            None => Self::find_in(&folder.join("cifar-10-batches-bin")),
+            found => Ok(found),
+        }
     }
 
-    fn find_in(folder: &Path) -> Option<Self> {
+    fn find_in(folder: &Path) -> Result<Option<Self>, Error> {
         let is_batch = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name.starts_with("data_batch_") && name.ends_with(".bin")
         };
-        let entries = fs::read_dir(folder).ok()?;
-        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut train: Vec<PathBuf> = paths.filter(is_batch).collect();
-        train.sort();
+        let mut train: Vec<PathBuf> = files_of(folder)?.into_iter().filter(is_batch).collect();
         let mut test = Some(folder.join("test_batch.bin")).filter(|path| path.is_file());
         if train.is_empty() {
-            train.push(test.take()?);
+            train.extend(test.take());
         }
-        Some(Self { path: folder.to_owned(), train, test })
+        Ok((!train.is_empty()).then(|| Self { path: folder.to_owned(), train, test }))
+    }
+
+    /// The files that are read.
+    pub fn files(&self) -> Vec<&Path> {
+        self.train.iter().chain(&self.test).map(PathBuf::as_path).collect()
     }
 
     /// Reads all files.
@@ -66,10 +72,11 @@ impl Folder {
         let files: Vec<&PathBuf> = self.train.iter().chain(&self.test).filter(other).collect();
         let first = files.first()?;
         Some(format!(
-            "{} of CIFAR-10 without the official number of images: {} holds {} instead of {OFFICIAL}",
-            counted(files.len(), "file"),
+            "{} {} incomplete: {} has {}, not {OFFICIAL}",
+            counted(files.len(), "CIFAR-10 file"),
+            agree(files.len(), "is", "are"),
             first.file_name().unwrap_or_default().display(),
-            images(first)?
+            counted(usize::try_from(images(first)?).ok()?, "image")
         ))
     }
 
@@ -102,7 +109,8 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
     for path in files {
         let path = path.as_ref();
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-        let bytes = fs::read(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+        let bytes = with_retries(is_passing, || fs::read(path));
+        let bytes = bytes.map_err(|error| Error::of_reading(path, error))?;
         if !bytes.is_empty()
             && bytes.len().is_multiple_of(RECORD_OF_100)
             && !bytes.len().is_multiple_of(RECORD)

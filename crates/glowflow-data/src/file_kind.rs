@@ -4,6 +4,9 @@ use std::path::Path;
 
 use image::ImageFormat;
 
+use crate::idx_names;
+use crate::names::name_of;
+
 /// Bytes from the front of a file that [`FileKind::of`] looks at.
 pub(crate) const HEAD: usize = 64;
 
@@ -55,6 +58,9 @@ impl FileKind {
             Self::Image(_) | Other => return None,
         };
         let plural = if count == 1 { "" } else { "s" };
+        let folder = folder_to_give(Path::new(example)).filter(|_| matches!(self, Array(_)));
+        let way_out =
+            folder.map_or(way_out.to_owned(), |folder| format!("give the folder {folder} to use it"));
         Some(format!("left out {count} {what}{plural}, such as {example}: {way_out}"))
     }
 
@@ -72,6 +78,17 @@ impl FileKind {
             Self::Image(_) | Array(_) | Other => None,
         }
     }
+}
+
+/// The folder to open in place of `file`, if it is one of the files of a dataset.
+fn folder_to_give(file: &Path) -> Option<String> {
+    let is_part = idx_names::parse(file).is_some() || is_cifar(&file.file_name()?.to_string_lossy());
+    let folder = file.parent().filter(|folder| is_part && !folder.as_os_str().is_empty())?;
+    Some(name_of(folder))
+}
+
+fn is_cifar(name: &str) -> bool {
+    name.starts_with("data_batch_") || name.starts_with("test_batch")
 }
 
 /// `what` with its article.
@@ -153,7 +170,7 @@ fn raw_photograph(extension: &str) -> Option<FileKind> {
 fn by_name(name: &str, extension: &str, head: &[u8], len: u64) -> FileKind {
     let is_tar = ["tar", "tgz", "tbz2", "txz"].contains(&extension)
         || [".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"].iter().any(|ending| name.ends_with(ending));
-    let cifar = name.starts_with("data_batch_") || name.starts_with("test_batch");
+    let cifar = is_cifar(name);
     match extension {
         _ if is_tar => Archive("tar archive"),
         "bin" if cifar => Array("CIFAR-10 file"),

@@ -101,7 +101,7 @@ fn folder_at(file: &Path, depth: usize) -> Option<&OsStr> {
 
 /// Opens the images that were found under `root`.
 pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<Splits, Error> {
-    let left_out = found.leftovers.notices(None);
+    let left_out = found.leftovers.notices(&[]);
     if found.images.is_empty() {
         return Err(match found.leftovers.is_empty() {
             true => Error::EmptyFolder(root.to_owned()),

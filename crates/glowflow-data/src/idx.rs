@@ -5,7 +5,6 @@
 //! N, height, width and perhaps channels; labels have the one dimension N. EMNIST stores rows and
 //! columns of its images exchanged; files named `emnist…` are read upright.
 
-use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +12,9 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::array_shape::image_shape;
 use crate::idx_names::{Half, is_transposed, parse};
+use crate::listing::files_of;
 use crate::memory::{Halves, RawImages};
+use crate::source::{Source, read_file};
 use crate::{Error, elements};
 
 /// How every gzip file begins.
@@ -27,6 +28,7 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// By the name of the set. A folder that is read has one.
     sets: Vec<Set>,
+    files: Vec<PathBuf>,
 }
 
 /// The files of one set of images.
@@ -48,15 +50,14 @@ impl Folder {
     /// Looks for `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` or
     /// `test`, also with a dot before `idx`, with `.gz` at the end, with the name of a set in front
     /// (`emnist-letters-train-…`), and in capitals.
-    pub fn find(folder: &Path) -> Option<Self> {
-        let mut paths: Vec<PathBuf> =
-            fs::read_dir(folder).ok()?.filter_map(|e| Some(e.ok()?.path())).collect();
-        paths.sort();
-        let mut found: Vec<_> = paths.into_iter().filter_map(|path| Some((parse(&path)?, path))).collect();
+    pub fn find(folder: &Path) -> Result<Option<Self>, Error> {
+        let files = files_of(folder)?.into_iter();
+        let mut found: Vec<_> = files.filter_map(|path| Some((parse(&path)?, path))).collect();
         // A file that is there in both forms is read from the plain one.
         found.sort_by_key(|(name, _)| name.compressed);
         let mut sets: Vec<Set> = vec![];
-        for (name, path) in found.into_iter().filter(|(_, path)| path.is_file()) {
+        let files = found.iter().map(|(_, path)| path.clone()).collect();
+        for (name, path) in found {
             let at = sets.iter().position(|set| set.name == name.set).unwrap_or_else(|| {
                 sets.push(Set { name: name.set.clone(), ..Set::default() });
                 sets.len() - 1
@@ -70,7 +71,12 @@ impl Folder {
         }
         sets.retain(|set| set.train.images.is_some() || set.test.images.is_some());
         sets.sort_by(|a, b| a.name.cmp(&b.name));
-        (!sets.is_empty()).then(|| Self { path: folder.to_owned(), sets })
+        Ok((!sets.is_empty()).then(|| Self { path: folder.to_owned(), sets, files }))
+    }
+
+    /// The files of the folder that belong to its sets, in plain and in compressed form.
+    pub fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(PathBuf::as_path).collect()
     }
 
     /// Reads all files, with facts for the user. `labels` tells whether classes are needed.
@@ -108,9 +114,18 @@ impl Files {
         let mut images = read_images(of)?;
         let Some(path) = &self.labels else { return Ok(images) };
         let malformed = |problem| Error::Malformed { path: path.clone(), problem };
-        let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.clone(), reason })?;
-        let header = Header::read(&mut file).map_err(malformed)?;
         let count = images.pixels.len() / images.shape.len();
+        let read = read_file(path, |file| {
+            let mut file = unpacked(file).map_err(|error| Error::of_reading(path, error))?;
+            let header = Header::read(&mut file).map_err(malformed)?;
+            let is_labels = (header.element, header.dimensions.len()) == (BYTES, 1);
+            let labels = match is_labels {
+                true => elements::read_bytes(file, &header.dimensions).map_err(malformed)?,
+                false => vec![],
+            };
+            Ok((header, labels))
+        });
+        let (header, labels) = read?;
         if (header.element, header.dimensions.len()) != (BYTES, 1) {
             let problem = format!(
                 "holds {} in {} dimensions where labels are bytes in one (idx1-ubyte)",
@@ -123,7 +138,6 @@ impl Files {
             notices.push(format!("no labels: {} {problem}", path.display()));
             return Ok(images);
         }
-        let labels = elements::read_bytes(file, &header.dimensions).map_err(malformed)?;
         if labels.len() != count {
             return Err(malformed(format!(
                 "{} labels for the {count} images of {}; fetch both files again",
@@ -138,8 +152,12 @@ impl Files {
 
 /// Reads an idx file of images, without labels.
 pub(crate) fn read_images(path: &Path) -> Result<RawImages, Error> {
+    read_file(path, |file| read_images_from(file, path))
+}
+
+fn read_images_from(file: Source, path: &Path) -> Result<RawImages, Error> {
     let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-    let mut file = open_unpacked(path).map_err(|reason| Error::Read { path: path.to_owned(), reason })?;
+    let mut file = unpacked(file).map_err(|error| Error::of_reading(path, error))?;
     let header = Header::read(&mut file).map_err(malformed)?;
     if header.element != BYTES {
         return Err(malformed(format!(
@@ -221,8 +239,8 @@ fn element_name(code: u8) -> String {
     format!("{name} (code {code:02x})")
 }
 
-/// Opens a file and unpacks it as it is read if it is gzip.
-fn open_unpacked(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = BufReader::new(File::open(path)?);
+/// Unpacks a file as it is read if it is gzip.
+fn unpacked(file: Source) -> io::Result<Box<dyn Read>> {
+    let mut file = BufReader::new(file);
     Ok(if file.fill_buf()?.starts_with(GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }

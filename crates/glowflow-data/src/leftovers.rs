@@ -1,9 +1,10 @@
 //! Files of a folder that are not used although they may hold images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::file_kind::FileKind;
 use crate::names::name_of;
+use crate::scan::MODEL;
 
 /// Counts files by kind, with the first of each kind as an example.
 #[derive(Default)]
@@ -11,6 +12,8 @@ pub(crate) struct Leftovers {
     kinds: Vec<(FileKind, Vec<PathBuf>)>,
     unreadable: Vec<PathBuf>,
     duplicates: Vec<PathBuf>,
+    backups: Vec<PathBuf>,
+    runs: Vec<PathBuf>,
 }
 
 impl Leftovers {
@@ -32,14 +35,28 @@ impl Leftovers {
         self.duplicates.push(path);
     }
 
-    /// Whether there is nothing that could hold images.
-    pub fn is_empty(&self) -> bool {
-        self.kinds.is_empty() && self.unreadable.is_empty()
+    /// A backup copy of a file that is there.
+    pub fn add_backup(&mut self, path: PathBuf) {
+        self.backups.push(path);
     }
 
-    /// One sentence for each kind, the most frequent first, except for files of the kind `used`.
-    pub fn notices(&self, used: Option<FileKind>) -> Vec<String> {
-        let mut kinds: Vec<_> = self.kinds.iter().filter(|(kind, _)| Some(*kind) != used).collect();
+    /// The folder of a training run.
+    pub fn add_run(&mut self, path: PathBuf) {
+        self.runs.push(path);
+    }
+
+    /// Whether there is nothing that could hold images.
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty() && self.unreadable.is_empty() && self.runs.is_empty()
+    }
+
+    /// One sentence for each kind, the most frequent first, except for the files `used`.
+    pub fn notices(&self, used: &[&Path]) -> Vec<String> {
+        let unused = |paths: &[PathBuf]| -> Vec<PathBuf> {
+            paths.iter().filter(|path| !used.contains(&path.as_path())).cloned().collect()
+        };
+        let mut kinds: Vec<_> = self.kinds.iter().map(|(kind, paths)| (*kind, unused(paths))).collect();
+        kinds.retain(|(_, paths)| !paths.is_empty());
         kinds.sort_by_key(|(_, paths)| std::cmp::Reverse(paths.len()));
         let example = |paths: &[PathBuf]| paths.iter().min().map(|path| name_of(path)).unwrap_or_default();
         let mut notices: Vec<_> =
@@ -49,6 +66,23 @@ impl Leftovers {
                 "left out {} that may not be read, such as {}",
                 counted(self.unreadable.len(), "file"),
                 example(&self.unreadable)
+            ));
+        }
+        if !self.backups.is_empty() {
+            notices.push(format!(
+                "left out {} of files that are there, such as {}",
+                match self.backups.len() {
+                    1 => "1 backup copy".to_owned(),
+                    count => format!("{count} backup copies"),
+                },
+                example(&self.backups)
+            ));
+        }
+        if !self.runs.is_empty() {
+            notices.push(format!(
+                "left out {} with {MODEL}, such as {}: the images there are a training run's",
+                counted(self.runs.len(), "folder"),
+                example(&self.runs)
             ));
         }
         if !self.duplicates.is_empty() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::file_kind::FileKind;
 use crate::folder::ImageFolder;
-use crate::leftovers::counted;
+use crate::leftovers::{agree, counted};
 use crate::memory::{Halves, InMemory};
 use crate::names::name_of;
 use crate::retry::{is_passing, with_retries};
@@ -103,7 +103,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     let found = scan(path)?;
-    match (cifar::Folder::find(path), idx::Folder::find(path)) {
+    match (cifar::Folder::find(path)?, idx::Folder::find(path)?) {
         (None, None) => folder_splits::open(path, found, options),
         (Some(_), Some(_)) => Err(Error::Malformed {
             path: path.to_owned(),
@@ -111,30 +111,34 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         }),
         (Some(folder), None) => {
             let splits = in_memory(path, folder.read()?, Some(folder.classes()), options)?;
-            let mut splits = beside_images(splits, &found, "CIFAR-10", "CIFAR-10 file");
+            let mut splits = beside_images(splits, path, &found, "CIFAR-10", &folder.files());
             splits.notices.extend(folder.incomplete());
             Ok(splits)
         }
         (None, Some(folder)) => {
             let (halves, notices) = folder.read(options.labels)?;
             let splits = in_memory(path, halves, None, options)?.with_notices(notices);
-            Ok(beside_images(splits, &found, "idx files", "idx file"))
+            Ok(beside_images(splits, path, &found, "idx", &folder.files()))
         }
     }
 }
 
-/// Adds what a folder holds besides the data `what` that was read, files of the kind `file`.
-fn beside_images(mut splits: Splits, found: &Found, what: &str, file: &'static str) -> Splits {
+/// Adds the contents of the folder `root` other than the images of the kind `what`, read from `used`.
+fn beside_images(mut splits: Splits, root: &Path, found: &Found, what: &str, used: &[&Path]) -> Splits {
     if let Some(first) = found.images.first() {
+        let others = agree(found.images.len(), "it", "them");
+        let own = agree(found.images.len(), "its", "their");
         let read = splits.train.len() + splits.test.as_ref().map_or(0, |test| test.len());
         splits.notices.push(format!(
-            "read as {what} ({}); {} left out, such as {}: give a folder of only these to use them",
-            counted(read, "image"),
+            "reading the {}; {} {} ignored, such as {}. Move {others} to a folder of {own} own to use {others}",
+            counted(read, &format!("{what} image")),
             counted(found.images.len(), "image file"),
+            agree(found.images.len(), "is", "are"),
             name_of(first)
         ));
     }
-    splits.notices.extend(found.leftovers.notices(Some(FileKind::Array(file))));
+    let used: Vec<&Path> = used.iter().filter_map(|file| file.strip_prefix(root).ok()).collect();
+    splits.notices.extend(found.leftovers.notices(&used));
     splits
 }
 

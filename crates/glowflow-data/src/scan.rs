@@ -3,7 +3,8 @@
 //! Files are found at any depth and numbered in the byte order of their paths relative to the folder.
 //! An image is what is named like one (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in upper or lower
 //! case), and every other regular file whose first bytes are those of a PNG, JPEG, WebP or BMP.
-//! Images and archives of other kinds are counted as left over.
+//! Images and archives of other kinds are counted as left over, and so are backup copies of files that
+//! are there.
 //!
 //! Hidden files and folders are left out, with those that systems make for themselves, and folders
 //! that hold a `model.safetensors`: the pictures there are a training run's.
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use crate::Error;
+use crate::backups::is_backup;
 use crate::file_kind::{FileKind, HEAD};
 use crate::identity::{Identity, identity};
 use crate::leftovers::Leftovers;
@@ -28,7 +30,7 @@ use crate::retry::{is_passing, with_retries};
 use crate::system_files::is_system;
 
 /// Distinguishes a run's folder from one with data.
-const MODEL: &str = "model.safetensors";
+pub(crate) const MODEL: &str = "model.safetensors";
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
 /// Contents of a folder.
@@ -41,8 +43,7 @@ pub(crate) struct Found {
 
 /// Finds the images under `root`.
 pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
-    let is_passing = |error: &Error| matches!(error, Error::System { .. });
-    with_retries(is_passing, || {
+    with_retries(Error::is_passing, || {
         let canonical = root.canonicalize().map_err(|error| Error::of_reading(root, error))?;
         let mut scan = Scan {
             root,
@@ -98,7 +99,7 @@ impl Scan<'_> {
             let (path, kind) = (entry.path(), entry.file_type());
             let is_top = entry.depth() == 0;
             if kind.is_dir() || is_top {
-                let left_out = !is_top && (is_system(path, true) || path.join(MODEL).exists());
+                let left_out = !is_top && (is_system(path, true) || self.is_run(path));
                 if left_out || self.entered(path, linked) {
                     entries.skip_current_dir();
                 }
@@ -115,6 +116,16 @@ impl Scan<'_> {
         Ok(())
     }
 
+    /// Whether a folder is that of a training run, which is then counted as left out.
+    fn is_run(&mut self, folder: &Path) -> bool {
+        let is_run = folder.join(MODEL).exists();
+        if is_run {
+            let folder = self.relative(folder);
+            self.leftovers.add_run(folder);
+        }
+        is_run
+    }
+
     /// Marks a folder as entered. Returns whether a link leads to a folder that has been entered before.
     fn entered(&mut self, path: &Path, linked: bool) -> bool {
         let identity = fs::metadata(path).ok().and_then(|metadata| identity(path, &metadata));
@@ -125,7 +136,7 @@ impl Scan<'_> {
     fn follow(&mut self, link: &Path) -> Result<(), Error> {
         match fs::metadata(link) {
             Ok(target) if target.is_dir() => {
-                let left_out = is_system(link, true) || link.join(MODEL).exists() || self.leads_up(link);
+                let left_out = is_system(link, true) || self.leads_up(link) || self.is_run(link);
                 if left_out { Ok(()) } else { self.walk(link, true) }
             }
             Ok(target) if target.is_file() && !is_system(link, false) => self.file(link, Ok(target), true),
@@ -191,6 +202,10 @@ impl Scan<'_> {
         if !has_image_extension(path) {
             match head_of(path) {
                 Ok(head) => match FileKind::of(path, &head, metadata.len()) {
+                    FileKind::Image(_) if is_backup(path) => {
+                        self.leftovers.add_backup(relative);
+                        return Ok(());
+                    }
                     FileKind::Image(_) => {}
                     FileKind::Other => return Ok(()),
                     kind => {

@@ -65,7 +65,7 @@ fn others() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a.7z", b"7z\xBC\xAF\x27\x1C".to_vec(), "7z archive"),
         ("a.rar", b"Rar!\x1A\x07\x01\0".to_vec(), "RAR archive"),
         ("a.npy", b"\x93NUMPY\x01\0".to_vec(), "NumPy array"),
-        ("a.npz", b"PK\x03\x04\x14\0".to_vec(), "NumPy array"),
+        ("a.npz", b"PK\x03\x04\x14\0".to_vec(), "NumPy archive"),
         ("a-ubyte", b"\0\0\x08\x03\0\0\0\x01".to_vec(), "idx file"),
     ]
 }
@@ -111,7 +111,7 @@ fn a_single_file_of_another_kind_is_named() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), name, &contents);
         let error = open_error(&folder.path().join(name));
-        if !what.contains("array") && !what.contains("idx") && what != "zip archive" && what != "tar archive"
+        if !what.contains("NumPy") && !what.contains("idx") && what != "zip archive" && what != "tar archive"
         {
             assert!(error.contains(what) && !error.contains("begins with"), "{error}");
         }
@@ -186,21 +186,77 @@ fn arrays_beside_images_are_reported_and_images_beside_arrays() {
     write(folder.path(), "cifar-10-batches-bin/data_batch_1.bin", record.repeat(3));
     let data = open_default(folder.path());
     assert_eq!(data.train.len(), 3);
-    assert!(data.notices.iter().any(|notice| notice.contains("CIFAR-10 (3 images); 5 image files left out")));
-    assert!(data.notices.iter().any(|notice| notice.contains("holds 3 instead of 10000")));
+    assert!(data.notices.iter().any(|notice| notice.starts_with(
+        "reading the 3 CIFAR-10 images; 5 image files are ignored, such as 0.png. Move them to a folder"
+    )));
+    let incomplete = "1 CIFAR-10 file is incomplete: data_batch_1.bin has 3 images, not 10000";
+    assert!(data.notices.iter().any(|notice| notice == incomplete), "{:?}", data.notices);
 
     write(folder.path(), "train-images-idx3-ubyte", [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7]);
     assert!(open_error(folder.path()).contains("holds CIFAR-10 files and idx files"));
     fs::remove_dir_all(folder.path().join("cifar-10-batches-bin")).unwrap();
     let data = open_default(folder.path());
     assert_eq!(data.train.len(), 1);
-    assert!(data.notices.iter().any(|notice| notice.contains("idx files (1 image); 5 image files left out")));
+    assert!(data.notices.iter().any(|notice| {
+        notice.starts_with("reading the 1 idx image; 5 image files are ignored, such as 0.png")
+    }));
 
     fs::remove_file(folder.path().join("train-images-idx3-ubyte")).unwrap();
     write(folder.path(), "deep/down/data_batch_1.bin", &record);
     let data = open_default(folder.path());
     assert_eq!(data.train.len(), 5);
     assert!(data.notices.iter().any(|notice| notice.contains("1 CIFAR-10 file")), "{:?}", data.notices);
+}
+
+#[test]
+fn data_files_deeper_down_are_not_taken_for_those_that_were_read() {
+    let image = [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7];
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "train-images-idx3-ubyte", image);
+    assert_eq!(open_default(folder.path()).notices, [""; 0]);
+    write(folder.path(), "FashionMNIST/raw/train-images-idx3-ubyte", image);
+    let notices = open_default(folder.path()).notices;
+    assert_eq!(notices.len(), 1);
+    assert!(notices[0].contains("1 idx file, such as FashionMNIST/raw/train-images"), "{notices:?}");
+}
+
+#[test]
+fn the_folder_of_data_files_deeper_down_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["train-images-idx3-ubyte", "train-labels-idx1-ubyte.gz"] {
+        write(folder.path(), format!("MNIST/raw/{name}"), [0, 0, 8, 3, 0, 0, 0, 0]);
+    }
+    assert!(open_error(folder.path()).contains("give the folder MNIST/raw"));
+}
+
+#[test]
+fn folders_of_training_runs_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "image.png", 0);
+    save(folder.path(), "runs/a/samples.png", 1);
+    write(folder.path(), "runs/a/model.safetensors", "");
+    let data = open_default(folder.path());
+    assert_eq!(names(&*data.train), ["image.png"]);
+    assert!(data.notices[0].contains("left out 1 folder with model.safetensors, such as runs/a"));
+}
+
+#[test]
+fn backup_copies_of_images_do_not_count_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    save(folder.path(), "a.png", 0);
+    write(folder.path(), "MVI_1.AVI", "RIFF    AVI ");
+    let image = fs::read(folder.path().join("a.png")).unwrap();
+    for name in ["a.png_original", "a.png~", "a.png.bak", "MVI_1.THM"] {
+        write(folder.path(), name, &image);
+    }
+    // The only copies.
+    for name in ["b.png_original", "c.png~", "MVI_2.THM"] {
+        write(folder.path(), name, &image);
+    }
+    let data = open_default(folder.path());
+    assert_eq!(names(&*data.train), ["MVI_2.THM", "a.png", "b.png_original", "c.png~"]);
+    let notice = "left out 4 backup copies of files that are there, such as MVI_1.THM";
+    assert!(data.notices.iter().any(|other| other == notice), "{:?}", data.notices);
 }
 
 #[test]

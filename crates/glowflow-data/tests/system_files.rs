@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{names, open_default, save};
+use common::{names, open_default, save, write};
 
 #[test]
 fn thumbnails_and_bins_are_left_out() {
@@ -34,4 +34,19 @@ fn thumbnails_and_bins_are_left_out() {
     assert_eq!(data.notices, [""; 0]);
     // A folder that is asked for is read.
     assert_eq!(open_default(&folder.path().join("@eaDir")).train.len(), 1);
+}
+
+/// Macs write a file `._NAME` for each file that they copy to another system.
+#[test]
+fn companions_of_data_files_are_left_out() {
+    let idx = [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7];
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "emnist-letters-train-images-idx3-ubyte", idx);
+    write(folder.path(), "._emnist-letters-train-images-idx3-ubyte", [0, 5, 22, 7]);
+    assert_eq!(open_default(folder.path()).train.len(), 1);
+
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "data_batch_1.bin", vec![1; 3073]);
+    write(folder.path(), "._data_batch_1.bin", [0, 5, 22, 7]);
+    assert_eq!(open_default(folder.path()).train.len(), 1);
 }

@@ -1,0 +1,32 @@
+//! The files right in a folder.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::retry::{is_passing, with_retries};
+use crate::system_files::is_system;
+
+/// Paths of the files in `folder` and of links to files, in order. Hidden files and those of the system
+/// are left out. A folder that does not exist or may not be read has none.
+pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listed = with_retries(is_passing, || -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    });
+    let mut files = match listed {
+        Ok(files) => files,
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied
+            ) =>
+        {
+            vec![]
+        }
+        Err(error) => return Err(Error::of_reading(folder, error)),
+    };
+    files.retain(|path| path.is_file() && !is_system(path, false));
+    files.sort();
+    Ok(files)
+}
