@@ -16,8 +16,8 @@ pub(crate) fn is_backup(path: &Path) -> bool {
         let original = &name[..name.len() - suffix.len()];
         !original.is_empty() && path.with_file_name(original).is_file()
     });
-    let is_beside = |extension: &&str| {
+    let has_original = |extension: &&str| {
         path.with_extension(extension).is_file() || path.with_extension(extension.to_uppercase()).is_file()
     };
-    is_copy || lower.ends_with(".thm") && WITH_THUMBNAIL.iter().any(|extension| is_beside(&extension))
+    is_copy || lower.ends_with(".thm") && WITH_THUMBNAIL.iter().any(has_original)
 }

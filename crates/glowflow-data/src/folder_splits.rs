@@ -54,7 +54,8 @@ impl Roles {
         let mut depth = 0;
         loop {
             let roles = Self::at(files, depth);
-            if !roles.train.is_empty() && !(roles.validation.is_empty() && roles.test.is_empty()) {
+            let has_test = !roles.validation.is_empty() || !roles.test.is_empty();
+            if has_test && !roles.train.is_empty() {
                 return Some(roles);
             }
             let folders: BTreeSet<&OsStr> = files.iter().filter_map(|file| folder_at(file, depth)).collect();
