@@ -3,7 +3,8 @@
 //!
 //! The first request lets a run save itself. Requests often come twice, such as from the terminal and from a
 //! wrapper, and must not count twice. So only a second Ctrl-C, a second or more after the first, ends the
-//! program at once. A signal that was ignored at the start, as `nohup` has it, stays ignored.
+//! program at once. A signal that was ignored at the start, as `nohup` has it, stays ignored. On systems that do
+//! not report ignored signals, SIGHUP is left alone.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -39,7 +40,7 @@ pub fn status() -> ExitCode {
 fn listen() -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-    let ignored = ignored_signals();
+    let ignored = glowflow_web::ignored_signals();
     let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = signal_hook::iterator::Signals::new(signals)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -59,15 +60,6 @@ fn listen() -> std::io::Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// The signals that the program was started to ignore, signal 1 in the lowest bit. None if the system does
-/// not say.
-#[cfg(unix)]
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(not(unix))]

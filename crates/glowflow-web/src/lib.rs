@@ -35,4 +35,6 @@ pub use demo::{Demo, Eyes};
 pub use limits::Limits;
 pub use problem::Problem;
 pub use server::{router, run};
+#[cfg(unix)]
+pub use signals::ignored_signals;
 pub use token::Token;

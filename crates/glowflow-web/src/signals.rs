@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 pub(crate) use unix::Signals;
+#[cfg(unix)]
+pub use unix::ignored_signals;
 
 #[cfg(unix)]
 mod unix {
@@ -15,16 +17,11 @@ mod unix {
     pub(crate) struct Signals(Vec<Signal>);
 
     impl Signals {
-        /// Listens to all of them but those that are ignored, as nohup and shells with jobs in the background
-        /// want it.
+        /// Listens to all of them but [ignored ones](ignored_signals).
         pub fn listen() -> io::Result<Self> {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            let ignored = ignored(&status);
-            let terminal = SignalKind::hangup();
-            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), terminal];
-            // Without the mask, a hang-up keeps the disposition from the start.
-            let mask = ignored.unwrap_or(bit(terminal));
-            let kinds = kinds.into_iter().filter(|&kind| mask & bit(kind) == 0);
+            let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+            let ignored = ignored_signals();
+            let kinds = kinds.into_iter().filter(|&kind| ignored & bit(kind) == 0);
             Ok(Self(kinds.map(signal).collect::<io::Result<_>>()?))
         }
 
@@ -42,10 +39,30 @@ mod unix {
         1 << (kind.as_raw_value() - 1)
     }
 
+    /// The signals that the program was started to ignore, as by nohup or by shells for jobs in the background.
+    /// Signal 1 is the lowest bit. If the system does not report them, as without `/proc`, this is SIGHUP, which
+    /// then keeps its disposition.
+    pub fn ignored_signals() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").ok();
+        status.and_then(|status| ignored(&status)).unwrap_or(bit(SignalKind::hangup()))
+    }
+
     /// The mask of ignored signals in Linux' description of a process.
     fn ignored(status: &str) -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_mask_is_read_where_there_is_one() {
+            assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(0x1001));
+            assert_eq!(ignored(""), None);
+            assert_eq!(ignored("SigIgn:\tnone"), None);
+        }
     }
 }
 
