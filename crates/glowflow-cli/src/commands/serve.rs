@@ -39,7 +39,13 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     if !local {
         let who = if open { "anyone who can reach this one" } else { "those who have the token" };
         tell(&format!("{address} can be used from other computers, by {who}; connections are not encrypted"));
-    } else if open && let Some(host) = args.allow_host.first() {
+    } else if let Some(notice) = only_local(&args.host, address.ip()) {
+        tell(&notice);
+    }
+    if local
+        && open
+        && let Some(host) = args.allow_host.first()
+    {
         tell(&format!(
             "anyone who can reach {host} can use the demo; give --token, or have the proxy ask for a password"
         ));
@@ -70,6 +76,16 @@ fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
     let found = (host, port).to_socket_addrs().with_context(advice)?;
     // Browsers try IPv4 where a name has both.
     found.min_by_key(SocketAddr::is_ipv6).with_context(advice)
+}
+
+/// The notice for a name that other computers may know but that stands for a loopback address here, as Debian's
+/// /etc/hosts has it for the computer's own name.
+fn only_local(host: &str, ip: IpAddr) -> Option<String> {
+    let bare = host.trim_end_matches('.').trim_matches(['[', ']']);
+    let names_loopback = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
+    (ip.to_canonical().is_loopback() && !names_loopback).then(|| {
+        format!("{host} is {ip} here, so only this computer can reach the page; --host 0.0.0.0 admits others")
+    })
 }
 
 /// The token that requests have to show.
@@ -113,5 +129,30 @@ fn eyes(places: &[f64]) -> anyhow::Result<Eyes> {
         _ => anyhow::bail!(
             "--eyes {places:?} should be four numbers from 0 to 1, the left eye before the right, such as 0.39,0.51,0.61,0.51"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    #[test]
+    fn names_that_stand_for_a_loopback_address_are_reported() {
+        let debian = IpAddr::from([127, 0, 1, 1]);
+        let notice = only_local("box", debian).unwrap();
+        for word in ["box", "127.0.1.1", "only this computer", "--host 0.0.0.0"] {
+            assert!(notice.contains(word), "{notice}");
+        }
+        for (host, ip) in [
+            ("box", IpAddr::from([192, 168, 1, 5])),
+            ("127.0.1.1", debian),
+            ("[::1]", Ipv6Addr::LOCALHOST.into()),
+            ("localhost", Ipv4Addr::LOCALHOST.into()),
+            ("LOCALHOST.", Ipv4Addr::LOCALHOST.into()),
+        ] {
+            assert_eq!(only_local(host, ip), None, "{host}");
+        }
     }
 }
