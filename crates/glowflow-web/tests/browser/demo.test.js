@@ -392,9 +392,10 @@ test("a token is asked for once and does not stay in the address", async () => {
   }
 });
 
-test("it works below a path that a proxy strips", async () => {
+/** The page below /glow of a proxy that strips this path. */
+async function belowStripped(...options) {
   await page.context().close();
-  const [guarded, printed] = await serve("--token", "0123456789abcdef", "--allow-host", "localhost");
+  const [guarded, printed] = await serve("--token", "0123456789abcdef", "--allow-host", "localhost", ...options);
   const { port } = new URL(printed);
   const proxy = createServer((incoming, outgoing) => {
     const path = incoming.url.replace(/^\/glow\//, "/");
@@ -419,7 +420,11 @@ test("it works below a path that a proxy strips", async () => {
     proxy.closeAllConnections();
     guarded.kill();
   }
-});
+}
+
+test("it works below a path that a proxy strips", () => belowStripped());
+
+test("it works below a path that a proxy strips and that the server has as well", () => belowStripped("--base-path", "/glow"));
 
 test("it fits a phone, also in the dark", async () => {
   await page.context().close();
