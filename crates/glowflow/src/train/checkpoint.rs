@@ -146,7 +146,8 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
         return Err(Error::file(path, "its checksum does not match: the file is damaged"));
     }
     let config = header.config;
-    config.validate().map_err(|e| Error::file(path, e.to_string()))?;
+    // Rates have stricter rules than in older programs, and a resumed run may change them.
+    config.model.validate().map_err(|e| Error::file(path, e.to_string()))?;
     let permutations = take_permutations(&mut file, &config.model, path)?;
     let layout = layout(&config, &permutations);
     let mut take = |prefix| take_flat(&mut file, &layout, prefix, path);

@@ -1,5 +1,6 @@
 //! Configuration of a run: three sections of a TOML file, presets, and overrides.
 
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -157,6 +158,17 @@ impl RunConfig {
     /// [`Error::Config`] for an unknown preset, key or value, naming the known ones; [`Error::Io`] for a file that
     /// cannot be read; [`Error::File`] for one that is not text.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
+        let config = Self::resolve_unchecked(preset, file, overrides)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// As [`resolve`](Self::resolve), not validated.
+    fn resolve_unchecked(
+        preset: Option<&str>,
+        file: Option<&Path>,
+        overrides: &[String],
+    ) -> Result<Self, Error> {
         let mut table = toml::Table::new();
         if let Some(name) = preset {
             merge(&mut table, presets::preset(name)?);
@@ -171,9 +183,7 @@ impl RunConfig {
         for text in overrides {
             merge(&mut table, override_table(text)?);
         }
-        let config = Self::of_table(table)?;
-        config.validate()?;
-        Ok(config)
+        Self::of_table(table)
     }
 
     /// A configuration from its TOML, not validated.
@@ -181,12 +191,15 @@ impl RunConfig {
         table.try_into().map_err(|e| Error::Config(wrong(&e, "")))
     }
 
-    /// Reads the resolved configuration of a run.
+    /// Reads the resolved configuration of a run. Only the architecture is validated: an older program may
+    /// have accepted rates that [`validate`](Self::validate) refuses, and a resumed run may change them.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::File`] or [`Error::Config`].
     pub fn read(path: &Path) -> Result<Self, Error> {
-        Self::resolve(None, Some(path), &[])
+        let config = Self::resolve_unchecked(None, Some(path), &[])?;
+        config.model.validate()?;
+        Ok(config)
     }
 
     /// The configuration as TOML.
@@ -208,54 +221,59 @@ impl RunConfig {
         let (lr, epsilon, clip) = (t.lr as f32, t.epsilon as f32, t.clip as f32);
         let decays = |value: f64| value >= 0.0 && (value as f32) < 1.0;
         let rules = [
-            (t.batch >= 1, "train.batch", t.batch as f64, "at least 1"),
+            (t.batch >= 1, "train.batch", &t.batch as &dyn Debug, "at least 1"),
             (
                 t.accumulate >= 1 && t.batch.is_multiple_of(t.accumulate.max(1)),
                 "train.accumulate",
-                t.accumulate as f64,
+                &t.accumulate,
                 "a divisor of train.batch",
             ),
-            (lr > 0.0 && lr.is_finite(), "train.lr", t.lr, "above 0, and finite in 32 bits (at most 3.4e38)"),
+            (
+                lr > 0.0 && lr.is_finite(),
+                "train.lr",
+                &t.lr,
+                "above 0, and finite in 32 bits (at most 3.4e38)",
+            ),
             (
                 decays(t.beta1),
                 "train.beta1",
-                t.beta1,
+                &t.beta1,
                 "0 or more, and below 1 in 32 bits (at most 0.9999999)",
             ),
             (
                 decays(t.beta2),
                 "train.beta2",
-                t.beta2,
+                &t.beta2,
                 "0 or more, and below 1 in 32 bits (at most 0.9999999)",
             ),
             (
                 epsilon >= f32::MIN_POSITIVE && epsilon.is_finite(),
                 "train.epsilon",
-                t.epsilon,
+                &t.epsilon,
                 "above 0 and a normal number in 32 bits (1.2e-38 to 3.4e38)",
             ),
             (
                 t.clip == 0.0 || (clip > 0.0 && clip.is_finite()),
                 "train.clip",
-                t.clip,
+                &t.clip,
                 "a norm that 32 bits can hold, or 0 for off",
             ),
-            (decays(t.ema), "train.ema", t.ema, "0 for off, or below 1 in 32 bits (at most 0.9999999)"),
-            (t.log_every >= 1, "train.log_every", t.log_every as f64, "at least 1"),
-            (t.eval_every >= 1, "train.eval_every", t.eval_every as f64, "at least 1"),
-            (t.eval_images >= 1, "train.eval_images", t.eval_images as f64, "at least 1"),
-            (t.checkpoint_every >= 1, "train.checkpoint_every", t.checkpoint_every as f64, "at least 1"),
+            (decays(t.ema), "train.ema", &t.ema, "0 for off, or below 1 in 32 bits (at most 0.9999999)"),
+            (t.log_every >= 1, "train.log_every", &t.log_every, "at least 1"),
+            (t.eval_every >= 1, "train.eval_every", &t.eval_every, "at least 1"),
+            (t.eval_images >= 1, "train.eval_images", &t.eval_images, "at least 1"),
+            (t.checkpoint_every >= 1, "train.checkpoint_every", &t.checkpoint_every, "at least 1"),
             (
                 t.checkpoint_minutes > 0.0 && t.checkpoint_minutes.is_finite(),
                 "train.checkpoint_minutes",
-                t.checkpoint_minutes,
+                &t.checkpoint_minutes,
                 "above 0, and large for never",
             ),
             // TOML has no larger integers, so the run's configuration could not be read again.
-            (i64::try_from(t.seed).is_ok(), "train.seed", t.seed as f64, "below 2^63"),
+            (i64::try_from(t.seed).is_ok(), "train.seed", &t.seed, "below 2^63"),
         ];
         if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
-            return Err(Error::Config(format!("{key} is {value}; it must be {want}")));
+            return Err(Error::Config(format!("{key} is {value:?}; it must be {want}")));
         }
         if t.schedule == Schedule::Cosine && t.steps.is_none() {
             return Err(Error::Config(
