@@ -33,15 +33,20 @@ impl Changes<'_> {
             super::config::merge(&mut table, override_table(text)?);
         }
         let mut after = RunConfig::of_table(table)?;
-        for path in [&mut after.data.path, &mut after.data.test].into_iter().flatten() {
-            *path = absolute(path)?;
+        // A path that is not overridden keeps its text: a resumed run has the bytes of one without a stop.
+        let (old, new) = (&before.data, &mut after.data);
+        for (old, new) in [(&old.path, &mut new.path), (&old.test, &mut new.test)] {
+            if let Some(path) = new.as_mut().filter(|path| old.as_ref() != Some(&**path)) {
+                *path = absolute(path)?;
+            }
         }
         for (now, path) in [(self.data, &mut after.data.path), (self.test_data, &mut after.data.test)] {
             *path = now.map(Path::to_owned).or(path.take());
         }
         if after.data.test.is_some() && before.data.test.is_none() {
             return Err(Error::Input(
-                "this run was begun without --test-data, and is tested on a part of its own images: leave it out".into(),
+                "this run has no separate test data, and a resumed run cannot be given any: leave it out"
+                    .into(),
             ));
         }
         after.validate()?;
