@@ -42,14 +42,14 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
 /// on.
 pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     let way_out = |name: &str| match name {
-        MODEL => "choose another folder".to_owned(),
+        MODEL | METRICS => "choose another folder".to_owned(),
         PREVIOUS => {
             format!("continue it with --resume {}, or choose another folder", out.join(name).display())
         }
         _ => format!("continue it with --resume {}, or choose another folder", out.display()),
     };
-    if let Some(name) = [CONFIG, CHECKPOINT, PREVIOUS, MODEL].into_iter().find(|name| out.join(name).exists())
-    {
+    let names = [CONFIG, CHECKPOINT, PREVIOUS, MODEL, METRICS];
+    if let Some(name) = names.into_iter().find(|name| out.join(name).exists()) {
         let way_out = way_out(name);
         return Err(Error::Input(format!("{} holds a run already ({name}): {way_out}", out.display())));
     }
@@ -114,10 +114,7 @@ fn names(folder: &Path) -> HashSet<OsString> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 
-/// Whether a run writes files of this name, or parts of such files (`.NAME.part…`).
+/// Whether a run writes files of this name.
 fn is_of_a_run(name: &OsString) -> bool {
-    let Some(name) = name.to_str() else { return false };
-    let part_of =
-        |file: &str| name.strip_prefix('.').and_then(|name| name.strip_prefix(file)?.strip_prefix(".part"));
-    FILES.iter().any(|file| name == *file || part_of(file).is_some())
+    FILES.iter().any(|file| name == file)
 }
