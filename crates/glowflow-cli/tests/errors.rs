@@ -528,11 +528,11 @@ fn images_may_move() {
     std::fs::rename(at("photos"), at("moved")).unwrap();
     let line = "train --threads 2 --resume run --steps 4";
     check(&run(folder.path(), line), line, &["photos", "check that it exists"]);
-    let other = "the images are not those";
+    let other = "The images have changed";
     let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
     assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);
     let line_with_test = format!("{line} --test-data moved");
-    check(&run(folder.path(), &line_with_test), &line_with_test, &["without --test-data", "leave it out"]);
+    check(&run(folder.path(), &line_with_test), &line_with_test, &["no separate test data", "leave it out"]);
     std::fs::remove_file(at("moved/3.png")).unwrap();
     let outcome = run(folder.path(), "train --threads 2 --resume run --steps 6").ok();
     assert_eq!(outcome.stderr.matches(other).count(), 1, "{}", outcome.stderr);

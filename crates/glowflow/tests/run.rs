@@ -95,6 +95,73 @@ impl Dataset for Outage {
     }
 }
 
+/// A dataset that requests a stop when it is read.
+struct Stopping {
+    dataset: Portraits,
+    stop: Arc<AtomicBool>,
+}
+
+impl Dataset for Stopping {
+    fn len(&self) -> usize {
+        self.dataset.len()
+    }
+    fn shape(&self) -> ImageShape {
+        self.dataset.shape()
+    }
+    fn name(&self, index: usize) -> String {
+        self.dataset.name(index)
+    }
+    fn classes(&self) -> &[String] {
+        self.dataset.classes()
+    }
+    fn label(&self, index: usize) -> Option<usize> {
+        self.dataset.label(index)
+    }
+    fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), glowflow_data::Error> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.dataset.read(index, pixels)
+    }
+}
+
+/// Trains up to step 3, and stops during the evaluation there.
+fn train_into_a_stop(config: &RunConfig, run: &Path) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let images = Arc::new(Portraits::new(20_000, 16, 0));
+    let test = Arc::new(Stopping { dataset: Portraits::new(1000, 16, 1), stop: Arc::clone(&stop) });
+    let options = Options { stop: &stop, ..options(6) };
+    let summary = train_on(Cpu::<f32>::new(), config.clone(), images, Some(test), run, options).unwrap();
+    assert!(summary.interrupted);
+    assert!(summary.evaluation.is_none());
+    assert_eq!((summary.steps, summary.saved_step), (3, Some(3)));
+}
+
+/// A kill after an evaluation that a resumed run made up for, and before the next checkpoint, costs nothing:
+/// the best score is still known.
+#[test]
+fn killed_after_a_resumed_evaluation() {
+    let config = config(&["train.eval_every=3", "train.checkpoint_every=4"]);
+    let [whole, torn] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let (whole, torn) = (whole.path(), torn.path());
+    train(Cpu::<f32>::new(), config.clone(), whole, options(3)).unwrap();
+    train_into_a_stop(&config, torn);
+    let saved = std::fs::read(torn.join("checkpoint.safetensors")).unwrap();
+    go_on(torn, &[], 3).unwrap();
+    // The checkpoint after the evaluation was never made.
+    std::fs::write(torn.join("checkpoint.safetensors"), saved).unwrap();
+    for run in [whole, torn] {
+        go_on(run, &[], 5).unwrap();
+    }
+    // That of step 4, before the evaluation at the end.
+    let previous = |run: &Path| checkpoint::load(&run.join("checkpoint.previous.safetensors")).unwrap().1;
+    assert_eq!(previous(whole).progress.best.map(|(_, step)| step), Some(3));
+    assert_eq!(previous(torn).progress, previous(whole).progress);
+    for file in ["checkpoint.previous.safetensors", "best.safetensors", "metrics.jsonl", "model.safetensors"]
+    {
+        let read = |run: &Path| std::fs::read(run.join(file)).unwrap();
+        assert!(read(torn) == read(whole), "{file} has other bytes");
+    }
+}
+
 /// A passing failure of the system ends a run with a save, and the resumed run reaches the weights of one
 /// without.
 #[test]
@@ -147,7 +214,7 @@ fn a_diverging_run_keeps_the_checkpoint_from_before() {
             let toml = std::fs::read_to_string(run.join("config.toml")).unwrap();
             assert!(toml.contains("lr = 0.001"), "{toml}");
         }
-        assert!(step_of(&run) != 0);
+        assert_eq!(step_of(&run), if steps == 6 { 4 } else { 8 });
     }
 }
 
@@ -168,14 +235,15 @@ fn an_update_that_overflows_ends_the_run_at_once() {
 #[test]
 fn rates_are_validated_as_the_numbers_that_devices_compute_with() {
     for (text, words) in [
-        ("train.lr=1e39", ["train.lr is 1", "3.4e38"]),
-        ("train.lr=1e-60", ["train.lr is 0.0", "above 0"]),
-        ("train.epsilon=1e-46", ["train.epsilon", "1.2e-38"]),
+        ("train.lr=1e39", ["train.lr is 1e39;", "3.4e38"]),
+        ("train.lr=1e-60", ["train.lr is 1e-60;", "above 0"]),
+        ("train.epsilon=1e-46", ["train.epsilon is 1e-46;", "1.2e-38"]),
         ("train.epsilon=1e-40", ["train.epsilon", "1.2e-38"]),
         ("train.beta1=0.99999999999", ["train.beta1 is 0.99999999999", "below 1"]),
         ("train.beta2=0.99999999999", ["train.beta2 is 0.99999999999", "below 1"]),
         ("train.ema=0.99999999999", ["train.ema is 0.99999999999", "below 1"]),
-        ("train.clip=1e39", ["train.clip", "0 for off"]),
+        ("train.clip=1e39", ["train.clip is 1e39;", "0 for off"]),
+        ("train.batch=0", ["train.batch is 0;", "at least 1"]),
         ("train.clip=1e-50", ["train.clip", "0 for off"]),
     ] {
         let message = RunConfig::resolve(None, None, &[text.to_owned()]).unwrap_err().to_string();
@@ -286,18 +354,98 @@ fn models_that_cannot_fit_are_refused() {
     assert!(glowflow::Glow::new(model, 0).err().unwrap().to_string().contains("TiB"));
 }
 
-/// Other images are noticed by their contents too, but not by a run that knew the names alone.
+/// A NumPy array of images, the seed of each of which is in `seeds`.
+fn save_array(path: &Path, seeds: impl Iterator<Item = u8>) {
+    let images: Vec<Vec<u8>> =
+        seeds.map(|seed| (0..16 * 16 * 3).map(|i| (i as u8).wrapping_mul(seed + 1)).collect()).collect();
+    let header =
+        format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}, 16, 16, 3), }}", images.len());
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    // Magic, version, length, header and line break fill two blocks of 64 bytes.
+    bytes.extend(118u16.to_le_bytes());
+    bytes.extend(format!("{header:117}\n").bytes());
+    bytes.extend(images.concat());
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Other images under the same names are noticed, but not by a run of an older program, which knew the names
+/// alone.
 #[test]
 fn contents_of_images_are_part_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
-    train(Cpu::<f32>::new(), config(&[]), folder.path(), options(1)).unwrap();
-    let (config, mut state) = checkpoint::load(&checkpoint::find(folder.path()).unwrap()).unwrap();
-    assert!(state.progress.contents.is_some());
-    // As an older program saved it.
+    let (data, run) = (folder.path().join("images.npy"), folder.path().join("run"));
+    save_array(&data, 0..12);
+    let config = config(&[&format!("data.path={}", data.display())]);
+    train(Cpu::<f32>::new(), config, &run, options(1)).unwrap();
+    let known = || {
+        let progress = checkpoint::load(&checkpoint::find(&run).unwrap()).unwrap().1.progress;
+        (progress.images.unwrap(), progress.contents.unwrap())
+    };
+    let (names, contents) = known();
+    go_on(&run, &[], 2).unwrap();
+    assert_eq!(known(), (names, contents));
+
+    save_array(&data, (0..12).rev());
+    go_on(&run, &[], 3).unwrap();
+    assert_eq!(known().0, names);
+    assert_ne!(known().1, contents);
+
+    let (config, mut state) = checkpoint::load(&checkpoint::find(&run).unwrap()).unwrap();
     state.progress.contents = None;
-    checkpoint::save(folder.path(), &config, &state).unwrap();
-    go_on(folder.path(), &[], 2).unwrap();
-    assert!(
-        checkpoint::load(&checkpoint::find(folder.path()).unwrap()).unwrap().1.progress.contents.is_some()
-    );
+    checkpoint::save(&run, &config, &state).unwrap();
+    go_on(&run, &[], 4).unwrap();
+    assert_ne!(known().1, contents);
+}
+
+/// Rates that an older program accepted do not make a run unreadable: they can be changed.
+#[test]
+fn rates_of_older_programs_can_be_changed() {
+    for (text, cure) in [
+        ("epsilon = 1e-40", "train.epsilon=1e-8"),
+        ("clip = 1e39", "train.clip=0"),
+        ("ema = 0.99999999999", "train.ema=0.999"),
+    ] {
+        let key = text.split(' ').next().unwrap();
+        let [begun, trained] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut config = config(&[cure]);
+        train(Cpu::<f32>::new(), config.clone(), trained.path(), options(1)).unwrap();
+        let old: f64 = text.split(' ').next_back().unwrap().parse().unwrap();
+        match key {
+            "epsilon" => config.train.epsilon = old,
+            "clip" => config.train.clip = old,
+            _ => config.train.ema = old,
+        }
+        let (_, state) = checkpoint::load(&checkpoint::find(trained.path()).unwrap()).unwrap();
+        checkpoint::save(trained.path(), &config, &state).unwrap();
+        // Stopped before its first checkpoint.
+        std::fs::write(begun.path().join("config.toml"), config.to_toml().unwrap()).unwrap();
+        for run in [trained.path(), begun.path()] {
+            let message = go_on(run, &[], 2).unwrap_err().to_string();
+            assert!(message.contains(&format!("train.{key} is ")), "{message}");
+            go_on(run, &[cure], 2).unwrap();
+            assert_eq!(step_of(run), 2);
+        }
+    }
+}
+
+/// Paths that are not changed keep their text, though one that is changed becomes absolute.
+#[test]
+fn paths_of_a_run_stay_as_they_are() {
+    let before = config(&["data.path=photos/../portraits"]);
+    let (after, notices) = Changes::default().apply(&before).unwrap();
+    assert_eq!((after, notices), (before.clone(), vec![]));
+    let overrides = texts(&["data.path=elsewhere"]);
+    let (after, _) = Changes { overrides: &overrides, ..Changes::default() }.apply(&before).unwrap();
+    assert!(after.data.path.unwrap().is_absolute());
+}
+
+/// A log alone is not written over either.
+#[test]
+fn a_log_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("metrics.jsonl");
+    std::fs::write(&log, "{\"step\":1}\n").unwrap();
+    let message = train(Cpu::<f32>::new(), config(&[]), folder.path(), options(1)).unwrap_err().to_string();
+    assert!(message.contains("metrics.jsonl") && message.contains("another folder"), "{message}");
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "{\"step\":1}\n");
 }

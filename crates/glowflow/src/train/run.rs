@@ -88,7 +88,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`Error::Input`] if the folder holds a run already, or another process trains there; [`Error::Stopped`] if
-/// it was stopped before the first step; otherwise errors of data, model and system. Without a checkpoint,
+/// it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
 /// the folder is left as it was.
 pub fn train<D: Device>(
     device: D,
@@ -251,7 +251,12 @@ struct Run<'a, D: Device> {
 }
 
 impl<'a, D: Device> Run<'a, D> {
-    fn new(trainer: Trainer<D>, images: Images, out: &'a Path, options: Options<'a>) -> Result<Self, Error> {
+    fn new(
+        mut trainer: Trainer<D>,
+        images: Images,
+        out: &'a Path,
+        options: Options<'a>,
+    ) -> Result<Self, Error> {
         let batch = trainer.config().train.batch as u64;
         let limits = options.limits;
         if let Some(minutes) = limits.minutes.filter(|minutes| minutes.is_nan() || *minutes < 0.0) {
@@ -271,7 +276,15 @@ impl<'a, D: Device> Run<'a, D> {
         let step = trainer.progress().step;
         let path = out.join(METRICS);
         let metrics = MetricsLog::open(&path, Some(step))?;
-        let tests = metrics::points(&metrics::read(&path)?, "test_bits_per_dim");
+        let recorded = last_recorded(&metrics::read(&path)?);
+        let best = trainer.progress().best;
+        if let Some((at, Some(bits))) = recorded
+            && at == step
+            && best.is_none_or(|(best, _)| bits < best)
+        {
+            // Killed between this evaluation, which wrote the best model, and the next checkpoint.
+            trainer.progress_mut().best = Some((bits, step));
+        }
         let mut progress = Progress::new(goal, options.display);
         if let Some(damaged) = metrics.set_aside() {
             progress.println(&format!(
@@ -298,7 +311,7 @@ impl<'a, D: Device> Run<'a, D> {
             saved: None,
             save_due: false,
             changed: false,
-            recorded_at: tests.last().map(|&(step, _)| step as u64),
+            recorded_at: recorded.map(|(step, _)| step),
             evaluation: None,
             recording: false,
             broken: HashSet::new(),
@@ -428,15 +441,13 @@ impl<'a, D: Device> Run<'a, D> {
         // A run begun by an older program knew the names alone.
         let contents = progress.contents.replace(now.contents);
         let what = match (names, contents) {
-            (Some(names), _) if names != now.names => "the images are not those that this run knew",
-            (_, Some(contents)) if contents != now.contents => {
-                "the images are not those that this run knew, by the same names"
-            }
+            (Some(names), _) if names != now.names => "other names or order",
+            (_, Some(contents)) if contents != now.contents => "same names, other contents",
             _ => return,
         };
         self.progress.println(&format!(
-            "{what}: it goes on with them, but not to the weights that it would have had, and some that it is tested on may be some \
-             that it was trained on"
+            "The images have changed since the last checkpoint ({what}). Training goes on, but its results will \
+             differ, and test images may have been trained on."
         ));
     }
 
@@ -587,8 +598,11 @@ impl<'a, D: Device> Run<'a, D> {
                 events.scalar("test/bits_per_dim", bits as f32, step)?;
                 events.scalar("test/inverse_error", error as f32, step)
             });
-            self.progress
-                .println(&format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}"));
+            self.progress.println(&if bits.is_finite() && error.is_finite() {
+                format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}")
+            } else {
+                format!("step {step}: the evaluation is not finite")
+            });
             self.evaluation = Some(evaluation);
         }
         for drawn in [self.draw_samples(&glow, step), self.draw_curve()] {
@@ -667,6 +681,12 @@ impl<'a, D: Device> Run<'a, D> {
         }
         Ok(())
     }
+}
+
+/// Step and bits/dim of the last evaluation in a log. The bits/dim are `None` if they were not finite.
+fn last_recorded(records: &[metrics::Record]) -> Option<(u64, Option<f64>)> {
+    let last = records.iter().rev().find_map(|record| Some((record, record.get("test_bits_per_dim")?)));
+    last.and_then(|(record, bits)| Some((record.get("step")?.as_u64()?, bits.as_f64())))
 }
 
 /// What a run's model scored when it was last evaluated.
