@@ -281,11 +281,31 @@ fn a_run_needs_no_name() {
         let line = format!("train --data portraits {TINY} --steps 2 --minutes 5");
         let outcome = run(folder.path(), &line).ok();
         assert!(outcome.stderr.contains(&format!("folder {name}\n")), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("5 minutes are rough"), "{}", outcome.stderr);
+        assert!(
+            outcome.stderr.contains("rough after 5 minutes of training; continue with"),
+            "{}",
+            outcome.stderr
+        );
         assert!(folder.path().join(name).join("model.safetensors").is_file());
     }
     let outcome = run(folder.path(), &format!("train --data portraits --out named {TINY} --steps 2")).ok();
     assert!(!outcome.stderr.contains("rough"), "{}", outcome.stderr);
+}
+
+/// Runs that are started together get a folder each, and one that cannot begin leaves none.
+#[test]
+fn runs_without_a_name_do_not_meet() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_ne!(run(folder.path(), &format!("train --data missing {TINY}")).code, Some(0));
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a folder is left");
+    let line = format!("train --data portraits {TINY} --steps 2");
+    let children = [(); 3].map(|()| common::command(folder.path(), &line).spawn().unwrap());
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    for name in ["run", "run-2", "run-3"] {
+        assert!(folder.path().join(name).join("model.safetensors").is_file(), "{name}");
+    }
 }
 
 /// On a terminal that cannot redraw a line there are lines.

@@ -2,6 +2,7 @@
 
 mod images;
 mod latent;
+mod new_folder;
 mod output;
 mod picture_paths;
 mod scoring;

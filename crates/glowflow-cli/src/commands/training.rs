@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use glowflow::bench::Bench;
+use glowflow::evaluate::Evaluation;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
 use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, checkpoint};
@@ -13,6 +14,7 @@ use glowflow::{Error, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
+use super::new_folder::NewFolder;
 use super::{check_folder_output, print_json, say, tell};
 use crate::{args, signals};
 
@@ -20,10 +22,19 @@ use crate::{args, signals};
 const ROUGH_MINUTES: f64 = 10.0;
 
 fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()> {
+    if summary.evaluation.as_ref().is_some_and(|evaluation| !is_finite(evaluation)) {
+        tell("the last evaluation is not finite: the model may be damaged, or its training diverged");
+    }
     if json {
-        print_json(&serde_json::to_value(summary)?)?;
+        let mut value = serde_json::to_value(summary)?;
+        if let Some(evaluation) = value.get_mut("evaluation").and_then(|value| value.as_object_mut()) {
+            // JSON has no other numbers than finite ones.
+            evaluation.retain(|_, value| !value.is_null());
+        }
+        print_json(&value)?;
     } else {
-        let test = summary.evaluation.as_ref().map_or(String::new(), |evaluation| {
+        let finite = summary.evaluation.as_ref().filter(|evaluation| is_finite(evaluation));
+        let test = finite.map_or(String::new(), |evaluation| {
             format!(
                 ": test {:.3} ± {:.3} bits/dim, inverse error {:.1e}",
                 evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error
@@ -43,6 +54,13 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
     Ok(())
 }
 
+/// Whether all numbers of an evaluation are finite.
+fn is_finite(evaluation: &Evaluation) -> bool {
+    [evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error]
+        .iter()
+        .all(|value| value.is_finite())
+}
+
 /// Prints how a run ended, and returns its exit status.
 fn finish(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let printed = print_summary(summary, run, json);
@@ -59,7 +77,7 @@ fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
     let resume = format!("glowflow train --resume {}", run.display());
     match error {
         Error::Stopped => {
-            tell("stopped before the first step");
+            tell("stopped before training began; nothing was changed");
             Ok(signals::status())
         }
         Error::RunDiverged { ref resume, .. } => {
@@ -74,9 +92,12 @@ fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
 }
 
 pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => new_folder("quickstart"),
+    let (out, _claimed) = match &args.out {
+        Some(out) => (out.clone(), None),
+        None => {
+            let folder = NewFolder::create("quickstart")?;
+            (folder.path().to_owned(), Some(folder))
+        }
     };
     check_folder_output(&out)?;
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
@@ -91,6 +112,9 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         Err(error) => return failed(error, &out),
     };
     let status = finish(&done.summary, &out, common.json)?;
+    if !done.summary.interrupted {
+        tell_if_rough(args.minutes, &out);
+    }
     if !common.json && !done.summary.interrupted {
         say!("\nLook at");
         for picture in &done.pictures {
@@ -122,15 +146,6 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
     Ok(status)
 }
 
-/// `name`, or `name-2` and so on where that is taken.
-fn new_folder(name: &str) -> PathBuf {
-    let numbered = (2..).map(|i| PathBuf::from(format!("{name}-{i}")));
-    std::iter::once(PathBuf::from(name))
-        .chain(numbered)
-        .find(|path| !path.exists())
-        .unwrap_or_else(|| name.into())
-}
-
 /// An absolute path, so that a run can be resumed from anywhere; the built-in data's name stays as it is.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     if path == Path::new(data::PORTRAITS) && !path.exists() {
@@ -142,13 +157,14 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let options = Options { limits, display: Display::detect(), stop: signals::stop_flag()? };
-    let (done, run) = match (&args.resume, &args.out) {
-        (Some(run), _) => (resume(args, common, run, options)?, run.clone()),
-        (None, Some(out)) => (begin(args, common, out, options)?, out.clone()),
+    let (done, run, _claimed) = match (&args.resume, &args.out) {
+        (Some(run), _) => (resume(args, common, run, options)?, run.clone(), None),
+        (None, Some(out)) => (begin(args, common, out, options)?, out.clone(), None),
         (None, None) => {
-            let out = new_folder("run");
+            let folder = NewFolder::create("run")?;
+            let out = folder.path().to_owned();
             tell(&format!("the run goes to the folder {}", out.display()));
-            (begin(args, common, &out, options)?, out)
+            (begin(args, common, &out, options)?, out, Some(folder))
         }
     };
     let summary = match done {
@@ -184,13 +200,21 @@ fn begin(
     config.train.seed = args.seed.unwrap_or(config.train.seed);
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     config.train.precision = args.precision.map_or(config.train.precision, Into::into);
-    if let Some(minutes) = options.limits.minutes.filter(|minutes| (0.0..=ROUGH_MINUTES).contains(minutes)) {
-        tell(&format!(
-            "pictures after {minutes} minutes are rough; more training makes them better: glowflow train --resume {} --minutes 60",
-            out.display()
-        ));
+    if let Some(minutes) = options.limits.minutes {
+        tell_if_rough(minutes, out);
     }
     Ok(train::train(common.open(config.train.precision)?, config, out, options))
+}
+
+/// Says what to expect of a short training, and how to go on.
+fn tell_if_rough(minutes: f64, run: &Path) {
+    if (0.0..=ROUGH_MINUTES).contains(&minutes) {
+        let unit = if minutes == 1.0 { "minute" } else { "minutes" };
+        tell(&format!(
+            "samples are rough after {minutes} {unit} of training; continue with: glowflow train --resume {} --minutes 60",
+            run.display()
+        ));
+    }
 }
 
 fn resume(

@@ -1,0 +1,40 @@
+//! A folder for a run whose user named none.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+/// A folder made for a run. Dropping it removes the folder if it is still empty.
+pub struct NewFolder(PathBuf);
+
+impl NewFolder {
+    /// Makes `name`, or `name-2` and so on if that is taken. Several processes get a folder each.
+    pub fn create(name: &str) -> anyhow::Result<Self> {
+        let mut path = PathBuf::from(name);
+        for number in 2.. {
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    path = format!("{name}-{number}").into();
+                }
+                made => {
+                    made.with_context(|| format!("making the folder {}", path.display()))?;
+                    break;
+                }
+            }
+        }
+        Ok(Self(path))
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // Fails if the run left something in it.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
