@@ -11,11 +11,17 @@ use crate::{Error, Precision};
 const F32: u128 = 4;
 /// Weights, gradient, two moments, and average.
 const STATE_COPIES: u128 = 5;
+/// A checkpoint that is being saved, on the host: weights, two moments and average, as state, as tensors and
+/// as bytes of the file.
+const SAVE_COPIES: u128 = 3 * 4;
 /// A square matrix in f64 and the factors of its decomposition, while a rotation is drawn.
 const ROTATION_COPIES: u128 = 3;
 /// Numbers for each value of an image at least: flow variables, gradients, patches of convolutions. A step
 /// was measured to take 35.
 const VARIABLE_COPIES: u128 = 16;
+
+/// The name of [`SAVE_COPIES`] in messages.
+const SAVED: &str = "a checkpoint that is being saved";
 
 /// Number of trained parameters of a model, that of its layout.
 pub fn parameters(config: &ModelConfig) -> u128 {
@@ -52,12 +58,14 @@ pub fn check_weights(config: &ModelConfig) -> Result<(), Error> {
     check("this model", &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
 }
 
-/// Checks that the state of training fits: on the host in any case, since a run begins and is saved there.
+/// Checks that a checkpoint of a device with memory of its own fits into the host's while it is saved.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
 pub fn check_state(config: &ModelConfig) -> Result<(), Error> {
-    check("training this model", &[state(config), rotation(config)])
+    let parameters = parameters(config);
+    let save = (SAVE_COPIES * F32 * parameters, format!("{parameters} parameters in {SAVED}"));
+    check("training this model", &[save, rotation(config)])
 }
 
 /// Checks that training fits on a device that uses the host's memory. `has_state`: the state is in memory
@@ -69,14 +77,16 @@ pub fn check_training(model: &ModelConfig, train: &TrainConfig, has_state: bool)
     let part = train.batch.div_ceil(train.accumulate.max(1));
     let activations = (activations(model, train), format!("activations of {part} images"));
     if has_state {
-        return check("training this model", &[activations]);
+        let save = SAVE_COPIES * F32 * parameters(model);
+        return check("training this model", &[(save, SAVED.to_owned()), activations]);
     }
     check("training this model", &[state(model), rotation(model), activations])
 }
 
 fn state(config: &ModelConfig) -> (u128, String) {
     let parameters = parameters(config);
-    (STATE_COPIES * F32 * parameters, format!("{parameters} parameters with gradient, moments and average"))
+    let bytes = (STATE_COPIES + SAVE_COPIES) * F32 * parameters;
+    (bytes, format!("{parameters} parameters with gradient, moments, average and {SAVED}"))
 }
 
 fn rotation(config: &ModelConfig) -> (u128, String) {
@@ -161,6 +171,16 @@ mod tests {
             let count = ModelFile::new(config.clone(), 0).unwrap().weights.len();
             assert_eq!(parameters(&config), count as u128, "{config:?}");
         }
+    }
+
+    /// The peak of a run on the processor: state, and three copies of it while a checkpoint is saved.
+    #[test]
+    fn a_checkpoint_that_is_being_saved_counts() {
+        let model = ModelConfig::default();
+        let (bytes, what) = state(&model);
+        assert_eq!(bytes, 17 * 4 * parameters(&model));
+        let message = compare("it", &[(bytes, what)], bytes as u64 - 1).unwrap_err().to_string();
+        assert!(message.contains("average and a checkpoint that is being saved"), "{message}");
     }
 
     #[test]
