@@ -156,7 +156,9 @@ test("two pictures are mixed, and the film is downloaded", async () => {
   await page.click("#tab-mix");
   await upload("#mix-a-source-file", PHOTO);
   await upload("#mix-b-source-file", OTHER);
-  await page.waitForFunction(() => document.getElementById("strip").src !== "");
+  // Else the first picture, still on its way, would pass for the one that a slider asks for.
+  await page.waitForFunction(() => ["mixed", "strip"].every((id) => document.getElementById(id).src !== ""));
+  await page.getByText(/comes? back exactly/).waitFor();
   await move("#share", 0, "#mixed");
   assert.deepEqual(await pixels("#mixed"), await pixels("#mix-a"));
   await move("#share", 1, "#mixed");
