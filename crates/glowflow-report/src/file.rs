@@ -10,7 +10,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -21,9 +20,6 @@ use crate::Error;
 const PREFIX: &str = ".glowflow-";
 /// Random letters and digits behind the prefix.
 const RANDOM: usize = 12;
-
-/// Age from which an empty temporary file counts as abandoned. A younger one may be about to be locked.
-const SETTLED: Duration = Duration::from_secs(10);
 
 /// Replaces a file by a picture or a table. It is not flushed to the disk, which takes time while a run goes on: a loss
 /// of power may leave it empty, and then it can be made again.
@@ -120,13 +116,7 @@ fn folder(path: &Path) -> &Path {
 fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTempFile> {
     let folder = folder(target);
     remove_abandoned(folder);
-    // The reason alone, without the temporary file's name.
-    let mut reason = None;
-    let create = |path: &Path| File::create_new(path).map_err(|error| reason.insert(error).kind().into());
-    let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).make_in(folder, create);
-    let mut temporary = made.map_err(|error| reason.unwrap_or(error))?;
-    // Not every file system has locks.
-    let _ = temporary.as_file().lock();
+    let mut temporary = create(folder)?;
     temporary.as_file_mut().write_all(content)?;
     if let Ok(replaced) = fs::metadata(target)
         && replaced.is_file()
@@ -137,6 +127,22 @@ fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTemp
         temporary.as_file().sync_all()?;
     }
     Ok(temporary)
+}
+
+/// A new temporary file in a folder, locked.
+fn create(folder: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        // The reason alone, without the temporary file's name.
+        let mut reason = None;
+        let create = |path: &Path| File::create_new(path).map_err(|error| reason.insert(error).kind().into());
+        let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).make_in(folder, create);
+        let temporary = made.map_err(|error| reason.unwrap_or(error))?;
+        // Before it was locked, another process may have taken it for abandoned. Not every file system has locks, and
+        // then nobody does.
+        if temporary.as_file().lock().is_err() || temporary.path().exists() {
+            return Ok(temporary);
+        }
+    }
 }
 
 /// Removes what killed programs have left in a folder: temporary files that nobody holds a lock on. Once for each folder,
@@ -150,7 +156,9 @@ fn remove_abandoned(folder: &Path) {
     }
     drop(seen);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if is_temporary(&entry.file_name()) && is_abandoned(&entry.path()).unwrap_or(false) {
+        if is_temporary(&entry.file_name())
+            && let Ok(_locked) = abandoned(&entry.path())
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -162,15 +170,15 @@ fn is_temporary(name: &OsStr) -> bool {
     random.is_some_and(|name| name.len() == RANDOM && name.iter().all(u8::is_ascii_alphanumeric))
 }
 
-fn is_abandoned(path: &Path) -> io::Result<bool> {
+/// Locks a file that nobody else holds a lock on.
+fn abandoned(path: &Path) -> io::Result<File> {
     // Nothing but files is opened: a pipe of such a name would wait for its writer.
-    let found = fs::symlink_metadata(path)?;
-    // The clock of a network drive may be ahead.
-    let young = || found.modified()?.elapsed().map_or(Ok(true), |age| Ok::<_, io::Error>(age < SETTLED));
-    if !found.is_file() || found.len() == 0 && young()? {
-        return Ok(false);
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
     }
-    Ok(OpenOptions::new().write(true).open(path)?.try_lock().is_ok())
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 /// The system's reason, and the way out.
