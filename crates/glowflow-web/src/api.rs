@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use glowflow::faces::Faces;
 use glowflow::latent::{self, About, Walk, between};
 use glowflow::{Dequantization, Glow, Latents, ModelConfig};
 use glowflow_data::{ImageShape, image_of_bytes};
@@ -97,8 +98,11 @@ pub(crate) struct Info {
     inverse_error: Option<f64>,
     /// Attributes that can be changed.
     attributes: Vec<Attribute>,
-    /// Where the left and right eye lie in the model's images, as parts of width and height.
-    eyes: [[f64; 2]; 2],
+    /// Whether the model's images show faces; null if that is unknown.
+    faces: Option<bool>,
+    /// Positions of the left and right eye in the model's images, as fractions of width and height; null if they are
+    /// unknown.
+    eyes: Option<[[f64; 2]; 2]>,
     /// The largest upload, in bytes.
     upload_bytes: usize,
     /// The largest upload, in pixels.
@@ -145,7 +149,11 @@ async fn info(State(demo): Shared) -> Json<Info> {
         bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
         inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
         attributes: directions.map(|direction| (&direction.about).into()).collect(),
-        eyes: [demo.eyes.left, demo.eyes.right],
+        faces: demo.faces.map(|faces| matches!(faces, Faces::Aligned(_))),
+        eyes: match demo.faces {
+            Some(Faces::Aligned(eyes)) => Some([eyes.left(), eyes.right()]),
+            Some(Faces::None) | None => None,
+        },
         upload_bytes: demo.limits.upload_bytes,
         upload_pixels: demo.limits.upload_pixels,
         images: demo.images(),

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::StatusCode;
+use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, last_evaluation, run_folder};
 use glowflow::{Glow, ModelConfig, catch_out_of_memory};
@@ -12,23 +13,6 @@ use tokio::sync::Semaphore;
 use crate::gate::{Client, Gate};
 use crate::store::Store;
 use crate::{Limits, Problem};
-
-/// Where the eyes lie in the images that a model was trained on, as parts of width and height: photographs are aligned to
-/// them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Eyes {
-    /// The eye on the left of the picture, x and y.
-    pub left: [f64; 2],
-    /// The one on the right.
-    pub right: [f64; 2],
-}
-
-impl Default for Eyes {
-    /// In CelebA's aligned photographs, cut to a square.
-    fn default() -> Self {
-        Self { left: [0.39, 0.51], right: [0.61, 0.51] }
-    }
-}
 
 /// Loads the model once more, or says why it cannot.
 type Again = Box<dyn Fn() -> Result<Glow, String> + Send + Sync>;
@@ -44,7 +28,7 @@ pub struct Demo {
     pub(crate) directions: Option<Directions>,
     unread: Option<glowflow::Error>,
     pub(crate) evaluation: Option<LastEvaluation>,
-    pub(crate) eyes: Eyes,
+    pub(crate) faces: Option<Faces>,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
     /// A permit for each byte that uploads may hold.
@@ -62,7 +46,7 @@ impl Demo {
         glow: Glow,
         model: &Path,
         directions: Option<&Path>,
-        eyes: Eyes,
+        faces: Option<Faces>,
         limits: Limits,
     ) -> Result<Self, glowflow::Error> {
         let channels = glow.config().image[2];
@@ -101,7 +85,7 @@ impl Demo {
             directions,
             unread,
             evaluation: last_evaluation(folder),
-            eyes,
+            faces,
             limits,
             gate: Gate::new(limits.computing, limits.waiting),
             uploads: Arc::new(Semaphore::new(limits.uploading_bytes.min(Semaphore::MAX_PERMITS))),
@@ -195,7 +179,7 @@ mod tests {
             ModelConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..ModelConfig::default() };
         ModelFile::new(config, 1).unwrap().write(&path).unwrap();
         let load = move |path: &Path| Glow::load(path).map_err(|error| error.to_string());
-        let demo = Demo::load(load(&path).unwrap(), &path, None, Eyes::default(), Limits::default());
+        let demo = Demo::load(load(&path).unwrap(), &path, None, None, Limits::default());
         let loaded = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&loaded);
         let demo = Arc::new(demo.unwrap().reloading(move || {

@@ -31,7 +31,7 @@ mod token;
 
 pub use access::{Access, AccessError};
 pub use api::openapi;
-pub use demo::{Demo, Eyes};
+pub use demo::Demo;
 pub use limits::Limits;
 pub use problem::Problem;
 pub use server::{router, run};

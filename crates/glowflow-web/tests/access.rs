@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use glowflow::model::ModelFile;
 use glowflow::{Glow, ModelConfig};
-use glowflow_web::{Access, Demo, Eyes, Limits, Token, router};
+use glowflow_web::{Access, Demo, Limits, Token, router};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -19,7 +19,7 @@ fn app(access: Access) -> Router {
     let model = folder.path().join("model.safetensors");
     let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
-    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, Eyes::default(), Limits::default());
+    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, None, Limits::default());
     router(Arc::new(demo.unwrap()), access)
 }
 

@@ -15,7 +15,7 @@ use glowflow::model::ModelFile;
 use glowflow::{Dequantization, Glow, ModelConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset};
-use glowflow_web::{Access, Demo, Eyes, Limits, openapi, router};
+use glowflow_web::{Access, Demo, Limits, openapi, router};
 use http_body_util::BodyExt;
 use image::{AnimationDecoder, DynamicImage, ImageFormat, RgbImage};
 use ndarray::{Array4, Axis};
@@ -36,7 +36,7 @@ struct Served {
 }
 
 fn load(model: &Path, limits: Limits) -> Result<Demo, glowflow::Error> {
-    Demo::load(Glow::load(model)?, model, None, Eyes::default(), limits)
+    Demo::load(Glow::load(model)?, model, None, None, limits)
 }
 
 fn served(config: ModelConfig, limits: Limits) -> Served {

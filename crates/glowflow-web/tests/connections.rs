@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use glowflow::model::ModelFile;
 use glowflow::{Glow, ModelConfig};
-use glowflow_web::{Access, Demo, Eyes, Limits};
+use glowflow_web::{Access, Demo, Limits};
 use image::{ImageFormat, RgbImage};
 
 /// Longer than anything here should take on a busy machine.
@@ -24,7 +24,7 @@ fn serve_at(listen: SocketAddr, limits: Limits) -> SocketAddr {
     let model = folder.path().join("model.safetensors");
     let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
-    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, Eyes::default(), limits).unwrap();
+    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, None, limits).unwrap();
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
         let ready =

@@ -8,6 +8,7 @@ pub mod data;
 mod device;
 mod error;
 pub mod evaluate;
+pub mod faces;
 pub mod flow;
 mod impostor;
 pub mod latent;

@@ -1,5 +1,6 @@
 //! The command line: what can be said, with an example each.
 
+mod eyes;
 mod images;
 mod latent;
 mod precision;
@@ -12,6 +13,8 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand};
 use glowflow::DeviceChoice;
 
+#[allow(unused_imports)]
+pub use eyes::EyesArg;
 pub use images::{Decode, Encode, Sample};
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
 pub use precision::PrecisionArg;

@@ -45,8 +45,8 @@ pub struct Serve {
     /// The most connections of one client address at a time. A proxy on another computer may need more.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub client_connections: u32,
-    /// Where the left and right eye lie in the model's training images, as parts of width and height, for aligning
-    /// photographs.
-    #[arg(long, value_name = "X,Y,X,Y", value_delimiter = ',', num_args = 1..=4, default_values_t = [0.39, 0.51, 0.61, 0.51])]
-    pub eyes: Vec<f64>,
+    /// Positions of the left and right eye in the model's images, as fractions of width and height: photographs
+    /// are aligned to them. [default: those stored with the model]
+    #[arg(long, value_name = "X,Y,X,Y", num_args = 1..=4)]
+    pub eyes: Vec<String>,
 }

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use glowflow_web::{Access, Demo, Eyes, Limits, Token};
+use glowflow::faces::{self, Faces};
+use glowflow_web::{Access, Demo, Limits, Token};
 
 use super::tell;
 use crate::args;
@@ -14,7 +15,11 @@ use crate::args;
 const TOKEN: &str = "GLOWFLOW_TOKEN";
 
 pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let eyes = eyes(&args.eyes)?;
+    let faces = if args.eyes.is_empty() {
+        faces::read(&args.model)?
+    } else {
+        Some(Faces::Aligned(args.eyes.join(" ").parse().context("--eyes")?))
+    };
     let address = address(&args.host, args.port)?;
     let local = address.ip().to_canonical().is_loopback();
     let token = token(args, local)?;
@@ -25,7 +30,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         ..Limits::default()
     };
     let model = common.load_exact(&args.model)?;
-    let demo = Demo::load(model, &args.model, args.directions.as_deref(), eyes, limits)?;
+    let demo = Demo::load(model, &args.model, args.directions.as_deref(), faces, limits)?;
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
     if demo.attributes().next().is_none() {
@@ -117,19 +122,6 @@ fn access(args: &args::Serve, token: Option<Token>) -> anyhow::Result<Access> {
         access = access.with_token(token);
     }
     Ok(access)
-}
-
-fn eyes(places: &[f64]) -> anyhow::Result<Eyes> {
-    match *places {
-        [left_x, left_y, right_x, right_y]
-            if places.iter().all(|place| (0.0..=1.0).contains(place)) && left_x < right_x =>
-        {
-            Ok(Eyes { left: [left_x, left_y], right: [right_x, right_y] })
-        }
-        _ => anyhow::bail!(
-            "--eyes {places:?} should be four numbers from 0 to 1, the left eye before the right, such as 0.39,0.51,0.61,0.51"
-        ),
-    }
 }
 
 #[cfg(test)]
