@@ -30,6 +30,12 @@ impl Eyes {
         if inside && left[0] < right[0] { Ok(eyes) } else { Err(InvalidEyes(eyes.to_string())) }
     }
 
+    /// A level pair, given the left eye of a face in the middle of the picture.
+    pub(crate) const fn mirrored(left: [f64; 2]) -> Self {
+        assert!(0.0 <= left[0] && left[0] < 0.5 && 0.0 <= left[1] && left[1] <= 1.0);
+        Self { left, right: [1.0 - left[0], left[1]] }
+    }
+
     /// The eye on the left of the picture.
     pub fn left(&self) -> [f64; 2] {
         self.left

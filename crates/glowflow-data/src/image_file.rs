@@ -33,6 +33,16 @@ pub(crate) enum Failure {
     System(io::Error),
 }
 
+impl Failure {
+    /// The error for the file at `path`.
+    fn of(self, path: &Path) -> Error {
+        match self {
+            Self::Broken(reason) => Error::BrokenImage { name: path.display().to_string(), reason },
+            Self::System(source) => Error::System { path: path.to_owned(), source },
+        }
+    }
+}
+
 /// Reads one image file and fits it to a shape as [`open`](crate::open) fits a folder's: cropped to the middle, resized,
 /// and turned from grey to RGB or back.
 ///
@@ -42,11 +52,8 @@ pub(crate) enum Failure {
 pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     shape.check()?;
     let mut pixels = vec![0; shape.len()];
-    match load_fitted(path, shape, &mut pixels) {
-        Ok(()) => Ok(pixels),
-        Err(Failure::Broken(reason)) => Err(Error::BrokenImage { name: path.display().to_string(), reason }),
-        Err(Failure::System(source)) => Err(Error::System { path: path.to_owned(), source }),
-    }
+    load_fitted(path, shape, &mut pixels).map_err(|failure| failure.of(path))?;
+    Ok(pixels)
 }
 
 /// As [`load_image`], of a file that is in memory already. Larger pictures than `most_pixels` are refused before they are
@@ -61,6 +68,41 @@ pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Resu
         .and_then(|picture| fit(&picture.pixels, picture.shape, shape, &mut pixels))
         .map_err(|reason| Error::NoImage { reason })?;
     Ok(pixels)
+}
+
+/// Reads one image file at its own size, in grey or RGB as it is stored.
+///
+/// # Errors
+/// [`Error::BrokenImage`] if the file cannot be read or is not a complete image; [`Error::System`] if the
+/// operating system failed to read it this time.
+pub fn load_picture(path: &Path) -> Result<(Vec<u8>, ImageShape), Error> {
+    let picture = load(path).map_err(|failure| failure.of(path))?;
+    Ok((picture.pixels, picture.shape))
+}
+
+/// As [`load_picture`], from a file in memory. Pictures of more than `most_pixels` are refused before they are
+/// decoded.
+///
+/// # Errors
+/// [`Error::NoImage`] if it is not a complete image or too large.
+pub fn picture_of_bytes(bytes: &[u8], most_pixels: u64) -> Result<(Vec<u8>, ImageShape), Error> {
+    let picture = decode_guarded(bytes, most_pixels).map_err(|reason| Error::NoImage { reason })?;
+    Ok((picture.pixels, picture.shape))
+}
+
+/// Fits pixels (HWC) to a shape as [`load_image`] fits those of a file.
+///
+/// # Errors
+/// [`Error::Shape`] for an impossible shape; [`Error::PixelCount`] if the pixels are not an image of the shape `from`.
+pub fn fit_image(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Vec<u8>, Error> {
+    from.check()?;
+    to.check()?;
+    if pixels.len() != from.len() {
+        return Err(Error::PixelCount { shape: from, found: pixels.len() });
+    }
+    let mut out = vec![0; to.len()];
+    fit(pixels, from, to, &mut out).map_err(|reason| Error::NoImage { reason })?;
+    Ok(out)
 }
 
 /// As [`load_image`], into `pixels`, for a shape that has been checked.

@@ -86,7 +86,9 @@ pub use batches::{Batch, BatchesInOrder, batches_in_order};
 pub use dataset::{Broken, Dataset, ImageShape};
 pub use error::Error;
 pub use eyes::{Eyes, InvalidEyes};
-pub use image_file::{encode_png, image_of_bytes, load_image, save_png};
+pub use image_file::{
+    encode_png, fit_image, image_of_bytes, load_image, load_picture, picture_of_bytes, save_png,
+};
 pub use impostor::impostor;
 pub use open::{OpenOptions, Splits, open};
 pub use split::{Subset, split};

@@ -17,7 +17,7 @@ mod measure;
 mod paint;
 mod sitter;
 
-use crate::{Dataset, Error, ImageShape};
+use crate::{Dataset, Error, Eyes, ImageShape};
 use sitter::Sitter;
 
 pub use measure::measure;
@@ -25,6 +25,9 @@ pub use sitter::ATTRIBUTES;
 
 /// The smallest side at which the features can still be told apart.
 pub const MIN_SIZE: usize = 16;
+
+/// Mean positions of the eyes.
+pub const EYES: Eyes = paint::EYES;
 
 /// A [`Dataset`] of `count` drawn portraits, square and RGB.
 ///

@@ -1,7 +1,7 @@
 //! The generator's pictures depend only on their numbers, and show the attributes they are said to.
 
 use glowflow_data::Dataset;
-use glowflow_data::portraits::{ATTRIBUTES, Portraits, measure};
+use glowflow_data::portraits::{ATTRIBUTES, EYES, Portraits, measure};
 
 fn picture(portraits: &Portraits, index: usize) -> Vec<u8> {
     let mut pixels = vec![0; portraits.shape().len()];
@@ -65,6 +65,36 @@ fn measured_attributes_are_those_drawn() {
         for (name, right) in ATTRIBUTES.iter().zip(right) {
             let share = right as f64 / count as f64;
             assert!(share >= 0.97, "{name} at {size} pixels: {share}");
+        }
+    }
+}
+
+#[test]
+fn eyes_are_where_they_are_drawn_on_average() {
+    const SIZE: usize = 100;
+    let portraits = Portraits::new(400, SIZE, 3);
+    let mut sum = vec![0.0; SIZE * SIZE];
+    let mut pixels = vec![0; portraits.shape().len()];
+    for index in 0..portraits.len() {
+        portraits.read(index, &mut pixels).unwrap();
+        for (sum, pixel) in sum.iter_mut().zip(pixels.chunks(3)) {
+            *sum += pixel.iter().map(|&x| f64::from(x)).sum::<f64>();
+        }
+    }
+    // The pupil is the darkest place between brow and cheek.
+    let darkest = |columns: std::ops::Range<usize>| {
+        let places = columns.flat_map(|x| (42..56).map(move |y| (x, y)));
+        let patch = |(x, y): (usize, usize)| {
+            (y - 2..=y + 2)
+                .flat_map(move |y| (x - 2..=x + 2).map(move |x| (x, y)))
+                .map(|(x, y)| sum[y * SIZE + x])
+        };
+        let (x, y) = places.min_by(|&a, &b| patch(a).sum::<f64>().total_cmp(&patch(b).sum())).unwrap();
+        [(x as f64 + 0.5) / SIZE as f64, (y as f64 + 0.5) / SIZE as f64]
+    };
+    for (found, expected) in [(darkest(33..47), EYES.left()), (darkest(53..67), EYES.right())] {
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert!((found - expected).abs() < 0.012, "{found} is not {expected}");
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Shapes are given in units of the picture's side, x to the right and y downwards; those of the
 //! head are placed relative to the centre of the face by [`Easel::head`].
 
-use super::sitter::{Rgb, Sitter, mix};
+use super::sitter::{CENTRE, Rgb, SCALES, Sitter, mix};
+use crate::Eyes;
 use tiny_skia::{
     Color, FillRule, GradientStop, LineCap, Paint, Path, PathBuilder, Pixmap, Point, RadialGradient, Rect,
     Shader, SpreadMode, Stroke, Transform,
@@ -13,6 +14,12 @@ use tiny_skia::{
 const FACE: (f32, f32) = (0.205, 0.25);
 /// Where the right eye is, relative to the centre of the face; the left one mirrors it.
 const EYE: (f32, f32) = (0.092, -0.01);
+/// Mean positions of the eyes, to four decimals.
+pub(super) const EYES: Eyes = {
+    let scale = (SCALES.0 + SCALES.1) as f64 / 2.0;
+    let left = [CENTRE.0 as f64 - scale * EYE.0 as f64, CENTRE.1 as f64 + scale * EYE.1 as f64];
+    Eyes::mirrored([(left[0] * 1e4).round() / 1e4, (left[1] * 1e4).round() / 1e4])
+};
 /// Radius of the frames of glasses.
 const FRAME: f32 = 0.079;
 /// Where the middle of the mouth is, relative to the centre of the face.

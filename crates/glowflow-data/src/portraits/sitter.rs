@@ -18,6 +18,11 @@ pub const ATTRIBUTES: [&str; 6] =
 /// Red, green and blue from 0 to 1, as a screen shows them (not linear light).
 pub(super) type Rgb = [f32; 3];
 
+/// The mean centre of a face.
+pub(super) const CENTRE: (f32, f32) = (0.5, 0.47);
+/// The smallest and largest size of a head.
+pub(super) const SCALES: (f32, f32) = (1.06, 1.14);
+
 /// Everything there is to know about one portrait, in units of the picture's side.
 pub(super) struct Sitter {
     pub smiling: bool,
@@ -61,8 +66,8 @@ impl Sitter {
             long_hair,
             dark_skin,
             blue,
-            centre: (0.5 + between(-0.015, 0.015), 0.47 + between(-0.015, 0.015)),
-            scale: between(1.06, 1.14),
+            centre: (CENTRE.0 + between(-0.015, 0.015), CENTRE.1 + between(-0.015, 0.015)),
+            scale: between(SCALES.0, SCALES.1),
             breadth: between(0.95, 1.05),
             parting: between(-1.0, 1.0),
             gaze: between(-1.0, 1.0),

@@ -1,0 +1,25 @@
+//! Errors of the detector.
+
+use glowflow_data::ImageShape;
+
+/// Why faces could not be searched for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pixels are not an image of their shape.
+    #[error("{found} bytes given for an image of {shape}, which takes {expected}", expected = .shape.len())]
+    PixelCount {
+        /// The image's shape.
+        shape: ImageShape,
+        /// Bytes given.
+        found: usize,
+    },
+
+    /// A shape that no image has.
+    #[error(transparent)]
+    Shape(#[from] glowflow_data::Error),
+
+    /// The network failed to load or to run.
+    #[error("the face detector failed: {0}")]
+    Network(String),
+}
