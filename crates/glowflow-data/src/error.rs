@@ -102,6 +102,10 @@ pub enum Error {
         reason: String,
     },
 
+    /// Both eyes of a face are given at one place, so no picture can be aligned to them.
+    #[error("the eyes {0:?} are at the same place; give two places, as fractions of width and height")]
+    SamePlace([[f64; 2]; 2]),
+
     /// Bytes in memory that are no image that can be read.
     #[error("no picture that can be read: {reason}; PNG, JPEG, WebP and BMP can")]
     NoImage {

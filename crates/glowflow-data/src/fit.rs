@@ -80,6 +80,16 @@ fn crop_and_resize(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Ve
     Ok(target.into_vec())
 }
 
+/// Where a place in a picture of shape `from` is after the picture has been fitted to the shape `to`. Places are
+/// `[x, y]` as fractions of width and height; those that are cropped off lie outside 0 to 1.
+pub fn place_after_fit([x, y]: [f64; 2], from: ImageShape, to: ImageShape) -> [f64; 2] {
+    let (height, width) = centre_crop(from, to);
+    let along = |place: f64, side: usize, kept: usize| {
+        (place * side as f64 - ((side - kept) / 2) as f64) / kept as f64
+    };
+    [along(x, from.width, width), along(y, from.height, height)]
+}
+
 /// Height and width of the largest part of `from` that has the aspect ratio of `to`.
 fn centre_crop(from: ImageShape, to: ImageShape) -> (usize, usize) {
     let rounded = |numerator: usize, denominator: usize| (numerator + denominator / 2) / denominator;

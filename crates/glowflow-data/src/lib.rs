@@ -30,6 +30,7 @@
 //! ```
 
 mod ahead;
+mod align;
 mod answer;
 mod archive;
 mod array_names;
@@ -79,6 +80,7 @@ mod table;
 mod text;
 mod training;
 
+pub use align::align;
 pub use attributes::Attributes;
 pub use augment::{Augment, Edge};
 pub use available_memory::available_memory;
@@ -86,6 +88,7 @@ pub use batches::{Batch, BatchesInOrder, batches_in_order};
 pub use dataset::{Broken, Dataset, ImageShape};
 pub use error::Error;
 pub use eyes::{Eyes, InvalidEyes};
+pub use fit::place_after_fit;
 pub use image_file::{
     encode_png, fit_image, image_of_bytes, load_image, load_picture, picture_of_bytes, save_png,
 };

@@ -4,9 +4,11 @@
 
 mod detector;
 mod error;
+mod fit;
 
 pub use detector::Detector;
 pub use error::Error;
+pub use fit::{Fitting, is_in_place};
 
 /// A face in a picture. Positions are fractions of the picture's width and height, from its top left corner.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum};
 use glowflow::latent::Walk;
 
+use super::AlignArgs;
+
 /// Walk through latent space from image to image.
 #[derive(Debug, Args)]
 #[command(
@@ -16,7 +18,7 @@ pub struct Interpolate {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// Two or more pictures; each is cropped to the middle and resized.
+    /// Two or more pictures; faces are aligned if the model's are, other pictures cropped to the middle.
     #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// Images from one picture to the next, both included.
@@ -32,6 +34,8 @@ pub struct Interpolate {
     /// interpolation.png in the current folder.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub align: AlignArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,7 +104,7 @@ pub struct Manipulate {
     /// A file that attributes wrote; directions.safetensors in the run's folder where nothing is said.
     #[arg(long, value_name = "FILE")]
     pub directions: Option<PathBuf>,
-    /// The picture; it is cropped to the middle and resized.
+    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
     pub image: PathBuf,
     /// How far to move along the direction of an attribute, −1 to 1.
     #[arg(long = "set", value_name = "NAME=A", value_parser = parse_move)]
@@ -117,6 +121,8 @@ pub struct Manipulate {
     /// The picture to write; - is the standard output. By default a new manipulated.png in the current folder.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub align: AlignArgs,
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
@@ -136,7 +142,7 @@ pub struct Resample {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The picture; it is cropped to the middle and resized.
+    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
     pub image: PathBuf,
     /// Only the row in which so many levels are drawn anew.
     #[arg(long, value_name = "N")]
@@ -156,6 +162,8 @@ pub struct Resample {
     /// The picture to write; - is the standard output. By default a new resampled.png in the current folder.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub align: AlignArgs,
 }
 
 /// Find the images most like a picture, by distance in latent space.
@@ -167,7 +175,7 @@ pub struct Nearest {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The picture; it is cropped to the middle and resized.
+    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
     pub image: PathBuf,
     /// The images to search; where they come with a test set, that.
     #[arg(long)]
@@ -184,4 +192,6 @@ pub struct Nearest {
     /// A strip of the picture and those found; - is the standard output.
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub align: AlignArgs,
 }

@@ -1,5 +1,6 @@
 //! The command line: what can be said, with an example each.
 
+mod align;
 mod eyes;
 mod images;
 mod latent;
@@ -13,7 +14,7 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand};
 use glowflow::DeviceChoice;
 
-#[allow(unused_imports)]
+pub use align::AlignArgs;
 pub use eyes::EyesArg;
 pub use images::{Decode, Encode, Sample};
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};

@@ -1,7 +1,6 @@
 //! `interpolate`, `attributes`, `manipulate`, `resample` and `nearest`.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,61 +8,17 @@ use anyhow::Context;
 use glowflow::latent::{
     self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
 };
-use glowflow::{Dequantization, Glow, Latents, data};
-use glowflow_data::{encode_png, load_image};
+use glowflow::{Glow, Latents, data};
+use glowflow_data::encode_png;
 use glowflow_report::{animation, picture};
-use ndarray::Array4;
 use serde_json::json;
 
+use super::pictures::{Picture, Pictures, labels};
 use super::{
     PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, image_shape,
     print_json, report_broken, sample_images, say, tell, test_data, verdict, watched,
 };
 use crate::args;
-
-/// Picture files as images of the model's shape, `[n, H, W, C]`.
-fn load_images(glow: &Glow, paths: &[PathBuf]) -> anyhow::Result<Array4<u8>> {
-    let shape = image_shape(glow);
-    let mut pixels = vec![];
-    for path in paths {
-        pixels.extend(load_image(path, shape)?);
-    }
-    Ok(Array4::from_shape_vec((paths.len(), shape.height, shape.width, shape.channels), pixels)?)
-}
-
-/// A picture file as the model sees it.
-struct Picture {
-    /// `[1, H, W, C]`.
-    image: Array4<u8>,
-    /// Its class, where the model has classes.
-    labels: Vec<usize>,
-    latents: Latents,
-}
-
-impl Picture {
-    fn encode(glow: &Glow, path: &PathBuf, label: Option<usize>) -> anyhow::Result<Self> {
-        let labels = labels(glow, label)?;
-        let image = load_images(glow, std::slice::from_ref(path))?;
-        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
-        anyhow::ensure!(
-            latents.is_finite(0),
-            "the latents of {} are not finite; the model may be damaged, or its training diverged",
-            path.display()
-        );
-        Ok(Self { image, labels, latents })
-    }
-}
-
-/// The label of one picture, where the model has classes.
-fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
-    let classes = glow.config().classes;
-    anyhow::ensure!(
-        classes == 0 || label.is_some(),
-        "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
-        classes.saturating_sub(1)
-    );
-    Ok(label.into_iter().collect())
-}
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
     /// How long a frame of an animation is shown.
@@ -76,7 +31,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     }
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
     let out = PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"])?;
-    let images = load_images(&glow, &paths)?;
+    let images = Pictures::of(&glow, &args.model, &args.align)?.load(&paths)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
     let labels = labels(&glow, label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
@@ -168,7 +123,8 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     check_picture(&glow, &[frames])?;
     let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
     let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
     let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
     let picture = match &args.sweep {
@@ -196,7 +152,8 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &args.image, label)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
     let mut points = vec![];
     for levels in rows {
         points.push(latents.clone());
@@ -211,7 +168,8 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
     let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let Picture { image, latents, .. } = Picture::encode(&glow, &args.image, label)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
+    let Picture { image, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
     let mut out = None;
     if let Some(path) = args.out.as_deref() {

@@ -1,10 +1,12 @@
 //! One function a command: from arguments to a library call to lines on the screen.
 
+mod finder;
 mod images;
 mod latent;
 mod new_folder;
 mod output;
 mod picture_paths;
+mod pictures;
 mod scoring;
 mod serve;
 mod training;

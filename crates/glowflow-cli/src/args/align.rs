@@ -1,0 +1,15 @@
+//! Alignment of the photographs that a command is given.
+
+use clap::Args;
+
+use super::EyesArg;
+
+/// Whether and how photographs of faces are aligned.
+#[derive(Clone, Debug, Args)]
+pub struct AlignArgs {
+    #[command(flatten)]
+    pub eyes: EyesArg,
+    /// Crop photographs to the middle instead of aligning faces.
+    #[arg(long, conflicts_with = "eyes")]
+    pub no_align: bool,
+}

@@ -1,0 +1,51 @@
+//! The face detector, in programs built with one.
+
+#[cfg(feature = "faces")]
+pub use glowflow_faces::{Detector, Fitting};
+
+#[cfg(not(feature = "faces"))]
+pub use absent::{Detector, Fitting};
+
+/// Whether the program was built with a detector.
+pub const AVAILABLE: bool = cfg!(feature = "faces");
+
+/// The same interface without a detector, which no value of has.
+#[cfg(not(feature = "faces"))]
+mod absent {
+    use std::convert::Infallible;
+
+    use glowflow_data::{Eyes, ImageShape};
+
+    #[derive(Clone, Copy)]
+    pub struct Face {
+        pub eyes: [[f64; 2]; 2],
+    }
+
+    pub enum Fitting {
+        Aligned(Face),
+        InPlace(Face),
+        NoFace,
+    }
+
+    pub struct Detector(Infallible);
+
+    impl Detector {
+        pub fn new() -> anyhow::Result<Self> {
+            anyhow::bail!("this program was built without face detection: build it with the feature `faces`")
+        }
+
+        pub fn detect(&self, _: &[u8], _: ImageShape) -> anyhow::Result<Vec<Face>> {
+            match self.0 {}
+        }
+
+        pub fn fit(
+            &self,
+            _: &[u8],
+            _: ImageShape,
+            _: Eyes,
+            _: ImageShape,
+        ) -> anyhow::Result<(Vec<u8>, Fitting)> {
+            match self.0 {}
+        }
+    }
+}

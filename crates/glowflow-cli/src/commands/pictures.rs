@@ -1,0 +1,124 @@
+//! Picture files that a command is given, as images of a model's shape: faces aligned if the model's are, else
+//! cropped to the middle.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use glowflow::faces::{self, Faces};
+use glowflow::{Dequantization, Glow, Latents};
+use glowflow_data::{Eyes, ImageShape, fit_image, load_picture};
+use ndarray::Array4;
+
+use super::finder::{self, Detector, Fitting};
+use super::{image_shape, tell};
+use crate::args::AlignArgs;
+
+/// Reads picture files.
+pub struct Pictures {
+    shape: ImageShape,
+    how: How,
+}
+
+/// How pictures are fitted.
+enum How {
+    /// Cropped to the middle.
+    Crop,
+    /// With the eyes of the largest face at these positions.
+    Align(Detector, Eyes),
+    /// Cropped to the middle, with a hint, once, if a face is found, since it may be misplaced.
+    CropWithHint(Detector, Cell<bool>),
+}
+
+impl Pictures {
+    /// For a model's images, whose eyes are given or stored with the model.
+    pub fn of(glow: &Glow, model: &Path, args: &AlignArgs) -> anyhow::Result<Self> {
+        let faces = match args.eyes.eyes {
+            Some(eyes) => Some(Faces::Aligned(eyes)),
+            None => faces::read(model)?,
+        };
+        let how = match faces {
+            _ if args.no_align => How::Crop,
+            Some(Faces::Aligned(eyes)) => How::Align(Detector::new()?, eyes),
+            None if finder::AVAILABLE => How::CropWithHint(Detector::new()?, Cell::new(false)),
+            Some(Faces::None) | None => How::Crop,
+        };
+        Ok(Self { shape: image_shape(glow), how })
+    }
+
+    /// Pictures as `[n, H, W, C]`.
+    pub fn load(&self, paths: &[PathBuf]) -> anyhow::Result<Array4<u8>> {
+        let mut pixels = vec![];
+        for path in paths {
+            pixels.extend(self.load_one(path)?);
+        }
+        let ImageShape { height, width, channels } = self.shape;
+        Ok(Array4::from_shape_vec((paths.len(), height, width, channels), pixels)?)
+    }
+
+    fn load_one(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
+        let (pixels, shape) = load_picture(path)?;
+        match &self.how {
+            How::Crop => {}
+            How::Align(detector, eyes) => {
+                let (fitted, fitting) = detector
+                    .fit(&pixels, shape, *eyes, self.shape)
+                    .with_context(|| format!("aligning {}", path.display()))?;
+                if matches!(fitting, Fitting::NoFace) {
+                    tell(&format!("no face found in {}: cropped to the middle", path.display()));
+                }
+                return Ok(fitted);
+            }
+            How::CropWithHint(detector, hinted) => {
+                if !hinted.get() && !detector.detect(&pixels, shape)?.is_empty() {
+                    hinted.set(true);
+                    tell(&format!(
+                        "there is a face in {}, cropped to the middle since the positions of the eyes in the model's \
+                         images are unknown: give them with --eyes, or click them on the demo's page, which stores them",
+                        path.display()
+                    ));
+                }
+            }
+        }
+        Ok(fit_image(&pixels, shape, self.shape)?)
+    }
+}
+
+/// A picture file as the model sees it.
+pub struct Picture {
+    /// `[1, H, W, C]`.
+    pub image: Array4<u8>,
+    /// Its class, if the model has classes.
+    pub labels: Vec<usize>,
+    pub latents: Latents,
+}
+
+impl Picture {
+    pub fn encode(
+        glow: &Glow,
+        pictures: &Pictures,
+        path: &PathBuf,
+        label: Option<usize>,
+    ) -> anyhow::Result<Self> {
+        let labels = labels(glow, label)?;
+        let image = pictures.load(std::slice::from_ref(path))?;
+        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        anyhow::ensure!(
+            latents.is_finite(0),
+            "the latents of {} are not finite; the model may be damaged, or its training diverged",
+            path.display()
+        );
+        Ok(Self { image, labels, latents })
+    }
+}
+
+/// The label of one picture, if the model has classes.
+pub fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
+    let classes = glow.config().classes;
+    anyhow::ensure!(
+        classes == 0 || label.is_some(),
+        "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
+        classes.saturating_sub(1)
+    );
+    Ok(label.into_iter().collect())
+}
