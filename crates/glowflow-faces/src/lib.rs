@@ -5,6 +5,8 @@
 mod detector;
 mod error;
 mod fit;
+mod network;
+mod view;
 
 pub use detector::Detector;
 pub use error::Error;
