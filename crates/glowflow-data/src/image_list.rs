@@ -1,0 +1,38 @@
+//! The image files of a folder, for what goes through them one by one at their own sizes.
+
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+use crate::scan::{Found, scan};
+
+/// Image files found at a path.
+pub struct ImageList {
+    /// The folder that paths are relative to.
+    pub root: PathBuf,
+    /// Paths of the images, in byte order.
+    pub images: Vec<PathBuf>,
+    /// Files that are left out, a sentence for each kind.
+    pub notices: Vec<String>,
+}
+
+/// Finds the image files in a folder, at any depth, as [`open`](crate::open) does; of a file, that file.
+///
+/// # Errors
+/// [`Error::Read`] if there is nothing at `path`; [`Error::EmptyFolder`] and [`Error::NothingReadable`] for a folder
+/// without images.
+pub fn find_images(path: &Path) -> Result<ImageList, Error> {
+    if path.is_file() {
+        let root = path.parent().unwrap_or(Path::new("")).to_owned();
+        let images = vec![path.file_name().unwrap_or_default().into()];
+        return Ok(ImageList { root, images, notices: vec![] });
+    }
+    let Found { images, leftovers } = scan(path)?;
+    let notices = leftovers.notices(&[]);
+    if images.is_empty() {
+        return Err(match leftovers.is_empty() {
+            true => Error::EmptyFolder(path.to_owned()),
+            false => Error::NothingReadable { path: path.to_owned(), found: notices.join("; ") },
+        });
+    }
+    Ok(ImageList { root: path.to_owned(), images, notices })
+}
