@@ -58,6 +58,8 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
     let common = &cli.common;
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart(args, common),
+        Command::Align(args) => commands::align(args, common),
+        Command::Crop(args) => commands::crop(args, common),
         Command::Train(args) => commands::train(args, common),
         Command::Eval(args) => commands::eval(args, common),
         Command::Score(args) => commands::score(args, common),

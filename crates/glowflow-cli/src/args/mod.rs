@@ -5,6 +5,7 @@ mod eyes;
 mod images;
 mod latent;
 mod precision;
+mod prepare;
 mod scoring;
 mod serve;
 mod training;
@@ -19,6 +20,7 @@ pub use eyes::EyesArg;
 pub use images::{Decode, Encode, Sample};
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
 pub use precision::PrecisionArg;
+pub use prepare::{Align, Crop, FacesArg};
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
 pub use training::{BackpropArg, Bench, Quickstart, Train};
@@ -51,6 +53,8 @@ pub struct Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Quickstart(Quickstart),
+    Align(Align),
+    Crop(Crop),
     Train(Train),
     Eval(Eval),
     Score(Score),

@@ -7,6 +7,7 @@ mod new_folder;
 mod output;
 mod picture_paths;
 mod pictures;
+mod prepare;
 mod scoring;
 mod serve;
 mod training;
@@ -30,6 +31,7 @@ use watched::watched;
 
 pub use images::{decode, encode, sample};
 pub use latent::{attributes, interpolate, manipulate, nearest, resample};
+pub use prepare::{align, crop};
 pub use scoring::{eval, info, score};
 pub use serve::serve;
 pub use training::{bench, quickstart, train};

@@ -39,7 +39,11 @@ impl Pictures {
         };
         let how = match faces {
             _ if args.no_align => How::Crop,
-            Some(Faces::Aligned(eyes)) => How::Align(Detector::new()?, eyes),
+            Some(Faces::Aligned(eyes)) if finder::AVAILABLE => How::Align(Detector::new()?, eyes),
+            Some(Faces::Aligned(_)) => {
+                tell("this program was built without face detection: pictures are cropped to the middle");
+                How::Crop
+            }
             None if finder::AVAILABLE => How::CropWithHint(Detector::new()?, Cell::new(false)),
             Some(Faces::None) | None => How::Crop,
         };

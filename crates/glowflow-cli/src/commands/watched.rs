@@ -7,7 +7,7 @@ use glowflow_data::{Broken, Dataset, Error, ImageShape};
 use glowflow_report::progress::{Display, Goal, Progress};
 
 /// What is done by then needs no progress. A log gets lines only where somebody would begin to wonder.
-fn patience(display: Display) -> Duration {
+pub fn patience(display: Display) -> Duration {
     Duration::from_secs(if display == Display::Bar { 1 } else { 10 })
 }
 

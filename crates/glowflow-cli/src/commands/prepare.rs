@@ -1,0 +1,348 @@
+//! `align` and `crop`: every picture of a folder, made ready for training in another.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use anyhow::Context;
+use glowflow::faces::{self, Faces};
+use glowflow_data::{
+    ImageList, ImageShape, align as align_picture, crop as crop_picture, encode_png, find_images, fit_image,
+    load_picture,
+};
+use glowflow_report::file;
+use glowflow_report::progress::{Display, Goal, Progress};
+use serde_json::json;
+
+use super::finder::Detector;
+use super::watched::patience;
+use super::{check_folder_output, named, print_json, say, tell, verdict};
+use crate::args::{Align, Common, Crop, FacesArg};
+use crate::signals;
+
+pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
+    let detector = Detector::new()?;
+    let list = listed(&args.data, &args.out)?;
+    let side = usize::from(args.size);
+    let make = |pixels: &[u8], shape: ImageShape| -> anyhow::Result<Outcome> {
+        let to = ImageShape { height: side, width: side, channels: shape.channels };
+        let mut found = detector.detect(pixels, shape)?;
+        if args.faces == FacesArg::Largest {
+            found.truncate(1);
+        }
+        if found.is_empty() && args.keep_faceless {
+            return Ok(Outcome { pictures: vec![(fit_image(pixels, shape, to)?, to)], faces: Some(0) });
+        }
+        let aligned = |eyes| {
+            let mut out = vec![0; to.len()];
+            align_picture(pixels, shape, eyes, args.eyes, to, &mut out)?;
+            anyhow::Ok((out, to))
+        };
+        let pictures = found.iter().map(|face| aligned(face.eyes)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Outcome { faces: Some(pictures.len()), pictures })
+    };
+    let done = each(&list, &args.out, make)?;
+    if done.faces > 0 {
+        faces::write(&args.out, Faces::Aligned(args.eyes))?;
+    } else {
+        // Unless something was written.
+        let _ = std::fs::remove_dir(&args.out);
+    }
+    if done.stopped {
+        tell(&stopped(&args.out, &done, &list));
+        return Ok(signals::status());
+    }
+    let (faces, faceless) = (done.faces, done.faceless.len());
+    anyhow::ensure!(
+        faces > 0 || faceless == 0,
+        "no face was found in any of {faceless} photographs, such as {}; `glowflow crop` makes pictures of other things ready",
+        done.faceless[0]
+    );
+    if faceless > 0 {
+        let what = if args.keep_faceless {
+            "were cropped to the middle"
+        } else {
+            "were left out; pass --keep-faceless to crop them to the middle"
+        };
+        tell(&format!(
+            "no face was found in {faceless} of {} photographs, which {what}: {}",
+            list.images.len(),
+            named(&done.faceless)
+        ));
+    }
+    if common.json {
+        print_json(&json!({ "aligned": faces, "faceless": done.faceless, "broken": done.broken }))?;
+    } else {
+        say!(
+            "aligned {faces} {}, {faceless} without a face, in {}",
+            plural(faces, "face"),
+            args.out.display()
+        );
+    }
+    verdict([done.left_out(list.images.len(), args.allow_broken)])
+}
+
+pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
+    let list = listed(&args.data, &args.out)?;
+    let make = |pixels: &[u8], shape: ImageShape| -> anyhow::Result<Outcome> {
+        let (cut, shape) = crop_picture(pixels, shape, args.part)?;
+        let picture = match args.size {
+            None => (cut, shape),
+            Some(size) => {
+                let scale = f64::from(size) / shape.width.min(shape.height) as f64;
+                let resized = |length: usize| ((length as f64 * scale).round() as usize).max(1);
+                let to = ImageShape { height: resized(shape.height), width: resized(shape.width), ..shape };
+                (fit_image(&cut, shape, to)?, to)
+            }
+        };
+        Ok(Outcome { pictures: vec![picture], faces: None })
+    };
+    let done = each(&list, &args.out, make)?;
+    if done.stopped {
+        tell(&stopped(&args.out, &done, &list));
+        return Ok(signals::status());
+    }
+    let cropped = done.made;
+    if common.json {
+        print_json(&json!({ "cropped": cropped, "broken": done.broken }))?;
+    } else {
+        say!("cropped {cropped} {} in {}", plural(cropped, "picture"), args.out.display());
+    }
+    verdict([done.left_out(list.images.len(), args.allow_broken)])
+}
+
+/// The pictures to go through, once it is certain that the others can be written: the folder is made.
+fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
+    check_folder_output(out)?;
+    let list = find_images(data)?;
+    list.notices.iter().for_each(|notice| tell(notice));
+    let taken = match std::fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(_) => out.exists(),
+    };
+    anyhow::ensure!(
+        !taken,
+        "{} exists and is not an empty folder: name a new folder with --out",
+        out.display()
+    );
+    std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
+    let inside = data.is_dir() && out.canonicalize()?.starts_with(data.canonicalize()?);
+    if inside {
+        // It is empty still.
+        let _ = std::fs::remove_dir(out);
+        anyhow::bail!(
+            "{} lies in {}, whose pictures it would be counted among: name a folder outside with --out",
+            out.display(),
+            data.display()
+        );
+    }
+    Ok(list)
+}
+
+/// Pictures made of one picture.
+struct Outcome {
+    pictures: Vec<(Vec<u8>, ImageShape)>,
+    /// Number of faces that were found, if there was a search.
+    faces: Option<usize>,
+}
+
+/// Results of going through a folder.
+#[derive(Default)]
+struct Done {
+    /// Number of pictures that could be read.
+    made: usize,
+    /// Number of faces in them.
+    faces: usize,
+    /// Names of the pictures in which no face was found.
+    faceless: Vec<String>,
+    /// Number of files that could not be read.
+    broken: usize,
+    stopped: bool,
+}
+
+impl Done {
+    fn read(&self) -> usize {
+        self.made + self.broken
+    }
+
+    /// The trouble with broken pictures, unless they are accepted.
+    fn left_out(&self, all: usize, accepted: bool) -> Option<String> {
+        let broken = self.broken;
+        let what = if broken == 1 { "image was" } else { "images were" };
+        (broken > 0 && !accepted)
+            .then(|| format!("{broken} of {all} {what} left out; pass --allow-broken to accept that"))
+    }
+}
+
+/// Makes and writes pictures of each picture in a list, in as many threads as the program may have, until a signal
+/// asks to stop.
+fn each(
+    list: &ImageList,
+    out: &Path,
+    make: impl Fn(&[u8], ImageShape) -> anyhow::Result<Outcome> + Sync,
+) -> anyhow::Result<Done> {
+    let stop = signals::stop_flag()?;
+    let paths = written_paths(&list.images);
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (sender, outcomes) = mpsc::channel();
+    let work = |sender: mpsc::Sender<_>| {
+        while !stop.load(Ordering::Relaxed) && !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(image) = list.images.get(index) else { return };
+            let result = match load_picture(&list.root.join(image)) {
+                Ok((pixels, shape)) => make(&pixels, shape)
+                    .with_context(|| image.display().to_string())
+                    .and_then(|outcome| write(&out.join(&paths[index]), outcome))
+                    .map(Ok),
+                Err(broken) => Ok(Err(broken)),
+            };
+            // Fails only if the main thread is gone.
+            let _ = sender.send((index, result));
+        }
+    };
+    let mut done = Done::default();
+    let mut trouble = None;
+    std::thread::scope(|scope| {
+        for _ in 0..rayon::current_num_threads() {
+            let sender = sender.clone();
+            let work = &work;
+            scope.spawn(move || work(sender));
+        }
+        // The outcomes end with the threads.
+        drop(sender);
+        let mut watch = Watch::new(list.images.len());
+        for (index, result) in outcomes {
+            match result {
+                Ok(Ok(faces)) => {
+                    done.made += 1;
+                    done.faces += faces.unwrap_or(0);
+                    if faces == Some(0) {
+                        done.faceless.push(list.images[index].display().to_string());
+                    }
+                }
+                Ok(Err(broken)) => {
+                    watch.tell(&format!("skipped: {broken}"));
+                    done.broken += 1;
+                }
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    trouble.get_or_insert(error);
+                }
+            }
+            watch.update(done.read());
+        }
+    });
+    if let Some(error) = trouble {
+        return Err(error);
+    }
+    done.stopped = done.read() < list.images.len();
+    done.faceless.sort();
+    Ok(done)
+}
+
+/// Writes pictures under a path and, after the first, numbered ones. Returns the number of faces.
+fn write(path: &Path, outcome: Outcome) -> anyhow::Result<Option<usize>> {
+    for (index, (pixels, shape)) in outcome.pictures.iter().enumerate() {
+        let path = match index {
+            0 => path.to_owned(),
+            _ => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                path.with_file_name(format!("{stem}.face{}.png", index + 1))
+            }
+        };
+        let parent = path.parent().unwrap_or(Path::new(""));
+        std::fs::create_dir_all(parent).with_context(|| format!("making the folder {}", parent.display()))?;
+        file::replace(&path, &encode_png(*shape, pixels)?)?;
+    }
+    Ok(outcome.faces)
+}
+
+/// Paths of the pictures to write: as those that were read, with the ending `.png`. Of those that would then be
+/// alike, the later ones keep their own ending before it.
+fn written_paths(images: &[PathBuf]) -> Vec<PathBuf> {
+    let key = |path: &Path| path.to_string_lossy().to_lowercase();
+    let mut taken = HashSet::new();
+    let place = |image: &PathBuf| {
+        let mut path = image.with_extension("png");
+        if !taken.insert(key(&path)) {
+            let mut name = image.clone().into_os_string();
+            name.push(".png");
+            path = name.into();
+            let mut number = 1;
+            while !taken.insert(key(&path)) {
+                number += 1;
+                path = image.with_extension(format!("{number}.png"));
+            }
+        }
+        path
+    };
+    images.iter().map(place).collect()
+}
+
+fn stopped(out: &Path, done: &Done, list: &ImageList) -> String {
+    format!(
+        "stopped: {} is incomplete, {} of {} pictures were read",
+        out.display(),
+        done.read(),
+        list.images.len()
+    )
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Progress, shown if the work takes a while.
+struct Watch {
+    total: u64,
+    began: Instant,
+    display: Display,
+    progress: Option<Progress>,
+}
+
+impl Watch {
+    fn new(total: usize) -> Self {
+        Self { total: total as u64, began: Instant::now(), display: Display::detect(), progress: None }
+    }
+
+    fn update(&mut self, read: usize) {
+        let read = read as u64;
+        if self.progress.is_none() && read < self.total && self.began.elapsed() >= patience(self.display) {
+            self.progress = Some(Progress::new(Goal::Steps(self.total), self.display).counting("image"));
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.update(read, "");
+        }
+    }
+
+    fn tell(&mut self, line: &str) {
+        match &mut self.progress {
+            Some(progress) => progress.println(line),
+            None => tell(line),
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kept_but_for_their_ending() {
+        let images = ["000001.jpg", "a/b.c.PNG", "a/x.jpg", "a/x.png", "no ending"].map(PathBuf::from);
+        let paths = ["000001.png", "a/b.c.png", "a/x.png", "a/x.png.png", "no ending.png"].map(PathBuf::from);
+        assert_eq!(written_paths(&images), paths);
+    }
+}

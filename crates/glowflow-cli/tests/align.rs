@@ -1,0 +1,222 @@
+//! `align` and `crop`, and the alignment of photographs that commands are given.
+#![cfg(feature = "faces")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{TINY, read_image, run, save_image, shared_folder};
+use glowflow::faces::{self, Faces};
+use glowflow_data::Eyes;
+use image::{Rgb, RgbImage};
+
+/// A public-domain photograph with one face, its eyes at about (0.4, 0.46) and (0.605, 0.47).
+fn astronaut() -> RgbImage {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../glowflow-faces/tests/pictures/astronaut.jpg");
+    image::open(path).unwrap().into_rgb8()
+}
+
+/// The photograph, moved in a larger picture.
+fn moved(left: u32, top: u32) -> RgbImage {
+    let mut picture = RgbImage::from_pixel(400, 300, Rgb([120, 120, 120]));
+    image::imageops::replace(&mut picture, &astronaut(), left.into(), top.into());
+    picture
+}
+
+fn save(picture: &RgbImage, path: PathBuf) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    picture.save(path).unwrap();
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names = vec![];
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inner) = folders.pop() {
+        for entry in std::fs::read_dir(inner).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                names.push(path.strip_prefix(folder).unwrap().to_str().unwrap().replace('\\', "/"));
+            }
+        }
+    }
+    names.sort();
+    names
+}
+
+/// Mean absolute difference of the values.
+fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    a.iter().zip(b.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
+}
+
+#[test]
+fn a_folder_is_aligned_for_training() {
+    let folder = shared_folder("align");
+    // The same face at two places.
+    save(&moved(10, 20), folder.join("photos/train/cat/000001.jpg"));
+    save(&moved(180, 80), folder.join("photos/train/dog/b.png"));
+    save(&moved(100, 50), folder.join("photos/test/dog/c.png"));
+    save_image(&folder.join("photos/train/dog/nobody.png"), 1);
+    std::fs::write(folder.join("photos/train/dog/broken.png"), "no picture").unwrap();
+
+    let refused = run(&folder, "align --data photos --out failed --size 64");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("--allow-broken"), "{refused:?}");
+
+    let done = run(&folder, "align --data photos --out aligned --size 64 --allow-broken").ok();
+    assert!(done.stdout.contains("aligned 3 faces, 1 without a face"), "{done:?}");
+    for words in ["no face was found in 1 of 5", "train/dog/nobody.png", "--keep-faceless", "broken.png"] {
+        assert!(done.stderr.contains(words), "{words} is not in {done:?}");
+    }
+    let aligned = folder.join("aligned");
+    let names = ["eyes.toml", "test/dog/c.png", "train/cat/000001.png", "train/dog/b.png"];
+    assert_eq!(files(&aligned), names);
+    assert_eq!(faces::read(&aligned).unwrap(), Some(Faces::Aligned(Eyes::CELEBA)));
+    let [first, second] =
+        ["train/cat/000001.png", "train/dog/b.png"].map(|name| read_image(&aligned.join(name)));
+    assert_eq!(first.dimensions(), (64, 64));
+    assert!(difference(&first, &second) < 6.0, "{}", difference(&first, &second));
+
+    // Classes and sets are those of the photographs; the positions of the eyes are not reported as a file of another kind.
+    let trained =
+        run(&folder, &format!("train {TINY} --data aligned --steps 1 --out run --set model.classes=2")).ok();
+    assert!(trained.stderr.contains("train (2 images) is the training set"), "{trained:?}");
+    assert!(!trained.stderr.contains("eyes.toml"), "{trained:?}");
+
+    let again = run(&folder, "align --data photos --out aligned");
+    assert!(again.code == Some(1) && again.stderr.contains("name a new folder with --out"), "{again:?}");
+    let inside = run(&folder, "align --data photos --out photos/aligned");
+    assert!(inside.code == Some(1) && inside.stderr.contains("a folder outside"), "{inside:?}");
+    assert!(!folder.join("photos/aligned").exists());
+}
+
+#[test]
+fn eyes_go_where_they_are_asked_to() {
+    let folder = shared_folder("align-eyes");
+    save(&moved(100, 60), folder.join("photos/a.png"));
+    let done = run(&folder, "align --data photos --out one --size 100 --eyes 0.3,0.4,0.7,0.4 --json").ok();
+    assert_eq!(done.json()["aligned"], 1);
+    let eyes = Eyes::new([0.3, 0.4], [0.7, 0.4]).unwrap();
+    assert_eq!(faces::read(&folder.join("one")).unwrap(), Some(Faces::Aligned(eyes)));
+    // Pupils are darker than the skin between the eyes and on the cheeks.
+    let picture = read_image(&folder.join("one/a.png"));
+    let brightness = |x: u32, y: u32| {
+        let patch = (x - 2..=x + 2).flat_map(|x| (y - 2..=y + 2).map(move |y| (x, y)));
+        patch.map(|(x, y)| picture.get_pixel(x, y).0.map(u32::from).iter().sum::<u32>()).sum::<u32>()
+    };
+    for x in [30, 70] {
+        assert!(brightness(x, 40) < brightness(50, 40) && brightness(x, 40) < brightness(x, 58));
+    }
+
+    let bad = run(&folder, "align --data photos --out two --eyes 0.7,0.4,0.3,0.4");
+    assert!(bad.code == Some(2) && bad.stderr.contains("0.39,0.51,0.61,0.51"), "{bad:?}");
+}
+
+#[test]
+fn several_faces_and_none() {
+    let folder = shared_folder("align-several");
+    let mut two = RgbImage::from_pixel(420, 220, Rgb([120, 120, 120]));
+    let small = image::imageops::resize(&astronaut(), 150, 150, image::imageops::FilterType::Triangle);
+    image::imageops::replace(&mut two, &astronaut(), 0, 10);
+    image::imageops::replace(&mut two, &small, 240, 30);
+    save(&two, folder.join("photos/two.png"));
+    save_image(&folder.join("photos/nobody.png"), 2);
+    run(&folder, "align --data photos --out all --faces all --keep-faceless --size 32").ok();
+    assert_eq!(files(&folder.join("all")), ["eyes.toml", "nobody.png", "two.face2.png", "two.png"]);
+    run(&folder, "align --data photos --out one --size 32").ok();
+    assert_eq!(files(&folder.join("one")), ["eyes.toml", "two.png"]);
+
+    std::fs::remove_file(folder.join("photos/two.png")).unwrap();
+    let none = run(&folder, "align --data photos --out none");
+    assert!(none.code == Some(1) && none.stderr.contains("glowflow crop"), "{none:?}");
+    assert!(!folder.join("none").exists());
+}
+
+#[test]
+fn tables_fit_the_aligned_pictures() {
+    let folder = shared_folder("align-table");
+    let mut table = "image_id Bright\n".to_owned();
+    for i in 0..10 {
+        let mut picture = moved(8 * i, 50);
+        picture.iter_mut().for_each(|x| *x = if i % 2 == 0 { *x / 2 + 100 } else { *x / 2 });
+        save(&picture, folder.join(format!("photos/{i:06}.jpg")));
+        table += &format!("{i:06}.jpg {}\n", if i % 2 == 0 { 1 } else { -1 });
+    }
+    std::fs::write(folder.join("table.txt"), table).unwrap();
+    run(&folder, "align --data photos --out aligned --size 32").ok();
+    run(&folder, &format!("train {TINY} --data aligned --steps 1 --out run")).ok();
+    let line = "attributes --model run --data aligned --labels table.txt --json";
+    let found = run(&folder, line).ok().json();
+    assert_eq!(found["directions"][0]["name"], "Bright", "{found}");
+}
+
+#[test]
+fn parts_are_cropped() {
+    let folder = shared_folder("crop");
+    let picture = RgbImage::from_fn(40, 20, |x, y| Rgb([x as u8 * 6, y as u8 * 12, 0]));
+    save(&picture, folder.join("photos/deep/a.png"));
+    save(&picture, folder.join("photos/a.jpg"));
+    let done = run(&folder, "crop --data photos --out squares").ok();
+    assert!(done.stdout.contains("cropped 2 pictures"), "{done:?}");
+    assert_eq!(files(&folder.join("squares")), ["a.png", "deep/a.png"]);
+    let square = image::imageops::crop_imm(&picture, 10, 0, 20, 20).to_image();
+    assert_eq!(read_image(&folder.join("squares/deep/a.png")), square);
+
+    run(&folder, "crop --data photos --box 0,0.5,0.5,1 --size 5 --out part").ok();
+    assert_eq!(read_image(&folder.join("part/deep/a.png")).dimensions(), (10, 5));
+    let bad = run(&folder, "crop --data photos --box 0.5,0,0.5,1 --out bad");
+    assert!(bad.code == Some(2) && bad.stderr.contains("0.1,0,0.9,0.8"), "{bad:?}");
+}
+
+#[test]
+fn photographs_are_aligned_for_a_model() {
+    let folder = shared_folder("align-given");
+    for seed in 0..8 {
+        save_image(&folder.join(format!("data/{seed}.png")), seed);
+    }
+    run(&folder, &format!("train {TINY} --data data --steps 1 --out run --set model.bits=8")).ok();
+    save(&moved(180, 90), folder.join("photo.png"));
+    save_image(&folder.join("nobody.png"), 3);
+    run(&folder, "align --data photo.png --out reference --size 16").ok();
+    let reference = read_image(&folder.join("reference/photo.png"));
+    // Both ends of a walk are the pictures themselves.
+    let ends = |options: &str| {
+        let line =
+            format!("interpolate --model run photo.png nobody.png --frames 2 --out strip.png {options}");
+        let done = run(&folder, &line).ok();
+        let strip = read_image(&folder.join("strip.png"));
+        let side = strip.height();
+        let first = image::imageops::crop_imm(&strip, 0, 0, side, side).to_image();
+        let small = image::imageops::resize(&first, 16, 16, image::imageops::FilterType::Nearest);
+        (small, done.stderr)
+    };
+    // Nothing is known of the model: a hint, once.
+    let (cropped, hint) = ends("");
+    assert!(hint.contains("there is a face in photo.png") && hint.contains("--eyes"), "{hint}");
+    let (plain, silence) = ends("--no-align");
+    assert_eq!(plain, cropped);
+    assert!(!silence.contains("face"), "{silence}");
+    assert!(difference(&plain, &reference) > 15.0);
+
+    // Given or stored.
+    let (aligned, notice) = ends("--eyes 0.39,0.51,0.61,0.51");
+    assert!(difference(&aligned, &reference) < 3.0, "{}", difference(&aligned, &reference));
+    assert!(notice.contains("no face found in nobody.png: cropped to the middle"), "{notice}");
+    assert!(!notice.contains("photo.png"), "{notice}");
+    faces::write(&folder.join("run"), Faces::Aligned(Eyes::CELEBA)).unwrap();
+    assert_eq!(ends("").0, aligned);
+    faces::write(&folder.join("run"), Faces::None).unwrap();
+    let (cropped, silence) = ends("");
+    assert_eq!(cropped, plain);
+    assert!(!silence.contains("face"), "{silence}");
+
+    // The other commands as well.
+    faces::write(&folder.join("run"), Faces::Aligned(Eyes::CELEBA)).unwrap();
+    for line in ["resample --model run nobody.png --out r.png", "nearest --model run nobody.png --data data"]
+    {
+        assert!(run(&folder, line).ok().stderr.contains("no face found in nobody.png"), "{line}");
+        assert!(!run(&folder, &format!("{line} --no-align")).ok().stderr.contains("face"), "{line}");
+    }
+}
