@@ -87,6 +87,11 @@ pub trait Dataset: Send + Sync {
         0
     }
 
+    /// Shape of image `index` as it is stored, before it is fitted to [`shape`](Self::shape); `None` if it is unknown.
+    fn stored_shape(&self, _index: usize) -> Option<ImageShape> {
+        None
+    }
+
     /// Writes the pixels (HWC) of image `index` into `pixels`, whose length is `shape().len()`.
     ///
     /// Fails with [`Error::BrokenImage`] if this one image is broken; the others can still be read.

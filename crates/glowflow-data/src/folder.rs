@@ -92,6 +92,10 @@ impl Dataset for ImageFolder {
         self.path(index).metadata().map_or(0, |file| file.len())
     }
 
+    fn stored_shape(&self, index: usize) -> Option<ImageShape> {
+        image_file::load(&self.path(index)).ok().map(|picture| picture.shape)
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         if pixels.len() != self.shape.len() {
             return Err(Error::PixelCount { shape: self.shape, found: pixels.len() });

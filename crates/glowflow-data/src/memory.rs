@@ -56,6 +56,10 @@ impl Dataset for InMemory {
         u64::from(crc32fast::hash(&self.images.pixels[index * size..][..size]))
     }
 
+    fn stored_shape(&self, _index: usize) -> Option<ImageShape> {
+        Some(self.images.shape)
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         if pixels.len() != self.shape.len() {
             return Err(Error::PixelCount { shape: self.shape, found: pixels.len() });

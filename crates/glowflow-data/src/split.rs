@@ -67,6 +67,10 @@ impl Dataset for Subset {
         self.dataset.content(self.indices[index])
     }
 
+    fn stored_shape(&self, index: usize) -> Option<ImageShape> {
+        self.dataset.stored_shape(self.indices[index])
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         self.dataset.read(self.indices[index], pixels)
     }

@@ -85,6 +85,10 @@ impl Dataset for Watched {
         self.dataset.content(index)
     }
 
+    fn stored_shape(&self, index: usize) -> Option<ImageShape> {
+        self.dataset.stored_shape(index)
+    }
+
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         let result = self.dataset.read(index, pixels);
         self.step();
