@@ -89,6 +89,17 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Minutes between two checkpoints.
     pub checkpoint_minutes: f64,
+    /// Minutes between two sample grids by the clock, of which the first come after 1, 2 and 5 minutes; 0 is off. Older
+    /// programs do not know this key, so it is written only if it differs from the default.
+    #[serde(skip_serializing_if = "is_default_samples_minutes")]
+    pub samples_minutes: f64,
+}
+
+/// Default of `train.samples_minutes`.
+const SAMPLES_MINUTES: f64 = 10.0;
+
+fn is_default_samples_minutes(minutes: &f64) -> bool {
+    *minutes == SAMPLES_MINUTES
 }
 
 impl Default for TrainConfig {
@@ -114,6 +125,7 @@ impl Default for TrainConfig {
             eval_images: 1000,
             checkpoint_every: 1000,
             checkpoint_minutes: 10.0,
+            samples_minutes: SAMPLES_MINUTES,
         }
     }
 }
@@ -268,6 +280,12 @@ impl RunConfig {
                 "train.checkpoint_minutes",
                 &t.checkpoint_minutes,
                 "above 0, and large for never",
+            ),
+            (
+                t.samples_minutes >= 0.0 && t.samples_minutes.is_finite(),
+                "train.samples_minutes",
+                &t.samples_minutes,
+                "0 for off, or above",
             ),
             // TOML has no larger integers, so the run's configuration could not be read again.
             (i64::try_from(t.seed).is_ok(), "train.seed", &t.seed, "below 2^63"),

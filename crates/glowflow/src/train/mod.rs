@@ -5,6 +5,9 @@ pub mod checkpoint;
 mod config;
 mod folder;
 mod images;
+mod journal;
+mod pace;
+mod pictures;
 mod presets;
 mod run;
 mod trainer;
@@ -12,9 +15,8 @@ mod waiting;
 
 pub use changes::Changes;
 pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
+pub use journal::{LastEvaluation, last_evaluation};
 pub use presets::names as preset_names;
-pub use run::{
-    LastEvaluation, Limits, Options, Summary, last_evaluation, resume, run_folder, train, train_on,
-};
+pub use run::{Limits, Options, Summary, resume, run_folder, train, train_on};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};
 pub(crate) use waiting::unless_stopped;

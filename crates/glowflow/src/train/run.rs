@@ -7,7 +7,7 @@
 //! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
 //! | `metrics.jsonl` | bits/dim and more, one record a line |
 //! | `events/` | the same, and images/s and samples, for TensorBoard |
-//! | `curve.png`, `samples.png` | refreshed by every evaluation |
+//! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -17,18 +17,17 @@ use std::time::{Duration, Instant};
 
 use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Device, DeviceError, catch_out_of_memory};
-use glowflow_report::curve::Curve;
-use glowflow_report::events::EventLog;
-use glowflow_report::metrics::{self, MetricsLog};
-use glowflow_report::picture;
-use glowflow_report::progress::{Display, Goal, Progress};
+use glowflow_report::progress::{Display, Goal};
 use serde::Serialize;
 
 use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
-use super::folder::{BEST, Before, CURVE, EVENTS, METRICS, SAMPLES, check_free, lock};
+use super::folder::{BEST, Before, check_free, lock};
 use super::images::Images;
+use super::journal::{Journal, last_recorded};
+use super::pace::{Pace, outlook};
+use super::pictures::Pictures;
 use super::trainer::{TrainState, Trainer, check_memory};
 use super::waiting::unless_stopped;
 use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
@@ -39,8 +38,8 @@ use crate::{Error, Glow, ModelFile, data};
 /// What a run writes above its configuration.
 const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
                               # here; for another run, --config takes this file.\n\n";
-/// Temperature of the samples that a run shows.
-const TEMPERATURE: f64 = 0.7;
+/// The meaning of a run's bits/dim.
+const DEQUANTIZED: &str = "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)";
 /// Images on which an evaluation measures the inverse.
 const INVERTED: usize = 64;
 
@@ -229,10 +228,8 @@ struct Run<'a, D: Device> {
     images: Images,
     out: &'a Path,
     options: Options<'a>,
-    metrics: MetricsLog,
-    /// `None` once it could not be written.
-    events: Option<EventLog>,
-    progress: Progress,
+    journal: Journal,
+    pictures: Pictures,
     last_step: Option<u64>,
     evaluated_at: Option<u64>,
     /// The last checkpoint.
@@ -274,9 +271,8 @@ impl<'a, D: Device> Run<'a, D> {
             (None, None) => Goal::Open,
         };
         let step = trainer.progress().step;
-        let path = out.join(METRICS);
-        let metrics = MetricsLog::open(&path, Some(step))?;
-        let recorded = last_recorded(&metrics::read(&path)?);
+        let journal = Journal::open(out, step, goal, options.display)?;
+        let recorded = last_recorded(out)?;
         let best = trainer.progress().best;
         if let Some((at, Some(bits))) = recorded
             && at == step
@@ -285,23 +281,9 @@ impl<'a, D: Device> Run<'a, D> {
             // Killed between this evaluation, which wrote the best model, and the next checkpoint.
             trainer.progress_mut().best = Some((bits, step));
         }
-        let mut progress = Progress::new(goal, options.display);
-        if let Some(damaged) = metrics.set_aside() {
-            progress.println(&format!(
-                "{} was damaged: it is kept as {}, and training goes on with its sound records",
-                path.display(),
-                damaged.display()
-            ));
-        }
-        let events = EventLog::create(&out.join(EVENTS), Some(step))
-            .inspect_err(|error| {
-                progress.println(&format!("{error}; training goes on without a log for TensorBoard"))
-            })
-            .ok();
         Ok(Self {
-            metrics,
-            events,
-            progress,
+            journal,
+            pictures: Pictures::new(trainer.config().train.samples_minutes),
             trainer,
             images,
             out,
@@ -322,7 +304,7 @@ impl<'a, D: Device> Run<'a, D> {
     fn with_changes(mut self, notices: &[String]) -> Self {
         let written = RunConfig::read(&self.out.join(CONFIG));
         self.changed = written.map_or(true, |written| written != *self.trainer.config());
-        notices.iter().for_each(|notice| self.progress.println(notice));
+        notices.iter().for_each(|notice| self.journal.say(notice));
         self
     }
 
@@ -337,12 +319,12 @@ impl<'a, D: Device> Run<'a, D> {
         let progress = self.trainer.progress().clone();
         if self.saved.is_none_or(|saved| saved.step != progress.step) {
             let last = self.last_checkpoint();
-            self.progress.println(&format!(
+            self.journal.say(&format!(
                 "the last {} steps were skipped, so step {} is not saved; {last}",
                 progress.skipped_in_a_row, progress.step
             ));
         }
-        self.progress.finish();
+        self.journal.finish();
         Ok(Summary {
             steps: progress.step,
             saved_step: self.saved.map(|saved| saved.step),
@@ -370,7 +352,7 @@ impl<'a, D: Device> Run<'a, D> {
             let failure =
                 saved.err().map_or(String::new(), |error| format!("; step {step} is not saved: {error}"));
             let last = self.last_checkpoint();
-            self.progress.println(&format!("{last}{failure}"));
+            self.journal.say(&format!("{last}{failure}"));
         }
         error
     }
@@ -413,13 +395,14 @@ impl<'a, D: Device> Run<'a, D> {
     /// before.
     fn train(&mut self) -> Result<bool, Error> {
         let test = self.images.test.as_ref().map_or(0, |test| test.len());
-        self.progress.println(&format!(
+        self.journal.say(&format!(
             "{} parameters, {} training and {test} test images, {}",
             self.trainer.layout().len(),
             self.images.train.len(),
             self.trainer.device().name()
         ));
-        self.images.notices.iter().for_each(|notice| self.progress.println(notice));
+        self.images.notices.iter().for_each(|notice| self.journal.say(notice));
+        self.journal.say(DEQUANTIZED);
         self.compare_images();
         let interrupted = match self.train_until_stopped() {
             // Before the first checkpoint there is nothing to keep.
@@ -430,7 +413,18 @@ impl<'a, D: Device> Run<'a, D> {
             }
         };
         self.save()?;
+        if interrupted && !self.pictures.are_of(self.trainer.progress().step) {
+            self.draw_last();
+        }
         Ok(interrupted)
+    }
+
+    /// Refreshes samples and curve of a run that was stopped. It is saved, so that a failure costs nothing.
+    fn draw_last(&mut self) {
+        let drawn = self.averaged().and_then(|glow| self.draw(&glow, false));
+        if let Err(error) = drawn {
+            self.journal.say(&format!("the samples are of an earlier step: {error}"));
+        }
     }
 
     /// Says so if the images are others than those that the run knew.
@@ -445,7 +439,7 @@ impl<'a, D: Device> Run<'a, D> {
             (_, Some(contents)) if contents != now.contents => "same names, other contents",
             _ => return,
         };
-        self.progress.println(&format!(
+        self.journal.say(&format!(
             "The images have changed since the last checkpoint ({what}). Training goes on, but its results will \
              differ, and test images may have been trained on."
         ));
@@ -461,7 +455,7 @@ impl<'a, D: Device> Run<'a, D> {
             .minutes
             .map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)));
         let mut saved = Instant::now();
-        let mut speed = Speed::default();
+        let mut pace = Pace::default();
         let step = self.trainer.progress().step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
@@ -499,16 +493,24 @@ impl<'a, D: Device> Run<'a, D> {
             let learning_rate = self.trainer.learning_rate();
             let report = self.trainer.step(&batch.pixels, labels)?;
             let step = self.trainer.progress().step;
-            let rate = speed.count(config.train.batch);
+            let rate = pace.count(config.train.batch);
             let skipped = if report.applied { "" } else { ", skipped: not finite" };
             let rate_known = if rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
-            self.progress.update(step, &format!("{:.3} bits/dim{rate_known}{skipped}", report.bits_per_dim));
+            self.journal.update(step, &format!("{:.3} bits/dim{rate_known}{skipped}", report.bits_per_dim));
+
+            if let Some(rate) = pace.measured() {
+                let seen = step * config.train.batch as u64;
+                let lines = outlook(&config.model, rate, self.images.train.len(), seen);
+                lines.iter().for_each(|line| self.journal.say(line));
+            }
 
             if step.is_multiple_of(config.train.log_every) {
                 self.log(learning_rate, rate)?;
             }
             if step.is_multiple_of(config.train.eval_every) {
                 self.evaluate()?;
+            } else if self.pictures.are_due(&config.model, rate) {
+                self.draw(&self.averaged()?, true)?;
             }
             let due = saved.elapsed().as_secs_f64() >= 60.0 * config.train.checkpoint_minutes;
             if due || self.save_due || step.is_multiple_of(config.train.checkpoint_every) {
@@ -531,7 +533,7 @@ impl<'a, D: Device> Run<'a, D> {
         (progress.window_sum, progress.window_steps, progress.window_norm) = (0.0, 0, 0.0);
         let (step, skipped) = (progress.step, progress.skipped);
         self.recording = true;
-        self.metrics.append(&serde_json::json!({
+        self.journal.append(&serde_json::json!({
             "step": step,
             "train_bits_per_dim": mean,
             "gradient_norm": norm,
@@ -539,7 +541,7 @@ impl<'a, D: Device> Run<'a, D> {
             "skipped": skipped,
         }))?;
         self.recording = false;
-        self.show(|events| {
+        self.journal.show(|events| {
             if let Some(mean) = mean {
                 events.scalar("train/bits_per_dim", mean as f32, step)?;
             }
@@ -551,21 +553,11 @@ impl<'a, D: Device> Run<'a, D> {
         Ok(())
     }
 
-    /// Writes to TensorBoard's log, as long as that is possible: no run ends for it.
-    fn show(&mut self, write: impl FnOnce(&mut EventLog) -> Result<(), glowflow_report::Error>) {
-        if let Some(events) = &mut self.events
-            && let Err(error) = write(events)
-        {
-            self.progress.println(&format!("{error}; training goes on without a log for TensorBoard"));
-            self.events = None;
-        }
-    }
-
     /// Names images that turned out to be broken since the last time.
     fn report_broken(&mut self) {
         for image in self.images.broken() {
             if self.broken.insert(image.name.clone()) {
-                self.progress.println(&format!("skipped {}: {}", image.name, image.reason));
+                self.journal.say(&format!("skipped {}: {}", image.name, image.reason));
             }
         }
     }
@@ -574,7 +566,7 @@ impl<'a, D: Device> Run<'a, D> {
     fn evaluate(&mut self) -> Result<(), Error> {
         let step = self.trainer.progress().step;
         let train = self.trainer.config().train.clone();
-        let glow = Glow::on(self.trainer.device().clone(), &self.trainer.model()?);
+        let glow = self.averaged()?;
         if let Some(test) = &self.images.test {
             let test = data::sample(test, train.eval_images, train.seed);
             let draws = Draws::Uniform { draws: 1, seed: train.seed };
@@ -587,70 +579,39 @@ impl<'a, D: Device> Run<'a, D> {
                 self.trainer.progress_mut().best = Some((bits, step));
             }
             if self.recorded_at != Some(step) {
-                self.metrics.append(&serde_json::json!({
+                self.journal.append(&serde_json::json!({
                     "step": step,
                     "test_bits_per_dim": bits,
                     "inverse_error": error,
                 }))?;
                 self.recorded_at = Some(step);
             }
-            self.show(|events| {
+            self.journal.show(|events| {
                 events.scalar("test/bits_per_dim", bits as f32, step)?;
                 events.scalar("test/inverse_error", error as f32, step)
             });
-            self.progress.println(&if bits.is_finite() && error.is_finite() {
+            self.journal.say(&if bits.is_finite() && error.is_finite() {
                 format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}")
             } else {
                 format!("step {step}: the evaluation is not finite")
             });
             self.evaluation = Some(evaluation);
         }
-        for drawn in [self.draw_samples(&glow, step), self.draw_curve()] {
-            match drawn {
-                // A picture that cannot be drawn is no reason to end a run.
-                Err(error @ Error::Report(_)) => self.progress.println(&format!("{error}; training goes on")),
-                drawn => drawn?,
-            }
-        }
+        self.draw(&glow, true)?;
         self.evaluated_at = Some(step);
         Ok(())
     }
 
-    fn draw_samples(&mut self, glow: &Glow<D>, step: u64) -> Result<(), Error> {
-        let config = glow.config();
-        let [_, _, channels] = config.image;
-        if channels != 1 && channels != 3 {
-            return Ok(());
-        }
-        let columns = if config.image[1] > 64 { 4 } else { 8 };
-        let count = columns * columns;
-        let labels: Vec<usize> =
-            if config.classes == 0 { vec![] } else { (0..count).map(|i| i % config.classes).collect() };
-        let latents = glow.draw(count, TEMPERATURE, 0)?;
-        let mut samples = vec![];
-        for start in (0..count).step_by(glow.decoded_at_once()) {
-            self.check_stop()?;
-            let range = start..count.min(start + glow.decoded_at_once());
-            let labels = labels.get(range.clone()).unwrap_or_default();
-            samples.extend(glow.decode(&latents.slice(range), labels)?);
-        }
-        if glow.was_not_finite() {
-            self.progress.println(
-                "some samples hold numbers that are not finite, and are black there; they become fewer as training goes on",
-            );
-        }
-        let picture = picture::grid(&samples, config.image, columns);
-        picture::save_png(&self.out.join(SAMPLES), &picture)?;
-        self.show(|events| events.picture("samples", &picture, step));
-        Ok(())
+    /// The model with averaged weights.
+    fn averaged(&self) -> Result<Glow<D>, Error> {
+        Ok(Glow::on(self.trainer.device().clone(), &self.trainer.model()?))
     }
 
-    fn draw_curve(&self) -> Result<(), Error> {
-        let records = metrics::read(&self.out.join(METRICS))?;
-        let train = metrics::points(&records, "train_bits_per_dim");
-        let test = metrics::points(&records, "test_bits_per_dim");
-        let name = self.out.file_name().map_or("run".into(), |name| name.to_string_lossy());
-        Ok(Curve { title: &name, train: &train, test: &test }.save(&self.out.join(CURVE))?)
+    /// Refreshes samples and curve; `stops` tells whether a request to stop ends that.
+    fn draw(&mut self, glow: &Glow<D>, stops: bool) -> Result<(), Error> {
+        let (step, stop) = (self.trainer.progress().step, self.options.stop);
+        let check = || if stops && stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
+        self.pictures.draw(glow, self.out, step, &mut self.journal, check)
     }
 
     /// Saves a checkpoint and then the model, or postpones that while steps are being skipped: the weights
@@ -668,7 +629,7 @@ impl<'a, D: Device> Run<'a, D> {
             )));
         }
         // A checkpoint that outlives a loss of power needs the records before it.
-        self.metrics.flush()?;
+        self.journal.flush()?;
         // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
         checkpoint::save(self.out, config, &state)?;
         self.saved = Some(Saved::of(&state.progress));
@@ -680,49 +641,5 @@ impl<'a, D: Device> Run<'a, D> {
             self.changed = false;
         }
         Ok(())
-    }
-}
-
-/// Step and bits/dim of the last evaluation in a log. The bits/dim are `None` if they were not finite.
-fn last_recorded(records: &[metrics::Record]) -> Option<(u64, Option<f64>)> {
-    let last = records.iter().rev().find_map(|record| Some((record, record.get("test_bits_per_dim")?)));
-    last.and_then(|(record, bits)| Some((record.get("step")?.as_u64()?, bits.as_f64())))
-}
-
-/// What a run's model scored when it was last evaluated.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LastEvaluation {
-    /// The step.
-    pub step: u64,
-    /// Mean bits per dimension of test images.
-    pub bits_per_dim: f64,
-    /// How exactly the model inverted them.
-    pub inverse_error: f64,
-}
-
-/// The last evaluation in a run's log; `None` where there is no run, or none was made.
-pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
-    let records = metrics::read(&run.join(METRICS)).ok()?;
-    let (step, bits_per_dim) = metrics::points(&records, "test_bits_per_dim").pop()?;
-    let (_, inverse_error) = metrics::points(&records, "inverse_error").pop()?;
-    Some(LastEvaluation { step: step as u64, bits_per_dim, inverse_error })
-}
-
-/// Images a second, averaged over the last steps.
-#[derive(Default)]
-struct Speed {
-    last: Option<Instant>,
-    seconds_per_image: f64,
-}
-
-impl Speed {
-    fn count(&mut self, images: usize) -> f64 {
-        let now = Instant::now();
-        if let Some(last) = self.last.replace(now) {
-            let seconds = (now - last).as_secs_f64() / images as f64;
-            let old = self.seconds_per_image;
-            self.seconds_per_image = if old == 0.0 { seconds } else { 0.9 * old + 0.1 * seconds };
-        }
-        if self.seconds_per_image == 0.0 { 0.0 } else { 1.0 / self.seconds_per_image }
     }
 }
