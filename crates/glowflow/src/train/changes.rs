@@ -28,7 +28,7 @@ impl Changes<'_> {
     /// [`Error::Config`] for what is no override or cannot be changed, [`Error::Input`] for images to test on
     /// that the run had none of.
     pub fn apply(&self, before: &RunConfig) -> Result<(RunConfig, Vec<String>), Error> {
-        let mut table = table(before)?;
+        let mut table = before.table()?;
         for text in self.overrides {
             super::config::merge(&mut table, override_table(text)?);
         }
@@ -63,13 +63,9 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::io(path))
 }
 
-fn table(config: &RunConfig) -> Result<Table, Error> {
-    Table::try_from(config).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
-}
-
 /// A sentence for each value that differs, or an error if one of them must not.
 fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> {
-    let (before, after) = (table(before)?, table(after)?);
+    let (before, after) = (before.table()?, after.table()?);
     let mut notices = vec![];
     for (section, was) in &before {
         let (Some(was), Some(now)) = (was.as_table(), after.get(section).and_then(Value::as_table)) else {
@@ -103,6 +99,7 @@ fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
         ("train", "accumulate") => Some("it decides the noise of each step"),
         ("train", "seed") => Some("it decides the order of the images and the noise of each step"),
         ("train", "optimizer") => Some("the moments in the checkpoint are those of this optimiser"),
+        ("train", "from" | "from_fingerprint") => Some("it began with the weights of that model"),
         ("train", "precision") => Some("it decides how every step is rounded"),
         ("data", "test_fraction") => Some("images to test on would be some that it was trained on"),
         _ => None,

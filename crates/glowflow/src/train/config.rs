@@ -75,6 +75,12 @@ pub struct TrainConfig {
     pub clip: f64,
     /// Decay of the moving average of the weights that evaluation and sampling use; 0 is off.
     pub ema: f64,
+    /// The model file whose weights training begins with; new weights if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
+    /// The fingerprint of that model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_fingerprint: Option<String>,
     /// Whether hidden activations are kept or computed again.
     pub backprop: Backprop,
     /// Precision of the products in coupling networks.
@@ -118,6 +124,8 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             clip: 0.0,
             ema: 0.999,
+            from: None,
+            from_fingerprint: None,
             backprop: Backprop::Reversible,
             precision: Precision::Auto,
             log_every: 10,
@@ -182,20 +190,41 @@ impl RunConfig {
         overrides: &[String],
     ) -> Result<Self, Error> {
         let mut table = toml::Table::new();
-        if let Some(name) = preset {
-            merge(&mut table, presets::preset(name)?);
-        }
-        if let Some(path) = file {
-            let text = text_file::read(path)?;
-            let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
-            // By itself first: what is wrong with it is then found on a line of this file.
-            toml::from_str::<Self>(&text).map_err(wrong)?;
-            merge(&mut table, text.parse().map_err(wrong)?);
-        }
-        for text in overrides {
-            merge(&mut table, override_table(text)?);
-        }
+        merge_layers(&mut table, preset, file, overrides)?;
         Self::of_table(table)
+    }
+
+    /// This configuration, changed by the preset, the file and the overrides; not validated.
+    pub(super) fn layered(
+        &self,
+        preset: Option<&str>,
+        file: Option<&Path>,
+        overrides: &[String],
+    ) -> Result<Self, Error> {
+        let mut table = self.table()?;
+        merge_layers(&mut table, preset, file, overrides)?;
+        Self::of_table(table)
+    }
+
+    /// Whether a file or overrides set a key themselves, such as `image` of the section `model`.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn is_set(
+        section: &str,
+        key: &str,
+        file: Option<&Path>,
+        overrides: &[String],
+    ) -> Result<bool, Error> {
+        let mut table = toml::Table::new();
+        merge_layers(&mut table, None, file, overrides)?;
+        Ok(table.get(section).and_then(|section| section.get(key)).is_some())
+    }
+
+    /// The configuration as a table.
+    pub(super) fn table(&self) -> Result<toml::Table, Error> {
+        toml::Table::try_from(self)
+            .map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
 
     /// A configuration from its TOML, not validated.
@@ -323,6 +352,29 @@ fn wrong(error: &toml::de::Error, text: &str) -> String {
     ]
     .iter()
     .fold(message, |message, (from, to)| message.replace(from, to))
+}
+
+/// Puts the preset, the file and the overrides `key=value` over `table`, in this order.
+fn merge_layers(
+    table: &mut toml::Table,
+    preset: Option<&str>,
+    file: Option<&Path>,
+    overrides: &[String],
+) -> Result<(), Error> {
+    if let Some(name) = preset {
+        merge(table, presets::preset(name)?);
+    }
+    if let Some(path) = file {
+        let text = text_file::read(path)?;
+        let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
+        // By itself first: what is wrong with it is then found on a line of this file.
+        toml::from_str::<RunConfig>(&text).map_err(wrong)?;
+        merge(table, text.parse().map_err(wrong)?);
+    }
+    for text in overrides {
+        merge(table, override_table(text)?);
+    }
+    Ok(())
 }
 
 /// Puts `from` over `into`, section by section.

@@ -401,6 +401,13 @@ impl<'a, D: Device> Run<'a, D> {
             self.images.train.len(),
             self.trainer.device().name()
         ));
+        if let (Some(from), 0) = (&self.trainer.config().train.from, self.trainer.progress().step) {
+            self.journal.say(&format!(
+                "training begins with the weights of {}, at a learning rate of {}",
+                from.display(),
+                self.trainer.config().train.lr
+            ));
+        }
         self.images.notices.iter().for_each(|notice| self.journal.say(notice));
         self.journal.say(DEQUANTIZED);
         self.compare_images();

@@ -6,6 +6,7 @@ use glowflow_kernels::{Device, Noise, Real, Repeated, Rule, Stream, Training, Up
 use serde::{Deserialize, Serialize};
 
 use super::config::{Optimizer, RunConfig, Schedule};
+use super::fine_tune;
 use crate::model::{FixedPermutation, Flow, Layout, ModelFile, check_labels, memory, one_hot};
 use crate::{Error, random};
 
@@ -125,14 +126,23 @@ pub(super) fn check_memory<D: Device>(device: &D, config: &RunConfig) -> Result<
 }
 
 impl<D: Device> Trainer<D> {
-    /// A new model, which [`initialize`](Self::initialize) must see a batch of before the first step.
+    /// A new model, or the one that `train.from` names. [`initialize`](Self::initialize) must see a batch before the
+    /// first step.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration is not possible, or needs more memory than is available.
-    pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
+    /// [`Error::Config`] if the configuration is not possible, or needs more memory than is available; errors of
+    /// reading the model that it names.
+    pub fn new(device: D, mut config: RunConfig) -> Result<Self, Error> {
         config.validate()?;
         check_memory(&device, &config)?;
-        let file = ModelFile::new(config.model.clone(), config.train.seed)?;
+        let file = match &config.train.from {
+            Some(path) => {
+                let file = fine_tune::weights(path, &config)?;
+                config.train.from_fingerprint = Some(fine_tune::text(&file));
+                file
+            }
+            None => ModelFile::new(config.model.clone(), config.train.seed)?,
+        };
         let zeros = vec![0.0; file.weights.len()];
         let state = TrainState {
             permutations: file.permutations,
@@ -226,13 +236,17 @@ impl<D: Device> Trainer<D> {
         &mut self.progress
     }
 
-    /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts.
+    /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts. A
+    /// model that `train.from` names is initialised already and stays as it is.
     ///
     /// # Errors
     /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
     /// that is not finite.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let batch = self.check(pixels, labels)?.div_ceil(self.config.train.accumulate);
+        if self.config.train.from.is_some() {
+            return Ok(());
+        }
         let pixels = &pixels[..batch * self.config.model.dimensions()];
         let state = self.enter(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
         let state = self.flow.initialize(&self.device, &mut self.weights, state);

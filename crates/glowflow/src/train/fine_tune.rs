@@ -1,0 +1,101 @@
+//! Fine-tuning: a run that begins with the weights of another model of the same architecture.
+//!
+//! Permutations and actnorms are the model's own, not those of the new data. The optimiser's state and the
+//! average of the weights start again.
+
+use std::path::Path;
+
+use super::config::{CONFIG, DataConfig, RunConfig, Schedule, TrainConfig};
+use super::run::run_folder;
+use crate::model::{ModelConfig, ModelFile};
+use crate::{Error, data};
+
+/// Learning rate in relation to that of the run that the model is from: at the full rate the first steps undo a
+/// part of what the model has learned.
+const RATE: f64 = 0.25;
+
+impl RunConfig {
+    /// The configuration of a run that begins with the weights of `model`, a run's folder or a model file. Its
+    /// architecture is the model's, and its settings of training and augmentation are those of the model's run, with
+    /// a quarter of the learning rate and without an end; preset, file and overrides change them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another architecture than the model's, naming both values, and as
+    /// [`resolve`](Self::resolve); errors of reading the model.
+    pub fn fine_tune(
+        model: &Path,
+        preset: Option<&str>,
+        file: Option<&Path>,
+        overrides: &[String],
+    ) -> Result<Self, Error> {
+        let source = ModelFile::read(model)?;
+        let path = std::path::absolute(ModelFile::path(model)).map_err(Error::io(model))?;
+        let base = base(&path, &source.config);
+        let mut config = base.layered(preset, file, overrides)?;
+        check_same(&path, &source.config, &config.model)?;
+        config.train.from = Some(path);
+        config.train.from_fingerprint = Some(text(&source));
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// The settings of the run that a model is from; the defaults if that is unknown.
+fn base(path: &Path, model: &ModelConfig) -> RunConfig {
+    let run = RunConfig::read(&run_folder(path).join(CONFIG)).ok().filter(|run| run.model == *model);
+    let RunConfig { train, data, .. } = run.unwrap_or_default();
+    let rate = if train.from.is_some() { 1.0 } else { RATE };
+    RunConfig {
+        model: model.clone(),
+        train: TrainConfig { lr: rate * train.lr, steps: None, schedule: Schedule::Constant, ..train },
+        data: DataConfig {
+            classes: data::class_names(path, model),
+            shift: data.shift,
+            flip: data.flip,
+            ..DataConfig::default()
+        },
+    }
+}
+
+/// The model that a run begins with.
+///
+/// # Errors
+/// [`Error::Config`] if it is not of the run's architecture; [`Error::File`] if it is another one than when the run was
+/// configured; errors of reading it.
+pub fn weights(path: &Path, config: &RunConfig) -> Result<ModelFile, Error> {
+    let source = ModelFile::read(path)?;
+    check_same(path, &source.config, &config.model)?;
+    match &config.train.from_fingerprint {
+        Some(known) if *known != text(&source) => Err(Error::file(
+            path,
+            format!(
+                "it is another model (fingerprint {}) than the run began with ({known}): start a new run from it",
+                text(&source)
+            ),
+        )),
+        _ => Ok(source),
+    }
+}
+
+/// A model's fingerprint as it is written.
+pub fn text(model: &ModelFile) -> String {
+    format!("{:08x}", model.fingerprint())
+}
+
+/// Checks that a run's architecture is that of the model it begins with.
+fn check_same(path: &Path, source: &ModelConfig, run: &ModelConfig) -> Result<(), Error> {
+    let table = |config: &ModelConfig| {
+        toml::Table::try_from(config)
+            .map_err(|e| Error::Config(format!("the architecture cannot be written: {e}")))
+    };
+    let (source, run) = (table(source)?, table(run)?);
+    match source.iter().find(|(key, value)| run.get(*key) != Some(value)) {
+        None => Ok(()),
+        Some((key, value)) => Err(Error::Config(format!(
+            "model.{key} is {} here and {value} in {}: training from a model keeps its architecture, so leave \
+             model.{key} out",
+            run.get(key).map_or("not set".into(), ToString::to_string),
+            path.display()
+        ))),
+    }
+}
