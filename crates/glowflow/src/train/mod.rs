@@ -3,6 +3,7 @@
 mod changes;
 pub mod checkpoint;
 mod config;
+mod eyes;
 mod fine_tune;
 mod folder;
 mod images;

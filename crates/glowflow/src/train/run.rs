@@ -7,6 +7,7 @@
 //! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
 //! | `metrics.jsonl` | bits/dim and more, one record a line |
 //! | `events/` | the same, and images/s and samples, for TensorBoard |
+//! | `eyes.toml` | the positions of the eyes, if they are known |
 //! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
+use super::eyes;
 use super::folder::{BEST, Before, check_free, lock};
 use super::images::Images;
 use super::journal::{Journal, last_recorded};
@@ -31,6 +33,7 @@ use super::pictures::Pictures;
 use super::trainer::{TrainState, Trainer, check_memory};
 use super::waiting::unless_stopped;
 use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
+use crate::faces::{self, Faces};
 use crate::model::{MODEL, memory};
 use crate::tensor_file::write_atomically;
 use crate::{Error, Glow, ModelFile, data};
@@ -61,6 +64,8 @@ pub struct Options<'a> {
     pub limits: Limits,
     /// How to show progress.
     pub display: Display,
+    /// Where the faces are in the images; `None` if that is not given.
+    pub faces: Option<Faces>,
     /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
     /// made again when the run is resumed.
     pub stop: &'a AtomicBool,
@@ -136,6 +141,7 @@ fn begin<D: Device>(
         }
         let trainer = catch_out_of_memory(|| Trainer::new(device, config))??;
         write_config(out, trainer.config())?;
+        eyes::store(out, trainer.config(), options.faces)?;
         Run::new(trainer, images, out, options)?.run()
     });
     if done.is_err() && checkpoint::find(out).is_none() {
@@ -192,12 +198,14 @@ pub fn resume<D: Device>(
         }
         // Stopped before its first checkpoint: from the beginning, then.
         let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
+        options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
         let trainer = Trainer::new(device(&config)?, config)?;
         let images = open(trainer.config())?;
         return Run::new(trainer, images, folder, options)?.with_changes(&notices).run();
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
     let (config, notices) = changes.apply(&config)?;
+    options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
     let device = device(&config)?;
     if device.peak_memory().is_none() {
         memory::check_training(&config.model, &config.train, true)?;
