@@ -1,5 +1,6 @@
 //! Training: configuration, the optimiser's steps, checkpoints, and runs in a folder.
 
+mod adapt;
 mod changes;
 pub mod checkpoint;
 mod config;
@@ -15,6 +16,7 @@ mod run;
 mod trainer;
 mod waiting;
 
+pub use adapt::{Adapt, Adapted, adapt};
 pub use changes::Changes;
 pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
 pub use journal::{LastEvaluation, last_evaluation};

@@ -1,0 +1,139 @@
+//! Adapts the model of a new run to its data: one channel for grey images, and the number of classes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use glowflow_data::{Dataset, ImageShape, OpenOptions, Subset};
+
+use super::config::RunConfig;
+use super::waiting::unless_stopped;
+use crate::{Error, data};
+
+/// Images that are looked at to tell whether all are grey.
+const SAMPLED: usize = 64;
+/// Largest difference between the channels of a grey pixel: JPEG leaves some.
+const TOLERANCE: u8 = 3;
+/// Names of classes in a notice, at most.
+const NAMED: usize = 10;
+
+/// What a model takes from its data.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Adapt {
+    /// One channel if all images are grey: for configurations that do not set `model.image` themselves.
+    pub channels: bool,
+    /// As many classes as the data's labels have.
+    pub classes: bool,
+}
+
+/// What the data turned out to be.
+#[derive(Clone, Debug, Default)]
+pub struct Adapted {
+    /// Facts for the user, one sentence each.
+    pub notices: Vec<String>,
+    /// Number of classes of labels that the model does not use.
+    pub unused_classes: usize,
+}
+
+/// Adapts the model of a new run to its data. A part of the images is read for it.
+///
+/// # Errors
+/// [`Error::Data`] if the data cannot be opened, or classes are needed and there are no labels; [`Error::Stopped`] on
+/// request.
+pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<Adapted, Error> {
+    let Some(path) = config.data.path.clone().filter(|_| adapt.channels || adapt.classes) else {
+        return Ok(Adapted::default());
+    };
+    if data::is_portraits(&path) {
+        return match adapt.classes {
+            true => Err(Error::Input("portraits have no classes: train on them without".into())),
+            false => Ok(Adapted::default()),
+        };
+    }
+    let [height, width, channels] = config.model.image;
+    let options = OpenOptions {
+        shape: Some(ImageShape { height, width, channels: 3 }),
+        labels: adapt.classes,
+        classes: if adapt.classes { config.data.classes.clone() } else { vec![] },
+        cache_bytes: 0,
+    };
+    let look_at_colours = adapt.channels && channels == 3;
+    let found = unless_stopped(stop, move || look(&path, &options, look_at_colours))?;
+
+    let mut notices = vec![];
+    if found.grey {
+        config.model.image[2] = 1;
+        notices.push(format!(
+            "the images are grey, so the model has 1 channel and not 3: model.image is [{height}, {width}, 1]"
+        ));
+    }
+    notices.extend(found.stored.and_then(|stored| fitting(stored, height, width)));
+    if adapt.classes {
+        let count = found.classes.len();
+        // A number that was set and does not fit is refused where the data are opened for training.
+        if config.model.classes == 0 {
+            config.model.classes = count;
+        }
+        notices.push(format!("the model has {count} classes: {}", names(&found.classes)));
+    }
+    config.validate()?;
+    let unused_classes = if config.model.classes == 0 { found.classes.len() } else { 0 };
+    Ok(Adapted { notices, unused_classes })
+}
+
+/// What a part of the images shows.
+struct Found {
+    /// Whether all images that were read are grey.
+    grey: bool,
+    /// Shape of the first image before it is fitted.
+    stored: Option<ImageShape>,
+    classes: Vec<String>,
+}
+
+fn look(path: &Path, options: &OpenOptions, colours: bool) -> Result<Found, Error> {
+    let train = glowflow_data::open(path, options)?.train;
+    let classes = train.classes().to_vec();
+    let sample = Subset::sample(Arc::clone(&train), SAMPLED, 0);
+    let mut pixels = vec![0; sample.shape().len()];
+    let (mut grey, mut stored) = (colours, None);
+    for i in 0..sample.len() {
+        // Images that cannot be read are reported by training.
+        if sample.read(i, &mut pixels).is_err() {
+            continue;
+        }
+        stored = stored.or_else(|| sample.stored_shape(i));
+        grey = grey && pixels.chunks_exact(3).all(is_grey);
+        if !grey {
+            break;
+        }
+    }
+    Ok(Found { grey: grey && stored.is_some(), stored, classes })
+}
+
+fn is_grey(pixel: &[u8]) -> bool {
+    let (least, most) =
+        pixel.iter().fold((u8::MAX, u8::MIN), |(least, most), &c| (least.min(c), most.max(c)));
+    most - least <= TOLERANCE
+}
+
+/// A sentence about images that are not of the model's size.
+fn fitting(stored: ImageShape, height: usize, width: usize) -> Option<String> {
+    if (stored.height, stored.width) == (height, width) {
+        return None;
+    }
+    let cropped =
+        if stored.height * width == stored.width * height { "" } else { "cropped to the middle and " };
+    let enlarged = if stored.height.min(stored.width) < height.min(width) { "enlarged" } else { "reduced" };
+    Some(format!(
+        "images are {cropped}{enlarged} to the model's {width}×{height} pixels; the first has {}×{}",
+        stored.width, stored.height
+    ))
+}
+
+fn names(classes: &[String]) -> String {
+    let mut text = classes[..classes.len().min(NAMED)].join(", ");
+    if classes.len() > NAMED {
+        text += &format!(" and {} more", classes.len() - NAMED);
+    }
+    text
+}

@@ -1,0 +1,98 @@
+//! New runs adapt their model to the data: grey images, other sizes, classes.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use glowflow::train::{Adapt, Adapted, RunConfig, adapt};
+use glowflow::{Error, ModelConfig};
+use glowflow_data::{ImageShape, save_png};
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+/// Saves an image of `channels` equal to those of a grey slope, or differing by `tint`.
+fn save(path: &Path, (height, width): (usize, usize), channels: usize, tint: u8) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let pixel = |i: usize| (0..channels).map(move |c| (i % 200) as u8 + tint * c as u8);
+    let pixels: Vec<u8> = (0..height * width).flat_map(pixel).collect();
+    save_png(path, ImageShape { height, width, channels }, &pixels).unwrap();
+}
+
+fn run(data: &Path, want: Adapt) -> Result<(ModelConfig, Adapted), Error> {
+    let mut config = RunConfig::resolve(Some("tiny32"), None, &[]).unwrap();
+    config.data.path = Some(data.to_owned());
+    let adapted = adapt(&mut config, want, &NEVER)?;
+    Ok((config.model, adapted))
+}
+
+const CHANNELS: Adapt = Adapt { channels: true, classes: false };
+const BOTH: Adapt = Adapt { channels: true, classes: true };
+
+#[test]
+fn grey_images_make_a_grey_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for i in 0..70 {
+        save(&at(&format!("grey/{i}.png")), (32, 32), 1, 0);
+        // As cameras save black-and-white photographs.
+        save(&at(&format!("rgb/{i}.png")), (32, 32), 3, u8::from(i % 2 == 0));
+        save(&at(&format!("colour/{i}.png")), (32, 32), 3, 20);
+        save(&at(&format!("mixed/{i}.png")), (32, 32), if i % 4 == 0 { 3 } else { 1 }, 20);
+    }
+    std::fs::write(at("grey/torn.png"), b"\x89PNG\r\n\x1a\n and nothing").unwrap();
+    for (name, channels) in [("grey", 1), ("rgb", 1), ("colour", 3), ("mixed", 3)] {
+        let (model, adapted) = run(&at(name), CHANNELS).unwrap();
+        assert_eq!(model.image, [32, 32, channels], "{name}");
+        let said =
+            adapted.notices.iter().any(|notice| notice.contains("grey") && notice.contains("[32, 32, 1]"));
+        assert_eq!(said, channels == 1, "{name}: {:?}", adapted.notices);
+    }
+    // Not if the image's shape was set.
+    let (model, adapted) = run(&at("grey"), Adapt::default()).unwrap();
+    assert_eq!((model.image, adapted.notices), ([32, 32, 3], vec![]));
+}
+
+/// Writes an idx file.
+fn idx(path: &Path, dimensions: &[u32], bytes: &[u8]) {
+    let mut file = vec![0, 0, 8, dimensions.len() as u8];
+    dimensions.iter().for_each(|n| file.extend(n.to_be_bytes()));
+    file.extend(bytes);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn idx_files_are_grey_resized_and_have_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let images: Vec<u8> = (0..20 * 28 * 28).map(|i| (i % 251) as u8).collect();
+    idx(&folder.path().join("train-images-idx3-ubyte"), &[20, 28, 28], &images);
+    let labels: Vec<u8> = (0..20).map(|i| i % 4).collect();
+    idx(&folder.path().join("train-labels-idx1-ubyte"), &[20], &labels);
+
+    let (model, adapted) = run(folder.path(), CHANNELS).unwrap();
+    assert_eq!((model.image, model.classes), ([32, 32, 1], 0));
+    let text = adapted.notices.join("\n");
+    assert!(text.contains("enlarged to the model's 32×32 pixels; the first has 28×28"), "{text}");
+    assert_eq!(adapted.unused_classes, 4);
+
+    let (model, adapted) = run(folder.path(), BOTH).unwrap();
+    assert_eq!((model.image, model.classes, adapted.unused_classes), ([32, 32, 1], 4, 0));
+    assert!(adapted.notices.join("\n").contains("4 classes: 0, 1, 2, 3"), "{:?}", adapted.notices);
+}
+
+#[test]
+fn classes_are_those_of_the_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cat/1.png", "dog/1.png", "dog/2.png"] {
+        save(&folder.path().join("animals").join(name), (40, 60), 3, 20);
+        save(&folder.path().join("flat").join(name.replace('/', "-")), (40, 60), 3, 20);
+    }
+    let (model, adapted) = run(&folder.path().join("animals"), BOTH).unwrap();
+    assert_eq!((model.image, model.classes), ([32, 32, 3], 2));
+    let text = adapted.notices.join("\n");
+    assert!(text.contains("2 classes: cat, dog"), "{text}");
+    assert!(text.contains("cropped to the middle and reduced") && text.contains("60×40"), "{text}");
+    let error = run(&folder.path().join("flat"), BOTH).unwrap_err();
+    assert!(matches!(error, Error::Data(glowflow_data::Error::NoLabels(_))), "{error:?}");
+    let error = run(Path::new("portraits"), BOTH).unwrap_err();
+    assert!(error.to_string().contains("portraits have no classes"), "{error}");
+}
