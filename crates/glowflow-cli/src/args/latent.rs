@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use glowflow::latent::Walk;
+use glowflow_data::Eyes;
 
 use super::AlignArgs;
 
@@ -85,6 +86,10 @@ pub struct Attributes {
     /// Encode every image as this class, where the model has classes: a name or a number.
     #[arg(long, value_name = "CLASS")]
     pub label: Option<String>,
+    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
+    /// model, and photographs are aligned to them. [default: those stored with the model]
+    #[arg(long, value_name = "X,Y,X,Y")]
+    pub eyes: Option<Eyes>,
     /// The file to write; directions.safetensors in the run's folder where nothing is said.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,

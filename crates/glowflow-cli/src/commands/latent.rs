@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use glowflow::faces::{self, Faces};
 use glowflow::latent::{
     self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
 };
@@ -90,6 +91,9 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
         facts.iter().for_each(|fact| tell(&format!("warning: {fact}")));
     })?;
     directions.write(&out)?;
+    if let Some(eyes) = args.eyes {
+        faces::write(&args.model, Faces::Aligned(eyes))?;
+    }
     warnings.extend(facts);
     if common.json {
         let about: Vec<_> = directions.list.iter().map(|direction| &direction.about).collect();
