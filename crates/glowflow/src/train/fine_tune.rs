@@ -93,7 +93,7 @@ fn check_same(path: &Path, source: &ModelConfig, run: &ModelConfig) -> Result<()
         None => Ok(()),
         Some((key, value)) => Err(Error::Config(format!(
             "model.{key} is {} here and {value} in {}: training from a model keeps its architecture, so leave \
-             model.{key} out",
+             model.{key} out, and a preset with another value",
             run.get(key).map_or("not set".into(), ToString::to_string),
             path.display()
         ))),
