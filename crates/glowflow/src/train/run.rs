@@ -515,7 +515,11 @@ impl<'a, D: Device> Run<'a, D> {
 
             if let Some(rate) = pace.measured() {
                 let seen = step * config.train.batch as u64;
-                let lines = outlook(&config.model, rate, self.images.train.len(), seen);
+                let mut lines = outlook(&config.model, rate, self.images.train.len(), seen);
+                if config.train.from.is_some() {
+                    // The milestones are those of new weights.
+                    lines.truncate(1);
+                }
                 lines.iter().for_each(|line| self.journal.say(line));
             }
 
