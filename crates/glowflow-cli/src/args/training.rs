@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use glowflow::Backprop;
+use glowflow_data::Eyes;
 
 use super::PrecisionArg;
 
@@ -11,73 +12,95 @@ use super::PrecisionArg;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow quickstart")]
 pub struct Quickstart {
-    /// Folder to write to; a new one where nothing is said.
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
     /// Minutes to train.
     #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     pub minutes: f64,
     /// Seed of weights, noise and order.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Folder to write to. [default: a new folder quickstart, quickstart-2 and so on]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
 }
 
-/// Train a model on images.
+/// Train a model on images, or continue a run.
 ///
-/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint; --resume goes on from
-/// there as if nothing had happened.
+/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step, saves a checkpoint and refreshes samples.png and
+/// curve.png; --resume continues from there as if nothing had happened.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  glowflow train --data photos/ --preset faces64 --minutes 60 --out run\n  glowflow train \
-    --resume run --minutes 60\n  glowflow train --resume run --set train.lr=5e-4\n  glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set \
-    train.batch=16 --steps 1000 --out run\n\nWithout a limit, training goes on until it is stopped."
-)]
+#[command(after_help = "Examples:
+  glowflow train --data photos/ --preset faces64 --minutes 60 --out run
+  glowflow train --data fashion-mnist/ --preset tiny32 --classes --minutes 20 --out run
+  glowflow train --from run --data other-photos/ --minutes 10 --out run2
+  glowflow train --resume run --minutes 60
+  glowflow train --resume run --set train.lr=5e-4
+  glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set train.batch=16 --steps 1000 \
+    --out run
+
+Grey images are trained on as grey images, unless --set model.image or --config gives the number of channels. The \
+    samples in samples.png are refreshed after 1, 2 and 5 minutes and then every 10 (train.samples_minutes), at every \
+    evaluation, and at the end.")]
 pub struct Train {
-    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With --resume: where the
-    /// images are now, if they were moved.
+    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With --resume: the
+    /// images' new place, if they were moved.
     #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"])]
     pub data: Option<PathBuf>,
-    /// Images to test on; otherwise the data's own test set, or a part that is held out. With --resume: where they are now.
+    /// Images to test on; with --resume: their new place. [default: the data's own test set, else a part that is held
+    /// out]
     #[arg(long, value_name = "DATA")]
     pub test_data: Option<PathBuf>,
-    /// Part of the images to hold out for testing.
-    #[arg(long, value_name = "F", conflicts_with_all = ["resume", "test_data"])]
+    /// Part of the images to hold out for testing. [default: 0.05 of 100 images or more, if the data have no test set]
+    #[arg(long, value_name = "F", conflicts_with = "test_data")]
     pub test_fraction: Option<f64>,
-    /// A published or small configuration, by name; an unknown one lists them. Without one, the model is the published one for
-    /// CIFAR-10: large, and slow without a GPU.
+    /// Train with classes: their number and names are those of the data's labels, or of the data's sub-folders.
+    #[arg(long)]
+    pub classes: bool,
+    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
+    /// model, and photographs are aligned to them. With --resume: replaces them. [default: those stored with the data,
+    /// or with the model of --from]
+    #[arg(long, value_name = "X,Y,X,Y")]
+    pub eyes: Option<Eyes>,
+    /// A published or small configuration, by name; an unknown name lists them. [default: the published CIFAR-10 model,
+    /// which needs a GPU]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// A TOML file with the sections [model], [train] and [data].
+    /// A TOML file with the sections [model], [train] and [data]. [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, such as model.steps=8. With --resume: a value that may change, such as
-    /// train.lr, train.schedule or train.eval_every.
+    /// One value of the configuration, such as model.steps=8; can be given several times. With --resume: a value that
+    /// may change, such as train.lr, train.schedule or train.eval_every. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Whether hidden activations are computed again (little memory) or stored (faster).
+    /// Fine-tune: begin with the weights of this model, a run's folder or a model file, instead of new ones. The
+    /// architecture is the model's, and the settings are those of its run, with a quarter of the learning rate.
+    /// [default: new weights]
+    #[arg(long, value_name = "MODEL")]
+    pub from: Option<PathBuf>,
+    /// Whether hidden activations are computed again (little memory) or stored (faster). [default: as the preset, else
+    /// reversible]
     #[arg(long)]
     pub backprop: Option<BackpropArg>,
-    /// Precision of the products in coupling networks.
-    #[arg(long, conflicts_with = "resume")]
+    /// Precision of the products in coupling networks. [default: auto]
+    #[arg(long)]
     pub precision: Option<PrecisionArg>,
-    /// Seed of weights, noise, order and augmentation.
-    #[arg(long, conflicts_with = "resume")]
+    /// Seed of weights, noise, order and augmentation. [default: 0]
+    #[arg(long)]
     pub seed: Option<u64>,
-    /// End after so many steps, those before a resume included.
-    #[arg(long)]
+    /// End at step N, counted from the beginning of the run: steps before a resume are included. [default: no limit]
+    #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// End after so many images.
-    #[arg(long)]
+    /// End after N images, counted from the beginning of the run likewise. [default: no limit]
+    #[arg(long, value_name = "N")]
     pub images: Option<u64>,
-    /// End after so many minutes.
-    #[arg(long, allow_negative_numbers = true)]
+    /// End N minutes from now, with --resume as well: time before a resume does not count. [default: no limit]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub minutes: Option<f64>,
-    /// Folder of the run; by default a new one, run or run-2 and so on.
-    #[arg(long, value_name = "RUN", conflicts_with = "resume")]
-    pub out: Option<PathBuf>,
-    /// Continue a run: its folder, or one of its checkpoints.
+    /// Continue a run: its folder, or one of its checkpoints. [default: a new run]
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
+    /// Folder of the run. [default: a new folder run, run-2 and so on]
+    #[arg(long, value_name = "RUN")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -110,25 +133,25 @@ impl From<BackpropArg> for Backprop {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow bench --preset tiny32 --set train.batch=16 --backprop stored")]
 pub struct Bench {
-    /// A published or small configuration, by name; the published one for CIFAR-10 where none is named.
+    /// A published or small configuration, by name. [default: the published CIFAR-10 model]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// A TOML file with the sections [model] and [train].
+    /// A TOML file with the sections [model] and [train]. [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, such as model.steps=8.
+    /// One value of the configuration, such as model.steps=8; can be given several times. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Whether hidden activations are computed again or stored.
+    /// Whether hidden activations are computed again or stored. [default: as the preset, else reversible]
     #[arg(long)]
     pub backprop: Option<BackpropArg>,
-    /// Precision of the products in coupling networks.
+    /// Precision of the products in coupling networks. [default: auto]
     #[arg(long)]
     pub precision: Option<PrecisionArg>,
     /// Training steps, and sampled batches, to time.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub repeat: usize,
-    /// Print the memory that training steps take instead.
+    /// Print the memory of a training step instead.
     #[arg(long, conflicts_with = "serve")]
     pub memory: bool,
     /// Read lines "train N" and "sample N" and answer each with a line of JSON, to be timed in turn with another program.
