@@ -145,19 +145,18 @@ fn positions_of_the_eyes_are_stored() {
     (0..4).for_each(|i| save_image(&folder.path().join(format!("aligned/{i}.png")), i));
     std::fs::write(folder.path().join("aligned/eyes.toml"), "left = [0.25, 0.5]\nright = [0.75, 0.5]\n")
         .unwrap();
-    let train =
-        |arguments: &str| run(folder.path(), &format!("train --threads 2 --steps 2 {arguments}")).ok();
+    let train = |arguments: &str| run(folder.path(), &format!("train --steps 2 {arguments}")).ok();
     train(&format!("--data plain --out unknown {TINY}"));
     assert_eq!(eyes("unknown"), None);
     train(&format!("--data aligned --out stated {TINY}"));
     assert_eq!(eyes("stated"), Some(0.25));
     train(&format!("--data aligned --out given {TINY} --eyes 0.3,0.5,0.7,0.5"));
     assert_eq!(eyes("given"), Some(0.3));
-    train("--from given --data plain --out tuned");
+    train("--threads 2 --from given --data plain --out tuned");
     assert_eq!(eyes("tuned"), Some(0.3));
     train(&format!("--data portraits --out drawn {TINY}"));
     assert!(eyes("drawn").is_some());
-    train("--resume unknown --eyes 0.35,0.5,0.65,0.5");
+    train("--threads 2 --resume unknown --eyes 0.35,0.5,0.65,0.5");
     assert_eq!(eyes("unknown"), Some(0.35));
     let attributes = "attributes --model drawn --data portraits --images 200 --eyes 0.4,0.5,0.6,0.5";
     run(folder.path(), attributes).ok();
@@ -192,9 +191,9 @@ fn defaults_are_stated() {
     for name in ["train", "quickstart"] {
         let help = run(folder.path(), &format!("{name} --help")).ok().stdout;
         let mut options: Vec<String> = vec![];
-        for line in help.lines().map(str::trim_start) {
+        for line in help.lines() {
             match options.last_mut() {
-                _ if line.starts_with("--") => options.push(line.to_owned()),
+                _ if line.starts_with("      --") => options.push(line.trim().to_owned()),
                 Some(option) => *option += line,
                 None => {}
             }

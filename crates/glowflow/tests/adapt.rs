@@ -92,7 +92,7 @@ fn classes_are_those_of_the_folders() {
     assert!(text.contains("2 classes: cat, dog"), "{text}");
     assert!(text.contains("cropped to the middle and reduced") && text.contains("60×40"), "{text}");
     let error = run(&folder.path().join("flat"), BOTH).unwrap_err();
-    assert!(matches!(error, Error::Data(glowflow_data::Error::NoLabels(_))), "{error:?}");
+    assert!(error.to_string().contains("sub-folder"), "{error}");
     let error = run(Path::new("portraits"), BOTH).unwrap_err();
     assert!(error.to_string().contains("portraits have no classes"), "{error}");
 }

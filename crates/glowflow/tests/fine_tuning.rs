@@ -91,10 +91,10 @@ fn settings_are_those_of_the_source_unless_given() {
         RunConfig::fine_tune(model, None, None, &texts(overrides)).unwrap()
     };
     let tuned = config(&from, &[]);
-    assert_eq!((tuned.train.batch, tuned.train.lr, tuned.train.steps), (4, 1e-3, None));
+    assert_eq!((tuned.train.batch, tuned.train.lr, tuned.train.steps), (4, 5e-4, None));
     assert!(tuned.data.flip && tuned.data.path.is_none());
-    assert_eq!(config(&from, &["train.batch=2", "train.lr=5e-4"]).train.batch, 2);
-    assert_eq!(config(&from, &["train.lr=5e-4"]).train.lr, 5e-4);
+    assert_eq!(config(&from, &["train.batch=2", "train.lr=3e-4"]).train.batch, 2);
+    assert_eq!(config(&from, &["train.lr=3e-4"]).train.lr, 3e-4);
     // A model alone comes with defaults, and the best one can be taken.
     let alone = folder.path().join("alone/model.safetensors");
     std::fs::create_dir(alone.parent().unwrap()).unwrap();

@@ -72,7 +72,7 @@ pub struct Train {
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
     /// Fine-tune: begin with the weights of this model, a run's folder or a model file, instead of new ones. The
-    /// architecture is the model's, and the settings are those of its run, with a quarter of the learning rate.
+    /// architecture is the model's, and the settings are those of its run, with an eighth of the learning rate.
     /// [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,

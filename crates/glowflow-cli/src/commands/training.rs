@@ -216,9 +216,9 @@ fn begin(
 ) -> anyhow::Result<Done> {
     check_folder_output(out)?;
     let (preset, file) = (args.preset.as_deref(), args.config.as_deref());
-    let mut config = match &args.from {
-        Some(model) => RunConfig::fine_tune(model, preset, file, &args.overrides)?,
-        None => RunConfig::resolve(preset, file, &args.overrides)?,
+    let (mut config, image_is_set) = match &args.from {
+        Some(model) => (RunConfig::fine_tune(model, preset, file, &args.overrides)?, true),
+        None => RunConfig::resolve_noting_image(preset, file, &args.overrides)?,
     };
     let data = &mut config.data;
     for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
@@ -231,12 +231,7 @@ fn begin(
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     config.train.precision = args.precision.map_or(config.train.precision, Into::into);
     let device = common.open(config.train.precision)?;
-    if args.precision.is_none() {
-        offer_bf16(config.train.precision, &device);
-    }
-    let image_is_set =
-        config.train.from.is_some() || RunConfig::is_set("model", "image", file, &args.overrides)?;
-    let adapt = Adapt { channels: !image_is_set, classes: args.classes };
+    let adapt = Adapt { channels: !image_is_set && config.train.from.is_none(), classes: args.classes };
     match train::adapt(&mut config, adapt, options.stop) {
         Ok(adapted) => {
             adapted.notices.iter().for_each(|notice| tell(notice));
@@ -246,6 +241,9 @@ fn begin(
             }
         }
         Err(error) => return Ok(Err(error)),
+    }
+    if args.precision.is_none() {
+        offer_bf16(config.train.precision, &device);
     }
     if let (Some(minutes), None) = (options.limits.minutes, &config.train.from) {
         tell_if_rough(minutes, out);

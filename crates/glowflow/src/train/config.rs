@@ -206,19 +206,24 @@ impl RunConfig {
         Self::of_table(table)
     }
 
-    /// Whether a file or overrides set a key themselves, such as `image` of the section `model`.
+    /// As [`resolve`](Self::resolve), and whether the file or the overrides set `model.image` themselves.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
-    pub fn is_set(
-        section: &str,
-        key: &str,
+    pub fn resolve_noting_image(
+        preset: Option<&str>,
         file: Option<&Path>,
         overrides: &[String],
-    ) -> Result<bool, Error> {
-        let mut table = toml::Table::new();
-        merge_layers(&mut table, None, file, overrides)?;
-        Ok(table.get(section).and_then(|section| section.get(key)).is_some())
+    ) -> Result<(Self, bool), Error> {
+        let mut table = preset.map(presets::preset).transpose()?.unwrap_or_default();
+        // The file is read once: it may be a pipe.
+        let mut set = toml::Table::new();
+        merge_layers(&mut set, None, file, overrides)?;
+        let image_is_set = set.get("model").and_then(|model| model.get("image")).is_some();
+        merge(&mut table, set);
+        let config = Self::of_table(table)?;
+        config.validate()?;
+        Ok((config, image_is_set))
     }
 
     /// The configuration as a table.
