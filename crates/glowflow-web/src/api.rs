@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use glowflow::faces::Faces;
 use glowflow::latent::{self, About, Walk, between};
-use glowflow::{Dequantization, Glow, Latents, ModelConfig};
+use glowflow::{Dequantization, Draws, Glow, Latents, ModelConfig};
 use glowflow_data::{ImageShape, image_of_bytes};
 use glowflow_report::{animation, picture};
 use http_body_util::BodyExt;
@@ -218,7 +218,7 @@ async fn encode(
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
         let encoded = glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
-        let bits_per_dim = glow.config().bits_per_dim(encoded.log_likelihood[0]);
+        let bits_per_dim = glow.bits_per_dim(image.view(), &labels, Draws::default())?[0];
         if !bits_per_dim.is_finite() {
             return Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -495,7 +495,7 @@ async fn sample(
             let image = ArrayView4::from_shape((1, height, width, channels), image)
                 .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
             let label = class.as_slice();
-            let bits = glow.config().bits_per_dim(glow.log_likelihood(image, label)?[0]);
+            let bits = glow.bits_per_dim(image, label, Draws::default())?[0];
             Ok((finite && bits.is_finite()).then_some(bits))
         };
         let bits_per_dim =

@@ -1,28 +1,15 @@
-//! Log-likelihoods of whole datasets, and how exactly a model inverts their images.
+//! Scores of whole datasets, and the exactness of their images' inversion.
 
 use std::sync::Arc;
 
 use glowflow_data::{Dataset, Subset};
-use glowflow_kernels::{Device, Stream};
+use glowflow_kernels::Device;
 use serde::{Serialize, Serializer};
 
-use crate::latent::{PixelBatch, read_each};
+use crate::latent::read_each;
+pub use crate::model::Draws;
 use crate::model::largest;
-use crate::{Dequantization, Error, Glow, random};
-
-/// How pixels are made continuous for scoring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Draws {
-    /// The middle of each bin: deterministic.
-    Midpoint,
-    /// Uniform noise, the mean over so many draws: what training minimises and papers report.
-    Uniform {
-        /// Number of draws.
-        draws: u64,
-        /// Their seed.
-        seed: u64,
-    },
-}
+use crate::{Error, Glow};
 
 /// The images that an evaluation encodes and decodes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +20,13 @@ pub struct Inversion {
     pub seed: u64,
 }
 
-/// What a model says of one image.
+/// Score of one image.
 #[derive(Clone, Debug, Serialize)]
 pub struct Score {
     /// The image's name in its dataset.
     pub image: String,
-    /// `log p(x)`, or `log p(x | label)`, in nats.
+    /// Lower bound on `log p(x)`, or on `log p(x | label)`, in nats: the mean over the draws. At the midpoint, the
+    /// density at bin centres times the volume of a bin instead.
     #[serde(serialize_with = "finite")]
     pub log_likelihood: f64,
     /// The same in bits per dimension: smaller is likelier.
@@ -47,6 +35,10 @@ pub struct Score {
     /// The label it was scored with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<usize>,
+    /// [`Draws::dequantization`].
+    pub dequantization: &'static str,
+    /// Number of draws averaged; 1 at the midpoint.
+    pub draws: u64,
 }
 
 /// A number, or nothing if it is not finite: an empty field of a table.
@@ -61,13 +53,17 @@ impl Score {
     }
 }
 
-/// What a model says of a dataset.
+/// Scores of a dataset.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
     /// Images scored.
     pub images: usize,
     /// Mean bits per dimension.
     pub bits_per_dim: f64,
+    /// [`Draws::dequantization`].
+    pub dequantization: &'static str,
+    /// Number of draws averaged; 1 at the midpoint.
+    pub draws: u64,
     /// Standard error of that mean.
     pub standard_error: f64,
     /// Images encoded and decoded again.
@@ -93,40 +89,19 @@ pub fn score<D: Device>(
     mut each: impl FnMut(Score) -> Result<(), Error>,
 ) -> Result<(), Error> {
     read_each(glow, dataset, label, |batch| {
-        let log_likelihoods = log_likelihoods(glow, &batch, draws)?;
-        for (i, (&index, log_likelihood)) in batch.images.iter().zip(log_likelihoods).enumerate() {
+        let log_densities = glow.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
+        for (i, (&index, log_likelihood)) in batch.images.iter().zip(log_densities).enumerate() {
             each(Score {
                 image: dataset.name(index),
                 log_likelihood,
                 bits_per_dim: glow.config().bits_per_dim(log_likelihood),
                 label: batch.labels.get(i).copied(),
+                dequantization: draws.dequantization(),
+                draws: draws.count(),
             })?;
         }
         Ok(())
     })
-}
-
-/// Mean log-likelihood of each image over the draws.
-fn log_likelihoods<D: Device>(glow: &Glow<D>, batch: &PixelBatch, draws: Draws) -> Result<Vec<f64>, Error> {
-    let mut sums = vec![0.0; batch.images.len()];
-    let count = match draws {
-        Draws::Midpoint => 1,
-        Draws::Uniform { draws, .. } => draws.max(1),
-    };
-    for draw in 0..count {
-        let dequantization = match draws {
-            Draws::Midpoint => Dequantization::Midpoint,
-            // Each draw of each batch has its own seed. Its noise occurs in no other, under this seed or another.
-            Draws::Uniform { seed, .. } => {
-                let stream = Stream { seed, id: random::EVALUATION_SEEDS };
-                let [low, high, ..] = stream.block((draw << 40) | batch.number).map(u64::from);
-                Dequantization::Uniform { seed: low | high << 32 }
-            }
-        };
-        let encoded = glow.encode(batch.pixels.view(), &batch.labels, dequantization)?;
-        sums.iter_mut().zip(encoded.log_likelihood).for_each(|(sum, ll)| *sum += ll / count as f64);
-    }
-    Ok(sums)
 }
 
 /// Mean bits/dim of a dataset, and how exactly the model inverts the images that `inversion` selects.
@@ -145,8 +120,8 @@ pub fn evaluate<D: Device>(
 ) -> Result<Evaluation, Error> {
     let (mut readable, mut scores) = (vec![], vec![]);
     read_each(glow, dataset, None, |batch| {
-        let log_likelihoods = log_likelihoods(glow, &batch, draws)?;
-        scores.extend(log_likelihoods.into_iter().map(|ll| glow.config().bits_per_dim(ll)));
+        let log_densities = glow.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
+        scores.extend(log_densities.into_iter().map(|ld| glow.config().bits_per_dim(ld)));
         let count = batch.images.len();
         readable.extend(batch.images);
         progress(count)
@@ -172,6 +147,8 @@ pub fn evaluate<D: Device>(
     Ok(Evaluation {
         images,
         bits_per_dim: mean,
+        dequantization: draws.dequantization(),
+        draws: draws.count(),
         standard_error: (variance / images as f64).sqrt(),
         inverted,
         exact,

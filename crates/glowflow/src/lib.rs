@@ -24,8 +24,8 @@ pub mod train;
 pub use device::DeviceChoice;
 pub use error::Error;
 pub use model::{
-    Backprop, CouplingType, Dequantization, Encoded, Glow, Latents, ModelConfig, ModelFile, PermutationType,
-    RoundTrip, check_count,
+    Backprop, CouplingType, Dequantization, Draws, Encoded, Glow, Latents, ModelConfig, ModelFile,
+    PermutationType, RoundTrip, check_count,
 };
 pub use precision::Precision;
 

@@ -5,10 +5,11 @@ mod common;
 use std::sync::Arc;
 
 use common::{glow, model_file};
-use glowflow::evaluate::{Draws, Inversion, evaluate, score};
-use glowflow::{Error, Glow, ModelConfig};
+use glowflow::evaluate::{Inversion, evaluate, score};
+use glowflow::{Draws, Error, Glow, ModelConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
+use ndarray::Array4;
 
 /// Scores of one picture, over and over: two batches of 64, as many as are scored at once.
 fn scores(draws: u64, seed: u64) -> Vec<f64> {
@@ -93,4 +94,47 @@ fn images_without_a_finite_score_are_named() {
         Ok(())
     })
     .unwrap();
+}
+
+/// Two chunks, each with its own noise.
+#[test]
+fn bits_per_dim_is_the_score_of_a_dataset() {
+    let glow = glow(&model_file(0.05));
+    let dataset = portraits(70);
+    let draws = Draws::Uniform { draws: 3, seed: 5 };
+    let mut expected = vec![];
+    score(&glow, &dataset, draws, None, |score| {
+        assert_eq!((score.dequantization, score.draws), ("uniform", 3));
+        expected.push(score.bits_per_dim);
+        Ok(())
+    })
+    .unwrap();
+    let mut pixels = vec![0; 70 * 32 * 32 * 3];
+    for (index, image) in pixels.chunks_mut(32 * 32 * 3).enumerate() {
+        dataset.read(index, image).unwrap();
+    }
+    let pixels = Array4::from_shape_vec((70, 32, 32, 3), pixels).unwrap();
+    assert_eq!(glow.bits_per_dim(pixels.view(), &[], draws).unwrap(), expected);
+    assert_ne!(
+        glow.bits_per_dim(pixels.view(), &[], Draws::Uniform { draws: 3, seed: 6 }).unwrap(),
+        expected
+    );
+    assert!(glow.bits_per_dim(pixels.view(), &[0], draws).is_err(), "the model has no classes");
+}
+
+/// A Gaussian's log-density is concave: at the centre of a bin it is above its mean over the bin.
+#[test]
+fn the_midpoint_is_not_the_bound() {
+    let mut file = model_file(0.0);
+    // The final prior's standard deviation is a fiftieth of a bin.
+    let narrow = (1.0f32 / 256.0 / 50.0).ln();
+    for parameter in &file.layout().parameters {
+        if parameter.name == "prior.logs" {
+            file.weights[parameter.span.range()].fill(narrow);
+        }
+    }
+    let glow = glow(&file);
+    let pixels = Array4::from_elem((1, 32, 32, 3), 128);
+    let bits = |draws| glow.bits_per_dim(pixels.view(), &[], draws).unwrap()[0];
+    assert!(bits(Draws::Midpoint) < bits(Draws::Uniform { draws: 4, seed: 0 }));
 }

@@ -80,9 +80,9 @@ fn encodes_and_decodes<D: Device>(device: &D, tolerance: f64, decoded_tolerance:
             let error = relative(eps.iter().copied(), &vectors.numbers(&format!("eps.{level}")));
             assert!(error < tolerance, "{}: eps.{level} {error:e}", vectors.name);
         }
-        let error = relative(encoded.log_likelihood.clone(), &vectors.numbers("log_likelihood"));
+        let error = relative(encoded.log_density.clone(), &vectors.numbers("log_likelihood"));
         assert!(error < tolerance, "{}: log-likelihood {error:e}", vectors.name);
-        let bits = encoded.log_likelihood.iter().map(|&ll| glow.config().bits_per_dim(ll));
+        let bits = encoded.log_density.iter().map(|&ll| glow.config().bits_per_dim(ll));
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
         assert!(error < tolerance, "{}: bits/dim {error:e}", vectors.name);
 
@@ -203,7 +203,7 @@ fn agrees_to_the_rounding_of_bf16(device: &impl Device<Real = f32>) {
         let noise = vectors.array::<f32>("noise");
         let encoded =
             glow.encode(vectors.pixels().view(), &labels, Dequantization::Given(noise.view())).unwrap();
-        let bits = encoded.log_likelihood.iter().map(|&ll| glow.config().bits_per_dim(ll));
+        let bits = encoded.log_density.iter().map(|&ll| glow.config().bits_per_dim(ll));
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
         assert!(error < 2e-3, "{}: bits/dim {error:e}", vectors.name);
     }

@@ -158,13 +158,14 @@ impl ModelConfig {
             .collect()
     }
 
-    /// Bits per dimension of a log-likelihood `log p(x)` in nats.
-    pub fn bits_per_dim(&self, log_likelihood: f64) -> f64 {
-        -log_likelihood / (self.dimensions() as f64 * std::f64::consts::LN_2)
+    /// `−log p / (D·log 2)`: a log-probability in nats as bits per dimension. The result is what the argument is: a
+    /// bound of a bound, the density at a point of a density.
+    pub fn bits_per_dim(&self, log_probability: f64) -> f64 {
+        -log_probability / (self.dimensions() as f64 * std::f64::consts::LN_2)
     }
 
-    /// `log p(x)` of a log-density `log p(v)`: an image stands for a bin of volume `bins^−D`.
-    pub fn log_likelihood(&self, log_density: f64) -> f64 {
+    /// A log-density `log p(v)` times the volume of the bin that an image stands for, `bins^−D`.
+    pub fn in_bin(&self, log_density: f64) -> f64 {
         log_density - self.dimensions() as f64 * f64::from(self.bins()).ln()
     }
 }

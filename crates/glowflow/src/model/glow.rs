@@ -59,12 +59,12 @@ pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
     errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
 }
 
-/// Where the noise comes from that makes pixels continuous (`docs/model.md`).
+/// Noise that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
-    /// The middle of each bin: deterministic, for comparing and for encoding.
+    /// The centre of each bin: deterministic, for encoding. Its density is not a likelihood of the image.
     Midpoint,
-    /// Uniform over each bin, from a seed: an unbiased bound, as in training.
+    /// Uniform over each bin, from a seed: the bound's noise, as in training.
     Uniform {
         /// The draw; different seeds are independent.
         seed: u64,
@@ -76,7 +76,7 @@ pub enum Dequantization<'a, R = f32> {
 /// A Glow model, ready to use.
 ///
 /// ```
-/// use glowflow::{Dequantization, Glow, ModelConfig};
+/// use glowflow::{Dequantization, Draws, Glow, ModelConfig};
 /// use ndarray::Array4;
 ///
 /// let config = ModelConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
@@ -84,8 +84,11 @@ pub enum Dequantization<'a, R = f32> {
 ///
 /// let pixels = Array4::from_shape_fn((2, 8, 8, 3), |(b, y, x, c)| (50 * b + 20 * y + 3 * x + c) as u8);
 /// let encoded = glow.encode(pixels.view(), &[], Dequantization::Midpoint)?;
-/// println!("{:.2} bits/dim", glow.config().bits_per_dim(encoded.log_likelihood[0]));
 /// assert_eq!(glow.decode(&encoded.latents, &[])?, pixels); // every pixel, exactly
+///
+/// let draws = Draws::Uniform { draws: 8, seed: 0 };
+/// let bits = glow.bits_per_dim(pixels.view(), &[], draws)?;
+/// println!("{:.2} bits/dim ({draws})", bits[0]);
 ///
 /// let samples = glow.sample(3, 0.7, &[], 42)?;
 /// assert_eq!(samples.dim(), (3, 8, 8, 3));
@@ -217,8 +220,8 @@ impl<D: Device> Glow<D> {
         once.get_or_init(|| layers)
     }
 
-    /// Log-likelihood and latents of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing where
-    /// the model has no classes.
+    /// Latents of images `[batch, H, W, C]`, and their densities; `labels` holds one class an image, or nothing if the
+    /// model has no classes. For bits/dim, use [`bits_per_dim`](Self::bits_per_dim).
     ///
     /// # Errors
     /// [`Error::Input`] where shape or labels do not fit the model, [`Error::Device`] where the device fails.
@@ -236,7 +239,7 @@ impl<D: Device> Glow<D> {
         let layers = self.encoder();
         let config = self.config();
         let mut levels: Vec<Vec<D::Real>> = vec![vec![]; config.levels];
-        let mut log_likelihood = vec![];
+        let mut log_density = vec![];
         for start in (0..batch).step_by(self.chunk()) {
             let range = start..batch.min(start + self.chunk());
             let part = |view: &ArrayView4<u8>| -> Vec<u8> {
@@ -260,7 +263,7 @@ impl<D: Device> Glow<D> {
             let mut state = self.flow.enter(&self.device, range.len(), v, labels);
             self.flow.encode(&self.device, layers, &mut state);
             let logp = self.device.download(&state.logp)?;
-            log_likelihood.extend(logp.iter().map(|logp| config.log_likelihood(logp.wide())));
+            log_density.extend(logp.iter().map(|logp| config.in_bin(logp.wide())));
             for (level, eps) in levels.iter_mut().zip(&state.latents) {
                 level.extend(self.device.download(&eps.data)?);
             }
@@ -268,15 +271,7 @@ impl<D: Device> Glow<D> {
         let levels = config.latent_shapes().into_iter().zip(levels);
         let levels =
             levels.map(|(shape, values)| array(batch, shape, values)).collect::<Result<_, Error>>()?;
-        Ok(Encoded { latents: Latents(levels), log_likelihood })
-    }
-
-    /// `log p(x)` of images, in nats, at the middle of each bin.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode).
-    pub fn log_likelihood(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<Vec<f64>, Error> {
-        Ok(self.encode(pixels, labels, Dequantization::Midpoint)?.log_likelihood)
+        Ok(Encoded { latents: Latents(levels), log_density })
     }
 
     /// Images from latents of every level.
@@ -535,7 +530,13 @@ impl<D: Device> Glow<D> {
         self.device.upload(&one_hot(labels, self.config().classes))
     }
 
-    fn check_images(&self, what: &str, shape: &[usize], batch: usize, labels: &[usize]) -> Result<(), Error> {
+    pub(super) fn check_images(
+        &self,
+        what: &str,
+        shape: &[usize],
+        batch: usize,
+        labels: &[usize],
+    ) -> Result<(), Error> {
         let image = self.config().image;
         if shape[0] != batch || shape[1..] != image {
             return Err(Error::Input(format!(

@@ -68,19 +68,21 @@ impl Latents {
     }
 }
 
-/// What a model says of a batch of images.
+/// Latents and densities of a batch of images.
 #[derive(Clone, Debug)]
 pub struct Encoded<R = f32> {
-    /// Where the images lie in latent space.
+    /// The images in latent space.
     pub latents: Latents<R>,
-    /// `log p(x)` of each image, in nats.
-    pub log_likelihood: Vec<f64>,
+    /// `log p(v) − D·log bins` of each image, in nats: the density at the dequantised image, times the volume of a bin.
+    /// Under uniform noise its mean over draws is a lower bound on `log p(x)`. At bin centres it is the density of
+    /// one point, not a likelihood of the image: for bits/dim, use [`Glow::bits_per_dim`](crate::Glow::bits_per_dim).
+    pub log_density: Vec<f64>,
 }
 
 /// A batch of images, encoded and decoded again.
 #[derive(Clone, Debug)]
 pub struct RoundTrip<R = f32> {
-    /// The images' latents and log-likelihoods.
+    /// The images' latents, and their densities at bin centres.
     pub encoded: Encoded<R>,
     /// `max |decode(encode(v)) − v|` of each image.
     pub errors: Vec<f64>,

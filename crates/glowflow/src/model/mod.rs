@@ -8,6 +8,7 @@ mod init;
 mod latents;
 mod layout;
 pub(crate) mod memory;
+mod score;
 
 pub use config::{CouplingType, ModelConfig, PermutationType};
 pub use file::{MODEL, ModelFile};
@@ -18,3 +19,4 @@ pub(crate) use glow::{check_labels, in_bits, one_hot};
 pub use init::{Initial, initial};
 pub use latents::{Encoded, Latents, RoundTrip};
 pub use layout::{FixedPermutation, Layout, Parameter, Triangle};
+pub use score::Draws;

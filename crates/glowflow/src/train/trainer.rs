@@ -295,7 +295,7 @@ impl<D: Device> Trainer<D> {
         }
         let mean = log_density.iter().map(|x| x.wide()).sum::<f64>() / batch as f64;
         let model = &self.config.model;
-        let bits_per_dim = model.bits_per_dim(model.log_likelihood(mean));
+        let bits_per_dim = model.bits_per_dim(model.in_bin(mean));
 
         let progress = &mut self.progress;
         if report.applied {
