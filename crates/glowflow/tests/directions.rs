@@ -302,9 +302,9 @@ fn moves_too_far_or_of_another_model_are_refused() {
     let (directions, _) = written(&glow, folder.path());
     let direction = &directions.list[0];
     let one = latents(&glow).slice(0..1);
-    for alpha in [1.01, -1.01, f64::NAN, f64::INFINITY] {
+    for alpha in [3.01, -3.01, f64::NAN, f64::INFINITY] {
         let error = manipulate(&one, &[(direction, alpha)]).unwrap_err().to_string();
-        assert!(error.contains(&alpha.to_string()) && error.contains("−1 to 1"), "{error}");
+        assert!(error.contains(&alpha.to_string()) && error.contains("−3 to 3"), "{error}");
     }
     let deeper = ModelConfig { levels: 3, ..glow.config().clone() };
     let other = Glow::new(deeper, 1).unwrap().draw(1, 0.7, 1).unwrap();

@@ -5,17 +5,22 @@ use ndarray::Array4;
 use super::Direction;
 use crate::{Error, Latents, check_count};
 
-/// Moves latents of any number of images along directions, each by its α in `[−1, 1]`. Where every α is 0, latents stay as
-/// they are to the bit.
+/// Largest distance along a direction. Beyond 1, images are extrapolated.
+pub const MAX_AMOUNT: f64 = 3.0;
+
+/// Moves latents of any number of images along directions, each by its α from −[`MAX_AMOUNT`] to [`MAX_AMOUNT`]. If
+/// every α is 0, latents stay as they are to the bit.
 ///
 /// # Errors
-/// [`Error::Input`] where an α is out of range or a direction belongs to a model of another shape.
+/// [`Error::Input`] if an α is out of range or a direction belongs to a model of another shape.
 pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Latents, Error> {
     let mut moved = latents.clone();
     for (direction, alpha) in moves {
         let name = &direction.about.name;
-        if !(-1.0..=1.0).contains(alpha) {
-            return Err(Error::Input(format!("{name} by {alpha} is too far; −1 to 1 is possible")));
+        if !(-MAX_AMOUNT..=MAX_AMOUNT).contains(alpha) {
+            return Err(Error::Input(format!(
+                "{name} by {alpha} is too far; use −{MAX_AMOUNT} to {MAX_AMOUNT}"
+            )));
         }
         let shape = |level: &Array4<f32>| level.shape()[1..].to_vec();
         if !moved.0.iter().map(shape).eq(direction.latents.0.iter().map(shape)) {
