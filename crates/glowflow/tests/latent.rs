@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use glowflow::latent::{
-    About, Direction, Walk, at_temperatures, between, interpolate, nearest, redraw_details, sweep,
+    About, Direction, Walk, at_temperatures, between, interpolate, level_weights, nearest, redraw_details,
+    sweep,
 };
 use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
-use glowflow_data::Dataset;
 use glowflow_data::portraits::Portraits;
+use glowflow_data::{Dataset, ImageShape, Subset};
 use ndarray::{Array4, Axis, s};
 
 fn config() -> ModelConfig {
@@ -162,32 +163,104 @@ fn many_classes_are_sampled_a_few_images_at_a_time() {
     assert_eq!(samples.slice(s![..3, .., .., ..]), fewer);
 }
 
-#[test]
-fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_distance() {
-    let glow = Glow::new(config(), 1).unwrap();
-    let portraits = Arc::new(Portraits::new(100, 16, 3));
-    let mut pixels = Array4::<u8>::zeros((100, 16, 16, 3));
-    for (i, mut image) in pixels.axis_iter_mut(Axis(0)).enumerate() {
-        portraits.read(i, image.as_slice_mut().unwrap()).unwrap();
-    }
-    let latents = glow.encode(pixels.view(), &[], Dequantization::Midpoint).unwrap().latents;
-    let of = |i: usize| latents.slice(i..i + 1);
-    let dataset: Arc<dyn Dataset> = portraits.clone();
-    for skip in [0, 1] {
-        let found = nearest(&glow, &of(42), &dataset, 5, skip, None).unwrap();
-        let distance = |i: usize| {
-            let (a, b) = (Latents(of(42).0.split_off(skip)), Latents(of(i).0.split_off(skip)));
-            norm(&a.combine(1.0, &b, -1.0))
-        };
-        let mut all: Vec<usize> = (0..100).collect();
-        all.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
-        assert_eq!(found.iter().map(|near| near.index).collect::<Vec<_>>(), all[..5]);
-        assert_eq!((found[0].index, found[0].distance), (42, 0.0));
-        for near in &found {
-            assert_eq!(near.image, dataset.name(near.index));
-            assert!((near.distance - distance(near.index)).abs() < 1e-3);
+/// Images, most of them of faces and some of the same kind but of low contrast.
+struct Photographs {
+    portraits: Portraits,
+    /// Number of portraits of full contrast; the others follow.
+    vivid: usize,
+}
+
+impl Photographs {
+    fn pixels(&self) -> Array4<u8> {
+        let mut pixels = Array4::<u8>::zeros((self.len(), 16, 16, 3));
+        for (i, mut image) in pixels.axis_iter_mut(Axis(0)).enumerate() {
+            self.read(i, image.as_slice_mut().unwrap()).unwrap();
         }
+        pixels
     }
-    let error = nearest(&glow, &of(0), &dataset, 5, 2, None).unwrap_err();
-    assert!(error.to_string().contains("at least one level"), "{error}");
+}
+
+impl Dataset for Photographs {
+    fn len(&self) -> usize {
+        self.portraits.len()
+    }
+
+    fn shape(&self) -> ImageShape {
+        self.portraits.shape()
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.portraits.name(index)
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+
+    fn content(&self, index: usize) -> u64 {
+        self.portraits.content(index)
+    }
+
+    fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), glowflow_data::Error> {
+        self.portraits.read(index, pixels)?;
+        if index >= self.vivid {
+            pixels.iter_mut().for_each(|x| *x = 112 + *x / 8);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let photographs = Photographs { portraits: Portraits::new(100, 16, 3), vivid: 100 };
+    let pixels = photographs.pixels();
+    let query = || pixels.slice(s![42..43, .., .., ..]);
+    let dataset: Arc<dyn Dataset> = Arc::new(photographs);
+    for weights in [[0.5, 1.0], [0.0, 1.0]] {
+        let found = nearest(&glow, query(), &[], &dataset, 100, &weights, None).unwrap();
+        assert_eq!((found[0].index, found[0].similarity), (42, 1.0));
+        assert!(found.windows(2).all(|pair| pair[0].similarity >= pair[1].similarity));
+        assert!(found.iter().all(|near| near.similarity >= -1.0 && near.image == dataset.name(near.index)));
+        let few = nearest(&glow, query(), &[], &dataset, 5, &weights, None).unwrap();
+        assert_eq!(few, found[..5]);
+    }
+    // Alone with itself, an image has no direction from the mean.
+    let alone: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(&dataset), vec![42]));
+    assert_eq!(nearest(&glow, query(), &[], &alone, 5, &[1.0, 1.0], None).unwrap()[0].similarity, 1.0);
+    for weights in [&[0.0, 0.0][..], &[1.0], &[1.0, -1.0], &[1.0, f64::NAN]] {
+        let error = nearest(&glow, query(), &[], &dataset, 5, weights, None).unwrap_err();
+        assert!(error.to_string().contains("2 levels"), "{error}");
+    }
+    let two = pixels.slice(s![0..2, .., .., ..]);
+    let error = nearest(&glow, two, &[], &dataset, 5, &[1.0, 1.0], None).unwrap_err();
+    assert!(error.to_string().contains("need 1 image"), "{error}");
+}
+
+/// By Euclidean distance between latents, images of low contrast are nearest to all others.
+#[test]
+fn images_of_low_contrast_are_not_everybodys_neighbours() {
+    let glow = Glow::new(config(), 1).unwrap();
+    let photographs = Photographs { portraits: Portraits::new(80, 16, 3), vivid: 70 };
+    let pixels = photographs.pixels();
+    let dataset: Arc<dyn Dataset> = Arc::new(photographs);
+    let latents = glow.encode(pixels.view(), &[], Dequantization::Midpoint).unwrap().latents;
+    let (mut by_distance, mut by_similarity, queries) = (0, 0, 30);
+    for query in 0..queries {
+        let distance =
+            |i: usize| norm(&latents.slice(query..query + 1).combine(1.0, &latents.slice(i..i + 1), -1.0));
+        let mut all: Vec<usize> = (0..80).collect();
+        all.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
+        by_distance += all[..8].iter().filter(|&&i| i >= 70).count();
+        let image = pixels.slice(s![query..query + 1, .., .., ..]);
+        let found = nearest(&glow, image, &[], &dataset, 8, &level_weights(2), None).unwrap();
+        by_similarity += found.iter().filter(|near| near.index >= 70).count();
+    }
+    // One image in eight is of low contrast, and so is one answer in eight on average.
+    assert!(by_similarity < 2 * queries, "{by_similarity} answers of {} have low contrast", 8 * queries);
+    assert!(by_distance > by_similarity, "{by_distance} by distance, {by_similarity} by similarity");
 }

@@ -1,4 +1,4 @@
-//! The latent space at hand: what can be done with images once they are latents.
+//! Operations on the latents of images.
 //!
 //! Latents here are standardised and of all levels (see [`Latents`](crate::Latents)), so that every operation that
 //! changes nothing gives back every pixel.
@@ -13,9 +13,9 @@ pub mod temperature;
 
 pub use directions::{About, Auc, DIRECTIONS, Direction, Directions, Found, find_directions};
 pub use interpolation::{Walk, between, interpolate};
-pub use manipulation::{manipulate, sweep};
+pub use manipulation::{MAX_AMOUNT, manipulate, sweep};
 pub use resampling::redraw_details;
-pub use search::{Neighbour, nearest};
+pub use search::{Neighbour, level_weights, nearest};
 pub use stream::{EncodedBatch, encode_each};
 pub(crate) use stream::{PixelBatch, read_each};
 pub use temperature::at_temperatures;
