@@ -96,8 +96,13 @@ fn a_folder_is_aligned_for_training() {
 fn eyes_go_where_they_are_asked_to() {
     let folder = shared_folder("align-eyes");
     save(&moved(100, 60), folder.join("photos/a.png"));
-    let done = run(&folder, "align --data photos --out one --size 100 --eyes 0.3,0.4,0.7,0.4 --json").ok();
-    assert_eq!(done.json()["aligned"], 1);
+    let done =
+        run(&folder, "align --data photos --out one --size 100 --eyes 0.3,0.4,0.7,0.4 --json").ok().json();
+    assert_eq!((&done["aligned"], &done["faces"][0]["image"]), (&1.into(), &"a.png".into()));
+    let found = |eye: usize, axis: usize| done["faces"][0]["eyes"][eye][axis].as_f64().unwrap();
+    for (eye, x, y) in [(0, 180.0 / 400.0, 152.0 / 300.0), (1, 221.0 / 400.0, 154.0 / 300.0)] {
+        assert!((found(eye, 0) - x).abs() < 0.02 && (found(eye, 1) - y).abs() < 0.02, "{done}");
+    }
     let eyes = Eyes::new([0.3, 0.4], [0.7, 0.4]).unwrap();
     assert_eq!(faces::read(&folder.join("one")).unwrap(), Some(Faces::Aligned(eyes)));
     // Pupils are darker than the skin between the eyes and on the cheeks.
@@ -218,5 +223,32 @@ fn photographs_are_aligned_for_a_model() {
     {
         assert!(run(&folder, line).ok().stderr.contains("no face found in nobody.png"), "{line}");
         assert!(!run(&folder, &format!("{line} --no-align")).ok().stderr.contains("face"), "{line}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_folder_holds_complete_pictures() {
+    let folder = shared_folder("align-interrupted");
+    for i in 0..60 {
+        save(&moved(i, 50), folder.join(format!("photos/{i:02}.png")));
+    }
+    let mut command = common::command(&folder, "align --data photos --out aligned --threads 1");
+    let child =
+        command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    while !folder.join("aligned/00.png").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let kill = format!("kill -INT {}", child.id());
+    std::process::Command::new("sh").args(["-c", &kill]).output().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("of 60 pictures were read"), "{stderr}");
+    let names = files(&folder.join("aligned"));
+    assert!((2..60).contains(&names.len()) && names.contains(&"eyes.toml".to_owned()), "{names:?}");
+    for name in names.iter().filter(|name| *name != "eyes.toml") {
+        assert!(name.ends_with(".png"), "{name}");
+        assert_eq!(read_image(&folder.join("aligned").join(name)).dimensions(), (256, 256));
     }
 }

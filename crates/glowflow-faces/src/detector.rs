@@ -43,7 +43,7 @@ impl Detector {
     /// The faces in a picture (HWC, grey or RGB), the largest and, among equals, the most central first.
     ///
     /// # Errors
-    /// [`Error::PixelCount`] and [`Error::Shape`] if the pixels are not an image of that shape; [`Error::Network`].
+    /// [`Error::PixelCount`] and [`Error::Picture`] if the pixels are not an image of that shape; [`Error::Network`].
     pub fn detect(&self, pixels: &[u8], shape: ImageShape) -> Result<Vec<Face>, Error> {
         shape.check()?;
         if pixels.len() != shape.len() {

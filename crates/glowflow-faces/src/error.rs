@@ -15,9 +15,9 @@ pub enum Error {
         found: usize,
     },
 
-    /// A shape that no image has.
+    /// The picture has an impossible shape or cannot be fitted.
     #[error(transparent)]
-    Shape(#[from] glowflow_data::Error),
+    Picture(#[from] glowflow_data::Error),
 
     /// The network failed to load or to run.
     #[error("the face detector failed: {0}")]

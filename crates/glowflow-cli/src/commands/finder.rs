@@ -1,10 +1,10 @@
 //! The face detector, in programs built with one.
 
 #[cfg(feature = "faces")]
-pub use glowflow_faces::{Detector, Fitting};
+pub use glowflow_faces::{Detector, Fitting, is_in_place};
 
 #[cfg(not(feature = "faces"))]
-pub use absent::{Detector, Fitting};
+pub use absent::{Detector, Fitting, is_in_place};
 
 /// Whether the program was built with a detector.
 pub const AVAILABLE: bool = cfg!(feature = "faces");
@@ -47,5 +47,9 @@ mod absent {
         ) -> anyhow::Result<(Vec<u8>, Fitting)> {
             match self.0 {}
         }
+    }
+
+    pub fn is_in_place(_: &Face, _: ImageShape, _: Eyes, _: ImageShape) -> bool {
+        true
     }
 }

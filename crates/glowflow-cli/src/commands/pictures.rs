@@ -10,7 +10,7 @@ use glowflow::{Dequantization, Glow, Latents};
 use glowflow_data::{Eyes, ImageShape, fit_image, load_picture};
 use ndarray::Array4;
 
-use super::finder::{self, Detector, Fitting};
+use super::finder::{self, Detector, Fitting, is_in_place};
 use super::{image_shape, tell};
 use crate::args::AlignArgs;
 
@@ -26,7 +26,7 @@ enum How {
     Crop,
     /// With the eyes of the largest face at these positions.
     Align(Detector, Eyes),
-    /// Cropped to the middle, with a hint, once, if a face is found, since it may be misplaced.
+    /// Cropped to the middle, with a hint, once, for a face that may be misplaced.
     CropWithHint(Detector, Cell<bool>),
 }
 
@@ -73,8 +73,10 @@ impl Pictures {
                 }
                 return Ok(fitted);
             }
-            How::CropWithHint(detector, hinted) => {
-                if !hinted.get() && !detector.detect(&pixels, shape)?.is_empty() {
+            How::CropWithHint(detector, hinted) if !hinted.get() => {
+                let found = detector.detect(&pixels, shape)?;
+                // Aligned as CelebA is, it is likely to be aligned as the model's images are.
+                if found.first().is_some_and(|face| !is_in_place(face, shape, Eyes::CELEBA, self.shape)) {
                     hinted.set(true);
                     tell(&format!(
                         "there is a face in {}, cropped to the middle since the positions of the eyes in the model's \
@@ -83,6 +85,7 @@ impl Pictures {
                     ));
                 }
             }
+            How::CropWithHint(..) => {}
         }
         Ok(fit_image(&pixels, shape, self.shape)?)
     }

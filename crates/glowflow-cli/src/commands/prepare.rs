@@ -35,7 +35,7 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             found.truncate(1);
         }
         if found.is_empty() && args.keep_faceless {
-            return Ok(Outcome { pictures: vec![(fit_image(pixels, shape, to)?, to)], faces: Some(0) });
+            return Ok(Outcome { pictures: vec![(fit_image(pixels, shape, to)?, to)], faces: Some(vec![]) });
         }
         let aligned = |eyes| {
             let mut out = vec![0; to.len()];
@@ -43,10 +43,10 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             anyhow::Ok((out, to))
         };
         let pictures = found.iter().map(|face| aligned(face.eyes)).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Outcome { faces: Some(pictures.len()), pictures })
+        Ok(Outcome { pictures, faces: Some(found.iter().map(|face| face.eyes).collect()) })
     };
     let done = each(&list, &args.out, make)?;
-    if done.faces > 0 {
+    if !done.faces.is_empty() {
         faces::write(&args.out, Faces::Aligned(args.eyes))?;
     } else {
         // Unless something was written.
@@ -56,7 +56,7 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
         tell(&stopped(&args.out, &done, &list));
         return Ok(signals::status());
     }
-    let (faces, faceless) = (done.faces, done.faceless.len());
+    let (faces, faceless) = (done.faces.len(), done.faceless.len());
     anyhow::ensure!(
         faces > 0 || faceless == 0,
         "no face was found in any of {faceless} photographs, such as {}; `glowflow crop` makes pictures of other things ready",
@@ -75,7 +75,11 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
         ));
     }
     if common.json {
-        print_json(&json!({ "aligned": faces, "faceless": done.faceless, "broken": done.broken }))?;
+        let found: Vec<_> =
+            done.faces.iter().map(|(image, eyes)| json!({ "image": image, "eyes": eyes })).collect();
+        print_json(&json!({
+            "aligned": faces, "faces": found, "faceless": done.faceless, "broken": done.broken,
+        }))?;
     } else {
         say!(
             "aligned {faces} {}, {faceless} without a face, in {}",
@@ -146,17 +150,20 @@ fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
 /// Pictures made of one picture.
 struct Outcome {
     pictures: Vec<(Vec<u8>, ImageShape)>,
-    /// Number of faces that were found, if there was a search.
-    faces: Option<usize>,
+    /// Eyes of the faces that were found, if there was a search.
+    faces: Option<Vec<Eyes>>,
 }
+
+/// Positions of two eyes in a photograph, as fractions of its width and height.
+type Eyes = [[f64; 2]; 2];
 
 /// Results of going through a folder.
 #[derive(Default)]
 struct Done {
     /// Number of pictures that could be read.
     made: usize,
-    /// Number of faces in them.
-    faces: usize,
+    /// Names of pictures, and the eyes of a face in each.
+    faces: Vec<(String, Eyes)>,
     /// Names of the pictures in which no face was found.
     faceless: Vec<String>,
     /// Number of files that could not be read.
@@ -219,10 +226,11 @@ fn each(
             match result {
                 Ok(Ok(faces)) => {
                     done.made += 1;
-                    done.faces += faces.unwrap_or(0);
-                    if faces == Some(0) {
-                        done.faceless.push(list.images[index].display().to_string());
+                    let name = || list.images[index].display().to_string();
+                    if faces.as_ref().is_some_and(Vec::is_empty) {
+                        done.faceless.push(name());
                     }
+                    done.faces.extend(faces.into_iter().flatten().map(|eyes| (name(), eyes)));
                 }
                 Ok(Err(broken)) => {
                     watch.tell(&format!("skipped: {broken}"));
@@ -241,11 +249,12 @@ fn each(
     }
     done.stopped = done.read() < list.images.len();
     done.faceless.sort();
+    done.faces.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(done)
 }
 
-/// Writes pictures under a path and, after the first, numbered ones. Returns the number of faces.
-fn write(path: &Path, outcome: Outcome) -> anyhow::Result<Option<usize>> {
+/// Writes pictures under a path and, after the first, numbered ones. Returns the eyes of the faces.
+fn write(path: &Path, outcome: Outcome) -> anyhow::Result<Option<Vec<Eyes>>> {
     for (index, (pixels, shape)) in outcome.pictures.iter().enumerate() {
         let path = match index {
             0 => path.to_owned(),
