@@ -90,10 +90,7 @@ fn models_go_from_device_to_device_and_every_pixel_comes_back() {
     for i in 0..9 {
         let original = read_image(&folder.path().join(format!("images/{i}.png")));
         for device in ["gpu", "cpu"] {
-            assert!(
-                read_image(&folder.path().join(format!("{device}/{i}.png.png"))) == original,
-                "image {i}"
-            );
+            assert!(read_image(&folder.path().join(format!("{device}/{i}.png"))) == original, "image {i}");
         }
     }
     let line = "eval --model run --data images --dequantization midpoint --precision f32 --json";

@@ -76,7 +76,7 @@ fn a_model_trained_in_bf16_decodes_every_pixel_and_tells_how_exact_bf16_is() {
     run(folder.path(), "decode --model run --latents latents --out-dir decoded").ok();
     for i in 0..40 {
         let original = read_image(&folder.path().join(format!("images/{i:02}.png")));
-        assert!(read_image(&folder.path().join(format!("decoded/{i:02}.png.png"))) == original, "image {i}");
+        assert!(read_image(&folder.path().join(format!("decoded/{i:02}.png"))) == original, "image {i}");
     }
     let line = "eval --model run --data images --dequantization midpoint --json --precision";
     let [bf16, f32] =

@@ -1,14 +1,20 @@
-//! Paths for decoded images, made of their names in the dataset.
+//! Paths for written images, made of their names in the dataset.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+
+/// Endings that are replaced by `.png`, in lower case. Other endings are parts of names.
+const ENDINGS: [&str; 16] = [
+    "avif", "bmp", "gif", "heic", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif",
+    "tiff", "webp",
+];
 
 /// Longest file name that is written, in bytes. File systems allow 255; the rest is for the ending, a
 /// number and what a temporary file's name adds.
 const MAX_NAME: usize = 200;
 
-/// Paths of the decoded images below the output folder, a different one for each: images of the same
-/// name are numbered. Names that differ only in case count as the same, since on some systems they are.
+/// Paths of the written images below the output folder, a different one for each: images of the same
+/// name, but for the ending of a picture file, are numbered. Names that differ only in case count as the same, since on some systems they are.
 pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     let plain: Vec<PathBuf> = names.iter().map(|name| plain_path(name)).collect();
     // A file must not have the name of a folder that others go into.
@@ -45,8 +51,18 @@ fn plain_path(name: &str) -> PathBuf {
         Component::Normal(part) => Some(shortened(&part.to_string_lossy())),
         _ => None,
     });
-    let path: PathBuf = parts.collect();
+    let path = without_ending(parts.collect());
     if path.as_os_str().is_empty() { "image".into() } else { path }
+}
+
+/// `a/photo` of `a/photo.jpg`.
+fn without_ending(path: PathBuf) -> PathBuf {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+        path.with_extension("")
+    } else {
+        path
+    }
 }
 
 /// A name of at most `MAX_NAME` bytes. The end of a long one gives way to its checksum.
@@ -70,18 +86,16 @@ mod tests {
 
     #[test]
     fn names_stay_where_they_can() {
-        assert_eq!(paths(&["a.png", "b/c.jpg", "caf\\xe9"]), ["a.png.png", "b/c.jpg.png", "caf\\xe9.png"]);
-        assert_eq!(paths(&["a", "a.png"]), ["a.png", "a.png.png"]);
+        assert_eq!(paths(&["a.png", "b/c.jpg", "caf\\xe9"]), ["a.png", "b/c.png", "caf\\xe9.png"]);
+        assert_eq!(paths(&["a", "a.png", "a.JPG", "a.v2"]), ["a.png", "a-2.png", "a-3.png", "a.v2.png"]);
+        assert_eq!(paths(&[".png", "x/.jpg"]), [".png.png", "x/.jpg.png"]);
         assert_eq!(paths(&["a", "a", "a-2"]), ["a.png", "a-2.png", "a-2-2.png"]);
         assert_eq!(paths(&["..", "../x", "", "/y"]), ["image.png", "x.png", "image-2.png", "y.png"]);
     }
 
     #[test]
     fn no_two_paths_are_one_file_on_any_system() {
-        assert_eq!(
-            paths(&["A.png", "a.png", "B/x", "b/X"]),
-            ["A.png.png", "a.png-2.png", "B/x.png", "b/X-2.png"]
-        );
+        assert_eq!(paths(&["A.png", "a.png", "B/x", "b/X"]), ["A.png", "a-2.png", "B/x.png", "b/X-2.png"]);
         assert_eq!(paths(&["a\nb", "a_b"]), ["a_b.png", "a_b-2.png"]);
         // A folder has the name that a file would have.
         assert_eq!(paths(&["a", "a.png/b"]), ["a-2.png", "a.png/b.png"]);
