@@ -48,7 +48,7 @@ fn fields(csv: &str) -> Vec<Vec<String>> {
     csv.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
-/// The columns of `image,log_likelihood,bits_per_dim[,label]`, checked for their names.
+/// The columns of `image,log_likelihood,bits_per_dim[,label],dequantization,draws`, checked for their names.
 struct Scores {
     images: Vec<String>,
     bits_per_dim: Vec<f64>,
@@ -59,8 +59,8 @@ struct Scores {
 fn scores(csv: &str) -> Scores {
     let mut rows = fields(csv);
     let header = rows.remove(0).join(",");
-    let labelled = header == "image,log_likelihood,bits_per_dim,label";
-    assert!(labelled || header == "image,log_likelihood,bits_per_dim", "{header}");
+    let labelled = header == "image,log_likelihood,bits_per_dim,label,dequantization,draws";
+    assert!(labelled || header == "image,log_likelihood,bits_per_dim,dequantization,draws", "{header}");
     for row in &rows {
         let [log_likelihood, bits]: [f64; 2] = [1, 2].map(|i| row[i].parse().unwrap());
         let expected = -log_likelihood / (16.0 * 16.0 * 3.0 * std::f64::consts::LN_2);
@@ -103,7 +103,7 @@ fn five_bits_come_back_as_multiples_of_eight() {
 
 #[test]
 fn one_label_can_stand_for_all() {
-    ok("encode --model classes --data flat --label 1 --out flat.latents");
+    ok("encode --model classes --data flat --class 1 --out flat.latents");
     ok("decode --model classes --latents flat.latents --out-dir flat.decoded");
     for name in ["0.png", "1.png", "2.png"] {
         let folder = &world().folder;
@@ -114,7 +114,7 @@ fn one_label_can_stand_for_all() {
     }
     // The likelihoods must know the label, though the pixels do not.
     let by = |label| {
-        ok(&format!("score --model classes --data flat --dequantization midpoint --label {label}")).stdout
+        ok(&format!("score --model classes --data flat --dequantization midpoint --class {label}")).stdout
     };
     let (first, second) = (scores(&by(0)), scores(&by(1)));
     assert_eq!(first.labels.unwrap(), ["0"; 3]);
@@ -146,10 +146,11 @@ fn scores_take_labels_from_folders() {
     let expected: Vec<_> =
         world().names.iter().map(|name| if name.starts_with("cat") { "0" } else { "1" }).collect();
     assert_eq!(scored.labels.unwrap(), expected);
-    let named = ok("score --model classes --data images --label cat").stdout;
-    assert_eq!(ok("score --model classes --data images --label 0").stdout, named);
+    let named = ok("score --model classes --data images --class cat").stdout;
+    assert_eq!(ok("score --model classes --data images --class 0").stdout, named);
+    assert_eq!(ok("score --model classes --data images --label 0").stdout, named, "the old name of --class");
     let scored = scores(&named);
-    let lines = ok("score --model classes --data images --label 0 --json").stdout;
+    let lines = ok("score --model classes --data images --class 0 --json").stdout;
     let lines: Vec<serde_json::Value> =
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 12);
@@ -242,6 +243,53 @@ fn info_says_what_a_model_is() {
     ok("info --model plain/best.safetensors");
     let text = ok("info --model classes").stdout;
     assert!(text.contains("16×16×3") && text.contains("classes      2: cat, dog"), "{text}");
+}
+
+#[test]
+fn every_score_names_its_dequantisation() {
+    let bound = "uniform dequantisation, 2 draws: an upper bound";
+    for (options, name, draws, words) in
+        [("--draws 2", "uniform", 2, bound), ("--dequantization midpoint", "midpoint", 1, "not a bound")]
+    {
+        let text = ok(&format!("eval --model plain --data images {options}")).stdout;
+        assert!(text.contains("bits/dim") && text.contains(words), "{text}");
+        let json = ok(&format!("eval --model plain --data images {options} --json")).json();
+        assert!(json["dequantization"] == name && json["draws"] == draws, "{json}");
+        let csv = fields(&ok(&format!("score --model plain --data images {options}")).stdout);
+        assert!(csv[1..].iter().all(|row| row[3] == name && row[4] == draws.to_string()), "{csv:?}");
+        let lines = ok(&format!("score --model plain --data images {options} --json")).stdout;
+        let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+        assert!(line["dequantization"] == name && line["draws"] == draws, "{line}");
+    }
+}
+
+/// `info` shows a run's training, and of a model file alone what the file holds.
+#[test]
+fn info_shows_the_training_of_a_run() {
+    let info = ok("info --model plain --json").json();
+    let (trained, test) = (&info["run"], &info["run"]["test"]);
+    assert!(trained["steps"].as_u64().unwrap() > 0 && trained["batch"] == 4, "{info}");
+    assert!(test["bits_per_dim"].is_f64() && test["dequantization"] == "uniform", "{info}");
+    assert!(trained["images"].is_u64() && trained["data"].is_string(), "{info}");
+    assert!(trained["precision"].is_string() && trained["backprop"] == "reversible", "{info}");
+    assert!(info["faces"].is_null() && info["eyes"].is_null() && info["directions"].is_null(), "{info}");
+    assert!(info["files"][0]["bytes"].as_u64().unwrap() > 1000, "{info}");
+    let text = ok("info --model plain").stdout;
+    for words in
+        ["trained  ", "(uniform dequantisation, 1 draw: an upper bound)", "precision  ", "fingerprint  "]
+    {
+        assert!(text.contains(words), "{words} is not in {text}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("alone.safetensors");
+    std::fs::copy(world().folder.join("plain/model.safetensors"), &alone).unwrap();
+    let json = run(folder.path(), "info --model alone.safetensors --json").ok().json();
+    assert!(json["run"].is_null() && json["fingerprint"] == info["fingerprint"], "{json}");
+    run(folder.path(), "info --model alone.safetensors").ok();
+    std::fs::write(folder.path().join("eyes.toml"), "left = [0.3, 0.4]\nright = [0.7, 0.4]\n").unwrap();
+    let json = run(folder.path(), "info --model alone.safetensors --json").ok().json();
+    assert!(json["faces"] == true && json["eyes"] == serde_json::json!([[0.3, 0.4], [0.7, 0.4]]), "{json}");
 }
 
 #[test]

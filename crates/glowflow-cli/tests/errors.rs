@@ -210,12 +210,12 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     // Labels.
     ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
-    ("score --model classes --data images --label 2", &["label 2", "2 classes, 0 to 1"]),
-    ("encode --model classes --data flat --label 9 --out new.latents", &["label 9", "0 to 1"]),
-    ("score --model done --data flat --label 0", &["\"0\"", "without classes", "leave it out"]),
+    ("score --model classes --data images --class 2", &["class 2", "2 classes, 0 to 1"]),
+    ("encode --model classes --data flat --class 9 --out new.latents", &["class 9", "0 to 1"]),
+    ("score --model done --data flat --class 0", &["\"0\"", "without classes", "leave it out"]),
     ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "leave it out"]),
     ("sample --model classes --class cow --out new.png", &["\"cow\"", "cat, dog"]),
-    ("sample --model classes --class 2 --out new.png", &["label 2", "0 to 1"]),
+    ("sample --model classes --class 2 --out new.png", &["class 2", "0 to 1"]),
     ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1"]),
     // Samples.
     ("sample --model done --temperature -1 --out new.png", &["temperature -1", "0.7"]),
@@ -232,7 +232,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "sample --model classes --class 0 --count 18446744073709551615 --out-dir new",
         &["18446744073709551615", "at most"],
     ),
-    ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["label 99", "0 to 1"]),
+    ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["class 99", "0 to 1"]),
     ("resample --model done flat/0.png --count 0 --out new.png", &["--count 0", "1 at least"]),
     ("resample --model done flat/0.png --count 100000000 --out new.png", &["2 × 100000000", "at most"]),
     (
@@ -374,15 +374,15 @@ fn images_of_one_name_are_decoded_to_files_of_their_own() {
     let line = format!("decode --model done --latents names.latents --out-dir {}", out.display());
     assert!(run(world(), &line).ok().stdout.contains("9 images"));
     for name in [
-        "a.png.png",
-        "a.png-2.png",
+        "a.png",
+        "a-2.png",
         "image.png",
-        "a.png-3.png",
+        "a-3.png",
         "image-2.png",
-        "b/c.png.png",
-        "a.png-2-2.png",
-        "e_[2J.png.png",
-        "a.png-4.png",
+        "b/c.png",
+        "a.png-2.png",
+        "e_[2J.png",
+        "a-4.png",
     ] {
         assert!(out.join(name).is_file(), "{name} is missing");
     }

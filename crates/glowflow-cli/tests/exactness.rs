@@ -70,7 +70,7 @@ fn fails(line: &str, words: &[&str]) -> Outcome {
 
 fn same_pixels(decoded: &str, index: usize) -> bool {
     let original = read_image(&world().join(format!("patterns/{index:02}.png")));
-    read_image(&world().join(format!("{decoded}/{index:02}.png.png"))) == original
+    read_image(&world().join(format!("{decoded}/{index:02}.png"))) == original
 }
 
 #[test]
@@ -161,7 +161,10 @@ fn numbers_that_are_not_finite_are_no_answers() {
     fails("eval --model overflowing --data patterns", &names);
     fails("eval --model overflowing --data patterns --json", &names);
     let table = fails("score --model overflowing --data patterns", &names).stdout;
-    assert!(table.starts_with("image,log_likelihood,bits_per_dim\n00.png,,\n"), "{table}");
+    assert!(
+        table.starts_with("image,log_likelihood,bits_per_dim,dequantization,draws\n00.png,,,uniform,1\n"),
+        "{table}"
+    );
     let lines = fails("score --model overflowing --data patterns --json", &names).stdout;
     assert!(lines.lines().count() == 12 && lines.contains("\"error\""), "{lines}");
     fails("encode --model overflowing --data patterns --out lost.latents --json", &names);

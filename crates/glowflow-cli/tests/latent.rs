@@ -231,15 +231,50 @@ fn nearest_finds_the_picture_itself_first() {
     let found = ok(&format!("{line} --out near.png --json")).json();
     let found = found.as_array().unwrap();
     assert_eq!(found.len(), 3);
-    assert_eq!((&found[0]["image"], &found[0]["distance"]), (&"007.png".into(), &0.0.into()));
-    assert!(found.windows(2).all(|pair| pair[0]["distance"].as_f64() < pair[1]["distance"].as_f64()));
+    assert_eq!((&found[0]["image"], &found[0]["similarity"]), (&"007.png".into(), &1.0.into()));
+    assert!(found.windows(2).all(|pair| pair[0]["similarity"].as_f64() > pair[1]["similarity"].as_f64()));
     // The picture, then those found.
     let strip = images(&picture("near.png"), 4, 1);
     assert!(shows(&strip[0], &picture("photos/007.png")) && strip[1] == strip[0]);
     assert!(shows(&strip[3], &picture(&format!("photos/{}", found[2]["image"].as_str().unwrap()))));
     let text = ok(line).stdout;
     assert_eq!(text.lines().count(), 3);
-    assert!(text.lines().next().unwrap().ends_with("0.00  007.png"), "{text}");
+    assert!(text.lines().next().unwrap().ends_with("1.000  007.png"), "{text}");
+    assert_eq!(ok(&format!("{line} --level-weights 0.5,1")).stdout, text, "the default weights");
+    assert_eq!(
+        ok(&format!("{line} --level-weights 0,7")).stdout,
+        ok(&format!("{line} --skip-levels 1")).stdout
+    );
+}
+
+/// Pictures of a folder are changed as one by one, and named by their stems.
+#[test]
+fn folders_are_manipulated() {
+    let set = "--model plain --directions directions --set Bright=0.5";
+    let source = world().join("some/deep");
+    std::fs::create_dir_all(&source).unwrap();
+    for name in ["some/003.png", "some/deep/008.png"] {
+        std::fs::copy(world().join("photos").join(&name[name.len() - 7..]), world().join(name)).unwrap();
+    }
+    let outcome = ok(&format!("manipulate some photos/003.png {set} --out-dir moved"));
+    assert!(outcome.stdout.contains("3 images"), "{outcome:?}");
+    for (moved, photo) in [("003.png", "003.png"), ("deep/008.png", "008.png"), ("003-2.png", "003.png")] {
+        ok(&format!("manipulate photos/{photo} {set} --out one.moved.png"));
+        assert_eq!(picture(&format!("moved/{moved}")), picture("one.moved.png"), "{moved}");
+    }
+    ok("manipulate some --model plain --directions directions --sweep Bright --frames 3 --out-dir swept");
+    assert_eq!(images(&picture("swept/003.png"), 3, 1).len(), 3);
+
+    // A broken picture is named, and the others are written.
+    std::fs::write(world().join("some/broken.jpg"), "no picture").unwrap();
+    let line = format!("manipulate some {set} --out-dir rest");
+    let outcome = run(world(), &line);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    for words in ["skipped some/broken.jpg", "1 of 3 pictures", "--allow-broken"] {
+        assert!(outcome.stderr.contains(words), "{words} is not in {outcome:?}");
+    }
+    assert_eq!(picture("rest/003.png"), picture("moved/003.png"));
+    ok(&format!("{line} --allow-broken"));
 }
 
 #[test]
@@ -256,8 +291,8 @@ fn samples_at_several_temperatures_are_the_same_samples() {
 
 #[test]
 fn pictures_have_classes_where_the_model_has() {
-    ok("attributes --model classes --data photos --labels labels.csv --label 1 --out classes.directions");
-    let image = "--model classes photos/007.png --label 1";
+    ok("attributes --model classes --data photos --labels labels.csv --class 1 --out classes.directions");
+    let image = "--model classes photos/007.png --class 1";
     ok(&format!("manipulate {image} --directions classes.directions --set Bright=0 --out of.class.png"));
     assert_eq!(picture("of.class.png"), picture("photos/007.png"));
     ok(&format!("resample {image} --count 1 --levels 0 --out of.class.png"));
@@ -281,12 +316,12 @@ fn mistakes_are_explained() {
         (format!("{label} --labels foreign.csv"), &["foreign.csv", "ann.jpg", "000.png"]),
         (format!("{label} --labels labels.csv --orthogonalize Hat"), &["Hat", "Bright, Even"]),
         (format!("{label} --labels labels.csv --images 5"), &["Bright", "10 of each"]),
-        (format!("{label} --labels labels.csv --label 1"), &["\"1\"", "without classes"]),
+        (format!("{label} --labels labels.csv --class 1"), &["\"1\"", "without classes"]),
         ("attributes --model classes --data photos --labels labels.csv".into(), &["000.png", "no sub-folder"]),
         (format!("{change} photos/007.png --out new.png"), &["--set", "--sweep"]),
         (format!("{change} photos/007.png --set Hat=1 --out new.png"), &["Hat", "Bright, Even"]),
-        (format!("{change} photos/007.png --set Bright=1.5 --out new.png"), &["1.5", "−1 to 1"]),
-        (format!("{change} photos/007.png --set Bright=nan --out new.png"), &["NaN", "−1 to 1"]),
+        (format!("{change} photos/007.png --set Bright=3.5 --out new.png"), &["3.5", "−3 to 3"]),
+        (format!("{change} photos/007.png --set Bright=nan --out new.png"), &["NaN", "−3 to 3"]),
         (format!("{change} photos/007.png --set Bright --out new.png"), &["Bright", "Smiling=0.7"]),
         (format!("{change} photos/007.png --set Bright=much --out new.png"), &["much", "0.7"]),
         (format!("{change} photos/007.png --sweep Bright --frames 1 --out new.png"), &["--frames 1", "2"]),
@@ -297,18 +332,23 @@ fn mistakes_are_explained() {
         (format!("{change} nowhere.png --set Bright=1 --out new.png"), &["nowhere.png"]),
         (format!("{change} labels.csv --set Bright=1 --out new.png"), &["labels.csv"]),
         (
-            "manipulate --model classes photos/007.png --label 0 --set Bright=1 --out new.png".into(),
+            "manipulate --model classes photos/007.png --class 0 --set Bright=1 --out new.png".into(),
             &["directions.safetensors", "glowflow attributes"],
         ),
         (
-            "manipulate --model classes --directions directions photos/007.png --label 0 --set Bright=1 --out new.png"
+            "manipulate --model classes --directions directions photos/007.png --class 0 --set Bright=1 --out new.png"
                 .into(),
             &["directions", "another model"],
         ),
         ("resample --model plain photos/007.png --levels 3 --out new.png".into(), &["3 of 2 levels"]),
         ("resample --model plain photos/007.png --temperature -1 --out new.png".into(), &["temperature -1"]),
-        ("resample --model classes photos/007.png --out new.png".into(), &["2 classes", "--label 0 to 1"]),
-        ("nearest --model plain photos/007.png --data photos --skip-levels 2".into(), &["first 2"]),
+        ("resample --model classes photos/007.png --out new.png".into(), &["2 classes", "--class 0 to 1"]),
+        ("nearest --model plain photos/007.png --data photos --skip-levels 2".into(), &["--skip-levels 2", "1 at most"]),
+        ("nearest --model plain photos/007.png --data photos --level-weights 1".into(), &["1 weights", "2 levels"]),
+        ("nearest --model plain photos/007.png --data photos --level-weights 0,0".into(), &["[0.0, 0.0]"]),
+        (format!("{change} photos --set Bright=1 --out new.png"), &["photos", "--out-dir"]),
+        (format!("{change} photos/007.png photos/008.png --set Bright=1"), &["2 pictures", "--out-dir"]),
+        (format!("{change} photos/007.png --set Bright=1 --out new.png --out-dir new"), &["--out-dir"]),
         ("nearest --model plain photos/007.png --data nowhere".into(), &["nowhere"]),
         ("sample --model plain --temperatures 0.5,-1 --out new.png".into(), &["temperature -1"]),
         ("serve --model nowhere".into(), &["nowhere"]),

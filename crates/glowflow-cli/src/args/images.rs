@@ -1,4 +1,4 @@
-//! Images out of models, and images to latents and back.
+//! `sample`, `encode` and `decode`.
 
 use std::path::PathBuf;
 
@@ -17,33 +17,33 @@ pub struct Sample {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// How many; 64 where nothing is said, 8 with --temperatures.
-    #[arg(long)]
+    /// Number of images. [default: 64, or 8 with --temperatures]
+    #[arg(long, value_name = "N")]
     pub count: Option<usize>,
+    /// Class of the images, by name or number: required by models with classes. [default: none]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
     /// Spread of the latents: 1 is the model's own, less gives smoother images.
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     pub temperature: f64,
-    /// A picture with a row for each sample and a column for each of these temperatures.
+    /// Several temperatures: the picture has a row for each sample and a column for each temperature. [default: none]
     #[arg(long, value_name = "T,…", value_delimiter = ',', conflicts_with_all = ["temperature", "out_dir"])]
     pub temperatures: Vec<f64>,
     /// Seed: equal seeds give equal images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class to draw, where the model has classes: its name or its number.
-    #[arg(long, value_name = "CLASS")]
-    pub class: Option<String>,
     /// Precision of the products in coupling networks.
     #[arg(long, default_value = "auto")]
     pub precision: PrecisionArg,
-    /// One picture of all samples; - is the standard output. By default a new samples.png in the current folder.
+    /// One picture of all samples; - is the standard output. [default: a new samples.png in the current folder]
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
-    /// A folder for one file each.
+    /// A folder for one PNG file per sample. [default: none]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
 }
 
-/// Latents of images, into a file that decodes to the same pixels: exactly, in as many bits as the model has.
+/// Encode images to latents, in a file that decodes to the same pixels: exactly, in as many bits as the model has.
 ///
 /// Each batch is decoded at once and compared. Images that do not come back exactly keep their pixels in the file.
 #[derive(Debug, Args)]
@@ -55,18 +55,18 @@ pub struct Encode {
     /// The images.
     #[arg(long)]
     pub data: PathBuf,
-    /// Encode every image as this class: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
-    /// The file to write.
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
+    /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
     /// Succeed although images that could not be read were left out.
     #[arg(long)]
     pub allow_broken: bool,
+    /// The file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
 }
 
-/// Images from latents, compared with checksums of the pixels that were encoded.
+/// Decode latents to images, compared with checksums of the pixels that were encoded.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow decode --model run --latents latents.safetensors --out-dir decoded"
@@ -81,7 +81,7 @@ pub struct Decode {
     /// Accept latents that were edited after encode wrote them, and so decode to other pixels.
     #[arg(long)]
     pub edited: bool,
-    /// A folder for one PNG each.
+    /// A folder for one PNG file per image: photo.png for photo.jpg, and photo-2.png if that is taken.
     #[arg(long, value_name = "DIR")]
     pub out_dir: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What can be done with images as latents.
+//! Commands on images as latents.
 
 use std::path::PathBuf;
 
@@ -16,27 +16,27 @@ use super::AlignArgs;
     the other and returns to the first image; any other file shows them side by side, a row for each pair."
 )]
 pub struct Interpolate {
-    /// A run's folder or a model file.
-    #[arg(long)]
-    pub model: PathBuf,
     /// Two or more pictures; faces are aligned if the model's are, other pictures cropped to the middle.
     #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// Images from one picture to the next, both included.
+    /// A run's folder or a model file.
+    #[arg(long)]
+    pub model: PathBuf,
+    /// Class of the pictures, by name or number: required by models with classes. [default: none]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Number of frames from one picture to the next, both included.
     #[arg(long, default_value_t = 9, value_name = "N")]
     pub frames: usize,
-    /// Straight, or along the great circle.
+    /// Path through latent space: a straight line, or a great circle (slerp).
     #[arg(long, value_enum, default_value_t = PathArg::Linear)]
     pub path: PathArg,
-    /// Class of all pictures, where the model has classes: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
-    /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. By default a new
-    /// interpolation.png in the current folder.
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub align: AlignArgs,
+    /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. [default: a new
+    /// interpolation.png in the current folder]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -70,64 +70,75 @@ pub struct Attributes {
     /// The images.
     #[arg(long)]
     pub data: PathBuf,
-    /// A CSV table of attributes; the built-in portraits need none.
+    /// A CSV table of attributes; the built-in portraits need none. [default: none]
     #[arg(long, value_name = "CSV")]
     pub labels: Option<PathBuf>,
-    /// Only N images, drawn at random by --seed.
+    /// Use only N images, drawn at random by --seed. [default: all]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Seed of the choice of --images: equal seeds choose equal images.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-    /// Remove these attributes' directions from all others, so that moving along one leaves these alone. May be given
-    /// several times.
+    /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Remove these attributes' directions from all others, so that moving along one does not change these. Can be
+    /// given several times. [default: none]
     #[arg(long, value_name = "NAME,…")]
     pub orthogonalize: Vec<String>,
-    /// Encode every image as this class, where the model has classes: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
     /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
     /// model, and photographs are aligned to them. [default: those stored with the model]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
-    /// The file to write; directions.safetensors in the run's folder where nothing is said.
+    /// Seed of the images drawn by --images: equal seeds draw equal images.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// The file to write. [default: directions.safetensors in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
 
-/// Change attributes of a picture.
+/// Change attributes of pictures.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  glowflow manipulate --model run ann.jpg --set Smiling=0.7 --set Blond_Hair=-0.5 --out \
-    out.png\n  glowflow manipulate --model run ann.jpg --sweep Smiling --frames 7 --out strip.png"
+    out.png\n  glowflow manipulate --model run ann.jpg --sweep Smiling --frames 7 --out strip.png\n  glowflow manipulate \
+    --model run photos/ --set Smiling=0.7 --out-dir smiling/"
 )]
 #[command(group = ArgGroup::new("how").required(true).multiple(true).args(["moves", "sweep"]))]
+#[command(group = ArgGroup::new("to").args(["out", "out_dir"]))]
 pub struct Manipulate {
+    /// Pictures, or folders of pictures; faces are aligned if the model's are, other pictures cropped to the middle.
+    #[arg(required = true, value_name = "IMAGE|FOLDER")]
+    pub images: Vec<PathBuf>,
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// A file that attributes wrote; directions.safetensors in the run's folder where nothing is said.
+    /// A file that attributes wrote. [default: directions.safetensors in the run's folder]
     #[arg(long, value_name = "FILE")]
     pub directions: Option<PathBuf>,
-    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
-    pub image: PathBuf,
-    /// How far to move along the direction of an attribute, −1 to 1.
+    /// Class of the pictures, by name or number: required by models with classes. [default: none]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Move along the direction of an attribute by this amount, −3 to 3: ±1 is the usual range, and pictures become
+    /// unlikely beyond. Can be given several times.
     #[arg(long = "set", value_name = "NAME=A", value_parser = parse_move)]
     pub moves: Vec<(String, f64)>,
-    /// A strip of pictures that move along this attribute from −1 to 1.
+    /// Draw a strip of pictures that move along this attribute from −1 to 1.
     #[arg(long, value_name = "NAME")]
     pub sweep: Option<String>,
-    /// Pictures in the strip.
+    /// Number of pictures in the strip.
     #[arg(long, default_value_t = 7, value_name = "N", requires = "sweep")]
     pub frames: usize,
-    /// Class of the picture, where the model has classes: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
-    /// The picture to write; - is the standard output. By default a new manipulated.png in the current folder.
-    #[arg(long, value_name = "PNG")]
-    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub align: AlignArgs,
+    /// Succeed although pictures that could not be read were left out.
+    #[arg(long)]
+    pub allow_broken: bool,
+    /// The picture to write; - is the standard output. [default: a new manipulated.png in the current folder]
+    #[arg(long, value_name = "PNG")]
+    pub out: Option<PathBuf>,
+    /// A folder for one PNG file per picture, required for several pictures: photo.png for photo.jpg, and photo-2.png
+    /// if that is taken. [default: none]
+    #[arg(long, value_name = "DIR")]
+    pub out_dir: Option<PathBuf>,
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
@@ -137,66 +148,71 @@ fn parse_move(text: &str) -> Result<(String, f64), String> {
     Ok((name.to_owned(), amount))
 }
 
-/// Keep a picture's outlines and draw its details anew.
+/// Keep a picture's outlines and draw its details again.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow resample --model run ann.jpg --out details.png\n\nEach row begins with the picture and \
-    draws one level more anew than the row above, the finest first; the last row has nothing of the picture left."
+    draws one level more again than the row above, the finest first; the last row has nothing of the picture left."
 )]
 pub struct Resample {
+    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
+    pub image: PathBuf,
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
-    pub image: PathBuf,
-    /// Only the row in which so many levels are drawn anew.
-    #[arg(long, value_name = "N")]
-    pub levels: Option<usize>,
-    /// Variants in a row.
+    /// Number of variants in a row.
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub count: usize,
-    /// Spread of what is drawn: 1 is the model's own.
+    /// Class of the picture, by name or number: required by models with classes. [default: none]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Draw only the row in which N levels are drawn again. [default: all rows]
+    #[arg(long, value_name = "N")]
+    pub levels: Option<usize>,
+    /// Spread of the drawn latents: 1 is the model's own.
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Seed: equal seeds give equal variants.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Class of the picture, where the model has classes: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
-    /// The picture to write; - is the standard output. By default a new resampled.png in the current folder.
-    #[arg(long, value_name = "PNG")]
-    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub align: AlignArgs,
+    /// The picture to write; - is the standard output. [default: a new resampled.png in the current folder]
+    #[arg(long, value_name = "PNG")]
+    pub out: Option<PathBuf>,
 }
 
-/// Find the images most like a picture, by distance in latent space.
+/// Find the images most like a picture, by the similarity of their latents.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  glowflow nearest --model run ann.jpg --data photos/ --count 8 --out nearest.png"
+    after_help = "Example:\n  glowflow nearest --model run ann.jpg --data photos/ --count 8 --out nearest.png\n\nThe \
+    similarity is the cosine between latents, less the mean of the images, averaged over the levels: 1 for the same \
+    image, near 0 for unrelated ones."
 )]
 pub struct Nearest {
+    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
+    pub image: PathBuf,
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
-    pub image: PathBuf,
-    /// The images to search; where they come with a test set, that.
+    /// The images to search; their test set, if they come with one.
     #[arg(long)]
     pub data: PathBuf,
-    /// How many to find.
+    /// Number of images to find.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub count: usize,
-    /// Levels that do not count, the finest first: outlines weigh more, then, than details.
+    /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Ignore the N finest levels: outlines count then, not details.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub skip_levels: usize,
-    /// Class of all images, where the model has classes: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
-    /// A strip of the picture and those found; - is the standard output.
-    #[arg(long, value_name = "PNG")]
-    pub out: Option<PathBuf>,
+    /// Weights of the levels, the finest first. [default: 1 for the last level, 0.5 for the others]
+    #[arg(long, value_name = "W,…", value_delimiter = ',', conflicts_with = "skip_levels")]
+    pub level_weights: Vec<f64>,
     #[command(flatten)]
     pub align: AlignArgs,
+    /// A strip of the picture and those found; - is the standard output. [default: no picture]
+    #[arg(long, value_name = "PNG")]
+    pub out: Option<PathBuf>,
 }

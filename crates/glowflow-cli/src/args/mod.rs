@@ -1,4 +1,14 @@
-//! The command line: what can be said, with an example each.
+//! The command line: each command's options, with an example.
+//!
+//! Options have one order in all commands, which the help shows:
+//!
+//! 1. inputs: pictures by position, `--model`, `--data`, and files that other commands wrote;
+//! 2. what: the images that are used, drawn or changed, `--class` included;
+//! 3. how: methods and their parameters, `--seed`, `--precision`, alignment, `--allow-broken`;
+//! 4. outputs: `--out`, `--out-dir`, `--csv`;
+//! 5. global options.
+//!
+//! Each option that may be left out and has a value ends its help in `[default: …]`.
 
 mod align;
 mod eyes;
@@ -25,12 +35,15 @@ pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
 pub use training::{BackpropArg, Bench, Quickstart, Train};
 
+/// Heading of the options of every command.
+const GLOBAL: &str = "Global options";
+
 /// Glow: generative models of images with exact likelihoods.
 #[derive(Debug, Parser)]
 #[command(name = "glowflow", version, about, propagate_version = true)]
 pub struct Cli {
-    /// Threads to compute with; all cores where nothing is said.
-    #[arg(long, global = true, value_name = "T")]
+    /// Number of threads to compute with. [default: all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, display_order = 1000)]
     pub threads: Option<usize>,
     #[command(flatten)]
     pub common: Common,
@@ -38,15 +51,18 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What every command can be told.
+/// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// Device to compute on: auto (a GPU if there is one), cpu, or cuda:0, cuda:1 and so on. By default the
-    /// environment variable GLOWFLOW_DEVICE, else auto.
-    #[arg(long, global = true, value_name = "DEVICE", value_parser = DeviceChoice::from_str)]
+    /// Device to compute on: auto (a GPU if there is one), cpu, or cuda:0, cuda:1 and so on. [default: the
+    /// environment variable GLOWFLOW_DEVICE, else auto]
+    #[arg(
+        long, global = true, value_name = "DEVICE", value_parser = DeviceChoice::from_str, help_heading = GLOBAL,
+        display_order = 1001
+    )]
     pub device: Option<DeviceChoice>,
     /// Print results as JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL, display_order = 1002)]
     pub json: bool,
 }
 

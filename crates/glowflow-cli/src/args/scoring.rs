@@ -1,4 +1,4 @@
-//! What models say of images, and what they are.
+//! `eval`, `score` and `info`.
 
 use std::path::PathBuf;
 
@@ -8,13 +8,14 @@ use super::PrecisionArg;
 
 #[derive(Debug, Args)]
 pub struct Scoring {
-    /// How pixels become continuous: the middle of each bin, or noise as in training and in papers.
+    /// Dequantisation of pixels: uniform noise, as in training and in papers, gives an upper bound on bits/dim; the
+    /// midpoint gives the density at the bins' centres, which is not a bound.
     #[arg(long, value_enum, default_value_t = DequantizationArg::Uniform)]
     pub dequantization: DequantizationArg,
     /// Draws of the noise that are averaged.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub draws: u64,
-    /// Seed of the noise, and of the choice of images if only some are evaluated.
+    /// Seed of the noise, and of the images drawn by --images and --invert.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Precision of the products in coupling networks.
@@ -28,7 +29,7 @@ pub enum DequantizationArg {
     Uniform,
 }
 
-/// Mean bits/dim on a dataset, and how exactly the model inverts.
+/// Measure the mean bits/dim on a dataset, and how exactly the model inverts.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow eval --model run --data cifar-10-batches-bin --dequantization uniform --draws 4"
@@ -37,21 +38,21 @@ pub struct Eval {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; where they come with a test set, that.
+    /// The images; their test set, if they come with one.
     #[arg(long)]
     pub data: PathBuf,
-    /// Only N images, drawn at random by --seed.
+    /// Use only N images, drawn at random by --seed. [default: all]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Encode and decode this many images, drawn at random by the seed, to measure how exactly the model inverts: a
-    /// number, or all.
+    /// Number of images, drawn at random by --seed, that are encoded and decoded to measure how exactly the model
+    /// inverts, or all.
     #[arg(long, default_value = "1000", value_name = "N", value_parser = parse_invert)]
     pub invert: usize,
+    #[command(flatten)]
+    pub scoring: Scoring,
     /// Succeed although images that could not be read were left out.
     #[arg(long)]
     pub allow_broken: bool,
-    #[command(flatten)]
-    pub scoring: Scoring,
 }
 
 fn parse_invert(text: &str) -> Result<usize, String> {
@@ -61,32 +62,33 @@ fn parse_invert(text: &str) -> Result<usize, String> {
     text.parse().map_err(|_| format!("{text:?} is not a number of images, or all"))
 }
 
-/// Log-likelihood and bits/dim of each image, as CSV, or with --json as a JSON object a line.
+/// Score each image by its log-likelihood and bits/dim, as CSV, or with --json as a JSON object a line.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  glowflow score --model run --data photos/ --dequantization midpoint --csv scores.csv"
+    after_help = "Example:\n  glowflow score --model run --data photos/ --draws 8 --csv scores.csv\n\nWith uniform \
+    dequantisation, bits_per_dim is an upper bound, and log_likelihood a lower one, in expectation over the draws."
 )]
 pub struct Score {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; where they come with a test set, that.
+    /// The images; their test set, if they come with one.
     #[arg(long)]
     pub data: PathBuf,
-    /// Where to write; - is the standard output.
-    #[arg(long, default_value = "-", value_name = "FILE")]
-    pub csv: PathBuf,
-    /// Score every image as this class: a name or a number.
-    #[arg(long, value_name = "CLASS")]
-    pub label: Option<String>,
+    /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
+    #[arg(long, alias = "label", value_name = "CLASS")]
+    pub class: Option<String>,
+    #[command(flatten)]
+    pub scoring: Scoring,
     /// Succeed although images that could not be read were left out.
     #[arg(long)]
     pub allow_broken: bool,
-    #[command(flatten)]
-    pub scoring: Scoring,
+    /// The file to write; - is the standard output.
+    #[arg(long, default_value = "-", value_name = "FILE")]
+    pub csv: PathBuf,
 }
 
-/// What a model is.
+/// Describe a model: its architecture and, in a run's folder, its training.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow info --model run --json")]
 pub struct Info {

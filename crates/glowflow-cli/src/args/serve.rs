@@ -19,34 +19,34 @@ pub struct Serve {
     /// A run's folder or a model file.
     #[arg(long)]
     pub model: PathBuf,
-    /// A file that attributes wrote; directions.safetensors in the run's folder where there is one.
+    /// A file that attributes wrote. [default: directions.safetensors in the run's folder, if it exists]
     #[arg(long, value_name = "FILE")]
     pub directions: Option<PathBuf>,
-    /// Port; 0 takes any that is free.
+    /// Positions of the left and right eye in the model's images, as fractions of width and height: photographs
+    /// are aligned to them. [default: those stored with the model]
+    #[arg(long, value_name = "X,Y,X,Y", num_args = 1..=4)]
+    pub eyes: Vec<String>,
+    /// Port to listen on; 0 takes a free one.
     #[arg(long, default_value_t = 8080)]
     pub port: u16,
     /// Address or name of this computer to listen on: 0.0.0.0 for all IPv4 addresses, :: for all addresses.
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub host: String,
-    /// A further name that the server answers to, such as that of a reverse proxy or tunnel in front of it.
-    /// Can be given several times.
+    /// A further name that the server answers to, such as that of a reverse proxy or tunnel in front of it. Can be
+    /// given several times. [default: none]
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
     /// Path of the page, for a proxy that passes paths on unchanged. Not needed if the proxy strips the path.
     #[arg(long, default_value = "/", value_name = "PATH")]
     pub base_path: String,
-    /// Token that every request has to show; without this, a random one where other computers can connect.
-    /// The environment variable GLOWFLOW_TOKEN does the same, and hides it from lists of processes.
+    /// Token that every request has to show. The environment variable GLOWFLOW_TOKEN does the same, and hides it from
+    /// lists of processes. [default: a random one if other computers can connect, else none]
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// Answer everyone without a token.
+    /// Answer all requests, without a token.
     #[arg(long, conflicts_with = "token")]
     pub no_token: bool,
-    /// The most connections of one client address at a time. A proxy on another computer may need more.
+    /// Maximum number of simultaneous connections from one client address. A proxy on another computer may need more.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub client_connections: u32,
-    /// Positions of the left and right eye in the model's images, as fractions of width and height: photographs
-    /// are aligned to them. [default: those stored with the model]
-    #[arg(long, value_name = "X,Y,X,Y", num_args = 1..=4)]
-    pub eyes: Vec<String>,
 }

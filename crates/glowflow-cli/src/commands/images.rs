@@ -36,7 +36,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     let classes = glow.config().classes;
     anyhow::ensure!(
         classes == 0 || args.class.is_some(),
-        "the model has {classes} classes: say which one to draw with --class 0 to {}",
+        "the model has {classes} classes: give the class to draw with --class 0 to {}",
         classes.saturating_sub(1)
     );
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
@@ -80,7 +80,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
     check_output(&args.out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
     let EncodedFile { file, not_finite } = LatentsFile::encode(&glow, &dataset, label)?;
     file.write(&args.out)?;

@@ -1,4 +1,4 @@
-//! `interpolate`, `attributes`, `manipulate`, `resample` and `nearest`.
+//! `interpolate`, `attributes` and `resample`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -6,18 +6,15 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow::latent::{
-    self, Directions, Found, find_directions, interpolate as interpolate_images, redraw_details, sweep,
-};
-use glowflow::{Glow, Latents, data};
-use glowflow_data::encode_png;
-use glowflow_report::{animation, picture};
+use glowflow::latent::{Found, find_directions, interpolate as interpolate_images, redraw_details};
+use glowflow::{Latents, data};
+use glowflow_report::animation;
 use serde_json::json;
 
 use super::pictures::{Picture, Pictures, labels};
 use super::{
-    PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, image_shape,
-    print_json, report_broken, sample_images, say, tell, test_data, verdict, watched,
+    PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, grid_png,
+    print_json, report_broken, sample_images, say, tell, watched,
 };
 use crate::args;
 
@@ -33,7 +30,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
     let out = PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"])?;
     let images = Pictures::of(&glow, &args.model, &args.align)?.load(&paths)?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let labels = labels(&glow, label)?.repeat(paths.len());
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
@@ -45,12 +42,6 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     };
     out.write(&picture, common.json)?;
     check_pictures(&glow)
-}
-
-/// The file of one picture of several images.
-fn grid_png(glow: &Glow, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
-    let picture = picture::grid(pixels, glow.config().image, columns);
-    picture::encode_png(&picture).map_err(anyhow::Error::msg)
 }
 
 /// The attributes that the values of an option name: each value one of `known`, or several separated by commas.
@@ -72,7 +63,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     check_output(&out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
     let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let data::Labelled { dataset, attributes, notices } =
         data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
     notices.iter().for_each(|notice| tell(notice));
@@ -119,33 +110,6 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = common.load_exact(&args.model)?;
-    let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
-    let frames = if args.sweep.is_some() { args.frames } else { 1 };
-    anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is no strip: 2 at least");
-    check_picture(&glow, &[frames])?;
-    let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
-    let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
-    let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
-    let moved = latent::manipulate(&latents, &moves.collect::<anyhow::Result<Vec<_>>>()?)?;
-    let picture = match &args.sweep {
-        Some(name) => {
-            let strip = sweep(&moved, directions.get(name)?, frames)?;
-            let images = glow.decode(&strip, &labels.repeat(frames))?;
-            grid_png(&glow, &images.into_raw_vec_and_offset().0, frames)?
-        }
-        None => {
-            let pixels = glow.decode(&moved, &labels)?.into_raw_vec_and_offset().0;
-            encode_png(image_shape(&glow), &pixels)?
-        }
-    };
-    out.write(&picture, common.json)?;
-    check_pictures(&glow)
-}
-
 pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
     anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw: 1 at least");
@@ -155,7 +119,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
     let mut points = vec![];
@@ -167,53 +131,4 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     let images = glow.decode(&points, &labels.repeat(points.batch()))?;
     out.write(&grid_png(&glow, &images.into_raw_vec_and_offset().0, args.count + 1)?, common.json)?;
     check_pictures(&glow)
-}
-
-pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = common.load_exact(&args.model)?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
-    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
-    let Picture { image, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;
-    let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
-    let mut out = None;
-    if let Some(path) = args.out.as_deref() {
-        check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
-        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[])?);
-    }
-    let mut found = latent::nearest(&glow, &latents, &dataset, args.count, args.skip_levels, label)?;
-    report_broken(&dataset);
-    let count = found.len();
-    found.retain(|neighbour| neighbour.distance.is_finite());
-    let lost = count - found.len();
-    if let Some(out) = out {
-        let shape = image_shape(&glow);
-        let mut pixels = image.into_raw_vec_and_offset().0;
-        for neighbour in &found {
-            let start = pixels.len();
-            pixels.resize(start + shape.len(), 0);
-            dataset.read(neighbour.index, &mut pixels[start..])?;
-        }
-        out.write(&grid_png(&glow, &pixels, found.len() + 1)?, false)?;
-    }
-    // The standard output may be the picture's.
-    let print = |line: String| match out {
-        Some(PictureOutput::Stdout) => {
-            tell(&line);
-            Ok(())
-        }
-        _ => {
-            say!("{line}");
-            anyhow::Ok(())
-        }
-    };
-    if common.json {
-        print(serde_json::to_string(&found)?)?;
-    } else {
-        for neighbour in &found {
-            print(format!("{:8.2}  {}", neighbour.distance, neighbour.image))?;
-        }
-    }
-    verdict([(lost > 0).then(|| {
-        format!("{lost} images were left out: their distances are not finite; the model may be damaged, or its training diverged")
-    })])
 }

@@ -2,7 +2,10 @@
 
 mod finder;
 mod images;
+mod info;
 mod latent;
+mod manipulate;
+mod nearest;
 mod new_folder;
 mod output;
 mod picture_paths;
@@ -30,9 +33,12 @@ use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
 pub use images::{decode, encode, sample};
-pub use latent::{attributes, interpolate, manipulate, nearest, resample};
+pub use info::info;
+pub use latent::{attributes, interpolate, resample};
+pub use manipulate::manipulate;
+pub use nearest::nearest;
 pub use prepare::{align, crop};
-pub use scoring::{eval, info, score};
+pub use scoring::{eval, score};
 pub use serve::serve;
 pub use training::{bench, quickstart, train};
 
@@ -91,7 +97,7 @@ fn test_data(
     Ok(test)
 }
 
-/// The class that `--class` or `--label` says.
+/// The class given by `--class`.
 fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Option<usize>> {
     let Some(class) = class else { return Ok(None) };
     let classes = glow.config().classes;
@@ -99,7 +105,7 @@ fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Op
     let number = data::class_of(class, &data::class_names(model, glow.config()))?;
     anyhow::ensure!(
         number < classes,
-        "label {number} is not one of the model's {classes} classes, 0 to {}",
+        "class {number} is not one of the model's {classes} classes, 0 to {}",
         classes - 1
     );
     Ok(Some(number))
@@ -130,11 +136,19 @@ fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
     Ok(check_count(counts, picture::bytes(glow.config().image))?)
 }
 
-/// Where directions are: said, or in the run's folder.
+/// The file of one picture of several images.
+fn grid_png(glow: &Glow, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
+    let picture = picture::grid(pixels, glow.config().image, columns);
+    picture::encode_png(&picture).map_err(anyhow::Error::msg)
+}
+
+/// The file of directions: the given one, or that in the run's folder.
 fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf> {
     match given {
         Some(path) => Ok(path.to_owned()),
         None if model.is_dir() => Ok(model.join(DIRECTIONS)),
-        None => anyhow::bail!("{} is no run's folder: name the file of directions as well", model.display()),
+        None => {
+            anyhow::bail!("{} is not a run's folder: name the file of directions as well", model.display())
+        }
     }
 }

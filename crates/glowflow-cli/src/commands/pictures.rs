@@ -124,7 +124,7 @@ pub fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
     let classes = glow.config().classes;
     anyhow::ensure!(
         classes == 0 || label.is_some(),
-        "the model has {classes} classes: say which one the picture is of with --label 0 to {}",
+        "the model has {classes} classes: give the class of the picture with --class 0 to {}",
         classes.saturating_sub(1)
     );
     Ok(label.into_iter().collect())

@@ -1,4 +1,4 @@
-//! `eval`, `score` and `info`.
+//! `eval` and `score`.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::evaluate::{Draws, Inversion, evaluate};
-use glowflow::{AnyDevice, Glow, data};
+use glowflow::{AnyDevice, Glow};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
@@ -29,7 +29,8 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     let dataset = test_data(&args.data, &args.model, &glow, None)?;
     let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
     let inversion = Inversion { images: args.invert, seed: args.scoring.seed };
-    let evaluation = evaluate(&glow, &dataset, draws(&args.scoring), inversion, |_| Ok(()))?;
+    let draws = draws(&args.scoring);
+    let evaluation = evaluate(&glow, &dataset, draws, inversion, |_| Ok(()))?;
     report_broken(&dataset);
     if common.json {
         let mut value = serde_json::to_value(&evaluation)?;
@@ -40,7 +41,11 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
         print_json(&value)?;
     } else {
         if evaluation.bits_per_dim.is_finite() {
-            say!("bits/dim       {:.4} ± {:.4}", evaluation.bits_per_dim, evaluation.standard_error);
+            say!(
+                "bits/dim       {:.4} ± {:.4} ({draws})",
+                evaluation.bits_per_dim,
+                evaluation.standard_error
+            );
         }
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {
@@ -65,7 +70,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     ])
 }
 
-/// The images for which a model has no answer.
+/// The images without a finite score.
 fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
@@ -81,9 +86,9 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
         check_output(&args.csv, &args.model)?;
     }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
-    let label = class_of(args.label.as_deref(), &args.model, &glow)?;
+    let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut dataset = test_data(&args.data, &args.model, &glow, label)?;
-    // On a terminal the scores themselves are seen to come.
+    // On a terminal the scores are the progress.
     if !is_stdout(&args.csv) || !std::io::stdout().is_terminal() {
         dataset = watched(dataset);
     }
@@ -148,29 +153,4 @@ fn write_scores(
             Ok(not_finite)
         }
     }
-}
-
-pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
-    let config = glow.config();
-    let names = data::class_names(&args.model, config);
-    if common.json {
-        print_json(&json!({
-            "config": config,
-            "class_names": names,
-            "parameters": glow.parameters(),
-            "latents": config.latent_shapes(),
-        }))?;
-    } else {
-        let [height, width, channels] = config.image;
-        say!("image        {height}×{width}×{channels}, {} bits", config.bits);
-        say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
-        say!("coupling     {:?}", config.coupling);
-        say!("permutation  {:?}", config.permutation);
-        let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
-        say!("classes      {}{names}", config.classes);
-        say!("parameters   {}", glow.parameters());
-        say!("latents      {:?}", config.latent_shapes());
-    }
-    Ok(ExitCode::SUCCESS)
 }

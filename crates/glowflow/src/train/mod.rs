@@ -19,6 +19,7 @@ mod waiting;
 pub use adapt::{Adapt, Adapted, adapt};
 pub use changes::Changes;
 pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
+pub use folder::{BEST, METRICS};
 pub use journal::{LastEvaluation, last_evaluation};
 pub use presets::names as preset_names;
 pub use run::{Limits, Options, Summary, resume, run_folder, train, train_on};

@@ -1,0 +1,170 @@
+//! `info`: a model's architecture and file, and the training in its run's folder.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use glowflow::evaluate::Draws;
+use glowflow::faces::{self, Faces};
+use glowflow::latent::{DIRECTIONS, Directions};
+use glowflow::model::MODEL;
+use glowflow::train::checkpoint::CHECKPOINT;
+use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder};
+use glowflow::{Glow, ModelFile, data};
+use glowflow_report::metrics;
+use serde_json::{Value, json};
+
+use super::{print_json, say};
+use crate::args;
+
+/// The training of a model, from the other files of its run's folder.
+struct Run {
+    config: RunConfig,
+    /// Steps that the model was trained for.
+    steps: Option<u64>,
+    /// Step, bits/dim and inverse error of its last evaluation on test images.
+    test: Option<(u64, f64, Option<f64>)>,
+    /// Number of images that are now at the data's path.
+    images: Option<usize>,
+}
+
+impl Run {
+    /// The run of a model; `None` if there is none, or it is of another architecture.
+    fn of(model: &Path, glow: &Glow) -> Option<Self> {
+        let folder = run_folder(model);
+        let config = RunConfig::read(&folder.join(CONFIG)).ok().filter(|run| run.model == *glow.config())?;
+        let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
+        let tests = metrics::points(&records, "test_bits_per_dim");
+        let last = records.last().and_then(|record| record.get("step")?.as_u64());
+        // The best model is that of its evaluation; any other file is the last of the run.
+        let best = model.file_name().is_some_and(|name| name == BEST);
+        let test =
+            if best { tests.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)) } else { tests.last().copied() };
+        let inverse_error = |step| {
+            let errors = metrics::points(&records, "inverse_error");
+            errors.iter().find(|(at, _)| *at == step).map(|(_, error)| *error)
+        };
+        let test = test.map(|(step, bits)| (step as u64, bits, inverse_error(step)));
+        let images = config.data.path.as_deref().and_then(|path| {
+            let splits = data::open(path, &config.model, &config.data.classes).ok()?;
+            Some(splits.train.len() + splits.test.map_or(0, |test| test.len()))
+        });
+        Some(Self { steps: if best { test.map(|(step, ..)| step) } else { last }, test, images, config })
+    }
+
+    fn json(&self) -> Value {
+        let train = &self.config.train;
+        json!({
+            "steps": self.steps,
+            "batch": train.batch * train.accumulate,
+            "test": self.test.map(|(step, bits_per_dim, inverse_error)| json!({
+                "step": step,
+                "bits_per_dim": bits_per_dim,
+                "dequantization": Draws::default().dequantization(),
+                "draws": Draws::default().count(),
+                "inverse_error": inverse_error,
+            })),
+            "data": self.config.data.path,
+            "images": self.images,
+            "precision": train.precision,
+            "backprop": train.backprop,
+        })
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
+        let train = &self.config.train;
+        if let Some(steps) = self.steps {
+            say!("trained      {steps} steps of {} images", train.batch * train.accumulate);
+        }
+        if let Some((step, bits, inverse_error)) = self.test {
+            let error = inverse_error.map_or(String::new(), |error| format!(", inverse error {error:.1e}"));
+            say!("test         {bits:.4} bits/dim ({}) at step {step}{error}", Draws::default());
+        }
+        if let Some(path) = &self.config.data.path {
+            let images = self.images.map_or("not readable now".to_owned(), |count| format!("{count} images"));
+            say!("data         {}, {images}", path.display());
+        }
+        say!("precision    {}", name(&train.precision)?);
+        say!("backprop     {}", name(&train.backprop)?);
+        Ok(())
+    }
+}
+
+/// The name of a value in a configuration.
+fn name(value: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
+}
+
+/// The file of a model and, `in_run`, the others of its run's folder that hold weights or directions, with their sizes
+/// in bytes.
+fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
+    let mut paths = vec![ModelFile::path(model)];
+    if in_run {
+        let others = [MODEL, BEST, CHECKPOINT, DIRECTIONS].map(|name| run_folder(model).join(name));
+        paths.extend(others.into_iter().filter(|path| *path != ModelFile::path(model)));
+    }
+    let size = |path: PathBuf| std::fs::metadata(&path).ok().map(|about| (path, about.len()));
+    paths.into_iter().filter_map(size).collect()
+}
+
+pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = Glow::load(&args.model)?;
+    let config = glow.config();
+    let names = data::class_names(&args.model, config);
+    let run = Run::of(&args.model, &glow);
+    let faces = faces::read(&args.model)?;
+    // Directions of another model are none of this one's.
+    let directions = Directions::read(&run_folder(&args.model).join(DIRECTIONS), &glow).ok();
+    let fingerprint = format!("{:08x}", glow.fingerprint());
+    let files = files(&args.model, run.is_some());
+    if common.json {
+        let eyes = match faces {
+            Some(Faces::Aligned(eyes)) => Some([eyes.left(), eyes.right()]),
+            _ => None,
+        };
+        let sizes =
+            files.iter().map(|(path, bytes)| json!({ "path": path.to_string_lossy(), "bytes": bytes }));
+        let directions = directions.map(|directions| {
+            directions.list.into_iter().map(|direction| direction.about).collect::<Vec<_>>()
+        });
+        return print_json(&json!({
+            "config": config,
+            "class_names": names,
+            "parameters": glow.parameters(),
+            "latents": config.latent_shapes(),
+            "fingerprint": fingerprint,
+            "faces": faces.map(|faces| matches!(faces, Faces::Aligned(_))),
+            "eyes": eyes,
+            "directions": directions,
+            "files": sizes.collect::<Vec<_>>(),
+            "run": run.map(|run| run.json()),
+        }))
+        .map(|()| ExitCode::SUCCESS);
+    }
+    let [height, width, channels] = config.image;
+    say!("image        {height}×{width}×{channels}, {} bits", config.bits);
+    say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
+    say!("coupling     {}", name(&config.coupling)?);
+    say!("permutation  {}", name(&config.permutation)?);
+    let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+    say!("classes      {}{names}", config.classes);
+    say!("parameters   {}", glow.parameters());
+    say!("latents      {:?}", config.latent_shapes());
+    say!("fingerprint  {fingerprint}");
+    if let Some(run) = run {
+        run.print()?;
+    }
+    match faces {
+        Some(Faces::Aligned(eyes)) => say!("eyes         {eyes}"),
+        Some(Faces::None) => say!("eyes         none: the images are not faces"),
+        None => say!("eyes         unknown"),
+    }
+    let attributes = directions.map(|directions| directions.list).unwrap_or_default();
+    let attributes: Vec<_> = attributes.into_iter().map(|direction| direction.about.name).collect();
+    say!("directions   {}", if attributes.is_empty() { "none".to_owned() } else { attributes.join(", ") });
+    for (path, bytes) in files {
+        say!("file         {}, {:.1} MB", path.display(), bytes as f64 / 1e6);
+    }
+    Ok(ExitCode::SUCCESS)
+}

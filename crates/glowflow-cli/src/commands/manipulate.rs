@@ -1,0 +1,227 @@
+//! `manipulate`: one picture to one file, or any number of pictures to a folder.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use glowflow::latent::{self, Direction, Directions, sweep};
+use glowflow::{Dequantization, Glow, Latents, data};
+use glowflow_data::encode_png;
+use glowflow_report::file;
+use glowflow_report::progress::{Display, Goal, Progress};
+use ndarray::{Array4, Axis, concatenate};
+use serde_json::json;
+
+use super::picture_paths::picture_paths;
+use super::pictures::{Picture, Pictures, labels};
+use super::verdict::unsound_pictures;
+use super::{
+    PictureOutput, check_folder_output, check_picture, check_pictures, class_of, directions_path, grid_png,
+    image_shape, named, print_json, say, tell, verdict,
+};
+use crate::args;
+
+/// The changes to be made.
+struct Changes<'a> {
+    moves: Vec<(&'a Direction, f64)>,
+    sweep: Option<(&'a Direction, usize)>,
+}
+
+impl<'a> Changes<'a> {
+    fn new(args: &args::Manipulate, directions: &'a Directions) -> anyhow::Result<Self> {
+        let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
+        let sweep = args.sweep.as_deref().map(|name| anyhow::Ok((directions.get(name)?, args.frames)));
+        Ok(Self { moves: moves.collect::<anyhow::Result<_>>()?, sweep: sweep.transpose()? })
+    }
+
+    /// The PNG file of each image of a batch, changed.
+    fn pictures(&self, glow: &Glow, latents: &Latents, labels: &[usize]) -> anyhow::Result<Vec<Vec<u8>>> {
+        let moved = latent::manipulate(latents, &self.moves)?;
+        let Some((direction, frames)) = self.sweep else {
+            let images = glow.decode(&moved, labels)?;
+            let png = |image| encode_png(image_shape(glow), image).map_err(Into::into);
+            return images
+                .as_slice()
+                .unwrap_or_default()
+                .chunks(glow.config().dimensions())
+                .map(png)
+                .collect();
+        };
+        let strip = |i: usize| {
+            let strip = sweep(&moved.slice(i..i + 1), direction, frames)?;
+            let labels = labels.get(i..i + 1).unwrap_or_default().repeat(frames);
+            let images = glow.decode(&strip, &labels)?;
+            grid_png(glow, &images.into_raw_vec_and_offset().0, frames)
+        };
+        (0..moved.batch()).map(strip).collect()
+    }
+}
+
+pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
+    let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
+    let frames = if args.sweep.is_some() { args.frames } else { 1 };
+    anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is not a strip: 2 at least");
+    check_picture(&glow, &[frames])?;
+    let changes = Changes::new(args, &directions)?;
+    let class = class_of(args.class.as_deref(), &args.model, &glow)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
+    if let Some(folder) = &args.out_dir {
+        return to_folder(args, common, &glow, &pictures, &changes, class, folder);
+    }
+    let [image] = &args.images[..] else {
+        anyhow::bail!("{} pictures need a folder to be written to: give --out-dir DIR", args.images.len());
+    };
+    anyhow::ensure!(
+        !image.is_dir(),
+        "{} is a folder, whose pictures need a folder to be written to: give --out-dir DIR",
+        image.display()
+    );
+    let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
+    let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, image, class)?;
+    let made = changes.pictures(&glow, &latents, &labels)?;
+    out.write(&made.concat(), common.json)?;
+    check_pictures(&glow)
+}
+
+/// A picture file, and its name in the output folder.
+struct Source {
+    path: PathBuf,
+    name: String,
+    /// The class of the sub-folder that it is in, if the model has classes and none is given.
+    class: Option<usize>,
+}
+
+/// The given pictures, and those in the given folders, at any depth.
+fn sources(args: &args::Manipulate, glow: &Glow, class: Option<usize>) -> anyhow::Result<Vec<Source>> {
+    let mut sources = vec![];
+    for path in &args.images {
+        if !path.is_dir() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            sources.push(Source { path: path.clone(), name, class });
+            continue;
+        }
+        let names = data::class_names(&args.model, glow.config());
+        let splits = data::open_for(path, glow.config(), &names, class)?;
+        splits.notices.iter().for_each(|notice| tell(notice));
+        for dataset in [Some(splits.train), splits.test].into_iter().flatten() {
+            sources.extend((0..dataset.len()).map(|index| {
+                let name = dataset.name(index);
+                Source {
+                    path: path.join(&name),
+                    name,
+                    class: class.or_else(|| dataset.label(index).filter(|_| glow.config().classes > 0)),
+                }
+            }));
+        }
+    }
+    // A picture that lacks its class is found before any is written.
+    sources.iter().try_for_each(|source| labels(glow, source.class).map(drop))?;
+    Ok(sources)
+}
+
+/// Progress that is shown only once a command has taken a while.
+struct Shown {
+    total: u64,
+    began: Instant,
+    progress: Option<Progress>,
+}
+
+impl Shown {
+    fn new(total: usize) -> Self {
+        Self { total: total as u64, began: Instant::now(), progress: None }
+    }
+
+    fn update(&mut self, done: usize) {
+        let display = Display::detect();
+        let patience = Duration::from_secs(if display == Display::Bar { 1 } else { 10 });
+        if self.progress.is_none() && self.began.elapsed() >= patience {
+            self.progress = Some(Progress::new(Goal::Steps(self.total), display).counting("image"));
+        }
+        if let Some(progress) = &mut self.progress {
+            progress.update(done as u64, "");
+        }
+    }
+
+    fn finish(self) {
+        if let Some(progress) = self.progress {
+            progress.finish();
+        }
+    }
+}
+
+/// Writes one picture for each into a folder. Pictures that cannot be read are named and left out.
+fn to_folder(
+    args: &args::Manipulate,
+    common: &args::Common,
+    glow: &Glow,
+    pictures: &Pictures,
+    changes: &Changes,
+    class: Option<usize>,
+    folder: &Path,
+) -> anyhow::Result<ExitCode> {
+    check_folder_output(folder)?;
+    let sources = sources(args, glow, class)?;
+    let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
+    let (mut broken, mut not_finite) = (vec![], vec![]);
+    let mut shown = Shown::new(sources.len());
+    let all: Vec<(&Source, &PathBuf)> = sources.iter().zip(&paths).collect();
+    let mut done = 0;
+    for batch in all.chunks(glow.decoded_at_once().min(64)) {
+        let (mut images, mut classes, mut outs): (Vec<Array4<u8>>, Vec<usize>, Vec<_>) =
+            (vec![], vec![], vec![]);
+        for (source, out) in batch {
+            match pictures.load(std::slice::from_ref(&source.path)) {
+                Ok(image) => {
+                    images.push(image);
+                    classes.extend(labels(glow, source.class)?);
+                    outs.push((source, *out));
+                }
+                Err(error) => broken.push(format!("skipped {}: {error:#}", source.path.display())),
+            }
+        }
+        if !images.is_empty() {
+            let views: Vec<_> = images.iter().map(|image| image.view()).collect();
+            let images = concatenate(Axis(0), &views)?;
+            let latents = glow.encode(images.view(), &classes, Dequantization::Midpoint)?.latents;
+            let made = changes.pictures(glow, &latents, &classes)?;
+            for (i, (made, (source, out))) in made.iter().zip(outs).enumerate() {
+                if !latents.is_finite(i) {
+                    not_finite.push(source.name.as_str());
+                }
+                let out = folder.join(out);
+                if let Some(parent) = out.parent() {
+                    std::fs::create_dir_all(parent)
+                        .with_context(|| format!("creating {}", parent.display()))?;
+                }
+                file::replace(&out, made)?;
+            }
+        }
+        done += batch.len();
+        shown.update(done);
+    }
+    shown.finish();
+    broken.iter().for_each(|line| tell(line));
+    let all = sources.len();
+    if common.json {
+        print_json(&json!({ "images": all - broken.len() }))?;
+    } else {
+        say!("{} images", all - broken.len());
+    }
+    verdict([
+        (!not_finite.is_empty()).then(|| {
+            format!(
+                "the latents of {} of {all} pictures are not finite: {}; the model may be damaged, or its training diverged",
+                not_finite.len(),
+                named(&not_finite)
+            )
+        }),
+        unsound_pictures(glow),
+        (!broken.is_empty() && !args.allow_broken).then(|| {
+            let what = if broken.len() == 1 { "picture was" } else { "pictures were" };
+            format!("{} of {all} {what} left out; pass --allow-broken to accept that", broken.len())
+        }),
+    ])
+}

@@ -1,0 +1,88 @@
+//! `nearest`.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use glowflow::latent::{level_weights, nearest as find_nearest};
+
+use super::pictures::{Picture, Pictures};
+use super::{
+    PictureOutput, check_picture, class_of, grid_png, image_shape, report_broken, say, tell, test_data,
+    verdict, watched,
+};
+use crate::args;
+
+/// One weight a level.
+fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
+    if !args.level_weights.is_empty() {
+        anyhow::ensure!(
+            args.level_weights.len() == levels,
+            "--level-weights holds {} weights; the model has {levels} levels, and needs one each",
+            args.level_weights.len()
+        );
+        return Ok(args.level_weights.clone());
+    }
+    anyhow::ensure!(
+        args.skip_levels < levels,
+        "--skip-levels {} leaves none of the model's {levels} levels: {} at most",
+        args.skip_levels,
+        levels - 1
+    );
+    let mut weights = level_weights(levels);
+    weights[..args.skip_levels].fill(0.0);
+    Ok(weights)
+}
+
+pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let glow = common.load_exact(&args.model)?;
+    let weights = weights(args, glow.config().levels)?;
+    let class = class_of(args.class.as_deref(), &args.model, &glow)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
+    let Picture { image, labels, .. } = Picture::encode(&glow, &pictures, &args.image, class)?;
+    let dataset = watched(test_data(&args.data, &args.model, &glow, class)?);
+    let mut out = None;
+    if let Some(path) = args.out.as_deref() {
+        check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
+        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[])?);
+    }
+    let mut found = find_nearest(&glow, image.view(), &labels, &dataset, args.count, &weights, class)?;
+    report_broken(&dataset);
+    let count = found.len();
+    found.retain(|neighbour| neighbour.similarity.is_finite());
+    let lost = count - found.len();
+    if let Some(out) = out {
+        let shape = image_shape(&glow);
+        let mut pixels = image.into_raw_vec_and_offset().0;
+        for neighbour in &found {
+            let start = pixels.len();
+            pixels.resize(start + shape.len(), 0);
+            dataset.read(neighbour.index, &mut pixels[start..])?;
+        }
+        out.write(&grid_png(&glow, &pixels, found.len() + 1)?, false)?;
+    }
+    // The standard output may be the picture's.
+    let print = |line: String| match out {
+        Some(PictureOutput::Stdout) => {
+            tell(&line);
+            Ok(())
+        }
+        _ => {
+            say!("{line}");
+            anyhow::Ok(())
+        }
+    };
+    if common.json {
+        print(serde_json::to_string(&found)?)?;
+    } else {
+        for neighbour in &found {
+            print(format!("{:6.3}  {}", neighbour.similarity, neighbour.image))?;
+        }
+    }
+    verdict([(lost > 0).then(|| {
+        format!(
+            "{lost} images were left out: their latents are not finite; the model may be damaged, or its training \
+             diverged"
+        )
+    })])
+}
