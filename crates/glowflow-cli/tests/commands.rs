@@ -83,7 +83,7 @@ fn there_and_back(model: &str, expected: fn(u8) -> u8) {
     ok(&format!("decode --model {model} --latents {model}.latents --out-dir {model}.decoded"));
     for name in names {
         let original = read_image(&folder.join("images").join(name));
-        let decoded = read_image(&folder.join(format!("{model}.decoded/{name}.png")));
+        let decoded = read_image(&folder.join(format!("{model}.decoded/{name}")));
         assert_eq!(decoded.dimensions(), (16, 16));
         let expected: Vec<u8> = original.as_raw().iter().map(|&pixel| expected(pixel)).collect();
         assert!(*decoded.as_raw() == expected, "{name} comes back with other pixels from {model}");
@@ -109,7 +109,7 @@ fn one_label_can_stand_for_all() {
         let folder = &world().folder;
         assert_eq!(
             read_image(&folder.join("flat").join(name)),
-            read_image(&folder.join(format!("flat.decoded/{name}.png")))
+            read_image(&folder.join(format!("flat.decoded/{name}")))
         );
     }
     // The likelihoods must know the label, though the pixels do not.

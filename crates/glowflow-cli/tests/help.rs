@@ -44,8 +44,9 @@ fn entries(help: &str) -> Vec<Entry> {
         let text = line.trim_start();
         let indent = line.len() - text.len();
         if let Some(option) = text.strip_prefix("--").filter(|_| indent == 6) {
-            let (name, value) = option.split_once(' ').unwrap_or((option, ""));
-            entries.push(Entry { name: name.into(), takes_value: !value.is_empty(), help: String::new() });
+            // The help begins on the same line or on the next.
+            let (name, rest) = option.split_once(' ').unwrap_or((option, ""));
+            entries.push(Entry { name: name.into(), takes_value: rest.starts_with('<'), help: rest.into() });
         } else if let Some(entry) = entries.last_mut().filter(|_| indent > 6) {
             entry.help = format!("{} {text}", entry.help);
         } else if indent < 6 && !text.is_empty() {
@@ -99,7 +100,8 @@ fn options_of_all_commands_have_a_heading() {
         let help = help(command);
         let (own, global) = help.split_once("Global options:").unwrap();
         for name in GLOBAL {
-            assert!(global.contains(&format!("--{name}")) && !own.contains(&format!("--{name}")), "{help}");
+            let option = format!("\n      --{name}");
+            assert!(global.contains(&option) && !own.contains(&option), "{help}");
         }
     }
 }

@@ -220,8 +220,7 @@ fn to_folder(
         }),
         unsound_pictures(glow),
         (!broken.is_empty() && !args.allow_broken).then(|| {
-            let what = if broken.len() == 1 { "picture was" } else { "pictures were" };
-            format!("{} of {all} {what} left out; pass --allow-broken to accept that", broken.len())
+            format!("{} of {all} pictures left out; pass --allow-broken to accept that", broken.len())
         }),
     ])
 }
