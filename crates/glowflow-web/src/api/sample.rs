@@ -1,0 +1,104 @@
+//! `sample`: images are drawn.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::StatusCode;
+use glowflow::Glow;
+use ndarray::ArrayView4;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Shared;
+use super::images::{Decoded, decoded};
+use crate::Problem;
+use crate::gate::Client;
+use crate::store::Stored;
+
+/// What to draw.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sample {
+    /// How many images.
+    #[schema(minimum = 1)]
+    count: usize,
+    /// Spread of the latents: 1 is the model's own, less gives smoother images.
+    #[schema(minimum = 0, maximum = 2)]
+    temperature: f64,
+    /// Equal seeds give equal images.
+    seed: u64,
+    /// Needed where the model has classes.
+    class: Option<usize>,
+    /// Whether to compute the bits per dimension of each image, which takes about as long as drawing it.
+    #[serde(default)]
+    score: bool,
+}
+
+/// Images that were drawn.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Samples {
+    /// Their ids.
+    ids: Vec<Uuid>,
+    /// Whether the numbers behind each image are finite. Pixels of others are black and mean nothing.
+    finite: Vec<bool>,
+    /// If asked for, bits per dimension of each image: the less, the likelier. Null for numbers that are not
+    /// finite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits_per_dim: Option<Vec<Option<f64>>>,
+}
+
+/// Draws images.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sample",
+    request_body = Sample,
+    responses(
+        (status = 200, body = Samples),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Impossible"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
+    )
+)]
+pub(super) async fn sample(
+    State(demo): Shared,
+    request: Result<Json<Sample>, JsonRejection>,
+) -> Result<Json<Samples>, Problem> {
+    let Json(Sample { count, temperature, seed, class, score }) = request?;
+    let most = demo.images();
+    let [height, width, channels] = demo.config.image;
+    if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
+        return Err(Problem::unprocessable(format!(
+            "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"
+        )));
+    }
+    let at = Arc::clone(&demo);
+    let work = move |glow: &Glow, client: &Client| {
+        let labels = class.map_or(vec![], |class| vec![class; count]);
+        let latents = glow.draw(count, temperature, seed)?;
+        let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
+        let images = || pixels.chunks(pixels.len() / count).zip(&finite);
+        let bits_of = |(image, &finite): (&[u8], &bool)| {
+            client.check()?;
+            let image = ArrayView4::from_shape((1, height, width, channels), image)
+                .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+            let label = class.as_slice();
+            let bits = glow.config().bits_per_dim(glow.log_likelihood(image, label)?[0]);
+            Ok((finite && bits.is_finite()).then_some(bits))
+        };
+        let bits_per_dim =
+            score.then(|| images().map(bits_of).collect::<Result<_, Problem>>()).transpose()?;
+        let ids = images().enumerate().map(|(i, (image, &finite))| {
+            at.store.put(Stored {
+                latents: latents.slice(i..i + 1),
+                pixels: image.to_vec(),
+                finite,
+                labels: class.into_iter().collect(),
+            })
+        });
+        Ok(Json(Samples { ids: ids.collect(), finite: finite.clone(), bits_per_dim }))
+    };
+    demo.compute(work).await
+}
