@@ -1,4 +1,4 @@
-//! What the server shows: a model with what is known of it.
+//! The model that the server shows, and everything known about it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,13 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
-use glowflow::train::{LastEvaluation, last_evaluation, run_folder};
-use glowflow::{Glow, ModelConfig, catch_out_of_memory};
+use glowflow::train::{LastEvaluation, Trained, last_evaluation, run_folder, trained};
+use glowflow::{Glow, ModelConfig, catch_out_of_memory, data};
+use glowflow_data::ImageShape;
 use tokio::sync::Semaphore;
 
+use crate::detection::Detector;
+use crate::eyes::KnownEyes;
 use crate::gate::{Client, Gate};
 use crate::store::Store;
-use crate::{Limits, Problem};
+use crate::{Face, Limits, Problem};
 
 /// Loads the model once more, or says why it cannot.
 type Again = Box<dyn Fn() -> Result<Glow, String> + Send + Sync>;
@@ -22,13 +25,16 @@ pub struct Demo {
     /// None after its device has failed, until it is needed again.
     glow: Mutex<Option<Arc<Glow>>>,
     again: Option<Again>,
-    fingerprint: u32,
+    pub(crate) fingerprint: u32,
     pub(crate) config: ModelConfig,
     pub(crate) parameters: usize,
     pub(crate) directions: Option<Directions>,
     unread: Option<glowflow::Error>,
+    pub(crate) class_names: Vec<String>,
+    pub(crate) trained: Option<Trained>,
     pub(crate) evaluation: Option<LastEvaluation>,
-    pub(crate) faces: Option<Faces>,
+    pub(crate) eyes: KnownEyes,
+    pub(crate) detector: Option<Detector>,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
     /// A permit for each byte that uploads may hold.
@@ -37,11 +43,13 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Shows a model, and what is known of it in the run's folder, or beside the file, that it was loaded from. Directions are those of
-    /// the file `directions`, or, where nothing is said, those in the run's folder or beside the file, if any.
+    /// Shows a model, with everything known about it in the folder of `model`, the run or file that it was loaded from.
+    /// Directions are those of the file `directions`, by default those in that folder, if any. `faces` says where the
+    /// faces are in the model's images. Requests cannot store that (see [`storing_eyes`](Self::storing_eyes)), nor find
+    /// faces (see [`finding_faces`](Self::finding_faces)).
     ///
     /// # Errors
-    /// Errors of reading model and directions, and [`glowflow::Error::Input`] where the model's images cannot be shown.
+    /// Errors of reading model and directions, and [`glowflow::Error::Input`] if the model's images cannot be shown.
     pub fn load(
         glow: Glow,
         model: &Path,
@@ -81,11 +89,14 @@ impl Demo {
             fingerprint: glow.fingerprint(),
             config: glow.config().clone(),
             parameters: glow.parameters(),
+            class_names: data::class_names(model, glow.config()),
             glow: Mutex::new(Some(Arc::new(glow))),
             directions,
             unread,
+            trained: trained(folder),
             evaluation: last_evaluation(folder),
-            faces,
+            eyes: KnownEyes::new(model, faces),
+            detector: None,
             limits,
             gate: Gate::new(limits.computing, limits.waiting),
             uploads: Arc::new(Semaphore::new(limits.uploading_bytes.min(Semaphore::MAX_PERMITS))),
@@ -97,6 +108,21 @@ impl Demo {
     /// anew for the requests that follow.
     pub fn reloading(self, again: impl Fn() -> Result<Glow, String> + Send + Sync + 'static) -> Self {
         Self { again: Some(Box::new(again)), ..self }
+    }
+
+    /// Lets requests store the positions of the eyes in `eyes.toml` with the model, or not. Allow it only if no other
+    /// computer reaches the server.
+    pub fn storing_eyes(self, stored: bool) -> Self {
+        Self { eyes: self.eyes.storing(stored), ..self }
+    }
+
+    /// Finds faces in photographs with `detect`, which gets pixels `[H, W, C]` of an upright photograph and answers
+    /// with its faces, the largest first, or with the reason for a failure.
+    pub fn finding_faces(
+        self,
+        detect: impl Fn(&[u8], ImageShape) -> Result<Vec<Face>, String> + Send + Sync + 'static,
+    ) -> Self {
+        Self { detector: Some(Box::new(detect)), ..self }
     }
 
     fn shown(&self) -> MutexGuard<'_, Option<Arc<Glow>>> {
@@ -149,6 +175,12 @@ impl Demo {
     /// Why directions that were found beside the model are not used, if there are such.
     pub fn unread(&self) -> Option<&glowflow::Error> {
         self.unread.as_ref()
+    }
+
+    /// Names of the attributes whose directions are weak, and why.
+    pub fn weak_attributes(&self) -> impl Iterator<Item = (&str, String)> {
+        let list = self.directions.iter().flat_map(|directions| &directions.list);
+        list.filter_map(|direction| Some((direction.about.name.as_str(), direction.about.weakness()?)))
     }
 
     /// Names of the attributes that can be changed.

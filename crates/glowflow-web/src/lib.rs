@@ -1,7 +1,7 @@
 //! The latent space in the browser: one page, and the HTTP API behind it.
 //!
 //! ```text
-//! connection (places.rs) ──► access (access.rs) ──► handler (api.rs) ──► gate (gate.rs) ──► model (glowflow)
+//! connection (places.rs) ──► access (access.rs) ──► handler (api/) ──► gate (gate.rs) ──► model (glowflow)
 //!                                latents stay in the store (store.rs), the client gets an id ──┘
 //! ```
 //!
@@ -13,11 +13,15 @@
 //!
 //! [`Access`] decides about requests: it refuses pages of other sites and foreign names of this computer, and can
 //! demand a token. No part of a request ever becomes a path in the file system, and latents never leave the server.
+//! One request writes a file: the positions of the eyes, into `eyes.toml` with the model, and only if
+//! [`Demo::storing_eyes`] allows it.
 
 mod access;
 mod activity;
 mod api;
 mod demo;
+mod detection;
+mod eyes;
 mod gate;
 mod host;
 mod limits;
@@ -32,6 +36,7 @@ mod token;
 pub use access::{Access, AccessError};
 pub use api::openapi;
 pub use demo::Demo;
+pub use detection::Face;
 pub use limits::Limits;
 pub use problem::Problem;
 pub use server::{router, run};

@@ -70,7 +70,7 @@ pub fn router(demo: Arc<Demo>, access: Access) -> Router {
 
 /// Answers for requests that take too long: for uploads, the client is the likely cause.
 async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) -> Response {
-    let status = if request.uri().path() == "/api/v1/encode" {
+    let status = if api::UPLOADS.contains(&request.uri().path()) {
         StatusCode::REQUEST_TIMEOUT
     } else {
         StatusCode::SERVICE_UNAVAILABLE

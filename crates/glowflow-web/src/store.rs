@@ -13,12 +13,21 @@ use uuid::Uuid;
 pub(crate) struct Stored {
     /// Of one image.
     pub latents: Latents,
-    /// What they decode to, HWC.
+    /// Pixels that they decode to, HWC.
     pub pixels: Vec<u8>,
+    /// Pixels that were encoded, in the model's bits; none if they are the decoded ones.
+    pub source: Option<Vec<u8>>,
     /// Whether the numbers behind the pixels are finite.
     pub finite: bool,
-    /// Its class, where the model has classes.
+    /// Its class, if the model has classes.
     pub labels: Vec<usize>,
+}
+
+impl Stored {
+    /// Pixels that were encoded, in the model's bits, HWC. Those of a sample are the decoded ones.
+    pub fn original(&self) -> &[u8] {
+        self.source.as_deref().unwrap_or(&self.pixels)
+    }
 }
 
 /// All images; those not asked about for longest are forgotten first.
@@ -29,7 +38,8 @@ impl Store {
     pub fn new(bytes: u64, idle: Duration) -> Self {
         let size = |_: &Uuid, image: &Arc<Stored>| {
             let latents: usize = image.latents.0.iter().map(|level| size_of::<f32>() * level.len()).sum();
-            u32::try_from(latents + image.pixels.len()).unwrap_or(u32::MAX)
+            let pixels = image.pixels.len() + image.source.as_ref().map_or(0, Vec::len);
+            u32::try_from(latents + pixels).unwrap_or(u32::MAX)
         };
         // By the default policy a full cache may refuse what comes new, which is just what is wanted next.
         let policy = EvictionPolicy::lru();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow::latent::{Found, find_directions, interpolate as interpolate_images, redraw_details};
+use glowflow::latent::{
+    About, Direction, Found, find_directions, interpolate as interpolate_images, redraw_details,
+};
 use glowflow::{Latents, data};
 use glowflow_report::animation;
 use serde_json::json;
@@ -87,7 +89,12 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     }
     warnings.extend(facts);
     if common.json {
-        let about: Vec<_> = directions.list.iter().map(|direction| &direction.about).collect();
+        let about = |Direction { about, .. }: &Direction| {
+            let About { name, positives, negatives, auc } = about;
+            let weak = about.weakness();
+            json!({ "name": name, "positives": positives, "negatives": negatives, "auc": auc, "weak": weak })
+        };
+        let about: Vec<_> = directions.list.iter().map(about).collect();
         print_json(&json!({ "directions": about, "warnings": warnings }))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -102,6 +109,11 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
             directions.nearest(i).map_or(String::new(), |(name, cosine)| format!("{name} {cosine:.2}"));
         let (with, without) = (about.positives, about.negatives);
         say!("{:width$}  {with:8}  {without:8}  {auc:13}  {alike}", about.name);
+    }
+    for Direction { about, .. } in &directions.list {
+        if let Some(reason) = about.weakness() {
+            say!("weak: {}: {reason}", about.name);
+        }
     }
     for warning in &warnings {
         say!("warning: {warning}");

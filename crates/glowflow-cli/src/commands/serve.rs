@@ -33,6 +33,17 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     let demo = Demo::load(model, &args.model, args.directions.as_deref(), faces, limits)?;
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
+    let private = local && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
+    let demo = demo.storing_eyes(private);
+    if faces.is_none() {
+        tell(&format!(
+            "positions of the eyes in the model's images are unknown: the page asks for them, {}",
+            if private { "once" } else { "in each browser; --eyes gives them to all" }
+        ));
+    }
+    if let Some(weak) = weak_directions(&demo) {
+        tell(&weak);
+    }
     if demo.attributes().next().is_none() {
         match demo.unread() {
             Some(error) => tell(&format!("no attributes can be changed: {error}")),
@@ -64,6 +75,19 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     };
     glowflow_web::run(demo, address, access, ready).with_context(|| format!("serving at {address}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The notice for directions that are not reliable.
+fn weak_directions(demo: &Demo) -> Option<String> {
+    /// Most names in the notice.
+    const MAX_NAMES: usize = 3;
+    let weak: Vec<String> =
+        demo.weak_attributes().map(|(name, reason)| format!("{name} ({reason})")).collect();
+    let (count, all) = (weak.len(), demo.attributes().count());
+    let named = weak[..count.min(MAX_NAMES)].join(", ");
+    let others = count.saturating_sub(MAX_NAMES);
+    let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+    (count > 0).then(|| format!("{count} of {all} directions are weak: {named}{more}"))
 }
 
 /// The address to listen on. `localhost` is this computer also where no file says so.

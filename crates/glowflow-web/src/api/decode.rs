@@ -1,23 +1,63 @@
-//! `decode`: the picture of an image that the server keeps.
+//! `decode`: pictures of an image that the server keeps.
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Shared;
 use super::images::{png, stored};
 use crate::Problem;
+use crate::store::Stored;
 
-/// The picture that latents decode to, as PNG.
+/// Header of differences: the factor by which they are amplified.
+const GAIN: HeaderName = HeaderName::from_static("glowflow-gain");
+
+/// Pictures of an image.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Show {
+    /// The picture that the latents decode to.
+    #[default]
+    Reconstruction,
+    /// The picture as the model saw it: cropped, resized, and in the model's bits.
+    Original,
+    /// The absolute difference of these two, amplified until its largest value is white; black if there is none.
+    Difference,
+}
+
+/// Choice of a picture.
+#[derive(Deserialize, IntoParams)]
+pub(crate) struct Shown {
+    /// The picture to show.
+    #[serde(default)]
+    #[param(inline)]
+    show: Show,
+}
+
+/// The difference of original and reconstruction, and its amplification.
+fn difference(image: &Stored) -> (Vec<u8>, u8) {
+    let differences = image.original().iter().zip(&image.pixels).map(|(a, b)| a.abs_diff(*b));
+    let differences: Vec<u8> = differences.collect();
+    let gain = u8::MAX / differences.iter().copied().max().unwrap_or(0).max(1);
+    (differences.into_iter().map(|difference| difference * gain).collect(), gain)
+}
+
+/// A picture of an image as PNG: what its latents decode to, what the model saw, or the difference.
 #[utoipa::path(
     get,
     path = "/api/v1/decode/{id}",
-    params(("id" = Uuid, Path, description = "From encode or sample")),
+    params(("id" = Uuid, Path, description = "From encode or sample"), Shown),
     responses(
         (status = 200, body = Vec<u8>, content_type = "image/png",
-            headers(("glowflow-finite" = bool, description = "False if the \
-            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+            headers(
+                ("glowflow-finite" = bool, description = "False if the \
+                model's numbers are not all finite. Pixels of others are black and mean nothing."),
+                ("glowflow-gain" = u8, description = "For a difference, the factor by which it is amplified.")
+            )),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
             description = "Too busy, or the model failed")
@@ -26,9 +66,20 @@ use crate::Problem;
 pub(super) async fn decode(
     State(demo): Shared,
     id: Result<Path<Uuid>, PathRejection>,
+    shown: Result<Query<Shown>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Path(id) = id?;
+    let (Path(id), Query(Shown { show })) = (id?, shown?);
     let image = stored(&demo, id)?;
     let shape = demo.config.image;
-    demo.gate.run(move |_| png(&image.pixels, shape, image.finite)).await
+    let work = move |_: &_| match show {
+        Show::Reconstruction => png(&image.pixels, shape, image.finite),
+        Show::Original => png(image.original(), shape, image.finite),
+        Show::Difference => {
+            let (pixels, gain) = difference(&image);
+            let mut answer = png(&pixels, shape, image.finite)?;
+            answer.headers_mut().insert(GAIN, HeaderValue::from(u16::from(gain)));
+            Ok(answer)
+        }
+    };
+    demo.gate.run(work).await
 }

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
+use super::bound::{Bound, DEQUANTIZATION};
 use super::images::{Decoded, decoded};
 use super::upload::Upload;
 use crate::Problem;
@@ -24,7 +25,7 @@ use crate::store::Stored;
 /// The class of an image.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Class {
-    /// Needed where the model has classes.
+    /// Needed if the model has classes.
     class: Option<usize>,
 }
 
@@ -33,11 +34,18 @@ pub(crate) struct Class {
 pub(crate) struct Encoded {
     /// Its id.
     id: Uuid,
-    /// Bits per dimension by which the model describes it: the less, the more like what it was trained on.
+    /// Upper bound on the image's bits per dimension, the mean over `draws`. The smaller, the more the image is like
+    /// those that the model was trained on.
     bits_per_dim: f64,
+    /// Standard error of that mean; null for a single draw.
+    standard_error: Option<f64>,
+    /// Dequantisation of the pixels for `bits_per_dim`: always `uniform`, noise over each bin.
+    dequantization: &'static str,
+    /// Draws of noise. They are the same for equal pictures.
+    draws: usize,
     /// Whether its latents decode to the very same pixels, in the model's bits and size.
     exact: bool,
-    /// How many of its pixels do not come back.
+    /// Number of its pixels that do not come back.
     differing_pixels: usize,
 }
 
@@ -45,7 +53,7 @@ pub(crate) struct Encoded {
 #[utoipa::path(
     post,
     path = "/api/v1/encode",
-    params(("class" = Option<usize>, Query, description = "Class of the image, where the model has classes")),
+    params(("class" = Option<usize>, Query, description = "Class of the image, if the model has classes")),
     request_body(
         description = "The picture",
         content(
@@ -78,24 +86,26 @@ pub(super) async fn encode(
         let labels: Vec<usize> = class.into_iter().collect();
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
-        let encoded = glow.encode(image.view(), &labels, Dequantization::Midpoint)?;
-        let bits_per_dim = glow.config().bits_per_dim(encoded.log_likelihood[0]);
-        if !bits_per_dim.is_finite() {
+        let draws = at.draws(1);
+        let Bound { bits_per_dim, standard_error } = Bound::of(glow, image.view(), &labels, draws, client)?;
+        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        if !bits_per_dim.is_finite() || !latents.is_finite(0) {
             return Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the model's numbers for this picture are not finite; the model may be damaged, or its training \
                  diverged",
             ));
         }
-        let Decoded { pixels, finite } = decoded(glow, &encoded.latents, &labels, client)?;
-        let shift = 8 - glow.config().bits;
-        let differ = |(a, b): (&[u8], &[u8])| a.iter().zip(b).any(|(a, b)| a >> shift != b >> shift);
-        let original = image.as_slice().unwrap_or_default();
-        let differing_pixels =
-            original.chunks(channels).zip(pixels.chunks(channels)).filter(|&pair| differ(pair)).count();
+        let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
+        let dropped = 8 - glow.config().bits;
+        let original: Vec<u8> = image.iter().map(|pixel| pixel >> dropped << dropped).collect();
+        let pairs = original.chunks(channels).zip(pixels.chunks(channels));
+        let differing_pixels = pairs.filter(|(a, b)| a != b).count();
         let (exact, finite) = (differing_pixels == 0 && finite[0], finite[0]);
-        let id = at.store.put(Stored { latents: encoded.latents, pixels, finite, labels });
-        Ok(Json(Encoded { id, bits_per_dim, exact, differing_pixels }))
+        let source = (differing_pixels > 0).then_some(original);
+        let id = at.store.put(Stored { latents, pixels, source, finite, labels });
+        let dequantization = DEQUANTIZATION;
+        Ok(Json(Encoded { id, bits_per_dim, standard_error, dequantization, draws, exact, differing_pixels }))
     };
     demo.compute(work).await
 }

@@ -16,11 +16,19 @@ use crate::{Demo, Problem};
 /// Header of pictures: false if the numbers behind their pixels are not all finite.
 const FINITE: HeaderName = HeaderName::from_static("glowflow-finite");
 
+/// Most images that a walk or a blend is made of.
+pub(super) const MAX_IDS: usize = 8;
+
 /// The image of an id.
 pub(super) fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
     demo.store.get(id).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no image {id}, or no longer; encode it again"))
     })
+}
+
+/// The images of ids.
+pub(super) fn all_stored(demo: &Demo, ids: &[Uuid]) -> Result<Vec<Arc<Stored>>, Problem> {
+    ids.iter().map(|&id| stored(demo, id)).collect()
 }
 
 /// Images in pixels.

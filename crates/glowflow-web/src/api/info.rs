@@ -5,24 +5,34 @@ use axum::extract::State;
 use glowflow::ModelConfig;
 use glowflow::faces::Faces;
 use glowflow::latent::About;
+use glowflow::train::{self, LastEvaluation};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::bound::DEQUANTIZATION;
 use crate::Problem;
 
-/// What the model is and what can be asked of it.
+/// The model and what can be asked of it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Info {
     /// Architecture: `image` (height, width, channels), `bits`, `levels`, `steps`, `hidden`, `coupling`, `permutation`,
     /// `classes`.
     #[schema(value_type = Object)]
     config: ModelConfig,
+    /// Tells models apart: equal for equal weights.
+    fingerprint: String,
     /// Number of trained parameters.
     parameters: usize,
-    /// Bits per dimension on test images, when the model's run was last evaluated.
+    /// Names of the classes, in the order of their numbers; empty if there are none or they are unknown.
+    class_names: Vec<String>,
+    /// Training of the model's run so far, if known.
+    trained: Option<Trained>,
+    /// The last evaluation of the model's run on test images, if there was one.
+    evaluation: Option<Evaluation>,
+    /// The same as `evaluation.bits_per_dim`.
     bits_per_dim: Option<f64>,
-    /// Largest difference between a test image and its decoded latents.
+    /// The same as `evaluation.inverse_error`.
     inverse_error: Option<f64>,
     /// Attributes that can be changed.
     attributes: Vec<Attribute>,
@@ -31,12 +41,50 @@ pub(crate) struct Info {
     /// Positions of the left and right eye in the model's images, as fractions of width and height; null if they are
     /// unknown.
     eyes: Option<[[f64; 2]; 2]>,
+    /// Whether a request can store these positions.
+    stores_eyes: bool,
+    /// Whether a request can find the faces in a photograph.
+    detector: bool,
     /// The largest upload, in bytes.
     upload_bytes: usize,
     /// The largest upload, in pixels.
     upload_pixels: u64,
     /// The largest number of images in one request.
     images: usize,
+}
+
+/// Training of a run.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Trained {
+    /// Steps.
+    steps: u64,
+    /// Images of all steps, each counted as often as it was used.
+    images: u64,
+}
+
+impl From<train::Trained> for Trained {
+    fn from(train::Trained { steps, images }: train::Trained) -> Self {
+        Self { steps, images }
+    }
+}
+
+/// An evaluation on test images.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Evaluation {
+    /// The step after which it was made.
+    step: u64,
+    /// Mean upper bound on bits per dimension.
+    bits_per_dim: f64,
+    /// Dequantisation of the pixels: always `uniform`, noise over each bin.
+    dequantization: &'static str,
+    /// Largest difference between a test image and its decoded latents.
+    inverse_error: f64,
+}
+
+impl From<LastEvaluation> for Evaluation {
+    fn from(LastEvaluation { step, bits_per_dim, inverse_error }: LastEvaluation) -> Self {
+        Self { step, bits_per_dim, dequantization: DEQUANTIZATION, inverse_error }
+    }
 }
 
 /// An attribute that can be changed.
@@ -48,14 +96,22 @@ pub(crate) struct Attribute {
     positives: usize,
     /// Labelled images without it.
     negatives: usize,
-    /// How well its direction tells held-out images apart: 0.5 is chance, 1 perfect.
+    /// Probability that its direction orders two held-out images correctly, one with and one without it: 0.5 is
+    /// chance, 1 perfect.
     auc: Option<f64>,
+    /// Why the direction is not reliable; null if it is.
+    weak: Option<String>,
 }
 
 impl From<&About> for Attribute {
     fn from(about: &About) -> Self {
-        let About { name, positives, negatives, auc } = about.clone();
-        Self { name, positives, negatives, auc: auc.map(|auc| auc.value) }
+        Self {
+            name: about.name.clone(),
+            positives: about.positives,
+            negatives: about.negatives,
+            auc: about.auc.map(|auc| auc.value),
+            weak: about.weakness(),
+        }
     }
 }
 
@@ -71,17 +127,24 @@ impl From<&About> for Attribute {
 )]
 pub(super) async fn info(State(demo): Shared) -> Json<Info> {
     let directions = demo.directions.iter().flat_map(|directions| &directions.list);
+    let known = demo.eyes.get();
     Json(Info {
         config: demo.config.clone(),
+        fingerprint: format!("{:08x}", demo.fingerprint),
         parameters: demo.parameters,
+        class_names: demo.class_names.clone(),
+        trained: demo.trained.map(Trained::from),
+        evaluation: demo.evaluation.map(Evaluation::from),
         bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
         inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
         attributes: directions.map(|direction| (&direction.about).into()).collect(),
-        faces: demo.faces.map(|faces| matches!(faces, Faces::Aligned(_))),
-        eyes: match demo.faces {
+        faces: known.map(|faces| matches!(faces, Faces::Aligned(_))),
+        eyes: match known {
             Some(Faces::Aligned(eyes)) => Some([eyes.left(), eyes.right()]),
             Some(Faces::None) | None => None,
         },
+        stores_eyes: demo.eyes.are_stored(),
+        detector: demo.detector.is_some(),
         upload_bytes: demo.limits.upload_bytes,
         upload_pixels: demo.limits.upload_pixels,
         images: demo.images(),

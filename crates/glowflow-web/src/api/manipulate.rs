@@ -1,21 +1,26 @@
 //! `manipulate`: attributes of an image are changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
-use glowflow::{Glow, latent};
+use glowflow::latent::{self, Directions};
+use glowflow::{Error, Glow, Latents};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
-use super::images::{decoded, png, stored};
+use super::format::Format;
+use super::images::{decoded, stored};
 use crate::Problem;
 use crate::gate::Client;
+
+/// Amounts by attribute.
+type Amounts = BTreeMap<String, f64>;
 
 /// How to change an image.
 #[derive(Deserialize, ToSchema)]
@@ -23,22 +28,68 @@ use crate::gate::Client;
 pub(crate) struct Manipulate {
     /// The image.
     id: Uuid,
-    /// How far to move along each attribute's direction, −1 to 1.
+    /// Distance along each attribute's direction, −3 to 3. 1 is the whole step from images without the attribute to
+    /// those with it.
     #[schema(example = json!({ "Smiling": 0.7 }))]
-    amounts: BTreeMap<String, f64>,
+    amounts: Amounts,
+    /// Amounts of the first frame: the image itself by default.
+    #[serde(default)]
+    from: Option<Amounts>,
+    /// Number of frames on the way from `from` to `amounts`, both included: at least 2, at most `images` of `info`.
+    /// By default, the answer is one picture at `amounts`.
+    #[schema(minimum = 2)]
+    frames: Option<usize>,
+    /// Format of the answer.
+    #[serde(default)]
+    format: Format,
 }
 
-/// Changes attributes of an image; answers with a PNG.
+impl Manipulate {
+    /// Amounts of each frame.
+    fn frames(self, most: usize, [height, width, _]: [usize; 3]) -> Result<Vec<Amounts>, Problem> {
+        let frames = match (self.frames, self.from.is_some()) {
+            (None, false) => return Ok(vec![self.amounts]),
+            (None, true) => return Err(Problem::unprocessable("\"from\" needs \"frames\"")),
+            (Some(frames), _) => frames,
+        };
+        if !(2..=most).contains(&frames) {
+            let bounds =
+                if most < 2 { "1 picture at a time".to_owned() } else { format!("2 to {most} frames") };
+            return Err(Problem::unprocessable(format!(
+                "{frames} frames: {bounds} of {width}×{height} pixels are possible"
+            )));
+        }
+        let (from, to) = (self.from.unwrap_or_default(), self.amounts);
+        let names: BTreeSet<&String> = from.keys().chain(to.keys()).collect();
+        let at = |frame: usize| {
+            let t = frame as f64 / (frames - 1) as f64;
+            let amount = |amounts: &Amounts, name: &String| amounts.get(name).copied().unwrap_or(0.0);
+            let between = |name: &&String| (1.0 - t) * amount(&from, name) + t * amount(&to, name);
+            names.iter().map(|name| ((*name).clone(), between(name))).collect()
+        };
+        Ok((0..frames).map(at).collect())
+    }
+}
+
+/// The image moved along the directions.
+fn moved(image: &Latents, directions: &Directions, amounts: &Amounts) -> Result<Latents, Error> {
+    let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
+    latent::manipulate(image, &moves.collect::<Result<Vec<_>, Error>>()?)
+}
+
+/// Changes attributes of an image; answers with a picture, or with the frames of the way there. As PNG, frames stand
+/// side by side, each in its own size.
 #[utoipa::path(
     post,
     path = "/api/v1/manipulate",
     request_body = Manipulate,
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/png",
+        (status = 200, description = "The picture or frames, in the requested format",
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
             model's numbers are not all finite. Pixels of others are black and mean nothing."))),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, or \
-            no such attribute"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, \
+            no such attribute, or too far"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
             description = "Too busy, or the model failed")
     )
@@ -47,17 +98,20 @@ pub(super) async fn manipulate(
     State(demo): Shared,
     request: Result<Json<Manipulate>, JsonRejection>,
 ) -> Result<Response, Problem> {
-    let Json(Manipulate { id, amounts }) = request?;
-    let image = stored(&demo, id)?;
+    let Json(request) = request?;
+    let (image, format) = (stored(&demo, request.id)?, request.format);
+    let frames = request.frames(demo.images(), demo.config.image)?;
     let at = Arc::clone(&demo);
     let work = move |glow: &Glow, client: &Client| {
         let directions = at.directions.as_ref().ok_or_else(|| {
             Problem::unprocessable("this model has no directions, so nothing can be changed")
         })?;
-        let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
-        let moved = latent::manipulate(&image.latents, &moves.collect::<Result<Vec<_>, glowflow::Error>>()?)?;
-        let moved = decoded(glow, &moved, &image.labels, client)?;
-        png(&moved.pixels, glow.config().image, moved.all_finite())
+        // The end first, so that an error names an amount of the request.
+        frames.last().map(|amounts| moved(&image.latents, directions, amounts)).transpose()?;
+        let parts = frames.iter().map(|amounts| moved(&image.latents, directions, amounts));
+        let moved = Latents::concatenate(&parts.collect::<Result<Vec<_>, _>>()?)?;
+        let moved = decoded(glow, &moved, &image.labels.repeat(frames.len()), client)?;
+        format.frames(&moved.pixels, glow.config().image, moved.all_finite())
     };
     demo.compute(work).await
 }

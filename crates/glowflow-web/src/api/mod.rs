@@ -1,31 +1,38 @@
 //! The HTTP API under `/api/v1`, one request a file.
 //!
-//! `encode` takes a picture and `sample` draws some; both answer with ids. `decode`, `manipulate` and `mix` take ids and
-//! answer with pictures.
+//! `encode` takes a picture and `sample` draws some; both answer with ids. `decode`, `manipulate`, `mix`, `walk` and
+//! `blend` take ids and answer with pictures. `faces` finds the faces in a photograph, and `eyes` stores where they
+//! are in the model's images.
 
+mod blend;
+mod bound;
 mod decode;
 mod encode;
+mod eyes;
+mod faces;
+mod format;
 mod images;
 mod info;
 mod manipulate;
 mod mix;
 mod sample;
 mod upload;
+mod walk;
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::Demo;
 
-/// How long a frame of an animation is shown.
-const MILLISECONDS: u16 = 80;
-
 type Shared = State<Arc<Demo>>;
+
+/// Paths that take uploads.
+pub(crate) const UPLOADS: [&str; 2] = ["/api/v1/encode", "/api/v1/faces"];
 
 /// All paths and what answers them.
 pub(crate) fn routes(demo: &Demo) -> Vec<(&'static str, MethodRouter<Arc<Demo>>)> {
@@ -36,6 +43,10 @@ pub(crate) fn routes(demo: &Demo) -> Vec<(&'static str, MethodRouter<Arc<Demo>>)
         ("/api/v1/encode", post(encode::encode)),
         ("/api/v1/decode/{id}", get(decode::decode)),
         ("/api/v1/manipulate", post(manipulate::manipulate).layer(json)),
+        ("/api/v1/eyes", put(eyes::eyes).layer(json)),
+        ("/api/v1/faces", post(faces::faces)),
+        ("/api/v1/blend", post(blend::blend).layer(json)),
+        ("/api/v1/walk", post(walk::walk).layer(json)),
         ("/api/v1/mix", post(mix::mix).layer(json)),
         ("/api/v1/sample", post(sample::sample).layer(json)),
     ]
@@ -50,7 +61,10 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
             description = "Images in the latent space of a Glow model: encode, change, mix, draw. Latents stay on the \
                            server, which forgets images that nobody asks about for a while."
         ),
-        paths(info::info, encode::encode, decode::decode, manipulate::manipulate, mix::mix, sample::sample),
+        paths(
+            info::info, encode::encode, decode::decode, manipulate::manipulate, mix::mix, walk::walk, blend::blend,
+            sample::sample, faces::faces, eyes::eyes
+        ),
         // Relative to the description, which may be below a path that a proxy strips.
         servers((url = "../..", description = "The server that this description is from")),
         security((), ("token" = [])),

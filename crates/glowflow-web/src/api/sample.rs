@@ -13,26 +13,28 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
+use super::bound::{Bound, DEQUANTIZATION};
 use super::images::{Decoded, decoded};
 use crate::Problem;
 use crate::gate::Client;
 use crate::store::Stored;
 
-/// What to draw.
+/// Images to draw.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sample {
-    /// How many images.
+    /// Number of images.
     #[schema(minimum = 1)]
     count: usize,
-    /// Spread of the latents: 1 is the model's own, less gives smoother images.
+    /// Spread of the latents: 1 is the model's own, less gives smoother images, and 0 the image at the centre, which
+    /// does not depend on the seed.
     #[schema(minimum = 0, maximum = 2)]
     temperature: f64,
     /// Equal seeds give equal images.
     seed: u64,
-    /// Needed where the model has classes.
+    /// Needed if the model has classes.
     class: Option<usize>,
-    /// Whether to compute the bits per dimension of each image, which takes about as long as drawing it.
+    /// Whether to compute the bits per dimension of each image, which takes at least as long as drawing it.
     #[serde(default)]
     score: bool,
 }
@@ -44,10 +46,22 @@ pub(crate) struct Samples {
     ids: Vec<Uuid>,
     /// Whether the numbers behind each image are finite. Pixels of others are black and mean nothing.
     finite: Vec<bool>,
-    /// If asked for, bits per dimension of each image: the less, the likelier. Null for numbers that are not
-    /// finite.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bits_per_dim: Option<Vec<Option<f64>>>,
+    /// Scores, if requested.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    #[schema(inline)]
+    scores: Option<Scores>,
+}
+
+/// Bits per dimension of images.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Scores {
+    /// Upper bound on the bits per dimension of each image, the mean over `draws`: the smaller, the likelier. Null for
+    /// numbers that are not finite.
+    bits_per_dim: Vec<Option<f64>>,
+    /// Dequantisation of the pixels: always `uniform`, noise over each bin.
+    dequantization: &'static str,
+    /// Draws of noise for each image.
+    draws: usize,
 }
 
 /// Draws images.
@@ -80,25 +94,25 @@ pub(super) async fn sample(
         let latents = glow.draw(count, temperature, seed)?;
         let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
         let images = || pixels.chunks(pixels.len() / count).zip(&finite);
+        let draws = at.draws(count);
         let bits_of = |(image, &finite): (&[u8], &bool)| {
-            client.check()?;
             let image = ArrayView4::from_shape((1, height, width, channels), image)
                 .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-            let label = class.as_slice();
-            let bits = glow.config().bits_per_dim(glow.log_likelihood(image, label)?[0]);
+            let bits = Bound::of(glow, image, class.as_slice(), draws, client)?.bits_per_dim;
             Ok((finite && bits.is_finite()).then_some(bits))
         };
-        let bits_per_dim =
-            score.then(|| images().map(bits_of).collect::<Result<_, Problem>>()).transpose()?;
+        let bits = score.then(|| images().map(bits_of).collect::<Result<_, Problem>>()).transpose()?;
+        let scores = bits.map(|bits_per_dim| Scores { bits_per_dim, dequantization: DEQUANTIZATION, draws });
         let ids = images().enumerate().map(|(i, (image, &finite))| {
             at.store.put(Stored {
                 latents: latents.slice(i..i + 1),
                 pixels: image.to_vec(),
+                source: None,
                 finite,
                 labels: class.into_iter().collect(),
             })
         });
-        Ok(Json(Samples { ids: ids.collect(), finite: finite.clone(), bits_per_dim }))
+        Ok(Json(Samples { ids: ids.collect(), finite: finite.clone(), scores }))
     };
     demo.compute(work).await
 }

@@ -70,6 +70,36 @@ pub struct About {
     pub auc: Option<Auc>,
 }
 
+/// Fewest images with and without an attribute for a direction that is not weak.
+const MIN_RELIABLE: usize = 50;
+/// Lowest AUC of a direction that is not weak.
+const MIN_AUC: f64 = 0.75;
+/// Largest standard error of the AUC of a direction that is not weak.
+const MAX_STANDARD_ERROR: f64 = 0.05;
+
+impl About {
+    /// Why the direction is not reliable: too few images, or an AUC that is too low or too uncertain. `None` if it is.
+    pub fn weakness(&self) -> Option<String> {
+        let mut reasons = vec![];
+        for (count, kind) in [(self.positives, "with"), (self.negatives, "without")] {
+            if count < MIN_RELIABLE {
+                reasons.push(format!("computed from {count} images {kind} it"));
+            }
+        }
+        match self.auc {
+            None => reasons.push("not measured on held-out images".to_owned()),
+            Some(Auc { value, standard_error }) if standard_error > MAX_STANDARD_ERROR => {
+                reasons.push(format!("AUC {value:.2} ± {standard_error:.2} on held-out images"));
+            }
+            Some(Auc { value, .. }) if value < MIN_AUC => {
+                reasons.push(format!("AUC {value:.2} on held-out images"));
+            }
+            Some(_) => {}
+        }
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+}
+
 /// The probability that of two images, one with an attribute and one without it, the one with it lies further along the
 /// direction: the area under the curve of true against false positives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -481,6 +511,29 @@ mod tests {
         }
         let expected = pairs.iter().sum::<f64>() / pairs.len() as f64;
         assert!((auc(points.to_vec()).value - expected).abs() < 1e-12);
+    }
+
+    #[test]
+    fn weak_directions_are_explained() {
+        let about = |positives, negatives, auc: Option<(f64, f64)>| About {
+            name: "Hat".into(),
+            positives,
+            negatives,
+            auc: auc.map(|(value, standard_error)| Auc { value, standard_error }),
+        };
+        for (about, weakness) in [
+            (about(50, 900, Some((0.75, 0.05))), None),
+            (about(12, 900, Some((0.9, 0.04))), Some("computed from 12 images with it")),
+            (about(900, 49, Some((0.9, 0.04))), Some("computed from 49 images without it")),
+            (about(300, 300, Some((0.62, 0.02))), Some("AUC 0.62 on held-out images")),
+            (
+                about(20, 900, Some((0.9, 0.08))),
+                Some("computed from 20 images with it; AUC 0.90 ± 0.08 on held-out images"),
+            ),
+            (about(60, 60, None), Some("not measured on held-out images")),
+        ] {
+            assert_eq!(about.weakness().as_deref(), weakness, "{about:?}");
+        }
     }
 
     #[test]

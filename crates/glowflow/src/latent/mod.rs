@@ -3,6 +3,7 @@
 //! Latents here are standardised and of all levels (see [`Latents`](crate::Latents)), so that every operation that
 //! changes nothing gives back every pixel.
 
+pub mod blending;
 pub mod directions;
 pub mod interpolation;
 pub mod manipulation;
@@ -11,6 +12,7 @@ pub mod search;
 pub mod stream;
 pub mod temperature;
 
+pub use blending::weighted_mean;
 pub use directions::{About, Auc, DIRECTIONS, Direction, Directions, Found, find_directions};
 pub use interpolation::{Walk, between, interpolate};
 pub use manipulation::{MAX_AMOUNT, manipulate, sweep};

@@ -13,6 +13,7 @@ mod pace;
 mod pictures;
 mod presets;
 mod run;
+mod trained;
 mod trainer;
 mod waiting;
 
@@ -23,5 +24,6 @@ pub use folder::{BEST, METRICS};
 pub use journal::{LastEvaluation, last_evaluation};
 pub use presets::names as preset_names;
 pub use run::{Limits, Options, Summary, resume, run_folder, train, train_on};
+pub use trained::{Trained, trained};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};
 pub(crate) use waiting::unless_stopped;

@@ -1,0 +1,51 @@
+//! Bits per dimension of an image: the upper bound by uniform dequantisation.
+
+use glowflow::{Draws, Glow};
+use ndarray::ArrayView4;
+
+use crate::gate::Client;
+use crate::{Demo, Problem};
+
+/// Dequantisation of all bits per dimension in the API.
+pub(super) const DEQUANTIZATION: &str = "uniform";
+
+/// Most draws of noise for one image.
+const MAX_DRAWS: usize = 8;
+
+/// Mean bound of an image over draws of noise. Draws are numbered, so that equal images have equal bounds.
+pub(super) struct Bound {
+    pub bits_per_dim: f64,
+    /// Standard error of the mean over the draws; none for a single draw.
+    pub standard_error: Option<f64>,
+}
+
+impl Bound {
+    /// The bound of one image `[1, H, W, C]`.
+    pub fn of(
+        glow: &Glow,
+        image: ArrayView4<u8>,
+        labels: &[usize],
+        draws: usize,
+        client: &Client,
+    ) -> Result<Self, Problem> {
+        let draw = |seed: u64| {
+            client.check()?;
+            let bits = glow.bits_per_dim(image, labels, Draws::Uniform { draws: 1, seed })?;
+            Ok(bits[0])
+        };
+        let bits: Vec<f64> = (0..draws as u64).map(draw).collect::<Result<_, Problem>>()?;
+        let count = bits.len() as f64;
+        let mean = bits.iter().sum::<f64>() / count;
+        let squares: f64 = bits.iter().map(|bits| (bits - mean).powi(2)).sum();
+        let standard_error = (bits.len() > 1).then(|| (squares / (count - 1.0) / count).sqrt());
+        Ok(Self { bits_per_dim: mean, standard_error })
+    }
+}
+
+impl Demo {
+    /// Draws for each of `images` images of a request: fewer for many images, and for large ones, whose bounds
+    /// vary less.
+    pub(super) fn draws(&self, images: usize) -> usize {
+        (self.images() / images.max(MAX_DRAWS)).clamp(1, MAX_DRAWS)
+    }
+}

@@ -1,0 +1,86 @@
+//! `eyes`: positions of the eyes in the model's images are stored with the model.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderMap, StatusCode};
+use glowflow::faces::Faces;
+use glowflow_data::Eyes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Shared;
+use crate::Problem;
+
+/// Headers of requests that a proxy passed on.
+const FORWARDED: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
+/// Faces in the model's images.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EyesOf {
+    /// Whether the model's images show faces.
+    faces: bool,
+    /// Positions `[x, y]` of the left and right eye, as fractions of width and height. Needed for faces.
+    #[serde(default)]
+    #[schema(example = json!([[0.39, 0.51], [0.61, 0.51]]))]
+    eyes: Option<[[f64; 2]; 2]>,
+}
+
+impl TryFrom<EyesOf> for Faces {
+    type Error = Problem;
+
+    fn try_from(of: EyesOf) -> Result<Self, Problem> {
+        match of {
+            EyesOf { faces: true, eyes: Some([left, right]) } => Eyes::new(left, right)
+                .map(Self::Aligned)
+                .map_err(|error| Problem::unprocessable(error.to_string())),
+            EyesOf { faces: true, eyes: None } => {
+                Err(Problem::unprocessable("\"eyes\" is missing; it is needed if \"faces\" is true"))
+            }
+            EyesOf { faces: false, eyes: None } => Ok(Self::None),
+            EyesOf { faces: false, eyes: Some(_) } => {
+                Err(Problem::unprocessable("\"eyes\" without faces; leave it out, or set \"faces\" to true"))
+            }
+        }
+    }
+}
+
+/// Stores positions of the eyes with the model, in `eyes.toml`. Only a server that nothing but its own computer reaches
+/// does this: see `stores_eyes` of `info`.
+#[utoipa::path(
+    put,
+    path = "/api/v1/eyes",
+    request_body = EyesOf,
+    responses(
+        (status = 200, body = EyesOf, description = "They are stored"),
+        (status = 403, body = Problem, content_type = "application/problem+json",
+            description = "This server does not store them"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json",
+            description = "No such positions"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "The file cannot be written, or too busy")
+    )
+)]
+pub(super) async fn eyes(
+    State(demo): Shared,
+    headers: HeaderMap,
+    request: Result<Json<EyesOf>, JsonRejection>,
+) -> Result<Json<EyesOf>, Problem> {
+    if !demo.eyes.are_stored() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "this server does not store positions of the eyes, because others than its own computer may reach it; \
+             store them on its computer",
+        ));
+    }
+    let Json(of) = request?;
+    let faces = of.try_into()?;
+    demo.gate
+        .run({
+            let demo = demo.clone();
+            move |_| demo.eyes.store(faces)
+        })
+        .await?;
+    Ok(Json(of))
+}

@@ -1,0 +1,110 @@
+//! `walk`: a way through several images.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use axum::response::Response;
+use glowflow::latent::between;
+use glowflow::{Glow, Latents};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Shared;
+use super::format::{Course, Format};
+use super::images::{MAX_IDS, all_stored, decoded};
+use crate::gate::Client;
+use crate::store::Stored;
+use crate::{Demo, Problem};
+
+/// A way through images, in their order.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// The images, 2 to 8.
+    #[schema(min_items = 2, max_items = 8)]
+    ids: Vec<Uuid>,
+    /// Frames from each image to the next, the first image included. An open walk ends with one more frame, the last
+    /// image. All frames together are at most `images` of `info`.
+    #[schema(minimum = 1)]
+    frames: usize,
+    /// Whether the walk returns to the first image.
+    #[serde(default)]
+    closed: bool,
+    /// Straight, or along the great circle.
+    #[serde(default)]
+    path: Course,
+    /// Format of the answer.
+    #[serde(default)]
+    format: Format,
+}
+
+impl Route {
+    /// The images of the walk and the number of its frames, if they are within the bounds.
+    fn check(&self, demo: &Demo) -> Result<Vec<Arc<Stored>>, Problem> {
+        let images = self.ids.len();
+        if !(2..=MAX_IDS).contains(&images) {
+            return Err(Problem::unprocessable(format!("{images} images: a walk has 2 to {MAX_IDS}")));
+        }
+        let stored = all_stored(demo, &self.ids)?;
+        let (pairs, last) = if self.closed { (images, 0) } else { (images - 1, 1) };
+        let most = (demo.images().saturating_sub(last) / pairs).max(1);
+        if !(1..=most).contains(&self.frames) {
+            let [height, width, _] = demo.config.image;
+            return Err(Problem::unprocessable(format!(
+                "{} frames from each image to the next: use 1 to {most} for {images} images of {width}×{height} \
+                 pixels",
+                self.frames
+            )));
+        }
+        Ok(stored)
+    }
+
+    /// Points of the walk: the indices of two images, and the distance from the first to the second.
+    fn points(&self) -> impl Iterator<Item = (usize, usize, f64)> {
+        let (images, frames) = (self.ids.len(), self.frames);
+        let pairs = if self.closed { images } else { images - 1 };
+        let end = (!self.closed).then_some((images - 2, images - 1, 1.0));
+        let pair = move |pair| {
+            (0..frames).map(move |frame| (pair, (pair + 1) % images, frame as f64 / frames as f64))
+        };
+        (0..pairs).flat_map(pair).chain(end)
+    }
+}
+
+/// Walks through several images. As PNG, the frames stand side by side, each in its own size.
+#[utoipa::path(
+    post,
+    path = "/api/v1/walk",
+    request_body = Route,
+    responses(
+        (status = 200, description = "The frames, in the requested format",
+            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
+            headers(("glowflow-finite" = bool, description = "False if the \
+            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+        (status = "4XX", body = Problem, content_type = "application/problem+json",
+            description = "No such image, or too many images or frames"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json",
+            description = "Too busy, or the model failed")
+    )
+)]
+pub(super) async fn walk(
+    State(demo): Shared,
+    request: Result<Json<Route>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(route) = request?;
+    let images = route.check(&demo)?;
+    let work = move |glow: &Glow, client: &Client| {
+        let (mut parts, mut labels) = (vec![], vec![]);
+        for (a, b, t) in route.points() {
+            let (a, b) = (&images[a], &images[b]);
+            parts.push(between(&a.latents, &b.latents, t, route.path.into()));
+            labels.extend(if t > 0.5 { &b.labels } else { &a.labels });
+        }
+        let walk = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
+        route.format.frames(&walk.pixels, glow.config().image, walk.all_finite())
+    };
+    demo.compute(work).await
+}

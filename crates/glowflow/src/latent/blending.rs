@@ -1,0 +1,29 @@
+//! Blends of several images: the weighted mean of their latents, `Σ wᵢ·zᵢ / Σ wᵢ`.
+//!
+//! The mean is not rescaled. Independent latents lie near a sphere, and their mean lies closer to its centre, which
+//! makes blends smoother, as a temperature below 1 does.
+
+use glowflow_kernels::Real;
+
+use crate::{Error, Latents};
+
+/// The weighted mean of latents of equal shapes. A weight of 0 leaves its latents out; if one weight only is not 0,
+/// the mean is those latents to the bit.
+///
+/// # Errors
+/// [`Error::Input`] if there is not one weight for each of the latents, or a weight is negative or not finite, or
+/// none is above 0.
+pub fn weighted_mean<R: Real>(latents: &[&Latents<R>], weights: &[f64]) -> Result<Latents<R>, Error> {
+    let invalid =
+        || Error::Input(format!("weights {weights:?}: use one for each image, none negative, one above 0"));
+    let sum: f64 = weights.iter().sum();
+    let valid = weights.iter().all(|weight| *weight >= 0.0) && sum > 0.0 && sum.is_finite();
+    if !valid || weights.len() != latents.len() {
+        return Err(invalid());
+    }
+    let mut terms = latents.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
+    let term = |weight: f64| R::of(weight / sum);
+    let (first, &weight) = terms.next().ok_or_else(invalid)?;
+    let first = Latents(first.0.iter().map(|level| level.mapv(|x| x * term(weight))).collect());
+    Ok(terms.fold(first, |mean, (latents, &weight)| mean.combine(R::of(1.0), latents, term(weight))))
+}

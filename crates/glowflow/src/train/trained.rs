@@ -1,0 +1,25 @@
+//! Training of a run so far, as its log and configuration have it.
+
+use std::path::Path;
+
+use glowflow_report::metrics;
+
+use super::config::{CONFIG, RunConfig};
+use super::folder::METRICS;
+
+/// Training of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trained {
+    /// Steps up to the last record of the log.
+    pub steps: u64,
+    /// Images of all steps, each counted as often as it was used.
+    pub images: u64,
+}
+
+/// Training of the run in a folder; `None` if there is none, or its files cannot be read.
+pub fn trained(run: &Path) -> Option<Trained> {
+    let records = metrics::read(&run.join(METRICS)).ok()?;
+    let steps = records.iter().rev().find_map(|record| record.get("step")?.as_u64())?;
+    let train = RunConfig::read(&run.join(CONFIG)).ok()?.train;
+    Some(Trained { steps, images: steps.saturating_mul(train.batch as u64) })
+}
