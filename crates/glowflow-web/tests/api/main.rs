@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use glowflow::latent::{DIRECTIONS, Walk, find_directions, interpolate, manipulate};
 use glowflow::model::ModelFile;
-use glowflow::{Dequantization, Draws, Glow, ModelConfig};
+use glowflow::{Dequantization, Glow, ModelConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset};
 use glowflow_web::{Access, Demo, Limits, openapi, router};
@@ -21,6 +21,14 @@ use image::{AnimationDecoder, DynamicImage, ImageFormat, RgbImage};
 use ndarray::{Array4, Axis};
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+mod decode;
+mod eyes;
+mod faces;
+mod info;
+mod manipulate;
+mod scores;
+mod walk;
 
 const SIZE: usize = 16;
 
@@ -37,6 +45,19 @@ struct Served {
 
 fn load(model: &Path, limits: Limits) -> Result<Demo, glowflow::Error> {
     Demo::load(Glow::load(model)?, model, None, None, limits)
+}
+
+/// Serves a demo from files in `folder`.
+fn serve(demo: Demo, folder: tempfile::TempDir) -> Served {
+    let glow = Glow::load(folder.path()).unwrap();
+    Served { app: router(Arc::new(demo), Access::default()), glow, _folder: folder }
+}
+
+/// A folder with the model that directions are tested with, but without directions.
+fn bare() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    ModelFile::new(config(), 1).unwrap().write(&folder.path().join("model.safetensors")).unwrap();
+    folder
 }
 
 fn served(config: ModelConfig, limits: Limits) -> Served {
@@ -203,8 +224,6 @@ async fn a_picture_comes_back_to_the_pixel() {
     for index in 0..5 {
         let image = portrait(index);
         let answer = served.upload("/api/v1/encode", encoded(&image, ImageFormat::Png)).await;
-        let expected = served.glow.bits_per_dim(array(&image).view(), &[], Draws::default()).unwrap()[0];
-        assert_eq!(answer.json()["bits_per_dim"].as_f64(), Some(expected));
         assert_eq!(answer.json()["exact"], true);
         assert_eq!(answer.json()["differing_pixels"], 0);
         assert_eq!(served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture(), image);
@@ -280,32 +299,9 @@ async fn samples_are_those_of_the_seed() {
         let still = served.post("/api/v1/manipulate", json!({ "id": id, "amounts": {} })).await;
         assert_eq!(still.picture(), picture);
     }
-    let scored = json!({ "count": 3, "temperature": 0.7, "seed": 5, "score": true });
-    let bits = served.post("/api/v1/sample", scored).await.json()["bits_per_dim"].clone();
-    let one = |i: usize| expected.slice_axis(Axis(0), (i..i + 1).into());
-    let expected: Vec<f64> =
-        (0..3).flat_map(|i| served.glow.bits_per_dim(one(i), &[], Draws::default()).unwrap()).collect();
-    assert_eq!(bits, json!(expected));
     let again = served.post("/api/v1/sample", request).await.json();
     assert!(again.get("bits_per_dim").is_none() && again["finite"] == json!([true, true, true]), "{again}");
     assert_ne!(again["ids"], json!(ids), "ids are never given twice");
-}
-
-#[tokio::test]
-async fn info_says_what_can_be_asked() {
-    let served = whole();
-    let info = served.get("/api/v1/info").await.json();
-    assert_eq!(info["config"]["image"], json!([SIZE, SIZE, 3]));
-    assert_eq!(info["parameters"], served.glow.parameters());
-    assert_eq!(info["attributes"].as_array().unwrap().len(), 6);
-    assert_eq!(info["attributes"][0]["name"], "Smiling");
-    let attributes = info["attributes"].as_array().unwrap();
-    assert!(
-        attributes.iter().any(|attribute| attribute["auc"].as_f64().is_some_and(|auc| auc > 0.9)),
-        "{info}"
-    );
-    assert_eq!(info["bits_per_dim"], Value::Null, "nobody has evaluated it");
-    assert_eq!(info["upload_bytes"], Limits::default().upload_bytes);
 }
 
 #[tokio::test]
@@ -428,33 +424,6 @@ async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
 }
 
 #[tokio::test]
-async fn what_is_beside_a_model_file_is_found() {
-    let served = whole();
-    let folder = served._folder.path();
-    std::fs::write(
-        folder.join("metrics.jsonl"),
-        "{\"step\":5,\"test_bits_per_dim\":3.5,\"inverse_error\":0.0001}\n",
-    )
-    .unwrap();
-    std::fs::copy(folder.join("model.safetensors"), folder.join("best.safetensors")).unwrap();
-    for model in ["", "model.safetensors", "best.safetensors"] {
-        let demo = load(&folder.join(model), Limits::default()).unwrap();
-        let served = Served {
-            app: router(Arc::new(demo), Access::default()),
-            glow: Glow::load(folder).unwrap(),
-            _folder: tempfile::tempdir().unwrap(),
-        };
-        let info = served.get("/api/v1/info").await.json();
-        assert_eq!(info["attributes"].as_array().unwrap().len(), 6, "{model}");
-        assert_eq!((&info["bits_per_dim"], &info["inverse_error"]), (&json!(3.5), &json!(0.0001)), "{model}");
-    }
-    // Directions beside a file may be those of another one there, which is no reason not to show it.
-    ModelFile::new(config(), 2).unwrap().write(&folder.join("best.safetensors")).unwrap();
-    let demo = load(&folder.join("best.safetensors"), Limits::default()).unwrap();
-    assert_eq!(demo.attributes().count(), 0);
-}
-
-#[tokio::test]
 async fn requests_that_make_no_sense_are_explained() {
     let served = whole();
     let id = served.encode(&portrait(1)).await;
@@ -466,7 +435,7 @@ async fn requests_that_make_no_sense_are_explained() {
         (manipulate, json!({ "id": nobody, "amounts": {} }), 404, &[nobody, "encode it again"][..]),
         (manipulate, json!({ "id": "../../etc/passwd", "amounts": {} }), 422, &["id"]),
         (manipulate, json!({ "id": id, "amounts": { "Hat": 1 } }), 422, &["Hat", "Smiling"]),
-        (manipulate, json!({ "id": id, "amounts": { "Smiling": 1.5 } }), 422, &["1.5", "−1 to 1"]),
+        (manipulate, json!({ "id": id, "amounts": { "Smiling": 3.5 } }), 422, &["3.5", "−3 to 3"]),
         (manipulate, json!({ "id": id, "amounts": { "Smiling": "much" } }), 422, &["amounts"]),
         (manipulate, json!({ "id": id, "amounts": {}, "latents": [1, 2] }), 422, &["latents"]),
         (manipulate, json!({ "id": id }), 422, &["amounts"]),
@@ -666,7 +635,8 @@ async fn the_api_is_described() {
     assert_eq!(described, serde_json::to_value(openapi()).unwrap());
     assert!(described["openapi"].as_str().unwrap().starts_with("3."));
     let paths = described["paths"].as_object().unwrap();
-    let expected = ["decode/{id}", "encode", "info", "manipulate", "mix", "sample"];
+    let expected =
+        ["blend", "decode/{id}", "encode", "eyes", "faces", "info", "manipulate", "mix", "sample", "walk"];
     assert!(paths.keys().eq(&expected.map(|path| format!("/api/v1/{path}"))), "{paths:?}");
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
@@ -686,7 +656,19 @@ async fn the_api_is_described() {
         let name = part.split('"').next().unwrap();
         assert!(described["components"]["schemas"].get(name).is_some(), "{name} is not described");
     }
-    for name in ["Info", "Encoded", "Manipulate", "Mix", "Sample", "Samples", "Problem"] {
+    for name in [
+        "Info",
+        "Encoded",
+        "Manipulate",
+        "Mix",
+        "Route",
+        "Blend",
+        "Sample",
+        "Samples",
+        "EyesOf",
+        "Found",
+        "Problem",
+    ] {
         assert!(described["components"]["schemas"].get(name).is_some(), "{name} is not described");
     }
 }
