@@ -651,6 +651,63 @@ fn a_model_without_directions_is_served_all_the_same() {
     assert!(stderr.contains("glowflow attributes"), "{stderr}");
 }
 
+/// Stops a server started by `serve`; returns its messages.
+fn messages(mut process: Child) -> String {
+    process.kill().unwrap();
+    let mut stderr = String::new();
+    process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    process.wait().unwrap();
+    stderr
+}
+
+#[test]
+fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(world().join("run/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
+    let eyes = folder.path().join("eyes.toml");
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    for (options, token, stored) in [
+        ("--allow-host demo.example.com", "", false),
+        ("--base-path /glow", "", false),
+        ("--host 0.0.0.0 --token 0123456789abcdef", "Bearer 0123456789abcdef", false),
+        ("", "", true),
+    ] {
+        let (process, line) = serve(folder.path(), &format!("--model model.safetensors {options}"), &[]);
+        let port = line.split([':', '/', ' ', '?']).find_map(|word| word.parse::<u16>().ok()).unwrap();
+        let url = |path: &str| format!("http://127.0.0.1:{port}/api/v1/{path}");
+        let info = agent.get(url("info")).header("authorization", token).call();
+        let info: Value = serde_json::from_slice(&info.unwrap().body_mut().read_to_vec().unwrap()).unwrap();
+        assert_eq!((&info["stores_eyes"], &info["faces"]), (&json!(stored), &Value::Null), "{options}");
+        let body = r#"{"faces":true,"eyes":[[0.25,0.5],[0.75,0.5]]}"#;
+        let put = agent.put(url("eyes")).header("authorization", token);
+        let answer = put.header("content-type", "application/json").send(body).unwrap();
+        assert_eq!(answer.status().as_u16(), if stored { 200 } else { 403 }, "{options}");
+        assert_eq!(eyes.exists(), stored, "{options}");
+        let stderr = messages(process);
+        let asks = if stored { "the page asks for them, once" } else { "in each browser" };
+        assert!(stderr.contains(asks), "{options}: {stderr}");
+    }
+    // The next server reads them, and has nothing to ask.
+    let (process, _) = serve(folder.path(), "--model model.safetensors", &[]);
+    let stderr = messages(process);
+    assert!(!stderr.contains("the page asks"), "{stderr}");
+}
+
+#[test]
+fn weak_directions_are_counted() {
+    let (process, line) = serve(world(), "--model run", &[]);
+    let url = line.split_whitespace().find(|word| word.starts_with("http")).unwrap();
+    let agent: ureq::Agent = ureq::Agent::config_builder().build().into();
+    let info = agent.get(format!("{url}/api/v1/info")).call().unwrap().body_mut().read_to_vec().unwrap();
+    let info: Value = serde_json::from_slice(&info).unwrap();
+    let attributes = info["attributes"].as_array().unwrap();
+    let weak = attributes.iter().filter(|attribute| attribute["weak"].is_string()).count();
+    let stderr = messages(process);
+    // Directions from 160 images of a model that is hardly trained.
+    assert!(weak > 0, "{info}");
+    assert!(stderr.contains(&format!("{weak} of {} directions are weak", attributes.len())), "{stderr}");
+}
+
 /// A GPU of which other programs leave little: what does not fit is refused, and what does is answered all the same.
 #[test]
 fn a_gpu_without_the_memory_for_one_request_answers_the_next() {

@@ -19,6 +19,7 @@ mod absent {
     #[derive(Clone, Copy)]
     pub struct Face {
         pub eyes: [[f64; 2]; 2],
+        pub score: f64,
     }
 
     pub enum Fitting {

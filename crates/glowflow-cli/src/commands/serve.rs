@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow_web::{Access, Demo, Limits, Token};
+use glowflow_web::{Access, Demo, Face, Limits, Token};
 
+use super::finder::{self, Detector};
 use super::tell;
 use crate::args;
 
@@ -34,7 +35,10 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
     let private = local && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
-    let demo = demo.storing_eyes(private);
+    let mut demo = demo.storing_eyes(private);
+    if finder::AVAILABLE {
+        demo = finding_faces(demo)?;
+    }
     if faces.is_none() {
         tell(&format!(
             "positions of the eyes in the model's images are unknown: the page asks for them, {}",
@@ -75,6 +79,15 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     };
     glowflow_web::run(demo, address, access, ready).with_context(|| format!("serving at {address}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A demo that finds the faces in photographs.
+fn finding_faces(demo: Demo) -> anyhow::Result<Demo> {
+    let detector = Detector::new()?;
+    Ok(demo.finding_faces(move |pixels, shape| {
+        let found = detector.detect(pixels, shape).map_err(|error| error.to_string())?;
+        Ok(found.into_iter().map(|face| Face { eyes: face.eyes, score: face.score }).collect())
+    }))
 }
 
 /// The notice for directions that are not reliable.
