@@ -85,6 +85,9 @@ fn attributes_come_from_a_table() {
     assert!((38..=58).contains(&count(bright, "positives")), "{bright}");
     let auc = bright["auc"]["value"].as_f64().unwrap();
     assert!(auc > 0.95, "bright and dark photographs differ in little else, and yet: {auc}");
+    // Of 96 images, fewer than 50 have the attribute, or fewer than 50 do not.
+    let weak = bright["weak"].as_str().unwrap().to_owned();
+    assert!(weak.starts_with("computed from 4") || weak.starts_with("computed from 3"), "{weak}");
     let warnings =
         found["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>();
     for words in ["Rare: no direction from", "not yes or no, left out: age (\"2\" for 002.png)"] {
@@ -93,7 +96,8 @@ fn attributes_come_from_a_table() {
 
     // The same for people, the same in the file, and in the run's folder where nothing else is said.
     let text = ok(line).stdout;
-    for word in ["Bright", "Even", "warning: Rare", "plain/directions.safetensors"] {
+    let weak = format!("weak: Bright: {weak}");
+    for word in ["Bright", "Even", &weak, "warning: Rare", "plain/directions.safetensors"] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let bytes = |name: &str| std::fs::read(world().join(name)).unwrap();

@@ -42,7 +42,8 @@ pub(crate) struct Shown {
 fn difference(image: &Stored) -> (Vec<u8>, u8) {
     let differences = image.original().iter().zip(&image.pixels).map(|(a, b)| a.abs_diff(*b));
     let differences: Vec<u8> = differences.collect();
-    let gain = u8::MAX / differences.iter().copied().max().unwrap_or(0).max(1);
+    let gain =
+        differences.iter().copied().max().and_then(|largest| u8::MAX.checked_div(largest)).unwrap_or(1);
     (differences.into_iter().map(|difference| difference * gain).collect(), gain)
 }
 

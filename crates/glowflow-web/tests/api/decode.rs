@@ -16,6 +16,7 @@ async fn the_original_is_in_the_models_bits() {
     assert_eq!(shown(&served, &id, "reconstruction").await.picture(), five_bits);
     let difference = shown(&served, &id, "difference").await;
     assert!(difference.picture().iter().all(|pixel| *pixel == 0));
+    assert_eq!(difference.head.headers()["glowflow-gain"], "1");
     shown(&served, &id, "negative").await.problem(400, &["negative", "original"]);
 }
 

@@ -27,3 +27,33 @@ pub fn weighted_mean<R: Real>(latents: &[&Latents<R>], weights: &[f64]) -> Resul
     let first = Latents(first.0.iter().map(|level| level.mapv(|x| x * term(weight))).collect());
     Ok(terms.fold(first, |mean, (latents, &weight)| mean.combine(R::of(1.0), latents, term(weight))))
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+
+    use super::*;
+
+    fn latents(value: f32) -> Latents {
+        Latents(vec![Array4::from_elem((1, 2, 2, 1), value), Array4::from_elem((1, 1, 1, 2), -value)])
+    }
+
+    #[test]
+    fn weights_are_divided_by_their_sum() {
+        let (a, b, lost) = (latents(1.0), latents(3.0), latents(f32::NAN));
+        assert_eq!(weighted_mean(&[&a, &b], &[1.0, 3.0]).unwrap(), latents(2.5));
+        assert_eq!(weighted_mean(&[&lost, &b, &lost], &[0.0, 7.0, 0.0]).unwrap(), b);
+    }
+
+    #[test]
+    fn impossible_weights_are_named() {
+        let (a, b) = (latents(1.0), latents(3.0));
+        for weights in [&[][..], &[1.0], &[0.0, 0.0], &[-1.0, 2.0], &[f64::NAN, 1.0], &[f64::MAX, f64::MAX]] {
+            let error = weighted_mean(&[&a, &b], weights).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("{weights:?}")) && error.contains("one for each image"),
+                "{error}"
+            );
+        }
+    }
+}
