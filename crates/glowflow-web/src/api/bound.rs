@@ -43,9 +43,8 @@ impl Bound {
 }
 
 impl Demo {
-    /// Draws for each of `images` images of a request: fewer for many images, and for large ones, whose bounds
-    /// vary less.
-    pub(super) fn draws(&self, images: usize) -> usize {
-        (self.images() / images.max(MAX_DRAWS)).clamp(1, MAX_DRAWS)
+    /// Draws for an uploaded image: fewer for large ones, whose bounds vary less.
+    pub(super) fn draws(&self) -> usize {
+        (self.images() / MAX_DRAWS).clamp(1, MAX_DRAWS)
     }
 }

@@ -86,7 +86,7 @@ pub(super) async fn encode(
         let labels: Vec<usize> = class.into_iter().collect();
         let image = Array4::from_shape_vec((1, height, width, channels), pixels)
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
-        let draws = at.draws(1);
+        let draws = at.draws();
         let Bound { bits_per_dim, standard_error } = Bound::of(glow, image.view(), &labels, draws, client)?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
         if !bits_per_dim.is_finite() || !latents.is_finite(0) {

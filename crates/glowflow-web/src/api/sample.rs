@@ -94,7 +94,8 @@ pub(super) async fn sample(
         let latents = glow.draw(count, temperature, seed)?;
         let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
         let images = || pixels.chunks(pixels.len() / count).zip(&finite);
-        let draws = at.draws(count);
+        // One draw ranks images well enough, and somebody waits for them.
+        let draws = 1;
         let bits_of = |(image, &finite): (&[u8], &bool)| {
             let image = ArrayView4::from_shape((1, height, width, channels), image)
                 .map_err(|e| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;

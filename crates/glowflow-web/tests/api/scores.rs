@@ -46,13 +46,14 @@ async fn large_images_get_fewer_draws() {
 async fn samples_are_scored_by_the_bound_if_requested() {
     let served = whole();
     let request = |count| json!({ "count": count, "temperature": 0.7, "seed": 5, "score": true });
-    for (count, draws) in [(3, 8), (32, 2)] {
+    // One draw is enough to rank them.
+    for count in [3, 32] {
         let answer = served.post("/api/v1/sample", request(count)).await.json();
-        assert_eq!((&answer["dequantization"], &answer["draws"]), (&json!("uniform"), &json!(draws)));
+        assert_eq!((&answer["dequantization"], &answer["draws"]), (&json!("uniform"), &json!(1)));
         for (i, image) in served.glow.sample(count, 0.7, &[], 5).unwrap().outer_iter().enumerate() {
             let image =
                 RgbImage::from_raw(SIZE as u32, SIZE as u32, image.iter().copied().collect()).unwrap();
-            let expected = mean(&bounds(&served.glow, &image, draws));
+            let expected = bounds(&served.glow, &image, 1)[0];
             assert!((answer["bits_per_dim"][i].as_f64().unwrap() - expected).abs() < 1e-9, "{i}");
         }
     }
