@@ -1,14 +1,23 @@
-// The page: tabs, and what the model is.
+// The page: tabs, the class, and where dropped pictures go.
 
-import { attempt, info as ask } from "./api.js";
+import * as about from "./about.js";
+import { info as ask } from "./api.js";
+import { byId } from "./dom.js";
+import { startDrop } from "./drop.js";
+import { drawExamples, setExamples } from "./examples.js";
+import { startEyes } from "./eyes.js";
+import { setFaces } from "./faces.js";
+import { chosenClass } from "./image.js";
 import * as manipulate from "./manipulate.js";
+import { attempt } from "./message.js";
 import * as mix from "./mix.js";
 import * as samples from "./sample.js";
-import { setModel } from "./source.js";
+import * as score from "./score.js";
+import { setModel, usePhotos } from "./source.js";
 
-const byId = (id) => document.getElementById(id);
+const INTRODUCED = "glowflow-introduced";
+
 const tabs = [...document.querySelectorAll("[role=tab]")];
-const opened = {};
 
 function open(tab) {
   for (const other of tabs) {
@@ -17,9 +26,7 @@ function open(tab) {
     other.tabIndex = chosen ? 0 : -1;
     byId(other.getAttribute("aria-controls")).hidden = !chosen;
   }
-  const first = opened[tab.id];
-  delete opened[tab.id];
-  first?.();
+  if (tab.id === "tab-sample") samples.openTab();
 }
 
 tabs.forEach((tab, i) => {
@@ -36,47 +43,62 @@ tabs.forEach((tab, i) => {
   });
 });
 
-function tellAbout({ config, parameters, bits_per_dim, inverse_error, attributes }) {
-  const [height, width, channels] = config.image;
-  const known = (value, text) => (value === null ? "not measured" : text(value));
-  const facts = {
-    Images: `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}, ${config.bits} bits`,
-    Architecture: `${config.levels} levels of ${config.steps} steps, hidden ${config.hidden}, ${config.coupling} coupling, ` +
-      `${config.permutation}`,
-    Classes: config.classes || "none",
-    Parameters: parameters.toLocaleString("en"),
-    "Bits per dimension": known(bits_per_dim, (bits) => bits.toFixed(3)),
-    "Inverse error": known(inverse_error, (error) => error.toExponential(1)),
-  };
-  for (const [name, value] of Object.entries(facts)) {
-    const term = document.createElement("dt");
-    term.textContent = name;
-    const description = document.createElement("dd");
-    description.textContent = value;
-    byId("facts").append(term, description);
-  }
-  byId("directions-known").hidden = attributes.length === 0;
-  for (const { name, positives, negatives, auc } of attributes) {
-    const row = byId("attributes").insertRow();
-    const cells = [name.replaceAll("_", " "), positives, negatives, known(auc, (auc) => auc.toFixed(3))];
-    for (const text of cells) row.insertCell().textContent = text;
-  }
+/** Uses dropped or pasted pictures in the open tab, or in the first one if that takes none. */
+function receive(files) {
+  const taking = { mix: mix.use, score: score.use };
+  const [id] = Object.keys(taking).filter((id) => !byId(id).hidden);
+  if (!id) open(byId("tab-manipulate"));
+  return attempt(() => usePhotos(id === "mix" ? files : files.slice(0, 1), taking[id] ?? manipulate.use));
 }
 
+function introduce() {
+  try {
+    byId("intro").hidden = localStorage.getItem(INTRODUCED) !== null;
+  } catch {
+    byId("intro").hidden = false;
+  }
+  byId("intro-close").addEventListener("click", () => {
+    byId("intro").hidden = true;
+    try {
+      localStorage.setItem(INTRODUCED, "yes");
+    } catch {
+      // A browser that stores nothing shows the introduction again.
+    }
+  });
+}
+
+/** Fills the choice of the class, which everything that is shown follows. */
+function startClasses({ config: { classes }, class_names: names = [] }) {
+  const choice = byId("class");
+  byId("class-choice").hidden = classes === 0;
+  for (let i = 0; i < classes; i++) choice.add(new Option(names[i] ?? `Class ${i}`, i));
+  choice.addEventListener("change", () => {
+    samples.changeClass();
+    attempt(() => manipulate.changeClass(chosenClass()));
+    attempt(() => score.changeClass(chosenClass()));
+    attempt(drawExamples);
+  });
+}
+
+introduce();
 attempt(async () => {
   const info = await ask();
   const [height, width] = info.config.image;
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
-  const choice = byId("class");
-  byId("class-choice").hidden = info.config.classes === 0;
-  for (let i = 0; i < info.config.classes; i++) choice.add(new Option(i, i));
+  startClasses(info);
   setModel(info);
-  tellAbout(info);
+  setFaces(info);
+  setExamples(info);
+  about.start(info);
+  startEyes(info);
+  manipulate.start(info);
   mix.start(info);
-  opened["tab-sample"] = samples.start(info, (kept) => {
+  score.start(info);
+  samples.start(info, (image) => {
     open(byId("tab-manipulate"));
     byId("tab-manipulate").focus();
-    attempt(() => manipulate.use(kept));
+    attempt(() => manipulate.use(image));
   });
-  await manipulate.start(info);
+  startDrop(receive);
+  await manipulate.begin(await drawExamples());
 });

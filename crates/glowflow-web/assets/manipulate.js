@@ -1,97 +1,215 @@
 // The tab with a slider for each attribute.
 
-import { newest, show } from "./api.js";
-import { fill } from "./range.js";
-import { addSource, drawFirst } from "./source.js";
+import { startCompare } from "./compare.js";
+import { byId, element, show } from "./dom.js";
+import { addDownloads, slug } from "./download.js";
+import { addExamples } from "./examples.js";
+import { History } from "./history.js";
+import { attempt, newest } from "./message.js";
+import { fill, snapToZero } from "./range.js";
+import { addSource } from "./source.js";
 
-/** Directions that tell images apart less well than this come last. */
-const WEAK = 0.75;
+/** Sliders reach this far in both directions; 1 is the whole step of the attribute. */
+const REACH = 2;
+/** Frames of an attribute's sweep, if the model allows as many. */
+const SWEEP_FRAMES = 25;
+/** Attributes in a file's name. */
+const NAMED = 3;
 
-const byId = (id) => document.getElementById(id);
-const amounts = {};
+const history = new History();
+const sliders = new Map();
 let image;
-
-async function showChanged(blob) {
-  await show(byId("changed"), blob);
-  const link = byId("download");
-  link.href = byId("changed").src;
-  link.setAttribute("aria-disabled", "false");
-}
+let amounts = {};
+/** The attribute that was moved last: the one of an animation. */
+let swept;
+let downloads;
+let sweepDownloads;
+/** Counts changes of the picture, so that a slow answer does not replace a newer one. */
+let changes = 0;
 
 const refresh = newest(async () => {
-  const changing = image;
+  const [changing, change] = [image, changes];
   if (!changing) return;
   const blob = await changing.manipulate({ ...amounts });
-  if (changing === image) await showChanged(blob);
+  if (change === changes) await show(byId("changed"), blob);
 });
 
+/** Shows an image with its attributes changed. */
+async function present(shown, wanted) {
+  const change = ++changes;
+  const original = await shown.decode();
+  const changed = Object.keys(wanted).length === 0 ? original : await shown.manipulate(wanted);
+  if (change !== changes) return false;
+  image = shown;
+  setAmounts(wanted);
+  await Promise.all([
+    show(byId("original"), original), show(byId("before"), original), show(byId("changed"), changed),
+  ]);
+  downloads.disabled = false;
+  byId("compare").disabled = false;
+  return true;
+}
+
 /** Shows an image, with all attributes as they are. */
-export async function use(kept) {
-  const blob = await kept.decode();
-  image = kept;
-  clear();
-  await Promise.all([show(byId("original"), blob), showChanged(blob)]);
+export async function use(shown) {
+  if (await present(shown, {})) remember();
 }
 
-function clear() {
-  for (const name of Object.keys(amounts)) delete amounts[name];
-  for (const slider of byId("sliders").querySelectorAll("input")) {
-    slider.value = 0;
-    slider.dispatchEvent(new Event("shown"));
-  }
-  byId("reset").disabled = true;
-}
-
-/** Builds the tab, and begins with an image of the model's own. */
-export async function start(info) {
-  addSource(byId("manipulate-source"), "changing", use);
-  const form = byId("sliders");
-  form.addEventListener("submit", (event) => event.preventDefault());
-  const weak = document.createElement("details");
-  const summary = document.createElement("summary");
-  summary.textContent = "Attributes that the model tells apart less well";
-  weak.append(summary);
-  const bestFirst = [...info.attributes].sort((a, b) => (b.auc ?? 0) - (a.auc ?? 0));
-  bestFirst.forEach((attribute, i) => {
-    const slider = makeSlider(attribute, i);
-    (attribute.auc !== null && attribute.auc < WEAK ? weak : form).append(slider);
-  });
-  if (weak.children.length > 1) form.append(weak);
-  if (info.attributes.length === 0) {
-    form.textContent =
-      "This model has no attribute directions. Find them with `glowflow attributes` from labelled images, and start again.";
-  }
-  byId("reset").addEventListener("click", () => {
-    clear();
-    refresh();
-  });
-  const first = await drawFirst();
+/** Shows the page's first image, unless the user was faster. */
+export async function begin(first) {
   if (!image) await use(first);
 }
 
-function makeSlider({ name }, i) {
-  const row = document.createElement("div");
-  row.className = "slider";
-  const label = document.createElement("label");
-  label.textContent = name.replaceAll("_", " ");
-  label.htmlFor = `slider-${i}`;
-  const shown = document.createElement("output");
-  shown.htmlFor = label.htmlFor;
-  const slider = document.createElement("input");
-  Object.assign(slider, { type: "range", id: label.htmlFor, min: -1, max: 1, step: 0.01, value: 0 });
+/** Shows the same picture as an image of another class. */
+export async function changeClass(label) {
+  if (!image) return;
+  const changed = await image.withClass(label);
+  if (await present(changed, amounts)) remember();
+}
+
+function setAmounts(wanted) {
+  amounts = { ...wanted };
+  for (const [name, { slider, tell }] of sliders) {
+    slider.value = amounts[name] ?? 0;
+    tell();
+  }
+  tellState();
+}
+
+function remember(kind) {
+  history.push({ image, amounts: { ...amounts } }, kind);
+  tellState();
+}
+
+function tellState() {
+  byId("undo").disabled = !history.canUndo;
+  byId("redo").disabled = !history.canRedo;
+  byId("reset").disabled = !Object.values(amounts).some((amount) => amount !== 0);
+}
+
+function go(state) {
+  if (!state) return;
+  tellState();
+  if (state.image === image) {
+    changes++;
+    setAmounts(state.amounts);
+    refresh();
+  } else {
+    attempt(() => present(state.image, state.amounts));
+  }
+}
+
+/** Parts of a file's name: the attributes that were changed most. */
+function namedAfter() {
+  const changed = Object.entries(amounts).filter(([, amount]) => amount !== 0);
+  changed.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+  return changed.slice(0, NAMED).map(([name, amount]) => (amount < 0 ? `less-${slug(name)}` : slug(name)));
+}
+
+/** Builds the tab. */
+export function start(info) {
+  const [height, width] = info.config.image;
+  addSource(byId("manipulate-source"), "changing", use);
+  addExamples(byId("manipulate-examples"), "changing", use);
+  startCompare();
+  addSliders(info);
+  byId("undo").addEventListener("click", () => go(history.undo()));
+  byId("redo").addEventListener("click", () => go(history.redo()));
+  byId("reset").addEventListener("click", () => {
+    changes++;
+    setAmounts({});
+    refresh();
+    remember();
+  });
+  addEventListener("keydown", undoByKey);
+  downloads = addDownloads(byId("manipulate-downloads"), "Download", {
+    size: [width, height],
+    name: namedAfter,
+    picture: () => image.manipulate(amounts),
+  });
+  downloads.disabled = true;
+  const frames = Math.min(SWEEP_FRAMES, info.images);
+  if (frames >= 2 && info.attributes.length > 0) {
+    sweepDownloads = addDownloads(byId("manipulate-downloads"), "Animate", {
+      size: [width, height],
+      name: () => [slug(swept), "sweep"],
+      count: () => frames,
+      frames: (format) => image.sweep({ ...amounts, [swept]: -1 }, { ...amounts, [swept]: 1 }, frames, format),
+    });
+    tellSwept();
+  }
+}
+
+function tellSwept() {
+  if (!sweepDownloads) return;
+  sweepDownloads.disabled = swept === undefined;
+  sweepDownloads.title = swept === undefined
+    ? "Move a slider first"
+    : `From less to more “${readable(swept)}”`;
+}
+
+function undoByKey(event) {
+  if (byId("manipulate").hidden || document.querySelector("dialog[open]")) return;
+  if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+  // Text fields undo their own changes.
+  if (event.target.matches("input:not([type=range], [type=checkbox], [type=file]), textarea")) return;
+  const key = event.key.toLowerCase();
+  if (key === "z") go(event.shiftKey ? history.redo() : history.undo());
+  else if (key === "y") go(history.redo());
+  else return;
+  event.preventDefault();
+}
+
+const readable = (name) => name.replaceAll("_", " ");
+
+function addSliders({ attributes }) {
+  const form = byId("sliders");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  if (attributes.length === 0) {
+    form.append(element("p", {
+      textContent: "This model has no attribute directions. The command `glowflow attributes` computes them from labelled images.",
+    }));
+    return;
+  }
+  const weak = element("details", {}, element("summary", { textContent: "Attributes that the model tells apart less well" }));
+  const bestFirst = [...attributes].sort((a, b) => (b.auc ?? 0) - (a.auc ?? 0));
+  bestFirst.forEach((attribute, i) => (attribute.weak ? weak : form).append(makeSlider(attribute, i)));
+  if (weak.children.length > 1) {
+    weak.open = weak.children.length > bestFirst.length;
+    form.append(weak);
+  }
+}
+
+function makeSlider({ name, weak }, i) {
+  const id = `slider-${i}`;
+  const label = element("label", { textContent: readable(name), htmlFor: id });
+  const shown = element("output", { htmlFor: id });
+  const slider = element("input", { type: "range", id, min: -REACH, max: REACH, step: 0.01, value: 0, className: "bipolar" });
   slider.dataset.attribute = name;
+  const row = element("div", { className: "slider" }, label, shown, slider);
+  if (weak) {
+    row.title = weak;
+    row.append(element("small", { id: `${id}-weak`, textContent: `Weak: ${weak}` }));
+    slider.setAttribute("aria-describedby", `${id}-weak`);
+  }
   const tell = () => {
-    shown.textContent = Number(slider.value).toFixed(2);
+    const value = Number(slider.value);
+    shown.textContent = value.toFixed(2).replace("-", "−");
+    slider.setAttribute("aria-valuetext", shown.textContent);
     fill(slider);
   };
-  slider.addEventListener("shown", tell);
+  snapToZero(slider);
   slider.addEventListener("input", () => {
     amounts[name] = Number(slider.value);
-    byId("reset").disabled = false;
+    if (amounts[name] === 0) delete amounts[name];
+    swept = name;
+    tellSwept();
+    tellState();
     tell();
     refresh();
   });
+  slider.addEventListener("change", () => image && remember(name));
+  sliders.set(name, { slider, tell });
   tell();
-  row.append(label, shown, slider);
   return row;
 }

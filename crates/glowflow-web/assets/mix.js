@@ -1,53 +1,183 @@
-// The tab that mixes two pictures.
+// The tab that walks through several pictures.
 
-import { Kept, attempt, newest, save, say, show } from "./api.js";
+import * as api from "./api.js";
+import { button, byId, clear, element, show } from "./dom.js";
+import { addDownloads } from "./download.js";
+import { addExamples } from "./examples.js";
+import { StoredImage } from "./image.js";
+import { attempt, newest } from "./message.js";
 import { fill } from "./range.js";
 import { addSource } from "./source.js";
 
-/** Pictures in the film strip, where the model allows so many in one request. */
-const STRIP = 7;
-/** Pictures in the animation, one way, likewise. */
-const FRAMES = 16;
+const MAX_PICTURES = 6;
+/** Frames of the film strip and of the animation, if the model allows as many. */
+const STRIP = 13;
+const ANIMATION = 48;
 
-const byId = (id) => document.getElementById(id);
-const ends = {};
-let most = 1;
+let cards = [];
+let nextCard = 1;
+let model;
+let downloads;
 
-/** From one end to the other; a single one is in the middle. */
-const steps = (count) => (count < 2 ? [0.5] : Array.from({ length: count }, (_, i) => i / (count - 1)));
+const images = () => cards.map((card) => card.image);
+const closed = () => byId("mix-closed").checked;
+const ready = () => cards.length > 1;
+/** Pairs of neighbours. */
+const pairs = () => cards.length - (closed() ? 0 : 1);
+
+/** Frames from each picture to the next such that there are about `wanted` in all, and how many that makes. */
+function framesFor(wanted) {
+  const last = closed() ? 0 : 1;
+  const each = Math.max(1, Math.floor((Math.min(wanted, model.images) - last) / pairs()));
+  return [each, each * pairs() + last];
+}
+
+async function walk(wanted, format) {
+  const [walked, [frames]] = [images(), framesFor(wanted)];
+  const request = () => api.walk({ ids: walked.map(({ id }) => id), frames, closed: closed(), format });
+  return StoredImage.with(walked, request);
+}
+
+/** The picture at the slider's position. */
+async function mixture() {
+  const at = Number(byId("walk").value);
+  const pair = Math.min(Math.floor(at), pairs() - 1);
+  const [a, b] = [cards[pair].image, cards[(pair + 1) % cards.length].image];
+  return StoredImage.with([a, b], () => api.mix({ a: a.id, b: b.id, at: [at - pair] }));
+}
 
 const refresh = newest(async () => {
-  if (!ends.a || !ends.b) return;
-  await show(byId("mixed"), await Kept.mix(ends.a, ends.b, [Number(byId("share").value)], "png"));
+  if (!ready()) return;
+  const mixed = await mixture();
+  if (ready()) await show(byId("mixed"), mixed);
 });
 
 const refreshStrip = newest(async () => {
-  if (!ends.a || !ends.b) return;
-  await show(byId("strip"), await Kept.mix(ends.a, ends.b, steps(Math.min(STRIP, most)), "png"));
+  if (!ready()) return;
+  // A model of large images allows too few frames for a walk.
+  if (framesFor(STRIP)[1] > model.images) return clear(byId("strip"));
+  const strip = await walk(STRIP, "png");
+  if (ready()) await show(byId("strip"), strip);
 });
 
-/** Builds the tab. */
-export function start({ images }) {
-  most = images;
-  const put = (end) => async (kept) => {
-    ends[end] = kept;
-    await show(byId(`mix-${end}`), await kept.decode());
-    byId("share").disabled = byId("gif").disabled = !ends.a || !ends.b;
-    await Promise.all([refresh(), refreshStrip()]);
+/** Shows the position: between which pictures, and how far. */
+function tellWalk() {
+  const walk = byId("walk");
+  const at = Number(walk.value);
+  const pair = Math.min(Math.floor(at), Math.max(pairs() - 1, 0));
+  const share = Math.round(100 * (at - pair));
+  const name = (i) => `${(i % Math.max(cards.length, 1)) + 1}`;
+  const text = !ready() ? "" : share === 0 ? `picture ${name(pair)}` : share === 100 ? `picture ${name(pair + 1)}`
+    : `${share} % from ${name(pair)} to ${name(pair + 1)}`;
+  byId("walk-shown").textContent = text;
+  walk.setAttribute("aria-valuetext", text);
+  fill(walk);
+}
+
+/** Brings the tab up to date after pictures were added, removed or moved. */
+function changed() {
+  byId("mix-cards").replaceChildren(...cards.map((card) => card.shown));
+  cards.forEach((card, i) => card.place(i));
+  const walk = byId("walk");
+  walk.max = Math.max(pairs(), 1);
+  walk.disabled = !ready();
+  byId("mix-hint").hidden = ready();
+  byId("mix-result").hidden = !ready();
+  byId("mix-add").hidden = cards.length >= MAX_PICTURES;
+  const possible = ready() && framesFor(ANIMATION)[1] <= model.images;
+  downloads.disabled = !possible;
+  tellWalk();
+  if (!ready()) {
+    clear(byId("mixed"));
+    clear(byId("strip"));
+  }
+  return Promise.all([refresh(), refreshStrip()]);
+}
+
+/** Adds a picture at the end. */
+export async function use(image) {
+  if (cards.length >= MAX_PICTURES) throw new Error(`There are ${MAX_PICTURES} pictures already; remove one first.`);
+  const card = makeCard(image);
+  cards.push(card);
+  if (cards.length === 2) byId("walk").value = 0.5;
+  await card.show();
+  await changed();
+}
+
+function makeCard(image) {
+  const number = nextCard++;
+  const picture = element("img", { alt: "" });
+  const caption = element("figcaption");
+  const move = (by) => () => {
+    const from = cards.indexOf(card);
+    const to = from + by;
+    if (to < 0 || to >= cards.length) return;
+    [cards[from], cards[to]] = [cards[to], cards[from]];
+    attempt(changed);
+    // The button may be disabled now.
+    (by < 0 && to > 0 ? earlier : by > 0 && to < cards.length - 1 ? later : by < 0 ? later : earlier).focus();
   };
-  addSource(byId("mix-a-source"), "the first", put("a"));
-  addSource(byId("mix-b-source"), "the second", put("b"));
-  byId("share").addEventListener("input", () => {
-    byId("share-shown").textContent = `${Math.round(100 * Number(byId("share").value))} %`;
-    fill(byId("share"));
+  const earlier = button("◀", move(-1));
+  const later = button("▶", move(1));
+  const remove = button("✕", () => {
+    const at = cards.indexOf(card);
+    cards = cards.filter((other) => other !== card);
+    clear(picture);
+    attempt(changed);
+    (cards[Math.min(at, cards.length - 1)]?.shown.querySelector("button:last-of-type") ?? byId("mix-source-file")).focus();
+  });
+  const shown = element("figure", { className: "card" }, element("div", { className: "picture" }, picture), caption,
+    element("div", { className: "card-actions" }, earlier, later, remove));
+  if (image.label !== undefined) {
+    const choice = element("select", { id: `mix-class-${number}` },
+      ...[...byId("class").options].map((option) => new Option(option.text, option.value)));
+    choice.value = image.label;
+    choice.addEventListener("change", () => attempt(async () => {
+      card.image = await card.image.withClass(Number(choice.value));
+      await card.show();
+      await changed();
+    }));
+    shown.append(choice);
+  }
+  const card = {
+    image,
+    shown,
+    show: async () => show(picture, await card.image.decode()),
+    place: (i) => {
+      caption.textContent = `${i + 1}`;
+      picture.alt = `Picture ${i + 1} of the walk`;
+      earlier.setAttribute("aria-label", `Move picture ${i + 1} earlier`);
+      later.setAttribute("aria-label", `Move picture ${i + 1} later`);
+      remove.setAttribute("aria-label", `Remove picture ${i + 1}`);
+      shown.querySelector("select")?.setAttribute("aria-label", `Class of picture ${i + 1}`);
+      earlier.disabled = i === 0;
+      later.disabled = i === cards.length - 1;
+    },
+  };
+  return card;
+}
+
+/** Builds the tab. */
+export function start(info) {
+  model = info;
+  const [height, width] = info.config.image;
+  addSource(byId("mix-source"), "the walk", use, { multiple: true });
+  addExamples(byId("mix-examples"), "the walk", use);
+  byId("walk").addEventListener("input", () => {
+    tellWalk();
     refresh();
   });
-  fill(byId("share"));
-  byId("gif").addEventListener("click", () => attempt(async () => {
-    say("Drawing…");
-    // There and back, so that it has no end.
-    const there = steps(Math.min(FRAMES, 1 + Math.floor(most / 2)));
-    save(await Kept.mix(ends.a, ends.b, [...there, ...there.slice(1, -1).reverse()], "gif"), "mix.gif");
-    say("");
-  }));
+  byId("mix-closed").addEventListener("change", () => attempt(changed));
+  addDownloads(byId("mix-downloads"), "Download picture", {
+    size: [width, height],
+    name: () => ["mix"],
+    picture: mixture,
+  });
+  downloads = addDownloads(byId("mix-downloads"), "Download walk", {
+    size: [width, height],
+    name: () => ["walk"],
+    count: () => framesFor(ANIMATION)[1],
+    frames: (format) => walk(ANIMATION, format),
+  });
+  attempt(changed);
 }

@@ -1,42 +1,91 @@
 // The tab that draws images.
 
-import { newest, sample, show } from "./api.js";
+import { byId, element, show } from "./dom.js";
+import { addDownloads } from "./download.js";
+import { draw, randomSeed } from "./image.js";
+import { newest } from "./message.js";
 import { fill } from "./range.js";
-import { randomSeed } from "./source.js";
 
-/** Images that are drawn, where the model allows so many in one request. */
+/** Images that are drawn first, if the model allows as many. */
 const COUNT = 16;
+/** Seeds of the server are larger, but no field holds those. */
+const MAX_SEED = 2 ** 53 - 1;
 
-const byId = (id) => document.getElementById(id);
-let seed = randomSeed();
+let refresh;
+let opened = false;
+
+/** Draws images when the tab is first opened. */
+export function openTab() {
+  if (!opened) refresh();
+  opened = true;
+}
+
+/** Draws the images again as those of another class. */
+export function changeClass() {
+  if (opened) refresh();
+}
 
 /** Builds the tab; `choose` gets the image that the user clicks. */
-export function start({ images }, choose) {
-  const count = Math.min(COUNT, images);
+export function start(info, choose) {
+  const [height, width] = info.config.image;
+  const [count, seed, temperature, grid] = ["count", "seed", "temperature", "samples"].map(byId);
   let drawn = [];
-  const buttons = Array.from({ length: count }, (_, i) => {
-    const button = document.createElement("button");
-    const image = document.createElement("img");
-    image.alt = "";
-    button.setAttribute("aria-label", `Sample ${i + 1}`);
-    button.append(image);
-    button.addEventListener("click", () => drawn[i] && choose(drawn[i]));
-    return button;
+  const makeButton = (i) => {
+    const made = element("button", { type: "button", ariaLabel: `Sample ${i + 1}` }, element("img", { alt: "" }));
+    made.addEventListener("click", () => drawn[i] && choose(drawn[i]));
+    return made;
+  };
+  const resize = (count) => {
+    while (grid.children.length > count) grid.lastElementChild.remove();
+    while (grid.children.length < count) grid.append(makeButton(grid.children.length));
+  };
+  const whole = (field, most) => {
+    const value = Math.round(Number(field.value));
+    return Number.isFinite(value) ? Math.min(Math.max(value, Number(field.min)), most) : Number(field.min);
+  };
+
+  Object.assign(count, { max: info.images, value: Math.min(COUNT, info.images) });
+  Object.assign(seed, { max: MAX_SEED, value: randomSeed() });
+  refresh = newest(async () => {
+    const request = { count: whole(count, info.images), temperature: Number(temperature.value), seed: whole(seed, MAX_SEED) };
+    const images = await draw(request);
+    const pictures = await Promise.all(images.map((image) => image.decode()));
+    drawn = images;
+    resize(images.length);
+    await Promise.all(pictures.map((picture, i) => show(grid.children[i].firstChild, picture)));
+    downloads.disabled = false;
   });
-  byId("samples").append(...buttons);
-  const refresh = newest(async () => {
-    drawn = await sample(count, Number(byId("temperature").value), seed);
-    await Promise.all(drawn.map(async (image, i) => show(buttons[i].firstChild, await image.decode())));
+  const downloads = addDownloads(byId("sample-downloads"), "Download all", {
+    size: [width, height],
+    name: () => ["samples", "seed", `${whole(seed, MAX_SEED)}`],
+    picture: () => sheet(grid, [width, height]),
   });
-  byId("temperature").addEventListener("input", () => {
-    byId("temperature-shown").textContent = Number(byId("temperature").value).toFixed(2);
-    fill(byId("temperature"));
+  downloads.disabled = true;
+  temperature.addEventListener("input", () => {
+    byId("temperature-shown").textContent = Number(temperature.value).toFixed(2);
+    fill(temperature);
     refresh();
   });
-  fill(byId("temperature"));
+  fill(temperature);
+  for (const [field, most] of [[count, info.images], [seed, MAX_SEED]]) {
+    field.addEventListener("input", () => field.value !== "" && refresh());
+    field.addEventListener("change", () => {
+      field.value = whole(field, most);
+    });
+  }
   byId("draw").addEventListener("click", () => {
-    seed = randomSeed();
+    seed.value = randomSeed();
     refresh();
   });
-  return refresh;
+}
+
+/** All pictures of the grid in one. */
+async function sheet(grid, [width, height]) {
+  const images = [...grid.querySelectorAll("img")];
+  const columns = Math.ceil(Math.sqrt(images.length));
+  const canvas = element("canvas", { width: columns * width, height: Math.ceil(images.length / columns) * height });
+  const context = canvas.getContext("2d");
+  images.forEach((image, i) =>
+    context.drawImage(image, (i % columns) * width, Math.floor(i / columns) * height, width, height));
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

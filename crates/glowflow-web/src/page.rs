@@ -5,18 +5,36 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
 /// Paths, kinds and contents.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 29] = [
     ("/", "text/html; charset=utf-8", include_str!("../assets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("../assets/icon.svg")),
+    ("/about.js", SCRIPT, include_str!("../assets/about.js")),
+    ("/align.js", SCRIPT, include_str!("../assets/align.js")),
     ("/api.js", SCRIPT, include_str!("../assets/api.js")),
     ("/app.js", SCRIPT, include_str!("../assets/app.js")),
+    ("/camera.js", SCRIPT, include_str!("../assets/camera.js")),
+    ("/compare.js", SCRIPT, include_str!("../assets/compare.js")),
+    ("/crop.js", SCRIPT, include_str!("../assets/crop.js")),
+    ("/dom.js", SCRIPT, include_str!("../assets/dom.js")),
+    ("/download.js", SCRIPT, include_str!("../assets/download.js")),
+    ("/drop.js", SCRIPT, include_str!("../assets/drop.js")),
+    ("/examples.js", SCRIPT, include_str!("../assets/examples.js")),
+    ("/eyes.js", SCRIPT, include_str!("../assets/eyes.js")),
+    ("/faces.js", SCRIPT, include_str!("../assets/faces.js")),
+    ("/history.js", SCRIPT, include_str!("../assets/history.js")),
+    ("/image.js", SCRIPT, include_str!("../assets/image.js")),
     ("/manipulate.js", SCRIPT, include_str!("../assets/manipulate.js")),
-    ("/range.js", SCRIPT, include_str!("../assets/range.js")),
-    ("/token.js", SCRIPT, include_str!("../assets/token.js")),
+    ("/markers.js", SCRIPT, include_str!("../assets/markers.js")),
+    ("/message.js", SCRIPT, include_str!("../assets/message.js")),
     ("/mix.js", SCRIPT, include_str!("../assets/mix.js")),
+    ("/photo.js", SCRIPT, include_str!("../assets/photo.js")),
+    ("/range.js", SCRIPT, include_str!("../assets/range.js")),
     ("/sample.js", SCRIPT, include_str!("../assets/sample.js")),
+    ("/score.js", SCRIPT, include_str!("../assets/score.js")),
     ("/source.js", SCRIPT, include_str!("../assets/source.js")),
+    ("/token.js", SCRIPT, include_str!("../assets/token.js")),
+    ("/video.js", SCRIPT, include_str!("../assets/video.js")),
 ];
 
 /// Files of the form for the token, which are served without one.

@@ -1,0 +1,106 @@
+// Menus of downloads: pictures at several sizes, and animations in several formats.
+
+import { button, element } from "./dom.js";
+import { attempt, say } from "./message.js";
+import { record, videoFormat } from "./video.js";
+
+/** Longer side of enlarged pictures and of videos. */
+export const LARGE = 512;
+
+/** Saves a file. */
+function save(blob, name) {
+  const link = element("a", { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** The size at which a picture's longer side is `LARGE`. */
+export function enlarged(width, height) {
+  const scale = LARGE / Math.max(width, height);
+  return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
+}
+
+/** A picture as PNG with its longer side `LARGE`: with sharp pixels, or smooth. */
+async function enlarge(picture, smooth) {
+  const bitmap = await createImageBitmap(picture);
+  const canvas = element("canvas");
+  [canvas.width, canvas.height] = enlarged(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = smooth;
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+/** A part of a file's name: lower case, words joined by hyphens. */
+export const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
+
+/** The name of a file: `glowflow-PARTS.KIND`. */
+const fileName = (parts, kind) => `${["glowflow", ...parts].join("-")}.${kind}`;
+
+/**
+ * Fills `place` with a menu button. `picture` makes the picture and `frames(format)` the animation, as PNG with the frames side
+ * by side, GIF or APNG; either can be left out. `name` is made of the parts of the file's name.
+ */
+export function addDownloads(place, text, { size, name, picture, frames, count }) {
+  const [width, height] = size;
+  const menu = element("details", { className: "menu" });
+  const summary = element("summary", { className: "button", textContent: text });
+  const list = element("div", { className: "menu-items" });
+  menu.append(summary, list);
+  const add = (label, work) => list.append(button(label, () => attempt(async () => {
+    menu.open = false;
+    summary.focus();
+    await work();
+  })));
+  if (picture) {
+    const [wide, high] = enlarged(width, height);
+    add(`Original size, ${width} × ${height}`, async () => save(await picture(), fileName(name(), "png")));
+    if (Math.max(width, height) < LARGE) {
+      for (const [smooth, how] of [[false, "sharp"], [true, "smooth"]]) {
+        add(`${wide} × ${high}, ${how}`, async () =>
+          save(await enlarge(await picture(), smooth), fileName([...name(), `${LARGE}`, how], "png")));
+      }
+    }
+  }
+  if (frames) {
+    const animation = (label, work) => add(label, async () => {
+      say("Drawing…");
+      await work();
+      say("");
+    });
+    animation("Animation, GIF", async () => save(await frames("gif"), fileName(name(), "gif")));
+    animation("Animation, APNG (all colours)", async () => save(await frames("apng"), fileName(name(), "apng")));
+    const format = videoFormat();
+    if (format) {
+      animation(`Video, ${format.name} (${LARGE} px)`, async () => {
+        const film = await frames("png");
+        say("Recording the video…");
+        save(await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
+      });
+    }
+  }
+  place.append(menu);
+  return {
+    set disabled(disabled) {
+      if (disabled) menu.open = false;
+      summary.setAttribute("aria-disabled", disabled);
+      summary.tabIndex = disabled ? -1 : 0;
+    },
+    set title(title) {
+      menu.title = title;
+    },
+  };
+}
+
+// A menu closes on a click elsewhere and with Escape.
+document.addEventListener("click", ({ target }) => {
+  for (const menu of document.querySelectorAll(".menu[open]")) if (!menu.contains(target)) menu.open = false;
+});
+document.addEventListener("keydown", ({ key, target }) => {
+  const menu = key === "Escape" ? target.closest(".menu[open]") : null;
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});

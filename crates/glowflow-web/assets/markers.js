@@ -1,0 +1,55 @@
+// Two markers on a picture, for the eyes: dragged, clicked into place, or moved with the arrow keys.
+
+const within = (x) => Math.min(Math.max(x, 0), 1);
+
+/** Steps of the arrow keys, as fractions of the picture; with Shift, the second. */
+const STEPS = [0.005, 0.05];
+
+/**
+ * Shows markers at `positions`, fractions of the canvas's width and height, until `signal` aborts. `moved` is called with the
+ * positions whenever the user moves one. Returns a function that sets the positions.
+ */
+export function placeMarkers(canvas, markers, positions, moved, signal) {
+  let at = positions;
+  const refresh = () => markers.forEach((marker, i) => {
+    marker.style.left = `${100 * at[i][0]}%`;
+    marker.style.top = `${100 * at[i][1]}%`;
+  });
+  const move = (i, x, y) => {
+    at = at.map((position, k) => (k === i ? [within(x), within(y)] : position));
+    refresh();
+    moved(at);
+  };
+  const pointed = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  };
+  const on = (target, type, listener) => target.addEventListener(type, listener, { signal });
+  markers.forEach((marker, i) => {
+    on(marker, "pointerdown", (event) => marker.setPointerCapture(event.pointerId));
+    on(marker, "pointermove", (event) => marker.hasPointerCapture(event.pointerId) && move(i, ...pointed(event)));
+    on(marker, "keydown", (event) => {
+      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const size = STEPS[Number(event.shiftKey)];
+      move(i, at[i][0] + size * step[0], at[i][1] + size * step[1]);
+    });
+  });
+  // A click elsewhere moves the marker that is nearer.
+  on(canvas, "pointerdown", (event) => {
+    const [x, y] = pointed(event);
+    const box = canvas.getBoundingClientRect();
+    const away = ([ex, ey]) => Math.hypot((x - ex) * box.width, (y - ey) * box.height);
+    const i = away(at[0]) <= away(at[1]) ? 0 : 1;
+    move(i, x, y);
+    event.preventDefault();
+    markers[i].focus();
+    markers[i].setPointerCapture(event.pointerId);
+  });
+  refresh();
+  return (positions) => {
+    at = positions;
+    refresh();
+  };
+}

@@ -1,0 +1,59 @@
+// The line of messages, and work whose errors it shows.
+
+const line = document.getElementById("message");
+
+const NOT_FINITE = "Some of the model's numbers are not finite; their pixels are black. Smaller amounts may help.";
+
+/** True if a picture was not finite since the user's last action. The warning then stays on the line. */
+let warned = false;
+for (const action of ["click", "change", "input"]) {
+  addEventListener(action, () => { warned = false; }, { capture: true });
+}
+
+/** Shows a message to the user, followed by the current warning. */
+export function say(text) {
+  line.className = warned ? "wrong" : "";
+  line.textContent = warned ? `${text} ${NOT_FINITE}`.trim() : text;
+}
+
+/** Shows an error. */
+export function complain(error) {
+  line.className = "wrong";
+  line.textContent = error.message;
+}
+
+/** Warns if a picture contains NaN or infinite values; removes the warning if a later one does not. */
+export function warnUnlessFinite(finite) {
+  if (!finite) {
+    warned = true;
+    say("");
+  } else if (!warned && line.textContent.endsWith(NOT_FINITE)) {
+    say("");
+  }
+}
+
+/** Runs `work` and shows its error, if any. */
+export async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    complain(error);
+    return undefined;
+  }
+}
+
+/** A function that runs `work` with the newest state: calls during a run cause one more run after it. */
+export function newest(work) {
+  let running = false;
+  let again = false;
+  return async () => {
+    again = true;
+    if (running) return;
+    running = true;
+    while (again) {
+      again = false;
+      await attempt(work);
+    }
+    running = false;
+  };
+}

@@ -1,0 +1,54 @@
+// Photographs that the user brings.
+
+import { element } from "./dom.js";
+
+/** Photographs are made smaller than this before they are cut. */
+const LARGEST_SIDE = 2048;
+
+/** A photograph as a file and as pixels, upright. */
+export class Photo {
+  constructor(file, bitmap, shrunk) {
+    Object.assign(this, { file, bitmap, shrunk, width: bitmap.width, height: bitmap.height });
+  }
+
+  static async load(file) {
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(file);
+    } catch {
+      throw new Error(`${file.name || "This"} is no picture that this browser can show.`);
+    }
+    const shrink = LARGEST_SIDE / Math.max(bitmap.width, bitmap.height);
+    if (shrink >= 1) return new Photo(file, bitmap, false);
+    const size = {
+      resizeWidth: Math.max(1, Math.round(bitmap.width * shrink)),
+      resizeHeight: Math.max(1, Math.round(bitmap.height * shrink)),
+    };
+    const smaller = await createImageBitmap(bitmap, { ...size, resizeQuality: "high" });
+    bitmap.close();
+    return new Photo(file, smaller, true);
+  }
+
+  /** Whether the server takes the file itself. */
+  fits({ upload_bytes: bytes }) {
+    return !this.shrunk && this.file.size <= bytes && this.file.type !== "image/svg+xml";
+  }
+
+  /** A file that the server takes. */
+  async sendable(model) {
+    if (this.fits(model)) return this.file;
+    const canvas = element("canvas", { width: this.width, height: this.height });
+    canvas.getContext("2d").drawImage(this.bitmap, 0, 0);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.9));
+  }
+
+  close() {
+    this.bitmap.close();
+  }
+}
+
+/** The size at which cut photographs are sent: 256 pixels high, or the model's height if that is larger. */
+export function cutSize({ config: { image: [height, width] } }) {
+  const high = Math.max(256, height);
+  return [Math.round((high * width) / height), high];
+}

@@ -1,0 +1,59 @@
+// The tab that scores a photograph.
+
+import { byId, element, show } from "./dom.js";
+import { StoredImage } from "./image.js";
+import { addSource, exactness } from "./source.js";
+
+let scored;
+let model;
+
+/** Builds the tab. */
+export function start(info) {
+  model = info;
+  addSource(byId("score-source"), "scoring", use);
+}
+
+/** Scores a picture. A random picture has no original, so its own pixels are encoded. */
+export async function use(image) {
+  if (image.facts.bits_per_dim === undefined) {
+    image = await StoredImage.encode(await image.decode(), image.label);
+  }
+  scored = image;
+  const { picture: difference, gain } = await image.decodeWithGain("difference");
+  await Promise.all([
+    show(byId("score-original"), await image.decode("original")),
+    show(byId("score-reconstruction"), await image.decode()),
+    show(byId("score-difference"), difference),
+  ]);
+  byId("score-gain").textContent = image.facts.exact ? "Difference: none" : `Difference, ${gain} times as strong`;
+  tell(image);
+}
+
+/** Scores the same picture as an image of another class. */
+export async function changeClass(label) {
+  if (scored) await use(await scored.withClass(label));
+}
+
+function tell(image) {
+  const { bits_per_dim: bits, standard_error: error, dequantization, draws } = image.facts;
+  const test = model.evaluation ?? null;
+  const facts = {
+    "This picture": `${bits.toFixed(3)}${error === null ? "" : ` ± ${error.toFixed(3)}`} bits/dim`,
+    "The model's test images": test === null ? "not measured" : `${test.bits_per_dim.toFixed(3)} bits/dim on average`,
+    "Reconstruction": exactness(image),
+  };
+  byId("score-facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>
+    [element("dt", { textContent: name }), element("dd", { textContent: value })]));
+  byId("score-how").textContent =
+    `Bits/dim is an upper bound, with ${dequantization} dequantisation: the mean of ${draws} draws` +
+    `${error === null ? "" : " ± its standard error"}.${test === null ? "" : ` ${compare(bits - test.bits_per_dim)}`}`;
+  byId("score-result").hidden = false;
+}
+
+function compare(more) {
+  const amount = Math.abs(more).toFixed(3);
+  if (Number(amount) === 0) return "The picture is as likely to the model as its test images on average.";
+  return more > 0
+    ? `The picture takes ${amount} bits/dim more than the test images on average: it is less like them, or more detailed.`
+    : `The picture takes ${amount} bits/dim less than the test images on average: it is like them, or smoother.`;
+}
