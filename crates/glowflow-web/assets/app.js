@@ -9,7 +9,7 @@ import { startEyes } from "./eyes.js";
 import { setFaces } from "./faces.js";
 import { chosenClass } from "./image.js";
 import * as manipulate from "./manipulate.js";
-import { attempt } from "./message.js";
+import { attempt, say } from "./message.js";
 import * as mix from "./mix.js";
 import * as samples from "./sample.js";
 import * as score from "./score.js";
@@ -30,7 +30,10 @@ function open(tab) {
 }
 
 tabs.forEach((tab, i) => {
-  tab.addEventListener("click", () => open(tab));
+  tab.addEventListener("click", () => {
+    say("");
+    open(tab);
+  });
   tab.addEventListener("keydown", (event) => {
     const next = {
       ArrowLeft: i + tabs.length - 1, ArrowRight: i + 1, Home: 0, End: tabs.length - 1,

@@ -2,7 +2,7 @@
 
 import { button, element } from "./dom.js";
 import { attempt, say } from "./message.js";
-import { record, videoFormat } from "./video.js";
+import { record, videoFormats } from "./video.js";
 
 /** Longer side of enlarged pictures and of videos. */
 export const LARGE = 512;
@@ -72,8 +72,7 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
     });
     animation("Animation, GIF", async () => save(await frames("gif"), fileName(name(), "gif")));
     animation("Animation, APNG (all colours)", async () => save(await frames("apng"), fileName(name(), "apng")));
-    const format = videoFormat();
-    if (format) {
+    for (const format of videoFormats()) {
       animation(`Video, ${format.name} (${LARGE} px)`, async () => {
         const film = await frames("png");
         say("Recording the video…");

@@ -9,7 +9,11 @@ const filesOf = (transfer) => [...(transfer?.files ?? [])];
 /** Gives dropped and pasted files to `receive`, and shows where they can be dropped. */
 export function startDrop(receive) {
   const hint = byId("drop");
-  const offers = (event) => event.dataTransfer?.types.includes("Files");
+  // A picture of the page itself that is dragged, to save it, say.
+  let own = false;
+  addEventListener("dragstart", () => { own = true; });
+  addEventListener("dragend", () => { own = false; });
+  const offers = (event) => !own && event.dataTransfer?.types.includes("Files");
   // Events of children bubble, so entries and exits are counted.
   let inside = 0;
   const leave = () => {

@@ -18,6 +18,8 @@ for (const [id, answer] of [["eyes-save", "save"], ["eyes-none", "none"], ["eyes
   byId(id).addEventListener("click", () => dialog.close(answer));
 }
 
+const shown = ([x, y]) => `${Math.round(100 * x)} % / ${Math.round(100 * y)} %`;
+
 /** Prepares the question and, if it is open, shows the banner that leads to it. */
 export function startEyes(info) {
   model = info;
@@ -33,7 +35,6 @@ export function startEyes(info) {
       null: () => "It is not known whether the pictures show faces.",
     }[faces]();
   };
-  const shown = ([x, y]) => `${Math.round(100 * x)} % / ${Math.round(100 * y)} %`;
   onFaces(refresh);
   refresh();
   byId("eyes-open").addEventListener("click", () => attempt(askEyes));

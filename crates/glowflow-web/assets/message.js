@@ -10,14 +10,22 @@ for (const action of ["click", "change", "input"]) {
   addEventListener(action, () => { warned = false; }, { capture: true });
 }
 
+/** Time after which a message that reports a result disappears. */
+const RESULT_MS = 15_000;
+
+let expiry;
+
 /** Shows a message to the user, followed by the current warning. */
 export function say(text) {
   line.className = warned ? "wrong" : "";
   line.textContent = warned ? `${text} ${NOT_FINITE}`.trim() : text;
+  clearTimeout(expiry);
+  if (!warned && !text.endsWith("…")) expiry = setTimeout(() => say(""), RESULT_MS);
 }
 
 /** Shows an error. */
 export function complain(error) {
+  clearTimeout(expiry);
   line.className = "wrong";
   line.textContent = error.message;
 }

@@ -4,6 +4,8 @@ import { element } from "./dom.js";
 
 /** Photographs are made smaller than this before they are cut. */
 const LARGEST_SIDE = 2048;
+/** Kinds of files that the server reads. */
+export const ACCEPTED = ["image/png", "image/jpeg", "image/webp", "image/bmp"];
 
 /** A photograph as a file and as pixels, upright. */
 export class Photo {
@@ -31,7 +33,7 @@ export class Photo {
 
   /** Whether the server takes the file itself. */
   fits({ upload_bytes: bytes }) {
-    return !this.shrunk && this.file.size <= bytes && this.file.type !== "image/svg+xml";
+    return !this.shrunk && this.file.size <= bytes && ACCEPTED.includes(this.file.type);
   }
 
   /** A file that the server takes. */

@@ -1,6 +1,6 @@
 // The tab that draws images.
 
-import { byId, element, show } from "./dom.js";
+import { byId, clear, element, show } from "./dom.js";
 import { addDownloads } from "./download.js";
 import { draw, randomSeed } from "./image.js";
 import { newest } from "./message.js";
@@ -36,7 +36,10 @@ export function start(info, choose) {
     return made;
   };
   const resize = (count) => {
-    while (grid.children.length > count) grid.lastElementChild.remove();
+    while (grid.children.length > count) {
+      clear(grid.lastElementChild.firstChild);
+      grid.lastElementChild.remove();
+    }
     while (grid.children.length < count) grid.append(makeButton(grid.children.length));
   };
   const whole = (field, most) => {

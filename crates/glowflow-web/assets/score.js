@@ -39,7 +39,7 @@ function tell(image) {
   const test = model.evaluation ?? null;
   const facts = {
     "This picture": `${bits.toFixed(3)}${error === null ? "" : ` ± ${error.toFixed(3)}`} bits/dim`,
-    "The model's test images": test === null ? "not measured" : `${test.bits_per_dim.toFixed(3)} bits/dim on average`,
+    "Test images": test === null ? "not measured" : `${test.bits_per_dim.toFixed(3)} bits/dim on average`,
     "Reconstruction": exactness(image),
   };
   byId("score-facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>

@@ -8,9 +8,8 @@ import { askEyesOnce } from "./eyes.js";
 import { known } from "./faces.js";
 import { StoredImage, draw, randomSeed } from "./image.js";
 import { attempt, say } from "./message.js";
-import { Photo } from "./photo.js";
+import { ACCEPTED, Photo } from "./photo.js";
 
-const ACCEPTED = "image/png,image/jpeg,image/webp,image/bmp";
 const TEMPERATURE = 0.7;
 
 let model;
@@ -22,7 +21,7 @@ export function setModel(info) {
 
 /** Fills `place` with buttons that bring pictures; `use` gets the image on the server. */
 export function addSource(place, name, use, { multiple = false } = {}) {
-  const file = element("input", { type: "file", accept: ACCEPTED, id: `${place.id}-file`, multiple });
+  const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple });
   file.setAttribute("aria-label", `Photograph for ${name}`);
   const label = element("label", { className: "button", htmlFor: file.id, textContent: "Photograph…" });
   file.addEventListener("change", () => attempt(async () => {

@@ -7,15 +7,17 @@ const FRAME_MS = 80;
 const BITS_PER_SECOND = 6_000_000;
 
 const FORMATS = [
-  { name: "WebM", type: "video/webm;codecs=vp9", extension: "webm" },
-  { name: "WebM", type: "video/webm;codecs=vp8", extension: "webm" },
-  { name: "MP4", type: "video/mp4", extension: "mp4" },
+  { name: "MP4", extension: "mp4", types: ["video/mp4;codecs=avc1.42E01E", "video/mp4"] },
+  { name: "WebM", extension: "webm", types: ["video/webm;codecs=vp9", "video/webm;codecs=vp8"] },
 ];
 
-/** The first format that this browser can record, or undefined. */
-export function videoFormat() {
-  if (!globalThis.MediaRecorder || !HTMLCanvasElement.prototype.captureStream) return undefined;
-  return FORMATS.find(({ type }) => MediaRecorder.isTypeSupported(type));
+/** The formats that this browser can record. */
+export function videoFormats() {
+  if (!globalThis.MediaRecorder || !HTMLCanvasElement.prototype.captureStream) return [];
+  return FORMATS.flatMap(({ types, ...format }) => {
+    const type = types.find((type) => MediaRecorder.isTypeSupported(type));
+    return type ? [{ ...format, type }] : [];
+  });
 }
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -150,6 +150,16 @@ export async function download(place, menu, item) {
   return { name: file.suggestedFilename(), bytes: await readFile(await file.path()) };
 }
 
+/** Downloads all videos that a menu offers; there has to be one. */
+export async function videos(place, menu) {
+  const names = await page.locator(`${place} details`, { hasText: menu }).locator("button", { hasText: "Video" }).evaluateAll((all) =>
+    all.map(({ textContent }) => textContent));
+  assert.ok(names.length > 0, "the browser records no video");
+  const files = [];
+  for (const name of names) files.push(await download(place, menu, name));
+  return files;
+}
+
 /** Width and height of a PNG. */
 export function pngSize(bytes) {
   assert.equal(bytes.subarray(1, 4).toString(), "PNG");
