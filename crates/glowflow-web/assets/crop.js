@@ -16,6 +16,7 @@ const ZOOM = 1.1;
 export async function crop(photo, model) {
   const [canvas, slider] = [byId("cropped"), byId("crop-zoom")];
   [canvas.width, canvas.height] = cutSize(model);
+  canvas.style.setProperty("--photo-shape", canvas.width / canvas.height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   // Pixels of the photograph for one of the canvas, when all of its shorter side is used.
