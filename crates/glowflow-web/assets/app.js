@@ -88,6 +88,7 @@ attempt(async () => {
   const info = await ask();
   const [height, width] = info.config.image;
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
+  document.documentElement.style.setProperty("--aspect", width / height);
   startClasses(info);
   setModel(info);
   setFaces(info);

@@ -39,7 +39,7 @@ export function startEyes(info) {
   refresh();
   byId("eyes-open").addEventListener("click", () => attempt(askEyes));
   byId("eyes-change").addEventListener("click", () => attempt(askEyes));
-  byId("eyes-not-faces").addEventListener("click", () => attempt(() => remember({ faces: false })));
+  byId("eyes-not-faces").addEventListener("click", () => attempt(() => keep({ faces: false })));
   byId("eyes-postpone").addEventListener("click", () => {
     postponed = true;
     refresh();
@@ -85,9 +85,14 @@ export async function askEyes() {
   refresh();
   const answer = await modal(dialog);
   done.abort();
-  if (answer === "save") await remember({ faces: true, eyes });
-  else if (answer === "none") await remember({ faces: false });
+  // The left one first, even if the markers have changed sides.
+  if (answer === "save") await keep({ faces: true, eyes: [...eyes].sort(([a], [b]) => a - b) });
+  else if (answer === "none") await keep({ faces: false });
   else postponed = true;
   byId("eyes-banner").hidden = true;
-  if (answer) say(model.stores_eyes ? "The answer is stored with the model." : "This browser remembers the answer.");
+}
+
+async function keep(answer) {
+  const withModel = await remember(answer);
+  say(withModel ? "The answer is stored with the model." : "This browser remembers the answer.");
 }

@@ -34,7 +34,7 @@ function own() {
 /** Whether the model's images show faces, null if unknown, and the eyes' positions as fractions, left one first. */
 export const known = () => own() ?? server();
 
-/** Stores positions: with the model if the server does that, else in this browser. */
+/** Stores positions with the model, and resolves to true; or in this browser, if the server does not store them. */
 export async function remember(answer) {
   if (model.stores_eyes) {
     try {
@@ -42,11 +42,12 @@ export async function remember(answer) {
       localStorage.removeItem(place());
       Object.assign(model, { eyes: null, ...answer });
       listeners.forEach((listener) => listener());
-      return;
+      return true;
     } catch (error) {
       if (error.status !== 403) throw error;
     }
   }
   localStorage.setItem(place(), JSON.stringify({ given: server(), eyes: null, ...answer }));
   listeners.forEach((listener) => listener());
+  return false;
 }

@@ -27,6 +27,8 @@ async function fillTabs() {
   await page.click("#tab-score");
   await changing("#score-original", () => upload("#score-source-file", PHOTO));
   await page.click("#tab-manipulate");
+  // Its menus are enabled now.
+  await move("[data-attribute=Smiling]", 1, "#changed");
 }
 
 test("the introduction is closed for good", async () => {
@@ -95,6 +97,12 @@ for (const [name, options] of [
       await page.click(`#tab-${tab}`);
       const [width, wide] = await page.evaluate(() => [document.documentElement.clientWidth, document.documentElement.scrollWidth]);
       assert.ok(wide <= width, `${tab} is ${wide} wide, the screen ${width}`);
+      for (const menu of await page.locator(`#${tab} .menu summary:not([aria-disabled=true])`).all()) {
+        await menu.click();
+        const { left, right } = await page.locator(".menu[open] .menu-items").evaluate((items) => items.getBoundingClientRect());
+        assert.ok(left >= 0 && right <= width, `a menu of ${tab} reaches from ${left} to ${right}`);
+        await page.keyboard.press("Escape");
+      }
       await screenshot(`${name.replace(" ", "-")}-${tab}`);
     }
     const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor) !== "rgb(251, 250, 247)";
