@@ -60,6 +60,7 @@ test("a JPEG of a phone's size is used", async () => {
 });
 
 test("dragging, clicking and the arrow keys place the eyes", async () => {
+  await finding([]);
   await page.setInputFiles("#manipulate-source-file", PHOTO);
   await page.locator("#align").waitFor();
   await page.locator("#align-use:not(:disabled)").waitFor();
@@ -161,6 +162,24 @@ test("a photograph of anything but a face is cut: moved and zoomed", async () =>
   await next();
   await page.locator("#crop-zoom").press("Home");
   await screenshot("crop", {});
+  await changing("#changed", () => confirm("crop"));
+  await done();
+});
+
+test("two fingers zoom the part that is used", async () => {
+  await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true,
+    prepare: () => amend("**/api/v1/info", () => ({ faces: false, eyes: null })) });
+  await page.setInputFiles("#manipulate-source-file", fileOf(await drawn()));
+  await page.locator("#crop").waitFor();
+  const before = await image("#cropped");
+  const { x, y, width, height } = await page.locator("#cropped").boundingBox();
+  const touch = await page.context().newCDPSession(page);
+  const fingers = (apart) => [-1, 1].map((side, id) => ({ x: x + width / 2 + side * apart, y: y + height / 2, id }));
+  await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: fingers(30) });
+  for (const apart of [40, 50, 60]) await touch.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: fingers(apart) });
+  await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
+  await page.waitForFunction(() => Math.abs(document.getElementById("crop-zoom").value - 1) < 0.1);
+  assert.notEqual(await image("#cropped"), before);
   await changing("#changed", () => confirm("crop"));
   await done();
 });
