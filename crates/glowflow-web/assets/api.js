@@ -3,7 +3,7 @@
 import { warnUnlessFinite } from "./message.js";
 
 /** A request that the server refused. */
-export class Refusal extends Error {
+class Refusal extends Error {
   constructor(status, detail) {
     super(detail);
     this.status = status;
@@ -41,7 +41,7 @@ export const info = async () => (await answer("info")).json();
 export const encode = async (file, label) =>
   (await answer(label === undefined ? "encode" : `encode?class=${label}`, { method: "POST", body: file })).json();
 
-/** A picture of an image: `reconstruction`, `original` or `difference`, and the difference's amplification. */
+/** A picture of an image (`reconstruction`, `original` or `difference`) and its amplification. */
 export async function decode(id, shown = "reconstruction") {
   const response = await answer(shown === "reconstruction" ? `decode/${id}` : `decode/${id}?show=${shown}`);
   return { picture: await picture(response), gain: Number(response.headers.get("glowflow-gain") ?? 1) };

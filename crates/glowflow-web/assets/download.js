@@ -5,7 +5,7 @@ import { attempt, say } from "./message.js";
 import { record, videoFormats } from "./video.js";
 
 /** Longer side of enlarged pictures and of videos. */
-export const LARGE = 512;
+const LARGE = 512;
 
 /** Saves a file. */
 function save(blob, name) {
@@ -15,7 +15,7 @@ function save(blob, name) {
 }
 
 /** The size at which a picture's longer side is `LARGE`. */
-export function enlarged(width, height) {
+function enlarged(width, height) {
   const scale = LARGE / Math.max(width, height);
   return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
 }
@@ -40,8 +40,9 @@ export const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-"
 const fileName = (parts, kind) => `${["glowflow", ...parts].join("-")}.${kind}`;
 
 /**
- * Fills `place` with a menu button. `picture` makes the picture and `frames(format)` the animation, as PNG with the frames side
- * by side, GIF or APNG; either can be left out. `name` is made of the parts of the file's name.
+ * Fills `place` with a menu of downloads. `picture` makes the picture; `frames(format)` makes the animation of
+ * `count` frames as GIF, APNG, or PNG with the frames side by side. Either can be left out. `name` gives the parts
+ * of the file's name.
  */
 export function addDownloads(place, text, { size, name, picture, frames, count }) {
   const [width, height] = size;

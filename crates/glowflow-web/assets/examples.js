@@ -5,10 +5,8 @@ import { draw } from "./image.js";
 import { attempt } from "./message.js";
 
 const COUNT = 8;
-/** Images of one request: fewer if they are large, so that the page does not wait. */
-const BATCH = { count: 8, pixels: 8 * 64 * 64 };
-/** Images per example that they are chosen from, if several are drawn at once. */
-const CHOSEN_FROM = 2;
+/** Images of one request, from which the likeliest are chosen. There are fewer if they are large, for speed. */
+const BATCH = { count: 16, pixels: 16 * 64 * 64 };
 /** Likely images at a low temperature are smooth and seldom odd. */
 const TEMPERATURE = 0.6;
 
@@ -40,31 +38,26 @@ const perRequest = () => {
   return Math.max(1, Math.min(BATCH.count, model.images, Math.floor(BATCH.pixels / (height * width))));
 };
 
-/** Draws one batch, the likeliest first. Scores that are not finite are null and come last. */
-async function batch(seed) {
-  const count = perRequest();
-  const drawn = await draw({ count, temperature: TEMPERATURE, seed, score: count > 1 });
-  return likeliestFirst(drawn);
-}
-
+/** Scores that are not finite are null and come last. */
 const likeliestFirst = (images) => images.sort((a, b) => (a.bits ?? Infinity) - (b.bits ?? Infinity));
 
-/** Draws examples of the chosen class. Resolves to the first, likeliest one; the others follow while the page is used. */
+/** Draws examples of the chosen class. Resolves to the likeliest one; the row is filled afterwards. */
 export async function drawExamples() {
   const mine = ++current;
-  const images = await batch(1);
+  const count = perRequest();
+  const images = likeliestFirst(await draw({ count, temperature: TEMPERATURE, seed: 1, score: count > 1 }));
   const [first] = images;
   if (mine === current) attempt(() => fillRows(mine, images));
   return first;
 }
 
 async function fillRows(mine, images) {
-  const batches = Math.ceil((COUNT * (perRequest() > 1 ? CHOSEN_FROM : 1)) / perRequest());
-  for (let seed = 2; seed <= batches; seed++) {
-    images.push(...await batch(seed));
+  // Scores take longer than drawing, so further requests of few images do without.
+  for (let seed = 2; images.length < COUNT; seed++) {
+    images.push(...await draw({ count: perRequest(), temperature: TEMPERATURE, seed }));
     if (mine !== current) return;
   }
-  const chosen = likeliestFirst(images).slice(0, COUNT);
+  const chosen = images.slice(0, COUNT);
   const pictures = [];
   for (const image of chosen) pictures.push(await image.decode());
   if (mine !== current) return;

@@ -52,7 +52,7 @@ export async function askEyesOnce() {
 }
 
 /** Asks where the eyes are, and stores the answer. */
-export async function askEyes() {
+async function askEyes() {
   const [canvas, choice] = [byId("mean"), byId("eyes-class")];
   const [height, width] = model.config.image;
   Object.assign(canvas, { height: SHOWN, width: Math.round((SHOWN * width) / height) });

@@ -31,10 +31,10 @@ function own() {
   }
 }
 
-/** Whether the model's images show faces, null if unknown, and the eyes' positions as fractions, left one first. */
+/** Whether the model's images show faces (null if unknown), and the eyes as fractions, the left one first. */
 export const known = () => own() ?? server();
 
-/** Stores positions with the model, and resolves to true; or in this browser, if the server does not store them. */
+/** Stores positions with the model, or else in this browser. Resolves to whether it was with the model. */
 export async function remember(answer) {
   if (model.stores_eyes) {
     try {

@@ -24,7 +24,7 @@ export function say(text) {
 }
 
 /** Shows an error. */
-export function complain(error) {
+function complain(error) {
   clearTimeout(expiry);
   line.className = "wrong";
   line.textContent = error.message;

@@ -25,7 +25,7 @@ const ready = () => cards.length > 1;
 /** Pairs of neighbours. */
 const pairs = () => cards.length - (closed() ? 0 : 1);
 
-/** Frames from each picture to the next such that there are about `wanted` in all, and how many that makes. */
+/** Frames from each picture to the next such that there are at most `wanted` in all, and their total. */
 function framesFor(wanted) {
   const last = closed() ? 0 : 1;
   const each = Math.max(1, Math.floor((Math.min(wanted, model.images) - last) / pairs()));

@@ -13,7 +13,7 @@ export function fill(slider) {
 }
 
 /** Sets a slider as the user would. */
-export function setSlider(slider, value) {
+function setSlider(slider, value) {
   slider.value = value;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
   slider.dispatchEvent(new Event("change", { bubbles: true }));

@@ -22,7 +22,7 @@ export function videoFormats() {
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Records `count` frames, which stand side by side in a picture, at a size. Takes as long as the video lasts. */
+/** Records `count` frames that stand side by side in a picture. Takes as long as the video lasts. */
 export async function record(film, count, [width, height], { type }) {
   const bitmap = await createImageBitmap(film);
   const canvas = element("canvas");

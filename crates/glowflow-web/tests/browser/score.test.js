@@ -23,7 +23,7 @@ test("a photograph is scored and compared with the test images", async () => {
   await page.locator("#score-result").waitFor();
   const facts = await page.locator("#score-facts").innerText();
   assert.ok(facts.includes(`${answer.bits_per_dim.toFixed(3)} ± ${answer.standard_error.toFixed(3)} bits/dim`), facts);
-  assert.match(facts, /test images\s+\d+\.\d{3} bits\/dim on average/);
+  assert.match(facts, /Test images\s+\d+\.\d{3} bits\/dim on average/);
   assert.match(facts, /comes back exactly/);
   const how = await page.locator("#score-how").innerText();
   assert.match(how, /upper bound, with uniform dequantisation: the mean of 8 draws ± its standard error/);

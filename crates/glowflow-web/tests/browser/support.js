@@ -1,7 +1,7 @@
 // What the tests share: servers, a browser, and a user's actions on the page.
 //
-// GLOWFLOW is the program, RUN a run of 64×64 portraits with directions, PHOTO and OTHER are pictures, and SCREENSHOTS a
-// folder to leave screenshots in; CHROMIUM is the browser.
+// GLOWFLOW is the program, RUN a run of 64×64 portraits with directions, PHOTO and OTHER are pictures, and
+// SCREENSHOTS is a folder to leave screenshots in. CHROMIUM is the browser.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -105,7 +105,7 @@ export const pixels = (selector) => page.locator(selector).evaluate(async (image
 
 export const difference = (a, b) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
 
-/** Moves a slider as a hand does, and waits until the picture has followed. Resolves to the time this took. */
+/** Moves a slider as a hand does. Resolves to the time until the picture has followed. */
 export const move = (slider, value, picture) => page.evaluate(([slider, value, picture]) => {
   const input = document.querySelector(slider);
   const image = document.querySelector(picture);
