@@ -69,7 +69,7 @@ fn places_are_those_of_a_float64_program() {
         // Enlarged.
         ([[0.45, 0.5], [0.5, 0.52]], Eyes::CELEBA, square(100)),
         // Reduced, and turned further.
-        ([[0.3, 0.7], [0.7, 0.3]], Eyes::CELEBA, square(24)),
+        ([[0.3, 0.7], [0.7, 0.3]], Eyes::CELEBA, square(64)),
         // Mostly outside.
         ([[0.02, 0.05], [0.2, 0.0]], Eyes::CELEBA, square(90)),
         ([[0.1, 0.5], [0.9, 0.5]], Eyes::CELEBA, ImageShape { height: 30, width: 50, channels: 3 }),
