@@ -20,7 +20,7 @@ pub enum Fitting {
 }
 
 impl Detector {
-    /// Fits a picture (HWC) to the shape `to` so that the eyes of its largest face are at `eyes`.
+    /// Fits a picture (HWC) to the shape `to` so that the eyes of its most prominent face are at `eyes`.
     ///
     /// # Errors
     /// As [`detect`](Self::detect).

@@ -80,7 +80,7 @@ fn faces_are_found_that_fill_the_picture_or_are_small_in_it() {
 }
 
 #[test]
-fn the_largest_face_comes_first() {
+fn the_most_prominent_face_comes_first() {
     let (pixels, shape) = photograph();
     let canvas = ImageShape { height: 200, width: 300, channels: 3 };
     let mut drawn = vec![90; canvas.len()];
@@ -93,8 +93,18 @@ fn the_largest_face_comes_first() {
     }
     let faces = detector().detect(&drawn, canvas).unwrap();
     assert_eq!(faces.len(), 2, "{faces:?}");
+    // The larger one.
     assert!(faces[0].eyes[0][0] > 0.33 && faces[1].eyes[0][0] < 0.33, "{faces:?}");
     assert!(faces.iter().all(|face| (0.7..=1.0).contains(&face.score)), "{faces:?}");
+
+    // Of three alike, the one in the middle.
+    let canvas = ImageShape { height: 100, width: 300, channels: 3 };
+    let face = fit_image(&pixels, shape, square(100)).unwrap();
+    let row = |row: &[u8]| row.repeat(3);
+    let drawn: Vec<u8> = face.chunks_exact(300).flat_map(row).collect();
+    let faces = detector().detect(&drawn, canvas).unwrap();
+    assert_eq!(faces.len(), 3, "{faces:?}");
+    assert!((0.34..0.66).contains(&faces[0].eyes[0][0]), "{faces:?}");
 }
 
 #[test]

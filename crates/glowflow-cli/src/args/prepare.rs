@@ -28,7 +28,7 @@ pub struct Align {
     #[arg(long, default_value_t = Eyes::CELEBA, value_name = "X,Y,X,Y")]
     pub eyes: Eyes,
     /// Faces to take from a photograph with several.
-    #[arg(long, value_enum, default_value_t = FacesArg::Largest)]
+    #[arg(long, value_enum, default_value_t = FacesArg::Main)]
     pub faces: FacesArg,
     /// Crop photographs without a face to the middle. By default they are left out.
     #[arg(long)]
@@ -41,8 +41,8 @@ pub struct Align {
 /// Faces of a photograph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FacesArg {
-    /// The largest face.
-    Largest,
+    /// The most prominent face: large, and near the middle.
+    Main,
     /// Every face, in a picture of its own.
     All,
 }

@@ -24,7 +24,7 @@ pub struct Pictures {
 enum How {
     /// Cropped to the middle.
     Crop,
-    /// With the eyes of the largest face at these positions.
+    /// With the eyes of the most prominent face at these positions.
     Align(Detector, Eyes),
     /// Cropped to the middle, with a hint, once, for a face that may be misplaced.
     CropWithHint(Detector, Cell<bool>),

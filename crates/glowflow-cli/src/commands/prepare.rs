@@ -31,7 +31,7 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
     let make = |pixels: &[u8], shape: ImageShape| -> anyhow::Result<Outcome> {
         let to = ImageShape { height: side, width: side, channels: shape.channels };
         let mut found = detector.detect(pixels, shape)?;
-        if args.faces == FacesArg::Largest {
+        if args.faces == FacesArg::Main {
             found.truncate(1);
         }
         if found.is_empty() && args.keep_faceless {

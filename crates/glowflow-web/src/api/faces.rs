@@ -24,7 +24,7 @@ pub(crate) struct Found {
     width: usize,
     /// Its height.
     height: usize,
-    /// At most 32 faces, the largest first.
+    /// At most 32 faces, the most prominent first: large, and near the middle.
     faces: Vec<FoundFace>,
 }
 
