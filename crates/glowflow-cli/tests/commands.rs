@@ -272,7 +272,8 @@ fn info_shows_the_training_of_a_run() {
     assert!(test["bits_per_dim"].is_f64() && test["dequantization"] == "uniform", "{info}");
     assert!(trained["images"].is_u64() && trained["data"].is_string(), "{info}");
     assert!(trained["precision"].is_string() && trained["backprop"] == "reversible", "{info}");
-    assert!(info["faces"].is_null() && info["eyes"].is_null() && info["directions"].is_null(), "{info}");
+    // The built-in portraits come with the positions of their eyes.
+    assert!(info["faces"] == true && info["eyes"].is_array() && info["directions"].is_null(), "{info}");
     assert!(info["files"][0]["bytes"].as_u64().unwrap() > 1000, "{info}");
     let text = ok("info --model plain").stdout;
     for words in

@@ -85,8 +85,8 @@ fn a_stopped_run_leaves_current_pictures() {
     let mut child = spawn(folder.path(), &line);
     wait_until(&mut child, "records", || has_records(&out));
     assert!(!out.join("samples.png").exists());
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
     for name in ["samples.png", "curve.png", "checkpoint.safetensors"] {
         assert!(out.join(name).exists(), "there is no {name}");
     }
