@@ -11,31 +11,31 @@ use glowflow_data::{CropBox, Eyes};
   glowflow align --data photos/ --out aligned/
   glowflow train --data aligned/ --out run
 
-Folders and names are kept, so that tables of attributes still fit; pictures are written as PNG. Where a face leaves the \
-    photograph, the photograph is reflected at its edge. The positions of the eyes are stored in eyes.toml.")]
+Folders and names are kept, so that tables of attributes still fit; pictures are written as PNG. Beyond its \
+    edges a photograph is reflected. The positions of the eyes are stored in eyes.toml.")]
 pub struct Align {
     /// The photographs: a folder, searched at any depth.
     #[arg(long)]
     pub data: PathBuf,
-    /// The folder to write: a new or an empty one.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
     /// Width and height of the aligned pictures, in pixels.
     #[arg(long, default_value_t = 256, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(8..=4096))]
     pub size: u16,
-    /// Positions of the left and right eye in the aligned pictures, as fractions of width and height; those of
-    /// CelebA by default.
+    /// Positions of the left and right eye in the aligned pictures, as fractions of width and height: those of CelebA,
+    /// unless others are given.
     #[arg(long, default_value_t = Eyes::CELEBA, value_name = "X,Y,X,Y")]
     pub eyes: Eyes,
     /// Faces to take from a photograph with several.
     #[arg(long, value_enum, default_value_t = FacesArg::Main)]
     pub faces: FacesArg,
-    /// Crop photographs without a face to the middle. By default they are left out.
+    /// Crop photographs without a face to the middle, instead of leaving them out.
     #[arg(long)]
     pub keep_faceless: bool,
     /// Succeed although images that could not be read were left out.
     #[arg(long)]
     pub allow_broken: bool,
+    /// The folder to write: a new or an empty one.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Faces of a photograph.
@@ -58,9 +58,6 @@ pub struct Crop {
     /// The pictures: a folder, searched at any depth.
     #[arg(long)]
     pub data: PathBuf,
-    /// The folder to write: a new or an empty one.
-    #[arg(long, value_name = "DIR")]
-    pub out: PathBuf,
     /// Left, top, right and bottom edge of the part, as fractions of width and height. [default: the central square]
     #[arg(long = "box", value_name = "L,T,R,B")]
     pub part: Option<CropBox>,
@@ -70,4 +67,7 @@ pub struct Crop {
     /// Succeed although images that could not be read were left out.
     #[arg(long)]
     pub allow_broken: bool,
+    /// The folder to write: a new or an empty one.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
