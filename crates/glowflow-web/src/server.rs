@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::Listener;
 use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -68,15 +69,47 @@ pub fn router(demo: Arc<Demo>, access: Access) -> Router {
         .layer(middleware::map_response(page::secure))
 }
 
-/// Answers for requests that take too long: for uploads, the client is the likely cause.
+/// Answers for requests that take too long: the client is the cause while an upload has not been received in full.
 async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) -> Response {
-    let status = if api::UPLOADS.contains(&request.uri().path()) {
-        StatusCode::REQUEST_TIMEOUT
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let upload = api::UPLOADS.contains(&request.uri().path());
+    let received = Arc::new(AtomicBool::new(false));
+    let request = request.map(|body| Body::new(Noted { body, ended: Arc::clone(&received) }));
     let answer = tokio::time::timeout(demo.limits.request, next.run(request)).await;
-    answer.unwrap_or_else(|_| Problem::late(status).into_response())
+    answer.unwrap_or_else(|_| {
+        let slow_client = upload && !received.load(Ordering::Relaxed);
+        let status = if slow_client { StatusCode::REQUEST_TIMEOUT } else { StatusCode::SERVICE_UNAVAILABLE };
+        Problem::late(status).into_response()
+    })
+}
+
+/// A body that notes that it was received in full.
+struct Noted {
+    body: Body,
+    ended: Arc<AtomicBool>,
+}
+
+impl HttpBody for Noted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// A body that can be read on after its receiver has dropped it.
