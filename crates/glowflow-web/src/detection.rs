@@ -8,6 +8,8 @@ pub struct Face {
     /// Positions `[x, y]` of the eyes as fractions of the photograph's width and height: the left one of the
     /// photograph, then the right one.
     pub eyes: [[f64; 2]; 2],
+    /// Left, top, right and bottom edge of the face, as fractions as well. They may lie outside the photograph.
+    pub bounds: [f64; 4],
     /// Confidence of the detector, from 0 to 1.
     pub score: f64,
 }

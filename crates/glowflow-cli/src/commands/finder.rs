@@ -1,10 +1,10 @@
 //! The face detector, in programs built with one.
 
 #[cfg(feature = "faces")]
-pub use glowflow_faces::{Detector, Fitting, is_in_place};
+pub use glowflow_faces::{Detector, Face, Fitting, is_in_place};
 
 #[cfg(not(feature = "faces"))]
-pub use absent::{Detector, Fitting, is_in_place};
+pub use absent::{Detector, Face, Fitting, is_in_place};
 
 /// Whether the program was built with a detector.
 pub const AVAILABLE: bool = cfg!(feature = "faces");
@@ -19,6 +19,7 @@ mod absent {
     #[derive(Clone, Copy)]
     pub struct Face {
         pub eyes: [[f64; 2]; 2],
+        pub box_: [f64; 4],
         pub score: f64,
     }
 

@@ -86,8 +86,12 @@ fn finding_faces(demo: Demo) -> anyhow::Result<Demo> {
     let detector = Detector::new()?;
     Ok(demo.finding_faces(move |pixels, shape| {
         let found = detector.detect(pixels, shape).map_err(|error| error.to_string())?;
-        Ok(found.into_iter().map(|face| Face { eyes: face.eyes, score: face.score }).collect())
+        Ok(found.into_iter().map(|face| face_of(&face)).collect())
     }))
+}
+
+fn face_of(face: &finder::Face) -> Face {
+    Face { eyes: face.eyes, bounds: face.box_, score: face.score }
 }
 
 /// The notice for directions that are not reliable.

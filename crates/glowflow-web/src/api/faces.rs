@@ -34,13 +34,17 @@ pub(crate) struct FoundFace {
     /// Positions `[x, y]` of the eyes as fractions of width and height: the left one of the photograph, then the right
     /// one.
     eyes: [[f64; 2]; 2],
+    /// Left, top, right and bottom edge of the face, as fractions of width and height. They may lie outside the
+    /// photograph.
+    #[serde(rename = "box")]
+    bounds: [f64; 4],
     /// Confidence, from 0 to 1.
     score: f64,
 }
 
 impl From<Face> for FoundFace {
-    fn from(Face { eyes, score }: Face) -> Self {
-        Self { eyes, score }
+    fn from(Face { eyes, bounds, score }: Face) -> Self {
+        Self { eyes, bounds, score }
     }
 }
 

@@ -19,7 +19,7 @@ fn detecting(
 
 #[tokio::test]
 async fn faces_of_a_photograph_are_answered() {
-    let face = Face { eyes: [[0.25, 0.5], [0.5, 0.625]], score: 0.875 };
+    let face = Face { eyes: [[0.25, 0.5], [0.5, 0.625]], bounds: [-0.125, 0.25, 0.75, 1.0], score: 0.875 };
     let served = detecting(Limits::default(), move |pixels, shape| {
         assert_eq!((shape.width, shape.height, shape.channels), (30, 20, 3));
         assert_eq!(pixels[..6], [7, 0, 1, 7, 1, 1]);
@@ -31,7 +31,10 @@ async fn faces_of_a_photograph_are_answered() {
     assert_eq!((&answer["width"], &answer["height"]), (&json!(30), &json!(20)));
     let faces = answer["faces"].as_array().unwrap();
     assert_eq!(faces.len(), 32);
-    assert_eq!(faces[0], json!({ "eyes": [[0.25, 0.5], [0.5, 0.625]], "score": 0.875 }));
+    let expected = json!({
+        "eyes": [[0.25, 0.5], [0.5, 0.625]], "box": [-0.125, 0.25, 0.75, 1.0], "score": 0.875
+    });
+    assert_eq!(faces[0], expected);
 }
 
 #[tokio::test]
@@ -58,4 +61,15 @@ async fn a_slow_photograph_is_given_up() {
     let served = detecting(Limits::default(), |_, _| Ok(vec![]));
     let never = Body::from_stream(Always(|| Poll::Pending));
     served.ask(Method::POST, PATH, "image/png", never).await.problem(408, &["too long"]);
+}
+
+#[tokio::test]
+async fn the_server_is_named_as_slow_once_a_photograph_was_received() {
+    let limits = Limits { request: std::time::Duration::from_millis(300), ..Limits::default() };
+    let served = detecting(limits, |_, _| {
+        std::thread::sleep(std::time::Duration::from_millis(900));
+        Ok(vec![])
+    });
+    let png = encoded(&portrait(1), ImageFormat::Png);
+    served.upload(PATH, png).await.problem(503, &["too long"]);
 }
