@@ -669,6 +669,7 @@ fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
     for (options, token, stored) in [
         ("--allow-host demo.example.com", "", false),
         ("--base-path /glow", "", false),
+        ("--token 0123456789abcdef", "Bearer 0123456789abcdef", false),
         ("--host 0.0.0.0 --token 0123456789abcdef", "Bearer 0123456789abcdef", false),
         ("", "", true),
     ] {

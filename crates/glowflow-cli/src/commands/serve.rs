@@ -34,7 +34,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     let demo = Demo::load(model, &args.model, args.directions.as_deref(), faces, limits)?;
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
-    let private = local && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
+    let private = local && open && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
     let mut demo = demo.storing_eyes(private);
     if finder::AVAILABLE {
         demo = finding_faces(demo)?;

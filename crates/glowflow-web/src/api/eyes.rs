@@ -10,10 +10,30 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Shared;
-use crate::Problem;
+use crate::{Demo, Problem};
 
-/// Headers of requests that a proxy passed on.
-const FORWARDED: [&str; 5] = ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+/// Headers that proxies add, as do all that begin with [`X_FORWARDED`].
+const FORWARDED: [&str; 7] =
+    ["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip", "x-client-ip", "x-original-host"];
+
+const X_FORWARDED: &str = "x-forwarded";
+
+/// The header in which browsers give the relation of the page that sends a request to this server.
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// Whether a request comes directly from a program on this computer or from this server's page, as far as its headers
+/// show.
+fn is_direct(headers: &HeaderMap) -> bool {
+    let forwarded = |name: &str| name.starts_with(X_FORWARDED) || FORWARDED.contains(&name);
+    let mut sites = headers.get_all(FETCH_SITE).into_iter();
+    !headers.keys().any(|name| forwarded(name.as_str()))
+        && sites.all(|site| site == "same-origin" || site == "none")
+}
+
+/// Whether a request with these headers can store positions.
+pub(super) fn are_stored(demo: &Demo, headers: &HeaderMap) -> bool {
+    demo.eyes.are_stored() && is_direct(headers)
+}
 
 /// Faces in the model's images.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
@@ -47,7 +67,7 @@ impl TryFrom<EyesOf> for Faces {
 }
 
 /// Stores positions of the eyes with the model, in `eyes.toml`. Only a server that nothing but its own computer reaches
-/// does this: see `stores_eyes` of `info`.
+/// does this, and not for requests with headers that proxies add: see `stores_eyes` of `info`.
 #[utoipa::path(
     put,
     path = "/api/v1/eyes",
@@ -67,7 +87,7 @@ pub(super) async fn eyes(
     headers: HeaderMap,
     request: Result<Json<EyesOf>, JsonRejection>,
 ) -> Result<Json<EyesOf>, Problem> {
-    if !demo.eyes.are_stored() || FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+    if !are_stored(&demo, &headers) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "this server does not store positions of the eyes, because others than its own computer may reach it; \

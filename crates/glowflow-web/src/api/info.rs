@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use glowflow::ModelConfig;
 use glowflow::faces::Faces;
 use glowflow::latent::About;
@@ -11,6 +12,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::bound::DEQUANTIZATION;
+use super::eyes;
 use crate::Problem;
 
 /// The model and what can be asked of it.
@@ -41,7 +43,7 @@ pub(crate) struct Info {
     /// Positions of the left and right eye in the model's images, as fractions of width and height; null if they are
     /// unknown.
     eyes: Option<[[f64; 2]; 2]>,
-    /// Whether a request can store these positions.
+    /// Whether a request that comes as this one did, through the same proxies, can store these positions.
     stores_eyes: bool,
     /// Whether a request can find the faces in a photograph.
     detector: bool,
@@ -125,7 +127,7 @@ impl From<&About> for Attribute {
         (status = "5XX", body = Problem, content_type = "application/problem+json", description = "Too busy")
     )
 )]
-pub(super) async fn info(State(demo): Shared) -> Json<Info> {
+pub(super) async fn info(State(demo): Shared, headers: HeaderMap) -> Json<Info> {
     let directions = demo.directions.iter().flat_map(|directions| &directions.list);
     let known = demo.eyes.get();
     Json(Info {
@@ -143,7 +145,7 @@ pub(super) async fn info(State(demo): Shared) -> Json<Info> {
             Some(Faces::Aligned(eyes)) => Some([eyes.left(), eyes.right()]),
             Some(Faces::None) | None => None,
         },
-        stores_eyes: demo.eyes.are_stored(),
+        stores_eyes: eyes::are_stored(&demo, &headers),
         detector: demo.detector.is_some(),
         upload_bytes: demo.limits.upload_bytes,
         upload_pixels: demo.limits.upload_pixels,

@@ -58,6 +58,13 @@ async fn nothing_is_stored_by_default_or_through_a_proxy() {
         ("via", "1.1 proxy"),
         ("x-real-ip", "203.0.113.5"),
         ("x-forwarded-host", "demo.example.com"),
+        ("x-forwarded-proto", "https"),
+        ("cf-connecting-ip", "203.0.113.5"),
+        ("true-client-ip", "203.0.113.5"),
+        ("x-client-ip", "203.0.113.5"),
+        ("x-original-host", "demo.example.com"),
+        ("sec-fetch-site", "cross-site"),
+        ("sec-fetch-site", "same-site"),
         ("origin", "https://demo.example.com"),
     ] {
         let request = Request::builder().method(Method::PUT).uri(PATH).header(name, value);
@@ -65,8 +72,22 @@ async fn nothing_is_stored_by_default_or_through_a_proxy() {
         let request = request.body(Body::from(celeba().to_string())).unwrap();
         let answer = served.app.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{name}");
+        if name != "origin" {
+            assert_eq!(stores(&served, name, value).await, false, "{name}");
+        }
     }
     assert_eq!(faces::read(&folder).unwrap(), None);
+    for site in ["same-origin", "none"] {
+        assert_eq!(stores(&served, "sec-fetch-site", site).await, true, "{site}");
+    }
+}
+
+/// What `info` answers a request with a header.
+async fn stores(served: &Served, name: &str, value: &str) -> Value {
+    let request = Request::builder().uri("/api/v1/info").header("host", "127.0.0.1").header(name, value);
+    let answer = served.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let body = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    serde_json::from_slice::<Value>(&body).unwrap()["stores_eyes"].clone()
 }
 
 #[tokio::test]
