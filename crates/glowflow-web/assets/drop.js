@@ -42,7 +42,7 @@ export function startDrop(receive) {
   });
   addEventListener("paste", (event) => {
     const pictures = filesOf(event.clipboardData).filter(({ type }) => PICTURE.test(type));
-    if (pictures.length === 0 || busy()) return;
+    if (pictures.length === 0) return;
     event.preventDefault();
     receive(pictures);
   });

@@ -94,13 +94,16 @@ function changed() {
   return Promise.all([refresh(), refreshStrip()]);
 }
 
-/** Adds a picture at the end. */
+/** Number of pictures that can be added. */
+export const room = () => MAX_PICTURES - cards.length;
+
+/** Adds a picture at the end, once it can be shown. */
 export async function use(image) {
-  if (cards.length >= MAX_PICTURES) throw new Error(`There are ${MAX_PICTURES} pictures already; remove one first.`);
   const card = makeCard(image);
+  await card.show();
+  if (room() === 0) throw new Error(`There are ${MAX_PICTURES} pictures already; remove one first.`);
   cards.push(card);
   if (cards.length === 2) byId("walk").value = 0.5;
-  await card.show();
   await changed();
 }
 
@@ -161,7 +164,7 @@ function makeCard(image) {
 export function start(info) {
   model = info;
   const [height, width] = info.config.image;
-  addSource(byId("mix-source"), "the walk", use, { multiple: true });
+  addSource(byId("mix-source"), "the walk", use, room);
   addExamples(byId("mix-examples"), "the walk", use);
   byId("walk").addEventListener("input", () => {
     tellWalk();

@@ -19,15 +19,21 @@ export function setModel(info) {
   model = info;
 }
 
-/** Fills `place` with buttons that bring pictures; `use` gets the image on the server. */
-export function addSource(place, name, use, { multiple = false } = {}) {
-  const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple });
+/** The end of the use of earlier photographs, so that dialogs open one after another. */
+let turn = Promise.resolve();
+
+/**
+ * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, several files can
+ * be chosen, as many as it returns.
+ */
+export function addSource(place, name, use, room) {
+  const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
   file.setAttribute("aria-label", `Photograph for ${name}`);
   const label = element("label", { className: "button", htmlFor: file.id, textContent: "Photograph…" });
   file.addEventListener("change", () => attempt(async () => {
     const chosen = [...file.files];
     file.value = "";
-    await usePhotos(chosen, use);
+    await usePhotos(chosen, use, room);
   }));
   place.append(file, label);
   if (hasCamera()) {
@@ -43,23 +49,48 @@ export function addSource(place, name, use, { multiple = false } = {}) {
   }), `Random picture for ${name}`));
 }
 
-/** Cuts and encodes photographs; `use` gets the image of each. */
-export async function usePhotos(files, use) {
-  for (const file of files) {
-    const photo = await Photo.load(file);
-    let cut;
+/**
+ * Cuts and encodes photographs once earlier ones are done; `use` gets the image of each. At most `room()` of them are
+ * used. Those that cannot be used do not stop the others.
+ */
+export function usePhotos(files, use, room) {
+  const done = turn.then(() => useAll(files, use, room));
+  turn = done.catch(() => {});
+  return done;
+}
+
+async function useAll(files, use, room = () => 1) {
+  const free = room();
+  const problems = [];
+  for (const file of files.slice(0, free)) {
     try {
-      await askEyesOnce();
-      cut = await (known().faces ? align : crop)(photo, model);
-    } finally {
-      photo.close();
+      await usePhoto(file, use);
+    } catch (error) {
+      problems.push(error.message);
     }
-    if (!cut) continue;
-    say("Encoding…");
-    const image = await StoredImage.encode(cut);
-    await use(image);
-    say(exactness(image));
   }
+  if (files.length > free) {
+    problems.push(free === 0
+      ? "There is no room for another picture; remove one first."
+      : `${files.length - free} of ${files.length} pictures are left out: there was room for ${free}.`);
+  }
+  if (problems.length > 0) throw new Error(problems.join(" "));
+}
+
+async function usePhoto(file, use) {
+  const photo = await Photo.load(file);
+  let cut;
+  try {
+    await askEyesOnce();
+    cut = await (known().faces ? align : crop)(photo, model);
+  } finally {
+    photo.close();
+  }
+  if (!cut) return;
+  say("Encoding…");
+  const image = await StoredImage.encode(cut);
+  await use(image);
+  say(exactness(image));
 }
 
 /** Whether a picture comes back from its latents. */

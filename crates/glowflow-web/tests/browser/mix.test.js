@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  OTHER, PHOTO, amend, changing, confirm, difference, done, download, kind, move, open, page, pixels, pngSize, ready, screenshot,
+  OTHER, PHOTO, amend, changing, confirm, difference, done, download, drawn, fileOf, give, kind, move, open, page, pixels, pngSize, ready, screenshot,
   settled, upload, videos, withServer,
 } from "./support.js";
 
@@ -27,6 +27,25 @@ async function add(example = true) {
   await changing("#strip", () => page.locator("#mix-examples button").first().click());
   await cards(3);
 }
+
+test("files beyond the free places are left out, and one that is no picture stops no other", async () => {
+  const other = [];
+  for (const colour of ["red", "lime", "blue", "black", "white", "cyan"]) other.push(fileOf(await drawn({ colour }), `${colour}.png`));
+  const files = [other[0], fileOf(Buffer.from("none"), "notes.png"), ...other.slice(1)];
+  await page.setInputFiles("#mix-source-file", files);
+  for (let i = 1; i <= 5; i++) {
+    await confirm();
+    await cards(i);
+  }
+  await page.getByText("notes.png is no picture that this browser can show. 1 of 7 pictures are left out").waitFor();
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  await settled();
+  await page.locator("#mix-examples button").first().click();
+  await cards(6);
+  await give("drop", [other[0]]);
+  await page.getByText("There is no room for another picture").waitFor();
+  await done();
+});
 
 test("a walk passes through all pictures, in an order that can be changed", async () => {
   await add();
