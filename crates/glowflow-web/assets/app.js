@@ -51,7 +51,8 @@ function receive(files) {
   const taking = { mix: mix.use, score: score.use };
   const [id] = Object.keys(taking).filter((id) => !byId(id).hidden);
   if (!id) open(byId("tab-manipulate"));
-  return attempt(() => usePhotos(id === "mix" ? files : files.slice(0, 1), taking[id] ?? manipulate.use));
+  if (id === "mix") return attempt(() => usePhotos(files, mix.use, mix.room));
+  return attempt(() => usePhotos(files.slice(0, 1), taking[id] ?? manipulate.use));
 }
 
 function introduce() {
@@ -76,11 +77,23 @@ function startClasses({ config: { classes }, class_names: names = [] }) {
   byId("class-choice").hidden = classes === 0;
   for (let i = 0; i < classes; i++) choice.add(new Option(names[i] ?? `Class ${i}`, i));
   choice.addEventListener("change", () => {
-    samples.changeClass();
     attempt(() => manipulate.changeClass(chosenClass()));
-    attempt(() => score.changeClass(chosenClass()));
-    attempt(drawExamples);
+    followClass();
   });
+}
+
+/** Shows everything but the picture that is manipulated in the chosen class. */
+function followClass() {
+  samples.changeClass();
+  attempt(() => score.changeClass(chosenClass()));
+  attempt(drawExamples);
+}
+
+/** Chooses the class of a picture that is shown, such as one that undo brings back. */
+function showClass(label) {
+  if (label === chosenClass()) return;
+  byId("class").value = label;
+  followClass();
 }
 
 introduce();
@@ -95,7 +108,7 @@ attempt(async () => {
   setExamples(info);
   about.start(info);
   startEyes(info);
-  manipulate.start(info);
+  manipulate.start(info, showClass);
   mix.start(info);
   score.start(info);
   samples.start(info, (image) => {

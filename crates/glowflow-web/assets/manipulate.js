@@ -5,6 +5,7 @@ import { byId, element, show } from "./dom.js";
 import { addDownloads, slug } from "./download.js";
 import { addExamples } from "./examples.js";
 import { History } from "./history.js";
+import { chosenClass } from "./image.js";
 import { attempt, newest } from "./message.js";
 import { fill, snapToZero } from "./range.js";
 import { addSource } from "./source.js";
@@ -26,6 +27,8 @@ let downloads;
 let sweepDownloads;
 /** Counts changes of the picture, so that a slow answer does not replace a newer one. */
 let changes = 0;
+/** Called with the class of the picture that is shown. */
+let classShown;
 
 const refresh = newest(async () => {
   const [changing, change] = [image, changes];
@@ -41,6 +44,7 @@ async function present(shown, wanted) {
   const changed = Object.keys(wanted).length === 0 ? original : await shown.manipulate(wanted);
   if (change !== changes) return false;
   image = shown;
+  classShown(image.label);
   setAmounts(wanted);
   await Promise.all([
     show(byId("original"), original), show(byId("before"), original), show(byId("changed"), changed),
@@ -57,14 +61,17 @@ export async function use(shown) {
 
 /** Shows the page's first image, unless the user was faster. */
 export async function begin(first) {
-  if (!image) await use(first);
+  if (image) return;
+  const label = chosenClass();
+  await use(first.label === label ? first : await first.withClass(label));
 }
 
 /** Shows the same picture as an image of another class. */
 export async function changeClass(label) {
   if (!image) return;
+  const change = ++changes;
   const changed = await image.withClass(label);
-  if (await present(changed, amounts)) remember();
+  if (change === changes && await present(changed, amounts)) remember();
 }
 
 function setAmounts(wanted) {
@@ -106,8 +113,9 @@ function namedAfter() {
   return changed.slice(0, NAMED).map(([name, amount]) => (amount < 0 ? `less-${slug(name)}` : slug(name)));
 }
 
-/** Builds the tab. */
-export function start(info) {
+/** Builds the tab; `showClass` gets the class of each picture that is shown. */
+export function start(info, showClass) {
+  classShown = showClass;
   const [height, width] = info.config.image;
   addSource(byId("manipulate-source"), "changing", use);
   addExamples(byId("manipulate-examples"), "changing", use);

@@ -4,8 +4,11 @@ import { byId, element, show } from "./dom.js";
 import { StoredImage } from "./image.js";
 import { addSource, exactness } from "./source.js";
 
-let scored;
+/** The picture that was asked for last, which may not be shown yet. */
+let wanted;
 let model;
+/** Counts the pictures that were asked for, so that a slow answer does not replace a newer one. */
+let changes = 0;
 
 /** Builds the tab. */
 export function start(info) {
@@ -15,23 +18,33 @@ export function start(info) {
 
 /** Scores a picture. A random picture has no original, so its own pixels are encoded. */
 export async function use(image) {
+  const change = ++changes;
+  wanted = image;
   if (image.facts.bits_per_dim === undefined) {
     image = await StoredImage.encode(await image.decode(), image.label);
+    if (change !== changes) return;
+    wanted = image;
   }
-  scored = image;
-  const { picture: difference, gain } = await image.decodeWithGain("difference");
+  const [original, reconstruction, { picture: difference, gain }] = await Promise.all([
+    image.decode("original"), image.decode(), image.decodeWithGain("difference"),
+  ]);
+  if (change !== changes) return;
   await Promise.all([
-    show(byId("score-original"), await image.decode("original")),
-    show(byId("score-reconstruction"), await image.decode()),
+    show(byId("score-original"), original),
+    show(byId("score-reconstruction"), reconstruction),
     show(byId("score-difference"), difference),
   ]);
+  if (change !== changes) return;
   byId("score-gain").textContent = image.facts.exact ? "Difference: none" : `Difference, ${gain} times as strong`;
   tell(image);
 }
 
 /** Scores the same picture as an image of another class. */
 export async function changeClass(label) {
-  if (scored) await use(await scored.withClass(label));
+  if (!wanted) return;
+  const change = ++changes;
+  const changed = await wanted.withClass(label);
+  if (change === changes) await use(changed);
 }
 
 function tell(image) {

@@ -78,6 +78,38 @@ test("what is shown follows the class", async () => {
   await done();
 });
 
+test("only the newest of quick changes of the class is shown, and undo chooses the class again", async () => {
+  await settled();
+  const first = await pixels("#original");
+  await changing("#original", () => page.selectOption("#class", "1"));
+  const second = await pixels("#original");
+  await page.click("#undo");
+  await page.waitForFunction(() => document.getElementById("class").value === "0");
+  await settled();
+  assert.deepEqual(await pixels("#original"), first);
+
+  // The answer for the class that was left comes last.
+  let late;
+  await page.route("**/api/v1/sample", async (route) => {
+    const { class: label } = route.request().postDataJSON();
+    if (label === 1 && !late) {
+      const response = await route.fetch();
+      late = new Promise((resolve) => setTimeout(resolve, 1500)).then(() => route.fulfill({ response }));
+      return;
+    }
+    await route.continue();
+  });
+  await page.selectOption("#class", "1");
+  await page.selectOption("#class", "0");
+  await page.waitForTimeout(300);
+  await late;
+  await page.waitForTimeout(500);
+  assert.deepEqual(await pixels("#original"), first);
+  assert.notDeepEqual(first, second);
+  assert.equal(await page.locator("#class").inputValue(), "0");
+  await done();
+});
+
 test("a photograph is encoded and scored again in another class", async () => {
   await page.click("#eyes-postpone");
   await page.click("#tab-score");
