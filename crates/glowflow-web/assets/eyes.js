@@ -1,14 +1,22 @@
 // The question where the eyes are in the model's images, asked on the mean picture.
 
 import * as api from "./api.js";
-import { byId, modal } from "./dom.js";
+import { byId, element, modal } from "./dom.js";
 import { USUAL, known, onFaces, remember } from "./faces.js";
 import { chosenClass, draw } from "./image.js";
 import { placeMarkers } from "./markers.js";
 import { attempt, newest, say } from "./message.js";
 
-/** Height at which the mean picture is shown, and searched for a face. */
+/** Height at which the mean picture is shown, and pictures are searched for a face. */
 const SHOWN = 384;
+/** Pictures of the model that are searched as well, since the face of the mean picture is faint. */
+const SEARCHED = { count: 8, temperature: 0.6, seed: 1 };
+/** Detections of which the median is taken; of fewer, the first one is. */
+const SEVERAL = 3;
+/** A single detection with less slope than this is level. */
+const LEVEL = 0.15;
+/** Eyes have to be as far apart as this part of the width. */
+const MIN_APART = 0.02;
 
 const dialog = byId("eyes");
 let model;
@@ -37,8 +45,8 @@ export function startEyes(info) {
   };
   onFaces(refresh);
   refresh();
-  byId("eyes-open").addEventListener("click", () => attempt(askEyes));
-  byId("eyes-change").addEventListener("click", () => attempt(askEyes));
+  byId("eyes-open").addEventListener("click", () => attempt(() => askEyes()));
+  byId("eyes-change").addEventListener("click", () => attempt(() => askEyes("Cancel")));
   byId("eyes-not-faces").addEventListener("click", () => attempt(() => keep({ faces: false })));
   byId("eyes-postpone").addEventListener("click", () => {
     postponed = true;
@@ -51,19 +59,77 @@ export async function askEyesOnce() {
   if (known().faces === null && !postponed) await askEyes();
 }
 
-/** Asks where the eyes are, and stores the answer. */
-async function askEyes() {
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+};
+
+/** The most likely eyes, given those that were found in the mean picture and in others. */
+function likeliest(found) {
+  if (found.length >= SEVERAL) {
+    return [0, 1].map((side) => [0, 1].map((axis) => median(found.map((eyes) => eyes[side][axis]))));
+  }
+  const [left, right] = found[0];
+  if (Math.abs(right[1] - left[1]) >= LEVEL * (right[0] - left[0])) return found[0];
+  const y = (left[1] + right[1]) / 2;
+  return [[left[0], y], [right[0], y]];
+}
+
+/** Eyes of the face in a picture of the model, in a list; the list is empty without a face. */
+async function eyesIn(bitmap, { width, height }) {
+  const canvas = element("canvas", { width, height });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
+  const picture = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  // A guess that the user corrects, so that a failure does no harm.
+  const { faces } = await api.findFaces(picture).catch(() => ({ faces: [] }));
+  return faces.slice(0, 1).map(({ eyes }) => eyes);
+}
+
+/** Asks where the eyes are, and stores the answer. `cancel` names the way out without an answer. */
+async function askEyes(cancel = "Later") {
   const [canvas, choice] = [byId("mean"), byId("eyes-class")];
   const [height, width] = model.config.image;
   Object.assign(canvas, { height: SHOWN, width: Math.round((SHOWN * width) / height) });
   byId("eyes-stage").style.setProperty("--photo-shape", canvas.width / canvas.height);
   let eyes = known().eyes ?? USUAL;
   let touched = known().eyes !== null;
+  const status = byId("eyes-status");
+  const tell = (text) => {
+    const far = Math.abs(eyes[1][0] - eyes[0][0]) >= MIN_APART;
+    byId("eyes-save").disabled = !far;
+    status.textContent = far ? text : "The markers are too close to each other.";
+  };
+  tell("");
+  byId("eyes-later").textContent = cancel;
   const done = new AbortController();
   const setMarkers = placeMarkers(canvas, [byId("mean-left"), byId("mean-right")], eyes, (positions) => {
     touched = true;
     eyes = positions;
+    tell("");
   }, done.signal);
+  const search = async (mean, label) => {
+    const asked = choice.value;
+    const settled = () => touched || done.signal.aborted || choice.value !== asked;
+    if (settled() || !model.detector) return;
+    tell("Looking for the eyes…");
+    const found = await eyesIn(mean, canvas);
+    const count = Math.min(SEARCHED.count, model.images);
+    for (const image of await draw({ ...SEARCHED, count, label }).catch(() => [])) {
+      if (settled()) return;
+      const bitmap = await createImageBitmap(await image.decode());
+      found.push(...await eyesIn(bitmap, canvas));
+      bitmap.close();
+    }
+    if (settled()) return;
+    if (found.length > 0) {
+      eyes = likeliest(found);
+      setMarkers(eyes);
+    }
+    tell(found.length > 0 ? "A face was found. Correct the markers if they are not on the eyes."
+      : "No face was found; place the markers.");
+  };
   const refresh = newest(async () => {
     const label = choice.value === "" ? undefined : Number(choice.value);
     const [mean] = await draw({ count: 1, temperature: 0, seed: 1, label });
@@ -71,14 +137,11 @@ async function askEyes() {
     const context = canvas.getContext("2d");
     context.imageSmoothingQuality = "high";
     context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    bitmap.close();
-    if (touched || !model.detector) return;
-    const picture = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-    // A guess that the user corrects, so that a failure does no harm.
-    const { faces: [face] } = await api.findFaces(picture).catch(() => ({ faces: [] }));
-    if (!face || touched || done.signal.aborted) return;
-    eyes = face.eyes;
-    setMarkers(eyes);
+    try {
+      await search(bitmap, label);
+    } finally {
+      bitmap.close();
+    }
   });
   choice.value = chosenClass() ?? "";
   choice.addEventListener("change", refresh, { signal: done.signal });
@@ -88,11 +151,10 @@ async function askEyes() {
   // The left one first, even if the markers have changed sides.
   if (answer === "save") await keep({ faces: true, eyes: [...eyes].sort(([a], [b]) => a - b) });
   else if (answer === "none") await keep({ faces: false });
-  else postponed = true;
-  byId("eyes-banner").hidden = true;
+  else if (known().faces === null) {
+    postponed = true;
+    byId("eyes-banner").hidden = true;
+  }
 }
 
-async function keep(answer) {
-  const withModel = await remember(answer);
-  say(withModel ? "The answer is stored with the model." : "This browser remembers the answer.");
-}
+const keep = async (answer) => say(await remember(answer));

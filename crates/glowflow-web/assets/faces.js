@@ -7,6 +7,8 @@ export const USUAL = [[0.39, 0.51], [0.61, 0.51]];
 
 const listeners = [];
 let model;
+/** The answer of this visit, as `localStorage` has it, for browsers that store nothing. */
+let visit = null;
 
 const place = () => `glowflow-eyes ${location.pathname} ${model.fingerprint}`;
 const server = () => ({ faces: model.faces, eyes: model.eyes });
@@ -24,7 +26,7 @@ export function onFaces(listener) {
 /** This browser's answer. It counts as long as the server's is the one that it was given for. */
 function own() {
   try {
-    const { given, ...answer } = JSON.parse(localStorage.getItem(place()));
+    const { given, ...answer } = JSON.parse(visit ?? localStorage.getItem(place()));
     return JSON.stringify(given) === JSON.stringify(server()) ? answer : undefined;
   } catch {
     return undefined;
@@ -34,20 +36,41 @@ function own() {
 /** Whether the model's images show faces (null if unknown), and the eyes as fractions, the left one first. */
 export const known = () => own() ?? server();
 
-/** Stores positions with the model, or else in this browser. Resolves to whether it was with the model. */
+/** Stores positions with the model, or else in this browser, or else for this visit. Resolves to a report of that. */
 export async function remember(answer) {
+  let reason = "";
   if (model.stores_eyes) {
     try {
       await api.storeEyes(answer.faces ? answer : { faces: false });
-      localStorage.removeItem(place());
+      forget();
       Object.assign(model, { eyes: null, ...answer });
       listeners.forEach((listener) => listener());
-      return true;
+      return "The answer is stored with the model.";
     } catch (error) {
-      if (error.status !== 403) throw error;
+      reason = ` The server did not store it: ${error.message}`;
     }
   }
-  localStorage.setItem(place(), JSON.stringify({ given: server(), eyes: null, ...answer }));
+  const kept = keep(JSON.stringify({ given: server(), eyes: null, ...answer }));
   listeners.forEach((listener) => listener());
-  return false;
+  return `${kept ? "This browser remembers the answer." : "The answer holds until the page is closed."}${reason}`;
+}
+
+/** Stores this browser's answer. Returns false if it lasts for this visit alone. */
+function keep(text) {
+  visit = text;
+  try {
+    localStorage.setItem(place(), text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function forget() {
+  visit = null;
+  try {
+    localStorage.removeItem(place());
+  } catch {
+    // A browser that stores nothing has nothing to forget.
+  }
 }
