@@ -8,6 +8,10 @@ import { cutSize } from "./photo.js";
 
 /** Most faces of a photograph that are offered. */
 const MAX_FACES = 12;
+/** Sides of the part of the photograph that is shown around a face, in sides of the crop. */
+const SHOWN_CROPS = 2.5;
+/** Eyes closer than this part of the face's width are those of a face that is seen from the side. */
+const PROFILE = 0.25;
 
 const dialog = byId("align");
 byId("align-use").addEventListener("click", () => dialog.close("use"));
@@ -22,22 +26,61 @@ function eyesOfMiddle(photo, { config: { image: [height, width] } }) {
   ]);
 }
 
-/** Draws the photograph so that its eyes, in fractions, lie where the model's do. */
-function drawAligned(canvas, photo, eyes) {
+/** The similarity that takes the photograph's eyes, in fractions, to the model's in a canvas of a size. */
+function similarity({ width, height }, photo, eyes) {
   const [left, right] = eyes.map(([x, y]) => [x * photo.width, y * photo.height]);
-  const [to, toRight] = known().eyes.map(([x, y]) => [x * canvas.width, y * canvas.height]);
+  const [to, toRight] = known().eyes.map(([x, y]) => [x * width, y * height]);
   const [dx, dy] = [right[0] - left[0], right[1] - left[1]];
   const [ex, ey] = [toRight[0] - to[0], toRight[1] - to[1]];
   const length = Math.max(dx * dx + dy * dy, 1);
   // (a + ib) · (dx + i dy) = ex + i ey: the rotation and scale that take one pair of eyes to the other.
   const [a, b] = [(ex * dx + ey * dy) / length, (ey * dx - ex * dy) / length];
+  return [a, b, -b, a, to[0] - a * left[0] + b * left[1], to[1] - b * left[0] - a * left[1]];
+}
+
+/** Pixels of a canvas in one pixel of the photograph. */
+const scaleOf = ([a, b]) => Math.max(Math.hypot(a, b), 1e-6);
+
+/** The photograph and its reflections at the edges, the photograph last. */
+const REFLECTIONS = [[-1, -1], [1, -1], [-1, 1], [1, 1], [-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]];
+
+/** Draws the photograph so that its eyes, in fractions, lie where the model's do. Beyond its edges it is reflected. */
+function drawAligned(canvas, photo, eyes) {
   const context = canvas.getContext("2d");
+  const transform = similarity(canvas, photo, eyes);
+  // Reflections reach one pixel of the canvas below the photograph, so that no seam shows.
+  const overlap = 1 / scaleOf(transform);
   context.imageSmoothingQuality = "high";
-  // Fills the part that the photograph does not cover.
-  context.drawImage(photo.bitmap, 0, 0, canvas.width, canvas.height);
-  context.setTransform(a, b, -b, a, to[0] - a * left[0] + b * left[1], to[1] - b * left[0] - a * left[1]);
-  context.drawImage(photo.bitmap, 0, 0);
+  // Transparent parts are white.
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  for (const [column, row] of REFLECTIONS) {
+    context.setTransform(...transform);
+    context.translate((column > 0 ? 2 * photo.width : 0) - column * overlap, (row > 0 ? 2 * photo.height : 0) - row * overlap);
+    context.scale(column === 0 ? 1 : -1, row === 0 ? 1 : -1);
+    context.drawImage(photo.bitmap, 0, 0);
+  }
   context.resetTransform();
+}
+
+/** All of the photograph, as left, top, width and height in its pixels. */
+const whole = ({ width, height }) => [0, 0, width, height];
+
+/** The part of the photograph around a face that is shown to place the markers. */
+function around(photo, eyes, cut) {
+  const scale = scaleOf(similarity(cut, photo, eyes));
+  const [width, height] = [cut.width, cut.height].map((side) => (SHOWN_CROPS * side) / scale);
+  const between = [0, 1].map((axis) => (eyes[0][axis] + eyes[1][axis]) / 2);
+  const [w, h] = [Math.min(width, photo.width), Math.min(height, photo.height)];
+  const start = (middle, side, all) => Math.min(Math.max(middle * all - side / 2, 0), all - side);
+  return [start(between[0], w, photo.width), start(between[1], h, photo.height), w, h];
+}
+
+/** Whether the eyes of a face are as close as in a face that is seen from the side. */
+function isProfile({ eyes: [left, right], box }, photo) {
+  if (!box) return false;
+  const apart = Math.hypot((right[0] - left[0]) * photo.width, (right[1] - left[1]) * photo.height);
+  return apart < PROFILE * (box[2] - box[0]) * photo.width;
 }
 
 /** Faces that the server finds, and what to tell the user. */
@@ -60,9 +103,20 @@ export async function align(photo, model) {
   const middle = eyesOfMiddle(photo, model);
   let eyes = middle;
   let touched = false;
-  Object.assign(canvas, { width: photo.width, height: photo.height });
-  canvas.getContext("2d").drawImage(photo.bitmap, 0, 0);
-  byId("align-stage").style.setProperty("--photo-shape", photo.width / photo.height);
+  let view;
+  const show = (part) => {
+    view = part;
+    const [, , width, height] = view;
+    Object.assign(canvas, { width: Math.max(1, Math.round(width)), height: Math.max(1, Math.round(height)) });
+    canvas.getContext("2d").drawImage(photo.bitmap, ...view, 0, 0, canvas.width, canvas.height);
+    byId("align-stage").style.setProperty("--photo-shape", width / height);
+    byId("align-whole").hidden = width === photo.width && height === photo.height;
+  };
+  // Markers are placed in the part that is shown.
+  const sides = [photo.width, photo.height];
+  const shownAt = (position) => position.map((x, axis) => (x * sides[axis] - view[axis]) / view[axis + 2]);
+  const photoAt = (position) => position.map((x, axis) => (view[axis] + x * view[axis + 2]) / sides[axis]);
+  show(whole(photo));
   [aligned.width, aligned.height] = cutSize(model);
   choice.replaceChildren();
 
@@ -73,14 +127,27 @@ export async function align(photo, model) {
   };
   const setMarkers = placeMarkers(canvas, [byId("eye-left"), byId("eye-right")], eyes, (positions) => {
     touched = true;
-    put(positions);
+    put(positions.map(photoAt));
   }, done.signal);
-  const choose = (positions, chosen) => {
-    setMarkers(positions);
+  const showPart = (part) => {
+    show(part);
+    setMarkers(eyes.map(shownAt));
+  };
+  const choose = (positions, part, chosen) => {
     put(positions);
+    showPart(part);
     for (const other of choice.children) other.setAttribute("aria-pressed", other === chosen);
   };
-  byId("align-middle").addEventListener("click", () => choose(middle), { signal: done.signal });
+  const chooseFace = (face, chosen) => {
+    choose(face.eyes, around(photo, face.eyes, aligned), chosen);
+    byId("align-profile").hidden = !isProfile(face, photo);
+  };
+  byId("align-profile").hidden = true;
+  byId("align-middle").addEventListener("click", () => {
+    choose(middle, whole(photo));
+    byId("align-profile").hidden = true;
+  }, { signal: done.signal });
+  byId("align-whole").addEventListener("click", () => showPart(whole(photo)), { signal: done.signal });
   put(eyes);
 
   status.textContent = model.detector ? "Looking for faces…" : "";
@@ -93,11 +160,11 @@ export async function align(photo, model) {
         const preview = element("canvas", { height: 72, width: Math.round((72 * aligned.width) / aligned.height) });
         drawAligned(preview, photo, face.eyes);
         const chooser = element("button", { type: "button", ariaLabel: `Face ${i + 1}`, ariaPressed: "false" }, preview);
-        chooser.addEventListener("click", () => choose(face.eyes, chooser));
+        chooser.addEventListener("click", () => chooseFace(face, chooser));
         choice.append(chooser);
       }
     }
-    if (faces.length > 0 && !touched) choose(faces[0].eyes, choice.firstElementChild);
+    if (faces.length > 0 && !touched) chooseFace(faces[0], choice.firstElementChild);
     byId("align-use").disabled = false;
   });
 

@@ -15,7 +15,7 @@ export function placeMarkers(canvas, markers, positions, moved, signal) {
     marker.style.left = `${100 * at[i][0]}%`;
     marker.style.top = `${100 * at[i][1]}%`;
   });
-  const move = (i, x, y) => {
+  const move = (i, [x, y]) => {
     at = at.map((position, k) => (k === i ? [within(x), within(y)] : position));
     refresh();
     moved(at);
@@ -24,28 +24,44 @@ export function placeMarkers(canvas, markers, positions, moved, signal) {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   };
+  /** The marker that is nearest to a pointer. */
+  const nearest = (event) => {
+    const [x, y] = pointed(event);
+    const box = canvas.getBoundingClientRect();
+    const away = ([ex, ey]) => Math.hypot((x - ex) * box.width, (y - ey) * box.height);
+    return away(at[0]) <= away(at[1]) ? 0 : 1;
+  };
+  /** From the pointer to the middle of the marker that it holds. */
+  let grip = [0, 0];
+  const lift = (i, event) => {
+    const [x, y] = pointed(event);
+    grip = [at[i][0] - x, at[i][1] - y];
+    event.preventDefault();
+    markers[i].focus();
+    markers[i].setPointerCapture(event.pointerId);
+  };
   const on = (target, type, listener) => target.addEventListener(type, listener, { signal });
   markers.forEach((marker, i) => {
-    on(marker, "pointerdown", (event) => marker.setPointerCapture(event.pointerId));
-    on(marker, "pointermove", (event) => marker.hasPointerCapture(event.pointerId) && move(i, ...pointed(event)));
+    // Markers of a small face overlap, and the upper one is not always the one that is meant.
+    on(marker, "pointerdown", (event) => lift(nearest(event), event));
+    on(marker, "pointermove", (event) => {
+      if (!marker.hasPointerCapture(event.pointerId)) return;
+      const [x, y] = pointed(event);
+      move(i, [x + grip[0], y + grip[1]]);
+    });
     on(marker, "keydown", (event) => {
       const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
       if (!step) return;
       event.preventDefault();
       const size = STEPS[Number(event.shiftKey)];
-      move(i, at[i][0] + size * step[0], at[i][1] + size * step[1]);
+      move(i, [at[i][0] + size * step[0], at[i][1] + size * step[1]]);
     });
   });
   // A click elsewhere moves the marker that is nearer.
   on(canvas, "pointerdown", (event) => {
-    const [x, y] = pointed(event);
-    const box = canvas.getBoundingClientRect();
-    const away = ([ex, ey]) => Math.hypot((x - ex) * box.width, (y - ey) * box.height);
-    const i = away(at[0]) <= away(at[1]) ? 0 : 1;
-    move(i, x, y);
-    event.preventDefault();
-    markers[i].focus();
-    markers[i].setPointerCapture(event.pointerId);
+    const i = nearest(event);
+    move(i, pointed(event));
+    lift(i, event);
   });
   refresh();
   return (positions) => {

@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { beforeEach, test } from "node:test";
 import {
-  PHOTO, RUN, amend, changing, confirm, done, drawn, fileOf, give, open, page, ready, screenshot, serve, settled, stop,
-  uploadToManipulate, withServer,
+  PHOTO, RUN, amend, changing, confirm, difference, done, drawn, fileOf, give, open, page, pixels, ready, screenshot, serve, settled,
+  stop, uploadToManipulate, withServer,
 } from "./support.js";
 
 withServer();
@@ -24,7 +24,122 @@ async function finding(faces) {
   await ready();
 }
 
-const face = (x, y, score = 0.9) => ({ eyes: [[x - 0.05, y], [x + 0.05, y]], score });
+const face = (x, y, score = 0.9, apart = 0.1) => ({
+  eyes: [[x - apart / 2, y], [x + apart / 2, y]], box: [x - 0.11, y - 0.15, x + 0.11, y + 0.2], score,
+});
+
+const portrait = async () => fileOf(await readFile(new URL("portrait.jpg", import.meta.url)), "portrait.jpg", "image/jpeg");
+const pasted = (files) => Promise.all(files.map((file) => give("paste", [file])));
+
+test("a photograph is reflected beyond its edges", async () => {
+  const { mimeType, buffer } = await portrait();
+  const [response] = await Promise.all([
+    page.waitForResponse("**/api/v1/faces"), page.setInputFiles("#manipulate-source-file", await portrait()),
+  ]);
+  const { faces: [{ eyes }] } = await response.json();
+  await page.getByText("A face was found.").waitFor();
+  const beyond = await page.evaluate(async ([bytes, type, eyes]) => {
+    const bitmap = await createImageBitmap(new Blob([Uint8Array.from(bytes)], { type }));
+    const pixelsOf = (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+    const source = new OffscreenCanvas(bitmap.width, bitmap.height);
+    source.getContext("2d").drawImage(bitmap, 0, 0);
+    const aligned = document.getElementById("aligned");
+    const [photo, shown] = [pixelsOf(source), pixelsOf(aligned)];
+    const [l, r] = eyes.map(([x, y]) => [x * bitmap.width, y * bitmap.height]);
+    const [tl, tr] = [[0.4, 0.5], [0.6, 0.5]].map(([x, y]) => [x * aligned.width, y * aligned.height]);
+    const [px, py, length] = [r[0] - l[0], r[1] - l[1], tr[0] - tl[0]];
+    let [count, reflected, stretched] = [0, 0, 0];
+    for (let y = 2; y < aligned.height; y += 3) {
+      for (let x = 2; x < aligned.width; x += 3) {
+        const [dx, dy] = [(x + 0.5 - tl[0]) / length, (y + 0.5 - tl[1]) / length];
+        const [u, v] = [l[0] + px * dx - py * dy, l[1] + py * dx + px * dy];
+        if (v > -3 || u < 0 || u >= bitmap.width) continue;
+        const at = (u, v) => 4 * (Math.floor(v) * bitmap.width + Math.floor(u));
+        const difference = (from) => [0, 1, 2].reduce((sum, c) => sum + Math.abs(photo[from + c] - shown[4 * (y * aligned.width + x) + c]), 0);
+        count++;
+        reflected += difference(at(u, -v));
+        stretched += difference(at(x * bitmap.width / aligned.width, y * bitmap.height / aligned.height));
+      }
+    }
+    return { count, reflected: reflected / count / 3, stretched: stretched / count / 3 };
+  }, [[...buffer], mimeType, eyes]);
+  assert.ok(beyond.count > 100, "the crop reaches beyond the top edge");
+  assert.ok(beyond.reflected < 6 && beyond.stretched > 2 * beyond.reflected, JSON.stringify(beyond));
+  await screenshot("align-reflected", {});
+  await changing("#changed", () => confirm());
+  await done();
+});
+
+test("transparent parts of a photograph are white, not what was shown before", async () => {
+  const transparent = await page.evaluate(async () => {
+    const canvas = new OffscreenCanvas(100, 100);
+    canvas.getContext("2d").fillRect(0, 0, 40, 40);
+    return Array.from(new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer()));
+  });
+  for (const file of [await portrait(), fileOf(Buffer.from(transparent))]) {
+    await page.setInputFiles("#manipulate-source-file", file);
+    await page.locator("#align-use:not(:disabled)").waitFor();
+    if (file.name !== "portrait.jpg") break;
+    await changing("#changed", () => confirm());
+  }
+  const corner = await page.locator("#aligned").evaluate((canvas) =>
+    Array.from(canvas.getContext("2d").getImageData(canvas.width - 9, canvas.height - 9, 1, 1).data));
+  assert.deepEqual(corner, [255, 255, 255, 255]);
+  await page.click("#align-cancel");
+  await done();
+});
+
+test("photographs given in quick succession are used one after another", async () => {
+  await page.click("#tab-mix");
+  // The one that is no picture does not stop the others.
+  await pasted([await portrait(), fileOf(Buffer.from("none"), "notes.png"), fileOf(await drawn({ colour: "lime" }))]);
+  for (let i = 1; i <= 2; i++) {
+    await confirm();
+    await page.waitForFunction((i) => document.querySelectorAll("#mix-cards img[src]").length === i, i);
+  }
+  const [first, second] = [await pixels("#mix-cards figure:nth-child(1) img"), await pixels("#mix-cards figure:nth-child(2) img")];
+  assert.ok(difference(first, second) > 10);
+  assert.equal(await page.locator("dialog[open]").count(), 0);
+  await done();
+});
+
+test("a small face is shown large enough to correct its markers", async () => {
+  const small = { ...face(0.25, 0.25, 0.9, 0.02), box: [0.22, 0.2, 0.28, 0.3] };
+  await finding([small]);
+  await page.setInputFiles("#manipulate-source-file", fileOf(await drawn({ width: 1200, height: 900 })));
+  await page.getByText("A face was found.").waitFor();
+  const [left, right] = [await position("#eye-left"), await position("#eye-right")];
+  const canvas = await page.locator("#photo").boundingBox();
+  assert.ok((right[0] - left[0]) * canvas.width / 100 > 20, `${left} and ${right} on ${canvas.width}`);
+  await screenshot("align-small", {});
+  const before = await image("#aligned");
+  const box = await page.locator("#eye-left").boundingBox();
+  // The marker that is nearer moves, also where the other one lies above it, and keeps its distance to the pointer.
+  const [x, y] = [box.x + box.width / 2 + 5, box.y + box.height / 2];
+  await page.mouse.move(x, y);
+  await page.mouse.down();
+  await page.mouse.move(x - 10, y, { steps: 3 });
+  await page.mouse.up();
+  assert.deepEqual(await position("#eye-right"), right);
+  assert.ok(Math.abs((await position("#eye-left"))[0] - (left[0] - 1000 / canvas.width)) < 0.5);
+  assert.notEqual(await image("#aligned"), before);
+  const corrected = await image("#aligned");
+  await page.click("#align-whole");
+  assert.ok(Math.abs((await position("#eye-right"))[0] - 26) < 0.1);
+  assert.equal(await image("#aligned"), corrected);
+  await changing("#changed", () => confirm());
+  await done();
+});
+
+test("a face that is seen from the side is reported", async () => {
+  await finding([face(0.3, 0.4, 0.9, 0.03), face(0.7, 0.4)]);
+  await page.setInputFiles("#manipulate-source-file", fileOf(await drawn()));
+  await page.getByText("The face is seen from the side: check the crop.").waitFor();
+  await page.getByRole("button", { name: "Face 2" }).click();
+  assert.equal(await page.locator("#align-profile").isVisible(), false);
+  await page.click("#align-cancel");
+  await done();
+});
 
 test("dropped and pasted pictures are used", async () => {
   for (const [how, name] of [["drop", "dropped.png"], ["paste", "pasted.png"]]) {
@@ -261,6 +376,77 @@ test("a browser remembers the eyes if the server does not store them", () => wit
   assert.equal(await page.locator("#eyes-banner").isVisible(), false);
   await page.setInputFiles("#manipulate-source-file", PHOTO);
   await changing("#changed", () => confirm("crop"));
+  await done();
+}));
+
+test("an answer that the server cannot store holds in the browser", () => withUnknownEyes(async (at) => {
+  for (const [storage, said] of [[true, "This browser remembers the answer. The server did not store it: no room"],
+    [false, "The answer holds until the page is closed."]]) {
+    await open({ at, prepare: async () => {
+      await page.route("**/api/v1/eyes", (route) => route.fulfill({ json: { detail: "no room" } , status: 507 }));
+      if (storage) return;
+      await page.addInitScript(() => {
+        Storage.prototype.setItem = Storage.prototype.getItem = Storage.prototype.removeItem = () => { throw new Error("no storage"); };
+      });
+    } });
+    await page.setInputFiles("#manipulate-source-file", PHOTO);
+    await place();
+    // Its report is soon followed by that of the photograph.
+    const reported = page.getByText(said).waitFor();
+    await page.click("#eyes-save");
+    await reported;
+    await changing("#changed", () => confirm("align"));
+    assert.equal(await page.locator("#eyes-banner").isVisible(), false);
+    await page.setInputFiles("#manipulate-source-file", PHOTO);
+    await changing("#changed", () => confirm("align"));
+  }
+  await page.context().close();
+}));
+
+test("markers that are too close are refused, and the way out has a fitting name", () => withUnknownEyes(async (at) => {
+  await open({ at });
+  await page.click("#eyes-open");
+  assert.equal(await page.locator("#eyes-later").innerText(), "Later");
+  await place();
+  for (let i = 0; i < 6; i++) await page.locator("#mean-left").press("Shift+ArrowRight");
+  await page.getByText("The markers are too close to each other.").waitFor();
+  assert.ok(await page.locator("#eyes-save").isDisabled());
+  await page.locator("#mean-left").press("Shift+ArrowLeft");
+  assert.ok(await page.locator("#eyes-save").isEnabled());
+  await page.click("#eyes-save");
+  await page.getByText("The answer is stored with the model.").waitFor();
+  await page.click("#tab-about");
+  await page.click("#eyes-change");
+  assert.equal(await page.locator("#eyes-later").innerText(), "Cancel");
+  await page.click("#eyes-later");
+  await page.getByText("Photographs of faces are aligned").waitFor();
+  await done();
+}));
+
+test("suggested eyes are the median of several pictures, or else level", () => withUnknownEyes(async (at) => {
+  for (const [found, left, right] of [
+    [[[[0.4, 0.5], [0.6, 0.52]]], [40, 51], [60, 51]],
+    [[[[0.4, 0.5], [0.6, 0.56]], [[0.36, 0.48], [0.64, 0.48]], [[0.36, 0.48], [0.64, 0.48]]], [36, 48], [64, 48]],
+  ]) {
+    let request = 0;
+    await open({ at, prepare: async () => {
+      await amend("**/api/v1/info", () => ({ detector: true }));
+      await page.route("**/api/v1/faces", (route) => {
+        const eyes = found[request++];
+        return route.fulfill({ json: { width: 384, height: 384, faces: eyes ? [{ eyes, score: 0.9 }] : [] } });
+      });
+    } });
+    await page.click("#eyes-open");
+    await page.getByText("A face was found. Correct the markers").waitFor();
+    const near = (a, b) => a.every((x, i) => Math.abs(x - b[i]) < 0.01);
+    assert.ok(near(await position("#mean-left"), left) && near(await position("#mean-right"), right));
+    await page.click("#eyes-later");
+  }
+  await open({ at, prepare: () => page.route("**/api/v1/faces", (route) => route.fulfill({ json: { faces: [] } })) });
+  await page.click("#eyes-open");
+  await page.getByText("No face was found; place the markers.").waitFor();
+  await screenshot("eyes-none", {});
+  await page.click("#eyes-later");
   await done();
 }));
 
