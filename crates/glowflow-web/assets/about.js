@@ -22,12 +22,14 @@ export function start({ config, class_names: names, parameters, trained, bits_pe
   byId("facts").append(...Object.entries(facts).flatMap(([name, value]) =>
     [element("dt", { textContent: name }), element("dd", { textContent: value })]));
   byId("directions-known").hidden = attributes.length === 0;
-  const someWeak = attributes.some(({ weak }) => weak);
-  byId("weak-because").hidden = !someWeak;
   for (const { name, positives, negatives, auc, weak } of attributes) {
     const row = byId("attributes").insertRow();
     const cells = [name.replaceAll("_", " "), positives, negatives, known(auc, (auc) => auc.toFixed(3))];
-    if (someWeak) cells.push(weak ?? "");
     for (const text of cells) row.insertCell().textContent = text;
+    if (!weak) continue;
+    // A row of its own, since a phone has no room for another column.
+    row.className = "explained";
+    const reason = byId("attributes").insertRow().insertCell();
+    Object.assign(reason, { colSpan: cells.length, className: "quiet", textContent: `Weak: ${weak}` });
   }
 }

@@ -50,6 +50,7 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
   const summary = element("summary", { className: "button", textContent: text });
   const list = element("div", { className: "menu-items" });
   menu.append(summary, list);
+  menu.addEventListener("toggle", () => menu.open && list.scrollIntoView({ block: "nearest" }));
   const add = (label, work) => list.append(button(label, () => attempt(async () => {
     menu.open = false;
     summary.focus();

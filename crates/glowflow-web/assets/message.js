@@ -10,8 +10,10 @@ for (const action of ["click", "change", "input"]) {
   addEventListener(action, () => { warned = false; }, { capture: true });
 }
 
-/** Time after which a message that reports a result disappears. */
+/** Time after which a message that reports a result disappears. On phones, it covers a part of the page. */
 const RESULT_MS = 15_000;
+const PHONE_RESULT_MS = 5000;
+const phone = matchMedia("(max-width: 45rem)");
 
 let expiry;
 
@@ -20,7 +22,7 @@ export function say(text) {
   line.className = warned ? "wrong" : "";
   line.textContent = warned ? `${text} ${NOT_FINITE}`.trim() : text;
   clearTimeout(expiry);
-  if (!warned && !text.endsWith("…")) expiry = setTimeout(() => say(""), RESULT_MS);
+  if (!warned && !text.endsWith("…")) expiry = setTimeout(() => say(""), phone.matches ? PHONE_RESULT_MS : RESULT_MS);
 }
 
 /** Shows an error. */

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
 import {
-  PHOTO, RUN, browser, changing, difference, done, move, open, page, pixels, ready, screenshot, serve, settled, upload,
+  PHOTO, RUN, amend, browser, changing, difference, done, move, open, page, pixels, ready, screenshot, serve, settled, upload,
   withServer,
 } from "./support.js";
 
@@ -81,7 +81,7 @@ test("every control has a name, and pictures a description", async () => {
   const facts = await page.locator("#facts").innerText();
   const expected = ["64 × 64", "additive", "Bits per dimension", "upper bound, uniform dequantisation", "Inverse error", "steps"];
   for (const fact of expected) assert.ok(facts.includes(fact), facts);
-  assert.equal(await page.locator("#attributes tr").count(), 6);
+  assert.equal(await page.locator("#attributes tr:not(:has([colspan]))").count(), 6);
   await done();
 });
 
@@ -124,6 +124,53 @@ test("a phone keeps the pictures in view, has its tabs on one line and lets fing
   const low = await page.locator("button:visible, summary.button:visible, input[type=range]:visible").evaluateAll((all) => all
     .filter((e) => !e.closest(".examples") && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
   assert.deepEqual(low, []);
+  await done();
+});
+
+test("a phone held sideways keeps the pictures in view", async () => {
+  await open({ ...PHONE, viewport: { width: 844, height: 390 } });
+  await page.locator("#sliders .slider").last().scrollIntoViewIfNeeded();
+  await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
+  const { top, bottom } = await page.locator("#changed").evaluate((image) => image.getBoundingClientRect());
+  assert.ok(top >= -40 && bottom <= 390, `the picture is at ${top} to ${bottom}`);
+  await screenshot("phone-sideways", {});
+  await done();
+});
+
+test("a phone's message leaves an open menu free", async () => {
+  await open(PHONE);
+  await settled();
+  await changing("#original", () => upload("#manipulate-source-file", PHOTO));
+  await page.getByText(/comes? back exactly/).waitFor();
+  await page.locator("#manipulate-downloads summary").first().click();
+  assert.equal(await page.locator("#message").isVisible(), false);
+  const { bottom } = await page.locator(".menu[open] .menu-items").evaluate((items) => items.getBoundingClientRect());
+  assert.ok(bottom <= 844, `the menu ends at ${bottom}`);
+  await screenshot("phone-menu", {});
+  await page.keyboard.press("Escape");
+  await page.waitForFunction(() => document.getElementById("message").textContent === "", undefined, { timeout: 8000 });
+  await done();
+});
+
+test("reasons for weak directions are readable on a phone", async () => {
+  await open({ ...PHONE, prepare: () => amend("**/api/v1/info", ({ attributes }) => ({
+    attributes: attributes.map((about) => ({ ...about, weak: "it orders 52 % of 40 held-out pairs of images correctly" })),
+  })) });
+  await page.click("#tab-about");
+  assert.equal(await page.locator("#attributes [colspan]").count(), 6);
+  const { width, height } = await page.locator("#attributes [colspan]").first().boundingBox();
+  assert.ok(width > 250 && height < 80, `${width} × ${height}`);
+  await screenshot("phone-weak");
+  await done();
+});
+
+test("a phone shows one note at a time", async () => {
+  await open({ ...PHONE, prepare: () => amend("**/api/v1/info", () => ({ faces: null, eyes: null })) });
+  assert.ok(await page.locator("#eyes-banner").isVisible());
+  assert.equal(await page.locator("#intro").isVisible(), false);
+  await screenshot("phone-start", {});
+  await page.click("#eyes-postpone");
+  assert.ok(await page.locator("#intro").isVisible());
   await done();
 });
 
