@@ -3,10 +3,16 @@
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
+/// Smallest distance between the eyes along the width, as a fraction of it: pictures are enlarged without bounds to
+/// align closer ones.
+const MIN_DISTANCE: f64 = 0.02;
+/// Rounding errors of a difference between two fractions.
+const ROUNDING: f64 = 1e-9;
+
 /// Centres of both eyes, each `[x, y]` as fractions of the picture's width and height, from its top left corner.
 ///
-/// Left and right are those of the picture, not of the person. Both positions lie in the picture, the left eye to
-/// the left of the right one.
+/// Left and right are those of the picture, not of the person. Both positions lie in the picture, the left eye at
+/// least 0.02 of the width to the left of the right one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Eyes {
     left: [f64; 2],
@@ -15,7 +21,7 @@ pub struct Eyes {
 
 /// Positions that no pair of eyes can have.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("eyes at {0}: expected four numbers from 0 to 1 (left x, left y, right x, right y), left x below right x, such as {example}", example = Eyes::CELEBA)]
+#[error("eyes at {0}: expected four numbers from 0 to 1 (left x, left y, right x, right y), right x at least {MIN_DISTANCE} above left x, such as {example}", example = Eyes::CELEBA)]
 pub struct InvalidEyes(String);
 
 impl Eyes {
@@ -23,11 +29,13 @@ impl Eyes {
     pub const CELEBA: Self = Self { left: [0.39, 0.51], right: [0.61, 0.51] };
 
     /// # Errors
-    /// [`InvalidEyes`] unless all coordinates are from 0 to 1 and the left eye is to the left of the right one.
+    /// [`InvalidEyes`] unless all coordinates are from 0 to 1 and the left eye is at least 0.02 to the left of the
+    /// right one.
     pub fn new(left: [f64; 2], right: [f64; 2]) -> Result<Self, InvalidEyes> {
         let eyes = Self { left, right };
         let inside = [left, right].as_flattened().iter().all(|place| (0.0..=1.0).contains(place));
-        if inside && left[0] < right[0] { Ok(eyes) } else { Err(InvalidEyes(eyes.to_string())) }
+        let apart = right[0] - left[0] >= MIN_DISTANCE - ROUNDING;
+        if inside && apart { Ok(eyes) } else { Err(InvalidEyes(eyes.to_string())) }
     }
 
     /// A level pair, given the left eye of a face in the middle of the picture.
@@ -90,9 +98,13 @@ mod tests {
             "0.39,NaN,0.61,0.51",
             "0.39,0.51,1.61,0.51",
             "0.6,0.5,0.4,0.5",
+            "0.5,0.5,0.515,0.5",
         ] {
             let message = text.parse::<Eyes>().unwrap_err().to_string();
-            assert!(message.contains("0.39,0.51,0.61,0.51"), "{message}");
+            assert!(message.contains("0.39,0.51,0.61,0.51") && message.contains("0.02"), "{message}");
+        }
+        for text in ["0.4,0.5,0.42,0.5", "0.5,0.5,0.52,0.5"] {
+            assert!(text.parse::<Eyes>().is_ok(), "{text}");
         }
     }
 }
