@@ -288,7 +288,7 @@ fn info_shows_the_training_of_a_run() {
     let json = run(folder.path(), "info --model alone.safetensors --json").ok().json();
     assert!(json["run"].is_null() && json["fingerprint"] == info["fingerprint"], "{json}");
     run(folder.path(), "info --model alone.safetensors").ok();
-    std::fs::write(folder.path().join("eyes.toml"), "left = [0.3, 0.4]\nright = [0.7, 0.4]\n").unwrap();
+    std::fs::write(folder.path().join("alone.eyes.toml"), "left = [0.3, 0.4]\nright = [0.7, 0.4]\n").unwrap();
     let json = run(folder.path(), "info --model alone.safetensors --json").ok().json();
     assert!(json["faces"] == true && json["eyes"] == serde_json::json!([[0.3, 0.4], [0.7, 0.4]]), "{json}");
 }

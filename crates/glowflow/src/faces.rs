@@ -8,15 +8,16 @@
 //! right = [0.61, 0.51]
 //! ```
 //!
-//! and `faces = false` for images without faces. Without the file nothing is known.
+//! and `faces = false` for images without faces. Without the file nothing is known. A model file outside a run, which
+//! shares its folder with others, has a file of its own: `faces.eyes.toml` for `faces.safetensors`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use glowflow_data::Eyes;
 use serde::{Deserialize, Serialize};
 
 use crate::tensor_file::write_atomically;
-use crate::train::run_folder;
+use crate::train::{CONFIG, run_folder};
 use crate::{Error, text_file};
 
 /// Name of the file with the positions of the eyes.
@@ -46,13 +47,22 @@ struct Contents {
     right: Option<[f64; 2]>,
 }
 
+/// The file with the positions for a model or a folder of images.
+fn eyes_file(path: &Path) -> PathBuf {
+    let folder = run_folder(path);
+    if path.is_file() && !folder.join(CONFIG).exists() {
+        return path.with_extension(EYES);
+    }
+    folder.join(EYES)
+}
+
 /// What is known about the faces of a model (a run's folder, or a file in one) or of a folder of images; `None`
 /// without a file.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if its contents are invalid.
 pub fn read(path: &Path) -> Result<Option<Faces>, Error> {
-    let file = run_folder(path).join(EYES);
+    let file = eyes_file(path);
     if !file.exists() {
         return Ok(None);
     }
@@ -82,7 +92,7 @@ pub fn write(path: &Path, faces: Faces) -> Result<(), Error> {
     };
     let text = toml::to_string(&contents)
         .map_err(|error| Error::Config(format!("the positions of the eyes cannot be written: {error}")))?;
-    write_atomically(&run_folder(path).join(EYES), format!("{COMMENT}{text}").as_bytes())
+    write_atomically(&eyes_file(path), format!("{COMMENT}{text}").as_bytes())
 }
 
 #[cfg(test)]
@@ -94,12 +104,27 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.safetensors");
         std::fs::write(&model, []).unwrap();
+        std::fs::write(folder.path().join(CONFIG), []).unwrap();
         assert_eq!(read(&model).unwrap(), None);
         for faces in [Faces::Aligned(Eyes::CELEBA), Faces::None] {
             write(&model, faces).unwrap();
             assert_eq!(read(&model).unwrap(), Some(faces));
             assert_eq!(read(folder.path()).unwrap(), Some(faces));
         }
+    }
+
+    #[test]
+    fn models_outside_a_run_have_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [faces, other] =
+            ["faces", "other"].map(|name| folder.path().join(name).with_extension("safetensors"));
+        [&faces, &other].map(|model| std::fs::write(model, []).unwrap());
+        write(&faces, Faces::Aligned(Eyes::CELEBA)).unwrap();
+        assert!(folder.path().join("faces.eyes.toml").exists());
+        write(folder.path(), Faces::None).unwrap();
+        assert_eq!(read(&faces).unwrap(), Some(Faces::Aligned(Eyes::CELEBA)));
+        assert_eq!(read(&other).unwrap(), None);
+        assert_eq!(read(folder.path()).unwrap(), Some(Faces::None));
     }
 
     #[test]
