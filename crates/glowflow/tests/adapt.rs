@@ -46,9 +46,15 @@ fn grey_images_make_a_grey_model() {
             adapted.notices.iter().any(|notice| notice.contains("grey") && notice.contains("[32, 32, 1]"));
         assert_eq!(said, channels == 1, "{name}: {:?}", adapted.notices);
     }
-    // Not if the image's shape was set.
+    // A model that is given keeps its channels, and the difference is reported.
     let (model, adapted) = run(&at("grey"), Adapt::default()).unwrap();
-    assert_eq!((model.image, adapted.notices), ([32, 32, 3], vec![]));
+    assert_eq!(model.image, [32, 32, 3]);
+    assert_eq!(adapted.notices, ["all 70 images are grey; the model has 3 channels, for colour"]);
+    let mut config = RunConfig::resolve(Some("tiny32"), None, &["model.image=[32,32,1]".into()]).unwrap();
+    config.data.path = Some(at("colour"));
+    let adapted = adapt(&mut config, Adapt::default(), &NEVER).unwrap();
+    assert_eq!(config.model.image, [32, 32, 1]);
+    assert_eq!(adapted.notices, ["images are converted to grey, since the model has 1 channel"]);
 }
 
 /// Writes an idx file.

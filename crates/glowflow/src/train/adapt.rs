@@ -11,7 +11,7 @@ use super::waiting::unless_stopped;
 use crate::{Error, data};
 
 /// Images that are looked at to tell whether all are grey.
-const SAMPLED: usize = 64;
+const SAMPLED: usize = 256;
 /// Largest difference between the channels of a grey pixel: JPEG leaves some.
 const TOLERANCE: u8 = 3;
 /// Names of classes in a notice, at most.
@@ -41,7 +41,8 @@ pub struct Adapted {
 /// [`Error::Data`] if the data cannot be opened, or classes are needed and there are no labels; [`Error::Stopped`] on
 /// request.
 pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<Adapted, Error> {
-    let Some(path) = config.data.path.clone().filter(|_| adapt.channels || adapt.classes) else {
+    config.validate()?;
+    let Some(path) = config.data.path.clone() else {
         return Ok(Adapted::default());
     };
     if data::is_portraits(&path) {
@@ -57,15 +58,22 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
         classes: if adapt.classes { config.data.classes.clone() } else { vec![] },
         cache_bytes: 0,
     };
-    let look_at_colours = adapt.channels && channels == 3;
-    let found = unless_stopped(stop, move || look(&path, &options, look_at_colours))?;
+    let found = unless_stopped(stop, move || look(&path, &options))?;
 
     let mut notices = vec![];
-    if found.grey {
-        config.model.image[2] = 1;
-        notices.push(format!(
-            "the images are grey, so the model has 1 channel and not 3: model.image is [{height}, {width}, 1]"
-        ));
+    match (found.grey, channels) {
+        (Some(grey), 3) if adapt.channels => {
+            config.model.image[2] = 1;
+            notices.push(format!(
+                "{grey}, so the model has 1 channel: model.image is [{height}, {width}, 1]; set it to \
+                 [{height}, {width}, 3] for colour"
+            ));
+        }
+        (Some(grey), 3) => notices.push(format!("{grey}; the model has 3 channels, for colour")),
+        (None, 1) if found.stored.is_some() => {
+            notices.push("images are converted to grey, since the model has 1 channel".into());
+        }
+        _ => {}
     }
     notices.extend(found.stored.and_then(|stored| fitting(stored, height, width)));
     if adapt.classes {
@@ -83,31 +91,37 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
 
 /// What a part of the images shows.
 struct Found {
-    /// Whether all images that were read are grey.
-    grey: bool,
+    /// A sentence about the images that were read, if all of them are grey.
+    grey: Option<String>,
     /// Shape of the first image before it is fitted.
     stored: Option<ImageShape>,
     classes: Vec<String>,
 }
 
-fn look(path: &Path, options: &OpenOptions, colours: bool) -> Result<Found, Error> {
+fn look(path: &Path, options: &OpenOptions) -> Result<Found, Error> {
     let train = glowflow_data::open(path, options)?.train;
     let classes = train.classes().to_vec();
     let sample = Subset::sample(Arc::clone(&train), SAMPLED, 0);
     let mut pixels = vec![0; sample.shape().len()];
-    let (mut grey, mut stored) = (colours, None);
+    let (mut grey, mut read, mut stored) = (true, 0, None);
     for i in 0..sample.len() {
         // Images that cannot be read are reported by training.
         if sample.read(i, &mut pixels).is_err() {
             continue;
         }
+        read += 1;
         stored = stored.or_else(|| sample.stored_shape(i));
         grey = grey && pixels.chunks_exact(3).all(is_grey);
         if !grey {
             break;
         }
     }
-    Ok(Found { grey: grey && stored.is_some(), stored, classes })
+    let sentence = || match read {
+        1 => "the only image is grey".to_owned(),
+        _ if sample.len() == train.len() => format!("all {read} images are grey"),
+        _ => format!("all of {read} images drawn at random are grey"),
+    };
+    Ok(Found { grey: (grey && read > 0).then(sentence), stored, classes })
 }
 
 fn is_grey(pixel: &[u8]) -> bool {
