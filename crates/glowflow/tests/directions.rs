@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glowflow::latent::directions::FEWEST;
+use glowflow::latent::directions::MIN_PER_SIDE;
 use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig, ModelFile};
@@ -111,7 +111,7 @@ fn too_few_examples_are_a_warning_and_no_number() {
     let held_out = held_out();
     let used: Vec<usize> = (0..IMAGES).filter(|i| !held_out.contains(i)).collect();
     // Of the images used, `Few` has one fewer than needed; of those held out, `Early` has none without.
-    let few = |i: usize| usize::from(used[..FEWEST - 1].contains(&i));
+    let few = |i: usize| usize::from(used[..MIN_PER_SIDE - 1].contains(&i));
     let early = |i: usize| usize::from(held_out.contains(&i) || i.is_multiple_of(3));
     let attributes = table("Half,Few,Early,Never", |i| format!("{},{},{},0", half(i), few(i), early(i)));
     let Found { directions, warnings } = find(&glow(1), &attributes, &[]).unwrap();

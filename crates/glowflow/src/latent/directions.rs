@@ -21,8 +21,8 @@ use crate::{Error, Glow, Latents, ModelConfig};
 /// Name of the directions in a run's folder.
 pub const DIRECTIONS: &str = "directions.safetensors";
 
-/// With fewer images than this on either side nothing is said of an attribute.
-pub const FEWEST: usize = 10;
+/// Images with an attribute, and without it, that its direction needs at least, and its AUC as well.
+pub const MIN_PER_SIDE: usize = 10;
 
 /// One in this many labelled images is held out to measure directions on.
 const HELD_OUT: usize = 5;
@@ -170,9 +170,9 @@ pub fn find_directions<D: Device<Real = f32>>(
         Directions { config: glow.config().clone(), model: glow.fingerprint(), list: vec![] };
     for (name, [negative, positive]) in names.iter().zip(sides) {
         let (positives, negatives) = (positive.count, negative.count);
-        if positives.min(negatives) < FEWEST {
+        if positives.min(negatives) < MIN_PER_SIDE {
             warnings.push(format!(
-                "{name}: no direction from {positives} images with it and {negatives} without; {FEWEST} of each are \
+                "{name}: no direction from {positives} images with it and {negatives} without; {MIN_PER_SIDE} of each are \
                  needed"
             ));
             continue;
@@ -285,9 +285,9 @@ fn measure<D: Device<Real = f32>>(
     for (direction, projections) in directions.list.iter_mut().zip(projections) {
         let positives = projections.iter().filter(|(_, positive)| *positive).count();
         let negatives = projections.len() - positives;
-        if positives.min(negatives) < FEWEST {
+        if positives.min(negatives) < MIN_PER_SIDE {
             warnings.push(format!(
-                "{}: not measured, for of the images held out {positives} have it and {negatives} do not; {FEWEST} of \
+                "{}: not measured, for of the images held out {positives} have it and {negatives} do not; {MIN_PER_SIDE} of \
                  each are needed",
                 direction.about.name
             ));
