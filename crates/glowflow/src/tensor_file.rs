@@ -158,6 +158,14 @@ impl TensorFile {
         format!("{:08x}", hasher.finalize())
     }
 
+    /// The JSON object under `key` in a file's metadata. No tensor is read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`header`](Self::header).
+    pub fn read_header<T: DeserializeOwned>(path: &Path, key: &str) -> Result<T, Error> {
+        Opened::open(path)?.metadata.object(key, path)
+    }
+
     /// The JSON object under `key` in the file's metadata; `path` is for the error.
     ///
     /// # Errors

@@ -113,6 +113,12 @@ pub fn find(path: &Path) -> Option<PathBuf> {
     last.is_file().then_some(last)
 }
 
+/// The step of the last checkpoint in a run's folder, from its header alone; `None` if there is none that can be read.
+pub(super) fn last_step(folder: &Path) -> Option<u64> {
+    let header: Header = TensorFile::read_header(&folder.join(CHECKPOINT), HEADER).ok()?;
+    Some(header.progress.step)
+}
+
 /// Loads a checkpoint.
 ///
 /// # Errors

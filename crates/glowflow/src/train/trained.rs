@@ -1,16 +1,17 @@
-//! Training of a run so far, as its log and configuration have it.
+//! Training of a run so far, as its last checkpoint, log and configuration have it.
 
 use std::path::Path;
 
 use glowflow_report::metrics;
 
+use super::checkpoint;
 use super::config::{CONFIG, RunConfig};
 use super::folder::METRICS;
 
 /// Training of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trained {
-    /// Steps up to the last record of the log.
+    /// Steps of the last checkpoint; without one, up to the last record of the log.
     pub steps: u64,
     /// Images of all steps, each counted as often as it was used.
     pub images: u64,
@@ -18,8 +19,12 @@ pub struct Trained {
 
 /// Training of the run in a folder; `None` if there is none, or its files cannot be read.
 pub fn trained(run: &Path) -> Option<Trained> {
-    let records = metrics::read(&run.join(METRICS)).ok()?;
-    let steps = records.iter().rev().find_map(|record| record.get("step")?.as_u64())?;
+    let steps = checkpoint::last_step(run).or_else(|| last_recorded_step(run))?;
     let train = RunConfig::read(&run.join(CONFIG)).ok()?.train;
     Some(Trained { steps, images: steps.saturating_mul(train.batch as u64) })
+}
+
+fn last_recorded_step(run: &Path) -> Option<u64> {
+    let records = metrics::read(&run.join(METRICS)).ok()?;
+    records.iter().rev().find_map(|record| record.get("step")?.as_u64())
 }
