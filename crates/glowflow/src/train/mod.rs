@@ -23,7 +23,7 @@ pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig
 pub use folder::{BEST, METRICS};
 pub use journal::{LastEvaluation, last_evaluation};
 pub use presets::names as preset_names;
-pub use run::{Limits, Options, Summary, resume, run_folder, train, train_on};
+pub use run::{Best, Limits, Options, Summary, resume, run_folder, train, train_on};
 pub use trained::{Trained, trained};
 pub use trainer::{Progress, StepReport, TrainState, Trainer};
 pub(crate) use waiting::unless_stopped;

@@ -82,10 +82,21 @@ pub struct Summary {
     pub interrupted: bool,
     /// The last evaluation, if there are images to test on.
     pub evaluation: Option<Evaluation>,
+    /// The best evaluation, whose model is in [`BEST`].
+    pub best: Option<Best>,
     /// Steps skipped because something was not finite.
     pub skipped: u64,
     /// Images that could not be read.
     pub broken: usize,
+}
+
+/// The best evaluation of a run so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Best {
+    /// The step.
+    pub step: u64,
+    /// Mean bits/dim of test images.
+    pub bits_per_dim: f64,
 }
 
 /// Begins a run in the folder `out`.
@@ -338,6 +349,7 @@ impl<'a, D: Device> Run<'a, D> {
             saved_step: self.saved.map(|saved| saved.step),
             interrupted,
             evaluation: self.evaluation.clone(),
+            best: progress.best.map(|(bits_per_dim, step)| Best { step, bits_per_dim }),
             skipped: progress.skipped,
             broken: self.broken.len(),
         })
