@@ -1,5 +1,6 @@
 //! One function a command: from arguments to a library call to lines on the screen.
 
+mod face_paths;
 mod finder;
 mod images;
 mod info;
@@ -11,6 +12,7 @@ mod output;
 mod picture_paths;
 mod pictures;
 mod prepare;
+mod quoted;
 mod scoring;
 mod serve;
 mod training;
@@ -28,7 +30,8 @@ use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{picture, printable};
 
 use crate::args;
-use output::{PictureOutput, check_folder_output, check_output, is_stdout, save_image};
+use output::{PictureOutput, check_folder_output, check_output, check_outside, is_stdout, save_image};
+use quoted::quoted;
 use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
@@ -91,10 +94,20 @@ fn test_data(
     let splits = data::open_for(path, glow.config(), &names, label)?;
     splits.notices.iter().for_each(|notice| tell(notice));
     let Some(test) = splits.test else { return Ok(splits.train) };
-    let images = |count: usize| format!("{count} image{}", if count == 1 { "" } else { "s" });
-    let (tested, trained) = (images(test.len()), images(splits.train.len()));
+    let (tested, trained) = (counted(test.len(), "image"), counted(splits.train.len(), "image"));
     tell(&format!("using the test set ({tested}); the training set ({trained}) is not used"));
     Ok(test)
+}
+
+/// A number of things: "1 image", "2 images".
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// The values of `--class` for a model with classes, and their names if they are known.
+fn class_choices(classes: usize, names: &[String]) -> String {
+    let names = if names.is_empty() { String::new() } else { format!(" or by name: {}", names.join(", ")) };
+    format!("--class 0 to {}{names}", classes.saturating_sub(1))
 }
 
 /// The class given by `--class`.

@@ -1,7 +1,7 @@
 //! Where commands write: files, the standard output, or a new file under a name of the program's own.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::{Glow, ModelFile};
@@ -35,6 +35,28 @@ pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
         "- stands for the standard output, which is not a folder: name a folder, or ./- for one of that name"
     );
     Ok(())
+}
+
+/// Checks that the folder to write to, given by an `option`, is not a folder of pictures that are read, and not in it.
+pub fn check_outside(out: &Path, data: &Path, option: &str) -> anyhow::Result<()> {
+    let inside = data.is_dir() && resolved(out)?.starts_with(data.canonicalize()?);
+    anyhow::ensure!(
+        !inside,
+        "{} lies in {}, whose pictures it would be counted among: name a folder outside with {option}",
+        out.display(),
+        data.display()
+    );
+    Ok(())
+}
+
+/// The absolute path, without links, of a folder that need not exist yet.
+fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let found = path.ancestors().find_map(|folder| {
+        let rest = path.strip_prefix(folder).ok()?;
+        Some(folder.canonicalize().ok()?.join(rest))
+    });
+    Ok(found.unwrap_or(path))
 }
 
 /// One image as a PNG file in its own size.

@@ -39,7 +39,7 @@ pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
 }
 
 /// Equal for paths that are the same file on a system that ignores case.
-fn key(path: &Path) -> String {
+pub fn key(path: &Path) -> String {
     path.to_string_lossy().to_lowercase()
 }
 
