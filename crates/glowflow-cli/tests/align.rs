@@ -148,7 +148,25 @@ fn several_faces_and_none() {
     run(&folder, "align --data photos --out one --size 32").ok();
     assert_eq!(files(&folder.join("one")), ["eyes.toml", "two.png"]);
 
+    // A further face replaces no picture of that name.
+    save_image(&folder.join("photos/two.face2.png"), 3);
+    run(&folder, "align --data photos --out unique --faces all --keep-faceless --size 32").ok();
+    let names = ["eyes.toml", "nobody.png", "two.face2-2.png", "two.face2.png", "two.png"];
+    assert_eq!(files(&folder.join("unique")), names);
+    std::fs::remove_file(folder.join("photos/two.face2.png")).unwrap();
+
     std::fs::remove_file(folder.join("photos/two.png")).unwrap();
+    let kept = run(&folder, "align --data photos --out kept --keep-faceless --size 32").ok();
+    assert!(kept.stdout.contains("0 faces, 1 without a face"), "{kept:?}");
+    assert_eq!(files(&folder.join("kept")), ["nobody.png"]);
+    std::fs::create_dir(folder.join("torn")).unwrap();
+    std::fs::write(folder.join("torn/a.png"), "no picture").unwrap();
+    for command in ["align", "crop"] {
+        let line = format!("{command} --data torn --out nothing --allow-broken");
+        let nothing = run(&folder, &line);
+        assert!(nothing.code == Some(1) && nothing.stderr.contains("nothing was written"), "{nothing:?}");
+        assert!(!folder.join("nothing").exists());
+    }
     let none = run(&folder, "align --data photos --out none");
     assert!(none.code == Some(1) && none.stderr.contains("glowflow crop"), "{none:?}");
     assert!(!folder.join("none").exists());

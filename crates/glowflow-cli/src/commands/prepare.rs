@@ -1,8 +1,7 @@
 //! `align` and `crop`: every picture of a folder, made ready for training in another.
 
-use std::collections::HashSet;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -18,9 +17,10 @@ use glowflow_report::file;
 use glowflow_report::progress::{Display, Goal, Progress};
 use serde_json::json;
 
+use super::face_paths::FacePaths;
 use super::finder::Detector;
 use super::watched::patience;
-use super::{check_folder_output, named, print_json, say, tell, verdict};
+use super::{check_folder_output, check_outside, counted, named, print_json, say, tell, verdict};
 use crate::args::{Align, Common, Crop, FacesArg};
 use crate::signals;
 
@@ -48,20 +48,22 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
     let done = each(&list, &args.out, make)?;
     if !done.faces.is_empty() {
         faces::write(&args.out, Faces::Aligned(args.eyes))?;
-    } else {
-        // Unless something was written.
-        let _ = std::fs::remove_dir(&args.out);
     }
     if done.stopped {
         tell(&stopped(&args.out, &done, &list));
         return Ok(signals::status());
     }
     let (faces, faceless) = (done.faces.len(), done.faceless.len());
-    anyhow::ensure!(
-        faces > 0 || faceless == 0,
-        "no face was found in any of {faceless} photographs, such as {}; `glowflow crop` makes pictures of other things ready",
-        done.faceless[0]
-    );
+    if faces == 0 && faceless > 0 && !args.keep_faceless {
+        let photographs = match faceless {
+            1 => done.faceless[0].clone(),
+            _ => format!("any of {faceless} photographs, such as {}", done.faceless[0]),
+        };
+        anyhow::bail!(
+            "no face was found in {photographs}; `glowflow crop` makes pictures of other things ready"
+        );
+    }
+    done.check_any_read()?;
     if faceless > 0 {
         let what = if args.keep_faceless {
             "were cropped to the middle"
@@ -81,11 +83,7 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             "aligned": faces, "faces": found, "faceless": done.faceless, "broken": done.broken,
         }))?;
     } else {
-        say!(
-            "aligned {faces} {}, {faceless} without a face, in {}",
-            plural(faces, "face"),
-            args.out.display()
-        );
+        say!("aligned {}, {faceless} without a face, in {}", counted(faces, "face"), args.out.display());
     }
     verdict([done.left_out(list.images.len(), args.allow_broken)])
 }
@@ -110,11 +108,12 @@ pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
         tell(&stopped(&args.out, &done, &list));
         return Ok(signals::status());
     }
+    done.check_any_read()?;
     let cropped = done.made;
     if common.json {
         print_json(&json!({ "cropped": cropped, "broken": done.broken }))?;
     } else {
-        say!("cropped {cropped} {} in {}", plural(cropped, "picture"), args.out.display());
+        say!("cropped {} in {}", counted(cropped, "picture"), args.out.display());
     }
     verdict([done.left_out(list.images.len(), args.allow_broken)])
 }
@@ -133,17 +132,8 @@ fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
         "{} exists and is not an empty folder: name a new folder with --out",
         out.display()
     );
+    check_outside(out, data, "--out")?;
     std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
-    let inside = data.is_dir() && out.canonicalize()?.starts_with(data.canonicalize()?);
-    if inside {
-        // It is empty still.
-        let _ = std::fs::remove_dir(out);
-        anyhow::bail!(
-            "{} lies in {}, whose pictures it would be counted among: name a folder outside with --out",
-            out.display(),
-            data.display()
-        );
-    }
     Ok(list)
 }
 
@@ -176,6 +166,17 @@ impl Done {
         self.made + self.broken
     }
 
+    /// Fails if nothing was written because no picture could be read.
+    fn check_any_read(&self) -> anyhow::Result<()> {
+        let broken = self.broken;
+        anyhow::ensure!(
+            self.made > 0,
+            "nothing was written: {} could not be read",
+            counted(broken, "picture")
+        );
+        Ok(())
+    }
+
     /// The trouble with broken pictures, unless they are accepted.
     fn left_out(&self, all: usize, accepted: bool) -> Option<String> {
         let broken = self.broken;
@@ -193,7 +194,7 @@ fn each(
     make: impl Fn(&[u8], ImageShape) -> anyhow::Result<Outcome> + Sync,
 ) -> anyhow::Result<Done> {
     let stop = signals::stop_flag()?;
-    let paths = written_paths(&list.images);
+    let paths = FacePaths::new(&list.images);
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let (sender, outcomes) = mpsc::channel();
     let work = |sender: mpsc::Sender<_>| {
@@ -203,7 +204,7 @@ fn each(
             let result = match load_picture(&list.root.join(image)) {
                 Ok((pixels, shape)) => make(&pixels, shape)
                     .with_context(|| image.display().to_string())
-                    .and_then(|outcome| write(&out.join(&paths[index]), outcome))
+                    .and_then(|outcome| write(out, &paths, index, outcome))
                     .map(Ok),
                 Err(broken) => Ok(Err(broken)),
             };
@@ -244,6 +245,8 @@ fn each(
             watch.update(done.read());
         }
     });
+    // Fails unless the folder is empty.
+    let _ = std::fs::remove_dir(out);
     if let Some(error) = trouble {
         return Err(error);
     }
@@ -253,43 +256,15 @@ fn each(
     Ok(done)
 }
 
-/// Writes pictures under a path and, after the first, numbered ones. Returns the eyes of the faces.
-fn write(path: &Path, outcome: Outcome) -> anyhow::Result<Option<Vec<Eyes>>> {
-    for (index, (pixels, shape)) in outcome.pictures.iter().enumerate() {
-        let path = match index {
-            0 => path.to_owned(),
-            _ => {
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                path.with_file_name(format!("{stem}.face{}.png", index + 1))
-            }
-        };
+/// Writes the pictures of an image. Returns the eyes of the faces.
+fn write(out: &Path, paths: &FacePaths, image: usize, outcome: Outcome) -> anyhow::Result<Option<Vec<Eyes>>> {
+    for (face, (pixels, shape)) in outcome.pictures.iter().enumerate() {
+        let path = out.join(paths.of(image, face));
         let parent = path.parent().unwrap_or(Path::new(""));
         std::fs::create_dir_all(parent).with_context(|| format!("making the folder {}", parent.display()))?;
         file::replace(&path, &encode_png(*shape, pixels)?)?;
     }
     Ok(outcome.faces)
-}
-
-/// Paths of the pictures to write: as those that were read, with the ending `.png`. Of those that would then be
-/// alike, the later ones keep their own ending before it.
-fn written_paths(images: &[PathBuf]) -> Vec<PathBuf> {
-    let key = |path: &Path| path.to_string_lossy().to_lowercase();
-    let mut taken = HashSet::new();
-    let place = |image: &PathBuf| {
-        let mut path = image.with_extension("png");
-        if !taken.insert(key(&path)) {
-            let mut name = image.clone().into_os_string();
-            name.push(".png");
-            path = name.into();
-            let mut number = 1;
-            while !taken.insert(key(&path)) {
-                number += 1;
-                path = image.with_extension(format!("{number}.png"));
-            }
-        }
-        path
-    };
-    images.iter().map(place).collect()
 }
 
 fn stopped(out: &Path, done: &Done, list: &ImageList) -> String {
@@ -299,10 +274,6 @@ fn stopped(out: &Path, done: &Done, list: &ImageList) -> String {
         done.read(),
         list.images.len()
     )
-}
-
-fn plural(count: usize, what: &str) -> String {
-    format!("{what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Progress, shown if the work takes a while.
@@ -341,17 +312,5 @@ impl Drop for Watch {
         if let Some(progress) = self.progress.take() {
             progress.finish();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_kept_but_for_their_ending() {
-        let images = ["000001.jpg", "a/b.c.PNG", "a/x.jpg", "a/x.png", "no ending"].map(PathBuf::from);
-        let paths = ["000001.png", "a/b.c.png", "a/x.png", "a/x.png.png", "no ending.png"].map(PathBuf::from);
-        assert_eq!(written_paths(&images), paths);
     }
 }
