@@ -281,6 +281,33 @@ fn folders_are_manipulated() {
     ok(&format!("{line} --allow-broken"));
 }
 
+/// A folder of results replaces no picture that is read.
+#[test]
+fn given_pictures_are_kept() {
+    std::fs::create_dir_all(world().join("own/arrays")).unwrap();
+    std::fs::copy(world().join("photos/003.png"), world().join("own/a.png")).unwrap();
+    let original = std::fs::read(world().join("own/a.png")).unwrap();
+    let mut file = vec![0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0, 0, 16];
+    file.extend([7; 512]);
+    std::fs::write(world().join("own/arrays/train-images-idx3-ubyte"), file).unwrap();
+    for (pictures, out, reason) in [
+        ("own", "own", "name a folder outside"),
+        ("own", "own/new", "name a folder outside"),
+        ("own/a.png", "own", "own/a.png would be replaced"),
+        ("own/a.png own/b.png", "other", "own/b.png: no such file"),
+        ("own/arrays", "other", "glowflow decode"),
+    ] {
+        let line = format!(
+            "manipulate {pictures} --model plain --directions directions --set Bright=1 --out-dir {out}"
+        );
+        let outcome = run(world(), &line);
+        assert!(outcome.code == Some(1) && outcome.stderr.contains(reason), "{outcome:?}");
+        assert!(outcome.stderr.lines().count() < 4, "{outcome:?}");
+    }
+    assert_eq!(std::fs::read(world().join("own/a.png")).unwrap(), original);
+    assert!(!world().join("own/new").exists() && !world().join("other").exists());
+}
+
 #[test]
 fn samples_at_several_temperatures_are_the_same_samples() {
     ok("sample --model plain --count 2 --temperatures 0,0.7,1 --seed 3 --out series.png");

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
-use glowflow::{Glow, check_count};
+use glowflow::{Glow, check_count, data};
 use glowflow_report::picture;
 use ndarray::ArrayView3;
 use serde_json::json;
@@ -15,8 +15,8 @@ use serde_json::json;
 use super::picture_paths::picture_paths;
 use super::verdict::unsound_pictures;
 use super::{
-    PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_of, left_out,
-    named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
+    PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_choices, class_of,
+    counted, left_out, named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
 };
 use crate::args;
 
@@ -36,8 +36,8 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     let classes = glow.config().classes;
     anyhow::ensure!(
         classes == 0 || args.class.is_some(),
-        "the model has {classes} classes: give the class to draw with --class 0 to {}",
-        classes.saturating_sub(1)
+        "the model has {classes} classes: give the class to draw with {}",
+        class_choices(classes, &data::class_names(&args.model, glow.config()))
     );
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut counts = vec![count];
@@ -100,7 +100,7 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
         print_json(&json!({ "images": count, "kept_as_pixels": kept }))?;
     } else {
         let kept = if kept > 0 { format!(", {kept} of them kept as pixels") } else { String::new() };
-        say!("{count} images{kept}");
+        say!("{}{kept}", counted(count, "image"));
     }
     let without_latents = (!not_finite.is_empty()).then(|| {
         format!(
@@ -140,7 +140,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     } else if common.json {
         print_json(&json!({ "images": count, "exact": exact }))?;
     } else {
-        say!("{count} images");
+        say!("{}", counted(count, "image"));
     }
     let trouble = |which: Fidelity, what: &str| {
         let names = those(which);

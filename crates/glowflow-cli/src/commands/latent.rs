@@ -13,7 +13,7 @@ use glowflow::{Latents, data};
 use glowflow_report::animation;
 use serde_json::json;
 
-use super::pictures::{Picture, Pictures, labels};
+use super::pictures::{Picture, Pictures};
 use super::{
     PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, grid_png,
     print_json, report_broken, sample_images, say, tell, watched,
@@ -31,9 +31,10 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     }
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
     let out = PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"])?;
-    let images = Pictures::of(&glow, &args.model, &args.align)?.load(&paths)?;
+    let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
-    let labels = labels(&glow, label)?.repeat(paths.len());
+    let labels = pictures.labels(&glow, label)?.repeat(paths.len());
+    let images = pictures.load(&paths)?;
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
     let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
     let picture = match moving {

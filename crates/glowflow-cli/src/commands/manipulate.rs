@@ -1,5 +1,6 @@
 //! `manipulate`: one picture to one file, or any number of pictures to a folder.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,11 +16,11 @@ use ndarray::{Array4, Axis, concatenate};
 use serde_json::json;
 
 use super::picture_paths::picture_paths;
-use super::pictures::{Picture, Pictures, labels};
+use super::pictures::{Picture, Pictures};
 use super::verdict::unsound_pictures;
 use super::{
-    PictureOutput, check_folder_output, check_picture, check_pictures, class_of, directions_path, grid_png,
-    image_shape, named, print_json, say, tell, verdict,
+    PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, class_of, counted,
+    directions_path, grid_png, image_shape, named, print_json, say, tell, verdict,
 };
 use crate::args;
 
@@ -63,7 +64,7 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     let glow = common.load_exact(&args.model)?;
     let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
     let frames = if args.sweep.is_some() { args.frames } else { 1 };
-    anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames {frames} is not a strip: 2 at least");
+    anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames must be at least 2, got {frames}");
     check_picture(&glow, &[frames])?;
     let changes = Changes::new(args, &directions)?;
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
@@ -95,10 +96,16 @@ struct Source {
 }
 
 /// The given pictures, and those in the given folders, at any depth.
-fn sources(args: &args::Manipulate, glow: &Glow, class: Option<usize>) -> anyhow::Result<Vec<Source>> {
+fn sources(
+    args: &args::Manipulate,
+    glow: &Glow,
+    pictures: &Pictures,
+    class: Option<usize>,
+) -> anyhow::Result<Vec<Source>> {
     let mut sources = vec![];
     for path in &args.images {
         if !path.is_dir() {
+            anyhow::ensure!(path.exists(), "{}: no such file", path.display());
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             sources.push(Source { path: path.clone(), name, class });
             continue;
@@ -107,6 +114,12 @@ fn sources(args: &args::Manipulate, glow: &Glow, class: Option<usize>) -> anyhow
         let splits = data::open_for(path, glow.config(), &names, class)?;
         splits.notices.iter().for_each(|notice| tell(notice));
         for dataset in [Some(splits.train), splits.test].into_iter().flatten() {
+            anyhow::ensure!(
+                (0..dataset.len()).any(|index| path.join(dataset.name(index)).is_file()),
+                "{} holds images in other files than pictures: `glowflow encode` and `glowflow decode` write them as \
+                 pictures, which can be changed",
+                path.display()
+            );
             sources.extend((0..dataset.len()).map(|index| {
                 let name = dataset.name(index);
                 Source {
@@ -118,8 +131,24 @@ fn sources(args: &args::Manipulate, glow: &Glow, class: Option<usize>) -> anyhow
         }
     }
     // A picture that lacks its class is found before any is written.
-    sources.iter().try_for_each(|source| labels(glow, source.class).map(drop))?;
+    sources.iter().try_for_each(|source| pictures.labels(glow, source.class).map(drop))?;
     Ok(sources)
+}
+
+/// Checks that no picture to write is one of those that are read.
+fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::Result<()> {
+    let written = paths.iter().filter_map(|path| folder.join(path).canonicalize().ok());
+    let written: HashSet<PathBuf> = written.collect();
+    let replaced = |source: &&Source| {
+        !written.is_empty() && source.path.canonicalize().is_ok_and(|path| written.contains(&path))
+    };
+    match sources.iter().find(replaced) {
+        Some(source) => anyhow::bail!(
+            "{} would be replaced by its changed picture, or by that of another: name another folder with --out-dir",
+            source.path.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Progress that is shown only once a command has taken a while.
@@ -163,8 +192,10 @@ fn to_folder(
     folder: &Path,
 ) -> anyhow::Result<ExitCode> {
     check_folder_output(folder)?;
-    let sources = sources(args, glow, class)?;
+    args.images.iter().try_for_each(|path| check_outside(folder, path, "--out-dir"))?;
+    let sources = sources(args, glow, pictures, class)?;
     let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
+    check_kept(&sources, folder, &paths)?;
     let (mut broken, mut not_finite) = (vec![], vec![]);
     let mut shown = Shown::new(sources.len());
     let all: Vec<(&Source, &PathBuf)> = sources.iter().zip(&paths).collect();
@@ -176,7 +207,7 @@ fn to_folder(
             match pictures.load(std::slice::from_ref(&source.path)) {
                 Ok(image) => {
                     images.push(image);
-                    classes.extend(labels(glow, source.class)?);
+                    classes.extend(pictures.labels(glow, source.class)?);
                     outs.push((source, *out));
                 }
                 Err(error) => broken.push(format!("skipped {}: {error:#}", source.path.display())),
@@ -208,7 +239,7 @@ fn to_folder(
     if common.json {
         print_json(&json!({ "images": all - broken.len() }))?;
     } else {
-        say!("{} images", all - broken.len());
+        say!("{}", counted(all - broken.len(), "image"));
     }
     verdict([
         (!not_finite.is_empty()).then(|| {

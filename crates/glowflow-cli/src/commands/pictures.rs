@@ -1,23 +1,27 @@
 //! Picture files that a command is given, as images of a model's shape: faces aligned if the model's are, else
 //! cropped to the middle.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow::{Dequantization, Glow, Latents};
+use glowflow::{Dequantization, Glow, Latents, data};
 use glowflow_data::{Eyes, ImageShape, fit_image, load_picture};
 use ndarray::Array4;
 
 use super::finder::{self, Detector, Fitting, is_in_place};
-use super::{image_shape, tell};
+use super::verdict::named;
+use super::{class_choices, image_shape, tell};
 use crate::args::AlignArgs;
 
-/// Reads picture files.
+/// Reads picture files. Those in which no face was found are named at the end, in one line.
 pub struct Pictures {
     shape: ImageShape,
     how: How,
+    faceless: RefCell<Vec<String>>,
+    /// Names of the model's classes, as far as they are known.
+    classes: Vec<String>,
 }
 
 /// How pictures are fitted.
@@ -47,7 +51,8 @@ impl Pictures {
             None if finder::AVAILABLE => How::CropWithHint(Detector::new()?, Cell::new(false)),
             Some(Faces::None) | None => How::Crop,
         };
-        Ok(Self { shape: image_shape(glow), how })
+        let classes = data::class_names(model, glow.config());
+        Ok(Self { shape: image_shape(glow), how, faceless: RefCell::default(), classes })
     }
 
     /// Pictures as `[n, H, W, C]`.
@@ -69,7 +74,10 @@ impl Pictures {
                     .fit(&pixels, shape, *eyes, self.shape)
                     .with_context(|| format!("aligning {}", path.display()))?;
                 if matches!(fitting, Fitting::NoFace) {
-                    tell(&format!("no face found in {}: cropped to the middle", path.display()));
+                    let (name, mut faceless) = (path.display().to_string(), self.faceless.borrow_mut());
+                    if !faceless.contains(&name) {
+                        faceless.push(name);
+                    }
                 }
                 return Ok(fitted);
             }
@@ -89,6 +97,26 @@ impl Pictures {
         }
         Ok(fit_image(&pixels, shape, self.shape)?)
     }
+
+    /// The label of one picture, if the model has classes.
+    pub fn labels(&self, glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
+        let classes = glow.config().classes;
+        anyhow::ensure!(
+            classes == 0 || label.is_some(),
+            "the model has {classes} classes: give the class of the picture with {}",
+            class_choices(classes, &self.classes)
+        );
+        Ok(label.into_iter().collect())
+    }
+}
+
+impl Drop for Pictures {
+    fn drop(&mut self) {
+        let faceless = self.faceless.get_mut();
+        if !faceless.is_empty() {
+            tell(&format!("no face found in {}: cropped to the middle", named(faceless)));
+        }
+    }
 }
 
 /// A picture file as the model sees it.
@@ -107,7 +135,7 @@ impl Picture {
         path: &PathBuf,
         label: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let labels = labels(glow, label)?;
+        let labels = pictures.labels(glow, label)?;
         let image = pictures.load(std::slice::from_ref(path))?;
         let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
         anyhow::ensure!(
@@ -117,15 +145,4 @@ impl Picture {
         );
         Ok(Self { image, labels, latents })
     }
-}
-
-/// The label of one picture, if the model has classes.
-pub fn labels(glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
-    let classes = glow.config().classes;
-    anyhow::ensure!(
-        classes == 0 || label.is_some(),
-        "the model has {classes} classes: give the class of the picture with --class 0 to {}",
-        classes.saturating_sub(1)
-    );
-    Ok(label.into_iter().collect())
 }
