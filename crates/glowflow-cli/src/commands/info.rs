@@ -10,12 +10,12 @@ use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
-use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder};
+use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
 use glowflow::{Glow, ModelFile, data};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
 
-use super::{print_json, say};
+use super::{counted, print_json, say};
 use crate::args;
 
 /// The training of a model, from the other files of its run's folder.
@@ -36,7 +36,7 @@ impl Run {
         let config = RunConfig::read(&folder.join(CONFIG)).ok().filter(|run| run.model == *glow.config())?;
         let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
         let tests = metrics::points(&records, "test_bits_per_dim");
-        let last = records.last().and_then(|record| record.get("step")?.as_u64());
+        let last = trained(folder).map(|trained| trained.steps);
         // The best model is that of its evaluation; any other file is the last of the run.
         let best = model.file_name().is_some_and(|name| name == BEST);
         let test =
@@ -57,7 +57,7 @@ impl Run {
         let train = &self.config.train;
         json!({
             "steps": self.steps,
-            "batch": train.batch * train.accumulate,
+            "batch": train.batch,
             "test": self.test.map(|(step, bits_per_dim, inverse_error)| json!({
                 "step": step,
                 "bits_per_dim": bits_per_dim,
@@ -75,14 +75,14 @@ impl Run {
     fn print(&self) -> anyhow::Result<()> {
         let train = &self.config.train;
         if let Some(steps) = self.steps {
-            say!("trained      {steps} steps of {} images", train.batch * train.accumulate);
+            say!("trained      {} of {}", counted(steps as usize, "step"), counted(train.batch, "image"));
         }
         if let Some((step, bits, inverse_error)) = self.test {
             let error = inverse_error.map_or(String::new(), |error| format!(", inverse error {error:.1e}"));
             say!("test         {bits:.4} bits/dim ({}) at step {step}{error}", Draws::default());
         }
         if let Some(path) = &self.config.data.path {
-            let images = self.images.map_or("not readable now".to_owned(), |count| format!("{count} images"));
+            let images = self.images.map_or("not readable now".to_owned(), |count| counted(count, "image"));
             say!("data         {}, {images}", path.display());
         }
         say!("precision    {}", name(&train.precision)?);
@@ -114,7 +114,7 @@ pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode
     let names = data::class_names(&args.model, config);
     let run = Run::of(&args.model, &glow);
     let faces = faces::read(&args.model)?;
-    // Directions of another model are none of this one's.
+    // Directions of another model are refused, and are not shown.
     let directions = Directions::read(&run_folder(&args.model).join(DIRECTIONS), &glow).ok();
     let fingerprint = format!("{:08x}", glow.fingerprint());
     let files = files(&args.model, run.is_some());
