@@ -216,7 +216,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "leave it out"]),
     ("sample --model classes --class cow --out new.png", &["\"cow\"", "cat, dog"]),
     ("sample --model classes --class 2 --out new.png", &["class 2", "0 to 1"]),
-    ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1"]),
+    ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1 or by name: cat, dog"]),
     // Samples.
     ("sample --model done --temperature -1 --out new.png", &["temperature -1", "0.7"]),
     ("sample --model done --temperature nan --out new.png", &["temperature NaN", "0.7"]),
@@ -414,7 +414,7 @@ fn one_broken_image_is_left_out() {
     let line = format!("train --data mixed {TINY} --steps 12 --set train.log_every=3");
     let outcome = run(world(), &format!("{line} --out mixed.run")).ok();
     assert_eq!(outcome.stderr.matches("skipped torn.png: ").count(), 1, "{}", outcome.stderr);
-    assert!(outcome.stdout.contains("1 images could not be read"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("1 image could not be read"), "{}", outcome.stdout);
     let summary = run(world(), &format!("{line} --out mixed.json --json")).ok().json();
     assert_eq!(summary["broken"], 1);
 }

@@ -10,19 +10,20 @@ use glowflow::evaluate::Evaluation;
 use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
-use glowflow::train::CONFIG;
-use glowflow::train::{Adapt, Changes, Limits, Options, RunConfig, Summary, checkpoint};
+use glowflow::train::{Adapt, BEST, CONFIG, Changes, Limits, Options, RunConfig, Summary, checkpoint};
 use glowflow::{AnyDevice, Error, Precision, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
 use super::new_folder::NewFolder;
-use super::{check_folder_output, print_json, say, tell};
+use super::{check_folder_output, counted, print_json, quoted, say, tell};
 use crate::{args, signals};
 
 /// The reason why a resumed run takes no other configuration.
 const CONFIGURED: &str = "a run continues with the configuration in its checkpoint: change single values with --set, such as \
                           --set train.lr=5e-4";
+/// Bits/dim that the last model must be worse than the best one for the user to be told.
+const MIN_LOSS: f64 = 0.01;
 /// Minutes of training up to which pictures are rough, on any device and data.
 const ROUGH_MINUTES: f64 = 10.0;
 
@@ -45,15 +46,28 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
                 evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error
             )
         });
-        say!("{} steps{test}", summary.steps);
+        say!("{}{test}", counted(summary.steps as usize, "step"));
+        if let (Some(last), Some(best)) = (finite, summary.best)
+            && last.bits_per_dim > best.bits_per_dim + MIN_LOSS
+        {
+            let file = run.join(BEST);
+            say!(
+                "the best model on test images is {} of step {} ({:.3} bits/dim)",
+                file.display(),
+                best.step,
+                best.bits_per_dim
+            );
+        }
         if summary.skipped > 0 {
-            say!("{} steps were skipped: loss or gradient was not finite", summary.skipped);
+            let verb = if summary.skipped == 1 { "was" } else { "were" };
+            let skipped = counted(summary.skipped as usize, "step");
+            say!("{skipped} {verb} skipped: loss or gradient was not finite");
         }
         if summary.broken > 0 {
-            say!("{} images could not be read", summary.broken);
+            say!("{} could not be read", counted(summary.broken, "image"));
         }
         if summary.interrupted {
-            say!("stopped; continue with: glowflow train --resume {}", run.display());
+            say!("stopped; continue with: glowflow train --resume {}", quoted(run));
             say!("samples.png and curve.png in {} are of the last step", run.display());
         }
     }
@@ -80,14 +94,14 @@ fn finish(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode>
 /// The status of a run that ended before its first step or with an error, and the way to go on from there.
 fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
     let saved = checkpoint::find(train::run_folder(run)).is_some();
-    let resume = format!("glowflow train --resume {}", run.display());
+    let resume = format!("glowflow train --resume {}", quoted(run));
     match error {
         Error::Stopped => {
             tell("stopped before training began; nothing was changed");
             Ok(signals::status())
         }
         Error::RunDiverged { ref resume, .. } => {
-            let resume = resume.display();
+            let resume = quoted(resume);
             Err(anyhow!("{error}; try again with: glowflow train --resume {resume} --set train.lr=RATE"))
         }
         Error::Data(glowflow_data::Error::System { .. }) if saved => {
@@ -135,9 +149,10 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
                 100.0 * effect.kept
             );
         }
-        let run = out.display();
+        let run = quoted(&out);
         // As it was called just now: it may not be where the shell would find it.
         let program = std::env::args().next().unwrap_or("glowflow".into());
+        let program = quoted(&program);
         say!("\nOpen the demo, with sliders for these, with");
         say!("  {program} serve --model {run}");
         say!("\nThen try");
@@ -194,11 +209,11 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
 /// Prints what can be done with a trained model.
 fn next_steps(run: &Path) -> anyhow::Result<()> {
     let data = RunConfig::read(&run.join(CONFIG)).map(|config| config.data).unwrap_or_default();
-    let class = data.classes.first().map_or(String::new(), |name| format!(" --class {name}"));
+    let class = data.classes.first().map_or(String::new(), |name| format!(" --class {}", quoted(name)));
     let data = data.path.unwrap_or("DATA".into());
     let labels = if data::is_portraits(&data) { "" } else { " --labels attributes.csv" };
-    let (run, data) = (run.display(), data.display());
-    say!("\nLook at {run}/samples.png and {run}/curve.png, then try");
+    say!("\nLook at {0}/samples.png and {0}/curve.png, then try", run.display());
+    let (run, data) = (quoted(run), quoted(&data));
     say!("  glowflow sample --model {run}{class} --count 64 --temperature 0.7 --out more.png");
     say!("  glowflow attributes --model {run} --data {data}{labels}    # sliders for the demo");
     say!("  glowflow serve --model {run}");
@@ -265,7 +280,7 @@ fn tell_if_rough(minutes: f64, run: &Path) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
         tell(&format!(
             "samples are rough after {minutes} {unit} of training; continue with: glowflow train --resume {} --minutes 60",
-            run.display()
+            quoted(run)
         ));
     }
 }
