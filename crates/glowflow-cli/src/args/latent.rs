@@ -201,7 +201,7 @@ pub struct Nearest {
     /// Number of images to find.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub count: usize,
-    /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
+    /// Class of the picture and of all images, by name or number: required by models with classes. [default: none]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
     /// Ignore the N finest levels: outlines count then, not details.

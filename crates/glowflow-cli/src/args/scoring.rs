@@ -15,7 +15,7 @@ pub struct Scoring {
     /// Draws of the noise that are averaged.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub draws: u64,
-    /// Seed of the noise, and of the images drawn by --images and --invert.
+    /// Seed: equal seeds give equal results.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Precision of the products in coupling networks.
