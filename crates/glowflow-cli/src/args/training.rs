@@ -42,7 +42,7 @@ Grey images are trained on as grey images, unless --set model.image or --config 
     evaluation, and at the end.")]
 pub struct Train {
     /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With --resume: the
-    /// images' new place, if they were moved.
+    /// images' new place, if they were moved. [default: those of --config or --resume]
     #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"])]
     pub data: Option<PathBuf>,
     /// Images to test on; with --resume: their new place. [default: the data's own test set, else a part that is held
