@@ -118,7 +118,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let [faces, other] =
             ["faces", "other"].map(|name| folder.path().join(name).with_extension("safetensors"));
-        [&faces, &other].map(|model| std::fs::write(model, []).unwrap());
+        for model in [&faces, &other] {
+            std::fs::write(model, []).unwrap();
+        }
         write(&faces, Faces::Aligned(Eyes::CELEBA)).unwrap();
         assert!(folder.path().join("faces.eyes.toml").exists());
         write(folder.path(), Faces::None).unwrap();
