@@ -355,7 +355,7 @@ fn mistakes_are_explained() {
         (format!("{change} photos/007.png --set Bright=nan --out new.png"), &["NaN", "−3 to 3"]),
         (format!("{change} photos/007.png --set Bright --out new.png"), &["Bright", "Smiling=0.7"]),
         (format!("{change} photos/007.png --set Bright=much --out new.png"), &["much", "0.7"]),
-        (format!("{change} photos/007.png --sweep Bright --frames 1 --out new.png"), &["--frames 1", "2"]),
+        (format!("{change} photos/007.png --sweep Bright --frames 1 --out new.png"), &["--frames", "at least 2, got 1"]),
         (
             format!("{change} photos/007.png --sweep Bright --frames 100000000 --out new.png"),
             &["100000000 images", "at most"],
