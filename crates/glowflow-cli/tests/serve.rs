@@ -673,7 +673,7 @@ fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
         ("--host 0.0.0.0 --token 0123456789abcdef", "Bearer 0123456789abcdef", false),
         ("", "", true),
     ] {
-        let (process, line) = serve(folder.path(), &format!("--model model.safetensors {options}"), &[]);
+        let (process, line) = serve(folder.path(), &format!("--model . {options}"), &[]);
         let port = line.split([':', '/', ' ', '?']).find_map(|word| word.parse::<u16>().ok()).unwrap();
         let url = |path: &str| format!("http://127.0.0.1:{port}/api/v1/{path}");
         let info = agent.get(url("info")).header("authorization", token).call();
