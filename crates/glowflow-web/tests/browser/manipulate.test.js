@@ -256,7 +256,8 @@ test("the first picture is the likeliest of those whose score is finite", async 
   page.on("request", (request) => /decode/.test(request.url()) && decoded.push(request.url().split("/").pop()));
   await page.reload();
   await ready();
-  assert.equal(decoded[0], ids[2]);
+  // The page before the reload may have asked for others.
+  assert.equal(decoded.find((id) => ids.includes(id)), ids[2]);
   await done();
 });
 
