@@ -689,7 +689,7 @@ fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
         assert!(stderr.contains(asks), "{options}: {stderr}");
     }
     // The next server reads them, and has nothing to ask.
-    let (process, _) = serve(folder.path(), "--model model.safetensors", &[]);
+    let (process, _) = serve(folder.path(), "--model .", &[]);
     let stderr = messages(process);
     assert!(!stderr.contains("the page asks"), "{stderr}");
 }
