@@ -30,9 +30,13 @@ enum How {
     Crop,
     /// With the eyes of the most prominent face at these positions.
     Align(Detector, Eyes),
-    /// Cropped to the middle, with a hint, once, for a face that may be misplaced.
-    CropWithHint(Detector, Cell<bool>),
+    /// Cropped to the middle, with a hint, once, for a face that may be misplaced, and the number of pictures in which
+    /// it is still to be searched.
+    CropWithHint(Detector, Cell<usize>),
 }
+
+/// Pictures in which a misplaced face is searched for: the search takes longer than reading a picture.
+const MAX_SEARCHED_FOR_HINT: usize = 16;
 
 impl Pictures {
     /// For a model's images, whose eyes are given or stored with the model.
@@ -48,7 +52,9 @@ impl Pictures {
                 tell("this program was built without face detection: pictures are cropped to the middle");
                 How::Crop
             }
-            None if finder::AVAILABLE => How::CropWithHint(Detector::new()?, Cell::new(false)),
+            None if finder::AVAILABLE => {
+                How::CropWithHint(Detector::new()?, Cell::new(MAX_SEARCHED_FOR_HINT))
+            }
             Some(Faces::None) | None => How::Crop,
         };
         let classes = data::class_names(model, glow.config());
@@ -81,11 +87,12 @@ impl Pictures {
                 }
                 return Ok(fitted);
             }
-            How::CropWithHint(detector, hinted) if !hinted.get() => {
+            How::CropWithHint(detector, searches) if searches.get() > 0 => {
+                searches.set(searches.get() - 1);
                 let found = detector.detect(&pixels, shape)?;
                 // Aligned as CelebA is, it is likely to be aligned as the model's images are.
                 if found.first().is_some_and(|face| !is_in_place(face, shape, Eyes::CELEBA, self.shape)) {
-                    hinted.set(true);
+                    searches.set(0);
                     tell(&format!(
                         "there is a face in {}, cropped to the middle since the positions of the eyes in the model's \
                          images are unknown: give them with --eyes, or click them on the demo's page, which stores them",
