@@ -1,0 +1,261 @@
+//! General operations from which layers are written for every device.
+//!
+//! | operation | |
+//! | --- | --- |
+//! | [`map`](Primitives::map) | an element-wise [expression](crate::expr) of strided inputs |
+//! | [`reduce`](Primitives::reduce) | sums of an expression over some of the axes |
+//! | [`gemm`](Primitives::gemm) | a matrix product |
+//! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
+//! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
+//! | [`uniform`](Primitives::uniform) | random numbers |
+//!
+//! Operations queue, fail and panic as those of [`Device`] do.
+
+use crate::device::Device;
+use crate::expr::{Expr, input, old};
+use crate::random::Stream;
+use crate::shape::Grid;
+
+/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element `start + i·strides[0] +
+/// j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
+///
+/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one number a channel
+/// `[0, 0, 1]`, one number an image `[1, 0, 0]`, a single number `[0, 0, 0]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strided {
+    /// Place of the first element.
+    pub start: usize,
+    /// Distance between neighbours along each axis.
+    pub strides: [usize; 3],
+}
+
+/// Elements of a buffer that an operation reads.
+#[derive(Debug)]
+pub struct View<'a, B> {
+    /// The buffer.
+    pub buffer: &'a B,
+    /// The places of its elements.
+    pub at: Strided,
+}
+
+impl<B> Clone for View<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for View<'_, B> {}
+
+/// Elements of a buffer that an operation writes.
+#[derive(Debug)]
+pub struct ViewMut<'a, B> {
+    /// The buffer.
+    pub buffer: &'a mut B,
+    /// The places of its elements.
+    pub at: Strided,
+}
+
+/// A matrix in a buffer that an operation reads: row `r` begins at element `start + r·stride`.
+#[derive(Debug)]
+pub struct Matrix<'a, B> {
+    /// The buffer.
+    pub buffer: &'a B,
+    /// Place of the first element.
+    pub start: usize,
+    /// Distance between rows.
+    pub stride: usize,
+}
+
+impl<B> Clone for Matrix<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for Matrix<'_, B> {}
+
+/// A matrix in a buffer that an operation writes.
+#[derive(Debug)]
+pub struct MatrixMut<'a, B> {
+    /// The buffer.
+    pub buffer: &'a mut B,
+    /// Place of the first element.
+    pub start: usize,
+    /// Distance between rows.
+    pub stride: usize,
+}
+
+/// A matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B) `[k, n]`, all
+/// row-major.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gemm {
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Terms of each sum.
+    pub k: usize,
+    /// Whether A is stored transposed, `[k, m]`.
+    pub a_transposed: bool,
+    /// Whether B is stored transposed, `[n, k]`.
+    pub b_transposed: bool,
+    /// Whether the product is added to C.
+    pub accumulate: bool,
+}
+
+/// A convolution of stride 1 with zero padding that keeps the size: `x` `[grid, inputs]`, `y` `[grid, outputs]`,
+/// `weight` `[outputs, kernel·kernel·inputs]` with the taps before the channels:
+/// column `(kernel·dy + dx)·inputs + channel`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv {
+    /// The pixels.
+    pub grid: Grid,
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Height and width of the window, odd.
+    pub kernel: usize,
+}
+
+impl Conv {
+    /// Columns of the weight matrix.
+    pub fn columns(self) -> usize {
+        self.kernel * self.kernel * self.inputs
+    }
+}
+
+/// General operations on the buffers of a device.
+pub trait Primitives: Device {
+    /// Evaluates `f` for each element of an array of this shape. [`expr::old`](crate::expr::old) reads the element of
+    /// `out` that is about to be overwritten; two elements of `out` must not have one place.
+    fn map(
+        &self,
+        f: &Expr,
+        shape: [usize; 3],
+        inputs: &[View<'_, Self::Buffer>],
+        out: ViewMut<'_, Self::Buffer>,
+    );
+
+    /// Sums `f` over every axis along which `out` has the stride 0, and writes the sums, or adds them if `accumulate`.
+    /// `f` must not read [`expr::old`](crate::expr::old). The order of the summands is fixed by the shape.
+    fn reduce(
+        &self,
+        f: &Expr,
+        shape: [usize; 3],
+        inputs: &[View<'_, Self::Buffer>],
+        out: ViewMut<'_, Self::Buffer>,
+        accumulate: bool,
+    );
+
+    /// A matrix product.
+    fn gemm(
+        &self,
+        gemm: Gemm,
+        a: Matrix<'_, Self::Buffer>,
+        b: Matrix<'_, Self::Buffer>,
+        c: MatrixMut<'_, Self::Buffer>,
+    );
+
+    /// Patches `columns` `[rows, kernel·kernel·channels]` of `x` `[grid, channels]`, zero outside the images: column
+    /// `(kernel·dy + dx)·channels + c`.
+    fn im2col(
+        &self,
+        grid: Grid,
+        channels: usize,
+        kernel: usize,
+        x: &Self::Buffer,
+        columns: &mut Self::Buffer,
+    );
+
+    /// The adjoint of [`im2col`](Self::im2col): each element of `x` becomes the sum of its copies in `columns`, or is
+    /// increased by it if `accumulate`.
+    fn col2im(
+        &self,
+        grid: Grid,
+        channels: usize,
+        kernel: usize,
+        columns: &Self::Buffer,
+        x: &mut Self::Buffer,
+        accumulate: bool,
+    );
+
+    /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from the stream
+    /// with the id `stream.id + i`.
+    fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
+
+    /// The convolution, written to `y`, or added to it if `accumulate`.
+    fn conv(
+        &self,
+        conv: Conv,
+        x: &Self::Buffer,
+        weight: &Self::Buffer,
+        y: &mut Self::Buffer,
+        accumulate: bool,
+    ) {
+        let columns = patches(self, conv, x);
+        let (m, n, k) = (conv.grid.rows(), conv.outputs, conv.columns());
+        self.gemm(
+            Gemm { m, n, k, a_transposed: false, b_transposed: true, accumulate },
+            Matrix { buffer: columns.as_ref().unwrap_or(x), start: 0, stride: k },
+            Matrix { buffer: weight, start: 0, stride: k },
+            MatrixMut { buffer: y, start: 0, stride: n },
+        );
+    }
+
+    /// The gradient by the input of a convolution, given that by the output.
+    fn conv_backward_input(
+        &self,
+        conv: Conv,
+        weight: &Self::Buffer,
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+        accumulate: bool,
+    ) {
+        let (m, n, k) = (conv.grid.rows(), conv.columns(), conv.outputs);
+        let gemm = |accumulate| Gemm { m, n, k, a_transposed: false, b_transposed: false, accumulate };
+        let (dy, weight) =
+            (Matrix { buffer: dy, start: 0, stride: k }, Matrix { buffer: weight, start: 0, stride: n });
+        if conv.kernel == 1 {
+            return self.gemm(gemm(accumulate), dy, weight, MatrixMut { buffer: dx, start: 0, stride: n });
+        }
+        let mut columns = self.scratch(m * n);
+        self.gemm(gemm(false), dy, weight, MatrixMut { buffer: &mut columns, start: 0, stride: n });
+        self.col2im(conv.grid, conv.inputs, conv.kernel, &columns, dx, accumulate);
+    }
+
+    /// The gradient by the weight of a convolution, given that by the output.
+    fn conv_backward_weight(
+        &self,
+        conv: Conv,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        dweight: &mut Self::Buffer,
+        accumulate: bool,
+    ) {
+        let columns = patches(self, conv, x);
+        let (m, n, k) = (conv.outputs, conv.columns(), conv.grid.rows());
+        self.gemm(
+            Gemm { m, n, k, a_transposed: true, b_transposed: false, accumulate },
+            Matrix { buffer: dy, start: 0, stride: m },
+            Matrix { buffer: columns.as_ref().unwrap_or(x), start: 0, stride: n },
+            MatrixMut { buffer: dweight, start: 0, stride: n },
+        );
+    }
+
+    /// Adds `by·from` to `to`, number by number.
+    fn add_scaled(&self, len: usize, from: &Self::Buffer, by: f64, to: &mut Self::Buffer) {
+        let at = Strided { start: 0, strides: [0, 0, 1] };
+        let f = old() + crate::expr::constant(by) * input(0);
+        self.map(&f, [1, 1, len], &[View { buffer: from, at }], ViewMut { buffer: to, at });
+    }
+}
+
+/// The patches of `x`; none for a 1×1 convolution, whose patches are `x` itself.
+fn patches<D: Primitives>(device: &D, conv: Conv, x: &D::Buffer) -> Option<D::Buffer> {
+    (conv.kernel > 1).then(|| {
+        let mut columns = device.scratch(conv.grid.rows() * conv.columns());
+        device.im2col(conv.grid, conv.inputs, conv.kernel, x, &mut columns);
+        columns
+    })
+}
