@@ -6,7 +6,9 @@
 use std::f64::consts::TAU;
 
 use CouplingKind::{Additive, Affine};
-use glowflow::flow::{ActNormPermutation, Backward, Coupling, Layer, Split, Squeeze, State, Tensor, Top};
+use glowflow::flow::{
+    ActNormPermutation, BackwardPass, Coupling, Layer, Save, Split, Squeeze, State, Tensor, Top,
+};
 use glowflow_kernels::{
     ActNormParams, ChannelMapParams, CouplingKind, Cpu, Device, Direction, Grid, NetworkParams,
     PermutationParams, Span, Stream, TopPriorParams, ZeroConvParams,
@@ -189,7 +191,11 @@ impl Case {
         let params = self.device.upload(params);
         let mut state = self.state(x);
         for layer in &self.layers {
-            layer.prepare(&self.device, &params, Direction::Forward).forward(&self.device, &mut state);
+            layer.prepare(&self.device, &params, Direction::Forward).forward(
+                &self.device,
+                &mut state,
+                Save::Minimum,
+            );
         }
         state
     }
@@ -302,28 +308,28 @@ fn gradients_are_derivatives() {
         let by_params = derivatives(&params, |params| loss(&case.x, params)).concat();
 
         // The gradient by the input, and what was added to that by the parameters.
-        let backward = |keep: bool| {
+        let backward = |save: Save| {
             let (device, params) = (&case.device, &params);
-            let (mut state, mut kept) = (case.state(&case.x), vec![]);
+            let (mut state, mut saved) = (case.state(&case.x), vec![]);
             for layer in &case.layers {
                 let layer = layer.prepare(device, params, Direction::Forward);
-                kept.push(layer.forward_keeping(device, &mut state).filter(|_| keep));
+                saved.push(layer.forward(device, &mut state, save));
             }
-            assert_close(&format!("{}: keeping", case.name), &case.outputs(&state), &case.outputs(&end));
-            assert_close(&format!("{}: keeping, logp", case.name), &state.logp, &end.logp);
+            assert_close(&format!("{}: saving", case.name), &case.outputs(&state), &case.outputs(&end));
+            assert_close(&format!("{}: saving, logp", case.name), &state.logp, &end.logp);
             let (dx, mut after) = (device.upload(&r), device.upload(&before));
-            let mut pass = Backward { device, params, state, dx, dlogp: DLOGP, gradient: &mut after };
-            for (layer, kept) in case.layers.iter().zip(kept).rev() {
-                layer.prepare(device, params, Direction::Backward).backward(&mut pass, kept);
+            let mut pass = BackwardPass { device, params, state, dx, dlogp: DLOGP, gradient: &mut after };
+            for (layer, saved) in case.layers.iter().zip(saved).rev() {
+                layer.prepare(device, params, Direction::Backward).backward(&mut pass, saved);
             }
             case.assert_input(&pass.state);
             let dx = pass.dx.to_vec();
             (dx, after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>())
         };
-        let [kept, anew] = [true, false].map(backward);
-        assert_close(&format!("{}: dx, kept or anew", case.name), &kept.0, &anew.0);
-        assert_close(&format!("{}: gradient, kept or anew", case.name), &kept.1, &anew.1);
-        for (dx, gradient) in [kept, anew] {
+        let [stored, recomputed] = [Save::Activations, Save::Minimum].map(backward);
+        assert_close(&format!("{}: dx, stored or recomputed", case.name), &stored.0, &recomputed.0);
+        assert_close(&format!("{}: gradient, stored or recomputed", case.name), &stored.1, &recomputed.1);
+        for (dx, gradient) in [stored, recomputed] {
             assert_derivative(&format!("{}: dx", case.name), &dx, &by_x);
             for &span in &case.parameters.spans {
                 let what = format!("{}: {span:?}", case.name);

@@ -103,6 +103,38 @@ fn encodes_and_decodes_in_f64() {
     encodes_and_decodes(&Cpu::<f64>::new(), 1e-11, 1e-11);
 }
 
+/// The gradient by the image against central differences along a direction.
+#[test]
+fn the_gradient_by_the_image_is_a_derivative() {
+    const STEP: f64 = 1e-6;
+    const DLOGP: f64 = -0.7;
+    let device = Cpu::<f64>::new();
+    for vectors in Vectors::all() {
+        let config = &vectors.model.config;
+        let flow = Flow::<Cpu<f64>>::new(config.clone(), &vectors.model.permutations);
+        let weights: Vec<f64> = vectors.model.weights.iter().map(|&w| w.into()).collect();
+        let params = device.upload(&weights);
+        let batch = vectors.integers::<usize>("label").len().max(1);
+        let direction = |i: usize| ((i * 7919) % 1000) as f64 / 1000.0 - 0.5;
+        let labels = || device.zeros(batch * config.classes);
+        let run = |shift: f64, backprop| {
+            let v: Vec<f64> = (0..batch * config.dimensions())
+                .map(|i| 0.4 * (i as f64 * 0.37).sin() + shift * direction(i))
+                .collect();
+            let state = flow.enter(&device, batch, device.upload(&v), labels());
+            flow.forward(&device, &params, state, backprop)
+        };
+        let loss = |shift| DLOGP * run(shift, Backprop::Reversible).state.logp.iter().sum::<f64>();
+        let slope = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);
+        for backprop in [Backprop::Reversible, Backprop::Stored] {
+            let mut gradient = device.zeros(flow.layout.len());
+            let (_, dx) = flow.backward(&device, &params, run(0.0, backprop), DLOGP, &mut gradient);
+            let along: f64 = dx.iter().enumerate().map(|(i, dx)| dx * direction(i)).sum();
+            assert!((along - slope).abs() <= 1e-5 * slope.abs(), "{}: {along}, not {slope}", vectors.name);
+        }
+    }
+}
+
 /// The gradient of the mean bits/dim of the fixture's batch, and the image that the way back ends at.
 fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Vec<f64>, Vec<f64>) {
     let config = &vectors.model.config;
@@ -121,7 +153,7 @@ fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Ve
     let forward = flow.forward(device, &params, state, backprop);
     let mut gradient = device.zeros(flow.layout.len());
     let dlogp = config.bits_per_dim(1.0) / batch as f64;
-    let image = flow.backward(device, &params, forward, dlogp, &mut gradient);
+    let (image, _) = flow.backward(device, &params, forward, dlogp, &mut gradient);
     let numbers = |buffer| device.download(buffer).unwrap().iter().map(|x| x.wide()).collect();
     (numbers(&gradient), numbers(&image.data))
 }

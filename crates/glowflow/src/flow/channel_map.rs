@@ -11,7 +11,7 @@
 
 use glowflow_kernels::{ChannelMapParams, Device, Direction};
 
-use super::{Backward, Kept, Layer, Prepared, State};
+use super::{BackwardPass, Layer, Prepared, Save, Saved, State};
 
 /// Actnorm, then a permutation of the channels (or its generalisation, the invertible 1×1 convolution).
 #[derive(Clone, Debug)]
@@ -37,15 +37,16 @@ struct Ready<D: Device> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>) {
+    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
         device.channel_map(&self.map, state.x.grid, &mut state.x.data, Some(&mut state.logp));
+        Saved::NOTHING
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
         device.channel_map(&self.map, state.x.grid, &mut state.x.data, None);
     }
 
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
         let x = &mut pass.state.x;
         pass.device.channel_map_backward(
             &self.map,

@@ -11,7 +11,7 @@
 
 use glowflow_kernels::{CouplingKind, Device, Direction, NetworkParams};
 
-use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
 
 /// An affine or additive coupling.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ impl<D: Device> Layer<D> for Coupling {
             Direction::Forward | Direction::Inverse => {
                 Box::new(Ready::<D> { kind, at, network: Some(device.prepare_network(&at, params)) })
             }
-            // Where activations were kept, the network does not run again.
+            // With saved activations, the network does not run again.
             Direction::Backward => Box::new(Ready::<D> { kind, at, network: None }),
         }
     }
@@ -39,10 +39,17 @@ impl<D: Device> Layer<D> for Coupling {
     }
 }
 
+/// Activations of the network, saved so that the backward pass need not run it again.
+struct Activations<D: Device> {
+    hidden: D::Hidden,
+    /// The network's output.
+    o: D::Buffer,
+}
+
 struct Ready<D: Device> {
     kind: CouplingKind,
     at: NetworkParams,
-    /// Absent on the way back.
+    /// Absent in the backward pass.
     network: Option<D::Network>,
 }
 
@@ -50,11 +57,11 @@ impl<D: Device> Ready<D> {
     fn network(&self) -> &D::Network {
         match &self.network {
             Some(network) => network,
-            None => panic!("a coupling made ready for the way back does not run its network"),
+            None => panic!("a coupling prepared for the backward pass does not run its network"),
         }
     }
 
-    /// Room for the network's output on `x`.
+    /// A buffer for the network's output on `x`.
     fn output(&self, device: &D, x: &Tensor<D>) -> D::Buffer {
         device.scratch(x.grid.rows() * self.at.conv3.outputs)
     }
@@ -65,18 +72,30 @@ impl<D: Device> Ready<D> {
         o
     }
 
-    fn run_keeping(&self, device: &D, network: &D::Network, x: &Tensor<D>) -> Kept<D> {
+    fn run_saving(&self, device: &D, network: &D::Network, x: &Tensor<D>) -> Activations<D> {
         let mut o = self.output(device, x);
         let hidden = device.network_keeping(network, x.grid, &x.data, &mut o);
-        Kept { hidden, o }
+        Activations { hidden, o }
     }
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>) {
+    fn forward(&self, device: &D, state: &mut State<D>, save: Save) -> Saved {
         let x = &mut state.x;
-        let o = self.run(device, x);
-        device.couple(self.kind, x.grid, x.channels, &o, &mut x.data, &mut state.logp);
+        let couple = |o: &D::Buffer, x: &mut Tensor<D>, logp: &mut D::Buffer| {
+            device.couple(self.kind, x.grid, x.channels, o, &mut x.data, logp);
+        };
+        match save {
+            Save::Minimum => {
+                couple(&self.run(device, x), x, &mut state.logp);
+                Saved::NOTHING
+            }
+            Save::Activations => {
+                let activations = self.run_saving(device, self.network(), x);
+                couple(&activations.o, x, &mut state.logp);
+                Saved::new(activations)
+            }
+        }
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
@@ -85,19 +104,12 @@ impl<D: Device> Prepared<D> for Ready<D> {
         device.uncouple(self.kind, x.channels, &o, &mut x.data);
     }
 
-    fn forward_keeping(&self, device: &D, state: &mut State<D>) -> Option<Kept<D>> {
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved) {
+        let BackwardPass { device, params, state, dx, dlogp, gradient } = pass;
         let x = &mut state.x;
-        let kept = self.run_keeping(device, self.network(), x);
-        device.couple(self.kind, x.grid, x.channels, &kept.o, &mut x.data, &mut state.logp);
-        Some(kept)
-    }
-
-    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>) {
-        let Backward { device, params, state, dx, dlogp, gradient } = pass;
-        let x = &mut state.x;
-        let Kept { hidden, o } = kept.unwrap_or_else(|| {
+        let Activations { hidden, o } = saved.take().unwrap_or_else(|| {
             let network = device.prepare_network(&self.at, params);
-            self.run_keeping(device, &network, x)
+            self.run_saving(device, &network, x)
         });
         let mut d_o = self.output(device, x);
         device.couple_backward(self.kind, x.channels, &o, &mut x.data, dx, *dlogp, &mut d_o);

@@ -1,8 +1,8 @@
 //! The layers of a flow: each an invertible map whose log-determinant is known.
 //!
 //! A flow is a list of [`Layer`]s. Forward they turn an image into latents, one after the other; inverse
-//! they turn latents into an image, in the opposite order. What passes from one to the next is a
-//! [`State`]: the variable `x`, the latents factored out so far, and the log-likelihood that has come together.
+//! they turn latents into an image, in the opposite order. They are threaded through by a
+//! [`State`]: the variable `x`, the latents factored out so far, and the log-likelihood so far.
 //!
 //! No tape records a training step. A layer's [`backward`](Prepared::backward) rebuilds its input from its output,
 //! so what a flow needs for its gradient is where it ended, and memory does not grow with depth.
@@ -21,6 +21,8 @@ pub use split::Split;
 pub use squeeze::Squeeze;
 pub use top::Top;
 
+use std::any::{Any, type_name};
+
 use glowflow_kernels::{Device, Direction, Grid};
 
 /// Activations `[grid, channels]` on a device, NHWC.
@@ -34,7 +36,7 @@ pub struct Tensor<D: Device> {
     pub data: D::Buffer,
 }
 
-/// What passes from layer to layer.
+/// State threaded through the layers.
 #[derive(Debug)]
 pub struct State<D: Device> {
     /// The flow's variable. Before the first layer the image `v`; after the last nothing is left of it.
@@ -47,16 +49,55 @@ pub struct State<D: Device> {
     pub labels: D::Buffer,
 }
 
-/// What a coupling keeps on the way forward so that its gradient need not run its network again.
-pub struct Kept<D: Device> {
-    /// The network's hidden activations.
-    pub hidden: D::Hidden,
-    /// The network's output.
-    pub o: D::Buffer,
+impl<D: Device> State<D> {
+    /// Takes the latents that were factored out last.
+    ///
+    /// # Panics
+    /// If there are none: more layers ran backward than forward.
+    pub(crate) fn pop_latents(&mut self) -> Tensor<D> {
+        match self.latents.pop() {
+            Some(latents) => latents,
+            None => panic!("no latents are left for a layer that factored some out"),
+        }
+    }
 }
 
-/// The way back: everything that a layer needs to pass a gradient on.
-pub struct Backward<'a, D: Device> {
+/// What a layer saves in its forward pass for its backward pass, besides its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Save {
+    /// Only what the output does not determine, such as batch statistics: memory does not grow with depth.
+    Minimum,
+    /// Activations as well, so that no network runs a second time.
+    Activations,
+}
+
+/// Values that one layer saved. Only the layer that made them reads them.
+pub struct Saved(Option<Box<dyn Any + Send>>);
+
+impl Saved {
+    /// No values.
+    pub const NOTHING: Self = Self(None);
+
+    /// Saves `values`.
+    pub fn new(values: impl Any + Send) -> Self {
+        Self(Some(Box::new(values)))
+    }
+
+    /// The saved values; `None` if nothing was saved.
+    ///
+    /// # Panics
+    /// If the values are of another type, and so another layer's.
+    pub fn take<T: Any>(self) -> Option<T> {
+        let values = self.0?;
+        match values.downcast() {
+            Ok(values) => Some(*values),
+            Err(_) => panic!("the saved values are not {}", type_name::<T>()),
+        }
+    }
+}
+
+/// The backward pass: everything that a layer needs to pass a gradient on.
+pub struct BackwardPass<'a, D: Device> {
     /// The device.
     pub device: &'a D,
     /// The flat parameter buffer.
@@ -83,18 +124,16 @@ pub trait Layer<D: Device>: Send + Sync {
 /// A layer with its parameters, ready to run in the direction it was prepared for, and in no other.
 pub trait Prepared<D: Device>: Send + Sync {
     /// Towards the latents.
-    fn forward(&self, device: &D, state: &mut State<D>);
+    ///
+    /// Returns what `save` asks for.
+    fn forward(&self, device: &D, state: &mut State<D>, save: Save) -> Saved;
 
     /// Towards the image. Log-likelihoods are left alone.
     fn inverse(&self, device: &D, state: &mut State<D>);
 
-    /// As [`forward`](Self::forward); returns what saves work in [`backward`](Self::backward), if anything does.
-    fn forward_keeping(&self, device: &D, state: &mut State<D>) -> Option<Kept<D>> {
-        self.forward(device, state);
-        None
-    }
-
-    /// Turns the layer's output into its input, and gradients likewise. `kept` is what
-    /// [`forward_keeping`](Self::forward_keeping) returned, or `None` to compute it anew: the same numbers either way.
-    fn backward(&self, pass: &mut Backward<'_, D>, kept: Option<Kept<D>>);
+    /// Turns the layer's output into its input, and the gradient by the one into that by the other.
+    ///
+    /// `saved` is what [`forward`](Self::forward) returned for the same input. The numbers are the same for
+    /// [`Save::Minimum`] and [`Save::Activations`].
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved);
 }

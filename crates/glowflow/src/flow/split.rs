@@ -5,7 +5,7 @@
 
 use glowflow_kernels::{Device, Direction, ZeroConvParams};
 
-use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
 
 /// Factors out the last half of the channels.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ fn joined<D: Device>(device: &D, h: &Tensor<D>, z: &D::Buffer) -> Tensor<D> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>) {
+    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
         let Tensor { grid, channels, data } = &state.x;
         let (grid, half) = (*grid, channels / 2);
         let mut h = device.scratch(grid.rows() * half);
@@ -49,18 +49,19 @@ impl<D: Device> Prepared<D> for Ready<D> {
         let prior = conditional(device, &self.prior, &state.x);
         device.standardize(grid, half, &prior, &mut z, &mut state.logp);
         state.latents.push(Tensor { grid, channels: half, data: z });
+        Saved::NOTHING
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
-        let Some(mut eps) = state.latents.pop() else { return };
+        let mut eps = state.pop_latents();
         let prior = conditional(device, &self.prior, &state.x);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = joined(device, &state.x, &eps.data);
     }
 
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let Backward { device, params, state, dx, dlogp, gradient } = pass;
-        let Some(mut eps) = state.latents.pop() else { return };
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
+        let BackwardPass { device, params, state, dx, dlogp, gradient } = pass;
+        let mut eps = state.pop_latents();
         let (grid, half) = (state.x.grid, state.x.channels);
         let prior = conditional::<D>(device, &self.prior, &state.x);
 

@@ -3,7 +3,7 @@
 
 use glowflow_kernels::{Device, Direction, Grid};
 
-use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
 
 /// Trades height and width for channels.
 #[derive(Clone, Copy, Debug)]
@@ -16,11 +16,12 @@ impl<D: Device> Layer<D> for Squeeze {
 }
 
 impl<D: Device> Prepared<D> for Squeeze {
-    fn forward(&self, device: &D, state: &mut State<D>) {
+    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
         let Tensor { grid, channels, data } = &state.x;
         let mut y = device.scratch(grid.rows() * channels);
         device.squeeze(*grid, *channels, data, &mut y);
         state.x = Tensor { grid: grid.halved(), channels: 4 * channels, data: y };
+        Saved::NOTHING
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
@@ -29,7 +30,7 @@ impl<D: Device> Prepared<D> for Squeeze {
         state.x = Tensor { grid: grid.doubled(), channels: channels / 4, data };
     }
 
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
         let x = &pass.state.x;
         pass.dx = unsqueezed(pass.device, x.grid, x.channels, &pass.dx);
         self.inverse(pass.device, &mut pass.state);

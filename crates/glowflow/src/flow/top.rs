@@ -5,7 +5,7 @@
 
 use glowflow_kernels::{Device, Direction, TopPriorParams};
 
-use super::{Backward, Kept, Layer, Prepared, State, Tensor};
+use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
 
 /// Factors out everything.
 #[derive(Clone, Copy, Debug)]
@@ -33,24 +33,25 @@ struct Ready<D: Device> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>) {
+    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
         let mut z = std::mem::replace(&mut state.x, nothing);
         let prior = prior(device, &self.top, &z, &state.labels);
         device.standardize(z.grid, z.channels, &prior, &mut z.data, &mut state.logp);
         state.latents.push(z);
+        Saved::NOTHING
     }
 
     fn inverse(&self, device: &D, state: &mut State<D>) {
-        let Some(mut eps) = state.latents.pop() else { return };
+        let mut eps = state.pop_latents();
         let prior = prior(device, &self.top, &eps, &state.labels);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = eps;
     }
 
-    fn backward(&self, pass: &mut Backward<'_, D>, _: Option<Kept<D>>) {
-        let Backward { device, state, dx, dlogp, gradient, .. } = pass;
-        let Some(mut eps) = state.latents.pop() else { return };
+    fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
+        let BackwardPass { device, state, dx, dlogp, gradient, .. } = pass;
+        let mut eps = state.pop_latents();
         let prior = prior(*device, &self.top, &eps, &state.labels);
         let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
         *dx = device.scratch(eps.grid.rows() * eps.channels);

@@ -8,7 +8,7 @@ use glowflow_kernels::{Device, Direction, Grid, Real};
 use super::config::ModelConfig;
 use super::layout::{FixedPermutation, Layout, NamedLayer, build};
 use crate::Error;
-use crate::flow::{Backward, Kept, Prepared, State, Tensor};
+use crate::flow::{BackwardPass, Prepared, Save, Saved, State, Tensor};
 
 /// The layers of a model, and where its parameters lie. It holds no weights.
 pub struct Flow<D: Device> {
@@ -29,11 +29,11 @@ pub enum Backprop {
     Stored,
 }
 
-/// How far a training step has come: the output of the flow, and what its layers keep.
+/// Result of a forward pass: the flow's output, and what its layers saved for the backward pass.
 pub struct Forward<D: Device> {
     /// The output: latents and log-likelihoods.
     pub state: State<D>,
-    kept: Vec<Option<Kept<D>>>,
+    saved: Vec<Saved>,
 }
 
 /// Makes some layers ready to run in one direction.
@@ -71,7 +71,11 @@ impl<D: Device> Flow<D> {
 
     /// Takes a state through layers that are ready for [`Direction::Forward`].
     pub fn encode(&self, device: &D, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
-        device.within(|| layers.iter().for_each(|layer| layer.forward(device, state)));
+        device.within(|| {
+            layers.iter().for_each(|layer| {
+                layer.forward(device, state, Save::Minimum);
+            })
+        });
     }
 
     /// Takes a state back through layers that are ready for [`Direction::Inverse`].
@@ -93,25 +97,23 @@ impl<D: Device> Flow<D> {
         mut state: State<D>,
         backprop: Backprop,
     ) -> Forward<D> {
-        let mut kept = vec![];
+        let save = match backprop {
+            Backprop::Stored => Save::Activations,
+            Backprop::Reversible => Save::Minimum,
+        };
+        let mut saved = vec![];
         device.within(|| {
             for group in self.groups(device) {
                 for layer in prepared(group, device, params, Direction::Forward) {
-                    kept.push(match backprop {
-                        Backprop::Stored => layer.forward_keeping(device, &mut state),
-                        Backprop::Reversible => {
-                            layer.forward(device, &mut state);
-                            None
-                        }
-                    });
+                    saved.push(layer.forward(device, &mut state, save));
                 }
             }
         });
-        Forward { state, kept }
+        Forward { state, saved }
     }
 
-    /// The way back: adds the gradient of the loss to `gradient` and returns the image as rebuilt from the latents.
-    /// `dlogp` is the derivative of the loss by one sample's log-likelihood.
+    /// Backward pass: adds the gradient of the loss to `gradient`. Returns the image as rebuilt from the latents,
+    /// and the gradient by it. `dlogp` is the derivative of the loss by one sample's log-likelihood.
     pub fn backward(
         &self,
         device: &D,
@@ -119,18 +121,18 @@ impl<D: Device> Flow<D> {
         forward: Forward<D>,
         dlogp: f64,
         gradient: &mut D::Buffer,
-    ) -> Tensor<D> {
-        let Forward { state, mut kept } = forward;
+    ) -> (Tensor<D>, D::Buffer) {
+        let Forward { state, mut saved } = forward;
         let dx = device.scratch(0);
-        let mut pass = Backward { device, params, state, dx, dlogp, gradient };
+        let mut pass = BackwardPass { device, params, state, dx, dlogp, gradient };
         device.within(|| {
             for group in self.groups(device).rev() {
                 for layer in prepared(group, device, params, Direction::Backward).into_iter().rev() {
-                    layer.backward(&mut pass, kept.pop().flatten());
+                    layer.backward(&mut pass, saved.pop().unwrap_or(Saved::NOTHING));
                 }
             }
         });
-        pass.state.x
+        (pass.state.x, pass.dx)
     }
 
     /// Data-dependent initialisation, layer by layer on the way up; returns where the batch ends.
@@ -138,7 +140,7 @@ impl<D: Device> Flow<D> {
         device.within(|| {
             for (_, layer) in &self.layers {
                 layer.initialize(device, params, &state);
-                layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
+                layer.prepare(device, params, Direction::Forward).forward(device, &mut state, Save::Minimum);
             }
         });
         state
@@ -152,7 +154,7 @@ impl<D: Device> Flow<D> {
         self.layers
             .iter()
             .map(|(name, layer)| {
-                layer.prepare(device, params, Direction::Forward).forward(device, &mut state);
+                layer.prepare(device, params, Direction::Forward).forward(device, &mut state, Save::Minimum);
                 let mut numbers = device.download(&state.x.data)?;
                 numbers.extend(device.download(&state.logp)?);
                 if let Some(eps) = state.latents.last() {
