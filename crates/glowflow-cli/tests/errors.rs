@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use common::{Outcome, TINY, command, run, save_classes, save_image};
 use glowflow::latents_file::LatentsFile;
-use glowflow::{Glow, ModelConfig, ModelFile};
+use glowflow::{Glow, ModelFile};
 
 /// A folder with a run (`done`), models of two classes (`classes`) and of two channels, and data that is wrong in many
 /// ways.
@@ -55,7 +55,8 @@ fn world() -> &'static Path {
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
         let done = ModelFile::read(&folder.join("done")).unwrap();
-        let two = ModelConfig { image: [16, 16, 2], ..done.config };
+        let mut two = done.config;
+        two.set_channels(2);
         ModelFile::new(two, 0).unwrap().write(&folder.join("two.safetensors")).unwrap();
         folder
     })

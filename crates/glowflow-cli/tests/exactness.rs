@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use common::{Outcome, read_image, run, save_image};
 use glowflow::latents_file::LatentsFile;
-use glowflow::{ModelConfig, ModelFile};
+use glowflow::{GlowConfig, ModelFile};
 use image::RgbImage;
 
 /// A folder with models (`sound`, `rough`, which inverts some images, and `overflowing`, whose numbers are not finite),
@@ -18,7 +18,7 @@ fn world() -> &'static Path {
     WORLD.get_or_init(|| {
         let folder = common::shared_folder("exactness");
         let config =
-            ModelConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..ModelConfig::default() };
+            GlowConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..GlowConfig::default() };
         let model = |by: f32| {
             let mut file = ModelFile::new(config.clone(), 0).unwrap();
             for parameter in file.layout().parameters.iter().filter(|p| p.name.contains("conv3")) {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use common::{command, read_image, run, save_image};
 use glowflow::latent::{About, Direction, Directions};
-use glowflow::{Glow, ModelConfig, ModelFile};
+use glowflow::{Glow, GlowConfig, ModelFile};
 
 /// A folder with a run (`run`, which has directions) and images (`photos`).
 fn world() -> &'static Path {
@@ -15,14 +15,14 @@ fn world() -> &'static Path {
     WORLD.get_or_init(|| {
         let folder = common::shared_folder("outputs");
         let config =
-            ModelConfig { image: [16, 16, 3], levels: 2, steps: 1, hidden: 4, ..ModelConfig::default() };
+            GlowConfig { image: [16, 16, 3], levels: 2, steps: 1, hidden: 4, ..GlowConfig::default() };
         std::fs::create_dir(folder.join("run")).unwrap();
         let model = ModelFile::new(config.clone(), 0).unwrap();
         model.write(&folder.join("run/model.safetensors")).unwrap();
         let glow = Glow::load(folder.join("run")).unwrap();
         let about = About { name: "Smiling".into(), positives: 10, negatives: 10, auc: None };
         let list = vec![Direction { about, latents: glow.draw(1, 0.1, 0).unwrap() }];
-        let directions = Directions { config, model: model.fingerprint(), list };
+        let directions = Directions { config: config.into(), model: model.fingerprint(), list };
         directions.write(&folder.join("run/directions.safetensors")).unwrap();
         (0..4).for_each(|i| save_image(&folder.join(format!("photos/{i}.png")), i));
         folder

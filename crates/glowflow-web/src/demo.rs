@@ -57,14 +57,14 @@ impl Demo {
         faces: Option<Faces>,
         limits: Limits,
     ) -> Result<Self, glowflow::Error> {
-        let channels = glow.config().image[2];
+        let channels = glow.config().image()[2];
         if !matches!(channels, 1 | 3) {
             return Err(glowflow::Error::Input(format!(
                 "{}: its images have {channels} channels, and browsers show those of 1 or 3",
                 model.display()
             )));
         }
-        let [height, width, _] = glow.config().image;
+        let [height, width, _] = glow.config().image();
         if height.saturating_mul(width) > limits.pixels {
             return Err(glowflow::Error::Input(format!(
                 "{}: its images of {width}×{height} pixels are too large to be drawn while somebody waits; models of up to {} \
@@ -190,7 +190,7 @@ impl Demo {
 
     /// The largest number of images in one request.
     pub(crate) fn images(&self) -> usize {
-        self.limits.images_of(self.config.image)
+        self.limits.images_of(self.config.image())
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use glowflow::model::ModelFile;
-    use glowflow::{AnyDevice, Device, DeviceChoice, Precision};
+    use glowflow::{AnyDevice, Device, DeviceChoice, GlowConfig, Precision};
 
     use super::*;
 
@@ -207,8 +207,7 @@ mod tests {
     async fn memory_that_the_processor_refuses_is_named_and_the_next_request_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
-        let config =
-            ModelConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..ModelConfig::default() };
+        let config = GlowConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
         ModelFile::new(config, 1).unwrap().write(&path).unwrap();
         let load = move |path: &Path| Glow::load(path).map_err(|error| error.to_string());
         let demo = Demo::load(load(&path).unwrap(), &path, None, None, Limits::default());

@@ -37,7 +37,7 @@ impl<D: Device> Bench<D> {
     /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
     pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
         config.validate()?;
-        let (batch, classes) = (config.train.batch, config.model.classes);
+        let (batch, classes) = (config.train.batch, config.model.classes());
         // At the least, an image is there in single precision, with its one-hot row.
         check_count(&[batch], 4 * (config.model.dimensions() + classes))
             .map_err(|e| Error::Config(format!("train.batch is {batch}: {e}")))?;

@@ -39,13 +39,13 @@ fn open_with_cache(
     names: &[String],
     cache_bytes: usize,
 ) -> Result<Splits, Error> {
-    let [height, width, channels] = config.image;
+    let [height, width, channels] = config.image();
     if is_portraits(path) {
-        if height != width || channels != 3 || height < MIN_SIZE || config.classes > 0 {
+        if height != width || channels != 3 || height < MIN_SIZE || config.classes() > 0 {
             return Err(Error::Input(format!(
                 "portraits are square, in colour, without classes and at least {MIN_SIZE} pixels high; \
                  the model is for {height}×{width}×{channels} and {} classes",
-                config.classes
+                config.classes()
             )));
         }
         return Ok(Splits {
@@ -55,15 +55,15 @@ fn open_with_cache(
         });
     }
     let shape = Some(ImageShape { height, width, channels });
-    let labels = config.classes > 0;
+    let labels = config.classes() > 0;
     let classes = if labels { names.to_vec() } else { vec![] };
     let splits = glowflow_data::open(path, &OpenOptions { shape, labels, classes, cache_bytes })?;
     let classes = splits.train.classes().len();
-    if labels && classes != config.classes {
+    if labels && classes != config.classes() {
         return Err(Error::Input(format!(
             "{} has {classes} classes, the model {}; a model for them needs model.classes={classes}",
             path.display(),
-            config.classes
+            config.classes()
         )));
     }
     Ok(splits)
@@ -108,7 +108,7 @@ pub fn is_portraits(path: &Path) -> bool {
 
 /// The built-in training data for a model of portraits.
 pub(crate) fn training_portraits(config: &ModelConfig) -> Portraits {
-    Portraits::new(PORTRAITS_COUNT, config.image[0], 0)
+    Portraits::new(PORTRAITS_COUNT, config.image()[0], 0)
 }
 
 /// A dataset with attributes of its images, and facts about it for the user.
@@ -159,8 +159,12 @@ pub fn open_for(
     names: &[String],
     label: Option<usize>,
 ) -> Result<Splits, Error> {
-    let classes = if label.is_some() { 0 } else { config.classes };
-    open_with_cache(path, &ModelConfig { classes, ..config.clone() }, names, 0)
+    let classes = if label.is_some() { 0 } else { config.classes() };
+    let mut config = config.clone();
+    if classes != config.classes() {
+        config.set_classes(classes)?;
+    }
+    open_with_cache(path, &config, names, 0)
 }
 
 /// Number of threads that read images: loading is light beside a training step, so few.
@@ -170,7 +174,7 @@ pub(crate) fn loader_threads() -> usize {
 
 /// A batch's pixels `[batch, H, W, C]`.
 pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, Error> {
-    let [height, width, channels] = config.image;
+    let [height, width, channels] = config.image();
     let count = batch.indices.len();
     Array4::from_shape_vec((count, height, width, channels), batch.pixels.clone())
         .map_err(|e| Error::Input(format!("the data's images do not have the model's shape: {e}")))
@@ -178,7 +182,7 @@ pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, 
 
 /// A batch's labels, where the model has classes.
 pub(crate) fn labels<'a>(config: &ModelConfig, batch: &'a Batch) -> &'a [usize] {
-    if config.classes > 0 { &batch.labels } else { &[] }
+    if config.classes() > 0 { &batch.labels } else { &[] }
 }
 
 /// A batch's labels, or `label` for each image where one is given.

@@ -95,7 +95,7 @@ impl LatentsFile {
         read_each(glow, dataset, label, |PixelBatch { images: indices, labels, mut pixels, .. }| {
             let mut latents = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?.latents;
             let exact = glow.comes_back(pixels.view(), &latents, &labels)?;
-            pixels.mapv_inplace(|pixel| in_bits(pixel, config.bits));
+            pixels.mapv_inplace(|pixel| in_bits(pixel, config.bits()));
             for (i, (image, exact)) in pixels.outer_iter().zip(exact).enumerate() {
                 let index = checksums.len();
                 let finite = latents.is_finite(i);
@@ -184,7 +184,7 @@ impl LatentsFile {
         integers("crc.pixels", &mut self.checksums.iter().map(|crc| i64::from(crc.pixels)));
         integers("pixels.index", &mut self.kept.keys().map(|&index| index as i64));
         if !self.kept.is_empty() {
-            let [height, width, channels] = self.config.image;
+            let [height, width, channels] = self.config.image();
             let bytes = self.kept.values().flatten().copied().collect();
             let pixels = TensorData::u8(&[self.kept.len(), height, width, channels], bytes);
             file.tensors.insert("pixels".into(), pixels);
@@ -263,7 +263,7 @@ fn kept_pixels(
     images: usize,
 ) -> Option<BTreeMap<usize, Array3<u8>>> {
     let bytes = file.tensors.get("pixels").map_or(Some(&[][..]), TensorData::to_u8)?;
-    let [height, width, channels] = config.image;
+    let [height, width, channels] = config.image();
     let pixels = Array4::from_shape_vec((indices.len(), height, width, channels), bytes.to_vec()).ok()?;
     let image = |(&index, pixels): (&i64, ArrayView3<u8>)| {
         let index = usize::try_from(index).ok().filter(|&index| index < images)?;

@@ -14,6 +14,7 @@ mod impostor;
 pub mod latent;
 pub mod latents_file;
 pub mod model;
+pub mod models;
 mod precision;
 pub mod quickstart;
 mod random;
@@ -23,10 +24,8 @@ pub mod train;
 
 pub use device::DeviceChoice;
 pub use error::Error;
-pub use model::{
-    Backprop, CouplingType, Dequantization, Draws, Encoded, Glow, Latents, ModelConfig, ModelFile,
-    PermutationType, RoundTrip, check_count,
-};
+pub use model::{Backprop, Dequantization, Draws, Encoded, Glow, Latents, ModelFile, RoundTrip, check_count};
+pub use models::{Architecture, CouplingType, GlowConfig, ModelConfig, PermutationType};
 pub use precision::Precision;
 
 /// The devices that models are computed on, and how to survive that one has too little memory.

@@ -123,7 +123,7 @@ fn reconstructions(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Resu
     let latents = glow.encode(originals.view(), &[], Dequantization::Midpoint)?.latents;
     let decoded = glow.decode(&latents, &[])?;
     let rows = [originals.into_raw_vec_and_offset().0, decoded.into_raw_vec_and_offset().0];
-    let picture = picture::rows(&[&rows[0], &rows[1]], glow.config().image);
+    let picture = picture::rows(&[&rows[0], &rows[1]], glow.config().image());
     Ok(picture::save_png(path, &picture)?)
 }
 
@@ -133,7 +133,7 @@ fn interpolations(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Resul
     for pair in ends.axis_chunks_iter(Axis(0), 2) {
         rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?);
     }
-    let picture = picture::grid(&rows, glow.config().image, COLUMNS);
+    let picture = picture::grid(&rows, glow.config().image(), COLUMNS);
     Ok(picture::save_png(path, &picture)?)
 }
 
@@ -149,7 +149,7 @@ fn sweeps(
     let frames = rows.map(|(i, direction)| sweep(&latents.slice(i..i + 1), direction, COLUMNS));
     let frames = frames.collect::<Result<Vec<_>, _>>()?;
     let frames = glow.decode(&Latents::concatenate(&frames)?, &[])?.into_raw_vec_and_offset().0;
-    let picture = picture::grid(&frames, glow.config().image, COLUMNS);
+    let picture = picture::grid(&frames, glow.config().image(), COLUMNS);
     Ok(picture::save_png(path, &picture)?)
 }
 

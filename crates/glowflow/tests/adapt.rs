@@ -41,19 +41,19 @@ fn grey_images_make_a_grey_model() {
     std::fs::write(at("grey/torn.png"), b"\x89PNG\r\n\x1a\n and nothing").unwrap();
     for (name, channels) in [("grey", 1), ("rgb", 1), ("colour", 3), ("mixed", 3)] {
         let (model, adapted) = run(&at(name), CHANNELS).unwrap();
-        assert_eq!(model.image, [32, 32, channels], "{name}");
+        assert_eq!(model.image(), [32, 32, channels], "{name}");
         let said =
             adapted.notices.iter().any(|notice| notice.contains("grey") && notice.contains("[32, 32, 1]"));
         assert_eq!(said, channels == 1, "{name}: {:?}", adapted.notices);
     }
     // A model that is given keeps its channels, and the difference is reported.
     let (model, adapted) = run(&at("grey"), Adapt::default()).unwrap();
-    assert_eq!(model.image, [32, 32, 3]);
+    assert_eq!(model.image(), [32, 32, 3]);
     assert_eq!(adapted.notices, ["all 70 images are grey; the model has 3 channels, for colour"]);
     let mut config = RunConfig::resolve(Some("tiny32"), None, &["model.image=[32,32,1]".into()]).unwrap();
     config.data.path = Some(at("colour"));
     let adapted = adapt(&mut config, Adapt::default(), &NEVER).unwrap();
-    assert_eq!(config.model.image, [32, 32, 1]);
+    assert_eq!(config.model.image(), [32, 32, 1]);
     assert_eq!(adapted.notices, ["images are converted to grey, since the model has 1 channel"]);
 }
 
@@ -75,13 +75,13 @@ fn idx_files_are_grey_resized_and_have_classes() {
     idx(&folder.path().join("train-labels-idx1-ubyte"), &[20], &labels);
 
     let (model, adapted) = run(folder.path(), CHANNELS).unwrap();
-    assert_eq!((model.image, model.classes), ([32, 32, 1], 0));
+    assert_eq!((model.image(), model.classes()), ([32, 32, 1], 0));
     let text = adapted.notices.join("\n");
     assert!(text.contains("enlarged to the model's 32×32 pixels; the first has 28×28"), "{text}");
     assert_eq!(adapted.unused_classes, 4);
 
     let (model, adapted) = run(folder.path(), BOTH).unwrap();
-    assert_eq!((model.image, model.classes, adapted.unused_classes), ([32, 32, 1], 4, 0));
+    assert_eq!((model.image(), model.classes(), adapted.unused_classes), ([32, 32, 1], 4, 0));
     assert!(adapted.notices.join("\n").contains("4 classes: 0, 1, 2, 3"), "{:?}", adapted.notices);
 }
 
@@ -93,7 +93,7 @@ fn classes_are_those_of_the_folders() {
         save(&folder.path().join("flat").join(name.replace('/', "-")), (40, 60), 3, 20);
     }
     let (model, adapted) = run(&folder.path().join("animals"), BOTH).unwrap();
-    assert_eq!((model.image, model.classes), ([32, 32, 3], 2));
+    assert_eq!((model.image(), model.classes()), ([32, 32, 3], 2));
     let text = adapted.notices.join("\n");
     assert!(text.contains("2 classes: cat, dog"), "{text}");
     assert!(text.contains("cropped to the middle and reduced") && text.contains("60×40"), "{text}");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glowflow::{ModelConfig, data};
+use glowflow::{GlowConfig, data};
 use glowflow_data::{Dataset, Error, ImageShape, save_png};
 
 /// Whether an image can still be read after its file is gone.
@@ -19,7 +19,7 @@ fn keeps_images(dataset: &dyn Dataset, folder: &Path) -> bool {
 
 #[test]
 fn only_training_keeps_decoded_images() {
-    let config = ModelConfig { image: [8, 8, 3], levels: 1, ..ModelConfig::default() };
+    let config = GlowConfig { image: [8, 8, 3], levels: 1, ..GlowConfig::default() }.into();
     let shape = ImageShape { height: 8, width: 8, channels: 3 };
     for training in [true, false] {
         let folder = tempfile::tempdir().unwrap();

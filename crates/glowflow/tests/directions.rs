@@ -6,7 +6,7 @@ use std::sync::Arc;
 use glowflow::latent::directions::MIN_PER_SIDE;
 use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
 use glowflow::tensor_file::TensorFile;
-use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig, ModelFile};
+use glowflow::{Dequantization, Error, Glow, GlowConfig, Latents, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset, Subset};
 use ndarray::{Array4, Axis};
@@ -14,9 +14,12 @@ use ndarray::{Array4, Axis};
 /// More than a model encodes at once.
 const IMAGES: usize = 300;
 
+fn config() -> GlowConfig {
+    GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() }
+}
+
 fn glow(seed: u64) -> Glow {
-    let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
-    Glow::new(config, seed).unwrap()
+    Glow::new(config(), seed).unwrap()
 }
 
 fn portraits() -> Arc<Portraits> {
@@ -232,9 +235,9 @@ fn a_file_gives_back_what_was_written_and_only_to_its_model() {
     refuse(&folder.path().join("nowhere"), &glow(1), &["nowhere", "glowflow attributes"]);
     // Shapes that the model does not have must not be made room for.
     for (levels, image) in [(1 << 60, [16, 16, 3]), (1 << 31, [16, 16, 3]), (2, [0, 0, 3])] {
-        let config = ModelConfig { levels, image, ..directions.config.clone() };
+        let config = GlowConfig { levels, image, ..config() };
         let other = folder.path().join("other");
-        Directions { config, ..directions.clone() }.write(&other).unwrap();
+        Directions { config: config.into(), ..directions.clone() }.write(&other).unwrap();
         refuse(&other, &glow(1), &["another model", "glowflow attributes"]);
     }
     // Files that are cut, that lack a tensor, or that are something else.
@@ -306,7 +309,7 @@ fn moves_too_far_or_of_another_model_are_refused() {
         let error = manipulate(&one, &[(direction, alpha)]).unwrap_err().to_string();
         assert!(error.contains(&alpha.to_string()) && error.contains("−3 to 3"), "{error}");
     }
-    let deeper = ModelConfig { levels: 3, ..glow.config().clone() };
+    let deeper = GlowConfig { levels: 3, ..config() };
     let other = Glow::new(deeper, 1).unwrap().draw(1, 0.7, 1).unwrap();
     let error = manipulate(&other, &[(direction, 0.5)]).unwrap_err().to_string();
     assert!(error.contains("another shape"), "{error}");

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use common::{glow, model_file};
 use glowflow::evaluate::{Inversion, evaluate, score};
-use glowflow::{Draws, Error, Glow, ModelConfig};
+use glowflow::{Draws, Error, Glow, GlowConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
 use ndarray::Array4;
 
 /// Scores of one picture, over and over: two batches of 64, as many as are scored at once.
 fn scores(draws: u64, seed: u64) -> Vec<f64> {
-    let config = ModelConfig { image: [32, 32, 3], levels: 1, steps: 1, hidden: 4, ..ModelConfig::default() };
+    let config = GlowConfig { image: [32, 32, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
     let glow = Glow::new(config, 0).unwrap();
     let portraits: Arc<dyn Dataset> = Arc::new(Portraits::new(1, 32, 0));
     let dataset: Arc<dyn Dataset> = Arc::new(Subset::new(portraits, vec![0; 128]));

@@ -11,11 +11,11 @@ use common::glow;
 use glowflow::latent::{About, Direction, Directions};
 use glowflow::latents_file::LatentsFile;
 use glowflow::tensor_file::{TensorData, TensorFile};
-use glowflow::{ModelConfig, ModelFile};
+use glowflow::{GlowConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 
 fn small() -> ModelFile {
-    let config = ModelConfig { image: [16, 16, 3], levels: 2, steps: 1, hidden: 4, ..ModelConfig::default() };
+    let config = GlowConfig { image: [16, 16, 3], levels: 2, steps: 1, hidden: 4, ..GlowConfig::default() };
     ModelFile::new(config, 0).unwrap()
 }
 

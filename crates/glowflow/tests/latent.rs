@@ -6,13 +6,13 @@ use glowflow::latent::{
     About, Direction, Walk, at_temperatures, between, interpolate, level_weights, nearest, redraw_details,
     sweep,
 };
-use glowflow::{Dequantization, Error, Glow, Latents, ModelConfig};
+use glowflow::{Dequantization, Error, Glow, GlowConfig, Latents};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 use ndarray::{Array4, Axis, s};
 
-fn config() -> ModelConfig {
-    ModelConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, bits: 5, ..ModelConfig::default() }
+fn config() -> GlowConfig {
+    GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, bits: 5, ..GlowConfig::default() }
 }
 
 /// Images that a model of 5 bits can give back, all different.
@@ -155,8 +155,8 @@ fn numbers_that_memory_cannot_hold_are_refused() {
 /// One-hot rows of all images at once might not fit into memory.
 #[test]
 fn many_classes_are_sampled_a_few_images_at_a_time() {
-    let config = ModelConfig { image: [2, 2, 1], levels: 1, steps: 1, hidden: 1, bits: 8, ..config() };
-    let glow = Glow::new(ModelConfig { classes: 1 << 20, ..config }, 1).unwrap();
+    let config = GlowConfig { image: [2, 2, 1], levels: 1, steps: 1, hidden: 1, bits: 8, ..config() };
+    let glow = Glow::new(GlowConfig { classes: 1 << 20, ..config }, 1).unwrap();
     let labels = vec![7; 20];
     let samples = glow.sample(20, 0.7, &labels, 1).unwrap();
     let fewer = glow.sample(3, 0.7, &labels[..3], 1).unwrap();

@@ -4,10 +4,10 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{glow, model_file};
+use common::{config, glow, model_file};
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
 use glowflow::tensor_file::TensorFile;
-use glowflow::{Error, Glow, ModelFile};
+use glowflow::{Error, Glow, GlowConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 
@@ -79,7 +79,7 @@ fn check_round_trip(file: &ModelFile, data: Arc<dyn Dataset>) -> EncodedFile {
     let mut pixels = vec![0; data.shape().len()];
     for (index, image) in images.iter().enumerate() {
         data.read(index, &mut pixels).unwrap();
-        let low = 8 - file.config.bits;
+        let low = 8 - file.config.bits();
         pixels.iter_mut().for_each(|pixel| *pixel = *pixel >> low << low);
         assert!(*image == pixels, "{} comes back with other pixels", data.name(index));
     }
@@ -96,7 +96,7 @@ fn every_image_of_every_model_comes_back() {
     assert!(!rough.file.kept.is_empty() && rough.file.kept.len() < 70, "{} are kept", rough.file.kept.len());
 
     let mut five_bits = model_file(ROUGH);
-    five_bits.config.bits = 5;
+    five_bits.config = GlowConfig { bits: 5, ..config() }.into();
     check_round_trip(&five_bits, Arc::new(Patterns(10)));
 
     let mut overflowing = model_file(0.05);

@@ -350,7 +350,7 @@ fn models_that_cannot_fit_are_refused() {
         assert!(words.iter().all(|word| message.contains(word)), "{overrides:?}: {message}");
         assert!(files(folder.path()).is_empty(), "{overrides:?}");
     }
-    let model = glowflow::ModelConfig { hidden: 16384, steps: 4096, ..Default::default() };
+    let model = glowflow::GlowConfig { hidden: 16384, steps: 4096, ..Default::default() };
     assert!(glowflow::Glow::new(model, 0).err().unwrap().to_string().contains("TiB"));
 }
 

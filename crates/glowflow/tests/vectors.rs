@@ -46,7 +46,7 @@ impl Vectors {
     }
 
     fn pixels(&self) -> Array4<u8> {
-        let [height, width, channels] = self.model.config.image;
+        let [height, width, channels] = self.model.config.image();
         let pixels = self.integers("pixels");
         Array4::from_shape_vec((pixels.len() / (height * width * channels), height, width, channels), pixels)
             .unwrap()
@@ -116,7 +116,7 @@ fn the_gradient_by_the_image_is_a_derivative() {
         let params = device.upload(&weights);
         let batch = vectors.integers::<usize>("label").len().max(1);
         let direction = |i: usize| ((i * 7919) % 1000) as f64 / 1000.0 - 0.5;
-        let labels = || device.zeros(batch * config.classes);
+        let labels = || device.zeros(batch * config.classes());
         let run = |shift: f64, backprop| {
             let v: Vec<f64> = (0..batch * config.dimensions())
                 .map(|i| 0.4 * (i as f64 * 0.37).sin() + shift * direction(i))
@@ -144,11 +144,11 @@ fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Ve
     let pixels = vectors.pixels().into_raw_vec_and_offset().0;
     let noise = vectors.array::<D::Real>("noise");
     let mut v = device.scratch(pixels.len());
-    device.dequantize(&pixels, config.bits, Noise::Given(noise.as_slice().unwrap()), &mut v);
+    device.dequantize(&pixels, config.bits(), Noise::Given(noise.as_slice().unwrap()), &mut v);
     let labels: Vec<usize> = vectors.integers("label");
     let batch = pixels.len() / config.dimensions();
-    let mut one_hot = vec![D::Real::of(0.0); batch * config.classes];
-    labels.iter().enumerate().for_each(|(i, label)| one_hot[i * config.classes + label] = D::Real::of(1.0));
+    let mut one_hot = vec![D::Real::of(0.0); batch * config.classes()];
+    labels.iter().enumerate().for_each(|(i, label)| one_hot[i * config.classes() + label] = D::Real::of(1.0));
     let state = flow.enter(device, batch, v, device.upload(&one_hot));
     let forward = flow.forward(device, &params, state, backprop);
     let mut gradient = device.zeros(flow.layout.len());
@@ -169,7 +169,7 @@ fn gradients<D: Device>(device: &D, tolerance: f64) {
             }
             let bins = f64::from(vectors.model.config.bins());
             let noise = vectors.numbers("noise");
-            let bits = vectors.model.config.bits;
+            let bits = vectors.model.config.bits();
             let v = vectors
                 .pixels()
                 .iter()

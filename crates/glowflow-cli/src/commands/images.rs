@@ -33,7 +33,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     let glow = common.load(args.precision.into(), &args.model)?;
     let count = args.count.unwrap_or(if args.temperatures.is_empty() { 64 } else { 8 });
     anyhow::ensure!(count > 0, "--count 0 leaves nothing to draw");
-    let classes = glow.config().classes;
+    let classes = glow.config().classes();
     anyhow::ensure!(
         classes == 0 || args.class.is_some(),
         "the model has {classes} classes: give the class to draw with {}",
@@ -71,7 +71,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         }
     }
     if let Some(out) = out {
-        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, glow.config().image, columns);
+        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, glow.config().image(), columns);
         out.write(&picture::encode_png(&picture).map_err(anyhow::Error::msg)?, common.json)?;
     }
     check_pictures(&glow)

@@ -11,7 +11,7 @@ use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
 use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
-use glowflow::{Glow, ModelFile, data};
+use glowflow::{Glow, ModelConfig, ModelFile, data};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
 
@@ -96,6 +96,19 @@ fn name(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
 }
 
+/// Keys and values of a configuration that are the architecture's own, and its name.
+fn settings(config: &ModelConfig) -> anyhow::Result<Vec<(String, String)>> {
+    let mut settings = vec![("architecture".to_owned(), config.architecture().to_owned())];
+    if let Value::Object(keys) = serde_json::to_value(config)? {
+        for (key, value) in keys {
+            if !["architecture", "image", "bits", "classes"].contains(&key.as_str()) {
+                settings.push((key, value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+            }
+        }
+    }
+    Ok(settings)
+}
+
 /// The file of a model and, `in_run`, the others of its run's folder that hold weights or directions, with their sizes
 /// in bytes.
 fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
@@ -142,13 +155,13 @@ pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode
         }))
         .map(|()| ExitCode::SUCCESS);
     }
-    let [height, width, channels] = config.image;
-    say!("image        {height}×{width}×{channels}, {} bits", config.bits);
-    say!("levels       {} of {} steps, hidden {}", config.levels, config.steps, config.hidden);
-    say!("coupling     {}", name(&config.coupling)?);
-    say!("permutation  {}", name(&config.permutation)?);
+    let [height, width, channels] = config.image();
+    say!("image        {height}×{width}×{channels}, {} bits", config.bits());
+    for (key, value) in settings(config)? {
+        say!("{key:<12} {value}");
+    }
     let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
-    say!("classes      {}{names}", config.classes);
+    say!("classes      {}{names}", config.classes());
     say!("parameters   {}", glow.parameters());
     say!("latents      {:?}", config.latent_shapes());
     say!("fingerprint  {fingerprint}");

@@ -36,7 +36,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     let labels = pictures.labels(&glow, label)?.repeat(paths.len());
     let images = pictures.load(&paths)?;
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
-    let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image);
+    let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image());
     let picture = match moving {
         Some(format) => {
             animation::encode(format, &pixels, shape, MILLISECONDS).map_err(anyhow::Error::msg)?
@@ -128,7 +128,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw: 1 at least");
     let rows = match args.levels {
         Some(levels) => levels..=levels,
-        None => 1..=glow.config().levels,
+        None => 1..=glow.config().latent_shapes().len(),
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;

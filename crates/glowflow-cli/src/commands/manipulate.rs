@@ -125,7 +125,7 @@ fn sources(
                 Source {
                     path: path.join(&name),
                     name,
-                    class: class.or_else(|| dataset.label(index).filter(|_| glow.config().classes > 0)),
+                    class: class.or_else(|| dataset.label(index).filter(|_| glow.config().classes() > 0)),
                 }
             }));
         }

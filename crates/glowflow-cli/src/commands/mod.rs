@@ -113,7 +113,7 @@ fn class_choices(classes: usize, names: &[String]) -> String {
 /// The class given by `--class`.
 fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Option<usize>> {
     let Some(class) = class else { return Ok(None) };
-    let classes = glow.config().classes;
+    let classes = glow.config().classes();
     anyhow::ensure!(classes > 0, "the class {class:?} was given to a model without classes: leave it out");
     let number = data::class_of(class, &data::class_names(model, glow.config()))?;
     anyhow::ensure!(
@@ -139,19 +139,19 @@ fn report_broken(dataset: &Arc<dyn Dataset>) {
 }
 
 fn image_shape(glow: &Glow) -> ImageShape {
-    let [height, width, channels] = glow.config().image;
+    let [height, width, channels] = glow.config().image();
     ImageShape { height, width, channels }
 }
 
 /// Checks that a picture can be drawn of so many images, the product of `counts`.
 fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
     image_shape(glow).check()?;
-    Ok(check_count(counts, picture::bytes(glow.config().image))?)
+    Ok(check_count(counts, picture::bytes(glow.config().image()))?)
 }
 
 /// The file of one picture of several images.
 fn grid_png(glow: &Glow, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
-    let picture = picture::grid(pixels, glow.config().image, columns);
+    let picture = picture::grid(pixels, glow.config().image(), columns);
     picture::encode_png(&picture).map_err(anyhow::Error::msg)
 }
 

@@ -107,7 +107,7 @@ impl Pictures {
 
     /// The label of one picture, if the model has classes.
     pub fn labels(&self, glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
-        let classes = glow.config().classes;
+        let classes = glow.config().classes();
         anyhow::ensure!(
             classes == 0 || label.is_some(),
             "the model has {classes} classes: give the class of the picture with {}",

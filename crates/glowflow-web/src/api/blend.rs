@@ -61,7 +61,7 @@ pub(super) async fn blend(
         let heaviest = weights.iter().zip(&images).rev().max_by(|(a, _), (b, _)| a.total_cmp(b));
         let labels = heaviest.map_or(&[][..], |(_, image)| &image.labels);
         let mean = decoded(glow, &mean, labels, client)?;
-        png(&mean.pixels, glow.config().image, mean.all_finite())
+        png(&mean.pixels, glow.config().image(), mean.all_finite())
     };
     demo.compute(work).await
 }

@@ -71,7 +71,7 @@ pub(super) async fn decode(
 ) -> Result<Response, Problem> {
     let (Path(id), Query(Shown { show })) = (id?, shown?);
     let image = stored(&demo, id)?;
-    let shape = demo.config.image;
+    let shape = demo.config.image();
     let work = move |_: &_| match show {
         Show::Reconstruction => png(&image.pixels, shape, image.finite),
         Show::Original => png(image.original(), shape, image.finite),

@@ -78,7 +78,7 @@ pub(super) async fn encode(
     let upload = Upload::read(&demo, body).await?;
     let at = Arc::clone(&demo);
     let work = move |glow: &Glow, client: &Client| {
-        let [height, width, channels] = glow.config().image;
+        let [height, width, channels] = glow.config().image();
         let shape = ImageShape { height, width, channels };
         let pixels = image_of_bytes(&upload.bytes, shape, at.limits.upload_pixels)
             .map_err(|error| Problem::unprocessable(error.to_string()))?;
@@ -97,7 +97,7 @@ pub(super) async fn encode(
             ));
         }
         let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
-        let dropped = 8 - glow.config().bits;
+        let dropped = 8 - glow.config().bits();
         let original: Vec<u8> = image.iter().map(|pixel| pixel >> dropped << dropped).collect();
         let pairs = original.chunks(channels).zip(pixels.chunks(channels));
         let differing_pixels = pairs.filter(|(a, b)| a != b).count();

@@ -100,7 +100,7 @@ pub(super) async fn manipulate(
 ) -> Result<Response, Problem> {
     let Json(request) = request?;
     let (image, format) = (stored(&demo, request.id)?, request.format);
-    let frames = request.frames(demo.images(), demo.config.image)?;
+    let frames = request.frames(demo.images(), demo.config.image())?;
     let at = Arc::clone(&demo);
     let work = move |glow: &Glow, client: &Client| {
         let directions = at.directions.as_ref().ok_or_else(|| {
@@ -111,7 +111,7 @@ pub(super) async fn manipulate(
         let parts = frames.iter().map(|amounts| moved(&image.latents, directions, amounts));
         let moved = Latents::concatenate(&parts.collect::<Result<Vec<_>, _>>()?)?;
         let moved = decoded(glow, &moved, &image.labels.repeat(frames.len()), client)?;
-        format.frames(&moved.pixels, glow.config().image, moved.all_finite())
+        format.frames(&moved.pixels, glow.config().image(), moved.all_finite())
     };
     demo.compute(work).await
 }

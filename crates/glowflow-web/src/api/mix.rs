@@ -59,7 +59,7 @@ pub(super) async fn mix(
     let (a, b) = (stored(&demo, a)?, stored(&demo, b)?);
     let most = demo.images();
     if points.is_empty() || points.len() > most || points.iter().any(|t| !(0.0..=1.0).contains(t)) {
-        let [height, width, _] = demo.config.image;
+        let [height, width, _] = demo.config.image();
         return Err(Problem::unprocessable(format!(
             "\"at\" should hold 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
         )));
@@ -70,7 +70,7 @@ pub(super) async fn mix(
         let labels: Vec<usize> =
             points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
         let mixed = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        let (shape, finite, pixels) = (glow.config().image, mixed.all_finite(), mixed.pixels);
+        let (shape, finite, pixels) = (glow.config().image(), mixed.all_finite(), mixed.pixels);
         match format {
             Format::Png if points.len() == 1 => png(&pixels, shape, finite),
             format => format.pictures(&pixels, shape, finite),

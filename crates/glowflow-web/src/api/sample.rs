@@ -82,7 +82,7 @@ pub(super) async fn sample(
 ) -> Result<Json<Samples>, Problem> {
     let Json(Sample { count, temperature, seed, class, score }) = request?;
     let most = demo.images();
-    let [height, width, channels] = demo.config.image;
+    let [height, width, channels] = demo.config.image();
     if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
         return Err(Problem::unprocessable(format!(
             "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"

@@ -52,7 +52,7 @@ impl Route {
         let (pairs, last) = if self.closed { (images, 0) } else { (images - 1, 1) };
         let most = (demo.images().saturating_sub(last) / pairs).max(1);
         if !(1..=most).contains(&self.frames) {
-            let [height, width, _] = demo.config.image;
+            let [height, width, _] = demo.config.image();
             return Err(Problem::unprocessable(format!(
                 "{} frames from each image to the next: use 1 to {most} for {images} images of {width}×{height} \
                  pixels",
@@ -104,7 +104,7 @@ pub(super) async fn walk(
             labels.extend(if t > 0.5 { &b.labels } else { &a.labels });
         }
         let walk = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        route.format.frames(&walk.pixels, glow.config().image, walk.all_finite())
+        route.format.frames(&walk.pixels, glow.config().image(), walk.all_finite())
     };
     demo.compute(work).await
 }

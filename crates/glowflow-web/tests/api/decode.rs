@@ -8,7 +8,7 @@ async fn shown(served: &Served, id: &str, show: &str) -> Answer {
 
 #[tokio::test]
 async fn the_original_is_in_the_models_bits() {
-    let served = served(ModelConfig { bits: 5, ..config() }, Limits::default());
+    let served = served(GlowConfig { bits: 5, ..config() }, Limits::default());
     let image = portrait(1);
     let id = served.encode(&image).await;
     let five_bits = RgbImage::from_raw(16, 16, image.iter().map(|pixel| pixel & 0xf8).collect()).unwrap();

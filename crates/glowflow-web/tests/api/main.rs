@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use glowflow::latent::{DIRECTIONS, Walk, find_directions, interpolate, manipulate};
 use glowflow::model::ModelFile;
-use glowflow::{Dequantization, Glow, ModelConfig};
+use glowflow::{Dequantization, Glow, GlowConfig};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset};
 use glowflow_web::{Access, Demo, Limits, openapi, router};
@@ -32,8 +32,8 @@ mod walk;
 
 const SIZE: usize = 16;
 
-fn config() -> ModelConfig {
-    ModelConfig { image: [SIZE, SIZE, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() }
+fn config() -> GlowConfig {
+    GlowConfig { image: [SIZE, SIZE, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() }
 }
 
 /// A served model, and what it is made of.
@@ -60,12 +60,12 @@ fn bare() -> tempfile::TempDir {
     folder
 }
 
-fn served(config: ModelConfig, limits: Limits) -> Served {
+fn served(config: GlowConfig, limits: Limits) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
     let glow = Glow::load(&model).unwrap();
-    if glow.config().image == [SIZE, SIZE, 3] && glow.config().classes == 0 {
+    if glow.config().image() == [SIZE, SIZE, 3] && glow.config().classes() == 0 {
         let portraits = Arc::new(Portraits::new(200, SIZE, 1));
         let attributes = Attributes::of_portraits(&portraits);
         let dataset: Arc<dyn Dataset> = portraits;
@@ -306,7 +306,7 @@ async fn samples_are_those_of_the_seed() {
 
 #[tokio::test]
 async fn classes_must_be_said() {
-    let served = served(ModelConfig { classes: 2, ..config() }, Limits::default());
+    let served = served(GlowConfig { classes: 2, ..config() }, Limits::default());
     let image = encoded(&portrait(1), ImageFormat::Png);
     served.upload("/api/v1/encode", image.clone()).await.problem(422, &["2 classes"]);
     served.upload("/api/v1/encode?class=2", image.clone()).await.problem(422, &["label 2", "0 to 1"]);
@@ -332,7 +332,7 @@ async fn classes_must_be_said() {
 
 #[tokio::test]
 async fn grey_models_show_grey_pictures() {
-    let served = served(ModelConfig { image: [SIZE, SIZE, 1], ..config() }, Limits::default());
+    let served = served(GlowConfig { image: [SIZE, SIZE, 1], ..config() }, Limits::default());
     let id = served.encode(&portrait(1)).await;
     let picture = served.get(&format!("/api/v1/decode/{id}")).await.picture();
     assert!(picture.pixels().all(|pixel| pixel[0] == pixel[1] && pixel[1] == pixel[2]));
@@ -344,7 +344,7 @@ async fn grey_models_show_grey_pictures() {
 fn models_that_cannot_be_shown_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
-    ModelFile::new(ModelConfig { image: [SIZE, SIZE, 2], ..config() }, 1).unwrap().write(&model).unwrap();
+    ModelFile::new(GlowConfig { image: [SIZE, SIZE, 2], ..config() }, 1).unwrap().write(&model).unwrap();
     let refused = load(&model, Limits::default()).err().unwrap().to_string();
     assert!(refused.contains("2 channels") && refused.contains("1 or 3"), "{refused}");
 }
@@ -354,7 +354,7 @@ fn models_of_images_too_large_to_be_drawn_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
     let write = |size| {
-        ModelFile::new(ModelConfig { image: [size, size, 3], ..config() }, 1).unwrap().write(&model).unwrap();
+        ModelFile::new(GlowConfig { image: [size, size, 3], ..config() }, 1).unwrap().write(&model).unwrap();
     };
     for (size, limits, words) in [
         (65536, Limits::default(), ["65536×65536", "1048576 pixels", "model.safetensors"]),
@@ -374,7 +374,7 @@ async fn of_large_images_there_are_fewer_in_one_request() {
     for (size, most) in [(16, 64), (128, 64), (256, 16), (512, 4), (1024, 1)] {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.safetensors");
-        let large = ModelConfig { image: [size, size, 3], levels: 2, steps: 1, hidden: 2, ..config() };
+        let large = GlowConfig { image: [size, size, 3], levels: 2, steps: 1, hidden: 2, ..config() };
         ModelFile::new(large, 1).unwrap().write(&model).unwrap();
         let demo = load(&model, Limits::default()).unwrap();
         let served = Served {
@@ -399,7 +399,7 @@ async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
     let request = Duration::from_secs(120);
     let limits = Limits { computing: 1, waiting: 0, request, ..Limits::default() };
     // Images enough, and each of them work enough, that drawing latents and starting over count for little.
-    let served = served(ModelConfig { image: [256, 256, 3], steps: 8, hidden: 64, ..config() }, limits);
+    let served = served(GlowConfig { image: [256, 256, 3], steps: 8, hidden: 64, ..config() }, limits);
     let sample =
         |count| served.post("/api/v1/sample", json!({ "count": count, "temperature": 0.7, "seed": 1 }));
     let image = sample(1).await.json()["ids"][0].as_str().unwrap().to_owned();

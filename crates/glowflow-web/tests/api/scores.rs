@@ -32,7 +32,7 @@ async fn a_picture_is_scored_by_the_bound() {
 
 #[tokio::test]
 async fn large_images_get_fewer_draws() {
-    let large = ModelConfig { image: [256, 256, 3], levels: 2, steps: 1, hidden: 2, ..config() };
+    let large = GlowConfig { image: [256, 256, 3], levels: 2, steps: 1, hidden: 2, ..config() };
     let served = served(large, Limits::default());
     let answer = served.upload("/api/v1/encode", encoded(&portrait(2), ImageFormat::Png)).await.json();
     assert_eq!(answer["draws"], 2);

@@ -85,7 +85,7 @@ async fn impossible_walks_are_refused() {
 
 #[tokio::test]
 async fn walks_and_blends_keep_classes() {
-    let served = served(ModelConfig { classes: 2, ..config() }, Limits::default());
+    let served = served(GlowConfig { classes: 2, ..config() }, Limits::default());
     let mut ids = vec![];
     for (class, index) in [(0, 1), (1, 2)] {
         let png = encoded(&portrait(index), ImageFormat::Png);

@@ -66,7 +66,7 @@ pub fn nearest<D: Device>(
     weights: &[f64],
     label: Option<usize>,
 ) -> Result<Vec<Neighbour>, Error> {
-    check_weights(weights, glow.config().levels)?;
+    check_weights(weights, glow.config().latent_shapes().len())?;
     let [query] = &features(glow, image, labels)?[..] else {
         return Err(Error::Input(format!("need 1 image to search for, got {}", image.len_of(Axis(0)))));
     };

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use glowflow_kernels::Cpu;
 
-use super::config::{ModelConfig, PermutationType};
 use super::init::Initial;
 use super::layout::{FixedPermutation, Layout, build, step_name};
 use super::memory;
 use crate::Error;
+use crate::models::{ModelConfig, PermutationType};
 use crate::tensor_file::{TensorData, TensorFile};
 
 /// Name of the model in a run's folder.
@@ -34,7 +34,8 @@ impl ModelFile {
     ///
     /// # Errors
     /// [`Error::Config`] if no such model can be built, or its weights exceed the available memory.
-    pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
+    pub fn new(config: impl Into<ModelConfig>, seed: u64) -> Result<Self, Error> {
+        let config = config.into();
         config.validate()?;
         memory::check_weights(&config)?;
         let Initial { permutations, weights } = super::init::initial(&config, seed);
@@ -80,14 +81,14 @@ impl ModelFile {
         }
         let (mut file, complete) =
             TensorFile::read_with_checksum::<serde_json::Map<String, serde_json::Value>>(path, CONFIG)?;
-        for key in ["image", "bits", "levels", "steps", "hidden", "coupling", "permutation", "classes"] {
-            // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
-            if !complete.contains_key(key) {
-                return Err(Error::file(path, format!("the metadata entry {CONFIG:?} does not say {key:?}")));
-            }
+        let invalid = |e| Error::file(path, format!("the metadata entry {CONFIG:?} cannot be read: {e}"));
+        let config: ModelConfig = serde_json::from_value(complete.clone().into()).map_err(invalid)?;
+        // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
+        if let serde_json::Value::Object(keys) = serde_json::to_value(&config).map_err(invalid)?
+            && let Some(key) = keys.keys().find(|key| !complete.contains_key(*key))
+        {
+            return Err(Error::file(path, format!("the metadata entry {CONFIG:?} has no key {key:?}")));
         }
-        let config: ModelConfig = serde_json::from_value(complete.into())
-            .map_err(|e| Error::file(path, format!("the metadata entry {CONFIG:?} cannot be read: {e}")))?;
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
         let permutations = take_permutations(&mut file, &config, path)?;
         let (layout, _) = build::<Cpu<f32>>(&config, &permutations);
@@ -116,6 +117,7 @@ impl ModelFile {
 
 /// Each step's name, channels and place in the list of permutations.
 fn steps(config: &ModelConfig) -> impl Iterator<Item = (String, usize)> + '_ {
+    let ModelConfig::Glow(config) = config;
     (0..config.levels).flat_map(move |level| {
         (0..config.steps).map(move |step| (step_name(level, step), config.level_channels(level)))
     })
@@ -156,7 +158,8 @@ pub(crate) fn take_permutations(
                     Error::file(path, format!("{name} is not a permutation of {channels} channels"))
                 })?;
             let mut sign = vec![];
-            if config.permutation == PermutationType::Conv1x1 {
+            let ModelConfig::Glow(glow) = config;
+            if glow.permutation == PermutationType::Conv1x1 {
                 let name = format!("{step}.permutation.sign");
                 sign = take(file, &name, &[channels], path)?
                     .to_f64()

@@ -5,10 +5,10 @@ use std::slice::Chunks;
 
 use glowflow_kernels::{Device, Direction, Grid, Real};
 
-use super::config::ModelConfig;
 use super::layout::{FixedPermutation, Layout, NamedLayer, build};
 use crate::Error;
 use crate::flow::{BackwardPass, Prepared, Save, Saved, State, Tensor};
+use crate::models::ModelConfig;
 
 /// The layers of a model, and where its parameters lie. It holds no weights.
 pub struct Flow<D: Device> {
@@ -55,7 +55,7 @@ impl<D: Device> Flow<D> {
 
     /// The state in which images `v` `[batch, H, W, C]` enter the flow.
     pub fn enter(&self, device: &D, batch: usize, v: D::Buffer, labels: D::Buffer) -> State<D> {
-        let [height, width, channels] = self.config.image;
+        let [height, width, channels] = self.config.image();
         State {
             x: Tensor { grid: Grid { batch, height, width }, channels, data: v },
             latents: vec![],

@@ -11,11 +11,11 @@ use glowflow_kernels::{
 };
 use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
 
-use super::config::ModelConfig;
 use super::file::ModelFile;
 use super::flow::Flow;
 use super::latents::{Encoded, Latents, RoundTrip};
 use crate::flow::{Prepared, State, Tensor};
+use crate::models::ModelConfig;
 use crate::{Error, random};
 
 /// The most bytes that images may take whose number was asked for: their latents, their pixels, or a picture of them.
@@ -76,10 +76,10 @@ pub enum Dequantization<'a, R = f32> {
 /// A Glow model, ready to use.
 ///
 /// ```
-/// use glowflow::{Dequantization, Draws, Glow, ModelConfig};
+/// use glowflow::{Dequantization, Draws, Glow, GlowConfig};
 /// use ndarray::Array4;
 ///
-/// let config = ModelConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
+/// let config = GlowConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
 /// let glow = Glow::new(config, 0)?; // or Glow::load("model.safetensors")?
 ///
 /// let pixels = Array4::from_shape_fn((2, 8, 8, 3), |(b, y, x, c)| (50 * b + 20 * y + 3 * x + c) as u8);
@@ -120,7 +120,7 @@ impl Glow {
     ///
     /// # Errors
     /// [`Error::Config`] where no such model can be built.
-    pub fn new(config: ModelConfig, seed: u64) -> Result<Self, Error> {
+    pub fn new(config: impl Into<ModelConfig>, seed: u64) -> Result<Self, Error> {
         Ok(Self::on(AnyDevice::Cpu(Cpu::new()), &ModelFile::new(config, seed)?))
     }
 
@@ -189,8 +189,8 @@ impl<D: Device> Glow<D> {
 
     /// Images of so many pixels together, and fewer where there are so many classes that their one-hot rows would fill the memory.
     fn at_once(&self, pixels: usize) -> usize {
-        let [height, width, _] = self.config().image;
-        (pixels / (height * width)).min(ONE_HOT / self.config().classes.max(1)).max(1)
+        let [height, width, _] = self.config().image();
+        (pixels / (height * width)).min(ONE_HOT / self.config().classes().max(1)).max(1)
     }
 
     /// Bytes of the latents of one image.
@@ -238,7 +238,7 @@ impl<D: Device> Glow<D> {
         }
         let layers = self.encoder();
         let config = self.config();
-        let mut levels: Vec<Vec<D::Real>> = vec![vec![]; config.levels];
+        let mut levels: Vec<Vec<D::Real>> = vec![vec![]; config.latent_shapes().len()];
         let mut log_density = vec![];
         for start in (0..batch).step_by(self.chunk()) {
             let range = start..batch.min(start + self.chunk());
@@ -258,7 +258,7 @@ impl<D: Device> Glow<D> {
                 }
             };
             let mut v = self.device.scratch(chunk.len());
-            self.device.dequantize(&chunk, config.bits, noise, &mut v);
+            self.device.dequantize(&chunk, config.bits(), noise, &mut v);
             let labels = self.one_hot(labels.get(range.clone()).unwrap_or_default());
             let mut state = self.flow.enter(&self.device, range.len(), v, labels);
             self.flow.encode(&self.device, layers, &mut state);
@@ -283,7 +283,7 @@ impl<D: Device> Glow<D> {
     }
 
     fn pixels(&self, v: &D::Buffer) -> Result<Vec<u8>, DeviceError> {
-        let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits)?;
+        let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits())?;
         if !finite {
             self.not_finite.store(true, Ordering::Relaxed);
         }
@@ -302,7 +302,7 @@ impl<D: Device> Glow<D> {
     ) -> Result<(Array4<u8>, bool), Error> {
         let all_finite = Cell::new(true);
         let pixels = self.decode_as(latents, labels, |v| {
-            let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits)?;
+            let Quantized { pixels, finite } = self.device.quantize(v, self.config().bits())?;
             all_finite.set(all_finite.get() && finite);
             Ok(pixels)
         })?;
@@ -405,7 +405,7 @@ impl<D: Device> Glow<D> {
     /// As [`encode`](Self::encode).
     pub fn round_trip(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<RoundTrip<D::Real>, Error> {
         let encoded = self.encode(pixels, labels, Dequantization::Midpoint)?;
-        let bits = self.config().bits;
+        let bits = self.config().bits();
         let back = self.decode_as(&encoded.latents, labels, |v| {
             let pixels = self.device.quantize(v, bits)?.pixels;
             Ok(self.device.download(v)?.into_iter().zip(pixels).collect())
@@ -434,7 +434,7 @@ impl<D: Device> Glow<D> {
         latents: &Latents<D::Real>,
         labels: &[usize],
     ) -> Result<Vec<bool>, Error> {
-        let (bits, finite) = (self.config().bits, Cell::new(true));
+        let (bits, finite) = (self.config().bits(), Cell::new(true));
         let back = self.decode_as(latents, labels, |v| {
             let quantized = self.device.quantize(v, bits)?;
             finite.set(finite.get() && quantized.finite);
@@ -476,7 +476,7 @@ impl<D: Device> Glow<D> {
                 images.extend(chunk);
             }
         }
-        array(count, self.config().image, images)
+        array(count, self.config().image(), images)
     }
 
     fn decode_chunk<T>(
@@ -500,7 +500,7 @@ impl<D: Device> Glow<D> {
         }
         device.copy(&self.one_hot(labels), to);
         let v = work.run(device, |device| {
-            let labels = device.copied(to, images * self.config().classes);
+            let labels = device.copied(to, images * self.config().classes());
             let mut state: State<D> = self.flow.enter(device, images, device.scratch(0), labels);
             state.latents = latents
                 .iter()
@@ -521,13 +521,13 @@ impl<D: Device> Glow<D> {
         Decoding {
             images,
             latents: latents.collect(),
-            labels: self.device.scratch(images * self.config().classes),
+            labels: self.device.scratch(images * self.config().classes()),
             work: Repeated::new(),
         }
     }
 
     fn one_hot(&self, labels: &[usize]) -> D::Buffer {
-        self.device.upload(&one_hot(labels, self.config().classes))
+        self.device.upload(&one_hot(labels, self.config().classes()))
     }
 
     pub(super) fn check_images(
@@ -537,7 +537,7 @@ impl<D: Device> Glow<D> {
         batch: usize,
         labels: &[usize],
     ) -> Result<(), Error> {
-        let image = self.config().image;
+        let image = self.config().image();
         if shape[0] != batch || shape[1..] != image {
             return Err(Error::Input(format!(
                 "{what} of the shape {shape:?} do not fit the model, which wants [batch, {}, {}, {}]",
@@ -578,7 +578,7 @@ pub(crate) fn one_hot<R: Real>(labels: &[usize], classes: usize) -> Vec<R> {
 
 /// Checks that there is a label for every image exactly where the model has classes.
 pub(crate) fn check_labels(config: &ModelConfig, batch: usize, labels: &[usize]) -> Result<(), Error> {
-    let classes = config.classes;
+    let classes = config.classes();
     let message = if classes == 0 && !labels.is_empty() {
         format!("{} labels were given to a model without classes", labels.len())
     } else if classes > 0 && labels.len() != batch {

@@ -6,8 +6,8 @@
 use glowflow_kernels::Stream;
 use nalgebra::{DMatrix, DVector};
 
-use super::config::{ModelConfig, PermutationType};
 use super::layout::{FixedPermutation, Layout, build, step_name};
+use crate::models::{ModelConfig, PermutationType};
 use crate::random;
 
 /// What a new model is made of.
@@ -20,13 +20,14 @@ pub struct Initial {
 
 /// Draws the weights of a new model.
 pub fn initial(config: &ModelConfig, seed: u64) -> Initial {
+    let ModelConfig::Glow(glow) = config;
     let mut permutations = vec![];
     let mut factors = vec![];
-    for level in 0..config.levels {
-        for step in 0..config.steps {
-            let stream = Stream { seed, id: random::PERMUTATION + (level * config.steps + step) as u64 };
-            let n = config.level_channels(level);
-            match config.permutation {
+    for level in 0..glow.levels {
+        for step in 0..glow.steps {
+            let stream = Stream { seed, id: random::PERMUTATION + (level * glow.steps + step) as u64 };
+            let n = glow.level_channels(level);
+            match glow.permutation {
                 PermutationType::Conv1x1 => {
                     let lu = random_rotation(stream, n);
                     permutations.push(lu.fixed);

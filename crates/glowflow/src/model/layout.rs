@@ -8,8 +8,8 @@ use glowflow_kernels::{
     ZeroConvParams,
 };
 
-use super::config::{ModelConfig, PermutationType};
 use crate::flow::{ActNormPermutation, Coupling, Layer, Split, Squeeze, Top};
+use crate::models::{GlowConfig, ModelConfig, PermutationType};
 
 /// The part of a square matrix that is read; the rest is stored as 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +122,7 @@ pub fn build<D: Device>(
     config: &ModelConfig,
     permutations: &[FixedPermutation],
 ) -> (Layout, Vec<NamedLayer<D>>) {
+    let ModelConfig::Glow(config) = config;
     let mut layout = Layout::default();
     let mut layers: Vec<NamedLayer<D>> = vec![];
     let mut push = |name: String, layer: Box<dyn Layer<D>>| layers.push((name, layer));
@@ -169,7 +170,7 @@ pub fn build<D: Device>(
     (layout, layers)
 }
 
-fn network(layout: &mut Layout, config: &ModelConfig, step: &str, channels: usize) -> NetworkParams {
+fn network(layout: &mut Layout, config: &GlowConfig, step: &str, channels: usize) -> NetworkParams {
     let (inputs, hidden) = (channels / 2, config.hidden);
     let kind: glowflow_kernels::CouplingKind = config.coupling.into();
     let name = format!("{step}.coupling");
@@ -184,7 +185,7 @@ fn network(layout: &mut Layout, config: &ModelConfig, step: &str, channels: usiz
     }
 }
 
-fn top_prior(layout: &mut Layout, config: &ModelConfig, channels: usize) -> TopPriorParams {
+fn top_prior(layout: &mut Layout, config: &GlowConfig, channels: usize) -> TopPriorParams {
     TopPriorParams {
         channels,
         mean: layout.add("prior.mean".into(), &[channels]),

@@ -2,8 +2,8 @@
 
 use glowflow_data::available_memory;
 
-use super::config::{CouplingType, ModelConfig, PermutationType};
 use super::flow::Backprop;
+use crate::models::{CouplingType, ModelConfig, PermutationType};
 use crate::train::TrainConfig;
 use crate::{Error, Precision};
 
@@ -25,6 +25,7 @@ const SAVED: &str = "a checkpoint that is being saved";
 
 /// Number of trained parameters of a model, that of its layout.
 pub fn parameters(config: &ModelConfig) -> u128 {
+    let ModelConfig::Glow(config) = config;
     let hidden = config.hidden as u128;
     let zero_conv = |inputs: u128, outputs: u128| 9 * outputs * (inputs + 1) + 2 * outputs;
     let level = |level: usize| {
@@ -90,6 +91,7 @@ fn state(config: &ModelConfig) -> (u128, String) {
 }
 
 fn rotation(config: &ModelConfig) -> (u128, String) {
+    let ModelConfig::Glow(config) = config;
     let channels = config.level_channels(config.levels - 1) as u128;
     let bytes = match config.permutation {
         PermutationType::Conv1x1 => ROTATION_COPIES * 8 * channels * channels,
@@ -100,6 +102,8 @@ fn rotation(config: &ModelConfig) -> (u128, String) {
 
 /// The hidden activations of one network, or of all that are stored, and the flow variables.
 fn activations(model: &ModelConfig, train: &TrainConfig) -> u128 {
+    let dimensions = model.dimensions() as u128;
+    let ModelConfig::Glow(model) = model;
     let part = train.batch.div_ceil(train.accumulate.max(1)) as u128;
     let number = if train.precision == Precision::Bf16 { 2 } else { F32 };
     let networks = |level: usize| {
@@ -114,7 +118,7 @@ fn activations(model: &ModelConfig, train: &TrainConfig) -> u128 {
         Backprop::Reversible => (0..model.levels).map(networks).max().unwrap_or(0),
         Backprop::Stored => (0..model.levels).map(networks).sum(),
     };
-    hidden + VARIABLE_COPIES * F32 * part * model.dimensions() as u128
+    hidden + VARIABLE_COPIES * F32 * part * dimensions
 }
 
 fn check(what: &str, parts: &[(u128, String)]) -> Result<(), Error> {
@@ -133,7 +137,7 @@ fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), E
     let parts: Vec<_> = parts.iter().map(|(bytes, of)| format!("{} for {of}", spell(*bytes))).collect();
     Err(Error::Config(format!(
         "{what} needs at least {} of memory, {}; {} are available. Smaller model.hidden, model.steps, model.levels, \
-         model.image or train.batch need less",
+         model.image() or train.batch need less",
         spell(sum),
         parts.join(", "),
         spell(u128::from(available))
@@ -155,28 +159,27 @@ fn spell(bytes: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelFile;
+    use crate::{GlowConfig, ModelFile};
 
     #[test]
     fn parameters_are_counted_as_they_are_laid_out() {
-        let base =
-            ModelConfig { image: [16, 8, 3], levels: 2, steps: 2, hidden: 5, ..ModelConfig::default() };
+        let base = GlowConfig { image: [16, 8, 3], levels: 2, steps: 2, hidden: 5, ..GlowConfig::default() };
         for config in [
             base.clone(),
-            ModelConfig { levels: 1, classes: 3, ..base.clone() },
-            ModelConfig { coupling: CouplingType::Additive, ..base.clone() },
-            ModelConfig { permutation: PermutationType::Shuffle, image: [16, 8, 1], ..base.clone() },
-            ModelConfig { permutation: PermutationType::Reverse, levels: 3, classes: 1, ..base },
+            GlowConfig { levels: 1, classes: 3, ..base.clone() },
+            GlowConfig { coupling: CouplingType::Additive, ..base.clone() },
+            GlowConfig { permutation: PermutationType::Shuffle, image: [16, 8, 1], ..base.clone() },
+            GlowConfig { permutation: PermutationType::Reverse, levels: 3, classes: 1, ..base },
         ] {
             let count = ModelFile::new(config.clone(), 0).unwrap().weights.len();
-            assert_eq!(parameters(&config), count as u128, "{config:?}");
+            assert_eq!(parameters(&config.clone().into()), count as u128, "{config:?}");
         }
     }
 
     /// The peak of a run on the processor: state, and three copies of it while a checkpoint is saved.
     #[test]
     fn a_checkpoint_that_is_being_saved_counts() {
-        let model = ModelConfig::default();
+        let model = GlowConfig::default().into();
         let (bytes, what) = state(&model);
         assert_eq!(bytes, 17 * 4 * parameters(&model));
         let message = compare("it", &[(bytes, what)], bytes as u64 - 1).unwrap_err().to_string();
@@ -185,14 +188,15 @@ mod tests {
 
     #[test]
     fn the_largest_of_everything_does_not_overflow() {
-        let model = ModelConfig {
+        let model: ModelConfig = GlowConfig {
             image: [1 << 16, 1 << 16, 64],
             levels: 12,
             steps: 1 << 12,
             hidden: 1 << 14,
             classes: 1 << 20,
-            ..ModelConfig::default()
-        };
+            ..GlowConfig::default()
+        }
+        .into();
         model.validate().unwrap();
         let train = TrainConfig { batch: usize::MAX, backprop: Backprop::Stored, ..TrainConfig::default() };
         let message = compare("it", &[state(&model), (activations(&model, &train), "it".into())], 1 << 34);

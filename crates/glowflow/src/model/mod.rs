@@ -1,6 +1,5 @@
 //! The multi-scale model: what it is, its weights, and its files.
 
-mod config;
 mod file;
 mod flow;
 mod glow;
@@ -10,7 +9,6 @@ mod layout;
 pub(crate) mod memory;
 mod score;
 
-pub use config::{CouplingType, ModelConfig, PermutationType};
 pub use file::{MODEL, ModelFile};
 pub(crate) use file::{put_flat, put_permutations, take_flat, take_permutations};
 pub use flow::{Backprop, Flow, Forward, Range};

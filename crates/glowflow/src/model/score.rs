@@ -88,10 +88,10 @@ impl<D: Device> Glow<D> {
     /// [`evaluate::score`](crate::evaluate::score).
     ///
     /// ```
-    /// use glowflow::{Draws, Glow, ModelConfig};
+    /// use glowflow::{Draws, Glow, GlowConfig};
     /// use ndarray::Array4;
     ///
-    /// let config = ModelConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..ModelConfig::default() };
+    /// let config = GlowConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
     /// let glow = Glow::new(config, 0)?;
     /// let pixels = Array4::from_elem((2, 8, 8, 3), 128);
     /// let bits = glow.bits_per_dim(pixels.view(), &[], Draws::Uniform { draws: 8, seed: 0 })?;

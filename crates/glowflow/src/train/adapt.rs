@@ -51,7 +51,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
             false => Ok(Adapted::default()),
         };
     }
-    let [height, width, channels] = config.model.image;
+    let [height, width, channels] = config.model.image();
     let options = OpenOptions {
         shape: Some(ImageShape { height, width, channels: 3 }),
         labels: adapt.classes,
@@ -63,7 +63,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     let mut notices = vec![];
     match (found.grey, channels) {
         (Some(grey), 3) if adapt.channels => {
-            config.model.image[2] = 1;
+            config.model.set_channels(1);
             notices.push(format!(
                 "{grey}, so the model has 1 channel: model.image is [{height}, {width}, 1]; set it to \
                  [{height}, {width}, 3] for colour"
@@ -79,13 +79,13 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     if adapt.classes {
         let count = found.classes.len();
         // A number that was set and does not fit is refused where the data are opened for training.
-        if config.model.classes == 0 {
-            config.model.classes = count;
+        if config.model.classes() == 0 {
+            config.model.set_classes(count)?;
         }
         notices.push(format!("the model has {count} classes: {}", names(&found.classes)));
     }
     config.validate()?;
-    let unused_classes = if config.model.classes == 0 { found.classes.len() } else { 0 };
+    let unused_classes = if config.model.classes() == 0 { found.classes.len() } else { 0 };
     Ok(Adapted { notices, unused_classes })
 }
 

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::presets;
-use crate::model::{Backprop, ModelConfig};
-use crate::{Error, Precision, text_file};
+use crate::model::Backprop;
+use crate::{Error, ModelConfig, Precision, text_file};
 
 /// Name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::config::{CONFIG, DataConfig, RunConfig, Schedule, TrainConfig};
 use super::run::run_folder;
-use crate::model::{ModelConfig, ModelFile};
-use crate::{Error, data};
+use crate::model::ModelFile;
+use crate::{Error, ModelConfig, data};
 
 /// Learning rate in relation to that of the run that the model is from. A small model of CelebA faces came to 2.70
 /// bits/dim of 50 other portraits at the full rate, at a quarter and at an eighth, trained on 150 of them. After 400 steps

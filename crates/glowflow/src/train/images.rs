@@ -50,7 +50,7 @@ impl Images {
         let images = Self::split(config, opened)?;
         // Better found now than by the first evaluation.
         if let Some(test) =
-            images.test.as_ref().filter(|test| config.model.classes > 0 && test.label(0).is_none())
+            images.test.as_ref().filter(|test| config.model.classes() > 0 && test.label(0).is_none())
         {
             return Err(Error::Input(format!(
                 "the {} images to test on have no labels, which a model with classes needs: give them some, or set \

@@ -61,7 +61,8 @@ pub fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<S
     let mut lines =
         vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
     let left = |images: f64| (images - seen as f64) / rate;
-    if model.hidden >= PUBLISHED_WIDTH {
+    let ModelConfig::Glow(glow) = model;
+    if glow.hidden >= PUBLISHED_WIDTH {
         let seconds = left(PUBLISHED);
         let advice = if seconds > PATIENCE {
             "; that needs a GPU, or a smaller model such as the presets tiny32, faces32 and faces64"
@@ -77,7 +78,7 @@ pub fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<S
         }
         return lines;
     }
-    let side = model.image[0].max(model.image[1]);
+    let side = model.image()[0].max(model.image()[1]);
     let (_, recognisable, clear) = SMALL.into_iter().find(|&(most, ..)| side <= most).unwrap_or(SMALL[2]);
     let milestones: Vec<_> = [("recognisable", recognisable), ("clear", clear)]
         .into_iter()

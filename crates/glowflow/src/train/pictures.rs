@@ -97,7 +97,7 @@ fn due_after(minutes: f64, drawn: f64) -> f64 {
 
 /// Columns and rows of the grid of samples.
 fn columns(config: &ModelConfig) -> usize {
-    if config.image[1] > 64 { 4 } else { 8 }
+    if config.image()[1] > 64 { 4 } else { 8 }
 }
 
 fn draw_samples<D: Device>(
@@ -108,14 +108,14 @@ fn draw_samples<D: Device>(
     check: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
     let config = glow.config();
-    let [_, _, channels] = config.image;
+    let [_, _, channels] = config.image();
     if channels != 1 && channels != 3 {
         return Ok(());
     }
     let columns = columns(config);
     let count = columns * columns;
     let labels: Vec<usize> =
-        if config.classes == 0 { vec![] } else { (0..count).map(|i| i % config.classes).collect() };
+        if config.classes() == 0 { vec![] } else { (0..count).map(|i| i % config.classes()).collect() };
     let latents = glow.draw(count, TEMPERATURE, 0)?;
     let mut samples = vec![];
     for start in (0..count).step_by(glow.decoded_at_once()) {
@@ -129,7 +129,7 @@ fn draw_samples<D: Device>(
             "some samples hold numbers that are not finite, and are black there; they become fewer as training goes on",
         );
     }
-    let picture = picture::grid(&samples, config.image, columns);
+    let picture = picture::grid(&samples, config.image(), columns);
     picture::save_png(&out.join(SAMPLES), &picture)?;
     journal.show(|events| events.picture("samples", &picture, step));
     Ok(())

@@ -147,7 +147,7 @@ fn begin<D: Device>(
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     let done = images(&config).and_then(|images| {
-        if config.model.classes > 0 {
+        if config.model.classes() > 0 {
             config.data.classes = images.train.classes().to_vec();
         }
         let trainer = catch_out_of_memory(|| Trainer::new(device, config))??;

@@ -323,20 +323,20 @@ impl<D: Device> Trainer<D> {
             self.passes.push(Pass {
                 images,
                 v: device.scratch(pixels.len()),
-                labels: device.scratch(images.0 * model.classes),
+                labels: device.scratch(images.0 * model.classes()),
                 work: Repeated::new(),
             });
             self.passes.len() - 1
         });
         let Pass { v, labels: to, work, .. } = &mut self.passes[at];
-        device.dequantize(pixels, model.bits, noise, v);
-        device.copy(&device.upload(&one_hot(labels, model.classes)), to);
+        device.dequantize(pixels, model.bits(), noise, v);
+        device.copy(&device.upload(&one_hot(labels, model.classes())), to);
 
         let (flow, weights, gradient) = (&self.flow, &self.weights, &mut self.gradient);
         let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
         let backprop = self.config.train.backprop;
         let log_density = work.run(device, |device| {
-            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, images.0 * model.classes));
+            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, images.0 * model.classes()));
             let forward = flow.forward(device, weights, flow.enter(device, images.0, v, labels), backprop);
             let log_density = device.copied(&forward.state.logp, images.0);
             flow.backward(device, weights, forward, dlogp, gradient);
@@ -403,8 +403,8 @@ impl<D: Device> Trainer<D> {
     /// Images with fresh noise, as they enter the flow.
     fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> crate::flow::State<D> {
         let mut v = self.device.scratch(pixels.len());
-        self.device.dequantize(pixels, self.config.model.bits, self.noise(part), &mut v);
-        let labels = self.device.upload(&one_hot(labels, self.config.model.classes));
+        self.device.dequantize(pixels, self.config.model.bits(), self.noise(part), &mut v);
+        let labels = self.device.upload(&one_hot(labels, self.config.model.classes()));
         self.flow.enter(&self.device, batch, v, labels)
     }
 

@@ -3,14 +3,17 @@
 // Each test program compiles this file for itself and uses a part of it.
 #![allow(dead_code)]
 
-use glowflow::{AnyDevice, Glow, ModelConfig, ModelFile};
+use glowflow::{AnyDevice, Glow, GlowConfig, ModelFile};
 use glowflow_kernels::Cpu;
+
+pub fn config() -> GlowConfig {
+    GlowConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..GlowConfig::default() }
+}
 
 /// A model of 32×32 images whose couplings change what passes. The larger `by`, the worse it inverts: at 0.05 exactly, at
 /// 3 badly.
 pub fn model_file(by: f32) -> ModelFile {
-    let config = ModelConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..ModelConfig::default() };
-    let mut file = ModelFile::new(config, 0).unwrap();
+    let mut file = ModelFile::new(config(), 0).unwrap();
     for parameter in &file.layout().parameters {
         if parameter.name.contains("conv3") {
             let weights = &mut file.weights[parameter.span.range()];

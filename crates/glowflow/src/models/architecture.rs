@@ -1,0 +1,141 @@
+//! The trait that every architecture implements.
+
+use std::fmt::Debug;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// An architecture: the configuration of a flow, before it has parameters.
+///
+/// Its serialised form is the JSON object in a model file and the section `[model]` of a run's configuration.
+pub trait Architecture:
+    Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static
+{
+    /// Height, width and channels of an image.
+    fn image(&self) -> [usize; 3];
+
+    /// Bits of a pixel that the model sees, 1 to 8.
+    fn bits(&self) -> u32;
+
+    /// Number of classes; 0 for a model without labels.
+    fn classes(&self) -> usize {
+        0
+    }
+
+    /// Checks that such a model can be built.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key, its value, and what would fit.
+    fn validate(&self) -> Result<(), Error>;
+
+    /// Height, width and channels of the latents of each level.
+    fn latent_shapes(&self) -> Vec<[usize; 3]>;
+
+    /// Sets the number of channels of an image.
+    fn set_channels(&mut self, channels: usize);
+
+    /// Sets the number of classes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the architecture has no class-conditional prior.
+    fn set_classes(&mut self, classes: usize) -> Result<(), Error>;
+
+    /// Dimensions D of an image.
+    fn dimensions(&self) -> usize {
+        self.image().iter().product()
+    }
+
+    /// Values that a pixel can take, `2^bits`.
+    fn bins(&self) -> u32 {
+        1 << self.bits()
+    }
+
+    /// `−log p / (D·log 2)`: a log-probability in nats as bits per dimension. The result is what the argument is: a
+    /// bound of a bound, the density at a point of a density.
+    fn bits_per_dim(&self, log_probability: f64) -> f64 {
+        -log_probability / (self.dimensions() as f64 * std::f64::consts::LN_2)
+    }
+
+    /// A log-density `log p(v)` times the volume of the bin that an image stands for, `bins^−D`.
+    fn in_bin(&self, log_density: f64) -> f64 {
+        log_density - self.dimensions() as f64 * f64::from(self.bins()).ln()
+    }
+}
+
+/// Checks of configurations that architectures share.
+pub mod check {
+    use super::Error;
+
+    /// The largest height and width of an image, in pixels: products of sizes do not overflow below it.
+    pub const MAX_SIDE: usize = 1 << 16;
+
+    /// Checks that `model.{key}` is at least 1 and at most `most`.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn at_least_one(key: &str, value: usize, most: usize) -> Result<(), Error> {
+        if value == 0 {
+            return Err(Error::Config(format!("model.{key} is 0; it must be at least 1")));
+        }
+        at_most(key, value, most)
+    }
+
+    /// Checks that `model.{key}` is at most `most`.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn at_most(key: &str, value: usize, most: usize) -> Result<(), Error> {
+        if value > most {
+            return Err(Error::Config(format!("model.{key} is {value}; at most {most} is possible")));
+        }
+        Ok(())
+    }
+
+    /// Checks the size of images and the bits of a pixel.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn image([height, width, channels]: [usize; 3], bits: u32) -> Result<(), Error> {
+        at_least_one("image height", height, MAX_SIDE)?;
+        at_least_one("image width", width, MAX_SIDE)?;
+        at_least_one("image channels", channels, 64)?;
+        if !(1..=8).contains(&bits) {
+            return Err(Error::Config(format!("model.bits is {bits}; it must be 1 to 8")));
+        }
+        Ok(())
+    }
+
+    /// Checks that an image can be squeezed `squeezes` times; `unit` names the number of pixels that must divide its
+    /// sides, and `fewer` how many levels would fit a side that has `n` factors of 2.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names sizes that fit.
+    pub fn divisible(
+        [height, width, _]: [usize; 3],
+        squeezes: usize,
+        unit: &str,
+        fewer: impl Fn(usize) -> usize,
+    ) -> Result<(), Error> {
+        let divisor = 1 << squeezes;
+        for (key, value) in [("height", height), ("width", width)] {
+            if value % divisor == 0 {
+                continue;
+            }
+            let below = value / divisor * divisor;
+            let near =
+                if below == 0 { format!("{divisor}") } else { format!("{below} or {}", below + divisor) };
+            let levels = fewer(value.trailing_zeros() as usize);
+            let fewer = if levels == 0 {
+                String::new()
+            } else {
+                format!(", or set model.levels to at most {levels}")
+            };
+            return Err(Error::Config(format!(
+                "image {key} {value} is not divisible by {unit} = {divisor}: use {near}{fewer}"
+            )));
+        }
+        Ok(())
+    }
+}

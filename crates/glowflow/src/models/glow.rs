@@ -1,0 +1,127 @@
+//! Glow (Kingma and Dhariwal 2018): multi-scale flow of actnorm, invertible 1×1 convolution and coupling.
+//!
+//! L levels of a squeeze and K steps each; every level but the last factors out half of its channels.
+
+use glowflow_kernels::CouplingKind;
+use serde::{Deserialize, Serialize};
+
+use super::architecture::{Architecture, check};
+use crate::Error;
+
+/// How a coupling changes the second half of the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CouplingType {
+    /// Shift and scale (Glow, RealNVP).
+    Affine,
+    /// Shift alone (NICE).
+    Additive,
+}
+
+impl From<CouplingType> for CouplingKind {
+    fn from(kind: CouplingType) -> Self {
+        match kind {
+            CouplingType::Affine => Self::Affine,
+            CouplingType::Additive => Self::Additive,
+        }
+    }
+}
+
+/// What stands between two couplings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PermutationType {
+    /// An invertible 1×1 convolution, learned.
+    Conv1x1,
+    /// A random permutation, fixed.
+    Shuffle,
+    /// The channels reversed.
+    Reverse,
+}
+
+/// Configuration of a Glow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GlowConfig {
+    /// Height, width and channels of an image.
+    pub image: [usize; 3],
+    /// Bits of a pixel that count, 1 to 8.
+    pub bits: u32,
+    /// Levels L of the multi-scale architecture.
+    pub levels: usize,
+    /// Steps of flow K in each level.
+    pub steps: usize,
+    /// Width of the coupling networks.
+    pub hidden: usize,
+    /// Kind of coupling.
+    pub coupling: CouplingType,
+    /// Kind of permutation.
+    pub permutation: PermutationType,
+    /// Number of classes; 0 for a model without labels.
+    pub classes: usize,
+}
+
+impl Default for GlowConfig {
+    /// The published CIFAR-10 model.
+    fn default() -> Self {
+        Self {
+            image: [32, 32, 3],
+            bits: 8,
+            levels: 3,
+            steps: 32,
+            hidden: 512,
+            coupling: CouplingType::Affine,
+            permutation: PermutationType::Conv1x1,
+            classes: 0,
+        }
+    }
+}
+
+impl GlowConfig {
+    /// Channels in level `level`, after its squeeze.
+    pub fn level_channels(&self, level: usize) -> usize {
+        (4 * self.image[2]) << level
+    }
+}
+
+impl Architecture for GlowConfig {
+    fn image(&self) -> [usize; 3] {
+        self.image
+    }
+
+    fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    fn classes(&self) -> usize {
+        self.classes
+    }
+
+    fn latent_shapes(&self) -> Vec<[usize; 3]> {
+        (0..self.levels)
+            .map(|level| {
+                let channels = self.level_channels(level);
+                let out = if level + 1 == self.levels { channels } else { channels / 2 };
+                [self.image[0] >> (level + 1), self.image[1] >> (level + 1), out]
+            })
+            .collect()
+    }
+
+    fn set_channels(&mut self, channels: usize) {
+        self.image[2] = channels;
+    }
+
+    fn set_classes(&mut self, classes: usize) -> Result<(), Error> {
+        self.classes = classes;
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        check::image(self.image, self.bits)?;
+        check::at_least_one("levels", self.levels, 12)?;
+        check::at_least_one("steps", self.steps, 1 << 12)?;
+        check::at_least_one("hidden", self.hidden, 1 << 14)?;
+        check::at_most("classes", self.classes, 1 << 20)?;
+        check::divisible(self.image, self.levels, "2^levels", |levels| levels)
+    }
+}

@@ -1,0 +1,208 @@
+//! [`ModelConfig`]: a model of any of the built-in architectures.
+//!
+//! The key `architecture` names the architecture. A configuration without it is a Glow, as every file from before
+//! there were others, and a Glow is written without it.
+
+use serde::{Serialize, Serializer};
+
+/// The key that names the architecture.
+pub(super) const TAG: &str = "architecture";
+/// The architecture of a configuration without that key.
+pub(super) const UNTAGGED: &str = "glow";
+
+/// A configuration with its architecture's name.
+#[derive(Serialize)]
+struct Tagged<'a, C> {
+    architecture: &'static str,
+    #[serde(flatten)]
+    config: &'a C,
+}
+
+/// Serialises a configuration, with the tag unless it is that of an untagged one.
+pub(super) fn serialize<C: Serialize, S: Serializer>(
+    architecture: &'static str,
+    config: &C,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if architecture == UNTAGGED {
+        return config.serialize(serializer);
+    }
+    Tagged { architecture, config }.serialize(serializer)
+}
+
+/// Defines [`ModelConfig`] for a list of architectures: variant, configuration and name of each.
+macro_rules! architectures {
+    ($($variant:ident($config:ident) = $name:literal,)*) => {
+        /// Configuration of a model of any built-in architecture.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum ModelConfig {
+            $(#[doc = concat!("The architecture `", $name, "`.")] $variant($config),)*
+        }
+
+        $(impl From<$config> for ModelConfig {
+            fn from(config: $config) -> Self {
+                Self::$variant(config)
+            }
+        })*
+
+        impl Default for ModelConfig {
+            /// The published Glow of CIFAR-10.
+            fn default() -> Self {
+                Self::Glow(GlowConfig::default())
+            }
+        }
+
+        impl ModelConfig {
+            /// Names of the architectures.
+            pub const ARCHITECTURES: &'static [&'static str] = &[$($name),*];
+
+            /// Name of the architecture.
+            pub fn architecture(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)*
+                }
+            }
+
+            /// Height, width and channels of an image.
+            pub fn image(&self) -> [usize; 3] {
+                match self {
+                    $(Self::$variant(config) => config.image(),)*
+                }
+            }
+
+            /// Bits of a pixel that the model sees, 1 to 8.
+            pub fn bits(&self) -> u32 {
+                match self {
+                    $(Self::$variant(config) => config.bits(),)*
+                }
+            }
+
+            /// Number of classes; 0 for a model without labels.
+            pub fn classes(&self) -> usize {
+                match self {
+                    $(Self::$variant(config) => config.classes(),)*
+                }
+            }
+
+            /// Height, width and channels of the latents of each level.
+            pub fn latent_shapes(&self) -> Vec<[usize; 3]> {
+                match self {
+                    $(Self::$variant(config) => config.latent_shapes(),)*
+                }
+            }
+
+            /// Sets the number of channels of an image.
+            pub fn set_channels(&mut self, channels: usize) {
+                match self {
+                    $(Self::$variant(config) => config.set_channels(channels),)*
+                }
+            }
+
+            /// Sets the number of classes.
+            ///
+            /// # Errors
+            /// [`Error::Config`](crate::Error::Config) if the architecture has no class-conditional prior.
+            pub fn set_classes(&mut self, classes: usize) -> Result<(), $crate::Error> {
+                match self {
+                    $(Self::$variant(config) => config.set_classes(classes),)*
+                }
+            }
+
+            /// Checks that such a model can be built.
+            ///
+            /// # Errors
+            /// [`Error::Config`](crate::Error::Config) names the key, its value, and what would fit.
+            pub fn validate(&self) -> Result<(), $crate::Error> {
+                match self {
+                    $(Self::$variant(config) => config.validate(),)*
+                }
+            }
+
+            /// Dimensions D of an image.
+            pub fn dimensions(&self) -> usize {
+                match self {
+                    $(Self::$variant(config) => config.dimensions(),)*
+                }
+            }
+
+            /// Values that a pixel can take, `2^bits`.
+            pub fn bins(&self) -> u32 {
+                match self {
+                    $(Self::$variant(config) => config.bins(),)*
+                }
+            }
+
+            /// `−log p / (D·log 2)`: a log-probability in nats as bits per dimension.
+            pub fn bits_per_dim(&self, log_probability: f64) -> f64 {
+                match self {
+                    $(Self::$variant(config) => config.bits_per_dim(log_probability),)*
+                }
+            }
+
+            /// A log-density `log p(v)` times the volume of the bin that an image stands for, `bins^−D`.
+            pub fn in_bin(&self, log_density: f64) -> f64 {
+                match self {
+                    $(Self::$variant(config) => config.in_bin(log_density),)*
+                }
+            }
+        }
+
+        impl Architecture for ModelConfig {
+            fn image(&self) -> [usize; 3] {
+                self.image()
+            }
+
+            fn bits(&self) -> u32 {
+                self.bits()
+            }
+
+            fn classes(&self) -> usize {
+                self.classes()
+            }
+
+            fn latent_shapes(&self) -> Vec<[usize; 3]> {
+                self.latent_shapes()
+            }
+
+            fn set_channels(&mut self, channels: usize) {
+                self.set_channels(channels);
+            }
+
+            fn set_classes(&mut self, classes: usize) -> Result<(), $crate::Error> {
+                self.set_classes(classes)
+            }
+
+            fn validate(&self) -> Result<(), $crate::Error> {
+                self.validate()
+            }
+        }
+
+        impl serde::Serialize for ModelConfig {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$variant(config) => $crate::models::registry::serialize($name, config, serializer),)*
+                }
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for ModelConfig {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                use serde::de::Error;
+                use $crate::models::registry::{TAG, UNTAGGED};
+
+                let mut keys = serde_json::Map::deserialize(deserializer)?;
+                let tag = keys.remove(TAG).unwrap_or_else(|| UNTAGGED.into());
+                match tag.as_str() {
+                    $(Some($name) => $config::deserialize(serde_json::Value::Object(keys))
+                        .map(Self::$variant)
+                        .map_err(D::Error::custom),)*
+                    _ => Err(D::Error::custom(format!(
+                        "unknown {TAG} {tag}, expected one of {}",
+                        Self::ARCHITECTURES.join(", ")
+                    ))),
+                }
+            }
+        }
+    };
+}
+pub(super) use architectures;
