@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use common::{Outcome, TINY, command, run, save_classes, save_image};
 use glowflow::latents_file::LatentsFile;
-use glowflow::{Glow, ModelFile};
+use glowflow::{Model, ModelFile};
 
 /// A folder with a run (`done`), models of two classes (`classes`) and of two channels, and data that is wrong in many
 /// ways.
@@ -357,7 +357,7 @@ fn a_table_of_scores_replaces_a_file_at_the_end() {
 
 #[test]
 fn images_of_one_name_are_decoded_to_files_of_their_own() {
-    let glow = Glow::load(world().join("done")).unwrap();
+    let glow = Model::load(world().join("done")).unwrap();
     let names =
         ["a.png", "a.png", "..", "../../a.png", "", "b/../c.png", "/a.png-2", "e\x1b[2J.png", "a.png"];
     let file = LatentsFile {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use common::{command, read_image, run, save_image};
 use glowflow::latent::{About, Direction, Directions};
-use glowflow::{Glow, GlowConfig, ModelFile};
+use glowflow::{GlowConfig, Model, ModelFile};
 
 /// A folder with a run (`run`, which has directions) and images (`photos`).
 fn world() -> &'static Path {
@@ -19,7 +19,7 @@ fn world() -> &'static Path {
         std::fs::create_dir(folder.join("run")).unwrap();
         let model = ModelFile::new(config.clone(), 0).unwrap();
         model.write(&folder.join("run/model.safetensors")).unwrap();
-        let glow = Glow::load(folder.join("run")).unwrap();
+        let glow = Model::load(folder.join("run")).unwrap();
         let about = About { name: "Smiling".into(), positives: 10, negatives: 10, auc: None };
         let list = vec![Direction { about, latents: glow.draw(1, 0.1, 0).unwrap() }];
         let directions = Directions { config: config.into(), model: model.fingerprint(), list };

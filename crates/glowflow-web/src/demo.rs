@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, Trained, last_evaluation, run_folder, trained};
-use glowflow::{Glow, ModelConfig, catch_out_of_memory, data};
+use glowflow::{Model, ModelConfig, catch_out_of_memory, data};
 use glowflow_data::ImageShape;
 use tokio::sync::Semaphore;
 
@@ -18,12 +18,12 @@ use crate::store::Store;
 use crate::{Face, Limits, Problem};
 
 /// Loads the model once more, or says why it cannot.
-type Again = Box<dyn Fn() -> Result<Glow, String> + Send + Sync>;
+type Again = Box<dyn Fn() -> Result<Model, String> + Send + Sync>;
 
 /// A model on show.
 pub struct Demo {
     /// None after its device has failed, until it is needed again.
-    glow: Mutex<Option<Arc<Glow>>>,
+    glow: Mutex<Option<Arc<Model>>>,
     again: Option<Again>,
     pub(crate) fingerprint: u32,
     pub(crate) config: ModelConfig,
@@ -51,7 +51,7 @@ impl Demo {
     /// # Errors
     /// Errors of reading model and directions, and [`glowflow::Error::Input`] if the model's images cannot be shown.
     pub fn load(
-        glow: Glow,
+        glow: Model,
         model: &Path,
         directions: Option<&Path>,
         faces: Option<Faces>,
@@ -106,7 +106,7 @@ impl Demo {
 
     /// Where a device fails, for want of memory that other programs have, say, it does nothing from there on. `again` then loads the model
     /// anew for the requests that follow.
-    pub fn reloading(self, again: impl Fn() -> Result<Glow, String> + Send + Sync + 'static) -> Self {
+    pub fn reloading(self, again: impl Fn() -> Result<Model, String> + Send + Sync + 'static) -> Self {
         Self { again: Some(Box::new(again)), ..self }
     }
 
@@ -125,11 +125,11 @@ impl Demo {
         Self { detector: Some(Box::new(detect)), ..self }
     }
 
-    fn shown(&self) -> MutexGuard<'_, Option<Arc<Glow>>> {
+    fn shown(&self) -> MutexGuard<'_, Option<Arc<Model>>> {
         self.glow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn glow(&self) -> Result<Arc<Glow>, Problem> {
+    fn glow(&self) -> Result<Arc<Model>, Problem> {
         let mut shown = self.shown();
         if let Some(glow) = &*shown {
             return Ok(Arc::clone(glow));
@@ -152,7 +152,7 @@ impl Demo {
     /// Computes with the model when it is this request's turn (see [`Gate::run`]).
     pub(crate) async fn compute<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Glow, &Client) -> Result<T, Problem> + Send + 'static,
+        work: impl FnOnce(&Model, &Client) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let demo = Arc::clone(self);
         let computed = move |client: &Client| {
@@ -199,7 +199,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use glowflow::model::ModelFile;
-    use glowflow::{AnyDevice, Device, DeviceChoice, GlowConfig, Precision};
+    use glowflow::{Device, GlowConfig, Precision};
 
     use super::*;
 
@@ -209,7 +209,7 @@ mod tests {
         let path = folder.path().join("model.safetensors");
         let config = GlowConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
         ModelFile::new(config, 1).unwrap().write(&path).unwrap();
-        let load = move |path: &Path| Glow::load(path).map_err(|error| error.to_string());
+        let load = move |path: &Path| Model::load(path).map_err(|error| error.to_string());
         let demo = Demo::load(load(&path).unwrap(), &path, None, None, Limits::default());
         let loaded = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&loaded);
@@ -217,9 +217,8 @@ mod tests {
             counter.fetch_add(1, Ordering::Relaxed);
             load(&path)
         }));
-        let huge = |_: &Glow, _: &Client| -> Result<(), Problem> {
-            let device: AnyDevice = DeviceChoice::Cpu.open(Precision::default(), |_| {}).unwrap();
-            let _ = device.scratch(1 << 58);
+        let huge = |_: &Model, _: &Client| -> Result<(), Problem> {
+            let _ = Precision::default().cpu().unwrap().scratch(1 << 58);
             Ok(())
         };
         let problem = demo.compute(huge).await.unwrap_err();

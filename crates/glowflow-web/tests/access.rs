@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use glowflow::model::ModelFile;
-use glowflow::{Glow, GlowConfig};
+use glowflow::{GlowConfig, Model};
 use glowflow_web::{Access, Demo, Limits, Token, router};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn app(access: Access) -> Router {
     let model = folder.path().join("model.safetensors");
     let config = GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
-    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, None, Limits::default());
+    let demo = Demo::load(Model::load(&model).unwrap(), &model, None, None, Limits::default());
     router(Arc::new(demo.unwrap()), access)
 }
 

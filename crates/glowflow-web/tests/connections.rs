@@ -6,7 +6,7 @@ use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use glowflow::model::ModelFile;
-use glowflow::{Glow, GlowConfig};
+use glowflow::{GlowConfig, Model};
 use glowflow_web::{Access, Demo, Limits};
 use image::{ImageFormat, RgbImage};
 
@@ -24,7 +24,7 @@ fn serve_at(listen: SocketAddr, limits: Limits) -> SocketAddr {
     let model = folder.path().join("model.safetensors");
     let config = GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
-    let demo = Demo::load(Glow::load(&model).unwrap(), &model, None, None, limits).unwrap();
+    let demo = Demo::load(Model::load(&model).unwrap(), &model, None, None, limits).unwrap();
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
         let ready =

@@ -6,16 +6,35 @@ use std::time::Instant;
 use glowflow_kernels::Device;
 use serde::Serialize;
 
+use crate::device::on_device;
 use crate::train::{RunConfig, Trainer};
-use crate::{Error, Glow, ModelFile, check_count};
+use crate::{AnyDevice, Error, Model, ModelFile, check_count};
 
 /// A model to measure: it trains on random pixels, which take the time of any others.
-pub struct Bench<D: Device> {
-    trainer: Trainer<D>,
+pub struct Bench {
+    device: AnyDevice,
+    config: RunConfig,
+    trainer: Box<dyn Step>,
     /// Made for the first sample: training alone should be measured without it.
-    glow: OnceCell<Glow<D>>,
+    model: OnceCell<Model>,
     pixels: Vec<u8>,
     labels: Vec<usize>,
+}
+
+/// A trainer of any device.
+trait Step {
+    fn parameters(&self) -> usize;
+    fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error>;
+}
+
+impl<D: Device> Step for Trainer<D> {
+    fn parameters(&self) -> usize {
+        self.layout().len()
+    }
+
+    fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
+        self.step(pixels, labels).map(drop)
+    }
 }
 
 /// Memory of one process that trains.
@@ -30,12 +49,13 @@ pub struct Memory {
     pub state_bytes: u64,
 }
 
-impl<D: Device> Bench<D> {
+impl Bench {
     /// A new model, initialised on a random batch.
     ///
     /// # Errors
     /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
-    pub fn new(device: D, config: RunConfig) -> Result<Self, Error> {
+    pub fn new(device: impl Into<AnyDevice>, config: RunConfig) -> Result<Self, Error> {
+        let device = device.into();
         config.validate()?;
         let (batch, classes) = (config.train.batch, config.model.classes());
         // At the least, an image is there in single precision, with its one-hot row.
@@ -46,9 +66,12 @@ impl<D: Device> Bench<D> {
         let pixels: Vec<u8> = (0..bytes).map(|i| stream.block(i)[0] as u8).collect();
         let labels: Vec<usize> =
             if classes == 0 { vec![] } else { (0..batch).map(|i| i % classes).collect() };
-        let mut trainer = Trainer::new(device, config)?;
-        trainer.initialize(&pixels, &labels)?;
-        Ok(Self { trainer, glow: OnceCell::new(), pixels, labels })
+        let trainer: Box<dyn Step> = on_device!(device.clone(), device => {
+            let mut trainer = Trainer::new(device, config.clone())?;
+            trainer.initialize(&pixels, &labels)?;
+            Box::new(trainer)
+        });
+        Ok(Self { device, config, trainer, model: OnceCell::new(), pixels, labels })
     }
 
     /// Seconds of each of `steps` training steps: forward, backward and update, on pixels in main memory.
@@ -70,18 +93,19 @@ impl<D: Device> Bench<D> {
     /// # Errors
     /// [`Error::Device`].
     pub fn sample(&self, repetitions: usize) -> Result<Vec<f64>, Error> {
-        let config = self.trainer.config();
-        let glow = match self.glow.get() {
-            Some(glow) => glow,
+        let config = &self.config;
+        let model = match self.model.get() {
+            Some(model) => model,
             None => {
                 let file = ModelFile::new(config.model.clone(), config.train.seed)?;
-                self.glow.get_or_init(|| Glow::on(self.trainer.device().clone(), &file))
+                let model = on_device!(self.device.clone(), device => Model::on(device, &file));
+                self.model.get_or_init(|| model)
             }
         };
         (0..repetitions as u64)
             .map(|seed| {
                 let started = Instant::now();
-                glow.sample(config.train.batch, 0.7, &self.labels, seed)?;
+                model.sample(config.train.batch, 0.7, &self.labels, seed)?;
                 Ok(started.elapsed().as_secs_f64())
             })
             .collect()
@@ -90,10 +114,10 @@ impl<D: Device> Bench<D> {
     /// Peak memory of this process so far.
     pub fn memory(&self) -> Memory {
         // Weights, average, gradient and two moments, in single precision.
-        let state_bytes = 5 * 4 * self.trainer.layout().len() as u64;
+        let state_bytes = 5 * 4 * self.trainer.parameters() as u64;
         Memory {
             peak_rss: peak_rss().unwrap_or(0),
-            device_peak_bytes: self.trainer.device().peak_memory(),
+            device_peak_bytes: self.device.peak_memory(),
             state_bytes,
         }
     }

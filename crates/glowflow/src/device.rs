@@ -1,10 +1,54 @@
-//! Which device to compute on.
+//! The devices that programs choose from when they start.
 
 use std::str::FromStr;
 
-use glowflow_kernels::{AnyDevice, DeviceError};
+use glowflow_kernels::{Cpu, Cuda, Device, DeviceError};
 
 use crate::Precision;
+
+/// A device of any kind. Code generic in [`Device`] is entered by one `match` on it.
+#[derive(Clone, Debug)]
+pub enum AnyDevice {
+    /// The processor.
+    Cpu(Cpu<f32>),
+    /// An NVIDIA GPU.
+    Cuda(Cuda),
+}
+
+/// Evaluates an expression with the device that an [`AnyDevice`] holds.
+macro_rules! on_device {
+    ($any:expr, $device:ident => $call:expr) => {
+        match $any {
+            $crate::AnyDevice::Cpu($device) => $call,
+            $crate::AnyDevice::Cuda($device) => $call,
+        }
+    };
+}
+pub(crate) use on_device;
+
+impl AnyDevice {
+    /// Name of the device in reports.
+    pub fn name(&self) -> String {
+        on_device!(self, device => device.name())
+    }
+
+    /// The most bytes of its own memory that the device has used at once; `None` if it has no memory of its own.
+    pub fn peak_memory(&self) -> Option<u64> {
+        on_device!(self, device => device.peak_memory())
+    }
+}
+
+impl From<Cpu<f32>> for AnyDevice {
+    fn from(device: Cpu<f32>) -> Self {
+        Self::Cpu(device)
+    }
+}
+
+impl From<Cuda> for AnyDevice {
+    fn from(device: Cuda) -> Self {
+        Self::Cuda(device)
+    }
+}
 
 /// A device, as a user names it: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///

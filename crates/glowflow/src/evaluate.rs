@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use glowflow_data::{Dataset, Subset};
-use glowflow_kernels::Device;
 use serde::{Serialize, Serializer};
 
 use crate::latent::read_each;
 pub use crate::model::Draws;
 use crate::model::largest;
-use crate::{Error, Glow};
+use crate::{Error, Model};
 
 /// The images that an evaluation encodes and decodes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,20 +80,20 @@ pub struct Evaluation {
 ///
 /// # Errors
 /// Errors of reading, of the model, and of `each`.
-pub fn score<D: Device>(
-    glow: &Glow<D>,
+pub fn score(
+    model: &Model,
     dataset: &Arc<dyn Dataset>,
     draws: Draws,
     label: Option<usize>,
     mut each: impl FnMut(Score) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    read_each(glow, dataset, label, |batch| {
-        let log_densities = glow.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
+    read_each(model, dataset, label, |batch| {
+        let log_densities = model.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
         for (i, (&index, log_likelihood)) in batch.images.iter().zip(log_densities).enumerate() {
             each(Score {
                 image: dataset.name(index),
                 log_likelihood,
-                bits_per_dim: glow.config().bits_per_dim(log_likelihood),
+                bits_per_dim: model.config().bits_per_dim(log_likelihood),
                 label: batch.labels.get(i).copied(),
                 dequantization: draws.dequantization(),
                 draws: draws.count(),
@@ -111,17 +110,17 @@ pub fn score<D: Device>(
 ///
 /// # Errors
 /// Errors of reading, of the model, and of `progress`.
-pub fn evaluate<D: Device>(
-    glow: &Glow<D>,
+pub fn evaluate(
+    model: &Model,
     dataset: &Arc<dyn Dataset>,
     draws: Draws,
     inversion: Inversion,
     mut progress: impl FnMut(usize) -> Result<(), Error>,
 ) -> Result<Evaluation, Error> {
     let (mut readable, mut scores) = (vec![], vec![]);
-    read_each(glow, dataset, None, |batch| {
-        let log_densities = glow.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
-        scores.extend(log_densities.into_iter().map(|ld| glow.config().bits_per_dim(ld)));
+    read_each(model, dataset, None, |batch| {
+        let log_densities = model.log_densities(batch.pixels.view(), &batch.labels, draws, batch.number)?;
+        scores.extend(log_densities.into_iter().map(|ld| model.config().bits_per_dim(ld)));
         let count = batch.images.len();
         readable.extend(batch.images);
         progress(count)
@@ -136,8 +135,8 @@ pub fn evaluate<D: Device>(
     if inversion.images > 0 {
         let readable = Arc::new(Subset::new(Arc::clone(dataset), readable));
         let sample: Arc<dyn Dataset> = Arc::new(Subset::sample(readable, inversion.images, inversion.seed));
-        read_each(glow, &sample, None, |batch| {
-            let back = glow.round_trip(batch.pixels.view(), &batch.labels)?;
+        read_each(model, &sample, None, |batch| {
+            let back = model.round_trip(batch.pixels.view(), &batch.labels)?;
             inverted += back.exact.len();
             exact += back.exact.iter().filter(|&&exact| exact).count();
             inverse_error = largest(back.errors.into_iter().chain([inverse_error]));

@@ -8,14 +8,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::Dataset;
-use glowflow_kernels::Device;
 use ndarray::{Array3, Array4, ArrayView3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::latent::{PixelBatch, read_each};
 use crate::model::in_bits;
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Dequantization, Error, Glow, Latents, ModelConfig};
+use crate::{Decoded, Dequantization, Error, Latents, Model, ModelConfig};
 
 const HEADER: &str = "glow.latents";
 
@@ -32,7 +31,7 @@ struct Header {
 pub struct LatentsFile {
     /// The architecture of the model that made them.
     pub config: ModelConfig,
-    /// The [fingerprint](Glow::fingerprint) of that model.
+    /// The [fingerprint](Model::fingerprint) of that model.
     pub model: u32,
     /// One name an image.
     pub images: Vec<String>,
@@ -73,7 +72,7 @@ pub enum Fidelity {
     Different,
     /// The latents were edited after they were written.
     Edited,
-    /// The latents are not finite, and the pixels mean nothing.
+    /// The latents or the decoded values are not finite, and the pixels mean nothing.
     NotFinite,
     /// The file has no checksums to compare with.
     Unknown,
@@ -84,8 +83,8 @@ impl LatentsFile {
     ///
     /// # Errors
     /// Errors of reading and of the model.
-    pub fn encode<D: Device<Real = f32>>(
-        glow: &Glow<D>,
+    pub fn encode(
+        glow: &Model,
         dataset: &Arc<dyn Dataset>,
         label: Option<usize>,
     ) -> Result<EncodedFile, Error> {
@@ -125,9 +124,9 @@ impl LatentsFile {
     ///
     /// # Errors
     /// [`Error::Input`] if the latents do not fit the model; errors of the device and of `each`.
-    pub fn decode<D: Device<Real = f32>, E: From<Error>>(
+    pub fn decode<E: From<Error>>(
         &self,
-        glow: &Glow<D>,
+        glow: &Model,
         mut each: impl FnMut(usize, ArrayView3<u8>, Fidelity) -> Result<(), E>,
     ) -> Result<(), E> {
         crate::model::check_labels(glow.config(), self.latents.batch(), &self.labels)?;
@@ -135,14 +134,14 @@ impl LatentsFile {
             .partition(|index| self.kept.contains_key(index) && self.is_unedited(*index));
         for index in kept {
             let pixels = self.kept[&index].view();
-            each(index, pixels, self.fidelity(index, pixels))?;
+            each(index, pixels, self.fidelity(index, pixels, true))?;
         }
         for indices in decoded.chunks(glow.decoded_at_once()) {
             let labels: Vec<usize> =
                 indices.iter().filter_map(|&index| self.labels.get(index)).copied().collect();
-            let images = glow.decode(&self.latents.select(indices), &labels)?;
-            for (&index, pixels) in indices.iter().zip(images.outer_iter()) {
-                each(index, pixels, self.fidelity(index, pixels))?;
+            let Decoded { pixels, finite } = glow.decode(&self.latents.select(indices), &labels)?;
+            for ((&index, pixels), &finite) in indices.iter().zip(pixels.outer_iter()).zip(&finite) {
+                each(index, pixels, self.fidelity(index, pixels, finite))?;
             }
         }
         Ok(())
@@ -154,9 +153,11 @@ impl LatentsFile {
         self.checksums.get(index).is_some_and(|checksums| checksums.latents == found)
     }
 
-    fn fidelity(&self, index: usize, pixels: ArrayView3<u8>) -> Fidelity {
+    /// How the pixels of an image relate to those that were encoded. `finite` says whether the values they were
+    /// decoded from are finite.
+    fn fidelity(&self, index: usize, pixels: ArrayView3<u8>, finite: bool) -> Fidelity {
         match self.checksums.get(index) {
-            _ if !self.latents.is_finite(index) => Fidelity::NotFinite,
+            _ if !finite || !self.latents.is_finite(index) => Fidelity::NotFinite,
             None => Fidelity::Unknown,
             Some(_) if !self.is_unedited(index) => Fidelity::Edited,
             Some(checksums) if checksums.pixels == pixels_checksum(pixels) => Fidelity::Exact,

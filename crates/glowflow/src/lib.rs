@@ -1,11 +1,12 @@
 //! Glow: reversible generative flows with exact likelihoods (Kingma and Dhariwal 2018).
 //!
-//! [`Glow`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] makes one from
+//! [`Model`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] makes one from
 //! images. [`flow`] holds the layers, [`model`] puts them together, and `glowflow-kernels` computes them.
 
 pub mod bench;
 pub mod data;
 mod device;
+mod engine;
 mod error;
 pub mod evaluate;
 pub mod faces;
@@ -22,11 +23,13 @@ pub mod tensor_file;
 mod text_file;
 pub mod train;
 
-pub use device::DeviceChoice;
+pub use device::{AnyDevice, DeviceChoice};
 pub use error::Error;
-pub use model::{Backprop, Dequantization, Draws, Encoded, Glow, Latents, ModelFile, RoundTrip, check_count};
+pub use model::{
+    Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, RoundTrip, check_count,
+};
 pub use models::{Architecture, CouplingType, GlowConfig, ModelConfig, PermutationType};
 pub use precision::Precision;
 
-/// The devices that models are computed on, and how to survive that one has too little memory.
-pub use glowflow_kernels::{AnyDevice, Device, DeviceError, catch_out_of_memory};
+/// Compute backends and their errors, and recovery from a shortage of memory.
+pub use glowflow_kernels::{Device, DeviceError, catch_out_of_memory};

@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicBool;
 
 use glowflow_data::portraits::{ATTRIBUTES, measure};
 use glowflow_data::{Attributes, Dataset, batches_in_order};
-use glowflow_kernels::{AnyDevice, DeviceError};
+use glowflow_kernels::DeviceError;
 use glowflow_report::picture;
 use ndarray::{Array4, Axis};
 use serde::Serialize;
 
 use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, manipulate, sweep};
 use crate::train::{Options, RunConfig, Summary, train, unless_stopped};
-use crate::{Dequantization, Error, Glow, Latents, Precision, data};
+use crate::{AnyDevice, Dequantization, Error, Latents, Model, Precision, data};
 
 /// Images in a row of a picture.
 const COLUMNS: usize = 10;
@@ -79,7 +79,7 @@ pub fn quickstart(
     let effects = if summary.interrupted {
         vec![]
     } else {
-        match show(Glow::load_on(device(Precision::F32)?, out)?, out, options.stop) {
+        match show(Model::load_on(device(Precision::F32)?, out)?, out, options.stop) {
             Err(Error::Stopped) => {
                 summary.interrupted = true;
                 vec![]
@@ -93,7 +93,7 @@ pub fn quickstart(
 }
 
 /// Draws pictures of what the model has learned, and measures its directions.
-fn show(glow: Glow, out: &Path, stop: &AtomicBool) -> Result<Vec<Effect>, Error> {
+fn show(glow: Model, out: &Path, stop: &AtomicBool) -> Result<Vec<Effect>, Error> {
     let glow = Arc::new(glow);
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config(), &[])?;
     let attributes = Attributes::of_portraits(&data::training_portraits(glow.config()));
@@ -112,33 +112,33 @@ fn show(glow: Glow, out: &Path, stop: &AtomicBool) -> Result<Vec<Effect>, Error>
 }
 
 /// The first images of a dataset.
-fn images(glow: &Glow, dataset: &Arc<dyn Dataset>, count: usize) -> Result<Array4<u8>, Error> {
+fn images(glow: &Model, dataset: &Arc<dyn Dataset>, count: usize) -> Result<Array4<u8>, Error> {
     let batch = batches_in_order(data::first(dataset, count), count, 1)?.next();
     let batch = batch.ok_or_else(|| Error::Input("the data holds no images".into()))??;
     data::pixels(glow.config(), &batch)
 }
 
-fn reconstructions(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
+fn reconstructions(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
     let originals = images(glow, dataset, COLUMNS)?;
     let latents = glow.encode(originals.view(), &[], Dequantization::Midpoint)?.latents;
     let decoded = glow.decode(&latents, &[])?;
-    let rows = [originals.into_raw_vec_and_offset().0, decoded.into_raw_vec_and_offset().0];
+    let rows = [originals.into_raw_vec_and_offset().0, decoded.into_bytes()];
     let picture = picture::rows(&[&rows[0], &rows[1]], glow.config().image());
     Ok(picture::save_png(path, &picture)?)
 }
 
-fn interpolations(glow: &Glow, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
+fn interpolations(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
     let ends = images(glow, dataset, 2 * INTERPOLATIONS)?;
     let mut rows = vec![];
     for pair in ends.axis_chunks_iter(Axis(0), 2) {
-        rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?);
+        rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?.into_bytes());
     }
     let picture = picture::grid(&rows, glow.config().image(), COLUMNS);
     Ok(picture::save_png(path, &picture)?)
 }
 
 fn sweeps(
-    glow: &Glow,
+    glow: &Model,
     dataset: &Arc<dyn Dataset>,
     directions: &Directions,
     path: &Path,
@@ -148,15 +148,15 @@ fn sweeps(
     let rows = directions.list.iter().enumerate();
     let frames = rows.map(|(i, direction)| sweep(&latents.slice(i..i + 1), direction, COLUMNS));
     let frames = frames.collect::<Result<Vec<_>, _>>()?;
-    let frames = glow.decode(&Latents::concatenate(&frames)?, &[])?.into_raw_vec_and_offset().0;
+    let frames = glow.decode(&Latents::concatenate(&frames)?, &[])?.into_bytes();
     let picture = picture::grid(&frames, glow.config().image(), COLUMNS);
     Ok(picture::save_png(path, &picture)?)
 }
 
-fn effects(glow: &Glow, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {
+fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {
     let portraits = images(glow, dataset, TRIED)?;
     let latents = glow.encode(portraits.view(), &[], Dequantization::Midpoint)?.latents;
-    let before = shown(&glow.decode(&latents, &[])?);
+    let before = shown(&glow.decode(&latents, &[])?.pixels);
     let mut effects = vec![];
     for (a, attribute) in ATTRIBUTES.into_iter().enumerate() {
         let direction = directions.get(attribute)?;
@@ -165,7 +165,7 @@ fn effects(glow: &Glow, dataset: &Arc<dyn Dataset>, directions: &Directions) -> 
             manipulate(&latents.slice(i..i + 1), &[(direction, alpha)])
         });
         let moved = Latents::concatenate(&moved.collect::<Result<Vec<_>, _>>()?)?;
-        let after = shown(&glow.decode(&moved, &[])?);
+        let after = shown(&glow.decode(&moved, &[])?.pixels);
         let kept = |b: usize| {
             let same = before.iter().zip(&after).filter(|(before, after)| before[b] == after[b]).count();
             same as f64 / before.len() as f64

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use glowflow::latent::directions::MIN_PER_SIDE;
 use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
 use glowflow::tensor_file::TensorFile;
-use glowflow::{Dequantization, Error, Glow, GlowConfig, Latents, ModelFile};
+use glowflow::{Dequantization, Error, GlowConfig, Latents, Model, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset, Subset};
+use glowflow_kernels::Cpu;
 use ndarray::{Array4, Axis};
 
 /// More than a model encodes at once.
@@ -18,8 +19,8 @@ fn config() -> GlowConfig {
     GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() }
 }
 
-fn glow(seed: u64) -> Glow {
-    Glow::new(config(), seed).unwrap()
+fn glow(seed: u64) -> Model {
+    Model::new(config(), seed).unwrap()
 }
 
 fn portraits() -> Arc<Portraits> {
@@ -35,7 +36,7 @@ fn table(columns: &str, rows: impl Fn(usize) -> String) -> Attributes {
     Attributes::read(file.path(), &*portraits).unwrap()
 }
 
-fn find(glow: &Glow, attributes: &Attributes, remove: &[&str]) -> Result<Found, Error> {
+fn find(glow: &Model, attributes: &Attributes, remove: &[&str]) -> Result<Found, Error> {
     let remove: Vec<String> = remove.iter().map(|&name| name.to_owned()).collect();
     let dataset: Arc<dyn Dataset> = portraits();
     find_directions(glow, &dataset, attributes, &remove, None)
@@ -47,7 +48,7 @@ fn held_out() -> Vec<usize> {
 }
 
 /// Latents of all images, in one go.
-fn latents(glow: &Glow) -> Latents {
+fn latents(glow: &Model) -> Latents {
     let portraits = portraits();
     let mut pixels = Array4::<u8>::zeros((IMAGES, 16, 16, 3));
     for (i, mut image) in pixels.axis_iter_mut(Axis(0)).enumerate() {
@@ -168,7 +169,7 @@ fn latents_that_are_not_finite_are_no_directions() {
     let plain = glow(1);
     let mut file = ModelFile::new(plain.config().clone(), 1).unwrap();
     file.weights.fill(1e30);
-    let broken = Glow::on(plain.device().clone(), &file);
+    let broken = Model::on(Cpu::new(), &file);
     let error = find(&broken, &attributes, &[]).unwrap_err().to_string();
     assert!(error.contains("not finite") && error.contains(&portraits().name(0)), "{error}");
 }
@@ -214,7 +215,7 @@ fn attributes_that_always_go_together_can_be_removed_together() {
     assert!(other.dot(&plain.get("A").unwrap().latents).abs() < 1e-3);
 }
 
-fn written(glow: &Glow, folder: &Path) -> (Directions, std::path::PathBuf) {
+fn written(glow: &Model, folder: &Path) -> (Directions, std::path::PathBuf) {
     let directions = find(glow, &Attributes::of_portraits(&portraits()), &[]).unwrap().directions;
     let path = folder.join("directions.safetensors");
     directions.write(&path).unwrap();
@@ -227,7 +228,7 @@ fn a_file_gives_back_what_was_written_and_only_to_its_model() {
     let (directions, path) = written(&glow(1), folder.path());
     assert_eq!(Directions::read(&path, &glow(1)).unwrap(), directions);
 
-    let refuse = |path: &Path, glow: &Glow, words: &[&str]| {
+    let refuse = |path: &Path, glow: &Model, words: &[&str]| {
         let error = Directions::read(path, glow).unwrap_err().to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     };
@@ -264,7 +265,7 @@ fn a_move_by_nothing_changes_no_bit_and_no_pixel() {
     let moved = manipulate(&all, &still).unwrap();
     let bits = |latents: &Latents| latents.0.iter().flatten().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert!(bits(&moved) == bits(&all));
-    let decoded = glow.decode(&moved, &[]).unwrap();
+    let decoded = glow.decode(&moved, &[]).unwrap().pixels;
     let portraits = portraits();
     for (i, image) in decoded.axis_iter(Axis(0)).enumerate() {
         let mut pixels = vec![0; 16 * 16 * 3];
@@ -310,7 +311,7 @@ fn moves_too_far_or_of_another_model_are_refused() {
         assert!(error.contains(&alpha.to_string()) && error.contains("−3 to 3"), "{error}");
     }
     let deeper = GlowConfig { levels: 3, ..config() };
-    let other = Glow::new(deeper, 1).unwrap().draw(1, 0.7, 1).unwrap();
+    let other = Model::new(deeper, 1).unwrap().draw(1, 0.7, 1).unwrap();
     let error = manipulate(&other, &[(direction, 0.5)]).unwrap_err().to_string();
     assert!(error.contains("another shape"), "{error}");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::{glow, model_file};
 use glowflow::evaluate::{Inversion, evaluate, score};
-use glowflow::{Draws, Error, Glow, GlowConfig};
+use glowflow::{Draws, Error, GlowConfig, Model};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
 use ndarray::Array4;
@@ -14,7 +14,7 @@ use ndarray::Array4;
 /// Scores of one picture, over and over: two batches of 64, as many as are scored at once.
 fn scores(draws: u64, seed: u64) -> Vec<f64> {
     let config = GlowConfig { image: [32, 32, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
-    let glow = Glow::new(config, 0).unwrap();
+    let glow = Model::new(config, 0).unwrap();
     let portraits: Arc<dyn Dataset> = Arc::new(Portraits::new(1, 32, 0));
     let dataset: Arc<dyn Dataset> = Arc::new(Subset::new(portraits, vec![0; 128]));
     let mut scores = vec![];
@@ -43,7 +43,7 @@ fn portraits(count: usize) -> Arc<dyn Dataset> {
 
 #[test]
 fn exactness_is_counted_over_the_images_that_are_named() {
-    let evaluated = |glow: &Glow, images, seed| {
+    let evaluated = |glow: &Model, images, seed| {
         evaluate(glow, &portraits(150), Draws::Midpoint, Inversion { images, seed }, |_| Ok(())).unwrap()
     };
     let sound = glow(&model_file(0.05));

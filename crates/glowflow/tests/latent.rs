@@ -6,7 +6,7 @@ use glowflow::latent::{
     About, Direction, Walk, at_temperatures, between, interpolate, level_weights, nearest, redraw_details,
     sweep,
 };
-use glowflow::{Dequantization, Error, Glow, GlowConfig, Latents};
+use glowflow::{Dequantization, Error, GlowConfig, Latents, Model};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 use ndarray::{Array4, Axis, s};
@@ -28,10 +28,10 @@ fn norm(latents: &Latents) -> f64 {
 
 #[test]
 fn a_walk_begins_and_ends_at_its_images_and_passes_through_those_between() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let images = images(3);
     for walk in [Walk::Linear, Walk::Spherical] {
-        let frames = interpolate(&glow, images.view(), &[], 5, walk).unwrap();
+        let frames = interpolate(&glow, images.view(), &[], 5, walk).unwrap().pixels;
         assert_eq!(frames.shape(), [10, 16, 16, 3]);
         for (frame, image) in [(0, 0), (4, 1), (5, 1), (9, 2)] {
             assert_eq!(
@@ -50,7 +50,7 @@ fn a_walk_begins_and_ends_at_its_images_and_passes_through_those_between() {
 
 #[test]
 fn the_great_circle_keeps_its_distance_from_the_origin() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let (a, b) = (glow.draw(1, 1.0, 1).unwrap(), glow.draw(1, 1.0, 2).unwrap());
     let longest = norm(&a).max(norm(&b));
     let shortest = norm(&a).min(norm(&b));
@@ -63,7 +63,7 @@ fn the_great_circle_keeps_its_distance_from_the_origin() {
 
 #[test]
 fn a_great_circle_between_equal_or_empty_latents_is_a_straight_line() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let a = glow.draw(1, 1.0, 1).unwrap();
     let origin = glow.draw(1, 0.0, 1).unwrap();
     for (from, to) in [(&a, &a), (&origin, &a), (&origin, &origin)] {
@@ -73,7 +73,7 @@ fn a_great_circle_between_equal_or_empty_latents_is_a_straight_line() {
 
 #[test]
 fn a_walk_needs_two_images_and_two_frames() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     for (count, frames) in [(1, 5), (2, 1), (2, 0)] {
         let error = interpolate(&glow, images(count).view(), &[], frames, Walk::Linear).unwrap_err();
         assert!(matches!(&error, Error::Input(message) if message.contains("2 of each")), "{error}");
@@ -82,13 +82,13 @@ fn a_walk_needs_two_images_and_two_frames() {
 
 #[test]
 fn redrawn_details_leave_coarser_levels_as_they_are() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let images = images(2);
     let latents =
         glow.encode(images.slice(s![..1, .., .., ..]), &[], Dequantization::Midpoint).unwrap().latents;
     // Nothing drawn anew: the image, to the pixel.
     let same = redraw_details(&glow, &latents, 0, 3, 0.7, 5).unwrap();
-    for image in glow.decode(&same, &[]).unwrap().axis_iter(Axis(0)) {
+    for image in glow.decode(&same, &[]).unwrap().pixels.axis_iter(Axis(0)) {
         assert_eq!(image, images.index_axis(Axis(0), 0));
     }
     let variants = redraw_details(&glow, &latents, 1, 3, 0.7, 5).unwrap();
@@ -110,11 +110,11 @@ fn redrawn_details_leave_coarser_levels_as_they_are() {
 
 #[test]
 fn a_series_of_temperatures_is_of_the_same_samples() {
-    let glow = Glow::new(config(), 1).unwrap();
-    let series = at_temperatures(&glow, 2, &[0.0, 0.5, 1.0], &[], 7).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
+    let series = at_temperatures(&glow, 2, &[0.0, 0.5, 1.0], &[], 7).unwrap().pixels;
     assert_eq!(series.shape(), [6, 16, 16, 3]);
     for (t, temperature) in [0.0, 0.5, 1.0].into_iter().enumerate() {
-        let samples = glow.sample(2, temperature, &[], 7).unwrap();
+        let samples = glow.sample(2, temperature, &[], 7).unwrap().pixels;
         for i in 0..2 {
             assert_eq!(
                 series.index_axis(Axis(0), 3 * i + t),
@@ -129,7 +129,7 @@ fn a_series_of_temperatures_is_of_the_same_samples() {
 
 #[test]
 fn numbers_that_memory_cannot_hold_are_refused() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let one = glow.draw(1, 0.7, 5).unwrap();
     let direction = Direction {
         about: About { name: "Hat".into(), positives: 10, negatives: 10, auc: None },
@@ -156,10 +156,10 @@ fn numbers_that_memory_cannot_hold_are_refused() {
 #[test]
 fn many_classes_are_sampled_a_few_images_at_a_time() {
     let config = GlowConfig { image: [2, 2, 1], levels: 1, steps: 1, hidden: 1, bits: 8, ..config() };
-    let glow = Glow::new(GlowConfig { classes: 1 << 20, ..config }, 1).unwrap();
+    let glow = Model::new(GlowConfig { classes: 1 << 20, ..config }, 1).unwrap();
     let labels = vec![7; 20];
-    let samples = glow.sample(20, 0.7, &labels, 1).unwrap();
-    let fewer = glow.sample(3, 0.7, &labels[..3], 1).unwrap();
+    let samples = glow.sample(20, 0.7, &labels, 1).unwrap().pixels;
+    let fewer = glow.sample(3, 0.7, &labels[..3], 1).unwrap().pixels;
     assert_eq!(samples.slice(s![..3, .., .., ..]), fewer);
 }
 
@@ -224,7 +224,7 @@ impl Dataset for Photographs {
 
 #[test]
 fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let photographs = Photographs { portraits: Portraits::new(100, 16, 3), vivid: 100 };
     let pixels = photographs.pixels();
     let query = || pixels.slice(s![42..43, .., .., ..]);
@@ -252,7 +252,7 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
 /// By Euclidean distance between latents, images of low contrast are nearest to all others.
 #[test]
 fn images_of_low_contrast_are_not_everybodys_neighbours() {
-    let glow = Glow::new(config(), 1).unwrap();
+    let glow = Model::new(config(), 1).unwrap();
     let photographs = Photographs { portraits: Portraits::new(80, 16, 3), vivid: 70 };
     let pixels = photographs.pixels();
     let dataset: Arc<dyn Dataset> = Arc::new(photographs);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::{config, glow, model_file};
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
 use glowflow::tensor_file::TensorFile;
-use glowflow::{Error, Glow, GlowConfig, ModelFile};
+use glowflow::{Error, GlowConfig, Model, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 
@@ -52,7 +52,7 @@ impl Dataset for Patterns {
 }
 
 /// Decodes a file; returns the images and how they relate to those that were encoded.
-fn decoded(file: &LatentsFile, glow: &Glow) -> (Vec<Vec<u8>>, Vec<Fidelity>) {
+fn decoded(file: &LatentsFile, glow: &Model) -> (Vec<Vec<u8>>, Vec<Fidelity>) {
     let mut images = vec![vec![]; file.images.len()];
     let mut fidelities = vec![Fidelity::Unknown; file.images.len()];
     file.decode(glow, |index, pixels, fidelity| {
@@ -145,13 +145,23 @@ fn edited_latents_and_other_pixels_are_told_apart() {
         assert_eq!(fidelity, expected, "image {index}");
     }
     let plain = glow(&file).decode(&edited.latents.select(&[kept]), &[]).unwrap();
-    assert!(
-        images[kept] == plain.into_raw_vec_and_offset().0,
-        "edited latents count, and not the pixels kept"
-    );
+    assert!(images[kept] == plain.into_bytes(), "edited latents count, and not the pixels kept");
 
     edited.latents.0[0][[free, 0, 0, 0]] = f32::NAN;
     assert_eq!(decoded(&edited, &glow(&file)).1[free], Fidelity::NotFinite);
+}
+
+/// A model whose weights are finite, and its values not, decodes no image.
+#[test]
+fn images_of_values_that_are_not_finite_are_named() {
+    let mut file = model_file(0.05);
+    let dataset = Arc::new(Patterns(3)) as Arc<dyn Dataset>;
+    let mut encoded = LatentsFile::encode(&glow(&file), &dataset, None).unwrap().file;
+    encoded.kept.clear();
+    file.weights.fill(1e30);
+    assert_eq!(decoded(&encoded, &glow(&file)).1, [Fidelity::NotFinite; 3]);
+    encoded.checksums.clear();
+    assert_eq!(decoded(&encoded, &glow(&file)).1, [Fidelity::NotFinite; 3]);
 }
 
 /// Files of earlier versions and of other programs have no checksums.

@@ -351,7 +351,7 @@ fn models_that_cannot_fit_are_refused() {
         assert!(files(folder.path()).is_empty(), "{overrides:?}");
     }
     let model = glowflow::GlowConfig { hidden: 16384, steps: 4096, ..Default::default() };
-    assert!(glowflow::Glow::new(model, 0).err().unwrap().to_string().contains("TiB"));
+    assert!(glowflow::Model::new(model, 0).err().unwrap().to_string().contains("TiB"));
 }
 
 /// A NumPy array of images, the seed of each of which is in `seeds`.

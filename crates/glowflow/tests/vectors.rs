@@ -4,7 +4,7 @@ use std::path::Path;
 
 use glowflow::model::{Flow, largest};
 use glowflow::tensor_file::TensorFile;
-use glowflow::{Backprop, Dequantization, Glow, Latents, ModelFile, Precision};
+use glowflow::{Backprop, Dequantization, Latents, Model, ModelFile, Precision};
 use glowflow_kernels::{Cpu, Cuda, Device, Noise, Real, cuda};
 use ndarray::Array4;
 
@@ -70,7 +70,7 @@ fn norm_error(have: &[f64], want: &[f64]) -> f64 {
 /// Encoding and decoding, with tolerances for likelihoods and for decoded images.
 fn encodes_and_decodes<D: Device>(device: &D, tolerance: f64, decoded_tolerance: f64) {
     for vectors in Vectors::all() {
-        let glow = Glow::on(device.clone(), &vectors.model);
+        let glow = Model::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
         let noise = vectors.array::<D::Real>("noise");
         let encoded =
@@ -230,7 +230,7 @@ fn agrees_to_the_rounding_of_bf16(device: &impl Device<Real = f32>) {
             let error = norm_error(&have, &want);
             assert!(error < 2e-2, "{} {backprop:?}: gradient {error:e}", vectors.name);
         }
-        let glow = Glow::on(device.clone(), &vectors.model);
+        let glow = Model::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
         let noise = vectors.array::<f32>("noise");
         let encoded =

@@ -7,13 +7,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
-use glowflow::{Glow, check_count, data};
+use glowflow::{Model, check_count, data};
 use glowflow_report::picture;
 use ndarray::ArrayView3;
 use serde_json::json;
 
 use super::picture_paths::picture_paths;
-use super::verdict::unsound_pictures;
 use super::{
     PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_choices, class_of,
     counted, left_out, named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
@@ -21,7 +20,7 @@ use super::{
 use crate::args;
 
 /// Writes one image to a PNG file below a folder.
-fn save_below(glow: &Glow, image: ArrayView3<u8>, folder: &Path, name: &Path) -> anyhow::Result<()> {
+fn save_below(glow: &Model, image: ArrayView3<u8>, folder: &Path, name: &Path) -> anyhow::Result<()> {
     let path = folder.join(name);
     let parent = path.parent().unwrap_or(folder);
     std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
@@ -65,16 +64,17 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
         let samples = at_temperatures(&glow, count, &args.temperatures, &labels, args.seed)?;
         (samples, args.temperatures.len())
     };
+    let finite = samples.all_finite();
     if let Some(folder) = &args.out_dir {
-        for (i, image) in samples.outer_iter().enumerate() {
+        for (i, image) in samples.pixels.outer_iter().enumerate() {
             save_below(&glow, image, folder, Path::new(&format!("{i:05}.png")))?;
         }
     }
     if let Some(out) = out {
-        let picture = picture::grid(&samples.into_raw_vec_and_offset().0, glow.config().image(), columns);
+        let picture = picture::grid(&samples.into_bytes(), glow.config().image(), columns);
         out.write(&picture::encode_png(&picture).map_err(anyhow::Error::msg)?, common.json)?;
     }
-    check_pictures(&glow)
+    check_pictures(finite)
 }
 
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -156,8 +156,10 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
             "do not decode to the pixels that were encoded: another device or version may have encoded them",
         ),
         edited.filter(|_| !args.edited),
-        trouble(Fidelity::NotFinite, "have latents that are not finite, and pixels that mean nothing"),
-        unsound_pictures(&glow),
+        trouble(
+            Fidelity::NotFinite,
+            "have latents or decoded values that are not finite, and pixels that mean nothing",
+        ),
     ])
 }
 

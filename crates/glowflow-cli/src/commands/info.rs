@@ -11,7 +11,7 @@ use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
 use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
-use glowflow::{Glow, ModelConfig, ModelFile, data};
+use glowflow::{Model, ModelConfig, ModelFile, data};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ struct Run {
 
 impl Run {
     /// The run of a model; `None` if there is none, or it is of another architecture.
-    fn of(model: &Path, glow: &Glow) -> Option<Self> {
+    fn of(model: &Path, glow: &Model) -> Option<Self> {
         let folder = run_folder(model);
         let config = RunConfig::read(&folder.join(CONFIG)).ok().filter(|run| run.model == *glow.config())?;
         let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
@@ -122,7 +122,7 @@ fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
 }
 
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = Glow::load(&args.model)?;
+    let glow = Model::load(&args.model)?;
     let config = glow.config();
     let names = data::class_names(&args.model, config);
     let run = Run::of(&args.model, &glow);

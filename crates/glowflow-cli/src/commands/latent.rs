@@ -36,7 +36,8 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     let labels = pictures.labels(&glow, label)?.repeat(paths.len());
     let images = pictures.load(&paths)?;
     let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
-    let (pixels, shape) = (frames.into_raw_vec_and_offset().0, glow.config().image());
+    let finite = frames.all_finite();
+    let (pixels, shape) = (frames.into_bytes(), glow.config().image());
     let picture = match moving {
         Some(format) => {
             animation::encode(format, &pixels, shape, MILLISECONDS).map_err(anyhow::Error::msg)?
@@ -44,7 +45,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
         None => grid_png(&glow, &pixels, args.frames)?,
     };
     out.write(&picture, common.json)?;
-    check_pictures(&glow)
+    check_pictures(finite)
 }
 
 /// The attributes that the values of an option name: each value one of `known`, or several separated by commas.
@@ -142,6 +143,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     }
     let points = Latents::concatenate(&points)?;
     let images = glow.decode(&points, &labels.repeat(points.batch()))?;
-    out.write(&grid_png(&glow, &images.into_raw_vec_and_offset().0, args.count + 1)?, common.json)?;
-    check_pictures(&glow)
+    let finite = images.all_finite();
+    out.write(&grid_png(&glow, &images.into_bytes(), args.count + 1)?, common.json)?;
+    check_pictures(finite)
 }

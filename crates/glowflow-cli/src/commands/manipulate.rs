@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use glowflow::latent::{self, Direction, Directions, sweep};
-use glowflow::{Dequantization, Glow, Latents, data};
+use glowflow::{Dequantization, Latents, Model, data};
 use glowflow_data::encode_png;
 use glowflow_report::file;
 use glowflow_report::progress::{Display, Goal, Progress};
@@ -30,6 +30,13 @@ struct Changes<'a> {
     sweep: Option<(&'a Direction, usize)>,
 }
 
+/// PNG files of changed images.
+struct Made {
+    files: Vec<Vec<u8>>,
+    /// Whether all values of the images are finite.
+    finite: bool,
+}
+
 impl<'a> Changes<'a> {
     fn new(args: &args::Manipulate, directions: &'a Directions) -> anyhow::Result<Self> {
         let moves = args.moves.iter().map(|(name, alpha)| Ok((directions.get(name)?, *alpha)));
@@ -38,25 +45,25 @@ impl<'a> Changes<'a> {
     }
 
     /// The PNG file of each image of a batch, changed.
-    fn pictures(&self, glow: &Glow, latents: &Latents, labels: &[usize]) -> anyhow::Result<Vec<Vec<u8>>> {
+    fn pictures(&self, glow: &Model, latents: &Latents, labels: &[usize]) -> anyhow::Result<Made> {
         let moved = latent::manipulate(latents, &self.moves)?;
         let Some((direction, frames)) = self.sweep else {
             let images = glow.decode(&moved, labels)?;
-            let png = |image| encode_png(image_shape(glow), image).map_err(Into::into);
-            return images
-                .as_slice()
-                .unwrap_or_default()
-                .chunks(glow.config().dimensions())
-                .map(png)
-                .collect();
+            let finite = images.all_finite();
+            let bytes = images.into_bytes();
+            let images = bytes.chunks(glow.config().dimensions());
+            let files = images.map(|image| encode_png(image_shape(glow), image)).collect::<Result<_, _>>()?;
+            return Ok(Made { files, finite });
         };
-        let strip = |i: usize| {
+        let mut made = Made { files: vec![], finite: true };
+        for i in 0..moved.batch() {
             let strip = sweep(&moved.slice(i..i + 1), direction, frames)?;
             let labels = labels.get(i..i + 1).unwrap_or_default().repeat(frames);
             let images = glow.decode(&strip, &labels)?;
-            grid_png(glow, &images.into_raw_vec_and_offset().0, frames)
-        };
-        (0..moved.batch()).map(strip).collect()
+            made.finite &= images.all_finite();
+            made.files.push(grid_png(glow, &images.into_bytes(), frames)?);
+        }
+        Ok(made)
     }
 }
 
@@ -83,8 +90,8 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, image, class)?;
     let made = changes.pictures(&glow, &latents, &labels)?;
-    out.write(&made.concat(), common.json)?;
-    check_pictures(&glow)
+    out.write(&made.files.concat(), common.json)?;
+    check_pictures(made.finite)
 }
 
 /// A picture file, and its name in the output folder.
@@ -98,7 +105,7 @@ struct Source {
 /// The given pictures, and those in the given folders, at any depth.
 fn sources(
     args: &args::Manipulate,
-    glow: &Glow,
+    glow: &Model,
     pictures: &Pictures,
     class: Option<usize>,
 ) -> anyhow::Result<Vec<Source>> {
@@ -185,7 +192,7 @@ impl Shown {
 fn to_folder(
     args: &args::Manipulate,
     common: &args::Common,
-    glow: &Glow,
+    glow: &Model,
     pictures: &Pictures,
     changes: &Changes,
     class: Option<usize>,
@@ -196,7 +203,7 @@ fn to_folder(
     let sources = sources(args, glow, pictures, class)?;
     let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
     check_kept(&sources, folder, &paths)?;
-    let (mut broken, mut not_finite) = (vec![], vec![]);
+    let (mut broken, mut not_finite, mut finite) = (vec![], vec![], true);
     let mut shown = Shown::new(sources.len());
     let all: Vec<(&Source, &PathBuf)> = sources.iter().zip(&paths).collect();
     let mut done = 0;
@@ -218,7 +225,8 @@ fn to_folder(
             let images = concatenate(Axis(0), &views)?;
             let latents = glow.encode(images.view(), &classes, Dequantization::Midpoint)?.latents;
             let made = changes.pictures(glow, &latents, &classes)?;
-            for (i, (made, (source, out))) in made.iter().zip(outs).enumerate() {
+            finite &= made.finite;
+            for (i, (made, (source, out))) in made.files.iter().zip(outs).enumerate() {
                 if !latents.is_finite(i) {
                     not_finite.push(source.name.as_str());
                 }
@@ -249,7 +257,7 @@ fn to_folder(
                 named(&not_finite)
             )
         }),
-        unsound_pictures(glow),
+        unsound_pictures(finite),
         (!broken.is_empty() && !args.allow_broken).then(|| {
             format!("{} of {all} pictures left out; pass --allow-broken to accept that", broken.len())
         }),

@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::{AnyDevice, DeviceError, Glow, Precision, check_count, data};
+use glowflow::{AnyDevice, DeviceError, Model, Precision, check_count, data};
 use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{picture, printable};
 
@@ -72,12 +72,12 @@ impl args::Common {
     }
 
     /// A model, to score and draw with.
-    fn load(&self, precision: Precision, model: &Path) -> anyhow::Result<Glow> {
-        Ok(Glow::load_on(self.open(precision)?, model)?)
+    fn load(&self, precision: Precision, model: &Path) -> anyhow::Result<Model> {
+        Ok(Model::load_on(self.open(precision)?, model)?)
     }
 
     /// A model whose latents come back as the very pixels.
-    fn load_exact(&self, model: &Path) -> anyhow::Result<Glow> {
+    fn load_exact(&self, model: &Path) -> anyhow::Result<Model> {
         self.load(Precision::F32, model)
     }
 }
@@ -87,7 +87,7 @@ impl args::Common {
 fn test_data(
     path: &Path,
     model: &Path,
-    glow: &Glow,
+    glow: &Model,
     label: Option<usize>,
 ) -> anyhow::Result<Arc<dyn Dataset>> {
     let names = data::class_names(model, glow.config());
@@ -111,7 +111,7 @@ fn class_choices(classes: usize, names: &[String]) -> String {
 }
 
 /// The class given by `--class`.
-fn class_of(class: Option<&str>, model: &Path, glow: &Glow) -> anyhow::Result<Option<usize>> {
+fn class_of(class: Option<&str>, model: &Path, glow: &Model) -> anyhow::Result<Option<usize>> {
     let Some(class) = class else { return Ok(None) };
     let classes = glow.config().classes();
     anyhow::ensure!(classes > 0, "the class {class:?} was given to a model without classes: leave it out");
@@ -138,19 +138,19 @@ fn report_broken(dataset: &Arc<dyn Dataset>) {
     }
 }
 
-fn image_shape(glow: &Glow) -> ImageShape {
+fn image_shape(glow: &Model) -> ImageShape {
     let [height, width, channels] = glow.config().image();
     ImageShape { height, width, channels }
 }
 
 /// Checks that a picture can be drawn of so many images, the product of `counts`.
-fn check_picture(glow: &Glow, counts: &[usize]) -> anyhow::Result<()> {
+fn check_picture(glow: &Model, counts: &[usize]) -> anyhow::Result<()> {
     image_shape(glow).check()?;
     Ok(check_count(counts, picture::bytes(glow.config().image()))?)
 }
 
 /// The file of one picture of several images.
-fn grid_png(glow: &Glow, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
+fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
     let picture = picture::grid(pixels, glow.config().image(), columns);
     picture::encode_png(&picture).map_err(anyhow::Error::msg)
 }

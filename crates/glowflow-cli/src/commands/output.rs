@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use glowflow::{Glow, ModelFile};
+use glowflow::{Model, ModelFile};
 use glowflow_data::encode_png;
 use glowflow_report::file;
 use serde_json::json;
@@ -60,7 +60,7 @@ fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// One image as a PNG file in its own size.
-pub fn save_image(glow: &Glow, pixels: &[u8], path: &Path) -> anyhow::Result<()> {
+pub fn save_image(glow: &Model, pixels: &[u8], path: &Path) -> anyhow::Result<()> {
     Ok(file::replace(path, &encode_png(image_shape(glow), pixels)?)?)
 }
 

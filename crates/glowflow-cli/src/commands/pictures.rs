@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow::{Dequantization, Glow, Latents, data};
+use glowflow::{Dequantization, Latents, Model, data};
 use glowflow_data::{Eyes, ImageShape, fit_image, load_picture};
 use ndarray::Array4;
 
@@ -40,7 +40,7 @@ const MAX_SEARCHED_FOR_HINT: usize = 16;
 
 impl Pictures {
     /// For a model's images, whose eyes are given or stored with the model.
-    pub fn of(glow: &Glow, model: &Path, args: &AlignArgs) -> anyhow::Result<Self> {
+    pub fn of(glow: &Model, model: &Path, args: &AlignArgs) -> anyhow::Result<Self> {
         let faces = match args.eyes.eyes {
             Some(eyes) => Some(Faces::Aligned(eyes)),
             None => faces::read(model)?,
@@ -106,7 +106,7 @@ impl Pictures {
     }
 
     /// The label of one picture, if the model has classes.
-    pub fn labels(&self, glow: &Glow, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
+    pub fn labels(&self, glow: &Model, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
         let classes = glow.config().classes();
         anyhow::ensure!(
             classes == 0 || label.is_some(),
@@ -137,7 +137,7 @@ pub struct Picture {
 
 impl Picture {
     pub fn encode(
-        glow: &Glow,
+        glow: &Model,
         pictures: &Pictures,
         path: &PathBuf,
         label: Option<usize>,

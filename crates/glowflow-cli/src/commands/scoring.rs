@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::evaluate::{Draws, Inversion, evaluate};
-use glowflow::{AnyDevice, Glow};
+use glowflow::{AnyDevice, Model};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
@@ -25,7 +25,12 @@ fn draws(scoring: &args::Scoring) -> Draws {
 }
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = common.load(args.scoring.precision.into(), &args.model)?;
+    let device = common.open(args.scoring.precision.into())?;
+    let full = match args.scoring.precision {
+        args::PrecisionArg::Auto => matches!(device, AnyDevice::Cpu(_)),
+        precision => matches!(precision, args::PrecisionArg::F32),
+    };
+    let glow = Model::load_on(device, &args.model)?;
     let dataset = test_data(&args.data, &args.model, &glow, None)?;
     let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
     let inversion = Inversion { images: args.invert, seed: args.scoring.seed };
@@ -50,10 +55,6 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {
             let drawn = if evaluation.inverted < evaluation.images { " drawn at random" } else { "" };
-            let full = match args.scoring.precision {
-                args::PrecisionArg::Auto => matches!(glow.device(), AnyDevice::Cpu(_)),
-                precision => matches!(precision, args::PrecisionArg::F32),
-            };
             let remark = if full { "" } else { ", in this precision (encode and decode use f32)" };
             say!("exact          {} of {} images{drawn}{remark}", evaluation.exact, evaluation.inverted);
         }
@@ -110,7 +111,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
 
 /// Writes the scores as they come, as a table or as a JSON object a line. Returns the images without a finite score.
 fn write_scores(
-    glow: &Glow,
+    glow: &Model,
     dataset: &Arc<dyn Dataset>,
     draws: Draws,
     label: Option<usize>,

@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
-use glowflow::{Glow, latent};
+use glowflow::{Model, latent};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
-use super::images::{MAX_IDS, all_stored, decoded, png};
+use super::images::{MAX_IDS, all_stored, png};
 use crate::Problem;
 use crate::gate::Client;
 
@@ -55,13 +55,14 @@ pub(super) async fn blend(
         )));
     }
     let images = all_stored(&demo, &ids)?;
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let latents: Vec<_> = images.iter().map(|image| &image.latents).collect();
         let mean = latent::weighted_mean(&latents, &weights)?;
         let heaviest = weights.iter().zip(&images).rev().max_by(|(a, _), (b, _)| a.total_cmp(b));
         let labels = heaviest.map_or(&[][..], |(_, image)| &image.labels);
-        let mean = decoded(glow, &mean, labels, client)?;
-        png(&mean.pixels, glow.config().image(), mean.all_finite())
+        let mean = glow.decode_while(&mean, labels, || client.check())?;
+        let finite = mean.all_finite();
+        png(&mean.into_bytes(), glow.config().image(), finite)
     };
     demo.compute(work).await
 }

@@ -1,6 +1,6 @@
 //! Bits per dimension of an image: the upper bound by uniform dequantisation.
 
-use glowflow::{Draws, Glow};
+use glowflow::{Draws, Model};
 use ndarray::ArrayView4;
 
 use crate::gate::Client;
@@ -22,7 +22,7 @@ pub(super) struct Bound {
 impl Bound {
     /// The bound of one image `[1, H, W, C]`.
     pub fn of(
-        glow: &Glow,
+        glow: &Model,
         image: ArrayView4<u8>,
         labels: &[usize],
         draws: usize,

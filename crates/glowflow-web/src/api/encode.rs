@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use glowflow::{Dequantization, Glow};
+use glowflow::{Decoded, Dequantization, Model};
 use glowflow_data::{ImageShape, image_of_bytes};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,6 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::bound::{Bound, DEQUANTIZATION};
-use super::images::{Decoded, decoded};
 use super::upload::Upload;
 use crate::Problem;
 use crate::gate::Client;
@@ -77,7 +76,7 @@ pub(super) async fn encode(
     let Query(Class { class }) = class?;
     let upload = Upload::read(&demo, body).await?;
     let at = Arc::clone(&demo);
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let [height, width, channels] = glow.config().image();
         let shape = ImageShape { height, width, channels };
         let pixels = image_of_bytes(&upload.bytes, shape, at.limits.upload_pixels)
@@ -96,7 +95,8 @@ pub(super) async fn encode(
                  diverged",
             ));
         }
-        let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
+        let Decoded { pixels, finite } = glow.decode_while(&latents, &labels, || client.check())?;
+        let pixels = pixels.into_raw_vec_and_offset().0;
         let dropped = 8 - glow.config().bits();
         let original: Vec<u8> = image.iter().map(|pixel| pixel >> dropped << dropped).collect();
         let pairs = original.chunks(channels).zip(pixels.chunks(channels));

@@ -8,14 +8,14 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
 use glowflow::latent::{self, Directions};
-use glowflow::{Error, Glow, Latents};
+use glowflow::{Error, Latents, Model};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
 use super::format::Format;
-use super::images::{decoded, stored};
+use super::images::stored;
 use crate::Problem;
 use crate::gate::Client;
 
@@ -102,7 +102,7 @@ pub(super) async fn manipulate(
     let (image, format) = (stored(&demo, request.id)?, request.format);
     let frames = request.frames(demo.images(), demo.config.image())?;
     let at = Arc::clone(&demo);
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let directions = at.directions.as_ref().ok_or_else(|| {
             Problem::unprocessable("this model has no directions, so nothing can be changed")
         })?;
@@ -110,8 +110,10 @@ pub(super) async fn manipulate(
         frames.last().map(|amounts| moved(&image.latents, directions, amounts)).transpose()?;
         let parts = frames.iter().map(|amounts| moved(&image.latents, directions, amounts));
         let moved = Latents::concatenate(&parts.collect::<Result<Vec<_>, _>>()?)?;
-        let moved = decoded(glow, &moved, &image.labels.repeat(frames.len()), client)?;
-        format.frames(&moved.pixels, glow.config().image(), moved.all_finite())
+        let labels = image.labels.repeat(frames.len());
+        let moved = glow.decode_while(&moved, &labels, || client.check())?;
+        let finite = moved.all_finite();
+        format.frames(&moved.into_bytes(), glow.config().image(), finite)
     };
     demo.compute(work).await
 }

@@ -5,14 +5,14 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
 use glowflow::latent::between;
-use glowflow::{Glow, Latents};
+use glowflow::{Latents, Model};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
 use super::format::{Course, Format};
-use super::images::{decoded, png, stored};
+use super::images::{png, stored};
 use crate::Problem;
 use crate::gate::Client;
 
@@ -64,13 +64,13 @@ pub(super) async fn mix(
             "\"at\" should hold 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
         )));
     }
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let point = |&t: &f64| between(&a.latents, &b.latents, t, path.into());
         let parts: Vec<Latents> = points.iter().map(point).collect();
         let labels: Vec<usize> =
             points.iter().flat_map(|&t| if t > 0.5 { &b.labels } else { &a.labels }).copied().collect();
-        let mixed = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        let (shape, finite, pixels) = (glow.config().image(), mixed.all_finite(), mixed.pixels);
+        let mixed = glow.decode_while(&Latents::concatenate(&parts)?, &labels, || client.check())?;
+        let (shape, finite, pixels) = (glow.config().image(), mixed.all_finite(), mixed.into_bytes());
         match format {
             Format::Png if points.len() == 1 => png(&pixels, shape, finite),
             format => format.pictures(&pixels, shape, finite),

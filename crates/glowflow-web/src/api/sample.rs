@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use glowflow::Glow;
+use glowflow::{Decoded, Model};
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::bound::{Bound, DEQUANTIZATION};
-use super::images::{Decoded, decoded};
 use crate::Problem;
 use crate::gate::Client;
 use crate::store::Stored;
@@ -89,10 +88,11 @@ pub(super) async fn sample(
         )));
     }
     let at = Arc::clone(&demo);
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let labels = class.map_or(vec![], |class| vec![class; count]);
         let latents = glow.draw(count, temperature, seed)?;
-        let Decoded { pixels, finite } = decoded(glow, &latents, &labels, client)?;
+        let Decoded { pixels, finite } = glow.decode_while(&latents, &labels, || client.check())?;
+        let pixels = pixels.into_raw_vec_and_offset().0;
         let images = || pixels.chunks(pixels.len() / count).zip(&finite);
         // One draw ranks images well enough, and somebody waits for them.
         let draws = 1;

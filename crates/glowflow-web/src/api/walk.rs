@@ -7,14 +7,14 @@ use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::response::Response;
 use glowflow::latent::between;
-use glowflow::{Glow, Latents};
+use glowflow::{Latents, Model};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
 use super::format::{Course, Format};
-use super::images::{MAX_IDS, all_stored, decoded};
+use super::images::{MAX_IDS, all_stored};
 use crate::gate::Client;
 use crate::store::Stored;
 use crate::{Demo, Problem};
@@ -96,15 +96,16 @@ pub(super) async fn walk(
 ) -> Result<Response, Problem> {
     let Json(route) = request?;
     let images = route.check(&demo)?;
-    let work = move |glow: &Glow, client: &Client| {
+    let work = move |glow: &Model, client: &Client| {
         let (mut parts, mut labels) = (vec![], vec![]);
         for (a, b, t) in route.points() {
             let (a, b) = (&images[a], &images[b]);
             parts.push(between(&a.latents, &b.latents, t, route.path.into()));
             labels.extend(if t > 0.5 { &b.labels } else { &a.labels });
         }
-        let walk = decoded(glow, &Latents::concatenate(&parts)?, &labels, client)?;
-        route.format.frames(&walk.pixels, glow.config().image(), walk.all_finite())
+        let walk = glow.decode_while(&Latents::concatenate(&parts)?, &labels, || client.check())?;
+        let finite = walk.all_finite();
+        route.format.frames(&walk.into_bytes(), glow.config().image(), finite)
     };
     demo.compute(work).await
 }

@@ -43,7 +43,7 @@ async fn files_of_the_run_are_used() {
         let demo = load(&folder.join(model), Limits::default()).unwrap();
         let served = Served {
             app: router(Arc::new(demo), Access::default()),
-            glow: Glow::load(folder).unwrap(),
+            glow: Model::load(folder).unwrap(),
             _folder: tempfile::tempdir().unwrap(),
         };
         let info = served.get("/api/v1/info").await.json();

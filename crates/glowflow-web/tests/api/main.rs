@@ -12,7 +12,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use glowflow::latent::{DIRECTIONS, Walk, find_directions, interpolate, manipulate};
 use glowflow::model::ModelFile;
-use glowflow::{Dequantization, Glow, GlowConfig};
+use glowflow::{Dequantization, GlowConfig, Model};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset};
 use glowflow_web::{Access, Demo, Limits, openapi, router};
@@ -39,17 +39,17 @@ fn config() -> GlowConfig {
 /// A served model, and what it is made of.
 struct Served {
     app: Router,
-    glow: Glow,
+    glow: Model,
     _folder: tempfile::TempDir,
 }
 
 fn load(model: &Path, limits: Limits) -> Result<Demo, glowflow::Error> {
-    Demo::load(Glow::load(model)?, model, None, None, limits)
+    Demo::load(Model::load(model)?, model, None, None, limits)
 }
 
 /// Serves a demo from files in `folder`.
 fn serve(demo: Demo, folder: tempfile::TempDir) -> Served {
-    let glow = Glow::load(folder.path()).unwrap();
+    let glow = Model::load(folder.path()).unwrap();
     Served { app: router(Arc::new(demo), Access::default()), glow, _folder: folder }
 }
 
@@ -64,7 +64,7 @@ fn served(config: GlowConfig, limits: Limits) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
     ModelFile::new(config, 1).unwrap().write(&model).unwrap();
-    let glow = Glow::load(&model).unwrap();
+    let glow = Model::load(&model).unwrap();
     if glow.config().image() == [SIZE, SIZE, 3] && glow.config().classes() == 0 {
         let portraits = Arc::new(Portraits::new(200, SIZE, 1));
         let attributes = Attributes::of_portraits(&portraits);
@@ -157,7 +157,7 @@ fn spoilt(tensor: &str, value: f32) -> Served {
     let model = folder.path().join("model.safetensors");
     file.write(&model).unwrap();
     let app = router(Arc::new(load(&model, Limits::default()).unwrap()), Access::default());
-    Served { app, glow: Glow::load(&model).unwrap(), _folder: folder }
+    Served { app, glow: Model::load(&model).unwrap(), _folder: folder }
 }
 
 #[tokio::test]
@@ -250,7 +250,7 @@ async fn a_picture_moves_along_directions_as_the_library_moves_it() {
     let latents = served.glow.encode(array(&image).view(), &[], Dequantization::Midpoint).unwrap().latents;
     let moves = [(directions.get("Smiling").unwrap(), 0.7), (directions.get("Blond_Hair").unwrap(), -1.0)];
     let expected = served.glow.decode(&manipulate(&latents, &moves).unwrap(), &[]).unwrap();
-    assert_eq!(*moved.picture().as_raw(), expected.into_raw_vec_and_offset().0);
+    assert_eq!(*moved.picture().as_raw(), expected.into_bytes());
     assert_ne!(moved.picture(), image);
 }
 
@@ -269,7 +269,7 @@ async fn two_pictures_mix_as_the_library_mixes_them() {
 
     let both = ndarray::concatenate![Axis(0), array(&first), array(&second)];
     for (path, walk) in [("linear", Walk::Linear), ("spherical", Walk::Spherical)] {
-        let frames = interpolate(&served.glow, both.view(), &[], 5, walk).unwrap();
+        let frames = interpolate(&served.glow, both.view(), &[], 5, walk).unwrap().pixels;
         for (frame, at) in [(1, 0.25), (2, 0.5)] {
             let picture = mix(json!([at]), json!({ "path": path })).await.picture();
             assert!(picture.as_raw().iter().eq(frames.index_axis(Axis(0), frame)), "{path} at {at}");
@@ -288,7 +288,7 @@ async fn samples_are_those_of_the_seed() {
     let served = whole();
     let request = json!({ "count": 3, "temperature": 0.7, "seed": 5 });
     let ids = served.post("/api/v1/sample", request.clone()).await.json()["ids"].as_array().unwrap().clone();
-    let expected = served.glow.sample(3, 0.7, &[], 5).unwrap();
+    let expected = served.glow.sample(3, 0.7, &[], 5).unwrap().pixels;
     assert_eq!(ids.len(), 3);
     assert_eq!(ids.iter().map(Value::to_string).collect::<BTreeSet<_>>().len(), 3);
     for (id, expected) in ids.iter().zip(expected.outer_iter()) {
@@ -379,7 +379,7 @@ async fn of_large_images_there_are_fewer_in_one_request() {
         let demo = load(&model, Limits::default()).unwrap();
         let served = Served {
             app: router(Arc::new(demo), Access::default()),
-            glow: Glow::load(&model).unwrap(),
+            glow: Model::load(&model).unwrap(),
             _folder: folder,
         };
         assert_eq!(served.get("/api/v1/info").await.json()["images"], most);

@@ -5,7 +5,7 @@ use glowflow::Draws;
 use super::*;
 
 /// Bounds of an image over numbered draws of noise.
-fn bounds(glow: &Glow, image: &RgbImage, draws: u64) -> Vec<f64> {
+fn bounds(glow: &Model, image: &RgbImage, draws: u64) -> Vec<f64> {
     let draw =
         |seed| glow.bits_per_dim(array(image).view(), &[], Draws::Uniform { draws: 1, seed }).unwrap()[0];
     (0..draws).map(draw).collect()
@@ -50,7 +50,7 @@ async fn samples_are_scored_by_the_bound_if_requested() {
     for count in [3, 32] {
         let answer = served.post("/api/v1/sample", request(count)).await.json();
         assert_eq!((&answer["dequantization"], &answer["draws"]), (&json!("uniform"), &json!(1)));
-        for (i, image) in served.glow.sample(count, 0.7, &[], 5).unwrap().outer_iter().enumerate() {
+        for (i, image) in served.glow.sample(count, 0.7, &[], 5).unwrap().pixels.outer_iter().enumerate() {
             let image =
                 RgbImage::from_raw(SIZE as u32, SIZE as u32, image.iter().copied().collect()).unwrap();
             let expected = bounds(&served.glow, &image, 1)[0];

@@ -10,13 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glowflow_data::{Attributes, Dataset, Subset};
-use glowflow_kernels::Device;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use super::encode_each;
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Error, Glow, Latents, ModelConfig};
+use crate::{Error, Latents, Model, ModelConfig};
 
 /// Name of the directions in a run's folder.
 pub const DIRECTIONS: &str = "directions.safetensors";
@@ -36,7 +35,7 @@ const HEADER: &str = "glow.directions";
 pub struct Directions {
     /// The architecture of the model.
     pub config: ModelConfig,
-    /// The [fingerprint](Glow::fingerprint) of the model: to any other, its directions mean nothing.
+    /// The [fingerprint](Model::fingerprint) of the model: to any other, its directions mean nothing.
     pub model: u32,
     /// One for each attribute.
     pub list: Vec<Direction>,
@@ -129,8 +128,8 @@ pub struct Found {
 /// # Errors
 /// Errors of reading and of the model; [`Error::Input`] if no image is labelled, no image has finite latents, no
 /// attribute has a direction, or one of `remove` has none.
-pub fn find_directions<D: Device<Real = f32>>(
-    glow: &Glow<D>,
+pub fn find_directions(
+    glow: &Model,
     dataset: &Arc<dyn Dataset>,
     attributes: &Attributes,
     remove: &[String],
@@ -251,8 +250,8 @@ impl Unusable {
 }
 
 /// Measures directions on the images `held_out`; returns which could not be.
-fn measure<D: Device<Real = f32>>(
-    glow: &Glow<D>,
+fn measure(
+    glow: &Model,
     dataset: &Arc<dyn Dataset>,
     attributes: &Attributes,
     held_out: &[usize],
@@ -376,7 +375,7 @@ impl Directions {
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::File`] where it holds no directions, not all of them, or those of another model.
-    pub fn read<D: Device>(path: &Path, glow: &Glow<D>) -> Result<Self, Error> {
+    pub fn read(path: &Path, glow: &Model) -> Result<Self, Error> {
         if !path.exists() {
             return Err(Error::file(
                 path,

@@ -5,10 +5,10 @@
 //! latents lie near a sphere, since in `D` dimensions `|eps|` is near `√D`; the straight line dips below it, which makes
 //! images between smoother, as a temperature below 1 does.
 
-use glowflow_kernels::{Device, Real};
-use ndarray::{Array4, ArrayView4, Axis};
+use glowflow_kernels::Real;
+use ndarray::{ArrayView4, Axis};
 
-use crate::{Dequantization, Error, Glow, Latents, check_count};
+use crate::{Decoded, Dequantization, Error, Latents, Model, check_count};
 
 /// How to get from one point to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,21 +45,21 @@ pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> L
 /// # Errors
 /// [`Error::Input`] where there are fewer than two images or frames, or too many, or shapes or labels do not fit the model;
 /// [`Error::Device`].
-pub fn interpolate<D: Device>(
-    glow: &Glow<D>,
+pub fn interpolate(
+    model: &Model,
     images: ArrayView4<u8>,
     labels: &[usize],
     frames: usize,
     walk: Walk,
-) -> Result<Array4<u8>, Error> {
+) -> Result<Decoded, Error> {
     let count = images.len_of(Axis(0));
     if count < 2 || frames < 2 {
         return Err(Error::Input(format!(
             "{count} images and {frames} frames make no way from one to another: 2 of each at least"
         )));
     }
-    check_count(&[count - 1, frames], glow.latent_bytes())?;
-    let latents = glow.encode(images, labels, Dequantization::Midpoint)?.latents;
+    check_count(&[count - 1, frames], model.latent_bytes())?;
+    let latents = model.encode(images, labels, Dequantization::Midpoint)?.latents;
     let (mut points, mut classes) = (vec![], vec![]);
     for pair in 0..count - 1 {
         let (a, b) = (latents.slice(pair..pair + 1), latents.slice(pair + 1..pair + 2));
@@ -69,5 +69,5 @@ pub fn interpolate<D: Device>(
             classes.extend(labels.get(pair + usize::from(t > 0.5)));
         }
     }
-    glow.decode(&Latents::concatenate(&points)?, &classes)
+    model.decode(&Latents::concatenate(&points)?, &classes)
 }

@@ -1,8 +1,6 @@
 //! New details for an image: the latents of its finest levels drawn anew, those of coarser levels kept.
 
-use glowflow_kernels::Device;
-
-use crate::{Error, Glow, Latents};
+use crate::{Error, Latents, Model};
 
 /// `count` variants of one image: its latents with the first `levels` levels, which hold the finest details, drawn anew
 /// at `temperature`. With 0 levels all variants are the image, with all levels they are samples.
@@ -10,14 +8,14 @@ use crate::{Error, Glow, Latents};
 /// # Errors
 /// [`Error::Input`] where there are not so many levels, `latents` holds not one image, no variant is asked for or too many at once,
 /// or the temperature is not possible.
-pub fn redraw_details<D: Device>(
-    glow: &Glow<D>,
-    latents: &Latents<D::Real>,
+pub fn redraw_details(
+    model: &Model,
+    latents: &Latents,
     levels: usize,
     count: usize,
     temperature: f64,
     seed: u64,
-) -> Result<Latents<D::Real>, Error> {
+) -> Result<Latents, Error> {
     if levels > latents.0.len() || latents.batch() != 1 {
         return Err(Error::Input(format!(
             "cannot draw {levels} of {} levels of {} images anew: one image and at most its levels are possible",
@@ -28,7 +26,7 @@ pub fn redraw_details<D: Device>(
     if count == 0 {
         return Err(Error::Input("0 variants leave nothing to draw: 1 at least".into()));
     }
-    let mut variants = glow.draw(count, temperature, seed)?;
+    let mut variants = model.draw(count, temperature, seed)?;
     let kept = Latents::concatenate(&vec![latents.clone(); count])?;
     variants.0.truncate(levels);
     variants.0.extend(kept.0.into_iter().skip(levels));

@@ -12,12 +12,12 @@
 use std::sync::Arc;
 
 use glowflow_data::{Dataset, Subset};
-use glowflow_kernels::{Device, Real};
+use glowflow_kernels::Real;
 use ndarray::{Array4, ArrayView4, Axis};
 use serde::Serialize;
 
 use super::{PixelBatch, read_each};
-use crate::{Dequantization, Error, Glow};
+use crate::{Dequantization, Error, Model};
 
 /// Maximum number of images, drawn at random, whose mean is subtracted from latents.
 pub const MEAN_OF: usize = 1000;
@@ -57,8 +57,8 @@ pub fn level_weights(levels: usize) -> Vec<f64> {
 /// # Errors
 /// Errors of reading and of the model; [`Error::Input`] if the weights do not fit the model or are all 0, or if there
 /// is not one image.
-pub fn nearest<D: Device>(
-    glow: &Glow<D>,
+pub fn nearest(
+    model: &Model,
     image: ArrayView4<u8>,
     labels: &[usize],
     dataset: &Arc<dyn Dataset>,
@@ -66,15 +66,15 @@ pub fn nearest<D: Device>(
     weights: &[f64],
     label: Option<usize>,
 ) -> Result<Vec<Neighbour>, Error> {
-    check_weights(weights, glow.config().latent_shapes().len())?;
-    let [query] = &features(glow, image, labels)?[..] else {
+    check_weights(weights, model.config().latent_shapes().len())?;
+    let [query] = &features(model, image, labels)?[..] else {
         return Err(Error::Input(format!("need 1 image to search for, got {}", image.len_of(Axis(0)))));
     };
-    let mean = mean_of_sample(glow, dataset, label)?;
+    let mean = mean_of_sample(model, dataset, label)?;
     let query = query.less(&mean);
     let mut nearest: Vec<Neighbour> = vec![];
-    read_each(glow, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
-        for (index, found) in images.into_iter().zip(features(glow, pixels.view(), &labels)?) {
+    read_each(model, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
+        for (index, found) in images.into_iter().zip(features(model, pixels.view(), &labels)?) {
             let similarity = query.similarity(&found.less(&mean), weights);
             nearest.push(Neighbour { index, image: dataset.name(index), similarity });
         }
@@ -136,16 +136,12 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// The features of images `[batch, H, W, C]`.
-fn features<D: Device>(
-    glow: &Glow<D>,
-    pixels: ArrayView4<u8>,
-    labels: &[usize],
-) -> Result<Vec<Features>, Error> {
-    let sizes = glow.config().latent_shapes().into_iter().map(|shape| shape.iter().product::<usize>());
+fn features(model: &Model, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<Vec<Features>, Error> {
+    let sizes = model.config().latent_shapes().into_iter().map(|shape| shape.iter().product::<usize>());
     let zeros: Vec<Vec<f64>> = sizes.map(|size| vec![0.0; size]).collect();
     let mut features: Vec<_> = pixels.outer_iter().map(|_| Features(zeros.clone())).collect();
     for shift in SHIFTS {
-        let latents = glow.encode(shifted(pixels, shift).view(), labels, Dequantization::Midpoint)?.latents;
+        let latents = model.encode(shifted(pixels, shift).view(), labels, Dequantization::Midpoint)?.latents;
         for (level, eps) in latents.0.iter().enumerate() {
             for (features, eps) in features.iter_mut().zip(eps.outer_iter()) {
                 let sums = features.0[level].iter_mut();
@@ -166,18 +162,19 @@ fn shifted(pixels: ArrayView4<u8>, [down, right]: [isize; 2]) -> Array4<u8> {
 }
 
 /// The mean features of up to [`MEAN_OF`] images, those with finite latents; 0 if there are none.
-fn mean_of_sample<D: Device>(
-    glow: &Glow<D>,
+fn mean_of_sample(
+    model: &Model,
     dataset: &Arc<dyn Dataset>,
     label: Option<usize>,
 ) -> Result<Features, Error> {
     const SEED: u64 = 0;
     let sample: Arc<dyn Dataset> = Arc::new(Subset::sample(Arc::clone(dataset), MEAN_OF, SEED));
-    let shapes = glow.config().latent_shapes();
+    let shapes = model.config().latent_shapes();
     let mut sum = Features(shapes.iter().map(|shape| vec![0.0; shape.iter().product()]).collect());
     let mut count = 0;
-    read_each(glow, &sample, label, |PixelBatch { labels, pixels, .. }| {
-        for features in features(glow, pixels.view(), &labels)?.iter().filter(|features| features.is_finite())
+    read_each(model, &sample, label, |PixelBatch { labels, pixels, .. }| {
+        for features in
+            features(model, pixels.view(), &labels)?.iter().filter(|features| features.is_finite())
         {
             sum.add(features);
             count += 1;

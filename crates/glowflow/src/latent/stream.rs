@@ -3,20 +3,19 @@
 use std::sync::Arc;
 
 use glowflow_data::{Dataset, batches_in_order};
-use glowflow_kernels::Device;
 use ndarray::Array4;
 
-use crate::{Dequantization, Encoded, Error, Glow, data};
+use crate::{Dequantization, Encoded, Error, Model, data};
 
 /// Some images of a dataset, encoded at the middle of each bin.
 #[derive(Clone, Debug)]
-pub struct EncodedBatch<R> {
+pub struct EncodedBatch {
     /// Their numbers in the dataset.
     pub images: Vec<usize>,
     /// Their classes, where the model has classes.
     pub labels: Vec<usize>,
     /// What the model says of them.
-    pub encoded: Encoded<R>,
+    pub encoded: Encoded,
 }
 
 /// Some images of a dataset in the model's shape.
@@ -32,16 +31,16 @@ pub(crate) struct PixelBatch {
 }
 
 /// Reads every readable image of a dataset, in order. `label`, if given, replaces all labels of the data.
-pub(crate) fn read_each<D: Device>(
-    glow: &Glow<D>,
+pub(crate) fn read_each(
+    model: &Model,
     dataset: &Arc<dyn Dataset>,
     label: Option<usize>,
     mut each: impl FnMut(PixelBatch) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    for batch in batches_in_order(Arc::clone(dataset), glow.chunk(), data::loader_threads())? {
+    for batch in batches_in_order(Arc::clone(dataset), model.chunk(), data::loader_threads())? {
         let batch = batch?;
-        let pixels = data::pixels(glow.config(), &batch)?;
-        let labels = data::labels_or(glow.config(), &batch, label);
+        let pixels = data::pixels(model.config(), &batch)?;
+        let labels = data::labels_or(model.config(), &batch, label);
         each(PixelBatch { number: batch.number, images: batch.indices, labels, pixels })?;
     }
     Ok(())
@@ -51,14 +50,14 @@ pub(crate) fn read_each<D: Device>(
 ///
 /// # Errors
 /// Errors of reading, of the model, and of `each`.
-pub fn encode_each<D: Device>(
-    glow: &Glow<D>,
+pub fn encode_each(
+    model: &Model,
     dataset: &Arc<dyn Dataset>,
     label: Option<usize>,
-    mut each: impl FnMut(EncodedBatch<D::Real>) -> Result<(), Error>,
+    mut each: impl FnMut(EncodedBatch) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    read_each(glow, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
-        let encoded = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?;
+    read_each(model, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
+        let encoded = model.encode(pixels.view(), &labels, Dequantization::Midpoint)?;
         each(EncodedBatch { images, labels, encoded })
     })
 }

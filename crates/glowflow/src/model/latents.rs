@@ -75,8 +75,30 @@ pub struct Encoded<R = f32> {
     pub latents: Latents<R>,
     /// `log p(v) − D·log bins` of each image, in nats: the density at the dequantised image, times the volume of a bin.
     /// Under uniform noise its mean over draws is a lower bound on `log p(x)`. At bin centres it is the density of
-    /// one point, not a likelihood of the image: for bits/dim, use [`Glow::bits_per_dim`](crate::Glow::bits_per_dim).
+    /// one point, not a likelihood of the image: for bits/dim, use [`Model::bits_per_dim`](crate::Model::bits_per_dim).
     pub log_density: Vec<f64>,
+}
+
+/// Images decoded to pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// `[batch, H, W, C]`.
+    pub pixels: Array4<u8>,
+    /// Whether all values of each image were finite. Pixels of other values are black and mean nothing. Such values
+    /// occur far from the training data, and early in training, when couplings divide by almost 0.
+    pub finite: Vec<bool>,
+}
+
+impl Decoded {
+    /// Whether the values of all images were finite.
+    pub fn all_finite(&self) -> bool {
+        self.finite.iter().all(|&finite| finite)
+    }
+
+    /// The pixels of all images in one array, in row-major order.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.pixels.into_raw_vec_and_offset().0
+    }
 }
 
 /// A batch of images, encoded and decoded again.

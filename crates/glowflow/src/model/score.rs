@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use glowflow_kernels::{Device, Stream};
+use glowflow_kernels::{Real, Stream};
 use ndarray::{ArrayView4, Axis, Slice};
 
-use super::glow::{Dequantization, Glow};
+use super::model::{Dequantization, Model};
 use crate::{Error, random};
 
 /// Dequantisation of scored pixels.
@@ -82,17 +82,17 @@ impl fmt::Display for Draws {
     }
 }
 
-impl<D: Device> Glow<D> {
+impl<R: Real> Model<R> {
     /// Bits per dimension of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing if the model has
     /// no classes. Smaller is likelier. Equal images in an equal order give equal numbers, those of
     /// [`evaluate::score`](crate::evaluate::score).
     ///
     /// ```
-    /// use glowflow::{Draws, Glow, GlowConfig};
+    /// use glowflow::{Draws, Model, GlowConfig};
     /// use ndarray::Array4;
     ///
     /// let config = GlowConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
-    /// let glow = Glow::new(config, 0)?;
+    /// let glow = Model::new(config, 0)?;
     /// let pixels = Array4::from_elem((2, 8, 8, 3), 128);
     /// let bits = glow.bits_per_dim(pixels.view(), &[], Draws::Uniform { draws: 8, seed: 0 })?;
     /// assert!(bits.iter().all(|bits| *bits > 0.0));

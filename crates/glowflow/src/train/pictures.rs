@@ -7,13 +7,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use glowflow_kernels::Device;
 use glowflow_report::curve::Curve;
 use glowflow_report::{metrics, picture};
 
 use super::folder::{CURVE, METRICS, SAMPLES};
 use super::journal::Journal;
-use crate::{Error, Glow, ModelConfig};
+use crate::{Error, Model, ModelConfig};
 
 /// Temperature of the samples.
 const TEMPERATURE: f64 = 0.7;
@@ -67,16 +66,16 @@ impl Pictures {
     ///
     /// # Errors
     /// Errors of the model, and of `check`, which is called between parts of the work.
-    pub fn draw<D: Device>(
+    pub fn draw(
         &mut self,
-        glow: &Glow<D>,
+        model: &Model,
         out: &Path,
         step: u64,
         journal: &mut Journal,
         check: impl Fn() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let began = Instant::now();
-        for drawn in [draw_samples(glow, out, step, journal, check), draw_curve(out)] {
+        for drawn in [draw_samples(model, out, step, journal, check), draw_curve(out)] {
             match drawn {
                 Err(error @ Error::Report(_)) => journal.say(&format!("{error}; training goes on")),
                 drawn => drawn?,
@@ -100,14 +99,14 @@ fn columns(config: &ModelConfig) -> usize {
     if config.image()[1] > 64 { 4 } else { 8 }
 }
 
-fn draw_samples<D: Device>(
-    glow: &Glow<D>,
+fn draw_samples(
+    model: &Model,
     out: &Path,
     step: u64,
     journal: &mut Journal,
     check: impl Fn() -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let config = glow.config();
+    let config = model.config();
     let [_, _, channels] = config.image();
     if channels != 1 && channels != 3 {
         return Ok(());
@@ -116,20 +115,14 @@ fn draw_samples<D: Device>(
     let count = columns * columns;
     let labels: Vec<usize> =
         if config.classes() == 0 { vec![] } else { (0..count).map(|i| i % config.classes()).collect() };
-    let latents = glow.draw(count, TEMPERATURE, 0)?;
-    let mut samples = vec![];
-    for start in (0..count).step_by(glow.decoded_at_once()) {
-        check()?;
-        let range = start..count.min(start + glow.decoded_at_once());
-        let labels = labels.get(range.clone()).unwrap_or_default();
-        samples.extend(glow.decode(&latents.slice(range), labels)?);
-    }
-    if glow.was_not_finite() {
+    let latents = model.draw(count, TEMPERATURE, 0)?;
+    let samples = model.decode_while(&latents, &labels, check)?;
+    if !samples.all_finite() {
         journal.say(
-            "some samples hold numbers that are not finite, and are black there; they become fewer as training goes on",
+            "some samples contain NaN or infinite values, drawn black; they become fewer as training goes on",
         );
     }
-    let picture = picture::grid(&samples, config.image(), columns);
+    let picture = picture::grid(&samples.into_bytes(), config.image(), columns);
     picture::save_png(&out.join(SAMPLES), &picture)?;
     journal.show(|events| events.picture("samples", &picture, step));
     Ok(())

@@ -32,11 +32,12 @@ use super::pace::{Pace, outlook};
 use super::pictures::Pictures;
 use super::trainer::{TrainState, Trainer, check_memory};
 use super::waiting::unless_stopped;
+use crate::device::on_device;
 use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
 use crate::faces::{self, Faces};
 use crate::model::{MODEL, memory};
 use crate::tensor_file::write_atomically;
-use crate::{Error, Glow, ModelFile, data};
+use crate::{AnyDevice, Error, Model, ModelFile, data};
 
 /// What a run writes above its configuration.
 const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
@@ -105,8 +106,8 @@ pub struct Best {
 /// [`Error::Input`] if the folder holds a run already, or another process trains there; [`Error::Stopped`] if
 /// it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
 /// the folder is left as it was.
-pub fn train<D: Device>(
-    device: D,
+pub fn train(
+    device: impl Into<AnyDevice>,
     config: RunConfig,
     out: &Path,
     options: Options<'_>,
@@ -115,7 +116,7 @@ pub fn train<D: Device>(
         let (out, config) = (out.to_owned(), config.clone());
         unless_stopped(options.stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
     };
-    begin(device, config, out, open, options)
+    on_device!(device.into(), device => begin(device, config, out, open, options))
 }
 
 /// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
@@ -123,18 +124,19 @@ pub fn train<D: Device>(
 ///
 /// # Errors
 /// As [`train`].
-pub fn train_on<D: Device>(
-    device: D,
+pub fn train_on(
+    device: impl Into<AnyDevice>,
     config: RunConfig,
     train: Arc<dyn Dataset>,
     test: Option<Arc<dyn Dataset>>,
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    begin(device, config, out, |_| Ok(Images::new(train, test)), options)
+    let images = |_: &RunConfig| Ok(Images::new(train, test));
+    on_device!(device.into(), device => begin(device, config, out, images, options))
 }
 
-fn begin<D: Device>(
+fn begin<D: Device<Real = f32>>(
     device: D,
     mut config: RunConfig,
     out: &Path,
@@ -182,8 +184,8 @@ pub fn run_folder(path: &Path) -> &Path {
 /// # Errors
 /// [`Error::Input`] if there is no run, or no images to test on were named at first; [`Error::Config`] for a
 /// change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
-pub fn resume<D: Device>(
-    device: impl FnOnce(&RunConfig) -> Result<D, DeviceError>,
+pub fn resume<A: Into<AnyDevice>>(
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
     path: &Path,
     changes: Changes<'_>,
     options: Options<'_>,
@@ -210,23 +212,27 @@ pub fn resume<D: Device>(
         // Stopped before its first checkpoint: from the beginning, then.
         let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
         options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
-        let trainer = Trainer::new(device(&config)?, config)?;
-        let images = open(trainer.config())?;
-        return Run::new(trainer, images, folder, options)?.with_changes(&notices).run();
+        return on_device!(device(&config)?.into(), device => {
+            let trainer = Trainer::new(device, config)?;
+            let images = open(trainer.config())?;
+            Run::new(trainer, images, folder, options)?.with_changes(&notices).run()
+        });
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
     let (config, notices) = changes.apply(&config)?;
     options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
-    let device = device(&config)?;
+    let device: AnyDevice = device(&config)?.into();
     if device.peak_memory().is_none() {
         memory::check_training(&config.model, &config.train, true)?;
     }
     let images = open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
     let saved = Saved::of(&state.progress);
-    let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
-    run.saved = Some(saved);
-    run.with_changes(&notices).run()
+    on_device!(device, device => {
+        let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
+        run.saved = Some(saved);
+        run.with_changes(&notices).run()
+    })
 }
 
 /// A checkpoint on the disk.
@@ -242,7 +248,7 @@ impl Saved {
     }
 }
 
-struct Run<'a, D: Device> {
+struct Run<'a, D: Device<Real = f32>> {
     trainer: Trainer<D>,
     images: Images,
     out: &'a Path,
@@ -266,7 +272,7 @@ struct Run<'a, D: Device> {
     broken: HashSet<String>,
 }
 
-impl<'a, D: Device> Run<'a, D> {
+impl<'a, D: Device<Real = f32>> Run<'a, D> {
     fn new(
         mut trainer: Trainer<D>,
         images: Images,
@@ -634,12 +640,12 @@ impl<'a, D: Device> Run<'a, D> {
     }
 
     /// The model with averaged weights.
-    fn averaged(&self) -> Result<Glow<D>, Error> {
-        Ok(Glow::on(self.trainer.device().clone(), &self.trainer.model()?))
+    fn averaged(&self) -> Result<Model, Error> {
+        Ok(Model::on(self.trainer.device().clone(), &self.trainer.model()?))
     }
 
     /// Refreshes samples and curve; `stops` tells whether a request to stop ends that.
-    fn draw(&mut self, glow: &Glow<D>, stops: bool) -> Result<(), Error> {
+    fn draw(&mut self, glow: &Model, stops: bool) -> Result<(), Error> {
         let (step, stop) = (self.trainer.progress().step, self.options.stop);
         let check = || if stops && stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
         self.pictures.draw(glow, self.out, step, &mut self.journal, check)

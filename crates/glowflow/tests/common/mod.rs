@@ -3,7 +3,7 @@
 // Each test program compiles this file for itself and uses a part of it.
 #![allow(dead_code)]
 
-use glowflow::{AnyDevice, Glow, GlowConfig, ModelFile};
+use glowflow::{GlowConfig, Model, ModelFile};
 use glowflow_kernels::Cpu;
 
 pub fn config() -> GlowConfig {
@@ -26,6 +26,6 @@ pub fn model_file(by: f32) -> ModelFile {
     file
 }
 
-pub fn glow(file: &ModelFile) -> Glow {
-    Glow::on(AnyDevice::Cpu(Cpu::new()), file)
+pub fn glow(file: &ModelFile) -> Model {
+    Model::on(Cpu::new(), file)
 }

@@ -1,0 +1,84 @@
+//! A chunk of latents to images: the flow in its inverse direction, recorded and replayed on devices that can.
+
+use glowflow_kernels::{Device, DeviceError, Grid, Quantized, Repeated};
+
+use super::{ChunkLatents, DeviceEngine, DeviceImages, ReadImages};
+use crate::flow::{State, Tensor};
+
+/// The decoding of a chunk of a fixed size, with its inputs in buffers that stay.
+pub(super) struct Decoding<D: Device> {
+    images: usize,
+    latents: Vec<Tensor<D>>,
+    labels: D::Buffer,
+    /// Returns images `v`.
+    work: Repeated<D, D::Buffer>,
+}
+
+/// Images `v` in a device's memory.
+struct Images<'a, D: Device> {
+    device: &'a D,
+    bits: u32,
+    v: &'a D::Buffer,
+}
+
+impl<D: Device> DeviceImages<D::Real> for Images<'_, D> {
+    fn pixels(&self) -> Result<Quantized, DeviceError> {
+        self.device.quantize(self.v, self.bits)
+    }
+
+    fn values(&self) -> Result<Vec<D::Real>, DeviceError> {
+        self.device.download(self.v)
+    }
+}
+
+impl<D: Device> DeviceEngine<D> {
+    pub(super) fn decode_chunk(
+        &self,
+        images: usize,
+        labels: &[usize],
+        latents: &ChunkLatents<'_, D::Real>,
+        read: &mut ReadImages<'_, D::Real>,
+    ) -> Result<(), DeviceError> {
+        let (device, config) = (&self.device, &self.flow.config);
+        let layers = self.decoder();
+        // A concurrent caller does not wait: it decodes in buffers of its own.
+        let mut kept = self.decoding.try_lock().ok();
+        let last = kept.as_mut().and_then(|kept| kept.take()).filter(|decoding| decoding.images == images);
+        let mut own = None;
+        let decoding = kept.as_deref_mut().unwrap_or(&mut own);
+        let Decoding { latents: inputs, labels: to, work, .. } =
+            decoding.insert(last.unwrap_or_else(|| self.new_decoding(images)));
+        for (level, eps) in inputs.iter_mut().enumerate() {
+            match latents {
+                ChunkLatents::Given(levels) => device.copy(&device.upload(&levels[level]), &mut eps.data),
+                ChunkLatents::Drawn(draw) => self.draw_level(images, *draw, level, &mut eps.data),
+            }
+        }
+        device.copy(&self.labels(labels), to);
+        let v = work.run(device, |device| {
+            let labels = device.copied(to, images * config.classes());
+            let mut state: State<D> = self.flow.enter(device, images, device.scratch(0), labels);
+            state.latents = inputs
+                .iter()
+                .map(|eps| Tensor { data: device.copied(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
+                .collect();
+            self.flow.decode(device, layers, &mut state);
+            state.x.data
+        });
+        read(&Images { device, bits: config.bits(), v })
+    }
+
+    fn new_decoding(&self, images: usize) -> Decoding<D> {
+        let config = &self.flow.config;
+        let latents = config.latent_shapes().into_iter().map(|[height, width, channels]| {
+            let grid = Grid { batch: images, height, width };
+            Tensor { grid, channels, data: self.device.scratch(grid.rows() * channels) }
+        });
+        Decoding {
+            images,
+            latents: latents.collect(),
+            labels: self.device.scratch(images * config.classes()),
+            work: Repeated::new(),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The computing part of a model, with the device's type erased.
+//!
+//! [`Engine`] works on host arrays: one chunk of images a call, `[images, H, W, C]`. Its only implementation,
+//! [`DeviceEngine`], is generic in the [`Device`]. Code above the trait is not, so a new device operation needs no
+//! forwarding, and only this module and training are compiled once for each device.
+
+mod decode;
+mod encode;
+mod sample;
+
+use std::borrow::Cow;
+use std::sync::{Mutex, OnceLock};
+
+use glowflow_kernels::{Device, DeviceError, Direction, Noise, Quantized, Real};
+
+use crate::ModelFile;
+use crate::flow::Prepared;
+use crate::model::{Flow, one_hot};
+use decode::Decoding;
+
+/// A model on a device.
+pub(crate) trait Engine<R: Real>: Send + Sync {
+    /// Default chunk size for decoding, in pixels.
+    fn pixels_at_once(&self) -> usize;
+
+    /// Encodes a chunk of images. `labels` holds one class an image, or nothing if the model has no classes.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    fn encode(
+        &self,
+        pixels: &[u8],
+        labels: &[usize],
+        noise: Noise<'_, R>,
+    ) -> Result<EncodedChunk<R>, DeviceError>;
+
+    /// Decodes a chunk of `images` images. `read` gets the decoded images, which stay on the device.
+    ///
+    /// # Errors
+    /// Errors of the device and of `read`.
+    fn decode(
+        &self,
+        images: usize,
+        labels: &[usize],
+        latents: ChunkLatents<'_, R>,
+        read: &mut ReadImages<'_, R>,
+    ) -> Result<(), DeviceError>;
+
+    /// Latents of `images` images, one array a level.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    fn draw(&self, images: usize, draw: Draw) -> Result<Vec<Vec<R>>, DeviceError>;
+}
+
+/// Latents and log-densities of a chunk.
+pub(crate) struct EncodedChunk<R> {
+    /// One array a level.
+    pub latents: Vec<Vec<R>>,
+    /// `log p(v)` of each image.
+    pub log_density: Vec<R>,
+}
+
+/// Latents of a chunk to decode.
+pub(crate) enum ChunkLatents<'a, R: Clone> {
+    /// Host arrays, one a level.
+    Given(Vec<Cow<'a, [R]>>),
+    /// Drawn on the device.
+    Drawn(Draw),
+}
+
+/// Latents drawn from `N(0, temperature²)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draw {
+    /// The seed.
+    pub seed: u64,
+    /// Number of the first image: the same image of a seed has the same latents in any chunk.
+    pub first: usize,
+    /// The standard deviation.
+    pub temperature: f64,
+}
+
+/// Decoded images on a device.
+pub(crate) trait DeviceImages<R> {
+    /// The images in pixels.
+    fn pixels(&self) -> Result<Quantized, DeviceError>;
+
+    /// The continuous images `v`.
+    fn values(&self) -> Result<Vec<R>, DeviceError>;
+}
+
+/// A reader of decoded images.
+pub(crate) type ReadImages<'a, R> = dyn FnMut(&dyn DeviceImages<R>) -> Result<(), DeviceError> + 'a;
+
+/// A flow and its weights on a device.
+pub(crate) struct DeviceEngine<D: Device> {
+    device: D,
+    flow: Flow<D>,
+    weights: D::Buffer,
+    forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
+    inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
+    /// The last chunk that was decoded: the next one is likely to have its size.
+    decoding: Mutex<Option<Decoding<D>>>,
+}
+
+impl<D: Device> DeviceEngine<D> {
+    /// Uploads a model to a device.
+    pub fn new(device: D, file: &ModelFile) -> Self {
+        Self {
+            flow: Flow::new(file.config.clone(), &file.permutations),
+            weights: device.upload(&D::Real::of_file(file.weights.clone())),
+            device,
+            forward: OnceLock::new(),
+            inverse: OnceLock::new(),
+            decoding: Mutex::new(None),
+        }
+    }
+
+    fn encoder(&self) -> &[Box<dyn Prepared<D>>] {
+        self.prepared(&self.forward, Direction::Forward)
+    }
+
+    fn decoder(&self) -> &[Box<dyn Prepared<D>>] {
+        self.prepared(&self.inverse, Direction::Inverse)
+    }
+
+    /// The layers in `once`, prepared at the first call. Two concurrent first calls may both prepare them: neither
+    /// may wait for the other, which may be waiting for it in rayon's pool.
+    fn prepared<'a>(
+        &self,
+        once: &'a OnceLock<Vec<Box<dyn Prepared<D>>>>,
+        direction: Direction,
+    ) -> &'a [Box<dyn Prepared<D>>] {
+        if let Some(layers) = once.get() {
+            return layers;
+        }
+        let layers = self.flow.prepare(&self.device, &self.weights, direction);
+        once.get_or_init(|| layers)
+    }
+
+    fn labels(&self, labels: &[usize]) -> D::Buffer {
+        self.device.upload(&one_hot(labels, self.flow.config.classes()))
+    }
+}
+
+impl<D: Device> Engine<D::Real> for DeviceEngine<D> {
+    fn pixels_at_once(&self) -> usize {
+        self.device.pixels_at_once()
+    }
+
+    fn encode(
+        &self,
+        pixels: &[u8],
+        labels: &[usize],
+        noise: Noise<'_, D::Real>,
+    ) -> Result<EncodedChunk<D::Real>, DeviceError> {
+        self.encode_chunk(pixels, labels, noise)
+    }
+
+    fn decode(
+        &self,
+        images: usize,
+        labels: &[usize],
+        latents: ChunkLatents<'_, D::Real>,
+        read: &mut ReadImages<'_, D::Real>,
+    ) -> Result<(), DeviceError> {
+        self.decode_chunk(images, labels, &latents, read)
+    }
+
+    fn draw(&self, images: usize, draw: Draw) -> Result<Vec<Vec<D::Real>>, DeviceError> {
+        self.draw_levels(images, draw)
+    }
+}

@@ -1,0 +1,205 @@
+//! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
+
+use std::path::Path;
+
+use glowflow_kernels::{Cpu, Device, Noise, Real, Stream};
+use ndarray::{ArrayView4, Axis};
+
+use super::decode::rows;
+use super::{Encoded, ModelFile, check_labels};
+use crate::device::on_device;
+use crate::engine::{DeviceEngine, EncodedChunk, Engine};
+use crate::models::ModelConfig;
+use crate::{AnyDevice, Error, random};
+
+/// Pixels that are scored at once: 64 images of 32×32. Noise is drawn by chunk, so the number is the same for all
+/// devices.
+const SCORED_PIXELS: usize = 64 * 32 * 32;
+
+/// The most values of one-hot rows at once.
+const MAX_ONE_HOT: usize = 1 << 24;
+
+/// Noise that makes pixels continuous (`docs/model.md`).
+#[derive(Clone, Copy, Debug)]
+pub enum Dequantization<'a, R = f32> {
+    /// The centre of each bin: deterministic, for encoding. Its density is not a likelihood of the image.
+    Midpoint,
+    /// Uniform over each bin, from a seed: the bound's noise, as in training.
+    Uniform {
+        /// The draw; different seeds are independent.
+        seed: u64,
+    },
+    /// Given, of the shape of the pixels, in `[0, 1/bins)`.
+    Given(ArrayView4<'a, R>),
+}
+
+/// A model of any architecture on any device, ready to use. `R` is the type of its latents: `f32` for programs.
+///
+/// ```
+/// use glowflow::{Dequantization, Draws, GlowConfig, Model};
+/// use ndarray::Array4;
+///
+/// let config = GlowConfig { image: [8, 8, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() };
+/// let model = Model::new(config, 0)?; // or Model::load("model.safetensors")?
+///
+/// let pixels = Array4::from_shape_fn((2, 8, 8, 3), |(b, y, x, c)| (50 * b + 20 * y + 3 * x + c) as u8);
+/// let encoded = model.encode(pixels.view(), &[], Dequantization::Midpoint)?;
+/// assert_eq!(model.decode(&encoded.latents, &[])?.pixels, pixels); // every pixel, exactly
+///
+/// let draws = Draws::Uniform { draws: 8, seed: 0 };
+/// let bits = model.bits_per_dim(pixels.view(), &[], draws)?;
+/// println!("{:.2} bits/dim ({draws})", bits[0]);
+///
+/// let samples = model.sample(3, 0.7, &[], 42)?;
+/// assert_eq!(samples.pixels.dim(), (3, 8, 8, 3));
+/// assert!(samples.all_finite());
+/// # Ok::<(), glowflow::Error>(())
+/// ```
+pub struct Model<R: Real = f32> {
+    config: ModelConfig,
+    fingerprint: u32,
+    parameters: usize,
+    engine: Box<dyn Engine<R>>,
+}
+
+impl Model {
+    /// A new model on the processor, before any training.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if no such model can be built.
+    pub fn new(config: impl Into<ModelConfig>, seed: u64) -> Result<Self, Error> {
+        Ok(Self::on(Cpu::new(), &ModelFile::new(config, seed)?))
+    }
+
+    /// Loads a model file, or that of a run's folder, onto the processor.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::load_on(Cpu::<f32>::new(), path)
+    }
+
+    /// Loads a model file, or that of a run's folder, onto a device.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`].
+    pub fn load_on(device: impl Into<AnyDevice>, path: impl AsRef<Path>) -> Result<Self, Error> {
+        let file = ModelFile::read(path.as_ref())?;
+        Ok(on_device!(device.into(), device => Self::on(device, &file)))
+    }
+}
+
+impl<R: Real> Model<R> {
+    /// Brings a model onto a device.
+    pub fn on<D: Device<Real = R>>(device: D, file: &ModelFile) -> Self {
+        Self {
+            config: file.config.clone(),
+            fingerprint: file.fingerprint(),
+            parameters: file.layout().len(),
+            engine: Box::new(DeviceEngine::new(device, file)),
+        }
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Tells models apart: see [`ModelFile::fingerprint`].
+    pub fn fingerprint(&self) -> u32 {
+        self.fingerprint
+    }
+
+    /// Number of trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// Default number of images decoded together.
+    pub fn decoded_at_once(&self) -> usize {
+        self.at_once(self.engine.pixels_at_once())
+    }
+
+    /// Number of images scored together, at least one.
+    pub(crate) fn chunk(&self) -> usize {
+        self.at_once(SCORED_PIXELS)
+    }
+
+    /// Number of images with this many pixels in total, or fewer if the one-hot rows of many classes would fill the
+    /// memory.
+    fn at_once(&self, pixels: usize) -> usize {
+        let [height, width, _] = self.config.image();
+        (pixels / (height * width)).min(MAX_ONE_HOT / self.config.classes().max(1)).max(1)
+    }
+
+    /// Bytes of the latents of one image.
+    pub(crate) fn latent_bytes(&self) -> usize {
+        self.config.dimensions() * size_of::<R>()
+    }
+
+    pub(super) fn engine(&self) -> &dyn Engine<R> {
+        &*self.engine
+    }
+
+    /// Latents of images `[batch, H, W, C]`, and their densities; `labels` holds one class an image, or nothing if the
+    /// model has no classes. For bits/dim, use [`bits_per_dim`](Self::bits_per_dim).
+    ///
+    /// # Errors
+    /// [`Error::Input`] if shape or labels do not fit the model, [`Error::Device`] if the device fails.
+    pub fn encode(
+        &self,
+        pixels: ArrayView4<u8>,
+        labels: &[usize],
+        dequantization: Dequantization<'_, R>,
+    ) -> Result<Encoded<R>, Error> {
+        let batch = pixels.len_of(Axis(0));
+        self.check_images("pixels", pixels.shape(), batch, labels)?;
+        if let Dequantization::Given(noise) = dequantization {
+            self.check_images("noise", noise.shape(), batch, labels)?;
+        }
+        let mut levels: Vec<Vec<R>> = vec![vec![]; self.config.latent_shapes().len()];
+        let mut log_density = vec![];
+        for start in (0..batch).step_by(self.chunk()) {
+            let range = start..batch.min(start + self.chunk());
+            let given;
+            let noise = match dequantization {
+                Dequantization::Midpoint => Noise::Midpoint,
+                Dequantization::Uniform { seed } => {
+                    Noise::Uniform(Stream { seed, id: random::EVALUATION_NOISE + start as u64 })
+                }
+                Dequantization::Given(noise) => {
+                    given = rows(noise, range.clone());
+                    Noise::Given(&given)
+                }
+            };
+            let chunk_labels = labels.get(range.clone()).unwrap_or_default();
+            let EncodedChunk { latents, log_density: densities } =
+                self.engine.encode(&rows(pixels, range), chunk_labels, noise)?;
+            log_density.extend(densities.iter().map(|logp| self.config.in_bin(logp.wide())));
+            levels.iter_mut().zip(latents).for_each(|(level, eps)| level.extend(eps));
+        }
+        Ok(Encoded { latents: self.latents(batch, levels)?, log_density })
+    }
+
+    /// Checks the shape of images or of their noise, and their labels.
+    pub(super) fn check_images(
+        &self,
+        what: &str,
+        shape: &[usize],
+        batch: usize,
+        labels: &[usize],
+    ) -> Result<(), Error> {
+        let image = self.config.image();
+        if shape[0] != batch || shape[1..] != image {
+            return Err(Error::Input(format!(
+                "{what} of the shape {shape:?} do not fit the model, which wants [batch, {}, {}, {}]",
+                image[0], image[1], image[2]
+            )));
+        }
+        self.check_labels(batch, labels)
+    }
+
+    pub(super) fn check_labels(&self, batch: usize, labels: &[usize]) -> Result<(), Error> {
+        check_labels(&self.config, batch, labels)
+    }
+}

@@ -1,0 +1,81 @@
+//! Exactness of the inverse: images are encoded, decoded and compared.
+
+use glowflow_kernels::Real;
+use ndarray::{ArrayView3, ArrayView4};
+
+use super::model::{Dequantization, Model};
+use super::{Latents, RoundTrip};
+use crate::Error;
+
+/// The largest error, and NaN if one of them is NaN, which `f64::max` would lose.
+///
+/// ```
+/// use glowflow::model::largest;
+///
+/// assert_eq!(largest([1.0, 3.0, 2.0]), 3.0);
+/// assert!(largest([1.0, f64::NAN, 2.0]).is_nan());
+/// ```
+pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
+    errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
+}
+
+/// A pixel without the low bits that the model drops.
+pub(crate) fn in_bits(pixel: u8, bits: u32) -> u8 {
+    pixel >> (8 - bits) << (8 - bits)
+}
+
+impl<R: Real> Model<R> {
+    /// The largest difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for images at
+    /// the middle of each bin.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn inverse_error(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<f64, Error> {
+        Ok(largest(self.round_trip(pixels, labels)?.errors))
+    }
+
+    /// Encodes images at the middle of each bin, decodes their latents, and compares.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn round_trip(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<RoundTrip<R>, Error> {
+        let encoded = self.encode(pixels, labels, Dequantization::Midpoint)?;
+        let bits = self.config().bits();
+        let back = self.decode_as(&encoded.latents, labels, |images| {
+            let pixels = images.pixels()?.pixels;
+            Ok(images.values()?.into_iter().zip(pixels).collect())
+        })?;
+        let bins = f64::from(self.config().bins());
+        let (mut errors, mut exact) = (vec![], vec![]);
+        for (back, pixels) in back.outer_iter().zip(pixels.outer_iter()) {
+            let error = |((v, _), &pixel): (&(R, u8), &u8)| {
+                (v.wide() - ((f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5)).abs()
+            };
+            errors.push(largest(back.iter().zip(&pixels).map(error)));
+            let mut pairs = back.iter().zip(&pixels);
+            exact.push(pairs.all(|((v, back), &pixel)| v.is_finite() && *back == in_bits(pixel, bits)));
+        }
+        Ok(RoundTrip { encoded, errors, exact })
+    }
+
+    /// Whether each image's latents decode to its pixels, in the model's bits. Pixels of values that are not finite
+    /// mean nothing, even if they are the same.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn comes_back(
+        &self,
+        pixels: ArrayView4<u8>,
+        latents: &Latents<R>,
+        labels: &[usize],
+    ) -> Result<Vec<bool>, Error> {
+        let bits = self.config().bits();
+        let back = self.decode(latents, labels)?;
+        self.check_images("pixels", pixels.shape(), latents.batch(), labels)?;
+        let same = |(back, pixels): (ArrayView3<u8>, ArrayView3<u8>)| {
+            back.iter().zip(pixels).all(|(&back, &pixel)| back == in_bits(pixel, bits))
+        };
+        let pairs = back.pixels.outer_iter().zip(pixels.outer_iter());
+        Ok(pairs.map(same).zip(&back.finite).map(|(same, &finite)| same && finite).collect())
+    }
+}
