@@ -16,7 +16,6 @@
 //! # Ok::<(), glowflow_kernels::DeviceError>(())
 //! ```
 
-mod any;
 pub mod cpu;
 pub mod cuda;
 mod device;
@@ -28,7 +27,6 @@ mod real;
 mod repeated;
 mod shape;
 
-pub use any::{AnyDevice, Either};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::{Device, DeviceError, Direction, Noise, Quantized, Rule, Training, Update, UpdateReport};
