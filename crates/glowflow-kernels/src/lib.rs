@@ -19,6 +19,7 @@
 pub mod cpu;
 pub mod cuda;
 mod device;
+mod elements;
 pub mod expr;
 mod out_of_memory;
 mod primitives;

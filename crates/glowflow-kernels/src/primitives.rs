@@ -29,6 +29,24 @@ pub struct Strided {
     pub strides: [usize; 3],
 }
 
+impl Strided {
+    /// Checks that every element of an array of this shape lies in a buffer of `len` numbers.
+    ///
+    /// # Panics
+    /// If one does not.
+    #[track_caller]
+    pub(crate) fn check(self, name: &str, shape: [usize; 3], len: usize) {
+        if shape.contains(&0) {
+            return;
+        }
+        let last = shape
+            .iter()
+            .zip(self.strides)
+            .fold(self.start, |place, (&len, stride)| place.saturating_add((len - 1).saturating_mul(stride)));
+        assert!(last < len, "{name} is a buffer of {len} numbers, and element {last} is needed");
+    }
+}
+
 /// Elements of a buffer that an operation reads.
 #[derive(Debug)]
 pub struct View<'a, B> {
@@ -103,6 +121,34 @@ pub struct Gemm {
     pub accumulate: bool,
 }
 
+impl Gemm {
+    /// Checks starts and strides of A, B and C against the lengths of their buffers.
+    ///
+    /// # Panics
+    /// If a buffer is too short, or rows of C overlap.
+    #[track_caller]
+    pub(crate) fn check(self, at: [(usize, usize); 3], lens: [usize; 3]) {
+        let Self { m, n, k, a_transposed, b_transposed, .. } = self;
+        let a = if a_transposed { [k, m] } else { [m, k] };
+        let b = if b_transposed { [n, k] } else { [k, n] };
+        let shapes = [("A", a), ("B", b), ("C", [m, n])];
+        for (((name, [rows, columns]), (start, stride)), len) in shapes.into_iter().zip(at).zip(lens) {
+            Strided { start, strides: [0, stride, 1] }.check(name, [1, rows, columns], len);
+        }
+        let stride = at[2].1;
+        assert!(m <= 1 || stride >= n, "rows of {n} numbers overlap in C, whose stride is {stride}");
+    }
+}
+
+/// Checks that a buffer has room for as many numbers as an operation needs.
+///
+/// # Panics
+/// If it has not.
+#[track_caller]
+pub(crate) fn holds(name: &str, len: usize, want: usize) {
+    assert!(len >= want, "{name} is a buffer of {len} numbers, and {want} are needed");
+}
+
 /// A convolution of stride 1 with zero padding that keeps the size: `x` `[grid, inputs]`, `y` `[grid, outputs]`,
 /// `weight` `[outputs, kernel·kernel·inputs]` with the taps before the channels:
 /// column `(kernel·dy + dx)·inputs + channel`.
@@ -122,6 +168,12 @@ impl Conv {
     /// Columns of the weight matrix.
     pub fn columns(self) -> usize {
         self.kernel * self.kernel * self.inputs
+    }
+
+    /// Lengths of the input, the weight and the output.
+    pub(crate) fn lens(self) -> [usize; 3] {
+        let rows = self.grid.rows();
+        [rows * self.inputs, self.outputs * self.columns(), rows * self.outputs]
     }
 }
 

@@ -30,9 +30,11 @@ pub trait Real:
 impl Real for f32 {
     type Narrow = bf16;
 
+    #[inline(always)]
     fn of(value: f64) -> Self {
         value as f32
     }
+    #[inline(always)]
     fn wide(self) -> f64 {
         f64::from(self)
     }
@@ -47,9 +49,11 @@ impl Real for f32 {
 impl Real for f64 {
     type Narrow = Self;
 
+    #[inline(always)]
     fn of(value: f64) -> Self {
         value
     }
+    #[inline(always)]
     fn wide(self) -> f64 {
         self
     }

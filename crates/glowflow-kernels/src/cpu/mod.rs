@@ -16,6 +16,7 @@ mod network;
 mod panels;
 mod patches;
 mod precision;
+mod primitives;
 mod product;
 mod simd;
 mod update;

@@ -89,6 +89,28 @@ pub struct Gradient<'a, E: Element> {
     pub sums: &'a mut [E::Sum],
 }
 
+/// One gradient of a weight, on the calling thread. Its sums are those of [`transposed_products`].
+///
+/// # Panics
+/// If the matrices' dimensions do not fit together.
+pub fn transposed_product<E: Element>(work: &Workspace<E>, Gradient { a, b, c, sums }: Gradient<'_, E>) {
+    let KernelSet { panel: width, at_once, transposed: kernel, .. } = E::kernels(work.isa());
+    check(width, &a, &b, c.len(), sums.len());
+    let parts = c.chunks_mut(at_once * width * b.cut.columns).zip(sums.chunks_mut(at_once * width));
+    for (part, (c, sums)) in parts.enumerate() {
+        // SAFETY: the processor has the workspace's instruction set; the dimensions were checked above.
+        unsafe { kernel(a, b, part * at_once, c, sums) }
+    }
+}
+
+/// Checks what the kernels of weight gradients rely on.
+fn check<E: Element>(width: usize, a: &View<'_, E>, b: &View<'_, E>, c: usize, sums: usize) {
+    let (m, n) = (a.cut.columns, b.cut.columns);
+    assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
+    assert_eq!(a.data.len() / a.cut.stride(), b.data.len() / b.cut.stride());
+    assert_eq!((c, sums), (m * n, m));
+}
+
 /// Several gradients of weights, divided among threads by panels of their `a`. No sum depends on how.
 ///
 /// # Panics
@@ -98,9 +120,7 @@ pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradi
     let mut tasks = vec![];
     for Gradient { a, b, c, sums } in gradients {
         let (m, n) = (a.cut.columns, b.cut.columns);
-        assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
-        assert_eq!(a.data.len() / a.cut.stride(), b.data.len() / b.cut.stride());
-        assert_eq!((c.len(), sums.len()), (m * n, m));
+        check(width, &a, &b, c.len(), sums.len());
         // Enough parts for every thread to get several.
         let panels = m.div_ceil(4 * width * rayon::current_num_threads()).clamp(1, at_once);
         let parts = c.chunks_mut(panels * width * n).zip(sums.chunks_mut(panels * width)).enumerate();

@@ -1,0 +1,143 @@
+//! The general operations on the processor.
+
+mod conv;
+mod gemm;
+mod map;
+mod patches;
+mod program;
+mod reduce;
+mod tiles;
+
+use rayon::prelude::*;
+
+use self::gemm::Target;
+use self::tiles::{Patches, Stored};
+use super::{Buffer, Cpu};
+use crate::elements::Elements;
+use crate::expr::Expr;
+use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
+use crate::random::Stream;
+use crate::real::Real;
+use crate::shape::Grid;
+
+/// Views as their places and the lengths of their buffers, and the buffers.
+fn views<'a, T>(inputs: &[View<'a, Buffer<T>>]) -> (Vec<(Strided, usize)>, Vec<&'a [T]>) {
+    inputs.iter().map(|view| ((view.at, view.buffer.len()), &view.buffer[..])).unzip()
+}
+
+/// The part of a buffer from a matrix's first element on. Without elements it may begin anywhere.
+fn stored<T: Real>(of: Matrix<'_, Buffer<T>>) -> Stored<'_, T> {
+    Stored { data: of.buffer.get(of.start..).unwrap_or_default(), stride: of.stride }
+}
+
+impl<T: Real> Primitives for Cpu<T> {
+    fn map(&self, f: &Expr, shape: [usize; 3], inputs: &[View<'_, Buffer<T>>], out: ViewMut<'_, Buffer<T>>) {
+        let (at, inputs) = views(inputs);
+        let elements = Elements::of_map(f, shape, &at, (out.at, out.buffer.len()));
+        map::map(&self.work, f, &elements, &inputs, out.buffer);
+    }
+
+    fn reduce(
+        &self,
+        f: &Expr,
+        shape: [usize; 3],
+        inputs: &[View<'_, Buffer<T>>],
+        out: ViewMut<'_, Buffer<T>>,
+        accumulate: bool,
+    ) {
+        let (at, inputs) = views(inputs);
+        let elements = Elements::of_reduction(f, shape, &at, (out.at, out.buffer.len()));
+        reduce::reduce(&self.work, f, &elements, &inputs, out.buffer, accumulate);
+    }
+
+    fn gemm(
+        &self,
+        gemm: Gemm,
+        a: Matrix<'_, Buffer<T>>,
+        b: Matrix<'_, Buffer<T>>,
+        c: MatrixMut<'_, Buffer<T>>,
+    ) {
+        gemm.check(
+            [(a.start, a.stride), (b.start, b.stride), (c.start, c.stride)],
+            [a.buffer.len(), b.buffer.len(), c.buffer.len()],
+        );
+        if gemm.m == 0 || gemm.n == 0 {
+            return;
+        }
+        let target = Target { data: &mut c.buffer[c.start..], stride: c.stride, accumulate: gemm.accumulate };
+        gemm::gemm(&self.work, gemm, stored(a), stored(b), target);
+    }
+
+    fn im2col(&self, grid: Grid, channels: usize, kernel: usize, x: &Buffer<T>, columns: &mut Buffer<T>) {
+        let len = grid.rows() * channels;
+        holds("x", x.len(), len);
+        holds("columns", columns.len(), kernel * kernel * len);
+        if len > 0 {
+            patches::im2col(Patches { grid, channels, kernel, x }, &mut columns[..kernel * kernel * len]);
+        }
+    }
+
+    fn col2im(
+        &self,
+        grid: Grid,
+        channels: usize,
+        kernel: usize,
+        columns: &Buffer<T>,
+        x: &mut Buffer<T>,
+        accumulate: bool,
+    ) {
+        let len = grid.rows() * channels;
+        holds("x", x.len(), len);
+        holds("columns", columns.len(), kernel * kernel * len);
+        if len > 0 {
+            let patches = Patches { grid, channels, kernel, x: columns };
+            patches::col2im(&self.work, patches, &mut x[..len], accumulate);
+        }
+    }
+
+    fn uniform(&self, stream: Stream, images: usize, out: &mut Buffer<T>) {
+        let length = (out.len() / images.max(1)).max(1);
+        out.par_chunks_exact_mut(length).enumerate().for_each(|(image, out)| {
+            let stream = Stream { id: stream.id.wrapping_add(image as u64), ..stream };
+            self.fill(out, |i| stream.uniform(i));
+        });
+    }
+
+    fn conv(&self, conv: Conv, x: &Buffer<T>, weight: &Buffer<T>, y: &mut Buffer<T>, accumulate: bool) {
+        let [x_len, weight_len, y_len] = conv.lens();
+        holds("x", x.len(), x_len);
+        holds("weight", weight.len(), weight_len);
+        holds("y", y.len(), y_len);
+        conv::forward(&self.work, conv, x, weight, &mut y[..y_len], accumulate);
+    }
+
+    fn conv_backward_input(
+        &self,
+        conv: Conv,
+        weight: &Buffer<T>,
+        dy: &Buffer<T>,
+        dx: &mut Buffer<T>,
+        accumulate: bool,
+    ) {
+        let [x_len, weight_len, y_len] = conv.lens();
+        holds("weight", weight.len(), weight_len);
+        holds("dy", dy.len(), y_len);
+        holds("dx", dx.len(), x_len);
+        conv::backward_input(&self.work, conv, weight, dy, &mut dx[..x_len], accumulate);
+    }
+
+    fn conv_backward_weight(
+        &self,
+        conv: Conv,
+        x: &Buffer<T>,
+        dy: &Buffer<T>,
+        dweight: &mut Buffer<T>,
+        accumulate: bool,
+    ) {
+        let [x_len, weight_len, y_len] = conv.lens();
+        holds("x", x.len(), x_len);
+        holds("dy", dy.len(), y_len);
+        holds("dweight", dweight.len(), weight_len);
+        conv::backward_weight(&self.work, conv, x, dy, &mut dweight[..weight_len], accumulate);
+    }
+}
