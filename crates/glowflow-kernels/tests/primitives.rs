@@ -1,18 +1,23 @@
 //! The general operations of every device against loops in `f64`.
 
-mod common;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    Conv, Cpu, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Stream, Strided, View, ViewMut,
+    Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream, Strided,
+    View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
 fn numbers(seed: u64, len: usize) -> Vec<f64> {
     let stream = Stream { seed, id: 0 };
     (0..len).map(|i| 2.0 * stream.uniform(i as u64)[0] - 1.0).collect()
+}
+
+/// A GPU, emulated if there is none.
+fn gpu(precision: Precision) -> Option<Cuda> {
+    cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
 }
 
 fn upload<D: Device>(device: &D, numbers: &[f64]) -> D::Buffer {
@@ -481,7 +486,7 @@ fn check_add_scaled<D: Primitives>(device: &D, tolerance: f64) {
 
 /// Operations refuse buffers that are too short and views that make no sense.
 fn check_refusals<D: Primitives>(device: &D) {
-    let mut refused = |what: &str, words: &str, work: &mut dyn FnMut()| {
+    let refused = |what: &str, words: &str, work: &mut dyn FnMut()| {
         let panic = catch_unwind(AssertUnwindSafe(work)).expect_err(what);
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
@@ -509,7 +514,7 @@ fn check_refusals<D: Primitives>(device: &D) {
         device.reduce(&constant(1.0), [1, 2, 4], &[], ViewMut { buffer: &mut buffer(3), at: channel }, false);
     });
     let gemm = Gemm { m: 2, n: 3, k: 4, a_transposed: false, b_transposed: false, accumulate: false };
-    let mut product = |lens: [usize; 3], stride| {
+    let product = |lens: [usize; 3], stride| {
         let [a, b, mut c] = lens.map(buffer);
         let (a, b) = (Matrix { buffer: &a, start: 0, stride: 4 }, Matrix { buffer: &b, start: 0, stride: 3 });
         device.gemm(gemm, a, b, MatrixMut { buffer: &mut c, start: 0, stride });
@@ -698,5 +703,85 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let want = results(1);
     for threads in [2, 5] {
         assert!(results(threads) == want, "{threads} threads");
+    }
+}
+
+/// Products on GPUs, which take as many terms at once as there are.
+const PRODUCTS_ON_GPUS: [[usize; 3]; 7] =
+    [[1, 1, 1], [3, 5, 7], [17, 33, 40], [2, 3, 0], [0, 3, 2], [5, 34, 600], [64, 24, 32]];
+
+#[test]
+fn maps_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_maps(&gpu, 1e-5);
+}
+
+#[test]
+fn reductions_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_reductions(&gpu, 35_000, 1e-5);
+}
+
+#[test]
+fn products_are_right_on_gpus() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let Some(gpu) = gpu(precision) else { return };
+        check_products(&gpu, &PRODUCTS_ON_GPUS, 1e-5);
+    }
+}
+
+#[test]
+fn patches_and_convolutions_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_patches(&gpu, 1e-6);
+    check_convolutions(&gpu, &CONVS, 1e-5);
+}
+
+#[test]
+fn numbers_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_uniform(&gpu);
+    check_add_scaled(&gpu, 1e-6);
+}
+
+#[test]
+fn wrong_views_are_refused_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_refusals(&gpu);
+}
+
+/// Recorded operations read what their buffers hold when they are replayed, and the program as it was.
+#[test]
+fn recorded_operations_are_done_again() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    let conv = Conv { grid: Grid { batch: 2, height: 6, width: 5 }, inputs: 4, outputs: 4, kernel: 3 };
+    let (rows, channels) = (conv.grid.rows(), conv.inputs);
+    let weight = upload(&gpu, &numbers(1, channels * conv.columns()));
+    let (whole, channel) = (at(0, [conv.grid.pixels() * channels, channels, 1]), at(0, [0, 0, 1]));
+    let shape = [conv.grid.batch, conv.grid.pixels(), channels];
+    let work = |device: &Cuda, x: &cuda::Buffer| {
+        let (mut y, mut dx) = (device.scratch(rows * channels), device.scratch(rows * channels));
+        let (mut dweight, mut mean) = (device.zeros(channels * conv.columns()), device.scratch(channels));
+        device.conv(conv, x, &weight, &mut y, false);
+        let sum = input(0) * constant(1.0 / rows as f64);
+        let out = ViewMut { buffer: &mut mean, at: channel };
+        device.reduce(&sum, shape, &[View { buffer: &y, at: whole }], out, false);
+        let mut centred = device.scratch(rows * channels);
+        let inputs = [View { buffer: &y, at: whole }, View { buffer: &mean, at: channel }];
+        device.map(&(input(0) - input(1)), shape, &inputs, ViewMut { buffer: &mut centred, at: whole });
+        device.conv_backward_input(conv, &weight, &centred, &mut dx, false);
+        device.conv_backward_weight(conv, x, &centred, &mut dweight, true);
+        let mut noise = device.scratch(8);
+        device.uniform(Stream { seed: 1, id: 2 }, 2, &mut noise);
+        [centred, dx, dweight, noise]
+    };
+    let mut x = upload(&gpu, &numbers(2, rows * channels));
+    let mut repeated = Repeated::new();
+    for seed in 2..6 {
+        let fresh = upload(&gpu, &numbers(seed, rows * channels));
+        gpu.copy(&fresh, &mut x);
+        let have = repeated.run(&gpu, |device| work(device, &x)).each_ref().map(|it| download(&gpu, it));
+        let want = work(&gpu, &fresh).map(|buffer| download(&gpu, &buffer));
+        assert!(have == want, "run {seed}");
     }
 }

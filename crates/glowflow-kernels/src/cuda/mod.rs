@@ -16,6 +16,7 @@ mod lengths;
 mod library;
 mod memory;
 mod network;
+mod primitives;
 mod product;
 mod queue;
 mod zero_conv;

@@ -95,6 +95,8 @@ pub struct Product {
     pub epilogue: Epilogue,
     /// The result is added to what is there.
     pub accumulate: bool,
+    /// All matrices begin at multiples of 16 bytes.
+    pub aligned: bool,
 }
 
 /// The operands' addresses, in the order of [`Kind`]'s formulas: `left · right → result`.
@@ -293,8 +295,9 @@ impl Products {
                 unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size) };
             self.check(status, "choosing an algorithm")
         };
-        // Parts of a batch begin at any multiple of 16 bytes: widths are multiples of 8, and channels, behind a squeeze, of 4.
-        let (workspace, alignment) = (WORKSPACE as u64, 16u32);
+        // Parts of a batch begin at any multiple of 16 bytes: widths are multiples of 8, and channels, behind a squeeze, of 4. Parts
+        // of other buffers may begin anywhere.
+        let (workspace, alignment) = (WORKSPACE as u64, if product.aligned { 16u32 } else { 4 });
         prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
         // Sums that are cut in parts are added up from memory, in f32 and in order; the other ways round in between, or leave the
         // order to chance.

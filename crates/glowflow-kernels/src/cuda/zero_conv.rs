@@ -59,6 +59,7 @@ impl ZeroConv {
             tf32: false,
             epilogue: Epilogue::Nothing,
             accumulate: false,
+            aligned: true,
         }
     }
 

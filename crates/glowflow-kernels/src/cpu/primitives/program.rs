@@ -118,13 +118,16 @@ impl Program {
     }
 }
 
+/// The place of a leaf's first element, and how many rows and columns were gathered.
+type Gathered = (usize, usize, usize);
+
 /// Evaluates a program block by block.
 pub struct Evaluator<'a, T> {
     program: &'a Program,
     elements: &'a Elements,
     inputs: &'a [&'a [T]],
-    /// What each leaf was gathered into, and from which place and how many rows and columns.
-    gathered: Vec<([T; BLOCK], Option<(usize, usize, usize)>)>,
+    /// What each leaf was gathered into, and from where.
+    gathered: Vec<([T; BLOCK], Option<Gathered>)>,
     values: Vec<[T; BLOCK]>,
 }
 
@@ -149,7 +152,7 @@ macro_rules! unary {
 
 /// The same for two operands.
 macro_rules! binary {
-    ($a:expr, $b:ident, $out:ident, $op:tt) => {
+    ($a:expr, $b:ident, $out:ident, $op:tt, $assign:tt) => {
         match $a {
             Some(a) => {
                 for ((to, &x), &y) in $out.iter_mut().zip(a).zip($b) {
@@ -158,7 +161,7 @@ macro_rules! binary {
             }
             None => {
                 for (to, &y) in $out.iter_mut().zip($b) {
-                    *to = *to $op y;
+                    *to $assign y;
                 }
             }
         }
@@ -203,19 +206,15 @@ impl<'a, T: Real> Evaluator<'a, T> {
     pub fn gather(&mut self, block: Block, old: &[T], first: usize) {
         for (number, &Leaf(op)) in self.program.leaves.iter().enumerate() {
             match op {
-                Op::Input(index) => {
-                    if !self.contiguous(index, block) {
-                        self.gather_view(number, index, block, self.inputs[index], 0);
-                    }
+                Op::Input(index) if !self.contiguous(index, block) => {
+                    self.gather_view(number, index, block, self.inputs[index], 0);
                 }
                 Op::Old => {
                     self.gathered[number].1 = None;
                     self.gather_view(number, OUT, block, old, first);
                 }
-                Op::Constant(value) => {
-                    if self.gathered[number].1.is_none() {
-                        self.gathered[number] = ([T::of(value); BLOCK], Some((0, 0, 0)));
-                    }
+                Op::Constant(value) if self.gathered[number].1.is_none() => {
+                    self.gathered[number] = ([T::of(value); BLOCK], Some((0, 0, 0)));
                 }
                 Op::Checkerboard { width, parity } => {
                     let place = self.place(PIXEL, block);
@@ -294,10 +293,10 @@ impl<'a, T: Real> Evaluator<'a, T> {
             };
             let (zero, one) = (T::zero(), T::one());
             match step.op {
-                Op::Add => binary!(a, b, to, +),
-                Op::Sub => binary!(a, b, to, -),
-                Op::Mul => binary!(a, b, to, *),
-                Op::Div => binary!(a, b, to, /),
+                Op::Add => binary!(a, b, to, +, +=),
+                Op::Sub => binary!(a, b, to, -, -=),
+                Op::Mul => binary!(a, b, to, *, *=),
+                Op::Div => binary!(a, b, to, /, /=),
                 Op::Neg => unary!(a, to, |x| -x),
                 Op::Abs => unary!(a, to, |x| x.abs()),
                 Op::Sqrt => unary!(a, to, |x| x.sqrt()),

@@ -171,6 +171,7 @@ impl Weights {
             tf32,
             epilogue: Epilogue::Nothing,
             accumulate: false,
+            aligned: true,
         }
     }
 

@@ -1,0 +1,291 @@
+//! The general operations on a GPU: one kernel interprets all expressions, one sums them, products are cuBLASLt's.
+//!
+//! Expressions are parameters of their kernels, and so part of a record.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::divisor::{Divisor, Plane};
+use super::driver::{Argument, Launch};
+use super::product::{Element, Epilogue, Kind, Operands, Product};
+use super::queue::{Queue, launch};
+use super::{Buffer, Cuda};
+use crate::device::{Device, DeviceError};
+use crate::elements::{Elements, OUT, PIXEL};
+use crate::expr::{Expr, Op, constant, input};
+use crate::primitives::{Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
+use crate::random::Stream;
+use crate::shape::Grid;
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Threads of a block that sums.
+const THREADS: usize = 256;
+/// Terms that one thread sums at least if there are more than it has to.
+const TERMS: usize = 64;
+/// The most parts that a sum is taken in.
+const PARTS: usize = 512;
+
+/// As in `primitives.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Instruction {
+    op: i32,
+    a: i32,
+    b: i32,
+    value: f32,
+}
+
+impl From<Op> for Instruction {
+    fn from(op: Op) -> Self {
+        let plain = |op| Self { op, ..Self::zeroed() };
+        match op {
+            Op::Input(index) => Self { a: index as i32, ..plain(0) },
+            Op::Old => plain(1),
+            Op::Constant(value) => Self { value: value as f32, ..plain(2) },
+            Op::Checkerboard { width, parity } => {
+                // A wider image has no second row.
+                let width = width.clamp(1, i32::MAX as usize);
+                Self { a: width as i32, b: (parity % 2) as i32, ..plain(3) }
+            }
+            Op::Neg => plain(4),
+            Op::Abs => plain(5),
+            Op::Exp => plain(6),
+            Op::Log => plain(7),
+            Op::Tanh => plain(8),
+            Op::Sigmoid => plain(9),
+            Op::Softplus => plain(10),
+            Op::Sqrt => plain(11),
+            Op::Relu => plain(12),
+            Op::Step => plain(13),
+            Op::Add => plain(14),
+            Op::Sub => plain(15),
+            Op::Mul => plain(16),
+            Op::Div => plain(17),
+        }
+    }
+}
+
+/// As in `primitives.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Operand {
+    from: u64,
+    strides: [i32; 3],
+    unused: i32,
+}
+
+/// As in `primitives.cu`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Expression {
+    inputs: [Operand; Expr::MAX_INPUTS],
+    out: u64,
+    /// One array in two halves, for which `Pod` is implemented.
+    program: [[Instruction; Expr::MAX_LEN / 2]; 2],
+    axes: [Divisor; 3],
+    out_strides: [i32; 3],
+    pixel_strides: [i32; 3],
+    len: i32,
+}
+
+impl Expression {
+    fn new(f: &Expr, elements: &Elements, inputs: &[View<'_, Buffer>], out: &Buffer) -> Self {
+        let strides = |view: usize| elements.axes.map(|axis| axis.strides[view] as i32);
+        let mut expression = Self {
+            out: out.at(elements.starts[OUT]),
+            axes: elements.axes.map(|axis| Divisor::new(axis.len)),
+            out_strides: strides(OUT),
+            pixel_strides: strides(PIXEL),
+            len: f.ops().len() as i32,
+            ..Self::zeroed()
+        };
+        for (index, (operand, view)) in expression.inputs.iter_mut().zip(inputs).enumerate() {
+            *operand = Operand { from: view.buffer.at(view.at.start), strides: strides(index), unused: 0 };
+        }
+        for (instruction, &op) in expression.program.as_flattened_mut().iter_mut().zip(f.ops()) {
+            *instruction = op.into();
+        }
+        expression
+    }
+}
+
+/// A number of elements or terms, which kernels count in 32 bits.
+fn counted(queue: &Queue, count: usize) -> Result<usize> {
+    if count > i32::MAX as usize {
+        return Err(DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!("an operation on {count} elements is larger than kernels can address"),
+        });
+    }
+    Ok(count)
+}
+
+fn places(inputs: &[View<'_, Buffer>]) -> Vec<(Strided, usize)> {
+    inputs.iter().map(|view| (view.at, view.buffer.len())).collect()
+}
+
+/// A matrix's address and the distance between its rows.
+#[derive(Clone, Copy)]
+struct Rows {
+    address: u64,
+    stride: usize,
+}
+
+impl From<Matrix<'_, Buffer>> for Rows {
+    fn from(matrix: Matrix<'_, Buffer>) -> Self {
+        Self { address: matrix.buffer.at(matrix.start), stride: matrix.stride }
+    }
+}
+
+/// A product of which at most B is stored transposed if A is not.
+fn product(queue: &Queue, gemm: Gemm, a: Rows, b: Rows, c: Rows) -> Result<()> {
+    let Gemm { m, n, k, a_transposed, b_transposed, accumulate } = gemm;
+    let (kind, [rows, inputs, outputs], [x, y, w]) = match (a_transposed, b_transposed) {
+        (false, true) => (Kind::Forward, [m, k, n], [a, c, b]),
+        (false, false) => (Kind::ByInput, [m, n, k], [c, a, b]),
+        (true, _) => (Kind::ByWeight, [k, n, m], [b, a, c]),
+    };
+    let product = Product {
+        kind,
+        rows,
+        inputs,
+        outputs,
+        // The library wants a row's length of a matrix with a single one.
+        x_stride: x.stride.max(inputs),
+        y_stride: y.stride.max(outputs),
+        w_stride: w.stride.max(inputs),
+        operands: Element::F32,
+        result: Element::F32,
+        tf32: queue.gpu.tf32,
+        epilogue: Epilogue::Nothing,
+        accumulate,
+        aligned: [a, b, c].iter().all(|matrix| matrix.address.is_multiple_of(16)),
+    };
+    queue.product(product, Operands { left: a.address, right: b.address, result: c.address, bias: 0 })
+}
+
+impl Primitives for Cuda {
+    fn map(&self, f: &Expr, shape: [usize; 3], inputs: &[View<'_, Buffer>], out: ViewMut<'_, Buffer>) {
+        let elements = Elements::of_map(f, shape, &places(inputs), (out.at, out.buffer.len()));
+        let expression = Expression::new(f, &elements, inputs, out.buffer);
+        self.attempt(|queue| {
+            let count = counted(queue, elements.count())?;
+            launch!(queue, queue.kernels().map, Launch::of(count); count, Argument::borrowed(&expression))
+        });
+    }
+
+    fn reduce(
+        &self,
+        f: &Expr,
+        shape: [usize; 3],
+        inputs: &[View<'_, Buffer>],
+        out: ViewMut<'_, Buffer>,
+        accumulate: bool,
+    ) {
+        let elements = Elements::of_reduction(f, shape, &places(inputs), (out.at, out.buffer.len()));
+        let expression = Expression::new(f, &elements, inputs, out.buffer);
+        let lens = |summed: bool| -> usize {
+            elements.axes.iter().filter(|axis| axis.summed() == summed).map(|axis| axis.len).product()
+        };
+        let (outs, terms) = (lens(false), lens(true));
+        self.attempt(|queue| {
+            counted(queue, outs)?;
+            counted(queue, terms)?;
+            // Neighbouring threads read neighbouring columns; or terms, where all threads of a block have some.
+            let lanes = if elements.axes[2].summed() {
+                THREADS / terms.next_power_of_two().clamp(1, THREADS)
+            } else {
+                outs.next_power_of_two().min(32)
+            };
+            let part = (THREADS / lanes * TERMS).max(terms.div_ceil(PARTS));
+            let parts = terms.div_ceil(part).max(1);
+            let partial = queue.pool.take(if parts > 1 { 8 * parts * outs } else { 8 })?;
+            let shape = Launch { block: THREADS as u32, ..Launch::grid(outs.div_ceil(lanes), parts, 1) };
+            launch!(
+                queue, queue.kernels().reduce, shape;
+                outs, terms, part, lanes, i32::from(accumulate), partial.address, Argument::borrowed(&expression)
+            )?;
+            if parts == 1 {
+                return Ok(());
+            }
+            launch!(
+                queue, queue.kernels().reduce_parts, Launch::of(32 * outs);
+                outs, parts, i32::from(accumulate), partial.address, Argument::borrowed(&expression)
+            )
+        });
+    }
+
+    fn gemm(&self, gemm: Gemm, a: Matrix<'_, Buffer>, b: Matrix<'_, Buffer>, c: MatrixMut<'_, Buffer>) {
+        gemm.check(
+            [(a.start, a.stride), (b.start, b.stride), (c.start, c.stride)],
+            [a.buffer.len(), b.buffer.len(), c.buffer.len()],
+        );
+        let Gemm { m, n, k, .. } = gemm;
+        if m == 0 || n == 0 {
+            return;
+        }
+        if k == 0 {
+            if !gemm.accumulate {
+                let at = Strided { start: c.start, strides: [0, c.stride, 1] };
+                self.map(&constant(0.0), [1, m, n], &[], ViewMut { buffer: c.buffer, at });
+            }
+            return;
+        }
+        let to = Rows { address: c.buffer.at(c.start), stride: c.stride };
+        if gemm.a_transposed && gemm.b_transposed {
+            // There is no such product among those of layers: A is transposed first.
+            let mut rows = self.scratch(m * k);
+            let from = View { buffer: a.buffer, at: Strided { start: a.start, strides: [0, 1, a.stride] } };
+            let at = Strided { start: 0, strides: [0, k, 1] };
+            self.map(&input(0), [1, m, k], &[from], ViewMut { buffer: &mut rows, at });
+            let a = Rows { address: rows.address(), stride: k };
+            self.attempt(|queue| product(queue, Gemm { a_transposed: false, ..gemm }, a, b.into(), to));
+            return;
+        }
+        self.attempt(|queue| product(queue, gemm, a.into(), b.into(), to));
+    }
+
+    fn im2col(&self, grid: Grid, channels: usize, kernel: usize, x: &Buffer, columns: &mut Buffer) {
+        let len = grid.rows() * channels;
+        holds("x", x.len(), len);
+        holds("columns", columns.len(), kernel * kernel * len);
+        self.attempt(|queue| {
+            let count = kernel * kernel * len;
+            launch!(
+                queue, queue.kernels().im2col, Launch::of(count);
+                count, Plane::of(grid), Divisor::new(channels), Divisor::new(kernel), x.address(), columns.address()
+            )
+        });
+    }
+
+    fn col2im(
+        &self,
+        grid: Grid,
+        channels: usize,
+        kernel: usize,
+        columns: &Buffer,
+        x: &mut Buffer,
+        accumulate: bool,
+    ) {
+        let len = grid.rows() * channels;
+        holds("x", x.len(), len);
+        holds("columns", columns.len(), kernel * kernel * len);
+        self.attempt(|queue| {
+            launch!(
+                queue, queue.kernels().col2im, Launch::of(len);
+                len, Plane::of(grid), Divisor::new(channels), kernel, i32::from(accumulate), columns.address(),
+                x.address()
+            )
+        });
+    }
+
+    fn uniform(&self, stream: Stream, images: usize, out: &mut Buffer) {
+        self.attempt(|queue| {
+            let length = out.len() / images.max(1);
+            launch!(
+                queue, queue.kernels().uniform_numbers, Launch::of(images * length.div_ceil(4));
+                images, length, stream.seed, stream.id, out.address()
+            )
+        });
+    }
+}
