@@ -175,6 +175,17 @@ impl Conv {
         let rows = self.grid.rows();
         [rows * self.inputs, self.outputs * self.columns(), rows * self.outputs]
     }
+
+    /// Checks the lengths of the buffers of an input, a weight and an output, or of their gradients.
+    ///
+    /// # Panics
+    /// If one is too short.
+    #[track_caller]
+    pub(crate) fn check(self, buffers: [(&str, usize); 3]) {
+        for ((name, len), want) in buffers.into_iter().zip(self.lens()) {
+            holds(name, len, want);
+        }
+    }
 }
 
 /// General operations on the buffers of a device.

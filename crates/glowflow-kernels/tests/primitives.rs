@@ -1,12 +1,13 @@
 //! The general operations of every device against loops in `f64`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream, Strided,
-    View, ViewMut,
+    AnyDevice, Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream,
+    Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -60,7 +61,7 @@ fn value(f: &Expr, pixel: usize, inputs: &[f64], old: f64) -> f64 {
             Op::Old => old,
             Op::Constant(value) => value,
             Op::Checkerboard { width, parity } => {
-                f64::from(u8::from((pixel / width + pixel % width + parity) % 2 == 0))
+                f64::from(u8::from((pixel / width + pixel % width + parity).is_multiple_of(2)))
             }
             Op::Neg => -pop(),
             Op::Abs => pop().abs(),
@@ -370,7 +371,8 @@ fn check_products<D: Primitives>(device: &D, shapes: &[[usize; 3]], tolerance: f
     }
 }
 
-const CONVS: [Conv; 6] = [
+const CONVS: [Conv; 7] = [
+    Conv { grid: Grid { batch: 0, height: 2, width: 2 }, inputs: 2, outputs: 3, kernel: 3 },
     Conv { grid: Grid { batch: 1, height: 1, width: 1 }, inputs: 2, outputs: 3, kernel: 3 },
     Conv { grid: Grid { batch: 2, height: 3, width: 5 }, inputs: 3, outputs: 4, kernel: 3 },
     Conv { grid: Grid { batch: 3, height: 6, width: 4 }, inputs: 8, outputs: 5, kernel: 1 },
@@ -784,4 +786,47 @@ fn recorded_operations_are_done_again() {
         let want = work(&gpu, &fresh).map(|buffer| download(&gpu, &buffer));
         assert!(have == want, "run {seed}");
     }
+}
+
+/// Runs the tests on GPUs once more, in a process with another environment.
+fn again(variable: &str, value: &str) {
+    const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
+    if std::env::var_os(ONCE).is_some() {
+        return;
+    }
+    let tests = Command::new(std::env::current_exe().unwrap())
+        .args(["right_on_gpus", "--test-threads=2"])
+        .envs([(variable, value), (ONCE, "")])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&tests.stdout);
+    assert!(tests.status.success() && !printed.contains(" 0 passed"), "{variable}={value}: {printed}");
+}
+
+#[test]
+fn whatever_the_order_of_blocks_and_threads_results_are_right() {
+    again("CUDA_EMULATOR_ORDER", "reverse");
+}
+
+#[test]
+fn if_streams_wait_until_the_last_moment_results_are_right() {
+    again("CUDA_EMULATOR_LAZY", "1");
+}
+
+#[test]
+fn in_whatever_parts_a_batch_is_computed_results_are_right() {
+    again(cuda::ROWS_AT_ONCE, "20");
+}
+
+/// The device that programs choose hands everything on.
+#[test]
+fn any_device_gives_the_same_results() {
+    let device = AnyDevice::Cpu(Cpu::new());
+    check_maps(&device, 1e-5);
+    check_reductions(&device, 1000, 1e-5);
+    check_products(&device, &[[3, 5, 7]], 1e-5);
+    check_patches(&device, 1e-6);
+    check_convolutions(&device, &CONVS, 1e-5);
+    check_uniform(&device);
+    check_refusals(&device);
 }

@@ -7,6 +7,7 @@
 
 mod channel_map;
 mod compile;
+mod convolution;
 mod divisor;
 mod driver;
 mod fused;

@@ -4,7 +4,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::divisor::{Divisor, Plane};
+use super::convolution;
+use super::divisor::Divisor;
 use super::driver::{Argument, Launch};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
@@ -12,7 +13,7 @@ use super::{Buffer, Cuda};
 use crate::device::{Device, DeviceError};
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op, constant, input};
-use crate::primitives::{Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
+use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
 use crate::shape::Grid;
 
@@ -110,7 +111,7 @@ impl Expression {
 }
 
 /// A number of elements or terms, which kernels count in 32 bits.
-fn counted(queue: &Queue, count: usize) -> Result<usize> {
+pub(super) fn counted(queue: &Queue, count: usize) -> Result<usize> {
     if count > i32::MAX as usize {
         return Err(DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
@@ -126,9 +127,9 @@ fn places(inputs: &[View<'_, Buffer>]) -> Vec<(Strided, usize)> {
 
 /// A matrix's address and the distance between its rows.
 #[derive(Clone, Copy)]
-struct Rows {
-    address: u64,
-    stride: usize,
+pub(super) struct Rows {
+    pub address: u64,
+    pub stride: usize,
 }
 
 impl From<Matrix<'_, Buffer>> for Rows {
@@ -138,7 +139,7 @@ impl From<Matrix<'_, Buffer>> for Rows {
 }
 
 /// A product of which at most B is stored transposed if A is not.
-fn product(queue: &Queue, gemm: Gemm, a: Rows, b: Rows, c: Rows) -> Result<()> {
+pub(super) fn product(queue: &Queue, gemm: Gemm, a: Rows, b: Rows, c: Rows) -> Result<()> {
     let Gemm { m, n, k, a_transposed, b_transposed, accumulate } = gemm;
     let (kind, [rows, inputs, outputs], [x, y, w]) = match (a_transposed, b_transposed) {
         (false, true) => (Kind::Forward, [m, k, n], [a, c, b]),
@@ -249,13 +250,11 @@ impl Primitives for Cuda {
         let len = grid.rows() * channels;
         holds("x", x.len(), len);
         holds("columns", columns.len(), kernel * kernel * len);
-        self.attempt(|queue| {
-            let count = kernel * kernel * len;
-            launch!(
-                queue, queue.kernels().im2col, Launch::of(count);
-                count, Plane::of(grid), Divisor::new(channels), Divisor::new(kernel), x.address(), columns.address()
-            )
-        });
+        if len > 0 {
+            self.attempt(|queue| {
+                convolution::im2col(queue, grid, channels, kernel, x.address(), columns.address())
+            });
+        }
     }
 
     fn col2im(
@@ -270,13 +269,10 @@ impl Primitives for Cuda {
         let len = grid.rows() * channels;
         holds("x", x.len(), len);
         holds("columns", columns.len(), kernel * kernel * len);
-        self.attempt(|queue| {
-            launch!(
-                queue, queue.kernels().col2im, Launch::of(len);
-                len, Plane::of(grid), Divisor::new(channels), kernel, i32::from(accumulate), columns.address(),
-                x.address()
-            )
-        });
+        if len > 0 {
+            let (columns, x) = (columns.address(), x.address());
+            self.attempt(|queue| convolution::col2im(queue, grid, channels, kernel, columns, x, accumulate));
+        }
     }
 
     fn uniform(&self, stream: Stream, images: usize, out: &mut Buffer) {
@@ -287,5 +283,47 @@ impl Primitives for Cuda {
                 images, length, stream.seed, stream.id, out.address()
             )
         });
+    }
+
+    fn conv(&self, conv: Conv, x: &Buffer, weight: &Buffer, y: &mut Buffer, accumulate: bool) {
+        conv.check([("x", x.len()), ("weight", weight.len()), ("y", y.len())]);
+        if conv.grid.rows() > 0 {
+            let [x, weight, y] = [x.address(), weight.address(), y.address()];
+            self.attempt(|queue| convolution::forward(queue, conv, x, weight, y, accumulate));
+        }
+    }
+
+    fn conv_backward_input(
+        &self,
+        conv: Conv,
+        weight: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+        accumulate: bool,
+    ) {
+        conv.check([("dx", dx.len()), ("weight", weight.len()), ("dy", dy.len())]);
+        if conv.grid.rows() > 0 {
+            let [weight, dy, dx] = [weight.address(), dy.address(), dx.address()];
+            self.attempt(|queue| convolution::backward_input(queue, conv, weight, dy, dx, accumulate));
+        }
+    }
+
+    fn conv_backward_weight(
+        &self,
+        conv: Conv,
+        x: &Buffer,
+        dy: &Buffer,
+        dweight: &mut Buffer,
+        accumulate: bool,
+    ) {
+        conv.check([("x", x.len()), ("dweight", dweight.len()), ("dy", dy.len())]);
+        if conv.grid.rows() > 0 {
+            let [x, dy, dweight] = [x.address(), dy.address(), dweight.address()];
+            self.attempt(|queue| convolution::backward_weight(queue, conv, x, dy, dweight, accumulate));
+        } else if !accumulate {
+            let at = Strided { start: 0, strides: [0, 0, 1] };
+            let len = conv.outputs * conv.columns();
+            self.map(&constant(0.0), [1, 1, len], &[], ViewMut { buffer: dweight, at });
+        }
     }
 }

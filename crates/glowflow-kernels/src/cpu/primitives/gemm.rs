@@ -123,6 +123,12 @@ pub fn add_up_rows<T: Real>(
     (b, n): (&impl Rows<T>, usize),
     Target { data, stride, accumulate }: Target<'_, T>,
 ) {
+    if rows == 0 {
+        if !accumulate {
+            data.chunks_mut(stride).for_each(|row| row[..n].fill(T::zero()));
+        }
+        return;
+    }
     let parts = (rows / PART_ROWS).clamp(1, (PARTS_SIZE / (m * n)).max(1));
     let part_rows = rows.div_ceil(parts).next_multiple_of(DEPTH);
     let sums: Vec<Buffer<T>> = (0..rows)

@@ -104,11 +104,9 @@ impl<T: Real> Primitives for Cpu<T> {
     }
 
     fn conv(&self, conv: Conv, x: &Buffer<T>, weight: &Buffer<T>, y: &mut Buffer<T>, accumulate: bool) {
-        let [x_len, weight_len, y_len] = conv.lens();
-        holds("x", x.len(), x_len);
-        holds("weight", weight.len(), weight_len);
-        holds("y", y.len(), y_len);
-        conv::forward(&self.work, conv, x, weight, &mut y[..y_len], accumulate);
+        conv.check([("x", x.len()), ("weight", weight.len()), ("y", y.len())]);
+        let [_, _, len] = conv.lens();
+        conv::forward(&self.work, conv, x, weight, &mut y[..len], accumulate);
     }
 
     fn conv_backward_input(
@@ -119,11 +117,9 @@ impl<T: Real> Primitives for Cpu<T> {
         dx: &mut Buffer<T>,
         accumulate: bool,
     ) {
-        let [x_len, weight_len, y_len] = conv.lens();
-        holds("weight", weight.len(), weight_len);
-        holds("dy", dy.len(), y_len);
-        holds("dx", dx.len(), x_len);
-        conv::backward_input(&self.work, conv, weight, dy, &mut dx[..x_len], accumulate);
+        conv.check([("dx", dx.len()), ("weight", weight.len()), ("dy", dy.len())]);
+        let [len, _, _] = conv.lens();
+        conv::backward_input(&self.work, conv, weight, dy, &mut dx[..len], accumulate);
     }
 
     fn conv_backward_weight(
@@ -134,10 +130,8 @@ impl<T: Real> Primitives for Cpu<T> {
         dweight: &mut Buffer<T>,
         accumulate: bool,
     ) {
-        let [x_len, weight_len, y_len] = conv.lens();
-        holds("x", x.len(), x_len);
-        holds("dy", dy.len(), y_len);
-        holds("dweight", dweight.len(), weight_len);
-        conv::backward_weight(&self.work, conv, x, dy, &mut dweight[..weight_len], accumulate);
+        conv.check([("x", x.len()), ("dweight", dweight.len()), ("dy", dy.len())]);
+        let [_, len, _] = conv.lens();
+        conv::backward_weight(&self.work, conv, x, dy, &mut dweight[..len], accumulate);
     }
 }
