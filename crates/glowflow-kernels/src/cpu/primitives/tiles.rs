@@ -59,10 +59,11 @@ pub struct Stored<'a, T> {
 impl<T: Real> Rows<T> for Stored<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
-        for (p, panel) in tile.chunks_exact_mut(rows * cut.width).enumerate() {
-            let width = cut.width.min(cut.columns - p * cut.width);
-            for (i, to) in panel.chunks_exact_mut(cut.width).enumerate() {
-                let from = &self.data[(first + i) * self.stride + p * cut.width..][..width];
+        // Row by row, for memory is read fastest in order.
+        for i in 0..rows {
+            let row = &self.data[(first + i) * self.stride..][..cut.columns];
+            for (p, from) in row.chunks(cut.width).enumerate() {
+                let to = &mut tile[(p * rows + i) * cut.width..][..from.len()];
                 to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
             }
         }
