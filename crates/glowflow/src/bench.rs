@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use glowflow_kernels::Device;
+use glowflow_kernels::Primitives;
 use serde::Serialize;
 
 use crate::device::on_device;
@@ -27,7 +27,7 @@ trait Step {
     fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error>;
 }
 
-impl<D: Device> Step for Trainer<D> {
+impl<D: Primitives> Step for Trainer<D> {
     fn parameters(&self) -> usize {
         self.layout().len()
     }

@@ -16,10 +16,12 @@ pub mod latent;
 pub mod latents_file;
 pub mod model;
 pub mod models;
+pub mod params;
 mod precision;
 pub mod quickstart;
 mod random;
 pub mod tensor_file;
+pub mod testing;
 mod text_file;
 pub mod train;
 

@@ -2,13 +2,23 @@
 
 use std::path::Path;
 
+use glowflow::flow::{Context, Mode};
 use glowflow::model::{Flow, largest};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Latents, Model, ModelFile, Precision};
-use glowflow_kernels::{Cpu, Cuda, Device, Noise, Real, cuda};
+use glowflow_kernels::{Cpu, Cuda, Device, Noise, Primitives, Real, cuda};
 use ndarray::Array4;
 
-const FILES: [&str; 3] = ["affine_lu", "additive_shuffle_5bit", "class_conditional_reverse"];
+const FILES: [&str; 8] = [
+    "affine_lu",
+    "additive_shuffle_5bit",
+    "class_conditional_reverse",
+    "realnvp_small",
+    "realnvp_one_level",
+    "realnvp_gray_5bit",
+    "nice_small",
+    "nice_normal_5bit",
+];
 
 /// A fixture: a model, and what is known about it.
 struct Vectors {
@@ -27,6 +37,10 @@ impl Vectors {
                 known: TensorFile::read(&path).unwrap(),
             }
         })
+    }
+
+    fn has(&self, tensor: &str) -> bool {
+        self.known.tensors.contains_key(&format!("test.{tensor}"))
     }
 
     fn numbers(&self, tensor: &str) -> Vec<f64> {
@@ -68,7 +82,7 @@ fn norm_error(have: &[f64], want: &[f64]) -> f64 {
 }
 
 /// Encoding and decoding, with tolerances for likelihoods and for decoded images.
-fn encodes_and_decodes<D: Device>(device: &D, tolerance: f64, decoded_tolerance: f64) {
+fn encodes_and_decodes<D: Primitives>(device: &D, tolerance: f64, decoded_tolerance: f64) {
     for vectors in Vectors::all() {
         let glow = Model::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
@@ -77,14 +91,26 @@ fn encodes_and_decodes<D: Device>(device: &D, tolerance: f64, decoded_tolerance:
             glow.encode(vectors.pixels().view(), &labels, Dequantization::Given(noise.view())).unwrap();
         let levels = encoded.latents.0.len();
         for (level, eps) in encoded.latents.0.iter().enumerate() {
-            let error = relative(eps.iter().copied(), &vectors.numbers(&format!("eps.{level}")));
+            let want = vectors.numbers(&format!("eps.{level}"));
+            let eps: Vec<f64> = eps.iter().map(|x| x.wide()).collect();
+            let error = norm_error(&eps, &want);
             assert!(error < tolerance, "{}: eps.{level} {error:e}", vectors.name);
+            if vectors.model.config.architecture() == "glow" {
+                let error = relative(eps, &want);
+                assert!(error < tolerance, "{}: an element of eps.{level} {error:e}", vectors.name);
+            }
         }
         let error = relative(encoded.log_density.clone(), &vectors.numbers("log_likelihood"));
         assert!(error < tolerance, "{}: log-likelihood {error:e}", vectors.name);
         let bits = encoded.log_density.iter().map(|&ll| glow.config().bits_per_dim(ll));
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
         assert!(error < tolerance, "{}: bits/dim {error:e}", vectors.name);
+
+        if vectors.has("midpoint.log_likelihood") {
+            let midpoint = glow.encode(vectors.pixels().view(), &labels, Dequantization::Midpoint).unwrap();
+            let error = relative(midpoint.log_density, &vectors.numbers("midpoint.log_likelihood"));
+            assert!(error < tolerance, "{}: midpoint {error:e}", vectors.name);
+        }
 
         let random = (0..levels).map(|level| vectors.array::<D::Real>(&format!("eps_random.{level}")));
         let decoded = glow.decode_continuous(&Latents(random.collect()), &labels).unwrap();
@@ -103,6 +129,32 @@ fn encodes_and_decodes_in_f64() {
     encodes_and_decodes(&Cpu::<f64>::new(), 1e-11, 1e-11);
 }
 
+/// A fixture on a device.
+struct Setup<'a, D: Primitives> {
+    device: &'a D,
+    flow: Flow<D>,
+    params: D::Buffer,
+    buffers: D::Buffer,
+}
+
+impl<'a, D: Primitives> Setup<'a, D> {
+    fn new(device: &'a D, vectors: &Vectors) -> Self {
+        let upload = |values: &[f32]| {
+            device.upload(&values.iter().map(|&x| D::Real::of(x.into())).collect::<Vec<_>>())
+        };
+        Self {
+            device,
+            flow: Flow::new(&vectors.model.config, &vectors.model.constants),
+            params: upload(&vectors.model.weights),
+            buffers: upload(&vectors.model.buffers),
+        }
+    }
+
+    fn train(&self) -> Context<'_, D> {
+        Context { device: self.device, params: &self.params, buffers: &self.buffers, mode: Mode::Train }
+    }
+}
+
 /// The gradient by the image against central differences along a direction.
 #[test]
 fn the_gradient_by_the_image_is_a_derivative() {
@@ -111,36 +163,44 @@ fn the_gradient_by_the_image_is_a_derivative() {
     let device = Cpu::<f64>::new();
     for vectors in Vectors::all() {
         let config = &vectors.model.config;
-        let flow = Flow::<Cpu<f64>>::new(config.clone(), &vectors.model.permutations);
-        let weights: Vec<f64> = vectors.model.weights.iter().map(|&w| w.into()).collect();
-        let params = device.upload(&weights);
-        let batch = vectors.integers::<usize>("label").len().max(1);
+        let setup = Setup::new(&device, &vectors);
+        let (flow, cx) = (&setup.flow, setup.train());
+        let batch = vectors.integers::<usize>("label").len().max(2);
         let direction = |i: usize| ((i * 7919) % 1000) as f64 / 1000.0 - 0.5;
         let labels = || device.zeros(batch * config.classes());
         let run = |shift: f64, backprop| {
             let v: Vec<f64> = (0..batch * config.dimensions())
                 .map(|i| 0.4 * (i as f64 * 0.37).sin() + shift * direction(i))
                 .collect();
-            let state = flow.enter(&device, batch, device.upload(&v), labels());
-            flow.forward(&device, &params, state, backprop)
+            flow.forward(&cx, flow.enter(&cx, batch, device.upload(&v), labels()), backprop)
         };
         let loss = |shift| DLOGP * run(shift, Backprop::Reversible).state.logp.iter().sum::<f64>();
         let slope = (loss(STEP) - loss(-STEP)) / (2.0 * STEP);
         for backprop in [Backprop::Reversible, Backprop::Stored] {
             let mut gradient = device.zeros(flow.layout.len());
-            let (_, dx) = flow.backward(&device, &params, run(0.0, backprop), DLOGP, &mut gradient);
+            let (_, dx) = flow.backward(&cx, run(0.0, backprop), DLOGP, &mut gradient);
             let along: f64 = dx.iter().enumerate().map(|(i, dx)| dx * direction(i)).sum();
             assert!((along - slope).abs() <= 1e-5 * slope.abs(), "{}: {along}, not {slope}", vectors.name);
         }
     }
 }
 
-/// The gradient of the mean bits/dim of the fixture's batch, and the image that the way back ends at.
-fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Vec<f64>, Vec<f64>) {
+/// Results of a training step on a fixture's batch.
+struct Step {
+    /// The gradient of the mean bits/dim.
+    gradient: Vec<f64>,
+    /// The image at the end of the backward pass.
+    image: Vec<f64>,
+    latents: Vec<Vec<f64>>,
+    log_density: Vec<f64>,
+    /// Statistics of the batch.
+    statistics: Vec<f64>,
+}
+
+fn step<D: Primitives>(device: &D, vectors: &Vectors, backprop: Backprop) -> Step {
     let config = &vectors.model.config;
-    let flow = Flow::<D>::new(config.clone(), &vectors.model.permutations);
-    let weights: Vec<D::Real> = vectors.model.weights.iter().map(|&w| D::Real::of(w.into())).collect();
-    let params = device.upload(&weights);
+    let setup = Setup::new(device, vectors);
+    let (flow, cx) = (&setup.flow, setup.train());
     let pixels = vectors.pixels().into_raw_vec_and_offset().0;
     let noise = vectors.array::<D::Real>("noise");
     let mut v = device.scratch(pixels.len());
@@ -149,19 +209,30 @@ fn gradient<D: Device>(device: &D, vectors: &Vectors, backprop: Backprop) -> (Ve
     let batch = pixels.len() / config.dimensions();
     let mut one_hot = vec![D::Real::of(0.0); batch * config.classes()];
     labels.iter().enumerate().for_each(|(i, label)| one_hot[i * config.classes() + label] = D::Real::of(1.0));
-    let state = flow.enter(device, batch, v, device.upload(&one_hot));
-    let forward = flow.forward(device, &params, state, backprop);
+    let forward = flow.forward(&cx, flow.enter(&cx, batch, v, device.upload(&one_hot)), backprop);
+    let numbers = |buffer: &D::Buffer, len: usize| -> Vec<f64> {
+        device.download(buffer).unwrap()[..len].iter().map(|x| x.wide()).collect()
+    };
+    let latents = forward.state.latents.iter().map(|eps| numbers(&eps.data, eps.grid.rows() * eps.channels));
+    let latents = latents.collect();
+    let log_density = numbers(&forward.state.logp, batch).into_iter().map(|ld| config.in_bin(ld)).collect();
+    let statistics = numbers(&forward.state.statistics, flow.layout.buffers_len());
     let mut gradient = device.zeros(flow.layout.len());
     let dlogp = config.bits_per_dim(1.0) / batch as f64;
-    let (image, _) = flow.backward(device, &params, forward, dlogp, &mut gradient);
-    let numbers = |buffer| device.download(buffer).unwrap().iter().map(|x| x.wide()).collect();
-    (numbers(&gradient), numbers(&image.data))
+    let (image, _) = flow.backward(&cx, forward, dlogp, &mut gradient);
+    Step {
+        gradient: numbers(&gradient, flow.layout.len()),
+        image: numbers(&image.data, pixels.len()),
+        latents,
+        log_density,
+        statistics,
+    }
 }
 
-fn gradients<D: Device>(device: &D, tolerance: f64) {
+fn gradients<D: Primitives>(device: &D, tolerance: f64) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
-            let (gradient, image) = gradient(device, &vectors, backprop);
+            let Step { gradient, image, .. } = step(device, &vectors, backprop);
             for parameter in &vectors.model.layout().parameters {
                 let want = vectors.numbers(&format!("grad.{}", parameter.name));
                 let error = norm_error(&gradient[parameter.span.range()], &want);
@@ -182,6 +253,57 @@ fn gradients<D: Device>(device: &D, tolerance: f64) {
     }
 }
 
+/// Models with batch normalisation in a training step: latents and likelihoods by the batch's statistics, the running
+/// statistics after it, and likelihoods in evaluation mode with these.
+fn training_mode<D: Primitives>(device: &D, tolerance: f64) {
+    for vectors in Vectors::all().filter(|vectors| vectors.has("train.log_likelihood")) {
+        let name = &vectors.name;
+        for backprop in [Backprop::Reversible, Backprop::Stored] {
+            let Step { latents, log_density, statistics, .. } = step(device, &vectors, backprop);
+            for (level, eps) in latents.into_iter().enumerate() {
+                let error = norm_error(&eps, &vectors.numbers(&format!("train.eps.{level}")));
+                assert!(error < 10.0 * tolerance, "{name} {backprop:?}: train.eps.{level} {error:e}");
+            }
+            let error = relative(log_density.clone(), &vectors.numbers("train.log_likelihood"));
+            assert!(error < tolerance, "{name} {backprop:?}: log-likelihood {error:e}");
+            let bits = log_density.iter().map(|&ld| vectors.model.config.bits_per_dim(ld));
+            let error = relative(bits, &vectors.numbers("train.bits_per_dim"));
+            assert!(error < tolerance, "{name} {backprop:?}: bits/dim {error:e}");
+
+            let mut after = vectors.model.clone();
+            for (running, batch) in after.buffers.iter_mut().zip(&statistics) {
+                *running = (0.9 * f64::from(*running) + 0.1 * batch) as f32;
+            }
+            for buffer in &after.layout().buffers {
+                let have = after.buffers[buffer.span.range()].iter().copied();
+                let error = relative(have, &vectors.numbers(&format!("updated.{}", buffer.name)));
+                assert!(error < 10.0 * tolerance.max(1e-7), "{name}: {} {error:e}", buffer.name);
+            }
+            let glow = Model::on(device.clone(), &after);
+            let noise = vectors.array::<D::Real>("noise");
+            let encoded = glow.encode(vectors.pixels().view(), &[], Dequantization::Given(noise.view()));
+            let error = relative(encoded.unwrap().log_density, &vectors.numbers("after.log_likelihood"));
+            assert!(error < tolerance.max(1e-6), "{name}: after the step {error:e}");
+        }
+    }
+}
+
+#[test]
+fn training_mode_in_f32() {
+    training_mode(&Cpu::<f32>::new(), 1e-5);
+}
+
+#[test]
+fn training_mode_in_f64() {
+    training_mode(&Cpu::<f64>::new(), 1e-10);
+}
+
+#[test]
+fn training_mode_on_a_gpu_in_f32() {
+    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    training_mode(&gpu, 1e-5);
+}
+
 #[test]
 fn gradients_in_f32() {
     gradients(&Cpu::<f32>::new(), 1e-4);
@@ -192,10 +314,10 @@ fn gradients_in_f64() {
     gradients(&Cpu::<f64>::new(), 1e-11);
 }
 
-fn both_modes_agree<D: Device>(device: &D, tolerance: f64) {
+fn both_modes_agree<D: Primitives>(device: &D, tolerance: f64) {
     for vectors in Vectors::all() {
-        let (reversible, _) = gradient(device, &vectors, Backprop::Reversible);
-        let (stored, _) = gradient(device, &vectors, Backprop::Stored);
+        let [reversible, stored] = [Backprop::Reversible, Backprop::Stored]
+            .map(|backprop| step(device, &vectors, backprop).gradient);
         let error = norm_error(&reversible, &stored);
         assert!(error < tolerance, "{}: {error:e}", vectors.name);
     }
@@ -217,10 +339,10 @@ fn a_saved_model_is_the_model() {
 }
 
 /// Gradients and likelihoods in bf16 against those of float64.
-fn agrees_to_the_rounding_of_bf16(device: &impl Device<Real = f32>) {
+fn agrees_to_the_rounding_of_bf16(device: &impl Primitives<Real = f32>) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
-            let (gradient, _) = gradient(device, &vectors, backprop);
+            let Step { gradient, .. } = step(device, &vectors, backprop);
             let want: Vec<f64> = (vectors.model.layout().parameters.iter())
                 .flat_map(|parameter| vectors.numbers(&format!("grad.{}", parameter.name)))
                 .collect();

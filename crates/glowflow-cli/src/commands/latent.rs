@@ -129,7 +129,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
     anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw: 1 at least");
     let rows = match args.levels {
         Some(levels) => levels..=levels,
-        None => 1..=glow.config().latent_shapes().len(),
+        None => 1..=glow.latent_shapes().len(),
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
     let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;

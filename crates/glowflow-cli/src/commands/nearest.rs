@@ -36,7 +36,7 @@ fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
 
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let weights = weights(args, glow.config().latent_shapes().len())?;
+    let weights = weights(args, glow.latent_shapes().len())?;
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
     let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let Picture { image, labels, .. } = Picture::encode(&glow, &pictures, &args.image, class)?;

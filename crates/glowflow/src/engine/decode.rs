@@ -1,12 +1,12 @@
 //! A chunk of latents to images: the flow in its inverse direction, recorded and replayed on devices that can.
 
-use glowflow_kernels::{Device, DeviceError, Grid, Quantized, Repeated};
+use glowflow_kernels::{DeviceError, Grid, Primitives, Quantized, Repeated};
 
 use super::{ChunkLatents, DeviceEngine, DeviceImages, ReadImages};
-use crate::flow::{State, Tensor};
+use crate::flow::{Shape, State, Tensor};
 
 /// The decoding of a chunk of a fixed size, with its inputs in buffers that stay.
-pub(super) struct Decoding<D: Device> {
+pub(super) struct Decoding<D: Primitives> {
     images: usize,
     latents: Vec<Tensor<D>>,
     labels: D::Buffer,
@@ -15,13 +15,13 @@ pub(super) struct Decoding<D: Device> {
 }
 
 /// Images `v` in a device's memory.
-struct Images<'a, D: Device> {
+struct Images<'a, D: Primitives> {
     device: &'a D,
     bits: u32,
     v: &'a D::Buffer,
 }
 
-impl<D: Device> DeviceImages<D::Real> for Images<'_, D> {
+impl<D: Primitives> DeviceImages<D::Real> for Images<'_, D> {
     fn pixels(&self) -> Result<Quantized, DeviceError> {
         self.device.quantize(self.v, self.bits)
     }
@@ -31,7 +31,7 @@ impl<D: Device> DeviceImages<D::Real> for Images<'_, D> {
     }
 }
 
-impl<D: Device> DeviceEngine<D> {
+impl<D: Primitives> DeviceEngine<D> {
     pub(super) fn decode_chunk(
         &self,
         images: usize,
@@ -39,7 +39,7 @@ impl<D: Device> DeviceEngine<D> {
         latents: &ChunkLatents<'_, D::Real>,
         read: &mut ReadImages<'_, D::Real>,
     ) -> Result<(), DeviceError> {
-        let (device, config) = (&self.device, &self.flow.config);
+        let device = &self.device;
         let layers = self.decoder();
         // A concurrent caller does not wait: it decodes in buffers of its own.
         let mut kept = self.decoding.try_lock().ok();
@@ -56,28 +56,29 @@ impl<D: Device> DeviceEngine<D> {
         }
         device.copy(&self.labels(labels), to);
         let v = work.run(device, |device| {
-            let labels = device.copied(to, images * config.classes());
-            let mut state: State<D> = self.flow.enter(device, images, device.scratch(0), labels);
+            let cx = self.context(device);
+            let labels = device.copied(to, images * self.classes);
+            let mut state: State<D> = self.flow.enter(&cx, images, device.scratch(0), labels);
             state.latents = inputs
                 .iter()
                 .map(|eps| Tensor { data: device.copied(&eps.data, eps.grid.rows() * eps.channels), ..*eps })
                 .collect();
-            self.flow.decode(device, layers, &mut state);
+            self.flow.decode(&cx, layers, &mut state);
             state.x.data
         });
-        read(&Images { device, bits: config.bits(), v })
+        read(&Images { device, bits: self.bits, v })
     }
 
     fn new_decoding(&self, images: usize) -> Decoding<D> {
-        let config = &self.flow.config;
-        let latents = config.latent_shapes().into_iter().map(|[height, width, channels]| {
+        let latents = self.flow.latents().iter().map(|latents| {
+            let Shape { height, width, channels } = latents.shape;
             let grid = Grid { batch: images, height, width };
             Tensor { grid, channels, data: self.device.scratch(grid.rows() * channels) }
         });
         Decoding {
             images,
             latents: latents.collect(),
-            labels: self.device.scratch(images * config.classes()),
+            labels: self.device.scratch(images * self.classes),
             work: Repeated::new(),
         }
     }

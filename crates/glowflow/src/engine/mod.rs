@@ -11,11 +11,12 @@ mod sample;
 use std::borrow::Cow;
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{Device, DeviceError, Direction, Noise, Quantized, Real};
+use glowflow_kernels::{DeviceError, Direction, Noise, Primitives, Quantized, Real};
 
 use crate::ModelFile;
-use crate::flow::Prepared;
+use crate::flow::{Context, Mode, Prepared};
 use crate::model::{Flow, one_hot};
+use crate::models::Architecture;
 use decode::Decoding;
 
 /// A model on a device.
@@ -93,27 +94,37 @@ pub(crate) trait DeviceImages<R> {
 pub(crate) type ReadImages<'a, R> = dyn FnMut(&dyn DeviceImages<R>) -> Result<(), DeviceError> + 'a;
 
 /// A flow and its weights on a device.
-pub(crate) struct DeviceEngine<D: Device> {
+pub(crate) struct DeviceEngine<D: Primitives> {
     device: D,
     flow: Flow<D>,
+    bits: u32,
+    classes: usize,
     weights: D::Buffer,
+    buffers: D::Buffer,
     forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
     inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
     /// The last chunk that was decoded: the next one is likely to have its size.
     decoding: Mutex<Option<Decoding<D>>>,
 }
 
-impl<D: Device> DeviceEngine<D> {
+impl<D: Primitives> DeviceEngine<D> {
     /// Uploads a model to a device.
-    pub fn new(device: D, file: &ModelFile) -> Self {
+    pub fn new(device: D, file: &ModelFile<impl Architecture>) -> Self {
         Self {
-            flow: Flow::new(file.config.clone(), &file.permutations),
+            flow: Flow::new(&file.config, &file.constants),
+            bits: file.config.bits(),
+            classes: file.config.classes(),
+            buffers: device.upload(&D::Real::of_file(file.buffers.clone())),
             weights: device.upload(&D::Real::of_file(file.weights.clone())),
             device,
             forward: OnceLock::new(),
             inverse: OnceLock::new(),
             decoding: Mutex::new(None),
         }
+    }
+
+    fn context<'a>(&'a self, device: &'a D) -> Context<'a, D> {
+        Context { device, params: &self.weights, buffers: &self.buffers, mode: Mode::Eval }
     }
 
     fn encoder(&self) -> &[Box<dyn Prepared<D>>] {
@@ -134,16 +145,16 @@ impl<D: Device> DeviceEngine<D> {
         if let Some(layers) = once.get() {
             return layers;
         }
-        let layers = self.flow.prepare(&self.device, &self.weights, direction);
+        let layers = self.flow.prepare(&self.context(&self.device), direction);
         once.get_or_init(|| layers)
     }
 
     fn labels(&self, labels: &[usize]) -> D::Buffer {
-        self.device.upload(&one_hot(labels, self.flow.config.classes()))
+        self.device.upload(&one_hot(labels, self.classes))
     }
 }
 
-impl<D: Device> Engine<D::Real> for DeviceEngine<D> {
+impl<D: Primitives> Engine<D::Real> for DeviceEngine<D> {
     fn pixels_at_once(&self) -> usize {
         self.device.pixels_at_once()
     }

@@ -1,16 +1,18 @@
-//! Latents drawn from `N(0, temperature²)` on the device.
+//! Latents drawn on the device from the base distribution, scaled by the temperature: `N(0, T²)`, or the logistic
+//! distribution of scale T.
 
-use glowflow_kernels::{Device, DeviceError, Stream};
+use glowflow_kernels::expr::{constant, old};
+use glowflow_kernels::{DeviceError, Primitives, Stream, Strided, ViewMut};
 
 use super::{DeviceEngine, Draw};
+use crate::flow::Base;
 use crate::random;
 
-impl<D: Device> DeviceEngine<D> {
+impl<D: Primitives> DeviceEngine<D> {
     /// Draws the latents of `images` images, level after level.
     pub(super) fn draw_levels(&self, images: usize, draw: Draw) -> Result<Vec<Vec<D::Real>>, DeviceError> {
-        let shapes = self.flow.config.latent_shapes().into_iter().enumerate();
-        let levels = shapes.map(|(level, shape)| {
-            let mut eps = self.device.scratch(images * shape.iter().product::<usize>());
+        let levels = self.flow.latents().iter().enumerate().map(|(level, latents)| {
+            let mut eps = self.device.scratch(images * latents.shape.len());
             self.draw_level(images, draw, level, &mut eps);
             self.device.download(&eps)
         });
@@ -21,7 +23,19 @@ impl<D: Device> DeviceEngine<D> {
     pub(super) fn draw_level(&self, images: usize, draw: Draw, level: usize, eps: &mut D::Buffer) {
         let Draw { seed, first, temperature } = draw;
         let stream = Stream { seed, id: latents_stream(level) + first as u64 };
-        self.device.normal(stream, images, temperature, eps);
+        match self.flow.latents()[level].base {
+            Base::Normal => self.device.normal(stream, images, temperature, eps),
+            Base::Logistic => {
+                // T·log(u/(1 − u)), with u moved into [2⁻²⁴, 1 − 2⁻²³]: 0 and 1 would be infinite.
+                self.device.uniform(stream, images, eps);
+                let step = f64::from(1 << 24).recip();
+                let u = || constant(1.0 - 2.0 * step) * old() + constant(step);
+                let f = constant(temperature) * (u() / (constant(1.0) - u())).ln();
+                let len = images * self.flow.latents()[level].shape.len();
+                let at = Strided { start: 0, strides: [0, 0, 1] };
+                self.device.map(&f, [1, 1, len], &[], ViewMut { buffer: eps, at });
+            }
+        }
     }
 }
 

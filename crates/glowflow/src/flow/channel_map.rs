@@ -1,4 +1,4 @@
-//! ActNorm and the permutation behind it.
+//! ActNorm and the permutation that follows it.
 //!
 //! ```text
 //! actnorm       y = (x + bias) ⊙ exp(3·logs)                             log|det| = H·W·Σ 3·logs
@@ -9,20 +9,63 @@
 //! Both act on each pixel's channels alone, so they run as one affine map (Kingma and Dhariwal 2018,
 //! sections 3.1 and 3.2).
 
-use glowflow_kernels::{ChannelMapParams, Device, Direction};
+use glowflow_kernels::{ActNormParams, ChannelMapParams, Device, Direction, PermutationParams};
 
-use super::{BackwardPass, Layer, Prepared, Save, Saved, State};
+use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State};
+use crate::models::PermutationType;
+use crate::params::{Init, Lu, ParamBuilder, Triangle, random_rotation, shuffled};
 
 /// Actnorm, then a permutation of the channels (or its generalisation, the invertible 1×1 convolution).
 #[derive(Clone, Debug)]
 pub struct ActNormPermutation {
-    /// Where the parameters are.
-    pub params: ChannelMapParams,
+    params: ChannelMapParams,
+}
+
+impl ActNormPermutation {
+    /// Declares the tensors `actnorm.*` and `permutation.*`. A new model's 1×1 convolution is a random rotation.
+    pub fn new(p: &mut ParamBuilder<'_>, channels: usize, permutation: PermutationType) -> Self {
+        let actnorm = p.scope("actnorm", |p| actnorm(p, channels));
+        let stream = p.permutation_stream();
+        let permutation = p.scope("permutation", |p| match permutation {
+            PermutationType::Conv1x1 => {
+                let lu = stream.map(|stream| random_rotation(stream, channels));
+                let Lu { index, sign, lower, upper, log_s } = lu.unwrap_or_default();
+                PermutationParams::Lu {
+                    index: p.permutation("index", channels, || index),
+                    sign: p.signs("sign", channels, || sign),
+                    lower: p.triangle("lower", channels, Triangle::Lower, Init::Values(lower)),
+                    upper: p.triangle("upper", channels, Triangle::Upper, Init::Values(upper)),
+                    log_s: p.parameter("log_s", &[channels], Init::Values(log_s)),
+                }
+            }
+            PermutationType::Shuffle => {
+                let index = || stream.map_or(vec![], |stream| shuffled(stream, channels));
+                PermutationParams::Fixed { index: p.permutation("index", channels, index) }
+            }
+            PermutationType::Reverse => {
+                let index = || (0..channels).rev().collect();
+                PermutationParams::Fixed { index: p.permutation("index", channels, index) }
+            }
+        });
+        Self { params: ChannelMapParams { channels, actnorm, permutation } }
+    }
+}
+
+/// Declares bias and log-scale of an actnorm, both 0.
+pub(super) fn actnorm(p: &mut ParamBuilder<'_>, channels: usize) -> ActNormParams {
+    ActNormParams {
+        bias: p.parameter("bias", &[channels], Init::Zeros),
+        logs: p.parameter("logs", &[channels], Init::Zeros),
+    }
 }
 
 impl<D: Device> Layer<D> for ActNormPermutation {
-    fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>> {
-        let map = device.prepare_channel_map(&self.params, params, direction);
+    fn shapes(&self, input: Shape) -> Shapes {
+        Shapes::same(input)
+    }
+
+    fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {
+        let map = cx.device.prepare_channel_map(&self.params, cx.params, direction);
         Box::new(Ready::<D> { at: self.params.clone(), map })
     }
 
@@ -37,21 +80,21 @@ struct Ready<D: Device> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
-        device.channel_map(&self.map, state.x.grid, &mut state.x.data, Some(&mut state.logp));
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
+        cx.device.channel_map(&self.map, state.x.grid, &mut state.x.data, Some(&mut state.logp));
         Saved::NOTHING
     }
 
-    fn inverse(&self, device: &D, state: &mut State<D>) {
-        device.channel_map(&self.map, state.x.grid, &mut state.x.data, None);
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
+        cx.device.channel_map(&self.map, state.x.grid, &mut state.x.data, None);
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
         let x = &mut pass.state.x;
-        pass.device.channel_map_backward(
+        pass.cx.device.channel_map_backward(
             &self.map,
             &self.at,
-            pass.params,
+            pass.cx.params,
             x.grid,
             &mut x.data,
             &mut pass.dx,

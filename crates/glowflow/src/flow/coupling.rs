@@ -9,25 +9,68 @@
 //! one run of it gives both the inverse and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh,
 //! Sohl-Dickstein and Bengio 2016).
 
-use glowflow_kernels::{CouplingKind, Device, Direction, NetworkParams};
+use glowflow_kernels::{CouplingKind, Device, Direction, NetworkParams, ZeroConvParams};
 
-use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
+use super::channel_map::actnorm;
+use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
+use crate::params::{Init, ParamBuilder};
+
+/// Standard deviation of a new network's inner convolutions.
+const DEVIATION: f64 = 0.05;
 
 /// An affine or additive coupling.
 #[derive(Clone, Copy, Debug)]
 pub struct Coupling {
-    /// How the network's output is used.
-    pub kind: CouplingKind,
-    /// Where the network's parameters are.
-    pub network: NetworkParams,
+    kind: CouplingKind,
+    network: NetworkParams,
+}
+
+impl Coupling {
+    /// Declares the network's tensors `conv1.*`, `actnorm1.*`, `conv2.*`, `actnorm2.*` and `conv3.*` for a flow of
+    /// `channels` channels.
+    pub fn new(p: &mut ParamBuilder<'_>, channels: usize, hidden: usize, kind: CouplingKind) -> Self {
+        let inputs = channels / 2;
+        let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
+            p.scope(name, |p| p.parameter("weight", shape, Init::Normal(DEVIATION)))
+        };
+        let network = NetworkParams {
+            inputs,
+            hidden,
+            conv1: conv(p, "conv1", &[hidden, inputs + 1, 3, 3]),
+            actnorm1: p.scope("actnorm1", |p| actnorm(p, hidden)),
+            conv2: conv(p, "conv2", &[hidden, hidden, 1, 1]),
+            actnorm2: p.scope("actnorm2", |p| actnorm(p, hidden)),
+            conv3: p.scope("conv3", |p| zero_conv(p, hidden, kind.network_outputs(channels))),
+        };
+        Self { kind, network }
+    }
+}
+
+/// Declares the tensors of a zero convolution, all 0.
+pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize) -> ZeroConvParams {
+    ZeroConvParams {
+        inputs,
+        outputs,
+        weight: p.parameter("weight", &[outputs, inputs + 1, 3, 3], Init::Zeros),
+        bias: p.parameter("bias", &[outputs], Init::Zeros),
+        logs: p.parameter("logs", &[outputs], Init::Zeros),
+    }
 }
 
 impl<D: Device> Layer<D> for Coupling {
-    fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>> {
+    fn shapes(&self, input: Shape) -> Shapes {
+        Shapes::same(input)
+    }
+
+    fn activations(&self, input: Shape) -> usize {
+        2 * self.network.hidden * input.pixels()
+    }
+
+    fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {
         let Self { kind, network: at } = *self;
         match direction {
             Direction::Forward | Direction::Inverse => {
-                Box::new(Ready::<D> { kind, at, network: Some(device.prepare_network(&at, params)) })
+                Box::new(Ready::<D> { kind, at, network: Some(cx.device.prepare_network(&at, cx.params)) })
             }
             // With saved activations, the network does not run again.
             Direction::Backward => Box::new(Ready::<D> { kind, at, network: None }),
@@ -80,8 +123,8 @@ impl<D: Device> Ready<D> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>, save: Save) -> Saved {
-        let x = &mut state.x;
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, save: Save) -> Saved {
+        let (device, x) = (cx.device, &mut state.x);
         let couple = |o: &D::Buffer, x: &mut Tensor<D>, logp: &mut D::Buffer| {
             device.couple(self.kind, x.grid, x.channels, o, &mut x.data, logp);
         };
@@ -98,14 +141,14 @@ impl<D: Device> Prepared<D> for Ready<D> {
         }
     }
 
-    fn inverse(&self, device: &D, state: &mut State<D>) {
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
         let x = &mut state.x;
-        let o = self.run(device, x);
-        device.uncouple(self.kind, x.channels, &o, &mut x.data);
+        let o = self.run(cx.device, x);
+        cx.device.uncouple(self.kind, x.channels, &o, &mut x.data);
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved) {
-        let BackwardPass { device, params, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient } = pass;
         let x = &mut state.x;
         let Activations { hidden, o } = saved.take().unwrap_or_else(|| {
             let network = device.prepare_network(&self.at, params);

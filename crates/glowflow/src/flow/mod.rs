@@ -7,21 +7,28 @@
 //! No tape records a training step. A layer's [`backward`](Prepared::backward) rebuilds its input from its output,
 //! so what a flow needs for its gradient is where it ended, and memory does not grow with depth.
 //!
-//! A new layer is one file here that implements [`Layer`] and [`Prepared`], and one line in `tests/layers.rs`.
+//! A new layer is one file here that implements [`Layer`] and [`Prepared`], and one line in `tests/layers.rs`. It declares
+//! its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
 
+mod builder;
 mod channel_map;
+mod context;
 mod coupling;
+mod saved;
+mod shape;
 mod split;
 mod squeeze;
 mod top;
 
+pub use builder::{FlowBuilder, NamedLayer};
 pub use channel_map::ActNormPermutation;
+pub use context::{Context, Mode};
 pub use coupling::Coupling;
+pub use saved::{Save, Saved};
+pub use shape::{Base, LatentShape, Shape, Shapes};
 pub use split::Split;
 pub use squeeze::Squeeze;
 pub use top::Top;
-
-use std::any::{Any, type_name};
 
 use glowflow_kernels::{Device, Direction, Grid};
 
@@ -47,6 +54,8 @@ pub struct State<D: Device> {
     pub logp: D::Buffer,
     /// One-hot labels `[batch, classes]`; empty where the model has no classes.
     pub labels: D::Buffer,
+    /// Statistics of the batch, laid out as the buffers are; empty in [`Mode::Eval`].
+    pub statistics: D::Buffer,
 }
 
 impl<D: Device> State<D> {
@@ -62,46 +71,10 @@ impl<D: Device> State<D> {
     }
 }
 
-/// What a layer saves in its forward pass for its backward pass, besides its output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Save {
-    /// Only what the output does not determine, such as batch statistics: memory does not grow with depth.
-    Minimum,
-    /// Activations as well, so that no network runs a second time.
-    Activations,
-}
-
-/// Values that one layer saved. Only the layer that made them reads them.
-pub struct Saved(Option<Box<dyn Any + Send>>);
-
-impl Saved {
-    /// No values.
-    pub const NOTHING: Self = Self(None);
-
-    /// Saves `values`.
-    pub fn new(values: impl Any + Send) -> Self {
-        Self(Some(Box::new(values)))
-    }
-
-    /// The saved values; `None` if nothing was saved.
-    ///
-    /// # Panics
-    /// If the values are of another type, and so another layer's.
-    pub fn take<T: Any>(self) -> Option<T> {
-        let values = self.0?;
-        match values.downcast() {
-            Ok(values) => Some(*values),
-            Err(_) => panic!("the saved values are not {}", type_name::<T>()),
-        }
-    }
-}
-
 /// The backward pass: everything that a layer needs to pass a gradient on.
 pub struct BackwardPass<'a, D: Device> {
-    /// The device.
-    pub device: &'a D,
-    /// The flat parameter buffer.
-    pub params: &'a D::Buffer,
+    /// The context of the forward pass.
+    pub cx: Context<'a, D>,
     /// The output of the layer, which it turns into its input.
     pub state: State<D>,
     /// The gradient of the loss by `state.x`, which it turns likewise.
@@ -114,22 +87,33 @@ pub struct BackwardPass<'a, D: Device> {
 
 /// An invertible layer, as a description: where its parameters lie, and what it does with them.
 pub trait Layer<D: Device>: Send + Sync {
+    /// Shapes of the output and of what is factored out.
+    fn shapes(&self, input: Shape) -> Shapes;
+
+    /// Numbers of one image that the backward pass has in memory besides input and output: to estimate memory.
+    fn activations(&self, _input: Shape) -> usize {
+        0
+    }
+
     /// Reads the parameters and makes them ready to run in one direction.
-    fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Box<dyn Prepared<D>>;
+    fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>>;
 
     /// Data-dependent initialisation from the layer's first input.
     fn initialize(&self, _device: &D, _params: &mut D::Buffer, _input: &State<D>) {}
 }
 
-/// A layer with its parameters, ready to run in the direction it was prepared for, and in no other.
+/// A layer with its parameters, ready to run in the direction and the mode it was prepared for, and in no other.
+///
+/// Every function gets the context that the layer was prepared in.
 pub trait Prepared<D: Device>: Send + Sync {
     /// Towards the latents.
     ///
-    /// Returns what `save` asks for.
-    fn forward(&self, device: &D, state: &mut State<D>, save: Save) -> Saved;
+    /// Returns what `save` asks for. In [`Mode::Train`] a layer with running statistics writes those of the batch to
+    /// [`State::statistics`].
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, save: Save) -> Saved;
 
     /// Towards the image. Log-likelihoods are left alone.
-    fn inverse(&self, device: &D, state: &mut State<D>);
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>);
 
     /// Turns the layer's output into its input, and the gradient by the one into that by the other.
     ///

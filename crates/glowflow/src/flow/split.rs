@@ -5,18 +5,33 @@
 
 use glowflow_kernels::{Device, Direction, ZeroConvParams};
 
-use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
+use super::coupling::zero_conv;
+use super::{
+    BackwardPass, Base, Context, LatentShape, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor,
+};
+use crate::params::ParamBuilder;
 
 /// Factors out the last half of the channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Split {
-    /// Where the prior's parameters are.
-    pub prior: ZeroConvParams,
+    prior: ZeroConvParams,
+}
+
+impl Split {
+    /// Declares the prior's tensors for a flow of `channels` channels.
+    pub fn new(p: &mut ParamBuilder<'_>, channels: usize) -> Self {
+        Self { prior: zero_conv(p, channels / 2, channels) }
+    }
 }
 
 impl<D: Device> Layer<D> for Split {
-    fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D> { at: self.prior, prior: device.prepare_zero_conv(&self.prior, params) })
+    fn shapes(&self, input: Shape) -> Shapes {
+        let half = Shape { channels: input.channels / 2, ..input };
+        Shapes { output: half, latents: Some(LatentShape { shape: half, base: Base::Normal }) }
+    }
+
+    fn prepare(&self, cx: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
+        Box::new(Ready::<D> { at: self.prior, prior: cx.device.prepare_zero_conv(&self.prior, cx.params) })
     }
 }
 
@@ -39,7 +54,8 @@ fn joined<D: Device>(device: &D, h: &Tensor<D>, z: &D::Buffer) -> Tensor<D> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
+        let device = cx.device;
         let Tensor { grid, channels, data } = &state.x;
         let (grid, half) = (*grid, channels / 2);
         let mut h = device.scratch(grid.rows() * half);
@@ -52,7 +68,8 @@ impl<D: Device> Prepared<D> for Ready<D> {
         Saved::NOTHING
     }
 
-    fn inverse(&self, device: &D, state: &mut State<D>) {
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
+        let device = cx.device;
         let mut eps = state.pop_latents();
         let prior = conditional(device, &self.prior, &state.x);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
@@ -60,7 +77,7 @@ impl<D: Device> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { device, params, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient } = pass;
         let mut eps = state.pop_latents();
         let (grid, half) = (state.x.grid, state.x.channels);
         let prior = conditional::<D>(device, &self.prior, &state.x);

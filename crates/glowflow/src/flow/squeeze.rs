@@ -3,37 +3,42 @@
 
 use glowflow_kernels::{Device, Direction, Grid};
 
-use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
+use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 
 /// Trades height and width for channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Squeeze;
 
 impl<D: Device> Layer<D> for Squeeze {
-    fn prepare(&self, _: &D, _: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
+    fn shapes(&self, input: Shape) -> Shapes {
+        let Shape { height, width, channels } = input;
+        Shapes::of(Shape { height: height / 2, width: width / 2, channels: 4 * channels })
+    }
+
+    fn prepare(&self, _: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
         Box::new(Squeeze)
     }
 }
 
 impl<D: Device> Prepared<D> for Squeeze {
-    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let Tensor { grid, channels, data } = &state.x;
-        let mut y = device.scratch(grid.rows() * channels);
-        device.squeeze(*grid, *channels, data, &mut y);
+        let mut y = cx.device.scratch(grid.rows() * channels);
+        cx.device.squeeze(*grid, *channels, data, &mut y);
         state.x = Tensor { grid: grid.halved(), channels: 4 * channels, data: y };
         Saved::NOTHING
     }
 
-    fn inverse(&self, device: &D, state: &mut State<D>) {
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
         let Tensor { grid, channels, data } = &state.x;
-        let data = unsqueezed(device, *grid, *channels, data);
+        let data = unsqueezed(cx.device, *grid, *channels, data);
         state.x = Tensor { grid: grid.doubled(), channels: channels / 4, data };
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
         let x = &pass.state.x;
-        pass.dx = unsqueezed(pass.device, x.grid, x.channels, &pass.dx);
-        self.inverse(pass.device, &mut pass.state);
+        pass.dx = unsqueezed(pass.cx.device, x.grid, x.channels, &pass.dx);
+        self.inverse(&pass.cx, &mut pass.state);
     }
 }
 

@@ -5,13 +5,24 @@
 
 use glowflow_kernels::{Device, Direction, TopPriorParams};
 
-use super::{BackwardPass, Layer, Prepared, Save, Saved, State, Tensor};
+use super::{BackwardPass, Base, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
+use crate::params::{Init, ParamBuilder};
 
 /// Factors out everything.
 #[derive(Clone, Copy, Debug)]
 pub struct Top {
-    /// Where the prior's parameters are.
-    pub prior: TopPriorParams,
+    prior: TopPriorParams,
+}
+
+impl Top {
+    /// Declares `mean` and `logs`, and `class_weight` if there are classes, all 0, for a flow of `channels` channels.
+    pub fn new(p: &mut ParamBuilder<'_>, channels: usize, classes: usize) -> Self {
+        let mean = p.parameter("mean", &[channels], Init::Zeros);
+        let logs = p.parameter("logs", &[channels], Init::Zeros);
+        let class_weight =
+            (classes > 0).then(|| p.parameter("class_weight", &[classes, 2 * channels], Init::Zeros));
+        Self { prior: TopPriorParams { channels, mean, logs, class_weight } }
+    }
 }
 
 /// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
@@ -22,8 +33,12 @@ fn prior<D: Device>(device: &D, top: &D::TopPrior, like: &Tensor<D>, labels: &D:
 }
 
 impl<D: Device> Layer<D> for Top {
-    fn prepare(&self, device: &D, params: &D::Buffer, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D> { at: self.prior, top: device.prepare_top_prior(&self.prior, params) })
+    fn shapes(&self, input: Shape) -> Shapes {
+        Shapes::end(input, Base::Normal)
+    }
+
+    fn prepare(&self, cx: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
+        Box::new(Ready::<D> { at: self.prior, top: cx.device.prepare_top_prior(&self.prior, cx.params) })
     }
 }
 
@@ -33,7 +48,8 @@ struct Ready<D: Device> {
 }
 
 impl<D: Device> Prepared<D> for Ready<D> {
-    fn forward(&self, device: &D, state: &mut State<D>, _: Save) -> Saved {
+    fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
+        let device = cx.device;
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
         let mut z = std::mem::replace(&mut state.x, nothing);
         let prior = prior(device, &self.top, &z, &state.labels);
@@ -42,7 +58,8 @@ impl<D: Device> Prepared<D> for Ready<D> {
         Saved::NOTHING
     }
 
-    fn inverse(&self, device: &D, state: &mut State<D>) {
+    fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
+        let device = cx.device;
         let mut eps = state.pop_latents();
         let prior = prior(device, &self.top, &eps, &state.labels);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
@@ -50,7 +67,7 @@ impl<D: Device> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { device, state, dx, dlogp, gradient, .. } = pass;
+        let BackwardPass { cx: Context { device, .. }, state, dx, dlogp, gradient } = pass;
         let mut eps = state.pop_latents();
         let prior = prior(*device, &self.top, &eps, &state.labels);
         let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);

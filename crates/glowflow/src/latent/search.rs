@@ -66,7 +66,7 @@ pub fn nearest(
     weights: &[f64],
     label: Option<usize>,
 ) -> Result<Vec<Neighbour>, Error> {
-    check_weights(weights, model.config().latent_shapes().len())?;
+    check_weights(weights, model.latent_shapes().len())?;
     let [query] = &features(model, image, labels)?[..] else {
         return Err(Error::Input(format!("need 1 image to search for, got {}", image.len_of(Axis(0)))));
     };
@@ -137,7 +137,7 @@ fn cosine(a: &[f64], b: &[f64]) -> f64 {
 
 /// The features of images `[batch, H, W, C]`.
 fn features(model: &Model, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<Vec<Features>, Error> {
-    let sizes = model.config().latent_shapes().into_iter().map(|shape| shape.iter().product::<usize>());
+    let sizes = model.latent_shapes().iter().map(|shape| shape.iter().product::<usize>());
     let zeros: Vec<Vec<f64>> = sizes.map(|size| vec![0.0; size]).collect();
     let mut features: Vec<_> = pixels.outer_iter().map(|_| Features(zeros.clone())).collect();
     for shift in SHIFTS {
@@ -169,7 +169,7 @@ fn mean_of_sample(
 ) -> Result<Features, Error> {
     const SEED: u64 = 0;
     let sample: Arc<dyn Dataset> = Arc::new(Subset::sample(Arc::clone(dataset), MEAN_OF, SEED));
-    let shapes = model.config().latent_shapes();
+    let shapes = model.latent_shapes();
     let mut sum = Features(shapes.iter().map(|shape| vec![0.0; shape.iter().product()]).collect());
     let mut count = 0;
     read_each(model, &sample, label, |PixelBatch { labels, pixels, .. }| {

@@ -10,8 +10,9 @@ use super::model::Model;
 use super::{Decoded, Latents, check_count};
 use crate::Error;
 use crate::engine::{ChunkLatents, DeviceImages, Draw};
+use crate::models::Architecture;
 
-impl<R: Real> Model<R> {
+impl<A: Architecture, R: Real> Model<A, R> {
     /// Images from latents of every level.
     ///
     /// # Errors
@@ -149,7 +150,7 @@ impl<R: Real> Model<R> {
 
     fn check_latents(&self, latents: &Latents<R>, labels: &[usize]) -> Result<(), Error> {
         let batch = latents.batch();
-        let shapes = self.config().latent_shapes();
+        let shapes = self.latent_shapes();
         let want: Vec<Vec<usize>> = shapes.iter().map(|shape| [&[batch], &shape[..]].concat()).collect();
         let have: Vec<Vec<usize>> = latents.0.iter().map(|level| level.shape().to_vec()).collect();
         if have != want {
@@ -162,7 +163,7 @@ impl<R: Real> Model<R> {
 
     /// Latents of `count` images from one array a level.
     pub(super) fn latents(&self, count: usize, levels: Vec<Vec<R>>) -> Result<Latents<R>, Error> {
-        let levels = self.config().latent_shapes().into_iter().zip(levels);
+        let levels = self.latent_shapes().iter().copied().zip(levels);
         let levels = levels.map(|(shape, values)| array(count, shape, values));
         Ok(Latents(levels.collect::<Result<_, Error>>()?))
     }

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use glowflow_kernels::Cpu;
 
-use super::init::Initial;
-use super::layout::{FixedPermutation, Layout, build, step_name};
 use super::memory;
 use crate::Error;
-use crate::models::{ModelConfig, PermutationType};
-use crate::tensor_file::{TensorData, TensorFile};
+use crate::flow::FlowBuilder;
+use crate::models::{Architecture, ModelConfig};
+use crate::params::{
+    Constant, Layout, Parameter, Source, put_constants, put_flat, take_constants, take_flat,
+};
+use crate::tensor_file::TensorFile;
 
 /// Name of the model in a run's folder.
 pub const MODEL: &str = "model.safetensors";
@@ -20,13 +22,15 @@ const CONFIG: &str = "glow.config";
 
 /// A model outside any device: what a file holds.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ModelFile {
+pub struct ModelFile<A = ModelConfig> {
     /// The architecture.
-    pub config: ModelConfig,
-    /// The fixed parts of the permutations, one a step, levels in order.
-    pub permutations: Vec<FixedPermutation>,
+    pub config: A,
+    /// Tensors that are fixed when the model is made, such as permutations.
+    pub constants: Vec<Constant>,
     /// The trained parameters, flat.
     pub weights: Vec<f32>,
+    /// What the layers update in training mode, such as running statistics, flat.
+    pub buffers: Vec<f32>,
 }
 
 impl ModelFile {
@@ -35,29 +39,7 @@ impl ModelFile {
     /// # Errors
     /// [`Error::Config`] if no such model can be built, or its weights exceed the available memory.
     pub fn new(config: impl Into<ModelConfig>, seed: u64) -> Result<Self, Error> {
-        let config = config.into();
-        config.validate()?;
-        memory::check_weights(&config)?;
-        let Initial { permutations, weights } = super::init::initial(&config, seed);
-        Ok(Self { config, permutations, weights })
-    }
-
-    /// A number that tells models apart: a checksum of architecture, permutations and weights. Latents mean something to
-    /// the model that made them, and to no other.
-    pub fn fingerprint(&self) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(serde_json::to_string(&self.config).unwrap_or_default().as_bytes());
-        for FixedPermutation { index, sign } in &self.permutations {
-            index.iter().for_each(|&i| hasher.update(&(i as u64).to_le_bytes()));
-            hasher.update(bytemuck::cast_slice(sign));
-        }
-        hasher.update(bytemuck::cast_slice(&self.weights));
-        hasher.finalize()
-    }
-
-    /// Where each parameter lies in the flat buffer.
-    pub fn layout(&self) -> Layout {
-        build::<Cpu<f32>>(&self.config, &self.permutations).0
+        Self::of(config.into(), seed)
     }
 
     /// The model file that is meant: that in a run's folder, where `path` is one.
@@ -71,8 +53,57 @@ impl ModelFile {
     /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous, of another shape or not
     /// finite.
     pub fn read(path: &Path) -> Result<Self, Error> {
+        Self::read_as(path)
+    }
+}
+
+impl<A: Architecture> ModelFile<A> {
+    /// A new model of any architecture that has seen no data.
+    ///
+    /// # Errors
+    /// As [`new`](ModelFile::new).
+    pub fn of(config: A, seed: u64) -> Result<Self, Error> {
+        config.validate()?;
+        memory::check_weights(&config)?;
+        let builder = FlowBuilder::<Cpu<f32>>::build(&config, Source::Seed(seed));
+        Ok(Self {
+            constants: builder.params.constants().to_vec(),
+            weights: builder.params.initial_parameters(),
+            buffers: builder.params.initial_buffers().to_vec(),
+            config,
+        })
+    }
+
+    /// A number that tells models apart: a checksum of architecture, constants, parameters and buffers. Latents mean
+    /// something to the model that made them, and to no other.
+    pub fn fingerprint(&self) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(serde_json::to_string(&self.config).unwrap_or_default().as_bytes());
+        for constant in &self.constants {
+            match constant {
+                Constant::Permutation(index) => {
+                    index.iter().for_each(|&i| hasher.update(&(i as u64).to_le_bytes()));
+                }
+                Constant::Signs(signs) => hasher.update(bytemuck::cast_slice(signs)),
+            }
+        }
+        hasher.update(bytemuck::cast_slice(&self.weights));
+        hasher.update(bytemuck::cast_slice(&self.buffers));
+        hasher.finalize()
+    }
+
+    /// Names and places of the tensors.
+    pub fn layout(&self) -> Layout {
+        layout(&self.config)
+    }
+
+    /// As [`read`](ModelFile::read), for a model of any architecture.
+    ///
+    /// # Errors
+    /// As [`read`](ModelFile::read).
+    pub fn read_as(path: &Path) -> Result<Self, Error> {
         let folder = path;
-        let path = &Self::path(path);
+        let path = &ModelFile::path(path);
         if folder.is_dir() && !path.exists() {
             return Err(Error::file(
                 folder,
@@ -82,7 +113,7 @@ impl ModelFile {
         let (mut file, complete) =
             TensorFile::read_with_checksum::<serde_json::Map<String, serde_json::Value>>(path, CONFIG)?;
         let invalid = |e| Error::file(path, format!("the metadata entry {CONFIG:?} cannot be read: {e}"));
-        let config: ModelConfig = serde_json::from_value(complete.clone().into()).map_err(invalid)?;
+        let config: A = serde_json::from_value(complete.clone().into()).map_err(invalid)?;
         // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
         if let serde_json::Value::Object(keys) = serde_json::to_value(&config).map_err(invalid)?
             && let Some(key) = keys.keys().find(|key| !complete.contains_key(*key))
@@ -90,17 +121,20 @@ impl ModelFile {
             return Err(Error::file(path, format!("the metadata entry {CONFIG:?} has no key {key:?}")));
         }
         config.validate().map_err(|e| Error::file(path, e.to_string()))?;
-        let permutations = take_permutations(&mut file, &config, path)?;
-        let (layout, _) = build::<Cpu<f32>>(&config, &permutations);
-        let weights = take_flat(&mut file, &layout, "", path)?;
-        check_finite(&layout, &weights, path)?;
+        let layout = layout(&config);
+        let constants = take_constants(&mut file, &layout, path)?;
+        let mut weights = take_flat(&mut file, &layout.parameters, "", path)?;
+        layout.clear_unread(&mut weights);
+        let buffers = take_flat(&mut file, &layout.buffers, "", path)?;
+        check_finite(&layout.parameters, &weights, path)?;
+        check_finite(&layout.buffers, &buffers, path)?;
         if let Some(name) = file.tensors.keys().find(|name| !name.starts_with("test.")) {
             return Err(Error::file(
                 path,
                 format!("the tensor {name} has no place in a model of its configuration"),
             ));
         }
-        Ok(Self { config, permutations, weights })
+        Ok(Self { config, constants, weights, buffers })
     }
 
     /// Writes a model file, atomically.
@@ -109,108 +143,17 @@ impl ModelFile {
     /// [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let mut file = TensorFile::default();
-        put_permutations(&mut file, &self.config, &self.permutations);
-        put_flat(&mut file, &self.layout(), "", &self.weights);
+        let layout = self.layout();
+        put_constants(&mut file, &layout, &self.constants);
+        put_flat(&mut file, &layout.parameters, "", &self.weights);
+        put_flat(&mut file, &layout.buffers, "", &self.buffers);
         file.write_with_checksum(path, CONFIG, &self.config)
     }
 }
 
-/// Each step's name, channels and place in the list of permutations.
-fn steps(config: &ModelConfig) -> impl Iterator<Item = (String, usize)> + '_ {
-    let ModelConfig::Glow(config) = config;
-    (0..config.levels).flat_map(move |level| {
-        (0..config.steps).map(move |step| (step_name(level, step), config.level_channels(level)))
-    })
-}
-
-/// Puts the fixed parts of the permutations into a file.
-pub(crate) fn put_permutations(
-    file: &mut TensorFile,
-    config: &ModelConfig,
-    permutations: &[FixedPermutation],
-) {
-    for ((step, channels), fixed) in steps(config).zip(permutations) {
-        let index = TensorData::i64(&[channels], fixed.index.iter().map(|&i| i as i64));
-        file.tensors.insert(format!("{step}.permutation.index"), index);
-        if !fixed.sign.is_empty() {
-            let sign: Vec<f32> = fixed.sign.iter().map(|&s| s as f32).collect();
-            file.tensors.insert(format!("{step}.permutation.sign"), TensorData::f32(&[channels], &sign));
-        }
-    }
-}
-
-/// Takes them out again, checked.
-pub(crate) fn take_permutations(
-    file: &mut TensorFile,
-    config: &ModelConfig,
-    path: &Path,
-) -> Result<Vec<FixedPermutation>, Error> {
-    steps(config)
-        .map(|(step, channels)| {
-            let name = format!("{step}.permutation.index");
-            let tensor = take(file, &name, &[channels], path)?;
-            let index: Option<Vec<usize>> =
-                tensor.to_i64().map(|index| index.iter().map(|&i| i as usize).collect());
-            let mut seen = vec![false; channels];
-            let index = index
-                .filter(|index| index.iter().all(|&i| i < channels && !std::mem::replace(&mut seen[i], true)))
-                .ok_or_else(|| {
-                    Error::file(path, format!("{name} is not a permutation of {channels} channels"))
-                })?;
-            let mut sign = vec![];
-            let ModelConfig::Glow(glow) = config;
-            if glow.permutation == PermutationType::Conv1x1 {
-                let name = format!("{step}.permutation.sign");
-                sign = take(file, &name, &[channels], path)?
-                    .to_f64()
-                    .filter(|sign| sign.iter().all(|s| s.abs() == 1.0))
-                    .ok_or_else(|| {
-                        Error::file(path, format!("{name} holds something other than 1 and -1"))
-                    })?;
-            }
-            Ok(FixedPermutation { index, sign })
-        })
-        .collect()
-}
-
-/// Puts a flat buffer into a file, a tensor for each parameter, under `prefix` and the parameter's name.
-pub(crate) fn put_flat(file: &mut TensorFile, layout: &Layout, prefix: &str, values: &[f32]) {
-    for parameter in &layout.parameters {
-        let tensor = TensorData::f32(&parameter.shape, &values[parameter.span.range()]);
-        file.tensors.insert(format!("{prefix}{}", parameter.name), tensor);
-    }
-}
-
-/// Takes it out again.
-pub(crate) fn take_flat(
-    file: &mut TensorFile,
-    layout: &Layout,
-    prefix: &str,
-    path: &Path,
-) -> Result<Vec<f32>, Error> {
-    // All tensors first, before there is memory for what they are said to hold.
-    let tensors = layout
-        .parameters
-        .iter()
-        .map(|parameter| {
-            let name = format!("{prefix}{}", parameter.name);
-            take(file, &name, &parameter.shape, path).map(|tensor| (name, tensor))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut values = vec![0.0; layout.len()];
-    for (parameter, (name, tensor)) in layout.parameters.iter().zip(tensors) {
-        let numbers = tensor
-            .to_f64()
-            .ok_or_else(|| Error::file(path, format!("{name} does not hold floating-point numbers")))?;
-        values[parameter.span.range()].iter_mut().zip(numbers).for_each(|(to, x)| *to = x as f32);
-    }
-    layout.clear_unread(&mut values);
-    Ok(values)
-}
-
 /// Checks that all weights are finite.
-fn check_finite(layout: &Layout, weights: &[f32], path: &Path) -> Result<(), Error> {
-    for parameter in &layout.parameters {
+fn check_finite(tensors: &[Parameter], weights: &[f32], path: &Path) -> Result<(), Error> {
+    for parameter in tensors {
         if let Some(number) = weights[parameter.span.range()].iter().find(|weight| !weight.is_finite()) {
             return Err(Error::file(
                 path,
@@ -225,17 +168,7 @@ fn check_finite(layout: &Layout, weights: &[f32], path: &Path) -> Result<(), Err
     Ok(())
 }
 
-fn take(file: &mut TensorFile, name: &str, shape: &[usize], path: &Path) -> Result<TensorData, Error> {
-    let tensor = file
-        .tensors
-        .remove(name)
-        .ok_or_else(|| Error::file(path, format!("the tensor {name} is missing")))?;
-    if tensor.shape != shape {
-        let have = &tensor.shape;
-        return Err(Error::file(
-            path,
-            format!("{name} has the shape {have:?}; the configuration wants {shape:?}"),
-        ));
-    }
-    Ok(tensor)
+/// Names and places of a model's tensors.
+pub(crate) fn layout(config: &impl Architecture) -> Layout {
+    FlowBuilder::<Cpu<f32>>::build(config, Source::Layout).params.into_layout()
 }

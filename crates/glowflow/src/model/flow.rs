@@ -3,19 +3,22 @@
 use std::fmt;
 use std::slice::Chunks;
 
-use glowflow_kernels::{Device, Direction, Grid, Real};
+use glowflow_kernels::{Direction, Grid, Primitives, Real};
 
-use super::layout::{FixedPermutation, Layout, NamedLayer, build};
 use crate::Error;
-use crate::flow::{BackwardPass, Prepared, Save, Saved, State, Tensor};
-use crate::models::ModelConfig;
+use crate::flow::{
+    BackwardPass, Context, FlowBuilder, LatentShape, Mode, NamedLayer, Prepared, Save, Saved, Shape, State,
+    Tensor,
+};
+use crate::models::Architecture;
+use crate::params::{Constant, Layout, Source};
 
-/// The layers of a model, and where its parameters lie. It holds no weights.
-pub struct Flow<D: Device> {
-    /// The architecture.
-    pub config: ModelConfig,
-    /// Names and places of the parameters.
+/// The layers of a model, and where its tensors lie. It holds no weights.
+pub struct Flow<D: Primitives> {
+    /// Names and places of the tensors.
     pub layout: Layout,
+    image: Shape,
+    latents: Vec<LatentShape>,
     layers: Vec<NamedLayer<D>>,
 }
 
@@ -30,57 +33,72 @@ pub enum Backprop {
 }
 
 /// Result of a forward pass: the flow's output, and what its layers saved for the backward pass.
-pub struct Forward<D: Device> {
+pub struct Forward<D: Primitives> {
     /// The output: latents and log-likelihoods.
     pub state: State<D>,
     saved: Vec<Saved>,
 }
 
 /// Makes some layers ready to run in one direction.
-fn prepared<D: Device>(
+fn prepared<D: Primitives>(
     layers: &[NamedLayer<D>],
-    device: &D,
-    params: &D::Buffer,
+    cx: &Context<'_, D>,
     direction: Direction,
 ) -> Vec<Box<dyn Prepared<D>>> {
-    layers.iter().map(|(_, layer)| layer.prepare(device, params, direction)).collect()
+    layers.iter().map(|(_, layer)| layer.prepare(cx, direction)).collect()
 }
 
-impl<D: Device> Flow<D> {
-    /// A flow of this architecture; `permutations` holds one entry a step, levels in order.
-    pub fn new(config: ModelConfig, permutations: &[FixedPermutation]) -> Self {
-        let (layout, layers) = build(&config, permutations);
-        Self { config, layout, layers }
+impl<D: Primitives> Flow<D> {
+    /// A flow of this architecture, with the constants of a model of it.
+    pub fn new(architecture: &impl Architecture, constants: &[Constant]) -> Self {
+        let builder = FlowBuilder::build(architecture, Source::Given(constants));
+        let (params, layers, latents) = builder.into_parts();
+        Self { layout: params.into_layout(), image: architecture.image().into(), latents, layers }
+    }
+
+    /// Shape of an image.
+    pub fn image(&self) -> Shape {
+        self.image
+    }
+
+    /// Shapes and distributions of the latents, level by level.
+    pub fn latents(&self) -> &[LatentShape] {
+        &self.latents
     }
 
     /// The state in which images `v` `[batch, H, W, C]` enter the flow.
-    pub fn enter(&self, device: &D, batch: usize, v: D::Buffer, labels: D::Buffer) -> State<D> {
-        let [height, width, channels] = self.config.image();
+    pub fn enter(&self, cx: &Context<'_, D>, batch: usize, v: D::Buffer, labels: D::Buffer) -> State<D> {
+        let Shape { height, width, channels } = self.image;
+        let statistics = match cx.mode {
+            Mode::Train => self.layout.buffers_len(),
+            Mode::Eval => 0,
+        };
         State {
             x: Tensor { grid: Grid { batch, height, width }, channels, data: v },
             latents: vec![],
-            logp: device.zeros(batch),
+            logp: cx.device.zeros(batch),
             labels,
+            statistics: cx.device.scratch(statistics),
         }
     }
 
     /// Makes all layers ready to run in one direction.
-    pub fn prepare(&self, device: &D, params: &D::Buffer, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
-        device.within(|| prepared(&self.layers, device, params, direction))
+    pub fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
+        cx.device.within(|| prepared(&self.layers, cx, direction))
     }
 
     /// Takes a state through layers that are ready for [`Direction::Forward`].
-    pub fn encode(&self, device: &D, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
-        device.within(|| {
+    pub fn encode(&self, cx: &Context<'_, D>, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
+        cx.device.within(|| {
             layers.iter().for_each(|layer| {
-                layer.forward(device, state, Save::Minimum);
+                layer.forward(cx, state, Save::Minimum);
             })
         });
     }
 
     /// Takes a state back through layers that are ready for [`Direction::Inverse`].
-    pub fn decode(&self, device: &D, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
-        device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(device, state)));
+    pub fn decode(&self, cx: &Context<'_, D>, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
+        cx.device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(cx, state)));
     }
 
     /// The layers that a training step makes ready together.
@@ -88,24 +106,18 @@ impl<D: Device> Flow<D> {
         self.layers.chunks(device.layers_at_once().max(1))
     }
 
-    /// The way forward of a training step. Layers are made ready as many at a time as the device wants, so that no second copy of all
-    /// weights exists.
-    pub fn forward(
-        &self,
-        device: &D,
-        params: &D::Buffer,
-        mut state: State<D>,
-        backprop: Backprop,
-    ) -> Forward<D> {
+    /// Forward pass of a training step. Layers are made ready as many at a time as the device wants, so that no second
+    /// copy of all weights exists.
+    pub fn forward(&self, cx: &Context<'_, D>, mut state: State<D>, backprop: Backprop) -> Forward<D> {
         let save = match backprop {
             Backprop::Stored => Save::Activations,
             Backprop::Reversible => Save::Minimum,
         };
         let mut saved = vec![];
-        device.within(|| {
-            for group in self.groups(device) {
-                for layer in prepared(group, device, params, Direction::Forward) {
-                    saved.push(layer.forward(device, &mut state, save));
+        cx.device.within(|| {
+            for group in self.groups(cx.device) {
+                for layer in prepared(group, cx, Direction::Forward) {
+                    saved.push(layer.forward(cx, &mut state, save));
                 }
             }
         });
@@ -116,18 +128,16 @@ impl<D: Device> Flow<D> {
     /// and the gradient by it. `dlogp` is the derivative of the loss by one sample's log-likelihood.
     pub fn backward(
         &self,
-        device: &D,
-        params: &D::Buffer,
+        cx: &Context<'_, D>,
         forward: Forward<D>,
         dlogp: f64,
         gradient: &mut D::Buffer,
     ) -> (Tensor<D>, D::Buffer) {
         let Forward { state, mut saved } = forward;
-        let dx = device.scratch(0);
-        let mut pass = BackwardPass { device, params, state, dx, dlogp, gradient };
-        device.within(|| {
-            for group in self.groups(device).rev() {
-                for layer in prepared(group, device, params, Direction::Backward).into_iter().rev() {
+        let mut pass = BackwardPass { cx: *cx, state, dx: cx.device.scratch(0), dlogp, gradient };
+        cx.device.within(|| {
+            for group in self.groups(cx.device).rev() {
+                for layer in prepared(group, cx, Direction::Backward).into_iter().rev() {
                     layer.backward(&mut pass, saved.pop().unwrap_or(Saved::NOTHING));
                 }
             }
@@ -136,11 +146,18 @@ impl<D: Device> Flow<D> {
     }
 
     /// Data-dependent initialisation, layer by layer on the way up; returns where the batch ends.
-    pub fn initialize(&self, device: &D, params: &mut D::Buffer, mut state: State<D>) -> State<D> {
+    pub fn initialize(
+        &self,
+        device: &D,
+        params: &mut D::Buffer,
+        buffers: &D::Buffer,
+        mut state: State<D>,
+    ) -> State<D> {
         device.within(|| {
             for (_, layer) in &self.layers {
                 layer.initialize(device, params, &state);
-                layer.prepare(device, params, Direction::Forward).forward(device, &mut state, Save::Minimum);
+                let cx = Context { device, params, buffers, mode: Mode::Train };
+                layer.prepare(&cx, Direction::Forward).forward(&cx, &mut state, Save::Minimum);
             }
         });
         state
@@ -150,11 +167,12 @@ impl<D: Device> Flow<D> {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn trace(&self, device: &D, params: &D::Buffer, mut state: State<D>) -> Result<Vec<Range>, Error> {
+    pub fn trace(&self, cx: &Context<'_, D>, mut state: State<D>) -> Result<Vec<Range>, Error> {
+        let device = cx.device;
         self.layers
             .iter()
             .map(|(name, layer)| {
-                layer.prepare(device, params, Direction::Forward).forward(device, &mut state, Save::Minimum);
+                layer.prepare(cx, Direction::Forward).forward(cx, &mut state, Save::Minimum);
                 let mut numbers = device.download(&state.x.data)?;
                 numbers.extend(device.download(&state.logp)?);
                 if let Some(eps) = state.latents.last() {

@@ -2,7 +2,8 @@
 
 use glowflow_kernels::Real;
 
-use crate::{Error, ModelConfig};
+use crate::Error;
+use crate::models::Architecture;
 
 /// One-hot rows `[batch, classes]`.
 pub(crate) fn one_hot<R: Real>(labels: &[usize], classes: usize) -> Vec<R> {
@@ -12,7 +13,7 @@ pub(crate) fn one_hot<R: Real>(labels: &[usize], classes: usize) -> Vec<R> {
 }
 
 /// Checks that there is a label for each image if the model has classes, and none otherwise.
-pub(crate) fn check_labels(config: &ModelConfig, batch: usize, labels: &[usize]) -> Result<(), Error> {
+pub(crate) fn check_labels(config: &impl Architecture, batch: usize, labels: &[usize]) -> Result<(), Error> {
     let classes = config.classes();
     let message = if classes == 0 && !labels.is_empty() {
         format!("{} labels were given to a model without classes", labels.len())

@@ -1,9 +1,13 @@
 //! Memory that a model needs at least, to refuse one that cannot fit before anything is allocated.
 
 use glowflow_data::available_memory;
+use glowflow_kernels::Cpu;
 
+use super::file::layout;
 use super::flow::Backprop;
-use crate::models::{CouplingType, ModelConfig, PermutationType};
+use crate::flow::FlowBuilder;
+use crate::models::Architecture;
+use crate::params::{ConstantType, Source};
 use crate::train::TrainConfig;
 use crate::{Error, Precision};
 
@@ -23,38 +27,16 @@ const VARIABLE_COPIES: u128 = 16;
 /// The name of [`SAVE_COPIES`] in messages.
 const SAVED: &str = "a checkpoint that is being saved";
 
-/// Number of trained parameters of a model, that of its layout.
-pub fn parameters(config: &ModelConfig) -> u128 {
-    let ModelConfig::Glow(config) = config;
-    let hidden = config.hidden as u128;
-    let zero_conv = |inputs: u128, outputs: u128| 9 * outputs * (inputs + 1) + 2 * outputs;
-    let level = |level: usize| {
-        let channels = config.level_channels(level) as u128;
-        let permutation = match config.permutation {
-            PermutationType::Conv1x1 => 2 * channels * channels + channels,
-            PermutationType::Shuffle | PermutationType::Reverse => 0,
-        };
-        let outputs = match config.coupling {
-            CouplingType::Affine => channels,
-            CouplingType::Additive => channels / 2,
-        };
-        let convolutions = 9 * hidden * (channels / 2 + 1) + hidden * hidden + zero_conv(hidden, outputs);
-        let step = 2 * channels + permutation + convolutions + 4 * hidden;
-        let prior = if level + 1 < config.levels {
-            zero_conv(channels / 2, channels)
-        } else {
-            (2 + 2 * config.classes as u128) * channels
-        };
-        config.steps as u128 * step + prior
-    };
-    (0..config.levels).map(level).sum()
+/// Number of trained parameters of a model.
+pub fn parameters(config: &impl Architecture) -> u128 {
+    layout(config).len() as u128
 }
 
 /// Checks that a model's weights fit into the memory that is available.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
-pub fn check_weights(config: &ModelConfig) -> Result<(), Error> {
+pub fn check_weights(config: &impl Architecture) -> Result<(), Error> {
     let weights = F32 * parameters(config);
     check("this model", &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
 }
@@ -63,7 +45,7 @@ pub fn check_weights(config: &ModelConfig) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
-pub fn check_state(config: &ModelConfig) -> Result<(), Error> {
+pub fn check_state(config: &impl Architecture) -> Result<(), Error> {
     let parameters = parameters(config);
     let save = (SAVE_COPIES * F32 * parameters, format!("{parameters} parameters in {SAVED}"));
     check("training this model", &[save, rotation(config)])
@@ -74,7 +56,7 @@ pub fn check_state(config: &ModelConfig) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
-pub fn check_training(model: &ModelConfig, train: &TrainConfig, has_state: bool) -> Result<(), Error> {
+pub fn check_training(model: &impl Architecture, train: &TrainConfig, has_state: bool) -> Result<(), Error> {
     let part = train.batch.div_ceil(train.accumulate.max(1));
     let activations = (activations(model, train), format!("activations of {part} images"));
     if has_state {
@@ -84,41 +66,30 @@ pub fn check_training(model: &ModelConfig, train: &TrainConfig, has_state: bool)
     check("training this model", &[state(model), rotation(model), activations])
 }
 
-fn state(config: &ModelConfig) -> (u128, String) {
+fn state(config: &impl Architecture) -> (u128, String) {
     let parameters = parameters(config);
     let bytes = (STATE_COPIES + SAVE_COPIES) * F32 * parameters;
     (bytes, format!("{parameters} parameters with gradient, moments, average and {SAVED}"))
 }
 
-fn rotation(config: &ModelConfig) -> (u128, String) {
-    let ModelConfig::Glow(config) = config;
-    let channels = config.level_channels(config.levels - 1) as u128;
-    let bytes = match config.permutation {
-        PermutationType::Conv1x1 => ROTATION_COPIES * 8 * channels * channels,
-        PermutationType::Shuffle | PermutationType::Reverse => 0,
-    };
-    (bytes, format!("a rotation of {channels} channels"))
+/// The largest rotation that is drawn for a new model: signs belong to the LU form of one.
+fn rotation(config: &impl Architecture) -> (u128, String) {
+    let signs = layout(config).constants.into_iter().filter(|constant| constant.kind == ConstantType::Signs);
+    let channels = signs.map(|signs| signs.len as u128).max().unwrap_or(0);
+    (ROTATION_COPIES * 8 * channels * channels, format!("a rotation of {channels} channels"))
 }
 
 /// The hidden activations of one network, or of all that are stored, and the flow variables.
-fn activations(model: &ModelConfig, train: &TrainConfig) -> u128 {
-    let dimensions = model.dimensions() as u128;
-    let ModelConfig::Glow(model) = model;
+fn activations(model: &impl Architecture, train: &TrainConfig) -> u128 {
     let part = train.batch.div_ceil(train.accumulate.max(1)) as u128;
     let number = if train.precision == Precision::Bf16 { 2 } else { F32 };
-    let networks = |level: usize| {
-        let pixels = (model.image[0] >> (level + 1)) as u128 * (model.image[1] >> (level + 1)) as u128;
-        let layers = part * pixels * 2 * model.hidden as u128 * number;
-        match train.backprop {
-            Backprop::Reversible => layers,
-            Backprop::Stored => model.steps as u128 * layers,
-        }
+    let flow = FlowBuilder::<Cpu<f32>>::build(model, Source::Layout);
+    let layers = flow.activations().iter().map(|&numbers| part * numbers as u128 * number);
+    let hidden: u128 = match train.backprop {
+        Backprop::Reversible => layers.max().unwrap_or(0),
+        Backprop::Stored => layers.sum(),
     };
-    let hidden = match train.backprop {
-        Backprop::Reversible => (0..model.levels).map(networks).max().unwrap_or(0),
-        Backprop::Stored => (0..model.levels).map(networks).sum(),
-    };
-    hidden + VARIABLE_COPIES * F32 * part * dimensions
+    hidden + VARIABLE_COPIES * F32 * part * model.dimensions() as u128
 }
 
 fn check(what: &str, parts: &[(u128, String)]) -> Result<(), Error> {
@@ -159,7 +130,7 @@ fn spell(bytes: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{GlowConfig, ModelFile};
+    use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, PermutationType};
 
     #[test]
     fn parameters_are_counted_as_they_are_laid_out() {

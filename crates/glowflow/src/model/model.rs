@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use glowflow_kernels::{Cpu, Device, Noise, Real, Stream};
+use glowflow_kernels::{Cpu, Noise, Primitives, Real, Stream};
 use ndarray::{ArrayView4, Axis};
 
 use super::decode::rows;
 use super::{Encoded, ModelFile, check_labels};
 use crate::device::on_device;
 use crate::engine::{DeviceEngine, EncodedChunk, Engine};
-use crate::models::ModelConfig;
+use crate::models::{Architecture, ModelConfig};
 use crate::{AnyDevice, Error, random};
 
 /// Pixels that are scored at once: 64 images of 32×32. Noise is drawn by chunk, so the number is the same for all
@@ -55,8 +55,9 @@ pub enum Dequantization<'a, R = f32> {
 /// assert!(samples.all_finite());
 /// # Ok::<(), glowflow::Error>(())
 /// ```
-pub struct Model<R: Real = f32> {
-    config: ModelConfig,
+pub struct Model<A = ModelConfig, R: Real = f32> {
+    config: A,
+    latent_shapes: Vec<[usize; 3]>,
     fingerprint: u32,
     parameters: usize,
     engine: Box<dyn Engine<R>>,
@@ -89,10 +90,11 @@ impl Model {
     }
 }
 
-impl<R: Real> Model<R> {
+impl<A: Architecture, R: Real> Model<A, R> {
     /// Brings a model onto a device.
-    pub fn on<D: Device<Real = R>>(device: D, file: &ModelFile) -> Self {
+    pub fn on<D: Primitives<Real = R>>(device: D, file: &ModelFile<A>) -> Self {
         Self {
+            latent_shapes: file.config.latent_shapes(),
             config: file.config.clone(),
             fingerprint: file.fingerprint(),
             parameters: file.layout().len(),
@@ -101,13 +103,18 @@ impl<R: Real> Model<R> {
     }
 
     /// The architecture.
-    pub fn config(&self) -> &ModelConfig {
+    pub fn config(&self) -> &A {
         &self.config
     }
 
     /// Tells models apart: see [`ModelFile::fingerprint`].
     pub fn fingerprint(&self) -> u32 {
         self.fingerprint
+    }
+
+    /// Height, width and channels of the latents of each level.
+    pub fn latent_shapes(&self) -> &[[usize; 3]] {
+        &self.latent_shapes
     }
 
     /// Number of trained parameters.
@@ -157,7 +164,7 @@ impl<R: Real> Model<R> {
         if let Dequantization::Given(noise) = dequantization {
             self.check_images("noise", noise.shape(), batch, labels)?;
         }
-        let mut levels: Vec<Vec<R>> = vec![vec![]; self.config.latent_shapes().len()];
+        let mut levels: Vec<Vec<R>> = vec![vec![]; self.latent_shapes.len()];
         let mut log_density = vec![];
         for start in (0..batch).step_by(self.chunk()) {
             let range = start..batch.min(start + self.chunk());

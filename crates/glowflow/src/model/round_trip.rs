@@ -6,6 +6,7 @@ use ndarray::{ArrayView3, ArrayView4};
 use super::model::{Dequantization, Model};
 use super::{Latents, RoundTrip};
 use crate::Error;
+use crate::models::Architecture;
 
 /// The largest error, and NaN if one of them is NaN, which `f64::max` would lose.
 ///
@@ -24,7 +25,7 @@ pub(crate) fn in_bits(pixel: u8, bits: u32) -> u8 {
     pixel >> (8 - bits) << (8 - bits)
 }
 
-impl<R: Real> Model<R> {
+impl<A: Architecture, R: Real> Model<A, R> {
     /// The largest difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for images at
     /// the middle of each bin.
     ///

@@ -6,6 +6,7 @@ use glowflow_kernels::{Real, Stream};
 use ndarray::{ArrayView4, Axis, Slice};
 
 use super::model::{Dequantization, Model};
+use crate::models::Architecture;
 use crate::{Error, random};
 
 /// Dequantisation of scored pixels.
@@ -82,7 +83,7 @@ impl fmt::Display for Draws {
     }
 }
 
-impl<R: Real> Model<R> {
+impl<A: Architecture, R: Real> Model<A, R> {
     /// Bits per dimension of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing if the model has
     /// no classes. Smaller is likelier. Equal images in an equal order give equal numbers, those of
     /// [`evaluate::score`](crate::evaluate::score).

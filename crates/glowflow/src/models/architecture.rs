@@ -2,10 +2,13 @@
 
 use std::fmt::Debug;
 
+use glowflow_kernels::{Cpu, Primitives};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
+use crate::flow::FlowBuilder;
+use crate::params::Source;
 
 /// An architecture: the configuration of a flow, before it has parameters.
 ///
@@ -30,8 +33,14 @@ pub trait Architecture:
     /// [`Error::Config`] names the key, its value, and what would fit.
     fn validate(&self) -> Result<(), Error>;
 
+    /// Declares the tensors and puts the layers together.
+    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>);
+
     /// Height, width and channels of the latents of each level.
-    fn latent_shapes(&self) -> Vec<[usize; 3]>;
+    fn latent_shapes(&self) -> Vec<[usize; 3]> {
+        let flow = FlowBuilder::<Cpu<f32>>::build(self, Source::Layout);
+        flow.latents().iter().map(|latents| latents.shape.into()).collect()
+    }
 
     /// Sets the number of channels of an image.
     fn set_channels(&mut self, channels: usize);

@@ -2,11 +2,12 @@
 //!
 //! L levels of a squeeze and K steps each; every level but the last factors out half of its channels.
 
-use glowflow_kernels::CouplingKind;
+use glowflow_kernels::{CouplingKind, Primitives};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
 use crate::Error;
+use crate::flow::{ActNormPermutation, Coupling, FlowBuilder, Split, Squeeze, Top};
 
 /// How a coupling changes the second half of the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +78,6 @@ impl Default for GlowConfig {
     }
 }
 
-impl GlowConfig {
-    /// Channels in level `level`, after its squeeze.
-    pub fn level_channels(&self, level: usize) -> usize {
-        (4 * self.image[2]) << level
-    }
-}
-
 impl Architecture for GlowConfig {
     fn image(&self) -> [usize; 3] {
         self.image
@@ -97,14 +91,29 @@ impl Architecture for GlowConfig {
         self.classes
     }
 
-    fn latent_shapes(&self) -> Vec<[usize; 3]> {
-        (0..self.levels)
-            .map(|level| {
-                let channels = self.level_channels(level);
-                let out = if level + 1 == self.levels { channels } else { channels / 2 };
-                [self.image[0] >> (level + 1), self.image[1] >> (level + 1), out]
-            })
-            .collect()
+    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
+        for level in 0..self.levels {
+            flow.push(format!("levels.{level}.squeeze"), Squeeze);
+            let channels = flow.shape().channels;
+            for step in 0..self.steps {
+                let name = format!("levels.{level}.steps.{step}");
+                let p = &mut flow.params;
+                let map = p.scope(&name, |p| ActNormPermutation::new(p, channels, self.permutation));
+                let coupling = p.scope(format!("{name}.coupling"), |p| {
+                    Coupling::new(p, channels, self.hidden, self.coupling.into())
+                });
+                flow.push(format!("{name}.actnorm and permutation"), map);
+                flow.push(format!("{name}.coupling"), coupling);
+            }
+            if level + 1 < self.levels {
+                let name = format!("levels.{level}.prior");
+                let split = flow.params.scope(&name, |p| Split::new(p, channels));
+                flow.push(name, split);
+            } else {
+                let top = flow.params.scope("prior", |p| Top::new(p, channels, self.classes));
+                flow.push("prior", top);
+            }
+        }
     }
 
     fn set_channels(&mut self, channels: usize) {

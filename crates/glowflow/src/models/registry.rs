@@ -160,8 +160,10 @@ macro_rules! architectures {
                 self.classes()
             }
 
-            fn latent_shapes(&self) -> Vec<[usize; 3]> {
-                self.latent_shapes()
+            fn build<D: glowflow_kernels::Primitives>(&self, flow: &mut $crate::flow::FlowBuilder<'_, D>) {
+                match self {
+                    $(Self::$variant(config) => config.build(flow),)*
+                }
             }
 
             fn set_channels(&mut self, channels: usize) {

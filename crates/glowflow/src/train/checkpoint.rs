@@ -6,15 +6,13 @@
 
 use std::path::{Path, PathBuf};
 
-use glowflow_kernels::Cpu;
 use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
 use super::trainer::{Progress, TrainState};
 use crate::Error;
-use crate::model::{
-    FixedPermutation, Flow, Layout, put_flat, put_permutations, take_flat, take_permutations,
-};
+use crate::model::layout;
+use crate::params::{put_constants, put_flat, take_constants, take_flat};
 use crate::tensor_file::TensorFile;
 
 /// Name of the last checkpoint in a run's folder.
@@ -56,16 +54,18 @@ fn checksum(file: &TensorFile, config: &RunConfig, progress: &Progress) -> u32 {
 /// [`Error::Io`]; the checkpoints that were there are then still there.
 pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
     let mut file = TensorFile::default();
-    put_permutations(&mut file, &config.model, &state.permutations);
-    let layout = layout(config, &state.permutations);
+    let layout = layout(&config.model);
+    put_constants(&mut file, &layout, &state.constants);
     for (prefix, values) in [
         ("weights/", &state.weights),
         ("first/", &state.first),
         ("second/", &state.second),
         ("ema/", &state.ema),
     ] {
-        put_flat(&mut file, &layout, prefix, values);
+        put_flat(&mut file, &layout.parameters, prefix, values);
     }
+    put_flat(&mut file, &layout.buffers, "weights/", &state.buffers);
+    put_flat(&mut file, &layout.buffers, "ema/", &state.buffers_ema);
     let header = Header {
         version: 1,
         checksum: checksum(&file, config, &state.progress),
@@ -97,10 +97,6 @@ fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
 /// put the one that was passed over, which may be damaged, in its place.
 pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
     if path.ends_with(PREVIOUS) { link_over(path, &path.with_file_name(CHECKPOINT)) } else { Ok(()) }
-}
-
-fn layout(config: &RunConfig, permutations: &[FixedPermutation]) -> Layout {
-    Flow::<Cpu<f32>>::new(config.model.clone(), permutations).layout
 }
 
 /// The checkpoint that `--resume` means: a file, or the last one in a run's folder; `None` where the run was stopped
@@ -154,11 +150,18 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     let config = header.config;
     // Rates have stricter rules than in older programs, and a resumed run may change them.
     config.model.validate().map_err(|e| Error::file(path, e.to_string()))?;
-    let permutations = take_permutations(&mut file, &config.model, path)?;
-    let layout = layout(&config, &permutations);
-    let mut take = |prefix| take_flat(&mut file, &layout, prefix, path);
+    let layout = layout(&config.model);
+    let constants = take_constants(&mut file, &layout, path)?;
+    let mut take = |prefix| {
+        let mut values = take_flat(&mut file, &layout.parameters, prefix, path)?;
+        layout.clear_unread(&mut values);
+        Ok::<_, Error>(values)
+    };
     let (weights, first, second, ema) = (take("weights/")?, take("first/")?, take("second/")?, take("ema/")?);
-    let state = TrainState { permutations, weights, first, second, ema, progress: header.progress };
+    let mut take = |prefix| take_flat(&mut file, &layout.buffers, prefix, path);
+    let (buffers, buffers_ema) = (take("weights/")?, take("ema/")?);
+    let progress = header.progress;
+    let state = TrainState { constants, weights, buffers, first, second, ema, buffers_ema, progress };
     Ok((config, state))
 }
 

@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use super::presets;
 use crate::model::Backprop;
-use crate::{Error, ModelConfig, Precision, text_file};
+use crate::models::{Architecture, ModelConfig};
+use crate::{Error, Precision, text_file};
 
 /// Name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
 
 /// Everything that decides what a run computes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RunConfig {
+#[serde(deny_unknown_fields, default, bound(deserialize = "A: Default + Deserialize<'de>"))]
+pub struct RunConfig<A = ModelConfig> {
     /// The architecture.
-    pub model: ModelConfig,
+    pub model: A,
     /// Optimiser, schedule, and how often things happen.
     pub train: TrainConfig,
     /// Where images come from and how they are changed.
@@ -73,6 +74,10 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// Gradients of a larger norm are scaled down to this one; 0 is off.
     pub clip: f64,
+    /// Penalty on weight-normalised magnitudes and scales, `penalty·Σ w²/(D·log 2)` bits/dim, that the optimiser sees
+    /// and no reported number contains; none if it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub penalty: Option<f64>,
     /// Decay of the moving average of the weights that evaluation and sampling use; 0 is off.
     pub ema: f64,
     /// The model file whose weights training begins with; new weights if it is not set.
@@ -123,6 +128,7 @@ impl Default for TrainConfig {
             beta2: 0.999,
             epsilon: 1e-8,
             clip: 0.0,
+            penalty: None,
             ema: 0.999,
             from: None,
             from_fingerprint: None,
@@ -255,7 +261,9 @@ impl RunConfig {
     pub fn to_toml(&self) -> Result<String, Error> {
         toml::to_string(self).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
+}
 
+impl<A: Architecture> RunConfig<A> {
     /// Checks every value.
     ///
     /// # Errors
@@ -303,6 +311,12 @@ impl RunConfig {
                 "train.clip",
                 &t.clip,
                 "a norm that 32 bits can hold, or 0 for off",
+            ),
+            (
+                t.penalty.is_none_or(|penalty| penalty >= 0.0 && (penalty as f32).is_finite()),
+                "train.penalty",
+                &t.penalty,
+                "0 for off, or above",
             ),
             (decays(t.ema), "train.ema", &t.ema, "0 for off, or below 1 in 32 bits (at most 0.9999999)"),
             (t.log_every >= 1, "train.log_every", &t.log_every, "at least 1"),

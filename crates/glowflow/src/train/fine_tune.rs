@@ -8,6 +8,7 @@ use std::path::Path;
 use super::config::{CONFIG, DataConfig, RunConfig, Schedule, TrainConfig};
 use super::run::run_folder;
 use crate::model::ModelFile;
+use crate::models::Architecture;
 use crate::{Error, ModelConfig, data};
 
 /// Learning rate in relation to that of the run that the model is from. A small model of CelebA faces came to 2.70
@@ -63,8 +64,8 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
 /// # Errors
 /// [`Error::Config`] if it is not of the run's architecture; [`Error::File`] if it is another one than when the run was
 /// configured; errors of reading it.
-pub fn weights(path: &Path, config: &RunConfig) -> Result<ModelFile, Error> {
-    let source = ModelFile::read(path)?;
+pub fn weights<A: Architecture>(path: &Path, config: &RunConfig<A>) -> Result<ModelFile<A>, Error> {
+    let source = ModelFile::<A>::read_as(path)?;
     check_same(path, &source.config, &config.model)?;
     match &config.train.from_fingerprint {
         Some(known) if *known != text(&source) => Err(Error::file(
@@ -79,13 +80,13 @@ pub fn weights(path: &Path, config: &RunConfig) -> Result<ModelFile, Error> {
 }
 
 /// A model's fingerprint as it is written.
-pub fn text(model: &ModelFile) -> String {
+pub fn text<A: Architecture>(model: &ModelFile<A>) -> String {
     format!("{:08x}", model.fingerprint())
 }
 
 /// Checks that a run's architecture is that of the model it begins with.
-fn check_same(path: &Path, source: &ModelConfig, run: &ModelConfig) -> Result<(), Error> {
-    let table = |config: &ModelConfig| {
+fn check_same<A: Architecture>(path: &Path, source: &A, run: &A) -> Result<(), Error> {
+    let table = |config: &A| {
         toml::Table::try_from(config)
             .map_err(|e| Error::Config(format!("the architecture cannot be written: {e}")))
     };

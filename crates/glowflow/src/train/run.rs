@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use glowflow_data::{Augment, Dataset, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Device, DeviceError, catch_out_of_memory};
+use glowflow_kernels::{DeviceError, Primitives, catch_out_of_memory};
 use glowflow_report::progress::{Display, Goal};
 use serde::Serialize;
 
@@ -136,7 +136,7 @@ pub fn train_on(
     on_device!(device.into(), device => begin(device, config, out, images, options))
 }
 
-fn begin<D: Device<Real = f32>>(
+fn begin<D: Primitives<Real = f32>>(
     device: D,
     mut config: RunConfig,
     out: &Path,
@@ -248,7 +248,7 @@ impl Saved {
     }
 }
 
-struct Run<'a, D: Device<Real = f32>> {
+struct Run<'a, D: Primitives<Real = f32>> {
     trainer: Trainer<D>,
     images: Images,
     out: &'a Path,
@@ -272,7 +272,7 @@ struct Run<'a, D: Device<Real = f32>> {
     broken: HashSet<String>,
 }
 
-impl<'a, D: Device<Real = f32>> Run<'a, D> {
+impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
     fn new(
         mut trainer: Trainer<D>,
         images: Images,
@@ -670,8 +670,8 @@ impl<'a, D: Device<Real = f32>> Run<'a, D> {
         // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
         checkpoint::save(self.out, config, &state)?;
         self.saved = Some(Saved::of(&state.progress));
-        let TrainState { permutations, ema, .. } = state;
-        let model = ModelFile { config: config.model.clone(), permutations, weights: ema };
+        let TrainState { constants, ema, buffers_ema, .. } = state;
+        let model = ModelFile { config: config.model.clone(), constants, weights: ema, buffers: buffers_ema };
         model.write(&self.out.join(MODEL))?;
         if self.changed {
             write_config(self.out, self.trainer.config())?;

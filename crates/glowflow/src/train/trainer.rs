@@ -2,16 +2,24 @@
 //!
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
-use glowflow_kernels::{Device, Noise, Real, Repeated, Rule, Stream, Training, Update};
+use glowflow_kernels::expr::{constant, input, old};
+use glowflow_kernels::{
+    Device, Noise, Primitives, Real, Repeated, Rule, Stream, Strided, Training, Update, View, ViewMut,
+};
 use serde::{Deserialize, Serialize};
 
 use super::config::{Optimizer, RunConfig, Schedule};
 use super::fine_tune;
-use crate::model::{FixedPermutation, Flow, Layout, ModelFile, check_labels, memory, one_hot};
+use crate::flow::{Context, Mode, State};
+use crate::model::{Flow, ModelFile, check_labels, memory, one_hot};
+use crate::models::{Architecture, ModelConfig};
+use crate::params::{Constant, Layout};
 use crate::{Error, random};
 
 /// Steps skipped in a row after which training gives up.
 const MAX_CONSECUTIVE_SKIPS: u32 = 10;
+/// Share of the old value in an update of running statistics.
+const RUNNING_DECAY: f64 = 0.9;
 
 /// Counters and sums of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,16 +52,20 @@ pub struct Progress {
 /// The whole state of a run, outside any device: what a checkpoint holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// The fixed parts of the permutations.
-    pub permutations: Vec<FixedPermutation>,
+    /// Tensors that are fixed, such as permutations.
+    pub constants: Vec<Constant>,
     /// The weights.
     pub weights: Vec<f32>,
+    /// Running statistics.
+    pub buffers: Vec<f32>,
     /// The optimiser's first moment.
     pub first: Vec<f32>,
     /// The optimiser's second moment or infinity norm.
     pub second: Vec<f32>,
     /// The moving average of the weights.
     pub ema: Vec<f32>,
+    /// The moving average of the running statistics.
+    pub buffers_ema: Vec<f32>,
     /// Counters and sums.
     pub progress: Progress,
 }
@@ -61,8 +73,10 @@ pub struct TrainState {
 impl TrainState {
     /// Whether all of its numbers are finite.
     pub fn is_finite(&self) -> bool {
-        let mut buffers = [&self.weights, &self.first, &self.second, &self.ema].into_iter().flatten();
-        buffers.all(|x| x.is_finite())
+        [&self.weights, &self.buffers, &self.first, &self.second, &self.ema, &self.buffers_ema]
+            .into_iter()
+            .flatten()
+            .all(|x| x.is_finite())
     }
 }
 
@@ -78,12 +92,14 @@ pub struct StepReport {
 }
 
 /// A model in training on a device.
-pub struct Trainer<D: Device> {
-    config: RunConfig,
+pub struct Trainer<D: Primitives, A = ModelConfig> {
+    config: RunConfig<A>,
     device: D,
     flow: Flow<D>,
-    permutations: Vec<FixedPermutation>,
+    constants: Vec<Constant>,
     weights: D::Buffer,
+    buffers: D::Buffer,
+    buffers_ema: D::Buffer,
     gradient: D::Buffer,
     first: D::Buffer,
     second: D::Buffer,
@@ -95,29 +111,51 @@ pub struct Trainer<D: Device> {
 }
 
 /// The flow there and back on some images of a batch: from the buffers here to the gradient. It is what a device may record.
-struct Pass<D: Device> {
+struct Pass<D: Primitives> {
     /// Images, and those of the whole batch, which decide how much each counts.
     images: (usize, usize),
     v: D::Buffer,
     labels: D::Buffer,
-    /// Returns log-likelihoods.
-    work: Repeated<D, D::Buffer>,
+    /// Returns log-likelihoods and the statistics of these images.
+    work: Repeated<D, (D::Buffer, D::Buffer)>,
 }
 
 /// Consumes its values, for the state of a large model should not be in memory twice.
-fn to_device<D: Device>(device: &D, values: Vec<f32>) -> D::Buffer {
+fn to_device<D: Primitives>(device: &D, values: Vec<f32>) -> D::Buffer {
     device.upload(&D::Real::of_file(values))
 }
 
-fn from_device<D: Device>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
+fn from_device<D: Primitives>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
     Ok(D::Real::into_file(device.download(buffer)?))
+}
+
+/// `running ← 0.9·running + 0.1·batch`, with the mean of the parts' statistics.
+fn update_running<D: Primitives>(device: &D, running: &mut D::Buffer, parts: &[D::Buffer], len: usize) {
+    let by = (1.0 - RUNNING_DECAY) / parts.len() as f64;
+    let at = Strided { start: 0, strides: [0, 0, 1] };
+    for (i, part) in parts.iter().enumerate() {
+        let decay = if i == 0 { RUNNING_DECAY } else { 1.0 };
+        let f = constant(decay) * old() + constant(by) * input(0);
+        let part = View { buffer: part, at };
+        device.map(&f, [1, 1, len], &[part], ViewMut { buffer: &mut *running, at });
+    }
+}
+
+/// `ema ← decay·ema + (1 − decay)·values`.
+fn average<D: Primitives>(device: &D, values: &D::Buffer, decay: f64, ema: &mut D::Buffer, len: usize) {
+    let at = Strided { start: 0, strides: [0, 0, 1] };
+    let f = constant(decay) * old() + constant(1.0 - decay) * input(0);
+    device.map(&f, [1, 1, len], &[View { buffer: values, at }], ViewMut { buffer: ema, at });
 }
 
 /// Checks that a new run fits into the memory that is available.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
-pub(super) fn check_memory<D: Device>(device: &D, config: &RunConfig) -> Result<(), Error> {
+pub(super) fn check_memory<D: Device, A: Architecture>(
+    device: &D,
+    config: &RunConfig<A>,
+) -> Result<(), Error> {
     // A device with memory of its own reports by itself what does not fit there.
     match device.peak_memory() {
         Some(_) => memory::check_state(&config.model),
@@ -125,14 +163,14 @@ pub(super) fn check_memory<D: Device>(device: &D, config: &RunConfig) -> Result<
     }
 }
 
-impl<D: Device> Trainer<D> {
+impl<D: Primitives, A: Architecture> Trainer<D, A> {
     /// A new model, or the one that `train.from` names. [`initialize`](Self::initialize) must see a batch before the
     /// first step.
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration is not possible, or needs more memory than is available; errors of
     /// reading the model that it names.
-    pub fn new(device: D, mut config: RunConfig) -> Result<Self, Error> {
+    pub fn new(device: D, mut config: RunConfig<A>) -> Result<Self, Error> {
         config.validate()?;
         check_memory(&device, &config)?;
         let file = match &config.train.from {
@@ -141,13 +179,15 @@ impl<D: Device> Trainer<D> {
                 config.train.from_fingerprint = Some(fine_tune::text(&file));
                 file
             }
-            None => ModelFile::new(config.model.clone(), config.train.seed)?,
+            None => ModelFile::of(config.model.clone(), config.train.seed)?,
         };
         let zeros = vec![0.0; file.weights.len()];
         let state = TrainState {
-            permutations: file.permutations,
+            constants: file.constants,
             ema: file.weights.clone(),
             weights: file.weights,
+            buffers_ema: file.buffers.clone(),
+            buffers: file.buffers,
             first: zeros.clone(),
             second: zeros,
             progress: Progress::default(),
@@ -156,15 +196,17 @@ impl<D: Device> Trainer<D> {
     }
 
     /// Goes on from a state.
-    pub fn resume(device: D, config: RunConfig, state: TrainState) -> Self {
-        let flow = Flow::new(config.model.clone(), &state.permutations);
+    pub fn resume(device: D, config: RunConfig<A>, state: TrainState) -> Self {
+        let flow = Flow::new(&config.model, &state.constants);
         Self {
             weights: to_device(&device, state.weights),
+            buffers: to_device(&device, state.buffers),
+            buffers_ema: to_device(&device, state.buffers_ema),
             first: to_device(&device, state.first),
             second: to_device(&device, state.second),
             ema: to_device(&device, state.ema),
             gradient: device.zeros(flow.layout.len()),
-            permutations: state.permutations,
+            constants: state.constants,
             passes: vec![],
             progress: state.progress,
             all_finite: true,
@@ -190,7 +232,9 @@ impl<D: Device> Trainer<D> {
         // Adamax puts its epsilon there. A file has 0 there, and equal states should have equal files.
         self.flow.layout.clear_unread(&mut second);
         Ok(TrainState {
-            permutations: self.permutations.clone(),
+            constants: self.constants.clone(),
+            buffers: download(&self.buffers)?,
+            buffers_ema: download(&self.buffers_ema)?,
             weights: download(&self.weights)?,
             first: download(&self.first)?,
             second,
@@ -203,11 +247,12 @@ impl<D: Device> Trainer<D> {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn model(&self) -> Result<ModelFile, Error> {
+    pub fn model(&self) -> Result<ModelFile<A>, Error> {
         Ok(ModelFile {
             config: self.config.model.clone(),
-            permutations: self.permutations.clone(),
+            constants: self.constants.clone(),
             weights: from_device(&self.device, &self.ema)?,
+            buffers: from_device(&self.device, &self.buffers_ema)?,
         })
     }
 
@@ -217,7 +262,7 @@ impl<D: Device> Trainer<D> {
     }
 
     /// The configuration.
-    pub fn config(&self) -> &RunConfig {
+    pub fn config(&self) -> &RunConfig<A> {
         &self.config
     }
 
@@ -249,7 +294,7 @@ impl<D: Device> Trainer<D> {
         }
         let pixels = &pixels[..batch * self.config.model.dimensions()];
         let state = self.enter(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
-        let state = self.flow.initialize(&self.device, &mut self.weights, state);
+        let state = self.flow.initialize(&self.device, &mut self.weights, &self.buffers, state);
         self.device.copy(&self.weights, &mut self.ema);
         if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
             return Err(Error::Diverged(
@@ -270,12 +315,15 @@ impl<D: Device> Trainer<D> {
         let batch = self.check(pixels, labels)?;
         let (dimensions, parts) = (self.config.model.dimensions(), self.config.train.accumulate);
         let part = batch.div_ceil(parts);
-        let mut log_densities = vec![];
+        let (mut log_densities, mut statistics) = (vec![], vec![]);
         for (i, pixels) in pixels.chunks(part * dimensions).enumerate() {
             let count = pixels.len() / dimensions;
             let labels = labels.get(i * part..i * part + count).unwrap_or_default();
-            log_densities.push(self.pass(pixels, labels, (count, batch), i as u64));
+            let (log_density, of_part) = self.pass(pixels, labels, (count, batch), i as u64);
+            log_densities.push(log_density);
+            statistics.push(of_part);
         }
+        self.penalize();
         let update = self.update_rule();
         let training = Training {
             weights: &mut self.weights,
@@ -299,6 +347,11 @@ impl<D: Device> Trainer<D> {
 
         let progress = &mut self.progress;
         if report.applied {
+            let len = self.flow.layout.buffers_len();
+            if len > 0 {
+                update_running(&self.device, &mut self.buffers, &statistics, len);
+                average(&self.device, &self.buffers, update.ema_decay, &mut self.buffers_ema, len);
+            }
             progress.updates += 1;
             progress.skipped_in_a_row = 0;
             progress.window_sum += bits_per_dim;
@@ -315,8 +368,27 @@ impl<D: Device> Trainer<D> {
         Ok(StepReport { bits_per_dim, gradient_norm: report.gradient_norm, applied: report.applied })
     }
 
-    /// Adds the gradient of some of a batch's images and returns their log-likelihoods.
-    fn pass(&mut self, pixels: &[u8], labels: &[usize], images: (usize, usize), part: u64) -> D::Buffer {
+    /// Adds the gradient of the penalty, `train.penalty·Σ w²/(D·log 2)`.
+    fn penalize(&mut self) {
+        let Some(penalty) = self.config.train.penalty.filter(|&penalty| penalty > 0.0) else { return };
+        // bits_per_dim has the sign of a log-likelihood.
+        let by = -2.0 * self.config.model.bits_per_dim(penalty);
+        for span in &self.flow.layout.penalized {
+            let at = Strided { start: span.start, strides: [0, 0, 1] };
+            let weights = View { buffer: &self.weights, at };
+            let gradient = ViewMut { buffer: &mut self.gradient, at };
+            self.device.map(&(old() + constant(by) * input(0)), [1, 1, span.len], &[weights], gradient);
+        }
+    }
+
+    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics.
+    fn pass(
+        &mut self,
+        pixels: &[u8],
+        labels: &[usize],
+        images: (usize, usize),
+        part: u64,
+    ) -> (D::Buffer, D::Buffer) {
         let (device, model) = (&self.device, &self.config.model);
         let noise = self.noise(part);
         let at = self.passes.iter().position(|pass| pass.images == images).unwrap_or_else(|| {
@@ -332,18 +404,21 @@ impl<D: Device> Trainer<D> {
         device.dequantize(pixels, model.bits(), noise, v);
         device.copy(&device.upload(&one_hot(labels, model.classes())), to);
 
-        let (flow, weights, gradient) = (&self.flow, &self.weights, &mut self.gradient);
+        let (flow, params, buffers, gradient) =
+            (&self.flow, &self.weights, &self.buffers, &mut self.gradient);
         let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
         let backprop = self.config.train.backprop;
-        let log_density = work.run(device, |device| {
+        let (log_density, statistics) = work.run(device, |device| {
+            let cx = Context { device, params, buffers, mode: Mode::Train };
             let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, images.0 * model.classes()));
-            let forward = flow.forward(device, weights, flow.enter(device, images.0, v, labels), backprop);
+            let forward = flow.forward(&cx, flow.enter(&cx, images.0, v, labels), backprop);
             let log_density = device.copied(&forward.state.logp, images.0);
-            flow.backward(device, weights, forward, dlogp, gradient);
-            log_density
+            let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
+            flow.backward(&cx, forward, dlogp, gradient);
+            (log_density, statistics)
         });
         // The next pass will write there again.
-        device.copied(log_density, images.0)
+        (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
     }
 
     /// The learning rate of the next update.
@@ -401,18 +476,22 @@ impl<D: Device> Trainer<D> {
     }
 
     /// Images with fresh noise, as they enter the flow.
-    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> crate::flow::State<D> {
+    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
         let mut v = self.device.scratch(pixels.len());
         self.device.dequantize(pixels, self.config.model.bits(), self.noise(part), &mut v);
         let labels = self.device.upload(&one_hot(labels, self.config.model.classes()));
-        self.flow.enter(&self.device, batch, v, labels)
+        self.flow.enter(&self.context(), batch, v, labels)
+    }
+
+    fn context(&self) -> Context<'_, D> {
+        Context { device: &self.device, params: &self.weights, buffers: &self.buffers, mode: Mode::Train }
     }
 
     /// Why training cannot go on: where in the flow numbers stop being finite.
     fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
         let dimensions = self.config.model.dimensions();
         let state = self.enter(1, &pixels[..dimensions], labels.get(..1).unwrap_or_default(), 0);
-        let seen = match self.flow.trace(&self.device, &self.weights, state) {
+        let seen = match self.flow.trace(&self.context(), state) {
             Ok(trace) => {
                 match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {
                     Some(range) => format!("numbers stop being finite in {range}"),

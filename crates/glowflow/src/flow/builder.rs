@@ -1,0 +1,71 @@
+//! [`FlowBuilder`]: an architecture puts its layers together, and their shapes follow.
+
+use glowflow_kernels::Primitives;
+
+use super::Layer;
+use super::shape::{LatentShape, Shape};
+use crate::models::Architecture;
+use crate::params::{ParamBuilder, Source};
+
+/// A layer, and its name in reports: the first part of its parameters' names.
+pub type NamedLayer<D> = (String, Box<dyn Layer<D>>);
+
+/// Layers and tensors of a model that is being built.
+pub struct FlowBuilder<'a, D: Primitives> {
+    /// The tensors.
+    pub params: ParamBuilder<'a>,
+    layers: Vec<NamedLayer<D>>,
+    latents: Vec<LatentShape>,
+    shape: Shape,
+    /// For each layer, the numbers of one image that its backward pass has to have in memory.
+    activations: Vec<usize>,
+}
+
+impl<'a, D: Primitives> FlowBuilder<'a, D> {
+    /// Builds an architecture.
+    pub fn build(architecture: &impl Architecture, source: Source<'a>) -> Self {
+        let mut builder = Self::new(architecture.image().into(), source);
+        architecture.build(&mut builder);
+        builder
+    }
+
+    /// Without layers, for images of this shape.
+    pub fn new(image: Shape, source: Source<'a>) -> Self {
+        Self {
+            params: ParamBuilder::new(source),
+            layers: vec![],
+            latents: vec![],
+            shape: image,
+            activations: vec![],
+        }
+    }
+
+    /// Shape of what the next layer gets.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Appends a layer.
+    pub fn push(&mut self, name: impl Into<String>, layer: impl Layer<D> + 'static) {
+        let shapes = layer.shapes(self.shape);
+        self.activations.push(layer.activations(self.shape));
+        self.shape = shapes.output;
+        self.latents.extend(shapes.latents);
+        self.layers.push((name.into(), Box::new(layer)));
+    }
+
+    /// Shapes and distributions of the latents, level by level.
+    pub fn latents(&self) -> &[LatentShape] {
+        &self.latents
+    }
+
+    /// For each layer, the numbers of one image that its backward pass has in memory besides input and output.
+    pub fn activations(&self) -> &[usize] {
+        &self.activations
+    }
+
+    /// The tensors, the layers, and the latents.
+    pub fn into_parts(self) -> (ParamBuilder<'a>, Vec<NamedLayer<D>>, Vec<LatentShape>) {
+        (self.params, self.layers, self.latents)
+    }
+}

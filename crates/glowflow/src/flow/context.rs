@@ -1,0 +1,33 @@
+//! What a layer sees besides the state: device, parameters, buffers and mode.
+
+use glowflow_kernels::Device;
+
+/// Whether layers use the statistics of the batch or their running statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Statistics of the batch: training steps.
+    Train,
+    /// Running statistics: scoring, encoding, decoding, sampling. An image does not depend on its batch.
+    Eval,
+}
+
+/// Context of a layer: where it runs, and on what.
+#[derive(Debug)]
+pub struct Context<'a, D: Device> {
+    /// The device.
+    pub device: &'a D,
+    /// The flat buffer of parameters.
+    pub params: &'a D::Buffer,
+    /// The flat buffer of buffers, such as running statistics.
+    pub buffers: &'a D::Buffer,
+    /// Training or evaluation.
+    pub mode: Mode,
+}
+
+impl<D: Device> Clone for Context<'_, D> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<D: Device> Copy for Context<'_, D> {}

@@ -1,0 +1,220 @@
+//! [`ParamBuilder`]: a layer declares each of its tensors once, with name, shape and initialisation.
+//!
+//! ```
+//! use glowflow::params::{Init, ParamBuilder, Source};
+//!
+//! let mut p = ParamBuilder::new(Source::Seed(0));
+//! let bias = p.scope("norm", |p| {
+//!     p.buffer("running_var", &[3], 1.0);
+//!     p.parameter("bias", &[3], Init::Zeros)
+//! });
+//! assert_eq!((bias.start, bias.len), (0, 3));
+//! assert_eq!(p.layout().parameters[0].name, "norm.bias");
+//! assert_eq!(p.initial_buffers(), [1.0; 3]);
+//! ```
+
+use glowflow_kernels::{Span, Stream};
+
+use super::layout::{ConstantLayout, ConstantType, Layout, Triangle};
+use crate::random;
+
+/// Initial values of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// 0
+    Zeros,
+    /// One number.
+    Constant(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Uniform on `(−bound, bound)`.
+    Uniform(f64),
+    /// These numbers.
+    Values(Vec<f32>),
+}
+
+/// A tensor that is fixed when the model is made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Constant {
+    /// A permutation: `y[i] = x[index[i]]`.
+    Permutation(Vec<usize>),
+    /// Numbers that are 1 or −1.
+    Signs(Vec<f64>),
+}
+
+/// Origin of the constants while a flow is built.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Nowhere: constants are empty, and only the layout can be used. Costs no memory.
+    Layout,
+    /// A new model's seed.
+    Seed(u64),
+    /// An existing model, in the order in which they are declared.
+    Given(&'a [Constant]),
+}
+
+/// Collects the tensors of a model.
+#[derive(Debug)]
+pub struct ParamBuilder<'a> {
+    source: Source<'a>,
+    layout: Layout,
+    inits: Vec<Init>,
+    buffers: Vec<f32>,
+    constants: Vec<Constant>,
+    permutations: u64,
+    prefix: String,
+}
+
+impl<'a> ParamBuilder<'a> {
+    /// Without tensors.
+    pub fn new(source: Source<'a>) -> Self {
+        Self {
+            source,
+            layout: Layout::default(),
+            inits: vec![],
+            buffers: vec![],
+            constants: vec![],
+            permutations: 0,
+            prefix: String::new(),
+        }
+    }
+
+    /// Declares tensors whose names begin with `name` and a dot.
+    pub fn scope<T>(&mut self, name: impl AsRef<str>, declare: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = self.prefix.len();
+        self.prefix += name.as_ref();
+        self.prefix.push('.');
+        let declared = declare(self);
+        self.prefix.truncate(outer);
+        declared
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// A trained tensor.
+    pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
+        self.inits.push(init);
+        self.layout.add(self.name(name), shape, None)
+    }
+
+    /// A trained tensor whose squares the trainer may penalise.
+    pub fn penalized(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
+        let span = self.parameter(name, shape, init);
+        self.layout.penalized.push(span);
+        span
+    }
+
+    /// A trained square matrix of which one triangle is read.
+    pub fn triangle(&mut self, name: &str, size: usize, triangle: Triangle, init: Init) -> Span {
+        self.inits.push(init);
+        self.layout.add(self.name(name), &[size, size], Some(triangle))
+    }
+
+    /// A tensor that layers update in training mode. It has no gradient.
+    pub fn buffer(&mut self, name: &str, shape: &[usize], value: f32) -> Span {
+        let span = self.layout.add_buffer(self.name(name), shape);
+        if !matches!(self.source, Source::Layout) {
+            self.buffers.resize(self.layout.buffers_len(), value);
+        }
+        span
+    }
+
+    /// The stream that a new model's next permutation is drawn from; `None` if the model is not new.
+    pub fn permutation_stream(&mut self) -> Option<Stream> {
+        let id = random::PERMUTATION + self.permutations;
+        self.permutations += 1;
+        match self.source {
+            Source::Seed(seed) => Some(Stream { seed, id }),
+            Source::Layout | Source::Given(_) => None,
+        }
+    }
+
+    /// A fixed permutation of `len` elements; `init` is that of a new model.
+    pub fn permutation(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<usize>) -> Vec<usize> {
+        match self.constant(name, len, ConstantType::Permutation, || Constant::Permutation(init())) {
+            Constant::Permutation(index) => index,
+            Constant::Signs(_) => vec![],
+        }
+    }
+
+    /// Fixed signs, 1 or −1; `init` are those of a new model.
+    pub fn signs(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
+        match self.constant(name, len, ConstantType::Signs, || Constant::Signs(init())) {
+            Constant::Signs(signs) => signs,
+            Constant::Permutation(_) => vec![],
+        }
+    }
+
+    fn constant(
+        &mut self,
+        name: &str,
+        len: usize,
+        kind: ConstantType,
+        init: impl FnOnce() -> Constant,
+    ) -> Constant {
+        let at = self.layout.constants.len();
+        self.layout.constants.push(ConstantLayout { name: self.name(name), len, kind });
+        let empty = || match kind {
+            ConstantType::Permutation => Constant::Permutation(vec![]),
+            ConstantType::Signs => Constant::Signs(vec![]),
+        };
+        match self.source {
+            Source::Layout => empty(),
+            Source::Seed(_) => {
+                let constant = init();
+                self.constants.push(constant.clone());
+                constant
+            }
+            Source::Given(constants) => constants.get(at).cloned().unwrap_or_else(empty),
+        }
+    }
+
+    /// The tensors declared so far.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The tensors.
+    pub fn into_layout(self) -> Layout {
+        self.layout
+    }
+
+    /// The constants of a new model.
+    pub fn constants(&self) -> &[Constant] {
+        &self.constants
+    }
+
+    /// The initial buffers.
+    pub fn initial_buffers(&self) -> &[f32] {
+        &self.buffers
+    }
+
+    /// The initial parameters. Each tensor has a random stream of its own, named by its place, so that they depend on
+    /// the seed alone.
+    pub fn initial_parameters(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.layout.len()];
+        let Source::Seed(seed) = self.source else { return values };
+        for (i, (parameter, init)) in self.layout.parameters.iter().zip(&self.inits).enumerate() {
+            let values = &mut values[parameter.span.range()];
+            let stream = Stream { seed, id: random::WEIGHTS + i as u64 };
+            match init {
+                Init::Zeros => {}
+                Init::Constant(value) => values.fill(*value as f32),
+                Init::Normal(deviation) => fill(values, |block| stream.normal(block).map(|x| deviation * x)),
+                Init::Uniform(bound) => {
+                    fill(values, |block| stream.uniform(block).map(|u| bound * (2.0 * u - 1.0)));
+                }
+                Init::Values(numbers) => values.copy_from_slice(numbers),
+            }
+        }
+        values
+    }
+}
+
+fn fill(values: &mut [f32], four: impl Fn(u64) -> [f64; 4]) {
+    for (block, values) in values.chunks_mut(4).enumerate() {
+        values.iter_mut().zip(four(block as u64)).for_each(|(value, x)| *value = x as f32);
+    }
+}
