@@ -30,8 +30,8 @@ pub use error::Error;
 pub use model::{
     Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, RoundTrip, check_count,
 };
-pub use models::{Architecture, CouplingType, GlowConfig, ModelConfig, PermutationType};
+pub use models::{Architecture, CouplingType, GlowConfig, ModelConfig, PermutationType, RealNvpConfig};
 pub use precision::Precision;
 
 /// Compute backends and their errors, and recovery from a shortage of memory.
-pub use glowflow_kernels::{Device, DeviceError, catch_out_of_memory};
+pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Primitives, catch_out_of_memory};

@@ -312,12 +312,14 @@ fn assert_close(what: &str, have: &[f64], want: &[f64]) {
     }
 }
 
-/// Asserts `‖have − want‖ ≤ 1e-6·‖want‖`, but for the rounding of the differences: NaN never passes.
+/// Asserts `‖have − want‖ ≤ 1e-6·‖want‖`, but for the rounding of central differences, 1e-9 an element. NaN never passes.
 fn assert_derivative(what: &str, have: &[f64], want: &[f64]) {
     assert_eq!(have.len(), want.len(), "{what}");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let difference = norm(&mut have.iter().zip(want).map(|(h, w)| h - w));
-    assert!(difference <= 1e-6 * norm(&mut want.iter().copied()), "{what}: {have:?}, not {want:?}");
+    let rounding = 1e-9 * (want.len() as f64).sqrt();
+    let allowed = 1e-6 * norm(&mut want.iter().copied()) + rounding;
+    assert!(difference <= allowed, "{what}: {have:?}, not {want:?}");
 }
 
 /// The derivatives of all outputs of `f` by each element of its input, as central differences.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{config, glow, model_file};
 use glowflow::{DeviceError, Error, GlowConfig, Model};
-use glowflow_kernels::{Cpu, Cuda, cuda};
+use glowflow_kernels::{Cuda, cuda};
 use ndarray::{Array4, Axis, s};
 
 /// A model of tiny images that decodes 16 images together: its many classes limit the chunks.

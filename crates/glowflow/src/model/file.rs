@@ -128,6 +128,7 @@ impl<A: Architecture> ModelFile<A> {
         let buffers = take_flat(&mut file, &layout.buffers, "", path)?;
         check_finite(&layout.parameters, &weights, path)?;
         check_finite(&layout.buffers, &buffers, path)?;
+        check_directions(&layout, &weights, path)?;
         if let Some(name) = file.tensors.keys().find(|name| !name.starts_with("test.")) {
             return Err(Error::file(
                 path,
@@ -160,6 +161,25 @@ fn check_finite(tensors: &[Parameter], weights: &[f32], path: &Path) -> Result<(
                 format!(
                     "{} holds {number}, and weights must be finite: the file is damaged, or the training diverged; take an \
                      earlier model",
+                    parameter.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that rows which are normalised are not 0.
+fn check_directions(layout: &Layout, weights: &[f32], path: &Path) -> Result<(), Error> {
+    for &at in &layout.directions {
+        let parameter = &layout.parameters[at];
+        let row = parameter.span.len / parameter.shape[0].max(1);
+        let rows = weights[parameter.span.range()].chunks(row.max(1));
+        if let Some(j) = rows.enumerate().find_map(|(j, row)| row.iter().all(|&w| w == 0.0).then_some(j)) {
+            return Err(Error::file(
+                path,
+                format!(
+                    "row {j} of {} is 0, and its direction is needed: the file is damaged",
                     parameter.name
                 ),
             ));

@@ -143,14 +143,14 @@ mod tests {
             GlowConfig { permutation: PermutationType::Reverse, levels: 3, classes: 1, ..base },
         ] {
             let count = ModelFile::new(config.clone(), 0).unwrap().weights.len();
-            assert_eq!(parameters(&config.clone().into()), count as u128, "{config:?}");
+            assert_eq!(parameters(&config), count as u128, "{config:?}");
         }
     }
 
     /// The peak of a run on the processor: state, and three copies of it while a checkpoint is saved.
     #[test]
     fn a_checkpoint_that_is_being_saved_counts() {
-        let model = GlowConfig::default().into();
+        let model = GlowConfig::default();
         let (bytes, what) = state(&model);
         assert_eq!(bytes, 17 * 4 * parameters(&model));
         let message = compare("it", &[(bytes, what)], bytes as u64 - 1).unwrap_err().to_string();

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::Error;
 use crate::flow::FlowBuilder;
 use crate::params::Source;
+use crate::train::TrainConfig;
 
 /// An architecture: the configuration of a flow, before it has parameters.
 ///
@@ -49,7 +50,17 @@ pub trait Architecture:
     ///
     /// # Errors
     /// [`Error::Config`] if the architecture has no class-conditional prior.
-    fn set_classes(&mut self, classes: usize) -> Result<(), Error>;
+    fn set_classes(&mut self, classes: usize) -> Result<(), Error> {
+        if classes == 0 {
+            return Ok(());
+        }
+        Err(Error::Config(format!("this architecture has no classes, and {classes} are asked for")))
+    }
+
+    /// Settings of a training run of this model that says nothing else.
+    fn train_defaults(&self) -> TrainConfig {
+        TrainConfig::default()
+    }
 
     /// Dimensions D of an image.
     fn dimensions(&self) -> usize {

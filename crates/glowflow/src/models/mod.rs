@@ -2,11 +2,14 @@
 
 mod architecture;
 mod glow;
+mod realnvp;
 mod registry;
 
 pub use architecture::{Architecture, check};
 pub use glow::{CouplingType, GlowConfig, PermutationType};
+pub use realnvp::RealNvpConfig;
 
 registry::architectures! {
     Glow(GlowConfig) = "glow",
+    RealNvp(RealNvpConfig) = "realnvp",
 }

@@ -170,6 +170,12 @@ macro_rules! architectures {
                 self.set_channels(channels);
             }
 
+            fn train_defaults(&self) -> $crate::train::TrainConfig {
+                match self {
+                    $(Self::$variant(config) => config.train_defaults(),)*
+                }
+            }
+
             fn set_classes(&mut self, classes: usize) -> Result<(), $crate::Error> {
                 self.set_classes(classes)
             }

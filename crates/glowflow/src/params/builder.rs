@@ -106,6 +106,13 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
+    /// A trained tensor whose rows, one for each element of the first axis, count by their direction alone. None may be 0.
+    pub fn directions(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
+        let span = self.parameter(name, shape, init);
+        self.layout.directions.push(self.layout.parameters.len() - 1);
+        span
+    }
+
     /// A trained square matrix of which one triangle is read.
     pub fn triangle(&mut self, name: &str, size: usize, triangle: Triangle, init: Init) -> Span {
         self.inits.push(init);

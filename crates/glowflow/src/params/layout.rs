@@ -56,6 +56,8 @@ pub struct Layout {
     pub buffers: Vec<Parameter>,
     /// Constants, in the order in which they were declared.
     pub constants: Vec<ConstantLayout>,
+    /// Indices of the parameters whose rows count by their direction alone: none may be 0.
+    pub directions: Vec<usize>,
     /// Parameters whose squares are penalised.
     pub penalized: Vec<Span>,
     len: usize,

@@ -184,7 +184,9 @@ impl RunConfig {
     /// [`Error::Config`] for an unknown preset, key or value, naming the known ones; [`Error::Io`] for a file that
     /// cannot be read; [`Error::File`] for one that is not text.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
-        let config = Self::resolve_unchecked(preset, file, overrides)?;
+        let mut table = toml::Table::new();
+        merge_layers(&mut table, preset, file, overrides)?;
+        let config = Self::of_table(with_defaults(table))?;
         config.validate()?;
         Ok(config)
     }
@@ -227,7 +229,7 @@ impl RunConfig {
         merge_layers(&mut set, None, file, overrides)?;
         let image_is_set = set.get("model").and_then(|model| model.get("image")).is_some();
         merge(&mut table, set);
-        let config = Self::of_table(table)?;
+        let config = Self::of_table(with_defaults(table))?;
         config.validate()?;
         Ok((config, image_is_set))
     }
@@ -394,6 +396,24 @@ fn merge_layers(
         merge(table, override_table(text)?);
     }
     Ok(())
+}
+
+/// Puts a new run's settings over those that its architecture prefers. What is wrong with them is for the caller to
+/// find.
+fn with_defaults(mut table: toml::Table) -> toml::Table {
+    let model = table.get("model").cloned().unwrap_or_else(|| toml::Table::new().into());
+    let Ok(model) = model.try_into::<ModelConfig>() else { return table };
+    let Ok(mut train) = toml::Table::try_from(model.train_defaults()) else { return table };
+    match table.remove("train") {
+        Some(toml::Value::Table(set)) => merge(&mut train, set),
+        Some(other) => {
+            table.insert("train".into(), other);
+            return table;
+        }
+        None => {}
+    }
+    table.insert("train".into(), train.into());
+    table
 }
 
 /// Puts `from` over `into`, section by section.

@@ -61,7 +61,8 @@ pub fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<S
     let mut lines =
         vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
     let left = |images: f64| (images - seen as f64) / rate;
-    let ModelConfig::Glow(glow) = model;
+    // The numbers below are those of Glow.
+    let ModelConfig::Glow(glow) = model else { return lines };
     if glow.hidden >= PUBLISHED_WIDTH {
         let seconds = left(PUBLISHED);
         let advice = if seconds > PATIENCE {

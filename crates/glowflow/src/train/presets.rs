@@ -1,5 +1,5 @@
-//! Presets: the published settings (openai/glow and Kingma and Dhariwal 2018, appendix), and small models for
-//! processors.
+//! Presets: the published settings of Glow (openai/glow and Kingma and Dhariwal 2018, appendix), RealNVP (Dinh,
+//! Sohl-Dickstein and Bengio 2016, section 4.1, and the authors' program), and small models for processors.
 
 use crate::Error;
 
@@ -11,7 +11,7 @@ struct Preset {
 
 /// A published warm-up is ten epochs of 50,000 images, and `beta2` is `1 − 1/(steps per epoch)`. Small models learn faster at higher rates
 /// than the published 0.001: `tiny32` on CIFAR-10 comes to 1.94 bits/dim in 1,200 steps at 0.008, and to 2.09 at 0.001.
-const PRESETS: [Preset; 9] = [
+const PRESETS: [Preset; 13] = [
     Preset {
         name: "cifar10",
         toml: "
@@ -68,6 +68,28 @@ const PRESETS: [Preset; 9] = [
             model = { image = [64, 64, 3], bits = 5, levels = 4, steps = 8, hidden = 128 }
             train = { batch = 16, lr = 4e-3, backprop = 'stored' }
             data = { flip = true }",
+    },
+    Preset {
+        name: "realnvp-cifar10",
+        toml: "
+            model = { architecture = 'realnvp', image = [32, 32, 3], levels = 2, blocks = 8, hidden = 64 }
+            data = { flip = true }",
+    },
+    Preset {
+        name: "realnvp-imagenet32",
+        toml: "model = { architecture = 'realnvp', image = [32, 32, 3], levels = 4, blocks = 4, hidden = 32 }",
+    },
+    Preset {
+        name: "realnvp-celeba64",
+        toml: "
+            model = { architecture = 'realnvp', image = [64, 64, 3], levels = 5, blocks = 2, hidden = 32 }
+            data = { flip = true }",
+    },
+    Preset {
+        name: "realnvp-tiny32",
+        toml: "
+            model = { architecture = 'realnvp', image = [32, 32, 3], bits = 5, levels = 3, blocks = 1, hidden = 16 }
+            train = { batch = 32, backprop = 'stored' }",
     },
 ];
 

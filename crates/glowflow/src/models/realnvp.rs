@@ -1,0 +1,106 @@
+//! RealNVP (Dinh, Sohl-Dickstein and Bengio 2016), as its authors' program has it.
+//!
+//! ```text
+//! logit; then in each level but the last
+//!     3 couplings by checkerboard; squeeze; 3 couplings by channels; reorder; half of the channels are factored out
+//! and in the last 4 couplings by checkerboard
+//! ```
+//!
+//! The coupling networks of level l have `hidden·2^l` channels, twice that after the squeeze.
+
+use glowflow_kernels::Primitives;
+use serde::{Deserialize, Serialize};
+
+use super::architecture::{Architecture, check};
+use crate::Error;
+use crate::flow::{Base, FactorOut, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Reorder, Squeeze};
+use crate::train::{Optimizer, TrainConfig};
+
+/// Configuration of a RealNVP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RealNvpConfig {
+    /// Height, width and channels of an image.
+    pub image: [usize; 3],
+    /// Bits of a pixel that count, 1 to 8.
+    pub bits: u32,
+    /// Levels L of the multi-scale architecture.
+    pub levels: usize,
+    /// Residual blocks of a coupling network.
+    pub blocks: usize,
+    /// Width of the coupling networks of the first level.
+    pub hidden: usize,
+}
+
+impl Default for RealNvpConfig {
+    /// The published CIFAR-10 model.
+    fn default() -> Self {
+        Self { image: [32, 32, 3], bits: 8, levels: 2, blocks: 8, hidden: 64 }
+    }
+}
+
+impl RealNvpConfig {
+    /// Appends a coupling of a level.
+    fn couple<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>, level: usize, k: usize, keeps: Keeps) {
+        let (name, channels) = (format!("levels.{level}.couplings.{k}"), flow.shape().channels);
+        let by_channels = !matches!(keeps, Keeps::Checkerboard { .. });
+        let hidden = self.hidden << (level + usize::from(by_channels));
+        let layer =
+            flow.params.scope(&name, |p| MaskedCoupling::new(p, channels, hidden, self.blocks, keeps));
+        flow.push(name, layer);
+    }
+}
+
+impl Architecture for RealNvpConfig {
+    fn image(&self) -> [usize; 3] {
+        self.image
+    }
+
+    fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
+        flow.push("logit", Logit);
+        for level in 0..self.levels {
+            let last = level + 1 == self.levels;
+            for k in 0..if last { 4 } else { 3 } {
+                self.couple(flow, level, k, Keeps::Checkerboard { parity: k % 2 });
+            }
+            if last {
+                flow.push(format!("levels.{level}.latents"), FactorRest(Base::Normal));
+                break;
+            }
+            flow.push(format!("levels.{level}.squeeze"), Squeeze);
+            for (k, keeps) in [(3, Keeps::FirstHalf), (4, Keeps::LastHalf), (5, Keeps::FirstHalf)] {
+                self.couple(flow, level, k, keeps);
+            }
+            flow.push(format!("levels.{level}.reorder"), Reorder);
+            flow.push(format!("levels.{level}.latents"), FactorOut(Base::Normal));
+        }
+    }
+
+    fn set_channels(&mut self, channels: usize) {
+        self.image[2] = channels;
+    }
+
+    fn train_defaults(&self) -> TrainConfig {
+        TrainConfig {
+            optimizer: Optimizer::Adam,
+            warmup: 0,
+            ema: 0.0,
+            // A norm of 100 for a loss in nats an image.
+            clip: -self.bits_per_dim(100.0),
+            penalty: Some(5e-5),
+            ..TrainConfig::default()
+        }
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        check::image(self.image, self.bits)?;
+        check::at_least_one("levels", self.levels, 12)?;
+        check::at_most("blocks", self.blocks, 1 << 10)?;
+        check::at_least_one("hidden", self.hidden, 1 << 12)?;
+        check::divisible(self.image, self.levels - 1, "2^(levels - 1)", |levels| levels + 1)
+    }
+}
