@@ -30,7 +30,9 @@ pub use error::Error;
 pub use model::{
     Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, RoundTrip, check_count,
 };
-pub use models::{Architecture, CouplingType, GlowConfig, ModelConfig, PermutationType, RealNvpConfig};
+pub use models::{
+    Architecture, CouplingType, GlowConfig, ModelConfig, NiceConfig, PermutationType, RealNvpConfig,
+};
 pub use precision::Precision;
 
 /// Compute backends and their errors, and recovery from a shortage of memory.

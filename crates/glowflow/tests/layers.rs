@@ -4,8 +4,8 @@ use CouplingKind::{Additive, Affine};
 use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
-    ActNormPermutation, Base, Coupling, FactorOut, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling,
-    Mode, Reorder, Split, Squeeze, Top,
+    ActNormPermutation, AdditiveCoupling, Base, Coupling, FactorOut, FactorRest, FlowBuilder, Keeps, Logit,
+    MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
 };
 use glowflow::testing::LayerCase;
 use glowflow_kernels::{CouplingKind, Cpu, Grid};
@@ -20,6 +20,7 @@ type Make = fn(Builder);
 /// The first two have pixels that no padding reaches; the last is all border.
 const ANY: &[Shape] = &[[2, 3, 5, 4], [1, 4, 4, 2], [3, 1, 2, 6]];
 const EVEN: &[Shape] = &[[2, 4, 2, 3], [1, 2, 6, 1]];
+const ODD: &[Shape] = &[[2, 3, 1, 3], [1, 1, 5, 1]];
 const FOURFOLD: &[Shape] = &[[2, 2, 3, 4], [1, 1, 2, 8]];
 const TWICE_EVEN: &[Shape] = &[[2, 4, 8, 1], [1, 4, 4, 2]];
 /// Classes of the layers that have any.
@@ -45,6 +46,13 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("checkerboard coupling, odd", ANY, |flow| mask(flow, Keeps::Checkerboard { parity: 1 }, 1)),
     ("channel-wise coupling", ANY, |flow| mask(flow, Keeps::FirstHalf, 2)),
     ("channel-wise coupling, last half", ANY, |flow| mask(flow, Keeps::LastHalf, 0)),
+    ("additive coupling of odd numbers", ANY, |flow| add(flow, false)),
+    ("additive coupling of even numbers", ODD, |flow| add(flow, true)),
+    ("scaling", ANY, |flow| {
+        let dimensions = flow.shape().len();
+        let layer = Scaling::new(&mut flow.params, dimensions);
+        flow.push("", layer);
+    }),
     ("two levels", TWICE_EVEN, |flow| {
         flow.push("", Squeeze);
         map(flow, Conv1x1);
@@ -84,6 +92,12 @@ fn top(flow: Builder, classes: usize) {
 fn mask(flow: Builder, keeps: Keeps, blocks: usize) {
     let channels = flow.shape().channels;
     let layer = MaskedCoupling::new(&mut flow.params, channels, 3, blocks, keeps);
+    flow.push("", layer);
+}
+
+fn add(flow: Builder, changes_even: bool) {
+    let dimensions = flow.shape().len();
+    let layer = AdditiveCoupling::new(&mut flow.params, dimensions, 5, 2, changes_even);
     flow.push("", layer);
 }
 

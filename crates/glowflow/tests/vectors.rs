@@ -9,13 +9,15 @@ use glowflow::{Backprop, Dequantization, Latents, Model, ModelFile, Precision};
 use glowflow_kernels::{Cpu, Cuda, Device, Noise, Primitives, Real, cuda};
 use ndarray::Array4;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "affine_lu",
     "additive_shuffle_5bit",
     "class_conditional_reverse",
     "realnvp_small",
     "realnvp_one_level",
     "realnvp_gray_5bit",
+    "nice_small",
+    "nice_normal_5bit",
 ];
 
 /// A fixture: a model, and what is known about it.

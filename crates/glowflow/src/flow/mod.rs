@@ -10,6 +10,7 @@
 //! A new layer is one file here that implements [`Layer`] and [`Prepared`], and one line in `tests/layers.rs`. It declares
 //! its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
 
+mod additive_coupling;
 mod builder;
 mod channel_map;
 mod context;
@@ -17,10 +18,12 @@ mod coupling;
 mod factor;
 mod logit;
 mod masked_coupling;
+mod mlp;
 mod norm;
 mod reorder;
 mod residual_network;
 mod saved;
+mod scaling;
 mod shape;
 mod split;
 mod squeeze;
@@ -28,6 +31,7 @@ mod top;
 mod views;
 mod weight_norm;
 
+pub use additive_coupling::AdditiveCoupling;
 pub use builder::{FlowBuilder, NamedLayer};
 pub use channel_map::ActNormPermutation;
 pub use context::{Context, Mode};
@@ -37,6 +41,7 @@ pub use logit::Logit;
 pub use masked_coupling::{Keeps, MaskedCoupling};
 pub use reorder::Reorder;
 pub use saved::{Save, Saved};
+pub use scaling::Scaling;
 pub use shape::{Base, LatentShape, Shape, Shapes};
 pub use split::Split;
 pub use squeeze::Squeeze;

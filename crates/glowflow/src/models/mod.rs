@@ -2,14 +2,17 @@
 
 mod architecture;
 mod glow;
+mod nice;
 mod realnvp;
 mod registry;
 
 pub use architecture::{Architecture, check};
 pub use glow::{CouplingType, GlowConfig, PermutationType};
+pub use nice::{NiceConfig, Prior};
 pub use realnvp::RealNvpConfig;
 
 registry::architectures! {
     Glow(GlowConfig) = "glow",
     RealNvp(RealNvpConfig) = "realnvp",
+    Nice(NiceConfig) = "nice",
 }

@@ -1,5 +1,6 @@
 //! Presets: the published settings of Glow (openai/glow and Kingma and Dhariwal 2018, appendix), RealNVP (Dinh,
-//! Sohl-Dickstein and Bengio 2016, section 4.1, and the authors' program), and small models for processors.
+//! Sohl-Dickstein and Bengio 2016, section 4.1, and the authors' program) and NICE (Dinh, Krueger and Bengio 2014,
+//! section 5.1), and small models for processors.
 
 use crate::Error;
 
@@ -11,7 +12,7 @@ struct Preset {
 
 /// A published warm-up is ten epochs of 50,000 images, and `beta2` is `1 − 1/(steps per epoch)`. Small models learn faster at higher rates
 /// than the published 0.001: `tiny32` on CIFAR-10 comes to 1.94 bits/dim in 1,200 steps at 0.008, and to 2.09 at 0.001.
-const PRESETS: [Preset; 13] = [
+const PRESETS: [Preset; 17] = [
     Preset {
         name: "cifar10",
         toml: "
@@ -90,6 +91,24 @@ const PRESETS: [Preset; 13] = [
         toml: "
             model = { architecture = 'realnvp', image = [32, 32, 3], bits = 5, levels = 3, blocks = 1, hidden = 16 }
             train = { batch = 32, backprop = 'stored' }",
+    },
+    Preset {
+        name: "nice-mnist",
+        toml: "model = { architecture = 'nice', image = [28, 28, 1], couplings = 4, layers = 5, hidden = 1000 }",
+    },
+    Preset {
+        name: "nice-cifar10",
+        toml: "model = { architecture = 'nice', image = [32, 32, 3], couplings = 4, layers = 4, hidden = 2000 }",
+    },
+    Preset {
+        name: "nice-svhn",
+        toml: "model = { architecture = 'nice', image = [32, 32, 3], couplings = 4, layers = 4, hidden = 2000 }",
+    },
+    Preset {
+        name: "nice-tiny32",
+        toml: "
+            model = { architecture = 'nice', image = [32, 32, 3], bits = 5, couplings = 4, layers = 3, hidden = 256 }
+            train = { batch = 64, backprop = 'stored' }",
     },
 ];
 
