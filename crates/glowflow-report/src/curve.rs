@@ -14,11 +14,11 @@ use plotters::style::register_font;
 use std::{ops::Range, path::Path, sync::Once};
 
 const SIZE: (u32, u32) = (900, 560);
-const FONT: &str = "Hack";
+pub(crate) const FONT: &str = "Hack";
 
 const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
-const GRID: RGBColor = RGBColor(228, 228, 228);
+pub(crate) const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// What a learning curve shows.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +58,7 @@ impl Curve<'_> {
     }
 
     fn draw(&self, pixels: &mut [u8]) -> Result<(), Box<dyn std::error::Error + '_>> {
-        static REGISTER: Once = Once::new();
-        REGISTER.call_once(|| {
-            register_font(FONT, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR)
-                .unwrap_or_else(|_| unreachable!("the embedded font is sound"));
-        });
-
+        register_typeface();
         let train = finite(self.train);
         let test = finite(self.test);
         let steps = step_range(&train, &test);
@@ -86,7 +81,7 @@ impl Curve<'_> {
             .bold_line_style(GRID)
             .x_desc("step")
             .y_desc("bits per dimension")
-            .x_label_formatter(&|step| step_label(*step))
+            .x_label_formatter(&|step| count_label(*step))
             .y_label_formatter(&|value| value_label(*value, digits))
             .label_style((FONT, 15))
             .axis_desc_style((FONT, 16))
@@ -113,6 +108,15 @@ impl Curve<'_> {
         drop(chart);
         Ok(())
     }
+}
+
+/// Makes the typeface known to the drawing library.
+pub(crate) fn register_typeface() {
+    static REGISTER: Once = Once::new();
+    REGISTER.call_once(|| {
+        register_font(FONT, FontStyle::Normal, epaint_default_fonts::HACK_REGULAR)
+            .unwrap_or_else(|_| unreachable!("the embedded font is sound"));
+    });
 }
 
 /// The points that can be drawn. What single precision cannot hold counts as infinite: so large, differences would be.
@@ -167,16 +171,16 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     smoothed.collect()
 }
 
-/// Steps in thousands or millions where they are that many.
-fn step_label(step: f64) -> String {
-    match step {
-        1e6.. => format!("{}M", step / 1e6),
-        1e3.. => format!("{}k", step / 1e3),
-        _ => format!("{step}"),
+/// A number in thousands or millions if it is that large.
+pub(crate) fn count_label(number: f64) -> String {
+    match number {
+        1e6.. => format!("{}M", number / 1e6),
+        1e3.. => format!("{}k", number / 1e3),
+        _ => format!("{number}"),
     }
 }
 
-/// So many decimals, without an exponent unless the value is huge.
-fn value_label(value: f64, digits: usize) -> String {
+/// A value with `digits` decimals, without an exponent unless it is huge.
+pub(crate) fn value_label(value: f64, digits: usize) -> String {
     if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") }
 }

@@ -3,6 +3,7 @@
 //! - [`picture`]: images side by side in one PNG file.
 //! - [`animation`]: images one after the other, as a GIF or an animated PNG.
 //! - [`curve`]: the learning curve as a PNG file.
+//! - [`comparison`]: curves of several configurations, with bands, as a PNG file.
 //! - [`metrics`]: one JSON record a line, cut back when a run resumes.
 //! - [`events`]: the same numbers and pictures for TensorBoard.
 //! - [`progress`]: how far a long task is, on a terminal or in a log.
@@ -13,6 +14,7 @@
 //! over it.
 
 pub mod animation;
+pub mod comparison;
 pub mod curve;
 mod error;
 pub mod events;
