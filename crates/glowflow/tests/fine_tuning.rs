@@ -13,7 +13,7 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };
-    Options { limits, display: Display::Quiet, faces: None, stop: &NEVER }
+    Options { limits, display: Display::Quiet, faces: None, watch: None, stop: &NEVER }
 }
 
 fn texts(overrides: &[&str]) -> Vec<String> {

@@ -33,7 +33,7 @@ fn texts(overrides: &[&str]) -> Vec<String> {
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };
-    Options { limits, display: Display::Quiet, faces: None, stop: &NEVER }
+    Options { limits, display: Display::Quiet, faces: None, watch: None, stop: &NEVER }
 }
 
 fn device(_: &RunConfig) -> Result<Cpu<f32>, glowflow::DeviceError> {

@@ -121,7 +121,8 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
     };
     check_folder_output(&out)?;
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
-    let options = Options { limits, display: Display::detect(), faces: None, stop: signals::stop_flag()? };
+    let (display, stop) = (Display::detect(), signals::stop_flag()?);
+    let options = Options { limits, display, faces: None, watch: None, stop };
     let done = match glowflow::quickstart::quickstart(
         |precision| common.open(precision),
         &out,
@@ -178,7 +179,8 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let faces = args.eyes.map(Faces::Aligned);
-    let options = Options { limits, display: Display::detect(), faces, stop: signals::stop_flag()? };
+    let (display, stop) = (Display::detect(), signals::stop_flag()?);
+    let options = Options { limits, display, faces, watch: None, stop };
     let (done, run, _claimed) = match (&args.resume, &args.out) {
         (Some(run), _) => (resume(args, common, run, options)?, train::run_folder(run).to_owned(), None),
         (None, Some(out)) => (begin(args, common, out, options)?, out.clone(), None),

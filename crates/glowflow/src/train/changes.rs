@@ -56,7 +56,7 @@ impl Changes<'_> {
 }
 
 /// A path that stays valid in other folders. The name of the built-in data stays as it is.
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     if data::is_portraits(path) {
         return Ok(path.to_owned());
     }

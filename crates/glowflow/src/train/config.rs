@@ -235,13 +235,13 @@ impl RunConfig {
     }
 
     /// The configuration as a table.
-    pub(super) fn table(&self) -> Result<toml::Table, Error> {
+    pub(crate) fn table(&self) -> Result<toml::Table, Error> {
         toml::Table::try_from(self)
             .map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
 
     /// A configuration from its TOML, not validated.
-    pub(super) fn of_table(table: toml::Table) -> Result<Self, Error> {
+    pub(crate) fn of_table(table: toml::Table) -> Result<Self, Error> {
         table.try_into().map_err(|e| Error::Config(wrong(&e, "")))
     }
 
@@ -355,7 +355,7 @@ impl<A: Architecture> RunConfig<A> {
 }
 
 /// What is wrong, and where: on a line of `text`, or at a key. Types of Rust are put into words.
-fn wrong(error: &toml::de::Error, text: &str) -> String {
+pub(crate) fn wrong(error: &toml::de::Error, text: &str) -> String {
     let message = match error.span() {
         Some(span) => {
             let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
@@ -417,7 +417,7 @@ fn with_defaults(mut table: toml::Table) -> toml::Table {
 }
 
 /// Puts `from` over `into`, section by section.
-pub(super) fn merge(into: &mut toml::Table, from: toml::Table) {
+pub(crate) fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
             (Some(toml::Value::Table(into)), toml::Value::Table(from)) => merge(into, from),
@@ -429,7 +429,7 @@ pub(super) fn merge(into: &mut toml::Table, from: toml::Table) {
 }
 
 /// The table that `section.key=value` stands for. A value that is no TOML is a string.
-pub(super) fn override_table(text: &str) -> Result<toml::Table, Error> {
+pub(crate) fn override_table(text: &str) -> Result<toml::Table, Error> {
     let wrong = || {
         Error::Config(format!(
             "{text:?} is no override; write it as section.key=value, such as model.steps=8"

@@ -8,38 +8,53 @@ use glowflow_report::progress::{Display, Goal, Progress};
 use serde_json::Value;
 
 use super::folder::{EVENTS, METRICS};
+use super::watch::Watch;
 use crate::Error;
 
 /// The open records of a run.
-pub struct Journal {
+pub struct Journal<'a> {
     metrics: MetricsLog,
     /// `None` once it could not be written.
     events: Option<EventLog>,
     display: Progress,
+    /// Gets the lines for the user instead of the display.
+    watch: Option<&'a dyn Watch>,
 }
 
-impl Journal {
+impl<'a> Journal<'a> {
     /// Opens the records in the folder `out` of a run that continues from `step`. Later records are dropped.
-    pub fn open(out: &Path, step: u64, goal: Goal, display: Display) -> Result<Self, Error> {
+    pub fn open(
+        out: &Path,
+        step: u64,
+        goal: Goal,
+        display: Display,
+        watch: Option<&'a dyn Watch>,
+    ) -> Result<Self, Error> {
         let path = out.join(METRICS);
         let metrics = MetricsLog::open(&path, Some(step))?;
-        let mut display = Progress::new(goal, display);
-        if let Some(damaged) = metrics.set_aside() {
-            display.println(&format!(
+        let display = Progress::new(goal, if watch.is_some() { Display::Quiet } else { display });
+        let mut journal = Self { metrics, events: None, display, watch };
+        if let Some(damaged) = journal.metrics.set_aside() {
+            let line = format!(
                 "{} was damaged: it is kept as {}, and training goes on with its sound records",
                 path.display(),
                 damaged.display()
-            ));
+            );
+            journal.say(&line);
         }
-        let events = EventLog::create(&out.join(EVENTS), Some(step))
-            .inspect_err(|error| display.println(&without_events(error)))
-            .ok();
-        Ok(Self { metrics, events, display })
+        match EventLog::create(&out.join(EVENTS), Some(step)) {
+            Ok(events) => journal.events = Some(events),
+            Err(error) => journal.say(&without_events(&error)),
+        }
+        Ok(journal)
     }
 
     /// Displays a line.
     pub fn say(&mut self, line: &str) {
-        self.display.println(line);
+        match self.watch {
+            Some(watch) => watch.say(line),
+            None => self.display.println(line),
+        }
     }
 
     /// Displays the progress of a step.
@@ -62,7 +77,7 @@ impl Journal {
         if let Some(events) = &mut self.events
             && let Err(error) = write(events)
         {
-            self.display.println(&without_events(&error));
+            self.say(&without_events(&error));
             self.events = None;
         }
     }

@@ -32,6 +32,7 @@ use super::pace::{Pace, outlook};
 use super::pictures::Pictures;
 use super::trainer::{TrainState, Trainer, check_memory};
 use super::waiting::unless_stopped;
+use super::watch::{StepDone, Watch};
 use crate::device::on_device;
 use crate::evaluate::{Draws, Evaluation, Inversion, evaluate};
 use crate::faces::{self, Faces};
@@ -67,6 +68,8 @@ pub struct Options<'a> {
     pub display: Display,
     /// Where the faces are in the images; `None` if that is not given.
     pub faces: Option<Faces>,
+    /// Follows the run; `None` to display its progress as `display` says.
+    pub watch: Option<&'a dyn Watch>,
     /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
     /// made again when the run is resumed.
     pub stop: &'a AtomicBool,
@@ -253,7 +256,7 @@ struct Run<'a, D: Primitives<Real = f32>> {
     images: Images,
     out: &'a Path,
     options: Options<'a>,
-    journal: Journal,
+    journal: Journal<'a>,
     pictures: Pictures,
     last_step: Option<u64>,
     evaluated_at: Option<u64>,
@@ -296,7 +299,7 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             (None, None) => Goal::Open,
         };
         let step = trainer.progress().step;
-        let journal = Journal::open(out, step, goal, options.display)?;
+        let journal = Journal::open(out, step, goal, options.display, options.watch)?;
         let recorded = last_recorded(out)?;
         let best = trainer.progress().best;
         if let Some((at, Some(bits))) = recorded
@@ -435,7 +438,9 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             ));
         }
         self.images.notices.iter().for_each(|notice| self.journal.say(notice));
-        self.journal.say(DEQUANTIZED);
+        if self.options.watch.is_none() {
+            self.journal.say(DEQUANTIZED);
+        }
         self.compare_images();
         let interrupted = match self.train_until_stopped() {
             // Before the first checkpoint there is nothing to keep.
@@ -489,6 +494,7 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             .map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)));
         let mut saved = Instant::now();
         let mut pace = Pace::default();
+        let watch = self.options.watch;
         let step = self.trainer.progress().step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
@@ -508,6 +514,7 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
                 threads: data::loader_threads(),
             },
         )?;
+        let mut resumed = Instant::now();
         for batch in batches {
             let step = self.trainer.progress().step;
             if self.last_step.is_some_and(|last| step >= last)
@@ -522,6 +529,7 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
                 self.trainer.initialize(&batch.pixels, labels)?;
                 self.save()?;
                 self.check_stop()?;
+                resumed = Instant::now();
             }
             let learning_rate = self.trainer.learning_rate();
             let report = self.trainer.step(&batch.pixels, labels)?;
@@ -531,7 +539,14 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             let rate_known = if rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
             self.journal.update(step, &format!("{:.3} bits/dim{rate_known}{skipped}", report.bits_per_dim));
 
-            if let Some(rate) = pace.measured() {
+            let done = StepDone {
+                step,
+                bits_per_dim: report.bits_per_dim,
+                seconds: resumed.elapsed().as_secs_f64(),
+            };
+            let ends = watch.is_some_and(|watch| watch.step(&done).is_break());
+
+            if let Some(rate) = pace.measured().filter(|_| watch.is_none()) {
                 let seen = step * config.train.batch as u64;
                 let mut lines = outlook(&config.model, rate, self.images.train.len(), seen);
                 if config.train.from.is_some() {
@@ -554,6 +569,10 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
                 self.save()?;
                 saved = Instant::now();
             }
+            if ends {
+                break;
+            }
+            resumed = Instant::now();
         }
         if self.evaluated_at != Some(self.trainer.progress().step) {
             self.evaluate()?;
@@ -670,6 +689,7 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
         checkpoint::save(self.out, config, &state)?;
         self.saved = Some(Saved::of(&state.progress));
+        let step = state.progress.step;
         let TrainState { constants, ema, buffers_ema, .. } = state;
         let model = ModelFile { config: config.model.clone(), constants, weights: ema, buffers: buffers_ema };
         model.write(&self.out.join(MODEL))?;
@@ -677,6 +697,6 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             write_config(self.out, self.trainer.config())?;
             self.changed = false;
         }
-        Ok(())
+        self.options.watch.map_or(Ok(()), |watch| watch.saved(step))
     }
 }
