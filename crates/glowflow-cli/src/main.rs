@@ -74,6 +74,7 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => commands::serve(args, common),
         Command::Info(args) => commands::info(args, common),
         Command::Bench(args) => commands::bench(args, common),
+        Command::Study(args) => commands::study(args, common),
     }
 }
 

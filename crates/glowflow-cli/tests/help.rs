@@ -4,10 +4,11 @@ mod common;
 
 use std::path::Path;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "quickstart",
     "train",
     "bench",
+    "study",
     "align",
     "crop",
     "eval",
@@ -72,7 +73,7 @@ fn options_have_one_order() {
     for command in COMMANDS {
         let mut names: Vec<String> = entries(&help(command)).into_iter().map(|entry| entry.name).collect();
         assert!(names.len() > GLOBAL.len(), "{command}: {names:?}");
-        if ["train", "bench"].contains(&command) {
+        if ["train", "bench", "study"].contains(&command) {
             // A limit and values of the configuration there.
             names.retain(|name| !["images", "set"].contains(&name.as_str()));
         }

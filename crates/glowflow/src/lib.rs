@@ -20,6 +20,7 @@ pub mod params;
 mod precision;
 pub mod quickstart;
 mod random;
+pub mod study;
 pub mod tensor_file;
 pub mod testing;
 mod text_file;

@@ -18,6 +18,7 @@ mod precision;
 mod prepare;
 mod scoring;
 mod serve;
+mod study;
 mod training;
 
 use std::str::FromStr;
@@ -33,6 +34,7 @@ pub use precision::PrecisionArg;
 pub use prepare::{Align, Crop, FacesArg};
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
+pub use study::Study;
 pub use training::{BackpropArg, Bench, Quickstart, Train};
 
 /// Heading of the options of every command.
@@ -85,4 +87,5 @@ pub enum Command {
     Serve(Serve),
     Info(Info),
     Bench(Bench),
+    Study(Study),
 }

@@ -15,6 +15,7 @@ mod prepare;
 mod quoted;
 mod scoring;
 mod serve;
+mod study;
 mod training;
 mod verdict;
 mod watched;
@@ -43,6 +44,7 @@ pub use nearest::nearest;
 pub use prepare::{align, crop};
 pub use scoring::{eval, score};
 pub use serve::serve;
+pub use study::study;
 pub use training::{bench, quickstart, train};
 
 /// As `println!`, but a reader that went away is an error to pass on and not a panic.

@@ -1,0 +1,102 @@
+//! Comparing configurations.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use glowflow::study::{Budget, Scale};
+
+use super::PrecisionArg;
+
+/// Train a set of configurations with equal budgets and several seeds, and compare them.
+///
+/// Each run goes to a folder of its own, OUT/CONFIGURATION/seed-N, and can be used as any other. OUT/study.csv has the
+/// bits/dim of held-out images of every evaluation, OUT/study.png a curve for each configuration with a band over seeds,
+/// OUT/study.md a table with mean ± standard error, parameters and images/s.
+///
+/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint; the same command continues from
+/// there, and after a kill from the last checkpoints, to the same results.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  glowflow study permutations --data cifar-10-batches-bin
+  glowflow study permutations --data portraits --images 6400 --seeds 0 --out small
+  glowflow study realnvp-vs-glow --data cifar-10-batches-bin --scale gpu
+  glowflow study width.toml --dry-run
+
+A study file:
+  name = \"width\"
+  seeds = [0, 1, 2]
+  images = 50_000        # of each run; or steps, or minutes (of training)
+  evaluations = 10       # or evaluate_every, in images
+
+  [base]                 # common to all configurations; preset, model, train and data as in a run's config.toml
+  preset = \"tiny32\"
+  data = { path = \"portraits\" }
+
+  [[configurations]]     # each with a name, and its own preset, model and train if they differ
+  name = \"narrow\"
+  model = { hidden = 32 }
+
+  [[configurations]]
+  name = \"wide\"
+  model = { hidden = 64 }")]
+pub struct Study {
+    /// A built-in study (permutations: reverse, shuffle and 1×1 convolutions, each additive and affine;
+    /// realnvp-vs-glow: equal parameters), or a TOML file.
+    #[arg(value_name = "NAME|FILE")]
+    pub study: PathBuf,
+    /// The images to train and test on, as for train. [default: data.path of the study file]
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<PathBuf>,
+    /// Size of a built-in study. [default: cpu]
+    #[arg(long)]
+    pub scale: Option<ScaleArg>,
+    /// Seeds; each configuration is trained once with each. [default: those of the study]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
+    pub seeds: Option<Vec<u64>>,
+    /// Steps of each run. [default: the budget of the study]
+    #[arg(long, value_name = "N", group = "budget")]
+    pub steps: Option<u64>,
+    /// Images of each run. [default: the budget of the study]
+    #[arg(long, value_name = "N", group = "budget")]
+    pub images: Option<u64>,
+    /// Minutes of training of each run; evaluations do not count. [default: the budget of the study]
+    #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
+    pub minutes: Option<f64>,
+    /// One value of all configurations, such as train.batch=32; can be given several times. [default: none]
+    #[arg(long = "set", value_name = "K=V")]
+    pub overrides: Vec<String>,
+    /// Precision of the products in coupling networks. [default: as the study, else auto]
+    #[arg(long)]
+    pub precision: Option<PrecisionArg>,
+    /// Print the configurations with their parameters and images, and train nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Folder of the study; one that holds the same study continues it. [default: studies/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+impl Study {
+    /// The budget that replaces that of the study.
+    pub fn budget(&self) -> Option<Budget> {
+        let (steps, images) = (self.steps.map(Budget::Steps), self.images.map(Budget::Images));
+        steps.or(images).or(self.minutes.map(Budget::Minutes))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ScaleArg {
+    /// Small models, within an hour on two cores.
+    Cpu,
+    /// Models of the published size.
+    Gpu,
+}
+
+impl From<ScaleArg> for Scale {
+    fn from(arg: ScaleArg) -> Self {
+        match arg {
+            ScaleArg::Cpu => Self::Cpu,
+            ScaleArg::Gpu => Self::Gpu,
+        }
+    }
+}

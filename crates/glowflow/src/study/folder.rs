@@ -1,0 +1,87 @@
+//! A study's folder: it belongs to one study.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::Study;
+use crate::tensor_file::write_atomically;
+use crate::{Error, text_file};
+
+/// Name of the resolved study.
+pub const STUDY: &str = "study.toml";
+
+const COMMENT: &str = "# The resolved study of this folder. The same study continues here; for another folder, this file \
+                       can be run as it is.\n\n";
+
+/// The folder of a run.
+pub fn run_folder(out: &Path, configuration: &str, seed: u64) -> PathBuf {
+    out.join(configuration).join(format!("seed-{seed}"))
+}
+
+/// Takes a folder for a study, or checks that it belongs to the same study already.
+///
+/// # Errors
+/// [`Error::Input`] if the folder holds another study or other files.
+pub fn claim(out: &Path, study: &Study) -> Result<(), Error> {
+    let path = out.join(STUDY);
+    let text = study.to_toml()?;
+    if !path.exists() {
+        if fs::read_dir(out).map_err(Error::io(out))?.next().is_some() {
+            return Err(Error::Input(format!(
+                "{} holds files, but no {STUDY}: choose an empty or new folder",
+                out.display()
+            )));
+        }
+        return write_atomically(&path, format!("{COMMENT}{text}").as_bytes());
+    }
+    let parse = |text: &str| {
+        text.parse::<Table>().map_err(|error| Error::file(&path, format!("not a study: {}", error.message())))
+    };
+    match difference(&parse(&text_file::read(&path)?)?, &parse(&text)?) {
+        None => Ok(()),
+        Some(difference) => Err(Error::Input(format!(
+            "{} holds another study: {difference}. Repeat that study's arguments to continue it, or choose another folder",
+            out.display()
+        ))),
+    }
+}
+
+/// The first difference between two studies.
+fn difference(there: &Table, here: &Table) -> Option<String> {
+    let keys = there.keys().chain(here.keys().filter(|key| !there.contains_key(*key)));
+    keys.into_iter().find_map(|key| differing(key, there.get(key), here.get(key)))
+}
+
+fn differing(key: &str, there: Option<&Value>, here: Option<&Value>) -> Option<String> {
+    match (there, here) {
+        (Some(Value::Table(there)), Some(Value::Table(here))) => {
+            let keys = there.keys().chain(here.keys().filter(|key| !there.contains_key(*key)));
+            let inner =
+                |inner: &String| differing(&format!("{key}.{inner}"), there.get(inner), here.get(inner));
+            keys.into_iter().find_map(inner)
+        }
+        (Some(Value::Array(there)), Some(Value::Array(here)))
+            if there.iter().chain(here).all(Value::is_table) =>
+        {
+            let names = |entries: &[Value]| entries.iter().map(name).collect::<Vec<_>>().join(", ");
+            let (old, new) = (names(there), names(here));
+            if old != new {
+                return Some(format!("its {key} are {old}, not {new}"));
+            }
+            let entries = there.iter().zip(here);
+            entries.into_iter().find_map(|(there, here)| differing(&name(there), Some(there), Some(here)))
+        }
+        _ if there == here => None,
+        _ => {
+            let text = |value: Option<&Value>| value.map_or("not set".to_owned(), Value::to_string);
+            Some(format!("{key} is {} there, and {} here", text(there), text(here)))
+        }
+    }
+}
+
+/// The name of a configuration.
+fn name(entry: &Value) -> String {
+    entry.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()
+}

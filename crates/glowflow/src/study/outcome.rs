@@ -1,0 +1,99 @@
+//! The files of results, and the end of a study.
+
+use std::path::Path;
+
+use glowflow_report::comparison::{Comparison, Line, Spread};
+use glowflow_report::file;
+use serde::Serialize;
+
+use super::Study;
+use super::record::State;
+use super::results::{self, RunResult};
+use super::summary::{self, Row};
+use crate::Error;
+
+/// Table of all evaluations, figure, and table of the finished runs.
+pub const FILES: [&str; 3] = [CSV, FIGURE, TABLE];
+
+const CSV: &str = "study.csv";
+const FIGURE: &str = "study.png";
+const TABLE: &str = "study.md";
+
+/// The end of a study.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Whether it was stopped on request.
+    pub interrupted: bool,
+    /// Finished runs.
+    pub finished: usize,
+    /// All runs.
+    pub runs: usize,
+    /// Results of each configuration.
+    pub configurations: Vec<Row>,
+    /// The table in Markdown.
+    #[serde(skip)]
+    pub markdown: String,
+}
+
+impl Outcome {
+    /// Reads the results of all runs, and writes the files of results.
+    ///
+    /// # Errors
+    /// [`Error::Report`] if a log cannot be read or a file cannot be written; [`Error::File`] for a damaged record.
+    pub fn write(study: &Study, out: &Path, interrupted: bool) -> Result<Self, Error> {
+        let results = results::read(study, out)?;
+        let rows = summary::rows(study, &results);
+        let markdown = summary::markdown(study, &rows, FIGURE);
+        file::replace(&out.join(CSV), results::csv(study, &results).as_bytes())?;
+        figure(study, &results, &out.join(FIGURE))?;
+        file::replace(&out.join(TABLE), markdown.as_bytes())?;
+        Ok(Self {
+            interrupted,
+            finished: rows.iter().map(|row| row.finished).sum(),
+            runs: study.configurations.len() * study.seeds.len(),
+            configurations: rows,
+            markdown,
+        })
+    }
+}
+
+/// Draws the finished runs.
+fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error> {
+    let finished = |index: usize| {
+        results.iter().filter(move |run| run.configuration == index && run.record.state == State::Finished)
+    };
+    let spreads: Vec<Vec<Spread>> =
+        (0..study.configurations.len()).map(|index| spreads(&finished(index).collect::<Vec<_>>())).collect();
+    let names = study.configurations.iter().map(|configuration| configuration.name.as_str());
+    let lines: Vec<Line> = names.zip(&spreads).map(|(name, points)| Line { name, points }).collect();
+    let note = match study.seeds.len() {
+        1 => String::new(),
+        seeds => format!("line: mean over {seeds} seeds; band: lowest to highest"),
+    };
+    let figure = Comparison {
+        title: &study.title,
+        note: &note,
+        x_label: "images seen",
+        y_label: "bits per dimension, held-out images",
+        lines: &lines,
+    };
+    Ok(figure.save(path)?)
+}
+
+/// Mean and range over runs, at numbers of images for which each of them has an evaluation.
+fn spreads(runs: &[&RunResult]) -> Vec<Spread> {
+    let Some((first, others)) = runs.split_first() else { return vec![] };
+    let spread = |images: u64, bits: Option<f64>| {
+        let mut values = vec![bits?];
+        for other in others {
+            values.push(other.points.iter().find(|point| point.images == images)?.bits_per_dim?);
+        }
+        Some(Spread {
+            x: images as f64,
+            low: values.iter().copied().fold(f64::INFINITY, f64::min),
+            mean: values.iter().sum::<f64>() / values.len() as f64,
+            high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        })
+    };
+    first.points.iter().filter_map(|point| spread(point.images, point.bits_per_dim)).collect()
+}

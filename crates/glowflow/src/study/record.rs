@@ -1,0 +1,71 @@
+//! Training time and state of one run of a study, kept in the run's folder.
+//!
+//! The record is written after each checkpoint, so that after a kill it covers training that was not lost.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tensor_file::write_atomically;
+use crate::{Error, text_file};
+
+/// Name of the record in a run's folder.
+const RECORD: &str = "study.json";
+
+/// State of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not at its end.
+    #[default]
+    Unfinished,
+    /// Trained for its whole budget.
+    Finished,
+    /// Ended early, as loss or gradient were not finite.
+    Diverged,
+}
+
+/// The record of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub state: State,
+    /// Images trained on in `seconds`.
+    pub images: u64,
+    /// Seconds of training steps.
+    pub seconds: f64,
+}
+
+impl Record {
+    /// The record in a run's folder; a new one if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::File`].
+    pub fn read(run: &Path) -> Result<Self, Error> {
+        let path = run.join(RECORD);
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let damaged = |error| {
+            let reason = format!(
+                "{error}; without this file, the run continues and its time is measured from then on"
+            );
+            Error::file(&path, reason)
+        };
+        serde_json::from_str(&text_file::read(&path)?).map_err(damaged)
+    }
+
+    /// Writes the record into a run's folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, run: &Path) -> Result<(), Error> {
+        let text = serde_json::to_string(self).map_err(|e| Error::file(run.join(RECORD), e.to_string()))?;
+        write_atomically(&run.join(RECORD), format!("{text}\n").as_bytes())
+    }
+
+    /// Images a second; `None` if nothing was measured.
+    pub fn rate(&self) -> Option<f64> {
+        (self.images > 0 && self.seconds > 0.0).then(|| self.images as f64 / self.seconds)
+    }
+}
