@@ -23,7 +23,10 @@ pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCo
     let stop = signals::stop_flag()?;
     match study.adapt(stop) {
         Ok(notices) => notices.iter().for_each(|notice| tell(notice)),
-        Err(Error::Stopped) => return Ok(signals::status()),
+        Err(Error::Stopped) => {
+            tell("stopped before training began");
+            return Ok(signals::status());
+        }
         Err(error) => return Err(error.into()),
     }
     if args.dry_run {

@@ -87,13 +87,6 @@ impl Study {
 
     fn parse(text: &str, overrides: Overrides<'_>) -> Result<Self, Error> {
         let form = Form::parse(text)?;
-        Self::resolve(form, overrides).or_else(|error| {
-            check_sections(text)?;
-            Err(error)
-        })
-    }
-
-    fn resolve(form: Form, overrides: Overrides<'_>) -> Result<Self, Error> {
         check_name("name", &form.name)?;
         let own = budget(&form)?;
         let budget = overrides.budget.unwrap_or(own);
@@ -124,8 +117,13 @@ impl Study {
             image_is_set |=
                 layers.iter().any(|layer| layer.get("model").and_then(|model| model.get("image")).is_some());
             let name = entry.preset.as_deref().or(form.base.as_ref().and_then(|base| base.preset.as_deref()));
-            let run = configuration(name, layers, overrides.data)
-                .map_err(|error| within(&format!("configuration {:?}", entry.name), error))?;
+            let here = |error| within(&format!("configuration {:?}", entry.name), error);
+            let table = merged(name, layers).map_err(here)?;
+            let run = RunConfig::of_table(table).or_else(|error| {
+                check_sections(text)?;
+                Err(here(error))
+            })?;
+            let run = located(run, overrides.data).map_err(here)?;
             configurations.push(Configuration { name: entry.name.clone(), run });
         }
         check_comparable(&configurations)?;
@@ -258,8 +256,8 @@ fn layers(base: Option<&Base>, entry: &Entry, set: &[Table]) -> Vec<Table> {
     base.into_iter().chain([entry]).chain(set.iter().cloned()).collect()
 }
 
-/// One configuration from its preset and the tables over it. The study's schedule is not in it yet.
-fn configuration(name: Option<&str>, layers: Vec<Table>, data: Option<&Path>) -> Result<RunConfig, Error> {
+/// A preset and the tables over it.
+fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     let mut table = name.map(preset).transpose()?.unwrap_or_default();
     for layer in layers {
         merge(&mut table, layer);
@@ -269,7 +267,11 @@ fn configuration(name: Option<&str>, layers: Vec<Table>, data: Option<&Path>) ->
             return fail(&format!("train.{key} follows from {from}: leave it out"));
         }
     }
-    let mut run = RunConfig::of_table(table)?;
+    Ok(table)
+}
+
+/// A configuration on the given data, or on its own, with absolute paths.
+fn located(mut run: RunConfig, data: Option<&Path>) -> Result<RunConfig, Error> {
     if data.is_some() {
         run.data.path = data.map(Path::to_owned);
     }
