@@ -306,6 +306,7 @@ fn every_command_shows_an_example() {
         "decode",
         "info",
         "bench",
+        "study",
         "interpolate",
         "attributes",
         "manipulate",

@@ -120,4 +120,14 @@ fn the_last_evaluation_is_at_the_end() {
     let study = study(text).unwrap();
     assert_eq!((study.steps(0), study.images(0)), (Some(16), Some(1024)));
     assert_eq!((study.evaluate_every, study.run_config(0, 0).train.eval_every), (384, 6));
+
+    // Another number of images has as many evaluations; minutes keep their distance.
+    let evaluate_every = |budget| {
+        let overrides = Overrides { budget: Some(budget), ..Overrides::default() };
+        Study::builtin("permutations", Scale::Cpu, overrides).unwrap().evaluate_every
+    };
+    let images = builtin("permutations", Scale::Cpu).images(0).unwrap();
+    assert_eq!(evaluate_every(Budget::Images(6400)), 640);
+    assert_eq!(evaluate_every(Budget::Steps(20)), 2 * 64);
+    assert_eq!(evaluate_every(Budget::Minutes(1.0)), images / 10);
 }

@@ -13,6 +13,7 @@
 //! Runs are ordered by seed, then by configuration, so that a partial study is balanced.
 
 mod builtin;
+mod check;
 mod folder;
 mod form;
 mod outcome;

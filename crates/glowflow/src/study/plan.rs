@@ -1,18 +1,15 @@
 //! A study, resolved: every value of every run.
 
-use std::collections::HashSet;
 use std::path::Path;
 
 use toml::{Table, Value};
 
 use super::builtin::{self, Scale};
+use super::check::{check_comparable, check_distinct, check_name, fail, within};
 use super::form::{Base, Entry, Form, check_sections};
 use crate::model::memory;
 use crate::train::{Adapt, RunConfig, absolute, adapt, merge, override_table, preset};
 use crate::{Error, text_file};
-
-/// Longest name of a study or configuration.
-const MAX_NAME: usize = 64;
 
 /// Training of each run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,7 +91,7 @@ impl Study {
         let seeds = overrides.seeds.map_or(form.seeds.clone(), <[u64]>::to_vec);
         check_distinct("seeds", &seeds)?;
         if let Some(seed) = seeds.iter().find(|&&seed| i64::try_from(seed).is_err()) {
-            return fail(&format!("seeds holds {seed}; seeds must be below 2^63"));
+            return fail(format!("seeds holds {seed}; seeds must be below 2^63"));
         }
         if form.configurations.is_empty() {
             return fail("configurations is empty; a study needs at least 1");
@@ -106,16 +103,12 @@ impl Study {
         let names: Vec<_> = form.configurations.iter().map(|entry| entry.name.to_lowercase()).collect();
         check_distinct("configurations", &names)?;
 
-        let mut set = vec![];
-        for text in overrides.set {
-            set.push(override_table(text)?);
-        }
+        let set = overrides.set.iter().map(|text| override_table(text)).collect::<Result<Vec<_>, _>>()?;
         let mut image_is_set = false;
         let mut configurations = vec![];
         for entry in &form.configurations {
             let layers = layers(form.base.as_ref(), entry, &set);
-            image_is_set |=
-                layers.iter().any(|layer| layer.get("model").and_then(|model| model.get("image")).is_some());
+            image_is_set |= layers.iter().any(sets_image);
             let name = entry.preset.as_deref().or(form.base.as_ref().and_then(|base| base.preset.as_deref()));
             let here = |error| within(&format!("configuration {:?}", entry.name), error);
             let table = merged(name, layers).map_err(here)?;
@@ -128,7 +121,9 @@ impl Study {
         }
         check_comparable(&configurations)?;
 
-        let evaluate_every = evaluate_every(&form, own, &configurations)?;
+        // A time does not say how many images there will be.
+        let counted = if matches!(budget, Budget::Minutes(_)) { own } else { budget };
+        let evaluate_every = evaluate_every(&form, counted, &configurations)?;
         let title = form.title.unwrap_or_else(|| form.name.clone());
         let mut study =
             Self { name: form.name, title, seeds, budget, evaluate_every, configurations, image_is_set };
@@ -256,6 +251,11 @@ fn layers(base: Option<&Base>, entry: &Entry, set: &[Table]) -> Vec<Table> {
     base.into_iter().chain([entry]).chain(set.iter().cloned()).collect()
 }
 
+/// Whether a table sets `model.image`.
+fn sets_image(table: &Table) -> bool {
+    table.get("model").and_then(|model| model.get("image")).is_some()
+}
+
 /// A preset and the tables over it.
 fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     let mut table = name.map(preset).transpose()?.unwrap_or_default();
@@ -264,7 +264,7 @@ fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     }
     for (key, from) in RESERVED {
         if table.get("train").and_then(|train| train.get(key)).is_some() {
-            return fail(&format!("train.{key} follows from {from}: leave it out"));
+            return fail(format!("train.{key} follows from {from}: leave it out"));
         }
     }
     Ok(table)
@@ -300,22 +300,22 @@ fn check_budget(budget: Budget) -> Result<(), Error> {
         Budget::Images(0) => fail("images is 0; it must be at least 1"),
         Budget::Steps(0) => fail("steps is 0; it must be at least 1"),
         Budget::Minutes(minutes) if !(minutes > 0.0 && minutes.is_finite()) => {
-            fail(&format!("minutes is {minutes}; it must be above 0"))
+            fail(format!("minutes is {minutes}; it must be above 0"))
         }
         _ => Ok(()),
     }
 }
 
-/// Images between two evaluations, of a study with its own budget. The same number for each configuration, so a multiple
+/// Images between two evaluations, given a budget. The same number for each configuration, so a multiple
 /// of each batch.
-fn evaluate_every(form: &Form, own: Budget, configurations: &[Configuration]) -> Result<u64, Error> {
+fn evaluate_every(form: &Form, budget: Budget, configurations: &[Configuration]) -> Result<u64, Error> {
     let batches = || configurations.iter().map(|configuration| configuration.run.train.batch as u64);
     let largest = batches().max().unwrap_or(1);
     let images = match (form.evaluations, form.evaluate_every) {
         (Some(0), _) => return fail("evaluations is 0; it must be at least 1"),
         (_, Some(0)) => return fail("evaluate_every is 0; it must be at least 1"),
         (None, Some(images)) => images,
-        (Some(count), None) => match own {
+        (Some(count), None) => match budget {
             Budget::Images(images) => images.div_ceil(count),
             Budget::Steps(steps) => steps.saturating_mul(largest).div_ceil(count),
             Budget::Minutes(_) => {
@@ -336,69 +336,4 @@ fn evaluate_every(form: &Form, own: Budget, configurations: &[Configuration]) ->
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Checks that bits/dim of different configurations can be compared.
-fn check_comparable(configurations: &[Configuration]) -> Result<(), Error> {
-    let [first, others @ ..] = configurations else { return Ok(()) };
-    for other in others {
-        let differs = |what: &str, one: String, two: String| {
-            fail(&format!(
-                "{what} is {one} in configuration {:?} and {two} in {:?}; a study needs the same in all: set it in [base]",
-                first.name, other.name
-            ))
-        };
-        let (one, two) = (&first.run, &other.run);
-        if one.model.image != two.model.image {
-            return differs(
-                "model.image",
-                format!("{:?}", one.model.image),
-                format!("{:?}", two.model.image),
-            );
-        }
-        if one.model.bits != two.model.bits {
-            return differs("model.bits", one.model.bits.to_string(), two.model.bits.to_string());
-        }
-        if one.data != two.data {
-            let text =
-                |run: &RunConfig| toml::to_string(&run.data).unwrap_or_default().trim().replace('\n', ", ");
-            return differs("[data]", text(one), text(two));
-        }
-    }
-    Ok(())
-}
-
-fn check_name(what: &str, name: &str) -> Result<(), Error> {
-    let known = |c: char| c.is_alphanumeric() || "-_+.".contains(c);
-    let fits = !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(known);
-    if fits && !name.starts_with('.') && !name.starts_with("study.") {
-        return Ok(());
-    }
-    fail(&format!(
-        "{what} is {name:?}; as a folder's name it must be up to {MAX_NAME} letters, digits and -_+., not beginning with \
-         . or study."
-    ))
-}
-
-fn check_distinct<T: std::hash::Hash + Eq + std::fmt::Debug>(key: &str, values: &[T]) -> Result<(), Error> {
-    if values.is_empty() {
-        return fail(&format!("{key} is empty; a study needs at least 1"));
-    }
-    let mut seen = HashSet::new();
-    match values.iter().find(|value| !seen.insert(*value)) {
-        Some(value) => fail(&format!("{key} holds {value:?} twice; each must be there once")),
-        None => Ok(()),
-    }
-}
-
-fn fail<T>(message: &str) -> Result<T, Error> {
-    Err(Error::Config(message.into()))
-}
-
-/// The same error, with its place in front.
-fn within(place: &str, error: Error) -> Error {
-    match error {
-        Error::Config(message) => Error::Config(format!("{place}: {message}")),
-        error => error,
-    }
 }

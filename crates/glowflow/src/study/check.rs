@@ -1,0 +1,80 @@
+//! Rules of a study, and errors that name the place where one is broken.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use super::Configuration;
+use crate::Error;
+use crate::train::RunConfig;
+
+/// Longest name of a study or configuration.
+const MAX_NAME: usize = 64;
+
+/// Checks that bits/dim of different configurations can be compared.
+pub fn check_comparable(configurations: &[Configuration]) -> Result<(), Error> {
+    let [first, others @ ..] = configurations else { return Ok(()) };
+    for other in others {
+        let differs = |what: &str, one: String, two: String| {
+            fail(format!(
+                "{what} is {one} in configuration {:?} and {two} in {:?}; a study needs the same in all: set it in [base]",
+                first.name, other.name
+            ))
+        };
+        let (one, two) = (&first.run, &other.run);
+        if one.model.image != two.model.image {
+            return differs(
+                "model.image",
+                format!("{:?}", one.model.image),
+                format!("{:?}", two.model.image),
+            );
+        }
+        if one.model.bits != two.model.bits {
+            return differs("model.bits", one.model.bits.to_string(), two.model.bits.to_string());
+        }
+        if one.data != two.data {
+            let text =
+                |run: &RunConfig| toml::to_string(&run.data).unwrap_or_default().trim().replace('\n', ", ");
+            return differs("[data]", text(one), text(two));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a name can be that of a folder.
+pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
+    let known = |c: char| c.is_alphanumeric() || "-_+.".contains(c);
+    let fits = !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(known);
+    if fits && !name.starts_with('.') && !name.starts_with("study.") {
+        return Ok(());
+    }
+    fail(format!(
+        "{what} is {name:?}; as a folder's name it must be up to {MAX_NAME} letters, digits and -_+., not beginning with \
+         . or study."
+    ))
+}
+
+/// Checks that there are values, and each once.
+pub fn check_distinct<T: Hash + Eq + Debug>(key: &str, values: &[T]) -> Result<(), Error> {
+    if values.is_empty() {
+        return fail(format!("{key} is empty; a study needs at least 1"));
+    }
+    let mut seen = HashSet::new();
+    match values.iter().find(|value| !seen.insert(*value)) {
+        Some(value) => fail(format!("{key} holds {value:?} twice; each must be there once")),
+        None => Ok(()),
+    }
+}
+
+/// An error of the configuration.
+pub fn fail<T>(message: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Config(message.into()))
+}
+
+/// The same error, with its place in front.
+pub fn within(place: &str, error: Error) -> Error {
+    match error {
+        Error::Config(message) => Error::Config(format!("{place}: {message}")),
+        error => error,
+    }
+}
