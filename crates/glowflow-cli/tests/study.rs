@@ -285,6 +285,22 @@ fn a_run_that_diverges_does_not_end_the_study() {
 }
 
 #[test]
+fn an_error_of_the_system_says_how_to_go_on() {
+    let folder = folder(TINY);
+    run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
+    let runs = folder.path().join("out/conv1x1");
+    std::fs::remove_dir_all(&runs).unwrap();
+    std::fs::write(&runs, "in the way").unwrap();
+    let outcome = run(folder.path(), &format!("{STUDY} --seeds 0"));
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    assert!(outcome.stderr.contains("conv1x1"), "{outcome:?}");
+    assert!(outcome.stderr.contains("the same command continues the study"), "{outcome:?}");
+    std::fs::remove_file(&runs).unwrap();
+    let outcome = run(folder.path(), &format!("{STUDY} --seeds 0 --json")).ok().json();
+    assert_eq!(outcome["finished"], 2);
+}
+
+#[test]
 fn another_study_is_refused() {
     let (folder, _) = reference();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -28,11 +28,11 @@ A study file:
   images = 50_000        # of each run; or steps, or minutes (of training)
   evaluations = 10       # or evaluate_every, in images
 
-  [base]                 # common to all configurations; preset, model, train and data as in a run's config.toml
+  [base]                 # common to all: preset, model, train, data
   preset = \"tiny32\"
   data = { path = \"portraits\" }
 
-  [[configurations]]     # each with a name, and its own preset, model and train if they differ
+  [[configurations]]     # a name, and its own preset, model, train
   name = \"narrow\"
   model = { hidden = 32 }
 

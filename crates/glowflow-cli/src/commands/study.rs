@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use glowflow::Error;
 use glowflow::study::{FILES, Options, Outcome, Overrides, Study, builtin_names, run};
 use glowflow_report::progress::Display;
@@ -33,7 +33,8 @@ pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCo
         return print_plan(&study, &out, common.json).map(|()| ExitCode::SUCCESS);
     }
     let options = Options { display: Display::detect(), stop };
-    let outcome = run(&study, &out, |config| common.open(config.train.precision), options)?;
+    let outcome =
+        run(&study, &out, |config| common.open(config.train.precision), options).map_err(explained)?;
     let printed = print_outcome(&outcome, &out, common.json);
     if outcome.interrupted {
         // The terminal may be what went away.
@@ -67,6 +68,16 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
         names.join(", ")
     );
     Ok(Study::read(&args.study, overrides)?)
+}
+
+/// An error, with the way to continue if it came from outside the study.
+fn explained(error: Error) -> anyhow::Error {
+    match error {
+        Error::Io { .. } | Error::Report(_) | Error::Data(glowflow_data::Error::System { .. }) => {
+            anyhow!("{error}; after that is solved, the same command continues the study")
+        }
+        error => error.into(),
+    }
 }
 
 /// Prints what would be trained.
