@@ -6,8 +6,8 @@ use std::process::Command;
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    AnyDevice, Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream,
-    Strided, View, ViewMut,
+    Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream, Strided,
+    View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -816,17 +816,4 @@ fn if_streams_wait_until_the_last_moment_results_are_right() {
 #[test]
 fn in_whatever_parts_a_batch_is_computed_results_are_right() {
     again(cuda::ROWS_AT_ONCE, "20");
-}
-
-/// The device that programs choose hands everything on.
-#[test]
-fn any_device_gives_the_same_results() {
-    let device = AnyDevice::Cpu(Cpu::new());
-    check_maps(&device, 1e-5);
-    check_reductions(&device, 1000, 1e-5);
-    check_products(&device, &[[3, 5, 7]], 1e-5);
-    check_patches(&device, 1e-6);
-    check_convolutions(&device, &CONVS, 1e-5);
-    check_uniform(&device);
-    check_refusals(&device);
 }

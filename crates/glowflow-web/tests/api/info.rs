@@ -62,7 +62,8 @@ async fn files_of_the_run_are_used() {
 #[tokio::test]
 async fn training_and_classes_are_those_of_the_run() {
     let folder = tempfile::tempdir().unwrap();
-    let mut run = RunConfig { model: GlowConfig { classes: 2, ..config() }.into(), ..RunConfig::default() };
+    let mut run: RunConfig =
+        RunConfig { model: GlowConfig { classes: 2, ..config() }.into(), ..RunConfig::default() };
     (run.train.batch, run.data.classes) = (4, vec!["cat".into(), "dog".into()]);
     ModelFile::new(run.model.clone(), 1).unwrap().write(&folder.path().join("model.safetensors")).unwrap();
     fs::write(folder.path().join("config.toml"), run.to_toml().unwrap()).unwrap();

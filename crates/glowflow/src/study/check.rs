@@ -22,15 +22,15 @@ pub fn check_comparable(configurations: &[Configuration]) -> Result<(), Error> {
             ))
         };
         let (one, two) = (&first.run, &other.run);
-        if one.model.image != two.model.image {
+        if one.model.image() != two.model.image() {
             return differs(
                 "model.image",
-                format!("{:?}", one.model.image),
-                format!("{:?}", two.model.image),
+                format!("{:?}", one.model.image()),
+                format!("{:?}", two.model.image()),
             );
         }
-        if one.model.bits != two.model.bits {
-            return differs("model.bits", one.model.bits.to_string(), two.model.bits.to_string());
+        if one.model.bits() != two.model.bits() {
+            return differs("model.bits", one.model.bits().to_string(), two.model.bits().to_string());
         }
         if one.data != two.data {
             let text =

@@ -112,7 +112,7 @@ impl Study {
             let name = entry.preset.as_deref().or(form.base.as_ref().and_then(|base| base.preset.as_deref()));
             let here = |error| within(&format!("configuration {:?}", entry.name), error);
             let table = merged(name, layers).map_err(here)?;
-            let run = RunConfig::of_table(table).or_else(|error| {
+            let run = RunConfig::of_new_run(table).or_else(|error| {
                 check_sections(text)?;
                 Err(here(error))
             })?;
@@ -153,7 +153,7 @@ impl Study {
         let mut first = self.configurations[0].run.clone();
         let adapted = adapt(&mut first, Adapt { channels, classes: false }, stop)?;
         for configuration in &mut self.configurations {
-            configuration.run.model.image = first.model.image;
+            configuration.run.model.set_channels(first.model.image()[2]);
         }
         Ok(adapted.notices)
     }

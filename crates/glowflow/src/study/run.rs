@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use glowflow_kernels::{AnyDevice, DeviceError};
+use glowflow_kernels::DeviceError;
 use glowflow_report::progress::{Display, Goal, Progress};
 
 use super::folder::{claim, run_folder};
 use super::record::{Record, State};
 use super::{Budget, Outcome, Study};
-use crate::Error;
 use crate::train::{self, CONFIG, Changes, Limits, RunConfig, StepDone, Watch, lock, resume};
+use crate::{AnyDevice, Error};
 
 /// Options of a study.
 #[derive(Clone, Copy)]

@@ -186,7 +186,7 @@ impl RunConfig {
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
         let mut table = toml::Table::new();
         merge_layers(&mut table, preset, file, overrides)?;
-        let config = Self::of_table(with_defaults(table))?;
+        let config = Self::of_new_run(table)?;
         config.validate()?;
         Ok(config)
     }
@@ -229,7 +229,7 @@ impl RunConfig {
         merge_layers(&mut set, None, file, overrides)?;
         let image_is_set = set.get("model").and_then(|model| model.get("image")).is_some();
         merge(&mut table, set);
-        let config = Self::of_table(with_defaults(table))?;
+        let config = Self::of_new_run(table)?;
         config.validate()?;
         Ok((config, image_is_set))
     }
@@ -238,6 +238,11 @@ impl RunConfig {
     pub(crate) fn table(&self) -> Result<toml::Table, Error> {
         toml::Table::try_from(self)
             .map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
+    }
+
+    /// A new run's configuration from its TOML, with what its architecture prefers where that says nothing; not validated.
+    pub(crate) fn of_new_run(table: toml::Table) -> Result<Self, Error> {
+        Self::of_table(with_defaults(table))
     }
 
     /// A configuration from its TOML, not validated.
