@@ -399,7 +399,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     fn prepare_top_prior(&self, at: &TopPriorParams, params: &Self::Buffer) -> Self::TopPrior;
 
     /// Mean and log standard deviation of the top level, `prior` `[rows, 2·channels]`, the same at every
-    /// pixel. `labels` is one-hot, `[batch, classes]`, and empty where the model has no classes.
+    /// pixel of an image. `labels` `[batch]` are the numbers of classes, which are exact in `f32` up to 2²⁴; it is empty if the model
+    /// has no classes.
     fn top_prior(&self, top: &Self::TopPrior, grid: Grid, labels: &Self::Buffer, prior: &mut Self::Buffer);
 
     /// The gradient of the top prior's parameters, given that by `prior`.

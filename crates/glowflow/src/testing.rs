@@ -129,9 +129,8 @@ impl LayerCase {
     }
 
     fn state(&self, x: &[f64], mode: Mode) -> State<F64> {
-        let classes = self.classes;
-        let one_hot = |b: usize| (0..classes).map(move |y| f64::from(y == (b + 1) % classes));
-        let labels: Vec<f64> = (0..self.grid.batch).flat_map(one_hot).collect();
+        let label = |b: usize| (self.classes > 0).then(|| ((b + 1) % self.classes) as f64);
+        let labels: Vec<f64> = (0..self.grid.batch).filter_map(label).collect();
         let statistics = if mode == Mode::Train { self.layout.buffers_len() } else { 0 };
         State {
             x: Tensor { grid: self.grid, channels: self.channels, data: self.device.upload(x) },

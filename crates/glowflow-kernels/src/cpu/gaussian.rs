@@ -75,16 +75,20 @@ impl<T: Real> TopPrior<T> {
     /// Mean and log standard deviation at every pixel.
     pub(super) fn run(&self, grid: Grid, labels: &[T], prior: &mut [T]) {
         let width = self.base.len();
-        let classes = self.class_weight.len() / width;
         for (b, prior) in prior.chunks_exact_mut(grid.pixels() * width).enumerate() {
             let mut row = self.base.clone();
-            let labels = &labels[b * classes..(b + 1) * classes];
-            for (&label, weight) in labels.iter().zip(self.class_weight.chunks_exact(width)) {
-                row.iter_mut().zip(weight).for_each(|(row, &weight)| *row += label * weight);
+            if !self.class_weight.is_empty() {
+                let weight = &self.class_weight[class(labels, b) * width..][..width];
+                row.iter_mut().zip(weight).for_each(|(row, &weight)| *row += weight);
             }
             prior.chunks_exact_mut(width).for_each(|prior| prior.copy_from_slice(&row));
         }
     }
+}
+
+/// The class of an image.
+fn class<T: Real>(labels: &[T], image: usize) -> usize {
+    labels[image].wide() as usize
 }
 
 /// Adds the gradient of the top prior's parameters.
@@ -99,16 +103,13 @@ pub fn top_prior_backward<T: Real>(
     for (b, d_prior) in d_prior.chunks_exact(grid.pixels() * width).enumerate() {
         let sums = super::conv::column_sums(width, d_prior);
         let (d_mean, d_logs) = sums.split_at(at.channels);
-        let mut add = |start: usize, by: T, values: &[T]| {
-            gradient[start..].iter_mut().zip(values).for_each(|(to, &value)| *to += by * value);
+        let add = |to: &mut [T], values: &[T]| {
+            to.iter_mut().zip(values).for_each(|(to, &value)| *to += value);
         };
-        add(at.mean.start, T::one(), d_mean);
-        add(at.logs.start, T::one(), d_logs);
+        add(&mut gradient[at.mean.range()], d_mean);
+        add(&mut gradient[at.logs.range()], d_logs);
         if let Some(weight) = at.class_weight {
-            let classes = weight.len / width;
-            for (y, &label) in labels[b * classes..(b + 1) * classes].iter().enumerate() {
-                add(weight.start + y * width, label, &sums);
-            }
+            add(&mut gradient[weight.range()][class(labels, b) * width..][..width], &sums);
         }
     }
 }

@@ -690,7 +690,9 @@ impl Device for Cuda {
     }
 
     fn top_prior(&self, top: &TopPrior, grid: Grid, labels: &Buffer, prior: &mut Buffer) {
-        holds("labels", labels, prior.len().div_ceil(top.width * grid.pixels()) * top.classes);
+        if top.classes > 0 {
+            holds("labels", labels, prior.len().div_ceil(top.width * grid.pixels()));
+        }
         let Some(values) = &top.values else { return };
         self.attempt(|queue| {
             let class_weight = values.address + 4 * top.width as u64;
@@ -712,11 +714,9 @@ impl Device for Cuda {
     ) {
         holds_parameters(gradient, at);
         holds("d_prior", d_prior, grid.rows() * 2 * at.channels);
-        holds(
-            "labels",
-            labels,
-            grid.batch * at.class_weight.map_or(0, |weight| weight.len / (2 * at.channels)),
-        );
+        if at.class_weight.is_some() {
+            holds("labels", labels, grid.batch);
+        }
         self.attempt(|queue| {
             let width = 2 * at.channels;
             let (classes, d_class_weight) =

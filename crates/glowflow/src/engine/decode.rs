@@ -57,7 +57,7 @@ impl<D: Primitives> DeviceEngine<D> {
         device.copy(&self.labels(labels), to);
         let v = work.run(device, |device| {
             let cx = self.context(device);
-            let labels = device.copied(to, images * self.classes);
+            let labels = device.copied(to, self.labels_of(images));
             let mut state: State<D> = self.flow.enter(&cx, images, device.scratch(0), labels);
             state.latents = inputs
                 .iter()
@@ -78,7 +78,7 @@ impl<D: Primitives> DeviceEngine<D> {
         Decoding {
             images,
             latents: latents.collect(),
-            labels: self.device.scratch(images * self.classes),
+            labels: self.device.scratch(self.labels_of(images)),
             work: Repeated::new(),
         }
     }

@@ -15,7 +15,7 @@ use glowflow_kernels::{DeviceError, Direction, Noise, Primitives, Quantized, Rea
 
 use crate::ModelFile;
 use crate::flow::{Context, Mode, Prepared};
-use crate::model::{Flow, one_hot};
+use crate::model::{Flow, class_numbers};
 use crate::models::Architecture;
 use decode::Decoding;
 
@@ -98,7 +98,8 @@ pub(crate) struct DeviceEngine<D: Primitives> {
     device: D,
     flow: Flow<D>,
     bits: u32,
-    classes: usize,
+    /// Whether there is a label for each image.
+    labelled: bool,
     weights: D::Buffer,
     buffers: D::Buffer,
     forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
@@ -113,7 +114,7 @@ impl<D: Primitives> DeviceEngine<D> {
         Self {
             flow: Flow::new(&file.config, &file.constants),
             bits: file.config.bits(),
-            classes: file.config.classes(),
+            labelled: file.config.classes() > 0,
             buffers: device.upload(&D::Real::of_file(file.buffers.clone())),
             weights: device.upload(&D::Real::of_file(file.weights.clone())),
             device,
@@ -149,8 +150,13 @@ impl<D: Primitives> DeviceEngine<D> {
         once.get_or_init(|| layers)
     }
 
+    /// Number of labels of `images` images.
+    fn labels_of(&self, images: usize) -> usize {
+        if self.labelled { images } else { 0 }
+    }
+
     fn labels(&self, labels: &[usize]) -> D::Buffer {
-        self.device.upload(&one_hot(labels, self.classes))
+        self.device.upload(&class_numbers(labels))
     }
 }
 

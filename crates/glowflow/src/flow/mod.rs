@@ -69,7 +69,7 @@ pub struct State<D: Device> {
     pub latents: Vec<Tensor<D>>,
     /// Log-likelihood of each sample so far, `[batch]`.
     pub logp: D::Buffer,
-    /// One-hot labels `[batch, classes]`; empty where the model has no classes.
+    /// The number of each image's class, `[batch]`; empty if the model has no classes.
     pub labels: D::Buffer,
     /// Statistics of the batch, laid out as the buffers are; empty in [`Mode::Eval`].
     pub statistics: D::Buffer,

@@ -5,11 +5,9 @@ use glowflow_kernels::Real;
 use crate::Error;
 use crate::models::Architecture;
 
-/// One-hot rows `[batch, classes]`.
-pub(crate) fn one_hot<R: Real>(labels: &[usize], classes: usize) -> Vec<R> {
-    let mut rows = vec![R::zero(); labels.len() * classes];
-    labels.iter().enumerate().for_each(|(i, label)| rows[i * classes + label] = R::one());
-    rows
+/// Classes as numbers of a device: exact up to 2²⁴.
+pub(crate) fn class_numbers<R: Real>(labels: &[usize]) -> Vec<R> {
+    labels.iter().map(|&label| R::of(label as f64)).collect()
 }
 
 /// Checks that there is a label for each image if the model has classes, and none otherwise.

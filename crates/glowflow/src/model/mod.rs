@@ -15,7 +15,7 @@ mod score;
 pub(crate) use file::layout;
 pub use file::{MODEL, ModelFile};
 pub use flow::{Backprop, Flow, Forward, Range};
-pub(crate) use labels::{check_labels, one_hot};
+pub(crate) use labels::{check_labels, class_numbers};
 pub use latents::{Decoded, Encoded, Latents, RoundTrip};
 pub use limits::check_count;
 pub use model::{Dequantization, Model};

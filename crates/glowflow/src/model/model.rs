@@ -16,9 +16,6 @@ use crate::{AnyDevice, Error, random};
 /// devices.
 const SCORED_PIXELS: usize = 64 * 32 * 32;
 
-/// The most values of one-hot rows at once.
-const MAX_ONE_HOT: usize = 1 << 24;
-
 /// Noise that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
@@ -132,11 +129,10 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.at_once(SCORED_PIXELS)
     }
 
-    /// Number of images with this many pixels in total, or fewer if the one-hot rows of many classes would fill the
-    /// memory.
+    /// Number of images with this many pixels in total, at least one.
     fn at_once(&self, pixels: usize) -> usize {
         let [height, width, _] = self.config.image();
-        (pixels / (height * width)).min(MAX_ONE_HOT / self.config.classes().max(1)).max(1)
+        (pixels / (height * width)).max(1)
     }
 
     /// Bytes of the latents of one image.

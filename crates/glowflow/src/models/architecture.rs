@@ -67,6 +67,11 @@ pub trait Architecture:
         self.image().iter().product()
     }
 
+    /// Number of labels of `images` images: as many, or 0 without classes.
+    fn labels_of(&self, images: usize) -> usize {
+        if self.classes() > 0 { images } else { 0 }
+    }
+
     /// Values that a pixel can take, `2^bits`.
     fn bins(&self) -> u32 {
         1 << self.bits()

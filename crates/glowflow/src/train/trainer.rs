@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::config::{Optimizer, RunConfig, Schedule};
 use super::fine_tune;
 use crate::flow::{Context, Mode, State};
-use crate::model::{Flow, ModelFile, check_labels, memory, one_hot};
+use crate::model::{Flow, ModelFile, check_labels, class_numbers, memory};
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{Constant, Layout};
 use crate::{Error, random};
@@ -395,14 +395,14 @@ impl<D: Primitives, A: Architecture> Trainer<D, A> {
             self.passes.push(Pass {
                 images,
                 v: device.scratch(pixels.len()),
-                labels: device.scratch(images.0 * model.classes()),
+                labels: device.scratch(model.labels_of(images.0)),
                 work: Repeated::new(),
             });
             self.passes.len() - 1
         });
         let Pass { v, labels: to, work, .. } = &mut self.passes[at];
         device.dequantize(pixels, model.bits(), noise, v);
-        device.copy(&device.upload(&one_hot(labels, model.classes())), to);
+        device.copy(&device.upload(&class_numbers(labels)), to);
 
         let (flow, params, buffers, gradient) =
             (&self.flow, &self.weights, &self.buffers, &mut self.gradient);
@@ -410,7 +410,7 @@ impl<D: Primitives, A: Architecture> Trainer<D, A> {
         let backprop = self.config.train.backprop;
         let (log_density, statistics) = work.run(device, |device| {
             let cx = Context { device, params, buffers, mode: Mode::Train };
-            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, images.0 * model.classes()));
+            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, model.labels_of(images.0)));
             let forward = flow.forward(&cx, flow.enter(&cx, images.0, v, labels), backprop);
             let log_density = device.copied(&forward.state.logp, images.0);
             let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
@@ -479,7 +479,7 @@ impl<D: Primitives, A: Architecture> Trainer<D, A> {
     fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
         let mut v = self.device.scratch(pixels.len());
         self.device.dequantize(pixels, self.config.model.bits(), self.noise(part), &mut v);
-        let labels = self.device.upload(&one_hot(labels, self.config.model.classes()));
+        let labels = self.device.upload(&class_numbers(labels));
         self.flow.enter(&self.context(), batch, v, labels)
     }
 

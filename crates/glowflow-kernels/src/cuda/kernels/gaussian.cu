@@ -41,7 +41,7 @@ extern "C" __global__ void standardize_backward(
 }
 
 // base [width] and class_weight [classes, width], width = 2·channels, to every pixel: prior [batch, pixels, width].
-// labels [batch, classes], one-hot.
+// labels [batch], the numbers of classes; what is not one of them makes NaN.
 extern "C" __global__ void top_prior(
     int count, int pixels, int width, int classes, const float *base, const float *class_weight, const float *labels,
     float *prior) {
@@ -51,8 +51,9 @@ extern "C" __global__ void top_prior(
     }
     int c = i % width, image = i / width / pixels;
     float value = base[c];
-    for (int y = 0; y < classes; y++) {
-        value += labels[image * classes + y] * class_weight[y * width + c];
+    if (classes > 0) {
+        int y = (int)labels[image];
+        value += (u32)y < (u32)classes ? class_weight[y * width + c] : __int_as_float(0x7fffffff);
     }
     prior[i] = value;
 }
@@ -73,10 +74,21 @@ extern "C" __global__ void top_prior_backward(
         float *to = c < width / 2 ? &d_mean[c] : &d_logs[c - width / 2];
         *to += (float)sum;
     }
-    for (int y = 0; y < classes; y++) {
+    for (int image = 0; classes > 0 && image < batch; image++) {
+        // Each class once, with the first of its images.
+        float label = labels[image];
+        int earlier = 0, y = (int)label;
+        for (int other = threadIdx.x; other < image; other += blockDim.x) {
+            earlier |= labels[other] == label;
+        }
+        if (__syncthreads_or(earlier) || (u32)y >= (u32)classes) {
+            continue;
+        }
         double of_class = 0.0;
         for (int row = threadIdx.x; row < rows; row += blockDim.x) {
-            of_class += (double)(labels[row / pixels * classes + y] * d_prior[row * width + c]);
+            if (labels[row / pixels] == label) {
+                of_class += (double)d_prior[row * width + c];
+            }
         }
         of_class = block_sum(of_class, scratch);
         if (threadIdx.x == 0) {
