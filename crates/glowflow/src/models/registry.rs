@@ -1,8 +1,9 @@
 //! [`ModelConfig`]: a model of any of the built-in architectures.
 //!
-//! The key `architecture` names the architecture. A configuration without it is a Glow, as every file from before
-//! there were others, and a Glow is written without it.
+//! The key `architecture`, the first of a configuration, names the architecture. A configuration without it is a Glow, as
+//! is every file from before there were others, and a Glow is written without it.
 
+use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess};
 use serde::{Serialize, Serializer};
 
 /// The key that names the architecture.
@@ -28,6 +29,32 @@ pub(super) fn serialize<C: Serialize, S: Serializer>(
         return config.serialize(serializer);
     }
     Tagged { architecture, config }.serialize(serializer)
+}
+
+/// A map of which one key was read already.
+///
+/// The tag comes first, if it is there; every other key goes on to the configuration from its place in the text, so that
+/// errors have the place of what is wrong.
+pub(super) struct Keys<M> {
+    /// The key that was read, unless it was the tag.
+    pub first: Option<String>,
+    /// The rest.
+    pub map: M,
+}
+
+impl<'de, M: MapAccess<'de>> MapAccess<'de> for Keys<M> {
+    type Error = M::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, M::Error> {
+        match self.first.take() {
+            Some(key) => seed.deserialize(key.into_deserializer()).map(Some),
+            None => self.map.next_key_seed(seed),
+        }
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, M::Error> {
+        self.map.next_value_seed(seed)
+    }
 }
 
 /// Defines [`ModelConfig`] for a list of architectures: variant, configuration and name of each.
@@ -195,20 +222,37 @@ macro_rules! architectures {
 
         impl<'de> serde::Deserialize<'de> for ModelConfig {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                use serde::de::Error;
-                use $crate::models::registry::{TAG, UNTAGGED};
+                struct Visitor;
 
-                let mut keys = serde_json::Map::deserialize(deserializer)?;
-                let tag = keys.remove(TAG).unwrap_or_else(|| UNTAGGED.into());
-                match tag.as_str() {
-                    $(Some($name) => $config::deserialize(serde_json::Value::Object(keys))
-                        .map(Self::$variant)
-                        .map_err(D::Error::custom),)*
-                    _ => Err(D::Error::custom(format!(
-                        "unknown {TAG} {tag}, expected one of {}",
-                        Self::ARCHITECTURES.join(", ")
-                    ))),
+                impl<'de> serde::de::Visitor<'de> for Visitor {
+                    type Value = ModelConfig;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a table of the model's configuration")
+                    }
+
+                    fn visit_map<M: serde::de::MapAccess<'de>>(self, mut map: M) -> Result<ModelConfig, M::Error> {
+                        use serde::Deserialize;
+                        use serde::de::{Error, value::MapAccessDeserializer};
+                        use $crate::models::registry::{Keys, TAG, UNTAGGED};
+
+                        let first: Option<String> = map.next_key()?;
+                        let (tag, first) = match first {
+                            Some(key) if key == TAG => (map.next_value::<String>()?, None),
+                            other => (UNTAGGED.to_owned(), other),
+                        };
+                        let keys = MapAccessDeserializer::new(Keys { first, map });
+                        match &*tag {
+                            $($name => $config::deserialize(keys).map(ModelConfig::$variant),)*
+                            _ => Err(M::Error::custom(format!(
+                                "unknown {TAG} `{tag}`, expected one of {}",
+                                ModelConfig::ARCHITECTURES.join(", ")
+                            ))),
+                        }
+                    }
                 }
+
+                deserializer.deserialize_map(Visitor)
             }
         }
     };

@@ -394,8 +394,12 @@ fn merge_layers(
         let text = text_file::read(path)?;
         let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
         // By itself first: what is wrong with it is then found on a line of this file.
-        toml::from_str::<RunConfig>(&text).map_err(wrong)?;
-        merge(table, text.parse().map_err(wrong)?);
+        let parsed: toml::Table = text.parse().map_err(wrong)?;
+        // In a table the architecture comes first, in a text perhaps later.
+        toml::from_str::<RunConfig>(&text)
+            .map(drop)
+            .or_else(|error| RunConfig::of_table(parsed.clone()).map(drop).map_err(|_| wrong(error)))?;
+        merge(table, parsed);
     }
     for text in overrides {
         merge(table, override_table(text)?);
