@@ -1,0 +1,60 @@
+//! How a run ends that cannot go on.
+
+use glowflow_kernels::Primitives;
+
+use super::training::{Run, Saved};
+use crate::Error;
+use crate::train::checkpoint::{self, PREVIOUS};
+
+impl<D: Primitives<Real = f32>> Run<'_, D> {
+    /// Saves what was learned before an error, which need not be lost with a test image, and returns the
+    /// error. A run goes on from a whole step with its records only, and from none of which the state is not
+    /// sound.
+    pub(super) fn failed(&mut self, error: Error, began_at: u64) -> Error {
+        match error {
+            Error::Diverged(reason) => return self.diverged(reason),
+            Error::Stopped => return error,
+            _ => {}
+        }
+        let step = self.trainer.progress().step;
+        let whole = !self.recording && step > began_at && self.saved.is_none_or(|saved| saved.step != step);
+        // If this fails too, the first error is the one to report.
+        let saved = if whole { self.save() } else { Ok(()) };
+        if step > began_at {
+            let failure =
+                saved.err().map_or(String::new(), |error| format!("; step {step} is not saved: {error}"));
+            let last = self.last_checkpoint();
+            self.journal.say(&format!("{last}{failure}"));
+        }
+        error
+    }
+
+    pub(super) fn last_checkpoint(&self) -> String {
+        match self.saved {
+            Some(Saved { step, .. }) => format!("the last checkpoint is of step {step}"),
+            None => "there is no checkpoint".into(),
+        }
+    }
+
+    /// The error of a run that diverged, with the checkpoint to go on from.
+    pub(super) fn diverged(&self, reason: String) -> Error {
+        let Some(saved) = self.saved else { return Error::Diverged(reason) };
+        let progress = self.trainer.progress();
+        // A checkpoint made after the update that spoiled the weights, and before they were used, fails as
+        // they do.
+        let spoiled = progress.skipped_in_a_row > 0 && progress.updates == saved.updates && saved.updates > 0;
+        if !spoiled {
+            return Error::RunDiverged { reason, step: saved.step, resume: self.out.to_owned() };
+        }
+        let previous = self.out.join(PREVIOUS);
+        match checkpoint::load(&previous) {
+            Ok((_, state)) if state.progress.updates < saved.updates => {
+                Error::RunDiverged { reason, step: state.progress.step, resume: previous }
+            }
+            _ => Error::Diverged(format!(
+                "{reason}. The last checkpoint, of step {}, has the same weights",
+                saved.step
+            )),
+        }
+    }
+}

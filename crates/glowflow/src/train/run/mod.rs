@@ -1,0 +1,235 @@
+//! A run: training in a folder, with everything that is written there.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `config.toml` | the resolved configuration |
+//! | `model.safetensors`, `best.safetensors` | the model, with averaged weights: the last, and the best on test images |
+//! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
+//! | `metrics.jsonl` | bits/dim and more, one record a line |
+//! | `events/` | the same, and images/s and samples, for TensorBoard |
+//! | `eyes.toml` | the positions of the eyes, if they are known |
+//! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
+
+mod failure;
+mod records;
+mod training;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use glowflow_data::Dataset;
+use glowflow_kernels::{DeviceError, Primitives, catch_out_of_memory};
+use glowflow_report::progress::Display;
+use serde::Serialize;
+
+use super::changes::Changes;
+use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
+use super::config::{CONFIG, RunConfig};
+use super::eyes;
+use super::folder::{Before, check_free, lock};
+use super::images::Images;
+use super::trainer::{Trainer, check_memory};
+use super::waiting::unless_stopped;
+use super::watch::Watch;
+use crate::device::on_device;
+use crate::evaluate::Evaluation;
+use crate::faces::{self, Faces};
+use crate::model::memory;
+use crate::tensor_file::write_atomically;
+use crate::{AnyDevice, Error};
+use training::{Run, Saved};
+
+/// What a run writes above its configuration.
+const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
+                              # here; for another run, --config takes this file.\n\n";
+
+/// Where training ends; what is `None` does not end it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Steps in all, those before a resume included.
+    pub steps: Option<u64>,
+    /// Images in all, likewise.
+    pub images: Option<u64>,
+    /// Minutes from now.
+    pub minutes: Option<f64>,
+}
+
+/// What a run is told besides its configuration.
+#[derive(Clone, Copy)]
+pub struct Options<'a> {
+    /// Where to end.
+    pub limits: Limits,
+    /// How to show progress.
+    pub display: Display,
+    /// Where the faces are in the images; `None` if that is not given.
+    pub faces: Option<Faces>,
+    /// Follows the run; `None` to display its progress as `display` says.
+    pub watch: Option<&'a dyn Watch>,
+    /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
+    /// made again when the run is resumed.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Steps done in all.
+    pub steps: u64,
+    /// The step of the last checkpoint: an earlier one if steps were being skipped at the end.
+    pub saved_step: Option<u64>,
+    /// Whether it was told to stop before its end.
+    pub interrupted: bool,
+    /// The last evaluation, if there are images to test on.
+    pub evaluation: Option<Evaluation>,
+    /// The best evaluation, whose model is in [`BEST`](super::BEST).
+    pub best: Option<Best>,
+    /// Steps skipped because something was not finite.
+    pub skipped: u64,
+    /// Images that could not be read.
+    pub broken: usize,
+}
+
+/// The best evaluation of a run so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Best {
+    /// The step.
+    pub step: u64,
+    /// Mean bits/dim of test images.
+    pub bits_per_dim: f64,
+}
+
+/// Begins a run in the folder `out`.
+///
+/// # Errors
+/// [`Error::Input`] if the folder holds a run already, or another process trains there; [`Error::Stopped`] if
+/// it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
+/// the folder is left as it was.
+pub fn train(
+    device: impl Into<AnyDevice>,
+    config: RunConfig,
+    out: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let open = |config: &RunConfig| {
+        let (out, config) = (out.to_owned(), config.clone());
+        unless_stopped(options.stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
+    };
+    on_device!(device.into(), device => begin(device, config, out, open, options))
+}
+
+/// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
+/// holds.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_on(
+    device: impl Into<AnyDevice>,
+    config: RunConfig,
+    train: Arc<dyn Dataset>,
+    test: Option<Arc<dyn Dataset>>,
+    out: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let images = |_: &RunConfig| Ok(Images::new(train, test));
+    on_device!(device.into(), device => begin(device, config, out, images, options))
+}
+
+fn begin<D: Primitives<Real = f32>>(
+    device: D,
+    mut config: RunConfig,
+    out: &Path,
+    images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    config.validate()?;
+    check_memory(&device, &config)?;
+    let before = Before::of(out);
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let _lock = lock(out)?;
+    let done = images(&config).and_then(|images| {
+        if config.model.classes() > 0 {
+            config.data.classes = images.train.classes().to_vec();
+        }
+        let trainer = catch_out_of_memory(|| Trainer::new(device, config))??;
+        write_config(out, trainer.config())?;
+        eyes::store(out, trainer.config(), options.faces)?;
+        Run::new(trainer, images, out, options)?.run()
+    });
+    if done.is_err() && checkpoint::find(out).is_none() {
+        // Nothing was trained, so the folder is free for another try.
+        before.restore();
+    }
+    done
+}
+
+fn write_config(folder: &Path, config: &RunConfig) -> Result<(), Error> {
+    write_atomically(&folder.join(CONFIG), format!("{CONFIG_COMMENT}{}", config.to_toml()?).as_bytes())
+}
+
+/// The folder of a run that is given by it, or by a file in it such as a checkpoint or a model.
+pub fn run_folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if path.is_file() && folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) if path.is_file() => folder,
+        _ => path,
+    }
+}
+
+/// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
+/// have had without the stop, unless `changes` says otherwise. `device` makes what the run's configuration
+/// asks for.
+///
+/// # Errors
+/// [`Error::Input`] if there is no run, or no images to test on were named at first; [`Error::Config`] for a
+/// change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
+pub fn resume<A: Into<AnyDevice>>(
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let folder = run_folder(path);
+    let _lock = lock(folder)?;
+    let open = |config: &RunConfig| {
+        let config = config.clone();
+        unless_stopped(options.stop, move || Images::open(&config))
+    };
+    let Some(checkpoint) = checkpoint::find(path) else {
+        let config = folder.join(CONFIG);
+        if !config.exists() {
+            return Err(Error::Input(format!("{} holds no run to resume", path.display())));
+        }
+        let previous = folder.join(PREVIOUS);
+        if previous.exists() {
+            return Err(Error::Input(format!(
+                "{} is missing; go on from the checkpoint before it: --resume {}",
+                folder.join(CHECKPOINT).display(),
+                previous.display()
+            )));
+        }
+        // Stopped before its first checkpoint: from the beginning, then.
+        let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
+        options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
+        return on_device!(device(&config)?.into(), device => {
+            let trainer = Trainer::new(device, config)?;
+            let images = open(trainer.config())?;
+            Run::new(trainer, images, folder, options)?.with_changes(&notices).run()
+        });
+    };
+    let (config, state) = checkpoint::load(&checkpoint)?;
+    let (config, notices) = changes.apply(&config)?;
+    options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
+    let device: AnyDevice = device(&config)?.into();
+    if device.peak_memory().is_none() {
+        memory::check_training(&config.model, &config.train, true)?;
+    }
+    let images = open(&config)?;
+    checkpoint::go_on_from(&checkpoint)?;
+    let saved = Saved::of(&state.progress);
+    on_device!(device, device => {
+        let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
+        run.saved = Some(saved);
+        run.with_changes(&notices).run()
+    })
+}
