@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glowflow::latent::directions::MIN_PER_SIDE;
+use glowflow::latent::finding::MIN_PER_SIDE;
 use glowflow::latent::{Directions, Found, find_directions, manipulate, sweep};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Dequantization, Error, GlowConfig, Latents, Model, ModelFile};

@@ -5,6 +5,7 @@
 
 pub mod blending;
 pub mod directions;
+pub mod finding;
 pub mod interpolation;
 pub mod manipulation;
 pub mod resampling;
@@ -13,7 +14,8 @@ pub mod stream;
 pub mod temperature;
 
 pub use blending::weighted_mean;
-pub use directions::{About, Auc, DIRECTIONS, Direction, Directions, Found, find_directions};
+pub use directions::{About, Auc, DIRECTIONS, Direction, Directions};
+pub use finding::{Found, find_directions};
 pub use interpolation::{Walk, between, interpolate};
 pub use manipulation::{MAX_AMOUNT, manipulate, sweep};
 pub use resampling::redraw_details;

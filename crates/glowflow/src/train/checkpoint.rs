@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
-use super::trainer::{Progress, TrainState};
+use super::state::{Progress, TrainState};
 use crate::Error;
 use crate::model::layout;
 use crate::params::{put_constants, put_flat, take_constants, take_flat};

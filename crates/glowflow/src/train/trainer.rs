@@ -6,10 +6,11 @@ use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{
     Device, Noise, Primitives, Real, Repeated, Rule, Stream, Strided, Training, Update, View, ViewMut,
 };
-use serde::{Deserialize, Serialize};
 
 use super::config::{Optimizer, RunConfig, Schedule};
 use super::fine_tune;
+use super::state::{Progress, StepReport, TrainState};
+use super::statistics::{average, update_running};
 use crate::flow::{Context, Mode, State};
 use crate::model::{Flow, ModelFile, check_labels, class_numbers, memory};
 use crate::models::{Architecture, ModelConfig};
@@ -17,87 +18,15 @@ use crate::params::{Constant, Layout};
 use crate::{Error, random};
 
 /// Steps skipped in a row after which training gives up.
-const MAX_CONSECUTIVE_SKIPS: u32 = 10;
-/// Share of the old value in an update of running statistics.
-const RUNNING_DECAY: f64 = 0.9;
-
-/// Counters and sums of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Progress {
-    /// Batches seen, skipped ones included.
-    pub step: u64,
-    /// Optimiser steps made: bias correction and the learning rate go by them.
-    pub updates: u64,
-    /// Steps skipped because something was not finite.
-    pub skipped: u64,
-    /// How many of them in a row, just now.
-    pub skipped_in_a_row: u32,
-    /// The best test bits/dim, and the step at which it was.
-    pub best: Option<(f64, u64)>,
-    /// Sum of the training bits/dim since the last record.
-    pub window_sum: f64,
-    /// Number of steps in that sum.
-    pub window_steps: u64,
-    /// Largest gradient norm since the last record.
-    pub window_norm: f64,
-    /// A checksum of the images' names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub images: Option<u32>,
-    /// A checksum of the images' stored contents.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub contents: Option<u32>,
-}
-
-/// The whole state of a run, outside any device: what a checkpoint holds.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TrainState {
-    /// Tensors that are fixed, such as permutations.
-    pub constants: Vec<Constant>,
-    /// The weights.
-    pub weights: Vec<f32>,
-    /// Running statistics.
-    pub buffers: Vec<f32>,
-    /// The optimiser's first moment.
-    pub first: Vec<f32>,
-    /// The optimiser's second moment or infinity norm.
-    pub second: Vec<f32>,
-    /// The moving average of the weights.
-    pub ema: Vec<f32>,
-    /// The moving average of the running statistics.
-    pub buffers_ema: Vec<f32>,
-    /// Counters and sums.
-    pub progress: Progress,
-}
-
-impl TrainState {
-    /// Whether all of its numbers are finite.
-    pub fn is_finite(&self) -> bool {
-        [&self.weights, &self.buffers, &self.first, &self.second, &self.ema, &self.buffers_ema]
-            .into_iter()
-            .flatten()
-            .all(|x| x.is_finite())
-    }
-}
-
-/// What one step came to.
-#[derive(Clone, Copy, Debug)]
-pub struct StepReport {
-    /// Mean bits/dim of the batch before the update.
-    pub bits_per_dim: f64,
-    /// Norm of the gradient before clipping.
-    pub gradient_norm: f64,
-    /// False where something was not finite and the weights stayed as they were.
-    pub applied: bool,
-}
+pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 
 /// A model in training on a device.
 pub struct Trainer<D: Primitives, A = ModelConfig> {
-    config: RunConfig<A>,
-    device: D,
-    flow: Flow<D>,
+    pub(super) config: RunConfig<A>,
+    pub(super) device: D,
+    pub(super) flow: Flow<D>,
     constants: Vec<Constant>,
-    weights: D::Buffer,
+    pub(super) weights: D::Buffer,
     buffers: D::Buffer,
     buffers_ema: D::Buffer,
     gradient: D::Buffer,
@@ -105,7 +34,7 @@ pub struct Trainer<D: Primitives, A = ModelConfig> {
     second: D::Buffer,
     ema: D::Buffer,
     passes: Vec<Pass<D>>,
-    progress: Progress,
+    pub(super) progress: Progress,
     /// False after an update whose new values were not all finite.
     all_finite: bool,
 }
@@ -127,25 +56,6 @@ fn to_device<D: Primitives>(device: &D, values: Vec<f32>) -> D::Buffer {
 
 fn from_device<D: Primitives>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
     Ok(D::Real::into_file(device.download(buffer)?))
-}
-
-/// `running ← 0.9·running + 0.1·batch`, with the mean of the parts' statistics.
-fn update_running<D: Primitives>(device: &D, running: &mut D::Buffer, parts: &[D::Buffer], len: usize) {
-    let by = (1.0 - RUNNING_DECAY) / parts.len() as f64;
-    let at = Strided { start: 0, strides: [0, 0, 1] };
-    for (i, part) in parts.iter().enumerate() {
-        let decay = if i == 0 { RUNNING_DECAY } else { 1.0 };
-        let f = constant(decay) * old() + constant(by) * input(0);
-        let part = View { buffer: part, at };
-        device.map(&f, [1, 1, len], &[part], ViewMut { buffer: &mut *running, at });
-    }
-}
-
-/// `ema ← decay·ema + (1 − decay)·values`.
-fn average<D: Primitives>(device: &D, values: &D::Buffer, decay: f64, ema: &mut D::Buffer, len: usize) {
-    let at = Strided { start: 0, strides: [0, 0, 1] };
-    let f = constant(decay) * old() + constant(1.0 - decay) * input(0);
-    device.map(&f, [1, 1, len], &[View { buffer: values, at }], ViewMut { buffer: ema, at });
 }
 
 /// Checks that a new run fits into the memory that is available.
@@ -476,48 +386,14 @@ impl<D: Primitives, A: Architecture> Trainer<D, A> {
     }
 
     /// Images with fresh noise, as they enter the flow.
-    fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
+    pub(super) fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
         let mut v = self.device.scratch(pixels.len());
         self.device.dequantize(pixels, self.config.model.bits(), self.noise(part), &mut v);
         let labels = self.device.upload(&class_numbers(labels));
         self.flow.enter(&self.context(), batch, v, labels)
     }
 
-    fn context(&self) -> Context<'_, D> {
+    pub(super) fn context(&self) -> Context<'_, D> {
         Context { device: &self.device, params: &self.weights, buffers: &self.buffers, mode: Mode::Train }
-    }
-
-    /// Why training cannot go on: where in the flow numbers stop being finite.
-    fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
-        let dimensions = self.config.model.dimensions();
-        let state = self.enter(1, &pixels[..dimensions], labels.get(..1).unwrap_or_default(), 0);
-        let seen = match self.flow.trace(&self.context(), state) {
-            Ok(trace) => {
-                match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {
-                    Some(range) => format!("numbers stop being finite in {range}"),
-                    None => match trace.iter().max_by(|a, b| a.magnitude().total_cmp(&b.magnitude())) {
-                        Some(range) => format!("the largest numbers are in {range}; the gradient overflows"),
-                        None => String::new(),
-                    },
-                }
-            }
-            Err(error) => error.to_string(),
-        };
-        Error::Diverged(format!(
-            "loss or gradient was not finite in {MAX_CONSECUTIVE_SKIPS} steps in a row, up to step {}: {seen}. A lower \
-             train.lr, a longer train.warmup or train.clip=100 may help",
-            self.progress.step + 1
-        ))
-    }
-
-    /// The error of an update whose new values were not all finite.
-    fn overflow(&self) -> Error {
-        Error::Diverged(format!(
-            "step {} would have made weights or the optimiser's moments infinite, at a learning rate of {:e}. A lower train.lr \
-             or a larger train.epsilon, which is {:e}, may help",
-            self.progress.step + 1,
-            self.learning_rate(),
-            self.config.train.epsilon
-        ))
     }
 }

@@ -10,7 +10,7 @@ use crate::evaluate::{Draws, Inversion, evaluate};
 use crate::model::MODEL;
 use crate::train::checkpoint;
 use crate::train::folder::BEST;
-use crate::train::trainer::TrainState;
+use crate::train::state::TrainState;
 use crate::{Error, Model, ModelFile, data};
 
 /// Images on which an evaluation measures the inverse.

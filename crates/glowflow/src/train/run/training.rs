@@ -18,7 +18,8 @@ use crate::train::images::Images;
 use crate::train::journal::{Journal, last_recorded};
 use crate::train::pace::{Pace, outlook};
 use crate::train::pictures::Pictures;
-use crate::train::trainer::{Progress, Trainer};
+use crate::train::state::Progress;
+use crate::train::trainer::Trainer;
 use crate::train::watch::StepDone;
 use crate::{Error, data};
 

@@ -1,0 +1,43 @@
+//! Why a training step failed.
+
+use glowflow_kernels::Primitives;
+
+use super::trainer::{MAX_CONSECUTIVE_SKIPS, Trainer};
+use crate::Error;
+use crate::models::Architecture;
+
+impl<D: Primitives, A: Architecture> Trainer<D, A> {
+    /// Why training cannot go on: where in the flow numbers stop being finite.
+    pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
+        let dimensions = self.config.model.dimensions();
+        let state = self.enter(1, &pixels[..dimensions], labels.get(..1).unwrap_or_default(), 0);
+        let seen = match self.flow.trace(&self.context(), state) {
+            Ok(trace) => {
+                match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {
+                    Some(range) => format!("numbers stop being finite in {range}"),
+                    None => match trace.iter().max_by(|a, b| a.magnitude().total_cmp(&b.magnitude())) {
+                        Some(range) => format!("the largest numbers are in {range}; the gradient overflows"),
+                        None => String::new(),
+                    },
+                }
+            }
+            Err(error) => error.to_string(),
+        };
+        Error::Diverged(format!(
+            "loss or gradient was not finite in {MAX_CONSECUTIVE_SKIPS} steps in a row, up to step {}: {seen}. A lower \
+             train.lr, a longer train.warmup or train.clip=100 may help",
+            self.progress.step + 1
+        ))
+    }
+
+    /// The error of an update whose new values were not all finite.
+    pub(super) fn overflow(&self) -> Error {
+        Error::Diverged(format!(
+            "step {} would have made weights or the optimiser's moments infinite, at a learning rate of {:e}. A lower train.lr \
+             or a larger train.epsilon, which is {:e}, may help",
+            self.progress.step + 1,
+            self.learning_rate(),
+            self.config.train.epsilon
+        ))
+    }
+}
