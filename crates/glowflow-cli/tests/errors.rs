@@ -158,7 +158,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "train --data images --out kept TINY",
         &["kept holds a run already (model.safetensors)", "another folder"],
     ),
-    ("info --model guess.safetensors", &["guess.safetensors", "does not say \"bits\""]),
+    ("info --model guess.safetensors", &["guess.safetensors", "has no key \"bits\""]),
     // Runs.
     ("train --data portraits --out done TINY", &["done", "--resume", "another folder"]),
     ("train --resume nowhere", &["nowhere", "no run to resume"]),
