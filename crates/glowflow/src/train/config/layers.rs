@@ -11,7 +11,8 @@ use crate::{Error, text_file};
 pub fn wrong(error: &toml::de::Error, text: &str) -> String {
     let message = match error.span() {
         Some(span) => {
-            let line = 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
+            let start = place(error.message(), text, span.start);
+            let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
             format!("line {line}: {}", error.message())
         }
         // The message and, on a line of its own, the key that it is about.
@@ -26,6 +27,13 @@ pub fn wrong(error: &toml::de::Error, text: &str) -> String {
     ]
     .iter()
     .fold(message, |message, (from, to)| message.replace(from, to))
+}
+
+/// Place of an error that was found at `start`: of the unknown key, where only its section is known.
+fn place(message: &str, text: &str, start: usize) -> usize {
+    let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+    let found = key.and_then(|key| text.get(start..)?.find(key));
+    start + found.unwrap_or(0)
 }
 
 /// Puts the preset, the file and the overrides `key=value` over `table`, in this order.
