@@ -32,7 +32,8 @@ pub use model::{
     Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, RoundTrip, check_count,
 };
 pub use models::{
-    Architecture, CouplingType, GlowConfig, ModelConfig, NiceConfig, PermutationType, RealNvpConfig,
+    Architecture, CouplingType, GlowConfig, ModelConfig, NiceConfig, NormalizationType, PermutationType,
+    RealNvpConfig,
 };
 pub use precision::Precision;
 

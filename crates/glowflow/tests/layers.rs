@@ -4,8 +4,8 @@ use CouplingKind::{Additive, Affine};
 use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
-    ActNormPermutation, AdditiveCoupling, Base, Coupling, FactorOut, FactorRest, FlowBuilder, Keeps, Logit,
-    MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
+    ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Coupling, FactorOut, FactorRest, FlowBuilder,
+    Keeps, Logit, MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
 };
 use glowflow::testing::LayerCase;
 use glowflow_kernels::{CouplingKind, Cpu, Grid};
@@ -42,6 +42,9 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("factor rest", ANY, |flow| flow.push("", FactorRest(Base::Normal))),
     ("factor rest, logistic", ANY, |flow| flow.push("", FactorRest(Base::Logistic))),
     ("reorder", FOURFOLD, |flow| flow.push("", Reorder)),
+    ("batch normalisation", ANY, |flow| {
+        flow.push_with("norm", |p, shape| BatchNorm::new(p, shape.channels));
+    }),
     ("checkerboard coupling", ANY, |flow| mask(flow, Keeps::Checkerboard { parity: 0 }, 2)),
     ("checkerboard coupling, odd", ANY, |flow| mask(flow, Keeps::Checkerboard { parity: 1 }, 1)),
     ("channel-wise coupling", ANY, |flow| mask(flow, Keeps::FirstHalf, 2)),

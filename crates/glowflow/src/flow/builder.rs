@@ -54,6 +54,18 @@ impl<'a, D: Primitives> FlowBuilder<'a, D> {
         self.layers.push((name.into(), Box::new(layer)));
     }
 
+    /// Appends the layer that `make` declares. Its tensors' names begin with `name` and a dot; `make` gets the shape of its
+    /// input.
+    pub fn push_with<L: Layer<D> + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        make: impl FnOnce(&mut ParamBuilder<'a>, Shape) -> L,
+    ) {
+        let (name, shape) = (name.into(), self.shape);
+        let layer = self.params.scope(&name, |p| make(p, shape));
+        self.push(name, layer);
+    }
+
     /// Shapes and distributions of the latents, level by level.
     pub fn latents(&self) -> &[LatentShape] {
         &self.latents

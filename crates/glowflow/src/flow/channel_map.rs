@@ -19,6 +19,8 @@ use crate::params::{Init, Lu, ParamBuilder, Triangle, random_rotation, shuffled}
 #[derive(Clone, Debug)]
 pub struct ActNormPermutation {
     params: ChannelMapParams,
+    /// Whether the actnorm is initialised from data.
+    from_data: bool,
 }
 
 impl ActNormPermutation {
@@ -47,7 +49,12 @@ impl ActNormPermutation {
                 PermutationParams::Fixed { index: p.permutation("index", channels, index) }
             }
         });
-        Self { params: ChannelMapParams { channels, actnorm, permutation } }
+        Self { params: ChannelMapParams { channels, actnorm, permutation }, from_data: true }
+    }
+
+    /// Leaves the actnorm as it was declared, the identity: no data-dependent initialisation.
+    pub fn without_initialization(self) -> Self {
+        Self { from_data: false, ..self }
     }
 }
 
@@ -70,7 +77,9 @@ impl<D: Device> Layer<D> for ActNormPermutation {
     }
 
     fn initialize(&self, device: &D, params: &mut D::Buffer, input: &State<D>) {
-        device.initialize_actnorm(&self.params.actnorm, &input.x.data, params);
+        if self.from_data {
+            device.initialize_actnorm(&self.params.actnorm, &input.x.data, params);
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
 
 mod additive_coupling;
+mod batch_norm;
 mod builder;
 mod channel_map;
 mod context;
@@ -28,10 +29,11 @@ mod shape;
 mod split;
 mod squeeze;
 mod top;
-mod views;
+pub mod views;
 mod weight_norm;
 
 pub use additive_coupling::AdditiveCoupling;
+pub use batch_norm::BatchNorm;
 pub use builder::{FlowBuilder, NamedLayer};
 pub use channel_map::ActNormPermutation;
 pub use context::{Context, Mode};

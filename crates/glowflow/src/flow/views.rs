@@ -1,4 +1,20 @@
-//! Views of activations `[batch, pixels, channels]` for the general operations.
+//! Views of activations `[batch, pixels, channels]` for the general operations, for layers of this crate and of others.
+//!
+//! ```
+//! use glowflow::flow::views::{Dims, PER_IMAGE, per_channel, read, write};
+//! use glowflow::{Cpu, Device, Primitives};
+//! use glowflow_kernels::expr::{input, old};
+//!
+//! // Two images of one pixel and two channels.
+//! let (cpu, dims) = (Cpu::<f32>::new(), Dims { batch: 2, pixels: 1, channels: 2 });
+//! let (mut x, scale) = (cpu.upload(&[1.0, 2.0, 3.0, 4.0]), cpu.upload(&[10.0, 100.0]));
+//! let scale = read(&scale, per_channel(0));
+//! cpu.map(&(old() * input(0)), dims.shape(), &[scale], write(&mut x, dims.each()));
+//! let mut sums = cpu.scratch(2);
+//! cpu.reduce(&input(0), dims.shape(), &[read(&x, dims.each())], write(&mut sums, PER_IMAGE), false);
+//! assert_eq!(cpu.download(&sums)?, [210.0, 430.0]);
+//! # Ok::<(), glowflow::Error>(())
+//! ```
 
 use glowflow_kernels::{Grid, Span, Strided, View, ViewMut};
 
@@ -27,6 +43,11 @@ impl Dims {
     /// Rows of the activations: pixels of the batch.
     pub fn rows(self) -> usize {
         self.batch * self.pixels
+    }
+
+    /// Whether there are no numbers.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
     }
 
     /// Numbers of the activations.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
 use crate::Error;
-use crate::flow::{ActNormPermutation, Coupling, FlowBuilder, Split, Squeeze, Top};
+use crate::flow::{ActNormPermutation, BatchNorm, Coupling, FlowBuilder, Split, Squeeze, Top};
 
 /// How a coupling changes the second half of the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,23 @@ pub enum PermutationType {
     Reverse,
 }
 
+/// Normalisation of the input of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormalizationType {
+    /// Actnorm, initialised from the first batch.
+    #[default]
+    ActNorm,
+    /// Batch normalisation, followed by an actnorm that starts as the identity.
+    BatchNorm,
+}
+
+impl NormalizationType {
+    fn is_actnorm(&self) -> bool {
+        *self == Self::ActNorm
+    }
+}
+
 /// Configuration of a Glow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -58,6 +75,10 @@ pub struct GlowConfig {
     pub coupling: CouplingType,
     /// Kind of permutation.
     pub permutation: PermutationType,
+    /// Normalisation of the input of a step. Older programs do not know this key, so it is written only if it is not
+    /// [`NormalizationType::ActNorm`].
+    #[serde(skip_serializing_if = "NormalizationType::is_actnorm")]
+    pub normalization: NormalizationType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
 }
@@ -73,6 +94,7 @@ impl Default for GlowConfig {
             hidden: 512,
             coupling: CouplingType::Affine,
             permutation: PermutationType::Conv1x1,
+            normalization: NormalizationType::ActNorm,
             classes: 0,
         }
     }
@@ -97,8 +119,13 @@ impl Architecture for GlowConfig {
             let channels = flow.shape().channels;
             for step in 0..self.steps {
                 let name = format!("levels.{level}.steps.{step}");
+                let mut map =
+                    flow.params.scope(&name, |p| ActNormPermutation::new(p, channels, self.permutation));
+                if self.normalization == NormalizationType::BatchNorm {
+                    flow.push_with(format!("{name}.norm"), |p, shape| BatchNorm::new(p, shape.channels));
+                    map = map.without_initialization();
+                }
                 let p = &mut flow.params;
-                let map = p.scope(&name, |p| ActNormPermutation::new(p, channels, self.permutation));
                 let coupling = p.scope(format!("{name}.coupling"), |p| {
                     Coupling::new(p, channels, self.hidden, self.coupling.into())
                 });

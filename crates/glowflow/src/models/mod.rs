@@ -7,7 +7,7 @@ mod realnvp;
 mod registry;
 
 pub use architecture::{Architecture, check};
-pub use glow::{CouplingType, GlowConfig, PermutationType};
+pub use glow::{CouplingType, GlowConfig, NormalizationType, PermutationType};
 pub use nice::{NiceConfig, Prior};
 pub use realnvp::RealNvpConfig;
 

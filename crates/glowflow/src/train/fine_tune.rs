@@ -91,13 +91,18 @@ fn check_same<A: Architecture>(path: &Path, source: &A, run: &A) -> Result<(), E
             .map_err(|e| Error::Config(format!("the architecture cannot be written: {e}")))
     };
     let (source, run) = (table(source)?, table(run)?);
-    match source.iter().find(|(key, value)| run.get(*key) != Some(value)) {
+    // A value that is not set is not in the table.
+    match source.keys().chain(run.keys()).find(|&key| source.get(key) != run.get(key)) {
         None => Ok(()),
-        Some((key, value)) => Err(Error::Config(format!(
-            "model.{key} is {} here and {value} in {}: training from a model keeps its architecture, so leave \
-             model.{key} out, and a preset with another value",
-            run.get(key).map_or("not set".into(), ToString::to_string),
-            path.display()
-        ))),
+        Some(key) => {
+            let value = |table: &toml::Table| table.get(key).map_or("not set".into(), ToString::to_string);
+            Err(Error::Config(format!(
+                "model.{key} is {} here and {} in {}: training from a model keeps its architecture, so leave \
+                 model.{key} out, and a preset with another value",
+                value(&run),
+                value(&source),
+                path.display()
+            )))
+        }
     }
 }
