@@ -1,0 +1,83 @@
+//! The examples run as their documentation says, in short settings.
+//!
+//! Cargo builds examples for `cargo test`, but not for `cargo test --test examples` alone: then those of an earlier build run.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use glowflow_data::load_picture;
+
+/// An example in a folder, with arguments.
+fn example(folder: &Path, name: &str, args: &[&str]) -> Output {
+    let test = std::env::current_exe().unwrap();
+    // target/PROFILE/deps/examples-HASH
+    let built = test.parent().and_then(Path::parent).unwrap().join("examples");
+    let program = built.join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    let run = Command::new(&program).args(args).current_dir(folder).output();
+    run.unwrap_or_else(|e| panic!("{}: {e}; cargo build --examples makes it", program.display()))
+}
+
+/// The standard output of a run that succeeds.
+fn output(folder: &Path, name: &str, args: &[&str]) -> String {
+    let run = example(folder, name, args);
+    assert!(run.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
+}
+
+/// Numbers that stand in front of `bits/dim`.
+fn bits_per_dim(text: &str) -> Vec<f64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let before = |pair: &[&str]| pair[1].starts_with("bits/dim").then(|| pair[0].parse().unwrap());
+    words.windows(2).filter_map(before).collect()
+}
+
+#[test]
+fn the_tutorial_learns_and_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = output(folder.path(), "custom_flow", &["out.png", "60"]);
+    assert!(text.contains("its log-determinant and its gradients are right"), "{text}");
+    assert!(text.contains("64 of 64 test images come back"), "{text}");
+    let bits = bits_per_dim(&text);
+    // The first step, step 50, the last one, and the test images.
+    assert_eq!(bits.len(), 4, "{text}");
+    assert!(bits[2] < bits[0] - 1.0 && (bits[3] - bits[2]).abs() < 1.0, "{text}");
+    let (pixels, shape) = load_picture(&folder.path().join("out.png")).unwrap();
+    assert_eq!((shape.height, shape.width), (4 * 64 + 3 * 2, 8 * 64 + 7 * 2));
+    assert!(pixels.iter().any(|&pixel| pixel != pixels[0]));
+    assert!(folder.path().join("out.safetensors").exists());
+}
+
+#[test]
+fn a_trained_model_is_sampled_from_and_scores_its_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = output(folder.path(), "training_loop", &["portraits", "model.safetensors", "3"]);
+    assert!(text.contains("test: ") && text.contains("of 16 images invert exactly"), "{text}");
+    output(folder.path(), "sample", &["model.safetensors", "out.png", "3", "0.5", "7"]);
+    let (_, shape) = load_picture(&folder.path().join("out.png")).unwrap();
+    assert_eq!((shape.height, shape.width), (128, 3 * 128 + 2 * 2));
+    let scores = output(folder.path(), "score", &["model.safetensors", "out.png", "out.png"]);
+    let bits = bits_per_dim(&scores);
+    assert_eq!(bits.len(), 2, "{scores}");
+    assert!(bits[0] > 0.0 && (bits[0] - bits[1]).abs() < 0.1, "{scores}");
+    assert!(scores.contains("uniform dequantisation, 8 draws: an upper bound"), "{scores}");
+}
+
+#[test]
+fn wrong_arguments_print_the_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls: [(&str, &[&str]); 5] = [
+        ("custom_flow", &["a.png", "many"]),
+        ("score", &["model.safetensors"]),
+        ("sample", &["model.safetensors"]),
+        ("sample", &["model.safetensors", "a.png", "some"]),
+        ("training_loop", &[]),
+    ];
+    for (name, args) in calls {
+        let run = example(folder.path(), name, args);
+        let message = String::from_utf8(run.stderr).unwrap();
+        assert!(!run.status.success() && message.contains(&format!("usage: {name} ")), "{name}: {message}");
+    }
+    let run = example(folder.path(), "score", &["missing.safetensors", "a.png"]);
+    assert!(String::from_utf8(run.stderr).unwrap().contains("missing.safetensors"));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a file was left behind");
+}
