@@ -6,7 +6,8 @@
 //! becoming a square, so that nothing is blurred.
 
 use crate::{Error, file};
-use image::{ImageFormat, Rgb, RgbImage};
+pub use image::RgbImage;
+use image::{ImageFormat, Rgb};
 use std::{io::Cursor, path::Path};
 
 const GAP: usize = 2;

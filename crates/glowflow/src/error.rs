@@ -32,6 +32,10 @@ pub enum Error {
         reason: std::io::Error,
     },
 
+    /// An observer of a run failed.
+    #[error(transparent)]
+    Observer(Box<dyn std::error::Error + Send + Sync>),
+
     /// Training met nothing but gradients that are not finite.
     #[error("{0}")]
     Diverged(String),

@@ -75,11 +75,12 @@ pub fn quickstart(
     let mut config: RunConfig =
         toml::Table::try_into(table).map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     config.train.seed = seed;
+    let stop = options.stop;
     let mut summary = train(device(config.train.precision)?, config, out, options)?;
     let effects = if summary.interrupted {
         vec![]
     } else {
-        match show(Model::load_on(device(Precision::F32)?, out)?, out, options.stop) {
+        match show(Model::load_on(device(Precision::F32)?, out)?, out, stop) {
             Err(Error::Stopped) => {
                 summary.interrupted = true;
                 vec![]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, resume, train};
+use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, observers, resume, train};
 use glowflow::{Error, ModelFile};
 use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
@@ -13,7 +13,7 @@ static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };
-    Options { limits, display: Display::Quiet, faces: None, watch: None, stop: &NEVER }
+    Options { limits, observers: observers::standard(Display::Quiet), faces: None, stop: &NEVER }
 }
 
 fn texts(overrides: &[&str]) -> Vec<String> {

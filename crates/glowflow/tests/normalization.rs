@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, resume, train};
+use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, Dequantization, Draws, Error, GlowConfig, Model, ModelConfig, ModelFile, NormalizationType,
 };
@@ -163,7 +163,7 @@ fn go_on(run: &Path, steps: u64) -> Result<(), Error> {
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };
-    Options { limits, display: Display::Quiet, faces: None, watch: None, stop: &NEVER }
+    Options { limits, observers: observers::standard(Display::Quiet), faces: None, stop: &NEVER }
 }
 
 /// In parts, and from a checkpoint that a kill left behind the records.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use glowflow::train::{Changes, Limits, Options, RunConfig, checkpoint, resume, train, train_on};
+use glowflow::train::{Changes, Limits, Options, RunConfig, checkpoint, observers, resume, train, train_on};
 use glowflow::{Error, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape};
@@ -33,7 +33,7 @@ fn texts(overrides: &[&str]) -> Vec<String> {
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };
-    Options { limits, display: Display::Quiet, faces: None, watch: None, stop: &NEVER }
+    Options { limits, observers: observers::standard(Display::Quiet), faces: None, stop: &NEVER }
 }
 
 fn device(_: &RunConfig) -> Result<Cpu<f32>, glowflow::DeviceError> {

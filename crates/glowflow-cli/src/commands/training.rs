@@ -10,7 +10,9 @@ use glowflow::evaluate::Evaluation;
 use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
-use glowflow::train::{Adapt, BEST, CONFIG, Changes, Limits, Options, RunConfig, Summary, checkpoint};
+use glowflow::train::{
+    Adapt, BEST, CONFIG, Changes, Limits, Options, RunConfig, Summary, checkpoint, observers,
+};
 use glowflow::{AnyDevice, Error, Precision, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
@@ -121,8 +123,8 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
     };
     check_folder_output(&out)?;
     let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
-    let (display, stop) = (Display::detect(), signals::stop_flag()?);
-    let options = Options { limits, display, faces: None, watch: None, stop };
+    let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
+    let options = Options { limits, observers, faces: None, stop };
     let done = match glowflow::quickstart::quickstart(
         |precision| common.open(precision),
         &out,
@@ -179,8 +181,8 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
     let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let faces = args.eyes.map(Faces::Aligned);
-    let (display, stop) = (Display::detect(), signals::stop_flag()?);
-    let options = Options { limits, display, faces, watch: None, stop };
+    let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
+    let options = Options { limits, observers, faces, stop };
     let (done, run, _claimed) = match (&args.resume, &args.out) {
         (Some(run), _) => (resume(args, common, run, options)?, train::run_folder(run).to_owned(), None),
         (None, Some(out)) => (begin(args, common, out, options)?, out.clone(), None),

@@ -11,7 +11,8 @@ use glowflow_report::progress::{Display, Goal, Progress};
 use super::folder::{claim, run_folder};
 use super::record::{Record, State};
 use super::{Budget, Outcome, Study};
-use crate::train::{self, CONFIG, Changes, Limits, RunConfig, StepDone, Watch, lock, resume};
+use crate::train::observer::{Event, Observer, Outbox, StepDone};
+use crate::train::{self, CONFIG, Changes, Limits, RunConfig, lock, observers, resume};
 use crate::{AnyDevice, Error};
 
 /// Options of a study.
@@ -100,9 +101,10 @@ impl Run<'_> {
         // Killed between its last checkpoint and its last record.
         let exhausted = seconds.is_some_and(|seconds| record.seconds >= seconds);
         let limits = Limits { minutes: exhausted.then_some(0.0), ..Limits::default() };
-        let watcher = Watcher { run: &self, seconds, record: RefCell::new(record) };
-        let options =
-            train::Options { limits, display: Display::Quiet, faces: None, watch: Some(&watcher), stop };
+        let mut meter = Meter { run: &self, seconds, record };
+        let mut observers = observers::files();
+        observers.push(Box::new(&mut meter));
+        let options = train::Options { limits, observers, faces: None, stop };
         let done = if self.folder.join(CONFIG).exists() {
             resume(device, self.folder, Changes::default(), options)
         } else {
@@ -118,28 +120,27 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        Record { state, ..*watcher.record.borrow() }.write(self.folder)?;
+        Record { state, ..meter.record }.write(self.folder)?;
         Ok(ControlFlow::Continue(()))
     }
 }
 
 /// Measures a run, and shows its progress as a part of the study's.
-struct Watcher<'a> {
+struct Meter<'a> {
     run: &'a Run<'a>,
     /// Seconds of training after which the run ends.
     seconds: Option<f64>,
-    record: RefCell<Record>,
+    record: Record,
 }
 
-impl Watch for Watcher<'_> {
-    fn step(&self, step: &StepDone) -> ControlFlow<()> {
-        let mut record = self.record.borrow_mut();
-        let batch = self.run.config.train.batch as u64;
-        record.images += batch;
+impl Meter<'_> {
+    fn step(&mut self, step: &StepDone) -> ControlFlow<()> {
+        let record = &mut self.record;
+        record.images += step.images as u64;
         record.seconds += step.seconds;
         let done = match self.seconds {
             Some(seconds) => record.seconds.min(seconds) as u64,
-            None => step.step * batch,
+            None => step.step * step.images as u64,
         };
         let rate = record.rate().map_or(String::new(), |rate| format!(", {rate:.0} images/s"));
         let message =
@@ -150,13 +151,19 @@ impl Watch for Watcher<'_> {
             _ => ControlFlow::Continue(()),
         }
     }
+}
 
-    fn saved(&self, _: u64) -> Result<(), Error> {
-        self.record.borrow().write(self.run.folder)
-    }
-
-    fn say(&self, line: &str) {
-        self.run.board.say(&format!("{}: {line}", self.run.label));
+impl Observer for Meter<'_> {
+    fn on(&mut self, event: &Event<'_>, _: &mut Outbox) -> Result<ControlFlow<()>, Error> {
+        for line in event.lines() {
+            self.run.board.say(&format!("{}: {line}", self.run.label));
+        }
+        match event {
+            Event::Step(step) => return Ok(self.step(step)),
+            Event::Saved { .. } => self.record.write(self.run.folder)?,
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
     }
 }
 

@@ -1,154 +1,23 @@
-//! Speed of training, and what to expect of it.
+//! Current speed of training.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::ModelConfig;
-
-/// Time and steps from which a speed is worth reporting.
-const MEASURED: Duration = Duration::from_secs(8);
-const MEASURED_STEPS: u64 = 3;
-/// Networks from this width on are those of the published models.
-const PUBLISHED_WIDTH: usize = 256;
-/// Images after which a small model's samples are recognisable and clear: side of an image, at most, and both
-/// numbers. Measured with `faces32` and 8,550 aligned faces; for larger images estimated.
-const SMALL: [(usize, f64, f64); 3] = [(32, 3e4, 1e5), (64, 1e5, 4e5), (usize::MAX, 3e5, 1.5e6)];
-/// Images that published training runs saw, at least.
-const PUBLISHED: f64 = 3e7;
-/// Longest time, in seconds, that is not called too long.
-const PATIENCE: f64 = 3.0 * 86_400.0;
-
-/// Images a second of a run.
+/// Images a second over the last steps of a run.
 #[derive(Default)]
 pub struct Pace {
-    first: Option<Instant>,
     last: Option<Instant>,
     seconds_per_image: f64,
-    /// Images and steps since the first count.
-    images: u64,
-    steps: u64,
-    reported: bool,
 }
 
 impl Pace {
     /// Counts a step, and returns images a second over the last steps; 0 until they are known.
     pub fn count(&mut self, images: usize) -> f64 {
         let now = Instant::now();
-        self.first.get_or_insert(now);
         if let Some(last) = self.last.replace(now) {
-            self.images += images as u64;
-            self.steps += 1;
             let seconds = (now - last).as_secs_f64() / images as f64;
             let old = self.seconds_per_image;
             self.seconds_per_image = if old == 0.0 { seconds } else { 0.9 * old + 0.1 * seconds };
         }
         if self.seconds_per_image == 0.0 { 0.0 } else { 1.0 / self.seconds_per_image }
-    }
-
-    /// Images a second since the first step, once, as soon as they are measured.
-    pub fn measured(&mut self) -> Option<f64> {
-        let elapsed = self.first?.elapsed();
-        if self.reported || elapsed < MEASURED || self.steps < MEASURED_STEPS {
-            return None;
-        }
-        self.reported = true;
-        Some(self.images as f64 / elapsed.as_secs_f64())
-    }
-}
-
-/// What to expect of a model at a speed: `seen` images were trained on, and an epoch has `epoch`.
-pub fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<String> {
-    let epochs = 3600.0 * rate / epoch.max(1) as f64;
-    let mut lines =
-        vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
-    let left = |images: f64| (images - seen as f64) / rate;
-    // The numbers below are those of Glow.
-    let ModelConfig::Glow(glow) = model else { return lines };
-    if glow.hidden >= PUBLISHED_WIDTH {
-        let seconds = left(PUBLISHED);
-        let advice = if seconds > PATIENCE {
-            "; that needs a GPU, or a smaller model such as the presets tiny32, faces32 and faces64"
-        } else {
-            ""
-        };
-        if seconds > 0.0 {
-            lines.push(format!(
-                "a model of this size was published after {} images and more, {} from now{advice}",
-                rounded(PUBLISHED),
-                spell(seconds)
-            ));
-        }
-        return lines;
-    }
-    let side = model.image()[0].max(model.image()[1]);
-    let (_, recognisable, clear) = SMALL.into_iter().find(|&(most, ..)| side <= most).unwrap_or(SMALL[2]);
-    let milestones: Vec<_> = [("recognisable", recognisable), ("clear", clear)]
-        .into_iter()
-        .filter(|&(_, images)| left(images) > 0.0)
-        .map(|(what, images)| {
-            format!("{what} after {} images ({} from now)", rounded(images), spell(left(images)))
-        })
-        .collect();
-    if !milestones.is_empty() {
-        lines.push(format!(
-            "samples of aligned faces are {}; other images take longer",
-            milestones.join(" and ")
-        ));
-    }
-    lines
-}
-
-/// Two leading digits, with commas between thousands.
-fn rounded(number: f64) -> String {
-    if number < 9.95 {
-        return format!("{number:.1}").trim_end_matches(".0").to_owned();
-    }
-    let digits = number.log10().floor() as i32;
-    let unit = 10f64.powi((digits - 1).max(0));
-    let text = format!("{:.0}", (number / unit).round() * unit);
-    let groups: Vec<_> = text.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
-}
-
-/// A duration in one unit.
-fn spell(seconds: f64) -> String {
-    let (number, unit) = match seconds {
-        172_800.0.. => (seconds / 86_400.0, "days"),
-        7_200.0.. => (seconds / 3600.0, "hours"),
-        120.0.. => (seconds / 60.0, "minutes"),
-        _ => (seconds.max(1.0), "seconds"),
-    };
-    format!("{} {unit}", rounded(number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::train::RunConfig;
-
-    fn lines(preset: &str, rate: f64, seen: u64) -> String {
-        let config = RunConfig::resolve(Some(preset), None, &[]).unwrap();
-        outlook(&config.model, rate, 8550, seen).join("\n")
-    }
-
-    #[test]
-    fn milestones_follow_from_the_speed() {
-        let text = lines("faces32", 160.4, 0);
-        assert!(text.contains("about 160 images/s here, 68 epochs an hour"), "{text}");
-        assert!(text.contains("recognisable after 30,000 images (3.1 minutes from now)"), "{text}");
-        assert!(text.contains("clear after 100,000 images (10 minutes from now)"), "{text}");
-        // Those that have been passed are left out.
-        let text = lines("faces32", 160.4, 50_000);
-        assert!(!text.contains("recognisable") && text.contains("clear after 100,000"), "{text}");
-        assert_eq!(lines("faces32", 160.4, 500_000).lines().count(), 1);
-    }
-
-    #[test]
-    fn published_models_need_a_gpu() {
-        let text = lines("cifar10", 3.2, 0);
-        assert!(text.contains("about 3.2 images/s here, 1.3 epochs an hour"), "{text}");
-        assert!(text.contains("30,000,000 images and more, 110 days from now"), "{text}");
-        assert!(text.contains("needs a GPU") && text.contains("faces32"), "{text}");
-        let text = lines("cifar10", 13_200.0, 0);
-        assert!(text.contains("38 minutes from now") && !text.contains("GPU"), "{text}");
     }
 }

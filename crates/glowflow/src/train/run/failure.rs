@@ -24,7 +24,8 @@ impl<D: Primitives<Real = f32>> Run<'_, D> {
             let failure =
                 saved.err().map_or(String::new(), |error| format!("; step {step} is not saved: {error}"));
             let last = self.last_checkpoint();
-            self.journal.say(&format!("{last}{failure}"));
+            // The run fails with the first error.
+            let _ = self.observers.notice(&format!("{last}{failure}"));
         }
         error
     }

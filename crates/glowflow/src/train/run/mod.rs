@@ -10,17 +10,17 @@
 //! | `eyes.toml` | the positions of the eyes, if they are known |
 //! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
 
+mod due;
 mod failure;
-mod records;
 mod training;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use glowflow_data::Dataset;
 use glowflow_kernels::{DeviceError, Primitives, catch_out_of_memory};
-use glowflow_report::progress::Display;
 use serde::Serialize;
 
 use super::changes::Changes;
@@ -29,9 +29,9 @@ use super::config::{CONFIG, RunConfig};
 use super::eyes;
 use super::folder::{Before, check_free, lock};
 use super::images::Images;
+use super::observer::Observer;
 use super::trainer::{Trainer, check_memory};
 use super::waiting::unless_stopped;
-use super::watch::Watch;
 use crate::device::on_device;
 use crate::evaluate::Evaluation;
 use crate::faces::{self, Faces};
@@ -55,17 +55,38 @@ pub struct Limits {
     pub minutes: Option<f64>,
 }
 
-/// What a run is told besides its configuration.
-#[derive(Clone, Copy)]
+impl Limits {
+    /// The step at which a run ends.
+    fn last_step(&self, config: &RunConfig) -> Option<u64> {
+        let batch = config.train.batch as u64;
+        match (self.steps, self.images) {
+            (None, None) => config.train.steps,
+            (steps, images) => {
+                [steps, images.map(|images| images.div_ceil(batch))].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// The time after which a run ends.
+    fn time(&self) -> Result<Option<Duration>, Error> {
+        match self.minutes {
+            Some(minutes) if minutes.is_nan() || minutes < 0.0 => {
+                Err(Error::Input(format!("{minutes} minutes are no time to train; give 0 or more")))
+            }
+            minutes => Ok(minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)))),
+        }
+    }
+}
+
+/// Options of a run besides its configuration.
 pub struct Options<'a> {
     /// Where to end.
     pub limits: Limits,
-    /// How to show progress.
-    pub display: Display,
     /// Where the faces are in the images; `None` if that is not given.
     pub faces: Option<Faces>,
-    /// Follows the run; `None` to display its progress as `display` says.
-    pub watch: Option<&'a dyn Watch>,
+    /// Followers of the run: [`observers::standard`](super::observers::standard) writes its records and pictures and
+    /// shows its progress. Without any, a run writes its configuration, checkpoints and models alone.
+    pub observers: Vec<Box<dyn Observer + 'a>>,
     /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
     /// made again when the run is resumed.
     pub stop: &'a AtomicBool,
@@ -111,9 +132,10 @@ pub fn train(
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
+    let stop = options.stop;
     let open = |config: &RunConfig| {
         let (out, config) = (out.to_owned(), config.clone());
-        unless_stopped(options.stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
+        unless_stopped(stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
     };
     on_device!(device.into(), device => begin(device, config, out, open, options))
 }
@@ -191,9 +213,10 @@ pub fn resume<A: Into<AnyDevice>>(
 ) -> Result<Summary, Error> {
     let folder = run_folder(path);
     let _lock = lock(folder)?;
+    let stop = options.stop;
     let open = |config: &RunConfig| {
         let config = config.clone();
-        unless_stopped(options.stop, move || Images::open(&config))
+        unless_stopped(stop, move || Images::open(&config))
     };
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join(CONFIG);
@@ -214,7 +237,7 @@ pub fn resume<A: Into<AnyDevice>>(
         return on_device!(device(&config)?.into(), device => {
             let trainer = Trainer::new(device, config)?;
             let images = open(trainer.config())?;
-            Run::new(trainer, images, folder, options)?.with_changes(&notices).run()
+            Run::new(trainer, images, folder, options)?.with_changes(notices).run()
         });
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
@@ -230,6 +253,6 @@ pub fn resume<A: Into<AnyDevice>>(
     on_device!(device, device => {
         let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
         run.saved = Some(saved);
-        run.with_changes(&notices).run()
+        run.with_changes(notices).run()
     })
 }

@@ -3,28 +3,25 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Primitives, catch_out_of_memory};
-use glowflow_report::progress::Goal;
 
 use super::{Best, Options, Summary};
 use crate::evaluate::Evaluation;
 use crate::train::RunConfig;
 use crate::train::config::CONFIG;
 use crate::train::images::Images;
-use crate::train::journal::{Journal, last_recorded};
-use crate::train::pace::{Pace, outlook};
-use crate::train::pictures::Pictures;
+use crate::train::observer::{Began, Event, Opened, StepDone};
+use crate::train::observers::List;
+use crate::train::pace::Pace;
+use crate::train::picture_clock::PictureClock;
+use crate::train::recorded::last_recorded;
 use crate::train::state::Progress;
 use crate::train::trainer::Trainer;
-use crate::train::watch::StepDone;
 use crate::{Error, data};
-
-/// The meaning of a run's bits/dim.
-const DEQUANTIZED: &str = "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)";
 
 /// A checkpoint on the disk.
 #[derive(Clone, Copy)]
@@ -43,10 +40,14 @@ pub(super) struct Run<'a, D: Primitives<Real = f32>> {
     pub(super) trainer: Trainer<D>,
     pub(super) images: Images,
     pub(super) out: &'a Path,
-    pub(super) options: Options<'a>,
-    pub(super) journal: Journal<'a>,
-    pub(super) pictures: Pictures,
+    pub(super) stop: &'a AtomicBool,
+    pub(super) observers: List<'a>,
+    pub(super) pictures: PictureClock,
     pub(super) last_step: Option<u64>,
+    /// The time after which training ends.
+    pub(super) time: Option<Duration>,
+    /// What a resumed run changed, for the user.
+    pub(super) notices: Vec<String>,
     pub(super) evaluated_at: Option<u64>,
     /// The last checkpoint.
     pub(super) saved: Option<Saved>,
@@ -54,8 +55,7 @@ pub(super) struct Run<'a, D: Primitives<Real = f32>> {
     pub(super) save_due: bool,
     /// Whether the configuration is another one than `config.toml` says.
     pub(super) changed: bool,
-    /// The last step of which `metrics.jsonl` has an evaluation already: one killed between an evaluation and the
-    /// checkpoint after it makes the same evaluation again.
+    /// The last step of which `metrics.jsonl` has an evaluation already when the run begins.
     pub(super) recorded_at: Option<u64>,
     pub(super) evaluation: Option<Evaluation>,
     /// Whether a record of training is being written.
@@ -70,25 +70,14 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         out: &'a Path,
         options: Options<'a>,
     ) -> Result<Self, Error> {
-        let batch = trainer.config().train.batch as u64;
-        let limits = options.limits;
-        if let Some(minutes) = limits.minutes.filter(|minutes| minutes.is_nan() || *minutes < 0.0) {
-            return Err(Error::Input(format!("{minutes} minutes are no time to train; give 0 or more")));
-        }
-        let last_step = match (limits.steps, limits.images) {
-            (None, None) => trainer.config().train.steps,
-            (steps, images) => {
-                [steps, images.map(|images| images.div_ceil(batch))].into_iter().flatten().min()
-            }
-        };
-        let goal = match (last_step, limits.minutes) {
-            (_, Some(minutes)) => Goal::Until(Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9))),
-            (Some(steps), None) => Goal::Steps(steps),
-            (None, None) => Goal::Open,
-        };
+        let Options { limits, observers, stop, .. } = options;
+        let time = limits.time()?;
+        let last_step = limits.last_step(trainer.config());
         let step = trainer.progress().step;
-        let journal = Journal::open(out, step, goal, options.display, options.watch)?;
-        let recorded = last_recorded(out)?;
+        let mut observers = List::new(observers);
+        observers.send(&Event::Opened(Opened { folder: out, step, last_step, time }))?;
+        // Without a log that can be read, the evaluation of this step is made again.
+        let recorded = last_recorded(out, step).unwrap_or_default();
         let best = trainer.progress().best;
         if let Some((at, Some(bits))) = recorded
             && at == step
@@ -98,13 +87,15 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             trainer.progress_mut().best = Some((bits, step));
         }
         Ok(Self {
-            journal,
-            pictures: Pictures::new(trainer.config().train.samples_minutes),
+            observers,
+            pictures: PictureClock::new(trainer.config().train.samples_minutes),
             trainer,
             images,
             out,
-            options,
+            stop,
             last_step,
+            time,
+            notices: vec![],
             evaluated_at: None,
             saved: None,
             save_due: false,
@@ -116,31 +107,35 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         })
     }
 
-    /// Shows what is different from now on, and writes it down with the next checkpoint.
-    pub(super) fn with_changes(mut self, notices: &[String]) -> Self {
+    /// Reports what is different from now on, and writes it down with the next checkpoint.
+    pub(super) fn with_changes(mut self, notices: Vec<String>) -> Self {
         let written = RunConfig::read(&self.out.join(CONFIG));
         self.changed = written.map_or(true, |written| written != *self.trainer.config());
-        notices.iter().for_each(|notice| self.journal.say(notice));
+        self.notices = notices;
         self
     }
 
     pub(super) fn run(mut self) -> Result<Summary, Error> {
         let began_at = self.trainer.progress().step;
         let trained = catch_out_of_memory(|| self.train()).map_err(Error::from).flatten();
-        let interrupted = match trained {
-            Ok(interrupted) => interrupted,
-            Err(error) => return Err(self.failed(error, began_at)),
+        let done = match trained {
+            Ok(interrupted) => self.summary(interrupted),
+            Err(error) => Err(self.failed(error, began_at)),
         };
-        self.report_broken();
+        let sent = self.observers.send(&Event::Ended(done.as_ref()));
+        done.and_then(|summary| sent.map(|()| summary))
+    }
+
+    fn summary(&mut self, interrupted: bool) -> Result<Summary, Error> {
+        self.report_broken()?;
         let progress = self.trainer.progress().clone();
         if self.saved.is_none_or(|saved| saved.step != progress.step) {
             let last = self.last_checkpoint();
-            self.journal.say(&format!(
+            self.observers.notice(&format!(
                 "the last {} steps were skipped, so step {} is not saved; {last}",
                 progress.skipped_in_a_row, progress.step
-            ));
+            ))?;
         }
-        self.journal.finish();
         Ok(Summary {
             steps: progress.step,
             saved_step: self.saved.map(|saved| saved.step),
@@ -154,31 +149,13 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
 
     /// [`Error::Stopped`] if a stop was requested.
     pub(super) fn check_stop(&self) -> Result<(), Error> {
-        if self.options.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was stopped
     /// before.
     pub(super) fn train(&mut self) -> Result<bool, Error> {
-        let test = self.images.test.as_ref().map_or(0, |test| test.len());
-        self.journal.say(&format!(
-            "{} parameters, {} training and {test} test images, {}",
-            self.trainer.layout().len(),
-            self.images.train.len(),
-            self.trainer.device().name()
-        ));
-        if let (Some(from), 0) = (&self.trainer.config().train.from, self.trainer.progress().step) {
-            self.journal.say(&format!(
-                "training begins with the weights of {}, at a learning rate of {}",
-                from.display(),
-                self.trainer.config().train.lr
-            ));
-        }
-        self.images.notices.iter().for_each(|notice| self.journal.say(notice));
-        if self.options.watch.is_none() {
-            self.journal.say(DEQUANTIZED);
-        }
-        self.compare_images();
+        self.begin()?;
         let interrupted = match self.train_until_stopped() {
             // Before the first checkpoint there is nothing to keep.
             Err(Error::Stopped) if self.saved.is_some() => true,
@@ -189,13 +166,29 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         };
         self.save()?;
         if interrupted && !self.pictures.are_of(self.trainer.progress().step) {
-            self.draw_last();
+            self.draw_last()?;
         }
         Ok(interrupted)
     }
 
-    /// Says so if the images are others than those that the run knew.
-    pub(super) fn compare_images(&mut self) {
+    /// Reports the run to its observers.
+    fn begin(&mut self) -> Result<(), Error> {
+        self.notices.iter().try_for_each(|notice| self.observers.notice(notice))?;
+        let began = Began {
+            config: self.trainer.config(),
+            step: self.trainer.progress().step,
+            parameters: self.trainer.layout().len(),
+            images: self.images.train.len(),
+            test_images: self.images.test.as_ref().map_or(0, |test| test.len()),
+            device: &self.trainer.device().name(),
+            notices: &self.images.notices,
+        };
+        self.observers.send(&Event::Began(began))?;
+        self.compare_images()
+    }
+
+    /// Reports images that are others than those of the last checkpoint.
+    fn compare_images(&mut self) -> Result<(), Error> {
         let now = self.images.fingerprint;
         let progress = self.trainer.progress_mut();
         let names = progress.images.replace(now.names);
@@ -204,26 +197,20 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         let what = match (names, contents) {
             (Some(names), _) if names != now.names => "other names or order",
             (_, Some(contents)) if contents != now.contents => "same names, other contents",
-            _ => return,
+            _ => return Ok(()),
         };
-        self.journal.say(&format!(
+        self.observers.notice(&format!(
             "The images have changed since the last checkpoint ({what}). Training goes on, but its results will \
              differ, and test images may have been trained on."
-        ));
+        ))
     }
 
     /// Trains up to the end, with an evaluation there.
     pub(super) fn train_until_stopped(&mut self) -> Result<(), Error> {
         let config = self.trainer.config().clone();
         let started = Instant::now();
-        let allowed = self
-            .options
-            .limits
-            .minutes
-            .map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)));
         let mut saved = Instant::now();
         let mut pace = Pace::default();
-        let watch = self.options.watch;
         let step = self.trainer.progress().step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
@@ -247,7 +234,8 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
         for batch in batches {
             let step = self.trainer.progress().step;
             if self.last_step.is_some_and(|last| step >= last)
-                || allowed.is_some_and(|t| started.elapsed() >= t)
+                || self.time.is_some_and(|time| started.elapsed() >= time)
+                || self.observers.end_training()
             {
                 break;
             }
@@ -264,42 +252,31 @@ impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
             let report = self.trainer.step(&batch.pixels, labels)?;
             let step = self.trainer.progress().step;
             let rate = pace.count(config.train.batch);
-            let skipped = if report.applied { "" } else { ", skipped: not finite" };
-            let rate_known = if rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
-            self.journal.update(step, &format!("{:.3} bits/dim{rate_known}{skipped}", report.bits_per_dim));
-
             let done = StepDone {
                 step,
                 bits_per_dim: report.bits_per_dim,
+                gradient_norm: report.gradient_norm,
+                learning_rate,
+                applied: report.applied,
+                images: config.train.batch,
                 seconds: resumed.elapsed().as_secs_f64(),
+                images_per_second: rate,
             };
-            let ends = watch.is_some_and(|watch| watch.step(&done).is_break());
-
-            if let Some(rate) = pace.measured().filter(|_| watch.is_none()) {
-                let seen = step * config.train.batch as u64;
-                let mut lines = outlook(&config.model, rate, self.images.train.len(), seen);
-                if config.train.from.is_some() {
-                    // The milestones are those of new weights.
-                    lines.truncate(1);
-                }
-                lines.iter().for_each(|line| self.journal.say(line));
-            }
-
+            let sent = self.observers.send(&Event::Step(done));
+            // An error ends the run with a checkpoint of this step, which must not lack its record.
             if step.is_multiple_of(config.train.log_every) {
-                self.log(learning_rate, rate)?;
+                self.record(learning_rate, rate)?;
             }
+            sent?;
             if step.is_multiple_of(config.train.eval_every) {
                 self.evaluate()?;
             } else if self.pictures.are_due(&config.model, rate) {
-                self.draw(&self.averaged()?, true)?;
+                self.draw(true)?;
             }
             let due = saved.elapsed().as_secs_f64() >= 60.0 * config.train.checkpoint_minutes;
             if due || self.save_due || step.is_multiple_of(config.train.checkpoint_every) {
                 self.save()?;
                 saved = Instant::now();
-            }
-            if ends {
-                break;
             }
             resumed = Instant::now();
         }

@@ -1,21 +1,14 @@
-//! Pictures of a run: a grid of samples and the learning curve, drawn at every evaluation, by the clock, and when
-//! the run ends.
+//! When pictures of a run are due by the clock.
 //!
-//! Drawing reads the averaged weights and the log, and changes neither them nor any random stream: equal runs have
-//! equal records whenever their pictures were drawn.
+//! Drawing changes neither weights nor log nor any random stream: equal runs have equal records whenever their
+//! pictures were drawn.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use glowflow_report::curve::Curve;
-use glowflow_report::{metrics, picture};
+use super::observer::{Event, PicturesDue};
+use super::observers::{List, samples};
+use crate::{Error, ModelConfig};
 
-use super::folder::{CURVE, METRICS, SAMPLES};
-use super::journal::Journal;
-use crate::{Error, Model, ModelConfig};
-
-/// Temperature of the samples.
-const TEMPERATURE: f64 = 0.7;
 /// Minutes after which the first pictures are due.
 const EARLY_MINUTES: [f64; 3] = [1.0, 2.0, 5.0];
 /// Part of the time that pictures by the clock may take.
@@ -23,8 +16,8 @@ const MAX_SHARE: f64 = 0.05;
 /// Images that are sampled in the time that one is trained on, at least.
 const SAMPLED_PER_TRAINED: f64 = 3.0;
 
-/// When pictures are due by the clock, and the pictures themselves.
-pub struct Pictures {
+/// Decides when pictures are due.
+pub struct PictureClock {
     began: Instant,
     /// Minutes between two pictures; 0 for none by the clock.
     minutes: f64,
@@ -36,7 +29,7 @@ pub struct Pictures {
     seconds: Option<f64>,
 }
 
-impl Pictures {
+impl PictureClock {
     /// Starts the clock.
     pub fn new(minutes: f64) -> Self {
         Self { began: Instant::now(), minutes, drawn: Duration::ZERO, drawn_at: None, seconds: None }
@@ -52,7 +45,7 @@ impl Pictures {
         // Until pictures have been drawn, their cost is estimated.
         let cost = self
             .seconds
-            .unwrap_or_else(|| columns(config).pow(2) as f64 / (SAMPLED_PER_TRAINED * images_per_second));
+            .unwrap_or_else(|| samples(config) as f64 / (SAMPLED_PER_TRAINED * images_per_second));
         now.as_secs_f64() >= 60.0 * due_after(self.minutes, self.drawn.as_secs_f64() / 60.0)
             && cost <= MAX_SHARE * waited
     }
@@ -62,26 +55,14 @@ impl Pictures {
         self.drawn_at == Some(step)
     }
 
-    /// Draws samples and curve into the folder `out`. A picture that cannot be written ends no run.
+    /// Sends the event that pictures are due, and measures the time that observers take for it.
     ///
     /// # Errors
-    /// Errors of the model, and of `check`, which is called between parts of the work.
-    pub fn draw(
-        &mut self,
-        model: &Model,
-        out: &Path,
-        step: u64,
-        journal: &mut Journal,
-        check: impl Fn() -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Errors of observers.
+    pub fn send(&mut self, due: PicturesDue<'_>, observers: &mut List<'_>) -> Result<(), Error> {
         let began = Instant::now();
-        for drawn in [draw_samples(model, out, step, journal, check), draw_curve(out)] {
-            match drawn {
-                Err(error @ Error::Report(_)) => journal.say(&format!("{error}; training goes on")),
-                drawn => drawn?,
-            }
-        }
-        self.drawn_at = Some(step);
+        observers.send(&Event::PicturesDue(due))?;
+        self.drawn_at = Some(due.step);
         self.drawn = self.began.elapsed();
         self.seconds = Some(began.elapsed().as_secs_f64());
         Ok(())
@@ -94,55 +75,13 @@ fn due_after(minutes: f64, drawn: f64) -> f64 {
     early.unwrap_or_else(|| ((drawn / minutes).floor() + 1.0) * minutes)
 }
 
-/// Columns and rows of the grid of samples.
-fn columns(config: &ModelConfig) -> usize {
-    if config.image()[1] > 64 { 4 } else { 8 }
-}
-
-fn draw_samples(
-    model: &Model,
-    out: &Path,
-    step: u64,
-    journal: &mut Journal,
-    check: impl Fn() -> Result<(), Error>,
-) -> Result<(), Error> {
-    let config = model.config();
-    let [_, _, channels] = config.image();
-    if channels != 1 && channels != 3 {
-        return Ok(());
-    }
-    let columns = columns(config);
-    let count = columns * columns;
-    let labels: Vec<usize> =
-        if config.classes() == 0 { vec![] } else { (0..count).map(|i| i % config.classes()).collect() };
-    let latents = model.draw(count, TEMPERATURE, 0)?;
-    let samples = model.decode_while(&latents, &labels, check)?;
-    if !samples.all_finite() {
-        journal.say(
-            "some samples contain NaN or infinite values, drawn black; they become fewer as training goes on",
-        );
-    }
-    let picture = picture::grid(&samples.into_bytes(), config.image(), columns);
-    picture::save_png(&out.join(SAMPLES), &picture)?;
-    journal.show(|events| events.picture("samples", &picture, step));
-    Ok(())
-}
-
-fn draw_curve(out: &Path) -> Result<(), Error> {
-    let records = metrics::read(&out.join(METRICS))?;
-    let train = metrics::points(&records, "train_bits_per_dim");
-    let test = metrics::points(&records, "test_bits_per_dim");
-    let name = out.file_name().map_or("run".into(), |name| name.to_string_lossy());
-    Ok(Curve { title: &name, train: &train, test: &test }.save(&out.join(CURVE))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Seconds at which pictures are drawn in the first hour, each taking `cost` seconds.
     fn drawn(minutes: f64, cost: f64, images_per_second: f64) -> Vec<u64> {
-        let mut pictures = Pictures::new(minutes);
+        let mut pictures = PictureClock::new(minutes);
         let mut times = vec![];
         for second in 0..3600 {
             let now = Duration::from_secs(second);
@@ -161,7 +100,7 @@ mod tests {
         assert_eq!(drawn(2.0, 0.1, 200.0)[..4], [60, 120, 240, 360]);
         assert_eq!(drawn(0.5, 0.1, 200.0)[..3], [30, 60, 90]);
         assert_eq!(drawn(1e6, 0.1, 200.0), [60, 120, 300]);
-        assert!(!Pictures::new(0.0).are_due(&ModelConfig::default(), 200.0));
+        assert!(!PictureClock::new(0.0).are_due(&ModelConfig::default(), 200.0));
     }
 
     #[test]

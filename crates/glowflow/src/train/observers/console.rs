@@ -1,0 +1,68 @@
+//! The console: progress, notices, and what to expect of a run.
+
+use std::mem;
+use std::ops::ControlFlow;
+
+use glowflow_report::progress::{Display, Goal, Progress};
+
+use super::outlook::Outlook;
+use crate::Error;
+use crate::train::observer::{Event, Observer, Opened, Outbox, StepDone};
+
+/// The meaning of a run's bits/dim.
+const DEQUANTIZED: &str = "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)";
+
+/// Shows a run on the standard error stream.
+pub struct Console {
+    display: Display,
+    progress: Progress,
+    outlook: Option<Outlook>,
+}
+
+impl Console {
+    /// Shows progress as `display` has it.
+    pub fn new(display: Display) -> Self {
+        Self { display, progress: lines_only(), outlook: None }
+    }
+}
+
+/// Shows lines alone: before a run is open, and after its end.
+fn lines_only() -> Progress {
+    Progress::new(Goal::Open, Display::Quiet)
+}
+
+fn goal(opened: &Opened<'_>) -> Goal {
+    match (opened.last_step, opened.time) {
+        (_, Some(time)) => Goal::Until(time),
+        (Some(step), None) => Goal::Steps(step),
+        (None, None) => Goal::Open,
+    }
+}
+
+fn message(step: &StepDone) -> String {
+    let skipped = if step.applied { "" } else { ", skipped: not finite" };
+    let rate = step.images_per_second;
+    let rate = if rate > 0.0 { format!(", {rate:.0} images/s") } else { String::new() };
+    format!("{:.3} bits/dim{rate}{skipped}", step.bits_per_dim)
+}
+
+impl Observer for Console {
+    fn on(&mut self, event: &Event<'_>, _: &mut Outbox) -> Result<ControlFlow<()>, Error> {
+        event.lines().iter().for_each(|line| self.progress.println(line));
+        match event {
+            Event::Opened(opened) => self.progress = Progress::new(goal(opened), self.display),
+            Event::Began(began) => {
+                self.progress.println(DEQUANTIZED);
+                self.outlook = Some(Outlook::new(began));
+            }
+            Event::Step(step) => {
+                self.progress.update(step.step, &message(step));
+                let lines = self.outlook.as_mut().and_then(|outlook| outlook.after(step));
+                lines.iter().flatten().for_each(|line| self.progress.println(line));
+            }
+            Event::Ended(Ok(_)) => mem::replace(&mut self.progress, lines_only()).finish(),
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

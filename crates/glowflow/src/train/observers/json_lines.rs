@@ -1,0 +1,82 @@
+//! `metrics.jsonl`: records and evaluations of a run, one JSON object a line.
+//!
+//! No clock time goes into the metrics, so that a resumed run writes the same ones.
+
+use std::ops::ControlFlow;
+
+use glowflow_report::metrics::MetricsLog;
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::train::folder::METRICS;
+use crate::train::observer::{Evaluated, Event, Observer, Opened, Outbox, Record};
+use crate::train::recorded::last_recorded;
+
+/// Writes `metrics.jsonl`. A resumed run continues the log at its checkpoint, and drops later records.
+#[derive(Default)]
+pub struct JsonLines {
+    log: Option<MetricsLog>,
+    /// Step of the last evaluation in the log: a run killed between an evaluation and the checkpoint after it makes the
+    /// same evaluation again.
+    evaluated_at: Option<u64>,
+}
+
+impl JsonLines {
+    fn open(&mut self, opened: &Opened<'_>, outbox: &mut Outbox) -> Result<(), Error> {
+        let path = opened.folder.join(METRICS);
+        let log = MetricsLog::open(&path, Some(opened.step))?;
+        if let Some(damaged) = log.set_aside() {
+            outbox.notice(format!(
+                "{} was damaged: it is kept as {}, and training goes on with its sound records",
+                path.display(),
+                damaged.display()
+            ));
+        }
+        self.log = Some(log);
+        self.evaluated_at = last_recorded(opened.folder, opened.step)?.map(|(step, _)| step);
+        Ok(())
+    }
+
+    fn append(&mut self, record: &Value) -> Result<(), Error> {
+        self.log.as_mut().map_or(Ok(()), |log| Ok(log.append(record)?))
+    }
+
+    fn record(&mut self, record: &Record) -> Result<(), Error> {
+        self.append(&json!({
+            "step": record.step,
+            "train_bits_per_dim": record.train_bits_per_dim,
+            "gradient_norm": record.gradient_norm,
+            "learning_rate": record.learning_rate,
+            "skipped": record.skipped,
+        }))
+    }
+
+    fn evaluated(&mut self, evaluated: &Evaluated<'_>) -> Result<(), Error> {
+        if self.evaluated_at == Some(evaluated.step) {
+            return Ok(());
+        }
+        self.append(&json!({
+            "step": evaluated.step,
+            "test_bits_per_dim": evaluated.evaluation.bits_per_dim,
+            "inverse_error": evaluated.evaluation.inverse_error,
+        }))?;
+        self.evaluated_at = Some(evaluated.step);
+        Ok(())
+    }
+}
+
+impl Observer for JsonLines {
+    fn on(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<ControlFlow<()>, Error> {
+        match event {
+            Event::Opened(opened) => self.open(opened, outbox)?,
+            Event::Record(record) => self.record(record)?,
+            Event::Evaluated(evaluated) => self.evaluated(evaluated)?,
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.log.as_ref().map_or(Ok(()), |log| Ok(log.flush()?))
+    }
+}

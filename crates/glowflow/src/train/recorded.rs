@@ -1,0 +1,38 @@
+//! Evaluations in a run's log.
+
+use std::path::Path;
+
+use glowflow_report::metrics;
+
+use super::folder::METRICS;
+use crate::Error;
+
+/// Step and bits/dim of the last evaluation in a run's log up to a step. The bits/dim are `None` if they were not
+/// finite.
+pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)>, Error> {
+    let records = metrics::read(&run.join(METRICS))?;
+    let evaluations = records.iter().rev().filter_map(|record| {
+        let bits = record.get("test_bits_per_dim")?.as_f64();
+        Some((record.get("step")?.as_u64()?, bits))
+    });
+    Ok(evaluations.into_iter().find(|&(step, _)| step <= up_to))
+}
+
+/// What a run's model scored when it was last evaluated.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LastEvaluation {
+    /// The step.
+    pub step: u64,
+    /// Mean bits per dimension of test images.
+    pub bits_per_dim: f64,
+    /// How exactly the model inverted them.
+    pub inverse_error: f64,
+}
+
+/// The last evaluation in a run's log; `None` if there is no run, or none was made.
+pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
+    let records = metrics::read(&run.join(METRICS)).ok()?;
+    let (step, bits_per_dim) = metrics::points(&records, "test_bits_per_dim").pop()?;
+    let (_, inverse_error) = metrics::points(&records, "inverse_error").pop()?;
+    Some(LastEvaluation { step: step as u64, bits_per_dim, inverse_error })
+}

@@ -1,0 +1,132 @@
+//! Work that is due during a run: records, evaluations, pictures, checkpoints.
+
+use glowflow_kernels::Primitives;
+
+use super::training::{Run, Saved};
+use super::write_config;
+use crate::evaluate::{Draws, Inversion, evaluate};
+use crate::model::MODEL;
+use crate::train::checkpoint;
+use crate::train::folder::BEST;
+use crate::train::observer::{Averaged, Evaluated, Event, PicturesDue, Record};
+use crate::train::state::TrainState;
+use crate::train::trainer::Trainer;
+use crate::{Error, Model, ModelFile, data};
+
+/// Images on which an evaluation measures the inverse.
+const INVERTED: usize = 64;
+
+impl<D: Primitives<Real = f32>> Run<'_, D> {
+    /// Sends the summary of the steps since the last record.
+    pub(super) fn record(&mut self, learning_rate: f64, images_per_second: f64) -> Result<(), Error> {
+        let progress = self.trainer.progress_mut();
+        let mean = (progress.window_steps > 0).then(|| progress.window_sum / progress.window_steps as f64);
+        let record = Record {
+            step: progress.step,
+            train_bits_per_dim: mean,
+            gradient_norm: progress.window_norm,
+            learning_rate,
+            skipped: progress.skipped,
+            images_per_second,
+        };
+        (progress.window_sum, progress.window_steps, progress.window_norm) = (0.0, 0, 0.0);
+        self.recording = true;
+        self.observers.send(&Event::Record(record))?;
+        self.recording = false;
+        self.report_broken()
+    }
+
+    /// Reports images that turned out to be broken since the last time.
+    pub(super) fn report_broken(&mut self) -> Result<(), Error> {
+        for image in self.images.broken() {
+            if self.broken.insert(image.name.clone()) {
+                self.observers.send(&Event::Broken(&image))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates the averaged weights on test images. Pictures are due after that, and without test images too.
+    pub(super) fn evaluate(&mut self) -> Result<(), Error> {
+        let step = self.trainer.progress().step;
+        let train = self.trainer.config().train.clone();
+        let (mut model, mut evaluated) = (None, None);
+        if let Some(test) = &self.images.test {
+            let test = data::sample(test, train.eval_images, train.seed);
+            let draws = Draws::Uniform { draws: 1, seed: train.seed };
+            let inversion = Inversion { images: INVERTED, seed: train.seed };
+            let glow = averaged(&self.trainer)?;
+            let evaluation = evaluate(&glow, &test, draws, inversion, |_| self.check_stop())?;
+            let bits = evaluation.bits_per_dim;
+            let better = bits.is_finite() && self.trainer.progress().best.is_none_or(|(best, _)| bits < best);
+            let best = better && self.trainer.is_sound();
+            if best {
+                self.trainer.model()?.write(&self.out.join(BEST))?;
+                self.trainer.progress_mut().best = Some((bits, step));
+            }
+            (model, evaluated) = (Some(glow), Some((evaluation, best)));
+        }
+        let build = || averaged(&self.trainer);
+        let model = &Averaged::new(model, &build);
+        if let Some((evaluation, best)) = evaluated {
+            let evaluated = Evaluated { step, evaluation: &evaluation, best, model };
+            self.observers.send(&Event::Evaluated(evaluated))?;
+            self.evaluation = Some(evaluation);
+        }
+        self.pictures.send(PicturesDue { step, model, stop: Some(self.stop) }, &mut self.observers)?;
+        self.evaluated_at = Some(step);
+        Ok(())
+    }
+
+    /// Sends the event that pictures are due; `stops` tells whether a request to stop ends the drawing.
+    pub(super) fn draw(&mut self, stops: bool) -> Result<(), Error> {
+        let step = self.trainer.progress().step;
+        let build = || averaged(&self.trainer);
+        let model = &Averaged::new(None, &build);
+        let due = PicturesDue { step, model, stop: stops.then_some(self.stop) };
+        self.pictures.send(due, &mut self.observers)
+    }
+
+    /// Has pictures drawn of a run that was stopped. It is saved, so that a failure costs nothing.
+    pub(super) fn draw_last(&mut self) -> Result<(), Error> {
+        match self.draw(false) {
+            Err(error) => self.observers.notice(&format!("the samples are of an earlier step: {error}")),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Saves a checkpoint and then the model, or postpones that while steps are being skipped: the weights
+    /// may be what makes them fail, and the checkpoints from before that are the way out.
+    pub(super) fn save(&mut self) -> Result<(), Error> {
+        self.save_due = !self.trainer.is_sound();
+        if self.save_due {
+            return Ok(());
+        }
+        let (config, state) = (self.trainer.config(), self.trainer.state()?);
+        if !state.is_finite() {
+            return Err(Error::Diverged(format!(
+                "weights or moments of step {} are not finite, and are not saved",
+                state.progress.step
+            )));
+        }
+        // A checkpoint that outlives a loss of power needs the records before it.
+        self.observers.flush()?;
+        // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
+        checkpoint::save(self.out, config, &state)?;
+        self.saved = Some(Saved::of(&state.progress));
+        let step = state.progress.step;
+        let TrainState { constants, ema, buffers_ema, .. } = state;
+        let model = ModelFile { config: config.model.clone(), constants, weights: ema, buffers: buffers_ema };
+        model.write(&self.out.join(MODEL))?;
+        if self.changed {
+            write_config(self.out, self.trainer.config())?;
+            self.changed = false;
+        }
+        self.observers.send(&Event::Saved { step })
+    }
+}
+
+/// The model with averaged weights.
+fn averaged<D: Primitives<Real = f32>>(trainer: &Trainer<D>) -> Result<Model, Error> {
+    Ok(Model::on(trainer.device().clone(), &trainer.model()?))
+}
