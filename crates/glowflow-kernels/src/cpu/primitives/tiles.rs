@@ -59,12 +59,29 @@ pub struct Stored<'a, T> {
 impl<T: Real> Rows<T> for Stored<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
-        // Row by row, for memory is read fastest in order.
+        match cut.width {
+            32 => self.fill_panels::<32>(first, rows, cut, tile),
+            16 => self.fill_panels::<16>(first, rows, cut, tile),
+            8 => self.fill_panels::<8>(first, rows, cut, tile),
+            _ => self.fill_panels::<0>(first, rows, cut, tile),
+        }
+    }
+}
+
+impl<T: Real> Stored<'_, T> {
+    /// As [`Rows::fill`]. `WIDTH` is that of the panels, or 0 if the compiler need not know it.
+    #[inline(always)]
+    fn fill_panels<const WIDTH: usize>(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
+        let width = if WIDTH > 0 { WIDTH } else { cut.width };
+        // Row by row: memory is read fastest in order.
         for i in 0..rows {
             let row = &self.data[(first + i) * self.stride..][..cut.columns];
-            for (p, from) in row.chunks(cut.width).enumerate() {
-                let to = &mut tile[(p * rows + i) * cut.width..][..from.len()];
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
+            for (p, from) in row.chunks(width).enumerate() {
+                let to = &mut tile[(p * rows + i) * width..][..from.len()];
+                match (to.first_chunk_mut::<WIDTH>(), from.first_chunk::<WIDTH>()) {
+                    (Some(to), Some(from)) if WIDTH > 0 => *to = *from,
+                    _ => to.copy_from_slice(from),
+                }
             }
         }
     }
@@ -110,26 +127,94 @@ impl<T> Patches<'_, T> {
 impl<T: Real> Rows<T> for Patches<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
-        let Cut { width, .. } = cut;
-        for i in 0..rows {
-            for tap in 0..self.kernel * self.kernel {
-                let from = self.neighbour(first + i, tap).map(|row| &self.x[row * self.channels..]);
-                // The channels of a tap, a panel's part after the other.
-                let mut done = 0;
-                while done < self.channels {
-                    let column = tap * self.channels + done;
-                    let (panel, offset) = (column / width, column % width);
-                    let len = (width - offset).min(self.channels - done);
-                    let to = &mut tile[(panel * rows + i) * width + offset..][..len];
-                    match from {
-                        Some(from) => {
-                            to.iter_mut().zip(&from[done..][..len]).for_each(|(to, &from)| *to = from)
-                        }
-                        None => to.fill(T::zero()),
-                    }
-                    done += len;
+        for tap in 0..self.kernel * self.kernel {
+            // The channels of a tap, one panel's part at a time.
+            let mut channel = 0;
+            while channel < self.channels {
+                let column = tap * self.channels + channel;
+                let (panel, offset) = (column / cut.width, column % cut.width);
+                let len = (cut.width - offset).min(self.channels - channel);
+                let piece = Piece { tap, channel, len, width: cut.width };
+                let to = &mut tile[panel * rows * cut.width..][..rows * cut.width][offset..];
+                match len {
+                    32 => self.fill_piece::<32>(piece, first, rows, to),
+                    16 => self.fill_piece::<16>(piece, first, rows, to),
+                    8 => self.fill_piece::<8>(piece, first, rows, to),
+                    _ => self.fill_piece::<0>(piece, first, rows, to),
                 }
+                channel += len;
             }
+        }
+    }
+}
+
+/// Some channels of a tap, which lie in one panel.
+#[derive(Clone, Copy)]
+struct Piece {
+    tap: usize,
+    channel: usize,
+    len: usize,
+    /// Columns of the panel.
+    width: usize,
+}
+
+impl<T: Real> Patches<'_, T> {
+    /// Fills a piece of the patches of `rows` pixels; its columns are the first of each row of `to`. `LEN` is its
+    /// length, or 0 if the compiler need not know it.
+    #[inline(always)]
+    fn fill_piece<const LEN: usize>(&self, piece: Piece, first: usize, rows: usize, to: &mut [T]) {
+        let (Grid { height, width, .. }, reach) = (self.grid, self.kernel / 2);
+        let (dy, dx) = (piece.tap / self.kernel, piece.tap % self.kernel);
+        let (mut y, mut x) = (first / width % height, first % width);
+        let mut i = 0;
+        // Pixels of one row of an image at a time: the window is outside at the first, at the last, or at all of them.
+        while i < rows {
+            let end = width.min(x + rows - i);
+            let (from, until) = if (reach..reach + height).contains(&(y + dy)) {
+                let from = reach.saturating_sub(dx).clamp(x, end);
+                (from, (width + reach).saturating_sub(dx).clamp(from, end))
+            } else {
+                (end, end)
+            };
+            let run = |from: usize, until: usize| (i + from - x) * piece.width..(i + until - x) * piece.width;
+            clear::<T, LEN>(piece, rows_of(to, run(x, from)));
+            if from < until {
+                let pixel = first + i + (from - x) + dy * width + dx - reach * width - reach;
+                let data = &self.x[pixel * self.channels + piece.channel..];
+                copy::<T, LEN>(piece, data, self.channels, rows_of(to, run(from, until)));
+            }
+            clear::<T, LEN>(piece, rows_of(to, run(until, end)));
+            i += end - x;
+            (y, x) = (if y + 1 == height { 0 } else { y + 1 }, 0);
+        }
+    }
+}
+
+/// Some rows of a panel, of which the last may lack the columns before the piece.
+#[inline(always)]
+fn rows_of<T>(to: &mut [T], rows: std::ops::Range<usize>) -> &mut [T] {
+    let end = rows.end.min(to.len());
+    &mut to[rows.start.min(end)..end]
+}
+
+/// Writes zeros to a piece of each row.
+#[inline(always)]
+fn clear<T: Real, const LEN: usize>(piece: Piece, to: &mut [T]) {
+    for to in to.chunks_mut(piece.width) {
+        match to.first_chunk_mut::<LEN>() {
+            Some(to) if LEN > 0 => *to = [T::zero(); LEN],
+            _ => to[..piece.len].fill(T::zero()),
+        }
+    }
+}
+
+/// Copies a piece of each row; rows of `from` begin `stride` apart.
+#[inline(always)]
+fn copy<T: Real, const LEN: usize>(piece: Piece, from: &[T], stride: usize, to: &mut [T]) {
+    for (to, from) in to.chunks_mut(piece.width).zip(from.chunks(stride)) {
+        match (to.first_chunk_mut::<LEN>(), from.first_chunk::<LEN>()) {
+            (Some(to), Some(from)) if LEN > 0 => *to = *from,
+            _ => to[..piece.len].iter_mut().zip(from).for_each(|(to, &from)| *to = from),
         }
     }
 }
