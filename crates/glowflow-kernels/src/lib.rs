@@ -16,6 +16,7 @@
 //! # Ok::<(), glowflow_kernels::DeviceError>(())
 //! ```
 
+mod batch_norm;
 pub mod cpu;
 pub mod cuda;
 mod device;
@@ -28,6 +29,7 @@ mod real;
 mod repeated;
 mod shape;
 
+pub use batch_norm::{BatchNorm, Normalizer};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::{Device, DeviceError, Direction, Noise, Quantized, Rule, Training, Update, UpdateReport};

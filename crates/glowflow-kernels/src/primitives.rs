@@ -7,10 +7,12 @@
 //! | [`gemm`](Primitives::gemm) | a matrix product |
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
 //! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
+//! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`uniform`](Primitives::uniform) | random numbers |
 //!
 //! Operations queue, fail and panic as those of [`Device`] do.
 
+use crate::batch_norm::{self, BatchNorm, Normalizer};
 use crate::device::Device;
 use crate::expr::{Expr, input, old};
 use crate::random::Stream;
@@ -304,6 +306,40 @@ pub trait Primitives: Device {
             Matrix { buffer: columns.as_ref().unwrap_or(x), start: 0, stride: n },
             MatrixMut { buffer: dweight, start: 0, stride: n },
         );
+    }
+
+    /// Mean and variance (divided by the count) of each channel of `x`, written to `out` `[2, channels]`.
+    fn moments(&self, norm: BatchNorm, x: &Self::Buffer, out: &mut Self::Buffer) {
+        batch_norm::moments(self, norm, x, out);
+    }
+
+    /// `y = ReLU(norm(x))`.
+    fn norm_relu(
+        &self,
+        norm: BatchNorm,
+        by: Normalizer<'_, Self::Buffer>,
+        x: &Self::Buffer,
+        y: &mut Self::Buffer,
+    ) {
+        batch_norm::norm_relu(self, norm, by, x, y);
+    }
+
+    /// The gradient by the input of [`norm_relu`](Self::norm_relu), written to `dx` or added to it, given that by the
+    /// output. `constants` says that the statistics do not depend on `x`. `sums` `[2, channels]` takes Σ g, the gradient
+    /// by the bias, and Σ g·x̂.
+    #[allow(clippy::too_many_arguments)]
+    fn norm_relu_backward(
+        &self,
+        norm: BatchNorm,
+        by: Normalizer<'_, Self::Buffer>,
+        constants: bool,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        sums: &mut Self::Buffer,
+        dx: &mut Self::Buffer,
+        accumulate: bool,
+    ) {
+        batch_norm::norm_relu_backward(self, norm, by, constants, x, dy, sums, dx, accumulate);
     }
 
     /// Adds `by·from` to `to`, number by number.

@@ -6,8 +6,8 @@ use std::process::Command;
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Primitives, Real, Repeated, Stream, Strided,
-    View, ViewMut,
+    BatchNorm, Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Normalizer, Primitives, Real,
+    Repeated, Stream, Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -371,7 +371,7 @@ fn check_products<D: Primitives>(device: &D, shapes: &[[usize; 3]], tolerance: f
     }
 }
 
-const CONVS: [Conv; 7] = [
+const CONVS: [Conv; 10] = [
     Conv { grid: Grid { batch: 0, height: 2, width: 2 }, inputs: 2, outputs: 3, kernel: 3 },
     Conv { grid: Grid { batch: 1, height: 1, width: 1 }, inputs: 2, outputs: 3, kernel: 3 },
     Conv { grid: Grid { batch: 2, height: 3, width: 5 }, inputs: 3, outputs: 4, kernel: 3 },
@@ -379,6 +379,9 @@ const CONVS: [Conv; 7] = [
     Conv { grid: Grid { batch: 2, height: 7, width: 6 }, inputs: 5, outputs: 3, kernel: 5 },
     Conv { grid: Grid { batch: 1, height: 2, width: 9 }, inputs: 1, outputs: 1, kernel: 7 },
     Conv { grid: Grid { batch: 3, height: 9, width: 11 }, inputs: 33, outputs: 40, kernel: 3 },
+    Conv { grid: Grid { batch: 0, height: 4, width: 4 }, inputs: 16, outputs: 16, kernel: 3 },
+    Conv { grid: Grid { batch: 3, height: 2, width: 6 }, inputs: 16, outputs: 48, kernel: 3 },
+    Conv { grid: Grid { batch: 5, height: 14, width: 12 }, inputs: 32, outputs: 16, kernel: 3 },
 ];
 
 /// For each pixel and tap of a convolution the pixel that it looks at: `(row, tap, other row)`.
@@ -459,6 +462,92 @@ fn check_convolutions<D: Primitives>(device: &D, convs: &[Conv], tolerance: f64)
             for (what, (have, want)) in ["y", "dx", "dweight"].iter().zip(have.iter().zip(&want)) {
                 close(&download(device, have), want, tolerance, &format!("{what} of {conv:?}"));
             }
+        }
+    }
+}
+
+const NORMS: [BatchNorm; 7] = [
+    BatchNorm { rows: 0, channels: 3 },
+    BatchNorm { rows: 1, channels: 1 },
+    BatchNorm { rows: 9, channels: 6 },
+    BatchNorm { rows: 65, channels: 8 },
+    BatchNorm { rows: 70, channels: 57 },
+    BatchNorm { rows: 1030, channels: 3 },
+    BatchNorm { rows: 2100, channels: 17 },
+];
+
+/// Batch normalisation with a ReLU, and its gradient, by their definition.
+fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
+    for norm in NORMS {
+        let BatchNorm { rows, channels } = norm;
+        let of_channel = |values: &[f64], c: usize| -> Vec<f64> {
+            (0..rows).map(|row| values[row * channels + c]).collect()
+        };
+        // Away from 0, where single precision would lose the variance of a sum of squares.
+        let x: Vec<f64> = numbers(1, rows * channels).iter().map(|x| 20.0 + x).collect();
+        let (dy, before) = (numbers(2, rows * channels), numbers(3, rows * channels));
+        let means = |values: Vec<f64>| values.iter().sum::<f64>() / rows as f64;
+        let mean: Vec<f64> = (0..channels).map(|c| means(of_channel(&x, c))).collect();
+        let variance = |c: usize| means(of_channel(&x, c).iter().map(|x| (x - mean[c]).powi(2)).collect());
+        let variance: Vec<f64> = (0..channels).map(variance).collect();
+        let what = format!("{norm:?}");
+        let [x_there, dy_there] = [&x, &dy].map(|values| upload(device, values));
+        if rows > 0 {
+            let mut moments = device.scratch(2 * channels);
+            device.moments(norm, &x_there, &mut moments);
+            let have = download(device, &moments);
+            // The mean of numbers near 20 is known to 20 times the precision of those near 1.
+            close(&have[..channels], &mean, tolerance, &format!("means of {what}"));
+            close(&have[channels..], &variance, 20.0 * tolerance, &format!("variances of {what}"));
+        }
+
+        let inverse = variance.iter().map(|variance| 1.0 / (variance + 0.1).sqrt());
+        let statistics: Vec<f64> = mean.iter().copied().chain(inverse).collect();
+        let bias = numbers(4, channels + 2);
+        let [statistics_there, bias_there] = [&statistics, &bias].map(|values| upload(device, values));
+        let by = Normalizer { statistics: &statistics_there, bias: &bias_there, bias_start: 2 };
+        let standardized = |i: usize| {
+            let c = i % channels;
+            (x[i] - statistics[c]) * statistics[channels + c]
+        };
+        let output = |i: usize| standardized(i) + bias[2 + i % channels];
+        let want: Vec<f64> = (0..rows * channels).map(|i| output(i).max(0.0)).collect();
+        let mut y = device.scratch(rows * channels);
+        device.norm_relu(norm, by, &x_there, &mut y);
+        close(&download(device, &y), &want, 20.0 * tolerance, &format!("ReLU of {what}"));
+
+        // An output near 0 may lie on its other side in single precision.
+        let dy: Vec<f64> = (0..dy.len()).map(|i| if output(i).abs() < 1e-4 { 0.0 } else { dy[i] }).collect();
+        let dy_there = if dy.is_empty() { dy_there } else { upload(device, &dy) };
+        let g: Vec<f64> = (0..dy.len()).map(|i| if output(i) > 0.0 { dy[i] } else { 0.0 }).collect();
+        let products: Vec<f64> = (0..dy.len()).map(|i| g[i] * standardized(i)).collect();
+        let sums: Vec<f64> = [&g, &products]
+            .into_iter()
+            .flat_map(|values| (0..channels).map(|c| of_channel(values, c).iter().sum()))
+            .collect();
+        for bits in 0..4 {
+            let [constants, accumulate] = [1, 2].map(|bit| bits & bit > 0);
+            let want: Vec<f64> = (0..dy.len())
+                .map(|i| {
+                    let (c, share) = (i % channels, if constants { 0.0 } else { 1.0 / rows as f64 });
+                    let centred = g[i] - share * (sums[c] + standardized(i) * sums[channels + c]);
+                    f64::from(u8::from(accumulate)) * before[i] + statistics[channels + c] * centred
+                })
+                .collect();
+            let (mut dx, mut totals) = (upload(device, &before), device.zeros(2 * channels));
+            device.norm_relu_backward(
+                norm,
+                by,
+                constants,
+                &x_there,
+                &dy_there,
+                &mut totals,
+                &mut dx,
+                accumulate,
+            );
+            let what = format!("{what}, constants: {constants}, accumulate: {accumulate}");
+            close(&download(device, &dx), &want, 20.0 * tolerance, &format!("dx of {what}"));
+            close(&download(device, &totals), &sums, 20.0 * tolerance, &format!("sums of {what}"));
         }
     }
 }
@@ -612,8 +701,14 @@ fn convolutions_are_products_with_patches() {
             Matrix { buffer: &weight, start: 0, stride: k },
             MatrixMut { buffer: &mut want, start: 0, stride: n },
         );
-        assert_eq!(device.download(&y).unwrap(), device.download(&want).unwrap(), "{conv:?}");
+        close(&download(&device, &y), &download(&device, &want), 1e-13, &format!("{conv:?}"));
     }
+}
+
+#[test]
+fn norms_are_right() {
+    check_norms(&Cpu::<f64>::new(), 1e-13);
+    check_norms(&Cpu::<f32>::new(), 1e-6);
 }
 
 #[test]
@@ -681,6 +776,14 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 device.reduce(&(input(0) * input(0).exp()), shape, &[view], out, true);
                 all.push(sums);
             }
+            let norm = BatchNorm { rows, channels: conv.inputs };
+            let [mut moments, mut totals] = [(); 2].map(|()| device.zeros(2 * conv.inputs));
+            device.moments(norm, &x, &mut moments);
+            let by = Normalizer { statistics: &moments, bias: &weight, bias_start: 1 };
+            let [mut y, mut dx] = [(); 2].map(|()| device.zeros(rows * conv.inputs));
+            device.norm_relu(norm, by, &x, &mut y);
+            device.norm_relu_backward(norm, by, false, &x, &dy, &mut totals, &mut dx, false);
+            all.extend([moments, totals, y, dx]);
             let mut mapped = device.scratch(rows * conv.inputs);
             device.map(&input(0).tanh(), shape, &[view], ViewMut { buffer: &mut mapped, at: whole });
             all.push(mapped);
@@ -737,6 +840,12 @@ fn patches_and_convolutions_are_right_on_gpus() {
     let Some(gpu) = gpu(Precision::F32) else { return };
     check_patches(&gpu, 1e-6);
     check_convolutions(&gpu, &CONVS, 1e-5);
+}
+
+#[test]
+fn norms_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_norms(&gpu, 1e-6);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! ε = 1e-4. In evaluation mode the running averages take their place.
 
 use glowflow_kernels::expr::{Expr, constant, input, old};
-use glowflow_kernels::{Device, Primitives, Span, View};
+use glowflow_kernels::{BatchNorm, Device, Primitives, Span, View};
 
 use super::views::{Dims, of_span, per_channel, read, write};
 use super::{Context, Mode};
@@ -77,21 +77,43 @@ impl Running {
         let square = share() * from_mean.clone() * from_mean;
         let with_mean: Vec<_> = inputs.iter().copied().chain([read(&mean, per_channel(0))]).collect();
         device.reduce(&square, dims.shape(), &with_mean, write(&mut values, per_channel(c)), false);
+        device.map(&input(0), [1, 1, c], &[read(&mean, per_channel(0))], write(&mut values, per_channel(0)));
+        self.finish(cx, values, batch)
+    }
+
+    /// As [`statistics`](Self::statistics), of all elements of `x`.
+    pub fn statistics_of<D: Primitives>(
+        self,
+        cx: &Context<'_, D>,
+        dims: Dims,
+        x: &D::Buffer,
+        batch: Option<&mut D::Buffer>,
+    ) -> Statistics<D> {
+        match cx.mode {
+            Mode::Eval => self.running(cx),
+            Mode::Train => {
+                let mut values = cx.device.scratch(2 * self.channels());
+                let norm = BatchNorm { rows: dims.rows(), channels: dims.channels };
+                cx.device.moments(norm, x, &mut values);
+                self.finish(cx, values, batch)
+            }
+        }
+    }
+
+    /// Reports mean and variance, and makes the variance an inverse standard deviation.
+    fn finish<D: Primitives>(
+        self,
+        cx: &Context<'_, D>,
+        mut values: D::Buffer,
+        batch: Option<&mut D::Buffer>,
+    ) -> Statistics<D> {
+        let (device, c) = (cx.device, self.channels());
         let shape = [1, 1, c];
-        device.map(&input(0), shape, &[read(&mean, per_channel(0))], write(&mut values, per_channel(0)));
         if let Some(batch) = batch {
-            device.map(
-                &input(0),
-                shape,
-                &[read(&values, per_channel(0))],
-                write(batch, per_channel(self.mean.start)),
-            );
-            device.map(
-                &input(0),
-                shape,
-                &[read(&values, per_channel(c))],
-                write(batch, per_channel(self.var.start)),
-            );
+            for (from, to) in [(0, self.mean.start), (c, self.var.start)] {
+                let from = [read(&values, per_channel(from))];
+                device.map(&input(0), shape, &from, write(batch, per_channel(to)));
+            }
         }
         let inverse = constant(1.0) / (old() + constant(EPSILON)).sqrt();
         device.map(&inverse, shape, &[], write(&mut values, per_channel(c)));
@@ -110,6 +132,11 @@ impl<D: Device> Statistics<D> {
     /// The means.
     pub fn mean(&self) -> View<'_, D::Buffer> {
         read(&self.values, per_channel(0))
+    }
+
+    /// Both, `[2, channels]`.
+    pub fn values(&self) -> &D::Buffer {
+        &self.values
     }
 
     /// The inverse standard deviations.

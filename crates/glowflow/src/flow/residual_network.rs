@@ -12,7 +12,7 @@
 //! pass, so what it needs are the inputs of the norms.
 
 use glowflow_kernels::expr::{Expr, checkerboard, constant, input, old};
-use glowflow_kernels::{Device, Grid, Primitives, Span, Strided, View};
+use glowflow_kernels::{BatchNorm, Device, Grid, Normalizer, Primitives, Span, Strided, View};
 
 use super::norm::{Running, Statistics};
 use super::views::{Dims, of_span, per_channel, read, write};
@@ -44,12 +44,24 @@ impl Norm {
         statistics: &Statistics<D>,
     ) -> D::Buffer {
         let mut y = cx.device.scratch(dims.len());
-        let inputs = self.inputs(cx, read(x, dims.each()), statistics);
-        cx.device.map(&normalized().relu(), dims.shape(), &inputs, write(&mut y, dims.each()));
+        cx.device.norm_relu(Self::norm(dims), self.normalizer(cx, statistics), x, &mut y);
         y
     }
 
-    /// The inputs of [`normalized`].
+    fn norm(dims: Dims) -> BatchNorm {
+        BatchNorm { rows: dims.rows(), channels: dims.channels }
+    }
+
+    /// Statistics and bias.
+    fn normalizer<'a, D: Primitives>(
+        &self,
+        cx: &'a Context<'_, D>,
+        statistics: &'a Statistics<D>,
+    ) -> Normalizer<'a, D::Buffer> {
+        Normalizer { statistics: statistics.values(), bias: cx.params, bias_start: self.bias.start }
+    }
+
+    /// The inputs x, μ, r and bias of an expression.
     fn inputs<'a, D: Primitives>(
         &self,
         cx: &'a Context<'_, D>,
@@ -104,7 +116,8 @@ impl Norm {
         device.map(&(old() + by_input), shape, &inputs, write(dx, at));
     }
 
-    /// As [`backward`](Self::backward), behind a ReLU: given the gradient `dy` by its output.
+    /// The backward pass of [`relu`](Self::relu): adds the gradient by the bias, and writes that by the input to `dx`, or
+    /// adds it, given that by the output.
     #[allow(clippy::too_many_arguments)]
     fn backward_relu<D: Primitives>(
         &self,
@@ -113,18 +126,17 @@ impl Norm {
         x: &D::Buffer,
         statistics: &Statistics<D>,
         dy: &D::Buffer,
-        dx: &mut D::Buffer,
+        (dx, accumulate): (&mut D::Buffer, bool),
         gradient: &mut D::Buffer,
     ) {
-        let f = Gradient { by_output: input(4) * normalized().step(), x: input(0), mask: None };
-        let (x, dy) = (read(x, dims.each()), read(dy, dims.each()));
-        self.backward(cx, dims, x, statistics, &[dy], &f, (dx, dims.each()), gradient);
+        let (device, constants) = (cx.device, cx.mode == Mode::Eval);
+        let (norm, by) = (Self::norm(dims), self.normalizer(cx, statistics));
+        let mut sums = device.scratch(2 * dims.channels);
+        device.norm_relu_backward(norm, by, constants, x, dy, &mut sums, dx, accumulate);
+        let bias = write(gradient, per_channel(self.bias.start));
+        let by_bias = read(&sums, per_channel(0));
+        device.map(&(old() + input(0)), [1, 1, dims.channels], &[by_bias], bias);
     }
-}
-
-/// `(x − μ)·r + bias` of the inputs x, μ, r and bias.
-fn normalized() -> Expr {
-    (input(0) - input(1)) * input(2) + input(3)
 }
 
 /// Expressions for a norm's backward pass.
@@ -356,10 +368,8 @@ impl ResidualNetwork {
             inner_blocks.zip(self.skips.iter().zip(&weights.skips).skip(1))
         {
             let before = &h[h.len() - 1];
-            let mut statistics = |norm: &Norm, x: &D::Buffer| {
-                let each = read(x, wide.each());
-                norm.running.statistics(cx, wide, &input(0), &[each], batch.as_deref_mut())
-            };
+            let mut statistics =
+                |norm: &Norm, x: &D::Buffer| norm.running.statistics_of(cx, wide, x, batch.as_deref_mut());
             let statistics1 = statistics(&block.norm1, before);
             let mut inner = device.scratch(wide.len());
             let y = block.norm1.relu(cx, wide, before, &statistics1);
@@ -372,8 +382,7 @@ impl ResidualNetwork {
             h.push(after);
             blocks.push(BlockActivations { statistics1, inner, statistics2 });
         }
-        let each = read(&sum, wide.each());
-        let statistics_out = self.norm_out.running.statistics(cx, wide, &input(0), &[each], batch);
+        let statistics_out = self.norm_out.running.statistics_of(cx, wide, &sum, batch);
         let y = self.norm_out.relu(cx, wide, &sum, &statistics_out);
         let out = Dims { channels: 2 * self.channels, ..dims };
         let mut o = device.scratch(out.len());
@@ -410,8 +419,8 @@ impl ResidualNetwork {
         self.conv_out.backward_weight(cx, &weights.conv_out, grid, &y, d_o, gradient);
         let mut dy = y;
         self.conv_out.backward_input(device, &weights.conv_out, grid, d_o, &mut dy, false);
-        let mut dsum = device.zeros(wide.len());
-        self.norm_out.backward_relu(cx, wide, &sum, &statistics_out, &dy, &mut dsum, gradient);
+        let mut dsum = device.scratch(wide.len());
+        self.norm_out.backward_relu(cx, wide, &sum, &statistics_out, &dy, (&mut dsum, false), gradient);
         drop((dy, sum));
 
         // The gradient by the residual activations; that by skip r's input is added where the way back meets it.
@@ -433,12 +442,12 @@ impl ResidualNetwork {
             block.conv2.backward_weight(cx, conv2, grid, &y, &dh, gradient);
             let mut dy = y;
             block.conv2.backward_input(device, conv2, grid, &dh, &mut dy, false);
-            let mut d_inner = device.zeros(wide.len());
-            block.norm2.backward_relu(cx, wide, &inner, &statistics2, &dy, &mut d_inner, gradient);
+            let mut d_inner = device.scratch(wide.len());
+            block.norm2.backward_relu(cx, wide, &inner, &statistics2, &dy, (&mut d_inner, false), gradient);
             let y = block.norm1.relu(cx, wide, before, &statistics1);
             block.conv1.backward_weight(cx, conv1, grid, &y, &d_inner, gradient);
             block.conv1.backward_input(device, conv1, grid, &d_inner, &mut dy, false);
-            block.norm1.backward_relu(cx, wide, before, &statistics1, &dy, &mut dh, gradient);
+            block.norm1.backward_relu(cx, wide, before, &statistics1, &dy, (&mut dh, true), gradient);
         }
 
         let a = self.rectified(cx, grid, x, &statistics_in);

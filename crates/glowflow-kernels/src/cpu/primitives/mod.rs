@@ -1,5 +1,6 @@
 //! The general operations on the processor.
 
+mod batch_norm;
 mod conv;
 mod gemm;
 mod map;
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use self::gemm::Target;
 use self::tiles::{Patches, Stored};
 use super::{Buffer, Cpu};
+use crate::batch_norm::{BatchNorm, Normalizer};
 use crate::elements::Elements;
 use crate::expr::Expr;
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
@@ -28,6 +30,16 @@ fn views<'a, T>(inputs: &[View<'a, Buffer<T>>]) -> (Vec<(Strided, usize)>, Vec<&
 /// The part of a buffer from a matrix's first element on. Without elements it may begin anywhere.
 fn stored<T: Real>(of: Matrix<'_, Buffer<T>>) -> Stored<'_, T> {
     Stored { data: of.buffer.get(of.start..).unwrap_or_default(), stride: of.stride }
+}
+
+/// Statistics and bias as slices of one number a channel.
+fn normalizer<'a, T: Real>(
+    norm: BatchNorm,
+    by: Normalizer<'a, Buffer<T>>,
+) -> self::batch_norm::Normalizer<'a, T> {
+    let (mean, rest) = by.statistics.split_at(norm.channels);
+    let bias = &by.bias[by.bias_start..][..norm.channels];
+    self::batch_norm::Normalizer { mean, inverse: &rest[..norm.channels], bias }
 }
 
 impl<T: Real> Primitives for Cpu<T> {
@@ -133,5 +145,47 @@ impl<T: Real> Primitives for Cpu<T> {
         conv.check([("x", x.len()), ("dweight", dweight.len()), ("dy", dy.len())]);
         let [_, len, _] = conv.lens();
         conv::backward_weight(&self.work, conv, x, dy, &mut dweight[..len], accumulate);
+    }
+
+    fn moments(&self, norm: BatchNorm, x: &Buffer<T>, out: &mut Buffer<T>) {
+        norm.check(&[("x", x.len())], &[("out", out.len())]);
+        if !norm.is_empty() {
+            self::batch_norm::moments(&self.work, norm, &x[..norm.len()], &mut out[..2 * norm.channels]);
+        }
+    }
+
+    fn norm_relu(&self, norm: BatchNorm, by: Normalizer<'_, Buffer<T>>, x: &Buffer<T>, y: &mut Buffer<T>) {
+        norm.check(&[("x", x.len()), ("y", y.len())], &[("statistics", by.statistics.len())]);
+        if !norm.is_empty() {
+            let by = normalizer(norm, by);
+            self::batch_norm::norm_relu(&self.work, by, &x[..norm.len()], &mut y[..norm.len()]);
+        }
+    }
+
+    fn norm_relu_backward(
+        &self,
+        norm: BatchNorm,
+        by: Normalizer<'_, Buffer<T>>,
+        constants: bool,
+        x: &Buffer<T>,
+        dy: &Buffer<T>,
+        sums: &mut Buffer<T>,
+        dx: &mut Buffer<T>,
+        accumulate: bool,
+    ) {
+        norm.check(
+            &[("x", x.len()), ("dy", dy.len()), ("dx", dx.len())],
+            &[("statistics", by.statistics.len()), ("sums", sums.len())],
+        );
+        if norm.is_empty() {
+            return;
+        }
+        let (by, x, dy) = (normalizer(norm, by), &x[..norm.len()], &dy[..norm.len()]);
+        let sums = &mut sums[..2 * norm.channels];
+        self::batch_norm::gradient_sums(&self.work, by, x, dy, sums);
+        let share = if constants { T::zero() } else { T::of(1.0 / norm.rows as f64) };
+        let means: Vec<T> = sums.iter().map(|&sum| sum * share).collect();
+        let dx = &mut dx[..norm.len()];
+        self::batch_norm::by_input(&self.work, by, &means, (x, dy), dx, accumulate);
     }
 }
