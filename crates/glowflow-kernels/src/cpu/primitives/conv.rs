@@ -5,9 +5,12 @@
 //! | `y` | patches of `x` `[rows, k·k·inputs]` by `weightᵀ` |
 //! | `dx` | patches of `dy` `[rows, k·k·outputs]` by the weight, its taps in the opposite order |
 //! | `dweight` | `dyᵀ` `[outputs, rows]` by patches of `x` |
+//!
+//! Most 3×3 convolutions between many channels take fewer operations by [`winograd`].
 
 use super::gemm::{Target, add_up_rows, multiply_rows};
 use super::tiles::{Patches, Stored};
+use super::winograd;
 use crate::cpu::Workspace;
 use crate::cpu::product::Packed;
 use crate::primitives::Conv;
@@ -22,6 +25,9 @@ pub fn forward<T: Real>(
     y: &mut [T],
     accumulate: bool,
 ) {
+    if winograd::suits(work, conv) {
+        return winograd::forward(work, conv, x, weight, y, accumulate);
+    }
     let (rows, outputs, columns) = (conv.grid.rows(), conv.outputs, conv.columns());
     let packed = Packed::of_columns(work, columns, outputs, 1, |j| {
         (&weight[j * columns..(j + 1) * columns], T::one())
@@ -39,6 +45,9 @@ pub fn backward_input<T: Real>(
     dx: &mut [T],
     accumulate: bool,
 ) {
+    if winograd::suits(work, conv) {
+        return winograd::backward_input(work, conv, weight, dy, dx, accumulate);
+    }
     let Conv { grid, inputs, outputs, kernel } = conv;
     let (taps, columns) = (kernel * kernel, conv.columns());
     let packed = Packed::of_rows(work, taps * outputs, inputs, |i, j, to| {
@@ -76,6 +85,9 @@ pub fn backward_weight<T: Real>(
     dweight: &mut [T],
     accumulate: bool,
 ) {
+    if winograd::suits(work, conv) {
+        return winograd::backward_weight(work, conv, x, dy, dweight, accumulate);
+    }
     let Conv { grid, inputs, outputs, kernel } = conv;
     let columns = conv.columns();
     let dy = (&Stored { data: dy, stride: outputs }, outputs);

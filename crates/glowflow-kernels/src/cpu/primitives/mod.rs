@@ -8,6 +8,7 @@ mod patches;
 mod program;
 mod reduce;
 mod tiles;
+mod winograd;
 
 use rayon::prelude::*;
 
