@@ -20,6 +20,7 @@ mod factor;
 mod logit;
 mod masked_coupling;
 mod mlp;
+mod network_norm;
 mod norm;
 mod reorder;
 mod residual_network;
