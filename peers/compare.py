@@ -27,6 +27,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
+REALNVP_VARIANTS = tuple(variant for variant in VARIANTS if not variant.endswith("linear"))
 GRAPHS = tuple(variant + "_graphs" for variant in VARIANTS)
 # A variant this much slower than the best of the trial still gets turns: the trial is short, and may err.
 CLOSE = 1.05
@@ -44,15 +45,21 @@ RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
 def torch_command(args, mode, variant, *extra):
-    command = [sys.executable, str(HERE / "glow_torch.py"), mode, "--variant", variant, "--device", args.device]
-    for name in ("levels", "steps", "hidden", "batch", "image", "coupling", "precision", "threads"):
+    command = [sys.executable, str(HERE / f"{args.architecture}_torch.py"), mode, "--variant", variant]
+    names = ["levels", "hidden", "batch", "image", "threads"]
+    names += ["steps", "coupling", "precision", "device"] if args.architecture == "glow" else ["blocks"]
+    for name in names:
         command += [f"--{name}", str(getattr(args, name))]
     return command + list(extra)
 
 
 def rust_command(args, *extra):
-    settings = {"model.levels": args.levels, "model.steps": args.steps, "model.hidden": args.hidden,
+    settings = {"model.architecture": args.architecture, "model.levels": args.levels, "model.hidden": args.hidden,
                 "model.image": f"[{args.image},{args.image},3]", "train.batch": args.batch}
+    if args.architecture == "realnvp":
+        settings["model.blocks"] = args.blocks
+    else:
+        settings["model.steps"] = args.steps
     if args.coupling != "affine":
         settings["model.coupling"] = f'"{args.coupling}"'
     command = [args.rust, "bench", *shlex.split(args.rust_args), "--precision", args.precision, *extra]
@@ -280,10 +287,12 @@ def machine(args):
 def arguments():
     parser = argparse.ArgumentParser(description="glowflow and PyTorch by turns")
     parser.add_argument("--what", choices=("train-step", "sample", "memory"), default="train-step")
+    parser.add_argument("--architecture", choices=("glow", "realnvp"), default="glow", help="realnvp: train-step on the CPU in f32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--levels", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--hidden", type=int, help="default 512; memory: 256")
+    parser.add_argument("--levels", type=int, help="default 3; realnvp: 2")
+    parser.add_argument("--steps", type=int, default=8, help="of flow in a level (Glow)")
+    parser.add_argument("--blocks", type=int, default=8, help="residual blocks of a coupling network (RealNVP)")
+    parser.add_argument("--hidden", type=int, help="default 512; memory: 256; realnvp: 64")
     parser.add_argument("--batch", type=int, help="default 16; memory: 8")
     parser.add_argument("--image", type=int, help="height and width; default 32; memory: 64")
     parser.add_argument("--coupling", choices=("affine", "additive"), default="affine")
@@ -304,11 +313,15 @@ def arguments():
     parser.add_argument("--allow-busy", action="store_true", help="print ratios even of a disturbed run")
     parser.add_argument("--json", metavar="FILE", help="write everything measured there")
     args = parser.parse_args()
-    memory, cuda = args.what == "memory", args.device == "cuda"
+    memory, cuda, glow = args.what == "memory", args.device == "cuda", args.architecture == "glow"
+    if not glow and (args.what != "train-step" or cuda or args.precision != "f32" or args.coupling != "affine"):
+        parser.error("realnvp is compared by --what train-step, on the CPU, in f32")
     if args.rust_args is None:
         args.rust_args = f"--device {'cuda:0' if cuda else 'cpu'}"
-    for name, value in (("hidden", 256 if memory else 512), ("batch", 8 if memory else 16), ("image", 64 if memory else 32),
-                        ("variants", VARIANTS[:3] if memory else VARIANTS + GRAPHS if cuda else VARIANTS)):
+    for name, value in (("levels", 3 if glow else 2), ("hidden", 64 if not glow else 256 if memory else 512),
+                        ("batch", 8 if memory else 16), ("image", 64 if memory else 32),
+                        ("variants", REALNVP_VARIANTS if not glow else VARIANTS[:3] if memory else VARIANTS + GRAPHS if cuda
+                         else VARIANTS)):
         if getattr(args, name) is None:
             setattr(args, name, value)
     return args
@@ -321,9 +334,12 @@ def main():
         say(f"warning: the load is {about['load_before']:.1f}: something else is running, and disturbs every number below")
     settings = {k: v for k, v in vars(args).items() if k not in ("json", "rust")}
     lines, results = measure_memory(args) if args.what == "memory" else time_by_turns(args)
-    depth = "" if args.what == "memory" else f"K {args.steps}, "
+    if args.architecture == "realnvp":
+        depth, kind = f"{args.blocks} blocks, ", "RealNVP"
+    else:
+        depth, kind = "" if args.what == "memory" else f"K {args.steps}, ", args.coupling
     print(f"{args.what}: L {args.levels}, {depth}hidden {args.hidden}, batch {args.batch} of {args.image}×{args.image}, "
-          f"{args.coupling}, {args.precision}\n")
+          f"{kind}, {args.precision}\n")
     print("\n".join(lines))
     measured = f"{about['gpu']} (only the GPU has to be idle); " if "gpu" in about else ""
     print(f"\n{measured}{about['cpu']}, {about['threads']} threads, load {about['load_before']:.2f} before; PyTorch {about['torch']}; "
