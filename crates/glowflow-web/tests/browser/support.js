@@ -7,6 +7,8 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { after, before } from "node:test";
+import { isDeepStrictEqual } from "node:util";
+
 import { chromium } from "playwright-core";
 
 export const { GLOWFLOW, RUN, PHOTO, OTHER, SCREENSHOTS, CHROMIUM = "/usr/bin/chromium" } = process.env;
@@ -102,6 +104,13 @@ export const pixels = (selector) => page.locator(selector).evaluate(async (image
   context.drawImage(image, 0, 0);
   return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
 });
+
+/** Waits until an image element shows these pixels: a picture asked for before may come first. */
+export async function shows(selector, wanted) {
+  const until = performance.now() + 10_000;
+  while (!isDeepStrictEqual(await pixels(selector), wanted) && performance.now() < until) await page.waitForTimeout(50);
+  assert.deepEqual(await pixels(selector), wanted);
+}
 
 export const difference = (a, b) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
 
