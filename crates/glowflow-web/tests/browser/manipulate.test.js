@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
   amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready, screenshot, settled,
-  uploadToManipulate, videos, withServer,
+  shows, uploadToManipulate, videos, withServer,
 } from "./support.js";
 
 const SMILING = "[data-attribute=Smiling]";
@@ -14,15 +14,6 @@ withServer();
 beforeEach(() => open());
 
 const value = (slider) => page.locator(slider).evaluate((input) => Number(input.value));
-
-/** Waits until an image element shows these pixels. */
-async function shows(selector, wanted) {
-  for (let i = 0; i < 100; i++) {
-    if (difference(await pixels(selector), wanted) === 0) return;
-    await page.waitForTimeout(50);
-  }
-  assert.fail(`${selector} does not show what it should`);
-}
 
 test("a slider changes an uploaded picture, and reset, undo and redo lead back and forth", async () => {
   const first = await pixels("#original");

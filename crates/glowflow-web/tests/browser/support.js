@@ -98,7 +98,13 @@ export const amend = (path, change) => page.route(path, async (route) => {
 
 /** The pixels that an image element shows. */
 export const pixels = (selector) => page.locator(selector).evaluate(async (image) => {
-  await image.decode();
+  // Decoding fails where another picture comes meanwhile: that one counts.
+  for (let src; src !== image.src;) {
+    ({ src } = image);
+    await image.decode().catch((error) => {
+      if (src === image.src) throw error;
+    });
+  }
   const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
   const context = canvas.getContext("2d");
   context.drawImage(image, 0, 0);
