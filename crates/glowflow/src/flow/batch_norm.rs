@@ -57,11 +57,11 @@ impl<D: Primitives> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let State { x, logp, statistics: batch, .. } = state;
         let (device, dims) = (cx.device, Dims::of(x.grid, x.channels));
-        let own = self.running.is_none().then(|| {
-            let x = read(&x.data, dims.each());
-            self.layer.running.statistics(cx, dims, &input(0), &[x], Some(batch))
-        });
-        let Some(norm) = own.as_ref().or(self.running.as_ref()) else { return Saved::NOTHING };
+        let statistics = || self.layer.running.statistics_of(cx, dims, &x.data, Some(batch));
+        let own = self.running.is_none().then(statistics);
+        let Some(norm) = own.as_ref().or(self.running.as_ref()) else {
+            panic!("batch normalisation has running statistics or those of its batch")
+        };
 
         let inputs = [norm.mean(), norm.inverse_deviation()];
         let f = (old() - input(0)) * input(1);

@@ -82,9 +82,7 @@ impl Norm {
         let mut sums = device.scratch(2 * channels);
         let standardized = || (f.x.clone() - input(1)) * input(2);
         device.reduce(&f.by_output, shape, &inputs, write(&mut sums, per_channel(0)), false);
-        let by_bias = View { buffer: &sums, at: per_channel(0) };
-        let bias = write(gradient, per_channel(self.bias.start));
-        device.map(&(old() + input(0)), [1, 1, channels], &[by_bias], bias);
+        self.add_by_bias(device, &sums, gradient);
         let by_input = match cx.mode {
             Mode::Eval => input(2) * f.by_output.clone(),
             Mode::Train => {
@@ -123,9 +121,14 @@ impl Norm {
         let (norm, by) = (Self::norm(dims), self.normalizer(cx, statistics));
         let mut sums = device.scratch(2 * dims.channels);
         device.norm_relu_backward(norm, by, constants, x, dy, &mut sums, dx, accumulate);
+        self.add_by_bias(device, &sums, gradient);
+    }
+
+    /// Adds the gradient by the bias, the first of `sums`.
+    fn add_by_bias<D: Primitives>(&self, device: &D, sums: &D::Buffer, gradient: &mut D::Buffer) {
         let bias = write(gradient, per_channel(self.bias.start));
-        let by_bias = read(&sums, per_channel(0));
-        device.map(&(old() + input(0)), [1, 1, dims.channels], &[by_bias], bias);
+        let by_bias = read(sums, per_channel(0));
+        device.map(&(old() + input(0)), [1, 1, self.bias.len], &[by_bias], bias);
     }
 }
 

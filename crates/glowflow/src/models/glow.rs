@@ -133,12 +133,9 @@ impl Architecture for GlowConfig {
                 flow.push(format!("{name}.coupling"), coupling);
             }
             if level + 1 < self.levels {
-                let name = format!("levels.{level}.prior");
-                let split = flow.params.scope(&name, |p| Split::new(p, channels));
-                flow.push(name, split);
+                flow.push_with(format!("levels.{level}.prior"), |p, _| Split::new(p, channels));
             } else {
-                let top = flow.params.scope("prior", |p| Top::new(p, channels, self.classes));
-                flow.push("prior", top);
+                flow.push_with("prior", |p, _| Top::new(p, channels, self.classes));
             }
         }
     }

@@ -56,14 +56,11 @@ impl Architecture for NiceConfig {
     fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
         let dimensions = self.dimensions();
         for k in 0..self.couplings {
-            let name = format!("couplings.{k}");
-            let layer = flow
-                .params
-                .scope(&name, |p| AdditiveCoupling::new(p, dimensions, self.hidden, self.layers, k % 2 == 1));
-            flow.push(name, layer);
+            flow.push_with(format!("couplings.{k}"), |p, _| {
+                AdditiveCoupling::new(p, dimensions, self.hidden, self.layers, k % 2 == 1)
+            });
         }
-        let scaling = flow.params.scope("scaling", |p| Scaling::new(p, dimensions));
-        flow.push("scaling", scaling);
+        flow.push_with("scaling", |p, _| Scaling::new(p, dimensions));
         flow.push(
             "latents",
             FactorRest(match self.prior {

@@ -42,12 +42,11 @@ impl Default for RealNvpConfig {
 impl RealNvpConfig {
     /// Appends a coupling of a level.
     fn couple<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>, level: usize, k: usize, keeps: Keeps) {
-        let (name, channels) = (format!("levels.{level}.couplings.{k}"), flow.shape().channels);
         let by_channels = !matches!(keeps, Keeps::Checkerboard { .. });
         let hidden = self.hidden << (level + usize::from(by_channels));
-        let layer =
-            flow.params.scope(&name, |p| MaskedCoupling::new(p, channels, hidden, self.blocks, keeps));
-        flow.push(name, layer);
+        flow.push_with(format!("levels.{level}.couplings.{k}"), |p, shape| {
+            MaskedCoupling::new(p, shape.channels, hidden, self.blocks, keeps)
+        });
     }
 }
 
