@@ -33,7 +33,9 @@ use glowflow::models::check;
 use glowflow::params::{Init, ParamBuilder};
 use glowflow::testing::LayerCase;
 use glowflow::train::{DataConfig, RunConfig, TrainConfig, Trainer};
-use glowflow::{Architecture, Backprop, Cpu, Draws, Error, Model, ModelFile, PermutationType, Primitives};
+use glowflow::{
+    Architecture, Backprop, Cpu, Draws, Error, Model, ModelFile, Operations, PermutationType, Primitives,
+};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
 use glowflow_kernels::expr::{Expr, constant, input, old};
@@ -192,7 +194,7 @@ impl Architecture for TailGlow {
     }
 
     /// The list of layers, generic in the device. The builder knows the shape that the next layer gets.
-    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
+    fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {
         for level in 0..self.levels {
             flow.push(format!("levels.{level}.squeeze"), Squeeze);
             for step in 0..self.steps {

@@ -1,10 +1,11 @@
-//! The numerical kernels of Glow behind one [`Device`] trait.
+//! The numerical kernels of flows, on processors and GPUs.
 //!
-//! A step of Glow is three matrix products and a few per-pixel kernels. This crate holds those
-//! kernels, for each device in a module of its own, and nothing that knows how the steps make a model.
-//! All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and where [`cuda`] calls NVIDIA's libraries.
+//! A [`Device`] has memory, [`Primitives`] are general operations on it, and [`ops`] are operations of Glow, each with a reference body
+//! in primitives and fused forms of the devices. Nothing here knows how layers make a model.
+//! All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and in [`cuda`]'s calls of NVIDIA's libraries.
 //!
 //! ```
+//! use glowflow_kernels::ops::Squeeze;
 //! use glowflow_kernels::{Cpu, Device, Grid};
 //!
 //! let cpu = Cpu::<f32>::new();
@@ -22,7 +23,10 @@ pub mod cuda;
 mod device;
 mod elements;
 pub mod expr;
+pub mod ops;
+mod optimizer;
 mod out_of_memory;
+mod pixels;
 mod primitives;
 mod random;
 mod real;
@@ -32,13 +36,16 @@ mod shape;
 pub use batch_norm::{BatchNorm, Normalizer};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
-pub use device::{Device, DeviceError, Direction, Noise, Quantized, Rule, Training, Update, UpdateReport};
+pub use device::{Device, DeviceError};
+pub use ops::{
+    ActNormParams, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations, PermutationParams,
+    Reference, TopPriorParams, ZeroConvParams,
+};
+pub use optimizer::{Rule, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;
+pub use pixels::{Noise, Quantized};
 pub use primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};
 pub use random::Stream;
 pub use real::Real;
 pub use repeated::Repeated;
-pub use shape::{
-    ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, PermutationParams, Span,
-    TopPriorParams, ZeroConvParams,
-};
+pub use shape::{Grid, Span};

@@ -8,13 +8,17 @@
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
 //! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
 //! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
-//! | [`uniform`](Primitives::uniform) | random numbers |
+//! | [`uniform`](Primitives::uniform), [`normal`](Primitives::normal) | random numbers |
+//! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to numbers, and numbers to pixels |
+//! | [`update`](Primitives::update) | an optimiser step |
 //!
 //! Operations queue, fail and panic as those of [`Device`] do.
 
 use crate::batch_norm::{self, BatchNorm, Normalizer};
-use crate::device::Device;
+use crate::device::{Device, DeviceError};
 use crate::expr::{Expr, input, old};
+use crate::optimizer::{Training, Update, UpdateReport};
+use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
 
@@ -248,6 +252,33 @@ pub trait Primitives: Device {
     /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from the stream
     /// with the id `stream.id + i`.
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
+
+    /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the stream with the
+    /// id `stream.id + i`, and so does not depend on the others.
+    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);
+
+    /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.
+    fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);
+
+    /// Pixels of continuous images `v`, when everything queued before is done: `clamp(floor((v + 0.5)·2^bits), 0,
+    /// 2^bits − 1)`, scaled to 0..=255. A NaN becomes 0.
+    ///
+    /// # Errors
+    /// The first failure of this device, if there was one.
+    fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Quantized, DeviceError>;
+
+    /// One optimiser step. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights, moments and
+    /// average stay as they are. No number that is not finite is ever written to them
+    /// ([`all_finite`](UpdateReport::all_finite)). The gradient is zero afterwards either way.
+    ///
+    /// # Errors
+    /// The first failure of this device, if there was one.
+    fn update(
+        &self,
+        update: &Update,
+        logp: &[&Self::Buffer],
+        training: Training<'_, Self::Buffer>,
+    ) -> Result<UpdateReport, DeviceError>;
 
     /// The convolution, written to `y`, or added to it if `accumulate`.
     fn conv(

@@ -1,19 +1,13 @@
-//! The scalar types that a host-side kernel computes in.
+//! The scalar types of activations and parameters.
 
 use std::fmt::{Debug, Display};
 use std::iter::Sum;
 
-use half::bf16;
-
-use crate::cpu::Element;
+use bytemuck::Pod;
+use num_traits::{Float, NumAssign};
 
 /// `f32`, in which models live, or `f64`, in which tests differentiate numerically.
-pub trait Real:
-    num_traits::Float + num_traits::NumAssign + Debug + Display + Sum + Element<Sum = Self>
-{
-    /// What matrices of coupling networks may hold instead, on a device that can.
-    type Narrow: Element<Sum = Self>;
-
+pub trait Real: Float + NumAssign + Debug + Default + Display + Pod + Send + Sum + Sync {
     /// The nearest value of this type.
     fn of(value: f64) -> Self;
 
@@ -28,8 +22,6 @@ pub trait Real:
 }
 
 impl Real for f32 {
-    type Narrow = bf16;
-
     #[inline(always)]
     fn of(value: f64) -> Self {
         value as f32
@@ -47,8 +39,6 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    type Narrow = Self;
-
     #[inline(always)]
     fn of(value: f64) -> Self {
         value

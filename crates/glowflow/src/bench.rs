@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::time::Instant;
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::Operations;
 use serde::Serialize;
 
 use crate::device::on_device;
@@ -27,7 +27,7 @@ trait Step {
     fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error>;
 }
 
-impl<D: Primitives> Step for Trainer<D> {
+impl<D: Operations> Step for Trainer<D> {
     fn parameters(&self) -> usize {
         self.layout().len()
     }

@@ -38,4 +38,4 @@ pub use models::{
 pub use precision::Precision;
 
 /// Compute backends and their errors, and recovery from a shortage of memory.
-pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Primitives, catch_out_of_memory};
+pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Operations, Primitives, catch_out_of_memory};

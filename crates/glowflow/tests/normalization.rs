@@ -11,7 +11,7 @@ use glowflow::{
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{Cpu, Cuda, Primitives};
+use glowflow_kernels::{Cpu, Cuda, Operations};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
@@ -51,7 +51,7 @@ fn trained(config: RunConfig, steps: usize) -> (Trainer<Cpu<f32>>, Vec<f64>) {
     trained_on(Cpu::new(), config, steps)
 }
 
-fn trained_on<D: Primitives>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
+fn trained_on<D: Operations>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
     let mut trainer = Trainer::new(device, config).unwrap();
     trainer.initialize(&batches().next().unwrap(), &[]).unwrap();
     let step = |pixels: Vec<u8>| trainer.step(&pixels, &[]).unwrap().bits_per_dim;

@@ -5,7 +5,7 @@ use glowflow::train::{Optimizer, RunConfig, Schedule, TrainState, Trainer};
 use glowflow::{Backprop, Error};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Cpu, Device, Rule, Training, Update};
+use glowflow_kernels::{Cpu, Device, Primitives, Rule, Training, Update};
 
 const SIDE: usize = 16;
 

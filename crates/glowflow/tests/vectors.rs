@@ -6,7 +6,7 @@ use glowflow::flow::{Context, Mode};
 use glowflow::model::{Flow, largest};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Latents, Model, ModelFile, Precision};
-use glowflow_kernels::{Cpu, Cuda, Device, Noise, Primitives, Real, cuda};
+use glowflow_kernels::{Cpu, Cuda, Device, Noise, Operations, Real, cuda};
 use ndarray::Array4;
 
 const FILES: [&str; 8] = [
@@ -82,7 +82,7 @@ fn norm_error(have: &[f64], want: &[f64]) -> f64 {
 }
 
 /// Encoding and decoding, with tolerances for likelihoods and for decoded images.
-fn encodes_and_decodes<D: Primitives>(device: &D, tolerance: f64, decoded_tolerance: f64) {
+fn encodes_and_decodes<D: Operations>(device: &D, tolerance: f64, decoded_tolerance: f64) {
     for vectors in Vectors::all() {
         let glow = Model::on(device.clone(), &vectors.model);
         let labels: Vec<usize> = vectors.integers("label");
@@ -130,14 +130,14 @@ fn encodes_and_decodes_in_f64() {
 }
 
 /// A fixture on a device.
-struct Setup<'a, D: Primitives> {
+struct Setup<'a, D: Operations> {
     device: &'a D,
     flow: Flow<D>,
     params: D::Buffer,
     buffers: D::Buffer,
 }
 
-impl<'a, D: Primitives> Setup<'a, D> {
+impl<'a, D: Operations> Setup<'a, D> {
     fn new(device: &'a D, vectors: &Vectors) -> Self {
         let upload = |values: &[f32]| {
             device.upload(&values.iter().map(|&x| D::Real::of(x.into())).collect::<Vec<_>>())
@@ -197,7 +197,7 @@ struct Step {
     statistics: Vec<f64>,
 }
 
-fn step<D: Primitives>(device: &D, vectors: &Vectors, backprop: Backprop) -> Step {
+fn step<D: Operations>(device: &D, vectors: &Vectors, backprop: Backprop) -> Step {
     let config = &vectors.model.config;
     let setup = Setup::new(device, vectors);
     let (flow, cx) = (&setup.flow, setup.train());
@@ -228,7 +228,7 @@ fn step<D: Primitives>(device: &D, vectors: &Vectors, backprop: Backprop) -> Ste
     }
 }
 
-fn gradients<D: Primitives>(device: &D, tolerance: f64) {
+fn gradients<D: Operations>(device: &D, tolerance: f64) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
             let Step { gradient, image, .. } = step(device, &vectors, backprop);
@@ -254,7 +254,7 @@ fn gradients<D: Primitives>(device: &D, tolerance: f64) {
 
 /// Models with batch normalisation in a training step: latents and likelihoods by the batch's statistics, the running
 /// statistics after it, and likelihoods in evaluation mode with these.
-fn training_mode<D: Primitives>(device: &D, tolerance: f64) {
+fn training_mode<D: Operations>(device: &D, tolerance: f64) {
     for vectors in Vectors::all().filter(|vectors| vectors.has("train.log_likelihood")) {
         let name = &vectors.name;
         for backprop in [Backprop::Reversible, Backprop::Stored] {
@@ -313,7 +313,7 @@ fn gradients_in_f64() {
     gradients(&Cpu::<f64>::new(), 1e-11);
 }
 
-fn both_modes_agree<D: Primitives>(device: &D, tolerance: f64) {
+fn both_modes_agree<D: Operations>(device: &D, tolerance: f64) {
     for vectors in Vectors::all() {
         let [reversible, stored] = [Backprop::Reversible, Backprop::Stored]
             .map(|backprop| step(device, &vectors, backprop).gradient);
@@ -338,7 +338,7 @@ fn a_saved_model_is_the_model() {
 }
 
 /// Gradients and likelihoods in bf16 against those of float64.
-fn agrees_to_the_rounding_of_bf16(device: &impl Primitives<Real = f32>) {
+fn agrees_to_the_rounding_of_bf16(device: &impl Operations<Real = f32>) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
             let Step { gradient, .. } = step(device, &vectors, backprop);

@@ -9,12 +9,11 @@ use rayon::prelude::*;
 
 use super::element::Element;
 use super::isa::Task;
-use super::panels::{Panels, View};
-use super::patches::{self, AddShifted, Look};
-use super::product::{Gradient, Packed, product_into_rows, transposed_products};
-use super::{Buffer, Workspace};
-use crate::real::Real;
-use crate::shape::{Grid, Span, ZeroConvParams};
+use super::panels::View;
+use super::product::{Gradient, Packed};
+use super::workspace::Workspace;
+use super::{Buffer, Scalar};
+use crate::shape::Span;
 
 /// A convolution and the scale and bias behind it, as views of the parameters.
 ///
@@ -44,7 +43,7 @@ impl ScaledAt {
     }
 }
 
-impl<T: Real> Scaled<'_, T> {
+impl<T: Scalar> Scaled<'_, T> {
     /// `exp(3·logs)`, one number for each output.
     pub fn scale(&self) -> Vec<T> {
         self.logs.iter().map(|&logs| (T::of(3.0) * logs).exp()).collect()
@@ -123,7 +122,7 @@ struct UnfoldRow<'a, T> {
     scale: T,
 }
 
-impl<T: Real> Task for UnfoldRow<'_, T> {
+impl<T: Scalar> Task for UnfoldRow<'_, T> {
     type Output = T;
 
     #[inline(always)]
@@ -144,7 +143,7 @@ impl<T: Real> Task for UnfoldRow<'_, T> {
 }
 
 /// Column sums of a row-major matrix: the gradient of a bias.
-pub fn column_sums<T: Real>(columns: usize, matrix: &[T]) -> Vec<T> {
+pub fn column_sums<T: Scalar>(columns: usize, matrix: &[T]) -> Vec<T> {
     let sums = matrix
         .par_chunks(columns * 256)
         .map(|block| {
@@ -159,55 +158,6 @@ pub fn column_sums<T: Real>(columns: usize, matrix: &[T]) -> Vec<T> {
     (0..columns).map(|j| sums.iter().map(|block| block[j]).sum()).collect()
 }
 
-/// A ZeroConv with few inputs: patches gathered, then one product.
-pub struct ZeroConv<T: Real> {
-    inputs: usize,
-    weight: Packed<T>,
-}
-
-impl ZeroConvParams {
-    pub(super) fn at(&self) -> ScaledAt {
-        ScaledAt { weight: self.weight, bias: self.bias, logs: self.logs }
-    }
-}
-
-impl<T: Real> ZeroConv<T> {
-    pub(super) fn prepare(work: &Workspace<T>, at: &ZeroConvParams, params: &[T]) -> Self {
-        Self { inputs: at.inputs, weight: at.at().of(params).pack(work) }
-    }
-
-    pub(super) fn run(&self, work: &Workspace<T>, grid: Grid, x: &[T], y: &mut [T]) {
-        let patches = patches::all_with_edge(work, grid, self.inputs, self.inputs, x);
-        product_into_rows(patches.view(), &self.weight, y);
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward(
-        work: &Workspace<T>,
-        at: &ZeroConvParams,
-        params: &[T],
-        grid: Grid,
-        x: &[T],
-        dy: &[T],
-        dx: &mut [T],
-        gradient: &mut [T],
-    ) {
-        let (inputs, outputs) = (at.inputs, at.outputs);
-        let conv = at.at().of(params);
-        let patches = patches::all_with_edge(work, grid, inputs, inputs, x);
-        let dy = Panels::of_rows(work, outputs, dy);
-        let mut d_weight = WeightGradient::zero(work, outputs, patches.cut.columns);
-        transposed_products(work, vec![d_weight.of(dy.view(), patches.view())]);
-        conv.unfold(work, at.at(), &d_weight.matrix, &d_weight.sums, gradient);
-
-        let weight = conv.pack_contributions(work, inputs);
-        let mut contributions = work.take(grid.rows() * 9 * inputs);
-        product_into_rows(dy.view(), &weight, &mut contributions);
-        let (look, channels, stride) = (Look::Back, inputs, inputs);
-        AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
-    }
-}
-
 /// A gradient by a matrix, and by the bias added to its product.
 pub struct WeightGradient<T> {
     /// Row-major, `[outputs, inputs]`.
@@ -216,7 +166,7 @@ pub struct WeightGradient<T> {
     pub sums: Vec<T>,
 }
 
-impl<T: Real> WeightGradient<T> {
+impl<T: Scalar> WeightGradient<T> {
     pub fn zero<E: Element<Sum = T>>(work: &Workspace<E>, outputs: usize, inputs: usize) -> Self {
         let mut matrix = work.take_sums(outputs * inputs);
         matrix.fill(T::zero());

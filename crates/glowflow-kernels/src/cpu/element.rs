@@ -9,7 +9,7 @@ use crate::real::Real;
 /// A number in memory, and how products of such numbers are summed.
 pub trait Element: bytemuck::Pod + Default + Send + Sync {
     /// The type of sums, biases and gradients.
-    type Sum: Real;
+    type Sum: Scalar;
     /// Numbers of a column of a packed matrix that lie side by side, for an instruction that multiplies so many pairs and
     /// adds up their products.
     const GROUP: usize;
@@ -26,6 +26,20 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync {
     fn available() -> Vec<Isa>;
     #[doc(hidden)]
     fn kernels(isa: Isa) -> KernelSet<Self>;
+}
+
+/// A scalar that the processor computes in.
+pub trait Scalar: Real + Element<Sum = Self> {
+    /// Element of the coupling networks' matrices in a shorter format.
+    type Narrow: Element<Sum = Self>;
+}
+
+impl Scalar for f32 {
+    type Narrow = bf16;
+}
+
+impl Scalar for f64 {
+    type Narrow = Self;
 }
 
 macro_rules! scalar {

@@ -3,54 +3,40 @@
 //! Threads are those of the rayon pool that an operation is called from. Results do not depend on
 //! their number: work is divided by output, and sums are added up in order.
 
-mod actnorm;
 mod buffer;
-mod channel_map;
-mod conv;
-mod coupling;
-mod element;
-mod gaussian;
-mod isa;
-mod layout;
-mod network;
-mod panels;
-mod patches;
+pub(crate) mod conv;
+pub(crate) mod element;
+pub(crate) mod isa;
+pub(crate) mod panels;
+pub(crate) mod patches;
 mod precision;
 mod primitives;
-mod product;
+pub(crate) mod product;
 mod simd;
 mod update;
-mod workspace;
+pub(crate) mod workspace;
 
 use half::bf16;
 use rayon::prelude::*;
 
 pub use buffer::Buffer;
-pub use channel_map::ChannelMap;
-pub use conv::ZeroConv;
-pub use element::Element;
-pub use gaussian::TopPrior;
+pub use element::{Element, Scalar};
 pub use isa::Isa;
-pub use precision::{Hidden, Network, Precision};
+pub use precision::Precision;
 
 use workspace::Workspace;
 
-use crate::device::{Device, DeviceError, Direction, Noise, Quantized, Training, Update, UpdateReport};
-use crate::random::Stream;
-use crate::real::Real;
-use crate::shape::{
-    ActNormParams, ChannelMapParams, CouplingKind, Grid, NetworkParams, TopPriorParams, ZeroConvParams,
-};
+use crate::device::{Device, DeviceError};
 
 /// The processor, computing in `T`: `f32` to work, `f64` to check.
 #[derive(Clone)]
-pub struct Cpu<T: Real> {
-    work: Workspace<T>,
-    /// Where coupling networks multiply in a shorter format, if they do.
-    narrow: Option<Workspace<T::Narrow>>,
+pub struct Cpu<T: Scalar> {
+    pub(crate) work: Workspace<T>,
+    /// Workspace of the coupling networks' products if they are in a shorter format.
+    pub(crate) narrow: Option<Workspace<T::Narrow>>,
 }
 
-impl<T: Real> Cpu<T> {
+impl<T: Scalar> Cpu<T> {
     /// The processor with the best instruction set that it has.
     pub fn new() -> Self {
         let pool = buffer::Pool::default();
@@ -68,7 +54,7 @@ impl<T: Real> Cpu<T> {
     }
 }
 
-impl<T: Real> Default for Cpu<T> {
+impl<T: Scalar> Default for Cpu<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -86,8 +72,7 @@ impl Cpu<f32> {
             if isa == Isa::Baseline {
                 return Err(DeviceError::Unavailable {
                     device: "cpu with bf16".into(),
-                    reason: "this processor has no instructions for it (AVX-512 BF16); take precision f32"
-                        .into(),
+                    reason: "this processor has no instructions for it (AVX-512 BF16)".into(),
                 });
             }
             cpu.narrow = Some(Workspace::new(isa, buffer::Pool::default(), cpu.work.sums()));
@@ -96,7 +81,7 @@ impl Cpu<f32> {
     }
 }
 
-impl<T: Real> std::fmt::Debug for Cpu<T> {
+impl<T: Scalar> std::fmt::Debug for Cpu<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.narrow {
             None => write!(f, "Cpu({:?})", self.work.isa()),
@@ -105,14 +90,9 @@ impl<T: Real> std::fmt::Debug for Cpu<T> {
     }
 }
 
-impl<T: Real> Device for Cpu<T> {
+impl<T: Scalar> Device for Cpu<T> {
     type Real = T;
     type Buffer = Buffer<T>;
-    type ChannelMap = ChannelMap<T>;
-    type Network = Network<T>;
-    type Hidden = Hidden<T>;
-    type ZeroConv = ZeroConv<T>;
-    type TopPrior = TopPrior<T>;
     type Recording = std::convert::Infallible;
 
     fn name(&self) -> String {
@@ -166,222 +146,11 @@ impl<T: Real> Device for Cpu<T> {
         Ok(buffer.to_vec())
     }
 
+    fn len(&self, buffer: &Buffer<T>) -> usize {
+        buffer.len()
+    }
+
     fn copy(&self, from: &Buffer<T>, to: &mut Buffer<T>) {
         to.copy_from_slice(from);
-    }
-
-    fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, T>, v: &mut Buffer<T>) {
-        let bins = f64::from(1u32 << bits);
-        match noise {
-            Noise::Midpoint => v.fill(T::of(0.5 / bins)),
-            Noise::Uniform(stream) => self.fill(v, |i| stream.uniform(i).map(|u| u / bins)),
-            Noise::Given(noise) => v.copy_from_slice(noise),
-        }
-        for (v, &pixel) in v.iter_mut().zip(pixels) {
-            *v += T::of(f64::from(pixel >> (8 - bits)) / bins - 0.5);
-        }
-    }
-
-    fn quantize(&self, v: &Buffer<T>, bits: u32) -> Result<Quantized, DeviceError> {
-        let bins = f64::from(1u32 << bits);
-        // A NaN becomes 0, as the saturating cast has it.
-        let pixel = |v: &T| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits);
-        Ok(Quantized { pixels: v.iter().map(pixel).collect(), finite: v.iter().all(|v| v.is_finite()) })
-    }
-
-    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {
-        let length = (out.len() / images.max(1)).max(1);
-        for (image, out) in out.chunks_exact_mut(length).enumerate() {
-            let stream = Stream { id: stream.id + image as u64, ..stream };
-            self.fill(out, |i| stream.normal(i).map(|x| scale * x));
-        }
-    }
-
-    fn squeeze(&self, grid: Grid, channels: usize, x: &Buffer<T>, y: &mut Buffer<T>) {
-        layout::squeeze(grid, channels, x, y);
-    }
-
-    fn unsqueeze(&self, grid: Grid, channels: usize, y: &Buffer<T>, x: &mut Buffer<T>) {
-        layout::unsqueeze(grid, channels, y, x);
-    }
-
-    fn split(&self, channels: usize, x: &Buffer<T>, first: &mut Buffer<T>, last: &mut Buffer<T>) {
-        layout::split(channels, x, first, last);
-    }
-
-    fn join(&self, channels: usize, first: &Buffer<T>, last: &Buffer<T>, x: &mut Buffer<T>) {
-        layout::join(channels, first, last, x);
-    }
-
-    fn prepare_channel_map(
-        &self,
-        at: &ChannelMapParams,
-        params: &Buffer<T>,
-        direction: Direction,
-    ) -> ChannelMap<T> {
-        ChannelMap::prepare(&self.work, at, params, direction)
-    }
-
-    fn channel_map(&self, map: &ChannelMap<T>, grid: Grid, x: &mut Buffer<T>, logp: Option<&mut Buffer<T>>) {
-        map.run(&self.work, grid, x, logp.map(|logp| &mut logp[..]));
-    }
-
-    fn channel_map_backward(
-        &self,
-        map: &ChannelMap<T>,
-        at: &ChannelMapParams,
-        params: &Buffer<T>,
-        grid: Grid,
-        x: &mut Buffer<T>,
-        dx: &mut Buffer<T>,
-        dlogp: f64,
-        gradient: &mut Buffer<T>,
-    ) {
-        map.backward(&self.work, at, params, grid, x, dx, dlogp, gradient);
-    }
-
-    fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer<T>, params: &mut Buffer<T>) {
-        actnorm::initialize(at, x, params);
-    }
-
-    fn prepare_network(&self, at: &NetworkParams, params: &Buffer<T>) -> Network<T> {
-        Network::prepare(self, at, params)
-    }
-
-    fn network(&self, network: &Network<T>, grid: Grid, x: &Buffer<T>, o: &mut Buffer<T>) {
-        network.run(grid, x, o);
-    }
-
-    fn network_keeping(
-        &self,
-        network: &Network<T>,
-        grid: Grid,
-        x: &Buffer<T>,
-        o: &mut Buffer<T>,
-    ) -> Hidden<T> {
-        network.run_keeping(grid, x, o)
-    }
-
-    fn network_backward(
-        &self,
-        at: &NetworkParams,
-        params: &Buffer<T>,
-        grid: Grid,
-        x: &Buffer<T>,
-        hidden: &Hidden<T>,
-        d_o: &Buffer<T>,
-        dx: &mut Buffer<T>,
-        gradient: &mut Buffer<T>,
-    ) {
-        hidden.backward(at, params, grid, x, d_o, dx, gradient);
-    }
-
-    fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer<T>, params: &mut Buffer<T>) {
-        network::initialize(&self.work, at, grid, x, params);
-    }
-
-    fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer<T>) -> ZeroConv<T> {
-        ZeroConv::prepare(&self.work, at, params)
-    }
-
-    fn zero_conv(&self, conv: &ZeroConv<T>, grid: Grid, x: &Buffer<T>, y: &mut Buffer<T>) {
-        conv.run(&self.work, grid, x, y);
-    }
-
-    fn zero_conv_backward(
-        &self,
-        at: &ZeroConvParams,
-        params: &Buffer<T>,
-        grid: Grid,
-        x: &Buffer<T>,
-        dy: &Buffer<T>,
-        dx: &mut Buffer<T>,
-        gradient: &mut Buffer<T>,
-    ) {
-        ZeroConv::backward(&self.work, at, params, grid, x, dy, dx, gradient);
-    }
-
-    fn couple(
-        &self,
-        kind: CouplingKind,
-        grid: Grid,
-        channels: usize,
-        o: &Buffer<T>,
-        x: &mut Buffer<T>,
-        logp: &mut Buffer<T>,
-    ) {
-        coupling::couple(kind, grid, channels, o, x, logp);
-    }
-
-    fn uncouple(&self, kind: CouplingKind, channels: usize, o: &Buffer<T>, x: &mut Buffer<T>) {
-        coupling::uncouple(kind, channels, o, x);
-    }
-
-    fn couple_backward(
-        &self,
-        kind: CouplingKind,
-        channels: usize,
-        o: &Buffer<T>,
-        x: &mut Buffer<T>,
-        dx: &mut Buffer<T>,
-        dlogp: f64,
-        d_o: &mut Buffer<T>,
-    ) {
-        coupling::backward(kind, channels, o, x, dx, dlogp, d_o);
-    }
-
-    fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer<T>) -> TopPrior<T> {
-        TopPrior::prepare(at, params)
-    }
-
-    fn top_prior(&self, top: &TopPrior<T>, grid: Grid, labels: &Buffer<T>, prior: &mut Buffer<T>) {
-        top.run(grid, labels, prior);
-    }
-
-    fn top_prior_backward(
-        &self,
-        at: &TopPriorParams,
-        grid: Grid,
-        labels: &Buffer<T>,
-        d_prior: &Buffer<T>,
-        gradient: &mut Buffer<T>,
-    ) {
-        gaussian::top_prior_backward(at, grid, labels, d_prior, gradient);
-    }
-
-    fn standardize(
-        &self,
-        grid: Grid,
-        channels: usize,
-        prior: &Buffer<T>,
-        z: &mut Buffer<T>,
-        logp: &mut Buffer<T>,
-    ) {
-        gaussian::standardize(grid, channels, prior, z, logp);
-    }
-
-    fn unstandardize(&self, channels: usize, prior: &Buffer<T>, eps: &mut Buffer<T>) {
-        gaussian::unstandardize(channels, prior, eps);
-    }
-
-    fn standardize_backward(
-        &self,
-        channels: usize,
-        prior: &Buffer<T>,
-        eps: &Buffer<T>,
-        dlogp: f64,
-        dz: &mut Buffer<T>,
-        d_prior: &mut Buffer<T>,
-    ) {
-        gaussian::backward(channels, prior, eps, dlogp, dz, d_prior);
-    }
-
-    fn update(
-        &self,
-        update: &Update,
-        logp: &[&Buffer<T>],
-        training: Training<'_, Buffer<T>>,
-    ) -> Result<UpdateReport, DeviceError> {
-        Ok(update::update(&self.work, update, logp, training))
     }
 }

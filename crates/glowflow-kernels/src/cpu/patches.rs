@@ -12,6 +12,7 @@ use super::Workspace;
 use super::element::Element;
 use super::isa::Task;
 use super::panels::{self, Cut, Panels};
+use crate::cpu::Scalar;
 use crate::real::Real;
 use crate::shape::Grid;
 
@@ -134,7 +135,7 @@ pub struct AddShifted<'a, T> {
     pub edge: Option<&'a [T]>,
 }
 
-impl<T: Real> AddShifted<'_, T> {
+impl<T: Scalar> AddShifted<'_, T> {
     /// Adds to all rows, `[rows, stride]`.
     pub fn to<E: Element<Sum = T>>(self, work: &Workspace<E>, y: &mut [T]) {
         let rows_at_once = self.grid.width.max(16);
@@ -151,7 +152,7 @@ struct AddToRows<'a, T> {
     y: &'a mut [T],
 }
 
-impl<T: Real> Task for AddToRows<'_, T> {
+impl<T: Scalar> Task for AddToRows<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -172,7 +173,7 @@ impl<T: Real> Task for AddToRows<'_, T> {
 
 /// The gradient by `edge` of [`AddShifted`], given that by `y`, `[rows, channels]`: for each offset the sum over
 /// the pixels whose neighbour there lies outside.
-pub fn edge_gradient<T: Real>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T> {
+pub fn edge_gradient<T: Scalar>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T> {
     let mut sums = vec![0.0; 9 * channels];
     for (row, dy) in dy.chunks_exact(channels).enumerate() {
         let (y, x) = (row / grid.width % grid.height, row % grid.width);

@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::Workspace;
 use super::isa::Task;
-use crate::device::{Rule, Training, Update, UpdateReport};
-use crate::real::Real;
+use super::workspace::Workspace;
+use super::{Buffer, Scalar};
+use crate::optimizer::{Rule, Training, Update, UpdateReport};
 
 /// Elements that one task takes.
 const BLOCK: usize = 1 << 14;
@@ -13,7 +13,7 @@ const BLOCK: usize = 1 << 14;
 /// The sum of a block's squares.
 struct SumOfSquares<'a, T>(&'a [T]);
 
-impl<T: Real> Task for SumOfSquares<'_, T> {
+impl<T: Scalar> Task for SumOfSquares<'_, T> {
     type Output = f64;
 
     #[inline(always)]
@@ -54,7 +54,7 @@ struct Block<'a, T> {
     ema: &'a mut [T],
 }
 
-impl<T: Real> Task for Block<'_, T> {
+impl<T: Scalar> Task for Block<'_, T> {
     type Output = bool;
 
     #[inline(always)]
@@ -94,11 +94,11 @@ impl<T: Real> Task for Block<'_, T> {
     }
 }
 
-pub fn update<T: Real>(
+pub fn update<T: Scalar>(
     work: &Workspace<T>,
     update: &Update,
-    logp: &[&super::Buffer<T>],
-    training: Training<'_, super::Buffer<T>>,
+    logp: &[&Buffer<T>],
+    training: Training<'_, Buffer<T>>,
 ) -> UpdateReport {
     let Training { weights, gradient, first, second, ema } = training;
     // Summed in f64 and in order: the same bits whatever the number of threads.

@@ -3,7 +3,7 @@
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
 use super::memory::Block;
-use super::network::parts;
+use super::parts::parts;
 use super::primitives::{Rows, counted, product};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;

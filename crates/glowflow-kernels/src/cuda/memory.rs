@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::driver::Context;
 use crate::device::DeviceError;
+use crate::shape::Span;
 
 /// Blocks of memory, in use and kept.
 pub struct Pool {
@@ -108,25 +109,25 @@ pub struct Buffer {
 
 impl Buffer {
     /// `block` is absent where there was no memory; nothing is computed from there on.
-    pub(super) fn new(block: Option<Block>, len: usize) -> Self {
+    pub(crate) fn new(block: Option<Block>, len: usize) -> Self {
         Self { block: block.map(Arc::new), len }
     }
 
     /// Its memory, for whoever reads it later.
-    pub(super) fn block(&self) -> Option<&Arc<Block>> {
+    pub(crate) fn block(&self) -> Option<&Arc<Block>> {
         self.block.as_ref()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn address(&self) -> u64 {
+    pub(crate) fn address(&self) -> u64 {
         self.block.as_ref().map_or(0, |block| block.address)
     }
 
     /// The address of element `index`.
-    pub(super) fn at(&self, index: usize) -> u64 {
+    pub(crate) fn at(&self, index: usize) -> u64 {
         self.address() + 4 * index as u64
     }
 }
@@ -135,4 +136,9 @@ impl std::fmt::Debug for Buffer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Buffer({} numbers at {:#x})", self.len, self.address())
     }
+}
+
+/// The address of a part of the parameters, or of their gradient.
+pub fn at(buffer: u64, span: Span) -> u64 {
+    buffer + 4 * span.start as u64
 }

@@ -9,10 +9,12 @@ use super::divisor::Divisor;
 use super::driver::{Argument, Launch};
 use super::product::{Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
-use super::{Buffer, Cuda};
+use super::{Buffer, Cuda, optimizer, pixels};
 use crate::device::{Device, DeviceError};
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op, constant, input};
+use crate::optimizer::{Training, Update, UpdateReport};
+use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
 use crate::shape::Grid;
@@ -283,6 +285,27 @@ impl Primitives for Cuda {
                 images, length, stream.seed, stream.id, out.address()
             )
         });
+    }
+
+    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer) {
+        pixels::normal(self, stream, images, scale, out);
+    }
+
+    fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v: &mut Buffer) {
+        pixels::dequantize(self, pixels, bits, noise, v);
+    }
+
+    fn quantize(&self, v: &Buffer, bits: u32) -> Result<Quantized> {
+        pixels::quantize(self, v, bits)
+    }
+
+    fn update(
+        &self,
+        update: &Update,
+        logp: &[&Buffer],
+        training: Training<'_, Buffer>,
+    ) -> Result<UpdateReport> {
+        optimizer::update(self, update, logp, training)
     }
 
     fn conv(&self, conv: Conv, x: &Buffer, weight: &Buffer, y: &mut Buffer, accumulate: bool) {

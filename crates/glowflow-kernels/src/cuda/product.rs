@@ -109,6 +109,11 @@ pub struct Operands {
     pub bias: u64,
 }
 
+/// Addresses of a product without bias.
+pub fn operands(left: u64, right: u64, result: u64) -> Operands {
+    Operands { left, right, result, bias: 0 }
+}
+
 /// A product that is ready to run.
 struct Plan {
     description: sys::cublasLtMatmulDesc_t,

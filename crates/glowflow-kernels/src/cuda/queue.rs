@@ -5,18 +5,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use super::channel_map;
 use super::compile::{Compiled, HOPPER, Target};
-use super::divisor::Plane;
+use super::deferred::{Deferred, DeferredWork};
 use super::driver::{Argument, Context, Event, Kernel, Launch, Pinned, Stream};
-use super::fused;
-use super::hidden;
+use super::hopper;
 use super::kernels::Kernels;
 use super::memory::{Block, Buffer, Pool};
-use super::network;
 use super::product::{Element, Operands, Product, Products, WORKSPACE};
 use crate::device::DeviceError;
-use crate::shape::{Grid, PermutationParams, Span};
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
@@ -26,7 +22,7 @@ macro_rules! launch {
         $queue.launch($kernel, $shape, &[$(Argument::from($argument)),*])
     };
 }
-pub(super) use launch;
+pub(crate) use launch;
 
 /// The environment variable that says how many rows of hidden activations a network computes at once, to try other numbers
 /// than the usual 65,536. Results and their rounding may depend on it.
@@ -60,9 +56,9 @@ pub struct Gpu {
     /// See [`ROWS_AT_ONCE`].
     pub rows_at_once: usize,
     /// Kernels for hidden layers in bf16, where this GPU has some.
-    pub hidden: Option<hidden::Kernels>,
+    pub hidden: Option<hopper::LayerKernels>,
     /// Kernels for whole networks in bf16, where this GPU and the compiler have some and networks are in bf16.
-    pub fused: Option<fused::Kernels>,
+    pub fused: Option<hopper::NetworkKernels>,
     /// Bytes of memory in all.
     memory: usize,
     constants: Constants,
@@ -122,8 +118,8 @@ impl Gpu {
             staging: Mutex::default(),
             receiving: Mutex::default(),
             kernels: Kernels::find(&context, module)?,
-            hidden: hidden.then(|| hidden::Kernels::find(&context, module)).transpose()?,
-            fused: fused.then(|| fused::Kernels::find(&context, module)).transpose()?,
+            hidden: hidden.then(|| hopper::LayerKernels::find(&context, module)).transpose()?,
+            fused: fused.then(|| hopper::NetworkKernels::find(&context, module)).transpose()?,
             context,
             element,
             tf32,
@@ -133,7 +129,7 @@ impl Gpu {
 
     /// Words that stay on the GPU. They are sent by a stream of their own, so that no other, which may be recording, takes
     /// notice.
-    fn constant(&self, words: Vec<u32>) -> Result<Arc<Block>> {
+    pub fn constant(&self, words: Vec<u32>) -> Result<Arc<Block>> {
         let mut known = lock(&self.constants.known);
         if let Some(block) = known.get(&words) {
             return Ok(Arc::clone(block));
@@ -146,26 +142,6 @@ impl Gpu {
     }
 }
 
-/// What was asked for, and is made together with the next operation that may use it.
-pub struct Pending<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Pending<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> Pending<T> {
-    pub fn push(&self, item: T) {
-        lock(&self.0).push(item);
-    }
-
-    /// All of it; nothing is pending then.
-    pub fn take(&self) -> Vec<T> {
-        std::mem::take(&mut *lock(&self.0))
-    }
-}
-
 /// A stream with memory of its own.
 pub struct Queue {
     pub gpu: Arc<Gpu>,
@@ -173,8 +149,7 @@ pub struct Queue {
     pub pool: Arc<Pool>,
     /// Of products; taken when the first one comes.
     workspace: OnceLock<Block>,
-    pub pending_maps: Pending<channel_map::Unmade>,
-    pub pending_networks: Pending<network::Unmade>,
+    deferred: DeferredWork,
     beside: Option<Box<Beside>>,
 }
 
@@ -198,17 +173,6 @@ pub enum Lane {
     Outer,
     /// For sums, and for the parameters' gradients, which are made of those; a piece of work ends when what is here is done.
     Last,
-}
-
-/// Parts of a permutation for a kernel: addresses, 0 for what there is not.
-pub struct LuArguments {
-    pub index: u64,
-    pub inverse: u64,
-    pub sign: u64,
-    pub lower: u64,
-    pub upper: u64,
-    pub log_s: u64,
-    pub constants: Arc<Block>,
 }
 
 impl Beside {
@@ -257,8 +221,7 @@ impl Queue {
             stream: Stream::new(&gpu.context)?,
             pool,
             workspace: OnceLock::new(),
-            pending_maps: Pending::default(),
-            pending_networks: Pending::default(),
+            deferred: DeferredWork::default(),
             beside: None,
         })
     }
@@ -306,6 +269,16 @@ impl Queue {
             }
         }
         Ok(())
+    }
+
+    /// Defers a piece of work that makes layers ready, until [`flush`](Self::flush).
+    pub fn defer(&self, piece: impl Deferred) {
+        self.deferred.push(piece);
+    }
+
+    /// Does deferred work.
+    pub fn flush(&self) -> Result<()> {
+        self.deferred.flush(self)
     }
 
     pub fn kernels(&self) -> &Kernels {
@@ -372,36 +345,6 @@ impl Queue {
         Ok(received)
     }
 
-    /// A permutation's parts, given where the parameters lie.
-    pub fn permutation(&self, at: &PermutationParams, params: u64) -> Result<LuArguments> {
-        let (index, sign, spans): (_, &[f64], _) = match at {
-            PermutationParams::Fixed { index } => (index, &[], None),
-            PermutationParams::Lu { index, sign, lower, upper, log_s } => {
-                (index, sign, Some([*lower, *upper, *log_s]))
-            }
-        };
-        let channels = index.len();
-        let mut words = vec![0; 2 * channels];
-        for (i, &from) in index.iter().enumerate() {
-            words[i] = from as u32;
-            words[channels + from] = i as u32;
-        }
-        words.extend(sign.iter().map(|&sign| (sign as f32).to_bits()));
-        let constants = self.gpu.constant(words)?;
-        let word = |at: usize| constants.address + 4 * at as u64;
-        let address = |span: Span| params + 4 * span.start as u64;
-        let [lower, upper, log_s] = spans.map_or([0; 3], |spans| spans.map(address));
-        Ok(LuArguments {
-            index: word(0),
-            inverse: word(channels),
-            sign: if spans.is_some() { word(2 * channels) } else { 0 },
-            lower,
-            upper,
-            log_s,
-            constants,
-        })
-    }
-
     /// How to cut `rows` into slabs that are summed apart: how many, and rows of each. It depends on nothing but the number
     /// of rows, so that sums do not either.
     pub fn slabs(rows: usize) -> (usize, usize) {
@@ -412,18 +355,5 @@ impl Queue {
     /// Adds up partial sums, `[slabs, count]`, into `total` `[count]`.
     pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
         launch!(self, self.kernels().sum_slabs, Launch::blocks(count.div_ceil(8)); count, slabs, sums, total)
-    }
-
-    /// As the kernel `edge_sums` has them, `[slabs, 10, channels]`; and how many slabs.
-    pub fn edge_sums(&self, grid: Grid, channels: usize, dy: u64) -> Result<(usize, Block)> {
-        let rows = grid.rows();
-        let (slabs, slab) = Self::slabs(rows);
-        let sums = self.floats(slabs * 10 * channels)?;
-        let shape = Launch::grid(slabs, channels.div_ceil(128), 1);
-        launch!(
-            self, self.kernels().edge_sums, shape;
-            rows, Plane::of(grid), channels, slab, dy, sums.address
-        )?;
-        Ok((slabs, sums))
     }
 }

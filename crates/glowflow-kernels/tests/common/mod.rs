@@ -1,4 +1,4 @@
-//! Random numbers, parameters and comparisons.
+//! Random numbers and parameters.
 
 use glowflow_kernels::cuda::Precision;
 use glowflow_kernels::{
@@ -26,25 +26,6 @@ impl Numbers {
         let from = self.drawn;
         self.drawn += len as u64;
         (from..self.drawn).map(|i| self.stream.normal(i)[0] as f32).collect()
-    }
-}
-
-/// Every array within `tolerance`, relative to its own norm.
-pub fn close(have: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) {
-    assert_eq!(have.len(), want.len());
-    for (i, (have, want)) in have.iter().zip(want).enumerate() {
-        assert_eq!(have.len(), want.len(), "array {i}");
-        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-        let wide = |x: &f32| f64::from(*x);
-        let difference =
-            norm(&mut have.iter().zip(want).map(|(h, w)| if h == w { 0.0 } else { wide(h) - wide(w) }));
-        let error = difference / norm(&mut want.iter().map(wide)).max(f64::MIN_POSITIVE);
-        assert!(
-            error <= tolerance,
-            "array {i}: {error:e}, {:?} for {:?}",
-            &have[..have.len().min(8)],
-            &want[..want.len().min(8)]
-        );
     }
 }
 

@@ -1,12 +1,12 @@
 //! A chunk of latents to images: the flow in its inverse direction, recorded and replayed on devices that can.
 
-use glowflow_kernels::{DeviceError, Grid, Primitives, Quantized, Repeated};
+use glowflow_kernels::{DeviceError, Grid, Operations, Quantized, Repeated};
 
 use super::{ChunkLatents, DeviceEngine, DeviceImages, ReadImages};
 use crate::flow::{Shape, State, Tensor};
 
 /// The decoding of a chunk of a fixed size, with its inputs in buffers that stay.
-pub(super) struct Decoding<D: Primitives> {
+pub(super) struct Decoding<D: Operations> {
     images: usize,
     latents: Vec<Tensor<D>>,
     labels: D::Buffer,
@@ -15,13 +15,13 @@ pub(super) struct Decoding<D: Primitives> {
 }
 
 /// Images `v` in a device's memory.
-struct Images<'a, D: Primitives> {
+struct Images<'a, D: Operations> {
     device: &'a D,
     bits: u32,
     v: &'a D::Buffer,
 }
 
-impl<D: Primitives> DeviceImages<D::Real> for Images<'_, D> {
+impl<D: Operations> DeviceImages<D::Real> for Images<'_, D> {
     fn pixels(&self) -> Result<Quantized, DeviceError> {
         self.device.quantize(self.v, self.bits)
     }
@@ -31,7 +31,7 @@ impl<D: Primitives> DeviceImages<D::Real> for Images<'_, D> {
     }
 }
 
-impl<D: Primitives> DeviceEngine<D> {
+impl<D: Operations> DeviceEngine<D> {
     pub(super) fn decode_chunk(
         &self,
         images: usize,

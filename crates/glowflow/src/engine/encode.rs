@@ -1,10 +1,10 @@
 //! A chunk of images to latents: dequantisation and the flow forward.
 
-use glowflow_kernels::{DeviceError, Noise, Primitives};
+use glowflow_kernels::{DeviceError, Noise, Operations};
 
 use super::{DeviceEngine, EncodedChunk};
 
-impl<D: Primitives> DeviceEngine<D> {
+impl<D: Operations> DeviceEngine<D> {
     pub(super) fn encode_chunk(
         &self,
         pixels: &[u8],

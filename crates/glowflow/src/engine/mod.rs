@@ -11,7 +11,7 @@ mod sample;
 use std::borrow::Cow;
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{DeviceError, Direction, Noise, Primitives, Quantized, Real};
+use glowflow_kernels::{DeviceError, Direction, Noise, Operations, Quantized, Real};
 
 use crate::ModelFile;
 use crate::flow::{Context, Mode, Prepared};
@@ -94,7 +94,7 @@ pub(crate) trait DeviceImages<R> {
 pub(crate) type ReadImages<'a, R> = dyn FnMut(&dyn DeviceImages<R>) -> Result<(), DeviceError> + 'a;
 
 /// A flow and its weights on a device.
-pub(crate) struct DeviceEngine<D: Primitives> {
+pub(crate) struct DeviceEngine<D: Operations> {
     device: D,
     flow: Flow<D>,
     bits: u32,
@@ -108,7 +108,7 @@ pub(crate) struct DeviceEngine<D: Primitives> {
     decoding: Mutex<Option<Decoding<D>>>,
 }
 
-impl<D: Primitives> DeviceEngine<D> {
+impl<D: Operations> DeviceEngine<D> {
     /// Uploads a model to a device.
     pub fn new(device: D, file: &ModelFile<impl Architecture>) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl<D: Primitives> DeviceEngine<D> {
     }
 }
 
-impl<D: Primitives> Engine<D::Real> for DeviceEngine<D> {
+impl<D: Operations> Engine<D::Real> for DeviceEngine<D> {
     fn pixels_at_once(&self) -> usize {
         self.device.pixels_at_once()
     }

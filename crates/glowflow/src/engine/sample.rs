@@ -2,13 +2,13 @@
 //! distribution of scale T.
 
 use glowflow_kernels::expr::{constant, old};
-use glowflow_kernels::{DeviceError, Primitives, Stream, Strided, ViewMut};
+use glowflow_kernels::{DeviceError, Operations, Stream, Strided, ViewMut};
 
 use super::{DeviceEngine, Draw};
 use crate::flow::Base;
 use crate::random;
 
-impl<D: Primitives> DeviceEngine<D> {
+impl<D: Operations> DeviceEngine<D> {
     /// Draws the latents of `images` images, level after level.
     pub(super) fn draw_levels(&self, images: usize, draw: Draw) -> Result<Vec<Vec<D::Real>>, DeviceError> {
         let levels = self.flow.latents().iter().enumerate().map(|(level, latents)| {

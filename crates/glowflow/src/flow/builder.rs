@@ -1,6 +1,6 @@
 //! [`FlowBuilder`]: an architecture puts its layers together, and their shapes follow.
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::{Device, Operations};
 
 use super::Layer;
 use super::shape::{LatentShape, Shape};
@@ -11,7 +11,7 @@ use crate::params::{ParamBuilder, Source};
 pub type NamedLayer<D> = (String, Box<dyn Layer<D>>);
 
 /// Layers and tensors of a model that is being built.
-pub struct FlowBuilder<'a, D: Primitives> {
+pub struct FlowBuilder<'a, D: Device> {
     /// The tensors.
     pub params: ParamBuilder<'a>,
     layers: Vec<NamedLayer<D>>,
@@ -21,9 +21,12 @@ pub struct FlowBuilder<'a, D: Primitives> {
     activations: Vec<usize>,
 }
 
-impl<'a, D: Primitives> FlowBuilder<'a, D> {
+impl<'a, D: Device> FlowBuilder<'a, D> {
     /// Builds an architecture.
-    pub fn build(architecture: &impl Architecture, source: Source<'a>) -> Self {
+    pub fn build(architecture: &impl Architecture, source: Source<'a>) -> Self
+    where
+        D: Operations,
+    {
         let mut builder = Self::new(architecture.image().into(), source);
         architecture.build(&mut builder);
         builder

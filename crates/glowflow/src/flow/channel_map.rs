@@ -9,7 +9,8 @@
 //! Both act on each pixel's channels alone, so they run as one affine map (Kingma and Dhariwal 2018,
 //! sections 3.1 and 3.2).
 
-use glowflow_kernels::{ActNormParams, ChannelMapParams, Device, Direction, PermutationParams};
+use glowflow_kernels::ops::{ActNorm, ChannelMap};
+use glowflow_kernels::{ActNormParams, ChannelMapParams, Direction, PermutationParams};
 
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State};
 use crate::models::PermutationType;
@@ -66,7 +67,7 @@ pub(super) fn actnorm(p: &mut ParamBuilder<'_>, channels: usize) -> ActNormParam
     }
 }
 
-impl<D: Device> Layer<D> for ActNormPermutation {
+impl<D: ActNorm + ChannelMap> Layer<D> for ActNormPermutation {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
     }
@@ -83,12 +84,12 @@ impl<D: Device> Layer<D> for ActNormPermutation {
     }
 }
 
-struct Ready<D: Device> {
+struct Ready<D: ChannelMap> {
     at: ChannelMapParams,
-    map: D::ChannelMap,
+    map: D::Map,
 }
 
-impl<D: Device> Prepared<D> for Ready<D> {
+impl<D: ChannelMap> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         cx.device.channel_map(&self.map, state.x.grid, &mut state.x.data, Some(&mut state.logp));
         Saved::NOTHING

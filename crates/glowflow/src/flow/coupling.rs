@@ -9,7 +9,8 @@
 //! one run of it gives both the inverse and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh,
 //! Sohl-Dickstein and Bengio 2016).
 
-use glowflow_kernels::{CouplingKind, Device, Direction, NetworkParams, ZeroConvParams};
+use glowflow_kernels::ops::{self, CouplingNetwork};
+use glowflow_kernels::{CouplingKind, Direction, NetworkParams, ZeroConvParams};
 
 use super::channel_map::actnorm;
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
@@ -57,7 +58,7 @@ pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize)
     }
 }
 
-impl<D: Device> Layer<D> for Coupling {
+impl<D: CouplingNetwork + ops::Coupling> Layer<D> for Coupling {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
     }
@@ -83,20 +84,20 @@ impl<D: Device> Layer<D> for Coupling {
 }
 
 /// Activations of the network, saved so that the backward pass need not run it again.
-struct Activations<D: Device> {
+struct Activations<D: CouplingNetwork> {
     hidden: D::Hidden,
     /// The network's output.
     o: D::Buffer,
 }
 
-struct Ready<D: Device> {
+struct Ready<D: CouplingNetwork> {
     kind: CouplingKind,
     at: NetworkParams,
     /// Absent in the backward pass.
     network: Option<D::Network>,
 }
 
-impl<D: Device> Ready<D> {
+impl<D: CouplingNetwork> Ready<D> {
     fn network(&self) -> &D::Network {
         match &self.network {
             Some(network) => network,
@@ -117,12 +118,12 @@ impl<D: Device> Ready<D> {
 
     fn run_saving(&self, device: &D, network: &D::Network, x: &Tensor<D>) -> Activations<D> {
         let mut o = self.output(device, x);
-        let hidden = device.network_keeping(network, x.grid, &x.data, &mut o);
+        let hidden = device.network_saving(network, x.grid, &x.data, &mut o);
         Activations { hidden, o }
     }
 }
 
-impl<D: Device> Prepared<D> for Ready<D> {
+impl<D: CouplingNetwork + ops::Coupling> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, save: Save) -> Saved {
         let (device, x) = (cx.device, &mut state.x);
         let couple = |o: &D::Buffer, x: &mut Tensor<D>, logp: &mut D::Buffer| {

@@ -3,7 +3,8 @@
 //! `x = (h, z)`; `(mean, logs) = ZeroConv(h)`; `eps = (z − mean)·exp(−logs)`, and `log N(z; mean, exp(logs)²)` is
 //! added to the log-likelihood (Dinh et al. 2016, section 3.6; Kingma and Dhariwal 2018, section 3).
 
-use glowflow_kernels::{Device, Direction, ZeroConvParams};
+use glowflow_kernels::ops::{self, Gaussian, ZeroConv};
+use glowflow_kernels::{Direction, ZeroConvParams};
 
 use super::coupling::zero_conv;
 use super::{
@@ -24,7 +25,7 @@ impl Split {
     }
 }
 
-impl<D: Device> Layer<D> for Split {
+impl<D: ops::Split + ZeroConv + Gaussian> Layer<D> for Split {
     fn shapes(&self, input: Shape) -> Shapes {
         let half = Shape { channels: input.channels / 2, ..input };
         Shapes { output: half, latents: Some(LatentShape { shape: half, base: Base::Normal }) }
@@ -35,25 +36,25 @@ impl<D: Device> Layer<D> for Split {
     }
 }
 
-struct Ready<D: Device> {
+struct Ready<D: ZeroConv> {
     at: ZeroConvParams,
-    prior: D::ZeroConv,
+    prior: D::Weights,
 }
 
 /// Mean and log standard deviation of the latents, given what goes on.
-fn conditional<D: Device>(device: &D, prior: &D::ZeroConv, h: &Tensor<D>) -> D::Buffer {
+fn conditional<D: ZeroConv>(device: &D, prior: &D::Weights, h: &Tensor<D>) -> D::Buffer {
     let mut out = device.scratch(h.grid.rows() * 2 * h.channels);
     device.zero_conv(prior, h.grid, &h.data, &mut out);
     out
 }
 
-fn joined<D: Device>(device: &D, h: &Tensor<D>, z: &D::Buffer) -> Tensor<D> {
+fn joined<D: ops::Split>(device: &D, h: &Tensor<D>, z: &D::Buffer) -> Tensor<D> {
     let mut x = device.scratch(h.grid.rows() * 2 * h.channels);
     device.join(2 * h.channels, &h.data, z, &mut x);
     Tensor { grid: h.grid, channels: 2 * h.channels, data: x }
 }
 
-impl<D: Device> Prepared<D> for Ready<D> {
+impl<D: ops::Split + ZeroConv + Gaussian> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let device = cx.device;
         let Tensor { grid, channels, data } = &state.x;

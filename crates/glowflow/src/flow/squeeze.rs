@@ -1,7 +1,7 @@
 //! Squeeze: `[H, W, C] → [H/2, W/2, 4C]`, output channel `4c + 2dy + dx` (the order of PyTorch's
 //! `pixel_unshuffle`). `log|det| = 0`.
 
-use glowflow_kernels::{Device, Direction, Grid};
+use glowflow_kernels::{Direction, Grid, ops};
 
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 
@@ -9,7 +9,7 @@ use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, 
 #[derive(Clone, Copy, Debug)]
 pub struct Squeeze;
 
-impl<D: Device> Layer<D> for Squeeze {
+impl<D: ops::Squeeze> Layer<D> for Squeeze {
     fn shapes(&self, input: Shape) -> Shapes {
         let Shape { height, width, channels } = input;
         Shapes::of(Shape { height: height / 2, width: width / 2, channels: 4 * channels })
@@ -20,7 +20,7 @@ impl<D: Device> Layer<D> for Squeeze {
     }
 }
 
-impl<D: Device> Prepared<D> for Squeeze {
+impl<D: ops::Squeeze> Prepared<D> for Squeeze {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let Tensor { grid, channels, data } = &state.x;
         let mut y = cx.device.scratch(grid.rows() * channels);
@@ -43,7 +43,7 @@ impl<D: Device> Prepared<D> for Squeeze {
 }
 
 /// Undoes a squeeze to `grid` and `channels`.
-fn unsqueezed<D: Device>(device: &D, grid: Grid, channels: usize, y: &D::Buffer) -> D::Buffer {
+fn unsqueezed<D: ops::Squeeze>(device: &D, grid: Grid, channels: usize, y: &D::Buffer) -> D::Buffer {
     let mut x = device.scratch(grid.rows() * channels);
     device.unsqueeze(grid.doubled(), channels / 4, y, &mut x);
     x

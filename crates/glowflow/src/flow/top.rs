@@ -3,7 +3,8 @@
 //! Their prior is a Gaussian with a learned mean and log standard deviation for each channel, plus
 //! `one_hot(y) @ class_weight` where the model has classes.
 
-use glowflow_kernels::{Device, Direction, TopPriorParams};
+use glowflow_kernels::ops::{Gaussian, TopPrior};
+use glowflow_kernels::{Direction, TopPriorParams};
 
 use super::{BackwardPass, Base, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::{Init, ParamBuilder};
@@ -26,13 +27,13 @@ impl Top {
 }
 
 /// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
-fn prior<D: Device>(device: &D, top: &D::TopPrior, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
+fn prior<D: TopPrior>(device: &D, top: &D::Prior, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
     let mut prior = device.scratch(like.grid.rows() * 2 * like.channels);
     device.top_prior(top, like.grid, labels, &mut prior);
     prior
 }
 
-impl<D: Device> Layer<D> for Top {
+impl<D: TopPrior + Gaussian> Layer<D> for Top {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::end(input, Base::Normal)
     }
@@ -42,12 +43,12 @@ impl<D: Device> Layer<D> for Top {
     }
 }
 
-struct Ready<D: Device> {
+struct Ready<D: TopPrior> {
     at: TopPriorParams,
-    top: D::TopPrior,
+    top: D::Prior,
 }
 
-impl<D: Device> Prepared<D> for Ready<D> {
+impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let device = cx.device;
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::slice::Chunks;
 
-use glowflow_kernels::{Direction, Grid, Primitives, Real};
+use glowflow_kernels::{Direction, Grid, Operations, Real};
 
 use crate::Error;
 use crate::flow::{
@@ -14,7 +14,7 @@ use crate::models::Architecture;
 use crate::params::{Constant, Layout, Source};
 
 /// The layers of a model, and where its tensors lie. It holds no weights.
-pub struct Flow<D: Primitives> {
+pub struct Flow<D: Operations> {
     /// Names and places of the tensors.
     pub layout: Layout,
     image: Shape,
@@ -33,14 +33,14 @@ pub enum Backprop {
 }
 
 /// Result of a forward pass: the flow's output, and what its layers saved for the backward pass.
-pub struct Forward<D: Primitives> {
+pub struct Forward<D: Operations> {
     /// The output: latents and log-likelihoods.
     pub state: State<D>,
     saved: Vec<Saved>,
 }
 
 /// Makes some layers ready to run in one direction.
-fn prepared<D: Primitives>(
+fn prepared<D: Operations>(
     layers: &[NamedLayer<D>],
     cx: &Context<'_, D>,
     direction: Direction,
@@ -48,7 +48,7 @@ fn prepared<D: Primitives>(
     layers.iter().map(|(_, layer)| layer.prepare(cx, direction)).collect()
 }
 
-impl<D: Primitives> Flow<D> {
+impl<D: Operations> Flow<D> {
     /// A flow of this architecture, with the constants of a model of it.
     pub fn new(architecture: &impl Architecture, constants: &[Constant]) -> Self {
         let builder = FlowBuilder::build(architecture, Source::Given(constants));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use glowflow_kernels::{Cpu, Noise, Primitives, Real, Stream};
+use glowflow_kernels::{Cpu, Noise, Operations, Real, Stream};
 use ndarray::{ArrayView4, Axis};
 
 use super::decode::rows;
@@ -89,7 +89,7 @@ impl Model {
 
 impl<A: Architecture, R: Real> Model<A, R> {
     /// Brings a model onto a device.
-    pub fn on<D: Primitives<Real = R>>(device: D, file: &ModelFile<A>) -> Self {
+    pub fn on<D: Operations<Real = R>>(device: D, file: &ModelFile<A>) -> Self {
         Self {
             latent_shapes: file.config.latent_shapes(),
             config: file.config.clone(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use glowflow_kernels::{Cpu, Primitives};
+use glowflow_kernels::{Cpu, Operations};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -35,7 +35,7 @@ pub trait Architecture:
     fn validate(&self) -> Result<(), Error>;
 
     /// Declares the tensors and puts the layers together.
-    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>);
+    fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>);
 
     /// Height, width and channels of the latents of each level.
     fn latent_shapes(&self) -> Vec<[usize; 3]> {

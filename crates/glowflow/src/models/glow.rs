@@ -2,7 +2,7 @@
 //!
 //! L levels of a squeeze and K steps each; every level but the last factors out half of its channels.
 
-use glowflow_kernels::{CouplingKind, Primitives};
+use glowflow_kernels::{CouplingKind, Operations};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
@@ -113,7 +113,7 @@ impl Architecture for GlowConfig {
         self.classes
     }
 
-    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
+    fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {
         for level in 0..self.levels {
             flow.push(format!("levels.{level}.squeeze"), Squeeze);
             let channels = flow.shape().channels;

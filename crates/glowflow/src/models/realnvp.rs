@@ -8,7 +8,7 @@
 //!
 //! The coupling networks of level l have `hidden·2^l` channels, twice that after the squeeze.
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::{Primitives, ops};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
@@ -59,7 +59,7 @@ impl Architecture for RealNvpConfig {
         self.bits
     }
 
-    fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
+    fn build<D: ops::Squeeze>(&self, flow: &mut FlowBuilder<'_, D>) {
         flow.push("logit", Logit);
         for level in 0..self.levels {
             let last = level + 1 == self.levels;

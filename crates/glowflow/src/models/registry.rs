@@ -187,7 +187,7 @@ macro_rules! architectures {
                 self.classes()
             }
 
-            fn build<D: glowflow_kernels::Primitives>(&self, flow: &mut $crate::flow::FlowBuilder<'_, D>) {
+            fn build<D: glowflow_kernels::Operations>(&self, flow: &mut $crate::flow::FlowBuilder<'_, D>) {
                 match self {
                     $(Self::$variant(config) => config.build(flow),)*
                 }

@@ -1,12 +1,12 @@
 //! Why a training step failed.
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::Operations;
 
 use super::trainer::{MAX_CONSECUTIVE_SKIPS, Trainer};
 use crate::Error;
 use crate::models::Architecture;
 
-impl<D: Primitives, A: Architecture> Trainer<D, A> {
+impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Why training cannot go on: where in the flow numbers stop being finite.
     pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
         let dimensions = self.config.model.dimensions();

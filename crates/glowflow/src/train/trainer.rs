@@ -4,7 +4,7 @@
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{
-    Device, Noise, Primitives, Real, Repeated, Rule, Stream, Strided, Training, Update, View, ViewMut,
+    Device, Noise, Operations, Real, Repeated, Rule, Stream, Strided, Training, Update, View, ViewMut,
 };
 
 use super::config::{Optimizer, RunConfig, Schedule};
@@ -21,7 +21,7 @@ use crate::{Error, random};
 pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 
 /// A model in training on a device.
-pub struct Trainer<D: Primitives, A = ModelConfig> {
+pub struct Trainer<D: Operations, A = ModelConfig> {
     pub(super) config: RunConfig<A>,
     pub(super) device: D,
     pub(super) flow: Flow<D>,
@@ -40,7 +40,7 @@ pub struct Trainer<D: Primitives, A = ModelConfig> {
 }
 
 /// The flow there and back on some images of a batch: from the buffers here to the gradient. It is what a device may record.
-struct Pass<D: Primitives> {
+struct Pass<D: Operations> {
     /// Images, and those of the whole batch, which decide how much each counts.
     images: (usize, usize),
     v: D::Buffer,
@@ -50,11 +50,11 @@ struct Pass<D: Primitives> {
 }
 
 /// Consumes its values, for the state of a large model should not be in memory twice.
-fn to_device<D: Primitives>(device: &D, values: Vec<f32>) -> D::Buffer {
+fn to_device<D: Operations>(device: &D, values: Vec<f32>) -> D::Buffer {
     device.upload(&D::Real::of_file(values))
 }
 
-fn from_device<D: Primitives>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
+fn from_device<D: Operations>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>, Error> {
     Ok(D::Real::into_file(device.download(buffer)?))
 }
 
@@ -73,7 +73,7 @@ pub(super) fn check_memory<D: Device, A: Architecture>(
     }
 }
 
-impl<D: Primitives, A: Architecture> Trainer<D, A> {
+impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// A new model, or the one that `train.from` names. [`initialize`](Self::initialize) must see a batch before the
     /// first step.
     ///

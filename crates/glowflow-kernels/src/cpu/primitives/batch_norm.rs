@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::batch_norm::BatchNorm;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
-use crate::real::Real;
+use crate::cpu::Scalar;
 
 /// Rows that are summed in the precision of the activations.
 const SLAB: usize = 64;
@@ -51,7 +51,7 @@ macro_rules! for_pieces {
 
 /// Channels `first..first + LEN` of a row.
 #[inline(always)]
-fn piece<T: Real, const LEN: usize>(row: &[T], first: usize) -> [T; LEN] {
+fn piece<T: Scalar, const LEN: usize>(row: &[T], first: usize) -> [T; LEN] {
     let mut out = [T::zero(); LEN];
     out.copy_from_slice(&row[first..first + LEN]);
     out
@@ -75,7 +75,7 @@ impl Moments {
 }
 
 /// Mean and variance of each channel.
-pub fn moments<T: Real>(work: &Workspace<T>, norm: BatchNorm, x: &[T], out: &mut [T]) {
+pub fn moments<T: Scalar>(work: &Workspace<T>, norm: BatchNorm, x: &[T], out: &mut [T]) {
     let c = norm.channels;
     let parts: Vec<Moments> =
         x.par_chunks(PART * c).map(|x| work.run(PartMoments { channels: c, x })).collect();
@@ -97,7 +97,7 @@ struct PartMoments<'a, T> {
     x: &'a [T],
 }
 
-impl<T: Real> Task for PartMoments<'_, T> {
+impl<T: Scalar> Task for PartMoments<'_, T> {
     type Output = Moments;
 
     #[inline(always)]
@@ -148,7 +148,7 @@ struct Normal<T, const LEN: usize> {
     bias: [T; LEN],
 }
 
-impl<T: Real> Normalizer<'_, T> {
+impl<T: Scalar> Normalizer<'_, T> {
     #[inline(always)]
     fn piece<const LEN: usize>(&self, first: usize) -> Normal<T, LEN> {
         Normal {
@@ -159,7 +159,7 @@ impl<T: Real> Normalizer<'_, T> {
     }
 }
 
-impl<T: Real, const LEN: usize> Normal<T, LEN> {
+impl<T: Scalar, const LEN: usize> Normal<T, LEN> {
     /// x̂ of element `i`.
     #[inline(always)]
     fn standardized(&self, i: usize, x: T) -> T {
@@ -174,7 +174,7 @@ impl<T: Real, const LEN: usize> Normal<T, LEN> {
 }
 
 /// `y = ReLU(norm(x))`.
-pub fn norm_relu<T: Real>(work: &Workspace<T>, by: Normalizer<'_, T>, x: &[T], y: &mut [T]) {
+pub fn norm_relu<T: Scalar>(work: &Workspace<T>, by: Normalizer<'_, T>, x: &[T], y: &mut [T]) {
     let part = PART / 4 * by.mean.len();
     y.par_chunks_mut(part).zip(x.par_chunks(part)).for_each(|(y, x)| work.run(Forward { by, x, y }));
 }
@@ -185,7 +185,7 @@ struct Forward<'a, 'b, T> {
     y: &'b mut [T],
 }
 
-impl<T: Real> Task for Forward<'_, '_, T> {
+impl<T: Scalar> Task for Forward<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -208,7 +208,7 @@ impl<T: Real> Task for Forward<'_, '_, T> {
 }
 
 /// Σ g and Σ g·x̂ of each channel.
-pub fn gradient_sums<T: Real>(work: &Workspace<T>, by: Normalizer<'_, T>, x: &[T], dy: &[T], out: &mut [T]) {
+pub fn gradient_sums<T: Scalar>(work: &Workspace<T>, by: Normalizer<'_, T>, x: &[T], dy: &[T], out: &mut [T]) {
     let channels = by.mean.len();
     let parts: Vec<Vec<f64>> = x
         .par_chunks(PART * channels)
@@ -226,7 +226,7 @@ struct PartSums<'a, T> {
     dy: &'a [T],
 }
 
-impl<T: Real> Task for PartSums<'_, T> {
+impl<T: Scalar> Task for PartSums<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -258,7 +258,7 @@ impl<T: Real> Task for PartSums<'_, T> {
 }
 
 /// The gradient by the input, given Σ g/rows and Σ g·x̂/rows, or zeros if the statistics are constants.
-pub fn by_input<T: Real>(
+pub fn by_input<T: Scalar>(
     work: &Workspace<T>,
     by: Normalizer<'_, T>,
     means: &[T],
@@ -284,7 +284,7 @@ struct Backward<'a, 'b, T, const ACCUMULATE: bool> {
     dx: &'b mut [T],
 }
 
-impl<T: Real, const ACCUMULATE: bool> Task for Backward<'_, '_, T, ACCUMULATE> {
+impl<T: Scalar, const ACCUMULATE: bool> Task for Backward<'_, '_, T, ACCUMULATE> {
     type Output = ();
 
     #[inline(always)]

@@ -11,13 +11,13 @@
 use super::gemm::{Target, add_up_rows, multiply_rows};
 use super::tiles::{Patches, Stored};
 use super::winograd;
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::product::Packed;
 use crate::primitives::Conv;
-use crate::real::Real;
 
 /// The convolution.
-pub fn forward<T: Real>(
+pub fn forward<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     x: &[T],
@@ -37,7 +37,7 @@ pub fn forward<T: Real>(
 }
 
 /// The gradient by the input.
-pub fn backward_input<T: Real>(
+pub fn backward_input<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     weight: &[T],
@@ -59,7 +59,7 @@ pub fn backward_input<T: Real>(
 }
 
 /// Patches of an activation by a matrix.
-fn by_patches<T: Real>(
+fn by_patches<T: Scalar>(
     work: &Workspace<T>,
     Conv { grid, kernel, .. }: Conv,
     channels: usize,
@@ -77,7 +77,7 @@ fn by_patches<T: Real>(
 }
 
 /// The gradient by the weight.
-pub fn backward_weight<T: Real>(
+pub fn backward_weight<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     x: &[T],

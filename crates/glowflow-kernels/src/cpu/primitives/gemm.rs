@@ -10,11 +10,11 @@
 use rayon::prelude::*;
 
 use super::tiles::{Rows, Stored, Transposed, fill};
+use crate::cpu::Scalar;
 use crate::cpu::panels::{Cut, DEPTH, View};
 use crate::cpu::product::{Gradient, Out, Packed, product, transposed_product};
 use crate::cpu::{Buffer, Workspace};
 use crate::primitives::Gemm;
-use crate::real::Real;
 
 /// Terms of a sum that are multiplied with one packing of B: more would not stay in the caches.
 const TERMS_AT_ONCE: usize = 2048;
@@ -39,7 +39,7 @@ pub struct Target<'a, T> {
 }
 
 /// The product.
-pub fn gemm<T: Real>(
+pub fn gemm<T: Scalar>(
     work: &Workspace<T>,
     gemm: Gemm,
     a: Stored<'_, T>,
@@ -82,7 +82,7 @@ pub fn gemm<T: Real>(
 }
 
 /// `C = A·B`, for `A` `[m, k]` and a packed `B` `[k, n]`; tiles of rows are divided among threads.
-pub fn multiply_rows<T: Real>(
+pub fn multiply_rows<T: Scalar>(
     work: &Workspace<T>,
     m: usize,
     (a, k): (&impl Rows<T>, usize),
@@ -107,7 +107,7 @@ pub fn multiply_rows<T: Real>(
 }
 
 /// Writes or adds a row.
-fn write<T: Real>(to: &mut [T], from: &[T], accumulate: bool) {
+fn write<T: Scalar>(to: &mut [T], from: &[T], accumulate: bool) {
     if accumulate {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
     } else {
@@ -116,7 +116,7 @@ fn write<T: Real>(to: &mut [T], from: &[T], accumulate: bool) {
 }
 
 /// `C = Aᵀ·B` for `A` `[rows, m]` and `B` `[rows, n]`; parts of the rows are divided among threads.
-pub fn add_up_rows<T: Real>(
+pub fn add_up_rows<T: Scalar>(
     work: &Workspace<T>,
     rows: usize,
     (a, m): (&impl Rows<T>, usize),

@@ -4,17 +4,17 @@
 //! these are what threads divide among themselves.
 
 use super::program::{Evaluator, Program, Region};
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
 use crate::elements::{Elements, OUT};
 use crate::expr::Expr;
-use crate::real::Real;
 
 /// Elements that one thread takes at most, and that are not divided further.
 const AT_ONCE: usize = 1 << 14;
 
 /// Evaluates `f` for all elements.
-pub fn map<T: Real>(work: &Workspace<T>, f: &Expr, elements: &Elements, inputs: &[&[T]], out: &mut [T]) {
+pub fn map<T: Scalar>(work: &Workspace<T>, f: &Expr, elements: &Elements, inputs: &[&[T]], out: &mut [T]) {
     if elements.count() == 0 {
         return;
     }
@@ -33,7 +33,7 @@ fn nested(elements: &Elements) -> bool {
 }
 
 #[derive(Clone, Copy)]
-struct Map<'a, T: Real> {
+struct Map<'a, T: Scalar> {
     work: &'a Workspace<T>,
     program: &'a Program,
     elements: &'a Elements,
@@ -41,7 +41,7 @@ struct Map<'a, T: Real> {
     nested: bool,
 }
 
-impl<T: Real> Map<'_, T> {
+impl<T: Scalar> Map<'_, T> {
     /// Evaluates a region, whose first element is the first of `out`.
     fn run(self, region: Region, out: &mut [T]) {
         let axis = region.len.iter().position(|&len| len > 1);
@@ -59,13 +59,13 @@ impl<T: Real> Map<'_, T> {
 }
 
 /// A region, on the calling thread.
-struct Part<'a, 'b, T: Real> {
+struct Part<'a, 'b, T: Scalar> {
     map: Map<'a, T>,
     region: Region,
     out: &'b mut [T],
 }
 
-impl<T: Real> Task for Part<'_, '_, T> {
+impl<T: Scalar> Task for Part<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -14,13 +14,15 @@ use rayon::prelude::*;
 
 use self::gemm::Target;
 use self::tiles::{Patches, Stored};
-use super::{Buffer, Cpu};
+use super::{Buffer, Cpu, Scalar, update};
 use crate::batch_norm::{BatchNorm, Normalizer};
+use crate::device::DeviceError;
 use crate::elements::Elements;
 use crate::expr::Expr;
+use crate::optimizer::{Training, Update, UpdateReport};
+use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
-use crate::real::Real;
 use crate::shape::Grid;
 
 /// Views as their places and the lengths of their buffers, and the buffers.
@@ -29,12 +31,12 @@ fn views<'a, T>(inputs: &[View<'a, Buffer<T>>]) -> (Vec<(Strided, usize)>, Vec<&
 }
 
 /// The part of a buffer from a matrix's first element on. Without elements it may begin anywhere.
-fn stored<T: Real>(of: Matrix<'_, Buffer<T>>) -> Stored<'_, T> {
+fn stored<T: Scalar>(of: Matrix<'_, Buffer<T>>) -> Stored<'_, T> {
     Stored { data: of.buffer.get(of.start..).unwrap_or_default(), stride: of.stride }
 }
 
 /// Statistics and bias as slices of one number a channel.
-fn normalizer<'a, T: Real>(
+fn normalizer<'a, T: Scalar>(
     norm: BatchNorm,
     by: Normalizer<'a, Buffer<T>>,
 ) -> self::batch_norm::Normalizer<'a, T> {
@@ -43,7 +45,7 @@ fn normalizer<'a, T: Real>(
     self::batch_norm::Normalizer { mean, inverse: &rest[..norm.channels], bias }
 }
 
-impl<T: Real> Primitives for Cpu<T> {
+impl<T: Scalar> Primitives for Cpu<T> {
     fn map(&self, f: &Expr, shape: [usize; 3], inputs: &[View<'_, Buffer<T>>], out: ViewMut<'_, Buffer<T>>) {
         let (at, inputs) = views(inputs);
         let elements = Elements::of_map(f, shape, &at, (out.at, out.buffer.len()));
@@ -114,6 +116,42 @@ impl<T: Real> Primitives for Cpu<T> {
             let stream = Stream { id: stream.id.wrapping_add(image as u64), ..stream };
             self.fill(out, |i| stream.uniform(i));
         });
+    }
+
+    fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, T>, v: &mut Buffer<T>) {
+        let bins = f64::from(1u32 << bits);
+        match noise {
+            Noise::Midpoint => v.fill(T::of(0.5 / bins)),
+            Noise::Uniform(stream) => self.fill(v, |i| stream.uniform(i).map(|u| u / bins)),
+            Noise::Given(noise) => v.copy_from_slice(noise),
+        }
+        for (v, &pixel) in v.iter_mut().zip(pixels) {
+            *v += T::of(f64::from(pixel >> (8 - bits)) / bins - 0.5);
+        }
+    }
+
+    fn quantize(&self, v: &Buffer<T>, bits: u32) -> Result<Quantized, DeviceError> {
+        let bins = f64::from(1u32 << bits);
+        // A NaN becomes 0, as the saturating cast has it.
+        let pixel = |v: &T| (((v.wide() + 0.5) * bins).floor().clamp(0.0, bins - 1.0) as u8) << (8 - bits);
+        Ok(Quantized { pixels: v.iter().map(pixel).collect(), finite: v.iter().all(|v| v.is_finite()) })
+    }
+
+    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {
+        let length = (out.len() / images.max(1)).max(1);
+        for (image, out) in out.chunks_exact_mut(length).enumerate() {
+            let stream = Stream { id: stream.id + image as u64, ..stream };
+            self.fill(out, |i| stream.normal(i).map(|x| scale * x));
+        }
+    }
+
+    fn update(
+        &self,
+        update: &Update,
+        logp: &[&Buffer<T>],
+        training: Training<'_, Buffer<T>>,
+    ) -> Result<UpdateReport, DeviceError> {
+        Ok(update::update(&self.work, update, logp, training))
     }
 
     fn conv(&self, conv: Conv, x: &Buffer<T>, weight: &Buffer<T>, y: &mut Buffer<T>, accumulate: bool) {

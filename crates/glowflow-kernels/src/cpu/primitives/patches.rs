@@ -3,15 +3,15 @@
 use rayon::prelude::*;
 
 use super::tiles::Patches;
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
-use crate::real::Real;
 
 /// Rows that one thread takes at once.
 const ROWS: usize = 32;
 
 /// Writes the patches of all pixels.
-pub fn im2col<T: Real>(patches: Patches<'_, T>, columns: &mut [T]) {
+pub fn im2col<T: Scalar>(patches: Patches<'_, T>, columns: &mut [T]) {
     let width = patches.kernel * patches.kernel * patches.channels;
     columns.par_chunks_exact_mut(width).with_min_len(ROWS).enumerate().for_each(|(row, patch)| {
         for (tap, to) in patch.chunks_exact_mut(patches.channels).enumerate() {
@@ -24,7 +24,7 @@ pub fn im2col<T: Real>(patches: Patches<'_, T>, columns: &mut [T]) {
 }
 
 /// Sets each pixel of `x` to the sum of its copies, or adds it. `patches` describes the images; its `x` is the columns.
-pub fn col2im<T: Real>(work: &Workspace<T>, patches: Patches<'_, T>, x: &mut [T], accumulate: bool) {
+pub fn col2im<T: Scalar>(work: &Workspace<T>, patches: Patches<'_, T>, x: &mut [T], accumulate: bool) {
     x.par_chunks_mut(ROWS * patches.channels).enumerate().for_each(|(chunk, x)| {
         work.run(AddUp { patches, first: chunk * ROWS, x, accumulate });
     });
@@ -37,7 +37,7 @@ struct AddUp<'a, 'b, T> {
     accumulate: bool,
 }
 
-impl<T: Real> Task for AddUp<'_, '_, T> {
+impl<T: Scalar> Task for AddUp<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

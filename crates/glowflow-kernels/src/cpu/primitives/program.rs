@@ -4,9 +4,9 @@
 //! contiguous there, and otherwise are gathered into arrays. An operand that is the same for many blocks, such as a
 //! number per channel, is gathered once.
 
+use crate::cpu::Scalar;
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op};
-use crate::real::Real;
 
 /// The most elements of a block. Its operands and intermediate values stay in the first-level cache.
 pub const BLOCK: usize = 512;
@@ -168,7 +168,7 @@ macro_rules! binary {
     };
 }
 
-impl<'a, T: Real> Evaluator<'a, T> {
+impl<'a, T: Scalar> Evaluator<'a, T> {
     pub fn new(program: &'a Program, elements: &'a Elements, inputs: &'a [&'a [T]]) -> Self {
         let values = program.steps.iter().map(|step| step.to + 1).max().unwrap_or(0);
         Self {
@@ -350,7 +350,7 @@ impl Cursor {
     }
 
     #[inline(always)]
-    fn value<T: Real>(self) -> T {
+    fn value<T: Scalar>(self) -> T {
         if self.row.wrapping_add(self.column).is_multiple_of(2) { T::one() } else { T::zero() }
     }
 }

@@ -7,11 +7,11 @@
 use rayon::prelude::*;
 
 use super::program::{BLOCK, Block, Evaluator, Program, Region};
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
 use crate::elements::{Axis, Elements, OUT};
 use crate::expr::Expr;
-use crate::real::Real;
 
 /// Elements of a slab, about.
 const SLAB: usize = 1 << 15;
@@ -20,7 +20,7 @@ const SLAB: usize = 1 << 15;
 const KEPT_COLUMNS: usize = 1 << 12;
 
 /// Sums `f` over all axes that are [summed](Axis::summed).
-pub fn reduce<T: Real>(
+pub fn reduce<T: Scalar>(
     work: &Workspace<T>,
     f: &Expr,
     elements: &Elements,
@@ -84,7 +84,7 @@ struct Sum<'a, T> {
     slab: Region,
 }
 
-impl<T: Real> Task for Sum<'_, T> {
+impl<T: Scalar> Task for Sum<'_, T> {
     type Output = Vec<f64>;
 
     #[inline(always)]
@@ -135,7 +135,7 @@ const LANES: usize = 32;
 
 /// The sum of numbers.
 #[inline(always)]
-fn total<T: Real>(numbers: &[T]) -> f64 {
+fn total<T: Scalar>(numbers: &[T]) -> f64 {
     let mut sums = [0.0; LANES];
     let (whole, rest) = numbers.as_chunks::<LANES>();
     for numbers in whole {

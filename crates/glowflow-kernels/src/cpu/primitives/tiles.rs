@@ -3,10 +3,10 @@
 //! A tile is copied from where the matrix is stored, or from where a convolution's patches lie, right before it is
 //! multiplied. It is still in the cache then, and no matrix of patches is ever in memory.
 
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
 use crate::cpu::panels::Cut;
-use crate::real::Real;
 use crate::shape::Grid;
 
 /// A matrix whose rows can be copied into a tile.
@@ -16,7 +16,7 @@ pub trait Rows<T>: Sync {
 }
 
 /// Fills a tile with the instructions of the workspace.
-pub fn fill<T: Real>(
+pub fn fill<T: Scalar>(
     work: &Workspace<T>,
     matrix: &impl Rows<T>,
     first: usize,
@@ -35,7 +35,7 @@ struct Fill<'a, M, T> {
     tile: &'a mut [T],
 }
 
-impl<T: Real, M: Rows<T>> Task for Fill<'_, M, T> {
+impl<T: Scalar, M: Rows<T>> Task for Fill<'_, M, T> {
     type Output = ();
 
     #[inline(always)]
@@ -56,7 +56,7 @@ pub struct Stored<'a, T> {
     pub stride: usize,
 }
 
-impl<T: Real> Rows<T> for Stored<'_, T> {
+impl<T: Scalar> Rows<T> for Stored<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
         match cut.width {
@@ -68,7 +68,7 @@ impl<T: Real> Rows<T> for Stored<'_, T> {
     }
 }
 
-impl<T: Real> Stored<'_, T> {
+impl<T: Scalar> Stored<'_, T> {
     /// As [`Rows::fill`]. `WIDTH` is that of the panels, or 0 if the compiler need not know it.
     #[inline(always)]
     fn fill_panels<const WIDTH: usize>(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
@@ -91,7 +91,7 @@ impl<T: Real> Stored<'_, T> {
 #[derive(Clone, Copy)]
 pub struct Transposed<'a, T>(pub Stored<'a, T>);
 
-impl<T: Real> Rows<T> for Transposed<'_, T> {
+impl<T: Scalar> Rows<T> for Transposed<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
         let Self(Stored { data, stride }) = *self;
@@ -124,7 +124,7 @@ impl<T> Patches<'_, T> {
     }
 }
 
-impl<T: Real> Rows<T> for Patches<'_, T> {
+impl<T: Scalar> Rows<T> for Patches<'_, T> {
     #[inline(always)]
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
         for tap in 0..self.kernel * self.kernel {
@@ -158,7 +158,7 @@ struct Piece {
     width: usize,
 }
 
-impl<T: Real> Patches<'_, T> {
+impl<T: Scalar> Patches<'_, T> {
     /// Fills a piece of the patches of `rows` pixels; its columns are the first of each row of `to`. `LEN` is its
     /// length, or 0 if the compiler need not know it.
     #[inline(always)]
@@ -199,7 +199,7 @@ fn rows_of<T>(to: &mut [T], rows: std::ops::Range<usize>) -> &mut [T] {
 
 /// Writes zeros to a piece of each row.
 #[inline(always)]
-fn clear<T: Real, const LEN: usize>(piece: Piece, to: &mut [T]) {
+fn clear<T: Scalar, const LEN: usize>(piece: Piece, to: &mut [T]) {
     for to in to.chunks_mut(piece.width) {
         match to.first_chunk_mut::<LEN>() {
             Some(to) if LEN > 0 => *to = [T::zero(); LEN],
@@ -210,7 +210,7 @@ fn clear<T: Real, const LEN: usize>(piece: Piece, to: &mut [T]) {
 
 /// Copies a piece of each row; rows of `from` begin `stride` apart.
 #[inline(always)]
-fn copy<T: Real, const LEN: usize>(piece: Piece, from: &[T], stride: usize, to: &mut [T]) {
+fn copy<T: Scalar, const LEN: usize>(piece: Piece, from: &[T], stride: usize, to: &mut [T]) {
     for (to, from) in to.chunks_mut(piece.width).zip(from.chunks(stride)) {
         match (to.first_chunk_mut::<LEN>(), from.first_chunk::<LEN>()) {
             (Some(to), Some(from)) if LEN > 0 => *to = *from,

@@ -24,7 +24,7 @@ use crate::cpu::panels::{Cut, DEPTH, View};
 use crate::cpu::product::{Gradient, Out, Packed, product, transposed_product};
 use crate::cpu::{Buffer, Workspace};
 use crate::primitives::Conv;
-use crate::real::Real;
+use crate::cpu::Scalar;
 use crate::shape::Grid;
 
 /// Channels that are transformed at once: one vector of the widest registers.
@@ -43,7 +43,7 @@ const PART_SLABS: usize = 2;
 const PARTS_SIZE: usize = 1 << 24;
 
 /// Whether a convolution is done this way.
-pub fn suits<T: Real>(work: &Workspace<T>, conv: Conv) -> bool {
+pub fn suits<T: Scalar>(work: &Workspace<T>, conv: Conv) -> bool {
     let Conv { grid, inputs, outputs, kernel } = conv;
     let width = Cut::of(work, 1, 1).width;
     kernel == 3
@@ -60,7 +60,7 @@ pub fn suits<T: Real>(work: &Workspace<T>, conv: Conv) -> bool {
 type Lanes<T> = [T; LANES];
 
 #[inline(always)]
-fn add<T: Real>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
+fn add<T: Scalar>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
     for i in 0..LANES {
         a[i] += b[i];
     }
@@ -68,7 +68,7 @@ fn add<T: Real>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
 }
 
 #[inline(always)]
-fn sub<T: Real>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
+fn sub<T: Scalar>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
     for i in 0..LANES {
         a[i] -= b[i];
     }
@@ -76,7 +76,7 @@ fn sub<T: Real>(mut a: Lanes<T>, b: Lanes<T>) -> Lanes<T> {
 }
 
 #[inline(always)]
-fn half<T: Real>(mut a: Lanes<T>) -> Lanes<T> {
+fn half<T: Scalar>(mut a: Lanes<T>) -> Lanes<T> {
     for x in &mut a {
         *x *= T::of(0.5);
     }
@@ -84,7 +84,7 @@ fn half<T: Real>(mut a: Lanes<T>) -> Lanes<T> {
 }
 
 #[inline(always)]
-fn load<T: Real>(from: &[T]) -> Lanes<T> {
+fn load<T: Scalar>(from: &[T]) -> Lanes<T> {
     let mut lanes = [T::zero(); LANES];
     lanes.copy_from_slice(&from[..LANES]);
     lanes
@@ -92,33 +92,33 @@ fn load<T: Real>(from: &[T]) -> Lanes<T> {
 
 /// `G·w` for a column `w`.
 #[inline(always)]
-fn filter<T: Real>([a, b, c]: [Lanes<T>; 3]) -> [Lanes<T>; 4] {
+fn filter<T: Scalar>([a, b, c]: [Lanes<T>; 3]) -> [Lanes<T>; 4] {
     let outer = add(a, c);
     [a, half(add(outer, b)), half(sub(outer, b)), c]
 }
 
 /// `Gᵀ·u` for a column `u`.
 #[inline(always)]
-fn filter_adjoint<T: Real>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 3] {
+fn filter_adjoint<T: Scalar>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 3] {
     let sum = half(add(b, c));
     [add(a, sum), half(sub(b, c)), add(sum, d)]
 }
 
 /// `Bᵀ·d` for a column `d`.
 #[inline(always)]
-fn patch<T: Real>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 4] {
+fn patch<T: Scalar>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 4] {
     [sub(a, c), add(b, c), sub(c, b), sub(b, d)]
 }
 
 /// `Aᵀ·m` for a column `m`.
 #[inline(always)]
-fn output<T: Real>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 2] {
+fn output<T: Scalar>([a, b, c, d]: [Lanes<T>; 4]) -> [Lanes<T>; 2] {
     [add(add(a, b), c), sub(sub(b, c), d)]
 }
 
 /// `A·y` for a column `y`.
 #[inline(always)]
-fn output_adjoint<T: Real>([a, b]: [Lanes<T>; 2]) -> [Lanes<T>; 4] {
+fn output_adjoint<T: Scalar>([a, b]: [Lanes<T>; 2]) -> [Lanes<T>; 4] {
     [a, add(a, b), sub(a, b), sub([T::zero(); LANES], b)]
 }
 
@@ -147,7 +147,7 @@ macro_rules! both_ways {
 }
 
 /// `U` `[16, outputs, inputs]` of a weight `[outputs, 9, inputs]`, of the filters reversed if `reversed`.
-fn filters<T: Real>(work: &Workspace<T>, conv: Conv, weight: &[T], reversed: bool) -> Buffer<T> {
+fn filters<T: Scalar>(work: &Workspace<T>, conv: Conv, weight: &[T], reversed: bool) -> Buffer<T> {
     let size = conv.outputs * conv.inputs;
     let mut filters = work.take(ELEMENTS * size);
     // Output by output in memory would interleave the elements: they are taken apart by rows of outputs.
@@ -171,7 +171,7 @@ struct Filters<'a, 'b, T> {
     to: &'a mut [&'b mut [T]],
 }
 
-impl<T: Real> Task for Filters<'_, '_, T> {
+impl<T: Scalar> Task for Filters<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -190,7 +190,7 @@ impl<T: Real> Task for Filters<'_, '_, T> {
 }
 
 /// The convolution.
-pub fn forward<T: Real>(
+pub fn forward<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     x: &[T],
@@ -208,7 +208,7 @@ pub fn forward<T: Real>(
 }
 
 /// The gradient by the input.
-pub fn backward_input<T: Real>(
+pub fn backward_input<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     weight: &[T],
@@ -237,7 +237,7 @@ struct Channels {
 }
 
 /// A convolution of `x`, given its filters, packed.
-fn convolve<T: Real>(
+fn convolve<T: Scalar>(
     work: &Workspace<T>,
     grid: Grid,
     channels: Channels,
@@ -275,7 +275,7 @@ struct Patches<'a, 'b, T> {
     to: &'b mut [T],
 }
 
-impl<T: Real> Task for Patches<'_, '_, T> {
+impl<T: Scalar> Task for Patches<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -318,7 +318,7 @@ struct Outputs<'a, 'b, T> {
     accumulate: bool,
 }
 
-impl<T: Real> Task for Outputs<'_, '_, T> {
+impl<T: Scalar> Task for Outputs<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -343,7 +343,7 @@ impl<T: Real> Task for Outputs<'_, '_, T> {
 }
 
 /// The gradient by the weight.
-pub fn backward_weight<T: Real>(
+pub fn backward_weight<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
     x: &[T],
@@ -408,7 +408,7 @@ struct Gradients<'a, 'b, T> {
     to: &'b mut [T],
 }
 
-impl<T: Real> Task for Gradients<'_, '_, T> {
+impl<T: Scalar> Task for Gradients<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -442,7 +442,7 @@ struct Weights<'a, 'b, T> {
     accumulate: bool,
 }
 
-impl<T: Real> Task for Weights<'_, '_, T> {
+impl<T: Scalar> Task for Weights<'_, '_, T> {
     type Output = ();
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Work that is due during a run: records, evaluations, pictures, checkpoints.
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::Operations;
 
 use super::training::{Run, Saved};
 use super::write_config;
@@ -16,7 +16,7 @@ use crate::{Error, Model, ModelFile, data};
 /// Images on which an evaluation measures the inverse.
 const INVERTED: usize = 64;
 
-impl<D: Primitives<Real = f32>> Run<'_, D> {
+impl<D: Operations<Real = f32>> Run<'_, D> {
     /// Sends the summary of the steps since the last record.
     pub(super) fn record(&mut self, learning_rate: f64, images_per_second: f64) -> Result<(), Error> {
         let progress = self.trainer.progress_mut();
@@ -127,6 +127,6 @@ impl<D: Primitives<Real = f32>> Run<'_, D> {
 }
 
 /// The model with averaged weights.
-fn averaged<D: Primitives<Real = f32>>(trainer: &Trainer<D>) -> Result<Model, Error> {
+fn averaged<D: Operations<Real = f32>>(trainer: &Trainer<D>) -> Result<Model, Error> {
     Ok(Model::on(trainer.device().clone(), &trainer.model()?))
 }

@@ -1,12 +1,12 @@
 //! How a run ends that cannot go on.
 
-use glowflow_kernels::Primitives;
+use glowflow_kernels::Operations;
 
 use super::training::{Run, Saved};
 use crate::Error;
 use crate::train::checkpoint::{self, PREVIOUS};
 
-impl<D: Primitives<Real = f32>> Run<'_, D> {
+impl<D: Operations<Real = f32>> Run<'_, D> {
     /// Saves what was learned before an error, which need not be lost with a test image, and returns the
     /// error. A run goes on from a whole step with its records only, and from none of which the state is not
     /// sound.

@@ -20,7 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use glowflow_data::Dataset;
-use glowflow_kernels::{DeviceError, Primitives, catch_out_of_memory};
+use glowflow_kernels::{DeviceError, Operations, catch_out_of_memory};
 use serde::Serialize;
 
 use super::changes::Changes;
@@ -157,7 +157,7 @@ pub fn train_on(
     on_device!(device.into(), device => begin(device, config, out, images, options))
 }
 
-fn begin<D: Primitives<Real = f32>>(
+fn begin<D: Operations<Real = f32>>(
     device: D,
     mut config: RunConfig,
     out: &Path,

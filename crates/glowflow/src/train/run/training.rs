@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Primitives, catch_out_of_memory};
+use glowflow_kernels::{Operations, catch_out_of_memory};
 
 use super::{Best, Options, Summary};
 use crate::evaluate::Evaluation;
@@ -36,7 +36,7 @@ impl Saved {
     }
 }
 
-pub(super) struct Run<'a, D: Primitives<Real = f32>> {
+pub(super) struct Run<'a, D: Operations<Real = f32>> {
     pub(super) trainer: Trainer<D>,
     pub(super) images: Images,
     pub(super) out: &'a Path,
@@ -63,7 +63,7 @@ pub(super) struct Run<'a, D: Primitives<Real = f32>> {
     pub(super) broken: HashSet<String>,
 }
 
-impl<'a, D: Primitives<Real = f32>> Run<'a, D> {
+impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     pub(super) fn new(
         mut trainer: Trainer<D>,
         images: Images,

@@ -1,11 +1,11 @@
-//! Data-dependent initialisation of an actnorm.
+//! Two passes over the rows, in `f64`.
 
-use crate::real::Real;
-use crate::shape::ActNormParams;
+use super::{ActNorm, ActNormParams};
+use crate::cpu::{Buffer, Cpu, Scalar};
 
 /// Sets `bias = −mean` and `3·logs = −log(std + 1e-6)` for every channel of `x` `[rows, channels]`, with the
 /// population's standard deviation.
-pub fn initialize<T: Real>(at: &ActNormParams, x: &[T], params: &mut [T]) {
+pub(in crate::ops) fn initialize<T: Scalar>(at: &ActNormParams, x: &[T], params: &mut [T]) {
     let channels = at.bias.len;
     let rows = (x.len() / channels) as f64;
     let mut mean = vec![0.0; channels];
@@ -21,5 +21,11 @@ pub fn initialize<T: Real>(at: &ActNormParams, x: &[T], params: &mut [T]) {
     for (c, (mean, variance)) in mean.iter().zip(&variance).enumerate() {
         params[at.bias.start + c] = T::of(-mean);
         params[at.logs.start + c] = T::of(-(variance.sqrt() + 1e-6).ln() / 3.0);
+    }
+}
+
+impl<T: Scalar> ActNorm for Cpu<T> {
+    fn initialize_actnorm(&self, at: &ActNormParams, x: &Buffer<T>, params: &mut Buffer<T>) {
+        initialize(at, x, params);
     }
 }

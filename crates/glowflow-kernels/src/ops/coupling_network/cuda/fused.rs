@@ -10,23 +10,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::driver::{Argument, Context, Kernel, Launch, Module};
-use super::hidden::{COLUMNS, DEPTH, ROWS as TILE_ROWS, THREADS, WORKERS};
-use super::queue::{Queue, launch};
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::hopper::{
+    COLUMNS, DEPTH, MOST_HIDDEN, NETWORK_ROWS as ROWS, NETWORK_SHARED as SHARED, ROWS as TILE_ROWS, THREADS,
+    WORKERS,
+};
+use crate::cuda::queue::{Queue, launch};
 use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Rows that a block takes at once; as in `fused.cu`, like all that follows.
-const ROWS: usize = WORKERS * TILE_ROWS;
-/// The deepest input, which has to fit in half of the first hidden layer.
+/// The deepest input, which has to fit in half of the first hidden layer; as in `fused.cu`.
 const DEEPEST: usize = 256;
-const MOST_HIDDEN: usize = 512;
 /// Warps that have sums of their own: the workers'. As many threads as a worker has are beside them.
 const SUMMING: usize = WORKERS * THREADS / 32;
-/// Bytes of shared memory: the workers' tiles, the slots of weights, biases, and fourteen barriers.
-const SHARED: usize = 2 * ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
-
 /// What becomes of hidden activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -36,26 +33,6 @@ pub enum Way {
     Keep,
     /// They are gradients, on the way back.
     Back,
-}
-
-/// The kernels, by how many blocks of columns the result has: one, two or four.
-#[derive(Clone, Copy)]
-pub struct Kernels {
-    drop: [Kernel; 3],
-    keep: [Kernel; 3],
-    back: [Kernel; 2],
-}
-
-impl Kernels {
-    /// Looks them up in a module that is compiled for the Hopper generation.
-    pub fn find(context: &Context, module: Module) -> Result<Self> {
-        let find = |name| module.kernel_with_shared(context, name, SHARED);
-        Ok(Self {
-            drop: [find(c"fused_1")?, find(c"fused_2")?, find(c"fused_4")?],
-            keep: [find(c"fused_keeping_1")?, find(c"fused_keeping_2")?, find(c"fused_keeping_4")?],
-            back: [find(c"fused_back_1")?, find(c"fused_back_2")?],
-        })
-    }
 }
 
 /// The shape of a network: matrices without gaps between rows, all widths multiples of 8.

@@ -1,22 +1,20 @@
-//! The element-wise part of a coupling.
-//!
-//! Affine, with `t = o[C/2..] + 2` and `s = sigmoid(t)`: `y = (x + shift)·s`, `log|det| = Σ log s`. For the
-//! gradient, `∂ log s / ∂t = 1 − s` turns `dy·(x + shift)·s·(1 − s)` into `dy·y·(1 − s)`: no division.
+//! Image by image, and gradients row by row.
 
 use rayon::prelude::*;
 
-use crate::real::Real;
-use crate::shape::{CouplingKind, Grid};
+use super::{Coupling, CouplingKind};
+use crate::cpu::{Buffer, Cpu, Scalar};
+use crate::shape::Grid;
 
 /// `sigmoid(t)` and its logarithm, both accurate at either end.
-fn sigmoid<T: Real>(t: T) -> (T, T) {
+fn sigmoid<T: Scalar>(t: T) -> (T, T) {
     let e = (-t.abs()).exp();
     let numerator = if t < T::zero() { e } else { T::one() };
     (numerator / (T::one() + e), t.min(T::zero()) - e.ln_1p())
 }
 
 /// Shift, scale and log-scale of every element of one pixel's second half.
-fn affine<T: Real>(o: &[T]) -> impl Iterator<Item = (T, T, T)> + '_ {
+fn affine<T: Scalar>(o: &[T]) -> impl Iterator<Item = (T, T, T)> + '_ {
     let (shift, t) = o.split_at(o.len() / 2);
     shift.iter().zip(t).map(|(&shift, &t)| {
         let (scale, log_scale) = sigmoid(t + T::of(2.0));
@@ -24,14 +22,7 @@ fn affine<T: Real>(o: &[T]) -> impl Iterator<Item = (T, T, T)> + '_ {
     })
 }
 
-pub fn couple<T: Real>(
-    kind: CouplingKind,
-    grid: Grid,
-    channels: usize,
-    o: &[T],
-    x: &mut [T],
-    logp: &mut [T],
-) {
+fn couple<T: Scalar>(kind: CouplingKind, grid: Grid, channels: usize, o: &[T], x: &mut [T], logp: &mut [T]) {
     let outputs = kind.network_outputs(channels);
     x.par_chunks_mut(grid.pixels() * channels).zip(o.par_chunks(grid.pixels() * outputs)).zip(logp).for_each(
         |((x, o), logp)| {
@@ -56,7 +47,7 @@ pub fn couple<T: Real>(
 /// Rows that one task takes at least.
 const ROWS: usize = 64;
 
-pub fn uncouple<T: Real>(kind: CouplingKind, channels: usize, o: &[T], x: &mut [T]) {
+fn uncouple<T: Scalar>(kind: CouplingKind, channels: usize, o: &[T], x: &mut [T]) {
     let outputs = kind.network_outputs(channels);
     x.par_chunks_mut(channels).zip(o.par_chunks(outputs)).with_min_len(ROWS).for_each(|(x, o)| {
         let x = &mut x[channels / 2..];
@@ -69,7 +60,7 @@ pub fn uncouple<T: Real>(kind: CouplingKind, channels: usize, o: &[T], x: &mut [
     });
 }
 
-pub fn backward<T: Real>(
+fn backward<T: Scalar>(
     kind: CouplingKind,
     channels: usize,
     o: &[T],
@@ -103,4 +94,35 @@ pub fn backward<T: Real>(
                 }
             }
         });
+}
+
+impl<T: Scalar> Coupling for Cpu<T> {
+    fn couple(
+        &self,
+        kind: CouplingKind,
+        grid: Grid,
+        channels: usize,
+        o: &Buffer<T>,
+        x: &mut Buffer<T>,
+        logp: &mut Buffer<T>,
+    ) {
+        couple(kind, grid, channels, o, x, logp);
+    }
+
+    fn uncouple(&self, kind: CouplingKind, channels: usize, o: &Buffer<T>, x: &mut Buffer<T>) {
+        uncouple(kind, channels, o, x);
+    }
+
+    fn couple_backward(
+        &self,
+        kind: CouplingKind,
+        channels: usize,
+        o: &Buffer<T>,
+        x: &mut Buffer<T>,
+        dx: &mut Buffer<T>,
+        dlogp: f64,
+        d_o: &mut Buffer<T>,
+    ) {
+        backward(kind, channels, o, x, dx, dlogp, d_o);
+    }
 }

@@ -11,82 +11,41 @@
 //! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
 //! begins, so that what a network needs beside its hidden activations stays small.
 
-mod back;
-mod weights;
-
 use std::sync::Arc;
 
-use super::divisor::{Divisor, Plane};
-use super::driver::{Argument, Launch};
+use super::back::{Hidden, KeptPart};
 use super::fused::{Kept, Matrices, Way};
-use super::memory::{Block, Buffer};
-use super::product::{Element, Epilogue, Kind, Operands, Product};
-use super::queue::{Queue, launch};
+use super::weights::{Unmade, Weights, address_of, fold};
+use crate::cuda::divisor::{Divisor, Plane};
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::memory::{Block, Buffer, at};
+use crate::cuda::parts::{Part, parts, rows_at_once};
+use crate::cuda::patches::{groups, patches};
+use crate::cuda::product::{Element, Epilogue, Kind, Operands, Product, operands};
+use crate::cuda::queue::{Queue, launch};
 use crate::device::DeviceError;
-use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
-
-pub use back::Hidden;
-use back::KeptPart;
-pub use weights::{Unmade, make_pending};
-use weights::{Weights, address_of, fold};
+use crate::ops::NetworkParams;
+use crate::ops::actnorm::cuda as actnorm;
+use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
-
-/// The address of a part of the parameters, or of their gradient.
-pub(super) fn at(buffer: u64, span: Span) -> u64 {
-    buffer + 4 * span.start as u64
-}
 
 /// A coupling network, ready to run.
 pub struct Network(Arc<Weights>);
 
-/// A part of a batch: its images, and the row at which it begins.
-pub(super) struct Part {
-    pub grid: Grid,
-    pub first: usize,
-}
-
-/// How many images of a batch make a part: whole ones, and one at least.
-fn images_at_once(queue: &Queue, grid: Grid) -> usize {
-    (queue.gpu.rows_at_once / grid.pixels()).max(1)
-}
-
-/// Rows of the largest part.
-fn rows_at_once(queue: &Queue, grid: Grid) -> usize {
-    images_at_once(queue, grid).min(grid.batch) * grid.pixels()
-}
-
-/// A batch in parts of whole images.
-pub(super) fn parts(queue: &Queue, grid: Grid) -> impl Iterator<Item = Part> + use<> {
-    let at_once = images_at_once(queue, grid);
-    (0..grid.batch).step_by(at_once).map(move |image| Part {
-        grid: Grid { batch: at_once.min(grid.batch - image), ..grid },
-        first: image * grid.pixels(),
-    })
-}
-
-/// Addresses of a product without bias.
-pub(super) fn operands(left: u64, right: u64, result: u64) -> Operands {
-    Operands { left, right, result, bias: 0 }
-}
-
 impl Network {
     /// Channels of the flow's half that goes in, and of what comes out.
-    pub(super) fn ends(&self) -> (usize, usize) {
+    pub fn ends(&self) -> (usize, usize) {
         (self.0.inputs, self.0.outputs)
     }
 
-    /// A network whose matrices are made later. `params` is read then, too, and whatever writes there must see to it that nothing is
-    /// pending.
-    pub(super) fn prepare(queue: &Queue, params: &NetworkParams, buffer: &Buffer) -> Result<Option<Self>> {
+    /// A network whose matrices are made later. `params` is read then, too, and whatever writes there must flush deferred work
+    /// first.
+    pub fn prepare(queue: &Queue, params: &NetworkParams, buffer: &Buffer) -> Result<Option<Self>> {
         let Some(block) = buffer.block() else { return Ok(None) };
         let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
         let folded = network.0.folded(params, buffer.address());
-        queue.pending_networks.push(Unmade {
-            folded,
-            weights: Arc::clone(&network.0),
-            _params: Arc::clone(block),
-        });
+        queue.defer(Unmade { folded, weights: Arc::clone(&network.0), _params: Arc::clone(block) });
         Ok(Some(network))
     }
 
@@ -99,15 +58,12 @@ impl Network {
         }
         Err(DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
-            reason: format!(
-                "{rows} pixels with {widest} numbers each are more than kernels can address; take smaller images, a smaller model.hidden, or \
-                 the processor"
-            ),
+            reason: format!("{rows} pixels with {widest} numbers each are more than kernels can address"),
         })
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
-    pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
+    pub fn run(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<()> {
         self.check(queue, grid)?;
         for part in parts(queue, grid) {
             self.run_part(queue, &part, x, o, None)?;
@@ -115,8 +71,8 @@ impl Network {
         Ok(())
     }
 
-    /// As [`run`](Self::run), and keeps the hidden activations.
-    pub(super) fn run_keeping(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
+    /// As [`run`](Self::run), and returns the hidden activations.
+    pub fn run_saving(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
         self.check(queue, grid)?;
         let (weights, rows) = (&self.0, grid.rows());
         let take = || queue.matrix(rows, weights.width2, weights.element);
@@ -197,36 +153,6 @@ impl Network {
     }
 }
 
-/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in `patches.cu`.
-pub(super) fn groups(channels: usize) -> usize {
-    match channels % 4 {
-        0 => channels / 4,
-        2 => channels / 2,
-        _ => channels,
-    }
-}
-
-/// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
-pub(super) fn patches(
-    queue: &Queue,
-    element: Element,
-    part: &Part,
-    inputs: usize,
-    channels: usize,
-    stride: usize,
-    x: u64,
-) -> Result<Block> {
-    // A thread has 16 bytes of a row.
-    let (rows, packs) = (part.grid.rows(), stride * element.bytes() / 16);
-    let patches = queue.matrix(rows, stride, element)?;
-    launch!(
-        queue, queue.kernels().of(element).patches, Launch::of(rows * packs);
-        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(packs),
-        x + 4 * (part.first * channels) as u64, patches.address
-    )?;
-    Ok(patches)
-}
-
 /// Data-dependent initialisation of both actnorms, in `f32`: the second on what the first, initialised, lets through.
 pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buffer: u64) -> Result<()> {
     let rows = grid.rows();
@@ -234,10 +160,7 @@ pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buf
     if rows * params.hidden.next_multiple_of(8) > i32::MAX as usize {
         return Err(DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
-            reason: format!(
-                "{} images at once are too many for the initialisation's kernels; raise train.accumulate",
-                grid.batch
-            ),
+            reason: format!("{} images at once are too many for the initialisation's kernels", grid.batch),
         });
     }
     let all = Part { grid, first: 0 };
@@ -266,24 +189,9 @@ pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buf
             }
         };
         let h = run(from.address, Epilogue::Nothing)?;
-        initialize_actnorm(queue, &norm, rows, params.hidden.next_multiple_of(8), h.address, buffer)?;
+        actnorm::initialize(queue, &norm, rows, params.hidden.next_multiple_of(8), h.address, buffer)?;
         drop(h);
         input = Some(run(from.address, Epilogue::BiasRelu)?);
     }
     Ok(())
-}
-
-/// Sets an actnorm's bias and logs from `x` `[rows, stride]`.
-pub fn initialize_actnorm(
-    queue: &Queue,
-    norm: &ActNormParams,
-    rows: usize,
-    stride: usize,
-    x: u64,
-    buffer: u64,
-) -> Result<()> {
-    launch!(
-        queue, queue.kernels().initialize_actnorm, Launch::blocks(norm.bias.len);
-        rows, stride, x, at(buffer, norm.bias), at(buffer, norm.logs)
-    )
 }

@@ -1,6 +1,6 @@
 //! The coupling network: conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv.
 //!
-//! With its scales folded in (see [`super::conv`]) it is three products over all pixels:
+//! With its scales folded in (see [`conv`](crate::cpu::conv)) it is three products over all pixels:
 //!
 //! ```text
 //! patches [rows, 9·(inputs+1)] · W1 → ReLU → h1 [rows, hidden]
@@ -13,14 +13,14 @@
 
 use rayon::prelude::*;
 
-use super::conv::{ScaledAt, WeightGradient, column_sums};
-use super::element::Element;
-use super::panels::{Cut, Panels, SLAB};
-use super::patches::{self, AddShifted, Gather, GatherBack, Look};
-use super::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
-use super::{Workspace, actnorm};
-use crate::real::Real;
-use crate::shape::{ActNormParams, Grid, NetworkParams, Span};
+use crate::cpu::conv::{ScaledAt, WeightGradient, column_sums};
+use crate::cpu::panels::{Cut, Panels, SLAB};
+use crate::cpu::patches::{self, AddShifted, Gather, GatherBack, Look};
+use crate::cpu::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
+use crate::cpu::workspace::Workspace;
+use crate::cpu::{Element, Scalar};
+use crate::ops::{ActNormParams, NetworkParams, actnorm};
+use crate::shape::{Grid, Span};
 
 /// A network's weights, packed for the way forward.
 pub struct Network<E: Element> {
@@ -86,8 +86,8 @@ impl<E: Element> Network<E> {
         self.add_up(grid, &contributions, o);
     }
 
-    /// As [`run`](Self::run), and keeps the hidden activations.
-    pub(super) fn run_keeping(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) -> Hidden<E> {
+    /// As [`run`](Self::run), and returns the hidden activations.
+    pub(super) fn run_saving(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) -> Hidden<E> {
         let (rows, work) = (grid.rows(), &self.work);
         let mut contributions = work.take_sums(rows * 9 * self.outputs);
         let [mut h1, mut h2] = [(); 2].map(|()| Panels::scratch(work, rows, self.hidden));
@@ -230,7 +230,7 @@ pub fn backward<E: Element>(
 }
 
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.
-pub fn initialize<T: Real>(work: &Workspace<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
+pub fn initialize<T: Scalar>(work: &Workspace<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
     let (rows, hidden) = (grid.rows(), at.hidden);
     let mut input = patches::all_with_edge(work, grid, at.inputs, 2 * at.inputs, x);
     for (weight, norm) in [(at.conv1, at.actnorm1), (at.conv2, at.actnorm2)] {

@@ -7,48 +7,18 @@
 //!
 //! cuBLASLt has such epilogues, too, but on an H100 a product of 65,536 × 512 × 512 takes 270 µs with a mask and 60 without.
 
-use super::driver::{Argument, Context, Kernel, Launch, Module};
-use super::memory::Block;
-use super::queue::{Queue, launch};
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::hopper::{
+    COLUMNS, DEEPEST_LAYER, DEPTH, LayerKernels, ROWS, THREADS, WORKERS, layer_shared,
+};
+use crate::cuda::memory::Block;
+use crate::cuda::queue::{Queue, launch};
 use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Of a tile, as in `hidden.cu`.
-pub(super) const ROWS: usize = 64;
-pub(super) const COLUMNS: usize = 128;
-pub(super) const DEPTH: usize = 64;
-/// Workers of a block, the threads that each has, and those that bring in what it multiplies.
-pub(super) const WORKERS: usize = 2;
-pub(super) const THREADS: usize = 128;
+/// Threads of a worker that bring in what it multiplies.
 const BESIDE: usize = 32;
-/// Tiles of A that a worker has at hand.
-const STAGES: usize = 4;
-
-/// The deepest B that fits a block's shared memory beside the rest; `most_chunks` of `hidden.cu`.
-const DEEPEST: usize = 512;
-
-/// Both kernels.
-#[derive(Clone, Copy)]
-pub struct Kernels {
-    pub forward: Kernel,
-    pub backward: Kernel,
-}
-
-impl Kernels {
-    /// Looks them up in a module that is compiled for the Hopper generation.
-    pub fn find(context: &Context, module: Module) -> Result<Self> {
-        let find = |name| module.kernel_with_shared(context, name, shared_memory(DEEPEST));
-        Ok(Self { forward: find(c"hidden_forward")?, backward: find(c"hidden_backward")? })
-    }
-}
-
-/// Bytes of shared memory that a block needs: B, the tiles of A, those of D, and what aligning them takes.
-fn shared_memory(depth: usize) -> usize {
-    let tile = |rows: usize| 2 * rows * DEPTH;
-    let b = depth.div_ceil(DEPTH) * tile(COLUMNS);
-    1024 + b + WORKERS * (STAGES * tile(ROWS) + 2 * ROWS * COLUMNS)
-}
 
 /// The shape of such a product, of rows that all are there: A and D have no gaps between rows, nor has B.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +30,7 @@ pub struct HiddenLayer {
 
 impl HiddenLayer {
     /// The kernels, where this GPU has them and they can do this product.
-    fn kernels(&self, queue: &Queue) -> Result<Kernels> {
+    fn kernels(&self, queue: &Queue) -> Result<LayerKernels> {
         queue.gpu.hidden.filter(|_| self.can(queue)).ok_or_else(|| DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
             reason: format!("there is no kernel for {self:?}"),
@@ -69,7 +39,7 @@ impl HiddenLayer {
 
     /// Whether [`forward`](Self::forward) and [`backward`](Self::backward) can be used.
     pub fn can(&self, queue: &Queue) -> bool {
-        queue.gpu.hidden.is_some() && self.depth <= DEEPEST
+        queue.gpu.hidden.is_some() && self.depth <= DEEPEST_LAYER
     }
 
     fn column_tiles(&self) -> usize {
@@ -96,7 +66,7 @@ impl HiddenLayer {
     fn launch(&self, queue: &Queue) -> Launch {
         Launch {
             block: (WORKERS * (THREADS + BESIDE)) as u32,
-            shared: shared_memory(self.depth) as u32,
+            shared: layer_shared(self.depth) as u32,
             ..Launch::blocks(self.groups(queue) * self.column_tiles())
         }
     }

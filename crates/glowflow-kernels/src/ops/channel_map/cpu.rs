@@ -1,21 +1,19 @@
-//! Actnorm and permutation as one affine map of each pixel's channels.
-//!
-//! `y = W (s ⊙ (x + bias))` with `s = exp(3·logs)` is `y = A x + b` with `A = W diag(s)` and
-//! `b = W (s ⊙ bias)`; its inverse is `x = A⁻¹ y − bias`. The small matrices are made in `f64`, whatever
-//! the activations are, so that map and inverse are each rounded once.
+//! The map as one product, with the small matrices made in `f64`, whatever the activations are, so that map and inverse are each rounded
+//! once.
 
 use nalgebra::DMatrix;
 
-use super::Workspace;
-use super::conv::WeightGradient;
-use super::panels::Panels;
-use super::product::{Packed, product_into_rows, transposed_products};
-use crate::device::Direction;
-use crate::real::Real;
-use crate::shape::{ChannelMapParams, Grid, PermutationParams, Span};
+use super::{ChannelMapParams, PermutationParams};
+use crate::cpu::conv::WeightGradient;
+use crate::cpu::panels::Panels;
+use crate::cpu::product::{Packed, product_into_rows, transposed_products};
+use crate::cpu::workspace::Workspace;
+use crate::cpu::{Buffer, Cpu, Scalar};
+use crate::ops::Direction;
+use crate::shape::{Grid, Span};
 
 /// An affine map `y = A x + b` of `channels` channels, and its log-determinant.
-pub struct ChannelMap<T: Real> {
+pub struct ChannelMap<T: Scalar> {
     channels: usize,
     matrix: Packed<T>,
     /// For one pixel.
@@ -24,7 +22,7 @@ pub struct ChannelMap<T: Real> {
     way_back: Option<WayBack<T>>,
 }
 
-struct WayBack<T: Real> {
+struct WayBack<T: Scalar> {
     permutation: Permutation,
     /// `Aᵀ`
     transposed: Packed<T>,
@@ -38,7 +36,7 @@ struct Permutation {
     log_det: f64,
 }
 
-fn read<T: Real>(params: &[T], span: Span) -> impl Fn(usize) -> f64 + '_ {
+fn read<T: Scalar>(params: &[T], span: Span) -> impl Fn(usize) -> f64 + '_ {
     move |i| params[span.start + i].wide()
 }
 
@@ -59,7 +57,7 @@ fn unpermuted(index: &[usize], matrix: &DMatrix<f64>) -> DMatrix<f64> {
 }
 
 impl Permutation {
-    fn new<T: Real>(channels: usize, at: &PermutationParams, params: &[T]) -> Self {
+    fn new<T: Scalar>(channels: usize, at: &PermutationParams, params: &[T]) -> Self {
         match at {
             PermutationParams::Fixed { index } => Self {
                 matrix: permuted(index, &DMatrix::identity(channels, channels)),
@@ -108,13 +106,8 @@ impl PermutationParams {
     }
 }
 
-impl<T: Real> ChannelMap<T> {
-    pub(super) fn prepare(
-        work: &Workspace<T>,
-        at: &ChannelMapParams,
-        params: &[T],
-        direction: Direction,
-    ) -> Self {
+impl<T: Scalar> ChannelMap<T> {
+    fn prepare(work: &Workspace<T>, at: &ChannelMapParams, params: &[T], direction: Direction) -> Self {
         let channels = at.channels;
         let permutation = Permutation::new(channels, &at.permutation, params);
         let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
@@ -144,7 +137,7 @@ impl<T: Real> ChannelMap<T> {
     }
 
     /// Applies the map in place.
-    pub(super) fn run(&self, work: &Workspace<T>, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
+    fn run(&self, work: &Workspace<T>, grid: Grid, x: &mut [T], logp: Option<&mut [T]>) {
         apply(work, &self.matrix, self.channels, x);
         if let Some(logp) = logp {
             let log_det = T::of(self.log_det * grid.pixels() as f64);
@@ -155,7 +148,7 @@ impl<T: Real> ChannelMap<T> {
     /// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
     /// `gradient`.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward(
+    fn backward(
         &self,
         work: &Workspace<T>,
         at: &ChannelMapParams,
@@ -212,14 +205,45 @@ impl<T: Real> ChannelMap<T> {
     }
 }
 
-fn pack<T: Real>(work: &Workspace<T>, matrix: &DMatrix<f64>) -> Packed<T> {
+impl<T: Scalar> super::ChannelMap for Cpu<T> {
+    type Map = ChannelMap<T>;
+
+    fn prepare_channel_map(
+        &self,
+        at: &ChannelMapParams,
+        params: &Buffer<T>,
+        direction: Direction,
+    ) -> ChannelMap<T> {
+        ChannelMap::prepare(&self.work, at, params, direction)
+    }
+
+    fn channel_map(&self, map: &ChannelMap<T>, grid: Grid, x: &mut Buffer<T>, logp: Option<&mut Buffer<T>>) {
+        map.run(&self.work, grid, x, logp.map(|logp| &mut logp[..]));
+    }
+
+    fn channel_map_backward(
+        &self,
+        map: &ChannelMap<T>,
+        at: &ChannelMapParams,
+        params: &Buffer<T>,
+        grid: Grid,
+        x: &mut Buffer<T>,
+        dx: &mut Buffer<T>,
+        dlogp: f64,
+        gradient: &mut Buffer<T>,
+    ) {
+        map.backward(&self.work, at, params, grid, x, dx, dlogp, gradient);
+    }
+}
+
+fn pack<T: Scalar>(work: &Workspace<T>, matrix: &DMatrix<f64>) -> Packed<T> {
     Packed::of_rows(work, matrix.nrows(), matrix.ncols(), |i, first, to| {
         to.iter_mut().enumerate().for_each(|(j, to)| *to = T::of(matrix[(i, first + j)]));
     })
 }
 
 /// `x ← matrix·x + bias` for every row of `x`, in place; returns what `x` was.
-fn apply<T: Real>(work: &Workspace<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
+fn apply<T: Scalar>(work: &Workspace<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
     let before = Panels::of_rows(work, channels, x);
     product_into_rows(before.view(), matrix, x);
     before

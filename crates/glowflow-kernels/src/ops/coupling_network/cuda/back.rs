@@ -12,16 +12,21 @@
 
 use std::sync::Arc;
 
-use super::super::divisor::{Divisor, Plane};
-use super::super::driver::{Argument, Launch};
-use super::super::fused::{FusedNetwork, Kept, Matrices, Way};
-use super::super::hidden::HiddenLayer;
-use super::super::memory::{Block, Buffer};
-use super::super::product::{Element, Kind, Product};
-use super::super::queue::{Lane, Queue, launch};
+use super::fused::{FusedNetwork, Kept, Matrices, Way};
+use super::hidden::HiddenLayer;
 use super::weights::Weights;
-use super::{Part, Result, at, groups, operands, parts};
-use crate::shape::{Grid, NetworkParams};
+use crate::cuda::divisor::{Divisor, Plane};
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::memory::{Block, Buffer, at};
+use crate::cuda::parts::{Part, parts};
+use crate::cuda::patches::{edge_sums, groups};
+use crate::cuda::product::{Element, Kind, Product, operands};
+use crate::cuda::queue::{Lane, Queue, launch};
+use crate::device::DeviceError;
+use crate::ops::NetworkParams;
+use crate::shape::Grid;
+
+type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Hidden activations, `[rows, width2]` each, behind their ReLUs; and for each part of the batch its patches, and masks of what is not 0
 /// in the activations, where products have made some.
@@ -111,7 +116,7 @@ impl Hidden {
         let buffers = [buffer, d_o, gradient];
         let [buffer, d_o, gradient] = buffers.map(Buffer::address);
         let mut used = self.h.to_vec();
-        let (edge_slabs, edge_sums) = queue.beside(Lane::Last)?.edge_sums(grid, outputs, d_o)?;
+        let (edge_slabs, edge_sums) = edge_sums(queue.beside(Lane::Last)?, grid, outputs, d_o)?;
         for (index, part) in parts(queue, grid).enumerate() {
             used.extend(self.part_back(queue, (index, &part), &totals, d_o, dx)?);
         }

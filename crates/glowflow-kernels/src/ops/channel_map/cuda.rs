@@ -1,19 +1,23 @@
 //! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the GPU.
 //!
 //! A matrix takes a kernel that has little to do and waits for memory most of the time, and a flow has one or two of them for each of its steps.
-//! So a map that is asked for is only written down at first, and all that were are made together, by
-//! [`make_pending`], before the queue does anything else than make layers ready.
+//! So making a map is deferred, and all maps that were asked for are made together, before the queue does anything else
+//! than make layers ready.
 
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::driver::{Argument, Launch};
-use super::memory::{Block, Buffer};
-use super::network::at;
-use super::queue::{Lane, LuArguments, Queue, launch};
-use crate::device::{DeviceError, Direction};
-use crate::shape::{ChannelMapParams, Grid};
+use super::{ChannelMapParams, PermutationParams};
+use crate::cuda::Cuda;
+use crate::cuda::deferred::Deferred;
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::lengths::{holds, holds_parameters};
+use crate::cuda::memory::{Block, Buffer, at};
+use crate::cuda::queue::{Lane, Queue, launch};
+use crate::device::DeviceError;
+use crate::ops::Direction;
+use crate::shape::{Grid, Span};
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
@@ -65,7 +69,7 @@ enum Kind {
 }
 
 /// A matrix that is not made yet, with all the memory that making it reads and writes.
-pub struct Unmade {
+struct Unmade {
     made: Made,
     _held: [Arc<Block>; 3],
 }
@@ -91,33 +95,78 @@ fn factors_fit(channels: usize) -> bool {
     shared_to_make(channels, warps_that_make(channels), true) <= SHARED
 }
 
-/// Makes all matrices that are pending.
-pub fn make_pending(queue: &Queue) -> Result<()> {
-    for group in queue.pending_maps.take().chunks(MADE_AT_ONCE) {
-        let mut list = [Made::zeroed(); MADE_AT_ONCE];
-        for (to, unmade) in list.iter_mut().zip(group) {
-            *to = unmade.made;
+impl Deferred for Unmade {
+    /// Makes all matrices.
+    fn flush(queue: &Queue, matrices: Vec<Self>) -> Result<()> {
+        for group in matrices.chunks(MADE_AT_ONCE) {
+            let mut list = [Made::zeroed(); MADE_AT_ONCE];
+            for (to, unmade) in list.iter_mut().zip(group) {
+                *to = unmade.made;
+            }
+            let channels = |unmade: &Unmade| unmade.made.channels as usize;
+            let most = group.iter().map(channels).max().unwrap_or(0);
+            let warps = warps_that_make(most);
+            let shared = |matrix| {
+                let channels = channels(matrix);
+                shared_to_make(channels, warps, factors_fit(channels))
+            };
+            let shape = Launch {
+                block: 32 * warps as u32,
+                shared: group.iter().map(shared).max().unwrap_or(0) as u32,
+                ..Launch::grid(stride_of(most).div_ceil(warps), group.len(), 1)
+            };
+            launch!(queue, queue.kernels().make_channel_maps, shape; Argument::borrowed(&list))?;
         }
-        let channels = |unmade: &Unmade| unmade.made.channels as usize;
-        let most = group.iter().map(channels).max().unwrap_or(0);
-        let warps = warps_that_make(most);
-        let shared = |matrix| {
-            let channels = channels(matrix);
-            shared_to_make(channels, warps, factors_fit(channels))
-        };
-        let shape = Launch {
-            block: 32 * warps as u32,
-            shared: group.iter().map(shared).max().unwrap_or(0) as u32,
-            ..Launch::grid(stride_of(most).div_ceil(warps), group.len(), 1)
-        };
-        launch!(queue, queue.kernels().make_channel_maps, shape; Argument::borrowed(&list))?;
+        Ok(())
     }
-    Ok(())
+}
+
+/// Parts of a permutation for a kernel: addresses, 0 for what there is not.
+struct LuArguments {
+    index: u64,
+    inverse: u64,
+    sign: u64,
+    lower: u64,
+    upper: u64,
+    log_s: u64,
+    constants: Arc<Block>,
+}
+
+impl LuArguments {
+    /// A permutation's parts, given where the parameters lie.
+    fn new(queue: &Queue, at: &PermutationParams, params: u64) -> Result<Self> {
+        let (index, sign, spans): (_, &[f64], _) = match at {
+            PermutationParams::Fixed { index } => (index, &[], None),
+            PermutationParams::Lu { index, sign, lower, upper, log_s } => {
+                (index, sign, Some([*lower, *upper, *log_s]))
+            }
+        };
+        let channels = index.len();
+        let mut words = vec![0; 2 * channels];
+        for (i, &from) in index.iter().enumerate() {
+            words[i] = from as u32;
+            words[channels + from] = i as u32;
+        }
+        words.extend(sign.iter().map(|&sign| (sign as f32).to_bits()));
+        let constants = queue.gpu.constant(words)?;
+        let word = |at: usize| constants.address + 4 * at as u64;
+        let address = |span: Span| params + 4 * span.start as u64;
+        let [lower, upper, log_s] = spans.map_or([0; 3], |spans| spans.map(address));
+        Ok(Self {
+            index: word(0),
+            inverse: word(channels),
+            sign: if spans.is_some() { word(2 * channels) } else { 0 },
+            lower,
+            upper,
+            log_s,
+            constants,
+        })
+    }
 }
 
 impl ChannelMap {
-    /// A map that is made later. `params` is read then, too, and whatever writes there must see to it that nothing is pending.
-    pub(super) fn prepare(
+    /// A map that is made later. `params` is read then, too, and whatever writes there must flush deferred work first.
+    fn prepare(
         queue: &Queue,
         params: &ChannelMapParams,
         buffer: &Buffer,
@@ -129,15 +178,14 @@ impl ChannelMap {
             return Err(DeviceError::Failed {
                 device: queue.gpu.context.name.clone(),
                 reason: format!(
-                    "a step of flow of {channels} channels is more than its kernels can do, {MOST_CHANNELS}; take fewer \
-                     model.levels, or --device cpu"
+                    "a channel map of {channels} channels is more than its kernels can do, {MOST_CHANNELS}"
                 ),
             });
         }
         let matrices = if direction == Direction::Backward { 2 } else { 1 };
         let block = Arc::new(queue.floats(4 + stride_of(channels) * (1 + matrices * stride_of(channels)))?);
         let map = Self { channels, direction, block };
-        let lu = queue.permutation(&params.permutation, buffer.address())?;
+        let lu = LuArguments::new(queue, &params.permutation, buffer.address())?;
         let kinds: &[_] = match direction {
             Direction::Forward => &[(Kind::Forward, map.matrix())],
             Direction::Inverse => &[(Kind::Inverse, map.matrix())],
@@ -161,7 +209,7 @@ impl ChannelMap {
                 unused: 0,
             };
             let held = [Arc::clone(&map.block), Arc::clone(params_block), Arc::clone(&lu.constants)];
-            queue.pending_maps.push(Unmade { made, _held: held });
+            queue.defer(Unmade { made, _held: held });
         }
         Ok(Some(map))
     }
@@ -185,12 +233,8 @@ impl ChannelMap {
         self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
 
-    pub(super) fn channels(&self) -> usize {
-        self.channels
-    }
-
     /// Applies the map in place; the one forward adds its log-determinant to `logp`, where given.
-    pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
+    fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
         self.apply(queue, grid, self.matrix(), self.offset(), x, logp)
     }
 
@@ -234,7 +278,7 @@ impl ChannelMap {
 
     /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward(
+    fn backward(
         &self,
         queue: &Queue,
         params: &ChannelMapParams,
@@ -268,7 +312,7 @@ impl ChannelMap {
         // Nobody waits for the parameters' gradients.
         let beside = queue.beside(Lane::Last)?;
         beside.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
-        let lu = queue.permutation(&params.permutation, buffer)?;
+        let lu = LuArguments::new(queue, &params.permutation, buffer)?;
         let LuArguments { inverse, sign, lower, upper, log_s, .. } = lu;
         let norm = params.actnorm;
         let [d_lower, d_upper, d_log_s] =
@@ -304,5 +348,49 @@ impl ChannelMap {
             rows, channels, slab, tile, self.matrix(), self.offset(), self.by_rows(), x, dx, partial.address
         )?;
         Ok((partial, slabs))
+    }
+}
+
+impl super::ChannelMap for Cuda {
+    type Map = Option<ChannelMap>;
+
+    fn prepare_channel_map(
+        &self,
+        at: &ChannelMapParams,
+        params: &Buffer,
+        direction: Direction,
+    ) -> Option<ChannelMap> {
+        holds_parameters(params, at);
+        self.make_ready(|queue| ChannelMap::prepare(queue, at, params, direction)).flatten()
+    }
+
+    fn channel_map(&self, map: &Option<ChannelMap>, grid: Grid, x: &mut Buffer, logp: Option<&mut Buffer>) {
+        let Some(map) = map else { return };
+        holds("x", x, grid.rows() * map.channels);
+        if let Some(logp) = &logp {
+            holds("logp", logp, grid.batch);
+        }
+        self.attempt(|queue| map.run(queue, grid, x.address(), logp.map(|logp| logp.address())));
+    }
+
+    fn channel_map_backward(
+        &self,
+        map: &Option<ChannelMap>,
+        at: &ChannelMapParams,
+        params: &Buffer,
+        grid: Grid,
+        x: &mut Buffer,
+        dx: &mut Buffer,
+        dlogp: f64,
+        gradient: &mut Buffer,
+    ) {
+        holds_parameters(params, at);
+        holds_parameters(gradient, at);
+        holds("x", x, grid.rows() * at.channels);
+        holds("dx", dx, grid.rows() * at.channels);
+        let Some(map) = map else { return };
+        self.attempt(|queue| {
+            map.backward(queue, at, params, grid, x.address(), dx.address(), dlogp, gradient)
+        });
     }
 }

@@ -1,13 +1,17 @@
-//! The ZeroConv of a split's prior.
+//! Patches gathered, then one product, in `f32`.
 
-use super::divisor::{Divisor, Plane};
-use super::driver::{Argument, Launch};
-use super::memory::Block;
-use super::network::{at, groups, operands, parts, patches};
-use super::product::{Element, Epilogue, Kind, Operands, Product};
-use super::queue::{Queue, launch};
+use super::ZeroConvParams;
+use crate::cuda::divisor::{Divisor, Plane};
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::lengths::{holds, holds_parameters};
+use crate::cuda::memory::{Block, at};
+use crate::cuda::parts::parts;
+use crate::cuda::patches::{edge_sums, groups, patches};
+use crate::cuda::product::{Element, Epilogue, Kind, Operands, Product, operands};
+use crate::cuda::queue::{Queue, launch};
+use crate::cuda::{Buffer, Cuda};
 use crate::device::DeviceError;
-use crate::shape::{Grid, ZeroConvParams};
+use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
@@ -22,12 +26,7 @@ pub struct ZeroConv {
 }
 
 impl ZeroConv {
-    /// Channels that go in and come out.
-    pub(super) fn ends(&self) -> (usize, usize) {
-        (self.inputs, self.outputs)
-    }
-
-    pub(super) fn prepare(queue: &Queue, params: &ZeroConvParams, buffer: u64) -> Result<Self> {
+    fn prepare(queue: &Queue, params: &ZeroConvParams, buffer: u64) -> Result<Self> {
         let (inputs, outputs) = (params.inputs, params.outputs);
         let width = (9 * (inputs + 1)).next_multiple_of(8);
         let conv = Self {
@@ -63,7 +62,7 @@ impl ZeroConv {
         }
     }
 
-    pub(super) fn run(&self, queue: &Queue, grid: Grid, x: u64, y: u64) -> Result<()> {
+    fn run(&self, queue: &Queue, grid: Grid, x: u64, y: u64) -> Result<()> {
         for part in parts(queue, grid) {
             let rows = part.grid.rows();
             let patches = patches(queue, Element::F32, &part, self.inputs, self.inputs, self.width, x)?;
@@ -76,7 +75,7 @@ impl ZeroConv {
     }
 
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn backward(
+    fn backward(
         queue: &Queue,
         params: &ZeroConvParams,
         buffer: u64,
@@ -105,7 +104,7 @@ impl ZeroConv {
                 dx + 4 * (first * inputs) as u64
             )?;
         }
-        let (slabs, partial) = queue.edge_sums(grid, outputs, dy)?;
+        let (slabs, partial) = edge_sums(queue, grid, outputs, dy)?;
         let sums = queue.floats(10 * outputs)?;
         queue.sum_slabs(10 * outputs, slabs, partial.address, sums.address)?;
         launch!(
@@ -114,5 +113,42 @@ impl ZeroConv {
             d_weight.address, sums.address + 4 * (9 * outputs) as u64, at(gradient, params.weight),
             at(gradient, params.bias), at(gradient, params.logs)
         )
+    }
+}
+
+impl super::ZeroConv for Cuda {
+    type Weights = Option<ZeroConv>;
+
+    fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Buffer) -> Option<ZeroConv> {
+        holds_parameters(params, at);
+        self.make_ready(|queue| ZeroConv::prepare(queue, at, params.address()))
+    }
+
+    fn zero_conv(&self, weights: &Option<ZeroConv>, grid: Grid, x: &Buffer, y: &mut Buffer) {
+        let Some(conv) = weights else { return };
+        holds("x", x, grid.rows() * conv.inputs);
+        holds("y", y, grid.rows() * conv.outputs);
+        self.attempt(|queue| conv.run(queue, grid, x.address(), y.address()));
+    }
+
+    fn zero_conv_backward(
+        &self,
+        at: &ZeroConvParams,
+        params: &Buffer,
+        grid: Grid,
+        x: &Buffer,
+        dy: &Buffer,
+        dx: &mut Buffer,
+        gradient: &mut Buffer,
+    ) {
+        holds_parameters(params, at);
+        holds_parameters(gradient, at);
+        holds("x", x, grid.rows() * at.inputs);
+        holds("dx", dx, grid.rows() * at.inputs);
+        holds("dy", dy, grid.rows() * at.outputs);
+        self.attempt(|queue| {
+            let (params, x, dy) = (params.address(), x.address(), dy.address());
+            ZeroConv::backward(queue, at, params, grid, x, dy, dx.address(), gradient.address())
+        });
     }
 }

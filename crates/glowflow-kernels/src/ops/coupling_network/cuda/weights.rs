@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::super::driver::{Argument, Launch};
-use super::super::fused::{FusedNetwork, Way};
-use super::super::hidden::HiddenLayer;
-use super::super::memory::Block;
-use super::super::product::{Element, Epilogue, Kind, Product};
-use super::super::queue::{Queue, launch};
-use super::{Result, at};
-use crate::shape::NetworkParams;
+use super::fused::{FusedNetwork, Way};
+use super::hidden::HiddenLayer;
+use crate::cuda::deferred::Deferred;
+use crate::cuda::driver::{Argument, Launch};
+use crate::cuda::memory::{Block, at};
+use crate::cuda::product::{Element, Epilogue, Kind, Product};
+use crate::cuda::queue::{Queue, launch};
+use crate::device::DeviceError;
+use crate::ops::NetworkParams;
+
+type Result<T> = std::result::Result<T, DeviceError>;
 
 /// A network's weights, folded and in the order of its products.
 pub(super) struct Weights {
@@ -68,13 +71,15 @@ pub struct Unmade {
     pub(super) _params: Arc<Block>,
 }
 
-/// Makes the matrices of all networks that are pending.
-pub fn make_pending(queue: &Queue) -> Result<()> {
-    for group in queue.pending_networks.take().chunks(FOLDED_AT_ONCE) {
-        let folded: Vec<_> = group.iter().map(|network| (network.folded, &*network.weights)).collect();
-        fold(queue, queue.gpu.element, &folded)?;
+impl Deferred for Unmade {
+    /// Makes the matrices of all networks.
+    fn flush(queue: &Queue, networks: Vec<Self>) -> Result<()> {
+        for group in networks.chunks(FOLDED_AT_ONCE) {
+            let folded: Vec<_> = group.iter().map(|network| (network.folded, &*network.weights)).collect();
+            fold(queue, queue.gpu.element, &folded)?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Makes matrices in one launch.

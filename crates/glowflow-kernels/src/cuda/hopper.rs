@@ -1,0 +1,71 @@
+//! Kernels that only GPUs of the Hopper generation have: their names, and the sizes that their files and callers agree on.
+//!
+//! `hidden.cu` has products followed by a ReLU, `fused.cu` whole coupling networks in one kernel.
+
+use super::driver::{Context, Kernel, Module};
+use crate::device::DeviceError;
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Of a tile, as in `hidden.cu`.
+pub const ROWS: usize = 64;
+pub const COLUMNS: usize = 128;
+pub const DEPTH: usize = 64;
+/// Workers of a block, the threads that each has, and those that bring in what it multiplies.
+pub const WORKERS: usize = 2;
+pub const THREADS: usize = 128;
+/// Tiles of A that a worker has in shared memory.
+const STAGES: usize = 4;
+
+/// The deepest B that fits a block's shared memory beside the rest; `most_chunks` of `hidden.cu`.
+pub const DEEPEST_LAYER: usize = 512;
+
+/// The most hidden units of a whole network; as in `fused.cu`.
+pub const MOST_HIDDEN: usize = 512;
+/// Rows that a block of a whole network takes at once.
+pub const NETWORK_ROWS: usize = WORKERS * ROWS;
+/// Bytes of shared memory of a whole network: the workers' tiles, the slots of weights, biases, and fourteen barriers.
+pub const NETWORK_SHARED: usize =
+    2 * NETWORK_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
+
+/// Bytes of shared memory of a hidden layer's block: B, the tiles of A, those of D, and what aligning them takes.
+pub fn layer_shared(depth: usize) -> usize {
+    let tile = |rows: usize| 2 * rows * DEPTH;
+    let b = depth.div_ceil(DEPTH) * tile(COLUMNS);
+    1024 + b + WORKERS * (STAGES * tile(ROWS) + 2 * ROWS * COLUMNS)
+}
+
+/// Kernels for hidden layers.
+#[derive(Clone, Copy)]
+pub struct LayerKernels {
+    pub forward: Kernel,
+    pub backward: Kernel,
+}
+
+impl LayerKernels {
+    /// Looks them up in a module that is compiled for the Hopper generation.
+    pub fn find(context: &Context, module: Module) -> Result<Self> {
+        let find = |name| module.kernel_with_shared(context, name, layer_shared(DEEPEST_LAYER));
+        Ok(Self { forward: find(c"hidden_forward")?, backward: find(c"hidden_backward")? })
+    }
+}
+
+/// Kernels for whole networks, by how many blocks of columns the result has: one, two or four.
+#[derive(Clone, Copy)]
+pub struct NetworkKernels {
+    pub drop: [Kernel; 3],
+    pub keep: [Kernel; 3],
+    pub back: [Kernel; 2],
+}
+
+impl NetworkKernels {
+    /// Looks them up in a module that is compiled for the Hopper generation.
+    pub fn find(context: &Context, module: Module) -> Result<Self> {
+        let find = |name| module.kernel_with_shared(context, name, NETWORK_SHARED);
+        Ok(Self {
+            drop: [find(c"fused_1")?, find(c"fused_2")?, find(c"fused_4")?],
+            keep: [find(c"fused_keeping_1")?, find(c"fused_keeping_2")?, find(c"fused_keeping_4")?],
+            back: [find(c"fused_back_1")?, find(c"fused_back_2")?],
+        })
+    }
+}

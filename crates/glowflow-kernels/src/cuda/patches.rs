@@ -1,0 +1,55 @@
+//! Patches of 3×3 pixels with an edge channel, and sums at the edges (`patches.cu`).
+
+use super::divisor::{Divisor, Plane};
+use super::driver::{Argument, Launch};
+use super::memory::Block;
+use super::parts::Part;
+use super::product::Element;
+use super::queue::{Queue, launch};
+use crate::device::DeviceError;
+use crate::shape::Grid;
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in `patches.cu`.
+pub fn groups(channels: usize) -> usize {
+    match channels % 4 {
+        0 => channels / 4,
+        2 => channels / 2,
+        _ => channels,
+    }
+}
+
+/// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
+pub fn patches(
+    queue: &Queue,
+    element: Element,
+    part: &Part,
+    inputs: usize,
+    channels: usize,
+    stride: usize,
+    x: u64,
+) -> Result<Block> {
+    // A thread has 16 bytes of a row.
+    let (rows, packs) = (part.grid.rows(), stride * element.bytes() / 16);
+    let patches = queue.matrix(rows, stride, element)?;
+    launch!(
+        queue, queue.kernels().of(element).patches, Launch::of(rows * packs);
+        rows, Plane::of(part.grid), Divisor::new(inputs), channels, Divisor::new(packs),
+        x + 4 * (part.first * channels) as u64, patches.address
+    )?;
+    Ok(patches)
+}
+
+/// As the kernel `edge_sums` has them, `[slabs, 10, channels]`; and how many slabs.
+pub fn edge_sums(queue: &Queue, grid: Grid, channels: usize, dy: u64) -> Result<(usize, Block)> {
+    let rows = grid.rows();
+    let (slabs, slab) = Queue::slabs(rows);
+    let sums = queue.floats(slabs * 10 * channels)?;
+    let shape = Launch::grid(slabs, channels.div_ceil(128), 1);
+    launch!(
+        queue, queue.kernels().edge_sums, shape;
+        rows, Plane::of(grid), channels, slab, dy, sums.address
+    )?;
+    Ok((slabs, sums))
+}

@@ -1,0 +1,110 @@
+//! Coupling networks in the precision of the device: in that of its scalars, or with matrices in a shorter format.
+//!
+//! Weights, biases, gradients, and what goes in and out, are in the device's scalars either way. A network gives the same bits
+//! whenever it is given the same, so that a coupling is as invertible in one precision as in the other.
+
+mod network;
+
+use self::network::{Hidden as HiddenIn, Network as NetworkIn};
+use super::{CouplingNetwork, NetworkParams};
+use crate::cpu::{Buffer, Cpu, Scalar};
+use crate::shape::Grid;
+
+/// A coupling network, ready to run.
+pub enum Network<T: Scalar> {
+    /// In the device's scalars.
+    Full(NetworkIn<T>),
+    /// In the shorter format.
+    Narrow(NetworkIn<T::Narrow>),
+}
+
+/// The hidden activations of a network.
+pub enum Hidden<T: Scalar> {
+    /// In the device's scalars.
+    Full(HiddenIn<T>),
+    /// In the shorter format.
+    Narrow(HiddenIn<T::Narrow>),
+}
+
+impl<T: Scalar> Network<T> {
+    fn prepare(cpu: &Cpu<T>, at: &NetworkParams, params: &[T]) -> Self {
+        match &cpu.narrow {
+            None => Self::Full(NetworkIn::prepare(&cpu.work, at, params)),
+            Some(narrow) => Self::Narrow(NetworkIn::prepare(narrow, at, params)),
+        }
+    }
+
+    fn run(&self, grid: Grid, x: &[T], o: &mut [T]) {
+        match self {
+            Self::Full(network) => network.run(grid, x, o),
+            Self::Narrow(network) => network.run(grid, x, o),
+        }
+    }
+
+    fn run_saving(&self, grid: Grid, x: &[T], o: &mut [T]) -> Hidden<T> {
+        match self {
+            Self::Full(network) => Hidden::Full(network.run_saving(grid, x, o)),
+            Self::Narrow(network) => Hidden::Narrow(network.run_saving(grid, x, o)),
+        }
+    }
+}
+
+impl<T: Scalar> Hidden<T> {
+    #[allow(clippy::too_many_arguments)]
+    fn backward(
+        &self,
+        at: &NetworkParams,
+        params: &[T],
+        grid: Grid,
+        x: &[T],
+        d_o: &[T],
+        dx: &mut [T],
+        gradient: &mut [T],
+    ) {
+        match self {
+            Self::Full(hidden) => network::backward(at, params, grid, x, hidden, d_o, dx, gradient),
+            Self::Narrow(hidden) => network::backward(at, params, grid, x, hidden, d_o, dx, gradient),
+        }
+    }
+}
+
+impl<T: Scalar> CouplingNetwork for Cpu<T> {
+    type Network = Network<T>;
+    type Hidden = Hidden<T>;
+
+    fn prepare_network(&self, at: &NetworkParams, params: &Buffer<T>) -> Network<T> {
+        Network::prepare(self, at, params)
+    }
+
+    fn network(&self, network: &Network<T>, grid: Grid, x: &Buffer<T>, o: &mut Buffer<T>) {
+        network.run(grid, x, o);
+    }
+
+    fn network_saving(
+        &self,
+        network: &Network<T>,
+        grid: Grid,
+        x: &Buffer<T>,
+        o: &mut Buffer<T>,
+    ) -> Hidden<T> {
+        network.run_saving(grid, x, o)
+    }
+
+    fn network_backward(
+        &self,
+        at: &NetworkParams,
+        params: &Buffer<T>,
+        grid: Grid,
+        x: &Buffer<T>,
+        hidden: &Hidden<T>,
+        d_o: &Buffer<T>,
+        dx: &mut Buffer<T>,
+        gradient: &mut Buffer<T>,
+    ) {
+        hidden.backward(at, params, grid, x, d_o, dx, gradient);
+    }
+
+    fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Buffer<T>, params: &mut Buffer<T>) {
+        network::initialize(&self.work, at, grid, x, params);
+    }
+}

@@ -1,0 +1,65 @@
+//! Operations of flows that devices have forms of their own for, one a folder.
+//!
+//! | folder | operation |
+//! | --- | --- |
+//! | [`squeeze`](Squeeze) | height and width traded for channels |
+//! | [`split`](Split) | the channels in two halves |
+//! | [`actnorm`](ActNorm) | data-dependent initialisation of an actnorm |
+//! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
+//! | [`coupling_network`](CouplingNetwork) | the network of a coupling |
+//! | [`coupling`](Coupling) | the element-wise part of a coupling |
+//! | [`zero_conv`](ZeroConv) | the convolution of a split's prior |
+//! | [`gaussian`](Gaussian) | latents standardised by mean and standard deviation |
+//! | [`top_prior`](TopPrior) | mean and standard deviation of the last latents |
+//!
+//! A folder holds
+//!
+//! - `mod.rs`: the specification, formula and shapes, and a trait;
+//! - `reference.rs`: the reference body, in [`Primitives`](crate::Primitives) alone;
+//! - `cpu.rs`, `cuda.rs`: forms of the devices, called fused below.
+//!
+//! [`Reference`] is a device that runs every operation by its reference body. It is what `tests/operations.rs` compares the fused forms
+//! with, and what runs Glow on a device that has [`Primitives`](crate::Primitives) and no operations yet.
+//!
+//! In backward functions `dlogp` is the derivative of the loss by the log-likelihood of one sample: the same for every sample, and known in
+//! advance. Gradients are added to `gradient`, a buffer laid out as the parameters are.
+
+mod actnorm;
+mod channel_map;
+mod coupling;
+mod coupling_network;
+mod direction;
+mod gaussian;
+mod parameters;
+mod reference;
+mod scaled;
+mod split;
+mod squeeze;
+mod top_prior;
+mod views;
+mod zero_conv;
+
+pub use actnorm::{ActNorm, ActNormParams};
+pub use channel_map::{ChannelMap, ChannelMapParams, PermutationParams};
+pub use coupling::{Coupling, CouplingKind};
+pub use coupling_network::{CouplingNetwork, NetworkParams};
+pub use direction::Direction;
+pub use gaussian::Gaussian;
+pub use reference::Reference;
+pub use split::Split;
+pub use squeeze::Squeeze;
+pub use top_prior::{TopPrior, TopPriorParams};
+pub use zero_conv::{ZeroConv, ZeroConvParams};
+
+pub(crate) use parameters::Parameters;
+
+/// Every operation: what a device needs to run all layers.
+pub trait Operations:
+    Squeeze + Split + ActNorm + ChannelMap + CouplingNetwork + Coupling + ZeroConv + Gaussian + TopPrior
+{
+}
+
+impl<D> Operations for D where
+    D: Squeeze + Split + ActNorm + ChannelMap + CouplingNetwork + Coupling + ZeroConv + Gaussian + TopPrior
+{
+}

@@ -1,0 +1,326 @@
+//! Every operation of a device against its reference body on the same device: forward, inverse, backward and gradients.
+//!
+//! Arrays agree to a part of their norm: 1e-10 in `f64` and 1e-4 in `f32`. What only moves numbers must be equal.
+
+mod common;
+
+use common::{Numbers, Parameters, gpu};
+use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::{CouplingKind, Cpu, Direction, Grid, Operations, Real, Reference};
+
+/// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
+const GRIDS: [Grid; 4] = [
+    Grid { batch: 1, height: 1, width: 1 },
+    Grid { batch: 2, height: 3, width: 5 },
+    Grid { batch: 3, height: 1, width: 4 },
+    Grid { batch: 3, height: 9, width: 17 },
+];
+
+/// Images whose log-likelihoods are summed in several parts on a GPU.
+const LARGE: Grid = Grid { batch: 2, height: 17, width: 33 };
+
+/// Named results of an operation.
+type Results = Vec<(&'static str, Vec<f64>)>;
+
+/// A device under test, and where its inputs come from.
+struct Bench<'a, D> {
+    device: &'a D,
+    numbers: Numbers,
+}
+
+impl<'a, D: Operations> Bench<'a, D> {
+    fn new(device: &'a D, seed: u64) -> Self {
+        Self { device, numbers: Numbers::new(seed) }
+    }
+
+    fn upload(&self, values: &[f32]) -> D::Buffer {
+        self.device.upload(&values.iter().map(|&x| D::Real::of(x.into())).collect::<Vec<_>>())
+    }
+
+    fn normal(&mut self, len: usize) -> D::Buffer {
+        let numbers = self.numbers.normal(len);
+        self.upload(&numbers)
+    }
+
+    fn download(&self, buffer: &D::Buffer) -> Vec<f64> {
+        self.device.download(buffer).unwrap().into_iter().map(D::Real::wide).collect()
+    }
+
+    /// The gradient, parameter by parameter, so that none is lost beside larger ones.
+    fn gradient(&self, gradient: &D::Buffer, parts: &[(&'static str, glowflow_kernels::Span)]) -> Results {
+        let all = self.download(gradient);
+        parts.iter().map(|(name, span)| (*name, all[span.range()].to_vec())).collect()
+    }
+}
+
+#[track_caller]
+fn close(what: &str, tolerance: f64, have: &Results, want: &Results) {
+    assert_eq!(have.len(), want.len(), "{what}");
+    for ((name, have), (_, want)) in have.iter().zip(want) {
+        assert_eq!(have.len(), want.len(), "{what}, {name}");
+        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = norm(&mut have.iter().zip(want).map(|(have, want)| have - want));
+        let error = difference / norm(&mut want.iter().copied()).max(f64::MIN_POSITIVE);
+        // Both may be 0.
+        let agree = difference == 0.0 || error <= tolerance;
+        assert!(
+            agree,
+            "{what}, {name}: {error:e}, {:.4?} for {:.4?}",
+            &have[..have.len().min(6)],
+            &want[..want.len().min(6)]
+        );
+    }
+}
+
+/// Runs `work` on every device and on its reference.
+macro_rules! compare {
+    ($what:expr, |$device:ident| $work:expr) => {
+        compare!($what, [1e-10, 1e-4], |$device| $work)
+    };
+    ($what:expr, [$double:expr, $single:expr], |$device:ident| $work:expr) => {{
+        compare!(@ $what, "cpu in f64", $double, Cpu::<f64>::new(), $device, $work);
+        compare!(@ $what, "cpu in f32", $single, Cpu::<f32>::new(), $device, $work);
+        if let Some(gpu) = gpu(Precision::F32) {
+            compare!(@ $what, "GPU", $single, gpu, $device, $work);
+        }
+    }};
+    (@ $what:expr, $name:expr, $tolerance:expr, $new:expr, $device:ident, $work:expr) => {{
+        let device = $new;
+        let have: Results = { let $device = &device; $work };
+        let want: Results = { let $device = &Reference(device.clone()); $work };
+        close(&format!("{} on the {}", $what, $name), $tolerance, &have, &want);
+    }};
+}
+
+fn squeeze<D: Operations>(device: &D, grid: Grid, channels: usize) -> Results {
+    let mut bench = Bench::new(device, 1);
+    let len = grid.rows() * channels;
+    let x = bench.normal(len);
+    let (mut y, mut back) = (device.scratch(len), device.scratch(len));
+    device.squeeze(grid, channels, &x, &mut y);
+    device.unsqueeze(grid, channels, &y, &mut back);
+    let half = len / 2;
+    let (mut first, mut last) = (device.scratch(half), device.scratch(half));
+    let mut joined = device.scratch(len);
+    device.split(4 * channels, &y, &mut first, &mut last);
+    device.join(4 * channels, &first, &last, &mut joined);
+    assert_eq!(bench.download(&back), bench.download(&x));
+    assert_eq!(bench.download(&joined), bench.download(&y));
+    [("y", y), ("first", first), ("last", last)].map(|(name, y)| (name, bench.download(&y))).into()
+}
+
+#[test]
+fn squeeze_and_split_are_their_references() {
+    for grid in [Grid { batch: 1, height: 2, width: 2 }, Grid { batch: 3, height: 4, width: 6 }] {
+        for channels in [1, 3] {
+            compare!(format!("squeeze of {channels} channels"), [0.0, 0.0], |device| squeeze(
+                device, grid, channels
+            ));
+        }
+    }
+}
+
+fn channel_map<D: Operations>(device: &D, grid: Grid, channels: usize, trained: bool) -> Results {
+    let mut parameters = Parameters::new(channels as u64);
+    let at = parameters.channel_map(channels, trained);
+    let mut bench = Bench::new(device, 7);
+    let (mut x, mut dx) = (bench.normal(grid.rows() * channels), bench.normal(grid.rows() * channels));
+    let params = bench.upload(&parameters.values);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    let mut logp = bench.upload(&vec![1.5; grid.batch]);
+    let forward = device.prepare_channel_map(&at, &params, Direction::Forward);
+    device.channel_map(&forward, grid, &mut x, Some(&mut logp));
+    let y = bench.download(&x);
+    let mut inverted = device.copied(&x, grid.rows() * channels);
+    let inverse = device.prepare_channel_map(&at, &params, Direction::Inverse);
+    device.channel_map(&inverse, grid, &mut inverted, None);
+    let backward = device.prepare_channel_map(&at, &params, Direction::Backward);
+    device.channel_map_backward(&backward, &at, &params, grid, &mut x, &mut dx, -0.3, &mut gradient);
+
+    let mut parts = vec![("bias", at.actnorm.bias), ("logs", at.actnorm.logs)];
+    if let glowflow_kernels::PermutationParams::Lu { lower, upper, log_s, .. } = &at.permutation {
+        parts.extend([("lower", *lower), ("upper", *upper), ("log_s", *log_s)]);
+    }
+    let mut results = bench.gradient(&gradient, &parts);
+    results.push(("y", y));
+    results.extend(
+        [("logp", &logp), ("inverse", &inverted), ("x", &x), ("dx", &dx)]
+            .map(|(name, of)| (name, bench.download(of))),
+    );
+    results
+}
+
+#[test]
+fn channel_maps_are_their_reference() {
+    for grid in GRIDS {
+        for channels in [1, 2, 6, 12, 24] {
+            for trained in [true, false] {
+                let what = format!("channel map of {channels} channels, trained {trained}, {grid:?}");
+                compare!(what, |device| channel_map(device, grid, channels, trained));
+            }
+        }
+    }
+}
+
+fn network<D: Operations>(device: &D, grid: Grid, [inputs, hidden, outputs]: [usize; 3]) -> Results {
+    let mut parameters = Parameters::new(3);
+    let at = parameters.network(inputs, hidden, outputs);
+    let mut bench = Bench::new(device, 11);
+    let rows = grid.rows();
+    let x = bench.normal(rows * 2 * inputs);
+    let d_o = bench.normal(rows * outputs);
+    let mut dx = bench.normal(rows * 2 * inputs);
+    let params = bench.upload(&parameters.values);
+    let network = device.prepare_network(&at, &params);
+    let (mut o, mut saved) = (device.scratch(rows * outputs), device.scratch(rows * outputs));
+    device.network(&network, grid, &x, &mut o);
+    let activations = device.network_saving(&network, grid, &x, &mut saved);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    device.network_backward(&at, &params, grid, &x, &activations, &d_o, &mut dx, &mut gradient);
+    let (norm1, norm2, conv3) = (at.actnorm1, at.actnorm2, at.conv3);
+    let mut results = bench.gradient(
+        &gradient,
+        &[
+            ("conv1", at.conv1),
+            ("bias1", norm1.bias),
+            ("logs1", norm1.logs),
+            ("conv2", at.conv2),
+            ("bias2", norm2.bias),
+            ("logs2", norm2.logs),
+            ("conv3", conv3.weight),
+            ("bias3", conv3.bias),
+            ("logs3", conv3.logs),
+        ],
+    );
+    results.extend([("o", &o), ("saved", &saved), ("dx", &dx)].map(|(name, of)| (name, bench.download(of))));
+    results
+}
+
+#[test]
+fn coupling_networks_are_their_reference() {
+    for grid in GRIDS {
+        for sizes in [[1, 5, 2], [3, 8, 3], [6, 40, 12]] {
+            compare!(format!("network {sizes:?}, {grid:?}"), |device| network(device, grid, sizes));
+        }
+    }
+}
+
+fn zero_conv<D: Operations>(device: &D, grid: Grid, inputs: usize, outputs: usize) -> Results {
+    let mut parameters = Parameters::new(4);
+    let at = parameters.zero_conv(inputs, outputs);
+    let mut bench = Bench::new(device, 5);
+    let rows = grid.rows();
+    let (x, dy) = (bench.normal(rows * inputs), bench.normal(rows * outputs));
+    let mut dx = bench.normal(rows * inputs);
+    let params = bench.upload(&parameters.values);
+    let mut y = device.scratch(rows * outputs);
+    device.zero_conv(&device.prepare_zero_conv(&at, &params), grid, &x, &mut y);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    device.zero_conv_backward(&at, &params, grid, &x, &dy, &mut dx, &mut gradient);
+    let parts = [("weight", at.weight), ("bias", at.bias), ("logs", at.logs)];
+    let mut results = bench.gradient(&gradient, &parts);
+    results.extend([("y", &y), ("dx", &dx)].map(|(name, of)| (name, bench.download(of))));
+    results
+}
+
+#[test]
+fn zero_convolutions_are_their_reference() {
+    for grid in GRIDS {
+        for (inputs, outputs) in [(1, 2), (3, 6), (12, 24)] {
+            let what = format!("zero convolution {inputs} to {outputs}, {grid:?}");
+            compare!(what, |device| zero_conv(device, grid, inputs, outputs));
+        }
+    }
+}
+
+fn coupling<D: Operations>(device: &D, kind: CouplingKind, grid: Grid, channels: usize) -> Results {
+    let mut bench = Bench::new(device, 6);
+    let (rows, outputs) = (grid.rows(), kind.network_outputs(channels));
+    let o = bench.normal(rows * outputs);
+    let (mut x, mut dx) = (bench.normal(rows * channels), bench.normal(rows * channels));
+    let mut logp = bench.normal(grid.batch);
+    device.couple(kind, grid, channels, &o, &mut x, &mut logp);
+    let y = bench.download(&x);
+    let mut inverted = device.copied(&x, rows * channels);
+    device.uncouple(kind, channels, &o, &mut inverted);
+    let mut d_o = device.scratch(rows * outputs);
+    device.couple_backward(kind, channels, &o, &mut x, &mut dx, -0.3, &mut d_o);
+    let mut results = vec![("y", y)];
+    results.extend(
+        [("logp", &logp), ("inverse", &inverted), ("x", &x), ("dx", &dx), ("d_o", &d_o)]
+            .map(|(name, of)| (name, bench.download(of))),
+    );
+    results
+}
+
+#[test]
+fn couplings_are_their_reference() {
+    for kind in [CouplingKind::Affine, CouplingKind::Additive] {
+        for grid in GRIDS.into_iter().chain([LARGE]) {
+            for channels in [2, 6, 12] {
+                let what = format!("{kind:?} coupling of {channels} channels, {grid:?}");
+                compare!(what, |device| coupling(device, kind, grid, channels));
+            }
+        }
+    }
+}
+
+fn priors<D: Operations>(device: &D, grid: Grid, channels: usize, classes: usize) -> Results {
+    let mut parameters = Parameters::new(8);
+    let at = parameters.top_prior(channels, classes);
+    let mut bench = Bench::new(device, 9);
+    let params = bench.upload(&parameters.values);
+    let labels: Vec<f32> =
+        (0..if classes > 0 { grid.batch } else { 0 }).map(|i| (i * 2 % classes) as f32).collect();
+    let labels = bench.upload(&labels);
+    let rows = grid.rows();
+    let mut prior = device.scratch(rows * 2 * channels);
+    device.top_prior(&device.prepare_top_prior(&at, &params), grid, &labels, &mut prior);
+    let mut z = bench.normal(rows * channels);
+    let mut logp = bench.normal(grid.batch);
+    device.standardize(grid, channels, &prior, &mut z, &mut logp);
+    let (mut dz, mut d_prior) = (device.scratch(rows * channels), device.scratch(rows * 2 * channels));
+    device.standardize_backward(channels, &prior, &z, -0.3, &mut dz, &mut d_prior);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    device.top_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
+    let eps = bench.download(&z);
+    device.unstandardize(channels, &prior, &mut z);
+    let mut parts = vec![("mean", at.mean), ("logs", at.logs)];
+    parts.extend(at.class_weight.map(|span| ("class_weight", span)));
+    let mut results = bench.gradient(&gradient, &parts);
+    results.push(("eps", eps));
+    results.extend(
+        [("prior", &prior), ("logp", &logp), ("dz", &dz), ("d_prior", &d_prior), ("z", &z)]
+            .map(|(name, of)| (name, bench.download(of))),
+    );
+    results
+}
+
+#[test]
+fn priors_are_their_reference() {
+    for grid in GRIDS.into_iter().chain([LARGE]) {
+        for (channels, classes) in [(1, 0), (6, 3), (12, 5)] {
+            let what = format!("priors of {channels} channels and {classes} classes, {grid:?}");
+            compare!(what, |device| priors(device, grid, channels, classes));
+        }
+    }
+}
+
+fn initialization<D: Operations>(device: &D, grid: Grid) -> Results {
+    let (inputs, hidden) = (3, 8);
+    let mut parameters = Parameters::new(10);
+    let (norm, network) = (parameters.actnorm(2 * inputs), parameters.network(inputs, hidden, 6));
+    let mut bench = Bench::new(device, 12);
+    let x = bench.normal(grid.rows() * 2 * inputs);
+    let mut params = bench.upload(&parameters.values);
+    device.initialize_actnorm(&norm, &x, &mut params);
+    device.initialize_network(&network, grid, &x, &mut params);
+    vec![("params", bench.download(&params))]
+}
+
+#[test]
+fn initialization_is_its_reference() {
+    for grid in [GRIDS[1], GRIDS[3], LARGE] {
+        compare!(format!("initialisation, {grid:?}"), |device| initialization(device, grid));
+    }
+}
