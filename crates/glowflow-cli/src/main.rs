@@ -1,5 +1,6 @@
 //! The program `glowflow`: parses, calls the library, prints. It holds no logic of its own.
 
+mod advice;
 mod args;
 mod commands;
 mod environment;
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         // A reader that went away, such as `head`, is no failure to report.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            commands::tell(&format!("error: {error:#}"));
+            let advice = advice::on(&error).map_or(String::new(), |advice| format!("\nhelp: {advice}"));
+            commands::tell(&format!("error: {error:#}{advice}"));
             ExitCode::FAILURE
         }
     }

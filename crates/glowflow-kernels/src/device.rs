@@ -34,27 +34,42 @@ pub enum DeviceError {
     },
     /// The device's memory does not suffice.
     #[error(
-        "{device} has too little memory: {} MiB more were needed, {} of its {} MiB are free",
-        requested >> 20, free >> 20, total >> 20
+        "{device} has too little memory: {} MiB more were needed{}",
+        requested.div_ceil(1 << 20), of_memory(*memory)
     )]
     OutOfMemory {
         /// The device's name.
         device: String,
         /// Bytes that were asked for.
         requested: usize,
-        /// Bytes that were free.
-        free: usize,
-        /// Bytes that there are.
-        total: usize,
+        /// Its memory, if it has memory of its own.
+        memory: Option<Memory>,
     },
+}
+
+/// Memory of a device, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Bytes that were free.
+    pub free: usize,
+    /// Bytes in all.
+    pub total: usize,
+}
+
+fn of_memory(memory: Option<Memory>) -> String {
+    memory.map_or(String::new(), |Memory { free, total }| {
+        format!(", {} of its {} MiB are free", free >> 20, total >> 20)
+    })
 }
 
 /// A compute backend.
 ///
-/// Activations are row-major `[rows, channels]` with `rows = grid.rows()`, in `Real`, which is `f32` on every device that trains.
+/// Activations are row-major `[rows, channels]` with `rows = grid.rows()`, in `Real`, which is `f32` on every
+/// device that trains.
 ///
-/// **Operations do not return errors.** A device may queue them. It remembers the first failure, does nothing from there on, and
-/// reports it at the next [`download`](Self::download) or other call that waits for results.
+/// **Operations do not return errors.** A device may queue them. It remembers the first failure, does nothing
+/// from there on, and reports it at the next [`download`](Self::download) or other call that waits for
+/// results.
 ///
 /// **Buffers have the lengths that shapes say.** Operations panic if one is too short.
 pub trait Device: Clone + Debug + Send + Sync + 'static {
@@ -71,11 +86,12 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// Default chunk size, in pixels.
     fn pixels_at_once(&self) -> usize;
 
-    /// Number of layers to prepare together in a training step. It is small and does not depend on the depth of the flow: prepared
-    /// weights take memory a second time.
+    /// Number of layers to prepare together in a training step. It is small and does not depend on the depth
+    /// of the flow: prepared weights take memory a second time.
     fn layers_at_once(&self) -> usize;
 
-    /// The most bytes of its own memory that the device has used at once; `None` if it has no memory of its own.
+    /// The most bytes of its own memory that the device has used at once; `None` if it has no memory of its
+    /// own.
     fn peak_memory(&self) -> Option<u64>;
 
     /// Calls `work`, which runs many operations, from where they cost least to start: on a processor that is
@@ -86,13 +102,15 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- repetition ----------------------------------------------------------------------------
 
-    /// Records the operations that `work` asks of the device it is given, without doing them, for [`replay`](Self::replay) to do them
-    /// again and again on the same buffers; `None` where the device gains nothing by that, or has not the memory for it. What
-    /// `work` returns may hold buffers: each replay overwrites them.
+    /// Records the operations that `work` asks of the device it is given, without doing them, for
+    /// [`replay`](Self::replay) to do them again and again on the same buffers; `None` where the device gains
+    /// nothing by that, or has not the memory for it. What `work` returns may hold buffers: each replay
+    /// overwrites them.
     ///
-    /// All that `work` does must have been done once before, for a device may have things to prepare that cannot be recorded. It must
-    /// not wait for results, and nothing that varies may pass through the host. Gradients are complete when the record ends, and where they are copied;
-    /// nothing else may read them before.
+    /// All that `work` does must have been done once before, for a device may have things to prepare that
+    /// cannot be recorded. It must not wait for results, and nothing that varies may pass through the host.
+    /// Gradients are complete when the record ends, and where they are copied; nothing else may read them
+    /// before.
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
 
     /// Does what was recorded.

@@ -36,7 +36,7 @@ mod shape;
 pub use batch_norm::{BatchNorm, Normalizer};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
-pub use device::{Device, DeviceError};
+pub use device::{Device, DeviceError, Memory};
 pub use ops::{
     ActNormParams, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations, PermutationParams,
     Reference, TopPriorParams, ZeroConvParams,

@@ -1,4 +1,5 @@
-//! What [`update`](crate::Primitives::update) takes and returns: the optimiser's rule, its numbers, its buffers, its report.
+//! What [`update`](crate::Primitives::update) takes and returns: the optimiser's rule, its numbers, its
+//! buffers, its report.
 
 /// The optimiser's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,20 +20,16 @@ pub(crate) fn out_of_memory(bytes: usize) -> ! {
 /// used again.
 ///
 /// # Errors
-/// [`DeviceError::Failed`] if there was too little memory.
+/// [`DeviceError::OutOfMemory`].
 pub fn catch_out_of_memory<R>(work: impl FnOnce() -> R) -> Result<R, DeviceError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| failure(payload.downcast()))
 }
 
 fn failure(payload: Result<Box<OutOfMemory>, Box<dyn Any + Send>>) -> DeviceError {
     match payload {
-        Ok(request) => DeviceError::Failed {
-            device: "the processor".into(),
-            reason: format!(
-                "there is too little memory: {} MiB more were needed",
-                request.0.div_ceil(1 << 20)
-            ),
-        },
+        Ok(request) => {
+            DeviceError::OutOfMemory { device: "the processor".into(), requested: request.0, memory: None }
+        }
         // A panic is none of this.
         Err(panic) => resume_unwind(panic),
     }
@@ -48,6 +44,10 @@ mod tests {
         use crate::{Cpu, Device};
         let device = Cpu::<f32>::new();
         let error = catch_out_of_memory(|| device.scratch(1 << 58)).err().unwrap();
+        assert!(
+            matches!(error, DeviceError::OutOfMemory { requested, .. } if requested >= 1 << 58),
+            "{error:?}"
+        );
         assert!(error.to_string().contains("MiB more were needed"), "{error}");
         assert!(catch_out_of_memory(|| device.scratch(4)).is_ok());
     }

@@ -1,4 +1,5 @@
-//! What [`dequantize`](crate::Primitives::dequantize) takes and [`quantize`](crate::Primitives::quantize) returns.
+//! What [`dequantize`](crate::Primitives::dequantize) takes and [`quantize`](crate::Primitives::quantize)
+//! returns.
 
 use crate::random::Stream;
 

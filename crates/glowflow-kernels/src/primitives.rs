@@ -22,11 +22,11 @@ use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
 
-/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element `start + i·strides[0] +
-/// j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
+/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element `start + i·strides[0]
+/// + j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
 ///
-/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one number a channel
-/// `[0, 0, 1]`, one number an image `[1, 0, 0]`, a single number `[0, 0, 0]`.
+/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one number a
+/// channel `[0, 0, 1]`, one number an image `[1, 0, 0]`, a single number `[0, 0, 0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strided {
     /// Place of the first element.
@@ -109,8 +109,8 @@ pub struct MatrixMut<'a, B> {
     pub stride: usize,
 }
 
-/// A matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B) `[k, n]`, all
-/// row-major.
+/// A matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B) `[k,
+/// n]`, all row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gemm {
     /// Rows of C.
@@ -155,9 +155,9 @@ pub(crate) fn holds(name: &str, len: usize, want: usize) {
     assert!(len >= want, "{name} is a buffer of {len} numbers, and {want} are needed");
 }
 
-/// A convolution of stride 1 with zero padding that keeps the size: `x` `[grid, inputs]`, `y` `[grid, outputs]`,
-/// `weight` `[outputs, kernel·kernel·inputs]` with the taps before the channels:
-/// column `(kernel·dy + dx)·inputs + channel`.
+/// A convolution of stride 1 with zero padding that keeps the size: `x` `[grid, inputs]`, `y` `[grid,
+/// outputs]`, `weight` `[outputs, kernel·kernel·inputs]` with the taps before the channels: column
+/// `(kernel·dy + dx)·inputs + channel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
     /// The pixels.
@@ -196,8 +196,8 @@ impl Conv {
 
 /// General operations on the buffers of a device.
 pub trait Primitives: Device {
-    /// Evaluates `f` for each element of an array of this shape. [`expr::old`](crate::expr::old) reads the element of
-    /// `out` that is about to be overwritten; two elements of `out` must not have one place.
+    /// Evaluates `f` for each element of an array of this shape. [`expr::old`](crate::expr::old) reads the
+    /// element of `out` that is about to be overwritten; two elements of `out` must not have one place.
     fn map(
         &self,
         f: &Expr,
@@ -206,8 +206,9 @@ pub trait Primitives: Device {
         out: ViewMut<'_, Self::Buffer>,
     );
 
-    /// Sums `f` over every axis along which `out` has the stride 0, and writes the sums, or adds them if `accumulate`.
-    /// `f` must not read [`expr::old`](crate::expr::old). The order of the summands is fixed by the shape.
+    /// Sums `f` over every axis along which `out` has the stride 0, and writes the sums, or adds them if
+    /// `accumulate`. `f` must not read [`expr::old`](crate::expr::old). The order of the summands is fixed by
+    /// the shape.
     fn reduce(
         &self,
         f: &Expr,
@@ -226,8 +227,8 @@ pub trait Primitives: Device {
         c: MatrixMut<'_, Self::Buffer>,
     );
 
-    /// Patches `columns` `[rows, kernel·kernel·channels]` of `x` `[grid, channels]`, zero outside the images: column
-    /// `(kernel·dy + dx)·channels + c`.
+    /// Patches `columns` `[rows, kernel·kernel·channels]` of `x` `[grid, channels]`, zero outside the images:
+    /// column `(kernel·dy + dx)·channels + c`.
     fn im2col(
         &self,
         grid: Grid,
@@ -237,8 +238,8 @@ pub trait Primitives: Device {
         columns: &mut Self::Buffer,
     );
 
-    /// The adjoint of [`im2col`](Self::im2col): each element of `x` becomes the sum of its copies in `columns`, or is
-    /// increased by it if `accumulate`.
+    /// The adjoint of [`im2col`](Self::im2col): each element of `x` becomes the sum of its copies in
+    /// `columns`, or is increased by it if `accumulate`.
     fn col2im(
         &self,
         grid: Grid,
@@ -249,26 +250,26 @@ pub trait Primitives: Device {
         accumulate: bool,
     );
 
-    /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from the stream
-    /// with the id `stream.id + i`.
+    /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from
+    /// the stream with the id `stream.id + i`.
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
 
-    /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the stream with the
-    /// id `stream.id + i`, and so does not depend on the others.
+    /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the
+    /// stream with the id `stream.id + i`, and so does not depend on the others.
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);
 
     /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);
 
-    /// Pixels of continuous images `v`, when everything queued before is done: `clamp(floor((v + 0.5)·2^bits), 0,
-    /// 2^bits − 1)`, scaled to 0..=255. A NaN becomes 0.
+    /// Pixels of continuous images `v`, when everything queued before is done: `clamp(floor((v +
+    /// 0.5)·2^bits), 0, 2^bits − 1)`, scaled to 0..=255. A NaN becomes 0.
     ///
     /// # Errors
     /// The first failure of this device, if there was one.
     fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Quantized, DeviceError>;
 
-    /// One optimiser step. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights, moments and
-    /// average stay as they are. No number that is not finite is ever written to them
+    /// One optimiser step. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights,
+    /// moments and average stay as they are. No number that is not finite is ever written to them
     /// ([`all_finite`](UpdateReport::all_finite)). The gradient is zero afterwards either way.
     ///
     /// # Errors

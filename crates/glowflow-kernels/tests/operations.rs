@@ -1,6 +1,8 @@
-//! Every operation of a device against its reference body on the same device: forward, inverse, backward and gradients.
+//! Every operation of a device against its reference body on the same device: forward, inverse, backward and
+//! gradients.
 //!
-//! Arrays agree to a part of their norm: 1e-10 in `f64` and 1e-4 in `f32`. What only moves numbers must be equal.
+//! Arrays agree to a part of their norm: 1e-10 in `f64` and 1e-4 in `f32`. What only moves numbers must be
+//! equal.
 
 mod common;
 

@@ -35,7 +35,7 @@ impl Precision {
             Self::Tf32 => {
                 return Err(DeviceError::Unavailable {
                     device: "cpu with tf32".into(),
-                    reason: "only NVIDIA GPUs compute in it; take precision f32".into(),
+                    reason: "only NVIDIA GPUs compute in it".into(),
                 });
             }
         })

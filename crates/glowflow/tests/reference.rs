@@ -28,13 +28,8 @@ fn config(coupling: &str, permutation: &str, backprop: Backprop) -> RunConfig {
 
 /// Bits per dimension and gradient norms of the first training steps.
 fn train<D: Operations<Real = f32>>(device: D, config: RunConfig) -> Vec<[f64; 2]> {
-    let options = TrainingOptions {
-        batch_size: BATCH,
-        seed: 0,
-        augment: Default::default(),
-        start_at: 0,
-        threads: 1,
-    };
+    let options =
+        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
     let portraits = std::sync::Arc::new(Portraits::new(64, 16, 0));
     let mut batches = TrainingBatches::new(portraits, options).unwrap().map(Result::unwrap);
     let mut trainer = Trainer::new(device, config).unwrap();

@@ -1,4 +1,5 @@
-//! Kernels that only GPUs of the Hopper generation have: their names, and the sizes that their files and callers agree on.
+//! Kernels that only GPUs of the Hopper generation have: their names, and the sizes that their files and
+//! callers agree on.
 //!
 //! `hidden.cu` has products followed by a ReLU, `fused.cu` whole coupling networks in one kernel.
 
@@ -24,11 +25,13 @@ pub const DEEPEST_LAYER: usize = 512;
 pub const MOST_HIDDEN: usize = 512;
 /// Rows that a block of a whole network takes at once.
 pub const NETWORK_ROWS: usize = WORKERS * ROWS;
-/// Bytes of shared memory of a whole network: the workers' tiles, the slots of weights, biases, and fourteen barriers.
+/// Bytes of shared memory of a whole network: the workers' tiles, the slots of weights, biases, and fourteen
+/// barriers.
 pub const NETWORK_SHARED: usize =
     2 * NETWORK_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
 
-/// Bytes of shared memory of a hidden layer's block: B, the tiles of A, those of D, and what aligning them takes.
+/// Bytes of shared memory of a hidden layer's block: B, the tiles of A, those of D, and what aligning them
+/// takes.
 pub fn layer_shared(depth: usize) -> usize {
     let tile = |rows: usize| 2 * rows * DEPTH;
     let b = depth.div_ceil(DEPTH) * tile(COLUMNS);

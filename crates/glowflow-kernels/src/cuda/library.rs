@@ -79,9 +79,7 @@ const BUILTINS: &str = "nvrtc-builtins";
 
 fn missing(name: &str) -> &'static str {
     match name {
-        DRIVER => {
-            "no NVIDIA driver was found (libcuda.so.1); install the one for your GPU, or compute with --device cpu"
-        }
+        DRIVER => "no NVIDIA driver was found (libcuda.so.1); install the one for your GPU",
         COMPILER => {
             "CUDA's run-time compiler was not found (libnvrtc.so); install the CUDA toolkit, or the Python package \
              nvidia-cuda-nvrtc and name its folder in GLOWFLOW_CUDA_LIBRARIES"

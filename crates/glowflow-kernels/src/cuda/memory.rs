@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::driver::Context;
-use crate::device::DeviceError;
+use crate::device::{DeviceError, Memory};
 use crate::shape::Span;
 
 /// Blocks of memory, in use and kept.
@@ -59,7 +59,8 @@ impl Pool {
 
     fn exhausted(&self, requested: usize) -> DeviceError {
         let (free, total) = self.context.memory().unwrap_or_default();
-        DeviceError::OutOfMemory { device: self.context.name.clone(), requested, free, total }
+        let memory = Some(Memory { free, total });
+        DeviceError::OutOfMemory { device: self.context.name.clone(), requested, memory }
     }
 
     fn release(&self, kept: &mut Kept) {

@@ -11,7 +11,8 @@ use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in `patches.cu`.
+/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in
+/// `patches.cu`.
 pub fn groups(channels: usize) -> usize {
     match channels % 4 {
         0 => channels / 4,

@@ -18,11 +18,13 @@
 //! - `reference.rs`: the reference body, in [`Primitives`](crate::Primitives) alone;
 //! - `cpu.rs`, `cuda.rs`: forms of the devices, called fused below.
 //!
-//! [`Reference`] is a device that runs every operation by its reference body. It is what `tests/operations.rs` compares the fused forms
-//! with, and what runs Glow on a device that has [`Primitives`](crate::Primitives) and no operations yet.
+//! [`Reference`] is a device that runs every operation by its reference body. It is what
+//! `tests/operations.rs` compares the fused forms with, and what runs Glow on a device that has
+//! [`Primitives`](crate::Primitives) and no operations yet.
 //!
-//! In backward functions `dlogp` is the derivative of the loss by the log-likelihood of one sample: the same for every sample, and known in
-//! advance. Gradients are added to `gradient`, a buffer laid out as the parameters are.
+//! In backward functions `dlogp` is the derivative of the loss by the log-likelihood of one sample: the same
+//! for every sample, and known in advance. Gradients are added to `gradient`, a buffer laid out as the
+//! parameters are.
 
 mod actnorm;
 mod channel_map;

@@ -1,8 +1,9 @@
-//! A convolution with bias and scale, `y = (W·patches + bias) ⊙ exp(3·logs)`, in primitives: the reference bodies of zero convolutions and of the
-//! layers of coupling networks, whose actnorms are of this form.
+//! A convolution with bias and scale, `y = (W·patches + bias) ⊙ exp(3·logs)`, in primitives: the reference
+//! bodies of zero convolutions and of the layers of coupling networks, whose actnorms are of this form.
 //!
-//! Patches are explicit, `[rows, columns]`. Those of a convolution 3×3 have an edge channel, which is 1 outside the image: an additional channel
-//! is −1 inside before patches are taken, and 1 is added to its columns.
+//! Patches are explicit, `[rows, columns]`. Those of a convolution 3×3 have an edge channel, which is 1
+//! outside the image: an additional channel is −1 inside before patches are taken, and 1 is added to its
+//! columns.
 
 use super::views::{Rows, per_channel, read, write};
 use crate::expr::{constant, input, old};

@@ -1,7 +1,8 @@
 //! Data-dependent initialisation of an activation normalisation (Kingma and Dhariwal 2018, section 3.1).
 //!
-//! `bias = −mean` and `3·logs = −log(std + 1e-6)` of every channel of `x` `[rows, channels]`, with the population's standard deviation. The
-//! actnorm itself, `y = (x + bias) ⊙ exp(3·logs)`, is part of the operation before or after it.
+//! `bias = −mean` and `3·logs = −log(std + 1e-6)` of every channel of `x` `[rows, channels]`, with the
+//! population's standard deviation. The actnorm itself, `y = (x + bias) ⊙ exp(3·logs)`, is part of the
+//! operation before or after it.
 
 mod cpu;
 pub(super) mod cuda;
@@ -38,8 +39,8 @@ impl Parameters for ActNormParams {
 
 /// Initialisation of an actnorm.
 pub trait ActNorm: Primitives {
-    /// Data-dependent initialisation: sets bias and logs so that the actnorm of `x` `[rows, channels]` has mean 0 and standard deviation 1 in
-    /// every channel.
+    /// Data-dependent initialisation: sets bias and logs so that the actnorm of `x` `[rows, channels]` has
+    /// mean 0 and standard deviation 1 in every channel.
     fn initialize_actnorm(&self, at: &ActNormParams, x: &Self::Buffer, params: &mut Self::Buffer) {
         reference::initialize(self, at, x, params);
     }

@@ -1,5 +1,5 @@
-//! The map as one product, with the small matrices made in `f64`, whatever the activations are, so that map and inverse are each rounded
-//! once.
+//! The map as one product, with the small matrices made in `f64`, whatever the activations are, so that map
+//! and inverse are each rounded once.
 
 use nalgebra::DMatrix;
 
@@ -145,8 +145,8 @@ impl<T: Scalar> ChannelMap<T> {
         }
     }
 
-    /// Turns output into input, the gradient by the output into that by the input, and adds the parameters' to
-    /// `gradient`.
+    /// Turns output into input, the gradient by the output into that by the input, and adds the parameters'
+    /// to `gradient`.
     #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,

@@ -1,8 +1,9 @@
-//! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the GPU.
+//! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the
+//! GPU.
 //!
-//! A matrix takes a kernel that has little to do and waits for memory most of the time, and a flow has one or two of them for each of its steps.
-//! So making a map is deferred, and all maps that were asked for are made together, before the queue does anything else
-//! than make layers ready.
+//! A matrix takes a kernel that has little to do and waits for memory most of the time, and a flow has one or
+//! two of them for each of its steps. So making a map is deferred, and all maps that were asked for are made
+//! together, before the queue does anything else than make layers ready.
 
 use std::sync::Arc;
 
@@ -74,7 +75,8 @@ struct Unmade {
     _held: [Arc<Block>; 3],
 }
 
-/// Rows and columns of a matrix in memory: as many as channels, rounded up so that four numbers are read at once.
+/// Rows and columns of a matrix in memory: as many as channels, rounded up so that four numbers are read at
+/// once.
 fn stride_of(channels: usize) -> usize {
     channels.next_multiple_of(4)
 }
@@ -165,7 +167,8 @@ impl LuArguments {
 }
 
 impl ChannelMap {
-    /// A map that is made later. `params` is read then, too, and whatever writes there must flush deferred work first.
+    /// A map that is made later. `params` is read then, too, and whatever writes there must flush deferred
+    /// work first.
     fn prepare(
         queue: &Queue,
         params: &ChannelMapParams,
@@ -228,7 +231,8 @@ impl ChannelMap {
         self.offset() + 4 * stride_of(self.channels) as u64
     }
 
-    /// On the way back, the map forward by rows instead of columns: applied, it is its transpose, which gradients go through.
+    /// On the way back, the map forward by rows instead of columns: applied, it is its transpose, which
+    /// gradients go through.
     fn by_rows(&self) -> u64 {
         self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
@@ -276,7 +280,8 @@ impl ChannelMap {
         )
     }
 
-    /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to `gradient`.
+    /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to
+    /// `gradient`.
     #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,
@@ -328,7 +333,8 @@ impl ChannelMap {
         queue.end_beside(own, &buffers)
     }
 
-    /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many slabs.
+    /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many
+    /// slabs.
     fn way_back(&self, queue: &Queue, rows: usize, x: u64, dx: u64) -> Result<(Block, usize)> {
         let (channels, stride) = (self.channels, stride_of(self.channels));
         // Slabs depend on nothing but the number of rows, so that sums do not either.

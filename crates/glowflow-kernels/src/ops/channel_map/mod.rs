@@ -7,9 +7,9 @@
 //! map           y = A x + b, A = W diag(s), b = A bias; x = A⁻¹ y − bias
 //! ```
 //!
-//! Activations are `[rows, channels]`. Given `dA = dyᵀ·x` and `db = Σ dy`, the gradient by W is `dW[i, j] = s[j]·(dA[i, j] +
-//! db[i]·bias[j])`; `dbias = Aᵀ db`, and `dlogs[j] = 3·(Σᵢ W[i, j]·dW[i, j] + dlogp·rows)`. The factors get `d(LU) = Pᵀ dW`, `dL = d(LU)·Uᵀ`
-//! and `dU = Lᵀ·d(LU)`.
+//! Activations are `[rows, channels]`. Given `dA = dyᵀ·x` and `db = Σ dy`, the gradient by W is `dW[i, j] =
+//! s[j]·(dA[i, j] + db[i]·bias[j])`; `dbias = Aᵀ db`, and `dlogs[j] = 3·(Σᵢ W[i, j]·dW[i, j] + dlogp·rows)`.
+//! The factors get `d(LU) = Pᵀ dW`, `dL = d(LU)·Uᵀ` and `dU = Lᵀ·d(LU)`.
 
 mod cpu;
 mod cuda;
@@ -81,8 +81,9 @@ pub trait ChannelMap: Primitives {
     /// The map, made for one direction.
     type Map: Send + Sync;
 
-    /// Folds an actnorm and its permutation into one affine map. A device may defer that until it is asked for something else than preparation, so
-    /// that it makes several maps at once; they are made of the parameters as they are now.
+    /// Folds an actnorm and its permutation into one affine map. A device may defer that until it is asked
+    /// for something else than preparation, so that it makes several maps at once; they are made of the
+    /// parameters as they are now.
     fn prepare_channel_map(
         &self,
         at: &ChannelMapParams,
@@ -90,12 +91,13 @@ pub trait ChannelMap: Primitives {
         direction: Direction,
     ) -> Self::Map;
 
-    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place. The one forward adds its log-determinant to
-    /// `logp` `[batch]`; the inverse adds nothing, as densities are of interest on the way forward alone.
+    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place. The one
+    /// forward adds its log-determinant to `logp` `[batch]`; the inverse adds nothing, as densities are of
+    /// interest on the way forward alone.
     fn channel_map(&self, map: &Self::Map, grid: Grid, x: &mut Self::Buffer, logp: Option<&mut Self::Buffer>);
 
-    /// Turns the output `x` into the input and the gradient `dx` by the output into that by the input, given the map made for
-    /// [`Direction::Backward`].
+    /// Turns the output `x` into the input and the gradient `dx` by the output into that by the input, given
+    /// the map made for [`Direction::Backward`].
     fn channel_map_backward(
         &self,
         map: &Self::Map,

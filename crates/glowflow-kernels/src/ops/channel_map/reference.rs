@@ -1,6 +1,8 @@
-//! Small matrices by maps and products, their inverses by substitution, row by row; then one product for all pixels.
+//! Small matrices by maps and products, their inverses by substitution, row by row; then one product for all
+//! pixels.
 //!
-//! All of it is in the scalars of the device: the fused forms, which have small matrices in `f64`, differ by its rounding.
+//! All of it is in the scalars of the device: the fused forms, which have small matrices in `f64`, differ by
+//! its rounding.
 
 use super::{ChannelMap, ChannelMapParams, PermutationParams};
 use crate::device::Device;

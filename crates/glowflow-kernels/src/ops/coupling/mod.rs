@@ -1,11 +1,13 @@
-//! The element-wise part of a coupling, which changes the last half of the channels of `x` `[rows, channels]`.
+//! The element-wise part of a coupling, which changes the last half of the channels of `x` `[rows,
+//! channels]`.
 //!
 //! ```text
 //! affine     y = (x + shift) ⊙ s, shift = o[..C/2], s = sigmoid(o[C/2..] + 2)   log|det| = Σ log s
 //! additive   y = x + o                                                          log|det| = 0
 //! ```
 //!
-//! For the gradient, `∂ log s / ∂t = 1 − s` with `t = o[C/2..] + 2` turns `dy·(x + shift)·s·(1 − s)` into `dy·y·(1 − s)`: no division.
+//! For the gradient, `∂ log s / ∂t = 1 − s` with `t = o[C/2..] + 2` turns `dy·(x + shift)·s·(1 − s)` into
+//! `dy·y·(1 − s)`: no division.
 
 mod cpu;
 mod cuda;
@@ -36,7 +38,8 @@ impl CouplingKind {
 /// The element-wise part of a coupling.
 #[allow(clippy::too_many_arguments)]
 pub trait Coupling: Primitives {
-    /// Changes the last half of the channels of `x` `[rows, channels]` as `kind` says, and adds the log-determinant to `logp` `[batch]`.
+    /// Changes the last half of the channels of `x` `[rows, channels]` as `kind` says, and adds the
+    /// log-determinant to `logp` `[batch]`.
     fn couple(
         &self,
         kind: CouplingKind,
@@ -54,8 +57,8 @@ pub trait Coupling: Primitives {
         reference::uncouple(self, kind, channels, o, x);
     }
 
-    /// Turns the output `x` into the input and `dx` likewise (but for what flows through the network), and writes the gradient by the network's
-    /// output into `d_o`.
+    /// Turns the output `x` into the input and `dx` likewise (but for what flows through the network), and
+    /// writes the gradient by the network's output into `d_o`.
     fn couple_backward(
         &self,
         kind: CouplingKind,

@@ -1,4 +1,5 @@
-//! Coupling networks on a GPU: as products over parts of a batch ([`network`]), or in one kernel if the GPU has one ([`fused`]).
+//! Coupling networks on a GPU: as products over parts of a batch ([`network`]), or in one kernel if the GPU
+//! has one ([`fused`]).
 
 mod back;
 mod fused;

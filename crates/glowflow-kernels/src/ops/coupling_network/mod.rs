@@ -6,8 +6,9 @@
 //! o  = ZeroConv(h2)                                  [rows, outputs]
 //! ```
 //!
-//! Its input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same bits whenever the network runs, for a
-//! coupling is inverted by running its network again. The precision of hidden activations is backend-defined.
+//! Its input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same
+//! bits whenever the network runs, for a coupling is inverted by running its network again. The precision of
+//! hidden activations is backend-defined.
 
 mod cpu;
 mod cuda;
@@ -59,7 +60,8 @@ pub trait CouplingNetwork: Primitives {
     /// Brings a network's weights into the device's form; a device may defer that as with channel maps.
     fn prepare_network(&self, at: &NetworkParams, params: &Self::Buffer) -> Self::Network;
 
-    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`, into `o` `[rows, outputs]`.
+    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`, into `o` `[rows,
+    /// outputs]`.
     fn network(&self, network: &Self::Network, grid: Grid, x: &Self::Buffer, o: &mut Self::Buffer);
 
     /// As [`network`](Self::network), and returns the hidden activations.
@@ -71,7 +73,8 @@ pub trait CouplingNetwork: Primitives {
         o: &mut Self::Buffer,
     ) -> Self::Hidden;
 
-    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given that by the output, `d_o`.
+    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given
+    /// that by the output, `d_o`.
     fn network_backward(
         &self,
         at: &NetworkParams,
@@ -84,6 +87,7 @@ pub trait CouplingNetwork: Primitives {
         gradient: &mut Self::Buffer,
     );
 
-    /// Data-dependent initialisation of both actnorms inside the network, the second on the output of the first, initialised.
+    /// Data-dependent initialisation of both actnorms inside the network, the second on the output of the
+    /// first, initialised.
     fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Self::Buffer, params: &mut Self::Buffer);
 }

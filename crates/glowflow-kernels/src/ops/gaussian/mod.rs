@@ -1,7 +1,7 @@
 //! Gaussian priors: latents standardised by mean and log standard deviation.
 //!
-//! `eps = (z − mean)·exp(−logs)` and `log N = −(log 2π + 2·logs + eps²)/2`, with `z` and `eps` `[rows, channels]` and `(mean, logs)` the halves of
-//! `prior` `[rows, 2·channels]`.
+//! `eps = (z − mean)·exp(−logs)` and `log N = −(log 2π + 2·logs + eps²)/2`, with `z` and `eps` `[rows,
+//! channels]` and `(mean, logs)` the halves of `prior` `[rows, 2·channels]`.
 
 mod cpu;
 mod cuda;

@@ -1,6 +1,7 @@
 //! Squeeze: `[H, W, C] → [H/2, W/2, 4C]`.
 //!
-//! Output channel `4c + 2dy + dx` is input channel `c` at pixel `(2h + dy, 2w + dx)`: the order of PyTorch's `pixel_unshuffle`.
+//! Output channel `4c + 2dy + dx` is input channel `c` at pixel `(2h + dy, 2w + dx)`: the order of PyTorch's
+//! `pixel_unshuffle`.
 
 mod cpu;
 mod cuda;

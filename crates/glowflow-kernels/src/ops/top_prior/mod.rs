@@ -1,6 +1,7 @@
 //! The learned prior of the last level's latents.
 //!
-//! `prior = (mean, logs) + one_hot(label) · class_weight` at every pixel of an image, `[rows, 2·channels]`; without classes `(mean, logs)`.
+//! `prior = (mean, logs) + one_hot(label) · class_weight` at every pixel of an image, `[rows, 2·channels]`;
+//! without classes `(mean, logs)`.
 
 mod cpu;
 mod cuda;
@@ -41,8 +42,9 @@ pub trait TopPrior: Primitives {
     /// Brings the parameters into the device's form.
     fn prepare_top_prior(&self, at: &TopPriorParams, params: &Self::Buffer) -> Self::Prior;
 
-    /// Writes mean and log standard deviation, `prior` `[rows, 2·channels]`, the same at every pixel of an image. `labels` `[batch]` are the
-    /// numbers of classes, which are exact in `f32` up to 2²⁴; it is empty if the model has no classes.
+    /// Writes mean and log standard deviation, `prior` `[rows, 2·channels]`, the same at every pixel of an
+    /// image. `labels` `[batch]` are the numbers of classes, which are exact in `f32` up to 2²⁴; it is empty
+    /// if the model has no classes.
     fn top_prior(&self, top: &Self::Prior, grid: Grid, labels: &Self::Buffer, prior: &mut Self::Buffer);
 
     /// Adds the gradient by the parameters, given that by `prior`.

@@ -1,7 +1,8 @@
 //! Zero convolution, whose output conditions the prior of a split's latents.
 //!
-//! `y = (conv3×3(x) + bias) ⊙ exp(3·logs)`, with `x` `[rows, inputs]` and `y` `[rows, outputs]`. Besides its inputs the convolution has an edge
-//! channel, which is 1 outside the image and 0 inside (Kingma and Dhariwal 2018, official code); the inputs are 0 outside.
+//! `y = (conv3×3(x) + bias) ⊙ exp(3·logs)`, with `x` `[rows, inputs]` and `y` `[rows, outputs]`. Besides its
+//! inputs the convolution has an edge channel, which is 1 outside the image and 0 inside (Kingma and Dhariwal
+//! 2018, official code); the inputs are 0 outside.
 
 mod cpu;
 mod cuda;

@@ -1,0 +1,38 @@
+//! Options that help after an error of a device.
+
+use glowflow::{DeviceError, Error};
+
+const LESS_MEMORY: &str = "less memory is needed with a smaller train.batch, a larger train.accumulate, \
+    train.backprop=reversible, a smaller model.hidden, or fewer images at once";
+const ANOTHER_DEVICE: &str =
+    "--device cpu computes on the processor, and --precision f32 in a precision of every device";
+
+/// Advice on an error, if one of its causes is a device's.
+pub fn on(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| {
+        let device = match cause.downcast_ref() {
+            Some(Error::Device(device)) => Some(device),
+            _ => cause.downcast_ref(),
+        };
+        match device? {
+            DeviceError::OutOfMemory { .. } => Some(LESS_MEMORY),
+            DeviceError::Absent { .. } | DeviceError::Unavailable { .. } => Some(ANOTHER_DEVICE),
+            DeviceError::Failed { .. } => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_brings_advice() {
+        let device = DeviceError::OutOfMemory { device: "gpu".into(), requested: 1 << 20, memory: None };
+        for error in [anyhow::Error::from(device.clone()), Error::Device(device).into()] {
+            let advice = on(&error.context("training")).unwrap();
+            assert!(advice.contains("train.batch"), "{advice}");
+        }
+        assert!(on(&anyhow::anyhow!("another error")).is_none());
+    }
+}
