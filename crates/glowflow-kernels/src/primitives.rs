@@ -22,8 +22,8 @@ use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
 
-/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element `start + i·strides[0]
-/// + j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
+/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element
+/// `start + i·strides[0] + j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
 ///
 /// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one number a
 /// channel `[0, 0, 1]`, one number an image `[1, 0, 0]`, a single number `[0, 0, 0]`.
