@@ -31,6 +31,6 @@ fn main() -> anyhow::Result<()> {
         let bits = model.bits_per_dim(batch.view(), &[], draws)?;
         println!("{:.3} bits/dim  {image}", bits[0]);
     }
-    println!("({draws})");
+    println!("{draws}");
     Ok(())
 }

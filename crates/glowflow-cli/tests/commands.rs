@@ -48,7 +48,7 @@ fn fields(csv: &str) -> Vec<Vec<String>> {
     csv.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
-/// The columns of `image,log_likelihood,bits_per_dim[,label],dequantization,draws`, checked for their names.
+/// The columns of `image,log_likelihood,bits_per_dim[,label],dequantization,draws,bound`, checked for their names.
 struct Scores {
     images: Vec<String>,
     bits_per_dim: Vec<f64>,
@@ -59,8 +59,8 @@ struct Scores {
 fn scores(csv: &str) -> Scores {
     let mut rows = fields(csv);
     let header = rows.remove(0).join(",");
-    let labelled = header == "image,log_likelihood,bits_per_dim,label,dequantization,draws";
-    assert!(labelled || header == "image,log_likelihood,bits_per_dim,dequantization,draws", "{header}");
+    let labelled = header == "image,log_likelihood,bits_per_dim,label,dequantization,draws,bound";
+    assert!(labelled || header == "image,log_likelihood,bits_per_dim,dequantization,draws,bound", "{header}");
     for row in &rows {
         let [log_likelihood, bits]: [f64; 2] = [1, 2].map(|i| row[i].parse().unwrap());
         let expected = -log_likelihood / (16.0 * 16.0 * 3.0 * std::f64::consts::LN_2);
@@ -246,20 +246,48 @@ fn info_says_what_a_model_is() {
 }
 
 #[test]
-fn every_score_names_its_dequantisation() {
-    let bound = "uniform dequantisation, 2 draws: an upper bound";
-    for (options, name, draws, words) in
-        [("--draws 2", "uniform", 2, bound), ("--dequantization midpoint", "midpoint", 1, "not a bound")]
-    {
+fn every_score_carries_its_label() {
+    let importance = "importance-weighted bound, k = 3, uniform noise";
+    for (options, noise, draws, bound, label) in [
+        ("--draws 2", "uniform", 2, "uniform", "uniform bound (2 draws)"),
+        ("--importance 3", "uniform", 3, "importance-weighted", importance),
+        ("--dequantization midpoint", "midpoint", 1, "none", "density at bin centre, not a bound"),
+    ] {
         let text = ok(&format!("eval --model plain --data images {options}")).stdout;
-        assert!(text.contains("bits/dim") && text.contains(words), "{text}");
+        assert!(text.contains("bits/dim") && text.contains(label), "{text}");
         let json = ok(&format!("eval --model plain --data images {options} --json")).json();
-        assert!(json["dequantization"] == name && json["draws"] == draws, "{json}");
         let csv = fields(&ok(&format!("score --model plain --data images {options}")).stdout);
-        assert!(csv[1..].iter().all(|row| row[3] == name && row[4] == draws.to_string()), "{csv:?}");
+        let known = [noise, &draws.to_string(), bound];
+        assert!(csv[1..].iter().all(|row| row[3..6] == known), "{csv:?}");
         let lines = ok(&format!("score --model plain --data images {options} --json")).stdout;
         let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-        assert!(line["dequantization"] == name && line["draws"] == draws, "{line}");
+        for json in [json, line] {
+            assert!(json["dequantization"] == noise && json["draws"] == draws, "{json}");
+            let k = if bound == "importance-weighted" { draws.into() } else { serde_json::Value::Null };
+            assert!(json["bound"] == bound && json["importance"] == k, "{json}");
+        }
+    }
+}
+
+#[test]
+fn an_importance_weighted_bound_falls_with_its_draws() {
+    let bits = |options: &str| {
+        let json = ok(&format!("eval --model plain --data images --invert 0 --json {options}")).json();
+        json["bits_per_dim"].as_f64().unwrap()
+    };
+    assert_eq!(bits("--importance 1"), bits(""));
+    assert!(bits("--importance 16") < bits("--draws 16"));
+    for (options, words) in [
+        ("--importance 0", "\"0\" is not a number of draws: 1 or more"),
+        ("--importance ten", "\"ten\" is not a number of draws"),
+        ("--importance 2 --draws 2", "cannot be used with"),
+        ("--importance 2 --dequantization midpoint", "leave out --dequantization midpoint"),
+    ] {
+        for command in ["eval", "score"] {
+            let outcome = run(&world().folder, &format!("{command} --model plain --data images {options}"));
+            assert_ne!(outcome.code, Some(0), "{outcome:?}");
+            assert!(outcome.stderr.contains(words), "{options}: {outcome:?}");
+        }
     }
 }
 
@@ -276,9 +304,7 @@ fn info_shows_the_training_of_a_run() {
     assert!(info["faces"] == true && info["eyes"].is_array() && info["directions"].is_null(), "{info}");
     assert!(info["files"][0]["bytes"].as_u64().unwrap() > 1000, "{info}");
     let text = ok("info --model plain").stdout;
-    for words in
-        ["trained  ", "(uniform dequantisation, 1 draw: an upper bound)", "precision  ", "fingerprint  "]
-    {
+    for words in ["trained  ", "bits/dim, uniform bound (1 draw), at step", "precision  ", "fingerprint  "] {
         assert!(text.contains(words), "{words} is not in {text}");
     }
 

@@ -162,7 +162,9 @@ fn numbers_that_are_not_finite_are_no_answers() {
     fails("eval --model overflowing --data patterns --json", &names);
     let table = fails("score --model overflowing --data patterns", &names).stdout;
     assert!(
-        table.starts_with("image,log_likelihood,bits_per_dim,dequantization,draws\n00.png,,,uniform,1\n"),
+        table.starts_with(
+            "image,log_likelihood,bits_per_dim,dequantization,draws,bound\n00.png,,,uniform,1,uniform\n"
+        ),
         "{table}"
     );
     let lines = fails("score --model overflowing --data patterns --json", &names).stdout;

@@ -6,8 +6,8 @@ use glowflow_data::{Dataset, Subset};
 use serde::{Serialize, Serializer};
 
 use crate::latent::read_each;
-pub use crate::model::Draws;
 use crate::model::largest;
+pub use crate::model::{Draws, NoiseKind};
 use crate::{Error, Model};
 
 /// The images that an evaluation encodes and decodes again.
@@ -24,7 +24,7 @@ pub struct Inversion {
 pub struct Score {
     /// The image's name in its dataset.
     pub image: String,
-    /// Lower bound on `log p(x)`, or on `log p(x | label)`, in nats: the mean over the draws. At the midpoint, the
+    /// Lower bound on `log p(x)`, or on `log p(x | label)`, in nats, as [`Draws`] combines it. At the midpoint, the
     /// density at bin centres times the volume of a bin instead.
     #[serde(serialize_with = "finite")]
     pub log_likelihood: f64,
@@ -36,8 +36,13 @@ pub struct Score {
     pub label: Option<usize>,
     /// [`Draws::dequantization`].
     pub dequantization: &'static str,
-    /// Number of draws averaged; 1 at the midpoint.
+    /// [`Draws::count`].
     pub draws: u64,
+    /// [`Draws::bound`].
+    pub bound: &'static str,
+    /// [`Draws::importance`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importance: Option<u64>,
 }
 
 /// A number, or nothing if it is not finite: an empty field of a table.
@@ -61,8 +66,13 @@ pub struct Evaluation {
     pub bits_per_dim: f64,
     /// [`Draws::dequantization`].
     pub dequantization: &'static str,
-    /// Number of draws averaged; 1 at the midpoint.
+    /// [`Draws::count`].
     pub draws: u64,
+    /// [`Draws::bound`].
+    pub bound: &'static str,
+    /// [`Draws::importance`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub importance: Option<u64>,
     /// Standard error of that mean.
     pub standard_error: f64,
     /// Images encoded and decoded again.
@@ -71,6 +81,12 @@ pub struct Evaluation {
     pub exact: usize,
     /// `max |decode(encode(v)) − v|` over the inverted images.
     pub inverse_error: f64,
+    /// The estimate, whose text is its label.
+    #[serde(skip)]
+    pub estimate: Draws,
+    /// Bits per dimension of each image, with its index in the dataset.
+    #[serde(skip)]
+    pub scores: Vec<(usize, f64)>,
     /// Names of the images whose bits per dimension are not finite.
     #[serde(skip)]
     pub not_finite: Vec<String>,
@@ -97,6 +113,8 @@ pub fn score(
                 label: batch.labels.get(i).copied(),
                 dequantization: draws.dequantization(),
                 draws: draws.count(),
+                bound: draws.bound(),
+                importance: draws.importance(),
             })?;
         }
         Ok(())
@@ -133,7 +151,7 @@ pub fn evaluate(
 
     let (mut inverted, mut exact, mut inverse_error) = (0, 0, 0.0);
     if inversion.images > 0 {
-        let readable = Arc::new(Subset::new(Arc::clone(dataset), readable));
+        let readable = Arc::new(Subset::new(Arc::clone(dataset), readable.clone()));
         let sample: Arc<dyn Dataset> = Arc::new(Subset::sample(readable, inversion.images, inversion.seed));
         read_each(model, &sample, None, |batch| {
             let back = model.round_trip(batch.pixels.view(), &batch.labels)?;
@@ -148,10 +166,14 @@ pub fn evaluate(
         bits_per_dim: mean,
         dequantization: draws.dequantization(),
         draws: draws.count(),
+        bound: draws.bound(),
+        importance: draws.importance(),
         standard_error: (variance / images as f64).sqrt(),
         inverted,
         exact,
         inverse_error,
+        estimate: draws,
+        scores: readable.into_iter().zip(scores).collect(),
         not_finite,
     })
 }

@@ -29,7 +29,8 @@ pub mod train;
 pub use device::{AnyDevice, DeviceChoice};
 pub use error::Error;
 pub use model::{
-    Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, RoundTrip, check_count,
+    Backprop, Decoded, Dequantization, Draws, Encoded, Latents, Model, ModelFile, NoiseKind, RoundTrip,
+    check_count,
 };
 pub use models::{
     Architecture, CouplingType, GlowConfig, ModelConfig, NiceConfig, NormalizationType, PermutationType,

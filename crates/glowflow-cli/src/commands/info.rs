@@ -63,6 +63,7 @@ impl Run {
                 "bits_per_dim": bits_per_dim,
                 "dequantization": Draws::default().dequantization(),
                 "draws": Draws::default().count(),
+                "bound": Draws::default().bound(),
                 "inverse_error": inverse_error,
             })),
             "data": self.config.data.path,
@@ -79,7 +80,7 @@ impl Run {
         }
         if let Some((step, bits, inverse_error)) = self.test {
             let error = inverse_error.map_or(String::new(), |error| format!(", inverse error {error:.1e}"));
-            say!("test         {bits:.4} bits/dim ({}) at step {step}{error}", Draws::default());
+            say!("test         {bits:.4} bits/dim, {}, at step {step}{error}", Draws::default());
         }
         if let Some(path) = &self.config.data.path {
             let images = self.images.map_or("not readable now".to_owned(), |count| counted(count, "image"));

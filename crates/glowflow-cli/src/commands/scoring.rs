@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use glowflow::evaluate::{Draws, Inversion, evaluate};
+use glowflow::evaluate::{Draws, Inversion, NoiseKind, evaluate};
 use glowflow::{AnyDevice, Model};
 use glowflow_data::Dataset;
 use glowflow_report::file;
@@ -17,14 +17,27 @@ use super::{
 };
 use crate::args;
 
-fn draws(scoring: &args::Scoring) -> Draws {
-    match scoring.dequantization {
-        args::DequantizationArg::Midpoint => Draws::Midpoint,
-        args::DequantizationArg::Uniform => Draws::Uniform { draws: scoring.draws, seed: scoring.seed },
-    }
+/// The estimate that the arguments give.
+fn draws(scoring: &args::Scoring) -> anyhow::Result<Draws> {
+    let &args::Scoring { draws, importance, seed, .. } = scoring;
+    let noise = match scoring.dequantization {
+        Some(args::DequantizationArg::Midpoint) => {
+            anyhow::ensure!(
+                importance.is_none(),
+                "--importance weights draws of noise, and the midpoint has none: leave out --dequantization midpoint"
+            );
+            return Ok(Draws::Midpoint);
+        }
+        Some(args::DequantizationArg::Uniform) | None => NoiseKind::Uniform,
+    };
+    Ok(match importance {
+        Some(draws) => Draws::Importance { noise, draws, seed },
+        None => Draws::mean(noise, draws, seed),
+    })
 }
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let draws = draws(&args.scoring)?;
     let device = common.open(args.scoring.precision.into())?;
     let full = match args.scoring.precision {
         args::PrecisionArg::Auto => matches!(device, AnyDevice::Cpu(_)),
@@ -34,7 +47,6 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     let dataset = test_data(&args.data, &args.model, &glow, None)?;
     let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
     let inversion = Inversion { images: args.invert, seed: args.scoring.seed };
-    let draws = draws(&args.scoring);
     let evaluation = evaluate(&glow, &dataset, draws, inversion, |_| Ok(()))?;
     report_broken(&dataset);
     if common.json {
@@ -46,11 +58,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
         print_json(&value)?;
     } else {
         if evaluation.bits_per_dim.is_finite() {
-            say!(
-                "bits/dim       {:.4} ± {:.4} ({draws})",
-                evaluation.bits_per_dim,
-                evaluation.standard_error
-            );
+            say!("bits/dim       {:.4} ± {:.4}, {draws}", evaluation.bits_per_dim, evaluation.standard_error);
         }
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {
@@ -83,6 +91,7 @@ fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
 }
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let draws = draws(&args.scoring)?;
     if !is_stdout(&args.csv) {
         check_output(&args.csv, &args.model)?;
     }
@@ -93,8 +102,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     if !is_stdout(&args.csv) || !std::io::stdout().is_terminal() {
         dataset = watched(dataset);
     }
-    let write =
-        |to: &mut dyn Write| write_scores(&glow, &dataset, draws(&args.scoring), label, common.json, to);
+    let write = |to: &mut dyn Write| write_scores(&glow, &dataset, draws, label, common.json, to);
     let failed = if is_stdout(&args.csv) {
         write(&mut std::io::stdout())?
     } else {

@@ -44,8 +44,11 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
         let finite = summary.evaluation.as_ref().filter(|evaluation| is_finite(evaluation));
         let test = finite.map_or(String::new(), |evaluation| {
             format!(
-                ": test {:.3} ± {:.3} bits/dim (uniform dequantisation: an upper bound), inverse error {:.1e}",
-                evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error
+                ": test {:.3} ± {:.3} bits/dim, {}, inverse error {:.1e}",
+                evaluation.bits_per_dim,
+                evaluation.standard_error,
+                evaluation.estimate,
+                evaluation.inverse_error
             )
         });
         say!("{}{test}", counted(summary.steps as usize, "step"));

@@ -21,4 +21,4 @@ pub use limits::check_count;
 pub use model::{Dequantization, Model};
 pub(crate) use round_trip::in_bits;
 pub use round_trip::largest;
-pub use score::Draws;
+pub use score::{Draws, NoiseKind};

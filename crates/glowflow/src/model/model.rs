@@ -45,7 +45,7 @@ pub enum Dequantization<'a, R = f32> {
 ///
 /// let draws = Draws::Uniform { draws: 8, seed: 0 };
 /// let bits = model.bits_per_dim(pixels.view(), &[], draws)?;
-/// println!("{:.2} bits/dim ({draws})", bits[0]);
+/// println!("{:.2} bits/dim, {draws}", bits[0]);
 ///
 /// let samples = model.sample(3, 0.7, &[], 42)?;
 /// assert_eq!(samples.pixels.dim(), (3, 8, 8, 3));

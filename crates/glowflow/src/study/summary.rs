@@ -68,7 +68,7 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
         format!("# {}", study.title),
         String::new(),
         format!("Data: {data}. Each run: {budget}. Seeds: {}.", study.seeds.len()),
-        "Bits/dim of held-out images, an upper bound by uniform dequantisation: mean ± standard error over seeds.".into(),
+        "Bits/dim of held-out images, uniform bound (1 draw): mean ± standard error over seeds.".into(),
         String::new(),
         "| configuration | bits/dim | seeds | parameters | images | images/s |".into(),
         "| --- | ---: | ---: | ---: | ---: | ---: |".into(),
