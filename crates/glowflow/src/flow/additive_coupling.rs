@@ -70,6 +70,10 @@ impl<D: Primitives> Layer<D> for AdditiveCoupling {
         self.m.activations()
     }
 
+    fn multiply_adds(&self, _: Shape) -> u128 {
+        self.m.multiply_adds()
+    }
+
     fn prepare(&self, _: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
         Box::new(self.clone())
     }

@@ -19,6 +19,8 @@ pub struct FlowBuilder<'a, D: Device> {
     shape: Shape,
     /// For each layer, the numbers of one image that its backward pass has to have in memory.
     activations: Vec<usize>,
+    /// Multiply-adds of all layers on one image.
+    multiply_adds: u128,
 }
 
 impl<'a, D: Device> FlowBuilder<'a, D> {
@@ -40,6 +42,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
             latents: vec![],
             shape: image,
             activations: vec![],
+            multiply_adds: 0,
         }
     }
 
@@ -52,6 +55,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     pub fn push(&mut self, name: impl Into<String>, layer: impl Layer<D> + 'static) {
         let shapes = layer.shapes(self.shape);
         self.activations.push(layer.activations(self.shape));
+        self.multiply_adds += layer.multiply_adds(self.shape);
         self.shape = shapes.output;
         self.latents.extend(shapes.latents);
         self.layers.push((name.into(), Box::new(layer)));
@@ -77,6 +81,11 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     /// For each layer, the numbers of one image that its backward pass has in memory besides input and output.
     pub fn activations(&self) -> &[usize] {
         &self.activations
+    }
+
+    /// Multiply-adds of a forward pass on one image: see [`Layer::multiply_adds`].
+    pub fn multiply_adds(&self) -> u128 {
+        self.multiply_adds
     }
 
     /// The tensors, the layers, and the latents.

@@ -72,6 +72,13 @@ impl<D: ActNorm + ChannelMap> Layer<D> for ActNormPermutation {
         Shapes::same(input)
     }
 
+    fn multiply_adds(&self, input: Shape) -> u128 {
+        match self.params.permutation {
+            PermutationParams::Lu { .. } => input.pixels() as u128 * (input.channels as u128).pow(2),
+            PermutationParams::Fixed { .. } => 0,
+        }
+    }
+
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {
         let map = cx.device.prepare_channel_map(&self.params, cx.params, direction);
         Box::new(Ready::<D> { at: self.params.clone(), map })

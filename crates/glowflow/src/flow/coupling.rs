@@ -58,6 +58,12 @@ pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize)
     }
 }
 
+/// Multiply-adds of a zero convolution on one image of the shape's height and width. The channel that marks the border counts
+/// as an input.
+pub(super) fn zero_conv_multiply_adds(conv: &ZeroConvParams, image: Shape) -> u128 {
+    image.pixels() as u128 * 9 * (conv.inputs as u128 + 1) * conv.outputs as u128
+}
+
 impl<D: CouplingNetwork + ops::Coupling> Layer<D> for Coupling {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
@@ -65,6 +71,13 @@ impl<D: CouplingNetwork + ops::Coupling> Layer<D> for Coupling {
 
     fn activations(&self, input: Shape) -> usize {
         2 * self.network.hidden * input.pixels()
+    }
+
+    fn multiply_adds(&self, input: Shape) -> u128 {
+        let NetworkParams { inputs, hidden, .. } = self.network;
+        let conv1 = 9 * (inputs as u128 + 1) * hidden as u128;
+        let conv2 = (hidden as u128).pow(2);
+        input.pixels() as u128 * (conv1 + conv2) + zero_conv_multiply_adds(&self.network.conv3, input)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {

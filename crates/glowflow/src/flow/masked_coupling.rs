@@ -138,6 +138,10 @@ impl<D: Primitives> Layer<D> for MaskedCoupling {
         self.network.activations() * input.pixels()
     }
 
+    fn multiply_adds(&self, input: Shape) -> u128 {
+        self.network.multiply_adds() * input.pixels() as u128
+    }
+
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {
         let running = match (cx.mode, direction) {
             (Mode::Eval, _) => Some(self.running.running(cx)),

@@ -52,6 +52,11 @@ impl Mlp {
         self.layers.iter().map(|layer| layer.inputs).sum()
     }
 
+    /// Multiply-adds for one image.
+    pub fn multiply_adds(&self) -> u128 {
+        self.layers.iter().map(|layer| layer.inputs as u128 * layer.outputs as u128).sum()
+    }
+
     /// The input of each layer, the first of which is `x` `[batch, inputs]`, and the output.
     pub fn run<D: Primitives>(
         &self,

@@ -115,6 +115,12 @@ pub trait Layer<D: Device>: Send + Sync {
         0
     }
 
+    /// Multiply-adds of the matrix products and convolutions of a forward pass on one image. Element-wise work does not
+    /// count.
+    fn multiply_adds(&self, _input: Shape) -> u128 {
+        0
+    }
+
     /// Reads the parameters and makes them ready to run in one direction.
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>>;
 

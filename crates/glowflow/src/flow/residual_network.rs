@@ -146,6 +146,13 @@ impl ResidualNetwork {
         (2 * self.blocks.len() + 2) * self.hidden
     }
 
+    /// Multiply-adds of its convolutions at one pixel.
+    pub fn multiply_adds(&self) -> u128 {
+        let blocks = self.blocks.iter().flat_map(|block| [&block.conv1, &block.conv2]);
+        let convs = [&self.conv_in, &self.conv_out].into_iter().chain(blocks).chain(&self.skips);
+        convs.map(|conv| conv.multiply_adds()).sum()
+    }
+
     /// Normalises all weights.
     pub fn prepare<D: Primitives>(&self, cx: &Context<'_, D>) -> Weights<D> {
         Weights {

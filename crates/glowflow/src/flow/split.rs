@@ -6,7 +6,7 @@
 use glowflow_kernels::ops::{self, Gaussian, ZeroConv};
 use glowflow_kernels::{Direction, ZeroConvParams};
 
-use super::coupling::zero_conv;
+use super::coupling::{zero_conv, zero_conv_multiply_adds};
 use super::{
     BackwardPass, Base, Context, LatentShape, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor,
 };
@@ -29,6 +29,10 @@ impl<D: ops::Split + ZeroConv + Gaussian> Layer<D> for Split {
     fn shapes(&self, input: Shape) -> Shapes {
         let half = Shape { channels: input.channels / 2, ..input };
         Shapes { output: half, latents: Some(LatentShape { shape: half, base: Base::Normal }) }
+    }
+
+    fn multiply_adds(&self, input: Shape) -> u128 {
+        zero_conv_multiply_adds(&self.prior, input)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {

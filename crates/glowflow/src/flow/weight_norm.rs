@@ -51,6 +51,11 @@ impl NormalizedConv {
         Self { inputs, outputs, kernel, weight, magnitude }
     }
 
+    /// Multiply-adds at one pixel.
+    pub fn multiply_adds(self) -> u128 {
+        (self.taps() * self.inputs) as u128 * self.outputs as u128
+    }
+
     fn taps(self) -> usize {
         self.kernel * self.kernel
     }
