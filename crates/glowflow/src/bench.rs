@@ -7,6 +7,7 @@ use glowflow_kernels::Operations;
 use serde::Serialize;
 
 use crate::device::on_device;
+use crate::memory_use::peak_rss;
 use crate::train::{RunConfig, Trainer};
 use crate::{AnyDevice, Error, Model, ModelFile, check_count};
 
@@ -121,11 +122,4 @@ impl Bench {
             state_bytes,
         }
     }
-}
-
-/// The kernel's high-water mark of this process' resident memory, in bytes (Linux).
-fn peak_rss() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

@@ -14,6 +14,7 @@ pub mod flow;
 mod impostor;
 pub mod latent;
 pub mod latents_file;
+mod memory_use;
 pub mod model;
 pub mod models;
 pub mod params;

@@ -97,7 +97,7 @@ fn later_layers_win() {
     assert_eq!((a.train.lr, a.train.warmup, b.train.warmup, b.train.seed), (0.5, 9, 9, 1));
     assert_eq!(study.data(), Some(&*data));
     // Evaluations after equal numbers of images, though batches differ.
-    assert_eq!((a.train.batch, b.train.batch, study.evaluate_every), (32, 16, 128));
+    assert_eq!((a.train.batch, b.train.batch, study.evaluate_every()), (32, 16, Some(128)));
     assert_eq!((a.train.eval_every, b.train.eval_every), (4, 8));
 }
 
@@ -127,15 +127,181 @@ fn the_last_evaluation_is_at_the_end() {
         configurations = [{ name = 'a' }]";
     let study = study(text).unwrap();
     assert_eq!((study.steps(0), study.images(0)), (Some(16), Some(1024)));
-    assert_eq!((study.evaluate_every, study.run_config(0, 0).train.eval_every), (384, 6));
+    assert_eq!((study.evaluate_every(), study.run_config(0, 0).train.eval_every), (Some(384), 6));
 
     // Another number of images has as many evaluations; minutes keep their distance.
     let evaluate_every = |budget| {
         let overrides = Overrides { budget: Some(budget), ..Overrides::default() };
-        Study::builtin("permutations", Scale::Cpu, overrides).unwrap().evaluate_every
+        Study::builtin("permutations", Scale::Cpu, overrides).unwrap().evaluate_every().unwrap()
     };
     let images = builtin("permutations", Scale::Cpu).images(0).unwrap();
     assert_eq!(evaluate_every(Budget::Images(6400)), 640);
     assert_eq!(evaluate_every(Budget::Steps(20)), 2 * 64);
     assert_eq!(evaluate_every(Budget::Minutes(1.0)), images / 10);
+}
+
+#[test]
+fn a_flow_counts_its_multiply_adds() {
+    let study = |model: &str| {
+        let text = format!(
+            "name = 'count'\nseeds = [0]\nimages = 64\nevaluations = 1\nconfigurations = [{{ name = 'a', model = {model} }}]"
+        );
+        study(&text).unwrap()
+    };
+    // The published CIFAR-10 model. Of C channels: a network of 9(C/2+1)·512 + 512² + 9·513·C, a 1×1 convolution of C²,
+    // and at the end of a level a zero convolution of 9(C/2+1)·C.
+    let level = |pixels: u64, c: u64, split: u64| {
+        let step = 9 * (c / 2 + 1) * 512 + 512 * 512 + 9 * 513 * c + c * c;
+        pixels * (32 * step + split * 9 * (c / 2 + 1) * c)
+    };
+    let expected = level(256, 12, 1) + level(64, 24, 1) + level(16, 48, 0);
+    let glow = study("{ levels = 3, steps = 32, hidden = 512 }");
+    assert_eq!(glow.multiply_adds(0), u128::from(expected));
+    assert_eq!(expected, 4_062_663_168);
+    assert_eq!(glow.flops_per_image(0), 6.0 * expected as f64);
+
+    // Fixed permutations multiply nothing.
+    let step = 9 * 3 * 5 + 5 * 5 + 9 * 6 * 4;
+    let small = study("{ image = [4, 4, 1], levels = 1, steps = 2, hidden = 5, permutation = 'shuffle' }");
+    assert_eq!(small.multiply_adds(0), 4 * 2 * step);
+
+    // 28·28 numbers in halves of 392: four perceptrons 392 → 10 → 10 → 392.
+    let nice =
+        study("{ architecture = 'nice', image = [28, 28, 1], couplings = 4, layers = 2, hidden = 10 }");
+    assert_eq!(nice.multiply_adds(0), 4 * (2 * 392 * 10 + 10 * 10));
+
+    // One level: 4 checkerboard couplings of 3 channels, each with one residual block of 2 channels.
+    let block = 2 * 9 * 2 * 2;
+    let coupling = 9 * 7 * 2 + block + 2 * 2 * 2 + 2 * 6;
+    let realnvp =
+        study("{ architecture = 'realnvp', image = [8, 8, 3], levels = 1, blocks = 1, hidden = 2 }");
+    assert_eq!(realnvp.multiply_adds(0), 64 * 4 * coupling);
+}
+
+/// Two configurations that differ in width, and the keys of a comparison.
+fn compared(budget: &str) -> Result<Study, glowflow::Error> {
+    study(&format!(
+        "name = 'compared'
+        seeds = [0, 5]
+        {budget}
+        base = {{ model = {{ image = [16, 16, 3], levels = 1, steps = 1 }}, train = {{ batch = 4 }} }}
+        configurations = [
+            {{ name = 'narrow', model = {{ hidden = 8 }} }},
+            {{ name = 'wide', model = {{ hidden = 64 }}, train = {{ batch = 8 }} }},
+        ]"
+    ))
+}
+
+#[test]
+fn a_budget_of_flops_is_equal_work() {
+    let study = compared("flops = 1e11\nevaluations = 3").unwrap();
+    for index in [0, 1] {
+        let steps = study.steps(index).unwrap();
+        let batch = study.run_config(index, 0).train.batch as f64;
+        let step = study.flops_per_image(index) * batch;
+        assert!((steps as f64 * step - 1e11).abs() <= step / 2.0, "{index}: {steps}");
+        assert_eq!(study.run_config(index, 0).train.eval_every, steps.div_ceil(3));
+    }
+    assert!(study.images(0).unwrap() > 3 * study.images(1).unwrap());
+    assert_eq!(study.evaluate_every(), None);
+    let text = study.to_toml().unwrap();
+    assert!(text.contains("flops = 100000000000.0") && text.contains("evaluations = 3"), "{text}");
+    for (budget, words) in [
+        ("flops = -1.0\nevaluations = 1", "flops is -1"),
+        ("flops = 1e9\nimages = 5\nevaluations = 1", "several budgets"),
+    ] {
+        let error = compared(budget).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn the_baseline_is_trained_with_multiples_of_the_budget() {
+    let study = compared("images = 1000\nevaluations = 5\ncurve = [4, 0.5, 2]\ncurve_seeds = 1").unwrap();
+    let runs: Vec<_> = study.runs().iter().map(|run| (run.configuration, run.seed, run.multiple)).collect();
+    assert_eq!(
+        runs,
+        [(0, 0, 1.0), (1, 0, 1.0), (0, 5, 1.0), (1, 5, 1.0), (0, 0, 0.5), (0, 0, 2.0), (0, 0, 4.0)]
+    );
+    let steps: Vec<_> =
+        study.runs().into_iter().map(|run| study.config_of(run).train.steps.unwrap()).collect();
+    assert_eq!(steps, [250, 125, 250, 125, 125, 500, 1000]);
+    let again = self::study(&study.to_toml().unwrap()).unwrap();
+    assert_eq!((again.to_toml().unwrap(), again.runs()), (study.to_toml().unwrap(), study.runs()));
+
+    for (keys, words) in [
+        ("curve = [0]", "curve holds 0"),
+        ("curve = [-1.5]", "curve holds -1.5"),
+        ("curve = [1]\ncurve_seeds = 0", "curve_seeds is 0"),
+        ("curve = [1]\nscore_images = 0", "score_images is 0"),
+        ("score_images = 10", "score_images is 10, but there is no curve"),
+    ] {
+        let error = compared(&format!("images = 100\nevaluations = 1\n{keys}")).unwrap_err().to_string();
+        assert!(error.contains(words), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn arms_are_selected_with_the_baseline() {
+    let select = |arms: &[&str], curve: Option<&[f64]>| {
+        let arms: Vec<_> = arms.iter().map(|arm| (*arm).to_owned()).collect();
+        let overrides = Overrides { arms: Some(&arms), curve, ..Overrides::default() };
+        Study::builtin("permutations", Scale::Cpu, overrides)
+    };
+    let trained = |study: Study| {
+        let mut trained: Vec<_> = study.runs().iter().map(|run| run.configuration).collect();
+        trained.dedup();
+        trained.truncate(2);
+        trained
+    };
+    assert_eq!(trained(select(&["conv1x1-affine"], None).unwrap()), [5]);
+    assert_eq!(trained(select(&["conv1x1-affine"], Some(&[1.0])).unwrap()), [0, 5]);
+    let all = select(&["conv1x1-affine"], None).unwrap().to_toml().unwrap();
+    assert_eq!(all, builtin("permutations", Scale::Cpu).to_toml().unwrap(), "the folder is that of all arms");
+    let error = select(&["conv"], None).unwrap_err().to_string();
+    assert!(error.contains("no configuration \"conv\"") && error.contains("reverse-additive"), "{error}");
+    assert!(select(&["reverse-affine", "reverse-affine"], None).is_err());
+}
+
+/// Minutes become steps where work is compared, or a schedule ends.
+#[test]
+fn a_schedule_with_an_end_is_calibrated() {
+    let minutes = "minutes = 1\nevaluate_every = 64\n";
+    assert!(!compared(minutes).unwrap().is_calibrated());
+    assert!(compared(&format!("{minutes}curve = [1]")).unwrap().is_calibrated());
+    let cosine = compared(minutes).unwrap().to_toml().unwrap().replace("\"constant\"", "\"cosine\"");
+    assert!(study(&cosine).unwrap().is_calibrated());
+    assert!(!compared("images = 100\nevaluations = 1\ncurve = [1]").unwrap().is_calibrated());
+    let evaluations = compared("minutes = 1\nevaluations = 4\ncurve = [1]").unwrap();
+    assert_eq!((evaluations.evaluate_every(), evaluations.steps(0)), (None, None));
+}
+
+#[test]
+fn a_configuration_may_set_its_augmentation() {
+    let text = |data: &str| {
+        format!(
+            "name = 'data'\nseeds = [0]\nimages = 64\nevaluations = 1\nbase = {{ data = {{ path = 'portraits', flip = true }} }}
+            configurations = [{{ name = 'a' }}, {{ name = 'b', data = {{ {data} }} }}]"
+        )
+    };
+    let study = study(&text("flip = false, shift = 0.1")).unwrap();
+    let [a, b] = [0, 1].map(|index| study.run_config(index, 0).data);
+    assert_eq!((a.flip, a.shift, b.flip, b.shift), (true, 0.0, false, 0.1));
+    assert_eq!(a.path, b.path);
+    let resolved = study.to_toml().unwrap();
+    let again = self::study(&resolved).unwrap();
+    assert_eq!((again.to_toml().unwrap(), again.run_config(1, 0).data), (resolved, b));
+    let error = self::study(&text("test_fraction = 0.5")).unwrap_err().to_string();
+    assert!(error.contains("[data] is"), "{error}");
+}
+
+#[test]
+fn the_speedrun_is_a_comparison() {
+    for scale in [Scale::Cpu, Scale::Gpu] {
+        let study = builtin("speedrun", scale);
+        assert!(study.is_calibrated());
+        let curve = &study.yardstick.as_ref().unwrap().curve;
+        assert!(curve.contains(&1.0) && curve.contains(&0.5) && curve.contains(&4.0), "{curve:?}");
+        assert_eq!(study.configurations[0].name, "glow");
+    }
 }

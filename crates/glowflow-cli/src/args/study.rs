@@ -13,6 +13,10 @@ use super::PrecisionArg;
 /// bits/dim of held-out images of every evaluation, OUT/study.png a curve for each configuration with a band over seeds,
 /// OUT/study.md a table with mean ± standard error, parameters and images/s.
 ///
+/// A study with a curve is a comparison with its first configuration, the baseline: differences of bits/dim paired by image,
+/// and compute multipliers, the training that the baseline needs for the same bits/dim, at equal time and at equal counted
+/// floating-point operations. OUT/study.comparison.csv has them too.
+///
 /// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint; the same command continues from
 /// there, and after a kill from the last checkpoints, to the same results.
 #[derive(Debug, Args)]
@@ -21,12 +25,14 @@ use super::PrecisionArg;
   glowflow study permutations --data portraits --images 6400 --seeds 0 --out small
   glowflow study realnvp-vs-glow --data cifar-10-batches-bin --scale gpu
   glowflow study width.toml --dry-run
+  glowflow study speedrun --data cifar-10-batches-bin --arms batch-16
 
 A study file:
   name = \"width\"
   seeds = [0, 1, 2]
-  images = 50_000        # of each run; or steps, or minutes (of training)
+  images = 50_000        # of each run; or steps, or minutes (of training), or flops
   evaluations = 10       # or evaluate_every, in images
+  curve = [0.5, 1, 2]    # optional: a comparison with the first configuration
 
   [base]                 # common to all: preset, model, train, data
   preset = \"tiny32\"
@@ -41,7 +47,7 @@ A study file:
   model = { hidden = 64 }")]
 pub struct Study {
     /// A built-in study (permutations: reverse, shuffle and 1×1 convolutions, each additive and affine;
-    /// realnvp-vs-glow: equal parameters), or a TOML file.
+    /// realnvp-vs-glow: equal parameters; speedrun: parts of the recipe against a baseline), or a TOML file.
     #[arg(value_name = "NAME|FILE")]
     pub study: PathBuf,
     /// The images to train and test on, as for train. [default: data.path of the study file]
@@ -59,7 +65,11 @@ pub struct Study {
     /// Images of each run. [default: the budget of the study]
     #[arg(long, value_name = "N", group = "budget")]
     pub images: Option<u64>,
-    /// Minutes of training of each run; evaluations do not count. [default: the budget of the study]
+    /// Counted floating-point operations of training of each run, such as 1e15. [default: the budget of the study]
+    #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
+    pub flops: Option<f64>,
+    /// Minutes of training of each run; evaluations do not count. In a comparison, and where a schedule has an end, the
+    /// steps are those that a measured speed gives. [default: the budget of the study]
     #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
     pub minutes: Option<f64>,
     /// One value of all configurations, such as train.batch=32; can be given several times. [default: none]
@@ -68,7 +78,14 @@ pub struct Study {
     /// Precision of the products in coupling networks. [default: as the study, else auto]
     #[arg(long)]
     pub precision: Option<PrecisionArg>,
-    /// Print the configurations with their parameters and images, and train nothing.
+    /// Configurations to train; the baseline of a comparison always is. Finished runs are kept. [default: all]
+    #[arg(long, value_name = "NAME,NAME,…", value_delimiter = ',')]
+    pub arms: Option<Vec<String>>,
+    /// Multiples of the budget that the first configuration is also trained with: compares all others with it.
+    /// [default: those of the study]
+    #[arg(long, value_name = "N,N,…", value_delimiter = ',', allow_negative_numbers = true)]
+    pub curve: Option<Vec<f64>>,
+    /// Print the configurations with their parameters, images and floating-point operations, and train nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Folder of the study; one that holds the same study continues it. [default: studies/NAME]
@@ -80,7 +97,8 @@ impl Study {
     /// The budget that replaces that of the study.
     pub fn budget(&self) -> Option<Budget> {
         let (steps, images) = (self.steps.map(Budget::Steps), self.images.map(Budget::Images));
-        steps.or(images).or(self.minutes.map(Budget::Minutes))
+        let (minutes, flops) = (self.minutes.map(Budget::Minutes), self.flops.map(Budget::Flops));
+        steps.or(images).or(minutes).or(flops)
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use glowflow::Error;
-use glowflow::study::{FILES, Options, Outcome, Overrides, Study, builtin_names, run};
+use glowflow::study::{Budget, Options, Outcome, Overrides, Study, builtin_names, run};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
@@ -52,6 +52,8 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
         seeds: args.seeds.as_deref(),
         budget: args.budget(),
         set: &set,
+        arms: args.arms.as_deref(),
+        curve: args.curve.as_deref(),
     };
     let names = builtin_names();
     if let Some(name) = names.iter().find(|name| args.study == Path::new(name)) {
@@ -82,50 +84,93 @@ fn explained(error: Error) -> anyhow::Error {
 
 /// Prints what would be trained.
 fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
-    let seeds = study.seeds.len() as u64;
-    let plans = study.configurations.iter().enumerate().map(|(index, configuration)| {
-        json!({
-            "configuration": configuration.name,
-            "parameters": study.parameters(index) as u64,
-            "batch": configuration.run.train.batch,
-            "steps": study.steps(index),
-            "images": study.images(index),
-        })
-    });
+    let runs = study.runs();
+    let trained: Vec<usize> = (0..study.configurations.len())
+        .filter(|index| runs.iter().any(|run| run.configuration == *index))
+        .collect();
+    let images: Option<u64> = runs.iter().map(|run| study.images_of(*run)).sum();
+    let flops: Option<f64> = runs
+        .iter()
+        .map(|run| Some(study.images_of(*run)? as f64 * study.flops_per_image(run.configuration)))
+        .sum();
+    let minutes = match study.budget {
+        Budget::Minutes(minutes) => Some(runs.iter().map(|run| run.multiple * minutes).sum::<f64>()),
+        _ => None,
+    };
     if json {
+        let plans = trained.iter().map(|&index| {
+            let images = study.images(index);
+            json!({
+                "configuration": study.configurations[index].name,
+                "parameters": study.parameters(index) as u64,
+                "batch": study.configurations[index].run.train.batch,
+                "steps": study.steps(index),
+                "images": images,
+                "multiply_adds": study.multiply_adds(index) as u64,
+                "training_flops": images.map(|images| images as f64 * study.flops_per_image(index)),
+            })
+        });
         return print_json(&json!({
             "name": study.name,
             "seeds": study.seeds,
-            "evaluate_every": study.evaluate_every,
+            "evaluate_every": study.evaluate_every(),
             "configurations": plans.collect::<Vec<_>>(),
+            "curve": study.yardstick.as_ref().map(|yardstick| &yardstick.curve),
+            "runs": runs.len(),
+            "minutes": minutes,
+            "training_flops": flops,
             "out": out.display().to_string(),
         }));
     }
-    let (configurations, runs) = (study.configurations.len(), study.configurations.len() * study.seeds.len());
     say!(
         "{}: {}, {}, {}, to {}",
         study.title,
-        counted(configurations, "configuration"),
+        counted(trained.len(), "configuration"),
         counted(study.seeds.len(), "seed"),
-        counted(runs, "run"),
+        counted(runs.len(), "run"),
         out.display()
     );
-    let width = study.configurations.iter().map(|named| named.name.chars().count()).max().unwrap_or(0);
-    for (index, configuration) in study.configurations.iter().enumerate() {
+    let width =
+        trained.iter().map(|&index| study.configurations[index].name.chars().count()).max().unwrap_or(0);
+    for index in trained {
+        let configuration = &study.configurations[index];
         let (name, parameters) = (&configuration.name, study.parameters(index));
-        let length = match (study.images(index), study.steps(index)) {
-            (Some(images), Some(steps)) => format!("{images} images ({})", counted(steps as usize, "step")),
+        let length = match (study.images(index), study.steps(index), study.budget) {
+            (Some(images), Some(steps), _) => {
+                format!("{images} images ({})", counted(steps as usize, "step"))
+            }
+            (_, _, Budget::Minutes(minutes)) if study.is_calibrated() => {
+                format!("{minutes} minutes (steps by its measured speed)")
+            }
             _ => "as many images as the time allows".to_owned(),
         };
+        let work = study.flops_per_image(index);
+        let work = match study.images(index) {
+            Some(images) => format!("{:.2e} FLOPs", work * images as f64),
+            None => format!("{work:.2e} FLOPs an image"),
+        };
         say!(
-            "  {name:width$}  {parameters:>11} parameters, batch {}, {length}",
+            "  {name:width$}  {parameters:>11} parameters, batch {}, {length}, {work}",
             configuration.run.train.batch
         );
     }
-    let images: Option<u64> = (0..configurations).map(|index| study.images(index)).sum();
-    let all =
-        images.map_or(String::new(), |images| format!("; {} images in all", images.saturating_mul(seeds)));
-    say!("evaluated every {} images{all}", study.evaluate_every);
+    if let Some(yardstick) = &study.yardstick {
+        let others = yardstick.curve.iter().filter(|&&multiple| multiple != 1.0);
+        let others: Vec<_> = others.map(f64::to_string).collect();
+        if !others.is_empty() {
+            let seeds = yardstick.curve_seeds.min(study.seeds.len());
+            let (name, others) = (&study.configurations[0].name, others.join(", "));
+            say!("  {name} also with {others} times the budget, {}", counted(seeds, "seed"));
+        }
+    }
+    let every = study.evaluate_every().map(|images| format!("evaluated every {images} images"));
+    let all = [
+        every,
+        images.map(|images| format!("{images} images in all")),
+        flops.map(|flops| format!("{flops:.2e} FLOPs of training in all")),
+        minutes.map(|minutes| format!("{minutes:.0} minutes of training in all, evaluations not included")),
+    ];
+    say!("{}", all.into_iter().flatten().collect::<Vec<_>>().join("; "));
     Ok(())
 }
 
@@ -145,7 +190,7 @@ fn print_outcome(outcome: &Outcome, out: &Path, json: bool) -> anyhow::Result<()
         say!("stopped after {} of {}", outcome.finished, counted(outcome.runs, "run"));
         say!("continue with: glowflow {}", words.join(" "));
     } else {
-        say!("written to {}: {}", out.display(), FILES.join(", "));
+        say!("written to {}: {}", out.display(), outcome.files.join(", "));
     }
     Ok(())
 }

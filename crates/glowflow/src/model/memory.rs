@@ -32,6 +32,11 @@ pub fn parameters(config: &impl Architecture) -> u128 {
     layout(config).len() as u128
 }
 
+/// Multiply-adds of a forward pass on one image.
+pub fn multiply_adds(config: &impl Architecture) -> u128 {
+    FlowBuilder::<Cpu<f32>>::build(config, Source::Layout).multiply_adds()
+}
+
 /// Checks that a model's weights fit into the memory that is available.
 ///
 /// # Errors

@@ -6,15 +6,16 @@ use std::hash::Hash;
 
 use super::Configuration;
 use crate::Error;
-use crate::train::RunConfig;
+use crate::train::{DataConfig, RunConfig};
 
 /// Longest name of a study or configuration.
 const MAX_NAME: usize = 64;
 
-/// Checks that bits/dim of different configurations can be compared.
-pub fn check_comparable(configurations: &[Configuration]) -> Result<(), Error> {
+/// Checks that bits/dim of different configurations can be compared. `augments`: configurations with a section `data` of
+/// their own, which may set the augmentation.
+pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> Result<(), Error> {
     let [first, others @ ..] = configurations else { return Ok(()) };
-    for other in others {
+    for (other, &augments) in others.iter().zip(augments.iter().skip(1)) {
         let differs = |what: &str, one: String, two: String| {
             fail(format!(
                 "{what} is {one} in configuration {:?} and {two} in {:?}; a study needs the same in all: set it in [base]",
@@ -32,13 +33,20 @@ pub fn check_comparable(configurations: &[Configuration]) -> Result<(), Error> {
         if one.model.bits() != two.model.bits() {
             return differs("model.bits", one.model.bits().to_string(), two.model.bits().to_string());
         }
-        if one.data != two.data {
+        let same = if augments { images(&one.data) == images(&two.data) } else { one.data == two.data };
+        if !same {
             let text =
                 |run: &RunConfig| toml::to_string(&run.data).unwrap_or_default().trim().replace('\n', ", ");
             return differs("[data]", text(one), text(two));
         }
     }
     Ok(())
+}
+
+/// The part of the section `[data]` that names images.
+fn images(data: &DataConfig) -> DataConfig {
+    let DataConfig { path, test, test_fraction, classes, .. } = data.clone();
+    DataConfig { path, test, test_fraction, classes, ..DataConfig::default() }
 }
 
 /// Checks that a name can be that of a folder.

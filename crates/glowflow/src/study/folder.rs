@@ -6,21 +6,25 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::Study;
+use super::runs::RunId;
 use crate::tensor_file::write_atomically;
 use crate::{Error, text_file};
 
 /// Name of the resolved study.
 pub const STUDY: &str = "study.toml";
 
+/// The key of a study file that holds the configurations.
+const CONFIGURATIONS: &str = "configurations";
+
 const COMMENT: &str = "# The resolved study of this folder. The same study continues here; for another folder, this file \
                        can be run as it is.\n\n";
 
 /// The folder of a run.
-pub fn run_folder(out: &Path, configuration: &str, seed: u64) -> PathBuf {
-    out.join(configuration).join(format!("seed-{seed}"))
+pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {
+    run.folder(&out.join(&study.configurations[run.configuration].name))
 }
 
-/// Takes a folder for a study, or checks that it belongs to the same study already.
+/// Takes a folder for a study, or checks that it belongs to the same study already. Configurations may be added.
 ///
 /// # Errors
 /// [`Error::Input`] if the folder holds another study or other files.
@@ -39,13 +43,29 @@ pub fn claim(out: &Path, study: &Study) -> Result<(), Error> {
     let parse = |text: &str| {
         text.parse::<Table>().map_err(|error| Error::file(&path, format!("not a study: {}", error.message())))
     };
-    match difference(&parse(&text_file::read(&path)?)?, &parse(&text)?) {
+    let (there, here) = (parse(&text_file::read(&path)?)?, parse(&text)?);
+    if difference(&there, &without_added(&there, &here)).is_none() {
+        let added = difference(&there, &here).is_some();
+        return if added { write_atomically(&path, format!("{COMMENT}{text}").as_bytes()) } else { Ok(()) };
+    }
+    match difference(&there, &here) {
         None => Ok(()),
         Some(difference) => Err(Error::Input(format!(
             "{} holds another study: {difference}. Repeat that study's arguments to continue it, or choose another folder",
             out.display()
         ))),
     }
+}
+
+/// A study without the configurations that another does not have.
+fn without_added(there: &Table, here: &Table) -> Table {
+    let entries =
+        |study: &Table| study.get(CONFIGURATIONS).and_then(Value::as_array).cloned().unwrap_or_default();
+    let known: Vec<_> = entries(there).iter().map(name).collect();
+    let mut here = here.clone();
+    let kept: Vec<_> = entries(&here).into_iter().filter(|entry| known.contains(&name(entry))).collect();
+    here.insert(CONFIGURATIONS.into(), kept.into());
+    here
 }
 
 /// The first difference between two studies.

@@ -4,8 +4,13 @@
 //! name = "width"                # default folder: studies/width
 //! title = "Width of the coupling networks"
 //! seeds = [0, 1, 2]
-//! images = 50_000               # training of each run; or steps, or minutes
+//! images = 50_000               # training of each run; or steps, or minutes, or flops
 //! evaluations = 10              # or evaluate_every, in images
+//!
+//! curve = [0.5, 1, 2, 4]        # optional: compares with the first configuration, which is also trained with these
+//!                               # multiples of the budget
+//! curve_seeds = 1               # seeds of multiples other than 1
+//! score_images = 10_000         # held-out images of the comparison; all by default
 //!
 //! [base]                        # common to all configurations
 //! preset = "tiny32"
@@ -19,6 +24,7 @@
 //! [[configurations]]
 //! name = "wide"
 //! model = { hidden = 64 }
+//! data = { flip = true }        # augmentation alone: images are the same in all configurations
 //! ```
 //!
 //! Precedence, rising: defaults, the preset (a configuration's own replaces the base's), `[base]`, the configuration,
@@ -46,13 +52,22 @@ pub struct Form<M = Table, T = Table, D = Table> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minutes: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub flops: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<u64>,
     /// Images between two evaluations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
+    /// Multiples of the budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curve: Option<Vec<f64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub curve_seeds: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score_images: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base: Option<Base<M, T, D>>,
-    pub configurations: Vec<Entry<M, T>>,
+    pub configurations: Vec<Entry<M, T, D>>,
 }
 
 /// The section `[base]`.
@@ -72,7 +87,7 @@ pub struct Base<M = Table, T = Table, D = Table> {
 /// One of the `[[configurations]]`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry<M = Table, T = Table> {
+pub struct Entry<M = Table, T = Table, D = Table> {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
@@ -80,6 +95,8 @@ pub struct Entry<M = Table, T = Table> {
     pub model: Option<M>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<D>,
 }
 
 impl Form {

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use glowflow_report::comparison::{Comparison, Line, Spread};
+use glowflow_report::comparison::{self, Line, Spread};
 use glowflow_report::file;
 use serde::Serialize;
 
-use super::Study;
+use super::comparison::Comparison;
 use super::record::State;
 use super::results::{self, RunResult};
 use super::summary::{self, Row};
+use super::{Study, yardstick};
 use crate::Error;
 
-/// Table of all evaluations, figure, and table of the finished runs.
-pub const FILES: [&str; 3] = [CSV, FIGURE, TABLE];
+const FILES: [&str; 3] = [CSV, FIGURE, TABLE];
+const COMPARISON: &str = "study.comparison.csv";
 
 const CSV: &str = "study.csv";
 const FIGURE: &str = "study.png";
@@ -30,6 +31,12 @@ pub struct Outcome {
     pub runs: usize,
     /// Results of each configuration.
     pub configurations: Vec<Row>,
+    /// The comparison with the first configuration, if the study has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// Files of results in the study's folder.
+    #[serde(skip)]
+    pub files: Vec<&'static str>,
     /// The table in Markdown.
     #[serde(skip)]
     pub markdown: String,
@@ -43,15 +50,26 @@ impl Outcome {
     pub fn write(study: &Study, out: &Path, interrupted: bool) -> Result<Self, Error> {
         let results = results::read(study, out)?;
         let rows = summary::rows(study, &results);
-        let markdown = summary::markdown(study, &rows, FIGURE);
+        let comparison = Comparison::of(study, &results);
+        let mut files = FILES.to_vec();
+        let mut markdown = summary::markdown(study, &rows, FIGURE);
+        if let Some(comparison) = &comparison {
+            markdown.push_str(&format!("\n{}", yardstick::markdown(comparison)));
+            file::replace(&out.join(COMPARISON), yardstick::csv(comparison).as_bytes())?;
+            files.push(COMPARISON);
+        }
         file::replace(&out.join(CSV), results::csv(study, &results).as_bytes())?;
         figure(study, &results, &out.join(FIGURE))?;
         file::replace(&out.join(TABLE), markdown.as_bytes())?;
+        let runs = study.runs();
+        let finished = |run: &&RunResult| run.record.state == State::Finished && runs.contains(&run.id);
         Ok(Self {
             interrupted,
-            finished: rows.iter().map(|row| row.finished).sum(),
-            runs: study.configurations.len() * study.seeds.len(),
+            finished: results.iter().filter(finished).count(),
+            runs: runs.len(),
             configurations: rows,
+            comparison,
+            files,
             markdown,
         })
     }
@@ -60,7 +78,7 @@ impl Outcome {
 /// Draws the finished runs.
 fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error> {
     let finished = |index: usize| {
-        results.iter().filter(move |run| run.configuration == index && run.record.state == State::Finished)
+        results.iter().filter(move |run| run.is_of(index) && run.record.state == State::Finished)
     };
     let spreads: Vec<Vec<Spread>> =
         (0..study.configurations.len()).map(|index| spreads(&finished(index).collect::<Vec<_>>())).collect();
@@ -70,7 +88,7 @@ fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error
         1 => String::new(),
         seeds => format!("line: mean over {seeds} seeds; band: lowest to highest"),
     };
-    let figure = Comparison {
+    let figure = comparison::Comparison {
         title: &study.title,
         note: &note,
         x_label: "images seen",

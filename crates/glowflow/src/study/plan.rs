@@ -4,23 +4,14 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::budget::{Budget, Evaluations};
 use super::builtin::{self, Scale};
 use super::check::{check_comparable, check_distinct, check_name, fail, within};
 use super::form::{Base, Entry, Form, check_sections};
+use super::runs::{RunId, Yardstick};
 use crate::model::memory;
-use crate::train::{Adapt, RunConfig, absolute, adapt, merge, override_table, preset};
+use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, preset};
 use crate::{Error, text_file};
-
-/// Training of each run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Budget {
-    /// Images, rounded up to whole batches.
-    Images(u64),
-    /// Optimiser steps.
-    Steps(u64),
-    /// Minutes of training, evaluations not included.
-    Minutes(f64),
-}
 
 /// Values that replace those of a study file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,6 +24,10 @@ pub struct Overrides<'a> {
     pub budget: Option<Budget>,
     /// `section.key=value` for all configurations.
     pub set: &'a [String],
+    /// Names of the configurations to train; all if not given. The baseline of a comparison is always trained.
+    pub arms: Option<&'a [String]>,
+    /// Multiples of the budget that the baseline is trained with.
+    pub curve: Option<&'a [f64]>,
 }
 
 /// A named configuration.
@@ -55,10 +50,16 @@ pub struct Study {
     pub seeds: Vec<u64>,
     /// Training of each run.
     pub budget: Budget,
-    /// Images between two evaluations: a whole number of batches of each configuration.
-    pub evaluate_every: u64,
+    /// When runs are evaluated.
+    pub evaluations: Evaluations,
+    /// The comparison with the first configuration, if there is one.
+    pub yardstick: Option<Yardstick>,
     /// The configurations.
     pub configurations: Vec<Configuration>,
+    /// Indices of the configurations to train.
+    pub(super) selected: Vec<usize>,
+    /// Measured images per second of each configuration, once a budget of minutes is calibrated.
+    pub(super) speeds: Vec<f64>,
     /// Whether the study sets `model.image` itself.
     image_is_set: bool,
 }
@@ -85,9 +86,10 @@ impl Study {
     fn parse(text: &str, overrides: Overrides<'_>) -> Result<Self, Error> {
         let form = Form::parse(text)?;
         check_name("name", &form.name)?;
-        let own = budget(&form)?;
+        let own = Budget::of(&form)?;
         let budget = overrides.budget.unwrap_or(own);
-        check_budget(budget)?;
+        budget.check()?;
+        let yardstick = Yardstick::of(&form, overrides.curve)?;
         let seeds = overrides.seeds.map_or(form.seeds.clone(), <[u64]>::to_vec);
         check_distinct("seeds", &seeds)?;
         if let Some(seed) = seeds.iter().find(|&&seed| i64::try_from(seed).is_err()) {
@@ -119,26 +121,49 @@ impl Study {
             let run = located(run, overrides.data).map_err(here)?;
             configurations.push(Configuration { name: entry.name.clone(), run });
         }
-        check_comparable(&configurations)?;
+        let augments: Vec<_> = form.configurations.iter().map(|entry| entry.data.is_some()).collect();
+        check_comparable(&configurations, &augments)?;
+        let selected = selected(&configurations, overrides.arms, yardstick.is_some())?;
 
-        // A time does not say how many images there will be.
-        let counted = if matches!(budget, Budget::Minutes(_)) { own } else { budget };
-        let evaluate_every = evaluate_every(&form, counted, &configurations)?;
+        let calibrated = is_calibrated(budget, yardstick.as_ref(), &configurations);
+        // A time by itself does not say how many images there will be.
+        let counted = match (budget, own) {
+            (Budget::Minutes(_), Budget::Images(_) | Budget::Steps(_)) if !calibrated => own,
+            _ => budget,
+        };
+        let evaluations = Evaluations::of(&form, counted, calibrated, &configurations)?;
         let title = form.title.unwrap_or_else(|| form.name.clone());
-        let mut study =
-            Self { name: form.name, title, seeds, budget, evaluate_every, configurations, image_is_set };
+        let mut study = Self {
+            name: form.name,
+            title,
+            seeds,
+            budget,
+            evaluations,
+            yardstick,
+            configurations,
+            selected,
+            speeds: vec![],
+            image_is_set,
+        };
         study.schedule()?;
         Ok(study)
     }
 
-    /// Sets steps and evaluations of each configuration.
+    /// Sets steps and evaluations of each configuration, and checks its values.
     fn schedule(&mut self) -> Result<(), Error> {
         for index in 0..self.configurations.len() {
-            let steps = self.steps(index);
-            let Configuration { name, run } = &mut self.configurations[index];
-            run.train.steps = steps;
-            run.train.eval_every = self.evaluate_every / run.train.batch as u64;
-            run.validate().map_err(|error| within(&format!("configuration {name:?}"), error))?;
+            let name = self.configurations[index].name.clone();
+            let here = |error| within(&format!("configuration {name:?}"), error);
+            if matches!(self.budget, Budget::Flops(_)) && self.multiply_adds(index) == 0 {
+                return fail("it has no counted multiply-adds, which a budget of flops needs").map_err(here);
+            }
+            let mut run = self.config_of(RunId::new(index, 0));
+            if self.is_calibrated() {
+                // Schedules need an end, which is known after the calibration.
+                run.train.steps = run.train.steps.or(Some(1));
+            }
+            run.validate().map_err(here)?;
+            self.configurations[index].run = run;
         }
         Ok(())
     }
@@ -158,22 +183,6 @@ impl Study {
         Ok(adapted.notices)
     }
 
-    /// Steps of each run of a configuration; `None` if the budget is a time.
-    pub fn steps(&self, index: usize) -> Option<u64> {
-        let batch = self.configurations[index].run.train.batch as u64;
-        match self.budget {
-            Budget::Images(images) => Some(images.div_ceil(batch)),
-            Budget::Steps(steps) => Some(steps),
-            Budget::Minutes(_) => None,
-        }
-    }
-
-    /// Images of each run of a configuration; `None` if the budget is a time.
-    pub fn images(&self, index: usize) -> Option<u64> {
-        let batch = self.configurations[index].run.train.batch as u64;
-        self.steps(index).map(|steps| steps.saturating_mul(batch))
-    }
-
     /// The data to train on, if they are given.
     pub fn data(&self) -> Option<&Path> {
         self.configurations[0].run.data.path.as_deref()
@@ -184,58 +193,90 @@ impl Study {
         memory::parameters(&self.configurations[index].run.model)
     }
 
-    /// The configuration of one run.
-    pub fn run_config(&self, index: usize, seed: u64) -> RunConfig {
-        let mut run = self.configurations[index].run.clone();
-        run.train.seed = seed;
-        run
-    }
-
     /// The study as a study file with every value.
     ///
     /// # Errors
     /// [`Error::Config`] if a value has no TOML form, such as a path that is not Unicode.
     pub fn to_toml(&self) -> Result<String, Error> {
-        let mut data = None;
+        let tables = self.configurations.iter().map(|named| named.run.table());
+        let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        let section = |table: &Table, name| match table.get(name) {
+            Some(Value::Table(section)) => Some(section.clone()),
+            _ => None,
+        };
+        // Keys that differ stay with the configurations.
+        let all: Vec<_> = tables.iter().filter_map(|table| section(table, "data")).collect();
+        let common = |key: &str, value: &Value| all.iter().all(|data| data.get(key) == Some(value));
+        let mut data = all.first().cloned();
+        data.iter_mut().for_each(|data| data.retain(|key, value| common(key, value)));
         let mut configurations = vec![];
-        for Configuration { name, run } in &self.configurations {
-            let mut table = run.table()?;
-            let mut section = |name| match table.remove(name) {
-                Some(Value::Table(section)) => Some(section),
-                _ => None,
-            };
-            data = section("data");
-            let (model, mut train) = (section("model"), section("train"));
+        for (Configuration { name, .. }, table) in self.configurations.iter().zip(&tables) {
+            let (model, mut train) = (section(table, "model"), section(table, "train"));
             for (key, _) in RESERVED {
                 train.as_mut().and_then(|train| train.remove(key));
             }
-            configurations.push(Entry { name: name.clone(), preset: None, model, train });
+            let mut own = section(table, "data");
+            own.iter_mut().for_each(|own| own.retain(|key, value| !common(key, value)));
+            let own = own.filter(|own| !own.is_empty());
+            configurations.push(Entry { name: name.clone(), preset: None, model, train, data: own });
         }
-        let (images, steps, minutes) = match self.budget {
-            Budget::Images(images) => (Some(images), None, None),
-            Budget::Steps(steps) => (None, Some(steps), None),
-            Budget::Minutes(minutes) => (None, None, Some(minutes)),
+        let (evaluations, evaluate_every) = match self.evaluations {
+            Evaluations::Every(images) => (None, Some(images)),
+            Evaluations::Times(count) => (Some(count), None),
         };
-        let form = Form {
+        let mut form = Form {
             name: self.name.clone(),
             title: Some(self.title.clone()),
             seeds: self.seeds.clone(),
-            images,
-            steps,
-            minutes,
-            evaluations: None,
-            evaluate_every: Some(self.evaluate_every),
+            images: None,
+            steps: None,
+            minutes: None,
+            flops: None,
+            evaluations,
+            evaluate_every,
+            curve: None,
+            curve_seeds: None,
+            score_images: None,
             base: Some(Base { preset: None, model: None, train: None, data }),
             configurations,
         };
+        self.budget.write(&mut form);
+        self.yardstick.iter().for_each(|yardstick| yardstick.write(&mut form));
         toml::to_string(&form).map_err(|e| Error::Config(format!("the study cannot be written: {e}")))
     }
+}
+
+/// Whether a budget of minutes becomes steps: a comparison is of equal work, and a schedule needs its end.
+pub(super) fn is_calibrated(
+    budget: Budget,
+    yardstick: Option<&Yardstick>,
+    configurations: &[Configuration],
+) -> bool {
+    let mut schedules = configurations.iter().map(|configuration| configuration.run.train.schedule);
+    let ends = schedules.any(|schedule| schedule != Schedule::Constant);
+    matches!(budget, Budget::Minutes(_)) && (yardstick.is_some() || ends)
+}
+
+/// Indices of the configurations to train.
+fn selected(
+    configurations: &[Configuration],
+    arms: Option<&[String]>,
+    with_first: bool,
+) -> Result<Vec<usize>, Error> {
+    let Some(arms) = arms else { return Ok((0..configurations.len()).collect()) };
+    check_distinct("arms", arms)?;
+    let names: Vec<_> = configurations.iter().map(|named| named.name.as_str()).collect();
+    if let Some(unknown) = arms.iter().find(|&arm| !names.contains(&arm.as_str())) {
+        return fail(format!("there is no configuration {unknown:?}; there are {}", names.join(", ")));
+    }
+    let trains = |index: &usize| (with_first && *index == 0) || arms.iter().any(|arm| arm == names[*index]);
+    Ok((0..names.len()).filter(trains).collect())
 }
 
 /// Keys of `[train]` that follow from the study, and the keys that they follow from.
 const RESERVED: [(&str, &str); 3] = [
     ("seed", "seeds"),
-    ("steps", "the budget (images, steps or minutes)"),
+    ("steps", "the budget (images, steps, minutes or flops)"),
     ("eval_every", "evaluations or evaluate_every"),
 ];
 
@@ -247,7 +288,7 @@ fn layers(base: Option<&Base>, entry: &Entry, set: &[Table]) -> Vec<Table> {
         present.map(|(name, section)| (name.to_owned(), Value::Table(section.clone()))).collect::<Table>()
     };
     let base = base.map(|base| sections(&base.model, &base.train, base.data.as_ref()));
-    let entry = sections(&entry.model, &entry.train, None);
+    let entry = sections(&entry.model, &entry.train, entry.data.as_ref());
     base.into_iter().chain([entry]).chain(set.iter().cloned()).collect()
 }
 
@@ -282,58 +323,4 @@ fn located(mut run: RunConfig, data: Option<&Path>) -> Result<RunConfig, Error> 
         return fail("train.batch is 0; it must be at least 1");
     }
     Ok(run)
-}
-
-/// The budget of a study file.
-fn budget(form: &Form) -> Result<Budget, Error> {
-    match (form.images, form.steps, form.minutes) {
-        (Some(images), None, None) => Ok(Budget::Images(images)),
-        (None, Some(steps), None) => Ok(Budget::Steps(steps)),
-        (None, None, Some(minutes)) => Ok(Budget::Minutes(minutes)),
-        (None, None, None) => fail("the budget is missing: set one of images, steps and minutes"),
-        _ => fail("the study has several budgets: set only one of images, steps and minutes"),
-    }
-}
-
-fn check_budget(budget: Budget) -> Result<(), Error> {
-    match budget {
-        Budget::Images(0) => fail("images is 0; it must be at least 1"),
-        Budget::Steps(0) => fail("steps is 0; it must be at least 1"),
-        Budget::Minutes(minutes) if !(minutes > 0.0 && minutes.is_finite()) => {
-            fail(format!("minutes is {minutes}; it must be above 0"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Images between two evaluations, given a budget. The same number for each configuration, so a multiple
-/// of each batch.
-fn evaluate_every(form: &Form, budget: Budget, configurations: &[Configuration]) -> Result<u64, Error> {
-    let batches = || configurations.iter().map(|configuration| configuration.run.train.batch as u64);
-    let largest = batches().max().unwrap_or(1);
-    let images = match (form.evaluations, form.evaluate_every) {
-        (Some(0), _) => return fail("evaluations is 0; it must be at least 1"),
-        (_, Some(0)) => return fail("evaluate_every is 0; it must be at least 1"),
-        (None, Some(images)) => images,
-        (Some(count), None) => match budget {
-            Budget::Images(images) => images.div_ceil(count),
-            Budget::Steps(steps) => steps.saturating_mul(largest).div_ceil(count),
-            Budget::Minutes(_) => {
-                return fail(
-                    "evaluations needs a budget of images or steps; with minutes, set evaluate_every to a number of \
-                     images",
-                );
-            }
-        },
-        (None, None) => return fail("evaluations is missing: set it, or evaluate_every in images"),
-        _ => return fail("evaluations and evaluate_every exclude each other: set one of them"),
-    };
-    let common = batches().try_fold(1u64, |common, batch| (common / gcd(common, batch)).checked_mul(batch));
-    let rounded = common.and_then(|common| images.div_ceil(common).checked_mul(common));
-    rounded
-        .ok_or_else(|| Error::Config("the values of train.batch have no common multiple in 64 bits".into()))
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::scores;
 use crate::tensor_file::write_atomically;
 use crate::{Error, text_file};
 
@@ -26,7 +27,7 @@ pub enum State {
 }
 
 /// The record of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub state: State,
@@ -34,6 +35,12 @@ pub struct Record {
     pub images: u64,
     /// Seconds of training steps.
     pub seconds: f64,
+    /// Largest memory of training, in bytes, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
+    /// Scores for a comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<scores::Summary>,
 }
 
 impl Record {

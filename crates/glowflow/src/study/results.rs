@@ -1,13 +1,15 @@
-//! Evaluations of a study's runs, read from their logs.
+//! Evaluations and scores of a study's runs, read from their folders.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
 
 use glowflow_report::metrics;
 
-use super::Study;
 use super::folder::run_folder;
 use super::record::Record;
+use super::runs::RunId;
+use super::{Study, scores};
 use crate::Error;
 use crate::train::METRICS;
 
@@ -24,31 +26,40 @@ pub struct Point {
 /// A run that has begun.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// Index of the configuration.
-    pub configuration: usize,
-    pub seed: u64,
+    pub id: RunId,
     pub record: Record,
     /// Evaluations, in the order of steps.
     pub points: Vec<Point>,
+    /// Bits/dim of images, by their index; empty without a comparison.
+    pub scores: HashMap<usize, f64>,
 }
 
-/// Reads all runs that have begun, in the order of configurations and seeds.
+impl RunResult {
+    /// Whether this is a run of a configuration with the study's budget itself.
+    pub fn is_of(&self, configuration: usize) -> bool {
+        self.id.configuration == configuration && self.id.multiple == 1.0
+    }
+}
+
+/// Reads all runs that have begun, in the order of configurations and seeds; the baseline's other budgets last.
 ///
 /// # Errors
-/// [`Error::Report`] for a damaged log, and errors of [`Record::read`].
+/// [`Error::Report`] for a damaged log, and errors of [`Record::read`] and [`scores::read`].
 pub fn read(study: &Study, out: &Path) -> Result<Vec<RunResult>, Error> {
+    let seeds = |configuration| study.seeds.iter().map(move |&seed| RunId::new(configuration, seed));
+    let plain = (0..study.configurations.len()).flat_map(seeds);
+    let others = study.runs().into_iter().filter(|run| run.multiple != 1.0);
     let mut results = vec![];
-    for (configuration, named) in study.configurations.iter().enumerate() {
-        for &seed in &study.seeds {
-            let run = run_folder(out, &named.name, seed);
-            let log = run.join(METRICS);
-            if !log.exists() {
-                continue;
-            }
-            let batch = named.run.train.batch as u64;
-            let points = metrics::read(&log)?.iter().filter_map(|record| point(record, batch)).collect();
-            results.push(RunResult { configuration, seed, record: Record::read(&run)?, points });
+    for id in plain.chain(others) {
+        let run = run_folder(out, study, id);
+        let log = run.join(METRICS);
+        if !log.exists() {
+            continue;
         }
+        let batch = study.configurations[id.configuration].run.train.batch as u64;
+        let points = metrics::read(&log)?.iter().filter_map(|record| point(record, batch)).collect();
+        let scores = if study.yardstick.is_some() { scores::read(&run)? } else { HashMap::new() };
+        results.push(RunResult { id, record: Record::read(&run)?, points, scores });
     }
     Ok(results)
 }
@@ -62,12 +73,12 @@ fn point(record: &metrics::Record, batch: u64) -> Option<Point> {
 /// `study.csv`: one row an evaluation. Bits/dim that are not finite are left empty.
 pub fn csv(study: &Study, results: &[RunResult]) -> String {
     let mut csv = String::from("configuration,seed,step,images,test_bits_per_dim\n");
-    for result in results {
+    for result in results.iter().filter(|result| result.id.multiple == 1.0) {
         // Names of configurations need no quotes.
-        let name = &study.configurations[result.configuration].name;
+        let name = &study.configurations[result.id.configuration].name;
         for point in &result.points {
             let bits = point.bits_per_dim.map_or(String::new(), |bits| bits.to_string());
-            let _ = writeln!(csv, "{name},{},{},{},{bits}", result.seed, point.step, point.images);
+            let _ = writeln!(csv, "{name},{},{},{},{bits}", result.id.seed, point.step, point.images);
         }
     }
     csv

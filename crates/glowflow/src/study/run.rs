@@ -1,6 +1,6 @@
 //! Executes a study: trains what is not finished yet, one run after the other.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,12 @@ use glowflow_report::progress::{Display, Goal, Progress};
 
 use super::folder::{claim, run_folder};
 use super::record::{Record, State};
-use super::{Budget, Outcome, Study};
+use super::runs::RunId;
+use super::{Budget, Outcome, Study, scores, speed};
+use crate::memory_use::PeakMemory;
 use crate::train::observer::{Event, Observer, Outbox, StepDone};
 use crate::train::{self, CONFIG, Changes, Limits, RunConfig, lock, observers, resume};
-use crate::{AnyDevice, Error};
+use crate::{AnyDevice, Error, Precision};
 
 /// Options of a study.
 #[derive(Clone, Copy)]
@@ -39,80 +41,152 @@ pub fn run(
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     claim(out, study)?;
-    let total = study.seeds.len() * study.configurations.len();
-    let board = Board::new(study, options.display);
-    let mut number = 0;
+    let (mut study, runs) = (study.clone(), study.runs());
+    let board = Board::new(&study, &runs, options.display);
+    let records = runs.iter().map(|id| Record::read(&run_folder(out, &study, *id)));
+    let records = records.collect::<Result<Vec<_>, _>>()?;
+    let due = records.iter().any(|record| is_due(&study, record));
     let mut interrupted = false;
-    'seeds: for &seed in &study.seeds {
-        for (index, configuration) in study.configurations.iter().enumerate() {
-            number += 1;
-            let folder = run_folder(out, &configuration.name, seed);
-            let record = Record::read(&folder)?;
-            let label = format!("{}, seed {seed} ({number} of {total})", configuration.name);
-            if record.state == State::Unfinished {
-                let config = study.run_config(index, seed);
-                let run = Run { study, folder: &folder, config, label: &label, board: &board };
-                if run.train(record, &device, options.stop)?.is_break() {
-                    interrupted = true;
-                    break 'seeds;
-                }
-                Outcome::write(study, out, false)?;
-            }
-            board.finished(cost(study, index));
+    match prepare(&mut study, out, due, &device, options.stop, |line| board.say(line)) {
+        Err(Error::Stopped) => interrupted = true,
+        prepared => prepared?,
+    }
+    for ((number, id), record) in runs.iter().enumerate().zip(records) {
+        if interrupted {
+            break;
         }
+        let folder = run_folder(out, &study, *id);
+        let name = &study.configurations[id.configuration].name;
+        let label = format!("{} ({} of {})", id.label(name), number + 1, runs.len());
+        let run = Run { study: &study, id: *id, folder: &folder, label: &label, board: &board };
+        let due = is_due(&study, &record);
+        if due && run.finish(record, &device, options.stop)?.is_break() {
+            interrupted = true;
+            break;
+        }
+        if due {
+            Outcome::write(&study, out, false)?;
+        }
+        board.finished(cost(&study, *id));
     }
     board.end();
-    Outcome::write(study, out, interrupted)
+    Outcome::write(&study, out, interrupted)
+}
+
+/// Turns a budget of minutes into steps and, if runs are due, checks that a comparison has images.
+fn prepare(
+    study: &mut Study,
+    out: &Path,
+    due: bool,
+    device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
+    stop: &AtomicBool,
+    say: impl Fn(&str),
+) -> Result<(), Error> {
+    if let (true, Some(yardstick)) = (due, &study.yardstick) {
+        scores::held_out(&study.run_config(0, study.seeds[0]), yardstick.images)?;
+    }
+    if study.is_calibrated() { speed::calibrate(study, out, device, stop, say) } else { Ok(()) }
+}
+
+/// Whether a run is not trained to its end, or not scored for a comparison.
+fn is_due(study: &Study, record: &Record) -> bool {
+    match record.state {
+        State::Unfinished => true,
+        State::Finished => study.yardstick.is_some() && record.score.is_none(),
+        State::Diverged => false,
+    }
 }
 
 /// Work of one run: images, or seconds if the budget is a time.
-fn cost(study: &Study, index: usize) -> u64 {
-    match (study.images(index), study.budget) {
-        (Some(images), _) => images,
-        (None, Budget::Minutes(minutes)) => (60.0 * minutes) as u64,
-        (None, _) => 0,
+fn cost(study: &Study, run: RunId) -> u64 {
+    match study.budget {
+        Budget::Minutes(minutes) => (60.0 * minutes * run.multiple) as u64,
+        Budget::Images(_) | Budget::Steps(_) | Budget::Flops(_) => study.images_of(run).unwrap_or(0),
     }
 }
 
 /// One run of a study.
 struct Run<'a> {
     study: &'a Study,
+    id: RunId,
     folder: &'a Path,
-    config: RunConfig,
     label: &'a str,
     board: &'a Board,
 }
 
 impl Run<'_> {
-    /// Trains up to the end; `Break` if it was stopped before.
-    fn train(
-        self,
-        record: Record,
+    /// Trains up to the end, and scores; `Break` if it was stopped before.
+    fn finish(
+        &self,
+        mut record: Record,
         device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
         stop: &AtomicBool,
     ) -> Result<ControlFlow<()>, Error> {
         if stop.load(Ordering::Relaxed) {
             return Ok(ControlFlow::Break(()));
         }
+        if record.state == State::Unfinished {
+            match self.train(record, &device, stop)? {
+                Some(trained) => record = trained,
+                None => return Ok(ControlFlow::Break(())),
+            }
+            record.write(self.folder)?;
+        }
+        if !is_due(self.study, &record) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        match self.score(device, stop) {
+            Err(Error::Stopped) => return Ok(ControlFlow::Break(())),
+            Err(error) => return Err(error),
+            Ok(score @ Some(_)) => record.score = score,
+            Ok(None) => {
+                self.board.say(&format!(
+                    "{}: scores are not finite; the study goes on without this run",
+                    self.label
+                ));
+                record.state = State::Diverged;
+            }
+        }
+        record.write(self.folder)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Trains up to the end; `None` if it was stopped before.
+    fn train(
+        &self,
+        record: Record,
+        device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
+        stop: &AtomicBool,
+    ) -> Result<Option<Record>, Error> {
         let seconds = match self.study.budget {
-            Budget::Minutes(minutes) => Some(60.0 * minutes),
-            Budget::Images(_) | Budget::Steps(_) => None,
+            Budget::Minutes(minutes) if !self.study.is_calibrated() => Some(60.0 * minutes),
+            _ => None,
         };
         // Killed between its last checkpoint and its last record.
         let exhausted = seconds.is_some_and(|seconds| record.seconds >= seconds);
         let limits = Limits { minutes: exhausted.then_some(0.0), ..Limits::default() };
-        let mut meter = Meter { run: &self, seconds, record };
+        let memory = PeakMemory::begin();
+        let opened = OnceCell::new();
+        let open = |config: &RunConfig| {
+            let device = device(config)?;
+            // Another handle of the same device.
+            let _ = opened.set(device.clone());
+            Ok::<_, DeviceError>(device)
+        };
+        let config = self.study.config_of(self.id);
+        let work = (cost(self.study, self.id), config.train.steps);
+        let mut meter = Meter { run: self, seconds, work, record };
         let mut observers = observers::files();
         observers.push(Box::new(&mut meter));
         let options = train::Options { limits, observers, faces: None, stop };
         let done = if self.folder.join(CONFIG).exists() {
-            resume(device, self.folder, Changes::default(), options)
+            resume(open, self.folder, Changes::default(), options)
         } else {
-            train::train(device(&self.config)?, self.config.clone(), self.folder, options)
+            train::train(open(&config)?, config, self.folder, options)
         };
         let state = match done {
-            Ok(summary) if summary.interrupted => return Ok(ControlFlow::Break(())),
-            Err(Error::Stopped) => return Ok(ControlFlow::Break(())),
+            Ok(summary) if summary.interrupted => return Ok(None),
+            Err(Error::Stopped) => return Ok(None),
             Ok(_) => State::Finished,
             Err(error @ (Error::Diverged(_) | Error::RunDiverged { .. })) => {
                 self.board.say(&format!("{}: {error}; the study goes on without this run", self.label));
@@ -120,8 +194,22 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        Record { state, ..meter.record }.write(self.folder)?;
-        Ok(ControlFlow::Continue(()))
+        let peak = opened.get().and_then(AnyDevice::peak_memory).or(memory.peak());
+        let peak_memory = peak.max(meter.record.peak_memory);
+        Ok(Some(Record { state, peak_memory, ..meter.record }))
+    }
+
+    /// Scores the model in single precision; `None` if scores are not finite.
+    fn score(
+        &self,
+        device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
+        stop: &AtomicBool,
+    ) -> Result<Option<scores::Summary>, Error> {
+        let Some(yardstick) = &self.study.yardstick else { return Ok(None) };
+        let mut config = RunConfig::read(&self.folder.join(CONFIG))?;
+        let test = scores::held_out(&config, yardstick.images)?;
+        config.train.precision = Precision::F32;
+        scores::score(self.folder, device(&config)?, &test, stop)
     }
 }
 
@@ -130,6 +218,8 @@ struct Meter<'a> {
     run: &'a Run<'a>,
     /// Seconds of training after which the run ends.
     seconds: Option<f64>,
+    /// Work of the whole run, and its steps.
+    work: (u64, Option<u64>),
     record: Record,
 }
 
@@ -138,9 +228,10 @@ impl Meter<'_> {
         let record = &mut self.record;
         record.images += step.images as u64;
         record.seconds += step.seconds;
-        let done = match self.seconds {
-            Some(seconds) => record.seconds.min(seconds) as u64,
-            None => step.step * step.images as u64,
+        let done = match (self.seconds, self.work) {
+            (Some(seconds), _) => record.seconds.min(seconds) as u64,
+            (None, (work, Some(steps))) => (work as f64 * step.step as f64 / steps.max(1) as f64) as u64,
+            (None, (_, None)) => step.step * step.images as u64,
         };
         let rate = record.rate().map_or(String::new(), |rate| format!(", {rate:.0} images/s"));
         let message =
@@ -175,9 +266,8 @@ struct Board {
 }
 
 impl Board {
-    fn new(study: &Study, display: Display) -> Self {
-        let runs = study.seeds.len() as u64;
-        let total = (0..study.configurations.len()).map(|index| cost(study, index) * runs).sum();
+    fn new(study: &Study, runs: &[RunId], display: Display) -> Self {
+        let total = runs.iter().map(|run| cost(study, *run)).sum();
         let unit = if matches!(study.budget, Budget::Minutes(_)) { "second" } else { "image" };
         let progress = Progress::new(Goal::Steps(total), display).counting(unit);
         Self { progress: RefCell::new(progress), finished: RefCell::new(0) }

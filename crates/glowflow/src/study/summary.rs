@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::record::State;
 use super::results::RunResult;
+use super::scores::{mean, standard_error};
 use super::{Budget, Study};
 
 /// A configuration's results over its finished runs.
@@ -32,9 +33,8 @@ pub struct Row {
 /// A row for each configuration.
 pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
     let row = |index: usize| {
-        let of = |state: State| {
-            results.iter().filter(move |run| run.configuration == index && run.record.state == state)
-        };
+        let of =
+            |state: State| results.iter().filter(move |run| run.is_of(index) && run.record.state == state);
         let last: Vec<_> = of(State::Finished).filter_map(|run| run.points.last()).collect();
         let bits: Vec<f64> = last.iter().filter_map(|point| point.bits_per_dim).collect();
         let images: u64 = last.iter().map(|point| point.images).sum();
@@ -43,7 +43,7 @@ pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
         });
         Row {
             configuration: study.configurations[index].name.clone(),
-            bits_per_dim: mean(&bits),
+            bits_per_dim: mean(bits.iter().copied()),
             standard_error: standard_error(&bits),
             finished: of(State::Finished).count(),
             diverged: of(State::Diverged).count(),
@@ -52,7 +52,8 @@ pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
             images_per_second: (trained > 0 && seconds > 0.0).then(|| trained as f64 / seconds),
         }
     };
-    (0..study.configurations.len()).map(row).collect()
+    let shown = |index: &usize| study.selected.contains(index) || results.iter().any(|run| run.is_of(*index));
+    (0..study.configurations.len()).filter(shown).map(row).collect()
 }
 
 /// `study.md`.
@@ -61,6 +62,7 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
         Budget::Images(images) => format!("{} images", grouped(u128::from(images))),
         Budget::Steps(steps) => format!("{} steps", grouped(u128::from(steps))),
         Budget::Minutes(minutes) => format!("{minutes} minutes of training"),
+        Budget::Flops(flops) => format!("{flops:.2e} floating-point operations of training"),
     };
     let data =
         study.data().and_then(|path| path.file_name()).map_or("?".into(), |name| name.to_string_lossy());
@@ -94,21 +96,8 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
     lines.join("\n")
 }
 
-/// Mean of the values; `None` without any.
-fn mean(values: &[f64]) -> Option<f64> {
-    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-}
-
-/// Standard error of the mean; `None` with fewer than two values.
-fn standard_error(values: &[f64]) -> Option<f64> {
-    let mean = mean(values).filter(|_| values.len() > 1)?;
-    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    let count = values.len() as f64;
-    Some((squares / (count - 1.0) / count).sqrt())
-}
-
 /// A number with commas between thousands.
-fn grouped(number: u128) -> String {
+pub fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
@@ -117,20 +106,6 @@ fn grouped(number: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_standard_error_is_that_of_a_sample() {
-        // Deviations −1, 0, 1: variance 2/2, standard error √(1/3).
-        assert_eq!(mean(&[2.0, 3.0, 4.0]), Some(3.0));
-        assert!((standard_error(&[2.0, 3.0, 4.0]).unwrap() - (1.0f64 / 3.0).sqrt()).abs() < 1e-15);
-        assert_eq!(standard_error(&[3.5, 3.5]), Some(0.0));
-    }
-
-    #[test]
-    fn one_seed_has_no_standard_error() {
-        assert_eq!((mean(&[3.5]), standard_error(&[3.5])), (Some(3.5), None));
-        assert_eq!((mean(&[]), standard_error(&[])), (None, None));
-    }
 
     #[test]
     fn thousands_have_commas() {

@@ -29,6 +29,7 @@ pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig
 pub(crate) use config::{merge, override_table, wrong};
 pub(crate) use folder::lock;
 pub use folder::{BEST, METRICS};
+pub(crate) use images::Images;
 pub use observer::{Event, Observer};
 pub use presets::names as preset_names;
 pub(crate) use presets::preset;

@@ -1,0 +1,140 @@
+//! The comparison as a CSV file and as tables in Markdown.
+
+use super::comparison::{Arm, Comparison};
+use super::curve::Multiplier;
+use super::summary::grouped;
+
+/// Difference between the speed of the calibration and that of the runs from which on the tables report it.
+const DRIFT: f64 = 0.1;
+
+const NONE: &str = "–";
+
+/// A row a configuration.
+pub fn csv(comparison: &Comparison) -> String {
+    let mut csv = String::from(
+        "configuration,bound,bits_per_dim,standard_error,seeds,difference,difference_error_over_images,\
+         difference_error_over_seeds,time_multiplier,flops_multiplier,images_per_second,seconds,training_flops,\
+         inverse_error,inverted,exact,peak_memory\n",
+    );
+    for arm in &comparison.configurations {
+        let paired = arm.difference;
+        let fields = [
+            // Names of configurations need no quotes.
+            arm.configuration.clone(),
+            text(arm.label.as_ref()),
+            text(arm.bits_per_dim),
+            text(arm.standard_error),
+            arm.seeds.to_string(),
+            text(paired.map(|paired| paired.mean)),
+            text(paired.and_then(|paired| paired.error_over_images)),
+            text(paired.and_then(|paired| paired.error_over_seeds)),
+            text(arm.time_multiplier.map(exact)),
+            text(arm.flops_multiplier.map(exact)),
+            text(arm.images_per_second),
+            text(arm.seconds),
+            text(arm.training_flops),
+            text(arm.inverse_error),
+            arm.inverted.to_string(),
+            arm.exact.to_string(),
+            text(arm.peak_memory),
+        ];
+        csv.push_str(&fields.join(","));
+        csv.push('\n');
+    }
+    csv
+}
+
+/// All digits of a multiplier, with its relation in front.
+fn exact(multiplier: Multiplier) -> String {
+    match multiplier {
+        Multiplier::Equal(times) => times.to_string(),
+        Multiplier::Above(times) => format!(">{times}"),
+        Multiplier::Below(times) => format!("<{times}"),
+    }
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map_or(String::new(), |value| value.to_string())
+}
+
+/// The tables, and what their columns are.
+pub fn markdown(comparison: &Comparison) -> String {
+    let Some(baseline) = comparison.configurations.first() else { return String::new() };
+    let name = &baseline.configuration;
+    let images = comparison
+        .images
+        .map_or(String::new(), |images| format!(" of {} held-out images", grouped(images as u128)));
+    let label = baseline.label.as_deref().unwrap_or("bits/dim");
+    let mut lines = vec![
+        format!("## Compared with {name}"),
+        String::new(),
+        format!(
+            "Bits/dim: {label}{images}, averaged weights, one seed of noise for all; mean ± standard error over seeds. \
+             Difference: paired by image with the run of {name} of the same seed, ± standard error over images, and over \
+             seeds. Multiplier: training that {name} needs for the same bits/dim over the configuration's own, read off \
+             the curve below at equal time and at equal counted floating-point operations, with its range at one \
+             standard error over seeds. Nothing is extrapolated."
+        ),
+        String::new(),
+        "| configuration | bits/dim | seeds | difference | × time | × FLOPs | images/s | training FLOPs | inverse error | exact | peak memory |".into(),
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |".into(),
+    ];
+    lines.extend(comparison.configurations.iter().enumerate().map(|(index, arm)| row(arm, index == 0)));
+    lines.extend([
+        String::new(),
+        format!("| {name} trained for | minutes | FLOPs | bits/dim | seeds |"),
+        "| ---: | ---: | ---: | ---: | ---: |".into(),
+    ]);
+    for point in &comparison.curve {
+        let (minutes, flops) = (point.seconds / 60.0, point.training_flops);
+        let (bits, seeds) = (point.bits_per_dim, point.seeds);
+        lines.push(format!("| × {} | {minutes:.2} | {flops:.2e} | {bits:.4} | {seeds} |", point.multiple));
+    }
+    lines.push(String::new());
+    lines.extend(comparison.configurations.iter().filter_map(drift));
+    lines.join("\n")
+}
+
+fn row(arm: &Arm, is_baseline: bool) -> String {
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
+    let plus_minus = |error: Option<f64>| error.map_or(String::new(), |error| format!(" ± {error:.4}"));
+    let bits = arm.bits_per_dim.map(|bits| format!("{bits:.4}{}", plus_minus(arm.standard_error)));
+    let difference = arm.difference.map(|paired| {
+        let seeds = paired.error_over_seeds.map_or(String::new(), |error| format!(" (seeds ± {error:.4})"));
+        format!("{:+.4}{}{seeds}", paired.mean, plus_minus(paired.error_over_images))
+    });
+    let times = |multiplier: Option<Multiplier>, range: Option<[Multiplier; 2]>| {
+        let range = range.map_or(String::new(), |[low, high]| format!(" [{low}, {high}]"));
+        match multiplier {
+            None if is_baseline => "1".to_owned(),
+            multiplier => or_none(multiplier.map(|times| format!("{times}{range}"))),
+        }
+    };
+    let exact = if arm.inverted > 0 { format!("{} of {}", arm.exact, arm.inverted) } else { NONE.to_owned() };
+    let fields = [
+        arm.configuration.clone(),
+        or_none(bits),
+        arm.seeds.to_string(),
+        or_none(difference),
+        times(arm.time_multiplier, arm.time_multiplier_range),
+        times(arm.flops_multiplier, arm.flops_multiplier_range),
+        or_none(arm.images_per_second.map(|rate| format!("{rate:.0}"))),
+        or_none(arm.training_flops.map(|flops| format!("{flops:.2e}"))),
+        or_none(arm.inverse_error.map(|error| format!("{error:.1e}"))),
+        exact,
+        or_none(arm.peak_memory.map(|bytes| format!("{} MB", bytes / 1_000_000))),
+    ];
+    format!("| {} |", fields.join(" | "))
+}
+
+/// A line about a machine that was faster or slower during the runs than when it was measured.
+fn drift(arm: &Arm) -> Option<String> {
+    let (counted, measured) = (arm.images_per_second?, arm.measured_images_per_second?);
+    let ratio = measured / counted;
+    ((ratio - 1.0).abs() > DRIFT).then(|| {
+        format!(
+            "{}: runs trained {measured:.0} images/s; time is counted by the {counted:.0} images/s of the calibration.\n",
+            arm.configuration
+        )
+    })
+}
