@@ -5,7 +5,7 @@ use crate::Error;
 /// Size of a built-in study.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Within an hour on two cores.
+    /// Small models, for two cores.
     #[default]
     Cpu,
     /// Models of the published size.
@@ -18,7 +18,7 @@ struct Builtin {
     gpu: &'static str,
 }
 
-const BUILTIN: [Builtin; 2] = [
+const BUILTIN: [Builtin; 3] = [
     Builtin {
         name: "permutations",
         cpu: include_str!("builtin/permutations-cpu.toml"),
@@ -28,6 +28,11 @@ const BUILTIN: [Builtin; 2] = [
         name: "realnvp-vs-glow",
         cpu: include_str!("builtin/realnvp-vs-glow-cpu.toml"),
         gpu: include_str!("builtin/realnvp-vs-glow-gpu.toml"),
+    },
+    Builtin {
+        name: "speedrun",
+        cpu: include_str!("builtin/speedrun-cpu.toml"),
+        gpu: include_str!("builtin/speedrun-gpu.toml"),
     },
 ];
 
