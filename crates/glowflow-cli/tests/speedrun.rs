@@ -274,9 +274,32 @@ fn minutes_become_steps_by_measured_speeds() {
     assert!(speeds()["glow"] == first["glow"] && speeds().len() == 2, "{:?}", speeds());
     assert_eq!([steps("wide/seed-0"), steps("wide/seed-3")], [expected("wide", 1.0); 2]);
     let wide = &results["comparison"]["configurations"][1];
-    assert!((number(&wide["seconds"]) / 0.6 - 1.0).abs() < 0.05, "{wide}");
+    let trained = number(&wide["seconds"]) * number(&wide["images_per_second"]) / 4.0;
+    assert_eq!(trained.round() as i64, steps("wide/seed-0"));
     assert!(wide["difference"]["mean"].is_f64() && wide["time_multiplier"].is_object(), "{wide}");
     assert!(read(&out.join("study.toml")).contains("name = \"wide\""), "the folder's study has it now");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stop_while_speeds_are_measured_leaves_nothing() {
+    let folder = folder(&TINY.replace("steps = 60\n", "minutes = 5.0\n"));
+    let out = folder.path().join("out");
+    let measuring = || {
+        let names = std::fs::read_dir(&out).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with(".speed-")).count()
+    };
+    let child = command(folder.path(), STUDY).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while measuring() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(120), "nothing is measured");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("stopped after 0 of 6 runs"), "{output:?}");
+    assert!(measuring() == 0 && !out.join("study.speed.json").exists() && !out.join("glow").exists());
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn the_first_and_last_lines_help_on() {
     {
         assert!(outcome.stdout.contains(word), "{word}: {}", outcome.stdout);
     }
-    assert!(outcome.stdout.contains("uniform dequantisation"), "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("uniform bound (1 draw)"), "{}", outcome.stdout);
     // Programs that read JSON get nothing else.
     run(folder.path(), &format!("train --data portraits --out json {TINY} --steps 3 --json")).ok().json();
     #[cfg(target_arch = "x86_64")]

@@ -178,8 +178,16 @@ fn print_outcome(outcome: &Outcome, out: &Path, json: bool) -> anyhow::Result<()
     if json {
         return print_json(&serde_json::to_value(outcome)?);
     }
-    for line in outcome.markdown.lines().filter(|line| line.starts_with('|')) {
-        say!("{line}");
+    // The tables alone, a blank line between them.
+    let is_row = |line: &&str| line.starts_with('|');
+    let tables = outcome.markdown.split("\n\n").filter(|part| part.lines().any(|line| is_row(&line)));
+    for (number, table) in tables.enumerate() {
+        if number > 0 {
+            say!("");
+        }
+        for line in table.lines().filter(is_row) {
+            say!("{line}");
+        }
     }
     for row in outcome.configurations.iter().filter(|row| row.diverged > 0) {
         say!("{}: {} diverged", row.configuration, counted(row.diverged, "run"));

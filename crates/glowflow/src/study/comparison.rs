@@ -136,20 +136,26 @@ fn arm(study: &Study, runs: &[&RunResult], index: usize, curves: &[Curve; 2]) ->
     let scores: Vec<_> = own.iter().filter_map(|run| run.record.score.as_ref()).collect();
     let bits: Vec<f64> = own.iter().filter_map(|run| bits(run)).collect();
     let bits_per_dim = mean(bits.iter().copied());
+    let label = scores.first().map(|score| score.label.clone());
+    // Different bounds are different quantities.
+    let comparable = |run: &RunResult| run.record.score.as_ref().map(|score| &score.label) == label.as_ref();
+    let baseline: Vec<_> = runs.iter().filter(|run| run.is_of(0) && comparable(run)).collect();
     let pairs = own.iter().filter_map(|run| {
-        let same = |other: &&&RunResult| other.is_of(0) && other.id.seed == run.id.seed;
-        Some(differences(&run.scores, &runs.iter().find(same)?.scores))
+        let same = baseline.iter().find(|other| other.id.seed == run.id.seed)?;
+        Some(differences(&run.scores, &same.scores))
     });
     let difference = (index > 0).then(|| Paired::of(&pairs.collect::<Vec<_>>())).flatten();
     let costs = costs(study, runs, index, 1.0);
     let multiplier = |axis: usize, by: f64| {
-        (index > 0).then(|| curves[axis].multiplier(bits_per_dim? + by, costs?[axis])).flatten()
+        (index > 0 && !baseline.is_empty())
+            .then(|| curves[axis].multiplier(bits_per_dim? + by, costs?[axis]))
+            .flatten()
     };
     let error = difference.and_then(|paired| paired.error_over_seeds);
     let range = |axis| error.and_then(|error| Some([multiplier(axis, error)?, multiplier(axis, -error)?]));
     Arm {
         configuration: study.configurations[index].name.clone(),
-        label: scores.first().map(|score| score.label.clone()),
+        label,
         bits_per_dim,
         standard_error: standard_error(&bits),
         seeds: bits.len(),

@@ -79,7 +79,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         "| configuration | bits/dim | seeds | difference | × time | × FLOPs | images/s | training FLOPs | inverse error | exact | peak memory |".into(),
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |".into(),
     ];
-    lines.extend(comparison.configurations.iter().enumerate().map(|(index, arm)| row(arm, index == 0)));
+    lines.extend(comparison.configurations.iter().map(|arm| row(arm, baseline)));
     lines.extend([
         String::new(),
         format!("| {name} trained for | minutes | FLOPs | bits/dim | seeds |"),
@@ -95,10 +95,12 @@ pub fn markdown(comparison: &Comparison) -> String {
     lines.join("\n")
 }
 
-fn row(arm: &Arm, is_baseline: bool) -> String {
+fn row(arm: &Arm, baseline: &Arm) -> String {
     let or_none = |text: Option<String>| text.unwrap_or_else(|| NONE.to_owned());
     let plus_minus = |error: Option<f64>| error.map_or(String::new(), |error| format!(" ± {error:.4}"));
-    let bits = arm.bits_per_dim.map(|bits| format!("{bits:.4}{}", plus_minus(arm.standard_error)));
+    let other = arm.label.as_ref().filter(|label| baseline.label.as_ref() != Some(label));
+    let other = other.map_or(String::new(), |label| format!(", {label}"));
+    let bits = arm.bits_per_dim.map(|bits| format!("{bits:.4}{}{other}", plus_minus(arm.standard_error)));
     let difference = arm.difference.map(|paired| {
         let seeds = paired.error_over_seeds.map_or(String::new(), |error| format!(" (seeds ± {error:.4})"));
         format!("{:+.4}{}{seeds}", paired.mean, plus_minus(paired.error_over_images))
@@ -106,7 +108,7 @@ fn row(arm: &Arm, is_baseline: bool) -> String {
     let times = |multiplier: Option<Multiplier>, range: Option<[Multiplier; 2]>| {
         let range = range.map_or(String::new(), |[low, high]| format!(" [{low}, {high}]"));
         match multiplier {
-            None if is_baseline => "1".to_owned(),
+            None if arm.configuration == baseline.configuration => "1".to_owned(),
             multiplier => or_none(multiplier.map(|times| format!("{times}{range}"))),
         }
     };
