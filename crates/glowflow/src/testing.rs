@@ -33,6 +33,9 @@ const STEP: f64 = 1e-5;
 /// Rounding of a central difference.
 const ROUNDING: f64 = 1e-9;
 
+/// Channels of the condition that every case has: see [`ConditionalCoupling`](crate::flow::ConditionalCoupling).
+pub const CONDITION_CHANNELS: usize = 3;
+
 /// Layers with random parameters, and a random input.
 pub struct LayerCase {
     name: String,
@@ -49,6 +52,8 @@ pub struct LayerCase {
     pub buffers: Vec<f64>,
     /// The input, `[batch, height, width, channels]`.
     pub x: Vec<f64>,
+    /// The condition, `[batch, height, width, CONDITION_CHANNELS]`.
+    pub condition: Vec<f64>,
     logp: Vec<f64>,
     numbers: Numbers,
 }
@@ -93,6 +98,9 @@ impl LayerCase {
         let buffers = numbers.normal(layout.buffers_len(), 0.5).into_iter().map(|x| 0.3 + x.abs()).collect();
         let grid = Grid { batch, height, width };
         let (x, logp) = (numbers.normal(grid.rows() * channels, 1.0), numbers.normal(batch, 1.0));
+        // A stream of its own, so that it does not move the other numbers.
+        let mut others = Numbers { stream: Stream { seed, id: 1 }, drawn: 0 };
+        let condition = others.normal(grid.rows() * CONDITION_CHANNELS, 1.0);
         let device = F64::new();
         // Scratch buffers hold NaN, so that a layer that reads one before writing it is found out.
         let scratch: Vec<_> = (0..1024).flat_map(|len| [device.scratch(len), device.scratch(len)]).collect();
@@ -110,6 +118,7 @@ impl LayerCase {
             params,
             buffers,
             x,
+            condition,
             logp,
             numbers,
         }
@@ -130,7 +139,7 @@ impl LayerCase {
         self.check_gradients();
     }
 
-    fn state(&self, x: &[f64], mode: Mode) -> State<F64> {
+    fn state(&self, x: &[f64], condition: &[f64], mode: Mode) -> State<F64> {
         let label = |b: usize| (self.classes > 0).then(|| ((b + 1) % self.classes) as f64);
         let labels: Vec<f64> = (0..self.grid.batch).filter_map(label).collect();
         let statistics = if mode == Mode::Train { self.layout.buffers_len() } else { 0 };
@@ -139,15 +148,24 @@ impl LayerCase {
             latents: vec![],
             logp: self.device.upload(&self.logp),
             labels: self.device.upload(&labels),
+            condition: Some(Tensor {
+                grid: self.grid,
+                channels: CONDITION_CHANNELS,
+                data: self.device.upload(condition),
+            }),
             statistics: self.device.scratch(statistics),
         }
     }
 
     /// The layers' output for an input and parameters.
     pub fn forward(&self, x: &[f64], params: &[f64], mode: Mode) -> State<F64> {
+        self.forward_given(x, &self.condition, params, mode)
+    }
+
+    fn forward_given(&self, x: &[f64], condition: &[f64], params: &[f64], mode: Mode) -> State<F64> {
         let (params, buffers) = (self.device.upload(params), self.device.upload(&self.buffers));
         let cx = Context { device: &self.device, params: &params, buffers: &buffers, mode };
-        let mut state = self.state(x, mode);
+        let mut state = self.state(x, condition, mode);
         for (_, layer) in &self.layers {
             layer.prepare(&cx, Direction::Forward).forward(&cx, &mut state, Save::Minimum);
         }
@@ -158,7 +176,7 @@ impl LayerCase {
     pub fn initialized(&self) -> Vec<f64> {
         let mut params = self.device.upload(&self.params);
         if let Some((_, layer)) = self.layers.first() {
-            layer.initialize(&self.device, &mut params, &self.state(&self.x, Mode::Train));
+            layer.initialize(&self.device, &mut params, &self.state(&self.x, &self.condition, Mode::Train));
         }
         params.to_vec()
     }
@@ -228,7 +246,7 @@ impl LayerCase {
         }
     }
 
-    /// The gradients of `<r, x'> + DLOGP·Σ logp` by input and parameters are derivatives, in both modes, with saved and with
+    /// The gradients of `<r, x'> + DLOGP·Σ logp` by input, condition and parameters are derivatives, in both modes, with saved and with
     /// recomputed activations, and the input is rebuilt. A failure in a few elements of one shape may be a ReLU whose
     /// kink lies within the step of the differences; another seed tells.
     ///
@@ -246,19 +264,21 @@ impl LayerCase {
         let end = self.forward(&self.x, &self.params, mode);
         let r = self.numbers.normal(end.x.data.len(), 1.0);
         let before = self.numbers.normal(self.params.len(), 1.0);
-        let loss = |x: &[f64], params: &[f64]| {
-            let state = self.forward(x, params, mode);
+        let loss = |x: &[f64], condition: &[f64], params: &[f64]| {
+            let state = self.forward_given(x, condition, params, mode);
             let inner: f64 = state.x.data.iter().zip(&r).map(|(x, r)| x * r).sum();
             vec![inner + DLOGP * state.logp.iter().sum::<f64>()]
         };
-        let by_x = derivatives(&self.x, |x| loss(x, &self.params)).concat();
-        let by_params = derivatives(&self.params, |params| loss(&self.x, params)).concat();
+        let (x, condition, params) = (&self.x, &self.condition, &self.params);
+        let by_x = derivatives(x, |x| loss(x, condition, params)).concat();
+        let by_condition = derivatives(condition, |condition| loss(x, condition, params)).concat();
+        let by_params = derivatives(params, |params| loss(x, condition, params)).concat();
 
-        // The gradient by the input, and what was added to that by the parameters.
+        // The gradient by the input, and what was added to those by the condition and by the parameters.
         let backward = |save: Save| {
             let (params, buffers) = (self.device.upload(&self.params), self.device.upload(&self.buffers));
             let cx = Context { device: &self.device, params: &params, buffers: &buffers, mode };
-            let (mut state, mut saved) = (self.state(&self.x, mode), vec![]);
+            let (mut state, mut saved) = (self.state(&self.x, &self.condition, mode), vec![]);
             for (_, layer) in &self.layers {
                 saved.push(layer.prepare(&cx, Direction::Forward).forward(&cx, &mut state, save));
             }
@@ -266,20 +286,27 @@ impl LayerCase {
             assert_close(&format!("{}: saving, logp", self.name), &state.logp, &end.logp);
             assert_close(&format!("{}: statistics", self.name), &state.statistics, &end.statistics);
             let (dx, mut after) = (self.device.upload(&r), self.device.upload(&before));
-            let mut pass = BackwardPass { cx, state, dx, dlogp: DLOGP, gradient: &mut after };
+            // Layers add to it, so that it does not begin at 0.
+            let dcondition = self.device.upload(&self.condition);
+            let mut pass = BackwardPass { cx, state, dx, dcondition, dlogp: DLOGP, gradient: &mut after };
             for ((_, layer), saved) in self.layers.iter().zip(saved).rev() {
                 layer.prepare(&cx, Direction::Backward).backward(&mut pass, saved);
             }
             self.assert_input(&pass.state);
-            let dx = pass.dx.to_vec();
-            (dx, after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>())
+            let added = |after: &[f64], before: &[f64]| -> Vec<f64> {
+                after.iter().zip(before).map(|(after, before)| after - before).collect()
+            };
+            let (dx, dcondition) = (pass.dx.to_vec(), added(&pass.dcondition, &self.condition));
+            (dx, dcondition, added(&after, &before))
         };
         let [stored, recomputed] = [Save::Activations, Save::Minimum].map(backward);
         let name = format!("{}, {mode:?}", self.name);
         assert_close(&format!("{name}: dx, stored or recomputed"), &stored.0, &recomputed.0);
-        assert_close(&format!("{name}: gradient, stored or recomputed"), &stored.1, &recomputed.1);
-        for (dx, gradient) in [stored, recomputed] {
+        assert_close(&format!("{name}: dcondition, stored or recomputed"), &stored.1, &recomputed.1);
+        assert_close(&format!("{name}: gradient, stored or recomputed"), &stored.2, &recomputed.2);
+        for (dx, dcondition, gradient) in [stored, recomputed] {
             assert_derivative(&format!("{name}: dx"), &dx, &by_x);
+            assert_derivative(&format!("{name}: dcondition"), &dcondition, &by_condition);
             for parameter in &self.layout.parameters {
                 let range = parameter.span.range();
                 let what = format!("{name}: {}", parameter.name);

@@ -4,10 +4,10 @@ use CouplingKind::{Additive, Affine};
 use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
-    ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Coupling, FactorOut, FactorRest, FlowBuilder,
-    Keeps, Logit, MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
+    ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
+    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
 };
-use glowflow::testing::LayerCase;
+use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{CouplingKind, Cpu, Grid};
 use proptest::prelude::*;
 
@@ -21,6 +21,7 @@ type Make = fn(Builder);
 const ANY: &[Shape] = &[[2, 3, 5, 4], [1, 4, 4, 2], [3, 1, 2, 6]];
 const EVEN: &[Shape] = &[[2, 4, 2, 3], [1, 2, 6, 1]];
 const ODD: &[Shape] = &[[2, 3, 1, 3], [1, 1, 5, 1]];
+const THREE: &[Shape] = &[[2, 3, 1, 3], [1, 2, 2, 3]];
 const FOURFOLD: &[Shape] = &[[2, 2, 3, 4], [1, 1, 2, 8]];
 const TWICE_EVEN: &[Shape] = &[[2, 4, 8, 1], [1, 4, 4, 2]];
 /// Classes of the layers that have any.
@@ -34,6 +35,9 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("actnorm, reverse", ANY, |flow| map(flow, Reverse)),
     ("affine coupling", ANY, |flow| couple(flow, Affine, 5)),
     ("additive coupling", ANY, |flow| couple(flow, Additive, 5)),
+    ("conditional coupling", ANY, |flow| condition(flow, Changes::LastHalf)),
+    ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
+    ("conditional coupling, all channels", ANY, |flow| condition(flow, Changes::All)),
     ("split", ANY, split),
     ("top", ANY, |flow| top(flow, 0)),
     ("top with classes", ANY, |flow| top(flow, CLASSES)),
@@ -77,6 +81,12 @@ fn map(flow: Builder, permutation: PermutationType) {
 fn couple(flow: Builder, kind: CouplingKind, hidden: usize) {
     let channels = flow.shape().channels;
     let layer = Coupling::new(&mut flow.params, channels, hidden, kind);
+    flow.push("", layer);
+}
+
+fn condition(flow: Builder, changes: Changes) {
+    let channels = flow.shape().channels;
+    let layer = ConditionalCoupling::new(&mut flow.params, channels, CONDITION_CHANNELS, 5, changes);
     flow.push("", layer);
 }
 

@@ -30,20 +30,28 @@ impl Coupling {
     /// Declares the network's tensors `conv1.*`, `actnorm1.*`, `conv2.*`, `actnorm2.*` and `conv3.*` for a flow of
     /// `channels` channels.
     pub fn new(p: &mut ParamBuilder<'_>, channels: usize, hidden: usize, kind: CouplingKind) -> Self {
-        let inputs = channels / 2;
-        let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
-            p.scope(name, |p| p.parameter("weight", shape, Init::Normal(DEVIATION)))
-        };
-        let network = NetworkParams {
-            inputs,
-            hidden,
-            conv1: conv(p, "conv1", &[hidden, inputs + 1, 3, 3]),
-            actnorm1: p.scope("actnorm1", |p| actnorm(p, hidden)),
-            conv2: conv(p, "conv2", &[hidden, hidden, 1, 1]),
-            actnorm2: p.scope("actnorm2", |p| actnorm(p, hidden)),
-            conv3: p.scope("conv3", |p| zero_conv(p, hidden, kind.network_outputs(channels))),
-        };
-        Self { kind, network }
+        Self { kind, network: network(p, channels / 2, hidden, kind.network_outputs(channels)) }
+    }
+}
+
+/// Declares the tensors of a coupling network.
+pub(super) fn network(
+    p: &mut ParamBuilder<'_>,
+    inputs: usize,
+    hidden: usize,
+    outputs: usize,
+) -> NetworkParams {
+    let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
+        p.scope(name, |p| p.parameter("weight", shape, Init::Normal(DEVIATION)))
+    };
+    NetworkParams {
+        inputs,
+        hidden,
+        conv1: conv(p, "conv1", &[hidden, inputs + 1, 3, 3]),
+        actnorm1: p.scope("actnorm1", |p| actnorm(p, hidden)),
+        conv2: conv(p, "conv2", &[hidden, hidden, 1, 1]),
+        actnorm2: p.scope("actnorm2", |p| actnorm(p, hidden)),
+        conv3: p.scope("conv3", |p| zero_conv(p, hidden, outputs)),
     }
 }
 
@@ -162,7 +170,7 @@ impl<D: CouplingNetwork + ops::Coupling> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved) {
-        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient, .. } = pass;
         let x = &mut state.x;
         let Activations { hidden, o } = saved.take().unwrap_or_else(|| {
             let network = device.prepare_network(&self.at, params);

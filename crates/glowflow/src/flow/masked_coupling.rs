@@ -236,7 +236,7 @@ impl<D: Primitives> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved) {
-        let BackwardPass { cx, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx, state, dx, dlogp, gradient, .. } = pass;
         let (device, x) = (cx.device, &mut state.x);
         let Some(SavedCoupling { statistics, network }) = saved.take::<SavedCoupling<D>>() else {
             panic!("a coupling with batch normalisation needs what its forward pass saved")

@@ -14,6 +14,7 @@ mod additive_coupling;
 mod batch_norm;
 mod builder;
 mod channel_map;
+mod conditional_coupling;
 mod context;
 mod coupling;
 mod factor;
@@ -37,6 +38,7 @@ pub use additive_coupling::AdditiveCoupling;
 pub use batch_norm::BatchNorm;
 pub use builder::{FlowBuilder, NamedLayer};
 pub use channel_map::ActNormPermutation;
+pub use conditional_coupling::{Changes, ConditionalCoupling};
 pub use context::{Context, Mode};
 pub use coupling::Coupling;
 pub use factor::{FactorOut, FactorRest};
@@ -74,6 +76,8 @@ pub struct State<D: Device> {
     pub logp: D::Buffer,
     /// The number of each image's class, `[batch]`; empty if the model has no classes.
     pub labels: D::Buffer,
+    /// Input of conditional layers, which no layer changes.
+    pub condition: Option<Tensor<D>>,
     /// Statistics of the batch, laid out as the buffers are; empty in [`Mode::Eval`].
     pub statistics: D::Buffer,
 }
@@ -89,6 +93,17 @@ impl<D: Device> State<D> {
             None => panic!("no latents are left for a layer that factored some out"),
         }
     }
+
+    /// The input of conditional layers.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn condition(&self) -> &Tensor<D> {
+        match &self.condition {
+            Some(condition) => condition,
+            None => panic!("a conditional layer ran on a state without a condition"),
+        }
+    }
 }
 
 /// The backward pass: everything that a layer needs to pass a gradient on.
@@ -99,6 +114,8 @@ pub struct BackwardPass<'a, D: Device> {
     pub state: State<D>,
     /// The gradient of the loss by `state.x`, which it turns likewise.
     pub dx: D::Buffer,
+    /// The gradient of the loss by `state.condition`, to which conditional layers add theirs; empty without a condition.
+    pub dcondition: D::Buffer,
     /// The gradient of the loss by one sample's log-likelihood.
     pub dlogp: f64,
     /// The gradient by the parameters, to which it adds its own.

@@ -55,7 +55,7 @@ impl<D: Primitives> Prepared<D> for Scaling {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { cx, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx, state, dx, dlogp, gradient, .. } = pass;
         let (device, dims) = (cx.device, self.dims(state.x.grid.batch));
         let log_s = of_span(cx.params, self.log_s);
         // d log_s_j = Σ dh_j·h_j + dlogp, over the samples.

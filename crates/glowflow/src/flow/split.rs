@@ -82,7 +82,7 @@ impl<D: ops::Split + ZeroConv + Gaussian> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx: Context { device, params, .. }, state, dx, dlogp, gradient, .. } = pass;
         let mut eps = state.pop_latents();
         let (grid, half) = (state.x.grid, state.x.channels);
         let prior = conditional::<D>(device, &self.prior, &state.x);

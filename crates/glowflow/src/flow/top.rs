@@ -68,7 +68,7 @@ impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { cx: Context { device, .. }, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx: Context { device, .. }, state, dx, dlogp, gradient, .. } = pass;
         let mut eps = state.pop_latents();
         let prior = prior(*device, &self.top, &eps, &state.labels);
         let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);

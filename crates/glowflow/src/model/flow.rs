@@ -78,6 +78,7 @@ impl<D: Operations> Flow<D> {
             latents: vec![],
             logp: cx.device.zeros(batch),
             labels,
+            condition: None,
             statistics: cx.device.scratch(statistics),
         }
     }
@@ -134,7 +135,8 @@ impl<D: Operations> Flow<D> {
         gradient: &mut D::Buffer,
     ) -> (Tensor<D>, D::Buffer) {
         let Forward { state, mut saved } = forward;
-        let mut pass = BackwardPass { cx: *cx, state, dx: cx.device.scratch(0), dlogp, gradient };
+        let [dx, dcondition] = [(); 2].map(|()| cx.device.scratch(0));
+        let mut pass = BackwardPass { cx: *cx, state, dx, dcondition, dlogp, gradient };
         cx.device.within(|| {
             for group in self.groups(cx.device).rev() {
                 for layer in prepared(group, cx, Direction::Backward).into_iter().rev() {
