@@ -34,8 +34,8 @@ pub use model::{
     check_count,
 };
 pub use models::{
-    Architecture, CouplingType, GlowConfig, ModelConfig, NiceConfig, NormalizationType, PermutationType,
-    RealNvpConfig,
+    Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NiceConfig, NormalizationType,
+    PermutationType, RealNvpConfig,
 };
 pub use precision::Precision;
 

@@ -3,6 +3,7 @@
 use glowflow_kernels::{Device, Operations};
 
 use super::Layer;
+use super::dequantizer::Dequantizer;
 use super::shape::{LatentShape, Shape};
 use crate::models::Architecture;
 use crate::params::{ParamBuilder, Source};
@@ -19,18 +20,27 @@ pub struct FlowBuilder<'a, D: Device> {
     shape: Shape,
     /// For each layer, the numbers of one image that its backward pass has to have in memory.
     activations: Vec<usize>,
-    /// Multiply-adds of all layers on one image.
+    /// Multiply-adds of all layers and of the dequantiser on one image.
     multiply_adds: u128,
+    dequantizer: Option<Dequantizer>,
 }
 
 impl<'a, D: Device> FlowBuilder<'a, D> {
-    /// Builds an architecture.
+    /// Builds an architecture: its layers, then its dequantiser.
     pub fn build(architecture: &impl Architecture, source: Source<'a>) -> Self
     where
         D: Operations,
     {
-        let mut builder = Self::new(architecture.image().into(), source);
+        let image = architecture.image().into();
+        let mut builder = Self::new(image, source);
         architecture.build(&mut builder);
+        builder.dequantizer = architecture.dequantizer().map(|config| {
+            builder.params.scope("dequantizer", |p| Dequantizer::new(p, image, architecture.bins(), config))
+        });
+        if let Some(dequantizer) = &builder.dequantizer {
+            builder.activations.extend(dequantizer.activations::<D>(image));
+            builder.multiply_adds += dequantizer.multiply_adds::<D>(image);
+        }
         builder
     }
 
@@ -43,6 +53,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
             shape: image,
             activations: vec![],
             multiply_adds: 0,
+            dequantizer: None,
         }
     }
 
@@ -78,7 +89,8 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         &self.latents
     }
 
-    /// For each layer, the numbers of one image that its backward pass has in memory besides input and output.
+    /// For each layer and each coupling of the dequantiser, the numbers of one image that its backward pass has in memory besides
+    /// input and output.
     pub fn activations(&self) -> &[usize] {
         &self.activations
     }
@@ -86,6 +98,11 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     /// Multiply-adds of a forward pass on one image: see [`Layer::multiply_adds`].
     pub fn multiply_adds(&self) -> u128 {
         self.multiply_adds
+    }
+
+    /// The dequantiser, if the architecture has one.
+    pub fn dequantizer(&self) -> Option<&Dequantizer> {
+        self.dequantizer.as_ref()
     }
 
     /// The tensors, the layers, and the latents.

@@ -12,7 +12,7 @@ use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::ops::CouplingNetwork;
 use glowflow_kernels::{Direction, Grid, NetworkParams, Strided};
 
-use super::coupling::network;
+use super::coupling::{network, network_multiply_adds};
 use super::views::{Dims, PER_IMAGE, read, write};
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::ParamBuilder;
@@ -201,6 +201,10 @@ impl<D: CouplingNetwork> Layer<D> for ConditionalCoupling {
 
     fn activations(&self, input: Shape) -> usize {
         (2 * self.network.hidden + 2 * self.network.inputs) * input.pixels()
+    }
+
+    fn multiply_adds(&self, input: Shape) -> u128 {
+        network_multiply_adds(&self.network, input)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {

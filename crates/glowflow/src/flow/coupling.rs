@@ -72,6 +72,14 @@ pub(super) fn zero_conv_multiply_adds(conv: &ZeroConvParams, image: Shape) -> u1
     image.pixels() as u128 * 9 * (conv.inputs as u128 + 1) * conv.outputs as u128
 }
 
+/// Multiply-adds of a coupling network on one image of the shape's height and width.
+pub(super) fn network_multiply_adds(network: &NetworkParams, image: Shape) -> u128 {
+    let NetworkParams { inputs, hidden, .. } = *network;
+    let conv1 = 9 * (inputs as u128 + 1) * hidden as u128;
+    let conv2 = (hidden as u128).pow(2);
+    image.pixels() as u128 * (conv1 + conv2) + zero_conv_multiply_adds(&network.conv3, image)
+}
+
 impl<D: CouplingNetwork + ops::Coupling> Layer<D> for Coupling {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
@@ -82,10 +90,7 @@ impl<D: CouplingNetwork + ops::Coupling> Layer<D> for Coupling {
     }
 
     fn multiply_adds(&self, input: Shape) -> u128 {
-        let NetworkParams { inputs, hidden, .. } = self.network;
-        let conv1 = 9 * (inputs as u128 + 1) * hidden as u128;
-        let conv2 = (hidden as u128).pow(2);
-        input.pixels() as u128 * (conv1 + conv2) + zero_conv_multiply_adds(&self.network.conv3, input)
+        network_multiply_adds(&self.network, input)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {

@@ -7,8 +7,8 @@ use glowflow_kernels::{Direction, Grid, Operations, Real};
 
 use crate::Error;
 use crate::flow::{
-    BackwardPass, Context, FlowBuilder, LatentShape, Mode, NamedLayer, Prepared, Save, Saved, Shape, State,
-    Tensor,
+    BackwardPass, Context, Dequantizer, FlowBuilder, LatentShape, Mode, NamedLayer, Prepared, Save, Saved,
+    Shape, State, Tensor,
 };
 use crate::models::Architecture;
 use crate::params::{Constant, Layout, Source};
@@ -20,6 +20,7 @@ pub struct Flow<D: Operations> {
     image: Shape,
     latents: Vec<LatentShape>,
     layers: Vec<NamedLayer<D>>,
+    dequantizer: Option<Dequantizer>,
 }
 
 /// What a training step does with hidden activations between the way forward and the way back.
@@ -30,6 +31,16 @@ pub enum Backprop {
     Reversible,
     /// Keeps them: three quarters of the arithmetic, for memory that grows with depth.
     Stored,
+}
+
+impl Backprop {
+    /// What layers save in the forward pass.
+    pub(crate) fn save(self) -> Save {
+        match self {
+            Self::Reversible => Save::Minimum,
+            Self::Stored => Save::Activations,
+        }
+    }
 }
 
 /// Result of a forward pass: the flow's output, and what its layers saved for the backward pass.
@@ -52,8 +63,20 @@ impl<D: Operations> Flow<D> {
     /// A flow of this architecture, with the constants of a model of it.
     pub fn new(architecture: &impl Architecture, constants: &[Constant]) -> Self {
         let builder = FlowBuilder::build(architecture, Source::Given(constants));
+        let dequantizer = builder.dequantizer().cloned();
         let (params, layers, latents) = builder.into_parts();
-        Self { layout: params.into_layout(), image: architecture.image().into(), latents, layers }
+        Self {
+            layout: params.into_layout(),
+            image: architecture.image().into(),
+            latents,
+            layers,
+            dequantizer,
+        }
+    }
+
+    /// What turns the centres of bins into `v` before the first layer; `None` if uniform noise does.
+    pub fn dequantizer(&self) -> Option<&Dequantizer> {
+        self.dequantizer.as_ref()
     }
 
     /// Shape of an image.
@@ -110,11 +133,7 @@ impl<D: Operations> Flow<D> {
     /// Forward pass of a training step. Layers are made ready as many at a time as the device wants, so that no second
     /// copy of all weights exists.
     pub fn forward(&self, cx: &Context<'_, D>, mut state: State<D>, backprop: Backprop) -> Forward<D> {
-        let save = match backprop {
-            Backprop::Stored => Save::Activations,
-            Backprop::Reversible => Save::Minimum,
-        };
-        let mut saved = vec![];
+        let (save, mut saved) = (backprop.save(), vec![]);
         cx.device.within(|| {
             for group in self.groups(cx.device) {
                 for layer in prepared(group, cx, Direction::Forward) {
@@ -165,32 +184,18 @@ impl<D: Operations> Flow<D> {
         state
     }
 
-    /// The range of numbers behind each layer, on the way forward.
+    /// The range of the numbers after the dequantiser, if there is one, and after each layer.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn trace(&self, cx: &Context<'_, D>, mut state: State<D>) -> Result<Vec<Range>, Error> {
-        let device = cx.device;
-        self.layers
-            .iter()
-            .map(|(name, layer)| {
-                layer.prepare(cx, Direction::Forward).forward(cx, &mut state, Save::Minimum);
-                let mut numbers = device.download(&state.x.data)?;
-                numbers.extend(device.download(&state.logp)?);
-                if let Some(eps) = state.latents.last() {
-                    numbers.extend(device.download(&eps.data)?);
-                }
-                let numbers = numbers.iter().map(|x| x.wide());
-                let fold = |pick: fn(f64, f64) -> f64| {
-                    // Minimum and maximum skip NaN, which is what is looked for.
-                    numbers
-                        .clone()
-                        .reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
-                };
-                let (low, high) = (fold(f64::min).unwrap_or(0.0), fold(f64::max).unwrap_or(0.0));
-                Ok(Range { layer: name.clone(), low, high })
-            })
-            .collect()
+        let dequantized = self.dequantizer.iter().map(|_| Range::of("dequantizer", cx.device, &state));
+        let mut ranges = dequantized.collect::<Result<Vec<_>, _>>()?;
+        for (name, layer) in &self.layers {
+            layer.prepare(cx, Direction::Forward).forward(cx, &mut state, Save::Minimum);
+            ranges.push(Range::of(name, cx.device, &state)?);
+        }
+        Ok(ranges)
     }
 }
 
@@ -206,6 +211,22 @@ pub struct Range {
 }
 
 impl Range {
+    /// The range of a state's numbers.
+    fn of<D: Operations>(layer: &str, device: &D, state: &State<D>) -> Result<Self, Error> {
+        let mut numbers = device.download(&state.x.data)?;
+        numbers.extend(device.download(&state.logp)?);
+        if let Some(eps) = state.latents.last() {
+            numbers.extend(device.download(&eps.data)?);
+        }
+        let numbers = numbers.iter().map(|x| x.wide());
+        let fold = |pick: fn(f64, f64) -> f64| {
+            // Minimum and maximum skip NaN, which is what is looked for.
+            numbers.clone().reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
+        };
+        let (low, high) = (fold(f64::min).unwrap_or(0.0), fold(f64::max).unwrap_or(0.0));
+        Ok(Self { layer: layer.to_owned(), low, high })
+    }
+
     /// The largest magnitude.
     pub fn magnitude(&self) -> f64 {
         self.low.abs().max(self.high.abs())

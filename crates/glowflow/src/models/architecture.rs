@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::Error;
-use crate::flow::FlowBuilder;
+use crate::flow::{DequantizerConfig, FlowBuilder};
 use crate::params::Source;
 use crate::train::TrainConfig;
 
@@ -26,6 +26,12 @@ pub trait Architecture:
     /// Number of classes; 0 for a model without labels.
     fn classes(&self) -> usize {
         0
+    }
+
+    /// Sizes of the model's dequantiser; `None` if pixels are dequantised with uniform noise. Sides of the image must be even
+    /// for one.
+    fn dequantizer(&self) -> Option<DequantizerConfig> {
+        None
     }
 
     /// Checks that such a model can be built.

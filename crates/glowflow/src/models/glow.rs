@@ -6,8 +6,11 @@ use glowflow_kernels::{CouplingKind, Operations};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
+use super::dequantization::{self, DequantizationType};
 use crate::Error;
-use crate::flow::{ActNormPermutation, BatchNorm, Coupling, FlowBuilder, Split, Squeeze, Top};
+use crate::flow::{
+    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, Split, Squeeze, Top,
+};
 
 /// How a coupling changes the second half of the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +84,16 @@ pub struct GlowConfig {
     pub normalization: NormalizationType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
+    /// Distribution of dequantisation noise. Older programs do not know this key and the next two, so each is written only if it is
+    /// not the default.
+    #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
+    pub dequantization: DequantizationType,
+    /// Couplings of a variational dequantisation; 0 for a single one that sees the bins alone.
+    #[serde(skip_serializing_if = "dequantization::is_default_couplings")]
+    pub dequantization_couplings: usize,
+    /// Width of the networks of a variational dequantisation.
+    #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
+    pub dequantization_hidden: usize,
 }
 
 impl Default for GlowConfig {
@@ -96,6 +109,9 @@ impl Default for GlowConfig {
             permutation: PermutationType::Conv1x1,
             normalization: NormalizationType::ActNorm,
             classes: 0,
+            dequantization: DequantizationType::Uniform,
+            dequantization_couplings: dequantization::COUPLINGS,
+            dequantization_hidden: dequantization::HIDDEN,
         }
     }
 }
@@ -111,6 +127,10 @@ impl Architecture for GlowConfig {
 
     fn classes(&self) -> usize {
         self.classes
+    }
+
+    fn dequantizer(&self) -> Option<DequantizerConfig> {
+        self.dequantization.dequantizer(self.dequantization_couplings, self.dequantization_hidden)
     }
 
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {
@@ -155,6 +175,7 @@ impl Architecture for GlowConfig {
         check::at_least_one("steps", self.steps, 1 << 12)?;
         check::at_least_one("hidden", self.hidden, 1 << 14)?;
         check::at_most("classes", self.classes, 1 << 20)?;
-        check::divisible(self.image, self.levels, "2^levels", |levels| levels)
+        check::divisible(self.image, self.levels, "2^levels", |levels| levels)?;
+        dequantization::validate(self.dequantizer(), self.image)
     }
 }

@@ -12,8 +12,12 @@ use glowflow_kernels::{Primitives, ops};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
+use super::dequantization::{self, DequantizationType};
 use crate::Error;
-use crate::flow::{Base, FactorOut, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Reorder, Squeeze};
+use crate::flow::{
+    Base, DequantizerConfig, FactorOut, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Reorder,
+    Squeeze,
+};
 use crate::train::{Optimizer, TrainConfig};
 
 /// Configuration of a RealNVP.
@@ -30,12 +34,31 @@ pub struct RealNvpConfig {
     pub blocks: usize,
     /// Width of the coupling networks of the first level.
     pub hidden: usize,
+    /// Distribution of dequantisation noise. Older programs do not know this key and the next two, so each is written only if it is
+    /// not the default.
+    #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
+    pub dequantization: DequantizationType,
+    /// Couplings of a variational dequantisation; 0 for a single one that sees the bins alone.
+    #[serde(skip_serializing_if = "dequantization::is_default_couplings")]
+    pub dequantization_couplings: usize,
+    /// Width of the networks of a variational dequantisation.
+    #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
+    pub dequantization_hidden: usize,
 }
 
 impl Default for RealNvpConfig {
     /// The published CIFAR-10 model.
     fn default() -> Self {
-        Self { image: [32, 32, 3], bits: 8, levels: 2, blocks: 8, hidden: 64 }
+        Self {
+            image: [32, 32, 3],
+            bits: 8,
+            levels: 2,
+            blocks: 8,
+            hidden: 64,
+            dequantization: DequantizationType::Uniform,
+            dequantization_couplings: dequantization::COUPLINGS,
+            dequantization_hidden: dequantization::HIDDEN,
+        }
     }
 }
 
@@ -57,6 +80,10 @@ impl Architecture for RealNvpConfig {
 
     fn bits(&self) -> u32 {
         self.bits
+    }
+
+    fn dequantizer(&self) -> Option<DequantizerConfig> {
+        self.dequantization.dequantizer(self.dequantization_couplings, self.dequantization_hidden)
     }
 
     fn build<D: ops::Squeeze>(&self, flow: &mut FlowBuilder<'_, D>) {
@@ -100,6 +127,7 @@ impl Architecture for RealNvpConfig {
         check::at_least_one("levels", self.levels, 12)?;
         check::at_most("blocks", self.blocks, 1 << 10)?;
         check::at_least_one("hidden", self.hidden, 1 << 12)?;
-        check::divisible(self.image, self.levels - 1, "2^(levels - 1)", |levels| levels + 1)
+        check::divisible(self.image, self.levels - 1, "2^(levels - 1)", |levels| levels + 1)?;
+        dequantization::validate(self.dequantizer(), self.image)
     }
 }

@@ -187,6 +187,12 @@ macro_rules! architectures {
                 self.classes()
             }
 
+            fn dequantizer(&self) -> Option<$crate::flow::DequantizerConfig> {
+                match self {
+                    $(Self::$variant(config) => config.dequantizer(),)*
+                }
+            }
+
             fn build<D: glowflow_kernels::Operations>(&self, flow: &mut $crate::flow::FlowBuilder<'_, D>) {
                 match self {
                     $(Self::$variant(config) => config.build(flow),)*

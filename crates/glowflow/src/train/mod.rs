@@ -12,6 +12,7 @@ mod images;
 pub mod observer;
 pub mod observers;
 mod pace;
+mod pass;
 mod picture_clock;
 mod presets;
 mod recorded;

@@ -3,19 +3,18 @@
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
 use glowflow_kernels::expr::{constant, input, old};
-use glowflow_kernels::{
-    Device, Noise, Operations, Real, Repeated, Rule, Stream, Strided, Training, Update, View, ViewMut,
-};
+use glowflow_kernels::{Device, Operations, Real, Rule, Strided, Training, Update, View, ViewMut};
 
 use super::config::{Optimizer, RunConfig, Schedule};
 use super::fine_tune;
+use super::pass::Pass;
 use super::state::{Progress, StepReport, TrainState};
 use super::statistics::{average, update_running};
-use crate::flow::{Context, Mode, State};
-use crate::model::{Flow, ModelFile, check_labels, class_numbers, memory};
+use crate::Error;
+use crate::flow::{Context, Mode};
+use crate::model::{Flow, ModelFile, check_labels, memory};
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{Constant, Layout};
-use crate::{Error, random};
 
 /// Steps skipped in a row after which training gives up.
 pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
@@ -27,26 +26,16 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     pub(super) flow: Flow<D>,
     constants: Vec<Constant>,
     pub(super) weights: D::Buffer,
-    buffers: D::Buffer,
+    pub(super) buffers: D::Buffer,
     buffers_ema: D::Buffer,
-    gradient: D::Buffer,
+    pub(super) gradient: D::Buffer,
     first: D::Buffer,
     second: D::Buffer,
     ema: D::Buffer,
-    passes: Vec<Pass<D>>,
+    pub(super) passes: Vec<Pass<D>>,
     pub(super) progress: Progress,
     /// False after an update whose new values were not all finite.
     all_finite: bool,
-}
-
-/// The flow there and back on some images of a batch: from the buffers here to the gradient. It is what a device may record.
-struct Pass<D: Operations> {
-    /// Images, and those of the whole batch, which decide how much each counts.
-    images: (usize, usize),
-    v: D::Buffer,
-    labels: D::Buffer,
-    /// Returns log-likelihoods and the statistics of these images.
-    work: Repeated<D, (D::Buffer, D::Buffer)>,
 }
 
 /// Consumes its values, for the state of a large model should not be in memory twice.
@@ -203,7 +192,11 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             return Ok(());
         }
         let pixels = &pixels[..batch * self.config.model.dimensions()];
-        let state = self.enter(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
+        let (u, mut state) = self.arrive(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
+        if let Some(dequantizer) = self.flow.dequantizer() {
+            let (device, params, buffers) = (&self.device, &mut self.weights, &self.buffers);
+            device.within(|| dequantizer.initialize(device, params, buffers, &u, &mut state));
+        }
         let state = self.flow.initialize(&self.device, &mut self.weights, &self.buffers, state);
         self.device.copy(&self.weights, &mut self.ema);
         if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
@@ -291,46 +284,6 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
     }
 
-    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics.
-    fn pass(
-        &mut self,
-        pixels: &[u8],
-        labels: &[usize],
-        images: (usize, usize),
-        part: u64,
-    ) -> (D::Buffer, D::Buffer) {
-        let (device, model) = (&self.device, &self.config.model);
-        let noise = self.noise(part);
-        let at = self.passes.iter().position(|pass| pass.images == images).unwrap_or_else(|| {
-            self.passes.push(Pass {
-                images,
-                v: device.scratch(pixels.len()),
-                labels: device.scratch(model.labels_of(images.0)),
-                work: Repeated::new(),
-            });
-            self.passes.len() - 1
-        });
-        let Pass { v, labels: to, work, .. } = &mut self.passes[at];
-        device.dequantize(pixels, model.bits(), noise, v);
-        device.copy(&device.upload(&class_numbers(labels)), to);
-
-        let (flow, params, buffers, gradient) =
-            (&self.flow, &self.weights, &self.buffers, &mut self.gradient);
-        let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
-        let backprop = self.config.train.backprop;
-        let (log_density, statistics) = work.run(device, |device| {
-            let cx = Context { device, params, buffers, mode: Mode::Train };
-            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, model.labels_of(images.0)));
-            let forward = flow.forward(&cx, flow.enter(&cx, images.0, v, labels), backprop);
-            let log_density = device.copied(&forward.state.logp, images.0);
-            let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
-            flow.backward(&cx, forward, dlogp, gradient);
-            (log_density, statistics)
-        });
-        // The next pass will write there again.
-        (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
-    }
-
     /// The learning rate of the next update.
     pub fn learning_rate(&self) -> f64 {
         let t = &self.config.train;
@@ -376,21 +329,6 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         let batch = pixels.len() / dimensions;
         check_labels(&self.config.model, batch, labels)?;
         Ok(batch)
-    }
-
-    /// Fresh noise for this step. `part` numbers the parts of one batch.
-    fn noise(&self, part: u64) -> Noise<'static, D::Real> {
-        let t = &self.config.train;
-        let id = random::TRAINING_NOISE + self.progress.step * t.accumulate as u64 + part;
-        Noise::Uniform(Stream { seed: t.seed, id })
-    }
-
-    /// Images with fresh noise, as they enter the flow.
-    pub(super) fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
-        let mut v = self.device.scratch(pixels.len());
-        self.device.dequantize(pixels, self.config.model.bits(), self.noise(part), &mut v);
-        let labels = self.device.upload(&class_numbers(labels));
-        self.flow.enter(&self.context(), batch, v, labels)
     }
 
     pub(super) fn context(&self) -> Context<'_, D> {

@@ -1,0 +1,71 @@
+//! The keys of variational dequantisation, which several architectures have.
+
+use serde::{Deserialize, Serialize};
+
+use super::architecture::check;
+use crate::Error;
+use crate::flow::DequantizerConfig;
+
+/// Default of `model.dequantization_couplings`.
+pub const COUPLINGS: usize = 4;
+/// Default of `model.dequantization_hidden`.
+pub const HIDDEN: usize = 128;
+
+/// The distribution of the noise that makes pixels continuous, within each bin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DequantizationType {
+    /// Uniform.
+    #[default]
+    Uniform,
+    /// Learned, by a [`Dequantizer`](crate::flow::Dequantizer).
+    Variational,
+}
+
+impl DequantizationType {
+    /// Whether it is the default.
+    pub(super) fn is_uniform(&self) -> bool {
+        *self == Self::Uniform
+    }
+
+    /// The dequantiser of a model with these keys.
+    pub(super) fn dequantizer(self, couplings: usize, hidden: usize) -> Option<DequantizerConfig> {
+        match self {
+            Self::Uniform => None,
+            Self::Variational => Some(DequantizerConfig { couplings, hidden }),
+        }
+    }
+}
+
+/// Whether the number of couplings is the default.
+pub(super) fn is_default_couplings(couplings: &usize) -> bool {
+    *couplings == COUPLINGS
+}
+
+/// Whether the width of the networks is the default.
+pub(super) fn is_default_hidden(hidden: &usize) -> bool {
+    *hidden == HIDDEN
+}
+
+/// Checks that a dequantiser can be built for images of this shape.
+///
+/// # Errors
+/// [`Error::Config`] names the key, its value, and what would fit.
+pub(super) fn validate(
+    dequantizer: Option<DequantizerConfig>,
+    [height, width, _]: [usize; 3],
+) -> Result<(), Error> {
+    let Some(DequantizerConfig { couplings, hidden }) = dequantizer else { return Ok(()) };
+    check::at_most("dequantization_couplings", couplings, 1 << 8)?;
+    check::at_least_one("dequantization_hidden", hidden, 1 << 14)?;
+    for (key, value) in [("height", height), ("width", width)] {
+        if value % 2 == 1 {
+            return Err(Error::Config(format!(
+                "image {key} {value} is odd, and model.dequantization = \"variational\" needs even sides: use {}, or \
+                 model.dequantization = \"uniform\"",
+                value + 1
+            )));
+        }
+    }
+    Ok(())
+}

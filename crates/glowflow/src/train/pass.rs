@@ -1,0 +1,129 @@
+//! Forward and backward pass of a part of a batch, and the noise of its pixels.
+
+use glowflow_kernels::{Noise, Operations, Repeated, Stream};
+
+use super::trainer::Trainer;
+use crate::flow::{Context, Mode, Save, State};
+use crate::model::{Flow, class_numbers};
+use crate::models::Architecture;
+use crate::random;
+
+/// Forward and backward pass on some images of a batch: from the buffers here to the gradient. A device may record it.
+pub(super) struct Pass<D: Operations> {
+    /// Images, and those of the whole batch, which decide how much each counts.
+    images: (usize, usize),
+    /// Images `v`, or the centres of their bins for a dequantiser.
+    v: D::Buffer,
+    /// Uniform noise for a dequantiser; empty without one.
+    u: D::Buffer,
+    labels: D::Buffer,
+    /// Returns log-likelihoods and the statistics of these images.
+    work: Repeated<D, (D::Buffer, D::Buffer)>,
+}
+
+/// Numbers of noise that the dequantiser reads for this many pixels.
+fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
+    if flow.dequantizer().is_some() { pixels } else { 0 }
+}
+
+/// Writes images with uniform noise to `v`. For a flow with a dequantiser, writes the centres of their bins to `v` and the noise,
+/// the same numbers on `[0, 1)`, to `u`.
+fn dequantize<D: Operations>(
+    device: &D,
+    flow: &Flow<D>,
+    pixels: &[u8],
+    bits: u32,
+    noise: Stream,
+    (v, u): (&mut D::Buffer, &mut D::Buffer),
+) {
+    if flow.dequantizer().is_none() {
+        return device.dequantize(pixels, bits, Noise::Uniform(noise), v);
+    }
+    device.dequantize(pixels, bits, Noise::Midpoint, v);
+    device.uniform(noise, 1, u);
+}
+
+impl<D: Operations, A: Architecture> Trainer<D, A> {
+    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics.
+    pub(super) fn pass(
+        &mut self,
+        pixels: &[u8],
+        labels: &[usize],
+        images: (usize, usize),
+        part: u64,
+    ) -> (D::Buffer, D::Buffer) {
+        let (device, model) = (&self.device, &self.config.model);
+        let noise = self.noise(part);
+        let noises = noises(&self.flow, pixels.len());
+        let at = self.passes.iter().position(|pass| pass.images == images).unwrap_or_else(|| {
+            self.passes.push(Pass {
+                images,
+                v: device.scratch(pixels.len()),
+                u: device.scratch(noises),
+                labels: device.scratch(model.labels_of(images.0)),
+                work: Repeated::new(),
+            });
+            self.passes.len() - 1
+        });
+        let Pass { v, u, labels: to, work, .. } = &mut self.passes[at];
+        dequantize(device, &self.flow, pixels, model.bits(), noise, (&mut *v, &mut *u));
+        device.copy(&device.upload(&class_numbers(labels)), to);
+
+        let (flow, params, buffers, gradient) =
+            (&self.flow, &self.weights, &self.buffers, &mut self.gradient);
+        let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
+        let backprop = self.config.train.backprop;
+        let (log_density, statistics) = work.run(device, |device| {
+            let cx = Context { device, params, buffers, mode: Mode::Train };
+            let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, model.labels_of(images.0)));
+            let mut state = flow.enter(&cx, images.0, v, labels);
+            let dequantizer = flow.dequantizer().map(|dequantizer| {
+                let saved = device.within(|| dequantizer.forward(&cx, u, &mut state, backprop.save()));
+                (dequantizer, saved)
+            });
+            let forward = flow.forward(&cx, state, backprop);
+            let log_density = device.copied(&forward.state.logp, images.0);
+            let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
+            let (_, dv) = flow.backward(&cx, forward, dlogp, gradient);
+            if let Some((dequantizer, saved)) = dequantizer {
+                device.within(|| dequantizer.backward(&cx, saved, &dv, dlogp, gradient));
+            }
+            (log_density, statistics)
+        });
+        // The next pass will write there again.
+        (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
+    }
+
+    /// Fresh noise for this step. `part` numbers the parts of one batch.
+    fn noise(&self, part: u64) -> Stream {
+        let t = &self.config.train;
+        let id = random::TRAINING_NOISE + self.progress.step * t.accumulate as u64 + part;
+        Stream { seed: t.seed, id }
+    }
+
+    /// Images with fresh noise, as they enter the flow.
+    pub(super) fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
+        let (u, mut state) = self.arrive(batch, pixels, labels, part);
+        if let Some(dequantizer) = self.flow.dequantizer() {
+            let cx = self.context();
+            self.device.within(|| dequantizer.forward(&cx, &u, &mut state, Save::Minimum));
+        }
+        state
+    }
+
+    /// Images with fresh noise, or the noise for the dequantiser and the centres of their bins.
+    pub(super) fn arrive(
+        &self,
+        batch: usize,
+        pixels: &[u8],
+        labels: &[usize],
+        part: u64,
+    ) -> (D::Buffer, State<D>) {
+        let mut v = self.device.scratch(pixels.len());
+        let mut u = self.device.scratch(noises(&self.flow, pixels.len()));
+        let noise = self.noise(part);
+        dequantize(&self.device, &self.flow, pixels, self.config.model.bits(), noise, (&mut v, &mut u));
+        let labels = self.device.upload(&class_numbers(labels));
+        (u, self.flow.enter(&self.context(), batch, v, labels))
+    }
+}
