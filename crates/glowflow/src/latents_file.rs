@@ -92,7 +92,7 @@ impl LatentsFile {
         let (mut images, mut all_labels, mut chunks) = (vec![], vec![], vec![]);
         let (mut checksums, mut kept, mut not_finite) = (vec![], BTreeMap::new(), vec![]);
         read_each(glow, dataset, label, |PixelBatch { images: indices, labels, mut pixels, .. }| {
-            let mut latents = glow.encode(pixels.view(), &labels, Dequantization::Midpoint)?.latents;
+            let mut latents = glow.encode(pixels.view(), &labels, Dequantization::Typical)?.latents;
             let exact = glow.comes_back(pixels.view(), &latents, &labels)?;
             pixels.mapv_inplace(|pixel| in_bits(pixel, config.bits()));
             for (i, (image, exact)) in pixels.outer_iter().zip(exact).enumerate() {

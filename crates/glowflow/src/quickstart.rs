@@ -121,7 +121,7 @@ fn images(glow: &Model, dataset: &Arc<dyn Dataset>, count: usize) -> Result<Arra
 
 fn reconstructions(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
     let originals = images(glow, dataset, COLUMNS)?;
-    let latents = glow.encode(originals.view(), &[], Dequantization::Midpoint)?.latents;
+    let latents = glow.encode(originals.view(), &[], Dequantization::Typical)?.latents;
     let decoded = glow.decode(&latents, &[])?;
     let rows = [originals.into_raw_vec_and_offset().0, decoded.into_bytes()];
     let picture = picture::rows(&[&rows[0], &rows[1]], glow.config().image());
@@ -145,7 +145,7 @@ fn sweeps(
     path: &Path,
 ) -> Result<(), Error> {
     let portraits = images(glow, dataset, directions.list.len())?;
-    let latents = glow.encode(portraits.view(), &[], Dequantization::Midpoint)?.latents;
+    let latents = glow.encode(portraits.view(), &[], Dequantization::Typical)?.latents;
     let rows = directions.list.iter().enumerate();
     let frames = rows.map(|(i, direction)| sweep(&latents.slice(i..i + 1), direction, COLUMNS));
     let frames = frames.collect::<Result<Vec<_>, _>>()?;
@@ -156,7 +156,7 @@ fn sweeps(
 
 fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {
     let portraits = images(glow, dataset, TRIED)?;
-    let latents = glow.encode(portraits.view(), &[], Dequantization::Midpoint)?.latents;
+    let latents = glow.encode(portraits.view(), &[], Dequantization::Typical)?.latents;
     let before = shown(&glow.decode(&latents, &[])?.pixels);
     let mut effects = vec![];
     for (a, attribute) in ATTRIBUTES.into_iter().enumerate() {

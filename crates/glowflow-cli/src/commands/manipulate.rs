@@ -223,7 +223,7 @@ fn to_folder(
         if !images.is_empty() {
             let views: Vec<_> = images.iter().map(|image| image.view()).collect();
             let images = concatenate(Axis(0), &views)?;
-            let latents = glow.encode(images.view(), &classes, Dequantization::Midpoint)?.latents;
+            let latents = glow.encode(images.view(), &classes, Dequantization::Typical)?.latents;
             let made = changes.pictures(glow, &latents, &classes)?;
             finite &= made.finite;
             for (i, (made, (source, out))) in made.files.iter().zip(outs).enumerate() {

@@ -144,7 +144,7 @@ impl Picture {
     ) -> anyhow::Result<Self> {
         let labels = pictures.labels(glow, label)?;
         let image = pictures.load(std::slice::from_ref(path))?;
-        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        let latents = glow.encode(image.view(), &labels, Dequantization::Typical)?.latents;
         anyhow::ensure!(
             latents.is_finite(0),
             "the latents of {} are not finite; the model may be damaged, or its training diverged",

@@ -87,7 +87,7 @@ pub(super) async fn encode(
             .map_err(|e| Problem::unprocessable(e.to_string()))?;
         let draws = at.draws();
         let Bound { bits_per_dim, standard_error } = Bound::of(glow, image.view(), &labels, draws, client)?;
-        let latents = glow.encode(image.view(), &labels, Dequantization::Midpoint)?.latents;
+        let latents = glow.encode(image.view(), &labels, Dequantization::Typical)?.latents;
         if !bits_per_dim.is_finite() || !latents.is_finite(0) {
             return Err(Problem::new(
                 StatusCode::INTERNAL_SERVER_ERROR,

@@ -11,7 +11,7 @@ mod sample;
 use std::borrow::Cow;
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{DeviceError, Direction, Noise, Operations, Quantized, Real};
+use glowflow_kernels::{DeviceError, Direction, Noise, Operations, Quantized, Real, Stream};
 
 use crate::ModelFile;
 use crate::flow::{Context, Mode, Prepared};
@@ -32,8 +32,14 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
         &self,
         pixels: &[u8],
         labels: &[usize],
-        noise: Noise<'_, R>,
+        noise: EntryNoise<'_, R>,
     ) -> Result<EncodedChunk<R>, DeviceError>;
+
+    /// The dequantiser's typical noise for a chunk of images, in `[0, 1/bins)`; `None` without a dequantiser.
+    ///
+    /// # Errors
+    /// Errors of the device.
+    fn typical_noise(&self, pixels: &[u8]) -> Result<Option<Vec<R>>, DeviceError>;
 
     /// Decodes a chunk of `images` images. `read` gets the decoded images, which stay on the device.
     ///
@@ -54,11 +60,19 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
     fn draw(&self, images: usize, draw: Draw) -> Result<Vec<Vec<R>>, DeviceError>;
 }
 
+/// Dequantisation noise of a chunk.
+pub(crate) enum EntryNoise<'a, R> {
+    /// Independent of the model.
+    Fixed(Noise<'a, R>),
+    /// Uniform noise from a stream, mapped by the dequantiser. A model without one takes it as it is.
+    Variational(Stream),
+}
+
 /// Latents and log-densities of a chunk.
 pub(crate) struct EncodedChunk<R> {
     /// One array a level.
     pub latents: Vec<Vec<R>>,
-    /// `log p(v)` of each image.
+    /// `log p(v)` of each image, less `log r` of the noise if the dequantiser made it.
     pub log_density: Vec<R>,
 }
 
@@ -169,9 +183,13 @@ impl<D: Operations> Engine<D::Real> for DeviceEngine<D> {
         &self,
         pixels: &[u8],
         labels: &[usize],
-        noise: Noise<'_, D::Real>,
+        noise: EntryNoise<'_, D::Real>,
     ) -> Result<EncodedChunk<D::Real>, DeviceError> {
         self.encode_chunk(pixels, labels, noise)
+    }
+
+    fn typical_noise(&self, pixels: &[u8]) -> Result<Option<Vec<D::Real>>, DeviceError> {
+        self.typical_chunk(pixels)
     }
 
     fn decode(

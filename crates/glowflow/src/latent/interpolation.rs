@@ -59,7 +59,7 @@ pub fn interpolate(
         )));
     }
     check_count(&[count - 1, frames], model.latent_bytes())?;
-    let latents = model.encode(images, labels, Dequantization::Midpoint)?.latents;
+    let latents = model.encode(images, labels, Dequantization::Typical)?.latents;
     let (mut points, mut classes) = (vec![], vec![]);
     for pair in 0..count - 1 {
         let (a, b) = (latents.slice(pair..pair + 1), latents.slice(pair + 1..pair + 2));

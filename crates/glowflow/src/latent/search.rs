@@ -141,7 +141,7 @@ fn features(model: &Model, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<V
     let zeros: Vec<Vec<f64>> = sizes.map(|size| vec![0.0; size]).collect();
     let mut features: Vec<_> = pixels.outer_iter().map(|_| Features(zeros.clone())).collect();
     for shift in SHIFTS {
-        let latents = model.encode(shifted(pixels, shift).view(), labels, Dequantization::Midpoint)?.latents;
+        let latents = model.encode(shifted(pixels, shift).view(), labels, Dequantization::Typical)?.latents;
         for (level, eps) in latents.0.iter().enumerate() {
             for (features, eps) in features.iter_mut().zip(eps.outer_iter()) {
                 let sums = features.0[level].iter_mut();

@@ -7,7 +7,7 @@ use ndarray::Array4;
 
 use crate::{Dequantization, Encoded, Error, Model, data};
 
-/// Some images of a dataset, encoded at the middle of each bin.
+/// Some images of a dataset, encoded with typical noise.
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
     /// Their numbers in the dataset.
@@ -57,7 +57,7 @@ pub fn encode_each(
     mut each: impl FnMut(EncodedBatch) -> Result<(), Error>,
 ) -> Result<(), Error> {
     read_each(model, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
-        let encoded = model.encode(pixels.view(), &labels, Dequantization::Midpoint)?;
+        let encoded = model.encode(pixels.view(), &labels, Dequantization::Typical)?;
         each(EncodedBatch { images, labels, encoded })
     })
 }

@@ -183,7 +183,12 @@ pub(super) fn rows<T: Clone>(mut images: ArrayView4<'_, T>, range: Range<usize>)
     }
 }
 
-fn array<T>(batch: usize, [height, width, channels]: [usize; 3], values: Vec<T>) -> Result<Array4<T>, Error> {
+/// Images from the device's values.
+pub(super) fn array<T>(
+    batch: usize,
+    [height, width, channels]: [usize; 3],
+    values: Vec<T>,
+) -> Result<Array4<T>, Error> {
     Array4::from_shape_vec((batch, height, width, channels), values)
         .map_err(|e| Error::Input(format!("the device returned an array of another size: {e}")))
 }

@@ -1,14 +1,15 @@
 //! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use glowflow_kernels::{Cpu, Noise, Operations, Real, Stream};
-use ndarray::{ArrayView4, Axis};
+use ndarray::{Array4, ArrayView4, Axis};
 
-use super::decode::rows;
+use super::decode::{array, rows};
 use super::{Encoded, ModelFile, check_labels};
 use crate::device::on_device;
-use crate::engine::{DeviceEngine, EncodedChunk, Engine};
+use crate::engine::{DeviceEngine, EncodedChunk, Engine, EntryNoise};
 use crate::models::{Architecture, ModelConfig};
 use crate::{AnyDevice, Error, random};
 
@@ -19,10 +20,19 @@ const SCORED_PIXELS: usize = 64 * 32 * 32;
 /// Noise that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
-    /// The centre of each bin: deterministic, for encoding. Its density is not a likelihood of the image.
+    /// A typical point of each bin: deterministic, for latents. It is the centre, or the median of the model's dequantiser
+    /// at most 0.4 of a bin away. Its density is not a likelihood of the image.
+    Typical,
+    /// The centre of each bin: deterministic, for comparing densities, which are not likelihoods of the images.
     Midpoint,
     /// Uniform over each bin, from a seed: the bound's noise, as in training.
     Uniform {
+        /// The draw; different seeds are independent.
+        seed: u64,
+    },
+    /// That of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is less the log-density of the
+    /// noise, so that its mean over seeds is a lower bound of the log-likelihood. Uniform for a model without a dequantiser.
+    Variational {
         /// The draw; different seeds are independent.
         seed: u64,
     },
@@ -40,7 +50,7 @@ pub enum Dequantization<'a, R = f32> {
 /// let model = Model::new(config, 0)?; // or Model::load("model.safetensors")?
 ///
 /// let pixels = Array4::from_shape_fn((2, 8, 8, 3), |(b, y, x, c)| (50 * b + 20 * y + 3 * x + c) as u8);
-/// let encoded = model.encode(pixels.view(), &[], Dequantization::Midpoint)?;
+/// let encoded = model.encode(pixels.view(), &[], Dequantization::Typical)?;
 /// assert_eq!(model.decode(&encoded.latents, &[])?.pixels, pixels); // every pixel, exactly
 ///
 /// let draws = Draws::Uniform { draws: 8, seed: 0 };
@@ -164,24 +174,43 @@ impl<A: Architecture, R: Real> Model<A, R> {
         let mut log_density = vec![];
         for start in (0..batch).step_by(self.chunk()) {
             let range = start..batch.min(start + self.chunk());
-            let given;
+            let chunk = rows(pixels, range.clone());
+            let stream = |seed| Stream { seed, id: random::EVALUATION_NOISE + start as u64 };
+            let given: Cow<'_, [R]>;
             let noise = match dequantization {
-                Dequantization::Midpoint => Noise::Midpoint,
-                Dequantization::Uniform { seed } => {
-                    Noise::Uniform(Stream { seed, id: random::EVALUATION_NOISE + start as u64 })
-                }
+                Dequantization::Typical => match self.engine.typical_noise(&chunk)? {
+                    Some(noise) => {
+                        given = noise.into();
+                        EntryNoise::Fixed(Noise::Given(&given))
+                    }
+                    None => EntryNoise::Fixed(Noise::Midpoint),
+                },
+                Dequantization::Midpoint => EntryNoise::Fixed(Noise::Midpoint),
+                Dequantization::Uniform { seed } => EntryNoise::Fixed(Noise::Uniform(stream(seed))),
+                Dequantization::Variational { seed } => EntryNoise::Variational(stream(seed)),
                 Dequantization::Given(noise) => {
                     given = rows(noise, range.clone());
-                    Noise::Given(&given)
+                    EntryNoise::Fixed(Noise::Given(&given))
                 }
             };
-            let chunk_labels = labels.get(range.clone()).unwrap_or_default();
+            let chunk_labels = labels.get(range).unwrap_or_default();
             let EncodedChunk { latents, log_density: densities } =
-                self.engine.encode(&rows(pixels, range), chunk_labels, noise)?;
+                self.engine.encode(&chunk, chunk_labels, noise)?;
             log_density.extend(densities.iter().map(|logp| self.config.in_bin(logp.wide())));
             levels.iter_mut().zip(latents).for_each(|(level, eps)| level.extend(eps));
         }
         Ok(Encoded { latents: self.latents(batch, levels)?, log_density })
+    }
+
+    /// The noise of [`Dequantization::Typical`], in `[0, 1/bins)`.
+    pub(super) fn typical_noise(&self, pixels: ArrayView4<u8>) -> Result<Array4<R>, Error> {
+        let mut noise = vec![];
+        for chunk in pixels.axis_chunks_iter(Axis(0), self.chunk()) {
+            let chunk = rows(chunk, 0..chunk.len_of(Axis(0)));
+            let midpoint = || vec![R::of(0.5 / f64::from(self.config.bins())); chunk.len()];
+            noise.extend(self.engine.typical_noise(&chunk)?.unwrap_or_else(midpoint));
+        }
+        array(pixels.len_of(Axis(0)), self.config.image(), noise)
     }
 
     /// Checks the shape of images or of their noise, and their labels.

@@ -26,8 +26,8 @@ pub(crate) fn in_bits(pixel: u8, bits: u32) -> u8 {
 }
 
 impl<A: Architecture, R: Real> Model<A, R> {
-    /// The largest difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for images at
-    /// the middle of each bin.
+    /// The largest difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for images with the noise
+    /// of [`Dequantization::Typical`].
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -35,12 +35,13 @@ impl<A: Architecture, R: Real> Model<A, R> {
         Ok(largest(self.round_trip(pixels, labels)?.errors))
     }
 
-    /// Encodes images at the middle of each bin, decodes their latents, and compares.
+    /// Encodes images with the noise of [`Dequantization::Typical`], decodes their latents, and compares.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn round_trip(&self, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<RoundTrip<R>, Error> {
-        let encoded = self.encode(pixels, labels, Dequantization::Midpoint)?;
+        let encoded = self.encode(pixels, labels, Dequantization::Typical)?;
+        let noise = self.typical_noise(pixels)?;
         let bits = self.config().bits();
         let back = self.decode_as(&encoded.latents, labels, |images| {
             let pixels = images.pixels()?.pixels;
@@ -48,11 +49,11 @@ impl<A: Architecture, R: Real> Model<A, R> {
         })?;
         let bins = f64::from(self.config().bins());
         let (mut errors, mut exact) = (vec![], vec![]);
-        for (back, pixels) in back.outer_iter().zip(pixels.outer_iter()) {
-            let error = |((v, _), &pixel): (&(R, u8), &u8)| {
-                (v.wide() - ((f64::from(pixel >> (8 - bits)) + 0.5) / bins - 0.5)).abs()
+        for ((back, pixels), noise) in back.outer_iter().zip(pixels.outer_iter()).zip(noise.outer_iter()) {
+            let error = |(((v, _), &pixel), noise): ((&(R, u8), &u8), &R)| {
+                (v.wide() - (f64::from(pixel >> (8 - bits)) / bins - 0.5 + noise.wide())).abs()
             };
-            errors.push(largest(back.iter().zip(&pixels).map(error)));
+            errors.push(largest(back.iter().zip(&pixels).zip(&noise).map(error)));
             let mut pairs = back.iter().zip(&pixels);
             exact.push(pairs.all(|((v, back), &pixel)| v.is_finite() && *back == in_bits(pixel, bits)));
         }
