@@ -6,8 +6,8 @@ use glowflow::flow::{
 };
 use glowflow::params::{ParamBuilder, Source};
 use glowflow::{
-    Architecture, Dequantization, DequantizationType, Error, GlowConfig, Model, ModelFile, NiceConfig,
-    PermutationType, RealNvpConfig,
+    Architecture, Dequantization, DequantizationType, Draws, Error, GlowConfig, Model, ModelFile, NiceConfig,
+    NoiseKind, PermutationType, RealNvpConfig,
 };
 use glowflow_kernels::{Cpu, Cuda, Device, Grid, Noise, Operations, Primitives, Stream, cuda};
 use ndarray::Array4;
@@ -408,21 +408,43 @@ fn a_thousand_of_a_thousand_images_decode() {
     }
 }
 
-/// Without a dequantiser typical noise is the centre, and variational noise is uniform, bit for bit.
+/// Without a dequantiser typical noise is the centre, bit for bit.
 #[test]
 fn models_without_a_dequantizer_are_as_they_were() {
     let image = [8, 8, 3];
     let config = GlowConfig { dequantization: DequantizationType::Uniform, ..glow(image, 0) };
+    assert_eq!(config.noise(), NoiseKind::Uniform);
     let model = Model::on(Cpu::<f32>::new(), &ModelFile::new(config, 0).unwrap());
     let images = pixels(5, image, 2);
-    let encode = |noise| model.encode(images.view(), &[], noise).unwrap();
-    for [a, b] in [
-        [Dequantization::Typical, Dequantization::Midpoint],
-        [Dequantization::Variational { seed: 1 }, Dequantization::Uniform { seed: 1 }],
-    ] {
-        let [a, b] = [encode(a), encode(b)];
-        assert_eq!((a.latents, a.log_density), (b.latents, b.log_density));
-    }
+    let encode = |noise| model.encode(images.view(), &[], noise);
+    let [typical, centre] =
+        [Dequantization::Typical, Dequantization::Midpoint].map(|noise| encode(noise).unwrap());
+    assert_eq!((typical.latents, typical.log_density), (centre.latents, centre.log_density));
+    let error = encode(Dequantization::Variational { seed: 0 }).unwrap_err().to_string();
+    assert!(error.contains("no variational dequantisation"), "{error}");
+    let draws = Draws::mean(NoiseKind::Variational, 1, 0);
+    assert!(model.bits_per_dim(images.view(), &[], draws).is_err());
+}
+
+/// Scores with the model's noise: labels, the mean of the draws, and importance-weighted bounds that fall with k.
+#[test]
+fn variational_scores_are_labelled() {
+    let mut file = ModelFile::new(glow([8, 8, 3], 2), 0).unwrap();
+    perturb(&mut file, 0.05);
+    let noise = file.config.noise();
+    assert_eq!(noise, NoiseKind::Variational);
+    let model = Model::on(Cpu::<f32>::new(), &file);
+    let images = pixels(6, [8, 8, 3], 3);
+    let bits = |draws| mean(&model.bits_per_dim(images.view(), &[], draws).unwrap());
+    let importance = |draws| Draws::Importance { noise, draws, seed: 2 };
+    let (mean, one) = (Draws::mean(noise, 16, 2), Draws::mean(noise, 1, 2));
+    assert_eq!(mean.to_string(), "variational bound (16 draws)");
+    assert_eq!((mean.dequantization(), mean.bound(), mean.count()), ("variational", "variational", 16));
+    assert_eq!(importance(4).to_string(), "importance-weighted bound, k = 4, variational noise");
+    assert_eq!((importance(4).dequantization(), importance(4).importance()), ("variational", Some(4)));
+    assert!((bits(one) - bits(importance(1))).abs() < 1e-12);
+    assert!(bits(importance(16)) < bits(importance(4)) && bits(importance(16)) < bits(mean));
+    assert_ne!(bits(one), bits(Draws::mean(NoiseKind::Uniform, 1, 2)));
 }
 
 /// An image's typical latents have the same bits in any batch.

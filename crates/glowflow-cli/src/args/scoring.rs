@@ -8,8 +8,9 @@ use super::PrecisionArg;
 
 #[derive(Debug, Args)]
 pub struct Scoring {
-    /// Dequantisation of pixels: uniform noise, as in training and in papers, gives an upper bound on bits/dim; the
-    /// midpoint gives the density at the bins' centres, which is not a bound. [default: uniform]
+    /// Dequantisation of pixels: uniform noise, as in papers, gives an upper bound on bits/dim, and so does the noise that a
+    /// variational model has learned; the midpoint gives the density at the bins' centres, which is not a bound.
+    /// [default: as in training]
     #[arg(long, value_enum)]
     pub dequantization: Option<DequantizationArg>,
     /// Draws of the noise whose bounds are averaged.
@@ -31,13 +32,14 @@ pub struct Scoring {
 pub enum DequantizationArg {
     Midpoint,
     Uniform,
+    Variational,
 }
 
 /// Measure the mean bits/dim on a dataset, and how exactly the model inverts.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow eval --model run --data cifar-10-batches-bin --draws 4\n  \
     glowflow eval --model run --data cifar-10-batches-bin --importance 100\n\nBits/dim are labelled by what they are: \
-    uniform bound (the mean over the draws), importance-weighted bound, or density at bin centre, which is not a bound. \
+    uniform or variational bound (the mean over the draws), importance-weighted bound, or density at bin centre, which is not a bound. \
     Numbers of different labels are not comparable, nor importance-weighted bounds of different k. ± is the standard \
     error over images.")]
 pub struct Eval {
@@ -78,9 +80,9 @@ fn parse_invert(text: &str) -> Result<usize, String> {
 /// Score each image by its log-likelihood and bits/dim, as CSV, or with --json as a JSON object a line.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  glowflow score --model run --data photos/ --draws 8 --csv scores.csv\n\nWith uniform \
-    dequantisation, bits_per_dim is an upper bound, and log_likelihood a lower one, in expectation over the draws. The \
-    column bound names it: uniform, importance-weighted, or none for the density at the bins' centres."
+    after_help = "Example:\n  glowflow score --model run --data photos/ --draws 8 --csv scores.csv\n\nWith noise, \
+    bits_per_dim is an upper bound, and log_likelihood a lower one, in expectation over the draws. The \
+    column bound names it: uniform, variational, importance-weighted, or none for the density at the bins' centres."
 )]
 pub struct Score {
     /// A run's folder or a model file.

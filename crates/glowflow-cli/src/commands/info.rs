@@ -11,7 +11,7 @@ use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
 use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
-use glowflow::{Model, ModelConfig, ModelFile, data};
+use glowflow::{Architecture, Model, ModelConfig, ModelFile, data};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
 
@@ -53,6 +53,11 @@ impl Run {
         Some(Self { steps: if best { test.map(|(step, ..)| step) } else { last }, test, images, config })
     }
 
+    /// The estimate that evaluations of the run have made.
+    fn estimate(&self) -> Draws {
+        Draws::mean(self.config.model.noise(), 1, 0)
+    }
+
     fn json(&self) -> Value {
         let train = &self.config.train;
         json!({
@@ -61,9 +66,9 @@ impl Run {
             "test": self.test.map(|(step, bits_per_dim, inverse_error)| json!({
                 "step": step,
                 "bits_per_dim": bits_per_dim,
-                "dequantization": Draws::default().dequantization(),
-                "draws": Draws::default().count(),
-                "bound": Draws::default().bound(),
+                "dequantization": self.estimate().dequantization(),
+                "draws": self.estimate().count(),
+                "bound": self.estimate().bound(),
                 "inverse_error": inverse_error,
             })),
             "data": self.config.data.path,
@@ -80,7 +85,7 @@ impl Run {
         }
         if let Some((step, bits, inverse_error)) = self.test {
             let error = inverse_error.map_or(String::new(), |error| format!(", inverse error {error:.1e}"));
-            say!("test         {bits:.4} bits/dim, {}, at step {step}{error}", Draws::default());
+            say!("test         {bits:.4} bits/dim, {}, at step {step}{error}", self.estimate());
         }
         if let Some(path) = &self.config.data.path {
             let images = self.images.map_or("not readable now".to_owned(), |count| counted(count, "image"));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::evaluate::{Draws, Inversion, NoiseKind, evaluate};
-use glowflow::{AnyDevice, Model};
+use glowflow::{AnyDevice, Architecture, Model};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::args;
 
-/// The estimate that the arguments give.
-fn draws(scoring: &args::Scoring) -> anyhow::Result<Draws> {
+/// The estimate that the arguments give for a model whose training has this noise.
+fn draws(scoring: &args::Scoring, trained: NoiseKind) -> anyhow::Result<Draws> {
     let &args::Scoring { draws, importance, seed, .. } = scoring;
     let noise = match scoring.dequantization {
         Some(args::DequantizationArg::Midpoint) => {
@@ -28,7 +28,9 @@ fn draws(scoring: &args::Scoring) -> anyhow::Result<Draws> {
             );
             return Ok(Draws::Midpoint);
         }
-        Some(args::DequantizationArg::Uniform) | None => NoiseKind::Uniform,
+        Some(args::DequantizationArg::Uniform) => NoiseKind::Uniform,
+        Some(args::DequantizationArg::Variational) => NoiseKind::Variational,
+        None => trained,
     };
     Ok(match importance {
         Some(draws) => Draws::Importance { noise, draws, seed },
@@ -37,13 +39,13 @@ fn draws(scoring: &args::Scoring) -> anyhow::Result<Draws> {
 }
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let draws = draws(&args.scoring)?;
     let device = common.open(args.scoring.precision.into())?;
     let full = match args.scoring.precision {
         args::PrecisionArg::Auto => matches!(device, AnyDevice::Cpu(_)),
         precision => matches!(precision, args::PrecisionArg::F32),
     };
     let glow = Model::load_on(device, &args.model)?;
+    let draws = draws(&args.scoring, glow.config().noise())?;
     let dataset = test_data(&args.data, &args.model, &glow, None)?;
     let dataset = watched(Arc::new(sample_images(dataset, args.images, args.scoring.seed)?));
     let inversion = Inversion { images: args.invert, seed: args.scoring.seed };
@@ -91,11 +93,11 @@ fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
 }
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let draws = draws(&args.scoring)?;
     if !is_stdout(&args.csv) {
         check_output(&args.csv, &args.model)?;
     }
     let glow = common.load(args.scoring.precision.into(), &args.model)?;
+    let draws = draws(&args.scoring, glow.config().noise())?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut dataset = test_data(&args.data, &args.model, &glow, label)?;
     // On a terminal the scores are the progress.

@@ -1,13 +1,10 @@
-//! Bits per dimension of an image: the upper bound by uniform dequantisation.
+//! Bits per dimension of an image: the upper bound by the noise that the model was trained with.
 
-use glowflow::{Draws, Model};
+use glowflow::{Architecture, Draws, Model};
 use ndarray::ArrayView4;
 
 use crate::gate::Client;
 use crate::{Demo, Problem};
-
-/// Dequantisation of all bits per dimension in the API.
-pub(super) const DEQUANTIZATION: &str = "uniform";
 
 /// Most draws of noise for one image.
 const MAX_DRAWS: usize = 8;
@@ -30,7 +27,7 @@ impl Bound {
     ) -> Result<Self, Problem> {
         let draw = |seed: u64| {
             client.check()?;
-            let bits = glow.bits_per_dim(image, labels, Draws::Uniform { draws: 1, seed })?;
+            let bits = glow.bits_per_dim(image, labels, Draws::mean(glow.config().noise(), 1, seed))?;
             Ok(bits[0])
         };
         let bits: Vec<f64> = (0..draws as u64).map(draw).collect::<Result<_, Problem>>()?;

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use glowflow::{Decoded, Dequantization, Model};
+use glowflow::{Architecture, Decoded, Dequantization, Model};
 use glowflow_data::{ImageShape, image_of_bytes};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
-use super::bound::{Bound, DEQUANTIZATION};
+use super::bound::Bound;
 use super::upload::Upload;
 use crate::Problem;
 use crate::gate::Client;
@@ -38,7 +38,8 @@ pub(crate) struct Encoded {
     bits_per_dim: f64,
     /// Standard error of that mean; null for a single draw.
     standard_error: Option<f64>,
-    /// Dequantisation of the pixels for `bits_per_dim`: always `uniform`, noise over each bin.
+    /// Dequantisation of the pixels for `bits_per_dim`: `uniform`, noise over each bin, or `variational`, noise that the model has
+    /// learned.
     dequantization: &'static str,
     /// Draws of noise. They are the same for equal pictures.
     draws: usize,
@@ -104,7 +105,7 @@ pub(super) async fn encode(
         let (exact, finite) = (differing_pixels == 0 && finite[0], finite[0]);
         let source = (differing_pixels > 0).then_some(original);
         let id = at.store.put(Stored { latents, pixels, source, finite, labels });
-        let dequantization = DEQUANTIZATION;
+        let dequantization = glow.config().noise().name();
         Ok(Json(Encoded { id, bits_per_dim, standard_error, dequantization, draws, exact, differing_pixels }))
     };
     demo.compute(work).await

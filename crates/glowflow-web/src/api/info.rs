@@ -3,15 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use glowflow::ModelConfig;
 use glowflow::faces::Faces;
 use glowflow::latent::About;
 use glowflow::train::{self, LastEvaluation};
+use glowflow::{Architecture, ModelConfig};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
-use super::bound::DEQUANTIZATION;
 use super::eyes;
 use crate::Problem;
 
@@ -77,15 +76,16 @@ pub(crate) struct Evaluation {
     step: u64,
     /// Mean upper bound on bits per dimension.
     bits_per_dim: f64,
-    /// Dequantisation of the pixels: always `uniform`, noise over each bin.
+    /// Dequantisation of the pixels: `uniform`, noise over each bin, or `variational`, noise that the model has learned.
     dequantization: &'static str,
     /// Largest difference between a test image and its decoded latents.
     inverse_error: f64,
 }
 
-impl From<LastEvaluation> for Evaluation {
-    fn from(LastEvaluation { step, bits_per_dim, inverse_error }: LastEvaluation) -> Self {
-        Self { step, bits_per_dim, dequantization: DEQUANTIZATION, inverse_error }
+impl Evaluation {
+    fn of(config: &ModelConfig, last: LastEvaluation) -> Self {
+        let LastEvaluation { step, bits_per_dim, inverse_error } = last;
+        Self { step, bits_per_dim, dequantization: config.noise().name(), inverse_error }
     }
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn info(State(demo): Shared, headers: HeaderMap) -> Json<Info> 
         parameters: demo.parameters,
         class_names: demo.class_names.clone(),
         trained: demo.trained.map(Trained::from),
-        evaluation: demo.evaluation.map(Evaluation::from),
+        evaluation: demo.evaluation.map(|last| Evaluation::of(&demo.config, last)),
         bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
         inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
         attributes: directions.map(|direction| (&direction.about).into()).collect(),

@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use glowflow::{Decoded, Model};
+use glowflow::{Architecture, Decoded, Model};
 use ndarray::ArrayView4;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
-use super::bound::{Bound, DEQUANTIZATION};
+use super::bound::Bound;
 use crate::Problem;
 use crate::gate::Client;
 use crate::store::Stored;
@@ -57,7 +57,7 @@ pub(crate) struct Scores {
     /// Upper bound on the bits per dimension of each image, the mean over `draws`: the smaller, the likelier. Null for
     /// numbers that are not finite.
     bits_per_dim: Vec<Option<f64>>,
-    /// Dequantisation of the pixels: always `uniform`, noise over each bin.
+    /// Dequantisation of the pixels: `uniform`, noise over each bin, or `variational`, noise that the model has learned.
     dequantization: &'static str,
     /// Draws of noise for each image.
     draws: usize,
@@ -103,7 +103,8 @@ pub(super) async fn sample(
             Ok((finite && bits.is_finite()).then_some(bits))
         };
         let bits = score.then(|| images().map(bits_of).collect::<Result<_, Problem>>()).transpose()?;
-        let scores = bits.map(|bits_per_dim| Scores { bits_per_dim, dequantization: DEQUANTIZATION, draws });
+        let dequantization = glow.config().noise().name();
+        let scores = bits.map(|bits_per_dim| Scores { bits_per_dim, dequantization, draws });
         let ids = images().enumerate().map(|(i, (image, &finite))| {
             at.store.put(Stored {
                 latents: latents.slice(i..i + 1),

@@ -64,7 +64,7 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
 pub(crate) enum EntryNoise<'a, R> {
     /// Independent of the model.
     Fixed(Noise<'a, R>),
-    /// Uniform noise from a stream, mapped by the dequantiser. A model without one takes it as it is.
+    /// Uniform noise from a stream, mapped by the dequantiser if there is one.
     Variational(Stream),
 }
 

@@ -31,7 +31,7 @@ pub enum Dequantization<'a, R = f32> {
         seed: u64,
     },
     /// That of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is less the log-density of the
-    /// noise, so that its mean over seeds is a lower bound of the log-likelihood. Uniform for a model without a dequantiser.
+    /// noise, so that its mean over seeds is a lower bound of the log-likelihood.
     Variational {
         /// The draw; different seeds are independent.
         seed: u64,
@@ -158,7 +158,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
     /// model has no classes. For bits/dim, use [`bits_per_dim`](Self::bits_per_dim).
     ///
     /// # Errors
-    /// [`Error::Input`] if shape or labels do not fit the model, [`Error::Device`] if the device fails.
+    /// [`Error::Input`] if shape, labels or noise do not fit the model, [`Error::Device`] if the device fails.
     pub fn encode(
         &self,
         pixels: ArrayView4<u8>,
@@ -169,6 +169,13 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.check_images("pixels", pixels.shape(), batch, labels)?;
         if let Dequantization::Given(noise) = dequantization {
             self.check_images("noise", noise.shape(), batch, labels)?;
+        }
+        if let Dequantization::Variational { .. } = dequantization
+            && self.config.dequantizer().is_none()
+        {
+            return Err(Error::Input(
+                "the model has no variational dequantisation: its noise is uniform".into(),
+            ));
         }
         let mut levels: Vec<Vec<R>> = vec![vec![]; self.latent_shapes.len()];
         let mut log_density = vec![];

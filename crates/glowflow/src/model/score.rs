@@ -16,24 +16,28 @@ pub enum NoiseKind {
     /// Uniform over the bin.
     #[default]
     Uniform,
+    /// That of the model's dequantiser.
+    Variational,
 }
 
 impl NoiseKind {
-    /// `"uniform"`.
+    /// `"uniform"` or `"variational"`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uniform => "uniform",
+            Self::Variational => "variational",
         }
     }
 }
 
 /// Estimate of bits per dimension: the noise of scored pixels, and how its draws are combined.
 ///
-/// With `L_j` the log-density of an image under draw `j`, times the volume of a bin:
+/// With `L_j` the log-density of an image under draw `j`, times the volume of a bin, less the log-density of variational noise:
 ///
 /// | estimate | log-likelihood | label |
 /// | --- | --- | --- |
 /// | [`Uniform`](Self::Uniform) | `Σ_j L_j / n` | `uniform bound (n draws)` |
+/// | [`Variational`](Self::Variational) | `Σ_j L_j / n` | `variational bound (n draws)` |
 /// | [`Importance`](Self::Importance) | `log Σ_j exp(L_j) − log k` | `importance-weighted bound, k = …, uniform noise` |
 /// | [`Midpoint`](Self::Midpoint) | `L` at the bin's centre | `density at bin centre, not a bound` |
 ///
@@ -56,6 +60,14 @@ pub enum Draws {
     /// The mean over draws of uniform noise: an upper bound on bits per dimension, in expectation. Training minimises
     /// it and papers report it.
     Uniform {
+        /// Number of draws; 0 counts as 1.
+        draws: u64,
+        /// Their seed.
+        seed: u64,
+    },
+    /// The mean over draws of the model's own noise: an upper bound on bits per dimension, in expectation. Training of a model with
+    /// a dequantiser minimises it.
+    Variational {
         /// Number of draws; 0 counts as 1.
         draws: u64,
         /// Their seed.
@@ -84,6 +96,7 @@ impl Draws {
     pub fn mean(noise: NoiseKind, draws: u64, seed: u64) -> Self {
         match noise {
             NoiseKind::Uniform => Self::Uniform { draws, seed },
+            NoiseKind::Variational => Self::Variational { draws, seed },
         }
     }
 
@@ -91,24 +104,28 @@ impl Draws {
     pub fn count(self) -> u64 {
         match self {
             Self::Midpoint => 1,
-            Self::Uniform { draws, .. } | Self::Importance { draws, .. } => draws.max(1),
+            Self::Uniform { draws, .. }
+            | Self::Variational { draws, .. }
+            | Self::Importance { draws, .. } => draws.max(1),
         }
     }
 
-    /// The noise: `"midpoint"` or `"uniform"`.
+    /// The noise: `"midpoint"`, `"uniform"` or `"variational"`.
     pub fn dequantization(self) -> &'static str {
         match self {
             Self::Midpoint => "midpoint",
             Self::Uniform { .. } => NoiseKind::Uniform.name(),
+            Self::Variational { .. } => NoiseKind::Variational.name(),
             Self::Importance { noise, .. } => noise.name(),
         }
     }
 
-    /// The kind of bound: `"uniform"`, `"importance-weighted"`, or `"none"` at the midpoint.
+    /// The kind of bound: `"uniform"`, `"variational"`, `"importance-weighted"`, or `"none"` at the midpoint.
     pub fn bound(self) -> &'static str {
         match self {
             Self::Midpoint => "none",
             Self::Uniform { .. } => NoiseKind::Uniform.name(),
+            Self::Variational { .. } => NoiseKind::Variational.name(),
             Self::Importance { .. } => "importance-weighted",
         }
     }
@@ -124,6 +141,7 @@ impl Draws {
         let (noise, seed) = match self {
             Self::Midpoint => return Dequantization::Midpoint,
             Self::Uniform { seed, .. } => (NoiseKind::Uniform, seed),
+            Self::Variational { seed, .. } => (NoiseKind::Variational, seed),
             Self::Importance { noise, seed, .. } => (noise, seed),
         };
         let stream = Stream { seed, id: random::EVALUATION_SEEDS };
@@ -131,13 +149,14 @@ impl Draws {
         let seed = low | high << 32;
         match noise {
             NoiseKind::Uniform => Dequantization::Uniform { seed },
+            NoiseKind::Variational => Dequantization::Variational { seed },
         }
     }
 
     /// An empty combination of draws.
     fn combination(self) -> Combination {
         match self {
-            Self::Midpoint | Self::Uniform { .. } => {
+            Self::Midpoint | Self::Uniform { .. } | Self::Variational { .. } => {
                 Combination::Mean { count: self.count() as f64, mean: 0.0 }
             }
             Self::Importance { .. } => {
@@ -151,7 +170,7 @@ impl fmt::Display for Draws {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Self::Midpoint => f.write_str("density at bin centre, not a bound"),
-            Self::Uniform { .. } => {
+            Self::Uniform { .. } | Self::Variational { .. } => {
                 let count = self.count();
                 let s = if count == 1 { "" } else { "s" };
                 write!(f, "{} bound ({count} draw{s})", self.bound())

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 use crate::flow::{DequantizerConfig, FlowBuilder};
+use crate::model::NoiseKind;
 use crate::params::Source;
 use crate::train::TrainConfig;
 
@@ -32,6 +33,11 @@ pub trait Architecture:
     /// for one.
     fn dequantizer(&self) -> Option<DequantizerConfig> {
         None
+    }
+
+    /// The noise that training minimises the bound of.
+    fn noise(&self) -> NoiseKind {
+        if self.dequantizer().is_some() { NoiseKind::Variational } else { NoiseKind::Uniform }
     }
 
     /// Checks that such a model can be built.

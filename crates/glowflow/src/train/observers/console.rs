@@ -7,10 +7,21 @@ use glowflow_report::progress::{Display, Goal, Progress};
 
 use super::outlook::Outlook;
 use crate::Error;
+use crate::model::NoiseKind;
+use crate::models::Architecture;
 use crate::train::observer::{Event, Observer, Opened, Outbox, StepDone};
 
 /// The meaning of a run's bits/dim.
-const DEQUANTIZED: &str = "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)";
+fn meaning(noise: NoiseKind) -> &'static str {
+    match noise {
+        NoiseKind::Uniform => {
+            "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)"
+        }
+        NoiseKind::Variational => {
+            "bits/dim are variational bounds: upper bounds, by noise that the model learns for each pixel"
+        }
+    }
+}
 
 /// Shows a run on the standard error stream.
 pub struct Console {
@@ -52,7 +63,7 @@ impl Observer for Console {
         match event {
             Event::Opened(opened) => self.progress = Progress::new(goal(opened), self.display),
             Event::Began(began) => {
-                self.progress.println(DEQUANTIZED);
+                self.progress.println(meaning(began.config.model.noise()));
                 self.outlook = Some(Outlook::new(began));
             }
             Event::Step(step) => {

@@ -6,6 +6,7 @@ use super::training::{Run, Saved};
 use super::write_config;
 use crate::evaluate::{Draws, Inversion, evaluate};
 use crate::model::MODEL;
+use crate::models::Architecture;
 use crate::train::checkpoint;
 use crate::train::folder::BEST;
 use crate::train::observer::{Averaged, Evaluated, Event, PicturesDue, Record};
@@ -53,7 +54,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         let (mut model, mut evaluated) = (None, None);
         if let Some(test) = &self.images.test {
             let test = data::sample(test, train.eval_images, train.seed);
-            let draws = Draws::Uniform { draws: 1, seed: train.seed };
+            let draws = Draws::mean(self.trainer.config().model.noise(), 1, train.seed);
             let inversion = Inversion { images: INVERTED, seed: train.seed };
             let glow = averaged(&self.trainer)?;
             let evaluation = evaluate(&glow, &test, draws, inversion, |_| self.check_stop())?;
