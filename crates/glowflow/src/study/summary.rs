@@ -4,10 +4,13 @@
 
 use serde::Serialize;
 
+use super::plan::Configuration;
 use super::record::State;
 use super::results::RunResult;
 use super::scores::{mean, standard_error};
 use super::{Budget, Study};
+use crate::models::Architecture;
+use crate::{Draws, NoiseKind};
 
 /// A configuration's results over its finished runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,6 +59,22 @@ pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
     (0..study.configurations.len()).filter(shown).map(row).collect()
 }
 
+/// The bounds that the runs have evaluated, and of which configurations if they differ.
+fn bounds(study: &Study) -> String {
+    let label = |noise| Draws::mean(noise, 1, 0).to_string();
+    let noise = |c: &Configuration| c.run.model.noise();
+    let of = |kind| study.configurations.iter().filter(move |c| noise(c) == kind);
+    let variational: Vec<&str> = of(NoiseKind::Variational).map(|c| &*c.name).collect();
+    if variational.is_empty() {
+        return label(NoiseKind::Uniform);
+    }
+    if of(NoiseKind::Uniform).next().is_none() {
+        return label(NoiseKind::Variational);
+    }
+    let (uniform, learned) = (label(NoiseKind::Uniform), label(NoiseKind::Variational));
+    format!("{uniform}, and {learned} of {}, which is another quantity", variational.join(", "))
+}
+
 /// `study.md`.
 pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
     let budget = match study.budget {
@@ -70,7 +89,7 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
         format!("# {}", study.title),
         String::new(),
         format!("Data: {data}. Each run: {budget}. Seeds: {}.", study.seeds.len()),
-        "Bits/dim of held-out images, uniform bound (1 draw): mean ± standard error over seeds.".into(),
+        format!("Bits/dim of held-out images, {}: mean ± standard error over seeds.", bounds(study)),
         String::new(),
         "| configuration | bits/dim | seeds | parameters | images | images/s |".into(),
         "| --- | ---: | ---: | ---: | ---: | ---: |".into(),
