@@ -1,4 +1,4 @@
-//! RealNVP and NICE with every command: trained, killed and resumed, scored, encoded and decoded, manipulated.
+//! RealNVP, NICE and variational dequantisation with every command: trained, killed and resumed, scored, encoded and decoded, manipulated.
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::{command, outcome, read_image, run};
 
 /// Name and configuration of small models; the learning rate is one at which they learn in some steps.
-const MODELS: [(&str, &str); 3] = [
+const MODELS: [(&str, &str); 5] = [
     (
         "realnvp",
         "--set model.architecture=realnvp --set model.levels=2 --set model.blocks=1 --set model.hidden=4",
@@ -22,6 +22,16 @@ const MODELS: [(&str, &str); 3] = [
         "normal",
         "--set model.architecture=nice --set model.couplings=2 --set model.layers=1 --set model.hidden=8 \
          --set model.prior=normal",
+    ),
+    (
+        "variational",
+        "--set model.levels=2 --set model.steps=1 --set model.hidden=8 --set model.dequantization=variational \
+         --set model.dequantization_hidden=8",
+    ),
+    (
+        "variational-realnvp",
+        "--set model.architecture=realnvp --set model.levels=2 --set model.blocks=1 --set model.hidden=4 \
+         --set model.dequantization=variational --set model.dequantization_couplings=0",
     ),
 ];
 
@@ -137,7 +147,12 @@ fn every_command_takes_them() {
         let picture = |i: usize| format!("{name}-pictures/0000{i}.png");
         let (first, second) = (picture(0), picture(1));
         let info = run(world(), &format!("info --model {name} --json")).ok().json();
-        let architecture = if name == "realnvp" { "realnvp" } else { "nice" };
+        let architecture = match name {
+            "realnvp" | "variational-realnvp" => "realnvp".into(),
+            // A Glow is written without.
+            "variational" => serde_json::Value::Null,
+            _ => "nice".into(),
+        };
         assert_eq!(info["config"]["architecture"], architecture);
         run(world(), &format!("attributes --model {name} --data portraits --images 60")).ok();
         for line in [
@@ -148,6 +163,32 @@ fn every_command_takes_them() {
             format!("info --model {name}"),
         ] {
             run(world(), &line).ok();
+        }
+    }
+}
+
+/// The noise of training is the default of every score, and evaluations during training have it.
+#[test]
+fn scores_of_variational_dequantization_say_so() {
+    for (name, _) in MODELS {
+        let noise = if name.starts_with("variational") { "variational" } else { "uniform" };
+        let eval = |options: &str| {
+            run(world(), &format!("eval --model {name} --data portraits --images 8 --invert 0 {options}"))
+        };
+        let text = eval("").ok().stdout;
+        assert!(text.contains(&format!("{noise} bound (1 draw)")), "{name}: {text}");
+        let json = eval("--importance 4 --json").ok().json();
+        assert!(json["dequantization"] == noise && json["importance"] == 4, "{name}: {json}");
+        let uniform = eval("--dequantization uniform --json").ok().json();
+        assert_eq!(uniform["bound"], "uniform", "{name}: {uniform}");
+        let info = run(world(), &format!("info --model {name}")).ok().stdout;
+        assert!(info.contains(&format!("{noise} bound (1 draw)")), "{name}: {info}");
+        let variational = eval("--dequantization variational --json");
+        if noise == "uniform" {
+            assert_eq!(variational.code, Some(1), "{variational:?}");
+            assert!(variational.stderr.contains("no variational dequantisation"), "{variational:?}");
+        } else {
+            assert_eq!(variational.ok().json()["bound"], "variational");
         }
     }
 }
@@ -192,6 +233,14 @@ fn mistakes_are_explained() {
         ),
         ("train --data portraits --preset nice-tiny32 --set model.image=[1,1,1]", &["model.image", "two"]),
         ("train --data portraits --preset nice-tiny32 --set model.prior=laplace", &["laplace", "`logistic`"]),
+        (
+            "train --data portraits --set model.dequantization=gaussian",
+            &["gaussian", "`uniform` or `variational`"],
+        ),
+        (
+            "train --data portraits --preset nice-tiny32 --set model.dequantization=variational",
+            &["unknown field `dequantization`"],
+        ),
     ] {
         let failed = run(folder.path(), line);
         assert_eq!(failed.code, Some(1), "{failed:?}");

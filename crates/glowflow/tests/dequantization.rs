@@ -111,6 +111,18 @@ fn the_tensors_follow_those_of_the_flow_and_leave_them_alone() {
 }
 
 #[test]
+fn the_multiply_adds_count() {
+    let config = GlowConfig { dequantization: DequantizationType::Variational, ..GlowConfig::default() };
+    let count = |config: &GlowConfig| FlowBuilder::<F64>::build(config, Source::Layout).multiply_adds();
+    let uniform = GlowConfig { dequantization: DequantizationType::Uniform, ..config.clone() };
+    let coupling = 9 * (6 + 32 + 1) * 128 + 128 * 128 + 9 * 129 * 12;
+    assert_eq!(count(&config) - count(&uniform), 256 * (9 * 12 * 32 + 4 * coupling));
+    let all = GlowConfig { dequantization_couplings: 0, ..config };
+    let coupling = 9 * (32 + 1) * 128 + 128 * 128 + 9 * 129 * 24;
+    assert_eq!(count(&all) - count(&uniform), 256 * (9 * 12 * 32 + coupling));
+}
+
+#[test]
 fn the_keys_are_written_only_where_they_matter() {
     let keys = |config: &glowflow::ModelConfig| -> Vec<String> {
         let serde_json::Value::Object(keys) = serde_json::to_value(config).unwrap() else { panic!() };
