@@ -39,7 +39,7 @@ use glowflow::{
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
 use glowflow_kernels::expr::{Expr, constant, input, old};
-use glowflow_kernels::{CouplingKind, Direction, Span};
+use glowflow_kernels::{AffineScale, CouplingKind, Direction, Span};
 use glowflow_report::picture::{grid, save_png};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
@@ -204,7 +204,7 @@ impl Architecture for TailGlow {
                     ActNormPermutation::new(p, shape.channels, PermutationType::Conv1x1)
                 });
                 flow.push_with(format!("{name}.coupling"), |p, shape| {
-                    Coupling::new(p, shape.channels, self.hidden, CouplingKind::Affine)
+                    Coupling::new(p, shape.channels, self.hidden, CouplingKind::Affine(AffineScale::Sigmoid))
                 });
             }
             // Half of the channels are latents of this level; in the last level, all that are left.

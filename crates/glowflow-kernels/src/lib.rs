@@ -38,8 +38,8 @@ pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use device::{Device, DeviceError, Memory};
 pub use ops::{
-    ActNormParams, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations, PermutationParams,
-    Reference, TopPriorParams, ZeroConvParams,
+    ActNormParams, AffineScale, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations,
+    PermutationParams, Reference, TopPriorParams, ZeroConvParams,
 };
 pub use optimizer::{Rule, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;

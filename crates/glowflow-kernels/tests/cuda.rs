@@ -11,7 +11,7 @@ use glowflow_kernels::ops::{
     ActNorm, ChannelMap, Coupling, CouplingNetwork, Gaussian, Split, Squeeze, TopPrior, ZeroConv,
 };
 use glowflow_kernels::{
-    CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated, Rule, Stream,
+    AffineScale, CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated, Rule, Stream,
     Training, Update,
 };
 
@@ -408,7 +408,11 @@ fn zero_convolutions_are_the_same() {
 #[test]
 fn couplings_are_the_same() {
     for grid in GRIDS.into_iter().chain([LARGE]) {
-        for kind in [CouplingKind::Affine, CouplingKind::Additive] {
+        for kind in [
+            CouplingKind::Affine(AffineScale::Sigmoid),
+            CouplingKind::Affine(AffineScale::Exp2Tanh),
+            CouplingKind::Additive,
+        ] {
             for channels in [2, 12] {
                 let outputs = kind.network_outputs(channels);
                 let mut lcg = Numbers::new(9);

@@ -8,7 +8,7 @@ mod common;
 
 use common::{Numbers, Parameters, gpu};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{CouplingKind, Cpu, Direction, Grid, Operations, Real, Reference};
+use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Direction, Grid, Operations, Real, Reference};
 
 /// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
 const GRIDS: [Grid; 4] = [
@@ -235,6 +235,13 @@ fn zero_convolutions_are_their_reference() {
     }
 }
 
+/// Every kind of coupling.
+const KINDS: [CouplingKind; 3] = [
+    CouplingKind::Affine(AffineScale::Sigmoid),
+    CouplingKind::Affine(AffineScale::Exp2Tanh),
+    CouplingKind::Additive,
+];
+
 fn coupling<D: Operations>(device: &D, kind: CouplingKind, grid: Grid, channels: usize) -> Results {
     let mut bench = Bench::new(device, 6);
     let (rows, outputs) = (grid.rows(), kind.network_outputs(channels));
@@ -257,13 +264,75 @@ fn coupling<D: Operations>(device: &D, kind: CouplingKind, grid: Grid, channels:
 
 #[test]
 fn couplings_are_their_reference() {
-    for kind in [CouplingKind::Affine, CouplingKind::Additive] {
+    for kind in KINDS {
         for grid in GRIDS.into_iter().chain([LARGE]) {
             for channels in [2, 6, 12] {
                 let what = format!("{kind:?} coupling of {channels} channels, {grid:?}");
                 compare!(what, |device| coupling(device, kind, grid, channels));
             }
         }
+    }
+}
+
+/// Results of a coupling of two channels on `o`, which holds a pair of shift and `r` for each number of `x`.
+fn coupled<D: Operations>(device: &D, scale: AffineScale, x: &[f32], o: &[f32]) -> [Vec<f64>; 4] {
+    let bench = Bench::new(device, 0);
+    let (kind, grid) = (CouplingKind::Affine(scale), Grid { batch: 1, height: 1, width: x.len() });
+    let pairs: Vec<f32> = x.iter().flat_map(|&x| [0.0, x]).collect();
+    let (o, mut x, mut logp) = (bench.upload(o), bench.upload(&pairs), device.zeros(1));
+    device.couple(kind, grid, 2, &o, &mut x, &mut logp);
+    let last = |x: &D::Buffer| bench.download(x).into_iter().skip(1).step_by(2).collect();
+    let (y, mut dx, mut d_o) = (last(&x), bench.upload(&pairs), device.scratch(pairs.len()));
+    device.couple_backward(kind, 2, &o, &mut x, &mut dx, -0.3, &mut d_o);
+    [y, last(&x), bench.download(&d_o), bench.download(&logp)]
+}
+
+/// Whatever the network computes, the scale is between e⁻² and e², and the coupling inverts.
+#[test]
+fn a_bounded_scale_inverts_whatever_the_network_computes() {
+    let rs = [
+        0.0,
+        -0.0,
+        1e-30,
+        1e-3,
+        -1.0,
+        3.0,
+        -9.5,
+        40.0,
+        -100.0,
+        1e30,
+        -1e30,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+    ];
+    let x: Vec<f32> = (0..rs.len()).map(|i| (i as f32 * 1.7).sin() * 3.0).collect();
+    let o: Vec<f32> = rs.iter().flat_map(|&r| [0.25, r]).collect();
+    let check = |what: &str, tolerance: f64, [y, back, d_o, logp]: [Vec<f64>; 4]| {
+        for (i, &r) in rs.iter().enumerate() {
+            let scale = (2.0 * (0.5 * f64::from(r)).tanh()).exp();
+            let (want, x) = ((f64::from(x[i]) + 0.25) * scale, f64::from(x[i]));
+            assert!((y[i] - want).abs() <= tolerance * want.abs(), "{what}, r = {r}: {} for {want}", y[i]);
+            assert!((back[i] - x).abs() <= tolerance * 4.0, "{what}, r = {r}: {} for {x}", back[i]);
+            assert!(d_o[2 * i].is_finite() && d_o[2 * i + 1].is_finite(), "{what}, r = {r}");
+        }
+        let want: f64 = rs.iter().map(|&r| 2.0 * (0.5 * f64::from(r)).tanh()).sum();
+        assert!((logp[0] - want).abs() <= tolerance * 30.0, "{what}: {logp:?} for {want}");
+    };
+    let scale = AffineScale::Exp2Tanh;
+    check("cpu in f64", 1e-14, coupled(&Cpu::<f64>::new(), scale, &x, &o));
+    check("cpu in f32", 1e-6, coupled(&Cpu::<f32>::new(), scale, &x, &o));
+    check("reference", 1e-6, coupled(&Reference(Cpu::<f32>::new()), scale, &x, &o));
+    if let Some(gpu) = gpu(Precision::F32) {
+        check("GPU", 1e-6, coupled(&gpu, scale, &x, &o));
+    }
+}
+
+/// NaN stays where it is.
+#[test]
+fn a_scale_that_is_not_a_number_reaches_its_own_element_alone() {
+    for scale in [AffineScale::Sigmoid, AffineScale::Exp2Tanh] {
+        let [y, ..] = coupled(&Cpu::<f32>::new(), scale, &[1.0, 2.0], &[0.5, f32::NAN, 0.5, 1.0]);
+        assert!(y[0].is_nan() && y[1].is_finite(), "{scale:?}: {y:?}");
     }
 }
 

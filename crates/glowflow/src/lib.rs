@@ -35,7 +35,7 @@ pub use model::{
 };
 pub use models::{
     Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NiceConfig, NormalizationType,
-    PermutationType, RealNvpConfig,
+    PermutationType, RealNvpConfig, ScaleType,
 };
 pub use precision::Precision;
 

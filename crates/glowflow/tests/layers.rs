@@ -1,5 +1,6 @@
 //! Every layer of a flow against its definition: see `glowflow::testing`.
 
+use AffineScale::{Exp2Tanh, Sigmoid};
 use CouplingKind::{Additive, Affine};
 use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
@@ -8,7 +9,7 @@ use glowflow::flow::{
     FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
-use glowflow_kernels::{CouplingKind, Cpu, Grid};
+use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
 use proptest::prelude::*;
 
 type Builder<'a, 'p> = &'a mut FlowBuilder<'p, Cpu<f64>>;
@@ -33,7 +34,8 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("actnorm, conv1x1", ANY, |flow| map(flow, Conv1x1)),
     ("actnorm, shuffle", ANY, |flow| map(flow, Shuffle)),
     ("actnorm, reverse", ANY, |flow| map(flow, Reverse)),
-    ("affine coupling", ANY, |flow| couple(flow, Affine, 5)),
+    ("affine coupling", ANY, |flow| couple(flow, Affine(Sigmoid), 5)),
+    ("affine coupling, exp2tanh", ANY, |flow| couple(flow, Affine(Exp2Tanh), 5)),
     ("additive coupling", ANY, |flow| couple(flow, Additive, 5)),
     ("conditional coupling", ANY, |flow| condition(flow, Changes::LastHalf)),
     ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
@@ -63,7 +65,7 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("two levels", TWICE_EVEN, |flow| {
         flow.push("", Squeeze);
         map(flow, Conv1x1);
-        couple(flow, Affine, 3);
+        couple(flow, Affine(Sigmoid), 3);
         split(flow);
         flow.push("", Squeeze);
         map(flow, Shuffle);
@@ -221,7 +223,7 @@ fn actnorm(case: &LayerCase, params: &[f64], name: &str, x: &[f64]) -> Vec<f64> 
 #[test]
 fn networks_are_initialized_from_data() {
     let (inputs, hidden, grid) = (2, 6, Grid { batch: 2, height: 3, width: 5 });
-    let case = LayerCase::seeded("coupling", [2, 3, 5, 4], 3, 0, |flow| couple(flow, Affine, 6));
+    let case = LayerCase::seeded("coupling", [2, 3, 5, 4], 3, 0, |flow| couple(flow, Affine(Sigmoid), 6));
     let params = initialized(&case);
     let h1 = conv3x3(grid, inputs, &case.x, tensor(&case, &params, "conv1.weight"));
     let a1 = actnorm(&case, &params, "actnorm1", &h1);

@@ -9,13 +9,14 @@ use glowflow_kernels::{Cpu, Reference};
 const BATCH: usize = 4;
 const STEPS: usize = 4;
 
-fn config(coupling: &str, permutation: &str, backprop: Backprop) -> RunConfig {
+fn config(coupling: &str, scale: &str, permutation: &str, backprop: Backprop) -> RunConfig {
     let keys = [
         "model.image=[16,16,3]".into(),
         "model.levels=2".into(),
         "model.steps=2".into(),
         "model.hidden=8".into(),
         format!("model.coupling={coupling:?}"),
+        format!("model.scale={scale:?}"),
         format!("model.permutation={permutation:?}"),
         "model.classes=3".into(),
         format!("train.batch={BATCH}"),
@@ -45,17 +46,18 @@ fn train<D: Operations<Real = f32>>(device: D, config: RunConfig) -> Vec<[f64; 2
 
 #[test]
 fn glow_trains_on_reference_operations() {
-    for (coupling, permutation, backprop) in [
-        ("affine", "conv1x1", Backprop::Reversible),
-        ("affine", "shuffle", Backprop::Stored),
-        ("additive", "conv1x1", Backprop::Stored),
+    for (coupling, scale, permutation, backprop) in [
+        ("affine", "sigmoid", "conv1x1", Backprop::Reversible),
+        ("affine", "sigmoid", "shuffle", Backprop::Stored),
+        ("affine", "exp2tanh", "conv1x1", Backprop::Reversible),
+        ("additive", "sigmoid", "conv1x1", Backprop::Stored),
     ] {
-        let config = config(coupling, permutation, backprop);
+        let config = config(coupling, scale, permutation, backprop);
         let want = train(Cpu::<f32>::new(), config.clone());
         let have = train(Reference(Cpu::<f32>::new()), config);
         for (have, want) in have.as_flattened().iter().zip(want.as_flattened()) {
             let error = (have - want).abs() / want.abs();
-            assert!(error < 1e-3, "{coupling}, {permutation}: {have} for {want}");
+            assert!(error < 1e-3, "{coupling}, {scale}, {permutation}: {have} for {want}");
         }
     }
 }

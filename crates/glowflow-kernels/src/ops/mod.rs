@@ -43,7 +43,7 @@ mod zero_conv;
 
 pub use actnorm::{ActNorm, ActNormParams};
 pub use channel_map::{ChannelMap, ChannelMapParams, PermutationParams};
-pub use coupling::{Coupling, CouplingKind};
+pub use coupling::{AffineScale, Coupling, CouplingKind};
 pub use coupling_network::{CouplingNetwork, NetworkParams};
 pub use direction::Direction;
 pub use gaussian::Gaussian;

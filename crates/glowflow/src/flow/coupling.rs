@@ -1,9 +1,11 @@
 //! Coupling: the first half of the channels passes, and a network of it changes the last half.
 //!
 //! ```text
-//! affine     o = NN(x_a), s = sigmoid(o[C/2..] + 2)   y_b = (x_b + o[..C/2]) ⊙ s   log|det| = Σ log s
-//! additive   o = NN(x_a)                              y_b = x_b + o                log|det| = 0
+//! affine     o = NN(x_a), s = scale(o[C/2..])   y_b = (x_b + o[..C/2]) ⊙ s   log|det| = Σ log s
+//! additive   o = NN(x_a)                        y_b = x_b + o                log|det| = 0
 //! ```
+//!
+//! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network.
 //!
 //! `NN` = conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv. Its input is not changed by the layer, so
 //! one run of it gives both the inverse and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh,

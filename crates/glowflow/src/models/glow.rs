@@ -2,7 +2,7 @@
 //!
 //! L levels of a squeeze and K steps each; every level but the last factors out half of its channels.
 
-use glowflow_kernels::{CouplingKind, Operations};
+use glowflow_kernels::{AffineScale, CouplingKind, Operations};
 use serde::{Deserialize, Serialize};
 
 use super::architecture::{Architecture, check};
@@ -22,11 +22,28 @@ pub enum CouplingType {
     Additive,
 }
 
-impl From<CouplingType> for CouplingKind {
-    fn from(kind: CouplingType) -> Self {
-        match kind {
-            CouplingType::Affine => Self::Affine,
-            CouplingType::Additive => Self::Additive,
+/// The scale of an affine coupling, a function of the output `r` of its network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScaleType {
+    /// `sigmoid(r + 2)` (Glow): a new coupling multiplies by 0.88.
+    #[default]
+    Sigmoid,
+    /// `exp(2·tanh(r/2))`: a new coupling is the identity.
+    Exp2Tanh,
+}
+
+impl ScaleType {
+    fn is_sigmoid(&self) -> bool {
+        *self == Self::Sigmoid
+    }
+}
+
+impl From<ScaleType> for AffineScale {
+    fn from(scale: ScaleType) -> Self {
+        match scale {
+            ScaleType::Sigmoid => Self::Sigmoid,
+            ScaleType::Exp2Tanh => Self::Exp2Tanh,
         }
     }
 }
@@ -76,6 +93,10 @@ pub struct GlowConfig {
     pub hidden: usize,
     /// Kind of coupling.
     pub coupling: CouplingType,
+    /// Scale of affine couplings. Older programs do not know this key, so it is written only if it is not
+    /// [`ScaleType::Sigmoid`].
+    #[serde(skip_serializing_if = "ScaleType::is_sigmoid")]
+    pub scale: ScaleType,
     /// Kind of permutation.
     pub permutation: PermutationType,
     /// Normalisation of the input of a step. Older programs do not know this key, so it is written only if it is not
@@ -106,12 +127,22 @@ impl Default for GlowConfig {
             steps: 32,
             hidden: 512,
             coupling: CouplingType::Affine,
+            scale: ScaleType::Sigmoid,
             permutation: PermutationType::Conv1x1,
             normalization: NormalizationType::ActNorm,
             classes: 0,
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
             dequantization_hidden: dequantization::HIDDEN,
+        }
+    }
+}
+
+impl GlowConfig {
+    fn coupling_kind(&self) -> CouplingKind {
+        match self.coupling {
+            CouplingType::Affine => CouplingKind::Affine(self.scale.into()),
+            CouplingType::Additive => CouplingKind::Additive,
         }
     }
 }
@@ -147,7 +178,7 @@ impl Architecture for GlowConfig {
                 }
                 let p = &mut flow.params;
                 let coupling = p.scope(format!("{name}.coupling"), |p| {
-                    Coupling::new(p, channels, self.hidden, self.coupling.into())
+                    Coupling::new(p, channels, self.hidden, self.coupling_kind())
                 });
                 flow.push(format!("{name}.actnorm and permutation"), map);
                 flow.push(format!("{name}.coupling"), coupling);
@@ -175,6 +206,13 @@ impl Architecture for GlowConfig {
         check::at_least_one("steps", self.steps, 1 << 12)?;
         check::at_least_one("hidden", self.hidden, 1 << 14)?;
         check::at_most("classes", self.classes, 1 << 20)?;
+        if self.coupling == CouplingType::Additive && self.scale != ScaleType::Sigmoid {
+            return Err(Error::Config(
+                "model.scale is exp2tanh, and additive couplings have no scale; leave it out, or set model.coupling to \
+                 affine"
+                    .into(),
+            ));
+        }
         check::divisible(self.image, self.levels, "2^levels", |levels| levels)?;
         dequantization::validate(self.dequantizer(), self.image)
     }

@@ -1,7 +1,32 @@
 // The element-wise part of a coupling, x [rows, channels], of which the last half changes.
 //
-// Affine, with t = o[C/2..] + 2 and s = sigmoid(t): y = (x + shift)·s, log|det| = Σ log s; additive: y = x + o.
-// For the gradient, ∂ log s / ∂t = 1 − s turns dy·(x + shift)·s·(1 − s) into dy·y·(1 − s): no division.
+// Affine: y = (x + shift)·s, log|det| = Σ log s, s a function of r = o[C/2..]; additive: y = x + o.
+// The gradient by r is (dy·y + dlogp)·∂ log s/∂r: no division.
+
+// The kinds of couplings; the host has the same numbers.
+#define COUPLING_ADDITIVE 0
+#define COUPLING_SIGMOID 1  // affine, s = sigmoid(r + 2)
+#define COUPLING_EXP2TANH 2  // affine, s = exp(2·tanh(r/2))
+
+struct Scaling {
+    float scale, log_scale;
+    float slope;  // ∂ log s/∂r
+};
+
+__device__ __forceinline__ Scaling scaling(int kind, float r) {
+    Scaling at;
+    if (kind == COUPLING_EXP2TANH) {
+        // tanh(|r|/2) = (1 − e)/(1 + e), with rounding relative to 1 as the scale has it.
+        float e = expf(-fabsf(r)), inverse = 1.0f / (1.0f + e);
+        at.log_scale = copysignf(2.0f * (1.0f - e) * inverse, r);
+        at.scale = expf(at.log_scale);
+        at.slope = 4.0f * e * inverse * inverse;
+    } else {
+        at.scale = sigmoid(r + 2.0f, &at.log_scale);
+        at.slope = 1.0f - at.scale;
+    }
+    return at;
+}
 
 // What a block adds to logp [batch]: by itself where an image is one part; else in two stages, sums [batch, parts] here, then `add_parts`.
 __device__ __forceinline__ void add_part(float sum, float *sums) {
@@ -16,7 +41,7 @@ __device__ __forceinline__ void add_part(float sum, float *sums) {
 
 // One block a part of an image: blockIdx.x is the image, blockIdx.y the part. `sums` is logp itself where there is one part.
 extern "C" __global__ void couple(
-    int pixels, int channels, int affine, int part_pixels, const float *o, float *x, float *sums) {
+    int pixels, int channels, int kind, int part_pixels, const float *o, float *x, float *sums) {
     __shared__ float scratch[32];
     int half = channels / 2;
     int first = blockIdx.x * pixels + blockIdx.y * part_pixels;
@@ -25,16 +50,15 @@ extern "C" __global__ void couple(
     for (int n = threadIdx.x; n < count; n += blockDim.x) {
         int row = first + n / half, c = n % half;
         float *value = &x[row * channels + half + c];
-        if (affine) {
-            float log_scale;
-            float scale = sigmoid(o[row * channels + half + c] + 2.0f, &log_scale);
-            *value = (*value + o[row * channels + c]) * scale;
-            sum += log_scale;
+        if (kind != COUPLING_ADDITIVE) {
+            Scaling at = scaling(kind, o[row * channels + half + c]);
+            *value = (*value + o[row * channels + c]) * at.scale;
+            sum += at.log_scale;
         } else {
             *value += o[row * half + c];
         }
     }
-    if (affine) {
+    if (kind != COUPLING_ADDITIVE) {
         add_part(block_sum(sum, scratch), sums);
     }
 }
@@ -51,38 +75,35 @@ extern "C" __global__ void add_parts(int batch, int parts, const float *sums, fl
     }
 }
 
-extern "C" __global__ void uncouple(int count, int channels, int affine, const float *o, float *x) {
+extern "C" __global__ void uncouple(int count, int channels, int kind, const float *o, float *x) {
     int i = global_index();
     if (i >= count) {
         return;
     }
     int half = channels / 2, row = i / half, c = i % half;
     float *value = &x[row * channels + half + c];
-    if (affine) {
-        float log_scale;
-        float scale = sigmoid(o[row * channels + half + c] + 2.0f, &log_scale);
-        *value = *value / scale - o[row * channels + c];
+    if (kind != COUPLING_ADDITIVE) {
+        *value = *value / scaling(kind, o[row * channels + half + c]).scale - o[row * channels + c];
     } else {
         *value -= o[row * half + c];
     }
 }
 
 extern "C" __global__ void couple_backward(
-    int count, int channels, int affine, float dlogp, const float *o, float *x, float *dx, float *d_o) {
+    int count, int channels, int kind, float dlogp, const float *o, float *x, float *dx, float *d_o) {
     int i = global_index();
     if (i >= count) {
         return;
     }
     int half = channels / 2, row = i / half, c = i % half;
     int at = row * channels + half + c;
-    if (affine) {
+    if (kind != COUPLING_ADDITIVE) {
         int shift_at = row * channels + c;
-        float log_scale;
-        float scale = sigmoid(o[at] + 2.0f, &log_scale);
-        float gradient = dx[at] * scale;
-        d_o[at] = (dx[at] * x[at] + dlogp) * (1.0f - scale);
+        Scaling by = scaling(kind, o[at]);
+        float gradient = dx[at] * by.scale;
+        d_o[at] = (dx[at] * x[at] + dlogp) * by.slope;
         d_o[shift_at] = gradient;
-        x[at] = x[at] / scale - o[shift_at];
+        x[at] = x[at] / by.scale - o[shift_at];
         dx[at] = gradient;
     } else {
         d_o[i] = dx[at];

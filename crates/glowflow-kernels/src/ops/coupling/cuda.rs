@@ -1,6 +1,6 @@
 //! One block a part of an image, gradients one thread a number (`coupling.cu`).
 
-use super::{Coupling, CouplingKind};
+use super::{AffineScale, Coupling, CouplingKind};
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::lengths::holds;
 use crate::cuda::queue::launch;
@@ -8,9 +8,13 @@ use crate::cuda::sums::{add_sums, parts_of};
 use crate::cuda::{Buffer, Cuda};
 use crate::shape::Grid;
 
-/// The kind of a coupling as kernels read it.
-fn is_affine(kind: CouplingKind) -> i32 {
-    i32::from(kind == CouplingKind::Affine)
+/// The kind of a coupling, as in `coupling.cu`.
+fn number(kind: CouplingKind) -> i32 {
+    match kind {
+        CouplingKind::Additive => 0,
+        CouplingKind::Affine(AffineScale::Sigmoid) => 1,
+        CouplingKind::Affine(AffineScale::Exp2Tanh) => 2,
+    }
 }
 
 impl Coupling for Cuda {
@@ -33,11 +37,11 @@ impl Coupling for Cuda {
                 let shape = Launch { block: threads as u32, ..Launch::grid(grid.batch, parts, 1) };
                 launch!(
                     queue, queue.kernels().couple, shape;
-                    grid.pixels(), channels, is_affine(kind), part, o.address(), x.address(), sums
+                    grid.pixels(), channels, number(kind), part, o.address(), x.address(), sums
                 )
             };
             match kind {
-                CouplingKind::Affine => add_sums(queue, grid, logp, work),
+                CouplingKind::Affine(_) => add_sums(queue, grid, logp, work),
                 CouplingKind::Additive => {
                     let (parts, part) = parts_of(grid);
                     work(parts, part, 0)
@@ -52,7 +56,7 @@ impl Coupling for Cuda {
             let count = x.len() / 2;
             launch!(
                 queue, queue.kernels().uncouple, Launch::of(count);
-                count, channels, is_affine(kind), o.address(), x.address()
+                count, channels, number(kind), o.address(), x.address()
             )
         });
     }
@@ -76,7 +80,7 @@ impl Coupling for Cuda {
             let count = x.len() / 2;
             launch!(
                 queue, queue.kernels().couple_backward, Launch::of(count);
-                count, channels, is_affine(kind), dlogp as f32, o.address(), x.address(), dx.address(), d_o.address()
+                count, channels, number(kind), dlogp as f32, o.address(), x.address(), dx.address(), d_o.address()
             )
         });
     }

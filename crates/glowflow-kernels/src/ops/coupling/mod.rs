@@ -2,12 +2,16 @@
 //! channels]`.
 //!
 //! ```text
-//! affine     y = (x + shift) ⊙ s, shift = o[..C/2], s = sigmoid(o[C/2..] + 2)   log|det| = Σ log s
-//! additive   y = x + o                                                          log|det| = 0
+//! affine     y = (x + shift) ⊙ s, shift = o[..C/2], s a function of r = o[C/2..]   log|det| = Σ log s
+//! additive   y = x + o                                                             log|det| = 0
 //! ```
 //!
-//! For the gradient, `∂ log s / ∂t = 1 − s` with `t = o[C/2..] + 2` turns `dy·(x + shift)·s·(1 − s)` into
-//! `dy·y·(1 − s)`: no division.
+//! | scale | `log s` | `∂ log s/∂r` | s |
+//! | --- | --- | --- | --- |
+//! | [`AffineScale::Sigmoid`] | `log sigmoid(r + 2)` | `1 − s` | in (0, 1), 0.88 at r = 0 |
+//! | [`AffineScale::Exp2Tanh`] | `a = 2·tanh(r/2)` | `1 − (a/2)²` | in (e⁻², e²), 1 at r = 0 |
+//!
+//! The gradient by `r` is `(dy·y + dlogp)·∂ log s/∂r`: no division.
 
 mod cpu;
 mod cuda;
@@ -16,11 +20,21 @@ mod reference;
 use crate::primitives::Primitives;
 use crate::shape::Grid;
 
+/// The scale of an affine coupling, a function of the network's output `r`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AffineScale {
+    /// `sigmoid(r + 2)`: below 1, and 0.88 for a network that is 0.
+    #[default]
+    Sigmoid,
+    /// `exp(2·tanh(r/2))`: between e⁻² and e², and 1 for a network that is 0.
+    Exp2Tanh,
+}
+
 /// How a coupling changes the second half of the channels, given the network's output `o`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CouplingKind {
-    /// `y = (x + shift) ⊙ scale`, with `shift = o[..C/2]` and `scale = sigmoid(o[C/2..] + 2)`.
-    Affine,
+    /// `y = (x + shift) ⊙ scale`, with `shift = o[..C/2]` and a scale of `o[C/2..]`.
+    Affine(AffineScale),
     /// `y = x + o`.
     Additive,
 }
@@ -29,7 +43,7 @@ impl CouplingKind {
     /// Outputs that the network must have for a flow of `channels` channels.
     pub fn network_outputs(self, channels: usize) -> usize {
         match self {
-            Self::Affine => channels,
+            Self::Affine(_) => channels,
             Self::Additive => channels / 2,
         }
     }

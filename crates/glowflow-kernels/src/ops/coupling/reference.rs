@@ -1,15 +1,38 @@
 //! A map for each array that changes, and a sum for the log-determinant.
 
-use super::{Coupling, CouplingKind};
+use super::{AffineScale, Coupling, CouplingKind};
 use crate::expr::{Expr, constant, input, old};
 use crate::ops::Reference;
 use crate::ops::views::{Rows, read, write};
 use crate::primitives::{Primitives, Strided};
 use crate::shape::Grid;
 
-/// `t = o[C/2..] + 2`, given the input with this index.
-fn t(index: usize) -> Expr {
-    input(index) + constant(2.0)
+/// The logarithm of the scale, given the input with the network's output.
+fn log_scale(form: AffineScale, r: usize) -> Expr {
+    match form {
+        // log sigmoid(t) = −softplus(−t)
+        AffineScale::Sigmoid => -(-(input(r) + constant(2.0))).softplus(),
+        AffineScale::Exp2Tanh => constant(2.0) * (constant(0.5) * input(r)).tanh(),
+    }
+}
+
+/// The scale, likewise.
+fn scale(form: AffineScale, r: usize) -> Expr {
+    match form {
+        AffineScale::Sigmoid => (input(r) + constant(2.0)).sigmoid(),
+        AffineScale::Exp2Tanh => log_scale(form, r).exp(),
+    }
+}
+
+/// The derivative of the logarithm of the scale by the network's output, likewise.
+fn slope(form: AffineScale, r: usize) -> Expr {
+    match form {
+        AffineScale::Sigmoid => (-(input(r) + constant(2.0))).sigmoid(),
+        AffineScale::Exp2Tanh => {
+            let tanh = || (constant(0.5) * input(r)).tanh();
+            constant(1.0) - tanh() * tanh()
+        }
+    }
 }
 
 /// The last half of the channels of activations.
@@ -31,7 +54,7 @@ impl LastHalf {
         self.half.part(self.outputs, 0)
     }
 
-    /// The place of `t − 2`.
+    /// The place of `r`, of which the scale is a function.
     fn scale(&self) -> Strided {
         self.half.part(self.outputs, self.half.channels)
     }
@@ -48,17 +71,15 @@ pub fn couple<D: Primitives>(
 ) {
     let last = LastHalf::of(kind, channels, grid.rows());
     let shift = read(o, last.shift());
-    if kind == CouplingKind::Additive {
+    let CouplingKind::Affine(form) = kind else {
         return device.map(&(old() + input(0)), last.half.shape(), &[shift], write(x, last.x));
-    }
-    let scale = read(o, last.scale());
-    let f = (old() + input(0)) * t(1).sigmoid();
-    device.map(&f, last.half.shape(), &[shift, scale], write(x, last.x));
-    // log sigmoid(t) = −softplus(−t), by images.
-    let by_images = Strided { strides: [grid.pixels() * channels, channels, 1], ..scale.at };
+    };
+    let r = read(o, last.scale());
+    device.map(&((old() + input(0)) * scale(form, 1)), last.half.shape(), &[shift, r], write(x, last.x));
+    let by_images = Strided { strides: [grid.pixels() * channels, channels, 1], ..r.at };
     let shape = [grid.batch, grid.pixels(), last.half.channels];
     let per_image = Strided { start: 0, strides: [1, 0, 0] };
-    device.reduce(&-(-t(0)).softplus(), shape, &[read(o, by_images)], write(logp, per_image), true);
+    device.reduce(&log_scale(form, 0), shape, &[read(o, by_images)], write(logp, per_image), true);
 }
 
 pub fn uncouple<D: Primitives>(
@@ -70,10 +91,10 @@ pub fn uncouple<D: Primitives>(
 ) {
     let last = LastHalf::of(kind, channels, device.len(x) / channels);
     let shift = read(o, last.shift());
-    if kind == CouplingKind::Additive {
+    let CouplingKind::Affine(form) = kind else {
         return device.map(&(old() - input(0)), last.half.shape(), &[shift], write(x, last.x));
-    }
-    let f = old() / t(1).sigmoid() - input(0);
+    };
+    let f = old() / scale(form, 1) - input(0);
     device.map(&f, last.half.shape(), &[shift, read(o, last.scale())], write(x, last.x));
 }
 
@@ -90,12 +111,11 @@ pub fn backward<D: Primitives>(
 ) {
     let last = LastHalf::of(kind, channels, device.len(x) / channels);
     let shape = last.half.shape();
-    if kind == CouplingKind::Affine {
-        let t_minus_2 = read(o, last.scale());
-        let inputs = [read(&*dx, last.x), read(&*x, last.x), t_minus_2];
-        let f = (input(0) * input(1) + constant(dlogp)) * (-t(2)).sigmoid();
-        device.map(&f, shape, &inputs, write(&mut *d_o, last.scale()));
-        device.map(&(old() * t(0).sigmoid()), shape, &[t_minus_2], write(&mut *dx, last.x));
+    if let CouplingKind::Affine(form) = kind {
+        let r = read(o, last.scale());
+        let f = (input(0) * input(1) + constant(dlogp)) * slope(form, 2);
+        device.map(&f, shape, &[read(&*dx, last.x), read(&*x, last.x), r], write(&mut *d_o, last.scale()));
+        device.map(&(old() * scale(form, 0)), shape, &[r], write(&mut *dx, last.x));
     }
     device.map(&input(0), shape, &[read(dx, last.x)], write(d_o, last.shift()));
     uncouple(device, kind, channels, o, x);
