@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, observers, resume, train};
+use glowflow::train::{Changes, EdgeType, Limits, Options, RunConfig, Summary, observers, resume, train};
 use glowflow::{Error, ModelFile};
 use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
@@ -34,6 +34,8 @@ fn source(run: &Path) {
         "train.eval_images=8",
         "data.path=portraits",
         "data.flip=true",
+        "data.shift=0.1",
+        "data.edge=reflect",
     ]);
     let config = RunConfig::resolve(None, None, &overrides).unwrap();
     train(Cpu::<f32>::new(), config, run, options(20)).unwrap();
@@ -93,6 +95,7 @@ fn settings_are_those_of_the_source_unless_given() {
     let tuned = config(&from, &[]);
     assert_eq!((tuned.train.batch, tuned.train.lr, tuned.train.steps), (4, 5e-4, None));
     assert!(tuned.data.flip && tuned.data.path.is_none());
+    assert_eq!((tuned.data.shift, tuned.data.edge), (0.1, EdgeType::Reflect));
     assert_eq!(config(&from, &["train.batch=2", "train.lr=3e-4"]).train.batch, 2);
     assert_eq!(config(&from, &["train.lr=3e-4"]).train.lr, 3e-4);
     // A model alone comes with defaults, and the best one can be taken.

@@ -449,3 +449,27 @@ fn a_log_is_kept() {
     assert!(message.contains("metrics.jsonl") && message.contains("another folder"), "{message}");
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "{\"step\":1}\n");
 }
+
+/// What shifted images show beyond their edge is part of a run's configuration, and of its training images.
+#[test]
+fn shifts_repeat_or_reflect_edges() {
+    let folder = tempfile::tempdir().unwrap();
+    let trained = |name: &str, overrides: &[&str]| {
+        let (run, config) = (folder.path().join(name), config(overrides));
+        train(Cpu::<f32>::new(), config, &run, options(2)).unwrap();
+        let text = std::fs::read_to_string(run.join("config.toml")).unwrap();
+        (text, ModelFile::read(&run).unwrap().weights)
+    };
+    let (text, replicated) = trained("default", &["data.shift=0.3"]);
+    assert!(!text.contains("edge"), "{text}");
+    let (_, same) = trained("replicate", &["data.shift=0.3", "data.edge=replicate"]);
+    assert!(same == replicated, "replicated edges are the default");
+    let (text, reflected) = trained("reflect", &["data.shift=0.3", "data.edge=reflect"]);
+    assert!(text.contains("edge = \"reflect\""), "{text}");
+    assert!(reflected != replicated);
+
+    let error = RunConfig::resolve(None, None, &texts(&["data.edge=mirror"])).unwrap_err().to_string();
+    for part in ["mirror", "replicate", "reflect"] {
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use glowflow::study::{Budget, Overrides, Scale, Study, builtin_names};
+use glowflow::train::EdgeType;
 use glowflow::{CouplingType, GlowConfig, ModelConfig, PermutationType};
 
 /// A study from its TOML.
@@ -86,7 +87,7 @@ fn later_layers_win() {
     let error = Study::read(file.path(), Overrides::default()).unwrap_err().to_string();
     assert!(error.contains("[data] is") && error.contains("in [base]"), "{error}");
 
-    let set = ["data.flip=true".to_owned(), "train.warmup=9".to_owned()];
+    let set = ["data.flip=true", "data.edge=reflect", "train.warmup=9"].map(String::from);
     let data = PathBuf::from("portraits");
     let overrides = Overrides { data: Some(&data), set: &set, ..Overrides::default() };
     let study = Study::read(file.path(), overrides).unwrap();
@@ -96,6 +97,7 @@ fn later_layers_win() {
     assert_eq!((first.steps, first.hidden, second.steps, second.hidden), (4, 16, 8, 24));
     assert_eq!((a.train.lr, a.train.warmup, b.train.warmup, b.train.seed), (0.5, 9, 9, 1));
     assert_eq!(study.data(), Some(&*data));
+    assert_eq!((a.data.flip, a.data.edge, b.data.edge), (true, EdgeType::Reflect, EdgeType::Reflect));
     // Evaluations after equal numbers of images, though batches differ.
     assert_eq!((a.train.batch, b.train.batch, study.evaluate_every()), (32, 16, Some(128)));
     assert_eq!((a.train.eval_every, b.train.eval_every), (4, 8));

@@ -53,6 +53,7 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
         data: DataConfig {
             classes: data::class_names(path, model),
             shift: data.shift,
+            edge: data.edge,
             flip: data.flip,
             ..DataConfig::default()
         },

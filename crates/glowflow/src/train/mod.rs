@@ -26,7 +26,7 @@ mod waiting;
 pub use adapt::{Adapt, Adapted, adapt};
 pub use changes::Changes;
 pub(crate) use changes::absolute;
-pub use config::{CONFIG, DataConfig, Optimizer, RunConfig, Schedule, TrainConfig};
+pub use config::{CONFIG, DataConfig, EdgeType, Optimizer, RunConfig, Schedule, TrainConfig};
 pub(crate) use config::{merge, override_table, wrong};
 pub(crate) use folder::lock;
 pub use folder::{BEST, METRICS};

@@ -1,5 +1,6 @@
 //! Configuration of a run: three sections of a TOML file, presets, and overrides.
 
+mod data;
 mod layers;
 
 use std::fmt::Debug;
@@ -13,6 +14,7 @@ use crate::train::presets;
 use crate::{Error, Precision};
 use layers::{merge_layers, with_defaults};
 
+pub use data::{DataConfig, EdgeType};
 pub(crate) use layers::{merge, override_table, wrong};
 
 /// Name of the configuration in a run's folder.
@@ -147,30 +149,6 @@ impl Default for TrainConfig {
             samples_minutes: SAMPLES_MINUTES,
         }
     }
-}
-
-/// The section `[data]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct DataConfig {
-    /// A folder of images, CIFAR-10 binaries, idx files, or a NumPy array.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathBuf>,
-    /// Images to test on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<PathBuf>,
-    /// The part of the images that is held out to test on. Where nothing is said, data with a test set of its
-    /// own uses that, and of other data 5 % are held out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test_fraction: Option<f64>,
-    /// Names of the classes, in the order of their labels: those of the training data, unless said. A run writes them down, so
-    /// that other data is labelled alike.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub classes: Vec<String>,
-    /// Random shifts of up to this part of the width and height; 0 is off.
-    pub shift: f64,
-    /// Random left-right flips.
-    pub flip: bool,
 }
 
 impl RunConfig {

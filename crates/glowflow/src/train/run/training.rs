@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
+use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Operations, catch_out_of_memory};
 
 use super::{Best, Options, Summary};
@@ -225,7 +225,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             TrainingOptions {
                 batch_size: config.train.batch,
                 seed: config.train.seed,
-                augment: Augment { shift: config.data.shift, flip: config.data.flip, ..Default::default() },
+                augment: config.data.augment(),
                 start_at: self.trainer.progress().step,
                 threads: data::loader_threads(),
             },
