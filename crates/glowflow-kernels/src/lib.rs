@@ -41,7 +41,7 @@ pub use ops::{
     ActNormParams, AffineScale, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations,
     PermutationParams, Reference, TopPriorParams, ZeroConvParams,
 };
-pub use optimizer::{Rule, Training, Update, UpdateReport};
+pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;
 pub use pixels::{Noise, Quantized};
 pub use primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};

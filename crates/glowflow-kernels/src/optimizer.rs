@@ -1,6 +1,8 @@
 //! What [`update`](crate::Primitives::update) takes and returns: the optimiser's rule, its numbers, its
 //! buffers, its report.
 
+use crate::shape::Span;
+
 /// The optimiser's rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
@@ -29,6 +31,50 @@ pub struct Update {
     pub clip: Option<f64>,
     /// `ema ← decay·ema + (1 − decay)·weights` after the update.
     pub ema_decay: f64,
+}
+
+impl Update {
+    /// What a gradient of this norm is multiplied by: below 1 if it is clipped.
+    pub fn shrink(&self, gradient_norm: f64) -> f64 {
+        match self.clip {
+            Some(clip) if gradient_norm > clip => clip / gradient_norm,
+            _ => 1.0,
+        }
+    }
+}
+
+/// A part of the parameters that an optimiser step changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Segment {
+    /// Its place.
+    pub span: Span,
+    /// Decoupled weight decay (Loshchilov and Hutter 2019): `w ← w − learning_rate·decay·w − step`.
+    pub decay: f64,
+}
+
+impl Segment {
+    /// All parameters, without weight decay.
+    pub fn all(len: usize) -> Self {
+        Self { span: Span { start: 0, len }, decay: 0.0 }
+    }
+
+    /// What a step with this learning rate multiplies the weights with.
+    pub(crate) fn keep(self, learning_rate: f64) -> f64 {
+        1.0 - learning_rate * self.decay
+    }
+
+    /// Checks that segments are in ascending order, do not overlap, and lie in buffers of `len` numbers.
+    ///
+    /// # Panics
+    /// If they are not.
+    #[track_caller]
+    pub(crate) fn check(segments: &[Self], len: usize) {
+        let end = segments.iter().fold(0, |end, Self { span, .. }| {
+            assert!(span.start >= end, "the segment at {} begins before {end}", span.start);
+            span.start + span.len
+        });
+        assert!(end <= len, "a segment ends at {end}, and there are {len} parameters");
+    }
 }
 
 /// What an optimiser step works on: flat buffers of one length.

@@ -10,14 +10,14 @@
 //! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`uniform`](Primitives::uniform), [`normal`](Primitives::normal) | random numbers |
 //! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to numbers, and numbers to pixels |
-//! | [`update`](Primitives::update) | an optimiser step |
+//! | [`update`](Primitives::update), [`update_segments`](Primitives::update_segments) | an optimiser step |
 //!
 //! Operations queue, fail and panic as those of [`Device`] do.
 
 use crate::batch_norm::{self, BatchNorm, Normalizer};
 use crate::device::{Device, DeviceError};
 use crate::expr::{Expr, input, old};
-use crate::optimizer::{Training, Update, UpdateReport};
+use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
@@ -268,7 +268,7 @@ pub trait Primitives: Device {
     /// The first failure of this device, if there was one.
     fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Quantized, DeviceError>;
 
-    /// One optimiser step. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights,
+    /// One optimiser step of all parameters. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights,
     /// moments and average stay as they are. No number that is not finite is ever written to them
     /// ([`all_finite`](UpdateReport::all_finite)). The gradient is zero afterwards either way.
     ///
@@ -279,6 +279,23 @@ pub trait Primitives: Device {
         update: &Update,
         logp: &[&Self::Buffer],
         training: Training<'_, Self::Buffer>,
+    ) -> Result<UpdateReport, DeviceError> {
+        let all = Segment::all(self.len(training.weights));
+        self.update_segments(update, logp, training, &[all])
+    }
+
+    /// One optimiser step of these segments, in ascending order, as [`update`](Self::update). The norm, clipping and the
+    /// check for numbers that are not finite take the whole gradient into account. Outside of the segments nothing
+    /// changes, the gradient included.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    fn update_segments(
+        &self,
+        update: &Update,
+        logp: &[&Self::Buffer],
+        training: Training<'_, Self::Buffer>,
+        segments: &[Segment],
     ) -> Result<UpdateReport, DeviceError>;
 
     /// The convolution, written to `y`, or added to it if `accumulate`.

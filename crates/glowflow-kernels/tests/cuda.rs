@@ -11,8 +11,8 @@ use glowflow_kernels::ops::{
     ActNorm, ChannelMap, Coupling, CouplingNetwork, Gaussian, Split, Squeeze, TopPrior, ZeroConv,
 };
 use glowflow_kernels::{
-    AffineScale, CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated, Rule, Stream,
-    Training, Update,
+    AffineScale, CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated,
+    Rule, Segment, Span, Stream, Training, Update,
 };
 
 /// Batches of images of all shapes: single pixels, pixels without a border, more rows than one block or slab takes.
@@ -590,6 +590,38 @@ fn updates_are_the_same() {
                 same!(1e-5, |device| updates(device, rule, clip, len, &logp));
             }
         }
+    }
+}
+
+/// Segments of every alignment, each with a decay of its own, and gaps between them.
+#[test]
+fn updates_of_segments_are_the_same() {
+    let segment = |start, len, decay| Segment { span: Span { start, len }, decay };
+    let segments = [segment(0, 3, 0.0), segment(3, 9, 2.0), segment(16, 5, 0.5), segment(24, 4000, 10.0)];
+    for rule in [Rule::Adam, Rule::Adamax] {
+        same!(1e-5, |device| {
+            let mut lcg = Numbers::new(13);
+            let len = 4040;
+            let mut state =
+                [(); 5].map(|()| device.upload(&lcg.normal(len).iter().map(|x| x.abs()).collect::<Vec<_>>()));
+            let [weights, gradient, first, second, ema] = &mut state;
+            let update = Update {
+                rule,
+                learning_rate: 0.01,
+                beta1: 0.9,
+                beta2: 0.99,
+                epsilon: 1e-8,
+                count: 2,
+                clip: Some(1.0),
+                ema_decay: 0.9,
+            };
+            let training = Training { weights, gradient, first, second, ema };
+            let report = device.update_segments(&update, &[], training, &segments).unwrap();
+            assert!(report.applied && report.all_finite);
+            let mut results = download(device, &state.each_ref());
+            results.push(vec![report.gradient_norm as f32]);
+            results
+        });
     }
 }
 

@@ -1,11 +1,11 @@
-//! The optimiser step, in one pass over weights, gradient, moments and average.
+//! The optimiser step, in one pass over weights, gradient, moments and average of each segment.
 
 use rayon::prelude::*;
 
 use super::isa::Task;
 use super::workspace::Workspace;
 use super::{Buffer, Scalar};
-use crate::optimizer::{Rule, Training, Update, UpdateReport};
+use crate::optimizer::{Rule, Segment, Training, Update, UpdateReport};
 
 /// Elements that one task takes.
 const BLOCK: usize = 1 << 14;
@@ -38,6 +38,8 @@ struct Rates<T> {
     rest1: T,
     rest2: T,
     rate: T,
+    /// 1 less the learning rate times the weight decay.
+    keep: T,
     unbias2: T,
     epsilon: T,
     decay: T,
@@ -79,7 +81,7 @@ impl<T: Scalar> Task for Block<'_, T> {
                     (spread, spread)
                 }
             };
-            let weight = weights[i] - rates.rate * moment / denominator;
+            let weight = rates.keep * weights[i] - rates.rate * moment / denominator;
             let average = rates.decay * ema[i] + rates.renew * weight;
             // The weight is not finite if the first moment is not, and neither is the average if the weight
             // is not.
@@ -94,27 +96,38 @@ impl<T: Scalar> Task for Block<'_, T> {
     }
 }
 
+/// The segments of an array, in parts of one task each.
+fn cut<'a, T>(mut rest: &'a mut [T], segments: &[Segment]) -> Vec<&'a mut [T]> {
+    let (mut start, mut blocks) = (0, vec![]);
+    for Segment { span, .. } in segments {
+        let (_, from) = rest.split_at_mut(span.start - start);
+        let (segment, behind) = from.split_at_mut(span.len);
+        blocks.extend(segment.chunks_mut(BLOCK));
+        (rest, start) = (behind, span.start + span.len);
+    }
+    blocks
+}
+
 pub fn update<T: Scalar>(
     work: &Workspace<T>,
     update: &Update,
     logp: &[&Buffer<T>],
     training: Training<'_, Buffer<T>>,
+    segments: &[Segment],
 ) -> UpdateReport {
     let Training { weights, gradient, first, second, ema } = training;
     // Summed in f64 and in order: the same bits whatever the number of threads.
     let squares: Vec<f64> = gradient.par_chunks(BLOCK).map(|block| work.run(SumOfSquares(block))).collect();
     let gradient_norm = squares.iter().sum::<f64>().sqrt();
-    let shrink = match update.clip {
-        Some(clip) if gradient_norm > clip => clip / gradient_norm,
-        _ => 1.0,
-    };
+    let shrink = update.shrink(gradient_norm);
     // Adam squares the gradient, in the precision of the weights.
     let largest = T::of(gradient_norm * shrink);
     let fits = update.rule == Rule::Adamax || (largest * largest).is_finite();
     let applied =
         gradient_norm.is_finite() && fits && logp.iter().all(|logp| logp.iter().all(|logp| logp.is_finite()));
+    Segment::check(segments, weights.len());
     if !applied {
-        gradient.fill(T::zero());
+        cut(gradient, segments).into_iter().for_each(|block| block.fill(T::zero()));
         return UpdateReport { gradient_norm, applied, all_finite: true };
     }
 
@@ -127,18 +140,24 @@ pub fn update<T: Scalar>(
         rest1: T::of(1.0 - update.beta1),
         rest2: T::of(1.0 - update.beta2),
         rate: T::of(update.learning_rate / correction(update.beta1)),
+        keep: T::one(),
         unbias2: T::of(correction(update.beta2).sqrt().recip()),
         epsilon: T::of(update.epsilon),
         decay: T::of(update.ema_decay),
         renew: T::of(1.0 - update.ema_decay),
     };
-    let all_finite = weights
-        .par_chunks_mut(BLOCK)
-        .zip(gradient.par_chunks_mut(BLOCK))
-        .zip(first.par_chunks_mut(BLOCK))
-        .zip(second.par_chunks_mut(BLOCK))
-        .zip(ema.par_chunks_mut(BLOCK))
-        .map(|((((weights, gradient), first), second), ema)| {
+    let keeps = segments.iter().flat_map(|segment| {
+        let keep = T::of(segment.keep(update.learning_rate));
+        std::iter::repeat_n(keep, segment.span.len.div_ceil(BLOCK))
+    });
+    let all_finite = (cut(weights, segments).into_par_iter())
+        .zip(cut(gradient, segments))
+        .zip(cut(first, segments))
+        .zip(cut(second, segments))
+        .zip(cut(ema, segments))
+        .zip(keeps.collect::<Vec<T>>())
+        .map(|(((((weights, gradient), first), second), ema), keep)| {
+            let rates = Rates { keep, ..rates };
             work.run(Block { rates, weights, gradient, first, second, ema })
         })
         // Without a short circuit: every block is updated.

@@ -7,7 +7,8 @@ use super::lengths::holds;
 use super::queue::launch;
 use super::{Buffer, Cuda};
 use crate::device::DeviceError;
-use crate::optimizer::{Rule, Training, Update, UpdateReport};
+use crate::optimizer::{Rule, Segment, Training, Update, UpdateReport};
+use crate::shape::Span;
 
 /// Result of a step; as in `update.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -32,6 +33,7 @@ struct Rates {
     beta2: f32,
     rest2: f32,
     rate: f32,
+    keep: f32,
     unbias2: f32,
     epsilon: f32,
     ema: f32,
@@ -39,7 +41,7 @@ struct Rates {
 }
 
 impl Rates {
-    fn of(update: &Update) -> Self {
+    fn of(update: &Update, segment: Segment) -> Self {
         let correction1 = 1.0 - update.beta1.powf(update.count as f64);
         let correction2 = 1.0 - update.beta2.powf(update.count as f64);
         Self {
@@ -48,6 +50,7 @@ impl Rates {
             beta2: update.beta2 as f32,
             rest2: (1.0 - update.beta2) as f32,
             rate: (update.learning_rate / correction1) as f32,
+            keep: segment.keep(update.learning_rate) as f32,
             unbias2: correction2.sqrt().recip() as f32,
             epsilon: update.epsilon as f32,
             ema: update.ema_decay as f32,
@@ -56,17 +59,19 @@ impl Rates {
     }
 }
 
-/// See [`Primitives::update`](crate::Primitives::update).
+/// See [`Primitives::update_segments`](crate::Primitives::update_segments).
 pub fn update(
     gpu: &Cuda,
     update: &Update,
     logp: &[&Buffer],
     training: Training<'_, Buffer>,
+    segments: &[Segment],
 ) -> Result<UpdateReport, DeviceError> {
     let Training { weights, gradient, first, second, ema } = training;
     for (name, buffer) in [("gradient", &*gradient), ("first", first), ("second", second), ("ema", ema)] {
         holds(name, buffer, weights.len());
     }
+    Segment::check(segments, weights.len());
     gpu.report(|queue| {
         let (kernels, count) = (queue.kernels(), weights.len());
         let blocks = 4 * queue.gpu.context.multiprocessors;
@@ -85,11 +90,15 @@ pub fn update(
                 queue, kernels.check_finite, Launch::of(logp.len()); logp.len(), logp.address(), on_device.address
             )?;
         }
-        launch!(
-            queue, kernels.update, Launch::of(count.div_ceil(4));
-            count, i32::from(update.rule == Rule::Adamax), Argument::of(Rates::of(update)), on_device.address,
-            weights.address(), gradient.address(), first.address(), second.address(), ema.address()
-        )?;
+        for &segment in segments.iter().filter(|segment| segment.span.len > 0) {
+            let Span { start, len } = segment.span;
+            launch!(
+                queue, kernels.update, Launch::of(len.div_ceil(4));
+                len, i32::from(start.is_multiple_of(4)), i32::from(update.rule == Rule::Adamax),
+                Argument::of(Rates::of(update, segment)), on_device.address, weights.at(start), gradient.at(start),
+                first.at(start), second.at(start), ema.at(start)
+            )?;
+        }
         let mut report = [Report::zeroed()];
         queue.stream.read(on_device.address, &mut report)?;
         let [report] = report;

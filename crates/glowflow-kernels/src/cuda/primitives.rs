@@ -13,7 +13,7 @@ use super::{Buffer, Cuda, optimizer, pixels};
 use crate::device::{Device, DeviceError};
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op, constant, input};
-use crate::optimizer::{Training, Update, UpdateReport};
+use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
@@ -299,13 +299,14 @@ impl Primitives for Cuda {
         pixels::quantize(self, v, bits)
     }
 
-    fn update(
+    fn update_segments(
         &self,
         update: &Update,
         logp: &[&Buffer],
         training: Training<'_, Buffer>,
+        segments: &[Segment],
     ) -> Result<UpdateReport> {
-        optimizer::update(self, update, logp, training)
+        optimizer::update(self, update, logp, training, segments)
     }
 
     fn conv(&self, conv: Conv, x: &Buffer, weight: &Buffer, y: &mut Buffer, accumulate: bool) {

@@ -3,7 +3,7 @@
 use crate::batch_norm::{BatchNorm, Normalizer};
 use crate::device::{Device, DeviceError};
 use crate::expr::Expr;
-use crate::optimizer::{Training, Update, UpdateReport};
+use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, View, ViewMut};
 use crate::random::Stream;
@@ -186,13 +186,14 @@ impl<D: Primitives> Primitives for Reference<D> {
         self.0.quantize(v, bits)
     }
 
-    fn update(
+    fn update_segments(
         &self,
         update: &Update,
         logp: &[&Self::Buffer],
         training: Training<'_, Self::Buffer>,
+        segments: &[Segment],
     ) -> Result<UpdateReport, DeviceError> {
-        self.0.update(update, logp, training)
+        self.0.update_segments(update, logp, training, segments)
     }
 
     fn conv(

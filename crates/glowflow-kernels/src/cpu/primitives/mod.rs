@@ -19,7 +19,7 @@ use crate::batch_norm::{BatchNorm, Normalizer};
 use crate::device::DeviceError;
 use crate::elements::Elements;
 use crate::expr::Expr;
-use crate::optimizer::{Training, Update, UpdateReport};
+use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
@@ -145,13 +145,14 @@ impl<T: Scalar> Primitives for Cpu<T> {
         }
     }
 
-    fn update(
+    fn update_segments(
         &self,
         update: &Update,
         logp: &[&Buffer<T>],
         training: Training<'_, Buffer<T>>,
+        segments: &[Segment],
     ) -> Result<UpdateReport, DeviceError> {
-        Ok(update::update(&self.work, update, logp, training))
+        Ok(update::update(&self.work, update, logp, training, segments))
     }
 
     fn conv(&self, conv: Conv, x: &Buffer<T>, weight: &Buffer<T>, y: &mut Buffer<T>, accumulate: bool) {

@@ -67,6 +67,7 @@ extern "C" __global__ void check_finite(int count, const float *logp, Report *re
 struct Rates {
     float beta1, rest1, beta2, rest2;  // decays, and one minus them
     float rate;                        // learning rate over the first moment's bias correction
+    float keep;                        // 1 less the learning rate times the weight decay
     float unbias2;                     // what undoes the second moment's bias (Adam)
     float epsilon;
     float ema, renew;  // the average's decay, and one minus it
@@ -84,7 +85,7 @@ __device__ __forceinline__ bool update_one(
         spread = r.beta2 * *second + r.rest2 * g * g;
         denominator = sqrtf(spread) * r.unbias2 + r.epsilon;
     }
-    float changed = *weight - r.rate * moment / denominator;
+    float changed = r.keep * *weight - r.rate * moment / denominator;
     float average = r.ema * *ema + r.renew * changed;
     // The weight is not finite if the first moment is not, and neither is the average if the weight is not.
     bool finite = isfinite(average) && isfinite(spread);
@@ -95,10 +96,10 @@ __device__ __forceinline__ bool update_one(
     return finite;
 }
 
-// One thread for every four parameters. The gradient is 0 afterwards. (That no two arrays overlap lets all loads begin at once:
-// without it this takes two and a half times as long.)
+// A segment of parameters, one thread for every four. `aligned` says that it begins at a multiple of four. The gradient is 0
+// afterwards. (That no two arrays overlap lets all loads begin at once: without it this takes two and a half times as long.)
 extern "C" __global__ void update(
-    int count, int adamax, Rates rates, Report *__restrict__ report, float *__restrict__ weights,
+    int count, int aligned, int adamax, Rates rates, Report *__restrict__ report, float *__restrict__ weights,
     float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second, float *__restrict__ ema) {
     int start = 4 * global_index();
     if (start >= count) {
@@ -108,7 +109,7 @@ extern "C" __global__ void update(
     int applied = report->applied;
     bool finite = true;
     float shrink = report->shrink;
-    if (start + 4 <= count) {
+    if (aligned && start + 4 <= count) {
         Pack<float> g = *(Pack<float> *)&gradient[start], zero = {{0.0f, 0.0f, 0.0f, 0.0f}};
         Pack<float> w = *(Pack<float> *)&weights[start], m = *(Pack<float> *)&first[start];
         Pack<float> v = *(Pack<float> *)&second[start], e = *(Pack<float> *)&ema[start];
@@ -129,7 +130,7 @@ extern "C" __global__ void update(
         *(Pack<float> *)&ema[start] = e;
         return;
     }
-    for (int i = start; i < count; i++) {
+    for (int i = start; i < min(start + 4, count); i++) {
         float g = gradient[i];
         gradient[i] = 0.0f;
         if (applied) {
