@@ -25,6 +25,7 @@ mod elements;
 pub mod expr;
 pub mod ops;
 mod optimizer;
+mod orthogonal;
 mod out_of_memory;
 mod pixels;
 mod primitives;

@@ -926,3 +926,70 @@ fn if_streams_wait_until_the_last_moment_results_are_right() {
 fn in_whatever_parts_a_batch_is_computed_results_are_right() {
     again(cuda::ROWS_AT_ONCE, "20");
 }
+
+/// Newton–Schulz iterations in loops: matrices of more rows than columns are transposed first.
+fn orthogonal(rows: usize, columns: usize, x: &[f64]) -> Vec<f64> {
+    let transposed = |rows: usize, columns: usize, x: &[f64]| -> Vec<f64> {
+        (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
+    };
+    if rows > columns {
+        return transposed(columns, rows, &orthogonal(columns, rows, &transposed(rows, columns, x)));
+    }
+    let product = |n: usize, k: usize, a: &[f64], b: &dyn Fn(usize, usize) -> f64| -> Vec<f64> {
+        let sum = |i: usize, j: usize| (0..k).map(|l| a[i * k + l] * b(l, j)).sum();
+        (0..rows * n).map(|at| sum(at / n, at % n)).collect()
+    };
+    let norm = x.iter().map(|x| x * x).sum::<f64>().sqrt() + 1e-7;
+    let mut x: Vec<f64> = x.iter().map(|x| x / norm).collect();
+    for _ in 0..5 {
+        let a = product(rows, columns, &x, &|l, j| x[j * columns + l]);
+        let square = product(rows, rows, &a, &|l, j| a[l * rows + j]);
+        let b: Vec<f64> = a.iter().zip(&square).map(|(a, square)| -4.7750 * a + 2.0315 * square).collect();
+        let change = product(columns, rows, &b, &|l, j| x[l * columns + j]);
+        x = x.iter().zip(&change).map(|(x, change)| 3.4445 * x + change).collect();
+    }
+    x
+}
+
+fn orthogonalize_on<D: Primitives>(device: &D, name: &str, tolerance: f64) {
+    let shapes = [[1, 1], [1, 6], [5, 1], [4, 40], [37, 9], [16, 16], [65, 130]];
+    for (seed, [rows, columns]) in shapes.into_iter().enumerate() {
+        for count in [1, 3] {
+            let x = numbers(seed as u64, count * rows * columns);
+            let have = device.orthogonalize(count, [rows, columns], upload(device, &x));
+            let matrices = x.chunks(rows * columns);
+            let want: Vec<f64> = matrices.flat_map(|x| orthogonal(rows, columns, x)).collect();
+            close(
+                &download(device, &have),
+                &want,
+                tolerance,
+                &format!("{name}: {count} of {rows}x{columns}"),
+            );
+        }
+    }
+    let zeros = device.orthogonalize(2, [3, 7], device.zeros(42));
+    assert_eq!(download(device, &zeros), [0.0; 42], "{name}: zeros");
+}
+
+#[test]
+fn orthogonalized_matrices_are_their_definition() {
+    orthogonalize_on(&Cpu::<f64>::new(), "f64", 1e-11);
+    orthogonalize_on(&Cpu::<f32>::new(), "f32", 1e-4);
+    for (precision, tolerance) in [(Precision::F32, 1e-4), (Precision::Bf16, 0.1)] {
+        if let Some(gpu) = gpu(precision) {
+            orthogonalize_on(&gpu, "GPU", tolerance);
+        }
+    }
+}
+
+/// The singular values of a well-conditioned matrix end near 1, whatever its size.
+#[test]
+fn orthogonalized_matrices_have_singular_values_near_1() {
+    let device = Cpu::<f64>::new();
+    for scale in [1e-3, 1.0, 1e6] {
+        let x: Vec<f64> = numbers(3, 8 * 50).iter().map(|x| scale * x).collect();
+        let x = device.orthogonalize(1, [8, 50], upload(&device, &x));
+        let values = nalgebra::DMatrix::from_row_slice(8, 50, &download(&device, &x)).singular_values();
+        assert!(values.iter().all(|value| (0.65..1.25).contains(value)), "{scale}: {values}");
+    }
+}

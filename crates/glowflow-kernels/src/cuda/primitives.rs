@@ -7,13 +7,14 @@ use bytemuck::{Pod, Zeroable};
 use super::convolution;
 use super::divisor::Divisor;
 use super::driver::{Argument, Launch};
-use super::product::{Element, Epilogue, Kind, Operands, Product};
+use super::product::{Batch, Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
 use super::{Buffer, Cuda, optimizer, pixels};
 use crate::device::{Device, DeviceError};
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op, constant, input};
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
+use crate::orthogonal::{self, Factors};
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
@@ -142,12 +143,19 @@ impl From<Matrix<'_, Buffer>> for Rows {
 
 /// A product of which at most B is stored transposed if A is not.
 pub(super) fn product(queue: &Queue, gemm: Gemm, a: Rows, b: Rows, c: Rows) -> Result<()> {
+    products(queue, gemm, queue.gpu.tf32, 1, [(a, 0), (b, 0), (c, 0)])
+}
+
+/// `count` products of one shape: A, B and C of the first, and the numbers from each to the next.
+fn products(queue: &Queue, gemm: Gemm, tf32: bool, count: usize, of: [(Rows, usize); 3]) -> Result<()> {
     let Gemm { m, n, k, a_transposed, b_transposed, accumulate } = gemm;
-    let (kind, [rows, inputs, outputs], [x, y, w]) = match (a_transposed, b_transposed) {
-        (false, true) => (Kind::Forward, [m, k, n], [a, c, b]),
-        (false, false) => (Kind::ByInput, [m, n, k], [c, a, b]),
-        (true, _) => (Kind::ByWeight, [k, n, m], [b, a, c]),
-    };
+    let [a, b, c] = of;
+    let (kind, [rows, inputs, outputs], [(x, x_next), (y, y_next), (w, w_next)]) =
+        match (a_transposed, b_transposed) {
+            (false, true) => (Kind::Forward, [m, k, n], [a, c, b]),
+            (false, false) => (Kind::ByInput, [m, n, k], [c, a, b]),
+            (true, _) => (Kind::ByWeight, [k, n, m], [b, a, c]),
+        };
     let product = Product {
         kind,
         rows,
@@ -159,12 +167,14 @@ pub(super) fn product(queue: &Queue, gemm: Gemm, a: Rows, b: Rows, c: Rows) -> R
         w_stride: w.stride.max(inputs),
         operands: Element::F32,
         result: Element::F32,
-        tf32: queue.gpu.tf32,
+        tf32,
         epilogue: Epilogue::Nothing,
         accumulate,
-        aligned: [a, b, c].iter().all(|matrix| matrix.address.is_multiple_of(16)),
+        aligned: of.iter().all(|(first, next)| first.address.is_multiple_of(16) && next.is_multiple_of(4)),
+        batch: (count > 1).then_some(Batch { count, x: x_next, y: y_next, w: w_next }),
     };
-    queue.product(product, Operands { left: a.address, right: b.address, result: c.address, bias: 0 })
+    let [left, right, result] = of.map(|(first, _)| first.address);
+    queue.product(product, Operands { left, right, result, bias: 0 })
 }
 
 impl Primitives for Cuda {
@@ -307,6 +317,20 @@ impl Primitives for Cuda {
         segments: &[Segment],
     ) -> Result<UpdateReport> {
         optimizer::update(self, update, logp, training, segments)
+    }
+
+    fn orthogonalize(&self, count: usize, shape: [usize; 2], x: Buffer) -> Buffer {
+        holds("x", x.len(), count * shape[0] * shape[1]);
+        orthogonal::orthogonalize(self, count, shape, x, |gemm, a, b, c| {
+            self.attempt(|queue| {
+                let factor = |of: Factors<'_, Buffer>| {
+                    (Rows { address: of.buffer.address(), stride: of.columns }, of.len)
+                };
+                let result = (Rows { address: c.address(), stride: gemm.n }, gemm.m * gemm.n);
+                let tf32 = queue.gpu.tf32 || queue.gpu.element == Element::Bf16;
+                products(queue, gemm, tf32, count, [factor(a), factor(b), result])
+            });
+        })
     }
 
     fn conv(&self, conv: Conv, x: &Buffer, weight: &Buffer, y: &mut Buffer, accumulate: bool) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t as Compute, cublasLtEpilogue_t as LtEpilogue,
     cublasLtMatmulDescAttributes_t as Attribute, cublasLtMatmulPreferenceAttributes_t as Preference,
-    cublasStatus_t as Status, cudaDataType_t as DataType,
+    cublasLtMatrixLayoutAttribute_t as LayoutAttribute, cublasStatus_t as Status, cudaDataType_t as DataType,
 };
 
 use super::driver::{Context, Stream};
@@ -97,6 +97,17 @@ pub struct Product {
     pub accumulate: bool,
     /// All matrices begin at multiples of 16 bytes.
     pub aligned: bool,
+    /// Several products of this shape.
+    pub batch: Option<Batch>,
+}
+
+/// Several products of one shape: numbers from one X, Y and W to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Batch {
+    pub count: usize,
+    pub x: usize,
+    pub y: usize,
+    pub w: usize,
 }
 
 /// The operands' addresses, in the order of [`Kind`]'s formulas: `left · right → result`.
@@ -292,6 +303,23 @@ impl Products {
                 sys::cublasLtMatrixLayoutCreate(layout, kind, rows as u64, columns as u64, stride as i64)
             };
             self.check(status, "describing a matrix")?;
+        }
+        if let Some(Batch { count, x, y, w }) = product.batch {
+            let distances = match kind {
+                Kind::Forward => [w, x, y],
+                Kind::ByInput => [w, y, x],
+                Kind::ByWeight => [x, y, w],
+            };
+            for (&layout, distance) in plan.layouts.iter().zip(distances) {
+                let set = |attribute, value: *const c_void, size| {
+                    let status =
+                        unsafe { sys::cublasLtMatrixLayoutSetAttribute(layout, attribute, value, size) };
+                    self.check(status, "describing a matrix")
+                };
+                set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, pointer(&(count as i32)), 4)?;
+                let distance = distance as i64;
+                set(LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, pointer(&distance), 8)?;
+            }
         }
         let mut preference = std::ptr::null_mut();
         self.check(unsafe { sys::cublasLtMatmulPreferenceCreate(&mut preference) }, "choosing an algorithm")?;

@@ -16,10 +16,11 @@ use self::gemm::Target;
 use self::tiles::{Patches, Stored};
 use super::{Buffer, Cpu, Scalar, update};
 use crate::batch_norm::{BatchNorm, Normalizer};
-use crate::device::DeviceError;
+use crate::device::{Device, DeviceError};
 use crate::elements::Elements;
 use crate::expr::Expr;
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
+use crate::orthogonal;
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
 use crate::random::Stream;
@@ -153,6 +154,19 @@ impl<T: Scalar> Primitives for Cpu<T> {
         segments: &[Segment],
     ) -> Result<UpdateReport, DeviceError> {
         Ok(update::update(&self.work, update, logp, training, segments))
+    }
+
+    fn orthogonalize(&self, count: usize, shape: [usize; 2], mut x: Buffer<T>) -> Buffer<T> {
+        let len = shape[0] * shape[1];
+        holds("x", x.len(), count * len);
+        // Products of single matrices are too small for all threads.
+        x[..count * len].par_chunks_mut(len.max(1)).for_each(|x| {
+            let result = orthogonal::orthogonalize(self, 1, shape, self.upload(x), |gemm, a, b, c| {
+                orthogonal::one_by_one(self, 1, gemm, a, b, c);
+            });
+            x.copy_from_slice(&result);
+        });
+        x
     }
 
     fn conv(&self, conv: Conv, x: &Buffer<T>, weight: &Buffer<T>, y: &mut Buffer<T>, accumulate: bool) {

@@ -59,6 +59,7 @@ impl ZeroConv {
             epilogue: Epilogue::Nothing,
             accumulate: false,
             aligned: true,
+            batch: None,
         }
     }
 

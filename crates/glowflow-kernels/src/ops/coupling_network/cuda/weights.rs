@@ -177,6 +177,7 @@ impl Weights {
             epilogue: Epilogue::Nothing,
             accumulate: false,
             aligned: true,
+            batch: None,
         }
     }
 
