@@ -218,7 +218,13 @@ fn the_loss_falls() {
 
 #[test]
 fn the_average_follows_the_weights() {
-    let config = config(&["train.ema=0.4"]);
+    let annealed = ["train.ema=0.4", "train.schedule=cosine", "train.steps=12", "train.warmup=0"];
+    for config in [config(&["train.ema=0.4"]), config(&annealed)] {
+        average_follows(config);
+    }
+}
+
+fn average_follows(config: RunConfig) {
     let mut trainer = begin(config);
     let state = trainer.state().unwrap();
     assert_eq!(bits(&state.ema), bits(&state.weights), "it begins where the weights do");
@@ -259,16 +265,19 @@ fn learning_rate(config: &RunConfig, count: u64) -> f64 {
 #[test]
 fn learning_rates_follow_their_schedule() {
     let mut config = config(&["train.lr=0.01", "train.warmup=4", "train.steps=24"]);
-    for schedule in [Schedule::Constant, Schedule::Cosine] {
+    for schedule in [Schedule::Constant, Schedule::Cosine, Schedule::Linear] {
         config.train.schedule = schedule;
         for (count, rate) in [(1, 0.0025), (2, 0.005), (3, 0.0075), (4, 0.01)] {
             assert!((learning_rate(&config, count) - rate).abs() < 1e-12);
         }
     }
-    // Half a cosine over the 20 updates after the warm-up: at a quarter, the half and the end, and beyond it.
-    let quarter = 0.01 * 0.5 * (1.0 + std::f64::consts::FRAC_1_SQRT_2);
-    for (count, rate) in [(9, quarter), (14, 0.005), (24, 0.0), (30, 0.0)] {
-        assert!((learning_rate(&config, count) - rate).abs() < 1e-12, "update {count}");
+    // Half a cosine or a line over the 20 updates after the warm-up: at a quarter, the half and the end, and beyond it.
+    let cosine = 0.01 * 0.5 * (1.0 + std::f64::consts::FRAC_1_SQRT_2);
+    for (schedule, quarter) in [(Schedule::Cosine, cosine), (Schedule::Linear, 0.0075)] {
+        config.train.schedule = schedule;
+        for (count, rate) in [(9, quarter), (14, 0.005), (24, 0.0), (30, 0.0)] {
+            assert!((learning_rate(&config, count) - rate).abs() < 1e-12, "{schedule:?}, update {count}");
+        }
     }
     config.train.schedule = Schedule::Constant;
     assert_eq!(learning_rate(&config, 1000), 0.01);

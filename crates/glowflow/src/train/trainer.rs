@@ -2,10 +2,11 @@
 //!
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
-use glowflow_kernels::expr::{constant, input, old};
-use glowflow_kernels::{Device, Operations, Real, Rule, Strided, Training, Update, View, ViewMut};
+mod optimizer;
 
-use super::config::{Optimizer, RunConfig, Schedule};
+use glowflow_kernels::{Device, Operations, Real};
+
+use super::config::RunConfig;
 use super::fine_tune;
 use super::pass::Pass;
 use super::state::{Progress, StepReport, TrainState};
@@ -227,15 +228,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             statistics.push(of_part);
         }
         self.penalize();
-        let update = self.update_rule();
-        let training = Training {
-            weights: &mut self.weights,
-            gradient: &mut self.gradient,
-            first: &mut self.first,
-            second: &mut self.second,
-            ema: &mut self.ema,
-        };
-        let report = self.device.update(&update, &log_densities.iter().collect::<Vec<_>>(), training)?;
+        let ema_decay = self.ema_decay();
+        let report = self.update_weights(&log_densities)?;
         if !report.all_finite {
             self.all_finite = false;
             return Err(self.overflow());
@@ -253,7 +247,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             let len = self.flow.layout.buffers_len();
             if len > 0 {
                 update_running(&self.device, &mut self.buffers, &statistics, len);
-                average(&self.device, &self.buffers, update.ema_decay, &mut self.buffers_ema, len);
+                average(&self.device, &self.buffers, ema_decay, &mut self.buffers_ema, len);
             }
             progress.updates += 1;
             progress.skipped_in_a_row = 0;
@@ -269,53 +263,6 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
         self.progress.step += 1;
         Ok(StepReport { bits_per_dim, gradient_norm: report.gradient_norm, applied: report.applied })
-    }
-
-    /// Adds the gradient of the penalty, `train.penalty·Σ w²/(D·log 2)`.
-    fn penalize(&mut self) {
-        let Some(penalty) = self.config.train.penalty.filter(|&penalty| penalty > 0.0) else { return };
-        // bits_per_dim has the sign of a log-likelihood.
-        let by = -2.0 * self.config.model.bits_per_dim(penalty);
-        for span in &self.flow.layout.penalized {
-            let at = Strided { start: span.start, strides: [0, 0, 1] };
-            let weights = View { buffer: &self.weights, at };
-            let gradient = ViewMut { buffer: &mut self.gradient, at };
-            self.device.map(&(old() + constant(by) * input(0)), [1, 1, span.len], &[weights], gradient);
-        }
-    }
-
-    /// The learning rate of the next update.
-    pub fn learning_rate(&self) -> f64 {
-        let t = &self.config.train;
-        let count = self.progress.updates + 1;
-        let warmed = if t.warmup == 0 { 1.0 } else { (count as f64 / t.warmup as f64).min(1.0) };
-        let decayed = match (t.schedule, t.steps) {
-            (Schedule::Cosine, Some(steps)) if count > t.warmup => {
-                let part = (count - t.warmup) as f64 / steps.saturating_sub(t.warmup).max(1) as f64;
-                0.5 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos())
-            }
-            _ => 1.0,
-        };
-        t.lr * warmed * decayed
-    }
-
-    fn update_rule(&self) -> Update {
-        let t = &self.config.train;
-        let count = self.progress.updates + 1;
-        Update {
-            rule: match t.optimizer {
-                Optimizer::Adamax => Rule::Adamax,
-                Optimizer::Adam => Rule::Adam,
-            },
-            learning_rate: self.learning_rate(),
-            beta1: t.beta1,
-            beta2: t.beta2,
-            epsilon: t.epsilon,
-            count,
-            clip: (t.clip > 0.0).then_some(t.clip),
-            // Early on the average would mostly be the weights that the run began with.
-            ema_decay: t.ema.min(count as f64 / (count as f64 + 10.0)),
-        }
     }
 
     fn check(&self, pixels: &[u8], labels: &[usize]) -> Result<usize, Error> {

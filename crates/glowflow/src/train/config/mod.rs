@@ -2,6 +2,7 @@
 
 mod data;
 mod layers;
+mod optimizer;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use layers::{merge_layers, with_defaults};
 
 pub use data::{DataConfig, EdgeType};
 pub(crate) use layers::{merge, override_table, wrong};
+pub use optimizer::{Optimizer, Schedule};
 
 /// Name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
@@ -30,26 +32,6 @@ pub struct RunConfig<A = ModelConfig> {
     pub train: TrainConfig,
     /// Where images come from and how they are changed.
     pub data: DataConfig,
-}
-
-/// The optimiser's rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Optimizer {
-    /// Adamax, as the published runs.
-    Adamax,
-    /// Adam.
-    Adam,
-}
-
-/// What becomes of the learning rate after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// It stays.
-    Constant,
-    /// It falls to 0 along half a cosine until `steps`.
-    Cosine,
 }
 
 /// The section `[train]`.
@@ -331,12 +313,11 @@ impl<A: Architecture> RunConfig<A> {
         if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
             return Err(Error::Config(format!("{key} is {value:?}; it must be {want}")));
         }
-        if t.schedule == Schedule::Cosine && t.steps.is_none() {
-            return Err(Error::Config(
-                "train.schedule is cosine, which needs train.steps to know its end, such as --set train.steps=10000; --steps says \
-                 only when to stop this time"
-                    .into(),
-            ));
+        if let Some(schedule) = t.schedule.with_end().filter(|_| t.steps.is_none()) {
+            return Err(Error::Config(format!(
+                "train.schedule is {schedule}, which needs train.steps to know its end, such as train.steps=10000; a limit on \
+                 this run alone says only when to stop"
+            )));
         }
         Ok(())
     }

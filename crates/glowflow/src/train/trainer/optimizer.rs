@@ -1,0 +1,84 @@
+//! From the gradient to new weights: learning rate, penalty, and the optimiser's rule.
+
+use glowflow_kernels::expr::{constant, input, old};
+use glowflow_kernels::{
+    Operations, Rule, Strided, Training, Update, UpdateReport, View, ViewMut,
+};
+
+use super::Trainer;
+use crate::Error;
+use crate::models::Architecture;
+use crate::train::config::{Optimizer, Schedule};
+
+impl<D: Operations, A: Architecture> Trainer<D, A> {
+    /// Adds the gradient of the penalty, `train.penalty·Σ w²/(D·log 2)`.
+    pub(super) fn penalize(&mut self) {
+        let Some(penalty) = self.config.train.penalty.filter(|&penalty| penalty > 0.0) else { return };
+        // bits_per_dim has the sign of a log-likelihood.
+        let by = -2.0 * self.config.model.bits_per_dim(penalty);
+        for span in &self.flow.layout.penalized {
+            let at = Strided { start: span.start, strides: [0, 0, 1] };
+            let weights = View { buffer: &self.weights, at };
+            let gradient = ViewMut { buffer: &mut self.gradient, at };
+            self.device.map(&(old() + constant(by) * input(0)), [1, 1, span.len], &[weights], gradient);
+        }
+    }
+
+    /// The learning rate of the next update.
+    pub fn learning_rate(&self) -> f64 {
+        let t = &self.config.train;
+        let count = self.progress.updates + 1;
+        let warmed = if t.warmup == 0 { 1.0 } else { (count as f64 / t.warmup as f64).min(1.0) };
+        let decayed = match t.steps {
+            Some(steps) if count > t.warmup => {
+                let part = (count - t.warmup) as f64 / steps.saturating_sub(t.warmup).max(1) as f64;
+                match t.schedule {
+                    Schedule::Constant => 1.0,
+                    Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * part.min(1.0)).cos()),
+                    Schedule::Linear => 1.0 - part.min(1.0),
+                }
+            }
+            _ => 1.0,
+        };
+        t.lr * warmed * decayed
+    }
+
+    /// Decay of the moving average in the next update.
+    pub(super) fn ema_decay(&self) -> f64 {
+        let count = (self.progress.updates + 1) as f64;
+        // Early on the average would mostly be the weights that the run began with.
+        self.config.train.ema.min(count / (count + 10.0))
+    }
+
+    fn update_rule(&self) -> Update {
+        let t = &self.config.train;
+        Update {
+            rule: match t.optimizer {
+                Optimizer::Adamax => Rule::Adamax,
+                Optimizer::Adam => Rule::Adam,
+            },
+            learning_rate: self.learning_rate(),
+            beta1: t.beta1,
+            beta2: t.beta2,
+            epsilon: t.epsilon,
+            count: self.progress.updates + 1,
+            clip: (t.clip > 0.0).then_some(t.clip),
+            ema_decay: self.ema_decay(),
+        }
+    }
+
+    /// One optimiser step with the gradient, which is 0 afterwards. Nothing changes if it is not finite, or a
+    /// log-likelihood is not.
+    pub(super) fn update_weights(&mut self, log_densities: &[D::Buffer]) -> Result<UpdateReport, Error> {
+        let update = self.update_rule();
+        let log_densities: Vec<_> = log_densities.iter().collect();
+        let training = Training {
+            weights: &mut self.weights,
+            gradient: &mut self.gradient,
+            first: &mut self.first,
+            second: &mut self.second,
+            ema: &mut self.ema,
+        };
+        Ok(self.device.update(&update, &log_densities, training)?)
+    }
+}
