@@ -44,7 +44,7 @@ pub(super) fn network(
     outputs: usize,
 ) -> NetworkParams {
     let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
-        p.scope(name, |p| p.parameter("weight", shape, Init::Normal(DEVIATION)))
+        p.scope(name, |p| p.weight("weight", shape, Init::Normal(DEVIATION)))
     };
     NetworkParams {
         inputs,
@@ -62,7 +62,7 @@ pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize)
     ZeroConvParams {
         inputs,
         outputs,
-        weight: p.parameter("weight", &[outputs, inputs + 1, 3, 3], Init::Zeros),
+        weight: p.weight("weight", &[outputs, inputs + 1, 3, 3], Init::Zeros),
         bias: p.parameter("bias", &[outputs], Init::Zeros),
         logs: p.parameter("logs", &[outputs], Init::Zeros),
     }

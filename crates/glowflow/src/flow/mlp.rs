@@ -40,7 +40,7 @@ impl Mlp {
             p.scope(format!("layers.{i}"), |p| Linear {
                 inputs,
                 outputs,
-                weight: p.parameter("weight", &[outputs, inputs], Init::Uniform(BOUND)),
+                weight: p.weight("weight", &[outputs, inputs], Init::Uniform(BOUND)),
                 bias: p.parameter("bias", &[outputs], Init::Zeros),
             })
         };

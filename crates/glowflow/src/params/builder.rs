@@ -106,6 +106,13 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
+    /// The trained weight of a convolution or linear layer, `[outputs, …]`, to which weight decay applies.
+    pub fn weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
+        let span = self.parameter(name, shape, init);
+        self.layout.decayed.push(span);
+        span
+    }
+
     /// A trained tensor whose rows, one for each element of the first axis, count by their direction alone. None may be 0.
     pub fn directions(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);

@@ -60,6 +60,8 @@ pub struct Layout {
     pub directions: Vec<usize>,
     /// Parameters whose squares are penalised.
     pub penalized: Vec<Span>,
+    /// Weights of convolutions and linear layers, to which weight decay applies.
+    pub decayed: Vec<Span>,
     len: usize,
     buffers_len: usize,
 }

@@ -4,7 +4,7 @@
 
 mod optimizer;
 
-use glowflow_kernels::{Device, Operations, Real};
+use glowflow_kernels::{Device, Operations, Real, Segment};
 
 use super::config::RunConfig;
 use super::fine_tune;
@@ -33,6 +33,8 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     first: D::Buffer,
     second: D::Buffer,
     ema: D::Buffer,
+    /// Parameters by their weight decay.
+    segments: Vec<Segment>,
     pub(super) passes: Vec<Pass<D>>,
     pub(super) progress: Progress,
     /// False after an update whose new values were not all finite.
@@ -106,6 +108,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             second: to_device(&device, state.second),
             ema: to_device(&device, state.ema),
             gradient: device.zeros(flow.layout.len()),
+            segments: optimizer::segments(&flow.layout, &config.train),
             constants: state.constants,
             passes: vec![],
             progress: state.progress,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Backprop;
+use crate::model::{Backprop, layout};
 use crate::models::{Architecture, ModelConfig};
 use crate::train::presets;
 use crate::{Error, Precision};
@@ -61,6 +61,10 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// Keeps the optimiser's denominator from 0.
     pub epsilon: f64,
+    /// Decoupled decay of the weights of convolutions and linear layers: a step takes the learning rate times `weight_decay`
+    /// times the weight from each; 0 is off. Older programs do not know this key, so it is written only if it is not 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weight_decay: f64,
     /// Gradients of a larger norm are scaled down to this one; 0 is off.
     pub clip: f64,
     /// Penalty on weight-normalised magnitudes and scales, `penalty·Σ w²/(D·log 2)` bits/dim, that the optimiser sees
@@ -102,6 +106,10 @@ fn is_default_samples_minutes(minutes: &f64) -> bool {
     *minutes == SAMPLES_MINUTES
 }
 
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
@@ -116,6 +124,7 @@ impl Default for TrainConfig {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
+            weight_decay: 0.0,
             clip: 0.0,
             penalty: None,
             ema: 0.999,
@@ -279,6 +288,12 @@ impl<A: Architecture> RunConfig<A> {
                 "above 0 and a normal number in 32 bits (1.2e-38 to 3.4e38)",
             ),
             (
+                t.weight_decay >= 0.0 && t.weight_decay * t.lr < 1.0,
+                "train.weight_decay",
+                &t.weight_decay,
+                "0 for off, or above, and its product with the learning rate below 1",
+            ),
+            (
                 t.clip == 0.0 || (clip > 0.0 && clip.is_finite()),
                 "train.clip",
                 &t.clip,
@@ -317,6 +332,22 @@ impl<A: Architecture> RunConfig<A> {
             return Err(Error::Config(format!(
                 "train.schedule is {schedule}, which needs train.steps to know its end, such as train.steps=10000; a limit on \
                  this run alone says only when to stop"
+            )));
+        }
+        self.check_marked_weights()
+    }
+
+    /// Checks that a model has weights that weight decay applies to, if it is on.
+    fn check_marked_weights(&self) -> Result<(), Error> {
+        let t = &self.train;
+        if t.weight_decay == 0.0 {
+            return Ok(());
+        }
+        let layout = layout(&self.model);
+        if t.weight_decay > 0.0 && layout.decayed.is_empty() {
+            let decay = t.weight_decay;
+            return Err(Error::Config(format!(
+                "train.weight_decay is {decay}, and this architecture has no weights that it applies to; set it to 0"
             )));
         }
         Ok(())

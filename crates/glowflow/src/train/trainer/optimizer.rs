@@ -1,14 +1,39 @@
-//! From the gradient to new weights: learning rate, penalty, and the optimiser's rule.
+//! From the gradient to new weights: learning rate, penalty, and which rule changes which parameters.
+
+use std::collections::HashSet;
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{
-    Operations, Rule, Strided, Training, Update, UpdateReport, View, ViewMut,
+    Operations, Rule, Segment, Span, Strided, Training, Update, UpdateReport, View, ViewMut,
 };
 
 use super::Trainer;
 use crate::Error;
 use crate::models::Architecture;
-use crate::train::config::{Optimizer, Schedule};
+use crate::params::Layout;
+use crate::train::config::{Optimizer, Schedule, TrainConfig};
+
+/// All parameters, by their weight decay.
+pub(super) fn segments(layout: &Layout, config: &TrainConfig) -> Vec<Segment> {
+    if config.weight_decay == 0.0 {
+        return vec![Segment::all(layout.len())];
+    }
+    let decayed: HashSet<usize> = layout.decayed.iter().map(|span| span.start).collect();
+    let mut segments: Vec<Segment> = vec![];
+    for Span { start, len } in layout.parameters.iter().map(|parameter| parameter.span) {
+        if len == 0 {
+            continue;
+        }
+        let decay = if decayed.contains(&start) { config.weight_decay } else { 0.0 };
+        match segments.last_mut() {
+            Some(Segment { span, decay: last }) if *last == decay && span.start + span.len == start => {
+                span.len += len;
+            }
+            _ => segments.push(Segment { span: Span { start, len }, decay }),
+        }
+    }
+    segments
+}
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Adds the gradient of the penalty, `train.penalty·Σ w²/(D·log 2)`.
@@ -79,6 +104,6 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             second: &mut self.second,
             ema: &mut self.ema,
         };
-        Ok(self.device.update(&update, &log_densities, training)?)
+        Ok(self.device.update_segments(&update, &log_densities, training, &self.segments)?)
     }
 }
