@@ -30,6 +30,8 @@ fn source(run: &Path) {
         "train.batch=4",
         "train.lr=4e-3",
         "train.schedule=cosine",
+        "train.muon=true",
+        "train.muon_lr=0.016",
         "train.steps=20",
         "train.eval_images=8",
         "data.path=portraits",
@@ -71,7 +73,7 @@ fn a_model_is_trained_further_from_its_own_weights() {
     let [from, data, out] = ["source", "images", "out"].map(|name| folder.path().join(name));
     source(&from);
     save_images(&data);
-    let config = config(&from, &data, &["train.warmup=0", "train.lr=1e-9"]);
+    let config = config(&from, &data, &["train.warmup=0", "train.lr=1e-9", "train.muon_lr=1e-9"]);
     fine_tune(&config, &out, 1).unwrap();
     let (old, new) = (ModelFile::read(&from).unwrap(), ModelFile::read(&out).unwrap());
     assert_eq!(new.constants, old.constants);
@@ -94,6 +96,7 @@ fn settings_are_those_of_the_source_unless_given() {
     };
     let tuned = config(&from, &[]);
     assert_eq!((tuned.train.batch, tuned.train.lr, tuned.train.steps), (4, 5e-4, None));
+    assert_eq!((tuned.train.muon, tuned.train.muon_lr), (true, 0.002));
     assert!(tuned.data.flip && tuned.data.path.is_none());
     assert_eq!((tuned.data.shift, tuned.data.edge), (0.1, EdgeType::Reflect));
     assert_eq!(config(&from, &["train.batch=2", "train.lr=3e-4"]).train.batch, 2);

@@ -44,7 +44,7 @@ pub(super) fn network(
     outputs: usize,
 ) -> NetworkParams {
     let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
-        p.scope(name, |p| p.weight("weight", shape, Init::Normal(DEVIATION)))
+        p.scope(name, |p| p.hidden_weight("weight", shape, Init::Normal(DEVIATION)))
     };
     NetworkParams {
         inputs,

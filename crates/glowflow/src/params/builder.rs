@@ -15,7 +15,7 @@
 
 use glowflow_kernels::{Span, Stream};
 
-use super::layout::{ConstantLayout, ConstantType, Layout, Triangle};
+use super::layout::{ConstantLayout, ConstantType, HiddenMatrix, Layout, Triangle};
 use crate::random;
 
 /// Initial values of a parameter.
@@ -110,6 +110,14 @@ impl<'a> ParamBuilder<'a> {
     pub fn weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);
         self.layout.decayed.push(span);
+        span
+    }
+
+    /// A [`weight`](Self::weight) whose outputs are a hidden layer.
+    pub fn hidden_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
+        let span = self.weight(name, shape, init);
+        let rows = shape.first().copied().unwrap_or(1);
+        self.layout.hidden.push(HiddenMatrix { span, rows, columns: span.len / rows.max(1) });
         span
     }
 

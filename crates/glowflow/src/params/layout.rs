@@ -27,6 +27,17 @@ pub struct Parameter {
     pub triangle: Option<Triangle>,
 }
 
+/// A weight matrix between hidden layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HiddenMatrix {
+    /// Its place in the flat buffer.
+    pub span: Span,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs, with the taps of a convolution.
+    pub columns: usize,
+}
+
 /// Content of a constant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConstantType {
@@ -62,6 +73,8 @@ pub struct Layout {
     pub penalized: Vec<Span>,
     /// Weights of convolutions and linear layers, to which weight decay applies.
     pub decayed: Vec<Span>,
+    /// Those of them that are matrices between hidden layers, which an optimiser of matrices can train.
+    pub hidden: Vec<HiddenMatrix>,
     len: usize,
     buffers_len: usize,
 }

@@ -13,5 +13,5 @@ mod rotation;
 
 pub use builder::{Constant, Init, ParamBuilder, Source};
 pub(crate) use file::{put_constants, put_flat, take_constants, take_flat};
-pub use layout::{ConstantLayout, ConstantType, Layout, Parameter, Triangle};
+pub use layout::{ConstantLayout, ConstantType, HiddenMatrix, Layout, Parameter, Triangle};
 pub(crate) use rotation::{Lu, random_rotation, shuffled};

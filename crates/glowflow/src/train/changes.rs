@@ -98,7 +98,7 @@ fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
         ("train", "batch") => Some("it decides which images each step sees"),
         ("train", "accumulate") => Some("it decides the noise of each step"),
         ("train", "seed") => Some("it decides the order of the images and the noise of each step"),
-        ("train", "optimizer") => Some("the moments in the checkpoint are those of this optimiser"),
+        ("train", "optimizer" | "muon") => Some("the moments in the checkpoint are those of this optimiser"),
         ("train", "from" | "from_fingerprint") => Some("it began with the weights of that model"),
         ("train", "precision") => Some("it decides how every step is rounded"),
         ("data", "test_fraction") => Some("images to test on would be some that it was trained on"),

@@ -49,7 +49,13 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
     let rate = if train.from.is_some() { 1.0 } else { RATE };
     RunConfig {
         model: model.clone(),
-        train: TrainConfig { lr: rate * train.lr, steps: None, schedule: Schedule::Constant, ..train },
+        train: TrainConfig {
+            lr: rate * train.lr,
+            muon_lr: rate * train.muon_lr,
+            steps: None,
+            schedule: Schedule::Constant,
+            ..train
+        },
         data: DataConfig {
             classes: data::class_names(path, model),
             shift: data.shift,

@@ -9,6 +9,7 @@ mod eyes;
 mod fine_tune;
 mod folder;
 mod images;
+mod muon;
 pub mod observer;
 pub mod observers;
 mod pace;

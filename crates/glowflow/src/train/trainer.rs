@@ -8,6 +8,7 @@ use glowflow_kernels::{Device, Operations, Real, Segment};
 
 use super::config::RunConfig;
 use super::fine_tune;
+use super::muon::Muon;
 use super::pass::Pass;
 use super::state::{Progress, StepReport, TrainState};
 use super::statistics::{average, update_running};
@@ -33,8 +34,10 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     first: D::Buffer,
     second: D::Buffer,
     ema: D::Buffer,
-    /// Parameters by their weight decay.
+    /// Parameters that the element-wise optimiser changes.
     segments: Vec<Segment>,
+    /// The optimiser of all others.
+    muon: Option<Muon<D>>,
     pub(super) passes: Vec<Pass<D>>,
     pub(super) progress: Progress,
     /// False after an update whose new values were not all finite.
@@ -109,6 +112,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             ema: to_device(&device, state.ema),
             gradient: device.zeros(flow.layout.len()),
             segments: optimizer::segments(&flow.layout, &config.train),
+            muon: config.train.muon.then(|| Muon::new(&device, &flow.layout.hidden)),
             constants: state.constants,
             passes: vec![],
             progress: state.progress,

@@ -61,8 +61,15 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// Keeps the optimiser's denominator from 0.
     pub epsilon: f64,
+    /// Whether Muon instead of the optimiser above trains the weight matrices between hidden layers. Older programs do not
+    /// know this key nor the next two, so they are written only if they differ from their defaults.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub muon: bool,
+    /// Learning rate of Muon after the warm-up. Warm-up and schedule are those of `lr`.
+    #[serde(skip_serializing_if = "is_default_muon_lr")]
+    pub muon_lr: f64,
     /// Decoupled decay of the weights of convolutions and linear layers: a step takes the learning rate times `weight_decay`
-    /// times the weight from each; 0 is off. Older programs do not know this key, so it is written only if it is not 0.
+    /// times the weight from each; 0 is off.
     #[serde(skip_serializing_if = "is_zero")]
     pub weight_decay: f64,
     /// Gradients of a larger norm are scaled down to this one; 0 is off.
@@ -106,6 +113,16 @@ fn is_default_samples_minutes(minutes: &f64) -> bool {
     *minutes == SAMPLES_MINUTES
 }
 
+/// The largest `train.muon_lr`: weights stay finite.
+const MAX_MUON_LR: f64 = 1.0;
+
+/// Default of `train.muon_lr`.
+const MUON_LR: f64 = 0.02;
+
+fn is_default_muon_lr(lr: &f64) -> bool {
+    *lr == MUON_LR
+}
+
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
@@ -124,6 +141,8 @@ impl Default for TrainConfig {
             beta1: 0.9,
             beta2: 0.999,
             epsilon: 1e-8,
+            muon: false,
+            muon_lr: MUON_LR,
             weight_decay: 0.0,
             clip: 0.0,
             penalty: None,
@@ -254,6 +273,7 @@ impl<A: Architecture> RunConfig<A> {
         let t = &self.train;
         // Devices compute with these rounded to f32.
         let (lr, epsilon, clip) = (t.lr as f32, t.epsilon as f32, t.clip as f32);
+        let largest_lr = if t.muon { t.lr.max(t.muon_lr) } else { t.lr };
         let decays = |value: f64| value >= 0.0 && (value as f32) < 1.0;
         let rules = [
             (t.batch >= 1, "train.batch", &t.batch as &dyn Debug, "at least 1"),
@@ -288,7 +308,13 @@ impl<A: Architecture> RunConfig<A> {
                 "above 0 and a normal number in 32 bits (1.2e-38 to 3.4e38)",
             ),
             (
-                t.weight_decay >= 0.0 && t.weight_decay * t.lr < 1.0,
+                t.muon_lr > 0.0 && t.muon_lr <= MAX_MUON_LR,
+                "train.muon_lr",
+                &t.muon_lr,
+                "above 0, and at most 1: a step changes every singular value by about as much",
+            ),
+            (
+                t.weight_decay >= 0.0 && t.weight_decay * largest_lr < 1.0,
                 "train.weight_decay",
                 &t.weight_decay,
                 "0 for off, or above, and its product with the learning rate below 1",
@@ -337,13 +363,18 @@ impl<A: Architecture> RunConfig<A> {
         self.check_marked_weights()
     }
 
-    /// Checks that a model has weights that weight decay applies to, if it is on.
+    /// Checks that a model has weights that Muon and weight decay apply to, if they are on.
     fn check_marked_weights(&self) -> Result<(), Error> {
         let t = &self.train;
-        if t.weight_decay == 0.0 {
+        if !t.muon && t.weight_decay == 0.0 {
             return Ok(());
         }
         let layout = layout(&self.model);
+        if t.muon && layout.hidden.is_empty() {
+            return Err(Error::Config(
+                "train.muon is true, and this architecture has no hidden matrices that Muon trains; leave it out".into(),
+            ));
+        }
         if t.weight_decay > 0.0 && layout.decayed.is_empty() {
             let decay = t.weight_decay;
             return Err(Error::Config(format!(

@@ -12,16 +12,18 @@ use crate::Error;
 use crate::models::Architecture;
 use crate::params::Layout;
 use crate::train::config::{Optimizer, Schedule, TrainConfig};
+use crate::train::muon::MuonUpdate;
 
-/// All parameters, by their weight decay.
+/// Parameters that Adamax or Adam changes: all, except hidden matrices if Muon changes these.
 pub(super) fn segments(layout: &Layout, config: &TrainConfig) -> Vec<Segment> {
-    if config.weight_decay == 0.0 {
+    if !config.muon && config.weight_decay == 0.0 {
         return vec![Segment::all(layout.len())];
     }
+    let hidden: HashSet<usize> = layout.hidden.iter().map(|matrix| matrix.span.start).collect();
     let decayed: HashSet<usize> = layout.decayed.iter().map(|span| span.start).collect();
     let mut segments: Vec<Segment> = vec![];
     for Span { start, len } in layout.parameters.iter().map(|parameter| parameter.span) {
-        if len == 0 {
+        if len == 0 || (config.muon && hidden.contains(&start)) {
             continue;
         }
         let decay = if decayed.contains(&start) { config.weight_decay } else { 0.0 };
@@ -51,6 +53,11 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
 
     /// The learning rate of the next update.
     pub fn learning_rate(&self) -> f64 {
+        self.scheduled(self.config.train.lr)
+    }
+
+    /// A learning rate with this peak at the next update.
+    fn scheduled(&self, peak: f64) -> f64 {
         let t = &self.config.train;
         let count = self.progress.updates + 1;
         let warmed = if t.warmup == 0 { 1.0 } else { (count as f64 / t.warmup as f64).min(1.0) };
@@ -65,7 +72,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             }
             _ => 1.0,
         };
-        t.lr * warmed * decayed
+        peak * warmed * decayed
     }
 
     /// Decay of the moving average in the next update.
@@ -96,6 +103,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// log-likelihood is not.
     pub(super) fn update_weights(&mut self, log_densities: &[D::Buffer]) -> Result<UpdateReport, Error> {
         let update = self.update_rule();
+        let muon_rate = self.scheduled(self.config.train.muon_lr);
         let log_densities: Vec<_> = log_densities.iter().collect();
         let training = Training {
             weights: &mut self.weights,
@@ -104,6 +112,26 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             second: &mut self.second,
             ema: &mut self.ema,
         };
-        Ok(self.device.update_segments(&update, &log_densities, training, &self.segments)?)
+        let report = self.device.update_segments(&update, &log_densities, training, &self.segments)?;
+        let Some(muon) = &mut self.muon else { return Ok(report) };
+        if report.applied && report.all_finite {
+            let update = MuonUpdate {
+                shrink: update.shrink(report.gradient_norm),
+                learning_rate: muon_rate,
+                weight_decay: self.config.train.weight_decay,
+                ema_decay: update.ema_decay,
+            };
+            let training = Training {
+                weights: &mut self.weights,
+                gradient: &mut self.gradient,
+                first: &mut self.first,
+                second: &mut self.second,
+                ema: &mut self.ema,
+            };
+            muon.step(&self.device, update, training);
+        } else {
+            muon.clear(&self.device, &mut self.gradient);
+        }
+        Ok(report)
     }
 }
