@@ -7,9 +7,9 @@ pub fn peak_rss() -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-/// Peak memory from some time on.
+/// Peak memory since a moment.
 pub struct PeakMemory {
-    /// Whether the system took the mark back.
+    /// The system took the mark back.
     began: bool,
 }
 

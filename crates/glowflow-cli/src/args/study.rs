@@ -68,8 +68,8 @@ pub struct Study {
     /// Counted floating-point operations of training of each run, such as 1e15. [default: the budget of the study]
     #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
     pub flops: Option<f64>,
-    /// Minutes of training of each run; evaluations do not count. In a comparison, and where a schedule has an end, the
-    /// steps are those that a measured speed gives. [default: the budget of the study]
+    /// Minutes of training of each run; evaluations do not count. In a comparison, and for schedules with an
+    /// end, a measured speed gives the number of steps. [default: the budget of the study]
     #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
     pub minutes: Option<f64>,
     /// One value of all configurations, such as train.batch=32; can be given several times. [default: none]

@@ -5,8 +5,8 @@ use super::check::fail;
 use super::form::Form;
 use crate::Error;
 
-/// Floating-point operations of training for each multiply-add of a forward pass: a multiplication and an addition,
-/// forward, for the gradient by the input, and for that by the weights.
+/// Floating-point operations of training for each multiply-add of a forward pass: a multiplication and an
+/// addition, forward, for the gradient by the input, and for that by the weights.
 pub const FLOPS_PER_MULTIPLY_ADD: f64 = 6.0;
 
 /// Training of each run.
@@ -65,14 +65,15 @@ impl Budget {
 /// When runs are evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evaluations {
-    /// After every so many images: a whole number of batches of each configuration.
+    /// Images between two evaluations: a whole number of batches of each configuration.
     Every(u64),
-    /// This often in each run, which is then as long as its configuration and the budget say.
+    /// Evaluations of each run, whose length depends on its configuration.
     Times(u64),
 }
 
 impl Evaluations {
-    /// As a study file has it, given the budget. `calibrated`: a budget of minutes becomes steps before training.
+    /// As a study file has it, given the budget. `calibrated`: a budget of minutes becomes steps before
+    /// training.
     pub(super) fn of(
         form: &Form,
         budget: Budget,

@@ -11,8 +11,8 @@ use crate::train::{DataConfig, RunConfig};
 /// Longest name of a study or configuration.
 const MAX_NAME: usize = 64;
 
-/// Checks that bits/dim of different configurations can be compared. `augments`: configurations with a section `data` of
-/// their own, which may set the augmentation.
+/// Checks that bits/dim of different configurations can be compared. `augments`: configurations with a
+/// section `data` of their own, which may set the augmentation.
 pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> Result<(), Error> {
     let [first, others @ ..] = configurations else { return Ok(()) };
     for (other, &augments) in others.iter().zip(augments.iter().skip(1)) {

@@ -1,4 +1,5 @@
-//! The comparison of a study's configurations with its first, the baseline: paired differences, and compute multipliers.
+//! The comparison of a study's configurations with its first, the baseline: paired differences, and compute
+//! multipliers.
 
 use serde::Serialize;
 

@@ -1,9 +1,9 @@
 //! The baseline's curve, bits/dim against cost, and the compute multiplier that is read off it.
 //!
-//! The cost of a run is its time or its counted floating-point operations. With `b(T)` the baseline's bits/dim when it is
-//! trained for T, each time with a schedule of its own, a configuration that reaches `bits` at cost `t` has the
-//! multiplier `T(bits) / t`, where `b(T(bits)) = bits`: how much more training the baseline needs for the same. `b` is
-//! interpolated linearly in `log T`, and nowhere extrapolated.
+//! The cost of a run is its time or its counted floating-point operations. With `b(T)` the baseline's
+//! bits/dim when it is trained for T, each time with a schedule of its own, a configuration that reaches
+//! `bits` at cost `t` has the multiplier `T(bits) / t`, where `b(T(bits)) = bits`: how much more training the
+//! baseline needs for the same. `b` is interpolated linearly in `log T`, and never extrapolated.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub struct Curve {
     points: Vec<(f64, f64)>,
 }
 
-/// How many times a configuration's cost the baseline needs for the same bits/dim.
+/// Cost at which the baseline has a configuration's bits/dim, over the configuration's own cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Multiplier {
@@ -29,7 +29,7 @@ pub enum Multiplier {
 }
 
 impl Curve {
-    /// A curve through some points, costs above 0 and bits/dim. Points that are not finite are left out.
+    /// A curve through points of costs above 0 and bits/dim. Points that are not finite are left out.
     pub fn new(points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let known = |&(cost, bits): &(f64, f64)| cost > 0.0 && cost.is_finite() && bits.is_finite();
         let mut points: Vec<_> = points.into_iter().filter(known).collect();
@@ -37,8 +37,8 @@ impl Curve {
         Self { points }
     }
 
-    /// The multiplier of a configuration with these bits/dim at this cost; `None` without points or for numbers that are
-    /// not finite. Where the curve rises, the smallest cost counts.
+    /// The multiplier of a configuration with these bits/dim at this cost; `None` without points or for
+    /// numbers that are not finite. If the curve rises, the smallest cost counts.
     pub fn multiplier(&self, bits: f64, cost: f64) -> Option<Multiplier> {
         if !(bits.is_finite() && cost > 0.0 && cost.is_finite()) {
             return None;

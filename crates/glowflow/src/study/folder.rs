@@ -24,7 +24,8 @@ pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {
     run.folder(&out.join(&study.configurations[run.configuration].name))
 }
 
-/// Takes a folder for a study, or checks that it belongs to the same study already. Configurations may be added.
+/// Takes a folder for a study, or checks that it belongs to the same study already. Configurations may be
+/// added.
 ///
 /// # Errors
 /// [`Error::Input`] if the folder holds another study or other files.

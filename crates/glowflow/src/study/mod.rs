@@ -13,10 +13,11 @@
 //!
 //! Runs are ordered by seed, then by configuration, so that a partial study is balanced.
 //!
-//! A study with a `curve` compares its configurations with the first, the baseline. The baseline is also trained with
-//! multiples of the budget. Each run ends with `scores.csv`, the bits/dim of every held-out image, and the study has
-//! `study.comparison.csv` besides: differences paired by image, and compute multipliers ([`Multiplier`]). A budget of minutes
-//! then becomes steps by a calibration, which `study.speed.json` keeps.
+//! A study with a `curve` compares its configurations with the first, the baseline. The baseline is also
+//! trained with multiples of the budget. Each run ends with `scores.csv`, the bits/dim of every held-out
+//! image, and the study has `study.comparison.csv` besides: differences paired by image, and compute
+//! multipliers ([`Multiplier`]). A budget of minutes then becomes steps by a calibration, which
+//! `study.speed.json` keeps.
 
 mod budget;
 mod builtin;

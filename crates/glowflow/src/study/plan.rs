@@ -246,7 +246,7 @@ impl Study {
     }
 }
 
-/// Whether a budget of minutes becomes steps: a comparison is of equal work, and a schedule needs its end.
+/// True if a budget of minutes becomes steps: a comparison is of equal work, and a schedule needs its end.
 pub(super) fn is_calibrated(
     budget: Budget,
     yardstick: Option<&Yardstick>,

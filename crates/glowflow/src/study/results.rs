@@ -41,7 +41,8 @@ impl RunResult {
     }
 }
 
-/// Reads all runs that have begun, in the order of configurations and seeds; the baseline's other budgets last.
+/// Reads all runs that have begun, in the order of configurations and seeds; the baseline's other budgets
+/// last.
 ///
 /// # Errors
 /// [`Error::Report`] for a damaged log, and errors of [`Record::read`] and [`scores::read`].

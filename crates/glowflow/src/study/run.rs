@@ -26,8 +26,9 @@ pub struct Options<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Trains all runs of a study in the folder `out` that are not finished there, and writes the results after each.
-/// Configurations that diverge are recorded and do not end the study. `device` opens the device for a run.
+/// Trains all runs of a study in the folder `out` that are not finished there, and writes the results after
+/// each. Configurations that diverge are recorded and do not end the study. `device` opens the device for a
+/// run.
 ///
 /// # Errors
 /// [`Error::Input`] if the folder holds another study; otherwise errors of data, models and system, as
@@ -88,7 +89,7 @@ fn prepare(
     if study.is_calibrated() { speed::calibrate(study, out, device, stop, say) } else { Ok(()) }
 }
 
-/// Whether a run is not trained to its end, or not scored for a comparison.
+/// True if a run is not trained to its end, or not scored for a comparison.
 fn is_due(study: &Study, record: &Record) -> bool {
     match record.state {
         State::Unfinished => true,

@@ -93,7 +93,7 @@ impl Yardstick {
 }
 
 impl Study {
-    /// Whether a budget of minutes becomes a number of steps before training, by measured speeds.
+    /// True if a budget of minutes becomes a number of steps before training, by measured speeds.
     pub fn is_calibrated(&self) -> bool {
         plan::is_calibrated(self.budget, self.yardstick.as_ref(), &self.configurations)
     }

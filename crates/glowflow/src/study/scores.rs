@@ -1,7 +1,8 @@
 //! Scores of a finished run: bits/dim of every held-out image, and the exactness of the inverse.
 //!
-//! The averaged weights are scored in single precision with one draw of noise from a fixed seed, so that runs on the same images can
-//! be compared image by image. `scores.csv` in the run's folder holds the images' bits/dim; the model is not needed again.
+//! The averaged weights are scored in single precision with one draw of noise from a fixed seed, so that runs
+//! on the same images can be compared image by image. `scores.csv` in the run's folder holds the images'
+//! bits/dim; the model is not needed again.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -58,7 +59,8 @@ pub fn held_out(config: &RunConfig, images: Option<usize>) -> Result<Arc<dyn Dat
     Ok(data::sample(&test, images.unwrap_or(usize::MAX), SEED))
 }
 
-/// Scores the model in a run's folder, and writes [`SCORES`] there. `None` if it diverged: a score is not finite.
+/// Scores the model in a run's folder, and writes [`SCORES`] there. `None` if it diverged: a score is not
+/// finite.
 ///
 /// # Errors
 /// [`Error::Stopped`] on request; errors of model, data and system.

@@ -1,13 +1,14 @@
 //! Calibration: a budget of minutes becomes a number of steps.
 //!
-//! A schedule that ends at 0 needs to know its last step, and a run that is repeated or resumed should have the same
-//! number of steps. So each configuration trains for a few seconds before the study begins, in rounds that alternate with the
-//! baseline's, since the speed of a machine drifts. The baseline's images per second are the median of its rounds; another
-//! configuration's are the baseline's times the median ratio of a round. Steps follow from these, and are the same for all
-//! seeds. `study.speed.json` keeps them: a study that is continued measures only what was added.
+//! A schedule that ends at 0 needs to know its last step, and a run that is repeated or resumed should have
+//! the same number of steps. So each configuration trains for a few seconds before the study begins, in
+//! rounds that alternate with the baseline's, since the speed of a machine drifts. The baseline's images per
+//! second are the median of its rounds; another configuration's are the baseline's times the median ratio of
+//! a round. Steps follow from these, and are the same for all seeds. `study.speed.json` keeps them: a study
+//! that is continued measures only what was added.
 //!
-//! A schedule by the fraction of time used was the alternative. It needs no measurement, but two runs of it never have equal
-//! steps, and a pause of the machine costs training.
+//! A schedule by the fraction of time used was the alternative. It needs no measurement, but two runs of it
+//! never have equal steps, and a pause of the machine costs training.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -37,7 +38,8 @@ const SECONDS: (f64, f64) = (0.2, 10.0);
 /// Steps that are trained before measuring, and measured at least.
 const STEPS: u64 = 3;
 
-/// Measures the configurations that are trained and not measured yet, and sets the speeds of all. `say` gets lines for the user.
+/// Measures the configurations that are trained and not measured yet, and sets the speeds of all. `say` gets
+/// lines for the user.
 ///
 /// # Errors
 /// [`Error::Stopped`] on request; errors of data, models and system.
@@ -140,7 +142,7 @@ fn measure(
     Ok((clock.images > 0).then(|| clock.images as f64 / clock.elapsed))
 }
 
-/// Counts the images of some seconds, after the first steps, and ends training then.
+/// Counts the images of a few seconds, after the first steps, and then ends training.
 struct Clock {
     seconds: f64,
     images: u64,
