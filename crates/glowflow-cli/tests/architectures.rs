@@ -25,8 +25,8 @@ const MODELS: [(&str, &str); 5] = [
     ),
     (
         "variational",
-        "--set model.levels=2 --set model.steps=1 --set model.hidden=8 --set model.dequantization=variational \
-         --set model.dequantization_hidden=8",
+        "--set model.levels=2 --set model.steps=1 --set model.hidden=8 --set train.warmup=0 --set train.lr=1e-2 \
+         --set model.dequantization=variational --set model.dequantization_hidden=8",
     ),
     (
         "variational-realnvp",

@@ -25,6 +25,7 @@ fn glow(image: [usize; 3], couplings: usize) -> GlowConfig {
         dequantization: DequantizationType::Variational,
         dequantization_couplings: couplings,
         dequantization_hidden: 5,
+        dequantization_channels: 7,
         ..GlowConfig::default()
     }
 }
@@ -135,7 +136,7 @@ fn the_keys_are_written_only_where_they_matter() {
     }
     let variational = GlowConfig { dequantization: DequantizationType::Variational, ..GlowConfig::default() };
     assert_eq!(keys(&variational.into()), ["dequantization"]);
-    assert_eq!(keys(&glow([8, 8, 3], 2).into()).len(), 3);
+    assert_eq!(keys(&glow([8, 8, 3], 2).into()).len(), 4);
     // The model file keeps them.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
@@ -173,7 +174,7 @@ struct Alone {
 impl Alone {
     fn new(image: [usize; 3], bins: u32, couplings: usize, deviation: f64) -> Self {
         let mut p = ParamBuilder::new(Source::Seed(0));
-        let config = DequantizerConfig { couplings, hidden: 3 };
+        let config = DequantizerConfig { couplings, hidden: 3, channels: 32 };
         let dequantizer = Dequantizer::new(&mut p, image.into(), bins, config);
         let params = normal(1, p.layout().len()).into_iter().map(|x| deviation * x).collect();
         Self { device: F64::new(), dequantizer, params, image: image.into(), bins }
@@ -248,7 +249,7 @@ fn noise_stays_in_its_bin() {
     let (image, bins) = ([4, 4, 3], 256);
     for shift in [-60.0, -17.0, 17.0, 60.0] {
         let mut p = ParamBuilder::new(Source::Seed(0));
-        let config = DequantizerConfig { couplings: 0, hidden: 3 };
+        let config = DequantizerConfig { couplings: 0, hidden: 3, channels: 5 };
         let dequantizer = Dequantizer::new(&mut p, image.into(), bins, config);
         let mut params = p.initial_parameters();
         let bias = p.layout().parameters.iter().find(|p| p.name == "couplings.0.conv3.bias").unwrap();
@@ -334,7 +335,7 @@ impl Architecture for Toy {
     }
 
     fn dequantizer(&self) -> Option<DequantizerConfig> {
-        Some(DequantizerConfig { couplings: self.couplings, hidden: 3 })
+        Some(DequantizerConfig { couplings: self.couplings, hidden: 3, channels: 32 })
     }
 
     fn validate(&self) -> Result<(), Error> {

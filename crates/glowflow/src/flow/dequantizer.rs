@@ -26,8 +26,6 @@ use super::views::{Dims, PER_IMAGE, read, write};
 use super::{BackwardPass, Context, Layer, Mode, Prepared, Save, Saved, Shape, State, Tensor};
 use crate::params::ParamBuilder;
 
-/// Channels of the condition.
-const CONDITION_CHANNELS: usize = 32;
 /// The largest `w`, below 1 so that rounding does not take `v` to the next bin.
 const MAX_W: f64 = 1.0 - 1.0 / 4096.0;
 /// Takes the place of `u = 0`. Uniform numbers are multiples of 2⁻²⁴ below 1.
@@ -42,12 +40,16 @@ pub struct DequantizerConfig {
     pub couplings: usize,
     /// Width of the coupling networks.
     pub hidden: usize,
+    /// Channels of the condition `c`.
+    pub channels: usize,
 }
 
 /// A dequantiser, as a description: where its parameters lie.
 #[derive(Clone, Debug)]
 pub struct Dequantizer {
     bins: f64,
+    /// Channels of the condition.
+    channels: usize,
     condition: ConditionNetwork,
     couplings: Vec<ConditionalCoupling>,
 }
@@ -69,19 +71,20 @@ fn u(index: usize) -> Expr {
 impl Dequantizer {
     /// Declares the tensors `condition.*` and `couplings.*` for images of this shape.
     pub fn new(p: &mut ParamBuilder<'_>, image: Shape, bins: u32, config: DequantizerConfig) -> Self {
-        let channels = 4 * image.channels;
-        let condition = p.scope("condition", |p| ConditionNetwork::new(p, channels, CONDITION_CHANNELS));
-        let changes: Vec<Changes> = match config.couplings {
+        let (channels, DequantizerConfig { couplings, hidden, channels: of_condition }) =
+            (4 * image.channels, config);
+        let condition = p.scope("condition", |p| ConditionNetwork::new(p, channels, of_condition));
+        let changes: Vec<Changes> = match couplings {
             0 => vec![Changes::All],
             count => [Changes::LastHalf, Changes::FirstHalf].into_iter().cycle().take(count).collect(),
         };
         let mut coupling = |(k, changes)| {
             p.scope(format!("couplings.{k}"), |p| {
-                ConditionalCoupling::new(p, channels, CONDITION_CHANNELS, config.hidden, changes)
+                ConditionalCoupling::new(p, channels, of_condition, hidden, changes)
             })
         };
         let couplings = changes.into_iter().enumerate().map(&mut coupling).collect();
-        Self { bins: bins.into(), condition, couplings }
+        Self { bins: bins.into(), channels: of_condition, condition, couplings }
     }
 
     /// Numbers of one image that the backward pass of each coupling has in memory.
@@ -159,7 +162,7 @@ impl Dequantizer {
         let f = old() * input(0) * (constant(1.0) - input(0)) * constant(1.0 / self.bins)
             + constant(dlogp) * (constant(1.0) - constant(2.0) * input(0));
         device.map(&f, dims.shape(), &[read(&w, dims.each())], write(&mut dy, dims.each()));
-        let dcondition = device.zeros(grid.rows() * CONDITION_CHANNELS);
+        let dcondition = device.zeros(grid.rows() * self.channels);
         let mut pass = BackwardPass { cx: *cx, state, dx: dy, dcondition, dlogp, gradient };
         for coupling in self.couplings.iter().rev() {
             let ready: Box<dyn Prepared<D>> = coupling.prepare(cx, Direction::Backward);
@@ -188,7 +191,7 @@ impl Dequantizer {
     }
 
     fn condition<D: Operations>(&self, cx: &Context<'_, D>, grid: Grid, x: &D::Buffer) -> Tensor<D> {
-        Tensor { grid, channels: CONDITION_CHANNELS, data: self.condition.run(cx, grid, x) }
+        Tensor { grid, channels: self.channels, data: self.condition.run(cx, grid, x) }
     }
 
     fn couple<D: Operations>(&self, cx: &Context<'_, D>, noise: &mut State<D>, save: Save) -> Vec<Saved> {

@@ -10,6 +10,8 @@ use crate::flow::DequantizerConfig;
 pub const COUPLINGS: usize = 4;
 /// Default of `model.dequantization_hidden`.
 pub const HIDDEN: usize = 128;
+/// Default of `model.dequantization_channels`.
+pub const CHANNELS: usize = 32;
 
 /// The distribution of the noise that makes pixels continuous, within each bin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +31,15 @@ impl DequantizationType {
     }
 
     /// The dequantiser of a model with these keys.
-    pub(super) fn dequantizer(self, couplings: usize, hidden: usize) -> Option<DequantizerConfig> {
+    pub(super) fn dequantizer(
+        self,
+        couplings: usize,
+        hidden: usize,
+        channels: usize,
+    ) -> Option<DequantizerConfig> {
         match self {
             Self::Uniform => None,
-            Self::Variational => Some(DequantizerConfig { couplings, hidden }),
+            Self::Variational => Some(DequantizerConfig { couplings, hidden, channels }),
         }
     }
 }
@@ -47,6 +54,11 @@ pub(super) fn is_default_hidden(hidden: &usize) -> bool {
     *hidden == HIDDEN
 }
 
+/// Whether the number of the condition's channels is the default.
+pub(super) fn is_default_channels(channels: &usize) -> bool {
+    *channels == CHANNELS
+}
+
 /// Checks that a dequantiser can be built for images of this shape.
 ///
 /// # Errors
@@ -55,9 +67,10 @@ pub(super) fn validate(
     dequantizer: Option<DequantizerConfig>,
     [height, width, _]: [usize; 3],
 ) -> Result<(), Error> {
-    let Some(DequantizerConfig { couplings, hidden }) = dequantizer else { return Ok(()) };
+    let Some(DequantizerConfig { couplings, hidden, channels }) = dequantizer else { return Ok(()) };
     check::at_most("dequantization_couplings", couplings, 1 << 8)?;
     check::at_least_one("dequantization_hidden", hidden, 1 << 14)?;
+    check::at_least_one("dequantization_channels", channels, 1 << 12)?;
     for (key, value) in [("height", height), ("width", width)] {
         if value % 2 == 1 {
             return Err(Error::Config(format!(

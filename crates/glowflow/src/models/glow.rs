@@ -105,7 +105,7 @@ pub struct GlowConfig {
     pub normalization: NormalizationType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
-    /// Distribution of dequantisation noise. Older programs do not know this key and the next two, so each is written only if it is
+    /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
     /// not the default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,
@@ -115,6 +115,9 @@ pub struct GlowConfig {
     /// Width of the networks of a variational dequantisation.
     #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
     pub dequantization_hidden: usize,
+    /// Channels in which those networks see the bins.
+    #[serde(skip_serializing_if = "dequantization::is_default_channels")]
+    pub dequantization_channels: usize,
 }
 
 impl Default for GlowConfig {
@@ -134,6 +137,7 @@ impl Default for GlowConfig {
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
             dequantization_hidden: dequantization::HIDDEN,
+            dequantization_channels: dequantization::CHANNELS,
         }
     }
 }
@@ -161,7 +165,11 @@ impl Architecture for GlowConfig {
     }
 
     fn dequantizer(&self) -> Option<DequantizerConfig> {
-        self.dequantization.dequantizer(self.dequantization_couplings, self.dequantization_hidden)
+        self.dequantization.dequantizer(
+            self.dequantization_couplings,
+            self.dequantization_hidden,
+            self.dequantization_channels,
+        )
     }
 
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {

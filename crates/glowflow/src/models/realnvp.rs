@@ -34,7 +34,7 @@ pub struct RealNvpConfig {
     pub blocks: usize,
     /// Width of the coupling networks of the first level.
     pub hidden: usize,
-    /// Distribution of dequantisation noise. Older programs do not know this key and the next two, so each is written only if it is
+    /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
     /// not the default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,
@@ -44,6 +44,9 @@ pub struct RealNvpConfig {
     /// Width of the networks of a variational dequantisation.
     #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
     pub dequantization_hidden: usize,
+    /// Channels in which those networks see the bins.
+    #[serde(skip_serializing_if = "dequantization::is_default_channels")]
+    pub dequantization_channels: usize,
 }
 
 impl Default for RealNvpConfig {
@@ -58,6 +61,7 @@ impl Default for RealNvpConfig {
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
             dequantization_hidden: dequantization::HIDDEN,
+            dequantization_channels: dequantization::CHANNELS,
         }
     }
 }
@@ -83,7 +87,11 @@ impl Architecture for RealNvpConfig {
     }
 
     fn dequantizer(&self) -> Option<DequantizerConfig> {
-        self.dequantization.dequantizer(self.dequantization_couplings, self.dequantization_hidden)
+        self.dequantization.dequantizer(
+            self.dequantization_couplings,
+            self.dequantization_hidden,
+            self.dequantization_channels,
+        )
     }
 
     fn build<D: ops::Squeeze>(&self, flow: &mut FlowBuilder<'_, D>) {
