@@ -142,7 +142,7 @@ impl<D: Primitives> Prepared<D> for Tails {
     /// dlog_a += Σ dy·(tanh(u)/a − y) − dlogp·tanh(u)²          dx = (dy − dlogp·a·tanh(u))/cosh(u)
     /// ```
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { cx, state, dx, dlogp, gradient } = pass;
+        let BackwardPass { cx, state, dx, dlogp, gradient, .. } = pass;
         let (device, dims) = (cx.device, Dims::of(state.x.grid, state.x.channels));
         let log_a = of_span(cx.params, self.log_a);
         let y = read(&state.x.data, dims.each());
