@@ -34,7 +34,7 @@ impl ConditionNetwork {
         Self {
             inputs,
             outputs,
-            weight: p.scope("conv", |p| p.parameter("weight", &shape, Init::Normal(DEVIATION))),
+            weight: p.scope("conv", |p| p.weight("weight", &shape, Init::Normal(DEVIATION))),
             norm: p.scope("actnorm", |p| actnorm(p, outputs)),
         }
     }
