@@ -238,6 +238,12 @@ fn a_resumed_state_goes_on_bit_for_bit() {
         &["train.muon=true", "train.accumulate=2", "train.clip=1", "train.weight_decay=0.1"][..],
         &["train.muon=true", "train.optimizer=adam", "train.steps=6", "train.schedule=linear"],
         &["train.weight_decay=0.1"],
+        &[
+            "train.muon=true",
+            "train.weight_decay=0.1",
+            "model.dequantization=variational",
+            "model.dequantization_hidden=6",
+        ],
     ] {
         let config = config(overrides);
         let mut straight = begin(Cpu::<f32>::new(), config.clone());
