@@ -280,6 +280,32 @@ fn minutes_become_steps_by_measured_speeds() {
     assert!(read(&out.join("study.toml")).contains("name = \"wide\""), "the folder's study has it now");
 }
 
+/// The tables compare uniform bounds alone; the other bound of a configuration that has one stands by itself.
+#[test]
+fn variational_bounds_stand_apart() {
+    let variational = "[[configurations]]\nname = \"learned\"\n\
+        model = { dequantization = \"variational\", dequantization_hidden = 8, dequantization_channels = 4 }\n";
+    let toml = TINY.replace("seeds = [0, 3]", "seeds = [0]").replace("curve = [0.5, 1, 2]", "curve = [1]");
+    let folder =
+        folder(&(toml.split("[[configurations]]\nname = \"wide\"").next().unwrap().to_owned() + variational));
+    let results = run(folder.path(), &format!("{STUDY} --json")).ok().json();
+    let [glow, learned] = [0, 1].map(|index| &results["comparison"]["configurations"][index]);
+    assert!(glow["variational_bits_per_dim"].is_null(), "{glow}");
+    assert!(learned["label"] == glow["label"] && learned["difference"]["mean"].is_f64(), "{learned}");
+    let bits = number(&learned["variational_bits_per_dim"]);
+    let model = "eval --model out/learned/seed-0 --data portraits --images 20 --seed 0 --json";
+    for (options, expected) in [("", bits), ("--dequantization uniform", number(&learned["bits_per_dim"]))] {
+        assert_close(
+            number(&run(folder.path(), &format!("{model} {options}")).ok().json()["bits_per_dim"]),
+            expected,
+        );
+    }
+    let report = read(&folder.path().join("out/study.md"));
+    let line = format!("learned: {bits:.4} bits/dim, variational bound (1 draw)");
+    assert!(report.contains(&line), "{line} is not in {report}");
+    assert!(report.contains("uniform bound (1 draw), and variational bound (1 draw) of learned"), "{report}");
+}
+
 #[test]
 #[cfg(unix)]
 fn a_stop_while_speeds_are_measured_leaves_nothing() {

@@ -46,6 +46,10 @@ pub struct Arm {
     pub bits_per_dim: Option<f64>,
     /// Its standard error over seeds; `None` with fewer than two.
     pub standard_error: Option<f64>,
+    /// Mean over seeds of the variational bound, which is never compared with another; `None` for a model without one.
+    pub variational_bits_per_dim: Option<f64>,
+    /// Its standard error over seeds.
+    pub variational_standard_error: Option<f64>,
     /// Number of finished runs.
     pub seeds: usize,
     /// Difference from the baseline's runs of equal seeds; `None` for the baseline.
@@ -137,6 +141,7 @@ fn arm(study: &Study, runs: &[&RunResult], index: usize, curves: &[Curve; 2]) ->
     let scores: Vec<_> = own.iter().filter_map(|run| run.record.score.as_ref()).collect();
     let bits: Vec<f64> = own.iter().filter_map(|run| bits(run)).collect();
     let bits_per_dim = mean(bits.iter().copied());
+    let variational: Vec<f64> = scores.iter().filter_map(|score| score.variational).collect();
     let label = scores.first().map(|score| score.label.clone());
     // Different bounds are different quantities.
     let comparable = |run: &RunResult| run.record.score.as_ref().map(|score| &score.label) == label.as_ref();
@@ -159,6 +164,8 @@ fn arm(study: &Study, runs: &[&RunResult], index: usize, curves: &[Curve; 2]) ->
         label,
         bits_per_dim,
         standard_error: standard_error(&bits),
+        variational_bits_per_dim: mean(variational.iter().copied()),
+        variational_standard_error: standard_error(&variational),
         seeds: bits.len(),
         difference,
         time_multiplier: multiplier(0, 0.0),

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use glowflow_data::Dataset;
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{Draws, Inversion, evaluate};
+use crate::evaluate::{Draws, Inversion, NoiseKind, evaluate};
+use crate::models::Architecture;
 use crate::tensor_file::write_atomically;
 use crate::train::{Images, RunConfig};
 use crate::{AnyDevice, Error, Model, data, text_file};
@@ -38,6 +39,9 @@ pub struct Summary {
     pub bits_per_dim: f64,
     /// Its standard error over the images.
     pub standard_error: f64,
+    /// Mean bits/dim by the variational bound, of a model that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variational: Option<f64>,
     /// Images encoded and decoded again.
     pub inverted: usize,
     /// Images among them that came back exactly.
@@ -78,6 +82,16 @@ pub fn score(
     if !evaluation.bits_per_dim.is_finite() {
         return Ok(None);
     }
+    let variational = if model.config().noise() == NoiseKind::Variational {
+        let draws = Draws::mean(NoiseKind::Variational, 1, SEED);
+        let evaluation = evaluate(&model, test, draws, Inversion { images: 0, seed: SEED }, check)?;
+        if !evaluation.bits_per_dim.is_finite() {
+            return Ok(None);
+        }
+        Some(evaluation.bits_per_dim)
+    } else {
+        None
+    };
     let mut csv = String::from("index,bits_per_dim\n");
     for (index, bits) in &evaluation.scores {
         let _ = writeln!(csv, "{index},{bits}");
@@ -88,6 +102,7 @@ pub fn score(
         images: evaluation.images,
         bits_per_dim: evaluation.bits_per_dim,
         standard_error: evaluation.standard_error,
+        variational,
         inverted: evaluation.inverted,
         exact: evaluation.exact,
         inverse_error: Some(evaluation.inverse_error).filter(|error| error.is_finite()),

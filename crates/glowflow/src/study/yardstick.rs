@@ -3,6 +3,7 @@
 use super::comparison::{Arm, Comparison};
 use super::curve::Multiplier;
 use super::summary::grouped;
+use crate::{Draws, NoiseKind};
 
 /// Difference between the speed of the calibration and that of the runs from which on the tables report it.
 const DRIFT: f64 = 0.1;
@@ -14,7 +15,7 @@ pub fn csv(comparison: &Comparison) -> String {
     let mut csv = String::from(
         "configuration,bound,bits_per_dim,standard_error,seeds,difference,difference_error_over_images,\
          difference_error_over_seeds,time_multiplier,flops_multiplier,images_per_second,seconds,training_flops,\
-         inverse_error,inverted,exact,peak_memory\n",
+         inverse_error,inverted,exact,peak_memory,variational_bits_per_dim,variational_standard_error\n",
     );
     for arm in &comparison.configurations {
         let paired = arm.difference;
@@ -37,6 +38,8 @@ pub fn csv(comparison: &Comparison) -> String {
             arm.inverted.to_string(),
             arm.exact.to_string(),
             text(arm.peak_memory),
+            text(arm.variational_bits_per_dim),
+            text(arm.variational_standard_error),
         ];
         csv.push_str(&fields.join(","));
         csv.push('\n');
@@ -91,6 +94,7 @@ pub fn markdown(comparison: &Comparison) -> String {
         lines.push(format!("| × {} | {minutes:.2} | {flops:.2e} | {bits:.4} | {seeds} |", point.multiple));
     }
     lines.push(String::new());
+    lines.extend(comparison.configurations.iter().filter_map(variational));
     lines.extend(comparison.configurations.iter().filter_map(drift));
     lines.join("\n")
 }
@@ -127,6 +131,16 @@ fn row(arm: &Arm, baseline: &Arm) -> String {
         or_none(arm.peak_memory.map(|bytes| format!("{} MB", bytes / 1_000_000))),
     ];
     format!("| {} |", fields.join(" | "))
+}
+
+/// A line about the variational bound of a model that has one.
+fn variational(arm: &Arm) -> Option<String> {
+    let error = arm.variational_standard_error.map_or(String::new(), |error| format!(" ± {error:.4}"));
+    let (name, bits) = (&arm.configuration, arm.variational_bits_per_dim?);
+    let label = Draws::mean(NoiseKind::Variational, 1, 0);
+    Some(format!(
+        "{name}: {bits:.4}{error} bits/dim, {label}: another quantity than the bits/dim of the tables.\n"
+    ))
 }
 
 /// A line about a machine that was faster or slower during the runs than when it was measured.
