@@ -20,6 +20,7 @@
 mod batch_norm;
 pub mod cpu;
 pub mod cuda;
+mod depthwise;
 mod device;
 mod elements;
 pub mod expr;
@@ -37,10 +38,12 @@ mod shape;
 pub use batch_norm::{BatchNorm, Normalizer};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
+pub use depthwise::Depthwise;
 pub use device::{Device, DeviceError, Memory};
 pub use ops::{
-    ActNormParams, AffineScale, ChannelMapParams, CouplingKind, Direction, NetworkParams, Operations,
-    PermutationParams, Reference, TopPriorParams, ZeroConvParams,
+    ActNormParams, AffineScale, ChannelMapParams, CouplingKind, Direction, HeadParams, NetworkOutputs,
+    NetworkParams, Operations, PermutationParams, Reference, ResidualBlockParams, ResidualNetworkParams,
+    TopPriorParams, ZeroConvParams,
 };
 pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;

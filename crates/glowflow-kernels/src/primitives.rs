@@ -7,6 +7,7 @@
 //! | [`gemm`](Primitives::gemm) | a matrix product |
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
 //! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
+//! | [`depthwise`](Primitives::depthwise) and its gradients | a convolution of [each channel by itself](Depthwise) |
 //! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`orthogonalize`](Primitives::orthogonalize) | matrices with their singular values replaced by about 1 |
 //! | [`uniform`](Primitives::uniform), [`normal`](Primitives::normal) | random numbers |
@@ -16,6 +17,7 @@
 //! Operations queue, fail and panic as those of [`Device`] do.
 
 use crate::batch_norm::{self, BatchNorm, Normalizer};
+use crate::depthwise::{self, Depthwise};
 use crate::device::{Device, DeviceError};
 use crate::expr::{Expr, input, old};
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
@@ -357,6 +359,40 @@ pub trait Primitives: Device {
             Matrix { buffer: columns.as_ref().unwrap_or(x), start: 0, stride: n },
             MatrixMut { buffer: dweight, start: 0, stride: n },
         );
+    }
+
+    /// The depthwise convolution of `x` with the taps from element `start` of `taps` on, written to `y`.
+    fn depthwise(
+        &self,
+        conv: Depthwise,
+        x: &Self::Buffer,
+        (taps, start): (&Self::Buffer, usize),
+        y: &mut Self::Buffer,
+    ) {
+        depthwise::forward(self, conv, x, (taps, start), y);
+    }
+
+    /// Adds the gradient by the input of a depthwise convolution to `dx`, given that by the output.
+    fn depthwise_backward_input(
+        &self,
+        conv: Depthwise,
+        (taps, start): (&Self::Buffer, usize),
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) {
+        depthwise::backward_input(self, conv, (taps, start), dy, dx);
+    }
+
+    /// Adds the gradient by the taps of a depthwise convolution to the elements of `dtaps` from `start` on, given that
+    /// by the output.
+    fn depthwise_backward_taps(
+        &self,
+        conv: Depthwise,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        (dtaps, start): (&mut Self::Buffer, usize),
+    ) {
+        depthwise::backward_taps(self, conv, x, dy, (dtaps, start));
     }
 
     /// Mean and variance (divided by the count) of each channel of `x`, written to `out` `[2, channels]`.

@@ -8,7 +8,11 @@ mod common;
 
 use common::{Numbers, Parameters, gpu};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Direction, Grid, Operations, Real, Reference};
+use glowflow_kernels::ops::ResidualNetwork;
+use glowflow_kernels::{
+    AffineScale, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, NetworkOutputs, Operations, Real,
+    Reference, ResidualBlockParams, ResidualNetworkParams, cpu,
+};
 
 /// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
 const GRIDS: [Grid; 4] = [
@@ -205,6 +209,150 @@ fn coupling_networks_are_their_reference() {
             compare!(format!("network {sizes:?}, {grid:?}"), |device| network(device, grid, sizes));
         }
     }
+}
+
+/// A head, if it has outputs.
+fn head(parameters: &mut Parameters, inputs: usize, outputs: usize) -> Option<HeadParams> {
+    let mut span = |len| parameters.span(len);
+    let mut head = || {
+        let weight = span(outputs * inputs);
+        HeadParams { inputs, outputs, weight, bias: span(outputs), logs: span(outputs) }
+    };
+    (outputs > 0).then(&mut head)
+}
+
+fn residual_params(
+    parameters: &mut Parameters,
+    [inputs, width, outputs, of_head]: [usize; 4],
+    blocks: usize,
+) -> ResidualNetworkParams {
+    let (kernel, expanded) = (7, ResidualNetworkParams::expanded(width));
+    let mut span = |len| parameters.span(len);
+    let mut block = || ResidualBlockParams {
+        taps: span(kernel * kernel * width),
+        norm: span(width),
+        expand: span(expanded * width),
+        expand_bias: span(expanded),
+        project: span(2 * width * expanded),
+        project_bias: span(2 * width),
+    };
+    let blocks = (0..blocks).map(|_| block()).collect();
+    let conv_in = span(width * (inputs + 1) * 9);
+    let (bias_in, norm_out) = (span(width), span(width));
+    let conv_out = parameters.zero_conv(width, outputs);
+    let head = head(parameters, width, of_head);
+    ResidualNetworkParams { inputs, width, kernel, conv_in, bias_in, blocks, norm_out, conv_out, head }
+}
+
+fn residual_network<D: Operations>(
+    device: &D,
+    grid: Grid,
+    sizes @ [inputs, _, outputs, of_head]: [usize; 4],
+    blocks: usize,
+) -> Results {
+    let mut parameters = Parameters::new(3);
+    let at = residual_params(&mut parameters, sizes, blocks);
+    let mut bench = Bench::new(device, 11);
+    let rows = grid.rows();
+    let x = bench.normal(rows * 2 * inputs);
+    let d_o = bench.normal(rows * outputs);
+    let d_head = (of_head > 0).then(|| bench.normal(rows * of_head));
+    let mut dx = bench.normal(rows * 2 * inputs);
+    let params = bench.upload(&parameters.values);
+    let weights = device.prepare_residual_network(&at, &params);
+    let [mut run, mut saved] = [(); 2].map(|()| NetworkOutputs::scratch(device, grid, outputs, at.head));
+    device.residual_network(&at, &weights, &params, grid, &x, &mut run);
+    let activations = device.residual_network_saving(&at, &weights, &params, grid, &x, &mut saved);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    let d_outputs = NetworkOutputs { o: d_o, head: d_head };
+    device.residual_network_backward(
+        &at,
+        &params,
+        grid,
+        &x,
+        &activations,
+        &d_outputs,
+        &mut dx,
+        &mut gradient,
+    );
+    let mut parts = vec![
+        ("conv_in", at.conv_in),
+        ("bias_in", at.bias_in),
+        ("norm_out", at.norm_out),
+        ("conv_out", at.conv_out.weight),
+        ("bias_out", at.conv_out.bias),
+        ("logs_out", at.conv_out.logs),
+    ];
+    for block in &at.blocks {
+        parts.extend([
+            ("taps", block.taps),
+            ("norm", block.norm),
+            ("expand", block.expand),
+            ("expand_bias", block.expand_bias),
+            ("project", block.project),
+            ("project_bias", block.project_bias),
+        ]);
+    }
+    if let Some(head) = at.head {
+        parts.extend([("head", head.weight), ("head_bias", head.bias), ("head_logs", head.logs)]);
+    }
+    let mut results = bench.gradient(&gradient, &parts);
+    results.extend(
+        [("o", &run.o), ("saved", &saved.o), ("dx", &dx)].map(|(name, of)| (name, bench.download(of))),
+    );
+    for outputs in [&run, &saved] {
+        results.extend(outputs.head.iter().map(|head| ("head", bench.download(head))));
+    }
+    results
+}
+
+#[test]
+fn residual_networks_are_their_reference() {
+    for grid in GRIDS {
+        for (sizes, blocks) in [([1, 5, 2, 0], 0), ([3, 8, 6, 9], 1), ([6, 40, 12, 0], 2)] {
+            let what = format!("residual network {sizes:?}, {blocks} blocks, {grid:?}");
+            compare!(what, |device| residual_network(device, grid, sizes, blocks));
+        }
+    }
+}
+
+/// An image's outputs have the same bits alone and in a batch, with one thread and with several, in each precision.
+#[test]
+fn residual_networks_give_the_same_bits_in_any_batch() {
+    let run = |device: &Cpu<f32>, batch: usize, threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            let mut parameters = Parameters::new(3);
+            let at = residual_params(&mut parameters, [6, 40, 12, 18], 2);
+            let params = device.upload(&parameters.values);
+            let grid = Grid { batch, height: 8, width: 8 };
+            let mut bench = Bench::new(device, 11);
+            let x = bench.normal(grid.rows() * 12);
+            let weights = device.prepare_residual_network(&at, &params);
+            let mut outputs = NetworkOutputs::scratch(device, grid, 12, at.head);
+            device.residual_network(&at, &weights, &params, grid, &x, &mut outputs);
+            let first = |of: &[f32], channels: usize| {
+                of[..64 * channels].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            };
+            [first(&outputs.o, 12), first(&outputs.head.unwrap(), 18)]
+        })
+    };
+    let narrow = Cpu::with_precision(cpu::Precision::Bf16);
+    for device in [Ok(Cpu::new()), narrow].into_iter().flatten() {
+        let want = run(&device, 1, 1);
+        for (batch, threads) in [(1, 4), (5, 1), (5, 3), (32, 2)] {
+            assert!(run(&device, batch, threads) == want, "{device:?}, {batch} images, {threads} threads");
+        }
+    }
+}
+
+/// Products of bf16 are the precision of the network alone: outputs and gradients stay close.
+#[test]
+fn residual_networks_in_bf16_are_close() {
+    let Ok(narrow) = Cpu::with_precision(cpu::Precision::Bf16) else { return };
+    let (grid, sizes) = (GRIDS[3], [6, 40, 12, 18]);
+    let [have, want] = [narrow, Cpu::new()].map(|device| residual_network(&device, grid, sizes, 2));
+    assert!(have[0].1 != want[0].1, "the precision has no effect");
+    close("residual network in bf16", 0.05, &have, &want);
 }
 
 fn zero_conv<D: Operations>(device: &D, grid: Grid, inputs: usize, outputs: usize) -> Results {

@@ -6,8 +6,8 @@ use std::process::Command;
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    BatchNorm, Conv, Cpu, Cuda, Device, Gemm, Grid, Matrix, MatrixMut, Normalizer, Primitives, Real,
-    Repeated, Stream, Strided, View, ViewMut,
+    BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, Grid, Matrix, MatrixMut, Normalizer, Primitives,
+    Real, Repeated, Stream, Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -476,6 +476,45 @@ const NORMS: [BatchNorm; 7] = [
     BatchNorm { rows: 2100, channels: 17 },
 ];
 
+/// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines that do not
+/// fill a block.
+const DEPTHWISE: [Depthwise; 4] = [
+    Depthwise { grid: Grid { batch: 1, height: 1, width: 1 }, channels: 1, kernel: 7 },
+    Depthwise { grid: Grid { batch: 2, height: 3, width: 5 }, channels: 17, kernel: 7 },
+    Depthwise { grid: Grid { batch: 3, height: 9, width: 11 }, channels: 4, kernel: 3 },
+    Depthwise { grid: Grid { batch: 2, height: 8, width: 16 }, channels: 32, kernel: 7 },
+];
+
+fn check_depthwise<D: Primitives>(device: &D, tolerance: f64) {
+    for conv in DEPTHWISE {
+        let Depthwise { grid, channels, kernel } = conv;
+        let (len, taps_len, start) = (conv.len(), conv.taps_len(), 3);
+        let (x, dy, taps) = (numbers(1, len), numbers(2, len), numbers(3, start + taps_len));
+        let mut y = vec![0.0; len];
+        let (mut dx, mut dtaps) = (numbers(4, len), numbers(5, start + taps_len));
+        let [dx_before, dtaps_before] = [&dx, &dtaps].map(|values| upload(device, values));
+        let patch = Conv { grid, inputs: channels, outputs: channels, kernel };
+        for (to, tap, from) in self::taps(patch) {
+            for c in 0..channels {
+                let (to, from, tap) = (to * channels + c, from * channels + c, start + tap * channels + c);
+                y[to] += x[from] * taps[tap];
+                dx[from] += dy[to] * taps[tap];
+                dtaps[tap] += x[from] * dy[to];
+            }
+        }
+        let (x, dy, taps) = (upload(device, &x), upload(device, &dy), upload(device, &taps));
+        let mut have = device.scratch(len);
+        device.depthwise(conv, &x, (&taps, start), &mut have);
+        close(&download(device, &have), &y, tolerance, &format!("{conv:?}"));
+        let mut have = dx_before;
+        device.depthwise_backward_input(conv, (&taps, start), &dy, &mut have);
+        close(&download(device, &have), &dx, tolerance, &format!("{conv:?}, by input"));
+        let mut have = dtaps_before;
+        device.depthwise_backward_taps(conv, &x, &dy, (&mut have, start));
+        close(&download(device, &have), &dtaps, tolerance, &format!("{conv:?}, by taps"));
+    }
+}
+
 /// Batch normalisation with a ReLU, and its gradient, by their definition.
 fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
     for norm in NORMS {
@@ -706,6 +745,12 @@ fn convolutions_are_products_with_patches() {
 }
 
 #[test]
+fn depthwise_convolutions_are_right() {
+    check_depthwise(&Cpu::<f64>::new(), 1e-13);
+    check_depthwise(&Cpu::<f32>::new(), 1e-5);
+}
+
+#[test]
 fn norms_are_right() {
     check_norms(&Cpu::<f64>::new(), 1e-13);
     check_norms(&Cpu::<f32>::new(), 1e-6);
@@ -840,6 +885,12 @@ fn patches_and_convolutions_are_right_on_gpus() {
     let Some(gpu) = gpu(Precision::F32) else { return };
     check_patches(&gpu, 1e-6);
     check_convolutions(&gpu, &CONVS, 1e-5);
+}
+
+#[test]
+fn depthwise_convolutions_are_right_on_gpus() {
+    let Some(gpu) = gpu(Precision::F32) else { return };
+    check_depthwise(&gpu, 1e-5);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::elementary::Elementary;
 use super::isa::Isa;
 use super::product::{self, KernelSet};
 use crate::real::Real;
@@ -29,7 +30,7 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync {
 }
 
 /// A scalar that the processor computes in.
-pub trait Scalar: Real + Element<Sum = Self> {
+pub trait Scalar: Real + Element<Sum = Self> + Elementary {
     /// Element of the coupling networks' matrices in a shorter format.
     type Narrow: Element<Sum = Self>;
 }

@@ -6,11 +6,12 @@
 mod buffer;
 pub(crate) mod conv;
 pub(crate) mod element;
+pub(crate) mod elementary;
 pub(crate) mod isa;
 pub(crate) mod panels;
 pub(crate) mod patches;
 mod precision;
-mod primitives;
+pub(crate) mod primitives;
 pub(crate) mod product;
 mod simd;
 mod update;

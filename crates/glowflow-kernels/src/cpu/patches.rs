@@ -92,11 +92,13 @@ pub fn all_with_edge<E: Element>(
 }
 
 /// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
-/// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to.
+/// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to. Columns beyond these are those
+/// of `after`, `[grid, columns]`.
 pub struct GatherBack<'a, E: Element> {
     pub grid: Grid,
     pub channels: usize,
     pub dy: &'a [E::Sum],
+    pub after: &'a [E::Sum],
     pub first_row: usize,
     pub cut: Cut,
     pub tile: &'a mut [E],
@@ -107,8 +109,11 @@ impl<E: Element> Task for GatherBack<'_, E> {
 
     #[inline(always)]
     fn run(self) {
-        let Self { grid, channels, dy, first_row, cut, tile } = self;
+        let Self { grid, channels, dy, after, first_row, cut, tile } = self;
+        let columns = cut.columns - 9 * channels;
         panels::fill(cut, tile, |i, patch| {
+            let (patch, end) = patch.split_at_mut(9 * channels);
+            end.copy_from_slice(&after[(first_row + i) * columns..][..columns]);
             let neighbours = neighbours(grid, first_row + i, Look::Back);
             for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
                 match neighbour {

@@ -7,6 +7,7 @@
 //! | [`actnorm`](ActNorm) | data-dependent initialisation of an actnorm |
 //! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
 //! | [`coupling_network`](CouplingNetwork) | the network of a coupling |
+//! | [`residual_network`](ResidualNetwork) | a residual network of a coupling |
 //! | [`coupling`](Coupling) | the element-wise part of a coupling |
 //! | [`zero_conv`](ZeroConv) | the convolution of a split's prior |
 //! | [`gaussian`](Gaussian) | latents standardised by mean and standard deviation |
@@ -32,8 +33,10 @@ mod coupling;
 mod coupling_network;
 mod direction;
 mod gaussian;
+mod network_outputs;
 mod parameters;
 mod reference;
+mod residual_network;
 mod scaled;
 mod split;
 mod squeeze;
@@ -47,7 +50,9 @@ pub use coupling::{AffineScale, Coupling, CouplingKind};
 pub use coupling_network::{CouplingNetwork, NetworkParams};
 pub use direction::Direction;
 pub use gaussian::Gaussian;
+pub use network_outputs::{HeadParams, NetworkOutputs};
 pub use reference::Reference;
+pub use residual_network::{ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
 pub use split::Split;
 pub use squeeze::Squeeze;
 pub use top_prior::{TopPrior, TopPriorParams};
@@ -57,11 +62,29 @@ pub(crate) use parameters::Parameters;
 
 /// Every operation: what a device needs to run all layers.
 pub trait Operations:
-    Squeeze + Split + ActNorm + ChannelMap + CouplingNetwork + Coupling + ZeroConv + Gaussian + TopPrior
+    Squeeze
+    + Split
+    + ActNorm
+    + ChannelMap
+    + CouplingNetwork
+    + ResidualNetwork
+    + Coupling
+    + ZeroConv
+    + Gaussian
+    + TopPrior
 {
 }
 
 impl<D> Operations for D where
-    D: Squeeze + Split + ActNorm + ChannelMap + CouplingNetwork + Coupling + ZeroConv + Gaussian + TopPrior
+    D: Squeeze
+        + Split
+        + ActNorm
+        + ChannelMap
+        + CouplingNetwork
+        + ResidualNetwork
+        + Coupling
+        + ZeroConv
+        + Gaussian
+        + TopPrior
 {
 }

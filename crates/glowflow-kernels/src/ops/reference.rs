@@ -1,6 +1,7 @@
 //! [`Reference`]: a device that runs every operation by its reference body.
 
 use crate::batch_norm::{BatchNorm, Normalizer};
+use crate::depthwise::Depthwise;
 use crate::device::{Device, DeviceError};
 use crate::expr::Expr;
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
@@ -140,6 +141,36 @@ impl<D: Primitives> Primitives for Reference<D> {
         accumulate: bool,
     ) {
         self.0.col2im(grid, channels, kernel, columns, x, accumulate);
+    }
+
+    fn depthwise(
+        &self,
+        conv: Depthwise,
+        x: &Self::Buffer,
+        taps: (&Self::Buffer, usize),
+        y: &mut Self::Buffer,
+    ) {
+        self.0.depthwise(conv, x, taps, y);
+    }
+
+    fn depthwise_backward_input(
+        &self,
+        conv: Depthwise,
+        taps: (&Self::Buffer, usize),
+        dy: &Self::Buffer,
+        dx: &mut Self::Buffer,
+    ) {
+        self.0.depthwise_backward_input(conv, taps, dy, dx);
+    }
+
+    fn depthwise_backward_taps(
+        &self,
+        conv: Depthwise,
+        x: &Self::Buffer,
+        dy: &Self::Buffer,
+        dtaps: (&mut Self::Buffer, usize),
+    ) {
+        self.0.depthwise_backward_taps(conv, x, dy, dtaps);
     }
 
     fn moments(&self, norm: BatchNorm, x: &Self::Buffer, out: &mut Self::Buffer) {

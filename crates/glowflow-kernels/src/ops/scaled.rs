@@ -68,7 +68,8 @@ pub(super) struct ScaledConv {
     /// `[outputs, columns/taps, taps]`
     pub weight: Span,
     pub bias: Span,
-    pub logs: Span,
+    /// None for a scale of 1.
+    pub logs: Option<Span>,
 }
 
 impl ScaledConv {
@@ -111,9 +112,15 @@ impl ScaledConv {
 
     /// `y = (y + bias) ⊙ exp(3·logs)`.
     pub fn scale<D: Primitives>(self, device: &D, params: &D::Buffer, y: &mut D::Buffer) {
-        let inputs = [self.bias, self.logs].map(|span| read(params, per_channel(span.start)));
-        let f = (old() + input(0)) * (constant(3.0) * input(1)).exp();
-        device.map(&f, self.outputs().shape(), &inputs, write(y, self.outputs().each()));
+        let (shape, to) = (self.outputs().shape(), write(y, self.outputs().each()));
+        let bias = read(params, per_channel(self.bias.start));
+        match self.logs {
+            Some(logs) => {
+                let f = (old() + input(0)) * (constant(3.0) * input(1)).exp();
+                device.map(&f, shape, &[bias, read(params, per_channel(logs.start))], to);
+            }
+            None => device.map(&(old() + input(0)), shape, &[bias], to),
+        }
     }
 
     /// Product and scale.
@@ -138,20 +145,35 @@ impl ScaledConv {
         dy: &D::Buffer,
         gradient: &mut D::Buffer,
     ) -> D::Buffer {
-        let each = self.outputs().each();
+        let Some(logs) = self.logs else {
+            return self.backward_product(device, params, patches, dy, gradient);
+        };
+        let (each, shape) = (self.outputs().each(), self.outputs().shape());
         let (y, dy) = (read(y, each), read(dy, each));
-        let to_logs = write(&mut *gradient, per_channel(self.logs.start));
-        let shape = self.outputs().shape();
+        let to_logs = write(&mut *gradient, per_channel(logs.start));
         device.reduce(&(constant(3.0) * input(0) * input(1)), shape, &[y, dy], to_logs, true);
         let mut d_product = device.scratch(self.outputs().len());
-        let inputs = [dy, read(params, per_channel(self.logs.start))];
+        let inputs = [dy, read(params, per_channel(logs.start))];
         let f = input(0) * (constant(3.0) * input(1)).exp();
         device.map(&f, shape, &inputs, write(&mut d_product, each));
+        self.backward_product(device, params, patches, &d_product, gradient)
+    }
+
+    /// Adds the gradients by weight and bias, given that by `W·patches + bias`, and returns the gradient by patches.
+    fn backward_product<D: Primitives>(
+        self,
+        device: &D,
+        params: &D::Buffer,
+        patches: &D::Buffer,
+        d_product: &D::Buffer,
+        gradient: &mut D::Buffer,
+    ) -> D::Buffer {
+        let (each, shape) = (self.outputs().each(), self.outputs().shape());
         let to_bias = write(&mut *gradient, per_channel(self.bias.start));
-        device.reduce(&input(0), shape, &[read(&d_product, each)], to_bias, true);
+        device.reduce(&input(0), shape, &[read(d_product, each)], to_bias, true);
 
         let (m, n, k) = (self.outputs, self.columns, self.rows);
-        let d_product_at = Matrix { buffer: &d_product, start: 0, stride: m };
+        let d_product_at = Matrix { buffer: d_product, start: 0, stride: m };
         let mut d_weight = device.scratch(m * n);
         device.gemm(
             Gemm { m, n, k, a_transposed: true, b_transposed: false, accumulate: false },

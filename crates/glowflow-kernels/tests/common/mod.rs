@@ -40,7 +40,7 @@ impl Parameters {
         Self { numbers: Numbers::new(seed), values: vec![] }
     }
 
-    fn span(&mut self, len: usize) -> Span {
+    pub fn span(&mut self, len: usize) -> Span {
         let span = Span { start: self.values.len(), len };
         self.values.extend(self.numbers.normal(len).iter().map(|x| 0.15 * x));
         span

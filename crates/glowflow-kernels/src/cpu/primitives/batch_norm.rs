@@ -8,9 +8,9 @@
 use rayon::prelude::*;
 
 use crate::batch_norm::BatchNorm;
+use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
-use crate::cpu::Scalar;
 
 /// Rows that are summed in the precision of the activations.
 const SLAB: usize = 64;
@@ -208,7 +208,13 @@ impl<T: Scalar> Task for Forward<'_, '_, T> {
 }
 
 /// Σ g and Σ g·x̂ of each channel.
-pub fn gradient_sums<T: Scalar>(work: &Workspace<T>, by: Normalizer<'_, T>, x: &[T], dy: &[T], out: &mut [T]) {
+pub fn gradient_sums<T: Scalar>(
+    work: &Workspace<T>,
+    by: Normalizer<'_, T>,
+    x: &[T],
+    dy: &[T],
+    out: &mut [T],
+) {
     let channels = by.mean.len();
     let parts: Vec<Vec<f64>> = x
         .par_chunks(PART * channels)

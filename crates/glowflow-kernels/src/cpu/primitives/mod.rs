@@ -2,6 +2,7 @@
 
 mod batch_norm;
 mod conv;
+pub(crate) mod depthwise;
 mod gemm;
 mod map;
 mod patches;
@@ -12,10 +13,12 @@ mod winograd;
 
 use rayon::prelude::*;
 
+use self::depthwise::Goal;
 use self::gemm::Target;
 use self::tiles::{Patches, Stored};
 use super::{Buffer, Cpu, Scalar, update};
 use crate::batch_norm::{BatchNorm, Normalizer};
+use crate::depthwise::Depthwise;
 use crate::device::{Device, DeviceError};
 use crate::elements::Elements;
 use crate::expr::Expr;
@@ -199,6 +202,49 @@ impl<T: Scalar> Primitives for Cpu<T> {
         conv.check([("x", x.len()), ("dweight", dweight.len()), ("dy", dy.len())]);
         let [_, len, _] = conv.lens();
         conv::backward_weight(&self.work, conv, x, dy, &mut dweight[..len], accumulate);
+    }
+
+    fn depthwise(
+        &self,
+        conv: Depthwise,
+        x: &Buffer<T>,
+        (taps, start): (&Buffer<T>, usize),
+        y: &mut Buffer<T>,
+    ) {
+        conv.check(&[("x", x.len()), ("y", y.len())], (taps.len(), start));
+        if !conv.is_empty() {
+            let (x, y) = (&x[..conv.len()], &mut y[..conv.len()]);
+            depthwise::convolve(&self.work, conv, x, &taps[start..][..conv.taps_len()], y, Goal::Forward);
+        }
+    }
+
+    fn depthwise_backward_input(
+        &self,
+        conv: Depthwise,
+        (taps, start): (&Buffer<T>, usize),
+        dy: &Buffer<T>,
+        dx: &mut Buffer<T>,
+    ) {
+        conv.check(&[("dy", dy.len()), ("dx", dx.len())], (taps.len(), start));
+        if !conv.is_empty() {
+            let (dy, dx) = (&dy[..conv.len()], &mut dx[..conv.len()]);
+            let taps = &taps[start..][..conv.taps_len()];
+            depthwise::convolve(&self.work, conv, dy, taps, dx, Goal::BackwardInput);
+        }
+    }
+
+    fn depthwise_backward_taps(
+        &self,
+        conv: Depthwise,
+        x: &Buffer<T>,
+        dy: &Buffer<T>,
+        (dtaps, start): (&mut Buffer<T>, usize),
+    ) {
+        conv.check(&[("x", x.len()), ("dy", dy.len())], (dtaps.len(), start));
+        if !conv.is_empty() {
+            let dtaps = &mut dtaps[start..][..conv.taps_len()];
+            depthwise::by_taps(&self.work, conv, &x[..conv.len()], &dy[..conv.len()], dtaps);
+        }
     }
 
     fn moments(&self, norm: BatchNorm, x: &Buffer<T>, out: &mut Buffer<T>) {

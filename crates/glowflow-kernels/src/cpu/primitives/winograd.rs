@@ -19,12 +19,12 @@
 
 use rayon::prelude::*;
 
+use crate::cpu::Scalar;
 use crate::cpu::isa::Task;
 use crate::cpu::panels::{Cut, DEPTH, View};
 use crate::cpu::product::{Gradient, Out, Packed, product, transposed_product};
 use crate::cpu::{Buffer, Workspace};
 use crate::primitives::Conv;
-use crate::cpu::Scalar;
 use crate::shape::Grid;
 
 /// Channels that are transformed at once: one vector of the widest registers.

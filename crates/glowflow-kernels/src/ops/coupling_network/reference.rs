@@ -18,7 +18,7 @@ impl NetworkParams {
     /// Both hidden layers over some rows.
     fn layers(&self, rows: usize) -> [ScaledConv; 2] {
         let conv = |columns, taps, weight, norm: crate::ops::ActNormParams| {
-            let (outputs, bias, logs) = (self.hidden, norm.bias, norm.logs);
+            let (outputs, bias, logs) = (self.hidden, norm.bias, Some(norm.logs));
             ScaledConv { rows, columns, taps, outputs, weight, bias, logs }
         };
         [

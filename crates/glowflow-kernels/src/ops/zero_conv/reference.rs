@@ -11,7 +11,7 @@ impl ZeroConvParams {
     /// The convolution over some rows.
     pub(in crate::ops) fn scaled(&self, rows: usize) -> ScaledConv {
         let Self { inputs, outputs, weight, bias, logs } = *self;
-        ScaledConv { rows, columns: 9 * (inputs + 1), taps: 9, outputs, weight, bias, logs }
+        ScaledConv { rows, columns: 9 * (inputs + 1), taps: 9, outputs, weight, bias, logs: Some(logs) }
     }
 
     /// The patches of `x` `[grid, inputs]`.

@@ -196,7 +196,7 @@ pub fn backward<E: Element>(
                 let (first_row, stride) = (first + t * patches_cut.tile, 2 * inputs);
                 work.run(Gather { grid, inputs, stride, x, first_row, cut: patches_cut, tile: patches });
                 let (tile, cut) = (&mut *d_contributions, d_contributions_cut);
-                work.run(GatherBack { grid, channels: outputs, dy: d_o, first_row, cut, tile });
+                work.run(GatherBack { grid, channels: outputs, dy: d_o, after: &[], first_row, cut, tile });
                 product(d_contributions, &weight3, Out::Panels(d_h2, Finish::Mask(h2)));
                 product(d_h2, &weight2, Out::Panels(d_h1, Finish::Mask(h1)));
                 product(d_h1, &weight1, Out::Rows(to));

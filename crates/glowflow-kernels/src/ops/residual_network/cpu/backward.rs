@@ -1,0 +1,233 @@
+//! The backward pass. Gradients by weights are taken of a few tiles a thread at a time, while these are still in a cache.
+
+use rayon::prelude::*;
+
+use super::network::{Activations, BlockActivations, unscaled};
+use super::rows::{GateBackward, Normalize, NormalizeBackward};
+use crate::cpu::conv::{WeightGradient, column_sums};
+use crate::cpu::panels::{Cut, Panels, SLAB};
+use crate::cpu::patches::{self, AddShifted, GatherBack, Look};
+use crate::cpu::primitives::depthwise::{self, Goal};
+use crate::cpu::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
+use crate::cpu::workspace::Workspace;
+use crate::cpu::{Buffer, Element, Scalar};
+use crate::ops::{NetworkOutputs, ResidualBlockParams, ResidualNetworkParams};
+use crate::real::Real;
+use crate::shape::{Grid, Span};
+
+/// Rows whose gradients by a norm are summed in one part: the bits do not depend on the number of threads.
+const PART_ROWS: usize = 256;
+
+/// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward<E: Element>(
+    at: &ResidualNetworkParams,
+    params: &[E::Sum],
+    grid: Grid,
+    x: &[E::Sum],
+    Activations { work, h, blocks }: &Activations<E>,
+    d_outputs: &NetworkOutputs<Buffer<E::Sum>>,
+    dx: &mut [E::Sum],
+    gradient: &mut [E::Sum],
+) {
+    let mut dh = last(work, at, params, grid, &h[blocks.len()], d_outputs, gradient);
+    for ((block, activations), h) in at.blocks.iter().zip(blocks).zip(h).rev() {
+        of_block(work, at, block, params, grid, h, activations, &mut dh, gradient);
+    }
+    first(work, at, params, grid, x, &dh, dx, gradient);
+}
+
+/// Rows that go through a backward pass at once.
+fn rows_at_once(cut: Cut) -> usize {
+    (4 * rayon::current_num_threads() * cut.tile).next_multiple_of(SLAB)
+}
+
+/// A matrix `[rows, columns]` of the parameters, packed as it is stored.
+fn pack<E: Element>(work: &Workspace<E>, params: &[E::Sum], weight: Span, columns: usize) -> Packed<E> {
+    let weight = &params[weight.range()];
+    Packed::of_rows(work, weight.len() / columns, columns, |i, j, to| {
+        to.copy_from_slice(&weight[i * columns + j..][..to.len()]);
+    })
+}
+
+fn add<T: Scalar>(to: &mut [T], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+}
+
+/// Turns the gradient by a norm's output into that by its input `x`, and adds that by the norm.
+fn normalize_backward<E: Element>(
+    work: &Workspace<E>,
+    norm: &[E::Sum],
+    x: &[E::Sum],
+    dy: &mut [E::Sum],
+    gradient: &mut [E::Sum],
+) {
+    let part = PART_ROWS * norm.len();
+    let sums: Vec<_> = dy
+        .par_chunks_mut(part)
+        .zip(x.par_chunks(part))
+        .map(|(dy, x)| work.run(NormalizeBackward { x, norm, dy }))
+        .collect();
+    sums.iter().for_each(|sums| add(gradient, sums));
+}
+
+/// The gradient by the last activations, given that by the outputs.
+fn last<E: Element>(
+    work: &Workspace<E>,
+    at: &ResidualNetworkParams,
+    params: &[E::Sum],
+    grid: Grid,
+    h: &[E::Sum],
+    d_outputs: &NetworkOutputs<Buffer<E::Sum>>,
+    gradient: &mut [E::Sum],
+) -> Buffer<E::Sum> {
+    let (rows, width, outputs) = (grid.rows(), at.width, at.conv_out.outputs);
+    let (norm, at_out) = (&params[at.norm_out.range()], at.conv_out.at());
+    let conv = at_out.of(params);
+    let (columns, scale) = (9 * (width + 1), conv.scale());
+    let (of_head, d_head) = match (&at.head, &d_outputs.head) {
+        (Some(head), Some(d_head)) => (head.outputs, &d_head[..]),
+        _ => (0, &[][..]),
+    };
+    let head = at.head.map(|head| (head.at(), head.at().of(params)));
+    let head_scale = head.map_or(vec![], |(_, head)| head.scale());
+    // The matrix of the convolution, and below it that of the head.
+    let weight = Packed::of_rows(work, 9 * outputs + of_head, width, |row, first, to| {
+        let (k, c) = (row / outputs, row % outputs);
+        match head {
+            Some((_, head)) if k >= 9 => {
+                let row = row - 9 * outputs;
+                let from = &head.weight[row * width + first..];
+                to.iter_mut().zip(from).for_each(|(to, &from)| *to = head_scale[row] * from);
+            }
+            _ => {
+                let from = conv.weight[c * columns + 9 * first + k..].iter().step_by(9);
+                to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale[c] * from);
+            }
+        }
+    });
+    let mut d_weight = WeightGradient::zero(work, 9 * outputs + of_head, width);
+    let mut dh = work.take_sums(rows * width);
+    let cut = Cut::of(work, rows, width);
+    let at_once = rows_at_once(cut);
+    for first in (0..rows).step_by(at_once) {
+        let some = at_once.min(rows - first);
+        let in_panels = |columns| Panels::scratch_as(work, some, Cut { columns, ..cut });
+        let (mut n, mut d_out) = (in_panels(width), in_panels(9 * outputs + of_head));
+        let d_cut = d_out.cut;
+        n.tiles_mut()
+            .zip(d_out.tiles_mut())
+            .zip(h[first * width..].par_chunks(cut.tile * width))
+            .zip(dh[first * width..].par_chunks_mut(cut.tile * width))
+            .enumerate()
+            .for_each(|(t, (((n, d_out), h), dh))| {
+                let first_row = first + t * cut.tile;
+                work.run(Normalize { x: h, norm, cut, tile: n });
+                let (dy, after, tile) = (&d_outputs.o[..], d_head, &mut *d_out);
+                work.run(GatherBack { grid, channels: outputs, dy, after, first_row, cut: d_cut, tile });
+                product(d_out, &weight, Out::Rows(dh));
+            });
+        transposed_products(work, vec![d_weight.of(d_out.view(), n.view())]);
+    }
+    let (of_conv, by_head) = d_weight.matrix.split_at(9 * outputs * width);
+    // Into the stored order [outputs, width + 1, 9], edge channel last.
+    let d_edge = patches::edge_gradient(grid, outputs, &d_outputs.o);
+    let mut d_conv = work.take_sums(outputs * columns);
+    d_conv.par_chunks_mut(columns).enumerate().for_each(|(c, to)| {
+        for k in 0..9 {
+            let column = k * outputs + c;
+            let from = of_conv[column * width..(column + 1) * width].iter().chain([&d_edge[column]]);
+            to[k..].iter_mut().step_by(9).zip(from).for_each(|(to, &from)| *to = from);
+        }
+    });
+    conv.unfold(work, at_out, &d_conv, &column_sums(outputs, &d_outputs.o), gradient);
+    if let Some((at_head, head)) = head {
+        head.unfold(work, at_head, by_head, &column_sums(of_head, d_head), gradient);
+    }
+    normalize_backward(work, norm, h, &mut dh, &mut gradient[at.norm_out.range()]);
+    dh
+}
+
+/// Turns the gradient by a block's output into that by its input.
+#[allow(clippy::too_many_arguments)]
+fn of_block<E: Element>(
+    work: &Workspace<E>,
+    at: &ResidualNetworkParams,
+    block: &ResidualBlockParams,
+    params: &[E::Sum],
+    grid: Grid,
+    h: &[E::Sum],
+    BlockActivations { c, u, gate }: &BlockActivations<E>,
+    dh: &mut [E::Sum],
+    gradient: &mut [E::Sum],
+) {
+    let (rows, width) = (grid.rows(), at.width);
+    let expanded = ResidualNetworkParams::expanded(width);
+    let norm = &params[block.norm.range()];
+    let (expand, project) =
+        (pack(work, params, block.expand, width), pack(work, params, block.project, expanded));
+    let mut d_expand = WeightGradient::zero(work, expanded, width);
+    let mut d_project = WeightGradient::zero(work, 2 * width, expanded);
+    let mut dc = work.take_sums(rows * width);
+    let cut = Cut { columns: width, ..u.cut };
+    let at_once = rows_at_once(cut);
+    for first in (0..rows).step_by(at_once) {
+        let some = at_once.min(rows - first);
+        let u = u.view().part(first, some);
+        let in_panels = |columns| Panels::scratch_as(work, some, Cut { columns, ..cut });
+        let (mut n, mut d_gate, mut du) = (in_panels(width), in_panels(2 * width), in_panels(expanded));
+        let gate_cut = d_gate.cut;
+        n.tiles_mut()
+            .zip(d_gate.tiles_mut())
+            .zip(du.tiles_mut())
+            .zip(u.tiles())
+            .zip(c[first * width..].par_chunks(cut.tile * width))
+            .zip(gate[2 * first * width..].par_chunks(2 * cut.tile * width))
+            .zip(dh[first * width..].par_chunks(cut.tile * width))
+            .zip(dc[first * width..].par_chunks_mut(cut.tile * width))
+            .for_each(|(((((((n, d_gate), du), u), c), gate), dh), dn)| {
+                work.run(Normalize { x: c, norm, cut, tile: n });
+                work.run(GateBackward { gate, dh, width, cut: gate_cut, tile: d_gate });
+                product(d_gate, &project, Out::Panels(du, Finish::Mask(u)));
+                product(du, &expand, Out::Rows(dn));
+            });
+        transposed_products(work, vec![d_project.of(d_gate.view(), u), d_expand.of(du.view(), n.view())]);
+    }
+    for (weight, bias, by) in
+        [(block.expand, block.expand_bias, &d_expand), (block.project, block.project_bias, &d_project)]
+    {
+        add(&mut gradient[weight.range()], &by.matrix);
+        add(&mut gradient[bias.range()], &by.sums);
+    }
+    normalize_backward(work, norm, c, &mut dc, &mut gradient[block.norm.range()]);
+    let (conv, taps) = (at.depthwise(grid), &params[block.taps.range()]);
+    depthwise::by_taps(work, conv, h, &dc, &mut gradient[block.taps.range()]);
+    depthwise::convolve(work, conv, &dc, taps, dh, Goal::BackwardInput);
+}
+
+/// Adds the gradient by the input of the first convolution.
+#[allow(clippy::too_many_arguments)]
+fn first<E: Element>(
+    work: &Workspace<E>,
+    at: &ResidualNetworkParams,
+    params: &[E::Sum],
+    grid: Grid,
+    x: &[E::Sum],
+    dh: &[E::Sum],
+    dx: &mut [E::Sum],
+    gradient: &mut [E::Sum],
+) {
+    let (rows, inputs, width) = (grid.rows(), at.inputs, at.width);
+    let zeros = vec![E::Sum::of(0.0); width];
+    let weight = unscaled(params, at.conv_in, at.bias_in, &zeros).pack_contributions(work, inputs);
+    let patches = patches::all_with_edge(work, grid, inputs, 2 * inputs, x);
+    let dh = Panels::of_rows(work, width, dh);
+    let mut d_weight = WeightGradient::zero(work, width, 9 * (inputs + 1));
+    transposed_products(work, vec![d_weight.of(dh.view(), patches.view())]);
+    add(&mut gradient[at.conv_in.range()], &d_weight.matrix);
+    add(&mut gradient[at.bias_in.range()], &d_weight.sums);
+    let mut contributions = work.take_sums(rows * 9 * inputs);
+    product_into_rows(dh.view(), &weight, &mut contributions);
+    let (look, channels, stride) = (Look::Back, inputs, 2 * inputs);
+    AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
+}

@@ -1,0 +1,168 @@
+//! A residual network for couplings: depthwise convolutions between pairs of pointwise ones.
+//!
+//! ```text
+//! h  = conv3×3(x_a) + bias_in                         [rows, width], with an edge channel as in a zero convolution
+//! for each block:
+//!   c      = depthwise(h)                             zero padding
+//!   n      = c·r ⊙ norm,  r = (mean_channels c² + ε)^(−1/2) at each pixel,  ε = 10⁻⁵
+//!   u      = ReLU(expand n + bias)                    [rows, 3·width]
+//!   (p, g) = project u + bias                         [rows, 2·width]
+//!   h      = h + p ⊙ sigmoid(g)
+//! o    = ZeroConv(n_out),  n_out = h·r ⊙ norm_out     [rows, outputs]
+//! head = (W n_out + bias) ⊙ exp(3·logs)               if there is a head
+//! ```
+//!
+//! The depthwise and pointwise pairs are those of ConvNeXt (Liu et al. 2022), the gate is that of Flow++ (Ho et al. 2019),
+//! with a root mean square in place of its layer normalisation. Every wide product is a plain matrix product.
+//!
+//! The input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same bits in
+//! any batch, as for [`CouplingNetwork`](super::CouplingNetwork). Hidden activations are in a device's precision for
+//! networks only inside of products.
+
+mod cpu;
+mod reference;
+
+use super::{HeadParams, NetworkOutputs, Parameters, ZeroConv, ZeroConvParams};
+use crate::depthwise::Depthwise;
+use crate::shape::{Grid, Span};
+
+/// Width of a block's hidden layer by that of the network.
+const EXPANSION: usize = 3;
+
+/// Added to a mean of squares.
+const EPSILON: f64 = 1e-5;
+
+/// Parameters of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct ResidualBlockParams {
+    /// `[kernel, kernel, width]`
+    pub taps: Span,
+    /// `[width]`
+    pub norm: Span,
+    /// `[3·width, width, 1, 1]`
+    pub expand: Span,
+    /// `[3·width]`
+    pub expand_bias: Span,
+    /// `[2·width, 3·width, 1, 1]`
+    pub project: Span,
+    /// `[2·width]`
+    pub project_bias: Span,
+}
+
+/// Parameters of a residual network.
+#[derive(Clone, Debug)]
+pub struct ResidualNetworkParams {
+    /// Input channels, the edge channel not counted: half of the flow's.
+    pub inputs: usize,
+    /// Channels of the residual activations.
+    pub width: usize,
+    /// Height and width of the depthwise convolutions, odd.
+    pub kernel: usize,
+    /// `[width, inputs + 1, 3, 3]`
+    pub conv_in: Span,
+    /// `[width]`
+    pub bias_in: Span,
+    /// The blocks, in the order of the forward pass.
+    pub blocks: Vec<ResidualBlockParams>,
+    /// `[width]`
+    pub norm_out: Span,
+    /// The last convolution; its `inputs` are `width`.
+    pub conv_out: ZeroConvParams,
+    /// The head; its `inputs` are `width`.
+    pub head: Option<HeadParams>,
+}
+
+impl ResidualNetworkParams {
+    /// Width of a block's hidden layer.
+    pub fn expanded(width: usize) -> usize {
+        EXPANSION * width
+    }
+
+    /// Numbers a pixel that are saved for the backward pass.
+    pub fn activations(&self) -> usize {
+        let block = 3 * self.width + Self::expanded(self.width);
+        (self.blocks.len() + 1) * self.width + self.blocks.len() * block
+    }
+
+    fn depthwise(&self, grid: Grid) -> Depthwise {
+        Depthwise { grid, channels: self.width, kernel: self.kernel }
+    }
+}
+
+impl Parameters for ResidualNetworkParams {
+    fn spans(&self) -> Vec<(Span, usize)> {
+        let (width, expanded) = (self.width, Self::expanded(self.width));
+        assert!(self.conv_out.inputs == width, "{} inputs after {width} channels", self.conv_out.inputs);
+        let mut spans = self.conv_out.spans();
+        spans.extend(self.head.iter().flat_map(Parameters::spans));
+        spans.extend([
+            (self.conv_in, width * (self.inputs + 1) * 9),
+            (self.bias_in, width),
+            (self.norm_out, width),
+        ]);
+        spans.extend(self.blocks.iter().flat_map(|block| {
+            [
+                (block.taps, self.kernel * self.kernel * width),
+                (block.norm, width),
+                (block.expand, expanded * width),
+                (block.expand_bias, expanded),
+                (block.project, 2 * width * expanded),
+                (block.project_bias, 2 * width),
+            ]
+        }));
+        spans
+    }
+}
+
+/// The residual network of a coupling.
+#[allow(clippy::too_many_arguments)]
+pub trait ResidualNetwork: ZeroConv {
+    /// The weights in the device's form.
+    type ResidualWeights: Send + Sync;
+    /// Saved activations, for the gradient.
+    type ResidualActivations: Send + Sync;
+
+    /// Brings a network's weights into the device's form.
+    fn prepare_residual_network(
+        &self,
+        at: &ResidualNetworkParams,
+        params: &Self::Buffer,
+    ) -> Self::ResidualWeights;
+
+    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`. `params` are those that the
+    /// weights were prepared from.
+    fn residual_network(
+        &self,
+        at: &ResidualNetworkParams,
+        weights: &Self::ResidualWeights,
+        params: &Self::Buffer,
+        grid: Grid,
+        x: &Self::Buffer,
+        outputs: &mut NetworkOutputs<Self::Buffer>,
+    );
+
+    /// As [`residual_network`](Self::residual_network), and returns the activations.
+    fn residual_network_saving(
+        &self,
+        at: &ResidualNetworkParams,
+        weights: &Self::ResidualWeights,
+        params: &Self::Buffer,
+        grid: Grid,
+        x: &Self::Buffer,
+        outputs: &mut NetworkOutputs<Self::Buffer>,
+    ) -> Self::ResidualActivations;
+
+    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given that by the
+    /// outputs.
+    fn residual_network_backward(
+        &self,
+        at: &ResidualNetworkParams,
+        params: &Self::Buffer,
+        grid: Grid,
+        x: &Self::Buffer,
+        activations: &Self::ResidualActivations,
+        d_outputs: &NetworkOutputs<Self::Buffer>,
+        dx: &mut Self::Buffer,
+        gradient: &mut Self::Buffer,
+    );
+}
