@@ -34,8 +34,8 @@ pub use model::{
     check_count,
 };
 pub use models::{
-    Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NiceConfig, NormalizationType,
-    PermutationType, RealNvpConfig, ScaleType,
+    Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NetworkType, NiceConfig,
+    NormalizationType, PermutationType, RealNvpConfig, ScaleType,
 };
 pub use precision::Precision;
 

@@ -6,7 +6,8 @@ use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
-    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, Reorder, Scaling, Split, Squeeze, Top,
+    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling, Split,
+    Squeeze, Top,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
@@ -37,6 +38,8 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("affine coupling", ANY, |flow| couple(flow, Affine(Sigmoid), 5)),
     ("affine coupling, exp2tanh", ANY, |flow| couple(flow, Affine(Exp2Tanh), 5)),
     ("additive coupling", ANY, |flow| couple(flow, Additive, 5)),
+    ("affine coupling, residual network", ANY, |flow| couple_residual(flow, Affine(Sigmoid), 2)),
+    ("additive coupling, residual network", ANY, |flow| couple_residual(flow, Additive, 1)),
     ("conditional coupling", ANY, |flow| condition(flow, Changes::LastHalf)),
     ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
     ("conditional coupling, all channels", ANY, |flow| condition(flow, Changes::All)),
@@ -83,6 +86,12 @@ fn map(flow: Builder, permutation: PermutationType) {
 fn couple(flow: Builder, kind: CouplingKind, hidden: usize) {
     let channels = flow.shape().channels;
     let layer = Coupling::new(&mut flow.params, channels, hidden, kind);
+    flow.push("", layer);
+}
+
+fn couple_residual(flow: Builder, kind: CouplingKind, blocks: usize) {
+    let (channels, network) = (flow.shape().channels, NetworkKind::Residual { width: 4, blocks });
+    let layer = Coupling::with_network(&mut flow.params, channels, network, kind);
     flow.push("", layer);
 }
 

@@ -12,7 +12,7 @@ use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::ops::CouplingNetwork;
 use glowflow_kernels::{Direction, Grid, NetworkParams, Strided};
 
-use super::coupling::{network, network_multiply_adds};
+use super::network::{convolutions, convolutions_multiply_adds};
 use super::views::{Dims, PER_IMAGE, read, write};
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::ParamBuilder;
@@ -80,7 +80,7 @@ impl ConditionalCoupling {
         changes: Changes,
     ) -> Self {
         let (changed, kept) = changes.parts(channels);
-        let network = network(p, kept.len + condition, hidden, 2 * changed.len);
+        let network = convolutions(p, kept.len + condition, hidden, 2 * changed.len);
         Self { channels, condition, changed, kept, network }
     }
 
@@ -204,7 +204,7 @@ impl<D: CouplingNetwork> Layer<D> for ConditionalCoupling {
     }
 
     fn multiply_adds(&self, input: Shape) -> u128 {
-        network_multiply_adds(&self.network, input)
+        convolutions_multiply_adds(&self.network, input)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {

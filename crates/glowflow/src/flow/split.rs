@@ -6,7 +6,7 @@
 use glowflow_kernels::ops::{self, Gaussian, ZeroConv};
 use glowflow_kernels::{Direction, ZeroConvParams};
 
-use super::coupling::{zero_conv, zero_conv_multiply_adds};
+use super::network::{zero_conv, zero_conv_multiply_adds};
 use super::{
     BackwardPass, Base, Context, LatentShape, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor,
 };

@@ -9,7 +9,7 @@ use super::architecture::{Architecture, check};
 use super::dequantization::{self, DequantizationType};
 use crate::Error;
 use crate::flow::{
-    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, Split, Squeeze, Top,
+    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, Split, Squeeze, Top,
 };
 
 /// How a coupling changes the second half of the channels.
@@ -77,7 +77,34 @@ impl NormalizationType {
     }
 }
 
+/// Network of a coupling.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkType {
+    /// Three convolutions.
+    #[default]
+    Convolutions,
+    /// Residual blocks of a depthwise and two pointwise convolutions.
+    Residual,
+}
+
+impl NetworkType {
+    fn is_convolutions(&self) -> bool {
+        *self == Self::Convolutions
+    }
+}
+
+/// Residual blocks of a network, by default.
+const NETWORK_BLOCKS: usize = 2;
+
+fn is_default_blocks(blocks: &usize) -> bool {
+    *blocks == NETWORK_BLOCKS
+}
+
 /// Configuration of a Glow.
+///
+/// Older programs do not know every key: those from `normalization` on are written only if they differ from their
+/// defaults, `classes` excepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GlowConfig {
@@ -99,10 +126,15 @@ pub struct GlowConfig {
     pub scale: ScaleType,
     /// Kind of permutation.
     pub permutation: PermutationType,
-    /// Normalisation of the input of a step. Older programs do not know this key, so it is written only if it is not
-    /// [`NormalizationType::ActNorm`].
+    /// Normalisation of the input of a step.
     #[serde(skip_serializing_if = "NormalizationType::is_actnorm")]
     pub normalization: NormalizationType,
+    /// Kind of coupling network.
+    #[serde(skip_serializing_if = "NetworkType::is_convolutions")]
+    pub network: NetworkType,
+    /// Blocks of a [residual](NetworkType::Residual) network.
+    #[serde(skip_serializing_if = "is_default_blocks")]
+    pub network_blocks: usize,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
     /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
@@ -133,6 +165,8 @@ impl Default for GlowConfig {
             scale: ScaleType::Sigmoid,
             permutation: PermutationType::Conv1x1,
             normalization: NormalizationType::ActNorm,
+            network: NetworkType::Convolutions,
+            network_blocks: NETWORK_BLOCKS,
             classes: 0,
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
@@ -147,6 +181,17 @@ impl GlowConfig {
         match self.coupling {
             CouplingType::Affine => CouplingKind::Affine(self.scale.into()),
             CouplingType::Additive => CouplingKind::Additive,
+        }
+    }
+}
+
+impl GlowConfig {
+    fn network_kind(&self) -> NetworkKind {
+        match self.network {
+            NetworkType::Convolutions => NetworkKind::Convolutions { hidden: self.hidden },
+            NetworkType::Residual => {
+                NetworkKind::Residual { width: self.hidden, blocks: self.network_blocks }
+            }
         }
     }
 }
@@ -186,7 +231,7 @@ impl Architecture for GlowConfig {
                 }
                 let p = &mut flow.params;
                 let coupling = p.scope(format!("{name}.coupling"), |p| {
-                    Coupling::new(p, channels, self.hidden, self.coupling_kind())
+                    Coupling::with_network(p, channels, self.network_kind(), self.coupling_kind())
                 });
                 flow.push(format!("{name}.actnorm and permutation"), map);
                 flow.push(format!("{name}.coupling"), coupling);
@@ -213,6 +258,7 @@ impl Architecture for GlowConfig {
         check::at_least_one("levels", self.levels, 12)?;
         check::at_least_one("steps", self.steps, 1 << 12)?;
         check::at_least_one("hidden", self.hidden, 1 << 14)?;
+        check::at_least_one("network_blocks", self.network_blocks, 1 << 8)?;
         check::at_most("classes", self.classes, 1 << 20)?;
         if self.coupling == CouplingType::Additive && self.scale != ScaleType::Sigmoid {
             return Err(Error::Config(

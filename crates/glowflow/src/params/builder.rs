@@ -31,6 +31,8 @@ pub enum Init {
     Uniform(f64),
     /// These numbers.
     Values(Vec<f32>),
+    /// These numbers, plus normal ones with mean 0 and this standard deviation.
+    Around(Vec<f32>, f64),
 }
 
 /// A tensor that is fixed when the model is made.
@@ -229,6 +231,10 @@ impl<'a> ParamBuilder<'a> {
                     fill(values, |block| stream.uniform(block).map(|u| bound * (2.0 * u - 1.0)));
                 }
                 Init::Values(numbers) => values.copy_from_slice(numbers),
+                Init::Around(numbers, deviation) => {
+                    fill(values, |block| stream.normal(block).map(|x| deviation * x));
+                    values.iter_mut().zip(numbers).for_each(|(value, number)| *value += number);
+                }
             }
         }
         values

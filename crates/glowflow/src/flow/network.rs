@@ -1,0 +1,337 @@
+//! Networks of couplings: they read the first half of the channels, and their outputs are the parameters of what a coupling
+//! does with the last half.
+//!
+//! | | |
+//! | --- | --- |
+//! | [`NetworkKind::Convolutions`] | conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv ([`ops::CouplingNetwork`]) |
+//! | [`NetworkKind::Residual`] | residual blocks of a depthwise and two pointwise convolutions ([`ops::ResidualNetwork`]) |
+//!
+//! A network may have a head, a second output for each pixel: a convolution 1×1 with scale of the last hidden activations.
+
+use glowflow_kernels::ops::{self, CouplingNetwork};
+use glowflow_kernels::{
+    Grid, HeadParams, NetworkOutputs, NetworkParams, ResidualBlockParams, ResidualNetworkParams,
+    ZeroConvParams,
+};
+
+use super::channel_map::actnorm;
+use super::{Context, Shape, Tensor};
+use crate::params::{Init, ParamBuilder};
+
+/// Standard deviation of a new convolutional network's inner convolutions.
+const DEVIATION: f64 = 0.05;
+
+/// Height and width of a residual network's depthwise convolutions.
+const KERNEL: usize = 7;
+
+/// Standard deviation of new taps, around those that copy the input.
+const TAPS_DEVIATION: f64 = 0.02;
+
+/// Factor of a new block's output, which is small beside its input at any depth.
+const BLOCK_SCALE: f64 = 0.1;
+
+/// Architecture of a coupling's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkKind {
+    /// Three convolutions, with this many channels in between.
+    Convolutions {
+        /// Width of both hidden layers.
+        hidden: usize,
+    },
+    /// Residual blocks.
+    Residual {
+        /// Channels of the residual activations.
+        width: usize,
+        /// Number of blocks.
+        blocks: usize,
+    },
+}
+
+/// Outputs of a network for each pixel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OutputChannels {
+    /// Channels of the last convolution.
+    pub conv: usize,
+    /// Channels of the head; 0 for none.
+    pub head: usize,
+}
+
+/// Places of a network's tensors.
+#[derive(Clone, Debug)]
+pub(super) enum Network {
+    Convolutions(NetworkParams),
+    Residual(ResidualNetworkParams),
+}
+
+/// A network's weights in the device's form.
+pub(super) enum Weights<D: CouplingNetwork + ops::ResidualNetwork> {
+    Convolutions(D::Network),
+    Residual(D::ResidualWeights),
+}
+
+/// Saved activations of a network.
+pub(super) enum Activations<D: CouplingNetwork + ops::ResidualNetwork> {
+    Convolutions(D::Hidden),
+    Residual(D::ResidualActivations),
+}
+
+impl Network {
+    /// Declares the tensors of a network for a flow of `channels` channels.
+    pub fn new(
+        p: &mut ParamBuilder<'_>,
+        channels: usize,
+        kind: NetworkKind,
+        outputs: OutputChannels,
+    ) -> Self {
+        match kind {
+            NetworkKind::Convolutions { hidden } => {
+                Self::Convolutions(convolutions(p, channels / 2, hidden, outputs.conv))
+            }
+            NetworkKind::Residual { width, blocks } => {
+                Self::Residual(residual(p, channels / 2, width, blocks, outputs))
+            }
+        }
+    }
+
+    /// Numbers a pixel that are saved for the backward pass.
+    pub fn activations(&self) -> usize {
+        match self {
+            Self::Convolutions(at) => 2 * at.hidden,
+            Self::Residual(at) => at.activations(),
+        }
+    }
+
+    /// Multiply-adds on one image of the shape's height and width.
+    pub fn multiply_adds(&self, image: Shape) -> u128 {
+        match self {
+            Self::Convolutions(at) => convolutions_multiply_adds(at, image),
+            Self::Residual(at) => {
+                let (width, expanded) = (at.width as u128, ResidualNetworkParams::expanded(at.width) as u128);
+                let block = (at.kernel as u128).pow(2) * width + 3 * width * expanded;
+                let first = 9 * (at.inputs as u128 + 1) * width;
+                image.pixels() as u128 * (first + at.blocks.len() as u128 * block)
+                    + zero_conv_multiply_adds(&at.conv_out, image)
+                    + at.head.map_or(0, |head| head_multiply_adds(&head, image))
+            }
+        }
+    }
+
+    /// Brings the weights into the device's form.
+    pub fn prepare<D>(&self, cx: &Context<'_, D>) -> Weights<D>
+    where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        match self {
+            Self::Convolutions(at) => Weights::Convolutions(cx.device.prepare_network(at, cx.params)),
+            Self::Residual(at) => Weights::Residual(cx.device.prepare_residual_network(at, cx.params)),
+        }
+    }
+
+    /// Outputs, or gradients by them, of any contents.
+    pub fn outputs<D>(&self, device: &D, grid: Grid) -> NetworkOutputs<D::Buffer>
+    where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        match self {
+            Self::Convolutions(at) => NetworkOutputs::scratch(device, grid, at.conv3.outputs, None),
+            Self::Residual(at) => NetworkOutputs::scratch(device, grid, at.conv_out.outputs, at.head),
+        }
+    }
+
+    /// Runs the network on the first half of the channels of `x`.
+    ///
+    /// # Panics
+    /// If the weights are those of a network of another kind.
+    pub fn run<D>(
+        &self,
+        cx: &Context<'_, D>,
+        weights: &Weights<D>,
+        x: &Tensor<D>,
+    ) -> NetworkOutputs<D::Buffer>
+    where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        let (device, grid) = (cx.device, x.grid);
+        let mut outputs = self.outputs(device, grid);
+        match (self, weights) {
+            (Self::Convolutions(_), Weights::Convolutions(weights)) => {
+                device.network(weights, grid, &x.data, &mut outputs.o);
+            }
+            (Self::Residual(at), Weights::Residual(weights)) => {
+                device.residual_network(at, weights, cx.params, grid, &x.data, &mut outputs);
+            }
+            _ => panic!("weights of another network"),
+        }
+        outputs
+    }
+
+    /// As [`run`](Self::run), and returns the activations.
+    ///
+    /// # Panics
+    /// If the weights are those of a network of another kind.
+    pub fn run_saving<D>(
+        &self,
+        cx: &Context<'_, D>,
+        weights: &Weights<D>,
+        x: &Tensor<D>,
+    ) -> (NetworkOutputs<D::Buffer>, Activations<D>)
+    where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        let (device, grid) = (cx.device, x.grid);
+        let mut outputs = self.outputs(device, grid);
+        let activations = match (self, weights) {
+            (Self::Convolutions(_), Weights::Convolutions(weights)) => {
+                Activations::Convolutions(device.network_saving(weights, grid, &x.data, &mut outputs.o))
+            }
+            (Self::Residual(at), Weights::Residual(weights)) => Activations::Residual(
+                device.residual_network_saving(at, weights, cx.params, grid, &x.data, &mut outputs),
+            ),
+            _ => panic!("weights of another network"),
+        };
+        (outputs, activations)
+    }
+
+    /// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+    ///
+    /// # Panics
+    /// If the activations are those of a network of another kind.
+    pub fn backward<D>(
+        &self,
+        cx: &Context<'_, D>,
+        x: &Tensor<D>,
+        activations: &Activations<D>,
+        d_outputs: &NetworkOutputs<D::Buffer>,
+        dx: &mut D::Buffer,
+        gradient: &mut D::Buffer,
+    ) where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        let Context { device, params, .. } = *cx;
+        match (self, activations) {
+            (Self::Convolutions(at), Activations::Convolutions(hidden)) => {
+                device.network_backward(at, params, x.grid, &x.data, hidden, &d_outputs.o, dx, gradient);
+            }
+            (Self::Residual(at), Activations::Residual(saved)) => {
+                device.residual_network_backward(at, params, x.grid, &x.data, saved, d_outputs, dx, gradient);
+            }
+            _ => panic!("activations of another network"),
+        }
+    }
+
+    /// Data-dependent initialisation. A residual network has norms in place of actnorms, and needs none.
+    pub fn initialize<D>(&self, device: &D, params: &mut D::Buffer, x: &Tensor<D>)
+    where
+        D: CouplingNetwork + ops::ResidualNetwork,
+    {
+        if let Self::Convolutions(at) = self {
+            device.initialize_network(at, x.grid, &x.data, params);
+        }
+    }
+}
+
+/// Declares `conv1.*`, `actnorm1.*`, `conv2.*`, `actnorm2.*` and `conv3.*`.
+pub(super) fn convolutions(
+    p: &mut ParamBuilder<'_>,
+    inputs: usize,
+    hidden: usize,
+    outputs: usize,
+) -> NetworkParams {
+    let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
+        p.scope(name, |p| p.hidden_weight("weight", shape, Init::Normal(DEVIATION)))
+    };
+    NetworkParams {
+        inputs,
+        hidden,
+        conv1: conv(p, "conv1", &[hidden, inputs + 1, 3, 3]),
+        actnorm1: p.scope("actnorm1", |p| actnorm(p, hidden)),
+        conv2: conv(p, "conv2", &[hidden, hidden, 1, 1]),
+        actnorm2: p.scope("actnorm2", |p| actnorm(p, hidden)),
+        conv3: p.scope("conv3", |p| zero_conv(p, hidden, outputs)),
+    }
+}
+
+/// Declares `conv_in.*`, `blocks.*`, `norm_out`, `conv_out.*` and, if there is one, `head.*`.
+fn residual(
+    p: &mut ParamBuilder<'_>,
+    inputs: usize,
+    width: usize,
+    blocks: usize,
+    outputs: OutputChannels,
+) -> ResidualNetworkParams {
+    let first = Init::Normal(1.0 / (9.0 * (inputs + 1) as f64).sqrt());
+    let (conv_in, bias_in) = p.scope("conv_in", |p| {
+        (
+            p.hidden_weight("weight", &[width, inputs + 1, 3, 3], first),
+            p.parameter("bias", &[width], Init::Zeros),
+        )
+    });
+    ResidualNetworkParams {
+        inputs,
+        width,
+        kernel: KERNEL,
+        conv_in,
+        bias_in,
+        blocks: (0..blocks).map(|b| p.scope(format!("blocks.{b}"), |p| block(p, width))).collect(),
+        norm_out: p.parameter("norm_out", &[width], Init::Constant(1.0)),
+        conv_out: p.scope("conv_out", |p| zero_conv(p, width, outputs.conv)),
+        head: (outputs.head > 0).then(|| p.scope("head", |p| head(p, width, outputs.head))),
+    }
+}
+
+fn block(p: &mut ParamBuilder<'_>, width: usize) -> ResidualBlockParams {
+    let expanded = ResidualNetworkParams::expanded(width);
+    let mut copying = vec![0.0; KERNEL * KERNEL * width];
+    copying[KERNEL * KERNEL / 2 * width..][..width].fill(1.0);
+    let normal = |inputs: usize, scale: f64| Init::Normal(scale / (inputs as f64).sqrt());
+    let mut pointwise = |name: &str, outputs: usize, inputs: usize, init| {
+        p.scope(name, |p| {
+            let weight = p.hidden_weight("weight", &[outputs, inputs, 1, 1], init);
+            (weight, p.parameter("bias", &[outputs], Init::Zeros))
+        })
+    };
+    let (expand, expand_bias) = pointwise("expand", expanded, width, normal(width, 1.0));
+    let (project, project_bias) = pointwise("project", 2 * width, expanded, normal(expanded, BLOCK_SCALE));
+    let taps = p.parameter("taps", &[KERNEL, KERNEL, width], Init::Around(copying, TAPS_DEVIATION));
+    let norm = p.parameter("norm", &[width], Init::Constant(1.0));
+    ResidualBlockParams { taps, norm, expand, expand_bias, project, project_bias }
+}
+
+/// Declares the tensors of a zero convolution, all 0.
+pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize) -> ZeroConvParams {
+    ZeroConvParams {
+        inputs,
+        outputs,
+        weight: p.weight("weight", &[outputs, inputs + 1, 3, 3], Init::Zeros),
+        bias: p.parameter("bias", &[outputs], Init::Zeros),
+        logs: p.parameter("logs", &[outputs], Init::Zeros),
+    }
+}
+
+/// Multiply-adds of a zero convolution on one image of the shape's height and width. The channel that marks the border counts
+/// as an input.
+pub(super) fn zero_conv_multiply_adds(conv: &ZeroConvParams, image: Shape) -> u128 {
+    image.pixels() as u128 * 9 * (conv.inputs as u128 + 1) * conv.outputs as u128
+}
+
+/// Multiply-adds of a convolutional network on one image of the shape's height and width.
+pub(super) fn convolutions_multiply_adds(at: &NetworkParams, image: Shape) -> u128 {
+    let (hidden, inputs) = (at.hidden as u128, at.inputs as u128);
+    let inner = 9 * (inputs + 1) * hidden + hidden.pow(2);
+    image.pixels() as u128 * inner + zero_conv_multiply_adds(&at.conv3, image)
+}
+
+fn head_multiply_adds(head: &HeadParams, image: Shape) -> u128 {
+    image.pixels() as u128 * head.inputs as u128 * head.outputs as u128
+}
+
+/// Declares the tensors of a head, all 0.
+fn head(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize) -> HeadParams {
+    HeadParams {
+        inputs,
+        outputs,
+        weight: p.weight("weight", &[outputs, inputs, 1, 1], Init::Zeros),
+        bias: p.parameter("bias", &[outputs], Init::Zeros),
+        logs: p.parameter("logs", &[outputs], Init::Zeros),
+    }
+}
