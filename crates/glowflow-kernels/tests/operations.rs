@@ -10,8 +10,8 @@ use common::{Numbers, Parameters, gpu};
 use glowflow_kernels::cuda::Precision;
 use glowflow_kernels::ops::ResidualNetwork;
 use glowflow_kernels::{
-    AffineScale, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, NetworkOutputs, Operations, Real,
-    Reference, ResidualBlockParams, ResidualNetworkParams, cpu,
+    AffineScale, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, HeadedNetworkParams, MixtureShape,
+    NetworkOutputs, Operations, Real, Reference, ResidualBlockParams, ResidualNetworkParams, cpu,
 };
 
 /// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
@@ -353,6 +353,95 @@ fn residual_networks_in_bf16_are_close() {
     let [have, want] = [narrow, Cpu::new()].map(|device| residual_network(&device, grid, sizes, 2));
     assert!(have[0].1 != want[0].1, "the precision has no effect");
     close("residual network in bf16", 0.05, &have, &want);
+}
+
+fn headed_network<D: Operations>(
+    device: &D,
+    grid: Grid,
+    [inputs, hidden, outputs, of_head]: [usize; 4],
+) -> Results {
+    let mut parameters = Parameters::new(3);
+    let network = parameters.network(inputs, hidden, outputs);
+    let Some(head) = head(&mut parameters, hidden, of_head) else { return vec![] };
+    let at = HeadedNetworkParams { network, head };
+    let mut bench = Bench::new(device, 11);
+    let rows = grid.rows();
+    let x = bench.normal(rows * 2 * inputs);
+    let d_outputs =
+        NetworkOutputs { o: bench.normal(rows * outputs), head: Some(bench.normal(rows * of_head)) };
+    let mut dx = bench.normal(rows * 2 * inputs);
+    let params = bench.upload(&parameters.values);
+    let weights = device.prepare_headed_network(&at, &params);
+    let [mut run, mut saved] = [(); 2].map(|()| NetworkOutputs::scratch(device, grid, outputs, Some(head)));
+    device.headed_network(&at, &weights, &params, grid, &x, &mut run);
+    let hidden = device.headed_network_saving(&at, &weights, &params, grid, &x, &mut saved);
+    let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
+    device.headed_network_backward(&at, &params, grid, &x, &hidden, &d_outputs, &mut dx, &mut gradient);
+    let mut results = bench.gradient(
+        &gradient,
+        &[
+            ("conv1", network.conv1),
+            ("bias1", network.actnorm1.bias),
+            ("conv2", network.conv2),
+            ("logs2", network.actnorm2.logs),
+            ("conv3", network.conv3.weight),
+            ("logs3", network.conv3.logs),
+            ("head", head.weight),
+            ("head_bias", head.bias),
+            ("head_logs", head.logs),
+        ],
+    );
+    results.push(("dx", bench.download(&dx)));
+    for outputs in [&run, &saved] {
+        results.push(("o", bench.download(&outputs.o)));
+        results.extend(outputs.head.iter().map(|head| ("head", bench.download(head))));
+    }
+    results
+}
+
+#[test]
+fn headed_networks_are_their_reference() {
+    for grid in GRIDS {
+        for sizes in [[1, 5, 2, 3], [6, 40, 12, 72]] {
+            compare!(format!("network with a head {sizes:?}, {grid:?}"), |device| headed_network(
+                device, grid, sizes
+            ));
+        }
+    }
+}
+
+fn mixture<D: Operations>(device: &D, grid: Grid, channels: usize, components: usize) -> Results {
+    let mut bench = Bench::new(device, 6);
+    let (rows, shape) = (grid.rows(), MixtureShape { grid, channels, components });
+    let of_head = MixtureShape::head_outputs(channels, components);
+    let outputs =
+        NetworkOutputs { o: bench.normal(rows * channels), head: Some(bench.normal(rows * of_head)) };
+    let (mut x, mut dx) = (bench.normal(rows * channels), bench.normal(rows * channels));
+    let mut logp = bench.normal(grid.batch);
+    device.mix(shape, &outputs, &mut x, &mut logp);
+    let y = bench.download(&x);
+    let mut inverted = device.copied(&x, rows * channels);
+    device.unmix(shape, &outputs, &mut inverted);
+    let mut d_outputs =
+        NetworkOutputs { o: device.scratch(rows * channels), head: Some(device.scratch(rows * of_head)) };
+    device.mix_backward(shape, &outputs, &mut x, &mut dx, -0.3, &mut d_outputs);
+    let mut results = vec![("y", y), ("d_o", bench.download(&d_outputs.o))];
+    results.extend(d_outputs.head.iter().map(|head| ("d_head", bench.download(head))));
+    results.extend(
+        [("logp", &logp), ("inverse", &inverted), ("x", &x), ("dx", &dx)]
+            .map(|(name, of)| (name, bench.download(of))),
+    );
+    results
+}
+
+#[test]
+fn mixtures_are_their_reference() {
+    for grid in GRIDS.into_iter().chain([LARGE]) {
+        for (channels, components) in [(2, 1), (6, 2), (12, 4)] {
+            let what = format!("mixture of {components} components, {channels} channels, {grid:?}");
+            compare!(what, |device| mixture(device, grid, channels, components));
+        }
+    }
 }
 
 fn zero_conv<D: Operations>(device: &D, grid: Grid, inputs: usize, outputs: usize) -> Results {

@@ -8,6 +8,7 @@ pub(crate) mod conv;
 pub(crate) mod element;
 pub(crate) mod elementary;
 pub(crate) mod isa;
+pub(crate) mod last_convolutions;
 pub(crate) mod panels;
 pub(crate) mod patches;
 mod precision;

@@ -6,9 +6,10 @@
 //! | [`split`](Split) | the channels in two halves |
 //! | [`actnorm`](ActNorm) | data-dependent initialisation of an actnorm |
 //! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
-//! | [`coupling_network`](CouplingNetwork) | the network of a coupling |
+//! | [`coupling_network`](CouplingNetwork) | the network of a coupling, and one with a [head](HeadedNetwork) |
 //! | [`residual_network`](ResidualNetwork) | a residual network of a coupling |
 //! | [`coupling`](Coupling) | the element-wise part of a coupling |
+//! | [`mixture`](Mixture) | the same, as a mixture of logistic distribution functions |
 //! | [`zero_conv`](ZeroConv) | the convolution of a split's prior |
 //! | [`gaussian`](Gaussian) | latents standardised by mean and standard deviation |
 //! | [`top_prior`](TopPrior) | mean and standard deviation of the last latents |
@@ -33,6 +34,7 @@ mod coupling;
 mod coupling_network;
 mod direction;
 mod gaussian;
+mod mixture;
 mod network_outputs;
 mod parameters;
 mod reference;
@@ -47,9 +49,10 @@ mod zero_conv;
 pub use actnorm::{ActNorm, ActNormParams};
 pub use channel_map::{ChannelMap, ChannelMapParams, PermutationParams};
 pub use coupling::{AffineScale, Coupling, CouplingKind};
-pub use coupling_network::{CouplingNetwork, NetworkParams};
+pub use coupling_network::{CouplingNetwork, HeadedNetwork, HeadedNetworkParams, NetworkParams};
 pub use direction::Direction;
 pub use gaussian::Gaussian;
+pub use mixture::{Mixture, MixtureShape};
 pub use network_outputs::{HeadParams, NetworkOutputs};
 pub use reference::Reference;
 pub use residual_network::{ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
@@ -67,8 +70,10 @@ pub trait Operations:
     + ActNorm
     + ChannelMap
     + CouplingNetwork
+    + HeadedNetwork
     + ResidualNetwork
     + Coupling
+    + Mixture
     + ZeroConv
     + Gaussian
     + TopPrior
@@ -81,8 +86,10 @@ impl<D> Operations for D where
         + ActNorm
         + ChannelMap
         + CouplingNetwork
+        + HeadedNetwork
         + ResidualNetwork
         + Coupling
+        + Mixture
         + ZeroConv
         + Gaussian
         + TopPrior

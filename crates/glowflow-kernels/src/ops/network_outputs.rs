@@ -65,3 +65,25 @@ impl<B: Send + Sync> NetworkOutputs<B> {
         Self { o: scratch(outputs), head: head.map(|head| scratch(head.outputs)) }
     }
 }
+
+/// The head of a network's outputs.
+///
+/// # Panics
+/// If the network has none.
+pub(super) fn head<B>(outputs: &NetworkOutputs<B>) -> &B {
+    match &outputs.head {
+        Some(head) => head,
+        None => panic!("the network has no head"),
+    }
+}
+
+/// As [`head`], to write.
+///
+/// # Panics
+/// If the network has none.
+pub(super) fn head_mut<B>(outputs: &mut NetworkOutputs<B>) -> &mut B {
+    match &mut outputs.head {
+        Some(head) => head,
+        None => panic!("the network has no head"),
+    }
+}

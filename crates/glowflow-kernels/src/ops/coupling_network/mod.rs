@@ -12,7 +12,11 @@
 
 mod cpu;
 mod cuda;
+mod headed;
+mod headed_reference;
 mod reference;
+
+pub use headed::{HeadedNetwork, HeadedNetworkParams};
 
 use super::{ActNormParams, Parameters, ZeroConvParams};
 use crate::primitives::Primitives;

@@ -11,12 +11,12 @@ use crate::shape::Grid;
 
 impl NetworkParams {
     /// The patches of the first half of the channels.
-    fn patches(&self, grid: Grid) -> Patches {
+    pub(super) fn patches(&self, grid: Grid) -> Patches {
         Patches { grid, inputs: self.inputs, channels: 2 * self.inputs }
     }
 
     /// Both hidden layers over some rows.
-    fn layers(&self, rows: usize) -> [ScaledConv; 2] {
+    pub(super) fn layers(&self, rows: usize) -> [ScaledConv; 2] {
         let conv = |columns, taps, weight, norm: crate::ops::ActNormParams| {
             let (outputs, bias, logs) = (self.hidden, norm.bias, Some(norm.logs));
             ScaledConv { rows, columns, taps, outputs, weight, bias, logs }
@@ -27,7 +27,7 @@ impl NetworkParams {
         ]
     }
 
-    fn hidden_rows(&self, grid: Grid) -> Rows {
+    pub(super) fn hidden_rows(&self, grid: Grid) -> Rows {
         Rows { rows: grid.rows(), channels: self.hidden }
     }
 }
@@ -44,12 +44,12 @@ pub struct Hidden<B> {
     o: B,
 }
 
-fn relu<D: Primitives>(device: &D, rows: Rows, h: &mut D::Buffer) {
+pub(super) fn relu<D: Primitives>(device: &D, rows: Rows, h: &mut D::Buffer) {
     device.map(&old().relu(), rows.shape(), &[], write(h, rows.each()));
 }
 
 /// The gradient by what a ReLU got, given its output.
-fn relu_backward<D: Primitives>(device: &D, rows: Rows, h: &D::Buffer, dh: &mut D::Buffer) {
+pub(super) fn relu_backward<D: Primitives>(device: &D, rows: Rows, h: &D::Buffer, dh: &mut D::Buffer) {
     let f = old() * input(0).step();
     device.map(&f, rows.shape(), &[read(h, rows.each())], write(dh, rows.each()));
 }

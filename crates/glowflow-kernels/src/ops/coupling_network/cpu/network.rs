@@ -13,13 +13,14 @@
 
 use rayon::prelude::*;
 
-use crate::cpu::conv::{ScaledAt, WeightGradient, column_sums};
+use crate::cpu::conv::{ScaledAt, WeightGradient};
+use crate::cpu::last_convolutions::LastConvolutions;
 use crate::cpu::panels::{Cut, Panels, SLAB};
 use crate::cpu::patches::{self, AddShifted, Gather, GatherBack, Look};
 use crate::cpu::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use crate::cpu::workspace::Workspace;
 use crate::cpu::{Element, Scalar};
-use crate::ops::{ActNormParams, NetworkParams, actnorm};
+use crate::ops::{ActNormParams, HeadParams, NetworkParams, actnorm};
 use crate::shape::{Grid, Span};
 
 /// A network's weights, packed for the way forward.
@@ -36,6 +37,7 @@ pub struct Network<E: Element> {
     edge: Vec<E::Sum>,
     /// `[outputs]`
     bias: Vec<E::Sum>,
+    head: Option<Packed<E>>,
 }
 
 /// Both hidden activations, `[rows, hidden]` each, behind their ReLUs.
@@ -50,7 +52,12 @@ fn scaled(weight: Span, actnorm: ActNormParams) -> ScaledAt {
 }
 
 impl<E: Element> Network<E> {
-    pub(super) fn prepare(work: &Workspace<E>, at: &NetworkParams, params: &[E::Sum]) -> Self {
+    pub(super) fn prepare(
+        work: &Workspace<E>,
+        at: &NetworkParams,
+        head: Option<HeadParams>,
+        params: &[E::Sum],
+    ) -> Self {
         let (hidden, outputs) = (at.hidden, at.conv3.outputs);
         let conv3 = at.conv3.at().of(params);
         let (width, scale) = (9 * (hidden + 1), conv3.scale());
@@ -69,35 +76,59 @@ impl<E: Element> Network<E> {
             conv3: Packed::of_columns(work, hidden, 9 * outputs, 9, column3),
             edge: (0..9 * outputs).map(column3).map(|(weight, scale)| weight[9 * hidden] * scale).collect(),
             bias: conv3.folded_bias(),
+            head: head.map(|head| head.at().of(params).pack(work)),
         }
     }
 
-    /// Runs the network on the first half of the channels of `x` into `o`.
-    pub(super) fn run(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) {
+    /// Runs the network on the first half of the channels of `x` into `o`, and into `head` if it has one.
+    pub(super) fn run(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum], head: &mut [E::Sum]) {
         let work = &self.work;
         let patches = Cut::of(work, grid.rows(), 9 * (self.inputs + 1));
         let mut contributions = work.take_sums(grid.rows() * 9 * self.outputs);
-        contributions.par_chunks_mut(patches.tile * 9 * self.outputs).enumerate().for_each(|(t, to)| {
+        let tiles = contributions.par_chunks_mut(patches.tile * 9 * self.outputs);
+        let tile = |t: usize, to: &mut [E::Sum], head: &mut [E::Sum]| {
             let rows = to.len() / (9 * self.outputs);
             let hidden = rows * self.hidden.next_multiple_of(patches.width);
             let (mut h1, mut h2) = (work.take(hidden), work.take(hidden));
-            self.tile(grid, x, (t, patches), &mut h1, &mut h2, to);
-        });
+            self.tile(grid, x, (t, patches), &mut h1, &mut h2, to, head);
+        };
+        match self.head {
+            None => tiles.enumerate().for_each(|(t, to)| tile(t, to, &mut [])),
+            Some(_) => tiles
+                .zip(head.par_chunks_mut(head_tile(head.len(), grid, patches)))
+                .enumerate()
+                .for_each(|(t, (to, head))| tile(t, to, head)),
+        }
         self.add_up(grid, &contributions, o);
     }
 
     /// As [`run`](Self::run), and returns the hidden activations.
-    pub(super) fn run_saving(&self, grid: Grid, x: &[E::Sum], o: &mut [E::Sum]) -> Hidden<E> {
+    pub(super) fn run_saving(
+        &self,
+        grid: Grid,
+        x: &[E::Sum],
+        o: &mut [E::Sum],
+        head: &mut [E::Sum],
+    ) -> Hidden<E> {
         let (rows, work) = (grid.rows(), &self.work);
         let mut contributions = work.take_sums(rows * 9 * self.outputs);
         let [mut h1, mut h2] = [(); 2].map(|()| Panels::scratch(work, rows, self.hidden));
         let patches = Cut { columns: 9 * (self.inputs + 1), ..h1.cut };
-        contributions
+        let tiles = contributions
             .par_chunks_mut(patches.tile * 9 * self.outputs)
             .zip(h1.tiles_mut())
-            .zip(h2.tiles_mut())
-            .enumerate()
-            .for_each(|(t, ((to, h1), h2))| self.tile(grid, x, (t, patches), h1, h2, to));
+            .zip(h2.tiles_mut());
+        match self.head {
+            None => tiles
+                .enumerate()
+                .for_each(|(t, ((to, h1), h2))| self.tile(grid, x, (t, patches), h1, h2, to, &mut [])),
+            Some(_) => tiles
+                .zip(head.par_chunks_mut(head_tile(head.len(), grid, patches)))
+                .enumerate()
+                .for_each(|(t, (((to, h1), h2), head))| {
+                    self.tile(grid, x, (t, patches), h1, h2, to, head);
+                }),
+        }
         self.add_up(grid, &contributions, o);
         Hidden { work: work.clone(), h1, h2 }
     }
@@ -112,6 +143,7 @@ impl<E: Element> Network<E> {
         h1: &mut [E],
         h2: &mut [E],
         contributions: &mut [E::Sum],
+        head: &mut [E::Sum],
     ) {
         let rows = contributions.len() / (9 * self.outputs);
         let mut patches = self.work.take(rows * cut.stride());
@@ -127,6 +159,9 @@ impl<E: Element> Network<E> {
         product(&patches, &self.conv1, Out::Panels(h1, Finish::Relu));
         product(h1, &self.conv2, Out::Panels(h2, Finish::Relu));
         product(h2, &self.conv3, Out::Rows(contributions));
+        if let Some(weights) = &self.head {
+            product(h2, weights, Out::Rows(head));
+        }
     }
 
     fn add_up(&self, grid: Grid, contributions: &[E::Sum], o: &mut [E::Sum]) {
@@ -144,35 +179,38 @@ impl<E: Element> Network<E> {
     }
 }
 
-/// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+/// Numbers of a tile of the head's output, which has `len`.
+fn head_tile(len: usize, grid: Grid, cut: Cut) -> usize {
+    (len / grid.rows().max(1) * cut.tile).max(1)
+}
+
+/// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`. `d_head` is the
+/// gradient by the head's output.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<E: Element>(
     at: &NetworkParams,
+    head: Option<HeadParams>,
     params: &[E::Sum],
     grid: Grid,
     x: &[E::Sum],
     Hidden { work, h1, h2 }: &Hidden<E>,
     d_o: &[E::Sum],
+    d_head: &[E::Sum],
     dx: &mut [E::Sum],
     gradient: &mut [E::Sum],
 ) {
     let (rows, inputs, hidden, outputs) = (grid.rows(), at.inputs, at.hidden, at.conv3.outputs);
-    let (at1, at2, at3) = (scaled(at.conv1, at.actnorm1), scaled(at.conv2, at.actnorm2), at.conv3.at());
-    let (conv1, conv2, conv3) = (at1.of(params), at2.of(params), at3.of(params));
-    let (width1, width3) = (9 * (inputs + 1), 9 * (hidden + 1));
+    let (at1, at2) = (scaled(at.conv1, at.actnorm1), scaled(at.conv2, at.actnorm2));
+    let (conv1, conv2) = (at1.of(params), at2.of(params));
+    let last = LastConvolutions::of(at.conv3.at(), head.map(|head| head.at()), hidden, params);
+    let width1 = 9 * (inputs + 1);
 
     let (weight1, weight2) = (conv1.pack_contributions(work, inputs), conv2.pack_transposed(work));
-    let scale3 = conv3.scale();
-    let weight3 = Packed::of_rows(work, 9 * outputs, hidden, |row, first, to| {
-        let (k, c) = (row / outputs, row % outputs);
-        let from = conv3.weight[c * width3 + 9 * first + k..].iter().step_by(9);
-        to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale3[c] * from);
-    });
+    let weight3 = last.pack_transposed(work);
 
     let mut d_weight1 = WeightGradient::zero(work, hidden, width1);
     let mut d_weight2 = WeightGradient::zero(work, hidden, hidden);
-    // [9·outputs, hidden]
-    let mut d_weight3 = WeightGradient::zero(work, 9 * outputs, hidden);
+    let mut d_weight3 = WeightGradient::zero(work, last.columns(), hidden);
     let mut contributions = work.take_sums(rows * 9 * inputs);
     // Gradients by weights are taken of a few tiles a thread, while these are still in a cache.
     let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(SLAB);
@@ -180,7 +218,7 @@ pub fn backward<E: Element>(
         let some = at_once.min(rows - first);
         let (h1, h2) = (h1.view().part(first, some), h2.view().part(first, some));
         let in_panels = |columns| Panels::scratch_as(work, some, Cut { columns, ..h1.cut });
-        let (mut patches, mut d_contributions) = (in_panels(width1), in_panels(9 * outputs));
+        let (mut patches, mut d_contributions) = (in_panels(width1), in_panels(last.columns()));
         let (mut d_h1, mut d_h2) = (in_panels(hidden), in_panels(hidden));
         let (patches_cut, d_contributions_cut) = (patches.cut, d_contributions.cut);
         d_contributions
@@ -195,8 +233,8 @@ pub fn backward<E: Element>(
             .for_each(|(t, ((((((d_contributions, patches), d_h1), d_h2), h1), h2), to))| {
                 let (first_row, stride) = (first + t * patches_cut.tile, 2 * inputs);
                 work.run(Gather { grid, inputs, stride, x, first_row, cut: patches_cut, tile: patches });
-                let (tile, cut) = (&mut *d_contributions, d_contributions_cut);
-                work.run(GatherBack { grid, channels: outputs, dy: d_o, after: &[], first_row, cut, tile });
+                let (tile, cut, after) = (&mut *d_contributions, d_contributions_cut, d_head);
+                work.run(GatherBack { grid, channels: outputs, dy: d_o, after, first_row, cut, tile });
                 product(d_contributions, &weight3, Out::Panels(d_h2, Finish::Mask(h2)));
                 product(d_h2, &weight2, Out::Panels(d_h1, Finish::Mask(h1)));
                 product(d_h1, &weight1, Out::Rows(to));
@@ -215,18 +253,7 @@ pub fn backward<E: Element>(
 
     conv1.unfold(work, at1, &d_weight1.matrix, &d_weight1.sums, gradient);
     conv2.unfold(work, at2, &d_weight2.matrix, &d_weight2.sums, gradient);
-    // Into the stored order [outputs, hidden + 1, 9], edge channel last.
-    let d_edge = patches::edge_gradient(grid, outputs, d_o);
-    let mut d_conv3 = work.take_sums(outputs * width3);
-    d_conv3.par_chunks_mut(width3).enumerate().for_each(|(c, to)| {
-        for k in 0..9 {
-            let column = k * outputs + c;
-            let from =
-                d_weight3.matrix[column * hidden..(column + 1) * hidden].iter().chain([&d_edge[column]]);
-            to[k..].iter_mut().step_by(9).zip(from).for_each(|(to, &from)| *to = from);
-        }
-    });
-    conv3.unfold(work, at3, &d_conv3, &column_sums(outputs, d_o), gradient);
+    last.unfold(work, grid, &d_weight3, d_o, d_head, gradient);
 }
 
 /// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::network::{Activations, BlockActivations, unscaled};
 use super::rows::{GateBackward, Normalize, NormalizeBackward};
-use crate::cpu::conv::{WeightGradient, column_sums};
+use crate::cpu::conv::WeightGradient;
+use crate::cpu::last_convolutions::LastConvolutions;
 use crate::cpu::panels::{Cut, Panels, SLAB};
 use crate::cpu::patches::{self, AddShifted, GatherBack, Look};
 use crate::cpu::primitives::depthwise::{self, Goal};
@@ -82,38 +83,18 @@ fn last<E: Element>(
     gradient: &mut [E::Sum],
 ) -> Buffer<E::Sum> {
     let (rows, width, outputs) = (grid.rows(), at.width, at.conv_out.outputs);
-    let (norm, at_out) = (&params[at.norm_out.range()], at.conv_out.at());
-    let conv = at_out.of(params);
-    let (columns, scale) = (9 * (width + 1), conv.scale());
-    let (of_head, d_head) = match (&at.head, &d_outputs.head) {
-        (Some(head), Some(d_head)) => (head.outputs, &d_head[..]),
-        _ => (0, &[][..]),
-    };
-    let head = at.head.map(|head| (head.at(), head.at().of(params)));
-    let head_scale = head.map_or(vec![], |(_, head)| head.scale());
-    // The matrix of the convolution, and below it that of the head.
-    let weight = Packed::of_rows(work, 9 * outputs + of_head, width, |row, first, to| {
-        let (k, c) = (row / outputs, row % outputs);
-        match head {
-            Some((_, head)) if k >= 9 => {
-                let row = row - 9 * outputs;
-                let from = &head.weight[row * width + first..];
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = head_scale[row] * from);
-            }
-            _ => {
-                let from = conv.weight[c * columns + 9 * first + k..].iter().step_by(9);
-                to.iter_mut().zip(from).for_each(|(to, &from)| *to = scale[c] * from);
-            }
-        }
-    });
-    let mut d_weight = WeightGradient::zero(work, 9 * outputs + of_head, width);
+    let (norm, d_head) = (&params[at.norm_out.range()], d_outputs.head.as_deref().unwrap_or(&[]));
+    let head = at.head.map(|head| head.at());
+    let convolutions = LastConvolutions::of(at.conv_out.at(), head, width, params);
+    let weight = convolutions.pack_transposed(work);
+    let mut d_weight = WeightGradient::zero(work, convolutions.columns(), width);
     let mut dh = work.take_sums(rows * width);
     let cut = Cut::of(work, rows, width);
     let at_once = rows_at_once(cut);
     for first in (0..rows).step_by(at_once) {
         let some = at_once.min(rows - first);
         let in_panels = |columns| Panels::scratch_as(work, some, Cut { columns, ..cut });
-        let (mut n, mut d_out) = (in_panels(width), in_panels(9 * outputs + of_head));
+        let (mut n, mut d_out) = (in_panels(width), in_panels(convolutions.columns()));
         let d_cut = d_out.cut;
         n.tiles_mut()
             .zip(d_out.tiles_mut())
@@ -129,21 +110,7 @@ fn last<E: Element>(
             });
         transposed_products(work, vec![d_weight.of(d_out.view(), n.view())]);
     }
-    let (of_conv, by_head) = d_weight.matrix.split_at(9 * outputs * width);
-    // Into the stored order [outputs, width + 1, 9], edge channel last.
-    let d_edge = patches::edge_gradient(grid, outputs, &d_outputs.o);
-    let mut d_conv = work.take_sums(outputs * columns);
-    d_conv.par_chunks_mut(columns).enumerate().for_each(|(c, to)| {
-        for k in 0..9 {
-            let column = k * outputs + c;
-            let from = of_conv[column * width..(column + 1) * width].iter().chain([&d_edge[column]]);
-            to[k..].iter_mut().step_by(9).zip(from).for_each(|(to, &from)| *to = from);
-        }
-    });
-    conv.unfold(work, at_out, &d_conv, &column_sums(outputs, &d_outputs.o), gradient);
-    if let Some((at_head, head)) = head {
-        head.unfold(work, at_head, by_head, &column_sums(of_head, d_head), gradient);
-    }
+    convolutions.unfold(work, grid, &d_weight, &d_outputs.o, d_head, gradient);
     normalize_backward(work, norm, h, &mut dh, &mut gradient[at.norm_out.range()]);
     dh
 }
