@@ -7,7 +7,7 @@ use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
     FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling, Split,
-    Squeeze, Top,
+    Squeeze, Top, Transform,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
@@ -40,6 +40,10 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("additive coupling", ANY, |flow| couple(flow, Additive, 5)),
     ("affine coupling, residual network", ANY, |flow| couple_residual(flow, Affine(Sigmoid), 2)),
     ("additive coupling, residual network", ANY, |flow| couple_residual(flow, Additive, 1)),
+    ("mixture coupling", ANY, |flow| mix(flow, NetworkKind::Convolutions { hidden: 5 }, 3)),
+    ("mixture coupling, residual network", ANY, |flow| {
+        mix(flow, NetworkKind::Residual { width: 4, blocks: 1 }, 2);
+    }),
     ("conditional coupling", ANY, |flow| condition(flow, Changes::LastHalf)),
     ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
     ("conditional coupling, all channels", ANY, |flow| condition(flow, Changes::All)),
@@ -91,7 +95,13 @@ fn couple(flow: Builder, kind: CouplingKind, hidden: usize) {
 
 fn couple_residual(flow: Builder, kind: CouplingKind, blocks: usize) {
     let (channels, network) = (flow.shape().channels, NetworkKind::Residual { width: 4, blocks });
-    let layer = Coupling::with_network(&mut flow.params, channels, network, kind);
+    let layer = Coupling::with_network(&mut flow.params, channels, network, kind.into());
+    flow.push("", layer);
+}
+
+fn mix(flow: Builder, network: NetworkKind, components: usize) {
+    let (channels, transform) = (flow.shape().channels, Transform::Mixture { components });
+    let layer = Coupling::with_network(&mut flow.params, channels, network, transform);
     flow.push("", layer);
 }
 

@@ -3,52 +3,85 @@
 //! ```text
 //! affine     o = NN(x_a), s = scale(o[C/2..])   y_b = (x_b + o[..C/2]) ⊙ s   log|det| = Σ log s
 //! additive   o = NN(x_a)                        y_b = x_b + o                log|det| = 0
+//! mixture    o, head = NN(x_a)                  y_b = t(x_b)·exp(a) + b      log|det| = Σ (log t' + a)
 //! ```
 //!
-//! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network.
+//! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network. For the mixture's t, a and b
+//! see [`ops::Mixture`].
 //!
 //! `NN` is a [network](super::NetworkKind). Its input is not changed by the layer, so one run of it gives both the inverse
 //! and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016).
 
-use glowflow_kernels::ops::{self, CouplingNetwork, ResidualNetwork};
-use glowflow_kernels::{CouplingKind, Direction, NetworkOutputs};
+use glowflow_kernels::ops::{self, Mixture};
+use glowflow_kernels::{CouplingKind, Device, Direction, Grid, MixtureShape, NetworkOutputs};
 
-use super::network::{Activations, Network, OutputChannels, Weights};
+use super::network::{Activations, Network, Networks, OutputChannels, Weights};
 use super::{BackwardPass, Context, Layer, NetworkKind, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::ParamBuilder;
 
-/// An affine or additive coupling.
+/// Map of each number of the last half of the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transform {
+    /// A shift, with a scale or without.
+    Linear(CouplingKind),
+    /// A bounded mixture of logistic distribution functions, with this many components.
+    Mixture {
+        /// Number of components.
+        components: usize,
+    },
+}
+
+impl From<CouplingKind> for Transform {
+    fn from(kind: CouplingKind) -> Self {
+        Self::Linear(kind)
+    }
+}
+
+impl Transform {
+    /// Outputs that the network must have for a flow of `channels` channels.
+    fn outputs(self, channels: usize) -> OutputChannels {
+        match self {
+            Self::Linear(kind) => OutputChannels { conv: kind.network_outputs(channels), head: 0 },
+            Self::Mixture { components } => {
+                OutputChannels { conv: channels, head: MixtureShape::head_outputs(channels, components) }
+            }
+        }
+    }
+}
+
+/// A coupling.
 #[derive(Clone, Debug)]
 pub struct Coupling {
-    kind: CouplingKind,
+    transform: Transform,
     network: Network,
 }
 
 impl Coupling {
     /// Declares a convolutional network's tensors for a flow of `channels` channels.
     pub fn new(p: &mut ParamBuilder<'_>, channels: usize, hidden: usize, kind: CouplingKind) -> Self {
-        Self::with_network(p, channels, NetworkKind::Convolutions { hidden }, kind)
+        Self::with_network(p, channels, NetworkKind::Convolutions { hidden }, kind.into())
     }
 
-    /// Declares the tensors of any network for a flow of `channels` channels.
+    /// Declares the tensors of any network with the outputs that `transform` needs, for a flow of `channels` channels.
     pub fn with_network(
         p: &mut ParamBuilder<'_>,
         channels: usize,
         network: NetworkKind,
-        kind: CouplingKind,
+        transform: Transform,
     ) -> Self {
-        let outputs = OutputChannels { conv: kind.network_outputs(channels), head: 0 };
-        Self { kind, network: Network::new(p, channels, network, outputs) }
+        Self { transform, network: Network::new(p, channels, network, transform.outputs(channels)) }
     }
 }
 
-impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Layer<D> for Coupling {
+impl<D: Networks + ops::Coupling + Mixture> Layer<D> for Coupling {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
     }
 
     fn activations(&self, input: Shape) -> usize {
-        self.network.activations() * input.pixels()
+        // A head's output is as large as a hidden layer, and so is its gradient.
+        let head = self.transform.outputs(input.channels).head;
+        (self.network.activations() + 2 * head) * input.pixels()
     }
 
     fn multiply_adds(&self, input: Shape) -> u128 {
@@ -69,16 +102,16 @@ impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Layer<D> for Coupling
     }
 }
 
-struct Ready<D: CouplingNetwork + ResidualNetwork> {
+struct Ready<D: Networks> {
     layer: Coupling,
     /// Absent in the backward pass.
     weights: Option<Weights<D>>,
 }
 
 /// Outputs and activations of the network, saved so that the backward pass need not run it again.
-type SavedNetwork<D> = (NetworkOutputs<<D as glowflow_kernels::Device>::Buffer>, Activations<D>);
+type SavedNetwork<D> = (NetworkOutputs<<D as Device>::Buffer>, Activations<D>);
 
-impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Ready<D> {
+impl<D: Networks + ops::Coupling + Mixture> Ready<D> {
     fn weights(&self) -> &Weights<D> {
         match &self.weights {
             Some(weights) => weights,
@@ -87,12 +120,24 @@ impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Ready<D> {
     }
 
     fn couple(&self, device: &D, outputs: &NetworkOutputs<D::Buffer>, state: &mut State<D>) {
-        let x = &mut state.x;
-        device.couple(self.layer.kind, x.grid, x.channels, &outputs.o, &mut x.data, &mut state.logp);
+        let State { x, logp, .. } = state;
+        match self.layer.transform {
+            Transform::Linear(kind) => {
+                device.couple(kind, x.grid, x.channels, &outputs.o, &mut x.data, logp);
+            }
+            Transform::Mixture { components } => {
+                device.mix(mixture(x.grid, x.channels, components), outputs, &mut x.data, logp);
+            }
+        }
     }
 
     fn uncouple(&self, device: &D, outputs: &NetworkOutputs<D::Buffer>, x: &mut Tensor<D>) {
-        device.uncouple(self.layer.kind, x.channels, &outputs.o, &mut x.data);
+        match self.layer.transform {
+            Transform::Linear(kind) => device.uncouple(kind, x.channels, &outputs.o, &mut x.data),
+            Transform::Mixture { components } => {
+                device.unmix(mixture(x.grid, x.channels, components), outputs, &mut x.data);
+            }
+        }
     }
 
     /// Turns the output into the input and `dx` likewise, but for what flows through the network; returns the gradient by
@@ -106,13 +151,25 @@ impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Ready<D> {
         dlogp: f64,
     ) -> NetworkOutputs<D::Buffer> {
         let mut d_outputs = self.layer.network.outputs(device, x.grid);
-        let (kind, d_o) = (self.layer.kind, &mut d_outputs.o);
-        device.couple_backward(kind, x.channels, &outputs.o, &mut x.data, dx, dlogp, d_o);
+        match self.layer.transform {
+            Transform::Linear(kind) => {
+                let d_o = &mut d_outputs.o;
+                device.couple_backward(kind, x.channels, &outputs.o, &mut x.data, dx, dlogp, d_o);
+            }
+            Transform::Mixture { components } => {
+                let shape = mixture(x.grid, x.channels, components);
+                device.mix_backward(shape, outputs, &mut x.data, dx, dlogp, &mut d_outputs);
+            }
+        }
         d_outputs
     }
 }
 
-impl<D: CouplingNetwork + ResidualNetwork + ops::Coupling> Prepared<D> for Ready<D> {
+fn mixture(grid: Grid, channels: usize, components: usize) -> MixtureShape {
+    MixtureShape { grid, channels, components }
+}
+
+impl<D: Networks + ops::Coupling + Mixture> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, save: Save) -> Saved {
         let network = &self.layer.network;
         match save {

@@ -43,7 +43,7 @@ pub use builder::{FlowBuilder, NamedLayer};
 pub use channel_map::ActNormPermutation;
 pub use conditional_coupling::{Changes, ConditionalCoupling};
 pub use context::{Context, Mode};
-pub use coupling::Coupling;
+pub use coupling::{Coupling, Transform};
 pub use dequantizer::{Dequantized, Dequantizer, DequantizerConfig};
 pub use factor::{FactorOut, FactorRest};
 pub use logit::Logit;

@@ -8,10 +8,10 @@
 //!
 //! A network may have a head, a second output for each pixel: a convolution 1×1 with scale of the last hidden activations.
 
-use glowflow_kernels::ops::{self, CouplingNetwork};
+use glowflow_kernels::ops::{self, CouplingNetwork, HeadedNetwork};
 use glowflow_kernels::{
-    Grid, HeadParams, NetworkOutputs, NetworkParams, ResidualBlockParams, ResidualNetworkParams,
-    ZeroConvParams,
+    Grid, HeadParams, HeadedNetworkParams, NetworkOutputs, NetworkParams, ResidualBlockParams,
+    ResidualNetworkParams, ZeroConvParams,
 };
 
 use super::channel_map::actnorm;
@@ -56,22 +56,30 @@ pub(super) struct OutputChannels {
     pub head: usize,
 }
 
+/// What a device needs to run every network.
+pub trait Networks: CouplingNetwork + HeadedNetwork + ops::ResidualNetwork {}
+
+impl<D: CouplingNetwork + HeadedNetwork + ops::ResidualNetwork> Networks for D {}
+
 /// Places of a network's tensors.
 #[derive(Clone, Debug)]
 pub(super) enum Network {
     Convolutions(NetworkParams),
+    Headed(HeadedNetworkParams),
     Residual(ResidualNetworkParams),
 }
 
 /// A network's weights in the device's form.
-pub(super) enum Weights<D: CouplingNetwork + ops::ResidualNetwork> {
+pub(super) enum Weights<D: Networks> {
     Convolutions(D::Network),
+    Headed(D::HeadedWeights),
     Residual(D::ResidualWeights),
 }
 
 /// Saved activations of a network.
-pub(super) enum Activations<D: CouplingNetwork + ops::ResidualNetwork> {
+pub(super) enum Activations<D: Networks> {
     Convolutions(D::Hidden),
+    Headed(D::HeadedHidden),
     Residual(D::ResidualActivations),
 }
 
@@ -85,7 +93,12 @@ impl Network {
     ) -> Self {
         match kind {
             NetworkKind::Convolutions { hidden } => {
-                Self::Convolutions(convolutions(p, channels / 2, hidden, outputs.conv))
+                let network = convolutions(p, channels / 2, hidden, outputs.conv);
+                if outputs.head == 0 {
+                    return Self::Convolutions(network);
+                }
+                let head = p.scope("head", |p| head(p, hidden, outputs.head));
+                Self::Headed(HeadedNetworkParams { network, head })
             }
             NetworkKind::Residual { width, blocks } => {
                 Self::Residual(residual(p, channels / 2, width, blocks, outputs))
@@ -97,6 +110,7 @@ impl Network {
     pub fn activations(&self) -> usize {
         match self {
             Self::Convolutions(at) => 2 * at.hidden,
+            Self::Headed(at) => 2 * at.network.hidden,
             Self::Residual(at) => at.activations(),
         }
     }
@@ -105,6 +119,9 @@ impl Network {
     pub fn multiply_adds(&self, image: Shape) -> u128 {
         match self {
             Self::Convolutions(at) => convolutions_multiply_adds(at, image),
+            Self::Headed(at) => {
+                convolutions_multiply_adds(&at.network, image) + head_multiply_adds(&at.head, image)
+            }
             Self::Residual(at) => {
                 let (width, expanded) = (at.width as u128, ResidualNetworkParams::expanded(at.width) as u128);
                 let block = (at.kernel as u128).pow(2) * width + 3 * width * expanded;
@@ -117,23 +134,21 @@ impl Network {
     }
 
     /// Brings the weights into the device's form.
-    pub fn prepare<D>(&self, cx: &Context<'_, D>) -> Weights<D>
-    where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
+    pub fn prepare<D: Networks>(&self, cx: &Context<'_, D>) -> Weights<D> {
         match self {
             Self::Convolutions(at) => Weights::Convolutions(cx.device.prepare_network(at, cx.params)),
+            Self::Headed(at) => Weights::Headed(cx.device.prepare_headed_network(at, cx.params)),
             Self::Residual(at) => Weights::Residual(cx.device.prepare_residual_network(at, cx.params)),
         }
     }
 
     /// Outputs, or gradients by them, of any contents.
-    pub fn outputs<D>(&self, device: &D, grid: Grid) -> NetworkOutputs<D::Buffer>
-    where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
+    pub fn outputs<D: Networks>(&self, device: &D, grid: Grid) -> NetworkOutputs<D::Buffer> {
         match self {
             Self::Convolutions(at) => NetworkOutputs::scratch(device, grid, at.conv3.outputs, None),
+            Self::Headed(at) => {
+                NetworkOutputs::scratch(device, grid, at.network.conv3.outputs, Some(at.head))
+            }
             Self::Residual(at) => NetworkOutputs::scratch(device, grid, at.conv_out.outputs, at.head),
         }
     }
@@ -142,20 +157,20 @@ impl Network {
     ///
     /// # Panics
     /// If the weights are those of a network of another kind.
-    pub fn run<D>(
+    pub fn run<D: Networks>(
         &self,
         cx: &Context<'_, D>,
         weights: &Weights<D>,
         x: &Tensor<D>,
-    ) -> NetworkOutputs<D::Buffer>
-    where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
+    ) -> NetworkOutputs<D::Buffer> {
         let (device, grid) = (cx.device, x.grid);
         let mut outputs = self.outputs(device, grid);
         match (self, weights) {
             (Self::Convolutions(_), Weights::Convolutions(weights)) => {
                 device.network(weights, grid, &x.data, &mut outputs.o);
+            }
+            (Self::Headed(at), Weights::Headed(weights)) => {
+                device.headed_network(at, weights, cx.params, grid, &x.data, &mut outputs);
             }
             (Self::Residual(at), Weights::Residual(weights)) => {
                 device.residual_network(at, weights, cx.params, grid, &x.data, &mut outputs);
@@ -169,21 +184,21 @@ impl Network {
     ///
     /// # Panics
     /// If the weights are those of a network of another kind.
-    pub fn run_saving<D>(
+    pub fn run_saving<D: Networks>(
         &self,
         cx: &Context<'_, D>,
         weights: &Weights<D>,
         x: &Tensor<D>,
-    ) -> (NetworkOutputs<D::Buffer>, Activations<D>)
-    where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
+    ) -> (NetworkOutputs<D::Buffer>, Activations<D>) {
         let (device, grid) = (cx.device, x.grid);
         let mut outputs = self.outputs(device, grid);
         let activations = match (self, weights) {
             (Self::Convolutions(_), Weights::Convolutions(weights)) => {
                 Activations::Convolutions(device.network_saving(weights, grid, &x.data, &mut outputs.o))
             }
+            (Self::Headed(at), Weights::Headed(weights)) => Activations::Headed(
+                device.headed_network_saving(at, weights, cx.params, grid, &x.data, &mut outputs),
+            ),
             (Self::Residual(at), Weights::Residual(weights)) => Activations::Residual(
                 device.residual_network_saving(at, weights, cx.params, grid, &x.data, &mut outputs),
             ),
@@ -196,7 +211,7 @@ impl Network {
     ///
     /// # Panics
     /// If the activations are those of a network of another kind.
-    pub fn backward<D>(
+    pub fn backward<D: Networks>(
         &self,
         cx: &Context<'_, D>,
         x: &Tensor<D>,
@@ -204,13 +219,14 @@ impl Network {
         d_outputs: &NetworkOutputs<D::Buffer>,
         dx: &mut D::Buffer,
         gradient: &mut D::Buffer,
-    ) where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
+    ) {
         let Context { device, params, .. } = *cx;
         match (self, activations) {
             (Self::Convolutions(at), Activations::Convolutions(hidden)) => {
                 device.network_backward(at, params, x.grid, &x.data, hidden, &d_outputs.o, dx, gradient);
+            }
+            (Self::Headed(at), Activations::Headed(hidden)) => {
+                device.headed_network_backward(at, params, x.grid, &x.data, hidden, d_outputs, dx, gradient);
             }
             (Self::Residual(at), Activations::Residual(saved)) => {
                 device.residual_network_backward(at, params, x.grid, &x.data, saved, d_outputs, dx, gradient);
@@ -220,11 +236,8 @@ impl Network {
     }
 
     /// Data-dependent initialisation. A residual network has norms in place of actnorms, and needs none.
-    pub fn initialize<D>(&self, device: &D, params: &mut D::Buffer, x: &Tensor<D>)
-    where
-        D: CouplingNetwork + ops::ResidualNetwork,
-    {
-        if let Self::Convolutions(at) = self {
+    pub fn initialize<D: Networks>(&self, device: &D, params: &mut D::Buffer, x: &Tensor<D>) {
+        if let Self::Convolutions(at) | Self::Headed(HeadedNetworkParams { network: at, .. }) = self {
             device.initialize_network(at, x.grid, &x.data, params);
         }
     }

@@ -9,7 +9,8 @@ use super::architecture::{Architecture, check};
 use super::dequantization::{self, DequantizationType};
 use crate::Error;
 use crate::flow::{
-    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, Split, Squeeze, Top,
+    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, Split, Squeeze,
+    Top, Transform,
 };
 
 /// How a coupling changes the second half of the channels.
@@ -20,6 +21,8 @@ pub enum CouplingType {
     Affine,
     /// Shift alone (NICE).
     Additive,
+    /// A bounded mixture of logistic distribution functions, with shift and scale (after Flow++).
+    Mixture,
 }
 
 /// The scale of an affine coupling, a function of the output `r` of its network.
@@ -101,6 +104,13 @@ fn is_default_blocks(blocks: &usize) -> bool {
     *blocks == NETWORK_BLOCKS
 }
 
+/// Components of a mixture, by default.
+const MIXTURE_COMPONENTS: usize = 4;
+
+fn is_default_components(components: &usize) -> bool {
+    *components == MIXTURE_COMPONENTS
+}
+
 /// Configuration of a Glow.
 ///
 /// Older programs do not know every key: those from `normalization` on are written only if they differ from their
@@ -135,6 +145,9 @@ pub struct GlowConfig {
     /// Blocks of a [residual](NetworkType::Residual) network.
     #[serde(skip_serializing_if = "is_default_blocks")]
     pub network_blocks: usize,
+    /// Components of a [mixture](CouplingType::Mixture).
+    #[serde(skip_serializing_if = "is_default_components")]
+    pub mixture_components: usize,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
     /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
@@ -167,20 +180,12 @@ impl Default for GlowConfig {
             normalization: NormalizationType::ActNorm,
             network: NetworkType::Convolutions,
             network_blocks: NETWORK_BLOCKS,
+            mixture_components: MIXTURE_COMPONENTS,
             classes: 0,
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
             dequantization_hidden: dequantization::HIDDEN,
             dequantization_channels: dequantization::CHANNELS,
-        }
-    }
-}
-
-impl GlowConfig {
-    fn coupling_kind(&self) -> CouplingKind {
-        match self.coupling {
-            CouplingType::Affine => CouplingKind::Affine(self.scale.into()),
-            CouplingType::Additive => CouplingKind::Additive,
         }
     }
 }
@@ -192,6 +197,14 @@ impl GlowConfig {
             NetworkType::Residual => {
                 NetworkKind::Residual { width: self.hidden, blocks: self.network_blocks }
             }
+        }
+    }
+
+    fn transform(&self) -> Transform {
+        match self.coupling {
+            CouplingType::Affine => Transform::Linear(CouplingKind::Affine(self.scale.into())),
+            CouplingType::Additive => Transform::Linear(CouplingKind::Additive),
+            CouplingType::Mixture => Transform::Mixture { components: self.mixture_components },
         }
     }
 }
@@ -231,7 +244,7 @@ impl Architecture for GlowConfig {
                 }
                 let p = &mut flow.params;
                 let coupling = p.scope(format!("{name}.coupling"), |p| {
-                    Coupling::with_network(p, channels, self.network_kind(), self.coupling_kind())
+                    Coupling::with_network(p, channels, self.network_kind(), self.transform())
                 });
                 flow.push(format!("{name}.actnorm and permutation"), map);
                 flow.push(format!("{name}.coupling"), coupling);
@@ -259,11 +272,12 @@ impl Architecture for GlowConfig {
         check::at_least_one("steps", self.steps, 1 << 12)?;
         check::at_least_one("hidden", self.hidden, 1 << 14)?;
         check::at_least_one("network_blocks", self.network_blocks, 1 << 8)?;
+        check::at_least_one("mixture_components", self.mixture_components, 1 << 8)?;
         check::at_most("classes", self.classes, 1 << 20)?;
-        if self.coupling == CouplingType::Additive && self.scale != ScaleType::Sigmoid {
+        if self.coupling != CouplingType::Affine && self.scale != ScaleType::Sigmoid {
             return Err(Error::Config(
-                "model.scale is exp2tanh, and additive couplings have no scale; leave it out, or set model.coupling to \
-                 affine"
+                "model.scale is exp2tanh, and only affine couplings have such a scale; leave it out, or set \
+                 model.coupling to affine"
                     .into(),
             ));
         }

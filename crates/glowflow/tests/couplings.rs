@@ -1,0 +1,207 @@
+//! Glow with residual networks and with mixture couplings: training, files, resuming, and exactness.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
+use glowflow::{
+    Backprop, CouplingType, Dequantization, Draws, GlowConfig, Model, ModelConfig, ModelFile, NetworkType,
+};
+use glowflow_data::portraits::Portraits;
+use glowflow_data::{TrainingBatches, TrainingOptions};
+use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::{Cpu, Cuda, Operations, Reference, Stream};
+use glowflow_report::progress::Display;
+use ndarray::{Array4, Axis, Slice};
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+const BATCH: usize = 8;
+
+/// Network and coupling of the models under test.
+const KINDS: [[&str; 2]; 3] = [["residual", "affine"], ["convolutions", "mixture"], ["residual", "mixture"]];
+
+/// A model that trains in milliseconds, with `overrides` over its configuration.
+fn config([network, coupling]: [&str; 2], overrides: &[&str]) -> RunConfig {
+    let base = [
+        "model.image=[16,16,3]",
+        "model.levels=2",
+        "model.steps=2",
+        "model.hidden=8",
+        "train.batch=8",
+        "train.warmup=1",
+        "train.lr=4e-3",
+        "train.ema=0.5",
+        "train.eval_images=8",
+        "train.log_every=2",
+        "train.checkpoint_every=3",
+        "data.path=portraits",
+    ];
+    let kind = [format!("model.network={network}"), format!("model.coupling={coupling}")];
+    let overrides: Vec<String> =
+        base.iter().chain(overrides).map(|text| text.to_string()).chain(kind).collect();
+    RunConfig::resolve(None, None, &overrides).unwrap()
+}
+
+fn batches() -> impl Iterator<Item = Vec<u8>> {
+    let options =
+        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
+    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
+    batches.map(|batch| batch.unwrap().pixels)
+}
+
+/// A trainer after the data-dependent initialisation and `steps` steps, and the bits/dim of each.
+fn trained<D: Operations<Real = f32>>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
+    let mut trainer = Trainer::new(device, config).unwrap();
+    trainer.initialize(&batches().next().unwrap(), &[]).unwrap();
+    let step = |pixels: Vec<u8>| trainer.step(&pixels, &[]).unwrap().bits_per_dim;
+    let bits = batches().take(steps).map(step).collect();
+    (trainer, bits)
+}
+
+#[test]
+fn models_learn_save_and_load() {
+    for kind in KINDS {
+        let (trainer, bits) = trained(Cpu::new(), config(kind, &[]), 60);
+        let mean = |bits: &[f64]| bits.iter().sum::<f64>() / bits.len() as f64;
+        assert!(mean(&bits[50..]) < mean(&bits[..10]) - 0.3, "{kind:?}: {bits:?}");
+
+        let file = trainer.model().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        file.write(&path).unwrap();
+        let read = ModelFile::read(&path).unwrap();
+        assert!(read == file, "{kind:?}: the model changes in its file");
+        assert_eq!(read.fingerprint(), file.fingerprint());
+    }
+}
+
+/// Images of noise and portraits, 8 bits: every pixel comes back, and a score does not depend on the batch.
+#[test]
+fn every_image_comes_back() {
+    const NOISE: usize = 250;
+    const IMAGES: usize = NOISE + 6 * BATCH;
+    let noise = Stream { seed: 5, id: 0 };
+    let mut pixels: Vec<u8> = (0..NOISE * 16 * 16 * 3 / 4)
+        .flat_map(|i| noise.uniform(i as u64).map(|u| (256.0 * u) as u8))
+        .collect();
+    pixels.extend(batches().skip(3).take(6).flatten());
+    let images = Array4::from_shape_vec((IMAGES, 16, 16, 3), pixels).unwrap();
+    for kind in KINDS {
+        let (trainer, _) = trained(Cpu::new(), config(kind, &["train.lr=0.01"]), 40);
+        let model = Model::on(Cpu::<f32>::new(), &trainer.model().unwrap());
+        let encoded = model.encode(images.view(), &[], Dequantization::Midpoint).unwrap();
+        let decoded = model.decode(&encoded.latents, &[]).unwrap().pixels;
+        let exact = images.outer_iter().zip(decoded.outer_iter()).filter(|(a, b)| a == b).count();
+        assert_eq!(exact, IMAGES, "{kind:?}");
+
+        let bits = model.bits_per_dim(images.view(), &[], Draws::Midpoint).unwrap();
+        for i in [0, 7, IMAGES - 1] {
+            let image = images.slice_axis(Axis(0), Slice::from(i..i + 1));
+            let alone = model.bits_per_dim(image, &[], Draws::Midpoint).unwrap()[0];
+            assert_eq!(alone.to_bits(), bits[i].to_bits(), "{kind:?}, image {i}");
+        }
+    }
+}
+
+#[test]
+fn both_backprop_modes_give_the_same_gradient() {
+    for kind in KINDS {
+        // Without decay, the first moment is the gradient.
+        let config = config(kind, &["train.beta1=0", "train.accumulate=2"]);
+        let state = trained(Cpu::new(), config.clone(), 10).0.state().unwrap();
+        let pixels = batches().nth(10).unwrap();
+        let [stored, reversible] = [Backprop::Stored, Backprop::Reversible].map(|backprop| {
+            let mut config = config.clone();
+            config.train.backprop = backprop;
+            let mut trainer = Trainer::resume(Cpu::<f32>::new(), config, state.clone());
+            assert!(trainer.step(&pixels, &[]).unwrap().applied);
+            trainer.state().unwrap()
+        });
+        let norm = |x: &mut dyn Iterator<Item = f32>| x.map(|x| x * x).sum::<f32>().sqrt();
+        let difference = norm(&mut stored.first.iter().zip(&reversible.first).map(|(a, b)| a - b));
+        let size = norm(&mut stored.first.iter().copied());
+        assert!(size > 0.0 && difference <= 1e-3 * size, "{kind:?}: {difference} of {size}");
+    }
+}
+
+/// On the reference bodies of all operations, and on a GPU, whose second step is recorded and repeated from then on.
+#[test]
+fn every_device_learns_the_same() {
+    let small = ["model.levels=1", "model.steps=1", "model.hidden=4", "model.network_blocks=1"];
+    for kind in KINDS {
+        let config = config(kind, &small);
+        let (_, want) = trained(Cpu::new(), config.clone(), 4);
+        let agree = |device: &str, have: Vec<f64>| {
+            for (have, want) in have.iter().zip(&want) {
+                assert!((have - want).abs() < 1e-3 * want, "{kind:?} on the {device}: {have} for {want}");
+            }
+        };
+        agree("reference", trained(Reference(Cpu::<f32>::new()), config.clone(), 4).1);
+        let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
+        if let Some(gpu) = gpu {
+            agree("GPU", trained(gpu, config, 4).1);
+        }
+    }
+}
+
+fn go_on(run: &Path, steps: u64) {
+    let device = |_: &RunConfig| Ok(Cpu::<f32>::new());
+    resume(device, run, Changes::default(), options(steps)).map(drop).unwrap();
+}
+
+fn options(steps: u64) -> Options<'static> {
+    let limits = Limits { steps: Some(steps), ..Limits::default() };
+    Options { limits, observers: observers::standard(Display::Quiet), faces: None, stop: &NEVER }
+}
+
+#[test]
+fn a_resumed_run_has_the_bytes_of_one_without_a_stop() {
+    for kind in KINDS {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, steps) in [("whole", 8), ("parts", 5)] {
+            train(Cpu::<f32>::new(), config(kind, &[]), &at(name), options(steps)).unwrap();
+        }
+        go_on(&at("parts"), 8);
+        for file in ["model.safetensors", "checkpoint.safetensors"] {
+            let read = |run: &str| std::fs::read(at(run).join(file)).unwrap();
+            assert!(read("parts") == read("whole"), "{kind:?}: {file} has other bytes");
+        }
+    }
+}
+
+#[test]
+fn keys_are_written_only_if_they_differ_from_their_defaults() {
+    let json = |config: GlowConfig| serde_json::to_string(&ModelConfig::from(config)).unwrap();
+    let plain = json(GlowConfig::default());
+    for key in ["network", "network_blocks", "mixture_components"] {
+        assert!(!plain.contains(key), "{plain}");
+    }
+    let config = GlowConfig {
+        network: NetworkType::Residual,
+        network_blocks: 3,
+        coupling: CouplingType::Mixture,
+        mixture_components: 5,
+        ..GlowConfig::default()
+    };
+    let text = json(config.clone());
+    for key in [
+        r#""network":"residual""#,
+        r#""network_blocks":3"#,
+        r#""coupling":"mixture""#,
+        r#""mixture_components":5"#,
+    ] {
+        assert!(text.contains(key), "{key} is not in {text}");
+    }
+    assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), config.into());
+}
+
+#[test]
+fn impossible_values_are_refused_by_name() {
+    for key in ["network_blocks", "mixture_components"] {
+        let overrides = [format!("model.{key}=0")];
+        let message = RunConfig::resolve(None, None, &overrides).unwrap_err().to_string();
+        assert!(message.contains(&format!("model.{key} is 0")), "{message}");
+    }
+}
