@@ -26,7 +26,7 @@ impl Elementary for f32 {
         let n = shifted - SHIFT;
         let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
         let mut p = 1.987_569_1e-4;
-        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+        for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = p * r + c;
         }
         let mantissa = p * r * r + r + 1.0;
@@ -63,7 +63,7 @@ impl Elementary for f32 {
         }
         let square = m * m;
         let log = m * square * p + e * -2.121_944_4e-4 - 0.5 * square + m + e * 0.693_359_4;
-        if self >= f32::MIN_POSITIVE && self < f32::INFINITY {
+        if (f32::MIN_POSITIVE..f32::INFINITY).contains(&self) {
             log
         } else if self == f32::INFINITY {
             self
