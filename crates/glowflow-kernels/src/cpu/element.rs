@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::depthwise;
 use super::elementary::Elementary;
 use super::isa::Isa;
 use super::product::{self, KernelSet};
@@ -33,14 +34,26 @@ pub trait Element: bytemuck::Pod + Default + Send + Sync {
 pub trait Scalar: Real + Element<Sum = Self> + Elementary {
     /// Element of the coupling networks' matrices in a shorter format.
     type Narrow: Element<Sum = Self>;
+
+    /// The kernels of depthwise convolutions, of the best instruction set.
+    #[doc(hidden)]
+    fn depthwise() -> depthwise::Kernels<Self>;
 }
 
 impl Scalar for f32 {
     type Narrow = bf16;
+
+    fn depthwise() -> depthwise::Kernels<Self> {
+        depthwise::f32(Isa::available()[0])
+    }
 }
 
 impl Scalar for f64 {
     type Narrow = Self;
+
+    fn depthwise() -> depthwise::Kernels<Self> {
+        depthwise::f64(Isa::available()[0])
+    }
 }
 
 macro_rules! scalar {

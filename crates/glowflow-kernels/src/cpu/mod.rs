@@ -5,6 +5,7 @@
 
 mod buffer;
 pub(crate) mod conv;
+pub(crate) mod depthwise;
 pub(crate) mod element;
 pub(crate) mod elementary;
 pub(crate) mod isa;

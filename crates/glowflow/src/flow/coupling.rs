@@ -1,9 +1,9 @@
 //! Coupling: the first half of the channels passes, and a network of it changes the last half.
 //!
 //! ```text
-//! affine     o = NN(x_a), s = scale(o[C/2..])   y_b = (x_b + o[..C/2]) ⊙ s   log|det| = Σ log s
-//! additive   o = NN(x_a)                        y_b = x_b + o                log|det| = 0
-//! mixture    o, head = NN(x_a)                  y_b = t(x_b)·exp(a) + b      log|det| = Σ (log t' + a)
+//! affine     o = NN(x_a), s = scale(o[C/2..])   y_b = (x_b + o[..C/2]) ⊙ s     log|det| = Σ log s
+//! additive   o = NN(x_a)                        y_b = x_b + o                  log|det| = 0
+//! mixture    o, head = NN(x_a)                  y_b = t(x_b)·exp(a) + b        log|det| = Σ (log t' + a)
 //! ```
 //!
 //! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network. For the mixture's t, a and b

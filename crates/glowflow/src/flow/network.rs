@@ -327,7 +327,7 @@ pub(super) fn zero_conv_multiply_adds(conv: &ZeroConvParams, image: Shape) -> u1
     image.pixels() as u128 * 9 * (conv.inputs as u128 + 1) * conv.outputs as u128
 }
 
-/// Multiply-adds of a convolutional network on one image of the shape's height and width.
+/// Multiply-adds of a network of convolutions on one image of the shape's height and width.
 pub(super) fn convolutions_multiply_adds(at: &NetworkParams, image: Shape) -> u128 {
     let (hidden, inputs) = (at.hidden as u128, at.inputs as u128);
     let inner = 9 * (inputs + 1) * hidden + hidden.pow(2);

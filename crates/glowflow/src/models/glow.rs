@@ -276,8 +276,8 @@ impl Architecture for GlowConfig {
         check::at_most("classes", self.classes, 1 << 20)?;
         if self.coupling != CouplingType::Affine && self.scale != ScaleType::Sigmoid {
             return Err(Error::Config(
-                "model.scale is exp2tanh, and only affine couplings have such a scale; leave it out, or set \
-                 model.coupling to affine"
+                "model.scale is exp2tanh, and additive couplings have no scale, mixtures one of their own; leave it out, or \
+                 set model.coupling to affine"
                     .into(),
             ));
         }

@@ -1,20 +1,14 @@
 //! Depthwise convolutions ([`crate::depthwise`]): image by image, [`LANES`] channels at a time.
 //!
 //! The channels of an image are copied into an array with a border of zeros, which stays in the first-level cache. There
-//! every tap is one multiplication and addition for each of [`PIXELS`] neighbours, whose sums stay in registers. The
+//! every tap is one multiplication and addition for each of [`PIXELS`] neighbours ([`crate::cpu::depthwise`]). The
 //! sums of one image's taps do not depend on the other images, and are added up in the order of the images.
 
 use rayon::prelude::*;
 
-use crate::cpu::isa::{Isa, Task};
+use crate::cpu::depthwise::{Kernels, LANES, Lines, PIXELS, Pixel, TAPS};
 use crate::cpu::{Element, Scalar, Workspace};
 use crate::depthwise::Depthwise;
-
-/// Channels that are taken at once.
-const LANES: usize = 16;
-
-/// Pixels whose sums are in registers at once.
-const PIXELS: usize = 8;
 
 /// What a convolution does with the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,23 +20,11 @@ pub enum Goal {
 }
 
 /// The convolution of `x` with `taps`, or its adjoint.
-pub fn convolve<E: Element>(
-    work: &Workspace<E>,
-    conv: Depthwise,
-    x: &[E::Sum],
-    taps: &[E::Sum],
-    y: &mut [E::Sum],
-    goal: Goal,
-) {
-    let len = conv.grid.pixels() * conv.channels;
-    y.par_chunks_mut(len).zip(x.par_chunks(len)).for_each(|(y, x)| {
-        let mut padded = Padded::new(conv);
-        if work.isa() == Isa::Baseline {
-            work.run(Image::<_, false> { conv, x, taps, y, goal, padded: &mut padded });
-        } else {
-            work.run(Image::<_, true> { conv, x, taps, y, goal, padded: &mut padded });
-        }
-    });
+pub fn convolve<T: Scalar>(conv: Depthwise, x: &[T], taps: &[T], y: &mut [T], goal: Goal) {
+    let (len, kernels) = (conv.grid.pixels() * conv.channels, T::depthwise());
+    y.par_chunks_mut(len)
+        .zip(x.par_chunks(len))
+        .for_each(|(y, x)| of_image(&kernels, conv, x, taps, y, goal));
 }
 
 /// Adds the gradient by the taps to `dtaps`.
@@ -53,18 +35,13 @@ pub fn by_taps<E: Element>(
     dy: &[E::Sum],
     dtaps: &mut [E::Sum],
 ) {
-    let len = conv.grid.pixels() * conv.channels;
+    let (len, kernels) = (conv.grid.pixels() * conv.channels, E::Sum::depthwise());
     let parts: Vec<_> = x
         .par_chunks(len)
         .zip(dy.par_chunks(len))
         .map(|(x, dy)| {
-            let mut padded = Padded::new(conv);
             let mut sums = work.take_sums(conv.taps_len());
-            if work.isa() == Isa::Baseline {
-                work.run(Taps::<_, false> { conv, x, dy, sums: &mut sums, padded: &mut padded });
-            } else {
-                work.run(Taps::<_, true> { conv, x, dy, sums: &mut sums, padded: &mut padded });
-            }
+            taps_of_image(&kernels, conv, x, dy, &mut sums);
             sums
         })
         .collect();
@@ -73,16 +50,9 @@ pub fn by_taps<E: Element>(
     }
 }
 
-/// `a·b + c`, in one rounding if the instruction set has an instruction for it.
-#[inline(always)]
-fn multiply_add<T: Scalar, const FUSED: bool>(a: T, b: T, c: T) -> T {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
-}
-
-/// Some channels of an image with a border of zeros, `[height + 2·reach, width + 2·reach, LANES]`; rows are extended so
-/// that [`PIXELS`] neighbours of every pixel are there.
+/// Some channels of an image with a border of zeros.
 struct Padded<T: Scalar> {
-    pixels: Vec<[T; LANES]>,
+    pixels: Vec<Pixel<T>>,
     width: usize,
     reach: usize,
 }
@@ -90,93 +60,61 @@ struct Padded<T: Scalar> {
 impl<T: Scalar> Padded<T> {
     fn new(Depthwise { grid, kernel, .. }: Depthwise) -> Self {
         let reach = kernel / 2;
+        // Whole blocks of neighbours are computed, and whole rows of taps.
         let width = grid.width.next_multiple_of(PIXELS) + 2 * reach;
-        // Taps beyond a smaller window are computed, and not used.
         let len = (grid.height + 2 * reach) * width + TAPS;
         Self { pixels: vec![[T::zero(); LANES]; len], width, reach }
     }
 
-    /// Copies the channels from `first` on. The border stays 0, and so do the channels beyond the last.
-    #[inline(always)]
+    /// Copies the channels from `first` on. The border stays 0.
     fn fill(&mut self, conv: Depthwise, x: &[T], first: usize) {
-        let some = LANES.min(conv.channels - first);
         for (y, line) in x.chunks_exact(conv.grid.width * conv.channels).enumerate() {
             let to = &mut self.pixels[(y + self.reach) * self.width + self.reach..];
             for (to, from) in to.iter_mut().zip(line.chunks_exact(conv.channels)) {
-                match from[first..].first_chunk::<LANES>() {
-                    Some(from) if some == LANES => *to = *from,
-                    _ => {
-                        to[some..].fill(T::zero());
-                        to[..some].copy_from_slice(&from[first..first + some]);
-                    }
-                }
+                *to = lanes(from, first);
             }
         }
     }
+
+    /// The lines from the given one on, from a column on.
+    fn lines(&self, line: usize, column: usize) -> Lines<'_, T> {
+        Lines { pixels: &self.pixels[line * self.width + column..], width: self.width }
+    }
 }
 
-/// `LANES` numbers of a row of `channels`, from `first` on, filled up with zeros.
+/// The channels of a pixel from `first` on, filled up with zeros.
 #[inline(always)]
-fn lanes<T: Scalar>(row: &[T], first: usize) -> [T; LANES] {
-    match row[first..].first_chunk::<LANES>() {
+fn lanes<T: Scalar>(pixel: &[T], first: usize) -> Pixel<T> {
+    match pixel[first..].first_chunk::<LANES>() {
         Some(lanes) => *lanes,
         None => {
             let mut lanes = [T::zero(); LANES];
-            lanes[..row.len() - first].copy_from_slice(&row[first..]);
+            lanes[..pixel.len() - first].copy_from_slice(&pixel[first..]);
             lanes
         }
     }
 }
 
-/// The convolution of one image.
-struct Image<'a, T: Scalar, const FUSED: bool> {
-    conv: Depthwise,
-    x: &'a [T],
-    taps: &'a [T],
-    y: &'a mut [T],
-    goal: Goal,
-    padded: &'a mut Padded<T>,
-}
-
-impl<T: Scalar, const FUSED: bool> Task for Image<'_, T, FUSED> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { conv, x, taps, y, goal, padded } = self;
-        let Depthwise { grid, channels, kernel } = conv;
-        let count = kernel * kernel;
-        let mut window = vec![[T::zero(); LANES]; count];
-        for first in (0..channels).step_by(LANES) {
-            padded.fill(conv, x, first);
-            for (t, to) in window.iter_mut().enumerate() {
-                let t = if goal == Goal::Forward { t } else { count - 1 - t };
-                *to = lanes(&taps[t * channels..(t + 1) * channels], first);
-            }
-            let some = LANES.min(channels - first);
-            for (row, y) in y.chunks_exact_mut(grid.width * channels).enumerate() {
-                for left in (0..grid.width).step_by(PIXELS) {
-                    let mut sums = [[T::zero(); LANES]; PIXELS];
-                    for (ky, window) in window.chunks_exact(kernel).enumerate() {
-                        let line = &padded.pixels[(row + ky) * padded.width + left..];
-                        for (kx, tap) in window.iter().enumerate() {
-                            let Some(line) = line[kx..].first_chunk::<PIXELS>() else { continue };
-                            for (sums, pixel) in sums.iter_mut().zip(line) {
-                                for l in 0..LANES {
-                                    sums[l] = multiply_add::<T, FUSED>(pixel[l], tap[l], sums[l]);
-                                }
-                            }
-                        }
-                    }
-                    for (sums, y) in sums.iter().zip(y[left * channels..].chunks_exact_mut(channels)) {
-                        let y = &mut y[first..first + some];
-                        match (y.first_chunk_mut::<LANES>(), goal) {
-                            (Some(y), Goal::Forward) => *y = *sums,
-                            (_, Goal::Forward) => y.copy_from_slice(&sums[..some]),
-                            (_, Goal::BackwardInput) => {
-                                y.iter_mut().zip(sums).for_each(|(y, &sum)| *y += sum);
-                            }
-                        }
+fn of_image<T: Scalar>(kernels: &Kernels<T>, conv: Depthwise, x: &[T], taps: &[T], y: &mut [T], goal: Goal) {
+    let Depthwise { grid, channels, kernel } = conv;
+    let mut padded = Padded::new(conv);
+    let mut window = vec![[T::zero(); LANES]; kernel * kernel];
+    let mut sums = [[T::zero(); LANES]; PIXELS];
+    for first in (0..channels).step_by(LANES) {
+        padded.fill(conv, x, first);
+        window.iter_mut().zip(taps.chunks_exact(channels)).for_each(|(to, tap)| *to = lanes(tap, first));
+        if goal == Goal::BackwardInput {
+            window.reverse();
+        }
+        let some = LANES.min(channels - first);
+        for (row, y) in y.chunks_exact_mut(grid.width * channels).enumerate() {
+            for left in (0..grid.width).step_by(PIXELS) {
+                kernels.convolve(padded.lines(row, left), &window, kernel, &mut sums);
+                for (sums, y) in sums.iter().zip(y[left * channels..].chunks_exact_mut(channels)) {
+                    let y = &mut y[first..first + some];
+                    match goal {
+                        Goal::Forward => y.copy_from_slice(&sums[..some]),
+                        Goal::BackwardInput => y.iter_mut().zip(sums).for_each(|(y, &sum)| *y += sum),
                     }
                 }
             }
@@ -184,47 +122,21 @@ impl<T: Scalar, const FUSED: bool> Task for Image<'_, T, FUSED> {
     }
 }
 
-/// The gradient by the taps of one image.
-struct Taps<'a, T: Scalar, const FUSED: bool> {
-    conv: Depthwise,
-    x: &'a [T],
-    dy: &'a [T],
-    sums: &'a mut [T],
-    padded: &'a mut Padded<T>,
-}
-
-/// Taps of a row of the window whose sums are in registers at once.
-const TAPS: usize = 7;
-
-impl<T: Scalar, const FUSED: bool> Task for Taps<'_, T, FUSED> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        let Self { conv, x, dy, sums, padded } = self;
-        let Depthwise { grid, channels, kernel } = conv;
-        for first in (0..channels).step_by(LANES) {
-            padded.fill(conv, x, first);
-            let some = LANES.min(channels - first);
-            for ky in 0..kernel {
-                for kx in (0..kernel).step_by(TAPS) {
-                    let mut of_taps = [[T::zero(); LANES]; TAPS];
-                    for (row, dy) in dy.chunks_exact(grid.width * channels).enumerate() {
-                        let line = &padded.pixels[(row + ky) * padded.width + kx..];
-                        for (x, dy) in dy.chunks_exact(channels).enumerate() {
-                            let dy = lanes(dy, first);
-                            let Some(line) = line[x..].first_chunk::<TAPS>() else { continue };
-                            for (sums, pixel) in of_taps.iter_mut().zip(line) {
-                                for l in 0..LANES {
-                                    sums[l] = multiply_add::<T, FUSED>(pixel[l], dy[l], sums[l]);
-                                }
-                            }
-                        }
-                    }
-                    for (t, of_tap) in of_taps.iter().enumerate().take(kernel - kx) {
-                        let to = &mut sums[(ky * kernel + kx + t) * channels + first..][..some];
-                        to.copy_from_slice(&of_tap[..some]);
-                    }
+fn taps_of_image<T: Scalar>(kernels: &Kernels<T>, conv: Depthwise, x: &[T], dy: &[T], to: &mut [T]) {
+    let Depthwise { grid, channels, kernel } = conv;
+    let mut padded = Padded::new(conv);
+    let mut pixels = vec![[T::zero(); LANES]; grid.pixels()];
+    let mut sums = [[T::zero(); LANES]; TAPS];
+    for first in (0..channels).step_by(LANES) {
+        padded.fill(conv, x, first);
+        pixels.iter_mut().zip(dy.chunks_exact(channels)).for_each(|(to, dy)| *to = lanes(dy, first));
+        let some = LANES.min(channels - first);
+        for ky in 0..kernel {
+            for kx in (0..kernel).step_by(TAPS) {
+                let dy = Lines { pixels: &pixels, width: grid.width };
+                kernels.by_taps(padded.lines(ky, kx), dy, &mut sums);
+                for (t, sums) in sums.iter().enumerate().take(kernel - kx) {
+                    to[(ky * kernel + kx + t) * channels + first..][..some].copy_from_slice(&sums[..some]);
                 }
             }
         }

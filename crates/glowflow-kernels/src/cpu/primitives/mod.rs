@@ -214,7 +214,7 @@ impl<T: Scalar> Primitives for Cpu<T> {
         conv.check(&[("x", x.len()), ("y", y.len())], (taps.len(), start));
         if !conv.is_empty() {
             let (x, y) = (&x[..conv.len()], &mut y[..conv.len()]);
-            depthwise::convolve(&self.work, conv, x, &taps[start..][..conv.taps_len()], y, Goal::Forward);
+            depthwise::convolve(conv, x, &taps[start..][..conv.taps_len()], y, Goal::Forward);
         }
     }
 
@@ -229,7 +229,7 @@ impl<T: Scalar> Primitives for Cpu<T> {
         if !conv.is_empty() {
             let (dy, dx) = (&dy[..conv.len()], &mut dx[..conv.len()]);
             let taps = &taps[start..][..conv.taps_len()];
-            depthwise::convolve(&self.work, conv, dy, taps, dx, Goal::BackwardInput);
+            depthwise::convolve(conv, dy, taps, dx, Goal::BackwardInput);
         }
     }
 

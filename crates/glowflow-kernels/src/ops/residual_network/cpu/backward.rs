@@ -169,7 +169,7 @@ fn of_block<E: Element>(
     normalize_backward(work, norm, c, &mut dc, &mut gradient[block.norm.range()]);
     let (conv, taps) = (at.depthwise(grid), &params[block.taps.range()]);
     depthwise::by_taps(work, conv, h, &dc, &mut gradient[block.taps.range()]);
-    depthwise::convolve(work, conv, &dc, taps, dh, Goal::BackwardInput);
+    depthwise::convolve(conv, &dc, taps, dh, Goal::BackwardInput);
 }
 
 /// Adds the gradient by the input of the first convolution.
