@@ -359,7 +359,9 @@ fn agrees_to_the_rounding_of_bf16(device: &impl Operations<Real = f32>) {
             glow.encode(vectors.pixels().view(), &labels, Dequantization::Given(noise.view())).unwrap();
         let bits = encoded.log_density.iter().map(|&ll| glow.config().bits_per_dim(ll));
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
-        assert!(error < 3e-3, "{}: bits/dim {error:e}", vectors.name);
+        // Scales of up to e² amplify what networks round; those of a sigmoid are below 1.
+        let tolerance = if vectors.name == "affine_exp2tanh" { 3e-3 } else { 2e-3 };
+        assert!(error < tolerance, "{}: bits/dim {error:e}", vectors.name);
     }
 }
 
