@@ -27,10 +27,16 @@ pub struct Lines<'a, T> {
     pub width: usize,
 }
 
+/// [`Kernels::convolve`] without its checks.
+type Convolve<T> = unsafe fn(Lines<'_, T>, &[Pixel<T>], usize, &mut [Pixel<T>; PIXELS]);
+
+/// [`Kernels::by_taps`] without its checks.
+type ByTaps<T> = unsafe fn(Lines<'_, T>, Lines<'_, T>, &mut [Pixel<T>; TAPS]);
+
 /// The kernels of one instruction set.
 pub struct Kernels<T> {
-    convolve: unsafe fn(Lines<'_, T>, &[Pixel<T>], usize, &mut [Pixel<T>; PIXELS]),
-    by_taps: unsafe fn(Lines<'_, T>, Lines<'_, T>, &mut [Pixel<T>; TAPS]),
+    convolve: Convolve<T>,
+    by_taps: ByTaps<T>,
 }
 
 impl<T: Scalar> Kernels<T> {
