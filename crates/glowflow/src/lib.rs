@@ -35,7 +35,7 @@ pub use model::{
 };
 pub use models::{
     Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NetworkType, NiceConfig,
-    NormalizationType, PermutationType, RealNvpConfig, ScaleType,
+    NormalizationType, PermutationType, PriorType, RealNvpConfig, ScaleType,
 };
 pub use precision::Precision;
 

@@ -50,6 +50,8 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("split", ANY, split),
     ("top", ANY, |flow| top(flow, 0)),
     ("top with classes", ANY, |flow| top(flow, CLASSES)),
+    ("top with an edge term", ANY, |flow| edge_top(flow, 0)),
+    ("top with classes and an edge term", ANY, |flow| edge_top(flow, CLASSES)),
     ("factor out", ANY, |flow| flow.push("", FactorOut(Base::Normal))),
     ("factor out, logistic", ANY, |flow| flow.push("", FactorOut(Base::Logistic))),
     ("factor rest", ANY, |flow| flow.push("", FactorRest(Base::Normal))),
@@ -120,6 +122,12 @@ fn split(flow: Builder) {
 fn top(flow: Builder, classes: usize) {
     let channels = flow.shape().channels;
     let layer = Top::new(&mut flow.params, channels, classes);
+    flow.push("", layer);
+}
+
+fn edge_top(flow: Builder, classes: usize) {
+    let channels = flow.shape().channels;
+    let layer = Top::new(&mut flow.params, channels, classes).with_edge(&mut flow.params);
     flow.push("", layer);
 }
 

@@ -19,6 +19,7 @@ mod conditional_coupling;
 mod context;
 mod coupling;
 mod dequantizer;
+mod edge_prior;
 mod factor;
 mod logit;
 mod masked_coupling;

@@ -1,11 +1,13 @@
 //! The end of the flow: all channels that are left become the last latents.
 //!
 //! Their prior is a Gaussian with a learned mean and log standard deviation for each channel, plus
-//! `one_hot(y) @ class_weight` where the model has classes.
+//! `one_hot(y) @ class_weight` if the model has classes. With an edge term both also depend on the distance to the
+//! border: a 3×3 convolution `edge` `[2·channels, 1, 3, 3]` of the edge channel is added to `(mean, logs)`.
 
 use glowflow_kernels::ops::{Gaussian, TopPrior};
 use glowflow_kernels::{Direction, TopPriorParams};
 
+use super::edge_prior::EdgePrior;
 use super::{BackwardPass, Base, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::{Init, ParamBuilder};
 
@@ -13,6 +15,7 @@ use crate::params::{Init, ParamBuilder};
 #[derive(Clone, Copy, Debug)]
 pub struct Top {
     prior: TopPriorParams,
+    edge: Option<EdgePrior>,
 }
 
 impl Top {
@@ -22,15 +25,15 @@ impl Top {
         let logs = p.parameter("logs", &[channels], Init::Zeros);
         let class_weight =
             (classes > 0).then(|| p.parameter("class_weight", &[classes, 2 * channels], Init::Zeros));
-        Self { prior: TopPriorParams { channels, mean, logs, class_weight } }
+        Self { prior: TopPriorParams { channels, mean, logs, class_weight }, edge: None }
     }
-}
 
-/// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
-fn prior<D: TopPrior>(device: &D, top: &D::Prior, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
-    let mut prior = device.scratch(like.grid.rows() * 2 * like.channels);
-    device.top_prior(top, like.grid, labels, &mut prior);
-    prior
+    /// Declares the edge term `edge`, 0.
+    pub fn with_edge(self, p: &mut ParamBuilder<'_>) -> Self {
+        let outputs = 2 * self.prior.channels;
+        let edge = p.parameter("edge", &[outputs, 1, 3, 3], Init::Zeros);
+        Self { edge: Some(EdgePrior { outputs, edge }), ..self }
+    }
 }
 
 impl<D: TopPrior + Gaussian> Layer<D> for Top {
@@ -39,13 +42,27 @@ impl<D: TopPrior + Gaussian> Layer<D> for Top {
     }
 
     fn prepare(&self, cx: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
-        Box::new(Ready::<D> { at: self.prior, top: cx.device.prepare_top_prior(&self.prior, cx.params) })
+        let top = cx.device.prepare_top_prior(&self.prior, cx.params);
+        Box::new(Ready::<D> { at: self.prior, top, edge: self.edge })
     }
 }
 
 struct Ready<D: TopPrior> {
     at: TopPriorParams,
     top: D::Prior,
+    edge: Option<EdgePrior>,
+}
+
+impl<D: TopPrior> Ready<D> {
+    /// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
+    fn prior(&self, cx: &Context<'_, D>, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
+        let mut prior = cx.device.scratch(like.grid.rows() * 2 * like.channels);
+        cx.device.top_prior(&self.top, like.grid, labels, &mut prior);
+        if let Some(edge) = &self.edge {
+            edge.add(cx.device, cx.params, like.grid, &mut prior);
+        }
+        prior
+    }
 }
 
 impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
@@ -53,7 +70,7 @@ impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
         let device = cx.device;
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
         let mut z = std::mem::replace(&mut state.x, nothing);
-        let prior = prior(device, &self.top, &z, &state.labels);
+        let prior = self.prior(cx, &z, &state.labels);
         device.standardize(z.grid, z.channels, &prior, &mut z.data, &mut state.logp);
         state.latents.push(z);
         Saved::NOTHING
@@ -62,19 +79,23 @@ impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
     fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
         let device = cx.device;
         let mut eps = state.pop_latents();
-        let prior = prior(device, &self.top, &eps, &state.labels);
+        let prior = self.prior(cx, &eps, &state.labels);
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = eps;
     }
 
     fn backward(&self, pass: &mut BackwardPass<'_, D>, _: Saved) {
-        let BackwardPass { cx: Context { device, .. }, state, dx, dlogp, gradient, .. } = pass;
+        let BackwardPass { cx, state, dx, dlogp, gradient, .. } = pass;
+        let device = cx.device;
         let mut eps = state.pop_latents();
-        let prior = prior(*device, &self.top, &eps, &state.labels);
+        let prior = self.prior(cx, &eps, &state.labels);
         let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
         *dx = device.scratch(eps.grid.rows() * eps.channels);
         device.standardize_backward(eps.channels, &prior, &eps.data, *dlogp, dx, &mut d_prior);
         device.top_prior_backward(&self.at, eps.grid, &state.labels, &d_prior, gradient);
+        if let Some(edge) = &self.edge {
+            edge.backward(device, eps.grid, &d_prior, gradient);
+        }
         device.unstandardize(eps.channels, &prior, &mut eps.data);
         state.x = eps;
     }

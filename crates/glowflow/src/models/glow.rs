@@ -111,6 +111,23 @@ fn is_default_components(components: &usize) -> bool {
     *components == MIXTURE_COMPONENTS
 }
 
+/// Prior of the last latents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorType {
+    /// Mean and log standard deviation of each channel, the same at every pixel.
+    #[default]
+    Channel,
+    /// Both also depend on the border: a 3×3 convolution of the edge channel is added, as in the authors' program.
+    Edge,
+}
+
+impl PriorType {
+    fn is_channel(&self) -> bool {
+        *self == Self::Channel
+    }
+}
+
 /// Configuration of a Glow.
 ///
 /// Older programs do not know every key: those from `normalization` on are written only if they differ from their
@@ -148,6 +165,9 @@ pub struct GlowConfig {
     /// Components of a [mixture](CouplingType::Mixture).
     #[serde(skip_serializing_if = "is_default_components")]
     pub mixture_components: usize,
+    /// Prior of the last latents.
+    #[serde(skip_serializing_if = "PriorType::is_channel")]
+    pub prior: PriorType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
     /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
@@ -181,6 +201,7 @@ impl Default for GlowConfig {
             network: NetworkType::Convolutions,
             network_blocks: NETWORK_BLOCKS,
             mixture_components: MIXTURE_COMPONENTS,
+            prior: PriorType::Channel,
             classes: 0,
             dequantization: DequantizationType::Uniform,
             dequantization_couplings: dequantization::COUPLINGS,
@@ -252,7 +273,10 @@ impl Architecture for GlowConfig {
             if level + 1 < self.levels {
                 flow.push_with(format!("levels.{level}.prior"), |p, _| Split::new(p, channels));
             } else {
-                flow.push_with("prior", |p, _| Top::new(p, channels, self.classes));
+                flow.push_with("prior", |p, _| {
+                    let top = Top::new(p, channels, self.classes);
+                    if self.prior == PriorType::Edge { top.with_edge(p) } else { top }
+                });
             }
         }
     }

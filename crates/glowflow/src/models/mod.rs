@@ -9,7 +9,9 @@ mod registry;
 
 pub use architecture::{Architecture, check};
 pub use dequantization::DequantizationType;
-pub use glow::{CouplingType, GlowConfig, NetworkType, NormalizationType, PermutationType, ScaleType};
+pub use glow::{
+    CouplingType, GlowConfig, NetworkType, NormalizationType, PermutationType, PriorType, ScaleType,
+};
 pub use nice::{NiceConfig, Prior};
 pub use realnvp::RealNvpConfig;
 
