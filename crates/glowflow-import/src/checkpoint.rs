@@ -1,0 +1,83 @@
+//! Tensors of a file by name, whatever its format.
+//!
+//! | format | recognised by |
+//! | --- | --- |
+//! | PyTorch ≥ 1.6, a zip archive | an entry `data.pkl` |
+//! | NumPy's `.npz`, a zip archive | entries `*.npy` |
+//! | PyTorch < 1.6, pickles and raw numbers | the first instruction of a pickle |
+//! | safetensors | all else |
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::array::Array;
+use crate::{Error, legacy_format, npz, safetensors_format, zip_format};
+
+/// Tensors by name.
+pub(crate) type Tensors = BTreeMap<String, Array>;
+
+/// How often tensors may share a number of the file. Tied weights do; a small file that claims to be a large model
+/// does so thousands of times.
+const MAX_SHARING: usize = 4;
+
+/// The tensors of a state dictionary.
+#[derive(Clone, Debug, Default)]
+pub struct Checkpoint {
+    /// Tensors by name. A prefix `module.` that all have, of `DataParallel`, is removed.
+    pub tensors: BTreeMap<String, Array>,
+    /// Parts of the file that are not the model, such as the state of an optimiser.
+    pub ignored: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Reads a file. Its format is recognised by its contents.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::File`] if it is none of the formats, damaged, or refers to anything but tensors and
+    /// plain data.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let io = |reason| Error::Io { path: path.to_owned(), reason };
+        let found = std::fs::metadata(path).map_err(io)?;
+        if !found.is_file() {
+            let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(Error::File { path: path.to_owned(), reason: format!("is {what}, not a file") });
+        }
+        let mut bytes = vec![];
+        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io)?;
+        Self::of_bytes(bytes).map_err(|reason| Error::File { path: path.to_owned(), reason })
+    }
+
+    /// The tensors of a file's contents; the error says what is wrong with them.
+    fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
+        let length = bytes.len();
+        let mut checkpoint = if zip_format::is_zip(&bytes) {
+            let archive = zip_format::Archive::open(bytes)?;
+            let is_npz = archive.has_suffix(".npy") && !archive.has_suffix("data.pkl");
+            if is_npz { npz::read(archive) } else { zip_format::read(archive) }
+        } else if bytes.first() == Some(&0x80) && bytes.get(1).is_some_and(|&protocol| protocol < 16) {
+            legacy_format::read(bytes)
+        } else {
+            safetensors_format::read(bytes)
+        }?;
+        if checkpoint.tensors.is_empty() {
+            return Err("it holds no tensors".into());
+        }
+        let numbers =
+            checkpoint.tensors.values().fold(0_usize, |sum, tensor| sum.saturating_add(tensor.len()));
+        if numbers > MAX_SHARING.saturating_mul(length) {
+            return Err(format!("its tensors hold {numbers} numbers, and the file has only {length} bytes"));
+        }
+        checkpoint.remove_prefix("module.");
+        Ok(checkpoint)
+    }
+
+    fn remove_prefix(&mut self, prefix: &str) {
+        if self.tensors.keys().all(|name| name.starts_with(prefix)) {
+            let tensors = std::mem::take(&mut self.tensors);
+            self.tensors =
+                tensors.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+        }
+    }
+}
