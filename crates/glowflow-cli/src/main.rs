@@ -77,6 +77,7 @@ fn run(mut cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Info(args) => commands::info(args, common),
         Command::Bench(args) => commands::bench(args, common),
         Command::Study(args) => commands::study(args, common),
+        Command::Import(args) => commands::import(args, common),
     }
 }
 

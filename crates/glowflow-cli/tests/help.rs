@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 19] = [
     "quickstart",
     "train",
     "bench",
@@ -23,6 +23,7 @@ const COMMANDS: [&str; 18] = [
     "nearest",
     "serve",
     "info",
+    "import",
 ];
 
 /// Options in the order in which commands show them.

@@ -13,6 +13,7 @@
 mod align;
 mod eyes;
 mod images;
+mod import;
 mod latent;
 mod precision;
 mod prepare;
@@ -29,6 +30,7 @@ use glowflow::DeviceChoice;
 pub use align::AlignArgs;
 pub use eyes::EyesArg;
 pub use images::{Decode, Encode, Sample};
+pub use import::Import;
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
 pub use precision::PrecisionArg;
 pub use prepare::{Align, Crop, FacesArg};
@@ -88,4 +90,5 @@ pub enum Command {
     Info(Info),
     Bench(Bench),
     Study(Study),
+    Import(Import),
 }

@@ -3,6 +3,7 @@
 mod face_paths;
 mod finder;
 mod images;
+mod import;
 mod info;
 mod latent;
 mod manipulate;
@@ -37,6 +38,7 @@ use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
 pub use images::{decode, encode, sample};
+pub use import::import;
 pub use info::info;
 pub use latent::{attributes, interpolate, resample};
 pub use manipulate::manipulate;

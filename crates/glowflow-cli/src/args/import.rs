@@ -1,0 +1,66 @@
+//! `import`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use glowflow::PermutationType;
+use glowflow_import::Source;
+
+/// Convert a checkpoint of another Glow program to a model file.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  glowflow import glow_model_250.pth --from y0ast --out model.safetensors
+  glowflow import model_200001.pt --from rosinality --image 64 --bits 5 --out model.safetensors
+
+Reads PyTorch checkpoints (.pt, .pth), safetensors, and .npz. Nothing in them is executed. See \
+    docs/coming-from-pytorch.md.")]
+pub struct Import {
+    /// The checkpoint.
+    pub file: PathBuf,
+    /// The program that wrote it: y0ast, rosinality, chaiyujin, openai or normflows.
+    #[arg(long, value_name = "PROGRAM", value_parser = Source::from_str)]
+    pub from: Source,
+    /// Size of the model's images in pixels: one number, or height and width as HxW. [default: as the file records it]
+    #[arg(long, value_name = "N", value_parser = parse_size)]
+    pub image: Option<Size>,
+    /// Bits of a pixel, 1 to 8. [default: as the program fixes them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub bits: Option<u32>,
+    /// Permutation of the channels, for models without 1×1 convolutions. [default: as the file records it]
+    #[arg(long, value_enum)]
+    pub permutation: Option<PermutationArg>,
+    /// The model file to write.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Height and width.
+pub type Size = [usize; 2];
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    match (height.parse(), width.parse()) {
+        (Ok(height), Ok(width)) if height > 0 && width > 0 => Ok([height, width]),
+        _ => Err(format!(
+            "{text:?} is not a size: give pixels, such as 64, or height and width, such as 32x64"
+        )),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PermutationArg {
+    Conv1x1,
+    Shuffle,
+    Reverse,
+}
+
+impl From<PermutationArg> for PermutationType {
+    fn from(permutation: PermutationArg) -> Self {
+        match permutation {
+            PermutationArg::Conv1x1 => Self::Conv1x1,
+            PermutationArg::Shuffle => Self::Shuffle,
+            PermutationArg::Reverse => Self::Reverse,
+        }
+    }
+}
