@@ -16,18 +16,18 @@
 
 use crate::Error;
 use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior};
-use crate::reader::Reader;
+use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::{Setting, Settings};
 
 pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, Vec<String>), Error> {
-    let count = reader.count("flows.", '.')?;
+    let count = reader.count("flows.", '.', MAX_LEVELS)?;
     let mut levels = vec![];
     let mut top = None;
     let mut image = None;
     for l in 0..count {
         let theirs = count - 1 - l;
         // A squeeze has no tensors, and comes last.
-        let steps = reader.count(&format!("flows.{theirs}."), '.')?;
+        let steps = reader.count(&format!("flows.{theirs}."), '.', MAX_STEPS)?;
         // Their order is that from latents to image.
         let steps = (0..steps).rev().map(|k| step(reader, &format!("flows.{theirs}.{k}.flows")));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;

@@ -13,7 +13,7 @@
 use crate::Error;
 use crate::matrix::permutation_index;
 use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior, class_rows};
-use crate::reader::Reader;
+use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::Settings;
 
 /// End of the names of averages.
@@ -30,11 +30,11 @@ pub(crate) fn is_unused(name: &str) -> bool {
 
 pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, Vec<String>), Error> {
     let mut variables = Variables { reader };
-    let count = variables.reader.count("model/", '/')?;
+    let count = variables.reader.count("model/", '/', MAX_LEVELS)?;
     let mut levels = vec![];
     let mut channels = 0;
     for l in 0..count {
-        let steps = variables.reader.count(&format!("model/{l}/"), '/')?;
+        let steps = variables.reader.count(&format!("model/{l}/"), '/', MAX_STEPS)?;
         let steps = (0..steps).map(|k| variables.step(&format!("model/{l}/{k}")));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         channels = steps.last().map_or(0, |step| step.actnorm.bias.len());

@@ -126,13 +126,17 @@ impl Conv {
         }
     }
 
+    /// The weights of an output, without the edge channel.
+    fn weight_of(&self, output: usize) -> &[f64] {
+        &self.weight[output * self.inputs * TAPS..][..self.inputs * TAPS]
+    }
+
     /// Pads with 1 instead of 0: the edge channel gets the sum of all inputs' weights.
     pub fn padded_with_ones(mut self) -> Self {
-        for (edge, weight) in
-            self.edge.chunks_exact_mut(TAPS).zip(self.weight.chunks_exact(self.inputs * TAPS))
-        {
-            for taps in weight.chunks_exact(TAPS) {
-                edge.iter_mut().zip(taps).for_each(|(edge, tap)| *edge += tap);
+        for output in 0..self.outputs {
+            for k in 0..TAPS {
+                let sum: f64 = self.weight_of(output).iter().skip(k).step_by(TAPS).sum();
+                self.edge[output * TAPS + k] += sum;
             }
         }
         self
@@ -167,7 +171,7 @@ impl Conv {
 
     /// The first outputs negated.
     pub fn first_negated(mut self, count: usize) -> Self {
-        let negate = |x: &mut f64| *x = -*x;
+        let (count, negate) = (count.min(self.outputs), |x: &mut f64| *x = -*x);
         self.weight[..count * self.inputs * TAPS].iter_mut().for_each(negate);
         self.edge[..count * TAPS].iter_mut().for_each(negate);
         self.bias[..count].iter_mut().for_each(negate);
@@ -176,8 +180,8 @@ impl Conv {
 
     /// The weight with the edge channel, `[outputs, inputs + 1, 9]`.
     pub fn with_edge(&self) -> Vec<f64> {
-        let weight = self.weight.chunks_exact(self.inputs * TAPS);
-        weight.zip(self.edge.chunks_exact(TAPS)).flat_map(|(weight, edge)| [weight, edge].concat()).collect()
+        let edges = self.edge.chunks_exact(TAPS).enumerate();
+        edges.flat_map(|(output, edge)| [self.weight_of(output), edge].concat()).collect()
     }
 }
 

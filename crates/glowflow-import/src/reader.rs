@@ -10,6 +10,10 @@ use crate::parts::Lu;
 
 /// Names that an error lists.
 const SHOWN: usize = 5;
+/// Most levels of a model.
+pub(crate) const MAX_LEVELS: usize = 12;
+/// Most steps of a level.
+pub(crate) const MAX_STEPS: usize = 1 << 12;
 
 /// Tensors by name.
 pub(crate) struct Reader {
@@ -44,8 +48,12 @@ impl Reader {
     }
 
     /// The number of consecutive indices from 0 on.
-    pub fn count(&self, prefix: &str, separator: char) -> Result<usize, Error> {
+    pub fn count(&self, prefix: &str, separator: char, most: usize) -> Result<usize, Error> {
         let indices = self.indices(prefix, separator);
+        if indices.len() > most {
+            let count = indices.len();
+            return Err(Error::model(format!("there are {count} of {prefix}…; at most {most} are possible")));
+        }
         match indices.iter().enumerate().find(|&(i, &index)| i != index) {
             None if !indices.is_empty() => Ok(indices.len()),
             None => Err(Error::model(format!("there is no tensor {prefix}0{separator}…"))),
@@ -55,19 +63,23 @@ impl Reader {
         }
     }
 
+    /// A tensor that is not empty.
+    fn get(&self, name: &str) -> Result<&Array, Error> {
+        match self.tensors.get(name) {
+            None => Err(Error::model(format!("the tensor {name} is missing"))),
+            Some(array) if array.is_empty() => Err(Error::model(format!("the tensor {name} is empty"))),
+            Some(array) => Ok(array),
+        }
+    }
+
     fn array(&mut self, name: &str) -> Result<&Array, Error> {
-        let array = self.tensors.get(name);
-        let array = array.ok_or_else(|| Error::model(format!("the tensor {name} is missing")))?;
         self.used.insert(name.to_owned());
-        Ok(array)
+        self.get(name)
     }
 
     /// The shape of a tensor.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>, Error> {
-        let array = self.tensors.get(name);
-        array
-            .map(|array| array.shape.clone())
-            .ok_or_else(|| Error::model(format!("the tensor {name} is missing")))
+        self.get(name).map(|array| array.shape.clone())
     }
 
     /// The shape of a tensor with this number of axes.

@@ -12,15 +12,15 @@
 
 use crate::Error;
 use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior, logs_and_signs};
-use crate::reader::Reader;
+use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::Settings;
 
 pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, Vec<String>), Error> {
-    let count = reader.count("blocks.", '.')?;
+    let count = reader.count("blocks.", '.', MAX_LEVELS)?;
     let mut levels = vec![];
     let mut top = None;
     for l in 0..count {
-        let steps = reader.count(&format!("blocks.{l}.flows."), '.')?;
+        let steps = reader.count(&format!("blocks.{l}.flows."), '.', MAX_STEPS)?;
         let steps = (0..steps).map(|k| step(reader, &format!("blocks.{l}.flows.{k}")));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         let prior = format!("blocks.{l}.prior");

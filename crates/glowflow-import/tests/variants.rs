@@ -201,6 +201,38 @@ fn unknown_and_missing_tensors_are_errors() {
     assert!(error.contains("looks like one of y0ast"), "{error}");
 }
 
+#[test]
+fn sizes_that_fit_no_model_are_errors() {
+    let Some(folder) = fixture("rosinality/affine_lu") else { return };
+    let state = weights(&folder);
+    let change = |name: &str, shape: &[usize]| {
+        let mut state = state.clone();
+        let numbers = vec![0.5; shape.iter().product()];
+        state.insert(name.into(), (shape.to_vec(), numbers));
+        import_state(&state, Source::Rosinality, &settings(Source::Rosinality)).unwrap_err().to_string()
+    };
+    for (name, shape) in [
+        ("blocks.0.flows.0.actnorm.loc", &[1, 1, 1, 1][..]),
+        ("blocks.1.flows.0.actnorm.loc", &[1, 1, 1, 1]),
+        ("blocks.1.flows.0.actnorm.loc", &[1, 0, 1, 1]),
+        ("blocks.0.flows.1.coupling.net.0.weight", &[32, 0, 3, 3]),
+        ("blocks.0.flows.1.coupling.net.0.weight", &[32, 6]),
+        ("blocks.0.flows.1.coupling.net.4.conv.weight", &[1, 32, 3, 3]),
+        ("blocks.0.prior.conv.weight", &[12, 0, 3, 3]),
+        ("blocks.0.prior.conv.weight", &[12, 6, 1, 1]),
+        ("blocks.2.prior.conv.weight", &[95, 48, 3, 3]),
+        ("blocks.9.flows.0.actnorm.loc", &[1, 12, 1, 1]),
+    ] {
+        let error = change(&format!("module.{name}"), shape);
+        assert!(!error.is_empty(), "{name} {shape:?}");
+    }
+    let Some(folder) = fixture("openai/affine_learntop") else { return };
+    let mut state = variables(&folder);
+    state.insert("model/1/0/actnorm_center/b".into(), (vec![1, 1, 1, 1], vec![0.5]));
+    state.insert("model/1/1/actnorm_center/b".into(), (vec![1, 1, 1, 1], vec![0.5]));
+    assert!(import_state(&state, Source::Openai, &settings(Source::Openai)).is_err());
+}
+
 /// The names of chaiyujin for a tensor of y0ast.
 fn chaiyujin(state: &State) -> State {
     let rename = |name: &str| {
