@@ -1,9 +1,12 @@
 //! Glow whose top prior depends on the border: key, files and training.
 
+use glowflow::flow::{Context, Mode};
+use glowflow::model::Flow;
 use glowflow::params::Parameter;
 use glowflow::train::{RunConfig, Trainer};
-use glowflow::{Dequantization, GlowConfig, Model, ModelConfig, ModelFile, PriorType};
-use glowflow_kernels::Cpu;
+use glowflow::{Backprop, Dequantization, GlowConfig, Model, ModelConfig, ModelFile, PriorType};
+use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::{Cpu, Cuda, Operations};
 use ndarray::Array4;
 
 /// A model that trains in milliseconds.
@@ -46,14 +49,48 @@ fn the_key_is_written_only_if_it_is_used() {
     }
 }
 
-#[test]
-fn the_edge_term_is_trained_and_saved() {
+/// A model after three steps.
+fn trained() -> ModelFile {
     let mut trainer = Trainer::new(Cpu::<f32>::new(), config(&["model.prior=edge"])).unwrap();
     trainer.initialize(&pixels(), &[]).unwrap();
     for _ in 0..3 {
         trainer.step(&pixels(), &[]).unwrap();
     }
-    let file = trainer.model().unwrap();
+    trainer.model().unwrap()
+}
+
+/// Log-likelihoods of images, and the gradient by the edge term.
+fn likelihoods_and_gradient<D: Operations<Real = f32>>(device: &D, file: &ModelFile) -> [Vec<f32>; 2] {
+    let flow = Flow::<D>::new(&file.config, &file.constants);
+    let (params, buffers) = (device.upload(&file.weights), device.zeros(0));
+    let cx = Context { device, params: &params, buffers: &buffers, mode: Mode::Train };
+    let v: Vec<f32> = pixels().iter().map(|&pixel| (f32::from(pixel) + 0.5) / 256.0 - 0.5).collect();
+    let state = flow.enter(&cx, 4, device.upload(&v), device.zeros(0));
+    let forward = flow.forward(&cx, state, Backprop::Reversible);
+    let likelihoods = device.download(&forward.state.logp).unwrap()[..4].to_vec();
+    let mut gradient = device.zeros(flow.layout.len());
+    flow.backward(&cx, forward, -1e-3, &mut gradient);
+    [likelihoods, device.download(&gradient).unwrap()[edge(file).span.range()].to_vec()]
+}
+
+#[test]
+fn a_gpu_computes_the_same() {
+    let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
+    let Some(gpu) = gpu else { return };
+    let file = trained();
+    let have = likelihoods_and_gradient(&gpu, &file);
+    let want = likelihoods_and_gradient(&Cpu::<f32>::new(), &file);
+    for (have, want) in have.iter().zip(&want) {
+        let norm = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let difference: Vec<f32> = have.iter().zip(want).map(|(have, want)| have - want).collect();
+        let error = norm(&difference) / norm(want);
+        assert!(error < 1e-4, "{error:e}");
+    }
+}
+
+#[test]
+fn the_edge_term_is_trained_and_saved() {
+    let file = trained();
     let edge = edge(&file);
     assert_eq!(edge.shape, [2 * 24, 1, 3, 3]);
     let taps = &file.weights[edge.span.range()];
