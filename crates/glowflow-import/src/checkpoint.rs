@@ -46,7 +46,13 @@ impl Checkpoint {
         }
         let mut bytes = vec![];
         File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io)?;
-        Self::of_bytes(bytes).map_err(|reason| Error::File { path: path.to_owned(), reason })
+        Self::of_bytes(bytes).map_err(|mut reason| {
+            if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".ckpt")) {
+                reason +=
+                    "; a TensorFlow checkpoint has to be saved as .npz first (docs/coming-from-pytorch.md)";
+            }
+            Error::File { path: path.to_owned(), reason }
+        })
     }
 
     /// The tensors of a file's contents; the error says what is wrong with them.

@@ -1,7 +1,7 @@
 //! A Glow in parts: what every source is turned into, in `f64`.
 //!
-//! A step is `y = P (x + bias)·sign·exp(3·logs)`, then a coupling. The sign is that of an actnorm's scale, which glowflow's
-//! actnorm has not: it becomes part of the 1×1 convolution, `W·diag(sign)`.
+//! A step is `y = P (x + bias)·sign·exp(3·logs)`, then a coupling. The sign is that of an actnorm's scale. glowflow's
+//! actnorm has positive scales, so the sign becomes part of the 1×1 convolution: `W·diag(sign)`.
 
 use crate::Error;
 

@@ -6,6 +6,7 @@
 //! Lists, tuples and dictionaries lie in one table and refer to each other by number, so nesting costs no recursion.
 //! Memory is proportional to the pickle: an instruction makes at most one value, and moves the others.
 
+mod call;
 mod global;
 mod machine;
 

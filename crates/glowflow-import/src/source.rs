@@ -97,5 +97,12 @@ pub fn import(checkpoint: Checkpoint, source: Source, settings: &Settings) -> Re
     };
     let mut unused = reader.finish(is_unused)?;
     unused.extend(ignored);
-    Imported::assemble(parts, unused, notes)
+    let imported = Imported::assemble(parts, unused, notes)?;
+    match settings.permutation {
+        Some(given) if given != imported.config.permutation => Err(Error::model(format!(
+            "the permutation {given:?} was specified, and the model has {:?}",
+            imported.config.permutation
+        ))),
+        _ => Ok(imported),
+    }
 }

@@ -206,4 +206,7 @@ fn folders_and_missing_files_are_errors() {
     let error = |path: &Path| Checkpoint::read(path).unwrap_err().to_string();
     assert!(error(folder.path()).contains("is a folder"));
     assert!(error(&folder.path().join("none.pt")).contains("none.pt"));
+    let tensorflow = folder.path().join("model_best_loss.ckpt.data-00000-of-00001");
+    std::fs::write(&tensorflow, [0; 64]).unwrap();
+    assert!(error(&tensorflow).contains("saved as .npz"));
 }

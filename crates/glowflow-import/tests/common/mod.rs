@@ -1,6 +1,7 @@
 //! Fixtures of other programs, and models on a device in any precision.
 #![allow(dead_code)]
 
+pub mod changed;
 pub mod torch;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,72 @@
+//! Calls of the functions on the list, and storages by their persistent ids.
+
+use super::{Global, Objects, StorageRef, TensorRef, Value, size};
+
+impl Objects {
+    /// The value of a call.
+    pub fn call(&mut self, function: Value, arguments: Value) -> Result<Value, String> {
+        let Value::Global(function) = function else { return Err(format!("{function:?} is not a function")) };
+        let arguments = self.sequence(arguments).ok_or("the arguments are not a tuple")?;
+        match (function, arguments) {
+            (Global::OrderedDict, []) => {
+                self.dicts.push(vec![]);
+                Ok(Value::Dict(self.dicts.len() - 1))
+            }
+            // As Python 2 wrote it: a list of pairs.
+            (Global::OrderedDict, [pairs]) => {
+                let pairs = self.sequence(*pairs).ok_or("an ordered dictionary is made of no list")?;
+                let pair = |pair: &Value| match self.sequence(*pair) {
+                    Some(&[key, value]) => Ok((key, value)),
+                    _ => Err("an ordered dictionary is made of no pairs"),
+                };
+                let pairs = pairs.iter().map(pair).collect::<Result<_, _>>()?;
+                self.dicts.push(pairs);
+                Ok(Value::Dict(self.dicts.len() - 1))
+            }
+            (Global::Size, [sizes @ Value::Sequence(_)]) => Ok(*sizes),
+            (Global::RebuildTensor, [Value::Storage(storage), offset, shape, strides, _, _, ..]) => {
+                let sizes = |value| {
+                    let sizes = self.sequence(value)?;
+                    sizes.iter().map(|&value| size(value)).collect::<Option<Vec<usize>>>()
+                };
+                let tensor = TensorRef {
+                    storage: *storage,
+                    offset: size(*offset).ok_or("an offset is not a whole number")?,
+                    shape: sizes(*shape).ok_or("a shape is not a tuple of whole numbers")?,
+                    strides: sizes(*strides).ok_or("strides are not a tuple of whole numbers")?,
+                };
+                self.tensors.push(tensor);
+                Ok(Value::Tensor(self.tensors.len() - 1))
+            }
+            (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Ok(*tensor),
+            (function, _) => Err(format!("{function:?} is called with other arguments than PyTorch's")),
+        }
+    }
+
+    /// The storage that a persistent id `('storage', type, key, location, length[, view])` names.
+    pub fn storage(&self, id: Value) -> Result<StorageRef, String> {
+        let [kind, Value::Global(Global::Storage(element)), key, _location, len, view @ ..] =
+            self.sequence(id).ok_or("a persistent id is not a tuple")?
+        else {
+            return Err("a persistent id does not describe a storage".into());
+        };
+        if self.text(*kind) != Some("storage") {
+            return Err("a persistent id does not name a storage".into());
+        }
+        let key = self.text(*key).ok_or("the key of a storage is not a text")?;
+        let len = size(*len).ok_or("the length of a storage is not a whole number")?;
+        let (first, len) = match view {
+            [] | [Value::None] => (0, len),
+            // The first number and the length of a view of the storage.
+            [view] => match self.sequence(*view) {
+                Some(&[_, first, len]) => (
+                    size(first).ok_or("the offset of a storage's view is not a whole number")?,
+                    size(len).ok_or("the length of a storage's view is not a whole number")?,
+                ),
+                _ => return Err("the view of a storage is not readable".into()),
+            },
+            _ => return Err("the id of a storage has too many parts".into()),
+        };
+        Ok(StorageRef { key: key.to_owned(), element: *element, len, first })
+    }
+}
