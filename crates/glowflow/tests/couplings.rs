@@ -1,17 +1,17 @@
 //! Glow with residual networks and with mixture couplings: training, files, resuming, and exactness.
 
+mod common;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use common::training::{batches, trained};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, CouplingType, Dequantization, Draws, GlowConfig, Model, ModelConfig, ModelFile, NetworkType,
 };
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{Cpu, Cuda, Operations, Reference, Stream};
+use glowflow_kernels::{Cpu, Cuda, Reference, Stream};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
@@ -43,22 +43,6 @@ fn config([network, coupling]: [&str; 2], overrides: &[&str]) -> RunConfig {
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
 
-fn batches() -> impl Iterator<Item = Vec<u8>> {
-    let options =
-        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.map(|batch| batch.unwrap().pixels)
-}
-
-/// A trainer after the data-dependent initialisation and `steps` steps, and the bits/dim of each.
-fn trained<D: Operations<Real = f32>>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
-    let mut trainer = Trainer::new(device, config).unwrap();
-    trainer.initialize(&batches().next().unwrap(), &[]).unwrap();
-    let step = |pixels: Vec<u8>| trainer.step(&pixels, &[]).unwrap().bits_per_dim;
-    let bits = batches().take(steps).map(step).collect();
-    (trainer, bits)
-}
-
 #[test]
 fn models_learn_save_and_load() {
     for kind in KINDS {
@@ -85,7 +69,7 @@ fn every_image_comes_back() {
     let mut pixels: Vec<u8> = (0..NOISE * 16 * 16 * 3 / 4)
         .flat_map(|i| noise.uniform(i as u64).map(|u| (256.0 * u) as u8))
         .collect();
-    pixels.extend(batches().skip(3).take(6).flatten());
+    pixels.extend(batches(BATCH).skip(3).take(6).flatten());
     let images = Array4::from_shape_vec((IMAGES, 16, 16, 3), pixels).unwrap();
     for kind in KINDS {
         let (trainer, _) = trained(Cpu::new(), config(kind, &["train.lr=0.01"]), 40);
@@ -110,7 +94,7 @@ fn both_backprop_modes_give_the_same_gradient() {
         // Without decay, the first moment is the gradient.
         let config = config(kind, &["train.beta1=0", "train.accumulate=2"]);
         let state = trained(Cpu::new(), config.clone(), 10).0.state().unwrap();
-        let pixels = batches().nth(10).unwrap();
+        let pixels = batches(BATCH).nth(10).unwrap();
         let [stored, reversible] = [Backprop::Stored, Backprop::Reversible].map(|backprop| {
             let mut config = config.clone();
             config.train.backprop = backprop;

@@ -1,17 +1,17 @@
 //! Glow with batch normalisation: training, files, resuming, and independence of the batch in evaluation.
 
+mod common;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use common::training::{self, batches};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, Dequantization, Draws, Error, GlowConfig, Model, ModelConfig, ModelFile, NormalizationType,
 };
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{Cpu, Cuda, Operations};
+use glowflow_kernels::{Cpu, Cuda};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
@@ -39,28 +39,13 @@ fn config(overrides: &[&str]) -> RunConfig {
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
 
-fn batches() -> impl Iterator<Item = Vec<u8>> {
-    let options =
-        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.map(|batch| batch.unwrap().pixels)
-}
-
 /// A trainer after the data-dependent initialisation and `steps` steps, and the bits/dim of each.
 fn trained(config: RunConfig, steps: usize) -> (Trainer<Cpu<f32>>, Vec<f64>) {
-    trained_on(Cpu::new(), config, steps)
-}
-
-fn trained_on<D: Operations>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
-    let mut trainer = Trainer::new(device, config).unwrap();
-    trainer.initialize(&batches().next().unwrap(), &[]).unwrap();
-    let step = |pixels: Vec<u8>| trainer.step(&pixels, &[]).unwrap().bits_per_dim;
-    let bits = batches().take(steps).map(step).collect();
-    (trainer, bits)
+    training::trained(Cpu::new(), config, steps)
 }
 
 fn images() -> Array4<u8> {
-    Array4::from_shape_vec((BATCH, 16, 16, 3), batches().nth(3).unwrap()).unwrap()
+    Array4::from_shape_vec((BATCH, 16, 16, 3), batches(BATCH).nth(3).unwrap()).unwrap()
 }
 
 /// A tensor of a model's parameters or buffers.
@@ -124,7 +109,7 @@ fn both_backprop_modes_give_the_same_gradient() {
     // Without decay, the first moment is the gradient.
     let config = config(&["train.beta1=0", "train.accumulate=2"]);
     let state = trained(config.clone(), 10).0.state().unwrap();
-    let pixels = batches().nth(10).unwrap();
+    let pixels = batches(BATCH).nth(10).unwrap();
     let [stored, reversible] = [Backprop::Stored, Backprop::Reversible].map(|backprop| {
         let mut config = config.clone();
         config.train.backprop = backprop;
@@ -145,7 +130,7 @@ fn a_gpu_learns_the_same() {
     let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
     let Some(gpu) = gpu else { return };
     let config = config(&["model.levels=1", "model.steps=1", "model.hidden=4"]);
-    let (on_gpu, gpu_bits) = trained_on(gpu, config.clone(), 4);
+    let (on_gpu, gpu_bits) = training::trained(gpu, config.clone(), 4);
     let (on_cpu, cpu_bits) = trained(config, 4);
     for (have, want) in gpu_bits.iter().zip(&cpu_bits) {
         assert!((have - want).abs() < 1e-4 * want, "{gpu_bits:?}, not {cpu_bits:?}");

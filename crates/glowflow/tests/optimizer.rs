@@ -1,11 +1,10 @@
 //! Weight decay and Muon from outside: steps of training against their formulas.
 
-use std::sync::Arc;
+mod common;
 
+use common::training::batches;
 use glowflow::params::{HiddenMatrix, Layout};
 use glowflow::train::{RunConfig, TrainState, Trainer};
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::cuda::Precision;
 use glowflow_kernels::{Cpu, Cuda, Operations};
 use nalgebra::DMatrix;
@@ -25,13 +24,6 @@ fn config(overrides: &[&str]) -> RunConfig {
     ];
     let overrides: Vec<String> = base.iter().chain(overrides).map(|text| text.to_string()).collect();
     RunConfig::resolve(None, None, &overrides).unwrap()
-}
-
-fn batches(size: usize) -> impl Iterator<Item = Vec<u8>> {
-    let options =
-        TrainingOptions { batch_size: size, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.map(|batch| batch.unwrap().pixels)
 }
 
 fn labels(size: usize) -> Vec<usize> {

@@ -1,13 +1,12 @@
 //! Affine couplings with the bounded scale `exp(2·tanh(r/2))`: configuration, initialisation, training, files.
 
-use std::sync::Arc;
+mod common;
 
+use common::training::{batches, trained};
 use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Backprop, Dequantization, GlowConfig, Model, ModelConfig, ModelFile, ScaleType};
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{Cpu, Cuda, Operations};
+use glowflow_kernels::{Cpu, Cuda};
 use ndarray::Array4;
 
 const BATCH: usize = 8;
@@ -27,22 +26,6 @@ fn config(overrides: &[&str]) -> RunConfig {
     ];
     let overrides: Vec<String> = base.iter().chain(overrides).map(|text| text.to_string()).collect();
     RunConfig::resolve(None, None, &overrides).unwrap()
-}
-
-fn batches() -> impl Iterator<Item = Vec<u8>> {
-    let options =
-        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.map(|batch| batch.unwrap().pixels)
-}
-
-/// A trainer after the data-dependent initialisation and `steps` steps, and the bits/dim of each.
-fn trained<D: Operations>(device: D, config: RunConfig, steps: usize) -> (Trainer<D>, Vec<f64>) {
-    let mut trainer = Trainer::new(device, config).unwrap();
-    trainer.initialize(&batches().next().unwrap(), &[]).unwrap();
-    let step = |pixels: Vec<u8>| trainer.step(&pixels, &[]).unwrap().bits_per_dim;
-    let bits = batches().take(steps).map(step).collect();
-    (trainer, bits)
 }
 
 #[test]
@@ -69,7 +52,7 @@ fn additive_couplings_have_no_scale() {
 /// The scale of a new model is 1: whatever its permutations and actnorms are, additive couplings do the same.
 #[test]
 fn a_new_model_is_that_of_additive_couplings() {
-    let images = Array4::from_shape_vec((BATCH, 16, 16, 3), batches().next().unwrap()).unwrap();
+    let images = Array4::from_shape_vec((BATCH, 16, 16, 3), batches(BATCH).next().unwrap()).unwrap();
     let densities = |coupling: &str, scale: &str| {
         let keys = [format!("model.coupling={coupling}"), format!("model.scale={scale}")];
         let config = config(&keys.each_ref().map(String::as_str));
@@ -98,7 +81,7 @@ fn a_model_learns_saves_and_gives_every_image_back() {
     assert!(read == file, "the model changes in its file");
 
     let model = Model::on(Cpu::<f32>::new(), &read);
-    for pixels in batches().take(16) {
+    for pixels in batches(BATCH).take(16) {
         let images = Array4::from_shape_vec((BATCH, 16, 16, 3), pixels).unwrap();
         let encoded = model.encode(images.view(), &[], Dequantization::Midpoint).unwrap();
         assert_eq!(model.decode(&encoded.latents, &[]).unwrap().pixels, images);
@@ -110,7 +93,7 @@ fn both_backprop_modes_give_the_same_gradient() {
     // Without decay, the first moment is the gradient.
     let config = config(&["train.beta1=0", "train.accumulate=2"]);
     let state = trained(Cpu::<f32>::new(), config.clone(), 10).0.state().unwrap();
-    let pixels = batches().nth(10).unwrap();
+    let pixels = batches(BATCH).nth(10).unwrap();
     let [stored, reversible] = [Backprop::Stored, Backprop::Reversible].map(|backprop| {
         let mut config = config.clone();
         config.train.backprop = backprop;

@@ -1,7 +1,9 @@
-//! Models for tests that need no training.
+//! What several test programs need: models without training, and short training runs.
 
 // Each test program compiles this file for itself and uses a part of it.
 #![allow(dead_code)]
+
+pub mod training;
 
 use glowflow::{GlowConfig, Model, ModelFile};
 use glowflow_kernels::Cpu;
