@@ -1,7 +1,4 @@
-//! What several test programs need: models without training, and short training runs.
-
-// Each test program compiles this file for itself and uses a part of it.
-#![allow(dead_code)]
+//! Models without training, and short training runs, for several tests.
 
 pub mod training;
 

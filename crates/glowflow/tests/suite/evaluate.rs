@@ -1,10 +1,8 @@
 //! Scores of datasets.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{glow, model_file};
+use crate::common::{glow, model_file};
 use glowflow::evaluate::{Inversion, evaluate, score};
 use glowflow::{Draws, Error, GlowConfig, Model};
 use glowflow_data::portraits::Portraits;

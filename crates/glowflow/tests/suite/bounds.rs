@@ -1,8 +1,6 @@
 //! Bounds on bits per dimension, against their definition and a model of known probabilities.
 
-mod common;
-
-use common::{glow, model_file};
+use crate::common::{glow, model_file};
 use glowflow::{Architecture, CouplingType, Draws, GlowConfig, Model, ModelFile, NoiseKind, PermutationType};
 use glowflow_kernels::Cpu;
 use ndarray::Array4;

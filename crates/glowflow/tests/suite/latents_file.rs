@@ -1,10 +1,8 @@
 //! Latents in a file decode to the pixels that were encoded, whatever the model is.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::{config, glow, model_file};
+use crate::common::{config, glow, model_file};
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Error, GlowConfig, Model, ModelFile};

@@ -1,8 +1,6 @@
 //! Decoding on host arrays: chunks, finite flags, requests to stop, concurrent callers.
 
-mod common;
-
-use common::{config, glow, model_file};
+use crate::common::{config, glow, model_file};
 use glowflow::{DeviceError, Error, GlowConfig, Model};
 use glowflow_kernels::{Cuda, cuda};
 use ndarray::{Array4, Axis, s};

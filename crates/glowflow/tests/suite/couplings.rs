@@ -1,11 +1,9 @@
 //! Glow with residual networks and with mixture couplings: training, files, resuming, and exactness.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::training::{batches, trained};
+use crate::common::training::{batches, trained};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, CouplingType, Dequantization, Draws, GlowConfig, Model, ModelConfig, ModelFile, NetworkType,

@@ -1,8 +1,6 @@
 //! Weight decay and Muon from outside: steps of training against their formulas.
 
-mod common;
-
-use common::training::batches;
+use crate::common::training::batches;
 use glowflow::params::{HiddenMatrix, Layout};
 use glowflow::train::{RunConfig, TrainState, Trainer};
 use glowflow_kernels::cuda::Precision;

@@ -1,13 +1,11 @@
 //! Damaged files, and files of other kinds, are refused; nothing that was changed goes unnoticed.
 
-mod common;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::glow;
+use crate::common::glow;
 use glowflow::latent::{About, Direction, Directions};
 use glowflow::latents_file::LatentsFile;
 use glowflow::tensor_file::{TensorData, TensorFile};

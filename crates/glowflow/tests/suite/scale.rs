@@ -1,8 +1,6 @@
 //! Affine couplings with the bounded scale `exp(2·tanh(r/2))`: configuration, initialisation, training, files.
 
-mod common;
-
-use common::training::{batches, trained};
+use crate::common::training::{batches, trained};
 use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Backprop, Dequantization, GlowConfig, Model, ModelConfig, ModelFile, ScaleType};
 use glowflow_kernels::cuda::Precision;

@@ -1,11 +1,9 @@
 //! Glow with batch normalisation: training, files, resuming, and independence of the batch in evaluation.
 
-mod common;
-
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use common::training::{self, batches};
+use crate::common::training::{self, batches};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, Dequantization, Draws, Error, GlowConfig, Model, ModelConfig, ModelFile, NormalizationType,

@@ -1,0 +1,28 @@
+//! The tests of this crate from outside, a module a subject. They are one program, so that the library's generic code is compiled for
+//! tests once; `reversible_memory` measures its whole process and is another.
+
+mod adapt;
+mod bounds;
+mod common;
+mod couplings;
+mod data;
+mod decoding;
+mod dequantization;
+mod dequantization_training;
+mod directions;
+mod edge_prior;
+mod evaluate;
+mod files;
+mod fine_tuning;
+mod latent;
+mod latents_file;
+mod layers;
+mod normalization;
+mod observer;
+mod optimizer;
+mod reference;
+mod run;
+mod scale;
+mod study;
+mod training;
+mod vectors;
