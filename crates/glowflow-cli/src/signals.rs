@@ -6,13 +6,13 @@
 //! program at once. A signal that was ignored at the start, as `nohup` has it, stays ignored. On systems that do
 //! not report ignored signals, SIGHUP is left alone.
 
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 #[cfg(unix)]
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::ExitCode;
 use crate::commands::tell;
 
 static STOP: AtomicBool = AtomicBool::new(false);

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
@@ -17,7 +16,7 @@ use super::{
     PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_choices, class_of,
     counted, left_out, named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
 };
-use crate::args;
+use crate::{ExitCode, args};
 
 /// Writes one image to a PNG file below a folder.
 fn save_below(glow: &Model, image: ArrayView3<u8>, folder: &Path, name: &Path) -> anyhow::Result<()> {

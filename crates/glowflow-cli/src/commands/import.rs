@@ -1,7 +1,6 @@
 //! `import`: checkpoints of other programs.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::{Draws, Model, ModelFile};
@@ -12,7 +11,7 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::{check_output, print_json, say, tell, verdict};
-use crate::args;
+use crate::{ExitCode, args};
 
 /// Unused parts that are listed.
 const SHOWN: usize = 8;

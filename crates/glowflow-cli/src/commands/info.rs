@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::evaluate::Draws;
@@ -16,7 +15,7 @@ use glowflow_report::metrics;
 use serde_json::{Value, json};
 
 use super::{counted, print_json, say};
-use crate::args;
+use crate::{ExitCode, args};
 
 /// The training of a model, from the other files of its run's folder.
 struct Run {

@@ -1,7 +1,6 @@
 //! `interpolate`, `attributes` and `resample`.
 
 use std::io::Write;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -18,7 +17,7 @@ use super::{
     PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, grid_png,
     print_json, report_broken, sample_images, say, tell, watched,
 };
-use crate::args;
+use crate::{ExitCode, args};
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
     /// How long a frame of an animation is shown.

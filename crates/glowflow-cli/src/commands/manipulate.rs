@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,7 +21,7 @@ use super::{
     PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, class_of, counted,
     directions_path, grid_png, image_shape, named, print_json, say, tell, verdict,
 };
-use crate::args;
+use crate::{ExitCode, args};
 
 /// The changes to be made.
 struct Changes<'a> {

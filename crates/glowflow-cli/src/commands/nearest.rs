@@ -1,7 +1,6 @@
 //! `nearest`.
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::latent::{level_weights, nearest as find_nearest};
@@ -11,7 +10,7 @@ use super::{
     PictureOutput, check_picture, class_of, grid_png, image_shape, report_broken, say, tell, test_data,
     verdict, watched,
 };
-use crate::args;
+use crate::{ExitCode, args};
 
 /// One weight a level.
 fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {

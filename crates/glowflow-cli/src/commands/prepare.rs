@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
@@ -21,6 +20,7 @@ use super::face_paths::FacePaths;
 use super::finder::Detector;
 use super::watched::patience;
 use super::{check_folder_output, check_outside, counted, named, print_json, say, tell, verdict};
+use crate::ExitCode;
 use crate::args::{Align, Common, Crop, FacesArg};
 use crate::signals;
 

@@ -1,7 +1,6 @@
 //! `eval` and `score`.
 
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -15,7 +14,7 @@ use super::{
     check_output, class_of, is_stdout, left_out, named, print_json, report_broken, sample_images, say,
     test_data, verdict, watched,
 };
-use crate::args;
+use crate::{ExitCode, args};
 
 /// The estimate that the arguments give for a model whose training has this noise.
 fn draws(scoring: &args::Scoring, trained: NoiseKind) -> anyhow::Result<Draws> {

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
@@ -10,7 +9,7 @@ use glowflow_web::{Access, Demo, Face, Limits, Token};
 
 use super::finder::{self, Detector};
 use super::tell;
-use crate::args;
+use crate::{ExitCode, args};
 
 /// The variable that holds a token, unless it is empty.
 const TOKEN: &str = "GLOWFLOW_TOKEN";

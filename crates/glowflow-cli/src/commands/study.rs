@@ -1,8 +1,7 @@
 //! `study`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
 use glowflow::Error;
@@ -11,7 +10,7 @@ use glowflow_report::progress::Display;
 use serde_json::json;
 
 use super::{check_folder_output, counted, print_json, quoted, say, tell};
-use crate::{args, signals};
+use crate::{ExitCode, args, signals, words};
 
 pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCode> {
     let mut study = load(args)?;
@@ -193,8 +192,7 @@ fn print_outcome(outcome: &Outcome, out: &Path, json: bool) -> anyhow::Result<()
         say!("{}: {} diverged", row.configuration, counted(row.diverged, "run"));
     }
     if outcome.interrupted {
-        let words: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        let words: Vec<_> = words::arguments().map(|word| quoted(&word).into_owned()).collect();
         say!("stopped after {} of {}", outcome.finished, counted(outcome.runs, "run"));
         say!("continue with: glowflow {}", words.join(" "));
     } else {

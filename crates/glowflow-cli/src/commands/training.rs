@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, anyhow, bail};
 use glowflow::bench::Bench;
@@ -19,7 +18,7 @@ use serde_json::json;
 
 use super::new_folder::NewFolder;
 use super::{check_folder_output, counted, print_json, quoted, say, tell};
-use crate::{args, signals};
+use crate::{ExitCode, args, signals, words};
 
 /// The reason why a resumed run takes no other configuration.
 const CONFIGURED: &str = "a run continues with the configuration in its checkpoint: change single values with --set, such as \
@@ -156,8 +155,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
             );
         }
         let run = quoted(&out);
-        // As it was called just now: it may not be where the shell would find it.
-        let program = std::env::args().next().unwrap_or("glowflow".into());
+        let program = words::program();
         let program = quoted(&program);
         say!("\nOpen the demo, with sliders for these, with");
         say!("  {program} serve --model {run}");

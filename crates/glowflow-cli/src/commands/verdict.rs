@@ -1,8 +1,8 @@
 //! Whether a command that wrote its results succeeded.
 
-use std::process::ExitCode;
-
 use glowflow_data::Dataset;
+
+use crate::ExitCode;
 
 /// Fails with all that went wrong, if anything did.
 pub fn verdict(troubles: impl IntoIterator<Item = Option<String>>) -> anyhow::Result<ExitCode> {

@@ -1,0 +1,106 @@
+//! The command line of `glowflow` as a function, for the program and for packages that bring the program along.
+//!
+//! It parses, calls the library and prints. It holds no logic of its own.
+
+mod advice;
+mod args;
+mod commands;
+mod environment;
+mod signals;
+mod status;
+mod words;
+
+use std::ffi::OsString;
+use std::thread;
+
+use anyhow::Context;
+use clap::Parser;
+
+use args::{Cli, Command};
+pub use status::ExitCode;
+
+/// More than any machine has use for.
+const MAX_THREADS: usize = 1024;
+
+/// Runs the command that `words` give, of which the first is the program's name, and returns its exit status. Only the first
+/// call of a process may set the number of threads.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let cli = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli,
+        Err(message) => {
+            // A reader that went away is not a failure to report.
+            let _ = message.print();
+            return u8::try_from(message.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+    };
+    words::set(words);
+    let done = glowflow::catch_out_of_memory(|| execute(cli));
+    match done.unwrap_or_else(|error| Err(error.into())) {
+        Ok(code) => code,
+        // A reader that went away, such as `head`, is no failure to report.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let advice = advice::on(&error).map_or(String::new(), |advice| format!("\nhelp: {advice}"));
+            commands::tell(&format!("error: {error:#}{advice}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
+    let threads = match cli.threads {
+        Some(threads) => Some(("--threads", threads)),
+        // What rayon takes by default.
+        None => environment::threads()?.map(|threads| (environment::THREADS, threads)),
+    };
+    if let Some((source, threads)) = threads {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        anyhow::ensure!(
+            threads <= MAX_THREADS,
+            "{source} {threads} is too many: {MAX_THREADS} at most, and this machine has {cores} cores"
+        );
+    }
+    if let Some(threads) = cli.threads {
+        anyhow::ensure!(
+            threads > 0,
+            "--threads 0 leaves nothing to compute with; leave it out for all cores"
+        );
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .context("starting the threads")?;
+    }
+    if cli.common.device.is_none() {
+        cli.common.device = environment::device()?;
+    }
+    let common = &cli.common;
+    match &cli.command {
+        Command::Quickstart(args) => commands::quickstart(args, common),
+        Command::Align(args) => commands::align(args, common),
+        Command::Crop(args) => commands::crop(args, common),
+        Command::Train(args) => commands::train(args, common),
+        Command::Eval(args) => commands::eval(args, common),
+        Command::Score(args) => commands::score(args, common),
+        Command::Sample(args) => commands::sample(args, common),
+        Command::Encode(args) => commands::encode(args, common),
+        Command::Decode(args) => commands::decode(args, common),
+        Command::Interpolate(args) => commands::interpolate(args, common),
+        Command::Attributes(args) => commands::attributes(args, common),
+        Command::Manipulate(args) => commands::manipulate(args, common),
+        Command::Resample(args) => commands::resample(args, common),
+        Command::Nearest(args) => commands::nearest(args, common),
+        Command::Serve(args) => commands::serve(args, common),
+        Command::Info(args) => commands::info(args, common),
+        Command::Bench(args) => commands::bench(args, common),
+        Command::Study(args) => commands::study(args, common),
+        Command::Import(args) => commands::import(args, common),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
