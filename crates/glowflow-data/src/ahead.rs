@@ -1,18 +1,18 @@
-//! Work done ahead of its use in other threads, delivered in order.
+//! Computes results ahead of use in background threads and delivers them in order.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
-/// How many finished results a thread may have waiting, besides the one it works on.
+/// Finished results that a thread may queue in addition to the one in progress.
 const WAITING: usize = 1;
 
 /// An iterator over `make(first)`, `make(first + 1)`, … up to the first `None`.
 ///
-/// With T threads, thread t makes every T-th result and has a bounded queue of its own; taking from
-/// the queues in turn restores the order. The order of results thus does not depend on the threads'
-/// speed, nor their values on the number of threads. Dropping the iterator ends the threads.
+/// With T threads, thread t computes every T-th result and sends it through a bounded queue of its own;
+/// reading the queues round-robin restores the order. Neither the order nor the values depend on thread
+/// timing or on the number of threads. Dropping the iterator ends the threads.
 pub(crate) struct Ahead<T> {
     lanes: Vec<Lane<T>>,
     turn: usize,
@@ -37,7 +37,7 @@ impl<T: Send + 'static> Ahead<T> {
             let (sender, results) = sync_channel(WAITING);
             let thread = thread::spawn(move || {
                 let numbers = (first.saturating_add(lane as u64)..=u64::MAX).step_by(threads);
-                // Sending fails when nobody will receive any more.
+                // Sending fails once the receiver is gone.
                 let _ = numbers.map_while(|number| make(number)).try_for_each(|result| sender.send(result));
             });
             Lane { results, thread }
@@ -55,7 +55,7 @@ impl<T> Iterator for Ahead<T> {
             self.turn = turn + 1;
             return Some(result);
         }
-        // The end, or a panic that must not pass for it.
+        // The end of the sequence, or a panic in the thread, which must not be mistaken for the end.
         let lane = self.lanes.swap_remove(turn);
         self.lanes.clear();
         if let Err(panic) = lane.thread.join() {
@@ -68,7 +68,7 @@ impl<T> Iterator for Ahead<T> {
 impl<T> Drop for Ahead<T> {
     fn drop(&mut self) {
         for Lane { results, thread } in self.lanes.drain(..) {
-            // A thread that waits to send wakes up when its receiver goes.
+            // A thread blocked in `send` wakes up when its receiver is dropped.
             drop(results);
             let _ = thread.join();
         }

@@ -1,7 +1,8 @@
-//! Aligns a picture by the eyes of a face: the similarity transform that takes one pair of points to another.
+//! Aligns an image by the eyes of a face, with the similarity transform that maps one pair of points to
+//! another.
 //!
-//! The part of the picture that is needed is reduced to the scale of the result (Lanczos3, so there is no aliasing),
-//! then sampled with a bicubic kernel. Beyond its edges a picture is reflected.
+//! The required region of the source is first reduced to the scale of the result (Lanczos3, which prevents
+//! aliasing), then sampled with a bicubic kernel. Beyond its edges the source is reflected.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -9,12 +10,12 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use crate::fit::fit;
 use crate::{Error, Eyes, ImageShape};
 
-/// Pixels of the reduced picture around the needed part: the reach of both kernels.
+/// Margin around the required region, in pixels of the reduced image: the support of both kernels.
 const MARGIN: f64 = 6.0;
 
-/// Writes into `out`, in the shape `to`, the picture (HWC, of shape `from`) whose eyes at `found` (fractions of width
-/// and height, left and right) have moved to `eyes`. Turning, scaling and moving are the same everywhere, so that
-/// nothing is distorted.
+/// Aligns `pixels` (HWC, of shape `from`): writes to `out`, in the shape `to`, the image whose eyes have
+/// moved from `found` to `eyes`. Positions are fractions of width and height, the left eye first. The
+/// transform consists of rotation, uniform scaling and translation, so it does not distort.
 ///
 /// ```
 /// use glowflow_data::{Eyes, ImageShape, align};
@@ -28,8 +29,8 @@ const MARGIN: f64 = 6.0;
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`] for impossible shapes; [`Error::PixelCount`] if the pixels are not images of these shapes;
-/// [`Error::SamePlace`] if both eyes are at the same place.
+/// [`Error::Shape`] for impossible shapes; [`Error::PixelCount`] if the pixels are not images of these
+/// shapes; [`Error::SamePlace`] if both eyes have the same position.
 pub fn align(
     pixels: &[u8],
     from: ImageShape,
@@ -57,21 +58,21 @@ pub fn align(
     fit(&picture, sampled, to, out).map_err(|reason| Error::NoImage { reason })
 }
 
-/// Fractions of a picture's sides, in pixels.
+/// Converts fractions of an image's sides to pixels.
 fn places(fractions: [[f64; 2]; 2], shape: ImageShape) -> [[f64; 2]; 2] {
     fractions.map(|[x, y]| [x * shape.width as f64, y * shape.height as f64])
 }
 
-/// From places in the result to places in the picture, in pixels.
+/// Maps positions in the result to positions in the source, in pixels.
 struct Similarity {
-    /// `[[cos, -sin], [sin, cos]]`, scaled: the first column.
+    /// First column of the scaled rotation matrix: `scale · [cos, sin]`.
     turn: [f64; 2],
     from: [f64; 2],
     to: [f64; 2],
 }
 
 impl Similarity {
-    /// The transform that takes the second pair of places to the first.
+    /// The transform that maps the second pair of points to the first.
     fn between(picture: [[f64; 2]; 2], result: [[f64; 2]; 2]) -> Option<Self> {
         let difference = |[a, b]: [[f64; 2]; 2]| [b[0] - a[0], b[1] - a[1]];
         let ([px, py], [rx, ry]) = (difference(picture), difference(result));
@@ -81,7 +82,7 @@ impl Similarity {
         possible.then_some(Self { turn, from: result[0], to: picture[0] })
     }
 
-    /// Pixels of the picture in one of the result, along a line.
+    /// Source pixels per result pixel, along a line.
     fn scale(&self) -> f64 {
         self.turn[0].hypot(self.turn[1])
     }
@@ -93,12 +94,12 @@ impl Similarity {
     }
 }
 
-/// The part of a picture that a transform needs, at most as fine as the result.
+/// The region of the source that a transform requires, at no higher resolution than the result.
 struct Part<'a> {
     pixels: std::borrow::Cow<'a, [u8]>,
     width: usize,
     height: usize,
-    /// Its top left corner in the picture, and the size of its pixels there.
+    /// Top left corner in the source, and the size of a region pixel there.
     corner: [f64; 2],
     pixel: [f64; 2],
 }
@@ -135,7 +136,7 @@ impl<'a> Part<'a> {
         })
     }
 
-    /// Samples the result, whose channels are the picture's.
+    /// Samples the result, which has the channels of the source.
     fn sample(&self, transform: &Similarity, to: ImageShape, out: &mut [u8]) {
         let channels = to.channels;
         for (index, out) in out.chunks_exact_mut(channels).enumerate() {
@@ -158,7 +159,7 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Start and end, along one side of a picture, of all that lies between these places and of what is reflected there.
+/// Start and end along one side of the range that covers these positions and the pixels reflected into it.
 fn needed(places: [f64; 4], margin: f64, side: f64) -> (f64, f64) {
     let start = places.into_iter().fold(f64::INFINITY, f64::min) - margin;
     let end = places.into_iter().fold(f64::NEG_INFINITY, f64::max) + margin;
@@ -168,7 +169,7 @@ fn needed(places: [f64; 4], margin: f64, side: f64) -> (f64, f64) {
     (start, end)
 }
 
-/// The four pixels around a place along one side, and their weights by the Catmull-Rom kernel.
+/// The four pixels around a position along one side, with their Catmull-Rom weights.
 fn taps(place: f64, side: usize) -> ([usize; 4], [f32; 4]) {
     let first = (place - 0.5).floor();
     let t = (place - 0.5 - first) as f32;
@@ -182,7 +183,7 @@ fn taps(place: f64, side: usize) -> ([usize; 4], [f32; 4]) {
     ([-1, 0, 1, 2].map(|offset| reflected(first as i64 + offset, side)), weights)
 }
 
-/// The pixel that a place beyond the edges reflects.
+/// The pixel index that an index beyond the edges reflects to.
 fn reflected(index: i64, side: usize) -> usize {
     let index = index.rem_euclid(2 * side as i64) as usize;
     if index < side { index } else { 2 * side - 1 - index }

@@ -1,6 +1,6 @@
-//! Yes, no and unknown, as tables spell them.
+//! Parses yes, no and unknown as tables spell them.
 
-/// The answer in a field of a table: `None` is unknown. Fails if it holds anything else.
+/// Parses a field of a table; `None` means unknown. Fails on any other value.
 pub(crate) fn answer(field: &str) -> Result<Option<bool>, ()> {
     match field {
         "1" => return Ok(Some(true)),
@@ -11,7 +11,7 @@ pub(crate) fn answer(field: &str) -> Result<Option<bool>, ()> {
         "" | "na" | "n/a" | "#n/a" | "<na>" | "nan" | "null" | "none" | "unknown" | "?" | "-" => Ok(None),
         "true" | "t" | "yes" | "y" => Ok(Some(true)),
         "false" | "f" | "no" | "n" => Ok(Some(false)),
-        // A decimal comma, and the minus of typesetters.
+        // Accepts a decimal comma and the typographic minus sign.
         number => match number.replace(',', ".").replace('\u{2212}', "-").parse() {
             Ok(1.0) => Ok(Some(true)),
             Ok(0.0 | -1.0) => Ok(Some(false)),
@@ -36,7 +36,7 @@ mod tests {
             assert_eq!(answer(unknown), Ok(None), "{unknown}");
         }
         for other in ["2", "0.5", "10", "1,000", "yes please", "inf", "1 0", "--"] {
-            // A comma is decimal: 1,000 is 1.
+            // A comma is a decimal separator: 1,000 is 1.
             assert_eq!(answer(other).is_err(), other != "1,000", "{other}");
         }
     }

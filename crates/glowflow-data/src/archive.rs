@@ -1,4 +1,4 @@
-//! Archives given in place of their contents.
+//! Detects archives given instead of their contents.
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -10,7 +10,7 @@ use zip::ZipArchive;
 use crate::leftovers::counted;
 use crate::scan::has_image_extension;
 
-/// Why a zip archive is not an `.npz` file, if it holds no arrays. The text completes "FILE …".
+/// The reason why a zip archive without arrays is not an `.npz` file. The text completes "FILE …".
 pub(crate) fn zip_without_arrays(path: &Path) -> Option<String> {
     let zip = ZipArchive::new(BufReader::new(File::open(path).ok()?)).ok()?;
     let names: Vec<String> = zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
@@ -25,7 +25,7 @@ pub(crate) fn zip_without_arrays(path: &Path) -> Option<String> {
     Some(format!("is a zip archive that holds {contents}: unpack it and give the folder"))
 }
 
-/// Whether a file is a tar archive, plain or compressed with gzip.
+/// Returns whether a file is a tar archive, plain or gzip-compressed.
 pub(crate) fn is_tar(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let mut file = BufReader::new(file);

@@ -1,29 +1,29 @@
-//! The roles of arrays in an archive, by their names: `x_train`, `trainImages`, `val_labels`, `y` …
+//! Roles of arrays in an archive, derived from their names: `x_train`, `trainImages`, `val_labels`, `y` …
 
 /// The part of a dataset that an array belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// Named as training data.
     Train,
-    /// Named without a part.
+    /// No part in the name.
     Whole,
     Test,
     Validation,
 }
 
-/// What an array holds.
+/// Contents of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Images; of several arrays the lowest number counts.
+    /// Images; among several arrays the lowest rank wins.
     Images(usize),
-    /// Labels; of several arrays the lowest number counts.
+    /// Labels; among several arrays the lowest rank wins.
     Labels(usize),
-    /// Something known that is neither, such as masks.
+    /// A recognised name that is neither, such as masks.
     Neither,
     Unknown,
 }
 
-/// Names of images, the clearest first.
+/// Names of image arrays, the least ambiguous first.
 const IMAGES: [&str; 9] = ["images", "image", "imgs", "img", "pictures", "photos", "x", "data", "pixels"];
 const LABELS: [&str; 6] = ["labels", "label", "y", "targets", "target", "class"];
 const NEITHER: [&str; 13] = [
@@ -68,8 +68,7 @@ pub(crate) fn role(name: &str) -> (Part, Content) {
     (part, content)
 }
 
-/// The words of a name, in lower case: `val_labels`, `val/labels`, `valLabels`
-/// and `Xtrain` have two.
+/// The words of a name in lower case: `val_labels`, `val/labels`, `valLabels` and `Xtrain` have two.
 fn words(name: &str) -> Vec<String> {
     let mut words: Vec<String> = vec![];
     let mut previous = '_';

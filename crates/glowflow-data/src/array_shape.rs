@@ -1,8 +1,8 @@
-//! Shapes of image arrays: those that are read, and the way out for those that are not.
+//! Shapes of image arrays: the supported ones, and advice for the others.
 
 use crate::ImageShape;
 
-/// Numbers of channels that pictures have, transparency included.
+/// Supported numbers of channels, including alpha.
 const CHANNELS: [usize; 3] = [1, 3, 4];
 
 /// The shape of one image of an array (N, height, width) or (N, height, width, channels).
@@ -19,8 +19,8 @@ pub(crate) fn image_shape(dimensions: &[usize]) -> Result<ImageShape, String> {
     Ok(shape)
 }
 
-/// As [`image_shape`] for arrays without a convention: shapes that look like one picture or another
-/// order of dimensions are refused.
+/// Like [`image_shape`], for arrays without a convention: refuses shapes that could also be a single image or
+/// another order of dimensions.
 pub(crate) fn unambiguous_image_shape(dimensions: &[usize]) -> Result<ImageShape, String> {
     let is_channels = |n: usize| CHANNELS.contains(&n);
     let problem = match *dimensions {
@@ -36,18 +36,18 @@ pub(crate) fn unambiguous_image_shape(dimensions: &[usize]) -> Result<ImageShape
             )
         }
         [_, height, width, 4] => format!(
-            "pictures of {height}×{width}×4 have an alpha channel, or none that is known; save array[..., :3] \
+            "pictures of {height}×{width}×4 have an alpha channel or an unknown layout; save array[..., :3] \
              for their colours"
         ),
         [_, channels, _, last] if is_channels(channels) && !is_channels(last) => {
             let colours = if channels == 4 { "[:, :3]" } else { "" };
             format!(
-                "the channels come first where (N, height, width, channels) is needed; save \
+                "the channels come first, but (N, height, width, channels) is required; save \
                  array{colours}.transpose(0, 2, 3, 1)"
             )
         }
         [_, _, channels @ (1 | 3), last] if !is_channels(last) => format!(
-            "the {channels} channels come before the last dimension where (N, height, width, channels) is \
+            "the {channels} channels come before the last dimension, but (N, height, width, channels) is \
              needed; save array.transpose(3, 0, 1, 2) if the last one counts pictures"
         ),
         [.., height, width, channels] if dimensions.len() > 4 => {
@@ -58,7 +58,7 @@ pub(crate) fn unambiguous_image_shape(dimensions: &[usize]) -> Result<ImageShape
     Err(format!("shape {}: {problem}", tuple(dimensions)))
 }
 
-/// A second reading of an array of three dimensions that is read as N grey images.
+/// The alternative interpretation of a three-dimensional array that is read as N grey images.
 pub(crate) fn second_reading(dimensions: &[usize]) -> Option<String> {
     match *dimensions {
         [count @ (3 | 4), height, width] if height > 4 && width > 4 => Some(format!(
@@ -70,7 +70,7 @@ pub(crate) fn second_reading(dimensions: &[usize]) -> Option<String> {
     }
 }
 
-/// Dimensions as NumPy writes them.
+/// Formats dimensions like NumPy.
 pub(crate) fn tuple(dimensions: &[usize]) -> String {
     match *dimensions {
         [one] => format!("({one},)"),

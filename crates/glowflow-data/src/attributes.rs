@@ -1,8 +1,8 @@
-//! Yes/no attributes of images, any number to an image, unlike classes.
+//! Yes/no attributes of images. Unlike classes, an image can have any number of them.
 //!
-//! A table of attributes has a line of names. One column holds the images' names; every other column
-//! that holds nothing but yes (1, true, yes) and no (0, -1, false, no) is an attribute. Empty fields,
-//! `NA` and the like are unknown.
+//! The first line of an attribute table holds column names. One column holds the image names; every other
+//! column that contains only yes (1, true, yes) and no (0, -1, false, no) is an attribute. Empty fields, `NA`
+//! and the like mean unknown.
 //!
 //! ```csv
 //! image,Smiling,Eyeglasses
@@ -27,22 +27,22 @@ use crate::{Dataset, Error, table, text};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attributes {
     names: Vec<String>,
-    /// `[images, names]`; images without a row in the table have nothing but unknowns.
+    /// `[images, names]`; all unknown for images without a row in the table.
     values: Vec<Option<bool>>,
     left_out: Vec<String>,
     notices: Vec<String>,
 }
 
 impl Attributes {
-    /// Reads a table and finds its rows for the images of `dataset`.
+    /// Reads a table and matches its rows with the images of `dataset`.
     ///
     /// Fields are separated by commas, semicolons, tabs, bars or blanks; the text is UTF-8, UTF-16 or
-    /// Windows-1252. Images are found by their names in the dataset, or else by the names of their
-    /// files, in other folders, without endings, or with other ones, if that is unambiguous.
+    /// Windows-1252. An image is matched by its name in the dataset, else by its file name in another folder,
+    /// without the extension or with another extension, if the match is unambiguous.
     ///
     /// # Errors
-    /// [`Error::Read`] if the file cannot be read; [`Error::Malformed`] if it is no such table, names an
-    /// attribute twice, or names none of the dataset's images.
+    /// [`Error::Read`] if the file cannot be read; [`Error::Malformed`] if it is not an attribute table,
+    /// repeats an attribute name, or matches none of the dataset's images.
     pub fn read(path: &Path, dataset: &dyn Dataset) -> Result<Self, Error> {
         let text = text::read(path)?;
         let encoding = text.notice.as_ref().map_or(String::new(), |notice| format!(" ({notice})"));
@@ -118,10 +118,10 @@ impl Attributes {
         Self { names: ATTRIBUTES.map(str::to_owned).to_vec(), values, left_out: vec![], notices: vec![] }
     }
 
-    /// The same of some of the images: image `i` is image `images[i]` here.
+    /// The attributes of a subset of the images: image `i` of the result is image `images[i]` here.
     ///
     /// # Panics
-    /// If there is no such image.
+    /// If an index is out of range.
     #[must_use]
     pub fn of_subset(&self, images: &[usize]) -> Self {
         let values = images.iter().flat_map(|&image| self.of(image)).copied().collect();
@@ -133,26 +133,26 @@ impl Attributes {
         &self.names
     }
 
-    /// Columns of the table that hold other things than yes and no, each with such a thing.
+    /// Columns that contain values other than yes and no, each with an example.
     pub fn left_out(&self) -> &[String] {
         &self.left_out
     }
 
-    /// Facts about the table that a user should see, such as rows that name no image.
+    /// Remarks about the table for the user, such as rows that match no image.
     pub fn notices(&self) -> &[String] {
         &self.notices
     }
 
-    /// For each attribute, whether image `image` has it; `None` if unknown.
+    /// The attributes of image `image`; `None` for unknown.
     ///
     /// # Panics
-    /// If the dataset has no such image.
+    /// If the index is out of range.
     pub fn of(&self, image: usize) -> &[Option<bool>] {
         &self.values[image * self.names.len()..][..self.names.len()]
     }
 }
 
-/// The column that holds the images' names: the first, unless another names more of them.
+/// The column of image names: the first, unless another one matches more images.
 fn image_column(table: &Table, names: &ImageNames) -> usize {
     let nameless = |column: usize| table.columns[column].is_empty();
     let enough = table.rows.len().min(names.len()).div_ceil(2);
@@ -169,7 +169,7 @@ fn image_column(table: &Table, names: &ImageNames) -> usize {
                 equal += usize::from(closeness == Closeness::Equal);
             }
         }
-        // pandas puts a column without a name in front, which numbers the rows.
+        // pandas prepends an unnamed column with row numbers.
         let rank = (found.len(), equal, !nameless(column), Reverse(column));
         if best.is_none_or(|(other, _)| rank > other) {
             best = Some((rank, column));
@@ -181,11 +181,11 @@ fn image_column(table: &Table, names: &ImageNames) -> usize {
     best.map_or(0, |(_, column)| column)
 }
 
-/// Columns other than that of the images' names.
+/// Columns other than the image names.
 struct Columns {
-    /// Those that are attributes.
+    /// Columns that are attributes.
     kept: Vec<usize>,
-    /// Names of the others, each with a field that is neither yes nor no.
+    /// Names of the other columns, each with a field that is neither yes nor no.
     left_out: Vec<String>,
 }
 
@@ -194,7 +194,7 @@ impl Columns {
         let (mut kept, mut left_out) = (vec![], vec![]);
         for (column, name) in table.columns.iter().enumerate().filter(|(column, _)| *column != images) {
             if name.is_empty() {
-                // The first numbers the rows.
+                // An unnamed first column holds row numbers.
                 if column > 0 {
                     left_out.push(format!("column {} without a name", column + 1));
                 }
@@ -221,17 +221,17 @@ fn attribute_name(column: &str) -> String {
     column.nfc().collect()
 }
 
-/// Which rows belong to which images.
+/// The matching of rows with images.
 struct Pairs {
-    /// Of each image.
+    /// Rows of each image.
     rows: Vec<Vec<usize>>,
-    /// Rows that name no image.
+    /// Rows that match no image.
     spare_rows: Vec<usize>,
-    /// Rows that name several images, with two of these.
+    /// Rows that match several images, with two of them.
     ambiguous_rows: Vec<(usize, [usize; 2])>,
-    /// Images that several rows name, each differently, with two of these.
+    /// Images that several contradictory rows match, with two of the rows.
     ambiguous_images: Vec<(usize, [usize; 2])>,
-    /// Images that were found although their names differ, with a row.
+    /// Images matched by a similar name, with the row.
     guessed: Vec<(usize, usize)>,
 }
 
@@ -274,7 +274,7 @@ impl Pairs {
         pairs
     }
 
-    /// Facts that a user should see.
+    /// Remarks for the user.
     fn notices(&self, table: &Table, column: usize, dataset: &dyn Dataset) -> Vec<String> {
         let name = |row: usize| match &table.rows[row].fields[column] {
             "" => format!("line {}", table.rows[row].line),

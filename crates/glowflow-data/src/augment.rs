@@ -1,25 +1,25 @@
-//! Random changes to training images that leave what they show as it is.
+//! Random augmentation of training images that preserves their content.
 
 use crate::random::Stream;
 use crate::{Error, ImageShape};
 
-/// Which random changes are made; by default none.
+/// The random changes to apply; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Augment {
-    /// Largest shift in either direction as a fraction of the image's height or width (0 to 0.5).
-    /// Shifts are by whole pixels, all up to the largest equally likely, vertically and horizontally
-    /// independent.
+    /// Maximum shift in each direction as a fraction of the image's height or width (0 to 0.5). Shifts are
+    /// whole pixels up to the maximum, uniformly distributed, drawn independently for the vertical and the
+    /// horizontal direction.
     pub shift: f64,
-    /// What appears where the image was shifted away from.
+    /// Fill for the area that a shift uncovers.
     pub edge: Edge,
-    /// Whether images are mirrored left to right, half of them at random.
+    /// Mirrors half of the images, chosen at random, left to right.
     pub flip: bool,
 }
 
-/// What lies beyond the edge of an image.
+/// Content beyond the edge of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Edge {
-    /// The outermost pixel again and again.
+    /// The outermost pixel, repeated.
     #[default]
     Replicate,
     /// The image mirrored at its outermost pixel, which is not repeated.
@@ -27,7 +27,7 @@ pub enum Edge {
 }
 
 impl Augment {
-    /// Fails if the shift is not a fraction between 0 and 0.5.
+    /// Fails unless the shift is a fraction from 0 to 0.5.
     pub fn check(&self) -> Result<(), Error> {
         match (0.0..=0.5).contains(&self.shift) {
             true => Ok(()),
@@ -35,7 +35,7 @@ impl Augment {
         }
     }
 
-    /// Changes one image (HWC) in place.
+    /// Augments one image (HWC) in place.
     pub(crate) fn apply(&self, pixels: &mut [u8], shape: ImageShape, stream: &mut Stream) {
         if self.flip && stream.below(2) == 1 {
             mirror(pixels, shape);
@@ -53,14 +53,14 @@ impl Augment {
 
 fn mirror(pixels: &mut [u8], shape: ImageShape) {
     for row in pixels.chunks_exact_mut(shape.width * shape.channels) {
-        // Reversing the bytes reverses the pixels, and each pixel's channels too many.
+        // Reversing the bytes reverses the pixels and also the channels of each pixel.
         row.reverse();
         row.chunks_exact_mut(shape.channels).for_each(<[u8]>::reverse);
     }
 }
 
 impl Edge {
-    /// Moves the image; each shift is less than the size.
+    /// Shifts the image; each shift is less than the size.
     fn shift(self, pixels: &mut [u8], shape: ImageShape, down: isize, right: isize) {
         let source = pixels.to_vec();
         let rows = self.origins(shape.height, down);
@@ -74,7 +74,7 @@ impl Edge {
         }
     }
 
-    /// For each place along one axis, the place its pixel comes from.
+    /// For each position along one axis, the position that its pixel comes from.
     fn origins(self, size: usize, shift: isize) -> Vec<usize> {
         let last = size as isize - 1;
         let inside = |at: isize| match self {

@@ -1,11 +1,10 @@
-//! Memory that this process may still use.
+//! Memory available to this process.
 
 use std::fs;
 use std::path::Path;
 
-/// The bytes of memory that this process may still use: the least that the machine, the process's
-/// control groups (containers) and its own address-space limit leave. `None` if the system does not
-/// report any of them.
+/// Bytes of memory available to this process: the minimum over the machine, the process's control groups
+/// (containers) and its address-space limit. `None` if the system reports none of them.
 ///
 /// ```
 /// if let Some(bytes) = glowflow_data::available_memory() {
@@ -16,7 +15,7 @@ pub fn available_memory() -> Option<u64> {
     available_in(Path::new("/"))
 }
 
-/// As [`available_memory`], by the `proc` and `sys` file systems under `root`.
+/// Like [`available_memory`], reading the `proc` and `sys` file systems under `root`.
 fn available_in(root: &Path) -> Option<u64> {
     let cgroups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let limits = cgroups.lines().filter_map(|line| left_in_cgroup(root, line));
@@ -28,7 +27,7 @@ fn left_of_machine(root: &Path) -> Option<u64> {
     Some(value_of(&text, "MemAvailable:")? << 10)
 }
 
-/// What `ulimit -v` leaves.
+/// The remainder of the `ulimit -v` limit.
 fn left_of_address_space(root: &Path) -> Option<u64> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
     let limit = value_of(&limits, "Max address space")?;
@@ -36,8 +35,8 @@ fn left_of_address_space(root: &Path) -> Option<u64> {
     Some(limit.saturating_sub(value_of(&status, "VmSize:").unwrap_or(0) << 10))
 }
 
-/// The least that a control group and those above it leave. `line` is one of `/proc/self/cgroup`:
-/// `0::PATH` in version 2, `NUMBER:CONTROLLERS:PATH` in version 1.
+/// The minimum over a control group and its ancestors. `line` is a line of `/proc/self/cgroup`: `0::PATH` in
+/// version 2, `NUMBER:CONTROLLERS:PATH` in version 1.
 fn left_in_cgroup(root: &Path, line: &str) -> Option<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (controllers, path) = (parts.next()?, parts.next()?);
@@ -50,13 +49,13 @@ fn left_in_cgroup(root: &Path, line: &str) -> Option<u64> {
         _ => return None,
     };
     let [limit, usage, cache] = files;
-    // In a container the path may be the host's. Its ancestors end at the mount point, which is then
-    // the container's own group.
+    // In a container the path can be the host's. Its ancestors end at the mount point, which is then the
+    // container's own group.
     let groups = Path::new(path.trim_start_matches('/')).ancestors();
     let left = |group: &Path| {
         let folder = root.join(mount).join(group);
         let number = |file: &str| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
-        // A group without a limit has the word "max".
+        // A group without a limit contains the word "max".
         let limit = number(limit)?;
         let stat = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
         let reclaimable = value_of(&stat, cache).unwrap_or(0);
@@ -89,17 +88,17 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_all_limits_counts() {
+    fn the_smallest_limit_applies() {
         let meminfo = ("proc/meminfo", "MemTotal: 9000 kB\nMemAvailable:   4000 kB\n");
         let v2 = ("proc/self/cgroup", "0::/a/b\n");
         let cases: &[(Files, Option<u64>)] = &[
             (&[], None),
             (&[meminfo], Some(4000 << 10)),
             (&[meminfo, v2, ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(4000 << 10)),
-            // The limit of a group above.
+            // The limit of an ancestor group.
             (&[meminfo, v2, ("sys/fs/cgroup/a/memory.max", "1000\n")], Some(1000)),
             (&[meminfo, v2, ("sys/fs/cgroup/memory.max", "1000\n")], Some(1000)),
-            // Used memory is gone, except for the file cache.
+            // Used memory is unavailable, except for the page cache.
             (
                 &[
                     v2,

@@ -1,14 +1,14 @@
-//! Backup copies that programs leave next to a file: `a.jpg_original`, `a.jpg~`, `a.jpg.bak`, and the
-//! thumbnails `a.thm` of cameras.
+//! Recognises backup copies that programs leave next to a file (`a.jpg_original`, `a.jpg~`, `a.jpg.bak`) and
+//! camera thumbnails (`a.thm`).
 
 use std::path::Path;
 
 const SUFFIXES: [&str; 4] = ["_original", "~", ".bak", ".orig"];
-/// Extensions of files that cameras add a thumbnail to.
+/// Extensions of files that cameras store a thumbnail for.
 const WITH_THUMBNAIL: [&str; 11] =
     ["avi", "mp4", "mov", "mpg", "mts", "jpg", "jpeg", "crw", "cr2", "nef", "arw"];
 
-/// Whether the file that `path` is a copy of lies next to it.
+/// Returns whether `path` is a copy of a file next to it.
 pub(crate) fn is_backup(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
     let lower = name.to_ascii_lowercase();

@@ -1,24 +1,24 @@
-//! All images of a dataset once, in order, a batch at a time.
+//! One ordered pass over a dataset in batches.
 
 use std::sync::Arc;
 
 use crate::ahead::Ahead;
 use crate::{Dataset, Error};
 
-/// Several images at once.
+/// A batch of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Which batch this is, counted from 0.
+    /// Index of the batch, from 0.
     pub number: u64,
-    /// The images' pixels (HWC), one image after another, so NHWC in all.
+    /// Pixels of the images (NHWC).
     pub pixels: Vec<u8>,
-    /// The images' labels; empty where the dataset has none.
+    /// Labels of the images; empty if the dataset has none.
     pub labels: Vec<usize>,
-    /// The images' indices in the dataset.
+    /// Indices of the images in the dataset.
     pub indices: Vec<usize>,
 }
 
-/// The iterator of [`batches_in_order`].
+/// The iterator returned by [`batches_in_order`].
 pub struct BatchesInOrder {
     batches: Ahead<Result<Batch, Error>>,
     images: usize,
@@ -26,12 +26,12 @@ pub struct BatchesInOrder {
     first_error: Option<Error>,
 }
 
-/// Reads every image once, in order, in batches of `batch_size`; `threads` threads (0 counts as 1)
-/// read ahead.
+/// Reads every image once, in order, in batches of `batch_size`; `threads` threads (0 counts as 1) read
+/// ahead.
 ///
-/// The last batch may be short. Broken images are left out, and with them batches that would be
-/// empty; [`Batch::indices`] tells which are there. If not one image can be read, the only item is
-/// [`Error::AllBroken`]. Any other error is passed on at once.
+/// The last batch may be short. Broken images are skipped, and so are batches that would be empty;
+/// [`Batch::indices`] lists the images present. If no image can be read, the only item is
+/// [`Error::AllBroken`]. Any other error is returned immediately.
 pub fn batches_in_order(
     dataset: Arc<dyn Dataset>,
     batch_size: usize,
@@ -49,7 +49,7 @@ pub fn batches_in_order(
     Ok(BatchesInOrder { batches: Ahead::start(threads, 0, make), images, any: false, first_error: None })
 }
 
-/// The readable ones of these images; an error if there are none, or if an image that may be sound
+/// Reads those of the images that are readable. Fails if there are none, or if an image that may be intact
 /// could not be read.
 fn read_batch(dataset: &dyn Dataset, number: u64, indices: std::ops::Range<usize>) -> Result<Batch, Error> {
     let mut batch = Batch {

@@ -1,7 +1,7 @@
-//! CIFAR-10 in its official binary form.
+//! CIFAR-10 in its official binary format.
 //!
-//! A file is a sequence of records of 3,073 bytes: the label (0 to 9), then 32×32 pixels plane by
-//! plane, first red, then green, then blue. The class names lie in `batches.meta.txt`, one a line.
+//! A file is a sequence of records of 3,073 bytes: the label (0 to 9), then 32×32 pixels in planes: red,
+//! green, blue. `batches.meta.txt` lists the class names, one per line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use crate::{Error, ImageShape};
 const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
 const PLANE: usize = 32 * 32;
 const RECORD: usize = 1 + 3 * PLANE;
-/// CIFAR-100 has two labels.
+/// CIFAR-100 has two labels per record.
 const RECORD_OF_100: usize = 2 + 3 * PLANE;
-/// Images of each official file.
+/// Images per official file.
 const OFFICIAL: u64 = 10_000;
 
 const CLASSES: [&str; 10] =
@@ -26,14 +26,14 @@ const CLASSES: [&str; 10] =
 /// The files of a CIFAR-10 folder.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// `data_batch_*.bin` in order; `test_batch.bin` where there is nothing else.
+    /// `data_batch_*.bin` in order; `test_batch.bin` if there are no other files.
     train: Vec<PathBuf>,
-    /// `test_batch.bin`, where it is there beside others.
+    /// `test_batch.bin`, if there are training files too.
     test: Option<PathBuf>,
 }
 
 impl Folder {
-    /// Looks in `folder` and its `cifar-10-batches-bin`.
+    /// Searches `folder` and its `cifar-10-batches-bin`.
     pub fn find(folder: &Path) -> Result<Option<Self>, Error> {
         match Self::find_in(folder)? {
             None => Self::find_in(&folder.join("cifar-10-batches-bin")),
@@ -54,7 +54,7 @@ impl Folder {
         Ok((!train.is_empty()).then(|| Self { path: folder.to_owned(), train, test }))
     }
 
-    /// The files that are read.
+    /// The files to read.
     pub fn files(&self) -> Vec<&Path> {
         self.train.iter().chain(&self.test).map(PathBuf::as_path).collect()
     }
@@ -65,7 +65,7 @@ impl Folder {
         Ok((read(&self.train)?, test.transpose()?))
     }
 
-    /// Says which files do not hold as many images as the official ones.
+    /// Describes the files that hold fewer images than the official ones.
     pub fn incomplete(&self) -> Option<String> {
         let images = |path: &&PathBuf| Some(path.metadata().ok()?.len() / RECORD as u64);
         let other = |path: &&PathBuf| images(path) != Some(OFFICIAL);
@@ -93,7 +93,7 @@ pub(crate) fn standard_classes() -> Vec<String> {
     CLASSES.map(str::to_owned).to_vec()
 }
 
-/// Whether a file is named like a CIFAR-10 binary.
+/// Returns whether a file is named like a CIFAR-10 binary.
 pub(crate) fn is_binary(path: &Path) -> bool {
     path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin"))
 }
@@ -103,7 +103,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Halves, Error> {
     Ok((read([path])?, None))
 }
 
-/// Reads files one after the other.
+/// Reads several files and concatenates their images.
 fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, Error> {
     let mut images = RawImages { shape: SHAPE, pixels: Vec::new(), labels: Vec::new() };
     for path in files {

@@ -1,9 +1,9 @@
-//! Colours of an image as sRGB.
+//! Converts colours to sRGB.
 //!
-//! A colour profile made of curves and a matrix (Display P3, Adobe RGB, ProPhoto) is converted with
-//! relative colorimetric intent, and a gray profile by its curve. Of a PNG without a profile the
-//! declared code points, or its gamma and chromaticities, count. Profiles within one level of sRGB
-//! leave the pixels as they are, and so do those that are damaged or made of tables.
+//! A matrix/TRC colour profile (Display P3, Adobe RGB, ProPhoto) is converted with relative colorimetric
+//! intent, a grey profile by its curve. For a PNG without a profile the declared code points apply, or else
+//! its gamma and chromaticities. Pixels stay unchanged if the profile is within one level of sRGB, damaged,
+//! or based on lookup tables.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,16 +16,16 @@ use moxcms::{
 
 use crate::png_chunks::PngChunks;
 
-/// Levels by which a profile may differ from sRGB without being applied.
+/// Maximum difference from sRGB, in levels, at which a profile is ignored.
 const TOLERANCE: u8 = 1;
-/// What encoders of sRGB write as gamma, and how far gamma may be from it to mean sRGB's curve.
+/// The gamma that sRGB encoders write, and the deviation up to which a gamma means sRGB's curve.
 const SRGB_GAMMA: u32 = 45_455;
 const SRGB_GAMMA_TOLERANCE: u32 = 1_000;
 
 /// Converts 8-bit pixels.
 type Transform = Arc<Transform8BitExecutor>;
 
-/// Channels of 8-bit pixels: grey or RGB, with or without alpha.
+/// Channel layout of 8-bit pixels: grey or RGB, with or without alpha.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Channels {
     pub color: bool,
@@ -53,7 +53,7 @@ pub(crate) fn to_srgb(
     if icc.is_none() && png.is_none_or(|png| !png.declares_colors()) {
         return pixels;
     }
-    // A damaged profile must not make the image unreadable, whatever the library does with it.
+    // A damaged profile must not make the image unreadable, even if the library panics.
     let converted = catch_unwind(AssertUnwindSafe(|| {
         let transform = recent_transform(channels, icc, png)?;
         let mut converted = vec![0; pixels.len()];
@@ -63,8 +63,8 @@ pub(crate) fn to_srgb(
     converted.ok().flatten().unwrap_or(pixels)
 }
 
-/// The way from an image's colours to sRGB. Most images of a folder have the same profile, so the last
-/// ones are kept.
+/// The transform from an image's colours to sRGB. Most images of a folder share a profile, so recent
+/// transforms are cached.
 fn recent_transform(channels: Channels, icc: Option<&[u8]>, png: Option<&PngChunks>) -> Option<Transform> {
     type Known = (Channels, Option<Vec<u8>>, Option<PngChunks>, Option<Transform>);
     static RECENT: Mutex<VecDeque<Known>> = Mutex::new(VecDeque::new());
@@ -81,7 +81,7 @@ fn recent_transform(channels: Channels, icc: Option<&[u8]>, png: Option<&PngChun
     transform
 }
 
-/// The profile of an image, unless its colours are sRGB by declaration or default.
+/// The profile of an image, unless it is sRGB by declaration or default.
 fn profile(icc: Option<&[u8]>, png: Option<&PngChunks>) -> Option<ColorProfile> {
     let declared = png.and_then(|png| png.code_points).map(profile_of_code_points);
     match (declared, icc, png) {
@@ -94,14 +94,14 @@ fn profile(icc: Option<&[u8]>, png: Option<&PngChunks>) -> Option<ColorProfile> 
 
 fn profile_of_icc(icc: &[u8]) -> Option<ColorProfile> {
     let mut profile = ColorProfile::new_from_slice(icc).ok()?;
-    // Where there are both, tables hold renderings for print.
+    // If a profile has both, the tables hold renderings for print.
     profile.lut_a_to_b_perceptual = None;
     profile.lut_a_to_b_colorimetric = None;
     profile.lut_a_to_b_saturation = None;
     Some(profile)
 }
 
-/// By the cICP chunk. Curves of high dynamic range have no counterpart in sRGB.
+/// The profile given by the cICP chunk. HDR transfer functions have no counterpart in sRGB.
 fn profile_of_code_points([primaries, transfer, matrix, _]: [u8; 4]) -> Option<ColorProfile> {
     const PQ: u8 = 16;
     const HLG: u8 = 18;
@@ -117,7 +117,7 @@ fn profile_of_code_points([primaries, transfer, matrix, _]: [u8; 4]) -> Option<C
     profile.red_trc.is_some().then_some(profile)
 }
 
-/// By the gAMA and cHRM chunks, as browsers do.
+/// The profile given by the gAMA and cHRM chunks, as in browsers.
 fn profile_of_gamma(png: &PngChunks) -> Option<ColorProfile> {
     if png.gamma.is_none() && png.chromaticities.is_none() {
         return None;
@@ -135,7 +135,7 @@ fn profile_of_gamma(png: &PngChunks) -> Option<ColorProfile> {
     }
     let gamma = png.gamma.unwrap_or(SRGB_GAMMA);
     if gamma.abs_diff(SRGB_GAMMA) > SRGB_GAMMA_TOLERANCE {
-        // Anything else is a mistake of the writer.
+        // Other values are writer errors.
         const SENSIBLE: std::ops::RangeInclusive<u32> = 20_000..=200_000;
         let curve = SENSIBLE.contains(&gamma).then(|| curve_from_gamma(1e5 / gamma as f32))?;
         profile.red_trc = Some(curve.clone());
@@ -145,7 +145,7 @@ fn profile_of_gamma(png: &PngChunks) -> Option<ColorProfile> {
     Some(profile)
 }
 
-/// The way from a profile to sRGB, unless there is nothing to convert.
+/// The transform from a profile to sRGB, unless it is the identity.
 fn transform(profile: &ColorProfile, channels: Channels) -> Option<Transform> {
     let mut srgb = ColorProfile::new_srgb();
     let mut profile = profile.clone();

@@ -1,15 +1,15 @@
-//! Whether an image file goes on to its end.
+//! Detects truncated image files.
 //!
-//! Decoders fill what is missing or miss metadata behind the pixels, such as an orientation, and report
-//! success.
+//! Decoders fill in missing data, or miss metadata that follows the pixels, such as an orientation, and still
+//! report success.
 
 use image::ImageFormat;
 
 use crate::png_chunks::PngChunks;
 
-/// Whether nothing is missing at the end of a file. Bytes behind the end do not matter.
+/// Returns whether a file is complete. Bytes after the end are ignored.
 ///
-/// Of a BMP the decoder itself notices what is missing.
+/// The BMP decoder detects truncation itself.
 pub(crate) fn is_complete(format: ImageFormat, file: &[u8]) -> bool {
     match format {
         ImageFormat::Jpeg => jpeg_is_complete(file),
@@ -19,12 +19,12 @@ pub(crate) fn is_complete(format: ImageFormat, file: &[u8]) -> bool {
     }
 }
 
-/// Whether a JPEG goes on to its end-of-image marker.
+/// Returns whether a JPEG reaches its end-of-image marker.
 ///
-/// Segments are stepped over, so that the end of an embedded thumbnail does not pass for the end of
-/// the image.
+/// Segments are skipped as a whole, so the end marker of an embedded thumbnail does not count as that of the
+/// image.
 fn jpeg_is_complete(file: &[u8]) -> bool {
-    let mut at = 2; // behind the start-of-image marker
+    let mut at = 2; // after the start-of-image marker
     while at + 1 < file.len() {
         if file[at] != 0xFF {
             at += 1; // entropy-coded data
@@ -34,7 +34,7 @@ fn jpeg_is_complete(file: &[u8]) -> bool {
             0xD9 => return true,
             // A stuffed zero, a stand-alone marker, or a fill byte.
             0x00 | 0x01 | 0xD0..=0xD7 => at += 2,
-            // Another image begins before the end of this one.
+            // Another image begins before this one ends.
             0xD8 => return false,
             0xFF => at += 1,
             _ => match file.get(at + 2..at + 4) {
@@ -46,15 +46,14 @@ fn jpeg_is_complete(file: &[u8]) -> bool {
     false
 }
 
-/// Whether a WebP has all the chunks of the size that it declares. Some writers omit the padding byte
-/// at the end.
+/// Returns whether a WebP has all the chunks of its declared size. Some writers omit the final padding byte.
 fn webp_is_complete(file: &[u8]) -> bool {
     let word = |at: usize| {
         let bytes = file.get(at..at + 4)?;
         Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as usize)
     };
     let Some(size) = word(4) else { return false };
-    let mut at = 12; // behind the size and the word "WEBP"
+    let mut at = 12; // after the size and the word "WEBP"
     while at < size.saturating_add(8) {
         let Some(length) = word(at + 4) else { return false };
         let end = (at + 8).saturating_add(length);

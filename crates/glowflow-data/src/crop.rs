@@ -1,11 +1,11 @@
-//! Cuts a part out of a picture.
+//! Crops an image.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use crate::{Error, ImageShape};
 
-/// A part of a picture: its edges as fractions of the picture's width and height.
+/// A rectangle in an image, with edges as fractions of width and height.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CropBox {
     left: f64,
@@ -14,7 +14,7 @@ pub struct CropBox {
     bottom: f64,
 }
 
-/// Edges that no part of a picture can have.
+/// Invalid edges of a crop box.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
     "a part of {0}: expected four numbers from 0 to 1 (left, top, right, bottom), left below right and top below \
@@ -53,10 +53,11 @@ impl FromStr for CropBox {
     }
 }
 
-/// A part of a picture (HWC) to whole pixels, at least one; the central square without a `part`.
+/// Crops an image (HWC) to `part`, rounded to whole pixels and at least one, or to the central square by
+/// default.
 ///
 /// # Errors
-/// [`Error::Shape`] and [`Error::PixelCount`] if the pixels are not an image of that shape.
+/// [`Error::Shape`] and [`Error::PixelCount`] if the pixels do not match the shape.
 pub fn crop(pixels: &[u8], shape: ImageShape, part: Option<CropBox>) -> Result<(Vec<u8>, ImageShape), Error> {
     shape.check()?;
     if pixels.len() != shape.len() {
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_parts_are_refused() {
+    fn invalid_crop_boxes_are_refused() {
         for text in ["", "0,0,1", "0.5,0,0.5,1", "0,0,1.2,1", "0,NaN,1,1", "0,1,1,0", "a,0,1,1"] {
             let message = text.parse::<CropBox>().unwrap_err().to_string();
             assert!(message.contains("0.1,0,0.9,0.8"), "{message}");

@@ -1,11 +1,10 @@
-//! What every source of images looks like to the rest of the program: numbered images of one shape.
+//! The interface of image sources: numbered images of one shape.
 
 use std::fmt;
 
 use crate::Error;
 
-/// Shape of one image, rows × columns × channels; pixels are stored in that order (HWC), one byte
-/// each.
+/// Shape of an image: rows × columns × channels. Pixels are stored in that order (HWC), one byte per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ImageShape {
     /// Rows.
@@ -16,17 +15,17 @@ pub struct ImageShape {
     pub channels: usize,
 }
 
-/// The largest height and width this crate handles.
+/// Maximum height and width.
 pub(crate) const LARGEST_SIDE: usize = 1 << 15;
 
 impl ImageShape {
-    /// Bytes (and dimensions) of one image.
+    /// Size of an image in bytes (its number of dimensions).
     #[expect(clippy::len_without_is_empty, reason = "a valid shape is never empty")]
     pub fn len(self) -> usize {
         self.height * self.width * self.channels
     }
 
-    /// Fails unless the image is grey or RGB and its sides lie between 1 and 32,768 pixels.
+    /// Fails unless the image is grey or RGB and its sides are 1 to 32,768 pixels.
     pub fn check(self) -> Result<(), Error> {
         let sides = 1..=LARGEST_SIDE;
         if matches!(self.channels, 1 | 3) && sides.contains(&self.height) && sides.contains(&self.width) {
@@ -49,21 +48,21 @@ impl fmt::Display for ImageShape {
 pub struct Broken {
     /// Its index in the dataset.
     pub index: usize,
-    /// What the dataset calls it.
+    /// Its name in the dataset.
     pub name: String,
-    /// Why it could not be read.
+    /// The reason for the failure.
     pub reason: String,
 }
 
 /// A numbered collection of images of one shape.
 ///
-/// Reading is by index and from any thread, so that a loader can decode ahead in any order. Methods
-/// that take an index may panic where it is not below [`len`](Self::len).
+/// Images are read by index and from any thread, so a loader can decode ahead in any order. Methods that take
+/// an index may panic unless it is less than [`len`](Self::len).
 pub trait Dataset: Send + Sync {
     /// Number of images, broken ones included.
     fn len(&self) -> usize;
 
-    /// Whether there are no images at all.
+    /// Returns whether there are no images.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -71,34 +70,33 @@ pub trait Dataset: Send + Sync {
     /// The shape of every image.
     fn shape(&self) -> ImageShape;
 
-    /// What to call image `index` in a report: a path relative to the data's root, or a number.
+    /// Name of image `index` in reports: a path relative to the root of the data, or a number.
     fn name(&self, index: usize) -> String;
 
-    /// Names of the classes, in label order; empty where the data has no labels.
+    /// Names of the classes, in label order; empty if the data has no labels.
     fn classes(&self) -> &[String];
 
-    /// The label of image `index`, a position in [`classes`](Self::classes).
+    /// Label of image `index`: an index into [`classes`](Self::classes).
     fn label(&self, index: usize) -> Option<usize>;
 
-    /// Identifies the stored content of image `index`: the size of its file, or the CRC-32 of its
-    /// pixels in memory. Names alone do not tell whether a run resumes on the same data. 0 if
-    /// unknown.
+    /// Fingerprint of the stored content of image `index`: the size of its file, or the CRC-32 of its pixels
+    /// in memory. It detects that a run resumes on different data with the same names. 0 if unknown.
     fn content(&self, _index: usize) -> u64 {
         0
     }
 
-    /// Shape of image `index` as it is stored, before it is fitted to [`shape`](Self::shape); `None` if it is unknown.
+    /// Shape of image `index` as stored, before it is fitted to [`shape`](Self::shape); `None` if unknown.
     fn stored_shape(&self, _index: usize) -> Option<ImageShape> {
         None
     }
 
-    /// Writes the pixels (HWC) of image `index` into `pixels`, whose length is `shape().len()`.
+    /// Writes the pixels (HWC) of image `index` to `pixels`, whose length is `shape().len()`.
     ///
-    /// Fails with [`Error::BrokenImage`] if this one image is broken; the others can still be read.
-    /// Fails with [`Error::System`] if the operating system could not read it this time.
+    /// Fails with [`Error::BrokenImage`] if this image is broken; the others remain readable. Fails with
+    /// [`Error::System`] if the operating system could not read it this time.
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error>;
 
-    /// The images found broken so far, by index: those that [`read`](Self::read) has failed on.
+    /// Images found broken so far, by index: those for which [`read`](Self::read) has failed.
     fn broken(&self) -> Vec<Broken> {
         Vec::new()
     }

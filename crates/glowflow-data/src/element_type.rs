@@ -4,16 +4,16 @@ use std::fmt;
 
 use half::f16;
 
-/// A type of numbers in an array.
+/// Numeric element type of an array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ElementType {
     pub kind: Kind,
-    /// Bytes of an element.
+    /// Bytes per element.
     pub size: usize,
     big_endian: bool,
 }
 
-/// A kind of numbers.
+/// Kind of number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Bool,
@@ -23,8 +23,8 @@ pub(crate) enum Kind {
 }
 
 impl ElementType {
-    /// Parses a description such as `|u1` or `>i8`, or a name such as `uint8`. The error is the name
-    /// of a type that holds no numbers.
+    /// Parses a description such as `|u1` or `>i8`, or a name such as `uint8`. The error is the name of a
+    /// non-numeric type.
     pub fn parse(description: &str) -> Result<Self, String> {
         let order = description.chars().next().filter(|order| "<>|=".contains(*order));
         let code = &description[order.map_or(0, char::len_utf8)..];
@@ -54,12 +54,12 @@ impl ElementType {
         Ok(Self { kind, size, big_endian: order == Some('>') })
     }
 
-    /// Whether elements are single bytes from 0 to 255.
+    /// Returns whether elements are unsigned bytes.
     pub fn is_byte(self) -> bool {
         self.kind == Kind::Unsigned && self.size == 1
     }
 
-    /// Values of elements. Whole numbers beyond 2⁵³ are rounded.
+    /// Passes the value of each element to `each`. Integers beyond 2⁵³ are rounded.
     pub fn values(self, elements: &[u8], mut each: impl FnMut(f64)) {
         macro_rules! each {
             ($number:ty) => {

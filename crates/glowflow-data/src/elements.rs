@@ -1,25 +1,25 @@
-//! The elements behind the header of an array file (idx, npy).
+//! Elements that follow the header of an array file (idx, npy).
 
 use std::io::{ErrorKind, Read};
 
-/// Bytes read at a time; a multiple of every element size.
+/// Bytes per read; a multiple of every element size.
 const PIECE: usize = 1 << 16;
 
-/// The number of elements of an array; `None` if no memory could hold them.
+/// Number of elements of an array; `None` if it exceeds the address space.
 pub(crate) fn count(dimensions: &[usize]) -> Option<usize> {
     dimensions.iter().try_fold(1, |product: usize, &n| product.checked_mul(n))
 }
 
-/// Fails unless `found` bytes are exactly the elements, of `size` bytes each, of an array of these
+/// Fails unless `found` bytes are exactly the elements, of `size` bytes each, of an array with these
 /// dimensions.
 pub(crate) fn check_length(dimensions: &[usize], size: usize, found: u64) -> Result<(), String> {
     let expected = byte_count(dimensions, size)?;
     if found == expected as u64 { Ok(()) } else { Err(mismatch(dimensions, expected, &found.to_string())) }
 }
 
-/// Reads an array of these dimensions and passes its elements, of `size` bytes each, to `each` in
-/// pieces of whole elements. Fails unless the file holds exactly as many. Reads up to the end of the
-/// file, so that the checksum of a compressed one is verified.
+/// Reads an array with these dimensions and passes its elements, of `size` bytes each, to `each` in chunks of
+/// whole elements. Fails unless the file holds exactly that number. Reads to the end of the file, which
+/// verifies the checksum of a compressed file.
 pub(crate) fn read_each(
     mut file: impl Read,
     dimensions: &[usize],
@@ -44,15 +44,15 @@ pub(crate) fn read_each(
     }
 }
 
-/// Reads an array of single bytes.
+/// Reads an array of bytes.
 pub(crate) fn read_bytes(file: impl Read, dimensions: &[usize]) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    // The buffer grows with the file: its header is not trusted with memory.
+    // The buffer grows with the data read: the header is not trusted to size it.
     read_each(file, dimensions, 1, |piece| extend(&mut bytes, piece.iter().copied()))?;
     Ok(bytes)
 }
 
-/// Appends to a buffer; fails if there is no memory for it.
+/// Appends to a buffer; fails if memory cannot be allocated.
 pub(crate) fn extend(buffer: &mut Vec<u8>, bytes: impl ExactSizeIterator<Item = u8>) -> Result<(), String> {
     let needed = buffer.len() + bytes.len();
     buffer
@@ -68,7 +68,7 @@ fn byte_count(dimensions: &[usize], size: usize) -> Result<usize, String> {
         .ok_or_else(|| format!("dimensions of {dimensions:?} are impossible; the file is damaged"))
 }
 
-/// Fills a buffer as far as the file goes.
+/// Fills a buffer until it is full or the file ends.
 fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -86,7 +86,7 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> 
 
 fn mismatch(dimensions: &[usize], expected: usize, found: &str) -> String {
     format!(
-        "has {found} bytes of elements where its header ({dimensions:?}) announces {expected}; make or \
+        "has {found} bytes of elements, but its header ({dimensions:?}) announces {expected}; make or \
          fetch the file again"
     )
 }

@@ -1,4 +1,4 @@
-//! Everything that can go wrong between a path and a batch, each with its way out.
+//! Errors between a path and a batch, each with advice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::ImageShape;
 use crate::retry::is_passing;
 
-/// Why data could not be opened, read, divided or written.
+/// An error while opening, reading, splitting or writing data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,12 +15,12 @@ pub enum Error {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
 
-    /// The operating system failed to read a file that may be sound, for want of file descriptors or
-    /// memory, say, or because a network drive is away.
+    /// The operating system failed to read a file that may be intact, for example because it ran out of file
+    /// descriptors or memory, or because a network drive is unavailable.
     #[error("cannot read {path}: {source}", path = .path.display())]
     System {
         /// The file.
@@ -34,11 +34,11 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system or the encoder said.
+        /// The error of the system or the encoder.
         reason: String,
     },
 
-    /// A folder has nothing in it that looks like an image.
+    /// A folder contains no image files.
     #[error(
         "no images in {path}: a folder should hold .png, .jpg, .jpeg, .webp or .bmp files (at any \
          depth), CIFAR-10 .bin files or MNIST idx files",
@@ -46,16 +46,16 @@ pub enum Error {
     )]
     EmptyFolder(PathBuf),
 
-    /// A folder has only files that cannot be read as images.
+    /// A folder contains only files that cannot be read as images.
     #[error("no images in {path} that can be read: {found}", path = .path.display())]
     NothingReadable {
         /// The folder.
         path: PathBuf,
-        /// What is in it instead, and the way out.
+        /// Its contents, and advice.
         found: String,
     },
 
-    /// A file is of no known kind.
+    /// A file has an unknown format.
     #[error(
         "{path} begins with {found}: not an image (PNG, JPEG, WebP, BMP), an idx file, an .npy or \
          .npz array or a CIFAR-10 .bin file; give one of these or a folder of images",
@@ -68,23 +68,23 @@ pub enum Error {
         found: String,
     },
 
-    /// The contents of a CIFAR-10, idx, npy or npz file are not what they should be.
+    /// The contents of a CIFAR-10, idx, npy or npz file are invalid.
     #[error("{path}: {problem}", path = .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and what would be right.
+        /// The problem, and advice.
         problem: String,
     },
 
-    /// A shape that no image of ours can have.
+    /// An unsupported image shape.
     #[error(
         "images of {0} (height×width×channels) are not possible: both sides must be 1 to 32768 \
          pixels, and channels 1 (grey) or 3 (RGB)"
     )]
     Shape(ImageShape),
 
-    /// A buffer does not have room for exactly one image.
+    /// A buffer does not have the size of exactly one image.
     #[error("{found} bytes given for an image of {shape}, which takes {expected}", expected = .shape.len())]
     PixelCount {
         /// The image's shape.
@@ -96,43 +96,43 @@ pub enum Error {
     /// One image of a dataset cannot be read. The others can.
     #[error("broken image {name}: {reason}")]
     BrokenImage {
-        /// What the dataset calls it.
+        /// Its name in the dataset.
         name: String,
-        /// Why it cannot be read.
+        /// The reason for the failure.
         reason: String,
     },
 
-    /// Both eyes of a face are given at one place, so no picture can be aligned to them.
+    /// Both eyes of a face have the same position, so no image can be aligned to them.
     #[error("the eyes {0:?} are at the same place; give two places, as fractions of width and height")]
     SamePlace([[f64; 2]; 2]),
 
-    /// Bytes in memory that are no image that can be read.
-    #[error("no picture that can be read: {reason}; PNG, JPEG, WebP and BMP can")]
+    /// Bytes in memory that are not a readable image.
+    #[error("no picture could be read: {reason}; supported formats are PNG, JPEG, WebP and BMP")]
     NoImage {
-        /// What is wrong with them.
+        /// The problem with them.
         reason: String,
     },
 
-    /// Not one image of a dataset can be read.
+    /// No image of a dataset can be read.
     #[error("all {images} images are broken; the first is {name}: {reason}; replace the files")]
     AllBroken {
-        /// How many there are.
+        /// Number of images.
         images: usize,
-        /// The first of them.
+        /// Name of the first of them.
         name: String,
-        /// Why that one cannot be read.
+        /// The reason why that one cannot be read.
         reason: String,
     },
 
-    /// Classes were asked for and the data has none.
+    /// Classes were requested, but the data has none.
     #[error(
         "{path} has no labels: classes come from sub-folders of an image folder, a labels file \
-         beside idx images, or an array `labels` in an .npz; add them, or do without classes",
+         next to idx images, or an array `labels` in an .npz; add them, or do without classes",
         path = .0.display()
     )]
     NoLabels(PathBuf),
 
-    /// A sub-folder is not among the classes that were fixed beforehand.
+    /// A sub-folder is not among the given classes.
     #[error(
         "{file} is of class `{class}`, which is not among the known classes \
          ({known}); move or rename its folder"
@@ -142,7 +142,7 @@ pub enum Error {
         file: String,
         /// The sub-folder's name.
         class: String,
-        /// The classes there are.
+        /// The given classes.
         known: String,
     },
 
@@ -160,9 +160,9 @@ pub enum Error {
         known: String,
     },
 
-    /// The classes of a file are not those that were known.
+    /// The classes of a file do not match the given ones.
     #[error(
-        "the classes of {} are {found}; the known classes are {known}, of which they must be the first",
+        "the classes of {} are {found}; they must be the first of the known classes {known}",
         path.display()
     )]
     OtherClasses {
@@ -170,26 +170,26 @@ pub enum Error {
         path: PathBuf,
         /// Its classes.
         found: String,
-        /// The classes there are.
+        /// The given classes.
         known: String,
     },
 
-    /// An image lies outside the class folders.
+    /// An image is outside the class folders.
     #[error(
-        "{0} lies in no sub-folder, so it has no class; move it into the folder of its class, or do without \
+        "{0} is in no sub-folder, so it has no class; move it into the folder of its class, or do without \
          classes"
     )]
     OutsideClasses(String),
 
-    /// A fraction that leaves nothing to train on or nothing to test on.
+    /// A test fraction that leaves no image for training or none for testing.
     #[error(
         "a test fraction of {fraction} of {images} images does not leave images on both sides; \
          give a number between 0 and 1, such as 0.1, that does"
     )]
     Fraction {
-        /// The fraction asked for.
+        /// The requested fraction.
         fraction: f64,
-        /// The number of images to divide.
+        /// The number of images to split.
         images: usize,
     },
 
@@ -197,7 +197,7 @@ pub enum Error {
     #[error("a batch size of 0 is not possible; give 1 or more (train.batch)")]
     EmptyBatch,
 
-    /// Fewer images than one batch takes.
+    /// Fewer images than one batch.
     #[error(
         "{images} training images are fewer than one batch of {batch_size}; set a smaller \
          train.batch, or add images"
@@ -205,11 +205,11 @@ pub enum Error {
     TooFewImages {
         /// Number of images.
         images: usize,
-        /// Images a batch takes.
+        /// Images per batch.
         batch_size: usize,
     },
 
-    /// A shift that is negative, not a number or more than half the image.
+    /// A shift that is negative, not a number, or more than half the image.
     #[error(
         "a shift of {0} is not possible: it is a fraction of the image's size, between 0 and 0.5, such as 0.1"
     )]
@@ -217,7 +217,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A failure to read `path`, which says something about it only if it does not pass.
+    /// A failure to read `path`: [`Error::System`] if it may be transient, else [`Error::Read`].
     pub(crate) fn of_reading(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
         match is_passing(&error) {
@@ -226,12 +226,12 @@ impl Error {
         }
     }
 
-    /// Whether a second try may succeed.
+    /// Returns whether a retry may succeed.
     pub(crate) fn is_passing(&self) -> bool {
         matches!(self, Self::System { .. })
     }
 
-    /// This error of one image as that of all `images`.
+    /// Turns this error of one image into that of all `images`.
     pub(crate) fn of_all(self, images: usize) -> Self {
         match self {
             Self::BrokenImage { name, reason } => Self::AllBroken { images, name, reason },

@@ -1,36 +1,37 @@
-//! Positions of the eyes in a picture.
+//! Eye positions in an image.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
-/// Smallest distance between the eyes along the width, as a fraction of it: pictures are enlarged without bounds to
-/// align closer ones.
+/// Minimum horizontal distance between the eyes as a fraction of the width: aligning closer ones would
+/// enlarge the image without bound.
 const MIN_DISTANCE: f64 = 0.02;
-/// Rounding errors of a difference between two fractions.
+/// Rounding error of the difference of two fractions.
 const ROUNDING: f64 = 1e-9;
 
-/// Centres of both eyes, each `[x, y]` as fractions of the picture's width and height, from its top left corner.
+/// Centres of both eyes, each `[x, y]` as fractions of the image's width and height, from its top left
+/// corner.
 ///
-/// Left and right are those of the picture, not of the person. Both positions lie in the picture, the left eye at
-/// least 0.02 of the width to the left of the right one.
+/// Left and right are those of the image, not of the person. Both positions are inside the image, the left
+/// eye at least 0.02 of the width to the left of the right one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Eyes {
     left: [f64; 2],
     right: [f64; 2],
 }
 
-/// Positions that no pair of eyes can have.
+/// Invalid eye positions.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("eyes at {0}: expected four numbers from 0 to 1 (left x, left y, right x, right y), right x at least {MIN_DISTANCE} above left x, such as {example}", example = Eyes::CELEBA)]
 pub struct InvalidEyes(String);
 
 impl Eyes {
-    /// Eyes in CelebA's aligned photographs, cropped to their central square.
+    /// Positions in CelebA's aligned photographs, cropped to their central square.
     pub const CELEBA: Self = Self { left: [0.39, 0.51], right: [0.61, 0.51] };
 
     /// # Errors
-    /// [`InvalidEyes`] unless all coordinates are from 0 to 1 and the left eye is at least 0.02 to the left of the
-    /// right one.
+    /// [`InvalidEyes`] unless all coordinates are from 0 to 1 and the left eye is at least 0.02 to the left
+    /// of the right one.
     pub fn new(left: [f64; 2], right: [f64; 2]) -> Result<Self, InvalidEyes> {
         let eyes = Self { left, right };
         let inside = [left, right].as_flattened().iter().all(|place| (0.0..=1.0).contains(place));
@@ -38,18 +39,18 @@ impl Eyes {
         if inside && apart { Ok(eyes) } else { Err(InvalidEyes(eyes.to_string())) }
     }
 
-    /// A level pair, given the left eye of a face in the middle of the picture.
+    /// A horizontal pair, given the left eye of a face centred in the image.
     pub(crate) const fn mirrored(left: [f64; 2]) -> Self {
         assert!(0.0 <= left[0] && left[0] < 0.5 && 0.0 <= left[1] && left[1] <= 1.0);
         Self { left, right: [1.0 - left[0], left[1]] }
     }
 
-    /// The eye on the left of the picture.
+    /// The eye on the left of the image.
     pub fn left(&self) -> [f64; 2] {
         self.left
     }
 
-    /// The eye on the right of the picture.
+    /// The eye on the right of the image.
     pub fn right(&self) -> [f64; 2] {
         self.right
     }

@@ -1,4 +1,4 @@
-//! The kind of a file, by its first bytes and, where these do not tell, by its name.
+//! Detects the kind of a file by its first bytes or, if these are ambiguous, by its name.
 
 use std::path::Path;
 
@@ -7,39 +7,39 @@ use image::ImageFormat;
 use crate::idx_names;
 use crate::names::name_of;
 
-/// Bytes from the front of a file that [`FileKind::of`] looks at.
+/// Bytes at the start of a file that [`FileKind::of`] examines.
 pub(crate) const HEAD: usize = 64;
 
-/// What a file is to a collection of images.
+/// The kind of a file in a collection of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileKind {
-    /// An image of a format that is read.
+    /// An image in a supported format.
     Image(ImageFormat),
-    /// An image of a format that is not read, such as "HEIC image".
+    /// An image in an unsupported format, such as "HEIC image".
     OtherImage(&'static str),
-    /// A moving picture, such as "MP4 video".
+    /// A video, such as "MP4 video".
     Video(&'static str),
-    /// Files packed into one, such as "zip archive".
+    /// An archive, such as "zip archive".
     Archive(&'static str),
-    /// Arrays of numbers that may hold images, such as "NumPy array".
+    /// Arrays that may hold images, such as "NumPy array".
     Array(&'static str),
-    /// CIFAR in a version that is not read.
+    /// An unsupported version of CIFAR.
     OtherCifar(&'static str),
-    /// Anything else: tables, captions, programs.
+    /// Anything else, such as tables, captions and programs.
     Other,
 }
 
 use FileKind::{Archive, Array, Other, OtherCifar, OtherImage, Video};
 
 impl FileKind {
-    /// The kind of the file `path`, which begins with `head` and has `len` bytes.
+    /// The kind of the file `path`, which begins with `head` and is `len` bytes long.
     pub fn of(path: &Path, head: &[u8], len: u64) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         if let Some(format) = image_format(head) {
             return Self::Image(format);
         }
         let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-        // Binaries of CIFAR begin with any bytes.
+        // CIFAR binaries can begin with any bytes.
         let by_content = if extension == "bin" { Other } else { by_content(head, extension) };
         match by_content {
             Other => by_name(&name, extension, head, len),
@@ -47,7 +47,7 @@ impl FileKind {
         }
     }
 
-    /// A sentence about `count` files of this kind that are not used, of which `example` is one.
+    /// A sentence about `count` unused files of this kind, for example `example`.
     pub fn notice(self, count: usize, example: &str) -> Option<String> {
         let (what, way_out) = match self {
             OtherImage(what) => (what, "convert to JPEG or PNG first"),
@@ -64,7 +64,7 @@ impl FileKind {
         Some(format!("left out {count} {what}{plural}, such as {example}: {way_out}"))
     }
 
-    /// Why one file of this kind cannot be opened as images. The text completes "FILE is …".
+    /// The reason why a file of this kind cannot be opened as images. The text completes "FILE is …".
     pub fn refusal(self) -> Option<String> {
         match self {
             OtherImage(what) => {
@@ -80,7 +80,7 @@ impl FileKind {
     }
 }
 
-/// The folder to open in place of `file`, if it is one of the files of a dataset.
+/// The folder to open instead of `file`, if the file is part of a dataset.
 fn folder_to_give(file: &Path) -> Option<String> {
     let is_part = idx_names::parse(file).is_some() || is_cifar(&file.file_name()?.to_string_lossy());
     let folder = file.parent().filter(|folder| is_part && !folder.as_os_str().is_empty())?;
@@ -91,21 +91,21 @@ fn is_cifar(name: &str) -> bool {
     name.starts_with("data_batch_") || name.starts_with("test_batch")
 }
 
-/// `what` with its article.
+/// `what` with its indefinite article.
 fn an(what: &str) -> String {
     const VOWELS: [&str; 9] = ["AV", "EPS", "ICO", "idx", "MP", "OpenEXR", "RAR", "SVG", "XCF"];
     let article = if VOWELS.iter().any(|vowel| what.starts_with(vowel)) { "an" } else { "a" };
     format!("{article} {what}")
 }
 
-/// The format of an image that begins with `head`, if it is one that is read.
+/// The format of an image that begins with `head`, if it is supported.
 fn image_format(head: &[u8]) -> Option<ImageFormat> {
     let format = crate::image_file::format_of(head)?;
-    // Two letters alone do not make a BMP: texts begin with them as well.
+    // Two letters alone do not identify a BMP: text files can begin with them too.
     (format != ImageFormat::Bmp || is_bmp(head)).then_some(format)
 }
 
-/// Whether the size of the second header is that of a known version.
+/// Returns whether the size field of the second header is that of a known version.
 fn is_bmp(head: &[u8]) -> bool {
     let size = head.get(14..18).map(|size| u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
     matches!(size, Some(12 | 16 | 40 | 52 | 56 | 64 | 108 | 124))
@@ -147,7 +147,7 @@ fn by_content(head: &[u8], extension: &str) -> FileKind {
         [0, 0, 1, 0xBA | 0xB3, ..] => Video("MPEG video"),
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => match extension {
             "npz" => Array("NumPy archive"),
-            // Office documents, programs and books are zip archives as well.
+            // Office documents, programs and books are zip archives too.
             "zip" | "cbz" | "" => Archive("zip archive"),
             _ => Other,
         },

@@ -1,14 +1,14 @@
-//! Fits an image of any size and colour to the shape wanted.
+//! Fits an image of any size and colour to a target shape.
 //!
-//! In this order:
+//! The steps, in this order:
 //!
-//! 1. RGB to grey where grey is wanted: Rec. 601 luma of the stored (gamma-encoded) values,
-//!    (299 R + 587 G + 114 B) / 1000, rounded;
-//! 2. centre crop to the wanted aspect ratio, to whole pixels;
-//! 3. Lanczos3 resampling, whose kernel widens when shrinking (so there is no aliasing);
-//! 4. grey to RGB where RGB is wanted: the grey value three times.
+//! 1. RGB to grey if the target is grey: Rec. 601 luma of the stored (gamma-encoded) values, (299 R + 587 G +
+//!    114 B) / 1000, rounded;
+//! 2. centre crop to the target aspect ratio, in whole pixels;
+//! 3. Lanczos3 resampling, whose kernel widens when downscaling (which prevents aliasing);
+//! 4. grey to RGB if the target is RGB: the grey value three times.
 //!
-//! Steps that have nothing to do are left out, so an image of the right shape comes through as it is.
+//! Steps that change nothing are skipped, so an image of the target shape passes through unchanged.
 
 use fast_image_resize::{
     FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer,
@@ -23,8 +23,8 @@ pub(crate) struct Picture {
     pub pixels: Vec<u8>,
 }
 
-/// Writes `pixels` (HWC, of shape `from`) into `out` in the shape `to`. Both shapes have been
-/// checked and both lengths agree with them; the message of a failure says what the resampler said.
+/// Writes `pixels` (HWC, of shape `from`) to `out` in the shape `to`. Both shapes are valid and match the
+/// lengths; the error is the message of the resampler.
 pub(crate) fn fit(pixels: &[u8], from: ImageShape, to: ImageShape, out: &mut [u8]) -> Result<(), String> {
     let grey;
     let (pixels, channels) = if from.channels == 3 && to.channels == 1 {
@@ -58,18 +58,18 @@ fn to_grey(rgb: &[u8]) -> Vec<u8> {
     rgb.chunks_exact(3).map(|p| luma(p) as u8).collect()
 }
 
-/// Centre crop and Lanczos3; `to.channels` is not looked at.
+/// Centre crop and Lanczos3; ignores `to.channels`.
 fn crop_and_resize(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Vec<u8>, String> {
     let kind = match from.channels {
         1 => PixelType::U8,
         _ => PixelType::U8x3,
     };
-    // Sides fit `u32`: shapes are checked.
+    // Sides fit `u32`: the shapes are valid.
     let source =
         ImageRef::new(from.width as u32, from.height as u32, pixels, kind).map_err(|e| e.to_string())?;
     let mut target = Image::new(to.width as u32, to.height as u32, kind);
     let (height, width) = centre_crop(from, to);
-    // Whole-pixel edges: a crop that needs no scaling then copies pixels instead of blurring them.
+    // Whole-pixel edges: a crop without scaling then copies pixels instead of blurring them.
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3)).crop(
         ((from.width - width) / 2) as f64,
         ((from.height - height) / 2) as f64,
@@ -80,8 +80,8 @@ fn crop_and_resize(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Ve
     Ok(target.into_vec())
 }
 
-/// Where a place in a picture of shape `from` is after the picture has been fitted to the shape `to`. Places are
-/// `[x, y]` as fractions of width and height; those that are cropped off lie outside 0 to 1.
+/// The position of a point of an image of shape `from` after the image is fitted to the shape `to`. Points
+/// are `[x, y]` as fractions of width and height; those cropped off are outside 0 to 1.
 pub fn place_after_fit([x, y]: [f64; 2], from: ImageShape, to: ImageShape) -> [f64; 2] {
     let (height, width) = centre_crop(from, to);
     let along = |place: f64, side: usize, kept: usize| {
@@ -90,7 +90,7 @@ pub fn place_after_fit([x, y]: [f64; 2], from: ImageShape, to: ImageShape) -> [f
     [along(x, from.width, width), along(y, from.height, height)]
 }
 
-/// Height and width of the largest part of `from` that has the aspect ratio of `to`.
+/// Height and width of the largest rectangle in `from` with the aspect ratio of `to`.
 fn centre_crop(from: ImageShape, to: ImageShape) -> (usize, usize) {
     let rounded = |numerator: usize, denominator: usize| (numerator + denominator / 2) / denominator;
     if from.width * to.height > from.height * to.width {

@@ -1,4 +1,4 @@
-//! A folder of image files, decoded when read and then kept as far as memory is granted.
+//! A folder of image files, decoded on read and cached up to a memory budget.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ pub(crate) struct ImageFolder {
     /// One per file, or empty if there are no classes.
     labels: Vec<usize>,
     cache: Cache,
-    /// Reasons by index. Kept so that a broken file is decoded and reported once.
+    /// Reasons by index. Cached so that a broken file is decoded and reported only once.
     broken: Mutex<BTreeMap<usize, String>>,
 }
 
 impl ImageFolder {
-    /// The images `files` (relative to `root`), which share the memory of `room` with others. If
-    /// classes are needed, they are the folders at `depth` of the paths.
+    /// Opens the images `files` (relative to `root`), which share the memory of `room` with others. If
+    /// classes are requested, they are the folders at `depth` of the paths.
     pub fn open(
         root: &Path,
         files: Vec<PathBuf>,
@@ -54,7 +54,7 @@ impl ImageFolder {
         })
     }
 
-    /// The one image at `path`, without classes.
+    /// Opens the single image at `path`, without classes.
     pub fn single(path: &Path, options: &OpenOptions) -> Result<Self, Error> {
         let root = path.parent().unwrap_or(Path::new(""));
         let file = path.file_name().unwrap_or_default();
@@ -115,7 +115,7 @@ impl Dataset for ImageFolder {
                 self.cache.keep(index, pixels);
                 Ok(())
             }
-            // The file may be sound, so the next try reads it again.
+            // The file may be intact, so the next attempt reads it again.
             Err(Failure::System(source)) => Err(Error::System { path: self.path(index), source }),
             Err(Failure::Broken(reason)) => {
                 broken().insert(index, reason.clone());
@@ -135,8 +135,8 @@ impl Dataset for ImageFolder {
     }
 }
 
-/// Decoded images, kept as long as there is room. Nothing is dropped for something newer: every image
-/// is read once an epoch, so none is likelier to be needed than another.
+/// Cache of decoded images. Nothing is evicted: every image is read once per epoch, so none is more likely to
+/// be needed than another.
 struct Cache {
     slots: Vec<OnceLock<Box<[u8]>>>,
     room: Arc<Room>,
@@ -144,7 +144,7 @@ struct Cache {
 
 impl Cache {
     fn new(images: usize, room: Arc<Room>) -> Self {
-        // Without room there is no need for slots.
+        // Without a budget no slots are needed.
         let slots = if room.is_empty() { 0 } else { images };
         Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), room }
     }
@@ -156,13 +156,13 @@ impl Cache {
     fn keep(&self, index: usize, pixels: &[u8]) {
         let Some(slot) = self.slots.get(index) else { return };
         if self.room.take(pixels.len()) && slot.set(pixels.into()).is_err() {
-            // Another thread was faster; its copy already counts.
+            // Another thread was faster; its copy is already accounted for.
             self.room.give_back(pixels.len());
         }
     }
 }
 
-/// The shape of the first image that can be read.
+/// The shape of the first readable image.
 fn first_shape(root: &Path, files: &[PathBuf]) -> Result<ImageShape, Error> {
     let mut first_reason = None;
     for file in files {

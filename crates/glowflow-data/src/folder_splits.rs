@@ -1,11 +1,12 @@
-//! A folder of image files as datasets, with training and test images if its sub-folders are named so.
+//! Opens a folder of image files as datasets, split into training and test images if its sub-folders are
+//! named accordingly.
 //!
-//! Images in a folder `train` and in one or more of `val` and `test` (in upper or lower case, also
-//! `training`, `valid`, `validation`, `dev` and `testing`) are a training and a test set: `test` if there
-//! is one, else `val`. A `val` next to a `test` is left out, and so are images outside these folders.
-//! Classes are then the folders inside these. A test set that needs classes and has none is left out.
+//! Images in a folder `train` and in one or more of `val` and `test` (in any case, also `training`, `valid`,
+//! `validation`, `dev` and `testing`) form a training and a test set: `test` if it exists, else `val`. A
+//! `val` next to a `test` is left out, and so are images outside these folders. Classes are then the folders
+//! inside these. A test set without the required classes is left out.
 //!
-//! The folders may lie in the only sub-folder of the folder, at any depth.
+//! The folders may be nested, at any depth, in the only sub-folder of the folder.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -19,7 +20,7 @@ use crate::room::Room;
 use crate::scan::Found;
 use crate::{Dataset, Error, OpenOptions, Splits};
 
-/// Part of a dataset that a sub-folder is for.
+/// The part of a dataset that a sub-folder holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Train,
@@ -38,7 +39,7 @@ impl Role {
     }
 }
 
-/// Files by the folders that they lie in.
+/// Files grouped by the role of their folder.
 struct Roles {
     /// Number of folders above those with a role.
     depth: usize,
@@ -49,7 +50,7 @@ struct Roles {
 }
 
 impl Roles {
-    /// `None` if there is no training set with another set.
+    /// `None` unless there is a training set and another set.
     fn of(files: &[PathBuf]) -> Option<Self> {
         let mut depth = 0;
         loop {
@@ -80,14 +81,14 @@ impl Roles {
         roles
     }
 
-    /// The folder that `files` of one role lie in.
+    /// The folder that contains `files` of one role.
     fn folder(&self, files: &[PathBuf]) -> String {
         let folder: PathBuf =
             files.iter().take(1).flat_map(|file| file.iter().take(self.depth + 1)).collect();
         name_of(&folder)
     }
 
-    /// The folder of files, with their number.
+    /// The folder of files, with their count.
     fn described(&self, files: &[PathBuf]) -> String {
         format!("{} ({})", self.folder(files), counted(files.len(), "image"))
     }
@@ -100,7 +101,7 @@ fn folder_at(file: &Path, depth: usize) -> Option<&OsStr> {
     parts.next().map(|_| folder)
 }
 
-/// Opens the images that were found under `root`.
+/// Opens the images found under `root`.
 pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<Splits, Error> {
     let left_out = found.leftovers.notices(&[]);
     if found.images.is_empty() {

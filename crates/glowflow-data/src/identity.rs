@@ -1,4 +1,4 @@
-//! Identity of files and folders: whether two paths lead to the same one.
+//! Identity of files and folders: detects two paths to the same one.
 
 use std::fs::Metadata;
 use std::path::Path;
@@ -21,17 +21,17 @@ mod unix {
         names: u64,
     }
 
-    /// Size and time guard against file systems that number files twice.
+    /// Size and time guard against file systems that reuse inode numbers.
     type Key = (u64, u64, u64, i64, i64);
 
-    /// `None` if the file system does not number its files.
+    /// `None` if the file system has no inode numbers.
     pub(crate) fn identity(_: &Path, file: &Metadata) -> Option<Identity> {
         let key = (file.dev(), file.ino(), file.size(), file.mtime(), file.mtime_nsec());
         (file.ino() != 0).then_some(Identity { key, names: file.nlink() })
     }
 
     impl Identity {
-        /// Whether the file has hard links.
+        /// Returns whether the file may have other hard links.
         pub fn has_other_names(&self) -> bool {
             self.names > 1
         }
@@ -61,13 +61,13 @@ mod other {
     #[derive(Clone, PartialEq, Eq, Hash)]
     pub(crate) struct Identity(PathBuf);
 
-    /// The path without symbolic links. Hard links are not recognised.
+    /// The path without symbolic links. Hard links are not detected.
     pub(crate) fn identity(path: &Path, _: &Metadata) -> Option<Identity> {
         path.canonicalize().ok().map(Identity)
     }
 
     impl Identity {
-        /// Whether the file has hard links.
+        /// Returns whether the file may have other hard links.
         pub fn has_other_names(&self) -> bool {
             false
         }

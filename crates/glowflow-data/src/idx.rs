@@ -1,9 +1,9 @@
-//! The idx format of MNIST and its relatives, plain or compressed with gzip.
+//! The idx format of MNIST and its variants, plain or gzip-compressed.
 //!
 //! A file is two zero bytes, the element type (8 for unsigned bytes), the number of dimensions, each
-//! dimension as a big-endian 32-bit number, and then the elements. Images have the dimensions
-//! N, height, width and perhaps channels; labels have the one dimension N. EMNIST stores rows and
-//! columns of its images exchanged; files named `emnist…` are read upright.
+//! dimension as a big-endian 32-bit integer, and then the elements. Images have the dimensions N, height,
+//! width and optionally channels; labels have the single dimension N. EMNIST stores its images transposed;
+//! files named `emnist…` are transposed back on read.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::memory::{Halves, RawImages};
 use crate::source::{Source, read_file};
 use crate::{Error, elements};
 
-/// How every gzip file begins.
+/// Magic bytes of a gzip file.
 pub(crate) const GZIP: &[u8] = &[0x1F, 0x8B];
 
 /// The code of unsigned bytes.
@@ -26,7 +26,7 @@ const BYTES: u8 = 8;
 /// The files of an MNIST-style folder.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// By the name of the set. A folder that is read has one.
+    /// Sorted by the name of the set. A valid folder has exactly one.
     sets: Vec<Set>,
     files: Vec<PathBuf>,
 }
@@ -39,7 +39,7 @@ struct Set {
     test: Files,
 }
 
-/// One half of a set.
+/// One half (training or test) of a set.
 #[derive(Default)]
 struct Files {
     images: Option<PathBuf>,
@@ -47,13 +47,13 @@ struct Files {
 }
 
 impl Folder {
-    /// Looks for `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` or
-    /// `test`, also with a dot before `idx`, with `.gz` at the end, with the name of a set in front
+    /// Finds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same with `t10k` or `test`, also
+    /// with a dot before `idx`, with a final `.gz`, with the name of a set as prefix
     /// (`emnist-letters-train-…`), and in capitals.
     pub fn find(folder: &Path) -> Result<Option<Self>, Error> {
         let files = files_of(folder)?.into_iter();
         let mut found: Vec<_> = files.filter_map(|path| Some((parse(&path)?, path))).collect();
-        // A file that is there in both forms is read from the plain one.
+        // If a file exists in both forms, the plain one is read.
         found.sort_by_key(|(name, _)| name.compressed);
         let mut sets: Vec<Set> = vec![];
         let files = found.iter().map(|(_, path)| path.clone()).collect();
@@ -74,12 +74,12 @@ impl Folder {
         Ok((!sets.is_empty()).then(|| Self { path: folder.to_owned(), sets, files }))
     }
 
-    /// The files of the folder that belong to its sets, in plain and in compressed form.
+    /// The files of the folder that belong to its sets, both plain and compressed.
     pub fn files(&self) -> Vec<&Path> {
         self.files.iter().map(PathBuf::as_path).collect()
     }
 
-    /// Reads all files, with facts for the user. `labels` tells whether classes are needed.
+    /// Reads all files and returns remarks for the user. `labels` states whether classes are required.
     pub fn read(&self, labels: bool) -> Result<(Halves, Vec<String>), Error> {
         let [set] = &*self.sets else {
             let names: Vec<&str> = self
@@ -109,7 +109,7 @@ impl Folder {
 }
 
 impl Files {
-    /// Images with their labels, if there are any; `needed` tells whether there must be.
+    /// Reads images with their labels, if any; `needed` states whether they are required.
     fn read(&self, of: &Path, needed: bool, notices: &mut Vec<String>) -> Result<RawImages, Error> {
         let mut images = read_images(of)?;
         let Some(path) = &self.labels else { return Ok(images) };
@@ -128,7 +128,7 @@ impl Files {
         let (header, labels) = read?;
         if (header.element, header.dimensions.len()) != (BYTES, 1) {
             let problem = format!(
-                "holds {} in {} dimensions where labels are bytes in one (idx1-ubyte)",
+                "holds {} in {} dimensions, but labels are bytes in one (idx1-ubyte)",
                 element_name(header.element),
                 header.dimensions.len()
             );
@@ -161,13 +161,13 @@ fn read_images_from(file: Source, path: &Path) -> Result<RawImages, Error> {
     let header = Header::read(&mut file).map_err(malformed)?;
     if header.element != BYTES {
         return Err(malformed(format!(
-            "holds {} where images are unsigned bytes (code 08); convert it to bytes",
+            "holds {}, but images are unsigned bytes (code 08); convert it to bytes",
             element_name(header.element)
         )));
     }
     if !matches!(header.dimensions.len(), 3 | 4) {
         return Err(malformed(format!(
-            "has {} dimensions where images have 3 or 4; see that images and labels are not mixed up",
+            "has {} dimensions, but images have 3 or 4; check that images and labels are not swapped",
             header.dimensions.len()
         )));
     }
@@ -183,7 +183,7 @@ fn read_images_from(file: Source, path: &Path) -> Result<RawImages, Error> {
     Ok(images)
 }
 
-/// Exchanges rows and columns of every image.
+/// Swaps rows and columns of every image.
 fn transpose(images: &mut RawImages) {
     let (height, width, channels) = (images.shape.height, images.shape.width, images.shape.channels);
     let mut upright = Vec::with_capacity(images.shape.len());
@@ -200,7 +200,7 @@ fn transpose(images: &mut RawImages) {
     (images.shape.height, images.shape.width) = (width, height);
 }
 
-/// The front of an idx file.
+/// The header of an idx file.
 struct Header {
     /// The code of the element type.
     element: u8,
@@ -218,7 +218,7 @@ impl Header {
         let front = word()?;
         let [0, 0, element @ (0x08 | 0x09 | 0x0B..=0x0E), rank] = front else {
             return Err(format!(
-                "begins with {front:02x?}, where an idx file of unsigned bytes has [00, 00, 08, dimensions]; \
+                "begins with {front:02x?}, but an idx file of unsigned bytes with [00, 00, 08, dimensions]; \
                  convert it to bytes"
             ));
         };
@@ -239,7 +239,7 @@ fn element_name(code: u8) -> String {
     format!("{name} (code {code:02x})")
 }
 
-/// Unpacks a file as it is read if it is gzip.
+/// Decompresses a gzip file while it is read.
 fn unpacked(file: Source) -> io::Result<Box<dyn Read>> {
     let mut file = BufReader::new(file);
     Ok(if file.fill_buf()?.starts_with(GZIP) { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })

@@ -1,4 +1,4 @@
-//! Names of the idx files of MNIST and its relatives, such as `train-images-idx3-ubyte.gz`,
+//! Names of the idx files of MNIST and its variants, such as `train-images-idx3-ubyte.gz`,
 //! `t10k-labels.idx1-ubyte` and `emnist-letters-test-images-idx3-ubyte`.
 
 use std::path::Path;
@@ -10,18 +10,18 @@ pub(crate) enum Half {
     Test,
 }
 
-/// What a file's name says.
+/// The information in a file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Name {
-    /// The name of the set, such as `emnist-letters`; empty for MNIST's own.
+    /// Name of the set, such as `emnist-letters`; empty for MNIST itself.
     pub set: String,
     pub half: Half,
-    /// Images, or else labels.
+    /// Images if true, else labels.
     pub images: bool,
     pub compressed: bool,
 }
 
-/// Parses the name of a file; `None` if it is another.
+/// Parses the name of a file; `None` if it is not an idx file.
 pub(crate) fn parse(path: &Path) -> Option<Name> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
     let (name, compressed) = match name.strip_suffix(".gz") {
@@ -49,7 +49,7 @@ pub(crate) fn parse(path: &Path) -> Option<Name> {
     Some(Name { set: set.to_owned(), half, images, compressed })
 }
 
-/// Whether a file is one of EMNIST's, whose images are stored transposed.
+/// Returns whether a file belongs to EMNIST, whose images are stored transposed.
 pub(crate) fn is_transposed(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     name.starts_with("emnist")

@@ -1,8 +1,8 @@
-//! One image file in memory and out: PNG, JPEG, WebP and BMP to pixels, pixels to PNG.
+//! Decodes image files (PNG, JPEG, WebP, BMP) to pixels and encodes pixels as PNG.
 //!
-//! The format is recognised by content, not by name. EXIF orientation is applied, 16-bit images are
-//! reduced to 8, colours are converted to sRGB, transparent ones are laid over white, and of an
-//! animation the first frame counts.
+//! The format is detected by content, not by name. EXIF orientation is applied, 16-bit images are reduced to
+//! 8 bits, colours are converted to sRGB, transparent images are composited over white, and only the first
+//! frame of an animation is read.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -21,15 +21,15 @@ use crate::png_chunks::PngChunks;
 use crate::retry::{is_passing, with_retries};
 use crate::{Error, ImageShape, impostor};
 
-/// More than any photograph; what asks for more is broken or meant to exhaust the memory.
+/// Larger than any photograph; a larger file is broken or meant to exhaust memory.
 const LARGEST_FILE: u64 = 1 << 29;
 const LARGEST_DECODED: u64 = 1 << 29;
 
-/// Why an image file cannot be read.
+/// The reason why an image file cannot be read.
 pub(crate) enum Failure {
-    /// It is no whole image, or may not be read; the reason in words.
+    /// It is not a complete image or is not accessible; the reason in words.
     Broken(String),
-    /// The system failed to read it, which says nothing about the file.
+    /// The system failed to read it, which implies nothing about the file.
     System(io::Error),
 }
 
@@ -43,12 +43,12 @@ impl Failure {
     }
 }
 
-/// Reads one image file and fits it to a shape as [`open`](crate::open) fits a folder's: cropped to the middle, resized,
-/// and turned from grey to RGB or back.
+/// Reads an image file and fits it to a shape as [`open`](crate::open) does for a folder: centre-cropped,
+/// resized, and converted between grey and RGB.
 ///
 /// # Errors
-/// [`Error::BrokenImage`] if the file cannot be read or is no whole image; [`Error::System`] if the
-/// operating system failed to read it this time; [`Error::Shape`] if there is no such shape.
+/// [`Error::BrokenImage`] if the file cannot be read or is not a complete image; [`Error::System`] if the
+/// operating system failed to read it this time; [`Error::Shape`] if the shape is invalid.
 pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     shape.check()?;
     let mut pixels = vec![0; shape.len()];
@@ -56,11 +56,12 @@ pub fn load_image(path: &Path, shape: ImageShape) -> Result<Vec<u8>, Error> {
     Ok(pixels)
 }
 
-/// As [`load_image`], of a file that is in memory already. Larger pictures than `most_pixels` are refused before they are
-/// decoded, so that no small file can ask for much memory or time.
+/// Like [`load_image`], for a file in memory. Images of more than `most_pixels` are refused before they are
+/// decoded, so a small file cannot consume much memory or time.
 ///
 /// # Errors
-/// [`Error::NoImage`] where it is no whole image or too large; [`Error::Shape`] where there is no such shape.
+/// [`Error::NoImage`] if it is not a complete image or is too large; [`Error::Shape`] if the shape is
+/// invalid.
 pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Result<Vec<u8>, Error> {
     shape.check()?;
     let mut pixels = vec![0; shape.len()];
@@ -70,7 +71,7 @@ pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Resu
     Ok(pixels)
 }
 
-/// Reads one image file at its own size, in grey or RGB as it is stored.
+/// Reads an image file at its own size, in grey or RGB as stored.
 ///
 /// # Errors
 /// [`Error::BrokenImage`] if the file cannot be read or is not a complete image; [`Error::System`] if the
@@ -80,7 +81,7 @@ pub fn load_picture(path: &Path) -> Result<(Vec<u8>, ImageShape), Error> {
     Ok((picture.pixels, picture.shape))
 }
 
-/// As [`load_picture`], from a file in memory. Pictures of more than `most_pixels` are refused before they are
+/// Like [`load_picture`], for a file in memory. Images of more than `most_pixels` are refused before they are
 /// decoded.
 ///
 /// # Errors
@@ -90,10 +91,10 @@ pub fn picture_of_bytes(bytes: &[u8], most_pixels: u64) -> Result<(Vec<u8>, Imag
     Ok((picture.pixels, picture.shape))
 }
 
-/// Fits pixels (HWC) to a shape as [`load_image`] fits those of a file.
+/// Fits pixels (HWC) to a shape, as [`load_image`] does for a file.
 ///
 /// # Errors
-/// [`Error::Shape`] for an impossible shape; [`Error::PixelCount`] if the pixels are not an image of the shape `from`.
+/// [`Error::Shape`] for an invalid shape; [`Error::PixelCount`] if the pixels do not match the shape `from`.
 pub fn fit_image(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Vec<u8>, Error> {
     from.check()?;
     to.check()?;
@@ -105,7 +106,7 @@ pub fn fit_image(pixels: &[u8], from: ImageShape, to: ImageShape) -> Result<Vec<
     Ok(out)
 }
 
-/// As [`load_image`], into `pixels`, for a shape that has been checked.
+/// Like [`load_image`], into `pixels`, for a valid shape.
 pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> Result<(), Failure> {
     let picture = load(path)?;
     fit(&picture.pixels, picture.shape, shape, pixels).map_err(Failure::Broken)
@@ -132,8 +133,8 @@ fn decode_guarded(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    // Whatever a file holds, it must not end the program: should a decoder panic on it, that
-    // file is broken like any other. Nothing outside the closure can be left half-changed.
+    // No file may end the program: if a decoder panics on a file, the file counts as broken. Nothing outside
+    // the closure can be left half-changed.
     catch_unwind(AssertUnwindSafe(|| decode(bytes, most_pixels)))
         .unwrap_or_else(|_| Err("the decoder panicked".into()))
 }
@@ -147,12 +148,12 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
     if width.max(height) as usize > LARGEST_SIDE {
         return Err(format!(
-            "the image has {width}×{height} pixels; at most {LARGEST_SIDE} a side are possible"
+            "the image has {width}×{height} pixels; at most {LARGEST_SIDE} per side are supported"
         ));
     }
     if u64::from(width) * u64::from(height) > most_pixels {
         return Err(format!(
-            "the image has {width}×{height} pixels; at most {most_pixels} in all are possible"
+            "the image has {width}×{height} pixels; at most {most_pixels} in total are allowed"
         ));
     }
     let (image, icc) = decode_limited(reader()).map_err(|e| e.to_string())?;
@@ -160,14 +161,14 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     picture(image, format, icc.as_deref(), png.as_ref())
 }
 
-/// Says what a file is that is no image.
+/// Describes a file that is not an image.
 fn not_an_image(bytes: &[u8]) -> String {
     let kind = FileKind::of(Path::new(""), bytes, bytes.len() as u64);
     let known = impostor(bytes).map(str::to_owned).or_else(|| kind.refusal());
     known.map_or("not a PNG, JPEG, WebP or BMP image".into(), |what| format!("the file is {what}"))
 }
 
-/// The format of a file that begins with `head` (16 bytes are enough), if it is one of ours.
+/// The format of a file that begins with `head` (16 bytes are enough), if it is supported.
 pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
     use ImageFormat::{Bmp, Jpeg, Png, WebP};
     let format = image::guess_format(head).ok()?;
@@ -182,7 +183,7 @@ fn decode_limited(
     limits.max_alloc = Some(LARGEST_DECODED);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
-    // `DynamicImage::from_decoder` allocates the output itself, without asking the limits.
+    // `DynamicImage::from_decoder` allocates the output itself, without checking the limits.
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
     let orientation = decoder.orientation()?;
@@ -192,7 +193,7 @@ fn decode_limited(
     Ok((image, icc))
 }
 
-/// To 8-bit grey or RGB in sRGB, without transparency.
+/// Converts to 8-bit grey or RGB in sRGB, without transparency.
 fn picture(
     image: DynamicImage,
     format: ImageFormat,
@@ -209,7 +210,7 @@ fn picture(
     };
     let size = if channels.color { 4 } else { 2 };
     if channels.alpha && pixels.chunks_exact(size).all(|pixel| pixel[size - 1] == 0) {
-        // Programs that know of no transparency leave the fourth byte of a BMP's pixels 0.
+        // Programs without transparency support leave the fourth byte of a BMP's pixels 0.
         if format != ImageFormat::Bmp {
             return Err("the image is wholly transparent: there is nothing to see".into());
         }
@@ -223,7 +224,7 @@ fn picture(
     Ok(Picture { shape: ImageShape { height, width, channels }, pixels })
 }
 
-/// Lays pixels of `N` channels, the last of them alpha, over white and drops the alpha.
+/// Composites pixels of `N` channels, the last of them alpha, over white and drops the alpha.
 fn over_white<const N: usize>(pixels: Vec<u8>) -> Vec<u8> {
     let over = |value: u8, alpha: u8| {
         let (value, alpha) = (u32::from(value), u32::from(alpha));
@@ -236,7 +237,7 @@ fn over_white<const N: usize>(pixels: Vec<u8>) -> Vec<u8> {
     opaque
 }
 
-/// Writes an image (HWC, grey or RGB) as a PNG file, replacing what is there.
+/// Writes an image (HWC, grey or RGB) as a PNG file, replacing an existing one.
 ///
 /// ```
 /// use glowflow_data::{ImageShape, save_png};
@@ -251,10 +252,10 @@ pub fn save_png(path: &Path, shape: ImageShape, pixels: &[u8]) -> Result<(), Err
         .map_err(|e| Error::Write { path: path.to_owned(), reason: e.to_string() })
 }
 
-/// The file that [`save_png`] writes.
+/// Encodes an image as [`save_png`] does, in memory.
 ///
 /// # Errors
-/// [`Error::PixelCount`] or [`Error::Shape`] where pixels and shape are no image.
+/// [`Error::PixelCount`] or [`Error::Shape`] if the pixels do not match the shape or the shape is invalid.
 pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Result<Vec<u8>, Error> {
     shape.check()?;
     if pixels.len() != shape.len() {
@@ -267,7 +268,7 @@ pub fn encode_png(shape: ImageShape, pixels: &[u8]) -> Result<Vec<u8>, Error> {
     };
     let (width, height) = (shape.width as u32, shape.height as u32);
     let mut png = vec![];
-    // Nothing can go wrong in memory but what was checked.
+    // In memory, encoding can fail only for the reasons already checked.
     PngEncoder::new(&mut png).write_image(pixels, width, height, color).map_err(|_| Error::Shape(shape))?;
     Ok(png)
 }

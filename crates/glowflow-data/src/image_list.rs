@@ -1,4 +1,4 @@
-//! The image files of a folder, for what goes through them one by one at their own sizes.
+//! Lists the image files of a folder, for programs that process them one by one at their own sizes.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ pub struct ImageList {
     pub root: PathBuf,
     /// Paths of the images, in byte order.
     pub images: Vec<PathBuf>,
-    /// Files that are left out, a sentence for each kind.
+    /// Remarks on files left out, one sentence per kind.
     pub notices: Vec<String>,
 }
 
-/// Finds the image files in a folder, at any depth, as [`open`](crate::open) does; of a file, that file.
+/// Finds the image files in a folder, at any depth, as [`open`](crate::open) does; for a file, that file.
 ///
 /// # Errors
-/// [`Error::Read`] if there is nothing at `path`; [`Error::EmptyFolder`] and [`Error::NothingReadable`] for a folder
-/// without images.
+/// [`Error::Read`] if `path` does not exist; [`Error::EmptyFolder`] and [`Error::NothingReadable`] for a
+/// folder without images.
 pub fn find_images(path: &Path) -> Result<ImageList, Error> {
     if path.is_file() {
         let root = path.parent().unwrap_or(Path::new("")).to_owned();

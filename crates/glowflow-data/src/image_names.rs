@@ -1,8 +1,8 @@
-//! Images of a dataset by the names that tables give them.
+//! Finds the images of a dataset by the names that tables use for them.
 //!
-//! A table may name an image by its path, by a longer or another path to the same file name, with its
-//! ending in other letters, with another ending or none, and by its number. The closest image counts,
-//! and of several that are as close none.
+//! A table may name an image by its path, by a longer or different path to the same file name, in different
+//! case, with a different extension or none, or by its number. The closest image is the match; if several are
+//! equally close, there is none.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -11,31 +11,31 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::Dataset;
 
-/// Endings of pictures, which a name in a table may have in place of the file's.
+/// Image extensions that a name in a table may have instead of the file's.
 const ENDINGS: [&str; 15] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "gif", "tif", "tiff", "heic", "avif", "ppm", "pgm",
     "npy",
 ];
 
-/// How a name in a table refers to an image, the closest first.
+/// Kinds of match between a name in a table and an image, the closest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Closeness {
     Equal,
-    /// The path to the file within another folder, or a part of that.
+    /// The path to the file within another folder, or a part of that path.
     PartOfPath,
     /// The file's name, in another folder.
     OtherFolder,
-    /// The file's name but for upper and lower case.
+    /// The file's name in different case.
     OtherCase,
-    /// The file's name without its ending.
+    /// The file's name without its extension.
     NoEnding,
-    /// The file's name with another ending.
+    /// The file's name with another extension.
     OtherEnding,
-    /// Another ending, or none, and other upper and lower case.
+    /// Another extension, or none, and different case.
     OtherEndingAndCase,
 }
 
-/// The images that a name may refer to.
+/// The images that a name may denote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     None,
@@ -44,19 +44,19 @@ pub(crate) enum Found {
     Several(usize, usize),
 }
 
-/// The names of a dataset's images.
+/// Index of the names of a dataset's images.
 pub(crate) struct ImageNames {
     names: Vec<String>,
-    /// By the whole name; `None` if several images have it.
+    /// By the full name; `None` if several images share it.
     by_name: HashMap<String, Option<usize>>,
-    /// By the name of the file in lower case and without its ending.
+    /// By the file's name in lower case without its extension.
     by_stem: HashMap<String, Vec<usize>>,
-    /// Whether images are named 0, 1, 2 …, as those of arrays are.
+    /// True if images are named 0, 1, 2 …, as in arrays.
     numbered: bool,
 }
 
 impl ImageNames {
-    /// The names of all images.
+    /// Indexes the names of all images.
     pub fn of(dataset: &dyn Dataset) -> Self {
         let names: Vec<String> = (0..dataset.len()).map(|image| normal(&dataset.name(image))).collect();
         let numbered = names.iter().enumerate().all(|(image, name)| name.parse() == Ok(image));
@@ -73,7 +73,7 @@ impl ImageNames {
         self.names.len()
     }
 
-    /// The image that is called `name` in a table.
+    /// Finds the image that a table calls `name`.
     pub fn find(&self, name: &str) -> Found {
         let name = normal(name);
         if self.numbered {
@@ -114,8 +114,7 @@ impl ImageNames {
     }
 }
 
-/// A name in one form: Unicode's composed one, slashes between folders, without quotes and blanks
-/// around it.
+/// Normalises a name: Unicode NFC, slashes between folders, no surrounding quotes or blanks.
 pub(crate) fn normal(name: &str) -> String {
     let name = name.trim().trim_matches(['"', '\'']).trim();
     let parts = name.split(['/', '\\']).filter(|part| !matches!(*part, "" | "."));
@@ -137,7 +136,7 @@ fn closeness(name: &str, image: &str) -> Option<Closeness> {
     if lower[0] == lower[1] {
         return Some(Closeness::OtherCase);
     }
-    // A name without ending may have a dot: `john.smith`.
+    // A name without extension may contain a dot: `john.smith`.
     let is_picture = file
         .rsplit_once('.')
         .is_some_and(|(_, ending)| ENDINGS.iter().any(|e| ending.eq_ignore_ascii_case(e)));
@@ -152,7 +151,7 @@ fn closeness(name: &str, image: &str) -> Option<Closeness> {
     }
 }
 
-/// The number of folders that two paths have in common, counted from the file on.
+/// Number of folders that two paths have in common, counted from the file upwards.
 fn common_folders(a: &str, b: &str) -> usize {
     a.rsplit('/').skip(1).zip(b.rsplit('/').skip(1)).take_while(|(a, b)| a == b).count()
 }
@@ -161,7 +160,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// The name of a file without its ending.
+/// The name of a file without its extension.
 fn stem(file: &str) -> &str {
     file.rsplit_once('.').map_or(file, |(stem, _)| if stem.is_empty() { file } else { stem })
 }

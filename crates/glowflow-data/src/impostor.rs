@@ -1,7 +1,7 @@
-//! Files that stand in for others: Git LFS pointers, and web pages saved in place of a download.
+//! Detects placeholders for files: Git LFS pointers, and web pages saved instead of a download.
 
-/// Describes a file that begins with `head` (64 bytes are enough) if it is a placeholder for the file
-/// that should be there, with the way out. The text completes "FILE is …".
+/// Describes a file that begins with `head` (64 bytes are enough) if it is a placeholder for the intended
+/// file, with advice. The text completes "FILE is …".
 ///
 /// ```
 /// use glowflow_data::impostor;
@@ -16,7 +16,7 @@ pub fn impostor(head: &[u8]) -> Option<&'static str> {
     if text.starts_with(b"version https://git-lfs") {
         return Some("a Git LFS pointer and not the file itself: fetch the file with `git lfs pull`");
     }
-    // Binary files may begin with `<` as well, such as safetensors files, which begin with a length.
+    // Binary files can begin with `<` too, such as safetensors files, which begin with a length.
     let printable = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
     let markup = matches!(text, [b'<', b'!' | b'?' | b'a'..=b'z' | b'A'..=b'Z', ..]);
     let svg = text.len() >= 4 && text[..4].eq_ignore_ascii_case(b"<svg");

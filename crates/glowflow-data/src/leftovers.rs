@@ -1,4 +1,4 @@
-//! Files of a folder that are not used although they may hold images.
+//! Counts the files of a folder that are not used although they may hold images.
 
 use std::path::{Path, PathBuf};
 
@@ -25,32 +25,32 @@ impl Leftovers {
         }
     }
 
-    /// A file whose kind is unknown because it cannot be opened.
+    /// Counts a file of unknown kind because it cannot be opened.
     pub fn add_unreadable(&mut self, path: PathBuf) {
         self.unreadable.push(path);
     }
 
-    /// Another path to an image that counts already.
+    /// Counts another path to an image that is already included.
     pub fn add_duplicate(&mut self, path: PathBuf) {
         self.duplicates.push(path);
     }
 
-    /// A backup copy of a file that is there.
+    /// Counts a backup copy of an existing file.
     pub fn add_backup(&mut self, path: PathBuf) {
         self.backups.push(path);
     }
 
-    /// The folder of a training run.
+    /// Counts the folder of a training run.
     pub fn add_run(&mut self, path: PathBuf) {
         self.runs.push(path);
     }
 
-    /// Whether there is nothing that could hold images.
+    /// Returns whether no leftover could hold images.
     pub fn is_empty(&self) -> bool {
         self.kinds.is_empty() && self.unreadable.is_empty() && self.runs.is_empty()
     }
 
-    /// One sentence for each kind, the most frequent first, except for the files `used`.
+    /// One sentence per kind, the most frequent first, except for the files `used`.
     pub fn notices(&self, used: &[&Path]) -> Vec<String> {
         let unused = |paths: &[PathBuf]| -> Vec<PathBuf> {
             paths.iter().filter(|path| !used.contains(&path.as_path())).cloned().collect()
@@ -101,7 +101,7 @@ pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The form of a word that goes with `count` things.
+/// The form of a word that agrees with `count`.
 pub(crate) fn agree<'a>(count: usize, one: &'a str, several: &'a str) -> &'a str {
     if count == 1 { one } else { several }
 }

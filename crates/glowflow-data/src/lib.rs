@@ -1,11 +1,11 @@
-//! Images in, batches of bytes out.
+//! Reads images and delivers batches of bytes.
 //!
-//! [`open`] recognises what lies at a path (a folder of images, CIFAR-10, MNIST-style files, NumPy
-//! arrays) and gives [`Dataset`]s: numbered images of one shape. [`split`] holds some of them out.
-//! [`TrainingBatches`] and [`batches_in_order`] read ahead in other threads, the one in random order
-//! without end, the other once.
+//! [`open`] detects the format of the data at a path (a folder of images, CIFAR-10, MNIST-style files, NumPy
+//! arrays) and returns [`Dataset`]s: numbered images of one shape. [`split`] holds out a part of them.
+//! [`TrainingBatches`] and [`batches_in_order`] read ahead in background threads, the former endlessly in
+//! random order, the latter once in order.
 //!
-//! Pixels are bytes in the order rows, columns, channels (HWC), and batches of them NHWC.
+//! Pixels are bytes in the order rows, columns, channels (HWC); batches are NHWC.
 //!
 //! ```
 //! use glowflow_data::{Augment, ImageShape, OpenOptions, TrainingBatches, TrainingOptions, open, save_png};

@@ -1,4 +1,4 @@
-//! The files right in a folder.
+//! Lists the files directly in a folder.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -8,8 +8,8 @@ use crate::Error;
 use crate::retry::{is_passing, with_retries};
 use crate::system_files::is_system;
 
-/// Paths of the files in `folder` and of links to files, in order. Hidden files and those of the system
-/// are left out. A folder that does not exist or may not be read has none.
+/// Paths of the files in `folder` and of links to files, sorted. Hidden and system files are left out. A
+/// folder that does not exist or may not be read yields none.
 pub(crate) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let listed = with_retries(is_passing, || -> io::Result<Vec<PathBuf>> {
         fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()

@@ -1,9 +1,9 @@
-//! Images that lie in memory as bytes, as the single-file formats deliver them.
+//! Images held in memory as bytes, as the single-file formats provide them.
 
 use crate::fit::fit;
 use crate::{Dataset, Error, ImageShape};
 
-/// The contents of one or more files of images that all have the same shape.
+/// The contents of one or more files of images of equal shape.
 pub(crate) struct RawImages {
     pub shape: ImageShape,
     /// HWC, one image after another; a whole number of images.
@@ -12,11 +12,11 @@ pub(crate) struct RawImages {
     pub labels: Vec<usize>,
 }
 
-/// Training images and, where the data has its own, test images.
+/// Training images and, if the data has its own, test images.
 pub(crate) type Halves = (RawImages, Option<RawImages>);
 
-/// A [`Dataset`] over [`RawImages`]; fitted to the wanted shape on reading, so that a wanted shape
-/// larger than the stored one costs no memory.
+/// A [`Dataset`] over [`RawImages`]. Images are fitted to the requested shape on read, so a shape larger than
+/// the stored one costs no memory.
 pub(crate) struct InMemory {
     images: RawImages,
     shape: ImageShape,
@@ -24,7 +24,7 @@ pub(crate) struct InMemory {
 }
 
 impl InMemory {
-    /// `shape` is the one wanted; `classes` names every label that occurs.
+    /// `shape` is the requested one; `classes` names every label that occurs.
     pub fn new(images: RawImages, shape: ImageShape, classes: Vec<String>) -> Self {
         Self { images, shape, classes }
     }

@@ -1,12 +1,11 @@
-//! Names of files as text.
+//! File names as text.
 
 use std::path::Path;
 
-/// A path as text, different for different paths.
+/// Converts a path to text that differs for different paths.
 ///
-/// Valid UTF-8 stays as it is. A byte that is not part of it becomes `\x` and two hexadecimal digits,
-/// as in `caf\xe9`. For the sake of distinctness a backslash in front of `x` and two such digits in
-/// the path itself becomes `\x5c`.
+/// Valid UTF-8 is kept. An invalid byte becomes `\x` and two hexadecimal digits, as in `caf\xe9`. To keep the
+/// result unambiguous, a backslash before `x` and two such digits in the path itself becomes `\x5c`.
 pub(crate) fn name_of(path: &Path) -> String {
     let mut name = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -22,7 +21,7 @@ pub(crate) fn name_of(path: &Path) -> String {
     name
 }
 
-/// Whether text behind a backslash makes it an escaped byte.
+/// Returns whether the text after a backslash reads like an escaped byte.
 fn is_escape(after: &str) -> bool {
     let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     matches!(after.as_bytes(), [b'x', high, low, ..] if is_digit(high) && is_digit(low))

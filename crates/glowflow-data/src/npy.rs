@@ -14,30 +14,30 @@ use crate::npy_header::Dictionary;
 use crate::source::read_file;
 use crate::{Error, elements, pixels};
 
-/// How every `.npy` file begins.
+/// Magic bytes of an `.npy` file.
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Headers are a hundred bytes; some writers pad them to a page or more.
+/// Headers have about a hundred bytes; some writers pad them to a page or more.
 const LONGEST_HEADER: usize = 1 << 20;
-/// More classes than any data set has; a larger label is not a class.
+/// More than any dataset has classes; a larger label is not a class.
 const MOST_CLASSES: u64 = 1 << 16;
 
-/// The front of an `.npy` file.
+/// The header of an `.npy` file.
 #[derive(Debug)]
 pub(crate) struct Header {
     pub dimensions: Vec<usize>,
-    /// The type of the elements, or the name of one that holds no numbers.
+    /// Element type, or the name of a non-numeric one.
     pub element: Result<ElementType, String>,
     fortran_order: bool,
     /// Bytes before the elements.
     pub length: u64,
 }
 
-/// Labels that are read, or the reason why they are not classes.
+/// Labels, or the reason why they are not class labels.
 pub(crate) type Labels = Result<Vec<usize>, String>;
 
 impl Header {
-    /// Reads the front of an `.npy` file.
+    /// Reads the header of an `.npy` file.
     pub fn read(file: &mut impl Read) -> Result<Self, String> {
         let mut length = 0;
         let mut bytes = |count: usize| {
@@ -61,7 +61,7 @@ impl Header {
         };
         if size > LONGEST_HEADER {
             return Err(format!(
-                "the .npy header has {size} bytes where at most {LONGEST_HEADER} are sensible; \
+                "the .npy header has {size} bytes; at most {LONGEST_HEADER} are plausible; \
                  save the array again"
             ));
         }
@@ -76,16 +76,16 @@ impl Header {
         Ok(Self { dimensions: shape, element, fortran_order, length })
     }
 
-    /// Whether this is an array of bytes in three or four dimensions.
+    /// Returns whether this is an array of bytes with three or four dimensions.
     pub fn is_images(&self) -> bool {
         matches!(self.dimensions.len(), 3 | 4) && self.element.as_ref().is_ok_and(|e| e.is_byte())
     }
 
-    /// Reads the elements as images from a file that holds `available` bytes of them, if known.
+    /// Reads the elements as images from a file with `available` remaining bytes, if known.
     pub fn images(&self, file: impl Read, available: Option<u64>) -> Result<RawImages, String> {
         let element = self.element.clone().map_err(|kind| {
             format!(
-                "an array of {kind}, where pictures are uint8 of shape (N, height, width) or (N, height, \
+                "an array of {kind}; pictures must be uint8 of shape (N, height, width) or (N, height, \
                  width, channels); convert it, for example with numpy.stack(pictures)"
             )
         })?;
@@ -100,14 +100,14 @@ impl Header {
         Ok(RawImages { shape, pixels, labels: Vec::new() })
     }
 
-    /// Reads the elements as labels of `count` images. The outer error is one of a damaged file.
+    /// Reads the elements as labels of `count` images. The outer error means a damaged file.
     pub fn labels(&self, file: impl Read, count: usize) -> Result<Labels, String> {
         let shape = tuple(&self.dimensions);
         let element = match &self.element {
             Ok(element) => *element,
             Err(kind) => {
                 return Ok(Err(format!(
-                    "labels are {kind}, where classes are numbered from 0; save \
+                    "labels are {kind}, but classes are numbered from 0; save \
                      numpy.unique(labels, return_inverse=True)[1] instead"
                 )));
             }
@@ -115,7 +115,7 @@ impl Header {
         if elements::count(&self.dimensions) != Some(count) {
             return Ok(Err(match *self.dimensions {
                 [images, columns] if images == count => format!(
-                    "labels of shape {shape} are {columns} numbers per image, where a class is one; save \
+                    "labels of shape {shape} are {columns} numbers per image, but a class is one; save \
                      labels.argmax(axis=1) if just one of them is 1"
                 ),
                 _ => format!("labels of shape {shape} for {count} images; one per image is needed"),
@@ -140,7 +140,7 @@ impl Header {
         })
     }
 
-    /// A fact about the way in which images were read that a user should see.
+    /// A remark for the user on how the images were interpreted.
     pub fn notice(&self) -> Option<String> {
         second_reading(&self.dimensions)
     }
@@ -156,13 +156,13 @@ impl Header {
     }
 }
 
-/// Elements in row-major order, of an array whose first index varies fastest (Fortran order).
+/// Reorders the elements of an array in Fortran order (first index fastest) to row-major order.
 fn first_index_last(elements: &[u8], dimensions: &[usize]) -> Vec<u8> {
     let mut transposed = vec![0; elements.len()];
     let (first, rest) = (dimensions[0], &dimensions[1..]);
     let inner: usize = rest.iter().product();
     for at in 0..inner {
-        // The position of index `at` of the other dimensions in the file.
+        // The position in the file of index `at` of the other dimensions.
         let (mut remaining, mut digits) = (at, vec![]);
         for &n in rest.iter().rev() {
             digits.push((remaining % n, n));
@@ -176,7 +176,7 @@ fn first_index_last(elements: &[u8], dimensions: &[usize]) -> Vec<u8> {
     transposed
 }
 
-/// Reads an `.npy` file of images, with facts for the user.
+/// Reads an `.npy` file of images and returns remarks for the user.
 pub(crate) fn read(path: &Path) -> Result<(RawImages, Vec<String>), Error> {
     read_file(path, |file| {
         let len = file.regular_len().map_err(|error| Error::of_reading(path, error))?;

@@ -1,10 +1,10 @@
-//! The dictionary of an `.npy` header: a Python literal with the keys `descr`, `fortran_order` and
-//! `shape`, in any order and spacing. Python 2 wrote whole numbers with an `L` behind them.
+//! The dictionary in an `.npy` header: a Python literal with the keys `descr`, `fortran_order` and `shape`,
+//! in any order and spacing. Python 2 wrote integers with a final `L`.
 
 /// Contents of a header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Dictionary {
-    /// The type of the elements, such as `|u1`; `None` for records, which are a list.
+    /// Element type, such as `|u1`; `None` for records, which are a list.
     pub description: Option<String>,
     pub fortran_order: bool,
     pub shape: Vec<usize>,
@@ -14,12 +14,12 @@ pub(crate) struct Dictionary {
 enum Value<'a> {
     Text(&'a str),
     Word(&'a str),
-    /// The inside of a tuple or list.
+    /// The content of a tuple or list.
     Sequence(&'a str),
 }
 
 impl Dictionary {
-    /// Parses a header; `None` if it is none.
+    /// Parses a header; `None` if it is malformed.
     pub fn parse(text: &str) -> Option<Self> {
         let mut rest = text.trim_start().strip_prefix('{')?.trim_start();
         let (mut description, mut fortran_order, mut shape) = (None, None, None);
@@ -48,14 +48,14 @@ impl Dictionary {
     }
 }
 
-/// A quoted text and what follows it.
+/// Parses a quoted string; returns it and the rest.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix(['u', 'b']).unwrap_or(text);
     let quote = text.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
     text[1..].split_once(quote)
 }
 
-/// A value and what follows it.
+/// Parses a value; returns it and the rest.
 fn value(text: &str) -> Option<(Value<'_>, &str)> {
     if let Some((text, rest)) = quoted(text) {
         return Some((Value::Text(text), rest));

@@ -1,9 +1,9 @@
 //! NumPy's `.npz` format: a zip archive of `.npy` arrays.
 //!
-//! Arrays are recognised by their names, as Keras (`x_train`, `y_train`, …), MedMNIST
-//! (`train_images`, `train_labels`, …) and people give them (`images`, `labels`); see
-//! [`array_names`](crate::array_names). Without such a name the only array that looks like images,
-//! or `arr_0`, counts. Validation images are the test set if there is no other.
+//! Arrays are recognised by their names, as used by Keras (`x_train`, `y_train`, …), by MedMNIST
+//! (`train_images`, `train_labels`, …) and informally (`images`, `labels`); see
+//! [`array_names`](crate::array_names). Without such a name the only array that looks like images, or
+//! `arr_0`, is read. Validation images are the test set if there is no other.
 
 use std::io::{BufReader, Read};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::memory::{Halves, RawImages};
 use crate::npy::{Header, Labels};
 use crate::source::{Source, read_file};
 
-/// Reads all images there are, with facts for the user. `labels` tells whether classes are needed.
+/// Reads all images and returns remarks for the user. `labels` states whether classes are required.
 pub(crate) fn read(path: &Path, labels: bool) -> Result<(Halves, Vec<String>), Error> {
     read_file(path, |file| {
         Archive::open(file)
@@ -28,12 +28,12 @@ pub(crate) fn read(path: &Path, labels: bool) -> Result<(Halves, Vec<String>), E
     })
 }
 
-/// One array of an archive.
+/// An array of an archive.
 #[derive(Debug)]
 struct Array {
     /// Its name, without `.npy`.
     name: String,
-    /// Its place in the archive.
+    /// Its index in the archive.
     index: usize,
     part: Part,
     content: Content,
@@ -45,7 +45,7 @@ impl Array {
         self.header.as_ref().is_ok_and(Header::is_images)
     }
 
-    /// Whether this is an array of numbers in so many dimensions or more.
+    /// Returns whether this is a numeric array with at least `dimensions` dimensions.
     fn is_numbers(&self, dimensions: usize) -> bool {
         let numbers = |header: &Header| header.element.is_ok() && header.dimensions.len() >= dimensions;
         self.header.as_ref().is_ok_and(numbers)
@@ -62,7 +62,7 @@ impl Array {
 
 struct Archive {
     zip: ZipArchive<BufReader<Source>>,
-    /// In the archive's order.
+    /// In the order of the archive.
     arrays: Vec<Array>,
     needs_labels: bool,
     notices: Vec<String>,
@@ -126,7 +126,7 @@ impl Archive {
         Ok((self.images(main)?, test.map(|test| self.images(test)).transpose()?))
     }
 
-    /// The array of the lowest rank. Two equals are an error.
+    /// The array of the lowest rank. A tie is an error.
     fn choose(&self, rank: impl Fn(&Array) -> Option<usize>) -> Result<Option<usize>, String> {
         let ranks = self.arrays.iter().map(rank);
         let mut ranked: Vec<(usize, usize)> =
@@ -139,7 +139,7 @@ impl Archive {
         }
     }
 
-    /// The array of images if none has both the name and the dimensions.
+    /// The image array if none has both a known name and the dimensions.
     fn unnamed(&self) -> Result<Option<usize>, String> {
         let unknown = |array: &Array| array.content == Content::Unknown && array.part == Part::Whole;
         let likely: [&dyn Fn(&Array) -> bool; 3] = [
@@ -200,7 +200,7 @@ impl Archive {
         )
     }
 
-    /// The images of array `at`, with their labels if there are any.
+    /// Reads the images of array `at`, with their labels if there are any.
     fn images(&mut self, at: usize) -> Result<RawImages, String> {
         let mut images = self.with(at, |header, file, available| header.images(file, Some(available)))?;
         let array = &self.arrays[at];
@@ -218,10 +218,10 @@ impl Archive {
         Ok(images)
     }
 
-    /// The array of the labels of array `at`, which holds `count` images, and its name.
+    /// The label array of array `at`, which holds `count` images, and its name.
     fn labels_of(&mut self, at: usize, count: usize) -> Result<Option<(usize, String)>, String> {
         let part = self.arrays[at].part;
-        // Of several arrays named like labels, those with one entry per image come first.
+        // If several arrays are named like labels, those with one entry per image come first.
         let one_per_image = |array: &Array| {
             array.header.as_ref().is_ok_and(|header| header.dimensions.first() == Some(&count))
         };
@@ -252,7 +252,8 @@ impl Archive {
         Ok(found.map(|at| (at, self.arrays[at].name.clone())))
     }
 
-    /// Hands over an array's header, the file behind it, and the number of bytes there.
+    /// Passes an array's header, the file positioned after it, and the number of remaining bytes to a
+    /// function.
     fn with<T>(
         &mut self,
         at: usize,

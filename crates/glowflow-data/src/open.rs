@@ -1,4 +1,4 @@
-//! From a path to datasets: recognises what lies there and opens it.
+//! Opens a path as datasets: detects the format of the data.
 
 use std::fs;
 use std::path::Path;
@@ -13,32 +13,32 @@ use crate::retry::{is_passing, with_retries};
 use crate::scan::{Found, has_image_extension, head_of, scan};
 use crate::{Dataset, Error, ImageShape, archive, cifar, folder_splits, idx, image_file, impostor, npy, npz};
 
-/// How to open data.
+/// Options of [`open`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// The shape every image is brought to, or `None` to take images as they are: an image folder
-    /// then has the shape of its first readable image.
+    /// The shape to fit every image to, or `None` to keep images as stored: an image folder then has the
+    /// shape of its first readable image.
     pub shape: Option<ImageShape>,
-    /// Whether classes are needed. An image folder then takes the names of its sub-folders; data
-    /// without labels is an error. Other data has its labels in any case.
+    /// True if classes are required. An image folder then takes the names of its sub-folders, and data
+    /// without labels is an error. Other data has its labels in either case.
     pub labels: bool,
-    /// The classes in label order where they are fixed beforehand, say by the training data or a trained model;
-    /// empty to take them from the data. An image folder then has these; of other data the classes
-    /// must be the first of them.
+    /// The classes in label order if they are given, for example by the training data or a trained model;
+    /// empty to take them from the data. An image folder then has these; other data must have a prefix of
+    /// them.
     pub classes: Vec<String>,
-    /// Bytes of decoded images that an image folder may keep in memory, for data that is read more than
-    /// once: 0 keeps none.
+    /// Bytes of decoded images that an image folder may cache, for data that is read repeatedly; 0 disables
+    /// the cache.
     pub cache_bytes: usize,
 }
 
-/// What data consists of.
+/// The datasets found at a path.
 #[derive(Clone)]
 pub struct Splits {
-    /// The training images, or all images where the data has no test set of its own.
+    /// The training images, or all images if the data has no test set of its own.
     pub train: Arc<dyn Dataset>,
-    /// The test images, where the data has its own.
+    /// The test images, if the data has its own.
     pub test: Option<Arc<dyn Dataset>>,
-    /// Facts about the data that a user should see, such as files left out, one sentence each.
+    /// Remarks on the data for the user, such as files left out, one sentence each.
     pub notices: Vec<String>,
 }
 
@@ -54,16 +54,15 @@ impl Splits {
 /// - a folder with the CIFAR-10 binaries (or with `cifar-10-batches-bin` in it) or one such file,
 /// - a folder with MNIST-style files `train-images-idx3-ubyte`, … (also `.gz`, and with the name of a
 ///   set in front, as EMNIST has them) or one idx file,
-/// - an `.npy` file of whole numbers 0 to 255, shaped (N, height, width) or (N, height, width,
-///   channels),
+/// - an `.npy` file of integers from 0 to 255, shaped (N, height, width) or (N, height, width, channels),
 /// - an `.npz` file with such an array, and with labels in an array `labels` or `y`, or with training
 ///   and test sets such as `x_train`, `y_train`, `x_test` and `y_test` or `train_images`, …,
-/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if some of them lie in a
-///   folder `train` and others in `test` or `val`, these are the training and the test images,
-/// - one image file.
+/// - any other folder: its PNG, JPEG, WebP and BMP files, at any depth; if some of them are in a folder
+///   `train` and others in `test` or `val`, these are the training and the test images,
+/// - a single image file.
 ///
-/// Files are recognised by content. Other files of a folder are reported by [`Splits::notices`]. Broken
-/// images of a folder do not fail here: they are found when they are read and listed by
+/// Formats are detected by content. Other files of a folder are reported in [`Splits::notices`]. Broken
+/// images of a folder are not an error here: they are detected when they are read and listed by
 /// [`Dataset::broken`].
 ///
 /// ```
@@ -91,7 +90,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     } else if kind.is_file() {
         open_file(path, options)?
     } else {
-        // A pipe would block, and its contents can be read only once.
+        // A pipe would block, and can be read only once.
         let problem = "is a pipe or a device; give a file or a folder".to_owned();
         return Err(Error::Malformed { path: path.to_owned(), problem });
     };
@@ -123,7 +122,8 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     }
 }
 
-/// Adds the contents of the folder `root` other than the images of the kind `what`, read from `used`.
+/// Adds a remark on the contents of the folder `root` other than the images of the kind `what`, read from
+/// `used`.
 fn beside_images(mut splits: Splits, root: &Path, found: &Found, what: &str, used: &[&Path]) -> Splits {
     if let Some(first) = found.images.first() {
         let others = agree(found.images.len(), "it", "them");
@@ -181,7 +181,7 @@ fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     Ok(in_memory(path, halves, None, options)?.with_notices(notices))
 }
 
-/// Classes without names are numbered.
+/// Opens images in memory. Classes without names are numbered.
 fn in_memory(
     path: &Path,
     (train, test): Halves,
@@ -216,7 +216,7 @@ fn in_memory(
     Ok(Splits { train: dataset(train), test: test.map(dataset), notices })
 }
 
-/// Class names for labels that are only numbers: `0`, `1`, … up to the largest that occurs.
+/// Names for numeric classes: `0`, `1`, … up to the largest label.
 fn numbered_classes<'a>(labels: impl Iterator<Item = &'a usize>) -> Vec<String> {
     let count = labels.max().map_or(0, |&largest| largest + 1);
     (0..count).map(|label| label.to_string()).collect()

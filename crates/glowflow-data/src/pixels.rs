@@ -1,4 +1,4 @@
-//! Numbers of any type as pixels, without guessing their scale.
+//! Converts numbers of any type to pixels, without guessing their scale.
 
 use std::io::Read;
 
@@ -26,8 +26,8 @@ impl Range {
     }
 }
 
-/// Reads an array as pixels. Numbers other than bytes are converted if all are whole, from 0 to 255,
-/// and not fractions of 1; other scales are refused with the conversion that fits them.
+/// Reads an array as pixels. Numbers other than bytes are converted if all are integers from 0 to 255, and
+/// not fractions of 1; other scales are refused with the appropriate conversion.
 pub(crate) fn read(file: impl Read, dimensions: &[usize], element: ElementType) -> Result<Vec<u8>, String> {
     if element.is_byte() {
         return elements::read_bytes(file, dimensions);
@@ -46,7 +46,7 @@ pub(crate) fn read(file: impl Read, dimensions: &[usize], element: ElementType) 
         bytes.clear();
         element.values(piece, |value| {
             range.add(value);
-            // Saturates; the range tells whether anything was lost.
+            // The cast saturates; the range tells whether values were lost.
             bytes.push(value as u8);
         });
         elements::extend(&mut pixels, bytes.iter().copied())
@@ -77,6 +77,6 @@ fn refusal(range: &Range, element: ElementType) -> String {
         "scale them and save array.round().astype(\"uint8\")"
     };
     format!(
-        "the {element} array holds values from {least} to {largest}, where pixels are whole numbers 0 to 255; {advice}"
+        "the {element} array holds values from {least} to {largest}, but pixels are whole numbers 0 to 255; {advice}"
     )
 }

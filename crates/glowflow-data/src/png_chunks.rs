@@ -1,13 +1,13 @@
 //! Chunks of a PNG file that its decoder does not report.
 
-/// Contents of the chunks of a PNG besides its pixels.
+/// Ancillary chunks of a PNG.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct PngChunks {
-    /// Whether the file goes on to its last chunk.
+    /// True if the file reaches its last chunk.
     pub complete: bool,
-    /// Whether colours are declared to be sRGB.
+    /// True if the colours are declared as sRGB.
     pub srgb: bool,
-    /// The exponent that encoded the samples, times 100,000.
+    /// The encoding exponent of the samples, times 100,000.
     pub gamma: Option<u32>,
     /// White point, red, green and blue as x and y, times 100,000.
     pub chromaticities: Option<[u32; 8]>,
@@ -16,7 +16,7 @@ pub(crate) struct PngChunks {
 }
 
 impl PngChunks {
-    /// Goes through the chunks of a file.
+    /// Reads the chunks of a file.
     pub fn of(file: &[u8]) -> Self {
         const SIGNATURE: usize = 8;
         let mut chunks = Self::default();
@@ -44,7 +44,7 @@ impl PngChunks {
         chunks
     }
 
-    /// Whether chunks other than a profile say how colours are encoded.
+    /// Returns whether chunks other than a profile declare the colour encoding.
     pub fn declares_colors(&self) -> bool {
         self.gamma.is_some() || self.chromaticities.is_some() || self.code_points.is_some()
     }

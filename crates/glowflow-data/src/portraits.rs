@@ -1,14 +1,13 @@
-//! Drawn portraits with known attributes: a data set that needs no download and no licence.
+//! Generated portraits with known attributes: a dataset without download or licence.
 //!
-//! Every picture is a cartoon head and shoulders before a plain background, with large features and
-//! soft shading, so that a small model learns them within minutes. Each has [`ATTRIBUTES.len()`]
-//! yes/no attributes, drawn independently of one another, and a dozen continuous properties
-//! (position, size, tones, parting, …) that nothing names. Because the attributes follow from the
-//! drawing they can also be read back from any picture in the same style, such as one a model made:
-//! see [`measure`].
+//! Every image is a cartoon head and shoulders on a plain background, with large features and soft shading,
+//! so that a small model learns the images within minutes. Each has [`ATTRIBUTES.len()`] independent yes/no
+//! attributes and a dozen unlabelled continuous properties (position, size, tones, parting, …). Because the
+//! drawing determines the attributes, they can also be read back from any image in the same style, such as a
+//! sample of a model: see [`measure`].
 //!
-//! - `sitter.rs` draws the lots: who sits for picture *i*.
-//! - `paint.rs` paints a sitter at some size.
+//! - `sitter.rs` draws the random properties of the sitter of image *i*.
+//! - `paint.rs` renders a sitter at a given size.
 //! - `measure.rs` recovers the attributes from pixels.
 //!
 //! [`ATTRIBUTES.len()`]: ATTRIBUTES
@@ -23,17 +22,17 @@ use sitter::Sitter;
 pub use measure::measure;
 pub use sitter::ATTRIBUTES;
 
-/// The smallest side at which the features can still be told apart.
+/// Minimum side at which the features are distinguishable.
 pub const MIN_SIZE: usize = 16;
 
-/// Mean positions of the eyes.
+/// Mean eye positions.
 pub const EYES: Eyes = paint::EYES;
 
-/// A [`Dataset`] of `count` drawn portraits, square and RGB.
+/// A [`Dataset`] of `count` generated portraits, square and RGB.
 ///
-/// Picture `i` depends on nothing but the seed, `i` and the size, and its sitter on nothing but the
-/// seed and `i`: the same people can be drawn small and large, and a longer set begins with the
-/// pictures of a shorter one. Pictures are drawn when they are read; nothing is kept.
+/// Image `i` depends only on the seed, `i` and the size; its sitter only on the seed and `i`. The same people
+/// can thus be rendered at several sizes, and a longer set begins with the images of a shorter one. Images
+/// are rendered on read; nothing is cached.
 ///
 /// ```
 /// use glowflow_data::{Dataset, portraits::Portraits};
@@ -64,11 +63,11 @@ impl Portraits {
         Portraits { count, size, seed }
     }
 
-    /// The attributes of picture `index`, in the order of [`ATTRIBUTES`].
+    /// The attributes of image `index`, in the order of [`ATTRIBUTES`].
     ///
     /// # Panics
     ///
-    /// If `index` is not less than the number of pictures.
+    /// If `index` is not less than the number of images.
     pub fn attributes(&self, index: usize) -> [(&'static str, bool); ATTRIBUTES.len()] {
         let present = self.sitter(index).attributes();
         std::array::from_fn(|a| (ATTRIBUTES[a], present[a]))
@@ -93,7 +92,7 @@ impl Dataset for Portraits {
         format!("portrait {index}")
     }
 
-    /// Empty: the attributes overlap, so they are no classes; see [`Portraits::attributes`].
+    /// Empty: the attributes overlap, so they are not classes; see [`Portraits::attributes`].
     fn classes(&self) -> &[String] {
         &[]
     }
@@ -102,7 +101,7 @@ impl Dataset for Portraits {
         None
     }
 
-    /// Draws picture `index`; never fails.
+    /// Renders image `index`; never fails.
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
         paint::portrait(&self.sitter(index), self.size, pixels);
         Ok(())

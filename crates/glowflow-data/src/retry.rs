@@ -1,10 +1,10 @@
-//! Second tries for operations that the system refused for a passing reason.
+//! Retries of operations that failed for a transient reason.
 
 use std::io::{self, ErrorKind};
 use std::thread;
 use std::time::Duration;
 
-/// Pauses between tries, about two seconds in total.
+/// Pauses between attempts, about two seconds in total.
 const PAUSES: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(150),
@@ -12,8 +12,8 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(1300),
 ];
 
-/// Runs `operation` again after a pause while it fails with an error that may pass, up to five times
-/// in total.
+/// Runs `operation` and repeats it after a pause if it fails with an error that may be transient, up to five
+/// attempts in total.
 pub(crate) fn with_retries<T, E>(
     is_passing: impl Fn(&E) -> bool,
     operation: impl FnMut() -> Result<T, E>,
@@ -36,10 +36,10 @@ fn try_between<T, E>(
     operation()
 }
 
-/// Whether an error says nothing about the file itself: too many open files, no memory, a network
-/// drive that is away, a failing disk.
+/// Returns whether an error is unrelated to the file itself: too many open files, out of memory, a network
+/// drive that is unavailable, a failing disk.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
-    // Most of these have no `ErrorKind` of their own, so the errors that do not pass are listed.
+    // Most transient errors have no `ErrorKind` of their own, so the permanent ones are listed.
     let lasting = matches!(
         error.kind(),
         ErrorKind::NotFound
@@ -70,8 +70,7 @@ fn is_link_loop(_: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    /// Fails `failures` times with `error` and then succeeds; returns the result and the number of
-    /// tries.
+    /// Fails `failures` times with `error` and then succeeds; returns the result and the number of attempts.
     fn tries(failures: usize, error: impl Fn() -> io::Error) -> (io::Result<()>, usize) {
         let mut tries = 0;
         let result = try_between(
@@ -88,7 +87,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn errors_of_the_system_are_tried_again() {
+    fn system_errors_are_retried() {
         let passing = [
             libc::EMFILE,
             libc::ENFILE,
@@ -112,7 +111,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn errors_of_the_file_are_not() {
+    fn file_errors_are_not_retried() {
         for code in [libc::ENOENT, libc::EACCES, libc::EPERM, libc::ENOTDIR, libc::EISDIR, libc::ELOOP] {
             let (result, count) = tries(usize::MAX, || io::Error::from_raw_os_error(code));
             assert!(result.is_err() && count == 1, "error {code}");

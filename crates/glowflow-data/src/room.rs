@@ -1,8 +1,8 @@
-//! Memory granted to decoded images, which several datasets may share.
+//! Memory budget for decoded images, which several datasets may share.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that are left.
+/// Remaining bytes.
 pub(crate) struct Room(AtomicUsize);
 
 impl Room {
@@ -14,13 +14,13 @@ impl Room {
         self.0.load(Ordering::Relaxed) == 0
     }
 
-    /// Takes `bytes` if there are as many.
+    /// Takes `bytes` from the budget; returns false if fewer remain.
     pub fn take(&self, bytes: usize) -> bool {
         let order = Ordering::Relaxed;
         self.0.fetch_update(order, order, |left| left.checked_sub(bytes)).is_ok()
     }
 
-    /// Returns bytes that were taken.
+    /// Returns taken bytes to the budget.
     pub fn give_back(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }

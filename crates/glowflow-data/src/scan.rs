@@ -1,17 +1,16 @@
-//! Finds the images of a folder and their classes.
+//! Finds the images in a folder and their classes.
 //!
-//! Files are found at any depth and numbered in the byte order of their paths relative to the folder.
-//! An image is what is named like one (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in upper or lower
-//! case), and every other regular file whose first bytes are those of a PNG, JPEG, WebP or BMP.
-//! Images and archives of other kinds are counted as left over, and so are backup copies of files that
-//! are there.
+//! Files are found at any depth and numbered in the byte order of their paths relative to the folder. A file
+//! is an image if it is named like one (`.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, in any case) or if its
+//! first bytes are those of a PNG, JPEG, WebP or BMP. Images and archives of other kinds and backup copies of
+//! existing files are counted as left over.
 //!
-//! Hidden files and folders are left out, with those that systems make for themselves, and folders
-//! that hold a `model.safetensors`: the pictures there are a training run's.
+//! Hidden files, system files and folders that contain a `model.safetensors` are left out: the images in the
+//! latter belong to a training run.
 //!
-//! Symbolic links are followed, except to a folder that contains the link or the whole folder. A file
-//! that is reached in several ways, hard links included, counts once: under a path without symbolic
-//! links if there is one, else under the first in byte order.
+//! Symbolic links are followed, except to a folder that contains the link or the root. A file with several
+//! paths, hard links included, counts once: under a path without symbolic links if there is one, else under
+//! the first in byte order.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::{self, File, Metadata};
@@ -29,7 +28,7 @@ use crate::names::name_of;
 use crate::retry::{is_passing, with_retries};
 use crate::system_files::is_system;
 
-/// Distinguishes a run's folder from one with data.
+/// Distinguishes the folder of a run from one with data.
 pub(crate) const MODEL: &str = "model.safetensors";
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
@@ -61,30 +60,30 @@ pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
     })
 }
 
-/// A scan under way.
+/// A scan in progress.
 struct Scan<'a> {
     root: &'a Path,
     canonical: PathBuf,
-    /// Folders that have been entered.
+    /// Folders already visited.
     folders: HashSet<Identity>,
-    /// Symbolic links that have not been followed yet.
+    /// Symbolic links not followed yet.
     links: VecDeque<PathBuf>,
     images: Vec<Candidate>,
     leftovers: Leftovers,
 }
 
-/// A path that leads to an image.
+/// A path to an image.
 struct Candidate {
     /// Relative to the root.
     path: PathBuf,
-    /// Whether a symbolic link lies on the way.
+    /// True if the path contains a symbolic link.
     linked: bool,
-    /// Identifies the file if there may be other ways to it.
+    /// Identifies the file if it may have other paths.
     identity: Option<Identity>,
 }
 
 impl Scan<'_> {
-    /// Enters a folder and all below it, without following links.
+    /// Visits a folder and its descendants, without following links.
     fn walk(&mut self, top: &Path, linked: bool) -> Result<(), Error> {
         let mut links = Vec::new();
         let mut entries = WalkDir::new(top).into_iter();
@@ -109,14 +108,14 @@ impl Scan<'_> {
                 let metadata = entry.metadata().map_err(io::Error::from);
                 self.file(path, metadata, linked)?;
             }
-            // Nothing else is opened: a pipe would block for ever.
+            // Other files are not opened: a pipe would block forever.
         }
         links.sort();
         self.links.extend(links);
         Ok(())
     }
 
-    /// Whether a folder is that of a training run, which is then counted as left out.
+    /// Returns whether a folder belongs to a training run, and counts it as left out.
     fn is_run(&mut self, folder: &Path) -> bool {
         let is_run = folder.join(MODEL).exists();
         if is_run {
@@ -126,7 +125,7 @@ impl Scan<'_> {
         is_run
     }
 
-    /// Marks a folder as entered. Returns whether a link leads to a folder that has been entered before.
+    /// Marks a folder as visited. Returns whether a link leads to a folder visited before.
     fn entered(&mut self, path: &Path, linked: bool) -> bool {
         let identity = fs::metadata(path).ok().and_then(|metadata| identity(path, &metadata));
         identity.is_some_and(|identity| !self.folders.insert(identity)) && linked
@@ -152,7 +151,7 @@ impl Scan<'_> {
         }
     }
 
-    /// Whether a link leads to a folder that contains the link itself or the root.
+    /// Returns whether a link leads to a folder that contains the link itself or the root.
     fn leads_up(&self, link: &Path) -> bool {
         let Ok(target) = link.canonicalize() else { return true };
         let parent = link.parent().and_then(|parent| parent.canonicalize().ok());
@@ -162,13 +161,13 @@ impl Scan<'_> {
             || parent.is_some_and(|parent| parent.starts_with(&target))
     }
 
-    /// An entry that the walk could not read.
+    /// Handles an entry that the walk could not read.
     fn unreadable_entry(&mut self, error: walkdir::Error) -> Result<(), Error> {
         let path = error.path().unwrap_or(self.root).to_owned();
         let is_top = path == self.root;
         let reason = io::Error::from(error);
         match reason.kind() {
-            // Deleted since its folder was listed.
+            // Deleted after its folder was listed.
             ErrorKind::NotFound if !is_top => Ok(()),
             ErrorKind::PermissionDenied if !is_top => {
                 if !is_system(&path, true) {
@@ -180,19 +179,19 @@ impl Scan<'_> {
         }
     }
 
-    /// A link that leads nowhere or to something that may not be read.
+    /// Handles a broken link or one whose target is not accessible.
     fn unreadable(&mut self, path: &Path, error: io::Error) -> Result<(), Error> {
         if is_passing(&error) {
             return Err(Error::of_reading(path, error));
         }
-        // What may not be entered could hold anything, so it is named like a broken image.
+        // An inaccessible folder could hold anything, so it is listed like a broken image.
         if error.kind() == ErrorKind::PermissionDenied || has_image_extension(path) {
             self.broken(path);
         }
         Ok(())
     }
 
-    /// A regular file or a link to one.
+    /// Handles a regular file or a link to one.
     fn file(&mut self, path: &Path, metadata: io::Result<Metadata>, linked: bool) -> Result<(), Error> {
         let metadata = match metadata {
             Ok(metadata) => metadata,
@@ -225,7 +224,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Counts as an image that cannot be read; reading it gives the reason.
+    /// Counts a path as an unreadable image; reading it gives the reason.
     fn broken(&mut self, path: &Path) {
         let path = self.relative(path);
         self.images.push(Candidate { path, linked: false, identity: None });
@@ -235,7 +234,7 @@ impl Scan<'_> {
         path.strip_prefix(self.root).unwrap_or(path).to_owned()
     }
 
-    /// Leaves one path to each file.
+    /// Keeps one path per file.
     fn finish(mut self) -> Found {
         self.images.sort_by(|a, b| (a.linked, bytes(&a.path)).cmp(&(b.linked, bytes(&b.path))));
         let mut seen = HashSet::new();
@@ -254,7 +253,7 @@ impl Scan<'_> {
     }
 }
 
-/// The front of a file.
+/// Reads the first bytes of a file.
 pub(crate) fn head_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEAD);
     File::open(path)?.take(HEAD as u64).read_to_end(&mut head)?;
@@ -274,9 +273,9 @@ pub(crate) fn has_image_extension(path: &Path) -> bool {
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// The classes and the label of each file: the folder at `depth` of its path.
+/// The classes, and the label of each file: the folder at `depth` of its path.
 ///
-/// Classes are in byte order, or as in `known` unless that is empty.
+/// Classes are in byte order, or those of `known` unless it is empty.
 pub(crate) fn classes_of(
     files: &[PathBuf],
     depth: usize,

@@ -1,4 +1,4 @@
-//! Files that are read to their end at once, again after a pause if the system fails to read them.
+//! Reads files in one pass, and again after a pause if the system fails to read them.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -9,16 +9,16 @@ use std::rc::Rc;
 use crate::Error;
 use crate::retry::{is_passing, with_retries};
 
-/// An open file. It keeps its last passing error, which decoders replace by errors of their own.
+/// An open file. It keeps its last transient error, which decoders replace by their own.
 pub(crate) struct Source<R = File> {
     inner: R,
     failure: Rc<RefCell<Option<io::Error>>>,
 }
 
-/// Opens the file `path` for `work`, again after a pause if the system fails to read it.
+/// Opens the file `path` for `work`, and again after a pause if the system fails to read it.
 ///
 /// # Errors
-/// [`Error::System`] if the system could not read the file this time, else that of `work`.
+/// [`Error::System`] if the system could not read the file this time, else the error of `work`.
 pub(crate) fn read_file<T>(
     path: &Path,
     mut work: impl FnMut(Source) -> Result<T, Error>,
@@ -29,7 +29,7 @@ pub(crate) fn read_file<T>(
     })
 }
 
-/// Puts the system's error in place of that which `work` made of it.
+/// Restores the system's error if `work` replaced it.
 fn watch<R, T>(path: &Path, inner: R, work: impl FnOnce(Source<R>) -> Result<T, Error>) -> Result<T, Error> {
     let failure = Rc::default();
     let result = work(Source { inner, failure: Rc::clone(&failure) });
@@ -50,7 +50,7 @@ impl Source {
 impl<R> Source<R> {
     fn watched<T>(&mut self, work: impl FnOnce(&mut R) -> io::Result<T>) -> io::Result<T> {
         work(&mut self.inner).inspect_err(|error| {
-            // Readers try again after an interruption themselves.
+            // Readers retry an interrupted read themselves.
             if is_passing(error) && error.kind() != io::ErrorKind::Interrupted {
                 let copy = match error.raw_os_error() {
                     Some(code) => io::Error::from_raw_os_error(code),
@@ -78,7 +78,7 @@ impl<R: Seek> Seek for Source<R> {
 mod tests {
     use super::*;
 
-    /// Fails to read with an error of this kind.
+    /// A reader that fails with an error of this kind.
     struct Failing(io::ErrorKind);
 
     impl Read for Failing {
@@ -87,7 +87,7 @@ mod tests {
         }
     }
 
-    /// Reads as decoders do, which report that a file is damaged.
+    /// Reads like a decoder, which reports that a file is damaged.
     fn decoded(kind: io::ErrorKind) -> Error {
         let damaged =
             |_| Error::Malformed { path: "x.npy".into(), problem: "damaged; fetch it again".into() };
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_the_system_are_no_damage() {
+    fn system_errors_do_not_mean_damage() {
         let error = decoded(io::ErrorKind::TimedOut);
         assert!(matches!(error, Error::System { .. }) && error.to_string().contains("x.npy"), "{error}");
         assert!(matches!(decoded(io::ErrorKind::InvalidData), Error::Malformed { .. }));

@@ -1,11 +1,11 @@
-//! Parts of a dataset, such as the images held out for testing.
+//! Subsets of a dataset, such as held-out images.
 
 use std::sync::Arc;
 
 use crate::random::{Purpose, Stream};
 use crate::{Broken, Dataset, Error, ImageShape};
 
-/// A [`Dataset`] seen through a list of indices.
+/// A [`Dataset`] restricted to a list of indices.
 #[derive(Clone)]
 pub struct Subset {
     dataset: Arc<dyn Dataset>,
@@ -17,7 +17,7 @@ impl Subset {
     ///
     /// # Panics
     ///
-    /// If an index is not below `dataset.len()`.
+    /// If an index is not less than `dataset.len()`.
     pub fn new(dataset: Arc<dyn Dataset>, indices: Vec<usize>) -> Self {
         assert!(
             indices.iter().all(|&index| index < dataset.len()),
@@ -27,8 +27,7 @@ impl Subset {
         Self { dataset, indices }
     }
 
-    /// `count` images of `dataset` drawn at random by `seed`, in their original order; all of them if
-    /// there are no more.
+    /// `count` random images of `dataset`, in their original order; all of them if there are no more.
     pub fn sample(dataset: Arc<dyn Dataset>, count: usize, seed: u64) -> Self {
         let mut indices = Stream::new(seed, Purpose::Sample, 0, 0).permutation(dataset.len());
         indices.truncate(count);
@@ -86,10 +85,10 @@ impl Dataset for Subset {
     }
 }
 
-/// Divides a dataset at random into images to train on and images to test on, in this order.
+/// Splits a dataset at random into training images and test images, in this order.
 ///
-/// `test_fraction` of the images, rounded to a whole number, are for testing. The seed decides which;
-/// in both parts images keep their order. Fails unless both parts have at least one image.
+/// The test set receives `test_fraction` of the images, rounded to a whole number and chosen by the seed.
+/// Both parts keep the order of the images. Fails unless both parts have at least one image.
 pub fn split(dataset: Arc<dyn Dataset>, test_fraction: f64, seed: u64) -> Result<(Subset, Subset), Error> {
     let images = dataset.len();
     // A negative or undefined fraction becomes 0 here.

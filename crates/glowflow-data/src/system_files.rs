@@ -1,5 +1,5 @@
-//! Names of files and folders that systems, storage devices and programs make for themselves, such as
-//! folders of thumbnails.
+//! Names of files and folders that systems, storage devices and programs create for themselves, such as
+//! thumbnail folders.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const FOLDERS: [&str; 14] = [
 ];
 const FILES: [&str; 4] = ["desktop.ini", "ehthumbs.db", "icon\r", "thumbs.db"];
 
-/// Whether a file or folder is hidden or belongs to the system.
+/// Returns whether a file or folder is hidden or belongs to the system.
 pub(crate) fn is_system(path: &Path, is_folder: bool) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let listed = if is_folder { FOLDERS.contains(&name.as_str()) } else { FILES.contains(&name.as_str()) };
@@ -30,12 +30,12 @@ pub(crate) fn is_system(path: &Path, is_folder: bool) -> bool {
         || is_folder && (is_previews(&name) || is_photos_library_part(path, &name))
 }
 
-/// Previews of a Lightroom catalogue.
+/// Preview folders of a Lightroom catalogue.
 fn is_previews(name: &str) -> bool {
     name.ends_with(".lrdata")
 }
 
-/// Folders of an Apple Photos library, except those of the photographs themselves.
+/// Folders of an Apple Photos library, except those with the photographs themselves.
 fn is_photos_library_part(path: &Path, name: &str) -> bool {
     let parent = path.parent().and_then(Path::extension).unwrap_or_default();
     parent.eq_ignore_ascii_case("photoslibrary") && !["originals", "masters"].contains(&name)

@@ -1,8 +1,8 @@
-//! Tables as text: separated by commas, semicolons, tabs, bars or blanks, with a line of names.
+//! Text tables: separated by commas, semicolons, tabs, bars or blanks, with a header line.
 //!
-//! Read as they come from Excel (`sep=;` in the first line, empty columns and rows at the end), pandas,
-//! R (a line of names that lacks the one of the first column) and CelebA (the number of rows in the
-//! first line, then the same).
+//! Accepts the output of Excel (`sep=;` in the first line, empty columns and rows at the end), pandas, R (a
+//! header without a name for the first column) and CelebA (the number of rows in the first line, then a
+//! header like R's).
 
 use std::cmp::Reverse;
 
@@ -10,22 +10,22 @@ use csv::StringRecord;
 
 use crate::leftovers::{agree, counted};
 
-/// A table. All rows have as many fields as there are columns.
+/// A table. Every row has one field per column.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// Names; some may be empty.
     pub columns: Vec<String>,
     pub rows: Vec<Row>,
-    /// The number of rows that the first line announces, if it does.
+    /// The number of rows that the first line announces, if any.
     pub announced: Option<usize>,
-    /// A fact about the rows that a user should see.
+    /// A remark on the rows for the user.
     pub notice: Option<String>,
 }
 
 /// A row of a table.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Its line in the file, from 1.
+    /// Its line in the file, counted from 1.
     pub line: u64,
     pub fields: StringRecord,
 }
@@ -43,12 +43,12 @@ enum Separator {
 }
 
 const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
-/// Rows by which the separator is recognised.
+/// Number of rows examined to detect the separator.
 const LOOKED_AT: usize = 20;
 
 /// Parses a table.
 pub(crate) fn parse(text: &str) -> Result<Table, String> {
-    // Old Macs end lines by a carriage return alone.
+    // Classic Mac OS ends lines with a carriage return alone.
     let owned;
     let mut rest = match text.contains('\n') {
         true => text,
@@ -84,13 +84,13 @@ pub(crate) fn parse(text: &str) -> Result<Table, String> {
     let columns = rows.next().map_or(vec![], |row| row.fields.iter().map(str::to_owned).collect());
     let mut table = Table { columns, rows: rows.collect(), announced, notice: None };
     table.add_name_of_first_column();
-    // Excel omits separators at the end of a row. With blanks, a field in the middle may be missing.
+    // Excel omits trailing separators. With blanks, a field in the middle may be missing.
     table.make_rectangular(separator != Separator::Blanks)?;
     table.remove_empty_columns();
     Ok(table)
 }
 
-/// The separator that divides all of the first lines into as many fields.
+/// The separator that splits the first lines most evenly into fields.
 fn separator_of(text: &str) -> Separator {
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).take(1 + LOOKED_AT).collect();
     let count = |line: &str, separator: u8| {
@@ -104,17 +104,17 @@ fn separator_of(text: &str) -> Separator {
     let fitness = |separator: u8| {
         let counts: Vec<usize> = lines.iter().map(|line| count(line, separator)).collect();
         let in_header = counts.first().copied().unwrap_or(0);
-        // Rows may have one field more: a name, or nothing at the end.
+        // Rows may have one field more: a name, or an empty one at the end.
         let off_by = counts.iter().map(|count| count.abs_diff(in_header)).max();
         (in_header > 0, Reverse(off_by.unwrap_or(0).min(2)), in_header)
     };
-    // The first of equals.
+    // Of equals, the first.
     let best = SEPARATORS.into_iter().rev().max_by_key(|&separator| fitness(separator)).unwrap_or(b',');
     let blanks = lines.first().is_some_and(|line| line.split_whitespace().count() > 1);
     if !fitness(best).0 && blanks { Separator::Blanks } else { Separator::Character(best) }
 }
 
-/// Rows of a text that begins in line `first_line` of its file.
+/// Parses the rows of a text that begins in line `first_line` of its file.
 fn separated(text: &str, separator: u8, first_line: u64) -> Result<Vec<Row>, String> {
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(separator)
@@ -131,29 +131,29 @@ fn separated(text: &str, separator: u8, first_line: u64) -> Result<Vec<Row>, Str
 }
 
 impl Table {
-    /// R and CelebA give the first column no name: all rows are longer by one field than the header.
+    /// R and CelebA do not name the first column: all rows are one field longer than the header.
     fn add_name_of_first_column(&mut self) {
         let longer = |row: &Row| row.fields.len() == self.columns.len() + 1;
-        // Or each row ends in a separator.
+        // Alternatively, each row ends in a separator.
         let ended = |row: &Row| row.fields.iter().next_back().is_some_and(str::is_empty);
         if !self.rows.is_empty() && self.rows.iter().all(longer) && !self.rows.iter().all(ended) {
             self.columns.insert(0, String::new());
         }
     }
 
-    /// Gives all rows as many fields as there are columns. Spare fields must be empty, and missing ones
-    /// be of empty columns unless `pad`.
+    /// Gives all rows one field per column. Surplus fields must be empty, and missing ones must belong to
+    /// empty columns unless `pad`.
     fn make_rectangular(&mut self, pad: bool) -> Result<(), String> {
         let width = self.columns.len();
         let mut short = vec![];
         for row in &mut self.rows {
             let spare = row.fields.iter().skip(width).any(|field| !field.is_empty());
             let missing = self.columns.iter().skip(row.fields.len()).any(|name| !name.is_empty());
-            // A quotation mark that is never closed takes in the lines below it.
+            // An unclosed quotation mark swallows the lines below it.
             let pad = pad && !row.fields.iter().any(|field| field.contains('\n'));
             if spare || missing && !pad {
                 return Err(format!(
-                    "line {} has {} fields where the line of names has {width}; give it as many",
+                    "line {} has {} fields, but the line of names has {width}; make them equal",
                     row.line,
                     row.fields.len()
                 ));
@@ -174,7 +174,7 @@ impl Table {
         Ok(())
     }
 
-    /// Removes columns without a name and without any text.
+    /// Removes columns without a name and without content.
     fn remove_empty_columns(&mut self) {
         let used: Vec<bool> = (0..self.columns.len())
             .map(|c| !self.columns[c].is_empty() || self.rows.iter().any(|row| !row.fields[c].is_empty()))

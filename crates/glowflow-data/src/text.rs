@@ -1,4 +1,4 @@
-//! Text files as people have them: UTF-8, UTF-16 or Windows-1252, and of a bounded size.
+//! Reads text files in common encodings: UTF-8, UTF-16 or Windows-1252, of bounded size.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,16 +8,16 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 use crate::Error;
 use crate::source::{Source, read_file};
 
-/// Bytes that a text may have: a hundred times the table of CelebA's 40 attributes.
+/// Maximum size of a text: a hundred times the table of CelebA's 40 attributes.
 const LARGEST: u64 = 256 << 20;
-/// Bytes that tell a text from other things.
+/// Bytes that are enough to distinguish text from other formats.
 const HEAD: u64 = 4096;
 
-/// A text.
+/// Decoded text.
 #[derive(Debug)]
 pub(crate) struct Text {
     pub text: String,
-    /// A fact about its encoding that a user should see.
+    /// A remark on its encoding for the user.
     pub notice: Option<String>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn read(path: &Path) -> Result<Text, Error> {
 fn read_from(mut file: Source, path: &Path) -> Result<Text, Error> {
     let failed = |error| Error::of_reading(path, error);
     let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.into() };
-    let too_large = || malformed("is larger than 256 MiB, and no table; give a smaller file");
+    let too_large = || malformed("is larger than 256 MiB, too large for a table; give a smaller file");
     if file.regular_len().map_err(failed)?.is_some_and(|len| len > LARGEST) {
         return Err(too_large());
     }
@@ -45,7 +45,7 @@ fn read_from(mut file: Source, path: &Path) -> Result<Text, Error> {
     decode(&bytes).map_err(|problem| malformed(&problem))
 }
 
-/// What a file is that is not text.
+/// Describes a file that is not text.
 fn other_format(head: &[u8]) -> Option<&'static str> {
     match head {
         [b'P', b'K', 3 | 5, ..] => {
@@ -60,7 +60,7 @@ fn other_format(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// UTF-16, by its byte order mark or by the zero bytes of its first letters.
+/// Detects UTF-16 by its byte order mark or by the zero bytes of its first letters.
 fn wide_encoding(bytes: &[u8]) -> Option<&'static Encoding> {
     let zeros: Vec<bool> = bytes.iter().take(4).map(|&b| b == 0).collect();
     if bytes.starts_with(b"\xFF\xFE") || zeros == [false, true, false, true] {

@@ -6,36 +6,36 @@ use crate::ahead::Ahead;
 use crate::random::{Purpose, Stream};
 use crate::{Augment, Batch, Dataset, Error};
 
-/// How training batches are made.
+/// Options of [`TrainingBatches`].
 #[derive(Clone, Copy, Debug)]
 pub struct TrainingOptions {
-    /// Images a batch.
+    /// Images per batch.
     pub batch_size: usize,
-    /// Decides the order of images and their augmentation.
+    /// Seed of the image order and of the augmentation.
     pub seed: u64,
     /// Random changes to the images.
     pub augment: Augment,
-    /// The first batch delivered: 0, or where an earlier run stopped.
+    /// The first batch delivered: 0, or the number at which an earlier run stopped.
     pub start_at: u64,
-    /// Threads that read ahead; 0 counts as 1. The batches do not depend on it.
+    /// Number of read-ahead threads; 0 counts as 1. The batches do not depend on it.
     pub threads: usize,
 }
 
-/// An endless iterator over batches of training images, read and augmented ahead in other threads.
+/// An endless iterator over batches of training images, read and augmented ahead in background threads.
 ///
-/// Batch k is a function of the dataset, the seed, the batch size, the augmentation and k alone:
-/// starting at k gives what a run from 0 would have come to. Every epoch of ⌊images / batch size⌋
-/// batches goes through the images in a new random order; those that do not fill a batch are left
-/// out of that epoch. A broken image's place is taken by the next image that can be read.
+/// Batch k depends only on the dataset, the seed, the batch size, the augmentation and k: starting at k gives
+/// the same batches as a run from 0. Every epoch of ⌊images / batch size⌋ batches visits the images in a new
+/// random order; the remainder that does not fill a batch is left out of that epoch. A broken image is
+/// replaced by the next readable one.
 ///
-/// After an error every further batch is an error too.
+/// After an error every further item is an error.
 pub struct TrainingBatches {
     batches: Ahead<Result<Batch, Error>>,
     per_epoch: u64,
 }
 
 impl TrainingBatches {
-    /// Checks the options and starts reading.
+    /// Validates the options and starts reading.
     ///
     /// Fails if there are fewer images than one batch takes.
     pub fn new(dataset: Arc<dyn Dataset>, options: TrainingOptions) -> Result<Self, Error> {
@@ -52,7 +52,7 @@ impl TrainingBatches {
         Ok(Self { batches: Ahead::start(options.threads, options.start_at, make), per_epoch })
     }
 
-    /// Batches an epoch.
+    /// Batches per epoch.
     pub fn per_epoch(&self) -> u64 {
         self.per_epoch
     }
@@ -66,7 +66,7 @@ impl Iterator for TrainingBatches {
     }
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Plan {
     dataset: Arc<dyn Dataset>,
     options: TrainingOptions,
@@ -111,14 +111,14 @@ impl Plan {
         }
     }
 
-    /// Reads the first image from `index` on that can be read, and says which it is.
+    /// Reads the first readable image from `index` on and returns its index.
     fn read_from(&self, index: usize, image: &mut [u8]) -> Result<usize, Error> {
         let mut first_error = None;
         for candidate in (index..self.dataset.len()).chain(0..index) {
             match self.dataset.read(candidate, image) {
                 Ok(()) => return Ok(candidate),
                 Err(error @ Error::BrokenImage { .. }) => _ = first_error.get_or_insert(error),
-                // The image may be sound: leaving it out would change the run.
+                // The image may be intact: leaving it out would change the run.
                 Err(error) => return Err(error),
             }
         }

@@ -1,10 +1,10 @@
-//! Aligned pictures are those that a float64 program computes from a drawing whose every point is known.
+//! Compares aligned images with a float64 computation from a drawing whose value is known at every point.
 
 use glowflow_data::{Error, Eyes, ImageShape, align, fit_image, place_after_fit};
 
 const WIDE: ImageShape = ImageShape { height: 90, width: 140, channels: 3 };
 
-/// The drawing: brightness of a channel at a place in pixels, in waves of `length` pixels.
+/// The drawing: brightness of a channel at a position in pixels, in waves of `length` pixels.
 fn drawing([x, y]: [f64; 2], channel: usize, length: f64) -> f64 {
     let wave = |along: f64, phase: f64| (along / length * std::f64::consts::TAU + phase).sin();
     127.5 + 60.0 * wave(x + 0.3 * y, channel as f64) + 50.0 * wave(y - 0.2 * x, 2.0 * channel as f64)
@@ -19,14 +19,14 @@ fn drawn(shape: ImageShape, length: f64) -> Vec<u8> {
     (0..shape.len()).map(value).collect()
 }
 
-/// A place within a picture, which is reflected beyond its edges.
+/// A position in an image that is reflected beyond its edges.
 fn reflected(place: f64, side: usize) -> f64 {
     let side = side as f64;
     let place = place.rem_euclid(2.0 * side);
     if place < side { place } else { 2.0 * side - place }
 }
 
-/// The largest difference of an aligned picture from the drawing, with complex numbers as `(re, im)`.
+/// The largest difference between an aligned image and the drawing, with complex numbers as `(re, im)`.
 fn largest_difference(found: [[f64; 2]; 2], eyes: Eyes, to: ImageShape, length: f64) -> f64 {
     let mut out = vec![0; to.len()];
     align(&drawn(WIDE, length), WIDE, found, eyes, to, &mut out).unwrap();
@@ -45,7 +45,7 @@ fn largest_difference(found: [[f64; 2]; 2], eyes: Eyes, to: ImageShape, length: 
         let moved = times(turn, minus(place, target[0]));
         let (x, y) = (moved.0 + from[0].0, moved.1 + from[0].1);
         let expected = drawing([reflected(x, WIDE.width), reflected(y, WIDE.height)], channel, length);
-        // The drawing has an edge where it is reflected.
+        // The drawing has a kink where it is reflected.
         let margin = 2.0 * (turn.0.hypot(turn.1)).max(1.0);
         let inside = |place: f64, side: usize| {
             let place = place.rem_euclid(side as f64);
@@ -59,18 +59,18 @@ fn largest_difference(found: [[f64; 2]; 2], eyes: Eyes, to: ImageShape, length: 
 }
 
 #[test]
-fn places_are_those_of_a_float64_program() {
+fn positions_match_a_float64_program() {
     let square = |side| ImageShape { height: side, width: side, channels: 3 };
     let tilted = Eyes::new([0.3, 0.4], [0.65, 0.5]).unwrap();
     for (found, eyes, to, length) in [
-        // About the same size, and turned.
+        // About the same size, rotated.
         ([[0.4, 0.5], [0.55, 0.45]], Eyes::CELEBA, square(80), 60.0),
         ([[0.3, 0.3], [0.6, 0.9]], tilted, square(64), 60.0),
         // Enlarged.
         ([[0.45, 0.5], [0.5, 0.52]], Eyes::CELEBA, square(100), 60.0),
-        // Reduced, and turned further.
+        // Reduced, and rotated further.
         ([[0.3, 0.7], [0.7, 0.3]], Eyes::CELEBA, square(64), 60.0),
-        // Reduced to a twelfth: the waves are as long in the result as before.
+        // Reduced to a twelfth: the waves keep their length in the result.
         ([[0.3, 0.7], [0.7, 0.3]], Eyes::CELEBA, square(24), 200.0),
         // Mostly outside.
         ([[0.02, 0.05], [0.2, 0.0]], Eyes::CELEBA, square(90), 60.0),
@@ -135,7 +135,7 @@ fn places_follow_the_crop() {
     assert!((x - 0.5).abs() < 1e-12 && (y - 0.5).abs() < 1e-12, "{x} {y}");
     let [_, y] = place_after_fit([0.5, 0.0], tall, square);
     assert!((y + 10.0 / 89.0).abs() < 1e-12, "{y}");
-    // A marked pixel goes there.
+    // The position that a marked pixel maps to.
     let mut pixels = vec![0; tall.len()];
     pixels[3 * (54 * 89 + 20)..][..3].fill(255);
     let fitted = fit_image(&pixels, tall, square).unwrap();

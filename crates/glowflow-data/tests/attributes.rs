@@ -1,11 +1,11 @@
-//! Tables of attributes: what they say of which image, and what is wrong with them.
+//! Attribute tables: matching with images, parsing, and errors.
 
 use std::path::{Path, PathBuf};
 
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Attributes, Dataset, Error, ImageShape, OpenOptions, open, save_png};
 
-/// A folder with images of these names and a table of this text beside it.
+/// A folder with images of these names, and a table with this text next to it.
 struct Labelled {
     _folder: tempfile::TempDir,
     images: std::sync::Arc<dyn Dataset>,
@@ -58,16 +58,16 @@ fn columns_of_other_things_are_left_out_and_named() {
 }
 
 #[test]
-fn rows_are_found_by_path_and_by_file_name_where_that_is_clear() {
+fn rows_match_by_path_or_unambiguous_file_name() {
     let attributes = read(&["x/a.png", "y/b.png"], "image,Hat\nx/a.png,1\nb.png,0\n").unwrap();
     assert_eq!([attributes.of(0), attributes.of(1)], [[YES], [NO]]);
-    // Two images are called a.png: only the path tells which is meant.
+    // Two images are called a.png: only the path distinguishes them.
     let attributes = read(&["x/a.png", "y/a.png"], "image,Hat\nx/a.png,1\na.png,0\n").unwrap();
     assert_eq!([attributes.of(0), attributes.of(1)], [[YES], [None]]);
 }
 
 #[test]
-fn files_that_are_no_such_table_are_refused() {
+fn files_that_are_not_attribute_tables_are_refused() {
     for (text, words) in [
         (&b""[..], "no column of attributes"),
         (b"image,Hat\n", "no column of attributes"),
@@ -122,7 +122,7 @@ fn endless_and_huge_files_are_refused() {
     assert!(Attributes::read(Path::new("/dev/zero"), &**images).is_err());
 }
 
-/// The attributes Smiling and Hat of a.png (yes, no) and b.png (no, unknown), or an error.
+/// Parses a table; returns Smiling and Hat of a.png (yes, no) and b.png (no, unknown), or an error.
 #[track_caller]
 fn reads(text: impl AsRef<[u8]>) -> Attributes {
     let text = text.as_ref();
@@ -149,15 +149,15 @@ fn tables_of_many_writers_are_read() {
         "\"sep=\t\"\nimage\tSmiling\tHat\na.png\t1\t0\nb.png\t0\t\n",
         "image\tSmiling\tHat\na.png\t1\t0\nb.png\t0\t\n",
         "image|Smiling|Hat\na.png|1|0\nb.png|0|\n",
-        // Old Macs.
+        // Classic Mac OS line endings.
         "image,Smiling,Hat\ra.png,1,0\rb.png,0,\r",
-        // pandas: a column of row numbers in front.
+        // pandas: a leading column of row numbers.
         ",image_id,Smiling,Hat\n0,a.png,1,-1\n1,b.png,-1,\n",
         ",image_id,Smiling,Hat\n0,a.png,True,False\n1,b.png,False,NaN\n",
         ",Smiling,Hat,path\n0,1.0,0.0,a.png\n1,0.0,,b.png\n",
         // R: the first column has no name, and text is quoted.
         "\"Smiling\",\"Hat\"\n\"a.png\",TRUE,FALSE\n\"b.png\",FALSE,NA\n",
-        // CelebA: the number of rows first, blanks between fields, no name of the first column.
+        // CelebA: the number of rows first, blanks between fields, no name for the first column.
         "2\nSmiling Hat \na.png  1 -1\nb.png -1  ?\n",
         "image Smiling Hat\na.png 1 0\nb.png 0 NA\n",
         // A separator at the end of each row, blank lines, blanks around fields, quotes.
@@ -237,12 +237,12 @@ fn images_are_found_by_the_names_that_people_write() {
 }
 
 #[test]
-fn the_closest_name_counts_and_of_equals_none() {
-    // A row that names the image itself comes before one that resembles it.
+fn the_closest_name_matches_and_ties_match_nothing() {
+    // An exact name takes precedence over a similar one.
     let attributes = read(&["a.png"], "image,Hat\na.jpg,0\nx/a.png,0\na.png,1\n").unwrap();
     assert_eq!(attributes.of(0), [YES]);
     assert!(attributes.notices()[0].starts_with("2 of 3 rows name no image, such as a.jpg"));
-    // The path tells which of two files of one name is meant.
+    // The path distinguishes two files of the same name.
     let attributes = read(&["x/a.png", "y/a.png"], "image,Hat\ndata/x/a.png,1\ndata/y/a.png,0\n").unwrap();
     assert_eq!([attributes.of(0), attributes.of(1)], [[YES], [NO]]);
     for (images, table, words) in [

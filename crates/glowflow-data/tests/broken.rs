@@ -1,4 +1,4 @@
-//! Broken images: never fatal, named once, with a reason.
+//! Broken images are not fatal and are reported once, with a reason.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn encoded(format: ImageFormat) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// A PNG whose header declares the given size, without the pixels to go with it.
+/// A PNG whose header declares the given size, without matching pixels.
 fn bomb_png(side: u32) -> Vec<u8> {
     let mut png = encoded(ImageFormat::Png);
     png[16..20].copy_from_slice(&side.to_be_bytes());
@@ -74,7 +74,7 @@ fn no_content_is_fatal() {
 }
 
 #[test]
-fn every_truncation_is_noticed() {
+fn every_truncation_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.png");
     for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::WebP] {
@@ -96,14 +96,14 @@ fn damaged_bytes_never_panic() {
             let mut damaged = whole.clone();
             damaged[at] ^= 0xFF;
             fs::write(&path, &damaged).unwrap();
-            // Read or broken, as may be.
+            // Either result is acceptable.
             let _ = open_as(&path, SMALL).train.read(0, &mut vec![0; SMALL.len()]);
         }
     }
 }
 
 #[test]
-fn the_others_are_read_and_the_broken_listed_once() {
+fn broken_images_are_listed_once_and_the_others_read() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..5 {
         save_png(&folder.path().join(format!("{i}.png")), SMALL, &pattern(SMALL, i)).unwrap();

@@ -72,7 +72,7 @@ fn a_lone_test_batch_is_all_the_data() {
 }
 
 #[test]
-fn what_is_not_cifar_10_is_refused() {
+fn files_other_than_cifar_10_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data_batch_1.bin");
     for (contents, expected) in [

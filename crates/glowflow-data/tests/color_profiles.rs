@@ -1,4 +1,4 @@
-//! Colour profiles: pixels come in as sRGB.
+//! Colour profiles: pixels are converted to sRGB.
 
 mod common;
 
@@ -8,7 +8,7 @@ use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use moxcms::{ColorProfile, ToneReprCurve};
 
-/// Colours of the most different kinds, as an image of 8×8.
+/// A wide variety of colours, as an image of 8×8.
 fn colors() -> Vec<u8> {
     (0..64).flat_map(|i| [i / 16 * 85, i / 4 % 4 * 85, i % 4 * 85]).collect()
 }
@@ -33,7 +33,7 @@ fn rgb_png(profile: &ColorProfile) -> Vec<u8> {
     png(&colors(), ExtendedColorType::Rgb8, Some(profile.encode().unwrap()))
 }
 
-/// A PNG with further chunks in front of its pixels.
+/// A PNG with additional chunks before its pixels.
 fn png_with(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     const HEADER: usize = 8 + 25;
     let plain = png(&colors(), ExtendedColorType::Rgb8, None);
@@ -60,7 +60,7 @@ fn srgb_curve_inverse(value: f64) -> f64 {
     if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
 }
 
-/// The colours made linear by `curve`, multiplied by `matrix`, and encoded as sRGB.
+/// The colours, linearised by `curve`, multiplied by `matrix` and encoded as sRGB.
 fn converted(matrix: [[f64; 3]; 3], curve: impl Fn(f64) -> f64) -> Vec<u8> {
     let pixel = |pixel: &[u8]| {
         let linear: Vec<f64> = pixel.iter().map(|&value| curve(f64::from(value) / 255.0)).collect();
@@ -108,7 +108,7 @@ fn every_format_has_profiles() {
     encoder.write_image(&colors(), 8, 8, ExtendedColorType::Rgb8).unwrap();
     assert!(distance(&decoded(&webp), &expected) <= 2);
 
-    // One colour, which a JPEG keeps.
+    // A single colour, which a JPEG preserves.
     let [mut with, mut without] = [vec![], vec![]];
     let pixels = [200, 60, 40].repeat(64);
     let mut encoder = JpegEncoder::new_with_quality(&mut with, 100);
@@ -125,7 +125,7 @@ fn every_format_has_profiles() {
 fn srgb_itself_changes_nothing() {
     let srgb = ColorProfile::new_srgb();
     assert_eq!(decoded(&rgb_png(&srgb)), colors());
-    // As a table of 1,024 numbers, as the profile of Hewlett-Packard has it.
+    // As a table of 1,024 numbers, like Hewlett-Packard's profile.
     let mut table = srgb.clone();
     let curve: Vec<u16> =
         (0..1024).map(|i| (65535.0 * srgb_curve_inverse(f64::from(i) / 1023.0)).round() as u16).collect();
@@ -161,7 +161,7 @@ fn gray_profiles_are_converted() {
     let with_alpha: Vec<u8> = greys.iter().flat_map(|&grey| [grey, 255]).collect();
     let file = png(&with_alpha, ExtendedColorType::La8, Some(icc.clone()));
     assert!(distance(&decoded(&file), &expected) <= 2);
-    // A profile for other channels than the pixels have.
+    // A profile for a different number of channels than the pixels have.
     assert_eq!(decoded(&png(&colors(), ExtendedColorType::Rgb8, Some(icc))), colors());
 }
 

@@ -1,4 +1,4 @@
-//! Files of a folder are recognised by their contents, and what is left out is reported.
+//! Files of a folder are recognised by content, and omissions are reported.
 
 mod common;
 
@@ -11,7 +11,7 @@ use image::{ExtendedColorType, ImageFormat};
 const SMALL: glowflow_data::ImageShape = shape(4, 6, 3);
 
 #[test]
-fn an_image_counts_whatever_its_name() {
+fn images_are_recognised_under_any_name() {
     let folder = tempfile::tempdir().unwrap();
     let pixels = pattern(SMALL, 1);
     for (name, format) in [
@@ -27,7 +27,7 @@ fn an_image_counts_whatever_its_name() {
         let path = folder.path().join(name);
         image::save_buffer_with_format(path, &pixels, 6, 4, ExtendedColorType::Rgb8, format).unwrap();
     }
-    // Begins like a BMP.
+    // Text that begins like a BMP.
     write(folder.path(), "notes.txt", "BMW, Audi and Volkswagen: photographs of cars");
     write(folder.path(), "labels.csv", "image,label\n");
     write(folder.path(), "empty", "");
@@ -38,7 +38,7 @@ fn an_image_counts_whatever_its_name() {
     assert_eq!(data.notices, [""; 0]);
 }
 
-/// Files that cannot be read as images, with what they are.
+/// Files that cannot be read as images, with their descriptions.
 fn others() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let ftyp = |brand: &[u8; 4]| [&[0, 0, 0, 24], &b"ftyp"[..], brand, &[0; 20]].concat();
     vec![
@@ -71,7 +71,7 @@ fn others() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn files_of_other_kinds_are_reported_beside_images() {
+fn files_of_other_kinds_next_to_images_are_reported() {
     for (name, contents, what) in others() {
         let folder = tempfile::tempdir().unwrap();
         save(folder.path(), "image.png", 0);
@@ -119,7 +119,7 @@ fn a_single_file_of_another_kind_is_named() {
 }
 
 #[test]
-fn an_image_that_is_something_else_says_what() {
+fn errors_describe_files_that_are_not_images() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.jpg");
     for (contents, expected) in [
@@ -155,7 +155,7 @@ fn zip(names: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn archives_are_to_be_unpacked() {
+fn archives_are_refused_with_advice_to_unpack() {
     let folder = tempfile::tempdir().unwrap();
     let mut tar = vec![0; 1024];
     tar[257..262].copy_from_slice(b"ustar");
@@ -177,7 +177,7 @@ fn archives_are_to_be_unpacked() {
 }
 
 #[test]
-fn arrays_beside_images_are_reported_and_images_beside_arrays() {
+fn arrays_next_to_images_are_reported_and_vice_versa() {
     let record = vec![1; 3073];
     let folder = tempfile::tempdir().unwrap();
     for i in 0..5 {
@@ -249,7 +249,7 @@ fn backup_copies_of_images_do_not_count_twice() {
     for name in ["a.png_original", "a.png~", "a.png.bak", "MVI_1.THM"] {
         write(folder.path(), name, &image);
     }
-    // The only copies.
+    // The only copies of their originals.
     for name in ["b.png_original", "c.png~", "MVI_2.THM"] {
         write(folder.path(), name, &image);
     }

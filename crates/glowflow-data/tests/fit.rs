@@ -1,4 +1,4 @@
-//! Fitting images to the wanted shape: crop, resize, colour, transparency, depth, orientation.
+//! Fitting images to the target shape: crop, resize, colour, transparency, depth, orientation.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::{open_as, open_default, pattern, read, shape};
 use glowflow_data::{ImageShape, save_png};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 
-/// What an image (HWC) becomes.
+/// Fits an image (HWC).
 fn fitted(from: ImageShape, pixels: &[u8], to: ImageShape) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.png");
@@ -68,7 +68,7 @@ fn save(path: &Path, pixels: &[u8], width: u32, color: ExtendedColorType) {
 }
 
 #[test]
-fn transparency_lies_over_white_and_16_bits_become_8() {
+fn transparent_images_are_composited_and_16_bits_become_8() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.png");
     let sixteen: Vec<u8> = [0u16, 0x8080, 0xFFFF].iter().flat_map(|v| v.to_ne_bytes()).collect();
@@ -92,7 +92,7 @@ fn transparency_lies_over_white_and_16_bits_become_8() {
 
 #[test]
 fn exif_orientation_is_applied() {
-    // Little-endian TIFF with the one entry Orientation = 6 (turn right).
+    // Little-endian TIFF with the single entry Orientation = 6 (rotate right).
     let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
     let mut jpeg = Vec::new();
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut jpeg, 100);

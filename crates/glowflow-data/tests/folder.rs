@@ -1,4 +1,4 @@
-//! Image folders: what is found, in which order, with which classes.
+//! Image folders: the images found, their order and their classes.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn names(path: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
-fn every_format_is_read_whatever_its_name() {
+fn every_format_is_read_under_any_name() {
     let pixels = pattern(SMALL, 1);
     for (name, format, lossless) in [
         ("a.png", ImageFormat::Png, true),
@@ -37,7 +37,7 @@ fn every_format_is_read_whatever_its_name() {
 }
 
 #[test]
-fn files_come_in_byte_order_of_their_paths_and_hidden_ones_not_at_all() {
+fn files_are_in_byte_order_without_hidden_ones() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["b.png", "a/z.PNG", "a.png", "Z.png", "a/deep/er/1.png", ".hidden.png", ".git/x.png"] {
         let path = folder.path().join(name);
@@ -62,7 +62,7 @@ fn links_are_followed_but_not_in_circles() {
 }
 
 #[test]
-fn sub_folders_are_classes_where_asked() {
+fn sub_folders_are_classes_on_request() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["dog/1.png", "cat/2.png", "cat/young/3.png"] {
         let path = folder.path().join(name);
@@ -101,7 +101,7 @@ fn classes_of_data_without_labels_are_an_error() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_named() {
+fn files_that_cannot_be_opened_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     assert!(open_error(folder.path()).contains("no images in"));
     let missing = folder.path().join("missing");
@@ -133,7 +133,7 @@ fn a_full_cache_changes_nothing() {
 }
 
 #[test]
-fn the_cache_spares_the_disk() {
+fn cached_images_are_not_read_again() {
     let (folder, _) = common::numbered_folder(2, SMALL);
     let data =
         open(folder.path(), &OpenOptions { cache_bytes: usize::MAX, ..Default::default() }).unwrap().train;

@@ -1,4 +1,4 @@
-//! Sub-folders for training and testing.
+//! Sub-folders for training and test images.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn open_classes(folder: &tempfile::TempDir) -> Result<Splits, Error> {
 }
 
 #[test]
-fn train_and_test_are_no_classes() {
+fn train_and_test_are_not_classes() {
     for (train, test) in [("train", "test"), ("Train", "VAL"), ("training", "validation"), ("train", "valid")]
     {
         let (a, b) = (format!("{train}/1.png"), format!("{test}/2.png"));
@@ -51,7 +51,7 @@ fn test_comes_before_val() {
 }
 
 #[test]
-fn anything_else_is_one_dataset() {
+fn other_folders_are_one_dataset() {
     for images in [
         &["train/1.png", "train/2.png"][..],
         &["train/1.png", "more/2.png", "3.png"],
@@ -96,14 +96,14 @@ fn a_test_set_without_class_folders_is_left_out_if_classes_are_needed() {
     assert_eq!((data.train.len(), data.test.is_none()), (2, true));
     assert!(data.notices[1].contains("test (2 images) is left out"), "{:?}", data.notices);
     assert_eq!(open_default(folder.path()).test.unwrap().len(), 2);
-    // Validation images with classes are the test set instead.
+    // Validation images with classes become the test set instead.
     save(folder.path(), "val/cat/5.png", 5);
     let data = open_classes(&folder).unwrap();
     assert_eq!(names(&*data.test.unwrap()), ["val/cat/5.png"]);
 }
 
 #[test]
-fn messages_about_classes_leave_commands_aside() {
+fn messages_about_classes_mention_no_commands() {
     let folder = folder(&["train/cat/1.png", "train/2.png", "test/cat/3.png"]);
     let error = open_classes(&folder).err().unwrap().to_string();
     assert!(error.contains("train/2.png") && !error.contains("--"), "{error}");

@@ -1,4 +1,4 @@
-//! Symbolic links and hard links: each picture of a folder counts once.
+//! Symbolic links and hard links: each image of a folder counts once.
 #![cfg(unix)]
 
 mod common;
@@ -22,7 +22,7 @@ fn links_never_lead_upwards() {
     symlink("..", photos.join("a/photos")).unwrap();
     symlink(".", photos.join("a/itself")).unwrap();
     assert_eq!(names(&*open_default(&photos).train), ["a/inside.png"]);
-    // The folder itself may be given as a link.
+    // The folder itself may be a link.
     symlink(&photos, home.path().join("link")).unwrap();
     assert_eq!(names(&*open_default(&home.path().join("link")).train), ["a/inside.png"]);
 }
@@ -49,7 +49,7 @@ fn folders_that_link_to_each_other_count_once() {
 }
 
 #[test]
-fn a_file_reached_in_several_ways_counts_once() {
+fn a_file_with_several_paths_counts_once() {
     let elsewhere = tempfile::tempdir().unwrap();
     save(elsewhere.path(), "x.png", 0);
     save(elsewhere.path(), "sub/y.png", 1);

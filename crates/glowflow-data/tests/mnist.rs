@@ -44,7 +44,7 @@ fn folders_have_both_halves_with_labels() {
         assert_eq!((data.train.len(), data.train.shape(), test.len()), (4, shape(2, 3, 1), 1));
         assert_eq!(read(&*data.train, 2), pixels[12..18]);
         assert_eq!([0, 1, 2, 3].map(|i| data.train.label(i).unwrap()), [1, 0, 2, 1]);
-        // One set of classes for both halves.
+        // Both halves share one set of classes.
         assert_eq!(data.train.classes(), ["0", "1", "2", "3", "4"]);
         assert_eq!((test.classes().len(), test.label(0)), (5, Some(4)));
     }
@@ -63,7 +63,7 @@ fn single_files_may_be_grey_or_colour() {
 }
 
 #[test]
-fn bad_files_are_refused_with_what_is_wrong() {
+fn bad_files_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad-idx3-ubyte");
     let good = idx(&[2, 2, 2], &[0; 8]);
@@ -159,7 +159,7 @@ fn relatives_of_mnist_are_found_by_their_names() {
 
 #[test]
 fn emnist_is_upright() {
-    // Stored column by column: a picture of 2 rows and 3 columns lies there as 3 rows of 2.
+    // Stored column by column: an image of 2 rows and 3 columns is stored as 3 rows of 2.
     let stored = idx(&[2, 3, 2], &[1, 4, 2, 5, 3, 6, 7, 10, 8, 11, 9, 12]);
     let folder = folder_of(&[
         ("emnist-letters-train-images-idx3-ubyte.gz", gzip(&stored)),
@@ -169,7 +169,7 @@ fn emnist_is_upright() {
     let data = open(folder.path(), &LABELS).unwrap();
     assert_eq!((data.train.shape(), data.train.len()), (shape(2, 3, 1), 2));
     assert_eq!([0, 1].map(|i| read(&*data.train, i)), [[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]]);
-    // Letters are numbered from 1, so that there is no class 0.
+    // Letters are numbered from 1, so there is no class 0.
     assert_eq!((data.train.classes().len(), data.train.label(1)), (27, Some(26)));
     assert!(
         data.notices.iter().any(|notice| notice.contains("no image is of class 0")),
@@ -194,7 +194,7 @@ fn several_sets_in_a_folder_are_listed() {
 
 #[test]
 fn labels_of_another_kind_are_left_out_or_refused() {
-    // QMNIST's labels are eight 32-bit integers for each image.
+    // QMNIST's labels are eight 32-bit integers per image.
     let mut labels = vec![0, 0, 0x0C, 2];
     [1_u32, 8].iter().for_each(|n| labels.extend(n.to_be_bytes()));
     labels.extend([0; 32]);
@@ -210,7 +210,7 @@ fn labels_of_another_kind_are_left_out_or_refused() {
 }
 
 #[test]
-fn missing_labels_are_named_where_classes_are_needed() {
+fn missing_labels_are_reported_if_classes_are_needed() {
     let images = idx(&[1, 1, 2], &[3, 4]);
     let train = [("train-images-idx3-ubyte", images.clone()), ("train-labels-idx1-ubyte", idx(&[1], &[0]))];
     let folder = folder_of(&[&train[..], &[("t10k-images-idx3-ubyte", images)]].concat());
@@ -220,7 +220,7 @@ fn missing_labels_are_named_where_classes_are_needed() {
 }
 
 #[test]
-fn every_damage_to_the_end_of_a_gzip_file_is_noticed() {
+fn damage_to_the_end_of_a_gzip_file_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train-images-idx3-ubyte.gz");
     let whole = gzip(&idx(&[2, 2, 2], &[1, 2, 3, 4, 5, 6, 7, 8]));
@@ -228,7 +228,7 @@ fn every_damage_to_the_end_of_a_gzip_file_is_noticed() {
         fs::write(&path, &whole[..length]).unwrap();
         assert!(open_error(&path).contains("cut short"), "{length} of {} bytes", whole.len());
     }
-    // The checksum and the length at the end.
+    // The final checksum and length.
     for at in whole.len() - 8..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 1;

@@ -75,7 +75,7 @@ fn npz_has_images_and_perhaps_labels() {
     assert!(open_default(&path).train.classes().is_empty());
 }
 
-/// What opening ends with: the images of the file, or the error.
+/// The result of opening: the images of the file, or the error.
 fn opened(contents: impl AsRef<[u8]>) -> Result<Splits, String> {
     opened_as(contents, &OpenOptions::default())
 }
@@ -206,7 +206,7 @@ fn one_picture_is_not_many() {
     ] {
         refused(npy("|u1", dimensions, &vec![7; 64 * 48 * 30]), ways);
     }
-    // Three grey images, or the channels of one picture: read, and said.
+    // Three grey images or the channels of one image: read, with a notice.
     let data = opened(npy("|u1", "(3, 8, 9)", &[7; 216])).unwrap();
     assert_eq!((data.train.len(), data.train.shape()), (3, shape(8, 9, 1)));
     assert!(data.notices[0].contains("3 grey images") && data.notices[0].contains("transpose(1, 2, 0)"));
@@ -228,7 +228,7 @@ fn npz_may_have_a_test_set() {
         ["xtrain", "ytrain", "xvalid", "yvalid"],
     ] {
         let arrays = [array(8), labels(0), array(7), labels(2)];
-        // In the order of an archive that was sorted, which has the test set first.
+        // In the order of a sorted archive, which has the test set first.
         let mut archive: Vec<_> = names.into_iter().zip(arrays).collect();
         archive.sort_by_key(|(name, _)| *name);
         let data = opened(npz(&archive)).unwrap_or_else(|error| panic!("{names:?}: {error}"));
@@ -238,12 +238,12 @@ fn npz_may_have_a_test_set() {
         let from_validation = names[2].to_lowercase().contains("val");
         assert_eq!(data.notices.iter().any(|notice| notice.contains(names[2])), from_validation, "{names:?}");
     }
-    // With both, the validation set is left out, and named.
+    // With both, the validation set is left out, with a notice.
     let archive = [("train_images", array(8)), ("val_images", array(9)), ("test_images", array(7))];
     let data = opened(npz(&archive)).unwrap();
     assert_eq!(read(&*data.test.unwrap(), 0), [7, 7]);
     assert!(data.notices[0].contains("`val_images`"), "{:?}", data.notices);
-    // A test set alone is what there is to look at.
+    // A lone test set is read as the data.
     let data = opened(npz(&[("x_test", array(7)), ("y_test", labels(0))])).unwrap();
     assert!(data.test.is_none() && data.train.label(1) == Some(1));
 }
@@ -267,7 +267,7 @@ fn masks_are_not_taken_for_images() {
             assert!(names.iter().all(|name| notice.contains(name)), "{notice}");
         }
     }
-    // Names of images that are no images.
+    // Names of images for arrays that are not images.
     let names = npy("<U1", "(2,)", &[65, 0, 0, 0, 66, 0, 0, 0]);
     let archive = [("image_names", names.clone()), ("test_image_names", names), ("faces", array(1))];
     assert_eq!(read(&*opened(npz(&archive)).unwrap().train, 0), [1, 1]);
@@ -282,7 +282,7 @@ fn masks_are_not_taken_for_images() {
 }
 
 #[test]
-fn labels_that_are_no_classes_are_left_out_or_refused() {
+fn labels_that_are_not_classes_are_left_out_or_refused() {
     let images = ("images", npy("|u1", "(2, 1, 2)", &[1; 4]));
     for (labels, words) in [
         (npy("|u1", "(2, 3)", &[0; 6]), "3 numbers per image"),
@@ -298,18 +298,18 @@ fn labels_that_are_no_classes_are_left_out_or_refused() {
         let error = opened_as(&archive, &needed).err().expect("labels are needed");
         assert!(error.contains(words) && error.contains("`labels`"), "{error}");
     }
-    // Floats and booleans that are classes.
+    // Floats and booleans that are valid classes.
     for labels in
         [npy("<f8", "(2,)", &[0.0_f64, 1.0].map(f64::to_le_bytes).concat()), npy("|b1", "(2,)", &[0, 1])]
     {
         assert_eq!(opened(npz(&[images.clone(), ("y", labels)])).unwrap().train.label(1), Some(1));
     }
-    // Two kinds of labels, as CIFAR-100 has them.
+    // Two kinds of labels, as in CIFAR-100.
     let labels = npy("|u1", "(2,)", &[0, 1]);
     let archive = npz(&[images.clone(), ("fine_labels", labels.clone()), ("coarse_labels", labels)]);
     assert!(opened(&archive).unwrap().notices[0].contains("`fine_labels` and `coarse_labels`"));
     assert!(opened_as(&archive, &OpenOptions { labels: true, ..Default::default() }).is_err());
-    // Labels of the training images alone.
+    // Labels for the training images only.
     let archive =
         [images, ("labels", npy("|u1", "(2,)", &[0, 1])), ("test_images", npy("|u1", "(1, 1, 2)", &[1; 2]))];
     let error = opened_as(npz(&archive), &OpenOptions { labels: true, ..Default::default() }).err().unwrap();
@@ -317,7 +317,7 @@ fn labels_that_are_no_classes_are_left_out_or_refused() {
 }
 
 #[test]
-fn labels_of_another_number_matter_only_where_classes_are_needed() {
+fn labels_of_wrong_count_matter_only_if_classes_are_needed() {
     let needed = OpenOptions { labels: true, ..Default::default() };
     for (dimensions, elements) in [("(3,)", vec![0; 3]), ("(2, 2, 2, 1)", vec![1; 8]), ("(0,)", vec![])] {
         let arrays = [
@@ -348,7 +348,7 @@ fn names_of_classes_are_not_taken_for_labels() {
 }
 
 #[test]
-fn bad_arrays_are_refused_with_what_is_wrong() {
+fn bad_arrays_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad");
     let records = "{'descr': [('r', '|u1')], 'fortran_order': False, 'shape': (1, 1, 2), }\n";
@@ -390,7 +390,7 @@ fn huge_files_are_refused_before_they_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sparse.npy");
     fs::write(&path, npy("|u1", "(2, 2, 2)", &[0; 8])).unwrap();
-    // Without contents on the disk.
+    // A sparse file without blocks on disk.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
     let error = open_error(&path);
     assert!(error.contains("announces 8"), "{error}");
@@ -405,7 +405,7 @@ fn damage_is_found_up_to_the_end_of_an_archive() {
         zip.write_all(&npy("|u1", "(2, 20, 20)", &pixels)).unwrap();
         let mut archive = zip.finish().unwrap().into_inner();
         assert!(opened(&archive).is_ok());
-        // The checksum in the directory at the end, and the last byte of the contents.
+        // The checksum in the final directory, and the last byte of the contents.
         let directory = archive.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
         archive[directory + 16] ^= 1;
         refused(&archive, &["damaged", "images"]);

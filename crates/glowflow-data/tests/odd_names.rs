@@ -1,4 +1,4 @@
-//! Names of files that are not UTF-8 stay different.
+//! Distinct file names that are not UTF-8 stay distinct.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -15,7 +15,7 @@ fn path(bytes: &[u8]) -> &Path {
 }
 
 #[test]
-fn classes_and_images_are_told_apart() {
+fn class_arrays_and_image_arrays_are_distinguished() {
     let folder = tempfile::tempdir().unwrap();
     for name in [&b"\xe8/\xe8.png"[..], b"\xe8/\xe9.png", b"\xe9/x.png", br"\xe9/x.png", "é/x.png".as_bytes()]
     {

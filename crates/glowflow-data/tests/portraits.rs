@@ -1,4 +1,4 @@
-//! The generator's pictures depend only on their numbers, and show the attributes they are said to.
+//! Generated portraits depend only on seed and index, and show their attributes.
 
 use glowflow_data::Dataset;
 use glowflow_data::portraits::{ATTRIBUTES, EYES, Portraits, measure};
@@ -81,7 +81,7 @@ fn eyes_are_where_they_are_drawn_on_average() {
             *sum += pixel.iter().map(|&x| f64::from(x)).sum::<f64>();
         }
     }
-    // The pupil is the darkest place between brow and cheek.
+    // The pupil is the darkest pixel between brow and cheek.
     let darkest = |columns: std::ops::Range<usize>| {
         let places = columns.flat_map(|x| (42..56).map(move |y| (x, y)));
         let patch = |(x, y): (usize, usize)| {

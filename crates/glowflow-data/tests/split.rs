@@ -22,7 +22,7 @@ fn parts_are_disjoint_complete_and_repeatable() {
 }
 
 #[test]
-fn a_seed_means_the_same_images_for_ever() {
+fn a_seed_gives_the_same_images_in_every_version() {
     let (_folder, data) = numbered_folder(20, SMALL);
     assert_eq!(split(data, 0.25, 7).unwrap().1.indices(), [3, 9, 12, 16, 17]);
 }

@@ -1,4 +1,4 @@
-//! Errors of the operating system are errors of the batch, and never make an image broken.
+//! Errors of the operating system fail the batch and never mark an image as broken.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Files and folders that systems make for themselves are no data.
+//! Files and folders that systems create for themselves are ignored.
 
 mod common;
 
@@ -32,11 +32,11 @@ fn thumbnails_and_bins_are_left_out() {
     let data = open_default(folder.path());
     assert_eq!(names(&*data.train), ["Pictures.photoslibrary/originals/0/1.png", "album/photo.png"]);
     assert_eq!(data.notices, [""; 0]);
-    // A folder that is asked for is read.
+    // A folder that is requested explicitly is read.
     assert_eq!(open_default(&folder.path().join("@eaDir")).train.len(), 1);
 }
 
-/// Macs write a file `._NAME` for each file that they copy to another system.
+/// macOS writes a file `._NAME` for each file that it copies to another system.
 #[test]
 fn companions_of_data_files_are_left_out() {
     let idx = [0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 7];

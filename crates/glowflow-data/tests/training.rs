@@ -75,13 +75,13 @@ fn any_batch_number_can_be_the_first() {
 }
 
 #[test]
-fn a_seed_means_the_same_order_for_ever() {
+fn a_seed_gives_the_same_order_in_every_version() {
     let (_folder, data) = numbered_folder(8, SMALL);
     let indices: Vec<_> = batches(&data, PLAIN, 2).into_iter().flat_map(|batch| batch.indices).collect();
     assert_eq!(indices, [4, 6, 0, 3, 7, 2, 5, 1]);
 }
 
-/// The image moved and perhaps mirrored, pixel by pixel.
+/// The image shifted and optionally mirrored, pixel by pixel.
 fn moved(image: &[u8], shape: ImageShape, edge: Edge, down: i32, right: i32, flip: bool) -> Vec<u8> {
     let beyond = |at: i32, size: usize| {
         let last = size as i32 - 1;
@@ -105,7 +105,7 @@ fn moved(image: &[u8], shape: ImageShape, edge: Edge, down: i32, right: i32, fli
 }
 
 #[test]
-fn shifts_and_flips_are_what_they_say_and_all_occur() {
+fn all_shifts_and_flips_occur_and_move_pixels_as_documented() {
     for (shape, edge) in [(shape(10, 5, 3), Edge::Replicate), (shape(10, 5, 1), Edge::Reflect)] {
         let (_folder, data) = numbered_folder(1, shape);
         let image = pattern(shape, 0);
@@ -192,7 +192,7 @@ fn impossible_options_are_refused() {
 }
 
 #[test]
-fn in_order_means_all_once_in_order() {
+fn batches_in_order_visit_every_image_once() {
     let (_folder, data) = numbered_folder(11, SMALL);
     for threads in [0, 1, 3, 20] {
         let batches: Vec<Batch> =
@@ -229,6 +229,6 @@ fn dropping_a_stream_ends_its_threads() {
     let mut stream = TrainingBatches::new(data.clone(), TrainingOptions { threads: 5, ..PLAIN }).unwrap();
     stream.next().unwrap().unwrap();
     drop(stream);
-    // Every thread held the dataset.
+    // Every thread held a reference to the dataset.
     assert_eq!(Arc::strong_count(&data), 1);
 }

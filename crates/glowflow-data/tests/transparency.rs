@@ -24,9 +24,9 @@ fn encoded(format: ImageFormat, alpha: [u8; 4]) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A 32-bit BMP whose second header has `header` bytes, with a mask of alpha where it has room for it.
+/// A 32-bit BMP whose second header has `header` bytes, with an alpha mask if the header has a field for it.
 fn bmp(header: u32, compression: u32, alpha: [u8; 4]) -> Vec<u8> {
-    // Masks behind a header of 40 bytes.
+    // Masks that follow a header of 40 bytes.
     let masks = if header == 40 && compression == 3 { 12 } else { 0 };
     let offset = 14 + header + masks;
     let mut bmp = [&b"BM"[..], &(offset + 16).to_le_bytes(), &[0; 4], &offset.to_le_bytes()].concat();
@@ -48,7 +48,7 @@ fn bmp(header: u32, compression: u32, alpha: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn colours_count_where_alpha_is_unused() {
+fn colours_are_kept_if_alpha_is_unused() {
     for (header, compression) in [(40, 0), (40, 3), (56, 3), (108, 3), (124, 3), (108, 0), (124, 0)] {
         let file = bmp(header, compression, [0; 4]);
         assert_eq!(decoded(&file).unwrap(), COLORS.concat(), "header {header}, compression {compression}");
@@ -56,7 +56,7 @@ fn colours_count_where_alpha_is_unused() {
 }
 
 #[test]
-fn alpha_in_use_is_laid_over_white() {
+fn alpha_in_use_is_composited_over_white() {
     for file in [bmp(108, 3, [255, 0, 255, 255]), encoded(ImageFormat::Png, [255, 0, 255, 255])] {
         let expected = [COLORS[0], [255; 3], COLORS[2], COLORS[3]].concat();
         assert_eq!(decoded(&file).unwrap(), expected);

@@ -1,4 +1,4 @@
-//! Every file that lacks its end is broken, or has the pixels of the whole file.
+//! Every truncated file is broken or yields the pixels of the whole file.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn encoded(format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A PNG whose orientation lies behind its pixels, where its standard allows it.
+/// A PNG whose orientation follows its pixels, as the standard allows.
 fn turned_png() -> Vec<u8> {
     let tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0";
     let mut png = vec![];
@@ -37,7 +37,7 @@ fn turned_png() -> Vec<u8> {
     png
 }
 
-/// A BMP of 256 greys compressed by run lengths: 24 columns and 20 rows of one run each.
+/// A run-length encoded BMP of 256 greys: 24 columns and 20 rows of one run each.
 fn run_length_bmp() -> Vec<u8> {
     let palette: Vec<u8> = (0..=255).flat_map(|grey| [grey, grey, grey, 0]).collect();
     let rows: Vec<u8> = (0..20).flat_map(|row| [24, 10 * row, 0, 0]).chain([0, 1]).collect();
@@ -53,7 +53,7 @@ fn run_length_bmp() -> Vec<u8> {
     [bmp, palette, rows].concat()
 }
 
-/// A JPEG in three scans, one a component, of constant blocks.
+/// A JPEG with three scans, one per component, of constant blocks.
 fn progressive_jpeg() -> Vec<u8> {
     let segment = |marker: u8, data: &[u8]| {
         [&[0xFF, marker], &(data.len() as u16 + 2).to_be_bytes()[..], data].concat()
@@ -62,7 +62,7 @@ fn progressive_jpeg() -> Vec<u8> {
     let frame = [8, 0, 8, 0, 8, 3, 1, 0x11, 0, 2, 0x11, 0, 3, 0x11, 0];
     // The codes 0, 10 and 110 for differences of 0, 7 and 8 bits.
     let codes = [&[0, 1, 1, 1][..], &[0; 13], &[0, 7, 8]].concat();
-    // First scans of the constant coefficients: a code, the difference, and ones to the byte's end.
+    // First scans of the DC coefficients: a code, the difference, and ones to the end of the byte.
     let scan =
         |component: u8, data: &[u8]| [segment(0xDA, &[1, component, 0, 0, 0, 0]), data.to_vec()].concat();
     [
@@ -103,7 +103,7 @@ fn every_prefix_is_broken_or_complete() {
     }
 }
 
-/// A cut photograph is not complete because another one, or its thumbnail, follows.
+/// A truncated photograph is not complete just because another one, or its thumbnail, follows.
 #[test]
 fn an_image_does_not_end_where_another_begins() {
     let (whole, other) = (encoded(ImageFormat::Jpeg), progressive_jpeg());

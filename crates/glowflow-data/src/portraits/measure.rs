@@ -1,16 +1,16 @@
 //! Reads the attributes of a portrait back from its pixels.
 //!
-//! Each score compares the mean colours of a few patches at fixed places, chosen wide enough for a
-//! face to be a little off centre, and contrasts are taken relative to the picture's own skin, hair
-//! and background, so that a blurred or pale picture is still judged by what it shows.
+//! Each score compares the mean colours of a few patches at fixed positions. The patches are wide enough for
+//! a face that is slightly off centre, and contrasts are relative to the image's own skin, hair and
+//! background, so a blurred or pale image is still judged by its content.
 
 use super::sitter::{ATTRIBUTES, Rgb};
 
-/// One score for each of [`ATTRIBUTES`], in order: above 0 where the picture shows the attribute,
-/// below 0 where it does not, and further from 0 the clearer.
+/// One score for each of [`ATTRIBUTES`], in order: positive if the image shows the attribute, negative if it
+/// does not; the magnitude is the confidence.
 ///
-/// `pixels` are the `size` × `size` × 3 bytes (HWC) of a picture in the style of
-/// [`Portraits`](super::Portraits), drawn or made by a model.
+/// `pixels` are the `size` × `size` × 3 bytes (HWC) of an image in the style of
+/// [`Portraits`](super::Portraits), drawn or sampled from a model.
 ///
 /// ```
 /// use glowflow_data::{Dataset, portraits::{Portraits, measure}};
@@ -31,25 +31,25 @@ pub fn measure(pixels: &[u8], size: usize) -> [f32; ATTRIBUTES.len()] {
     assert_eq!(pixels.len(), size * size * 3, "a square RGB picture");
     let picture = Picture { pixels, size };
 
-    // The neck is the one patch of skin that no other feature covers or tints.
+    // The neck is the only patch of skin that no other feature covers or tints.
     let skin = picture.mean(0.5, 0.81, 0.05, 0.02);
     let hair = picture.mean(0.5, 0.16, 0.08, 0.03);
     let background = picture.both_sides(0.45, 0.5, 0.03, 0.15);
 
-    // The lower half of an open smile lies where a straight mouth leaves the chin bare.
+    // The lower half of an open smile is where a straight mouth leaves the chin bare.
     let below_mouth = picture.mean(0.5, 0.68, 0.05, 0.02);
     let smile = redness(below_mouth) - redness(skin);
 
-    // Frames cross the cheeks below the eyes; nothing else dark does.
+    // Frames cross the cheeks below the eyes; no other dark feature does.
     let below_eyes = picture.both_sides(0.1, 0.548, 0.035, 0.03);
     let frames = 1.0 - luma(below_eyes) / luma(skin);
 
-    // Beside the neck is hair or background: which of the two is it more like?
+    // Next to the neck is hair or background: compare the colour with both.
     let beside_neck = picture.both_sides(0.22, 0.68, 0.04, 0.06);
     let long = (distance(beside_neck, background) - distance(beside_neck, hair))
         / (distance(background, hair) + 1e-3);
 
-    // The constants put 0 midway between the pictures with and those without the attribute.
+    // The constants put 0 midway between the images with and without the attribute.
     [
         smile - 0.05,
         frames - 0.05,
@@ -66,9 +66,8 @@ struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    /// Mean colour of the patch that reaches `rx` and `ry` around (`x`, `y`), in units of the
-    /// picture's side. Pixels count by how much of them the patch covers, so that the same patch
-    /// means the same at every size.
+    /// Mean colour of the patch that extends `rx` and `ry` around (`x`, `y`), in units of the image's side.
+    /// Pixels are weighted by their covered area, so a patch means the same at every size.
     fn mean(&self, x: f32, y: f32, rx: f32, ry: f32) -> Rgb {
         let columns = self.covered(x, rx);
         let rows = self.covered(y, ry);
@@ -87,14 +86,14 @@ impl Picture<'_> {
         sum.map(|sum| sum / total)
     }
 
-    /// Mean colour of two patches, `x` to the left and to the right of the middle.
+    /// Mean colour of two patches, at `x` to the left and to the right of the middle.
     fn both_sides(&self, x: f32, y: f32, rx: f32, ry: f32) -> Rgb {
         let left = self.mean(0.5 - x, y, rx, ry);
         let right = self.mean(0.5 + x, y, rx, ry);
         std::array::from_fn(|c| (left[c] + right[c]) / 2.0)
     }
 
-    /// Rows or columns within `reach` of `centre`, each with the share of it that is.
+    /// Rows or columns within `reach` of `centre`, each with its covered fraction.
     fn covered(&self, centre: f32, reach: f32) -> Vec<(usize, f32)> {
         let side = self.size as f32;
         let low = ((centre - reach) * side).max(0.0);
@@ -105,12 +104,12 @@ impl Picture<'_> {
     }
 }
 
-/// Brightness as the eye weighs the channels.
+/// Luma: brightness weighted by channel.
 fn luma([red, green, blue]: Rgb) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
-/// How far red exceeds the other channels.
+/// Excess of red over the other channels.
 fn redness([red, green, blue]: Rgb) -> f32 {
     red - (green + blue) / 2.0
 }

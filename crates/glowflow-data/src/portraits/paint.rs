@@ -1,7 +1,7 @@
-//! Paints a sitter: a stack of anti-aliased shapes from the background forwards.
+//! Renders a sitter: a stack of anti-aliased shapes from the background forwards.
 //!
-//! Shapes are given in units of the picture's side, x to the right and y downwards; those of the
-//! head are placed relative to the centre of the face by [`Easel::head`].
+//! Shapes are in units of the image's side, x to the right and y downwards; those of the head are relative to
+//! the centre of the face, see [`Easel::head`].
 
 use super::sitter::{CENTRE, Rgb, SCALES, Sitter, mix};
 use crate::Eyes;
@@ -12,9 +12,9 @@ use tiny_skia::{
 
 /// Half the usual width and height of a face.
 const FACE: (f32, f32) = (0.205, 0.25);
-/// Where the right eye is, relative to the centre of the face; the left one mirrors it.
+/// Position of the right eye relative to the centre of the face; the left one mirrors it.
 const EYE: (f32, f32) = (0.092, -0.01);
-/// Mean positions of the eyes, to four decimals.
+/// Mean eye positions, to four decimals.
 pub(super) const EYES: Eyes = {
     let scale = (SCALES.0 + SCALES.1) as f64 / 2.0;
     let left = [CENTRE.0 as f64 - scale * EYE.0 as f64, CENTRE.1 as f64 + scale * EYE.1 as f64];
@@ -22,13 +22,13 @@ pub(super) const EYES: Eyes = {
 };
 /// Radius of the frames of glasses.
 const FRAME: f32 = 0.079;
-/// Where the middle of the mouth is, relative to the centre of the face.
+/// Position of the middle of the mouth relative to the centre of the face.
 const MOUTH: (f32, f32) = (0.0, 0.14);
 
 const INK: Rgb = [0.10, 0.08, 0.10];
 const WHITE: Rgb = [1.0, 1.0, 1.0];
 
-/// Paints `sitter` into `pixels`, `size` × `size` × 3 bytes (HWC).
+/// Renders `sitter` into `pixels`, `size` × `size` × 3 bytes (HWC).
 pub(super) fn portrait(sitter: &Sitter, size: usize, pixels: &mut [u8]) {
     let mut easel = Easel::new(sitter, size);
     background(&mut easel, sitter);
@@ -59,7 +59,7 @@ fn shirt(easel: &mut Easel, sitter: &Sitter) {
     easel.fill(easel.page, oval(0.5, 1.06, 0.40, 0.28), paint);
 }
 
-/// Everything behind the face: the crown and, where it is long, the hair that falls to the shoulders.
+/// Shapes behind the face: the crown and, if it is long, the hair that falls to the shoulders.
 fn back_hair(easel: &mut Easel, sitter: &Sitter) {
     let paint = hair_paint(sitter);
     if sitter.long_hair {
@@ -137,7 +137,7 @@ fn eyes(easel: &mut Easel, sitter: &Sitter) {
     }
 }
 
-/// A smile is an open crescent with teeth that hangs well below the line of a straight mouth.
+/// A smile is an open crescent with teeth, well below the line of a straight mouth.
 fn mouth(easel: &mut Easel, sitter: &Sitter) {
     let lips = mix(sitter.skin, [0.60, 0.08, 0.12], 0.75);
     let (x, y) = MOUTH;
@@ -180,24 +180,24 @@ fn glasses(easel: &mut Easel) {
     easel.stroke(finish(path), INK, 0.034);
 }
 
-/// Skin out of the light.
+/// The colour of shaded skin.
 fn shade_of(skin: Rgb) -> Rgb {
     mix(skin, [0.45, 0.15, 0.10], 0.2)
 }
 
-/// Hair with a sheen on the upper left; the same for front and back, so that they flow together.
+/// Hair with a sheen at the upper left; the same for front and back, so that they blend.
 fn hair_paint(sitter: &Sitter) -> Paint<'static> {
     let sheen = mix(sitter.hair, WHITE, 0.18);
     let shade = mix(sitter.hair, INK, 0.22);
     radial((-0.07, -0.25), 0.65, &[(0.0, sheen), (0.35, sitter.hair), (1.0, shade)])
 }
 
-/// The canvas and where things stand on it.
+/// The canvas and its coordinate systems.
 struct Easel {
     canvas: Pixmap,
-    /// From units of the picture's side to pixels.
+    /// From units of the image's side to pixels.
     page: Transform,
-    /// From units about the centre of the face to pixels.
+    /// From units around the centre of the face to pixels.
     head: Transform,
 }
 
@@ -216,13 +216,13 @@ impl Easel {
         self.canvas.fill_path(&path, &paint, FillRule::Winding, place, None);
     }
 
-    /// A line with round ends on the head.
+    /// Draws a line with round ends on the head.
     fn stroke(&mut self, path: Path, colour: Rgb, width: f32) {
         let stroke = Stroke { width, line_cap: LineCap::Round, ..Stroke::default() };
         self.canvas.stroke_path(&path, &solid(colour), &stroke, self.head, None);
     }
 
-    /// RGBA to RGB; everything is opaque since the background covers the canvas.
+    /// Converts RGBA to RGB; everything is opaque because the background covers the canvas.
     fn copy_to(&self, pixels: &mut [u8]) {
         let (to, _) = pixels.as_chunks_mut::<3>();
         let (from, _) = self.canvas.data().as_chunks::<4>();
@@ -250,7 +250,7 @@ fn solid(rgb: Rgb) -> Paint<'static> {
     shaded(Shader::SolidColor(colour(rgb, 1.0)))
 }
 
-/// Colours by distance from `centre`, where 1 is `radius` away.
+/// A radial gradient: colours by distance from `centre` in units of `radius`.
 fn radial(centre: (f32, f32), radius: f32, stops: &[(f32, Rgb)]) -> Paint<'static> {
     let stops = stops.iter().map(|&(at, rgb)| GradientStop::new(at, colour(rgb, 1.0)));
     shaded(radial_shader(centre, radius, stops.collect()))

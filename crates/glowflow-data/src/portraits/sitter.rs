@@ -1,4 +1,4 @@
-//! Who sits for a portrait: the attributes and every continuous property, drawn from a seed.
+//! The sitter of a portrait: attributes and continuous properties, drawn from a seed.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -9,21 +9,21 @@ use rand_chacha::ChaCha8Rng;
 /// - `Smiling`: an open smile, else a short straight mouth.
 /// - `Eyeglasses`: round dark frames.
 /// - `Blond_Hair`: blond, else black, brown or auburn.
-/// - `Long_Hair`: hair that falls beside the neck to the shoulders.
+/// - `Long_Hair`: hair that falls along the neck to the shoulders.
 /// - `Dark_Skin`: the darker half of the skin tones.
 /// - `Blue_Background`: sky blue, else rose to salmon.
 pub const ATTRIBUTES: [&str; 6] =
     ["Smiling", "Eyeglasses", "Blond_Hair", "Long_Hair", "Dark_Skin", "Blue_Background"];
 
-/// Red, green and blue from 0 to 1, as a screen shows them (not linear light).
+/// sRGB red, green and blue from 0 to 1 (gamma-encoded).
 pub(super) type Rgb = [f32; 3];
 
-/// The mean centre of a face.
+/// Mean centre of a face.
 pub(super) const CENTRE: (f32, f32) = (0.5, 0.47);
-/// The smallest and largest size of a head.
+/// Minimum and maximum size of a head.
 pub(super) const SCALES: (f32, f32) = (1.06, 1.14);
 
-/// Everything there is to know about one portrait, in units of the picture's side.
+/// All properties of a portrait, in units of the image's side.
 pub(super) struct Sitter {
     pub smiling: bool,
     pub glasses: bool,
@@ -33,15 +33,15 @@ pub(super) struct Sitter {
     pub blue: bool,
     /// Centre of the face.
     pub centre: (f32, f32),
-    /// Size of the head; the measures in the painting are for 1.
+    /// Size of the head; the dimensions in `paint.rs` are for 1.
     pub scale: f32,
-    /// How round the face is: width over the usual width.
+    /// Roundness of the face: width over the usual width.
     pub breadth: f32,
-    /// Where the hair is parted, from -1 (left) to 1 (right).
+    /// Position of the parting, from -1 (left) to 1 (right).
     pub parting: f32,
-    /// How far the pupils look sideways.
+    /// Sideways displacement of the pupils.
     pub gaze: f32,
-    /// How strongly the cheeks blush, 0 to 1.
+    /// Strength of the blush on the cheeks, 0 to 1.
     pub blush: f32,
     pub skin: Rgb,
     pub hair: Rgb,
@@ -52,10 +52,10 @@ pub(super) struct Sitter {
 impl Sitter {
     /// The sitter of portrait `index` of the set with this seed.
     pub fn new(seed: u64, index: u64) -> Self {
-        // One stream of numbers a portrait: any of them can be drawn without those before it.
+        // One random stream per portrait: any of them can be drawn without the preceding ones.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(index);
-        // Attributes first, so that they stay as they are when a continuous property is added.
+        // Attributes first, so that they do not change when a continuous property is added.
         let [smiling, glasses, blond, long_hair, dark_skin, blue] =
             std::array::from_fn(|_| rng.random_bool(0.5));
         let mut between = |low: f32, high: f32| rng.random_range(low..=high);
@@ -109,7 +109,7 @@ fn gradient(stops: &[Rgb], position: f32) -> Rgb {
     mix(stops[first], stops[first + 1], along - first as f32)
 }
 
-/// `share` of `b` in `a`.
+/// Mixes `share` of `b` into `a`.
 pub(super) fn mix(a: Rgb, b: Rgb, share: f32) -> Rgb {
     std::array::from_fn(|c| a[c] + (b[c] - a[c]) * share)
 }

@@ -1,4 +1,4 @@
-//! What several tests need: shapes, drawn images, and reading a dataset out.
+//! Helpers shared by the tests: shapes, generated images, and reading a whole dataset.
 
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
@@ -11,7 +11,7 @@ pub const fn shape(height: usize, width: usize, channels: usize) -> ImageShape {
     ImageShape { height, width, channels }
 }
 
-/// Pixels that differ from place to place and from seed to seed.
+/// Pixels that differ between positions and between seeds.
 pub fn pattern(shape: ImageShape, seed: usize) -> Vec<u8> {
     (0..shape.len()).map(|i| (seed * 37 + i * 11 + i / 7) as u8).collect()
 }
@@ -24,7 +24,7 @@ pub fn open_as(path: &Path, shape: ImageShape) -> Splits {
     open(path, &OpenOptions { shape: Some(shape), ..Default::default() }).unwrap()
 }
 
-/// The message of the error that opening must end with.
+/// The message of the error that opening must return.
 pub fn open_error(path: &Path) -> String {
     match open(path, &OpenOptions::default()) {
         Ok(_) => panic!("{} should not open", path.display()),
@@ -48,14 +48,14 @@ pub fn numbered_folder(count: usize, shape: ImageShape) -> (tempfile::TempDir, A
     (folder, dataset)
 }
 
-/// Writes an image, and the folders above it.
+/// Writes an image and creates its parent folders.
 pub fn save(folder: &Path, name: impl AsRef<Path>, seed: usize) {
     let (path, shape) = (folder.join(name), shape(4, 6, 3));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     save_png(&path, shape, &pattern(shape, seed)).unwrap();
 }
 
-/// Writes a file, and the folders above it.
+/// Writes a file and creates its parent folders.
 pub fn write(folder: &Path, name: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
