@@ -1,7 +1,8 @@
-//! A sequence of images as one moving picture: GIF, which everything shows in 256 colours, or APNG, in all.
+//! Encodes a sequence of images as an animation: GIF, which is widely supported but limited to 256 colours,
+//! or APNG with full colour.
 //!
-//! Frames come as bytes, one image after the other, as in [`picture`](crate::picture), and are enlarged as there. The
-//! animation begins anew at its end.
+//! Frames are bytes, one image after another, and are enlarged as in [`picture`](crate::picture). The
+//! animation loops.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -12,7 +13,7 @@ use image::{Delay, Frame, RgbImage, RgbaImage};
 use crate::picture::{Shape, grid};
 use crate::{Error, file};
 
-/// How a moving picture is stored.
+/// File format of an animation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Animated PNG.
@@ -22,7 +23,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file's name asks for by ending in `.apng` or `.gif`; `None` where it asks for no moving picture.
+    /// The format implied by a file name ending in `.apng` or `.gif`; `None` for any other name.
     pub fn of(path: &Path) -> Option<Self> {
         let ending = path.extension().unwrap_or_default();
         [("apng", Self::Apng), ("gif", Self::Gif)]
@@ -31,10 +32,10 @@ impl Format {
     }
 }
 
-/// The file of an animation whose frames are each shown for `milliseconds`.
+/// Encodes an animation that shows each frame for `milliseconds`.
 ///
 /// # Errors
-/// A reason, where there are no frames or they cannot be encoded.
+/// The reason, if there are no frames or encoding fails.
 ///
 /// # Panics
 /// As [`grid`] does.
@@ -50,7 +51,7 @@ pub fn encode(format: Format, pixels: &[u8], shape: Shape, milliseconds: u16) ->
 /// Saves an animation; see [`encode`].
 ///
 /// # Errors
-/// [`Error::Draw`] where there are no frames or they cannot be encoded, [`Error::Write`].
+/// [`Error::Draw`] if there are no frames or encoding fails; [`Error::Write`] if the file cannot be written.
 ///
 /// # Panics
 /// As [`grid`] does.

@@ -1,10 +1,10 @@
-//! Curves of several configurations in one PNG file: a line of means each, in a band from the lowest to the highest
-//! value.
+//! Draws curves of several configurations to a PNG file: for each, a line of means in a band from the lowest
+//! to the highest value.
 //!
-//! The legend stands to the right of the plot, in the order of the last values. Colours are those of Okabe and Ito,
-//! which can be told apart with any colour vision, and each line has markers of its own shape. The first values of a
-//! run may be far above the rest: the vertical range follows the bulk of the values, and lines begin where they enter
-//! it.
+//! The legend is to the right of the plot, in the order of the last values. The Okabe-Ito colours are
+//! distinguishable with any colour vision, and each line has its own marker shape. The first values of a run
+//! may be far above the rest: the vertical range follows the bulk of the values, and lines begin at the point
+//! where they enter it.
 
 use crate::curve::{FONT, GRID, count_label, register_typeface, value_label};
 use crate::{Error, picture};
@@ -15,7 +15,7 @@ use std::{ops::Range, path::Path};
 
 const SIZE: (u32, u32) = (960, 560);
 
-/// Okabe and Ito's colours, without the yellow that is too light for lines.
+/// The Okabe-Ito palette without yellow, which is too light for lines.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -26,13 +26,13 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Width of a character of the legend, in pixels, and its height with the distance to the next.
+/// Width of a legend character in pixels; the line height follows.
 const LEGEND_CHARACTER: usize = 8;
 const LEGEND_ROW: i32 = 26;
 const LEGEND_SIZE: u32 = 15;
-/// Width of a legend's line and the space around it.
+/// Width of a line sample in the legend, with margins.
 const LEGEND_LINE: i32 = 44;
-/// Longest name in the legend, in characters; longer ones are cut.
+/// Maximum length of a name in the legend, in characters; longer names are truncated.
 const MAX_NAME: usize = 30;
 /// Half the size of a marker.
 const MARKER: i32 = 4;
@@ -40,10 +40,10 @@ const MARKER: i32 = 4;
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Drawn<'a> = Result<(), Box<dyn std::error::Error + 'a>>;
 
-/// Several values at one place.
+/// Several values at one position.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
-    /// The place on the horizontal axis.
+    /// Position on the horizontal axis.
     pub x: f64,
     /// The lowest value.
     pub low: f64,
@@ -53,35 +53,35 @@ pub struct Spread {
     pub high: f64,
 }
 
-/// One configuration's curve.
+/// The curve of a configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Line<'a> {
-    /// The name in the legend.
+    /// Name in the legend.
     pub name: &'a str,
-    /// The points, in rising order of `x`.
+    /// Points in ascending order of `x`.
     pub points: &'a [Spread],
 }
 
 /// A figure that compares configurations.
 #[derive(Clone, Copy, Debug)]
 pub struct Comparison<'a> {
-    /// The headline.
+    /// Title.
     pub title: &'a str,
-    /// A small line above the plot; may be empty.
+    /// Small text above the plot; may be empty.
     pub note: &'a str,
-    /// The name of the horizontal axis.
+    /// Label of the horizontal axis.
     pub x_label: &'a str,
-    /// The name of the vertical axis.
+    /// Label of the vertical axis.
     pub y_label: &'a str,
     /// The curves.
     pub lines: &'a [Line<'a>],
 }
 
 impl Comparison<'_> {
-    /// Draws the figure and writes it as a PNG file of 960 × 560 pixels, replacing `path` at once.
+    /// Draws the figure and writes it as a PNG file of 960 × 560 pixels, replacing `path` atomically.
     ///
-    /// There may be any number of lines and points, even none; points that are not finite in single precision are left
-    /// out.
+    /// Any number of lines and points is accepted, including none; points that are not finite in single
+    /// precision are omitted.
     ///
     /// ```
     /// use glowflow_report::comparison::{Comparison, Line, Spread};
@@ -170,7 +170,7 @@ fn colour(index: usize) -> RGBColor {
 /// A line's marker: one of four shapes, filled.
 fn marker(index: usize, (x, y): (i32, i32)) -> Polygon<(i32, i32)> {
     let corners = match index % 4 {
-        // An octagon, for a disc.
+        // An octagon approximates a disc.
         0 => vec![(-2, -5), (2, -5), (5, -2), (5, 2), (2, 5), (-2, 5), (-5, 2), (-5, -2)],
         1 => vec![(-MARKER, -MARKER), (MARKER, -MARKER), (MARKER, MARKER), (-MARKER, MARKER)],
         2 => vec![(0, -6), (6, 5), (-6, 5)],
@@ -180,7 +180,7 @@ fn marker(index: usize, (x, y): (i32, i32)) -> Polygon<(i32, i32)> {
     Polygon::new(corners, colour(index).filled())
 }
 
-/// The names, the line that ends highest first; lines without points last.
+/// Draws the names in descending order of the last values; lines without points come last.
 fn draw_legend<'b>(area: &Area<'b>, names: &[String], lines: &[Vec<Spread>]) -> Drawn<'b> {
     let end = |index: usize| lines[index].last().map_or(f64::NEG_INFINITY, |point| point.mean);
     let mut order: Vec<usize> = (0..names.len()).collect();
@@ -195,7 +195,7 @@ fn draw_legend<'b>(area: &Area<'b>, names: &[String], lines: &[Vec<Spread>]) -> 
     Ok(())
 }
 
-/// The name as the legend has it.
+/// The name, truncated for the legend.
 fn shortened(name: &str) -> String {
     if name.chars().count() <= MAX_NAME {
         return name.to_owned();
@@ -210,7 +210,8 @@ fn finite(points: &[Spread]) -> Vec<Spread> {
     points.iter().filter(sound).copied().collect()
 }
 
-/// The range of all lines' later halves, and as much above it for what comes before.
+/// The range of the later halves of all lines, extended upwards for earlier values by at most twice its
+/// height.
 fn value_range(lines: &[Vec<Spread>]) -> Range<f64> {
     let late = lines.iter().flat_map(|points| &points[points.len() / 2..]);
     let (low, high) = late.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), point| {
@@ -225,7 +226,7 @@ fn value_range(lines: &[Vec<Spread>]) -> Range<f64> {
     low - margin..high + margin
 }
 
-/// The points from the first whose mean lies in a range, without any outside.
+/// The points from the first with its mean in the range, without any outside.
 fn entering(points: Vec<Spread>, range: &Range<f64>) -> Vec<Spread> {
     points.into_iter().filter(|point| range.contains(&point.mean)).collect()
 }

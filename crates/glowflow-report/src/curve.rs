@@ -1,11 +1,10 @@
-//! The learning curve: bits per dimension against training steps, as a PNG file.
+//! Draws the learning curve, bits per dimension over training steps, to a PNG file.
 //!
-//! Training values are noisy, so they are shown faintly, with a running mean over them; test values
-//! are few and are shown as dots. The first values of a run may be astronomical: the vertical range
-//! follows the bulk of the values, test values first, and what lies outside is left out.
+//! Training values are noisy, so they are drawn faintly, with a running mean on top; test values are few and
+//! drawn as dots. The first values of a run can be extremely large: the vertical range follows the bulk of
+//! the values, test values first, and points outside are omitted.
 //!
-//! Text is set in Hack, a typeface that is compiled in, so that a picture does not depend on what
-//! fonts a machine has.
+//! Text is set in Hack, an embedded typeface, so the image does not depend on the fonts of a machine.
 
 use crate::{Error, picture};
 use image::RgbImage;
@@ -20,21 +19,22 @@ const TRAIN: RGBColor = RGBColor(31, 119, 180);
 const TEST: RGBColor = RGBColor(214, 39, 40);
 pub(crate) const GRID: RGBColor = RGBColor(228, 228, 228);
 
-/// What a learning curve shows.
+/// Contents of a learning curve.
 #[derive(Clone, Copy, Debug)]
 pub struct Curve<'a> {
-    /// The headline.
+    /// Title.
     pub title: &'a str,
-    /// Step and bits per dimension of training batches, in the order of steps.
+    /// Step and bits per dimension of training batches, in ascending order of steps.
     pub train: &'a [(f64, f64)],
-    /// Step and bits per dimension over the test images, in the order of steps.
+    /// Step and bits per dimension over the test images, in ascending order of steps.
     pub test: &'a [(f64, f64)],
 }
 
 impl Curve<'_> {
-    /// Draws the curve and writes it as a PNG file of 900 × 560 pixels, replacing `path` at once.
+    /// Draws the curve and writes it as a PNG file of 900 × 560 pixels, replacing `path` atomically.
     ///
-    /// There may be any number of points, even none; those that are not finite in single precision are left out.
+    /// Any number of points is accepted, including none; points that are not finite in single precision are
+    /// omitted.
     ///
     /// ```
     /// use glowflow_report::curve::Curve;
@@ -110,7 +110,7 @@ impl Curve<'_> {
     }
 }
 
-/// Makes the typeface known to the drawing library.
+/// Registers the typeface with the drawing library.
 pub(crate) fn register_typeface() {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
@@ -119,7 +119,8 @@ pub(crate) fn register_typeface() {
     });
 }
 
-/// The points that can be drawn. What single precision cannot hold counts as infinite: so large, differences would be.
+/// The points that can be drawn. Values beyond single precision count as infinite: their differences would
+/// overflow.
 fn finite(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let finite = |(step, value): &(f64, f64)| step.is_finite() && (*value as f32).is_finite();
     points.iter().copied().filter(finite).collect()
@@ -131,14 +132,15 @@ fn step_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     0.0..last.fold(1.0, f64::max)
 }
 
-/// The range of the values, less those far outside the middle 80 %; test values that are not very far outside are in it.
+/// The range of the values, without those far outside the middle 80 %. Test values are included unless they are
+/// extreme.
 fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     let mut values: Vec<f64> = train.iter().chain(test).map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);
     let (Some(&least), Some(&most)) = (values.first(), values.last()) else {
         return 0.0..8.0;
     };
-    // Rounded towards the middle, so that among few values, too, the outermost do not count.
+    // Rounded towards the middle, so that the outermost of a few values are ignored too.
     let ends = 0.1 * (values.len() - 1) as f64;
     let tenth = values[ends.ceil() as usize];
     let ninetieth = values[values.len() - 1 - ends.ceil() as usize];
@@ -146,7 +148,7 @@ fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     let reach = 1.5 * (high - low);
     let low = least.max(low - reach);
     let high = most.min(high + reach);
-    // Test values are few, and each is of interest, unless it is one of those astronomical ones.
+    // Test values are few and each matters, unless it is extremely large.
     let far = 3.0 * (high - low).max(0.1);
     let near = test.iter().map(|point| point.1).filter(|value| (low - far..=high + far).contains(value));
     let (low, high) = near.fold((low, high), |(low, high), value| (low.min(value), high.max(value)));
@@ -154,12 +156,12 @@ fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     low - margin..high + margin
 }
 
-/// The points whose values lie in a range.
+/// The points with values in the range.
 fn within(points: Vec<(f64, f64)>, range: &Range<f64>) -> Vec<(f64, f64)> {
     points.into_iter().filter(|(_, value)| range.contains(value)).collect()
 }
 
-/// Exponential running mean over about a fortieth of the points, free of bias at the start.
+/// Exponential running mean over about a fortieth of the points, without bias at the start.
 fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let keep = 1.0 - 1.0 / (points.len() as f64 / 40.0).max(1.0);
     let (mut sum, mut weight) = (0.0, 0.0);
@@ -171,7 +173,7 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     smoothed.collect()
 }
 
-/// A number in thousands or millions if it is that large.
+/// Formats a number, in thousands or millions if it is that large.
 pub(crate) fn count_label(number: f64) -> String {
     match number {
         1e6.. => format!("{}M", number / 1e6),
@@ -180,7 +182,7 @@ pub(crate) fn count_label(number: f64) -> String {
     }
 }
 
-/// A value with `digits` decimals, without an exponent unless it is huge.
+/// Formats a value with `digits` decimals, without an exponent unless it is huge.
 pub(crate) fn value_label(value: f64, digits: usize) -> String {
     if value.abs() < 1e5 { format!("{value:.digits$}") } else { format!("{value:.1e}") }
 }

@@ -1,8 +1,8 @@
-//! What can go wrong while reporting.
+//! Errors while reporting.
 
 use std::path::{Path, PathBuf};
 
-/// Why a report could not be written or read back; each names the file.
+/// An error while writing a report or reading it back; each names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be written.
@@ -10,7 +10,7 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: std::io::Error,
     },
     /// A file could not be read.
@@ -18,25 +18,25 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: std::io::Error,
     },
-    /// Something to be logged, or a line of a log, is no JSON object with a whole number `"step"`.
+    /// A record to be logged, or a line of a log, is not a JSON object with an integer `"step"`.
     #[error("{path}: {place} is not a record: {reason}")]
     Record {
         /// The log.
         path: PathBuf,
-        /// Which record: a line of the file, or the one to be appended.
+        /// The record: a line of the file, or the one to be appended.
         place: String,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
-    /// A picture could not be drawn or encoded.
+    /// An image could not be drawn or encoded.
     #[error("cannot draw {path}: {reason}")]
     Draw {
-        /// The file it was meant for.
+        /// The destination file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
 }

@@ -1,6 +1,6 @@
-//! Numbers and pictures for TensorBoard.
+//! Logs scalars and images for TensorBoard.
 //!
-//! An event file is a sequence of records, each framed as TFRecord does:
+//! An event file is a sequence of records in TFRecord framing:
 //!
 //! | bytes | content                               |
 //! |-------|---------------------------------------|
@@ -9,8 +9,8 @@
 //! | n     | an `Event` message (Protocol Buffers) |
 //! | 4     | masked CRC-32C of the message         |
 //!
-//! The messages below are the part of TensorFlow's `event.proto` and `summary.proto` used here, with
-//! its names and field numbers.
+//! The messages below are the subset of TensorFlow's `event.proto` and `summary.proto` in use, with the
+//! original names and field numbers.
 
 use crate::{Error, picture};
 use image::RgbImage;
@@ -23,7 +23,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// An event file that is open for appending.
+/// An event file open for appending.
 #[derive(Debug)]
 pub struct EventLog {
     path: PathBuf,
@@ -31,11 +31,10 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Starts a new event file in `folder`, which is created if need be. TensorBoard reads the files
-    /// of a folder one after the other, as one run.
+    /// Starts a new event file in `folder`, which is created if necessary. TensorBoard reads the files of a
+    /// folder in sequence, as one run.
     ///
-    /// With `resume_from` the step of a checkpoint, TensorBoard is told to forget what earlier files
-    /// say about later steps.
+    /// With `resume_from`, the step of a checkpoint, TensorBoard discards later steps from earlier files.
     ///
     /// ```
     /// use glowflow_report::events::EventLog;
@@ -48,7 +47,7 @@ impl EventLog {
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] if the folder or the file cannot be made.
+    /// [`Error::Write`] if the folder or the file cannot be created.
     pub fn create(folder: &Path, resume_from: Option<u64>) -> Result<Self, Error> {
         fs::create_dir_all(folder).map_err(Error::write(folder))?;
         let path = folder.join(next_name(folder));
@@ -68,7 +67,7 @@ impl EventLog {
         &self.path
     }
 
-    /// Logs a number. Tags with the same part before a `/` are shown together.
+    /// Logs a scalar. Tags with the same part before a `/` are grouped.
     ///
     /// # Errors
     ///
@@ -77,7 +76,7 @@ impl EventLog {
         self.summary(tag, step, Kind::SimpleValue(value))
     }
 
-    /// Logs a picture.
+    /// Logs an image.
     ///
     /// # Errors
     ///
@@ -107,13 +106,14 @@ impl EventLog {
     }
 }
 
-/// TensorBoard recognises event files by this part of their names.
+/// The part of a file name by which TensorBoard recognises event files.
 const PREFIX: &str = "events.out.tfevents.";
 /// Digits of a time in nanoseconds since 1970, from 2001 to 2286.
 const DIGITS: usize = 19;
 
 /// The name of a new event file. TensorBoard reads files in the order of their names, and each file discards
-/// later steps of those before it. So the name sorts after all that are there, even if the clock went back.
+/// later steps of the preceding ones. The name therefore sorts after all existing ones, even if the clock
+/// went back.
 fn next_name(folder: &Path) -> String {
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     let last = files.filter_map(|file| time_of(file.file_name().to_str()?)).max();
@@ -146,8 +146,8 @@ fn framed(message: &[u8]) -> Vec<u8> {
     record
 }
 
-/// CRC-32C as TFRecord stores it: rotated and offset, since the CRC of data that contains its own
-/// CRC says little.
+/// CRC-32C in TFRecord's masked form: rotated and offset, because the CRC of data that contains its own CRC
+/// is a weak check.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

@@ -1,8 +1,8 @@
-//! Replacing a file as a whole, so that a reader sees the old content or the new, never a part.
+//! Replaces files atomically: a reader sees the old content or the new, never a part.
 //!
-//! Links are followed. Anything there that is not a regular file, such as a pipe or `/dev/null`, is written to and not
-//! replaced. Content goes to a temporary file in the same folder first, under a name of its own, so that any number of
-//! writers may replace one file at once: the last one wins.
+//! Links are followed. A target that is not a regular file, such as a pipe or `/dev/null`, is written to
+//! instead of replaced. Content is first written to a uniquely named temporary file in the same folder, so
+//! any number of writers may replace a file concurrently: the last one wins.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -15,31 +15,32 @@ use tempfile::NamedTempFile;
 
 use crate::Error;
 
-/// How names of temporary files begin. They are hidden and have no extension: viewers that watch the folder should not
-/// pick them up.
+/// Prefix of temporary files. They are hidden and have no extension, so that viewers that watch the folder
+/// ignore them.
 const PREFIX: &str = ".glowflow-";
-/// Random letters and digits behind the prefix.
+/// Number of random letters and digits after the prefix.
 const RANDOM: usize = 12;
 
-/// Replaces a file by a picture or a table. It is not flushed to the disk, which takes time while a run goes on: a loss
-/// of power may leave it empty, and then it can be made again.
+/// Replaces a file by an image or a table. It is not flushed to disk, which would delay a run: a power
+/// failure may leave it empty, and it can then be regenerated.
 ///
 /// # Errors
-/// [`Error::Write`]; whatever was at `path` is then still there.
+/// [`Error::Write`]; the previous content of `path` is then intact.
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
     write(path, content, false).map_err(Error::write(path))
 }
 
-/// Replaces a file by what cannot be made again, such as a model: it is on the disk before the old one is gone.
+/// Replaces a file by content that cannot be regenerated, such as a model: it is on disk before the old
+/// content is gone.
 ///
 /// # Errors
-/// The system's reason; whatever was at `path` is then still there.
+/// The system's error; the previous content of `path` is then intact.
 pub fn replace_for_good(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, content, true)
 }
 
-/// Writes a new file in `folder` under the first free name of `stem.extension`, `stem-2.extension` and so on; returns its
-/// path.
+/// Writes a new file in `folder` under the first free name of `stem.extension`, `stem-2.extension` and so on;
+/// returns its path.
 ///
 /// # Errors
 /// [`Error::Write`].
@@ -57,7 +58,7 @@ pub fn write_new(folder: &Path, stem: &str, extension: &str, content: &[u8]) -> 
     Ok(path)
 }
 
-/// Checks that a file could be replaced, before there is work to lose.
+/// Checks that a file can be replaced, before there is work to lose.
 ///
 /// # Errors
 /// [`Error::Write`].
@@ -66,7 +67,7 @@ pub fn check_writable(path: &Path) -> Result<(), Error> {
         let Some(target) = target(path) else { return Ok(()) };
         match fs::symlink_metadata(&target) {
             Ok(found) if found.is_dir() => return Err(ErrorKind::IsADirectory.into()),
-            // Such as a name that is too long.
+            // For example a name that is too long.
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -82,16 +83,16 @@ fn write(path: &Path, content: &[u8], flush: bool) -> io::Result<()> {
     };
     let temporary = temporary(&target, content, flush).map_err(explained)?;
     temporary.persist(&target).map_err(|error| explained(error.error))?;
-    // Without this the rename itself may be lost with the power. Not every system can do it.
+    // Without this a power failure can undo the rename itself. Not every system supports it.
     if flush && let Ok(folder) = File::open(folder(&target)) {
         let _ = folder.sync_all();
     }
     Ok(())
 }
 
-/// The file to replace, which is where links lead; `None` if something is there that is not a file.
+/// The file to replace, after following links; `None` if the path exists and is neither a file nor a folder.
 fn target(path: &Path) -> Option<PathBuf> {
-    /// As many links as Linux follows.
+    /// The limit on Linux.
     const LINKS: usize = 40;
     if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
         return None;
@@ -111,8 +112,8 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// A temporary file with `content` in the folder of `target`, which removes itself unless it takes the target's place.
-/// It is locked as long as it exists.
+/// Creates a temporary file with `content` in the folder of `target`. It is removed unless it replaces the
+/// target, and locked as long as it exists.
 fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTempFile> {
     let folder = folder(target);
     remove_abandoned(folder);
@@ -129,24 +130,24 @@ fn temporary(target: &Path, content: &[u8], flush: bool) -> io::Result<NamedTemp
     Ok(temporary)
 }
 
-/// A new temporary file in a folder, locked.
+/// Creates a locked temporary file in a folder.
 fn create(folder: &Path) -> io::Result<NamedTempFile> {
     loop {
-        // The reason alone, without the temporary file's name.
+        // The reason without the temporary file's name.
         let mut reason = None;
         let create = |path: &Path| File::create_new(path).map_err(|error| reason.insert(error).kind().into());
         let made = tempfile::Builder::new().prefix(PREFIX).rand_bytes(RANDOM).make_in(folder, create);
         let temporary = made.map_err(|error| reason.unwrap_or(error))?;
-        // Before it was locked, another process may have taken it for abandoned. Not every file system has locks, and
-        // then nobody does.
+        // Another process may have removed it as abandoned before it was locked. On file systems without
+        // locks no process removes temporary files.
         if temporary.as_file().lock().is_err() || temporary.path().exists() {
             return Ok(temporary);
         }
     }
 }
 
-/// Removes what killed programs have left in a folder: temporary files that nobody holds a lock on. Once for each folder,
-/// which may have many files.
+/// Removes temporary files of killed programs from a folder: those without a lock. Runs once per folder,
+/// because a folder may have many files.
 fn remove_abandoned(folder: &Path) {
     static SEEN: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
     let Ok(folder) = folder.canonicalize() else { return };
@@ -164,15 +165,15 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Whether a file has a name that this module gives to temporary ones.
+/// Returns whether a name has the form of this module's temporary files.
 fn is_temporary(name: &OsStr) -> bool {
     let random = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
     random.is_some_and(|name| name.len() == RANDOM && name.iter().all(u8::is_ascii_alphanumeric))
 }
 
-/// Locks a file that nobody else holds a lock on.
+/// Opens and locks a file if no process holds a lock on it.
 fn abandoned(path: &Path) -> io::Result<File> {
-    // Nothing but files is opened: a pipe of such a name would wait for its writer.
+    // Only regular files are opened: opening a pipe would block until it has a writer.
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(ErrorKind::InvalidInput.into());
     }
@@ -181,7 +182,7 @@ fn abandoned(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The system's reason, and the way out.
+/// Adds advice to the system's error.
 fn explained(error: io::Error) -> io::Error {
     let way_out = match error.kind() {
         ErrorKind::NotFound => "make the folder first, or name another",

@@ -1,17 +1,16 @@
-//! What a run leaves for people to look at.
+//! Reports of a run for people to look at.
 //!
-//! - [`picture`]: images side by side in one PNG file.
-//! - [`animation`]: images one after the other, as a GIF or an animated PNG.
+//! - [`picture`]: images side by side in a PNG file.
+//! - [`animation`]: images in sequence, as a GIF or an animated PNG.
 //! - [`curve`]: the learning curve as a PNG file.
 //! - [`comparison`]: curves of several configurations, with bands, as a PNG file.
-//! - [`metrics`]: one JSON record a line, cut back when a run resumes.
-//! - [`events`]: the same numbers and pictures for TensorBoard.
-//! - [`progress`]: how far a long task is, on a terminal or in a log.
-//! - [`mod@file`]: files replaced as a whole.
+//! - [`metrics`]: one JSON record per line, truncated when a run resumes.
+//! - [`events`]: the same scalars and images for TensorBoard.
+//! - [`progress`]: the progress of a long task, on a terminal or in a log.
+//! - [`mod@file`]: atomic replacement of files.
 //!
-//! Nothing here knows a model: images come as bytes and numbers as numbers. Pictures are refreshed
-//! while somebody may be looking at them, so each is written beside the old file and then renamed
-//! over it.
+//! This crate does not depend on a model: its inputs are image bytes and numbers. Images are refreshed while
+//! somebody may be viewing them, so each is written to a temporary file that then replaces the old one.
 
 pub mod animation;
 pub mod comparison;

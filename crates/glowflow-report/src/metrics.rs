@@ -1,9 +1,9 @@
-//! The log of a run: `metrics.jsonl`, one JSON object a line, each with a whole number `"step"`.
+//! The log of a run: `metrics.jsonl`, one JSON object per line, each with an integer `"step"`.
 //!
-//! A run that is killed may have logged steps after its last checkpoint, and may have been in the
-//! middle of a line. Opening the log to go on from a checkpoint removes both, so that the log of a
-//! resumed run is that of a run never stopped. A log that is damaged elsewhere is set aside, and its
-//! sound records are kept: a log never keeps a run from going on.
+//! A killed run may have logged steps after its last checkpoint, and may have left an incomplete line.
+//! Resuming the log from a checkpoint removes both, so the log of a resumed run equals that of an
+//! uninterrupted one. A log damaged in any other way is set aside and its intact records are kept: a damaged
+//! log never prevents a run from resuming.
 
 use crate::{Error, file};
 use serde::Serialize;
@@ -14,10 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// One line of the log.
+/// A line of the log.
 pub type Record = Map<String, Value>;
 
-/// A log that is open for appending.
+/// A log open for appending.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
@@ -26,15 +26,15 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Starts an empty log at `path`, or goes on with the one there.
+    /// Starts an empty log at `path`, or resumes the existing one.
     ///
-    /// With `resume_from` the step of a checkpoint, records of later steps are removed, and an unfinished one
-    /// at the end; a log that is not there yet is started. If anything else is not a record, the log is [set
-    /// aside](Self::set_aside). Without `resume_from`, what was there is lost.
+    /// With `resume_from`, the step of a checkpoint, records of later steps and an incomplete last line are
+    /// removed; a missing log is created. If anything else is not a record, the log is [set
+    /// aside](Self::set_aside). Without `resume_from`, existing content is lost.
     ///
     /// # Errors
     ///
-    /// [`Error::Write`] or [`Error::Read`] as the system has it.
+    /// [`Error::Write`] or [`Error::Read`] from the system.
     pub fn open(path: &Path, resume_from: Option<u64>) -> Result<Self, Error> {
         let (mut kept, mut set_aside) = (String::new(), None);
         if let Some(last) = resume_from {
@@ -59,28 +59,28 @@ impl MetricsLog {
         Ok(MetricsLog { path: path.to_path_buf(), file, set_aside })
     }
 
-    /// The file that has the contents of the log as it was found, if that was damaged.
+    /// The file with the original content of the log, if it was damaged.
     pub fn set_aside(&self) -> Option<&Path> {
         self.set_aside.as_deref()
     }
 
-    /// Waits until all that was appended is on the disk.
+    /// Waits until all appended records are on disk.
     ///
     /// # Errors
     ///
     /// [`Error::Write`] if the system refuses.
     pub fn flush(&self) -> Result<(), Error> {
         match self.file.sync_data() {
-            // A log may be a pipe, which has no disk.
+            // A log may be a pipe, which cannot be flushed to disk.
             Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(Error::write(&self.path)(error)),
             _ => Ok(()),
         }
     }
 
-    /// Appends a record: anything that serialises to an object with a whole number `"step"`.
-    /// Numbers that are not finite become `null`.
+    /// Appends a record: any value that serialises to an object with an integer `"step"`. Numbers that are
+    /// not finite become `null`.
     ///
-    /// The line is handed to the system before this returns.
+    /// The line has been written to the system when this returns.
     ///
     /// ```
     /// use glowflow_report::metrics::{MetricsLog, points, read};
@@ -98,32 +98,33 @@ impl MetricsLog {
     ///
     /// # Errors
     ///
-    /// [`Error::Record`] if it is no such object; [`Error::Write`] if it cannot be written.
+    /// [`Error::Record`] if the value is not such an object; [`Error::Write`] if it cannot be written.
     pub fn append(&mut self, record: &impl Serialize) -> Result<(), Error> {
         let bad = |reason: String| Error::Record {
             path: self.path.clone(),
-            place: "what was to be appended".into(),
+            place: "the new record".into(),
             reason,
         };
         let record = serde_json::to_value(record).map_err(|error| bad(error.to_string()))?;
-        let fields = record.as_object().ok_or_else(|| bad("it is no object".into()))?;
+        let fields = record.as_object().ok_or_else(|| bad("it is not an object".into()))?;
         step_of(fields).map_err(bad)?;
-        // In one piece, so that a kill tears at most one line.
+        // In one write, so a kill leaves at most one incomplete line.
         let line = format!("{record}\n");
         let written = self.file.write_all(line.as_bytes());
         written.map_err(Error::write(&self.path))
     }
 }
 
-/// All records of the log at `path`, in order. An unfinished last line does not count, nor do lines at the end that are no records.
+/// Reads all records of the log at `path`, in order. Ignores an incomplete last line and final lines that are
+/// not records.
 ///
 /// # Errors
 ///
-/// [`Error::Read`] if the file cannot be read; [`Error::Record`] if a line before a record is none.
+/// [`Error::Read`] if the file cannot be read; [`Error::Record`] if a line before a record is not a record.
 pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     let (lines, _) = finished_lines(path).map_err(Error::read(path))?;
     let mut records = parse(&lines);
-    // A loss of power may leave anything after the last record.
+    // A power failure may leave any bytes after the last record.
     records.truncate(records.iter().rposition(Result::is_ok).map_or(0, |last| last + 1));
     let records = records.into_iter().enumerate().map(|(number, record)| match record {
         Ok((_, record)) => Ok(record),
@@ -135,7 +136,7 @@ pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     records.collect()
 }
 
-/// Step and value of every record that has a number under `key`.
+/// Step and value of every record with a number under `key`.
 pub fn points(records: &[Record], key: &str) -> Vec<(f64, f64)> {
     let point = |record: &Record| {
         let step = record.get("step")?.as_f64()?;
@@ -145,8 +146,8 @@ pub fn points(records: &[Record], key: &str) -> Vec<(f64, f64)> {
     records.iter().filter_map(point).collect()
 }
 
-/// The lines up to the last line break, and the rest: a line that has not been written to its end, and may
-/// even end in the middle of a character.
+/// The lines up to the last line break, and the rest: an incomplete line that may end in the middle of a
+/// character.
 fn finished_lines(path: &Path) -> io::Result<(Vec<String>, Vec<u8>)> {
     let mut bytes = fs::read(path)?;
     let torn = bytes.split_off(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1));
@@ -154,31 +155,31 @@ fn finished_lines(path: &Path) -> io::Result<(Vec<String>, Vec<u8>)> {
     Ok((lines.map(|line| String::from_utf8_lossy(line).into_owned()).collect(), torn))
 }
 
-/// Step and contents of each line, or what is wrong with it.
+/// Step and content of each line, or the problem with it.
 fn parse(lines: &[String]) -> Vec<Result<(u64, Record), String>> {
     let record = |line: &String| match serde_json::from_str(line) {
         Ok(Value::Object(record)) => Ok((step_of(&record)?, record)),
-        Ok(_) => Err("it is no object".to_owned()),
+        Ok(_) => Err("it is not an object".to_owned()),
         Err(error) => Err(error.to_string()),
     };
     lines.iter().map(record).collect()
 }
 
-/// Copies a damaged log to a name that is not taken.
+/// Copies a damaged log to an unused name.
 fn copy_aside(path: &Path) -> Result<PathBuf, Error> {
     let to = free_name(path);
     fs::copy(path, &to).map_err(Error::write(&to))?;
     Ok(to)
 }
 
-/// Renames what is in the log's place to a name that is not taken.
+/// Renames whatever is at the log's path to an unused name.
 fn move_aside(path: &Path) -> Result<PathBuf, Error> {
     let to = free_name(path);
     fs::rename(path, &to).map_err(Error::write(&to))?;
     Ok(to)
 }
 
-/// `metrics.jsonl.damaged`, or `metrics.jsonl.damaged-2` and so on if that is taken.
+/// `metrics.jsonl.damaged`, or `metrics.jsonl.damaged-2` and so on if it exists.
 fn free_name(path: &Path) -> PathBuf {
     let named = |number: u32| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -193,5 +194,5 @@ fn free_name(path: &Path) -> PathBuf {
 
 fn step_of(record: &Record) -> Result<u64, String> {
     let step = record.get("step").and_then(Value::as_u64);
-    step.ok_or_else(|| "it has no whole number \"step\"".into())
+    step.ok_or_else(|| "it has no integer \"step\"".into())
 }

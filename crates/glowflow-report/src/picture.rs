@@ -1,9 +1,8 @@
-//! Many small images in one picture.
+//! Arranges many small images in one picture.
 //!
-//! Images come as bytes, one image after the other, each with its pixels in the order rows, columns,
-//! channels (a batch is then NHWC), with 1 channel for grey or 3 for RGB. They are laid out from the
-//! top left with a thin white gap between them. Small ones are enlarged by a whole factor, each pixel
-//! becoming a square, so that nothing is blurred.
+//! Images are bytes, one image after another, each in the order rows, columns, channels (a batch is NHWC),
+//! with 1 channel for grey or 3 for RGB. They are laid out from the top left with a thin white gap between
+//! them. Small ones are enlarged by an integer factor, each pixel becoming a square, so nothing is blurred.
 
 use crate::{Error, file};
 pub use image::RgbImage;
@@ -13,14 +12,14 @@ use std::{io::Cursor, path::Path};
 const GAP: usize = 2;
 const WHITE: Rgb<u8> = Rgb([255; 3]);
 
-/// Small images are enlarged as long as they do not get larger than this.
+/// Small images are enlarged up to this side.
 const COMFORTABLE: usize = 128;
 const LARGEST_SCALE: usize = 4;
 
 /// Height, width and channels of each image in a batch.
 pub type Shape = [usize; 3];
 
-/// Lays out a batch row by row with `columns` images each; the last row may be shorter.
+/// Lays out a batch row by row with `columns` images per row; the last row may be shorter.
 ///
 /// ```
 /// use glowflow_report::picture::grid;
@@ -33,8 +32,8 @@ pub type Shape = [usize; 3];
 ///
 /// # Panics
 ///
-/// If `pixels` holds no whole number of images, or one of them has no pixels, or neither 1 nor 3
-/// channels, or if `columns` is 0.
+/// If `pixels` is not a whole number of images, or an image has no pixels or neither 1 nor 3 channels, or if
+/// `columns` is 0.
 pub fn grid(pixels: &[u8], shape: Shape, columns: usize) -> RgbImage {
     assert!(columns > 0, "a grid has columns");
     let [height, width, channels] = shape;
@@ -43,11 +42,11 @@ pub fn grid(pixels: &[u8], shape: Shape, columns: usize) -> RgbImage {
     rows(&pixels.chunks(row).collect::<Vec<_>>(), shape)
 }
 
-/// One image in its own size.
+/// A single image at its own size.
 ///
 /// # Panics
 ///
-/// As [`grid`] does, and if there is not just one image.
+/// Like [`grid`], and if there is not exactly one image.
 pub fn single(pixels: &[u8], shape: Shape) -> RgbImage {
     let [height, width, channels] = shape;
     assert!(matches!(channels, 1 | 3), "images are grey or RGB");
@@ -55,7 +54,7 @@ pub fn single(pixels: &[u8], shape: Shape) -> RgbImage {
     RgbImage::from_fn(width as u32, height as u32, |x, y| colour(pixels, shape, x as usize, y as usize))
 }
 
-/// Lays out one batch a row: originals above their reconstructions, or one interpolation a row.
+/// Lays out one batch per row: originals above their reconstructions, or one interpolation per row.
 ///
 /// ```
 /// use glowflow_report::picture::rows;
@@ -67,7 +66,7 @@ pub fn single(pixels: &[u8], shape: Shape) -> RgbImage {
 ///
 /// # Panics
 ///
-/// As [`grid`] does, for any of the batches.
+/// Like [`grid`], for any of the batches.
 pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
     let [height, width, channels] = shape;
     assert!(matches!(channels, 1 | 3), "images are grey or RGB");
@@ -98,7 +97,7 @@ pub fn rows(batches: &[&[u8]], shape: Shape) -> RgbImage {
     picture
 }
 
-/// Bytes that an image takes in a picture, the gap beside it included.
+/// Bytes that an image occupies in a picture, including its gap.
 ///
 /// ```
 /// use glowflow_report::picture::bytes;
@@ -110,7 +109,7 @@ pub fn bytes(shape: Shape) -> usize {
     3 * (height * scale(shape) + GAP) * (width * scale(shape) + GAP)
 }
 
-/// How many times as large an image is shown.
+/// The factor by which an image is enlarged.
 fn scale([height, width, _]: Shape) -> usize {
     (COMFORTABLE / height.max(width).max(1)).clamp(1, LARGEST_SCALE)
 }
@@ -121,7 +120,7 @@ fn colour(image: &[u8], [_, width, channels]: Shape, x: usize, y: usize) -> Rgb<
     Rgb(std::array::from_fn(|c| image[at + c % channels]))
 }
 
-/// Writes a picture as a PNG file, replacing `path` at once.
+/// Writes a picture as a PNG file, replacing `path` atomically.
 ///
 /// # Errors
 ///
@@ -131,11 +130,11 @@ pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), Error> {
     file::replace(path, &png)
 }
 
-/// The file of a picture as PNG.
+/// Encodes a picture as PNG.
 ///
 /// # Errors
 ///
-/// A reason, if the picture has no pixels.
+/// The reason, if the picture has no pixels.
 pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>, String> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
-//! Text that a terminal shows and does not obey.
+//! Makes text safe to print on a terminal.
 
-/// A text with its control characters spelled out, line breaks and tabs excepted: names from files may hold sequences that a
-/// terminal would obey.
+/// Escapes the control characters of a text, except for line breaks and tabs: names from files may contain
+/// sequences that a terminal would interpret.
 ///
 /// ```
 /// use glowflow_report::printable;

@@ -1,4 +1,4 @@
-//! How far a long task is: a bar on a terminal, now and then a line in a log.
+//! Progress of a long task: a bar on a terminal, or periodic lines in a log.
 
 use crate::printable;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,31 +7,31 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When a task is done.
+/// The end of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// At this step.
     Steps(u64),
-    /// This long after its progress began to be displayed.
+    /// This long after the display started.
     Until(Duration),
-    /// Nobody knows.
+    /// Unknown.
     Open,
 }
 
-/// How progress is displayed; always on the standard error stream.
+/// The form of the progress display, always on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Display {
-    /// A bar that is redrawn in place.
+    /// A bar, redrawn in place.
     Bar,
     /// A line at most every ten seconds.
     Lines,
-    /// Not at all, except for [`Progress::println`].
+    /// Nothing, except for [`Progress::println`].
     Quiet,
 }
 
 impl Display {
-    /// A bar if the standard error stream is a terminal that can redraw a line, else lines. A terminal of
-    /// type `dumb`, or of no type (`TERM`), cannot.
+    /// A bar if standard error is a terminal that can redraw a line, else lines. A terminal of type `dumb`,
+    /// or without a type (`TERM`), cannot redraw.
     pub fn detect() -> Self {
         if ProgressDrawTarget::stderr().is_hidden() { Display::Lines } else { Display::Bar }
     }
@@ -39,7 +39,7 @@ impl Display {
 
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
-/// A running display.
+/// A running progress display.
 ///
 /// ```
 /// use glowflow_report::progress::{Display, Goal, Progress};
@@ -56,10 +56,10 @@ pub struct Progress {
     unit: &'static str,
     output: Output,
     began: Instant,
-    /// When the first update came, and with which step: the rate counts from there, since a resumed
-    /// task does not begin with step 0, and a first step is often slower than the rest.
+    /// Time and step of the first update. The rate counts from there, because a resumed task does not begin
+    /// at step 0, and a first step is often slower than the rest.
     first: Option<(Instant, u64)>,
-    /// What the last update said, where that was not displayed.
+    /// Message of the last update, if it was not displayed.
     unsaid: Option<String>,
 }
 
@@ -70,7 +70,7 @@ enum Output {
 }
 
 impl Progress {
-    /// Begins to display progress towards `goal`.
+    /// Starts a display of progress towards `goal`.
     pub fn new(goal: Goal, display: Display) -> Self {
         let output = match display {
             Display::Bar => Output::Bar(bar(goal)),
@@ -80,7 +80,7 @@ impl Progress {
         Self::with_output(goal, output)
     }
 
-    /// As [`Display::Lines`], but to any writer and at most as often as said.
+    /// Like [`Display::Lines`], but to any writer and at most once per `every`.
     pub fn lines(goal: Goal, writer: Box<dyn Write + Send>, every: Duration) -> Self {
         let last = None;
         Self::with_output(goal, Output::Lines { writer, every, last })
@@ -90,14 +90,14 @@ impl Progress {
         Progress { goal, unit: "step", output, began: Instant::now(), first: None, unsaid: None }
     }
 
-    /// Counts something else than steps, such as `image`s.
+    /// Sets the unit of progress instead of steps, such as `image`s.
     pub fn counting(self, unit: &'static str) -> Self {
         Progress { unit, ..self }
     }
 
-    /// Step `step` is done; `message` says how it went.
+    /// Reports that step `step` is done; `message` describes the current state.
     ///
-    /// Cheap enough to be called after every step: it decides itself what is displayed.
+    /// Cheap enough to be called after every step: the display decides what to show.
     pub fn update(&mut self, step: u64, message: &str) {
         let now = Instant::now();
         let (since, from) = *self.first.get_or_insert((now, step));
@@ -136,7 +136,7 @@ impl Progress {
         }
     }
 
-    /// Displays a line above the bar, or among the lines, at once.
+    /// Prints a line immediately, above the bar or among the lines.
     pub fn println(&mut self, line: &str) {
         match &mut self.output {
             Output::Bar(bar) => bar.suspend(|| write_line(&mut io::stderr(), line)),
@@ -145,12 +145,12 @@ impl Progress {
         }
     }
 
-    /// Ends the display; what the last update said stays to be seen.
+    /// Ends the display; the message of the last update stays visible.
     pub fn finish(mut self) {
         match &mut self.output {
             Output::Bar(bar) => {
                 bar.abandon();
-                // The bar leaves the cursor behind it.
+                // The bar leaves the cursor after its end.
                 write_line(&mut io::stderr(), "");
             }
             Output::Lines { writer, .. } => {
@@ -172,7 +172,7 @@ fn bar(goal: Goal) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).expect("a sound template"))
 }
 
-/// For example `step 1200/10000 · 3.41 bits/dim · 4 min 10 s left`.
+/// Formats progress, for example `step 1200/10000 · 3.41 bits/dim · 4 min 10 s left`.
 fn describe(goal: Goal, unit: &str, step: u64, message: &str, left: Option<Duration>) -> String {
     let mut line = match goal {
         Goal::Steps(total) => format!("{unit} {step}/{total}"),
@@ -187,7 +187,7 @@ fn describe(goal: Goal, unit: &str, step: u64, message: &str, left: Option<Durat
     line
 }
 
-/// The two largest units of a duration.
+/// Formats a duration in its two largest units.
 fn spell(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     match seconds {
@@ -198,7 +198,7 @@ fn spell(duration: Duration) -> String {
     }
 }
 
-/// That nobody can be told how far a task is is no reason to end the task.
+/// A failure to report progress does not end the task.
 fn write_line(writer: &mut impl Write, line: &str) {
     let _ = writeln!(writer, "{}", printable(line));
 }

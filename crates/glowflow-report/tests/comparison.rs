@@ -1,4 +1,4 @@
-//! The figure that compares configurations shows each line and its band, and takes any numbers.
+//! The comparison figure shows each line and its band, and accepts any numbers.
 
 use glowflow_report::comparison::{Comparison, Line, Spread};
 use image::RgbImage;
@@ -44,7 +44,7 @@ fn rows(picture: &RgbImage, colour: [u8; 3]) -> [f64; 2] {
 }
 
 #[test]
-fn each_line_and_its_name_have_one_order() {
+fn lines_and_names_have_the_same_order() {
     let (low, high) = (falling(3.3, 0.0), falling(3.5, 0.0));
     let lines =
         [Line { name: "conv1x1-affine", points: &low }, Line { name: "reverse-affine", points: &high }];
@@ -70,7 +70,7 @@ fn a_band_is_a_light_area_around_its_line() {
 }
 
 #[test]
-fn any_number_of_lines_and_points_will_do() {
+fn any_number_of_lines_and_points_is_accepted() {
     let odd = [f64::NAN, f64::INFINITY, 1e300, -1e300, 1e30, 3.0].map(|value| Spread {
         x: 1.0,
         low: value,

@@ -1,4 +1,4 @@
-//! The learning curve decodes, shows its points, and survives whatever numbers a run produces.
+//! The learning curve decodes, shows its points, and accepts any numbers that a run produces.
 
 use glowflow_report::curve::Curve;
 use image::RgbImage;
@@ -49,14 +49,14 @@ fn the_first_values_do_not_flatten_the_rest() {
         point.1 = value;
     }
     let [blue, _] = blue_and_red(&drawn(&train, &[]));
-    // The part after the first third still moves over a good part of the height.
+    // The part after the first third still spans much of the height.
     let late = blue.iter().filter(|(x, _)| (350..650).contains(x));
     let (top, bottom) = late.fold((u32::MAX, 0), |(top, bottom), (_, y)| (top.min(*y), bottom.max(*y)));
     assert!(bottom - top > 20, "{top} to {bottom}");
 }
 
 #[test]
-fn any_number_of_points_will_do() {
+fn any_number_of_points_is_accepted() {
     for train in [
         vec![],
         vec![(0.0, 5.0)],

@@ -1,4 +1,4 @@
-//! Event files, taken apart and compared with one that TensorBoard's own writer made.
+//! Decodes event files and compares them with one written by TensorBoard.
 
 use glowflow_report::events::EventLog;
 use image::{Rgb, RgbImage};
@@ -20,7 +20,7 @@ fn masked_crc(bytes: &[u8]) -> u32 {
     (!crc).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// The messages of a file without the time each begins with; checks the framing on the way.
+/// The messages of a file without their leading time; also checks the framing.
 fn messages(mut file: &[u8]) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     while let Some((length, rest)) = file.split_first_chunk::<8>() {
@@ -38,7 +38,7 @@ fn messages(mut file: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn scalars_are_written_as_tensorboard_writes_them() {
+fn scalars_match_those_written_by_tensorboard() {
     let folder = tempfile::tempdir().unwrap();
     let runs = folder.path().join("not/there/yet");
     let mut log = EventLog::create(&runs, Some(100)).unwrap();
@@ -61,18 +61,18 @@ fn a_picture_is_a_png_inside_its_event() {
 }
 
 #[test]
-fn every_log_is_a_file_of_its_own() {
+fn every_log_is_a_separate_file() {
     let folder = tempfile::tempdir().unwrap();
     let first = EventLog::create(folder.path(), None).unwrap();
     let second = EventLog::create(folder.path(), Some(3)).unwrap();
     assert!(first.path() < second.path());
 }
 
-/// Names sort in the order of creation, whatever the clock said when the others were made.
+/// Names sort in the order of creation, regardless of the clock at the time of creation.
 #[test]
-fn a_new_log_sorts_after_all_that_are_there() {
+fn a_new_log_sorts_after_all_existing_ones() {
     let others = [
-        // A day ahead, far ahead, as TensorFlow names them, and of a clock that began in 1970.
+        // A day ahead, far ahead, as TensorFlow names them, and by a clock that started in 1970.
         "events.out.tfevents.1999999999999999999.7.glowflow",
         "events.out.tfevents.9000000000000000000.7.glowflow",
         "events.out.tfevents.9100000000.host.7.0",
@@ -86,12 +86,12 @@ fn a_new_log_sorts_after_all_that_are_there() {
         let first = EventLog::create(folder.path(), Some(3)).unwrap();
         let second = EventLog::create(folder.path(), Some(4)).unwrap();
         assert!(first.path() < second.path(), "{other}");
-        // What is named by no time at all cannot be sorted after.
+        // A name without a time cannot be sorted after.
         if !other.ends_with("no time") {
             assert!(first.path() > folder.path().join(other).as_path(), "{other}: {:?}", first.path());
         }
     }
-    // However odd the names are, there is a log.
+    // A log is created even if existing names are malformed.
     let folder = tempfile::tempdir().unwrap();
     others.iter().for_each(|other| fs::write(folder.path().join(other), "").unwrap());
     EventLog::create(folder.path(), None).unwrap();

@@ -1,4 +1,4 @@
-//! Files are replaced as a whole, and nothing but files is.
+//! Files, and only files, are replaced atomically.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ fn content_is_replaced_and_nothing_else_is_left() {
 }
 
 #[test]
-fn errors_name_the_way_out_and_leave_nothing() {
+fn errors_give_advice_and_leave_no_files() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("there")).unwrap();
     for (name, words) in
@@ -58,7 +58,7 @@ fn links_are_followed() {
     assert!(at("link").is_symlink() && at("link to link").is_symlink());
 }
 
-/// Temporary files of killed writers go; those of living ones, and files of other names, stay.
+/// Temporary files of killed writers are removed; those of live ones, and files with other names, stay.
 #[test]
 fn abandoned_temporary_files_are_removed() {
     let folder = tempfile::tempdir().unwrap();
@@ -132,7 +132,7 @@ fn names_may_be_as_long_as_the_system_allows() {
 
 #[test]
 #[cfg(unix)]
-fn permissions_are_those_of_the_replaced_file_or_of_any_new_one() {
+fn permissions_match_the_replaced_file_or_the_default() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

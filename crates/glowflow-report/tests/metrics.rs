@@ -1,4 +1,4 @@
-//! The log of a resumed run is that of a run never stopped.
+//! The log of a resumed run equals that of an uninterrupted one.
 
 use glowflow_report::Error;
 use glowflow_report::metrics::{MetricsLog, points, read};
@@ -33,13 +33,13 @@ fn resuming_cuts_back_to_the_checkpoint() {
 }
 
 #[test]
-fn without_a_checkpoint_the_log_starts_anew() {
+fn without_a_checkpoint_the_log_starts_empty() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     log_steps(&mut MetricsLog::open(&path, None).unwrap(), 1..=3);
     MetricsLog::open(&path, None).unwrap();
     assert!(read(&path).unwrap().is_empty());
-    // A checkpoint from before anything was logged.
+    // A checkpoint that precedes the first record.
     fs::remove_file(&path).unwrap();
     MetricsLog::open(&path, Some(4)).unwrap();
     assert!(read(&path).unwrap().is_empty());
@@ -66,7 +66,7 @@ fn records_come_back_as_points() {
 }
 
 #[test]
-fn what_is_no_record_is_refused() {
+fn values_that_are_not_records_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
     let mut log = MetricsLog::open(&path, None).unwrap();
@@ -75,7 +75,7 @@ fn what_is_no_record_is_refused() {
     }
     log_steps(&mut log, 1..=1);
     let sound = std::fs::read(&path).unwrap();
-    // At the end it is what a loss of power left.
+    // At the end it counts as the result of a power failure.
     for torn in [&b"oops\n"[..], b"\0\0\0\n", b"\xff\xfe\n{\"step\":\n{\"st"] {
         append_bytes(&path, torn);
         assert_eq!(read(&path).unwrap().len(), 1);
@@ -108,7 +108,7 @@ fn a_damaged_log_is_set_aside_and_its_sound_records_are_kept() {
     // Nothing of it is left.
     fs::write(&path, b"\x89PNG and so on, without an end").unwrap();
     assert!(MetricsLog::open(&path, Some(3)).unwrap().set_aside().is_some());
-    // A folder in its place.
+    // A folder at the log's path.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert!(MetricsLog::open(&path, Some(3)).unwrap().set_aside().is_some_and(Path::is_dir));

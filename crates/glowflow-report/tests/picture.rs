@@ -1,4 +1,4 @@
-//! Pictures are re-read from their files and compared pixel by pixel.
+//! Pictures are read back from their files and compared pixel by pixel.
 
 use glowflow_report::Error;
 use glowflow_report::picture::{grid, rows, save_png};
@@ -9,7 +9,7 @@ const WHITE: Rgb<u8> = Rgb([255; 3]);
 fn saved_and_read_again(picture: &RgbImage) -> RgbImage {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("picture.png");
-    // Twice, as a refreshed picture is.
+    // Twice, like a refreshed picture.
     save_png(&path, &RgbImage::new(3, 3)).unwrap();
     save_png(&path, picture).unwrap();
     let files: Vec<_> = folder.path().read_dir().unwrap().collect();
@@ -18,7 +18,7 @@ fn saved_and_read_again(picture: &RgbImage) -> RgbImage {
 }
 
 #[test]
-fn a_grid_holds_every_pixel_where_it_belongs() {
+fn a_grid_puts_every_pixel_in_its_place() {
     // Five images of 40 × 50 pixels: 128 / 50 gives a scale of 2.
     let (height, width, columns, scale, gap) = (40, 50, 3, 2, 2);
     let pixels: Vec<u8> = (0..5 * height * width * 3).map(|i| (i % 251) as u8).collect();

@@ -1,4 +1,4 @@
-//! Progress as lines, through a writer that can be looked into.
+//! Progress as lines, captured by a writer.
 
 use glowflow_report::progress::{Display, Goal, Progress};
 use std::{
@@ -31,7 +31,7 @@ fn lines(goal: Goal, every: Duration, run: impl FnOnce(Progress)) -> Vec<String>
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn what_is_counted_need_not_be_steps() {
+fn the_unit_can_differ_from_steps() {
     let lines = lines(Goal::Steps(20), HOUR, |progress| {
         let mut progress = progress.counting("image");
         progress.update(7, "");
@@ -41,7 +41,7 @@ fn what_is_counted_need_not_be_steps() {
 }
 
 #[test]
-fn lines_come_now_and_then_and_end_with_the_last_update() {
+fn lines_are_periodic_and_end_with_the_last_update() {
     let lines = lines(Goal::Steps(1000), HOUR, |mut progress| {
         for step in 1..=1000 {
             progress.update(step, "3.41 bits/dim");
@@ -80,7 +80,7 @@ fn time_left_of_a_task_with_a_time_limit() {
 }
 
 #[test]
-fn no_goal_no_time_left() {
+fn an_open_goal_has_no_time_left() {
     let lines = lines(Goal::Open, Duration::ZERO, |mut progress| {
         progress.update(7, "a");
     });
@@ -88,7 +88,7 @@ fn no_goal_no_time_left() {
 }
 
 #[test]
-fn a_bar_and_no_display_take_the_same_calls() {
+fn a_bar_and_the_quiet_display_accept_the_same_calls() {
     for display in [Display::Bar, Display::Quiet] {
         for goal in [Goal::Steps(2), Goal::Until(HOUR), Goal::Open] {
             let mut progress = Progress::new(goal, display);
