@@ -1,9 +1,9 @@
-//! Faces in a picture of any size.
+//! Detects faces in a photograph of any size.
 //!
-//! The network finds faces of some tens to hundreds of pixels, more or less upright. So it looks at a picture in
-//! several views until there is a face: resized to a moderate and to a larger size, with a border for faces that
-//! fill the picture, turned to both sides, and last at its full detail. Each face is then seen again upright and at
-//! one size, which is where its eyes are measured.
+//! The network finds roughly upright faces of tens to hundreds of pixels. The photograph is therefore
+//! searched in several views until a face is found: resized to a moderate and to a larger size, with a border
+//! for faces that fill the frame, rotated to both sides, and finally at full detail. Each face is then viewed
+//! again, upright and at a normalised size, to measure its eyes.
 
 use glowflow_data::ImageShape;
 
@@ -11,30 +11,30 @@ use crate::network::Network;
 use crate::view::View;
 use crate::{Error, Face};
 
-/// Longer sides of a picture's views.
+/// Longer sides of the views of a photograph.
 const SIDE: usize = 320;
 const LARGE: usize = 640;
 const LARGEST: usize = 1280;
 /// Longer side and margin of a view for faces that fill the picture.
 const BORDERED: (usize, usize) = (160, 48);
-/// Turns of a picture in which faces are searched for that are found in no other way, in degrees.
+/// Rotations, in degrees, in which faces are searched for if the other views show none.
 const TURNS: [f64; 2] = [-35.0, 35.0];
-/// Faces of less confidence are not reported.
+/// Faces with lower confidence are not reported.
 const MIN_SCORE: f64 = 0.7;
-/// Faces that overlap more (intersection over union) are the same.
+/// Faces that overlap more (intersection over union) count as the same.
 const MAX_OVERLAP: f64 = 0.3;
-/// Side of the views in which a face's eyes are measured, and the height of the eyes there, as a fraction.
+/// Side of the views in which eyes are measured, and the height of the eyes in them, as a fraction.
 const CLOSE_UP: (usize, f64) = (160, 0.42);
-/// Distances of the eyes in these views: the mean of several measurements is more exact.
+/// Distances between the eyes in these views, in pixels: averaging several measurements improves accuracy.
 const EYES_APART: [f64; 3] = [38.0, 44.0, 50.0];
 
-/// Finds faces. It can be shared between threads and kept.
+/// A face detector. It is reusable and can be shared between threads.
 pub struct Detector {
     network: Network,
 }
 
 impl Detector {
-    /// Loads the network, to run in as many threads as Rayon's current pool has.
+    /// Loads the network, which runs on the threads of Rayon's current pool.
     ///
     /// # Errors
     /// [`Error::Network`] if the weights are damaged.
@@ -42,10 +42,10 @@ impl Detector {
         Ok(Self { network: Network::load()? })
     }
 
-    /// The faces in a picture (HWC, grey or RGB), the most prominent first: large, and near the middle.
+    /// Returns the faces in an image (HWC, grey or RGB), the most prominent (large and central) first.
     ///
     /// # Errors
-    /// [`Error::PixelCount`] and [`Error::Picture`] if the pixels are not an image of that shape; [`Error::Network`].
+    /// [`Error::PixelCount`] and [`Error::Picture`] if the pixels do not match the shape; [`Error::Network`].
     pub fn detect(&self, pixels: &[u8], shape: ImageShape) -> Result<Vec<Face>, Error> {
         shape.check()?;
         if pixels.len() != shape.len() {
@@ -76,7 +76,7 @@ impl Detector {
         Ok(measured)
     }
 
-    /// The same face, its eyes measured in close-ups. A close-up that does not show it counts for nothing.
+    /// Measures the eyes of a face in close-ups. Close-ups in which the face is not found are ignored.
     fn measure(&self, pixels: &[u8], shape: ImageShape, face: &Face) -> Result<Face, Error> {
         let (side, down) = CLOSE_UP;
         let places = face.eyes.map(|[x, y]| [x * shape.width as f64, y * shape.height as f64]);
@@ -97,17 +97,17 @@ impl Detector {
     }
 }
 
-/// The whole picture, turned.
+/// The whole photograph, rotated.
 fn turned(pixels: &[u8], shape: ImageShape, degrees: f64) -> Result<View, Error> {
     let (height, width) = (shape.height as f64, shape.width as f64);
     let (sin, cos) = degrees.to_radians().sin_cos();
-    // The diagonal fits the canvas.
+    // The diagonal fits on the canvas.
     let half = height.hypot(width) / 4.0;
     let place = |side: f64| [width / 2.0 + side * half * cos, height / 2.0 + side * half * sin];
     View::turned(pixels, shape, [place(-1.0), place(1.0)], SIDE, SIDE as f64 / 2.0, 0.5)
 }
 
-/// The surest of faces that overlap.
+/// Keeps the most confident of overlapping faces.
 fn distinct(mut faces: Vec<Face>, shape: ImageShape) -> Vec<Face> {
     faces.retain(|face| face.score >= MIN_SCORE);
     faces.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -126,7 +126,7 @@ fn extent(face: &Face, shape: ImageShape) -> [f64; 2] {
     [(right - left) * shape.width as f64, (bottom - top) * shape.height as f64]
 }
 
-/// Area of a face, reduced with the distance of its centre from the picture's: to 37 % at the middle of an edge.
+/// Area of a face, reduced by the distance of its centre from the image's: to 37 % at the middle of an edge.
 fn prominence(face: &Face, shape: ImageShape) -> f64 {
     let [left, top, right, bottom] = face.box_;
     let off_centre = (left + right - 1.0).powi(2) + (top + bottom - 1.0).powi(2);

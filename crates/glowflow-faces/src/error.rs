@@ -2,11 +2,11 @@
 
 use glowflow_data::ImageShape;
 
-/// Why faces could not be searched for.
+/// An error of the face search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The pixels are not an image of their shape.
+    /// The number of pixels does not match the shape.
     #[error("{found} bytes given for an image of {shape}, which takes {expected}", expected = .shape.len())]
     PixelCount {
         /// The image's shape.
@@ -15,7 +15,7 @@ pub enum Error {
         found: usize,
     },
 
-    /// The picture has an impossible shape or cannot be fitted.
+    /// The image has an invalid shape or cannot be fitted.
     #[error(transparent)]
     Picture(#[from] glowflow_data::Error),
 

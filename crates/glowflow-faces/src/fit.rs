@@ -1,29 +1,29 @@
-//! Fits a photograph to a model whose images show aligned faces.
+//! Fits a photograph to a model of aligned faces.
 
 use glowflow_data::{Eyes, ImageShape, align, fit_image, place_after_fit};
 
 use crate::{Detector, Error, Face};
 
-/// Eyes this near to their target after the plain crop, in parts of the width, belong to a picture that is aligned
-/// already.
+/// Maximum distance of the eyes from their target after the plain crop, as a fraction of the width, at which
+/// a photograph counts as already aligned.
 const ALIGNED: f64 = 0.04;
 
-/// How a photograph was fitted.
+/// The way in which a photograph was fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fitting {
     /// This face was aligned.
     Aligned(Face),
-    /// This face is where it belongs in the picture cropped to the middle.
+    /// This face is in place after the centre crop.
     InPlace(Face),
-    /// No face was found, and the picture cropped to the middle.
+    /// No face was found; the photograph was centre-cropped.
     NoFace,
 }
 
 impl Detector {
-    /// Fits a picture (HWC) to the shape `to` so that the eyes of its most prominent face are at `eyes`.
+    /// Fits an image (HWC) to the shape `to` so that the eyes of its most prominent face are at `eyes`.
     ///
     /// # Errors
-    /// As [`detect`](Self::detect).
+    /// Like [`detect`](Self::detect).
     pub fn fit(
         &self,
         pixels: &[u8],
@@ -46,7 +46,7 @@ impl Detector {
     }
 }
 
-/// Whether cropping a picture to the middle leaves a face's eyes at `eyes`.
+/// Returns whether the centre crop puts a face's eyes at `eyes`.
 pub fn is_in_place(face: &Face, from: ImageShape, eyes: Eyes, to: ImageShape) -> bool {
     let aspect = to.height as f64 / to.width as f64;
     face.eyes.into_iter().zip([eyes.left(), eyes.right()]).all(|(found, target)| {

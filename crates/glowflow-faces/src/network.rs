@@ -1,8 +1,8 @@
-//! The network YuNet: pixels in, candidates of faces out.
+//! The YuNet network: pixels to face candidates.
 //!
-//! At each of three strides it gives, for every cell of a grid, how likely a face is (`cls`) and how well its box fits
-//! (`obj`), the box (`bbox`: centre and logarithm of the size, in strides), and five landmarks (`kps`: offsets in
-//! strides), the first two of which are the eyes.
+//! At each of three strides, for every cell of a grid, it returns the probability of a face (`cls`), the
+//! quality of its box (`obj`), the box (`bbox`: centre and logarithm of the size, in strides), and five
+//! landmarks (`kps`: offsets in strides), the first two of which are the eyes.
 
 use std::sync::Arc;
 
@@ -10,16 +10,16 @@ use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, ValueView, op_re
 
 use crate::Error;
 
-/// The model file; `weights/NOTICE` has its source.
+/// The model file; `weights/NOTICE` states its origin.
 static WEIGHTS: &[u8] = include_bytes!("../weights/yunet_n_dynamic.onnx");
 const STRIDES: [usize; 3] = [8, 16, 32];
 const OUTPUTS: [&str; 4] = ["cls", "obj", "bbox", "kps"];
 /// Values per cell of each output.
 const WIDTHS: [usize; 4] = [1, 1, 4, 10];
-/// Candidates of lower confidence are dropped.
+/// Candidates with lower confidence are dropped.
 const MIN_SCORE: f64 = 0.5;
 
-/// A candidate, in pixels of the picture that the network has seen.
+/// A candidate, in pixels of the network's input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate {
     pub score: f64,
@@ -38,7 +38,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Sides of its input are multiples of this.
+    /// The sides of the input must be multiples of this.
     pub const MULTIPLE: usize = 32;
 
     pub fn load() -> Result<Self, Error> {
@@ -57,8 +57,8 @@ impl Network {
         Ok(Self { input: node("input")?, model, outputs, options })
     }
 
-    /// The faces of a picture given as planes of blue, green and red from 0 to 255. Both sides are multiples of
-    /// `MULTIPLE`.
+    /// The faces in an image given as planes of blue, green and red from 0 to 255. Both sides are multiples
+    /// of `MULTIPLE`.
     pub fn run(&self, planes: &[f32], height: usize, width: usize) -> Result<Vec<Candidate>, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::Network(error.to_string());
         let input = ValueView::from_shape([1, 3, height, width], planes).map_err(|error| failed(&error))?;

@@ -1,27 +1,27 @@
-//! A picture as the network sees it: reduced or enlarged, perhaps turned, on a canvas.
+//! A view of an image for the network: resized, optionally rotated, on a canvas.
 
 use glowflow_data::{Eyes, ImageShape, align, fit_image};
 
 use crate::network::{Candidate, Network};
 use crate::{Error, Face};
 
-/// Grey around a picture that does not fill its canvas.
+/// Grey of the canvas around the image.
 const BACKGROUND: u8 = 114;
 
-/// A picture on a canvas.
+/// An image on a canvas.
 pub(crate) struct View {
     canvas: ImageShape,
     /// RGB.
     pixels: Vec<u8>,
-    /// From the canvas to the picture, in pixels: `x' = turn[0] x - turn[1] y + shift[0]` and so on.
+    /// From the canvas to the image, in pixels: `x' = turn[0] x - turn[1] y + shift[0]` and so on.
     turn: [f64; 2],
     shift: [f64; 2],
     picture: ImageShape,
 }
 
 impl View {
-    /// The whole picture, its longer side resized to `side` pixels, in the middle of a canvas that leaves `margin`
-    /// pixels around it.
+    /// The whole image, its longer side resized to `side` pixels, in the middle of a canvas with a `margin`
+    /// of pixels around it.
     pub fn whole(pixels: &[u8], picture: ImageShape, side: usize, margin: usize) -> Result<Self, Error> {
         let longer = picture.height.max(picture.width) as f64;
         let resized = |length: usize| ((length as f64 * side as f64 / longer).round() as usize).max(1);
@@ -40,8 +40,8 @@ impl View {
         Ok(Self { canvas, pixels: drawn, turn: [scale, 0.0], shift, picture })
     }
 
-    /// A square of `side` pixels in which two places of the picture (in pixels) come to lie level at the height
-    /// `down` (a fraction), `apart` pixels from one another around the middle.
+    /// A square of `side` pixels in which two points of the image (in pixels) are level at the height `down`
+    /// (a fraction) and `apart` pixels from each other around the middle.
     pub fn turned(
         pixels: &[u8],
         picture: ImageShape,
@@ -63,7 +63,7 @@ impl View {
         Ok(Self { canvas, pixels: drawn, turn, shift, picture })
     }
 
-    /// The faces in it whose middle is in the picture.
+    /// The faces in the view with their centre inside the image.
     pub fn faces(&self, network: &Network) -> Result<Vec<Face>, Error> {
         let plane = self.canvas.height * self.canvas.width;
         let mut planes = vec![0.0; 3 * plane];
@@ -82,7 +82,7 @@ impl View {
             .collect())
     }
 
-    /// A candidate as a face of the picture.
+    /// Converts a candidate to a face of the image.
     fn face(&self, candidate: &Candidate) -> Face {
         let [left, top, right, bottom] = candidate.bounds;
         let [x, y] = self.place([(left + right) / 2.0, (top + bottom) / 2.0]);
@@ -96,7 +96,7 @@ impl View {
         Face { eyes, box_: [x - across, y - down, x + across, y + down], score: candidate.score }
     }
 
-    /// A place on the canvas as fractions of the picture.
+    /// Converts a position on the canvas to fractions of the image.
     fn place(&self, [x, y]: [f64; 2]) -> [f64; 2] {
         let [cos, sin] = self.turn;
         [

@@ -1,4 +1,4 @@
-//! Faces are found in a photograph at many sizes and turns, and nowhere else.
+//! Faces are found in a photograph at many sizes and rotations, and nowhere else.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use glowflow_data::{Eyes, ImageShape, align, fit_image, load_picture};
 use glowflow_faces::{Detector, Error, Face, Fitting, is_in_place};
 
-/// Positions of the eyes in the photograph, by eye.
+/// Eye positions in the photograph, measured by hand.
 const EYES: [[f64; 2]; 2] = [[0.4, 0.46], [0.605, 0.47]];
 
 fn detector() -> &'static Detector {
@@ -22,7 +22,7 @@ fn square(side: usize) -> ImageShape {
     ImageShape { height: side, width: side, channels: 3 }
 }
 
-/// The photograph in a square of some size, so that its eyes are at `eyes`.
+/// The photograph in a square of a given size, with its eyes at `eyes`.
 fn placed(eyes: Eyes, side: usize) -> Vec<u8> {
     let (pixels, shape) = photograph();
     let mut out = vec![0; square(side).len()];
@@ -30,7 +30,7 @@ fn placed(eyes: Eyes, side: usize) -> Vec<u8> {
     out
 }
 
-/// The eyes of one face, which is the only one.
+/// The eyes of the only face.
 #[track_caller]
 fn only(pixels: &[u8], shape: ImageShape) -> [[f64; 2]; 2] {
     let faces = detector().detect(pixels, shape).unwrap();
@@ -38,7 +38,7 @@ fn only(pixels: &[u8], shape: ImageShape) -> [[f64; 2]; 2] {
     faces[0].eyes
 }
 
-/// Compares positions, `tolerance` in parts of the sides.
+/// Compares positions; `tolerance` is a fraction of the sides.
 #[track_caller]
 fn assert_near(found: [[f64; 2]; 2], expected: [[f64; 2]; 2], tolerance: f64) {
     for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
@@ -58,7 +58,7 @@ fn faces_are_found_at_any_size() {
 }
 
 #[test]
-fn faces_are_found_when_turned() {
+fn rotated_faces_are_found() {
     for degrees in [-30.0_f64, -15.0, 15.0, 30.0] {
         let (sin, cos) = degrees.to_radians().sin_cos();
         let eyes = Eyes::new([0.5 - 0.1 * cos, 0.5 - 0.1 * sin], [0.5 + 0.1 * cos, 0.5 + 0.1 * sin]).unwrap();
@@ -67,7 +67,7 @@ fn faces_are_found_when_turned() {
 }
 
 #[test]
-fn faces_are_found_that_fill_the_picture_or_are_small_in_it() {
+fn faces_that_fill_the_picture_or_are_small_are_found() {
     for (half, side) in [(0.2, 160), (0.02, 640)] {
         let eyes = Eyes::new([0.5 - half, 0.45], [0.5 + half, 0.45]).unwrap();
         let faces = detector().detect(&placed(eyes, side), square(side)).unwrap();
@@ -97,7 +97,7 @@ fn the_most_prominent_face_comes_first() {
     assert!(faces[0].eyes[0][0] > 0.33 && faces[1].eyes[0][0] < 0.33, "{faces:?}");
     assert!(faces.iter().all(|face| (0.7..=1.0).contains(&face.score)), "{faces:?}");
 
-    // Of three alike, the one in the middle.
+    // Of three equal faces, the one in the middle.
     let canvas = ImageShape { height: 100, width: 300, channels: 3 };
     let face = fit_image(&pixels, shape, square(100)).unwrap();
     let row = |row: &[u8]| row.repeat(3);
@@ -118,7 +118,7 @@ fn pictures_without_faces_have_none() {
 }
 
 #[test]
-fn pixels_must_be_those_of_the_shape() {
+fn pixels_must_match_the_shape() {
     let error = detector().detect(&[0; 5], square(64)).unwrap_err();
     assert!(matches!(error, Error::PixelCount { found: 5, .. }), "{error}");
     assert!(detector().detect(&[], ImageShape { height: 0, ..square(1) }).is_err());
@@ -143,7 +143,7 @@ fn photographs_are_fitted_by_their_faces() {
 }
 
 #[test]
-fn one_detector_serves_many_threads() {
+fn a_detector_is_shared_between_threads() {
     let (pixels, shape) = photograph();
     let alone = detector().detect(&pixels, shape).unwrap();
     std::thread::scope(|scope| {
