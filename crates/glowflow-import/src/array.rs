@@ -1,10 +1,10 @@
-//! Tensors of a file: strided views of its bytes, converted to numbers when they are needed.
+//! Tensors of a file: strided views of its bytes, converted to numbers on demand.
 
 use std::sync::Arc;
 
 use crate::element::Element;
 
-/// Most axes of a tensor.
+/// Maximum number of axes of a tensor.
 const MAX_AXES: usize = 8;
 
 /// A tensor: element `(i, j, …)` is number `offset + i·strides[0] + j·strides[1] + …` of a storage.
@@ -14,25 +14,25 @@ pub struct Array {
     pub shape: Vec<usize>,
     strides: Vec<usize>,
     element: Element,
-    /// Bytes of several tensors.
+    /// Bytes, shared with other tensors.
     bytes: Arc<Vec<u8>>,
-    /// Place of the first element in `bytes`.
+    /// Position of the first element in `bytes`.
     start: usize,
 }
 
-/// The part of a buffer that tensors share, and the type of its numbers.
+/// A part of a buffer that several tensors share, and its element type.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
     pub element: Element,
     pub bytes: Arc<Vec<u8>>,
-    /// Place of the first number in `bytes`.
+    /// Position of the first element in `bytes`.
     pub start: usize,
-    /// Numbers.
+    /// Number of elements.
     pub len: usize,
 }
 
 impl Array {
-    /// A view of a storage; the error says what is wrong with it.
+    /// A view of a storage; the error states the problem with it.
     pub(crate) fn view(
         storage: &Storage,
         offset: usize,
@@ -70,13 +70,13 @@ impl Array {
         Ok(Self { shape, strides, element: storage.element, bytes: storage.bytes.clone(), start })
     }
 
-    /// A tensor that fills a storage, in C order.
+    /// A tensor that covers a storage, in C order.
     pub(crate) fn whole(storage: &Storage, shape: Vec<usize>) -> Result<Self, String> {
         let strides = row_major(&shape);
         Self::view(storage, 0, shape, strides)
     }
 
-    /// A tensor that fills a storage, in Fortran order.
+    /// A tensor that covers a storage, in Fortran order.
     pub(crate) fn whole_fortran(storage: &Storage, shape: Vec<usize>) -> Result<Self, String> {
         let reversed: Vec<usize> = shape.iter().rev().copied().collect();
         let mut strides = row_major(&reversed);
@@ -84,17 +84,17 @@ impl Array {
         Self::view(storage, 0, shape, strides)
     }
 
-    /// Elements.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether the elements are floating-point numbers.
+    /// Returns whether the elements are floating-point numbers.
     pub fn is_float(&self) -> bool {
         self.element.is_float()
     }
@@ -120,7 +120,7 @@ impl Array {
     }
 }
 
-/// Strides of an array in C order. Shapes that overflow are refused by [`Array::view`].
+/// Strides of an array in C order. Shapes that overflow are rejected by [`Array::view`].
 fn row_major(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1_usize; shape.len()];
     for axis in (1..shape.len()).rev() {

@@ -1,4 +1,4 @@
-//! Parts of a Glow put together as a model.
+//! Assembles the parts of a Glow into a model.
 
 use std::collections::HashMap;
 
@@ -19,29 +19,32 @@ pub struct Imported {
     pub constants: Vec<Constant>,
     /// The parameters, flat, in the order of [`layout`](Self::layout).
     pub weights: Vec<f64>,
-    /// Tensors and parts of the file that the model does not need.
+    /// Tensors and other content of the file that the model does not need.
     pub unused: Vec<String>,
-    /// Facts about the import for the user.
+    /// Remarks on the import for the user.
     pub notes: Vec<String>,
 }
 
 impl Imported {
-    /// Names and places of the parameters.
+    /// Names and spans of the parameters.
     pub fn layout(&self) -> Layout {
         layout(&self.config)
     }
 
-    /// The model, rounded to single precision.
+    /// Converts to a model in single precision.
     ///
     /// # Errors
-    /// [`Error::Model`] if a number is beyond its range.
+    /// [`Error::Model`] if a number exceeds single precision.
     pub fn model(&self) -> Result<ModelFile, Error> {
         let weights: Vec<f32> = self.weights.iter().map(|&x| x as f32).collect();
         if let Some(at) = weights.iter().position(|x| !x.is_finite()) {
             let layout = self.layout();
             let name = layout.parameters.iter().find(|parameter| parameter.span.range().contains(&at));
             let name = name.map_or("a tensor", |parameter| &parameter.name);
-            return Err(Error::model(format!("{name} is {} and beyond single precision", self.weights[at])));
+            return Err(Error::model(format!(
+                "{name} is {}, which exceeds single precision",
+                self.weights[at]
+            )));
         }
         let constants = self.constants.clone();
         Ok(ModelFile { config: self.config.clone().into(), constants, weights, buffers: vec![] })
@@ -67,7 +70,7 @@ impl Imported {
             if have.len() != parameter.span.len {
                 let (name, want, have) = (&parameter.name, &parameter.shape, have.len());
                 return Err(Error::model(format!(
-                    "{name} would have {have} numbers, and the model has {want:?}"
+                    "{name} would have {have} numbers, but the model has {want:?}"
                 )));
             }
             weights[parameter.span.range()].copy_from_slice(&have);
@@ -81,7 +84,7 @@ impl Imported {
         });
         let constants = constants.collect::<Option<Vec<_>>>().ok_or_else(|| {
             Error::model(
-                "some steps have a 1×1 convolution and others a permutation; there is no such model here",
+                "some steps have a 1×1 convolution and others a permutation; glowflow has no such model",
             )
         })?;
         Ok(Self { config, constants, weights, unused, notes })
@@ -92,7 +95,7 @@ fn layout(config: &GlowConfig) -> Layout {
     FlowBuilder::<Cpu<f32>>::build(config, Source::Layout).params.into_layout()
 }
 
-/// The architecture of parts whose sizes agree.
+/// The architecture of the parts; fails if their sizes disagree.
 fn config(parts: &Parts) -> Result<GlowConfig, Error> {
     let first = parts.levels.first().and_then(|level| level.steps.first());
     let first = first.ok_or_else(|| Error::model("the model has no step of flow"))?;
@@ -107,14 +110,14 @@ fn config(parts: &Parts) -> Result<GlowConfig, Error> {
         n if n == channels / 2 => CouplingType::Additive,
         n => {
             return Err(Error::model(format!(
-                "a network of {n} outputs for {channels} channels is no coupling"
+                "a network of {n} outputs for {channels} channels is not a coupling"
             )));
         }
     };
     for (l, level) in parts.levels.iter().enumerate() {
         if level.steps.len() != steps {
             let have = level.steps.len();
-            return Err(Error::model(format!("level {l} has {have} steps, and level 0 has {steps}")));
+            return Err(Error::model(format!("level {l} has {have} steps, but level 0 has {steps}")));
         }
     }
     let all = || parts.levels.iter().flat_map(|level| &level.steps);
@@ -146,7 +149,7 @@ fn is_reverse(permutation: &Permutation) -> bool {
     matches!(permutation, Permutation::Index(index) if index.iter().rev().copied().eq(0..index.len()))
 }
 
-/// Tensors by glowflow's names.
+/// Tensors under glowflow's names.
 #[derive(Default)]
 struct Named {
     parameters: HashMap<String, Vec<f64>>,
@@ -178,7 +181,7 @@ impl Named {
         let lu = match permutation {
             Permutation::Index(_) if signs.is_some() => {
                 return Err(Error::model(format!(
-                    "{name}: an actnorm with negative scales needs a 1×1 convolution, and the step has none"
+                    "{name}: an actnorm with negative scales needs a 1×1 convolution, but the step has none"
                 )));
             }
             Permutation::Index(index) => {

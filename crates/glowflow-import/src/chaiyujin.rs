@@ -1,8 +1,9 @@
 //! Checkpoints of <https://github.com/chaiyujin/glow-pytorch>: see [`flownet`](crate::flownet).
 //!
-//! The program sees `x = pixel / 255` with normal noise of standard deviation 1/256, and not uniform noise. An image without
-//! noise is at the midpoint of its bins here: `x = (256/255)·(v + 1/2 − 1/512)` becomes a part of the first actnorm. The
-//! likelihood of `v` is that of `x` times `(256/255)^D`.
+//! The program trains on `x = pixel / 255` with normal noise of standard deviation 1/256 instead of uniform
+//! noise. In glowflow an image without noise is at the midpoints of its bins:
+//! `x = (256/255)·(v + 1/2 − 1/512)` is folded into the first actnorm. The likelihood of `v` is that of `x`
+//! times `(256/255)^D`.
 
 use crate::Error;
 use crate::flownet::{self, Names};
@@ -12,12 +13,12 @@ use crate::settings::Settings;
 
 const NAMES: Names = Names { network: "f", conv: "", linear: "", lower: "l", upper: "u", top: "learn_top" };
 
-/// Values of a pixel, a constant of the program.
+/// Number of pixel values, a constant of the program.
 const BINS: f64 = 256.0;
 
 pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, Vec<String>), Error> {
     if settings.bits.is_some_and(|bits| bits != 8) {
-        return Err(Error::model("the program has no other models than those of 8 bits"));
+        return Err(Error::model("the program supports only models of 8 bits"));
     }
     let mut parts = flownet::parts(reader, settings, &NAMES, 8)?;
     let scale = BINS / (BINS - 1.0);

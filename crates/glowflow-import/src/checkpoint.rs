@@ -1,11 +1,11 @@
-//! Tensors of a file by name, whatever its format.
+//! Reads the named tensors of a file in any supported format.
 //!
-//! | format | recognised by |
+//! | format | detected by |
 //! | --- | --- |
 //! | PyTorch ≥ 1.6, a zip archive | an entry `data.pkl` |
 //! | NumPy's `.npz`, a zip archive | entries `*.npy` |
-//! | PyTorch < 1.6, pickles and raw numbers | the first instruction of a pickle |
-//! | safetensors | all else |
+//! | PyTorch < 1.6, pickles and raw numbers | the first opcode of a pickle |
+//! | safetensors | any other content |
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,25 +18,25 @@ use crate::{Error, legacy_format, npz, safetensors_format, zip_format};
 /// Tensors by name.
 pub(crate) type Tensors = BTreeMap<String, Array>;
 
-/// How often tensors may share a number of the file. Tied weights do; a small file that claims to be a large model
-/// does so thousands of times.
+/// Maximum average number of tensors that share an element of the file. Tied weights share elements; a small
+/// file that claims to be a large model shares them thousands of times.
 const MAX_SHARING: usize = 4;
 
 /// The tensors of a state dictionary.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
-    /// Tensors by name. A prefix `module.` that all have, of `DataParallel`, is removed.
+    /// Tensors by name. The prefix `module.` of `DataParallel` is removed if all names have it.
     pub tensors: BTreeMap<String, Array>,
-    /// Parts of the file that are not the model, such as the state of an optimiser.
+    /// Parts of the file outside the model, such as the state of an optimiser.
     pub ignored: Vec<String>,
 }
 
 impl Checkpoint {
-    /// Reads a file. Its format is recognised by its contents.
+    /// Reads a file. Its format is detected by content.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] if it is none of the formats, damaged, or refers to anything but tensors and
-    /// plain data.
+    /// [`Error::Io`], or [`Error::File`] if the format is unknown, or the file is damaged or refers to
+    /// anything but tensors and plain data.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let io = |reason| Error::Io { path: path.to_owned(), reason };
         let found = std::fs::metadata(path).map_err(io)?;
@@ -55,7 +55,7 @@ impl Checkpoint {
         })
     }
 
-    /// The tensors of a file's contents; the error says what is wrong with them.
+    /// Reads the tensors of a file's contents; the error states the problem.
     fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
         let length = bytes.len();
         let mut checkpoint = if zip_format::is_zip(&bytes) {
@@ -73,7 +73,7 @@ impl Checkpoint {
         let numbers =
             checkpoint.tensors.values().fold(0_usize, |sum, tensor| sum.saturating_add(tensor.len()));
         if numbers > MAX_SHARING.saturating_mul(length) {
-            return Err(format!("its tensors hold {numbers} numbers, and the file has only {length} bytes"));
+            return Err(format!("its tensors hold {numbers} numbers, but the file has only {length} bytes"));
         }
         checkpoint.remove_prefix("module.");
         Ok(checkpoint)

@@ -1,8 +1,8 @@
-//! Types of numbers in tensors, little-endian.
+//! Element types of tensors, little-endian.
 
 use half::{bf16, f16};
 
-/// A type of numbers.
+/// An element type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F64,
@@ -18,7 +18,7 @@ pub(crate) enum Element {
 }
 
 impl Element {
-    /// Bytes of a number.
+    /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -28,12 +28,13 @@ impl Element {
         }
     }
 
-    /// Whether the type is one of floating-point numbers.
+    /// Returns whether this is a floating-point type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
     }
 
-    /// The number at the start of `bytes`; `None` if they are too few. Whole numbers beyond 2⁵³ are rounded.
+    /// Reads the number at the start of `bytes`; `None` if there are too few bytes. Integers beyond 2⁵³ are
+    /// rounded.
     pub fn read(self, bytes: &[u8]) -> Option<f64> {
         fn first<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
             bytes.first_chunk().copied()

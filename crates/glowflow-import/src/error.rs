@@ -4,25 +4,25 @@ use std::path::PathBuf;
 
 use crate::settings::Setting;
 
-/// Reason why a checkpoint could not be imported.
+/// The reason why a checkpoint could not be imported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused to read the file.
+    /// The operating system failed to read the file.
     #[error("{path}: {reason}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         reason: std::io::Error,
     },
 
-    /// The file is damaged, or its format is not one of those that are read.
+    /// The file is damaged, or its format is not supported.
     #[error("{path}: {reason}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with it.
         reason: String,
     },
 
@@ -30,7 +30,7 @@ pub enum Error {
     #[error("the file does not record {}", Setting::list(.0))]
     Missing(Vec<Setting>),
 
-    /// The tensors are not those of a model of the program, or there is no equal model.
+    /// The tensors are not those of a model of the program, or glowflow has no equivalent model.
     #[error("{0}")]
     Model(String),
 

@@ -1,11 +1,11 @@
-//! The network that the programs of chaiyujin and y0ast have in common: `flow.layers`, a list of squeezes, steps of flow and
-//! splits.
+//! The network shared by the programs of chaiyujin and y0ast: `flow.layers`, a list of squeezes, steps of
+//! flow and splits.
 //!
-//! | theirs | here |
+//! | checkpoint | glowflow |
 //! | --- | --- |
 //! | actnorm `(x + bias)·exp(logs)` | `logs / 3` |
-//! | outputs of an affine coupling's network and of a split's prior alternate | the first kind first |
-//! | the last prior is a zero convolution of `prior_h`, a constant that is 0 | its value without input |
+//! | outputs of an affine coupling's network and of a split's prior are interleaved | the first kind first |
+//! | the final prior is a zero convolution of `prior_h`, a constant 0 | its value for zero input |
 //! | zero padding without an edge channel | weights of the edge channel are 0 |
 
 use glowflow::PermutationType;
@@ -15,22 +15,22 @@ use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TAPS, T
 use crate::reader::Reader;
 use crate::settings::{Setting, Settings};
 
-/// Names in which the programs differ.
+/// Names that differ between the programs.
 pub(crate) struct Names {
     /// Network of a coupling.
     pub network: &'static str,
-    /// Between a convolution's name and that of its weight.
+    /// Infix between a convolution's name and that of its weight.
     pub conv: &'static str,
-    /// Between a linear layer's name and that of its weight.
+    /// Infix between a linear layer's name and that of its weight.
     pub linear: &'static str,
     /// L and U of a 1×1 convolution.
     pub lower: &'static str,
     pub upper: &'static str,
-    /// The zero convolution of the last prior.
+    /// The zero convolution of the final prior.
     pub top: &'static str,
 }
 
-/// The model, with images of `bits` bits.
+/// Converts the model, for images of `bits` bits.
 pub(crate) fn parts(
     reader: &mut Reader,
     settings: &Settings,
@@ -43,7 +43,9 @@ pub(crate) fn parts(
     for index in reader.indices("flow.layers.", '.') {
         let at = format!("flow.layers.{index}");
         if index != next {
-            return Err(Error::model(format!("there is no tensor flow.layers.{next}.…, and one of {at}")));
+            return Err(Error::model(format!(
+                "there is no tensor flow.layers.{next}.…, but there is one of {at}"
+            )));
         }
         let Some(level) = levels.last_mut() else { break };
         if reader.has(&format!("{at}.actnorm.bias")) {
@@ -97,7 +99,7 @@ fn norm(reader: &mut Reader, at: &str, channels: usize) -> Result<Norm, Error> {
     Ok(Norm::of_log_scale(bias, reader.channels(&format!("{at}.logs"), channels)?))
 }
 
-/// The zero convolution with its weight and bias under `conv` and its log-scale under `at`.
+/// A zero convolution with its weight and bias under `conv` and its log-scale under `at`.
 fn zero_conv(
     reader: &mut Reader,
     conv: &str,
@@ -145,13 +147,13 @@ fn permutation(
     }
 }
 
-/// The prior of the last latents, `outputs` means and log standard deviations.
+/// The final prior: `outputs` means and log standard deviations.
 fn top(reader: &mut Reader, names: &Names, outputs: usize) -> Result<TopPrior, Error> {
     let constant = constant(reader, outputs)?;
     let conv = format!("{}{}", names.top, names.conv);
     let mut top = if reader.has(&format!("{conv}.weight")) {
         let mut conv = zero_conv(reader, &conv, names.top, outputs, outputs)?;
-        // A constant inside the image and 0 outside: its sum everywhere, less what lies outside.
+        // The input is constant inside the image and 0 outside: the sum over all taps, minus those outside.
         for o in 0..outputs {
             for (i, h) in constant.iter().enumerate().filter(|(_, h)| **h != 0.0) {
                 for k in 0..TAPS {

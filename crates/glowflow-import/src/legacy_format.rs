@@ -1,5 +1,6 @@
-//! The format of PyTorch < 1.6: a magic number, a protocol, the machine, the state dictionary and the keys of its
-//! storages, each a pickle, then the storages in the order of the keys: a number of elements (i64) and the elements.
+//! The format of PyTorch < 1.6: a magic number, a protocol, the machine, the state dictionary and the keys of
+//! its storages, each a pickle, then the storages in the order of the keys: the number of elements (i64) and
+//! the elements.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ pub(crate) fn read(bytes: Vec<u8>) -> Result<Checkpoint, String> {
     }
     let (protocol, rest) = pickle::load(rest, &mut objects)?;
     if protocol != Value::Int(PROTOCOL) {
-        return Err(format!("it has the protocol {protocol:?}, and {PROTOCOL} is known"));
+        return Err(format!("it has the protocol {protocol:?}, but only {PROTOCOL} is supported"));
     }
     let (machine, rest) = pickle::load(rest, &mut objects)?;
     if objects.item(machine, "little_endian") != Some(Value::Bool(true)) {
-        return Err("it was written in another byte order than little endian".into());
+        return Err("it was written in a byte order other than little endian".into());
     }
     let (value, rest) = pickle::load(rest, &mut objects)?;
     let (keys, rest) = pickle::load(rest, &mut objects)?;
@@ -37,7 +38,7 @@ pub(crate) fn read(bytes: Vec<u8>) -> Result<Checkpoint, String> {
     let elements: HashMap<&str, Element> =
         objects.storages.iter().map(|storage| (storage.key.as_str(), storage.element)).collect();
     let mut start = bytes.len() - rest.len();
-    // Place of the first number and count, by key.
+    // Position of the first element, and number of elements, by key.
     let mut places: HashMap<&str, (usize, usize)> = HashMap::new();
     for key in keys {
         let key = objects.text(*key).ok_or("the key of a storage is not a text")?;

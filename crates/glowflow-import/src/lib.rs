@@ -1,8 +1,8 @@
-//! Checkpoints of other Glow programs as glowflow models.
+//! Imports checkpoints of other Glow programs as glowflow models.
 //!
-//! [`Checkpoint::read`] reads the tensors of a file: PyTorch's zip format and the older one, safetensors, and `.npz`. No
-//! code of the file is executed. [`import`] turns the tensors of one of the programs in [`Source`] into a model of equal
-//! likelihoods and latents.
+//! [`Checkpoint::read`] reads the tensors of a file: PyTorch's zip format and its predecessor, safetensors,
+//! and `.npz`. No code in the file is executed. [`import`] converts the tensors of one of the programs in
+//! [`Source`] to a model with the same likelihoods and latents.
 //!
 //! ```no_run
 //! use glowflow_import::{Checkpoint, Settings, Source, import};

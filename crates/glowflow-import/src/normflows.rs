@@ -1,18 +1,18 @@
-//! Checkpoints of <https://github.com/VincentStimper/normalizing-flows>: a `MultiscaleFlow` of levels, each a list of
-//! `GlowBlock`s and a `Squeeze`, the last level of the file the first here.
+//! Checkpoints of <https://github.com/VincentStimper/normalizing-flows>: a `MultiscaleFlow` of levels, each a
+//! list of `GlowBlock`s and a `Squeeze`. The last level of the file is the first of the model.
 //!
-//! | theirs, from image to latents | here |
+//! | checkpoint, from image to latents | glowflow |
 //! | --- | --- |
 //! | actnorm `(x − t)·exp(−s)` | `bias = −t`, `3·logs = −s` |
 //! | 1×1 convolution `P·L·U` or `W` | the same |
-//! | coupling `(x_b − shift)·sigmoid(o + 2)`; shift and `o` alternate | shift negated, the first kind first |
+//! | coupling `(x_b − shift)·sigmoid(o + 2)`; shift and `o` are interleaved | shift negated, the first kind first |
 //! | networks with biases, or with actnorms | actnorms |
-//! | a base distribution a level, `loc` and `log_scale` | the prior of a split that ignores its input |
-//! | images in [0, 1), `pixel / 256` and noise | `v + 1/2`, a part of the first actnorm |
+//! | a base distribution per level, `loc` and `log_scale` | the prior of a split that ignores its input |
+//! | images in [0, 1), `pixel / 256` plus noise | `v + 1/2`, folded into the first actnorm |
 //!
-//! A base distribution must be the same at every pixel, and only the last latents' may depend on a class. The file does not
-//! record the bits of a pixel, the `scale_map` of couplings (`sigmoid` is assumed, the default), or a slope of its ReLUs (0 is
-//! assumed).
+//! A base distribution must be the same at every pixel, and only that of the last latents may depend on a
+//! class. The file does not record the bits of a pixel, the `scale_map` of the couplings (the default
+//! `sigmoid` is assumed), or the slope of its ReLUs (0 is assumed).
 
 use crate::Error;
 use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior};
@@ -28,7 +28,7 @@ pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, 
         let theirs = count - 1 - l;
         // A squeeze has no tensors, and comes last.
         let steps = reader.count(&format!("flows.{theirs}."), '.', MAX_STEPS)?;
-        // Their order is that from latents to image.
+        // The file orders them from latents to image.
         let steps = (0..steps).rev().map(|k| step(reader, &format!("flows.{theirs}.{k}.flows")));
         let steps = steps.collect::<Result<Vec<_>, _>>()?;
         let channels = steps.last().map_or(0, |step| step.actnorm.bias.len());
@@ -36,7 +36,7 @@ pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, 
             let base = base(reader, &format!("q0.{theirs}"), channels / 2)?;
             if base.class_weight.is_some() {
                 return Err(Error::model(format!(
-                    "the base distribution q0.{theirs} depends on the class; only that of the last latents can here"
+                    "the base distribution q0.{theirs} depends on the class; in glowflow only that of the last latents can"
                 )));
             }
             image = image.or(base.pixels.map(|size| size.map(|side| side << (l + 1))));
@@ -63,7 +63,8 @@ pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, 
     Ok((Parts { image, bits, levels, top }, vec![note.to_owned()]))
 }
 
-/// A `GlowBlock`: coupling, 1×1 convolution, actnorm, which run in the opposite order from image to latents.
+/// Converts a `GlowBlock`: coupling, 1×1 convolution, actnorm; from image to latents they run in reverse
+/// order.
 fn step(reader: &mut Reader, at: &str) -> Result<Step, Error> {
     let name = format!("{at}.2.s");
     let channels = reader.shape(&name)?.iter().product();
@@ -89,7 +90,7 @@ fn network(reader: &mut Reader, net: &str, channels: usize) -> Result<Network, E
     let name = format!("{net}.0.weight");
     let [hidden, inputs, _, _] = reader.axes(&name)?;
     let conv1 = Conv::plain(hidden, inputs, reader.numbers(&name, &[hidden, inputs, 3, 3])?);
-    // Places of the second and third convolution: each is preceded by a ReLU, and perhaps an actnorm.
+    // Positions of the second and third convolution: each follows a ReLU, and optionally an actnorm.
     let with_actnorm = reader.has_prefix(&format!("{net}.1.actNorm."));
     let (second, third) = if with_actnorm { (3, 6) } else { (2, 4) };
     let mut norm = |at: usize| {
@@ -124,7 +125,7 @@ struct Base {
     /// Means, then log standard deviations.
     parameters: Vec<f64>,
     class_weight: Option<Vec<f64>>,
-    /// Height and width, if the file has them.
+    /// Height and width, if recorded in the file.
     pixels: Option<[usize; 2]>,
 }
 
@@ -136,7 +137,7 @@ fn base(reader: &mut Reader, at: &str, channels: usize) -> Result<Base, Error> {
     let shape = reader.shape(&name("loc"))?;
     let differs = || {
         Error::model(format!(
-            "the base distribution {at} differs between pixels; a prior here has one mean and one scale for each channel"
+            "the base distribution {at} differs between pixels; a glowflow prior has one mean and one scale for each channel"
         ))
     };
     // `DiagGaussian` has the shape [1, C, H, W], `ClassCondDiagGaussian` [C, H, W, classes].
@@ -172,7 +173,8 @@ fn base(reader: &mut Reader, at: &str, channels: usize) -> Result<Base, Error> {
     }
 }
 
-/// `GlowBase`: one mean and log-scale a channel, each `x·exp(3·logs)`, and perhaps rows for classes.
+/// Reads a `GlowBase`: one mean and log-scale per channel, each `x·exp(3·logs)`, and optionally rows for
+/// classes.
 fn glow_base(reader: &mut Reader, name: impl Fn(&str) -> String, channels: usize) -> Result<Base, Error> {
     let mut parameters = vec![];
     for part in ["loc", "log_scale"] {

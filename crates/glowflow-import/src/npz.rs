@@ -1,8 +1,9 @@
-//! NumPy's `.npz`: a zip archive of `.npy` arrays, here the tensors of a state dictionary or the variables of a
+//! NumPy's `.npz`, a zip archive of `.npy` arrays: the tensors of a state dictionary or the variables of a
 //! TensorFlow checkpoint.
 //!
-//! An `.npy` array is `\x93NUMPY`, two bytes of version, the length of the header (u16, from version 2 on u32), the
-//! header, a Python dictionary with the keys `descr`, `fortran_order` and `shape`, and the numbers.
+//! An `.npy` array consists of `\x93NUMPY`, two bytes of version, the length of the header (u16, u32 since
+//! version 2), the header, which is a Python dictionary with the keys `descr`, `fortran_order` and `shape`,
+//! and the elements.
 
 use std::sync::Arc;
 
@@ -24,13 +25,13 @@ pub(crate) fn read(mut archive: Archive) -> Result<Checkpoint, String> {
         };
         let contents = archive.entry(&entry)?.unwrap_or_default();
         let array = array(contents).map_err(|reason| format!("{name}: {reason}"))?;
-        // TensorFlow's own names of variables end so.
+        // Suffix of TensorFlow's variable names.
         tensors.insert(name.strip_suffix(":0").unwrap_or(name).to_owned(), array);
     }
     Ok(Checkpoint { tensors, ignored })
 }
 
-/// An `.npy` array.
+/// Parses an `.npy` array.
 fn array(bytes: Vec<u8>) -> Result<Array, String> {
     let rest = bytes.strip_prefix(MAGIC).ok_or("it is not an .npy array")?;
     let cut = "the header is cut short";
@@ -38,7 +39,7 @@ fn array(bytes: Vec<u8>) -> Result<Array, String> {
     let (len, rest) = match version[0] {
         1 => rest.split_first_chunk().map(|(len, rest)| (usize::from(u16::from_le_bytes(*len)), rest)),
         2 | 3 => rest.split_first_chunk().map(|(len, rest)| (u32::from_le_bytes(*len) as usize, rest)),
-        version => return Err(format!("version {version} of the format is not known")),
+        version => return Err(format!("version {version} of the format is not supported")),
     }
     .ok_or(cut)?;
     let (header, numbers) = rest.split_at_checked(len).ok_or(cut)?;
@@ -61,7 +62,7 @@ fn array(bytes: Vec<u8>) -> Result<Array, String> {
     if fortran { Array::whole_fortran(&storage, shape) } else { Array::whole(&storage, shape) }
 }
 
-/// What follows a key of the header and its colon.
+/// The text after a key of the header and its colon.
 fn value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
     let after = ['\'', '"'].iter().find_map(|quote| header.split_once(&format!("{quote}{key}{quote}")))?.1;
     Some(after.trim_start().strip_prefix(':')?.trim_start())

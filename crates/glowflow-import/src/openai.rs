@@ -1,14 +1,14 @@
-//! Variables of <https://github.com/openai/glow>, by their names, from an `.npz`.
+//! Variables of <https://github.com/openai/glow> by name, read from an `.npz`.
 //!
-//! | theirs | here |
+//! | checkpoint | glowflow |
 //! | --- | --- |
 //! | convolutions HWIO, the edge channel last | OIHW |
 //! | `invconv/W` `[in, out]` | `W` transposed |
-//! | outputs of an affine coupling's network and of a split's prior alternate | the first kind first |
-//! | the last prior is a zero convolution of zeros with an edge channel | `prior = "edge"` |
+//! | outputs of an affine coupling's network and of a split's prior are interleaved | the first kind first |
+//! | the final prior is a zero convolution of zeros with an edge channel | `prior = "edge"` |
 //!
-//! A checkpoint of the moving average has names that end in `/ExponentialMovingAverage`. The file records neither the image
-//! size nor the bits of a pixel.
+//! In a checkpoint of the moving average, names end in `/ExponentialMovingAverage`. The file records neither
+//! the image size nor the bits of a pixel.
 
 use crate::Error;
 use crate::matrix::permutation_index;
@@ -16,10 +16,10 @@ use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrio
 use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::Settings;
 
-/// End of the names of averages.
+/// Suffix of the names of averages.
 const AVERAGE: &str = "/ExponentialMovingAverage";
 
-/// Whether a variable belongs to the optimiser, to the average or to the classifier.
+/// Returns whether a variable belongs to the optimiser, to the average or to the classifier.
 pub(crate) fn is_unused(name: &str) -> bool {
     name == "Variable"
         || name.starts_with("Variable_")
@@ -57,7 +57,7 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    /// The name in the file: that of the average, if only that is there.
+    /// The name in the file: that of the average if the variable itself is absent.
     fn name(&self, name: &str) -> String {
         let average = format!("{name}{AVERAGE}");
         if !self.reader.has(name) && self.reader.has(&average) { average } else { name.to_owned() }
@@ -106,7 +106,7 @@ impl Variables<'_> {
         })
     }
 
-    /// An actnorm, which is as here.
+    /// Reads an actnorm, which has the same form as in glowflow.
     fn norm(&mut self, at: &str, channels: usize) -> Result<Norm, Error> {
         let bias = self.channels(&format!("{at}_center/b"), channels)?;
         Ok(Norm { bias, logs: self.channels(&format!("{at}_scale/logs"), channels)? })
@@ -119,7 +119,7 @@ impl Variables<'_> {
         Ok(Conv { bias, logs, ..Conv::of_hwio(outputs, inputs, &weight) })
     }
 
-    /// Neither a 1×1 convolution nor the index of a shuffle: the channels are reversed.
+    /// Without a 1×1 convolution and the index of a shuffle, the channels are reversed.
     fn permutation(&mut self, at: &str, n: usize) -> Result<Permutation, Error> {
         let plain = format!("{at}/invconv/W");
         if self.has(&plain) {

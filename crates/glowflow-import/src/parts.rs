@@ -1,11 +1,11 @@
-//! A Glow in parts: what every source is turned into, in `f64`.
+//! The parts of a Glow, in `f64`: the intermediate form of every source.
 //!
-//! A step is `y = P (x + bias)·sign·exp(3·logs)`, then a coupling. The sign is that of an actnorm's scale. glowflow's
-//! actnorm has positive scales, so the sign becomes part of the 1×1 convolution: `W·diag(sign)`.
+//! A step is `y = P (x + bias)·sign·exp(3·logs)`, then a coupling. The sign is that of an actnorm's scale.
+//! glowflow's actnorm has positive scales, so the sign becomes part of the 1×1 convolution: `W·diag(sign)`.
 
 use crate::Error;
 
-/// Taps of a 3×3 convolution.
+/// Number of taps of a 3×3 convolution.
 pub(crate) const TAPS: usize = 9;
 
 /// A model.
@@ -17,7 +17,7 @@ pub(crate) struct Parts {
     pub top: TopPrior,
 }
 
-/// The steps of a level, and the prior of the split after it; the last level has none.
+/// The steps of a level, and the prior of the split after it; the last level has no split.
 pub(crate) struct Level {
     pub steps: Vec<Step>,
     pub prior: Option<Conv>,
@@ -54,7 +54,7 @@ impl Norm {
         Self { bias, logs: thirds(log_scale) }
     }
 
-    /// A bias alone.
+    /// An actnorm that only adds a bias.
     pub fn of_bias(bias: Vec<f64>) -> Self {
         Self { logs: vec![0.0; bias.len()], bias }
     }
@@ -64,7 +64,7 @@ fn thirds(log_scale: Vec<f64>) -> Vec<f64> {
     log_scale.into_iter().map(|x| x / 3.0).collect()
 }
 
-/// What follows an actnorm.
+/// The permutation after an actnorm.
 pub(crate) enum Permutation {
     /// `y = W x`, `[channels, channels]`
     Matrix(Vec<f64>),
@@ -73,7 +73,7 @@ pub(crate) enum Permutation {
     Index(Vec<usize>),
 }
 
-/// `W = P·L·(U + diag(sign ⊙ exp(log_s)))`, of which L and U are read below and above their diagonals.
+/// `W = P·L·(U + diag(sign ⊙ exp(log_s)))`; only the strict triangles of L and U are read.
 pub(crate) struct Lu {
     /// `(P v)[i] = v[index[i]]`
     pub index: Vec<usize>,
@@ -97,7 +97,7 @@ impl Lu {
 #[derive(Clone)]
 pub(crate) struct Conv {
     pub outputs: usize,
-    /// Input channels without the edge channel.
+    /// Number of input channels without the edge channel.
     pub inputs: usize,
     /// `[outputs, inputs, 9]`
     pub weight: Vec<f64>,
@@ -108,13 +108,13 @@ pub(crate) struct Conv {
 }
 
 impl Conv {
-    /// A convolution alone, without an edge channel.
+    /// A convolution without bias, scale and edge channel.
     pub fn plain(outputs: usize, inputs: usize, weight: Vec<f64>) -> Self {
         let edge = vec![0.0; outputs * TAPS];
         Self { outputs, inputs, weight, edge, bias: vec![0.0; outputs], logs: vec![0.0; outputs] }
     }
 
-    /// From the layout of TensorFlow, `[3, 3, inputs + 1, outputs]`, with the edge channel last.
+    /// Converts TensorFlow's layout `[3, 3, inputs + 1, outputs]`, with the edge channel last.
     pub fn of_hwio(outputs: usize, inputs: usize, weight: &[f64]) -> Self {
         let at = |k: usize, i: usize, o: usize| weight[(k * (inputs + 1) + i) * outputs + o];
         let each = |o: usize, i: usize| (0..TAPS).map(move |k| (k, i, o));
@@ -131,7 +131,7 @@ impl Conv {
         &self.weight[output * self.inputs * TAPS..][..self.inputs * TAPS]
     }
 
-    /// Pads with 1 instead of 0: the edge channel gets the sum of all inputs' weights.
+    /// Converts padding with 1 to padding with 0: the edge channel receives the sum of all inputs' weights.
     pub fn padded_with_ones(mut self) -> Self {
         for output in 0..self.outputs {
             for k in 0..TAPS {
@@ -142,7 +142,7 @@ impl Conv {
         self
     }
 
-    /// Output `i` becomes what output `order[i]` was.
+    /// Permutes the outputs: output `i` is the former output `order[i]`.
     pub fn reordered(&self, order: &[usize]) -> Self {
         let rows = |from: &[f64], width: usize| -> Vec<f64> {
             order.iter().flat_map(|&row| from[row * width..][..width].to_vec()).collect()
@@ -157,19 +157,19 @@ impl Conv {
         }
     }
 
-    /// Outputs that alternate between two kinds, the first kind first.
+    /// Separates interleaved outputs of two kinds, the first kind first.
     pub fn deinterleaved(&self) -> Self {
         let (even, odd) = ((0..self.outputs).step_by(2), (1..self.outputs).step_by(2));
         self.reordered(&even.chain(odd).collect::<Vec<_>>())
     }
 
-    /// Both halves of the outputs, swapped.
+    /// Swaps the halves of the outputs.
     pub fn halves_swapped(&self) -> Self {
         let half = self.outputs / 2;
         self.reordered(&(half..self.outputs).chain(0..half).collect::<Vec<_>>())
     }
 
-    /// The first outputs negated.
+    /// Negates the first outputs.
     pub fn first_negated(mut self, count: usize) -> Self {
         let (count, negate) = (count.min(self.outputs), |x: &mut f64| *x = -*x);
         self.weight[..count * self.inputs * TAPS].iter_mut().for_each(negate);
@@ -185,12 +185,12 @@ impl Conv {
     }
 }
 
-/// The prior of the last latents: means, then log standard deviations, `2·channels` each.
+/// The final prior: means, then log standard deviations, `2·channels` in total.
 pub(crate) struct TopPrior {
     pub base: Vec<f64>,
     /// `[2·channels, 9]`, if it is not 0.
     pub edge: Option<Vec<f64>>,
-    /// A row of `2·channels` for each class.
+    /// A row of `2·channels` values for each class.
     pub class_weight: Option<Vec<f64>>,
 }
 
@@ -200,7 +200,7 @@ impl TopPrior {
         Self { base: vec![0.0; 2 * channels], edge: None, class_weight: None }
     }
 
-    /// What a zero convolution makes of zeros.
+    /// The output of a zero convolution for zero input.
     pub fn of_zeros(conv: &Conv) -> Self {
         let scale: Vec<f64> = conv.logs.iter().map(|logs| (3.0 * logs).exp()).collect();
         let base = conv.bias.iter().zip(&scale).map(|(bias, scale)| bias * scale).collect();
@@ -212,7 +212,7 @@ impl TopPrior {
     }
 }
 
-/// `(W[:, y] + bias)·exp(3·logs)` for every class: a linear layer of one-hot rows. `weight(output, class)`.
+/// `(W[:, y] + bias)·exp(3·logs)` for every class: a linear layer on one-hot rows. `weight(output, class)`.
 pub(crate) fn class_rows(
     classes: usize,
     weight: impl Fn(usize, usize) -> f64,
@@ -227,7 +227,7 @@ pub(crate) fn class_rows(
     (0..classes).flat_map(row).collect()
 }
 
-/// Logarithm and sign of the scales of an actnorm; the signs only if some are negative.
+/// Log and sign of the scales of an actnorm; signs are returned only if some are negative.
 pub(crate) fn logs_and_signs(name: &str, scale: &[f64]) -> Result<(Vec<f64>, Option<Vec<f64>>), Error> {
     if scale.contains(&0.0) {
         return Err(Error::model(format!("{name} holds 0, and a scale of 0 has no inverse")));

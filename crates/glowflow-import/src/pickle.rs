@@ -1,10 +1,11 @@
-//! Reader for the pickles that `torch.save` writes.
+//! Reader for pickles written by `torch.save`.
 //!
-//! A pickle is a program for a stack machine. This one has a fixed list of opcodes, and of the names that a pickle may
-//! refer to ([`Global`]); any other is an error that names it. Nothing is imported or executed.
+//! A pickle is a program for a stack machine. This one supports a fixed list of opcodes and of names that a
+//! pickle may refer to ([`Global`]); any other opcode or name is an error that states it. Nothing is imported
+//! or executed.
 //!
-//! Lists, tuples and dictionaries lie in one table and refer to each other by number, so nesting costs no recursion.
-//! Memory is proportional to the pickle: an instruction makes at most one value, and moves the others.
+//! Lists, tuples and dictionaries are stored in one table and refer to each other by index, so nesting does
+//! not recurse. Memory is proportional to the pickle: an instruction creates at most one value.
 
 mod call;
 mod global;
@@ -13,13 +14,13 @@ mod machine;
 pub(crate) use global::Global;
 pub(crate) use machine::load;
 
-/// A Python value. Containers are numbers in the tables of [`Objects`].
+/// A Python value. Containers are indices into the tables of [`Objects`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
-    /// An integer of more than 64 bits: PyTorch's magic number, or something that is not needed.
+    /// An integer of more than 64 bits: PyTorch's magic number, or one that is not needed.
     Long(u128),
     Float(f64),
     Text(usize),
@@ -31,19 +32,19 @@ pub(crate) enum Value {
     Tensor(usize),
 }
 
-/// The storage of a tensor, as a pickle refers to it.
+/// A reference to the storage of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StorageRef {
     /// Its name in the file.
     pub key: String,
     pub element: crate::element::Element,
-    /// Numbers of the storage.
+    /// Number of elements.
     pub len: usize,
-    /// Number of the first element that belongs to it.
+    /// Index of the first element that belongs to it.
     pub first: usize,
 }
 
-/// A tensor, as a pickle describes it.
+/// The description of a tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TensorRef {
     pub storage: usize,
@@ -52,7 +53,7 @@ pub(crate) struct TensorRef {
     pub strides: Vec<usize>,
 }
 
-/// Everything that a pickle refers to.
+/// All values that a pickle refers to.
 #[derive(Debug, Default)]
 pub(crate) struct Objects {
     pub texts: Vec<String>,
@@ -63,7 +64,7 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// A text.
+    /// The content of a text.
     pub fn text(&self, value: Value) -> Option<&str> {
         match value {
             Value::Text(at) => self.texts.get(at).map(String::as_str),
@@ -71,7 +72,7 @@ impl Objects {
         }
     }
 
-    /// A tuple or list.
+    /// The items of a tuple or list.
     pub fn sequence(&self, value: Value) -> Option<&[Value]> {
         match value {
             Value::Sequence(at) => self.sequences.get(at).map(Vec::as_slice),
@@ -79,7 +80,7 @@ impl Objects {
         }
     }
 
-    /// A dictionary, in its order.
+    /// The items of a dictionary, in order.
     pub fn dict(&self, value: Value) -> Option<&[(Value, Value)]> {
         match value {
             Value::Dict(at) => self.dicts.get(at).map(Vec::as_slice),
@@ -87,13 +88,13 @@ impl Objects {
         }
     }
 
-    /// A value of a dictionary.
+    /// Looks up a value in a dictionary.
     pub fn item(&self, dict: Value, key: &str) -> Option<Value> {
         self.dict(dict)?.iter().rev().find(|(k, _)| self.text(*k) == Some(key)).map(|&(_, value)| value)
     }
 }
 
-/// A whole number that is not negative.
+/// Converts a non-negative integer.
 pub(crate) fn size(value: Value) -> Option<usize> {
     match value {
         Value::Int(int) => int.try_into().ok(),

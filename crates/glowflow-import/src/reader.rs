@@ -1,4 +1,4 @@
-//! Tensors of a checkpoint, each read once: what is left over at the end is unused or unknown.
+//! Tensors of a checkpoint, each read at most once: the tensors left at the end are unused or unknown.
 
 use std::collections::BTreeSet;
 
@@ -8,11 +8,11 @@ use crate::checkpoint::Tensors;
 use crate::matrix::permutation_index;
 use crate::parts::Lu;
 
-/// Names that an error lists.
+/// Maximum number of names that an error lists.
 const SHOWN: usize = 5;
-/// Most levels of a model.
+/// Maximum number of levels of a model.
 pub(crate) const MAX_LEVELS: usize = 12;
-/// Most steps of a level.
+/// Maximum number of steps of a level.
 pub(crate) const MAX_STEPS: usize = 1 << 12;
 
 /// Tensors by name.
@@ -26,12 +26,12 @@ impl Reader {
         Self { tensors, used: BTreeSet::new() }
     }
 
-    /// Whether there is a tensor of this name.
+    /// Returns whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
 
-    /// Whether the names of some tensors begin so.
+    /// Returns whether any tensor name has this prefix.
     pub fn has_prefix(&self, prefix: &str) -> bool {
         self.tensors.range(prefix.to_owned()..).next().is_some_and(|(name, _)| name.starts_with(prefix))
     }
@@ -41,18 +41,20 @@ impl Reader {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The numbers `i` of names that begin with `prefix`, `i` and `separator`, in ascending order.
+    /// The numbers `i` in names that begin with `prefix`, `i` and `separator`, in ascending order.
     pub fn indices(&self, prefix: &str, separator: char) -> Vec<usize> {
         let index = |name: &str| name.strip_prefix(prefix)?.split_once(separator)?.0.parse().ok();
         self.names().filter_map(index).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The number of consecutive indices from 0 on.
+    /// The number of consecutive indices from 0.
     pub fn count(&self, prefix: &str, separator: char, most: usize) -> Result<usize, Error> {
         let indices = self.indices(prefix, separator);
         if indices.len() > most {
             let count = indices.len();
-            return Err(Error::model(format!("there are {count} of {prefix}…; at most {most} are possible")));
+            return Err(Error::model(format!(
+                "there are {count} of {prefix}…; at most {most} are supported"
+            )));
         }
         match indices.iter().enumerate().find(|&(i, &index)| i != index) {
             None if !indices.is_empty() => Ok(indices.len()),
@@ -63,7 +65,7 @@ impl Reader {
         }
     }
 
-    /// A tensor that is not empty.
+    /// A tensor that must not be empty.
     fn get(&self, name: &str) -> Result<&Array, Error> {
         match self.tensors.get(name) {
             None => Err(Error::model(format!("the tensor {name} is missing"))),
@@ -82,7 +84,7 @@ impl Reader {
         self.get(name).map(|array| array.shape.clone())
     }
 
-    /// The shape of a tensor with this number of axes.
+    /// The shape of a tensor with N axes.
     pub fn axes<const N: usize>(&self, name: &str) -> Result<[usize; N], Error> {
         let shape = self.shape(name)?;
         shape
@@ -91,7 +93,7 @@ impl Reader {
             .map_err(|_| Error::model(format!("{name} has the shape {shape:?}; {N} axes are needed")))
     }
 
-    /// A tensor of finite floating-point numbers.
+    /// Reads a tensor of finite floating-point numbers.
     pub fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f64>, Error> {
         let array = self.array(name)?;
         if array.shape != shape {
@@ -101,7 +103,7 @@ impl Reader {
         finite(name, array)
     }
 
-    /// One number a channel: a tensor with one axis of this length, and others of length 1.
+    /// Reads one number per channel: a tensor with one axis of this length and others of length 1.
     pub fn channels(&mut self, name: &str, channels: usize) -> Result<Vec<f64>, Error> {
         let array = self.array(name)?;
         let mut long = array.shape.iter().filter(|&&len| len != 1);
@@ -118,7 +120,7 @@ impl Reader {
         finite(name, array)
     }
 
-    /// A permutation of channels, by its index.
+    /// Reads a permutation of channels, given by its index.
     pub fn index(&mut self, name: &str, channels: usize) -> Result<Vec<usize>, Error> {
         let array = self.array(name)?;
         let mut seen = vec![false; channels];
@@ -132,7 +134,7 @@ impl Reader {
         Ok(index)
     }
 
-    /// The LU form `P·(L + 1)·(U + diag(sign·exp(log_s)))` from tensors of these names.
+    /// Reads the LU form `P·(L + 1)·(U + diag(sign·exp(log_s)))` from tensors of these names.
     pub fn lu(&mut self, [p, lower, upper, sign, log_s]: [String; 5], channels: usize) -> Result<Lu, Error> {
         let square = [channels, channels];
         let sign_name = sign;
@@ -152,12 +154,12 @@ impl Reader {
         })
     }
 
-    /// Marks a tensor as known that holds nothing of its own.
+    /// Marks a redundant tensor as read.
     pub fn skip(&mut self, name: &str) {
         self.used.insert(name.to_owned());
     }
 
-    /// The names of tensors that were not read. Those that are not known to be without use are an error.
+    /// Returns the names of tensors that were not read. Those not known to be unused are an error.
     pub fn finish(self, is_unused: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
         let left = self.tensors.into_keys().filter(|name| !self.used.contains(name));
         let (unused, unknown): (Vec<_>, Vec<_>) = left.partition(|name| is_unused(name));
@@ -178,7 +180,7 @@ fn finite(name: &str, array: &Array) -> Result<Vec<f64>, Error> {
     let numbers = array.numbers();
     match numbers.iter().find(|x| !x.is_finite()) {
         Some(x) => Err(Error::model(format!(
-            "{name} holds {x}, and weights must be finite: the file is damaged, or the training diverged"
+            "{name} holds {x}, but weights must be finite: the file is damaged, or the training diverged"
         ))),
         None => Ok(numbers),
     }

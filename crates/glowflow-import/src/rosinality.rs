@@ -1,12 +1,12 @@
 //! Checkpoints of <https://github.com/rosinality/glow-pytorch>.
 //!
-//! | theirs | here |
+//! | checkpoint | glowflow |
 //! | --- | --- |
-//! | actnorm `scale·(x + loc)`, `scale` of either sign | its sign is a part of the 1×1 convolution |
-//! | networks with biases and without actnorms | actnorms of a bias alone |
+//! | actnorm `scale·(x + loc)`, `scale` of either sign | the sign is folded into the 1×1 convolution |
+//! | networks with biases and without actnorms | actnorms with only a bias |
 //! | `log_s, t = net(x_a)` | `t` first |
 //! | zero convolutions pad with 1 in every channel | the edge channel has the sum of all weights |
-//! | the last prior is such a convolution of zeros | `prior = "edge"` |
+//! | the final prior is such a convolution of zeros | `prior = "edge"` |
 //!
 //! The file records neither the image size nor the bits of a pixel.
 

@@ -1,4 +1,4 @@
-//! Safetensors files of a state dictionary.
+//! State dictionaries in safetensors files.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::array::{Array, Storage};
 use crate::checkpoint::{Checkpoint, Tensors};
 use crate::element::Element;
 
-/// Bytes that hold the length of the header.
+/// Bytes of the header's length field.
 const PREFIX: usize = 8;
 
 /// Reads a file.

@@ -1,4 +1,4 @@
-//! Settings of a model that its file may not record.
+//! Model settings that a file may not record.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// A list of settings, in words.
+    /// Formats a list of settings in words.
     pub(crate) fn list(settings: &[Self]) -> String {
         settings.iter().map(Self::to_string).collect::<Vec<_>>().join(" and ")
     }
@@ -34,7 +34,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// Values of settings, for what a file does not record.
+/// Values of settings that the file does not record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Height and width of an image.
@@ -46,7 +46,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Image size and bits, if the file records neither.
+    /// The image size and the bits, for a file that records neither.
     pub(crate) fn image_and_bits(&self) -> Result<([usize; 2], u32), Error> {
         match (self.image, self.bits) {
             (Some(image), Some(bits)) => Ok((image, bits)),
@@ -57,11 +57,11 @@ impl Settings {
         }
     }
 
-    /// The image size, which the file records as `found`.
+    /// Checks the image size against the one recorded in the file, `found`.
     pub(crate) fn check_image(&self, found: [usize; 2]) -> Result<[usize; 2], Error> {
         match self.image {
             Some(given) if given != found => Err(Error::model(format!(
-                "images of {} × {} pixels were specified, and the model has images of {} × {}",
+                "images of {} × {} pixels were specified, but the model has images of {} × {}",
                 given[0], given[1], found[0], found[1]
             ))),
             _ => Ok(found),

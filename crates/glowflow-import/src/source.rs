@@ -1,4 +1,4 @@
-//! Programs whose checkpoints are read.
+//! Programs whose checkpoints can be imported.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::reader::Reader;
 use crate::settings::Settings;
 use crate::{Error, chaiyujin, normflows, openai, rosinality, y0ast};
 
-/// A program that trains Glows.
+/// A program that trains Glow models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// <https://github.com/y0ast/Glow-PyTorch>
@@ -40,7 +40,7 @@ impl Source {
         }
     }
 
-    /// A tensor that its models have, and no other's.
+    /// A tensor that only models of this program have.
     fn characteristic(self) -> &'static str {
         match self {
             Self::Y0ast => "flow.layers.1.block.0.conv.weight",
@@ -68,11 +68,11 @@ impl FromStr for Source {
     }
 }
 
-/// Turns a checkpoint of a program into a model with the same likelihoods and latents.
+/// Converts a checkpoint of a program to a model with the same likelihoods and latents.
 ///
 /// # Errors
-/// [`Error::Missing`] if the file does not record a setting that `settings` lacks, [`Error::Model`] if a tensor is
-/// missing, unknown or of another shape, or if there is no equal model.
+/// [`Error::Missing`] if neither the file nor `settings` has a required setting; [`Error::Model`] if a tensor
+/// is missing, unknown or of the wrong shape, or if there is no equivalent model.
 pub fn import(checkpoint: Checkpoint, source: Source, settings: &Settings) -> Result<Imported, Error> {
     let Checkpoint { tensors, ignored } = checkpoint;
     let mut reader = Reader::new(tensors);

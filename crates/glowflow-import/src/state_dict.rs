@@ -1,16 +1,16 @@
-//! The state dictionary in what a pickle holds.
+//! Finds the state dictionary in the contents of a pickle.
 //!
-//! A file holds the dictionary itself, or a dictionary with it and the state of an optimiser: `{"model": …,
-//! "optimizer": …}`.
+//! A file contains the dictionary itself, or a dictionary of it and the state of an optimiser:
+//! `{"model": …, "optimizer": …}`.
 
 use crate::array::{Array, Storage};
 use crate::checkpoint::{Checkpoint, Tensors};
 use crate::pickle::{Objects, Value};
 
-/// Keys of a model's state in a checkpoint of a whole training.
+/// Keys of a model's state in a checkpoint of a training run.
 const MODEL_KEYS: &[&str] = &["model", "graph", "state_dict", "model_state_dict", "net", "glow"];
 
-/// The tensors of the model; `storages` are those of the pickle, in its order.
+/// The tensors of the model; `storages` are those of the pickle, in order.
 pub(crate) fn checkpoint(
     objects: &Objects,
     value: Value,
@@ -32,7 +32,7 @@ pub(crate) fn checkpoint(
              `model.state_dict()`"
         ));
     };
-    let inner = objects.item(value, key).ok_or("a key is gone")?;
+    let inner = objects.item(value, key).ok_or("a key is missing")?;
     let ignored =
         items.iter().filter_map(|(k, _)| objects.text(*k)).filter(|k| k != key).map(str::to_owned).collect();
     Ok(Checkpoint { tensors: tensors(objects, inner, storages)?, ignored })
@@ -42,7 +42,7 @@ fn has_tensors(objects: &Objects, value: Value) -> bool {
     objects.dict(value).is_some_and(|items| items.iter().any(|(_, value)| matches!(value, Value::Tensor(_))))
 }
 
-/// Keys of what is not a tensor.
+/// Keys of items other than tensors.
 fn others(objects: &Objects, items: &[(Value, Value)]) -> Vec<String> {
     let other = |(key, value): &(Value, Value)| match value {
         Value::Tensor(_) => None,
@@ -62,7 +62,7 @@ fn tensors(objects: &Objects, dict: Value, storages: &[Option<Storage>]) -> Resu
         let array = Array::view(storage, tensor.offset, tensor.shape.clone(), tensor.strides.clone())
             .map_err(|reason| format!("{name}: {reason}"))?;
         if tensors.insert(name.to_owned(), array).is_some() {
-            return Err(format!("the tensor {name} is there twice"));
+            return Err(format!("the tensor {name} occurs twice"));
         }
     }
     Ok(tensors)

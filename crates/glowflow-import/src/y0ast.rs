@@ -1,7 +1,7 @@
 //! Checkpoints of <https://github.com/y0ast/Glow-PyTorch>: see [`flownet`](crate::flownet).
 //!
-//! Pixels have 8 bits, and `prior_h` has the size of the last latents, so the file records everything, unless the
-//! permutation of the channels is fixed.
+//! Pixels have 8 bits, and `prior_h` has the size of the last latents, so the file records every setting
+//! except for a fixed permutation of the channels.
 
 use crate::Error;
 use crate::flownet::{self, Names};

@@ -1,5 +1,5 @@
-//! The format of PyTorch ≥ 1.6: a zip archive of a pickle, `NAME/data.pkl`, and a file for each storage,
-//! `NAME/data/KEY`.
+//! The format of PyTorch ≥ 1.6: a zip archive with a pickle, `NAME/data.pkl`, and a file `NAME/data/KEY` for
+//! each storage.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
@@ -12,10 +12,10 @@ use crate::checkpoint::Checkpoint;
 use crate::pickle::{self, Objects};
 use crate::state_dict;
 
-/// How many times larger than the file its unpacked contents may be.
+/// Maximum ratio of unpacked size to file size.
 const MAX_RATIO: u64 = 64;
 
-/// Whether `bytes` begin as a zip archive does.
+/// Returns whether `bytes` begin like a zip archive.
 pub(crate) fn is_zip(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
 }
@@ -38,12 +38,12 @@ impl Archive {
         Ok(Self { zip, names, left })
     }
 
-    /// Whether the name of an entry ends so.
+    /// Returns whether an entry's name has this suffix.
     pub fn has_suffix(&self, suffix: &str) -> bool {
         self.names.iter().any(|name| name.ends_with(suffix))
     }
 
-    /// The contents of an entry; `None` if there is none of this name.
+    /// The contents of an entry; `None` if no entry has this name.
     pub fn entry(&mut self, name: &str) -> Result<Option<Vec<u8>>, String> {
         let Some(index) = self.zip.index_for_name(name) else { return Ok(None) };
         let mut file = self.zip.by_index(index).map_err(|e| format!("{name} cannot be unpacked: {e}"))?;
@@ -54,7 +54,11 @@ impl Archive {
         let read = file.by_ref().take(self.left).read_to_end(&mut contents);
         read.map_err(|e| format!("{name} cannot be unpacked: {e}"))?;
         if contents.len() as u64 != file.size() {
-            return Err(format!("{name} has {} bytes, and its header says {}", contents.len(), file.size()));
+            return Err(format!(
+                "{name} has {} bytes, but its header declares {}",
+                contents.len(),
+                file.size()
+            ));
         }
         self.left -= contents.len() as u64;
         Ok(Some(contents))
@@ -69,7 +73,10 @@ pub(crate) fn read(mut archive: Archive) -> Result<Checkpoint, String> {
     if let Some(order) = archive.entry(&format!("{root}byteorder"))?
         && order != b"little"
     {
-        return Err(format!("its byte order is {:?}, and little is needed", String::from_utf8_lossy(&order)));
+        return Err(format!(
+            "its byte order is {:?}, but little endian is required",
+            String::from_utf8_lossy(&order)
+        ));
     }
     if archive.names.contains(&format!("{root}constants.pkl")) {
         return Err("it is a TorchScript program: save `model.state_dict()`".into());

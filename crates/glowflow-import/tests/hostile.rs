@@ -1,6 +1,6 @@
-//! Damaged and hostile files: an error or a model, no panic, and memory in proportion to the file.
+//! Damaged and hostile files yield an error or a model, never a panic, with memory proportional to the file.
 //!
-//! `GLOWFLOW_IMPORT_MUTATIONS` sets the number of mutated files; 300 without it.
+//! `GLOWFLOW_IMPORT_MUTATIONS` sets the number of mutated files, 300 by default.
 
 mod common;
 
@@ -24,7 +24,7 @@ impl Random {
     }
 }
 
-/// A mutation of `bytes`, most often of its first `head` bytes.
+/// Mutates `bytes`, usually within the first `head` bytes.
 fn mutate(random: &mut Random, bytes: &mut Vec<u8>, head: usize) {
     for _ in 0..1 + random.below(4) {
         let within = if random.below(4) > 0 { head.min(bytes.len()) } else { bytes.len() };
@@ -57,7 +57,7 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>, head: usize) {
     }
 }
 
-/// The zip archive with a mutated pickle, and checksums that fit.
+/// The zip archive with a mutated pickle and matching checksums.
 fn with_mutated_pickle(random: &mut Random, bytes: &[u8]) -> Vec<u8> {
     let mut zip = ZipArchive::new(Cursor::new(bytes)).unwrap();
     let mut entries: Vec<(String, Vec<u8>)> = vec![];
@@ -81,7 +81,7 @@ fn zip_name<R: Read>(file: &mut zip::read::ZipFile<'_, R>) -> String {
     file.name().map(|name| name.into_owned()).unwrap_or_default()
 }
 
-/// Largest memory of this process so far, in bytes; `None` on systems without `/proc`.
+/// Peak memory of this process in bytes; `None` on systems without `/proc`.
 fn peak_memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -137,7 +137,7 @@ fn read(bytes: &[u8]) -> String {
     Checkpoint::read(&path).unwrap_err().to_string()
 }
 
-/// A state dictionary of one tensor with this shape and these strides, of a storage of `len` numbers.
+/// A state dictionary with one tensor of this shape and these strides, on a storage of `len` numbers.
 fn one_tensor(len: usize, offset: usize, shape: &[usize], strides: &[usize]) -> Vec<u8> {
     let mut pickle = Pickle::default();
     pickle

@@ -1,4 +1,4 @@
-//! Imported models against numbers that the programs' own code computed.
+//! Compares imported models with results computed by the programs themselves.
 
 mod common;
 
@@ -19,10 +19,10 @@ struct Tolerances {
 
 const F32: Tolerances = Tolerances { log_likelihood: 1e-6, eps: 1e-4, decoded: 1e-4 };
 const F64: Tolerances = Tolerances { log_likelihood: 1e-10, eps: 1e-9, decoded: 1e-9 };
-/// The numbers of TensorFlow are themselves in single precision.
+/// TensorFlow's results are in single precision.
 const TENSORFLOW: Tolerances = Tolerances { log_likelihood: 1e-6, eps: 1e-4, decoded: 1e-4 };
 
-/// Noise of every number of `images`.
+/// Noise for every number of `images`.
 fn noises(folder: &Path, bits: u32, count: usize) -> [(&'static str, Vec<f64>); 3] {
     let bins = f64::from(1 << bits);
     [
@@ -79,7 +79,7 @@ fn agrees<D: Operations>(device: &D, imported: &Imported, folder: &Path, toleran
 }
 
 #[test]
-fn every_format_gives_the_numbers_of_the_program() {
+fn every_format_reproduces_the_results_of_the_program() {
     for (source, folder, files) in FIXTURES {
         let Some(folder) = fixture(folder) else { return };
         let mut first: Option<Imported> = None;
@@ -100,7 +100,7 @@ fn every_format_gives_the_numbers_of_the_program() {
 }
 
 #[test]
-fn the_top_prior_of_convolutions_depends_on_the_border() {
+fn the_final_prior_of_convolutions_depends_on_the_border() {
     for (source, folder, files) in FIXTURES {
         let Some(folder) = fixture(folder) else { return };
         let imported = imported(source, &folder.join(files[0]));
@@ -120,7 +120,7 @@ fn the_top_prior_of_convolutions_depends_on_the_border() {
 }
 
 #[test]
-fn state_dictionaries_as_modules_have_them_are_read() {
+fn state_dictionaries_of_modules_are_read() {
     let folder = tempfile::tempdir().unwrap();
     for (source, fixtures, _) in &FIXTURES[..3] {
         let Some(fixtures) = fixture(fixtures) else { return };
@@ -148,7 +148,7 @@ fn state_dictionaries_as_modules_have_them_are_read() {
 }
 
 #[test]
-fn unused_parts_are_named() {
+fn unused_parts_are_reported() {
     let Some(folder) = fixture("y0ast/additive_plain_ycond") else { return };
     let unused = imported(Source::Y0ast, &folder.join("glow_checkpoint_1.pt")).unused;
     assert!(unused.contains(&"optimizer".to_owned()), "{unused:?}");

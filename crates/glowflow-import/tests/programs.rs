@@ -1,4 +1,4 @@
-//! Programs and variants whose models are made from the checkpoints of others, by other names.
+//! Programs and variants whose checkpoints are derived from others by renaming tensors.
 
 mod common;
 
@@ -11,7 +11,7 @@ use glowflow::params::Constant;
 use glowflow_import::{Error, Setting, Settings, Source};
 use glowflow_kernels::Cpu;
 
-/// The names of chaiyujin for a tensor of y0ast.
+/// chaiyujin's names for the tensors of y0ast.
 fn chaiyujin(state: &State) -> State {
     let rename = |name: &str| {
         let name = name.replace(".block.", ".f.").replace("learn_top_fn", "learn_top");
@@ -22,7 +22,7 @@ fn chaiyujin(state: &State) -> State {
         if head.is_empty() { part.to_owned() } else { format!("{head}.{part}") }
     };
     let mut state: State = state.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect();
-    // Of a batch of two.
+    // From a batch of two.
     let (shape, numbers) = state.get_mut("prior_h").unwrap();
     shape[0] = 2;
     numbers.extend(numbers.clone());
@@ -30,7 +30,7 @@ fn chaiyujin(state: &State) -> State {
 }
 
 #[test]
-fn models_of_chaiyujin_see_pixels_divided_by_255() {
+fn models_of_chaiyujin_take_pixels_divided_by_255() {
     let Some(folder) = fixture("y0ast/additive_plain_ycond") else { return };
     let y0ast = imported(Source::Y0ast, &folder.join("glow_model_1.pth"));
     let state = chaiyujin(&weights(&folder));
@@ -38,7 +38,7 @@ fn models_of_chaiyujin_see_pixels_divided_by_255() {
     let cpu = Cpu::<f64>::new();
     let pixels = Npy::read(&folder.join("images.npy")).pixels();
     let labels = Npy::read(&folder.join("labels.npy")).numbers;
-    // Noise with which the first model sees pixels divided by 255.
+    // Noise with which the first model receives pixels divided by 255.
     let noise: Vec<f64> = pixels.iter().map(|&p| f64::from(p) / 255.0 - f64::from(p) / 256.0 + 0.5).collect();
     let want = Run::new(&cpu, &y0ast).encode(&pixels, &labels, &noise);
     let midpoint = vec![0.5 / 256.0; pixels.len()];
@@ -53,7 +53,7 @@ fn models_of_chaiyujin_see_pixels_divided_by_255() {
 }
 
 #[test]
-fn lu_forms_that_chaiyujin_does_not_save_whole_are_an_error() {
+fn incomplete_lu_forms_of_chaiyujin_are_an_error() {
     let Some(folder) = fixture("y0ast/affine_lu") else { return };
     let mut state = chaiyujin(&weights(&folder));
     state.retain(|name, _| !name.ends_with("invconv.p") && !name.ends_with("invconv.sign_s"));
@@ -70,7 +70,7 @@ fn averages_and_optimiser_variables_of_openai_are_recognised() {
     let average = |name: &str| format!("{name}/ExponentialMovingAverage");
     let averages: State = state.iter().map(|(name, tensor)| (average(name), tensor.clone())).collect();
     assert_eq!(import_state(&averages, Source::Openai, &settings).unwrap().weights, want.weights);
-    // Both, with other averages: the variables themselves count.
+    // With both, the variables themselves are read, not the averages.
     let mut both = state.clone();
     both.extend(
         averages.into_iter().map(|(name, (shape, numbers))| (name, (shape, vec![0.5; numbers.len()]))),
@@ -119,7 +119,7 @@ fn permutations_of_openai_are_read() {
     assert_eq!(shuffle.constants[0], Constant::Permutation(want));
 }
 
-/// The flow of a model of y0ast whose split priors are constants, and the same as normflows has it.
+/// The flow of a y0ast model with constant split priors, converted to normflows' form.
 fn normflows(state: &mut State) -> State {
     let (levels, steps) = (3, 2);
     let mut theirs = State::new();
@@ -157,7 +157,7 @@ fn normflows(state: &mut State) -> State {
                 put(&net(&format!("{}.actNorm.s", conv + 1)), (shape, logs));
                 put(&net(&format!("{}.actNorm.data_dep_init_done", conv + 1)), (vec![], vec![1.0]));
             }
-            // Even outputs, the shifts, are subtracted there.
+            // normflows subtracts the even outputs, the shifts.
             let logs = get("block.4.logs").1;
             let scale = |output: usize| {
                 (3.0 * logs[output]).exp() * if output.is_multiple_of(2) { -1.0 } else { 1.0 }

@@ -1,4 +1,4 @@
-//! Variants of models that the checkpoints lack, made from them.
+//! Model variants that the checkpoints lack, derived from them.
 
 mod common;
 
@@ -9,12 +9,12 @@ use glowflow::{PermutationType, PriorType};
 use glowflow_import::{Error, Setting, Settings, Source};
 
 #[test]
-fn negative_scales_become_a_part_of_the_convolution() {
+fn negative_scales_are_folded_into_the_convolution() {
     let Some(folder) = fixture("rosinality/affine_lu") else { return };
     let lu = weights(&folder);
     let settings = settings(Source::Rosinality);
     let want = import_state(&lu, Source::Rosinality, &settings).unwrap();
-    // The sign of every third channel moves from the convolution to the scale.
+    // Moves the sign of every third channel from the convolution to the scale.
     let mut negative = lu.clone();
     for at in places(&lu, "actnorm.scale") {
         let flip = |channel: usize| channel.is_multiple_of(3);
@@ -58,7 +58,7 @@ fn a_scale_of_0_and_a_singular_matrix_are_errors() {
 }
 
 #[test]
-fn a_top_that_is_not_learned_is_standard() {
+fn a_final_prior_without_parameters_is_standard_normal() {
     let Some(folder) = fixture("y0ast/affine_lu") else { return };
     let mut state = weights(&folder);
     state.retain(|name, _| !name.starts_with("learn_top_fn."));
@@ -69,9 +69,9 @@ fn a_top_that_is_not_learned_is_standard() {
     assert!(top.iter().all(|parameter| have.weights[parameter.span.range()].iter().all(|&x| x == 0.0)));
 }
 
-/// A constant that is not 0, which the program allows and never writes: its convolution differs at the border.
+/// A non-zero constant, which the program allows but never writes: its convolution differs at the border.
 #[test]
-fn a_constant_input_of_the_top_prior_counts() {
+fn a_constant_input_of_the_final_prior_is_folded_in() {
     let Some(folder) = fixture("y0ast/affine_lu") else { return };
     let mut state = weights(&folder);
     let (shape, h) = state.get_mut("prior_h").unwrap();
@@ -80,7 +80,7 @@ fn a_constant_input_of_the_top_prior_counts() {
     let h: Vec<f64> = h.iter().step_by(pixels).copied().collect();
     let have = import_state(&state, Source::Y0ast, &Settings::default()).unwrap();
     assert_eq!(have.config.prior, PriorType::Edge);
-    // The mean at the first pixel of 2×2: taps 4, 5, 7 and 8 lie inside.
+    // The mean at the first pixel of 2×2: taps 4, 5, 7 and 8 are inside.
     let (weight, bias) = (&state["learn_top_fn.conv.weight"].1, &state["learn_top_fn.conv.bias"].1);
     let logs = &state["learn_top_fn.logs"].1;
     let tensor = |name: &str| {
@@ -100,7 +100,7 @@ fn a_constant_input_of_the_top_prior_counts() {
 }
 
 #[test]
-fn fixed_permutations_are_asked_for() {
+fn fixed_permutations_must_be_specified() {
     let Some(folder) = fixture("y0ast/affine_lu") else { return };
     let mut state = weights(&folder);
     state.retain(|name, _| !name.contains("invconv"));

@@ -1,9 +1,9 @@
-//! Calls of the functions on the list, and storages by their persistent ids.
+//! Calls of the supported functions, and storages by their persistent ids.
 
 use super::{Global, Objects, StorageRef, TensorRef, Value, size};
 
 impl Objects {
-    /// The value of a call.
+    /// Returns the result of a call.
     pub fn call(&mut self, function: Value, arguments: Value) -> Result<Value, String> {
         let Value::Global(function) = function else { return Err(format!("{function:?} is not a function")) };
         let arguments = self.sequence(arguments).ok_or("the arguments are not a tuple")?;
@@ -12,12 +12,13 @@ impl Objects {
                 self.dicts.push(vec![]);
                 Ok(Value::Dict(self.dicts.len() - 1))
             }
-            // As Python 2 wrote it: a list of pairs.
+            // The form written by Python 2: a list of pairs.
             (Global::OrderedDict, [pairs]) => {
-                let pairs = self.sequence(*pairs).ok_or("an ordered dictionary is made of no list")?;
+                let pairs =
+                    self.sequence(*pairs).ok_or("the argument of an ordered dictionary is not a list")?;
                 let pair = |pair: &Value| match self.sequence(*pair) {
                     Some(&[key, value]) => Ok((key, value)),
-                    _ => Err("an ordered dictionary is made of no pairs"),
+                    _ => Err("the items of an ordered dictionary are not pairs"),
                 };
                 let pairs = pairs.iter().map(pair).collect::<Result<_, _>>()?;
                 self.dicts.push(pairs);
@@ -39,11 +40,11 @@ impl Objects {
                 Ok(Value::Tensor(self.tensors.len() - 1))
             }
             (Global::RebuildParameter, [tensor @ Value::Tensor(_), ..]) => Ok(*tensor),
-            (function, _) => Err(format!("{function:?} is called with other arguments than PyTorch's")),
+            (function, _) => Err(format!("{function:?} is called with arguments that PyTorch never uses")),
         }
     }
 
-    /// The storage that a persistent id `('storage', type, key, location, length[, view])` names.
+    /// The storage that a persistent id `('storage', type, key, location, length[, view])` refers to.
     pub fn storage(&self, id: Value) -> Result<StorageRef, String> {
         let [kind, Value::Global(Global::Storage(element)), key, _location, len, view @ ..] =
             self.sequence(id).ok_or("a persistent id is not a tuple")?
@@ -57,7 +58,7 @@ impl Objects {
         let len = size(*len).ok_or("the length of a storage is not a whole number")?;
         let (first, len) = match view {
             [] | [Value::None] => (0, len),
-            // The first number and the length of a view of the storage.
+            // First element and length of a view of the storage.
             [view] => match self.sequence(*view) {
                 Some(&[_, first, len]) => (
                     size(first).ok_or("the offset of a storage's view is not a whole number")?,

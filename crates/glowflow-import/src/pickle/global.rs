@@ -2,7 +2,7 @@
 
 use crate::element::Element;
 
-/// A class or function that checkpoints name.
+/// A class or function that checkpoints refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Global {
     /// `collections.OrderedDict`
@@ -13,12 +13,12 @@ pub(crate) enum Global {
     RebuildTensor,
     /// `torch._utils._rebuild_parameter`
     RebuildParameter,
-    /// `torch.FloatStorage` and its like
+    /// `torch.FloatStorage` and the other storage types
     Storage(Element),
 }
 
 impl Global {
-    /// The global of this module and name, if it is on the list.
+    /// The global with this module and name, if it is supported.
     pub fn named(module: &str, name: &str) -> Option<Self> {
         Some(match (module, name) {
             ("collections", "OrderedDict") => Self::OrderedDict,

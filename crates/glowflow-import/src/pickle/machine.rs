@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use super::{Global, Objects, Value};
 
-/// Largest number of instructions: a checkpoint has some 20 for each tensor.
+/// Maximum number of instructions: a checkpoint has about 20 per tensor.
 const MAX_INSTRUCTIONS: usize = 8 << 20;
-/// Highest protocol that is read.
+/// Highest supported protocol.
 const MAX_PROTOCOL: u8 = 5;
 
-/// Reads the pickle at the start of `bytes`: its value, and the bytes after it. `objects` takes what it refers to. The
-/// error says what is wrong.
+/// Reads the pickle at the start of `bytes`; returns its value and the remaining bytes. `objects` receives
+/// the values that it refers to. The error states the problem.
 pub(crate) fn load<'a>(bytes: &'a [u8], objects: &mut Objects) -> Result<(Value, &'a [u8]), String> {
     let mut machine = Machine {
         rest: bytes,
@@ -34,11 +34,11 @@ pub(crate) fn load<'a>(bytes: &'a [u8], objects: &mut Objects) -> Result<(Value,
 
 struct Machine<'a, 'o> {
     rest: &'a [u8],
-    /// Length of the whole.
+    /// Total length.
     length: usize,
     objects: &'o mut Objects,
     stack: Vec<Value>,
-    /// Heights of the stack.
+    /// Stack heights at the marks.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
 }
@@ -50,7 +50,7 @@ impl<'a> Machine<'a, '_> {
             0x80 => {
                 let protocol = self.byte()?;
                 if protocol > MAX_PROTOCOL {
-                    return Err(format!("protocol {protocol} is not known"));
+                    return Err(format!("protocol {protocol} is not supported"));
                 }
             }
             0x95 => self.take(8).map(drop)?,
@@ -186,13 +186,13 @@ impl<'a> Machine<'a, '_> {
                 } else {
                     format!("{opcode:#04x}")
                 };
-                return Err(format!("the instruction {shown} is not one of those that PyTorch writes"));
+                return Err(format!("the instruction {shown} is not one that PyTorch writes"));
             }
         }
         Ok(())
     }
 
-    /// Height of the stack under the last mark.
+    /// Height of the stack below the last mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -250,7 +250,7 @@ impl<'a> Machine<'a, '_> {
     fn push_global(&mut self, module: &str, name: &str) -> Result<(), String> {
         let global = Global::named(module, name).ok_or_else(|| {
             format!(
-                "it refers to {module}.{name}, and only state dictionaries are read; save `model.state_dict()`"
+                "it refers to {module}.{name}, but only state dictionaries are read; save `model.state_dict()`"
             )
         })?;
         self.stack.push(Value::Global(global));
@@ -286,7 +286,7 @@ impl<'a> Machine<'a, '_> {
         Ok(taken)
     }
 
-    /// A text up to the next line feed.
+    /// Reads text up to the next line feed.
     fn line(&mut self) -> Result<&'a str, String> {
         let end = self.rest.iter().position(|&byte| byte == b'\n').ok_or(CUT)?;
         let line = self.take(end)?;
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_on_the_list_are_errors() {
+    fn unsupported_names_are_errors() {
         let error = value(b"cos\nsystem\nX\x02\0\0\0ls\x85R.").unwrap_err();
         assert!(error.contains("os.system") && error.contains("state_dict"), "{error}");
         let error = value(b"\x8c\x05posix\x8c\x06system\x93.").unwrap_err();
@@ -366,8 +366,8 @@ mod tests {
     }
 
     #[test]
-    fn containers_that_hold_themselves_and_deep_nesting_cost_no_recursion() {
-        // A list that holds itself.
+    fn cyclic_and_deeply_nested_containers_do_not_recurse() {
+        // A list that contains itself.
         assert!(value(b"]q\0h\0a.").is_ok());
         let mut deep = vec![b'N'];
         deep.resize(1_000_000, 0x85);

@@ -9,7 +9,7 @@ use zip::CompressionMethod;
 use super::torch::{self, Type};
 use super::{Run, State, error, state};
 
-/// Imports a state dictionary that was saved in double precision.
+/// Imports a state dictionary saved in double precision.
 pub fn import_state(state: &State, source: Source, settings: &Settings) -> Result<Imported, Error> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.npz");
@@ -40,7 +40,7 @@ pub fn weights(folder: &Path) -> State {
     state
 }
 
-/// Names of tensors that end so, without this end.
+/// The prefixes of names with this suffix.
 pub fn places(state: &State, end: &str) -> Vec<String> {
     state.keys().filter_map(|name| Some(name.strip_suffix(end)?.to_owned())).collect()
 }

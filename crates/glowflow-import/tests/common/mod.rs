@@ -1,4 +1,4 @@
-//! Fixtures of other programs, and models on a device in any precision.
+//! Fixtures from other programs, and models on a device in any precision.
 #![allow(dead_code)]
 
 pub mod changed;
@@ -14,7 +14,7 @@ use glowflow_import::{Checkpoint, Imported, Settings, Source, import};
 use glowflow_kernels::{Direction, Grid, Noise, Operations, Real};
 use safetensors::{Dtype, SafeTensors};
 
-/// The checkpoints, which lie beside the checkout; `None`, with a message, if they do not.
+/// The folder of a checkpoint next to the checkout; `None`, with a message, if it is absent.
 pub fn fixture(folder: &str) -> Option<PathBuf> {
     let path = Path::new("../../../shared/peer_checkpoints").join(folder);
     if !path.is_dir() {
@@ -24,7 +24,7 @@ pub fn fixture(folder: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The checkpoints, and the files and settings to read them with.
+/// The checkpoints, with the files to read.
 pub const FIXTURES: [(Source, &str, &[&str]); 4] = [
     (
         Source::Y0ast,

@@ -1,4 +1,4 @@
-//! Files as `torch.save` writes them, in variants that the fixtures lack.
+//! Writes files like `torch.save`, in variants that the fixtures lack.
 
 use std::io::{Cursor, Write};
 
@@ -8,7 +8,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::State;
 
-/// Number type of the storages.
+/// Element type of the storages.
 #[derive(Clone, Copy, Debug)]
 pub enum Type {
     F64,
@@ -37,7 +37,7 @@ impl Type {
     }
 }
 
-/// A pickle that is being written.
+/// A pickle under construction.
 #[derive(Default)]
 pub struct Pickle(Vec<u8>);
 
@@ -73,8 +73,8 @@ impl Pickle {
     }
 }
 
-/// A state dictionary as a module has it, an `OrderedDict` with `_metadata`, of parameters. All tensors are views of one
-/// storage; matrices are stored transposed.
+/// The state dictionary of a module, an `OrderedDict` with `_metadata`, of parameters. All tensors are views
+/// of one storage; matrices are stored transposed.
 pub fn parameters(state: &State, kind: Type) -> Vec<u8> {
     let mut pickle = Pickle::default();
     pickle.raw(b"\x80\x02").global("collections", "OrderedDict").raw(b")R(");
@@ -119,7 +119,7 @@ pub fn packed(entries: &[(&str, &[u8])], method: CompressionMethod) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// An `.npz` of double precision; matrices are in Fortran order.
+/// An `.npz` in double precision; matrices are in Fortran order.
 pub fn npz(state: &State, method: CompressionMethod) -> Vec<u8> {
     let array = |(name, (shape, numbers)): (&String, &(Vec<usize>, Vec<f64>))| {
         let fortran = shape.len() == 2;
