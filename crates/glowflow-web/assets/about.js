@@ -27,7 +27,7 @@ export function start({ config, class_names: names, parameters, trained, bits_pe
     const cells = [name.replaceAll("_", " "), positives, negatives, known(auc, (auc) => auc.toFixed(3))];
     for (const text of cells) row.insertCell().textContent = text;
     if (!weak) continue;
-    // A row of its own, since a phone has no room for another column.
+    // A separate row, because a phone has no room for another column.
     row.className = "explained";
     const reason = byId("attributes").insertRow().insertCell();
     Object.assign(reason, { colSpan: cells.length, className: "quiet", textContent: `Weak: ${weak}` });

@@ -1,4 +1,5 @@
-// Photographs of faces: turned, scaled and cut so that the eyes lie where they do in the model's images.
+// Aligns photographs of faces: rotates, scales and crops them so that the eyes are where the model's images
+// have them.
 
 import * as api from "./api.js";
 import { byId, element, modal } from "./dom.js";
@@ -6,18 +7,20 @@ import { known } from "./faces.js";
 import { placeMarkers } from "./markers.js";
 import { cutSize } from "./photo.js";
 
-/** Most faces of a photograph that are offered. */
+/** Maximum number of faces offered per photograph. */
 const MAX_FACES = 12;
-/** Sides of the part of the photograph that is shown around a face, in sides of the crop. */
+/** Side of the region shown around a face, in multiples of the crop's side. */
 const SHOWN_CROPS = 2.5;
-/** Eyes closer than this part of the face's width are those of a face that is seen from the side. */
+/**
+ * If the distance between the eyes is below this fraction of the face's width, the face counts as a profile.
+ */
 const PROFILE = 0.25;
 
 const dialog = byId("align");
 byId("align-use").addEventListener("click", () => dialog.close("use"));
 byId("align-cancel").addEventListener("click", () => dialog.close());
 
-/** Where the model's eyes lie in a photograph that is cut to the middle, as fractions of it. */
+/** Position of the model's eyes in a centre-cropped photograph, as fractions of the photograph. */
 function eyesOfMiddle(photo, { config: { image: [height, width] } }) {
   const scale = Math.min(photo.width / width, photo.height / height);
   return known().eyes.map(([x, y]) => [
@@ -26,29 +29,32 @@ function eyesOfMiddle(photo, { config: { image: [height, width] } }) {
   ]);
 }
 
-/** The similarity that takes the photograph's eyes, in fractions, to the model's in a canvas of a size. */
+/** The similarity transform that maps the photograph's eyes, in fractions, to the model's on a canvas. */
 function similarity({ width, height }, photo, eyes) {
   const [left, right] = eyes.map(([x, y]) => [x * photo.width, y * photo.height]);
   const [to, toRight] = known().eyes.map(([x, y]) => [x * width, y * height]);
   const [dx, dy] = [right[0] - left[0], right[1] - left[1]];
   const [ex, ey] = [toRight[0] - to[0], toRight[1] - to[1]];
   const length = Math.max(dx * dx + dy * dy, 1);
-  // (a + ib) · (dx + i dy) = ex + i ey: the rotation and scale that take one pair of eyes to the other.
+  // (a + ib) · (dx + i dy) = ex + i ey: the rotation and scale that map one pair of eyes to the other.
   const [a, b] = [(ex * dx + ey * dy) / length, (ey * dx - ex * dy) / length];
   return [a, b, -b, a, to[0] - a * left[0] + b * left[1], to[1] - b * left[0] - a * left[1]];
 }
 
-/** Pixels of a canvas in one pixel of the photograph. */
+/** Canvas pixels per pixel of the photograph. */
 const scaleOf = ([a, b]) => Math.max(Math.hypot(a, b), 1e-6);
 
-/** The photograph and its reflections at the edges, the photograph last. */
+/** The photograph and its reflections at the edges; the photograph is drawn last. */
 const REFLECTIONS = [[-1, -1], [1, -1], [-1, 1], [1, 1], [-1, 0], [1, 0], [0, -1], [0, 1], [0, 0]];
 
-/** Draws the photograph so that its eyes, in fractions, lie where the model's do. Beyond its edges it is reflected. */
+/**
+ * Draws the photograph with its eyes, in fractions, at the model's positions. Beyond its edges it is
+ * reflected.
+ */
 function drawAligned(canvas, photo, eyes) {
   const context = canvas.getContext("2d");
   const transform = similarity(canvas, photo, eyes);
-  // Reflections reach one pixel of the canvas below the photograph, so that no seam shows.
+  // Reflections extend one canvas pixel under the photograph, so that no seam shows.
   const overlap = 1 / scaleOf(transform);
   context.imageSmoothingQuality = "high";
   // Transparent parts are white.
@@ -63,10 +69,10 @@ function drawAligned(canvas, photo, eyes) {
   context.resetTransform();
 }
 
-/** All of the photograph, as left, top, width and height in its pixels. */
+/** The whole photograph, as left, top, width and height in its pixels. */
 const whole = ({ width, height }) => [0, 0, width, height];
 
-/** The part of the photograph around a face that is shown to place the markers. */
+/** The region around a face that is shown for placing the markers. */
 function around(photo, eyes, cut) {
   const scale = scaleOf(similarity(cut, photo, eyes));
   const [width, height] = [cut.width, cut.height].map((side) => (SHOWN_CROPS * side) / scale);
@@ -76,14 +82,14 @@ function around(photo, eyes, cut) {
   return [start(between[0], w, photo.width), start(between[1], h, photo.height), w, h];
 }
 
-/** Whether the eyes of a face are as close as in a face that is seen from the side. */
+/** Returns whether the eyes of a face are as close as in a profile. */
 function isProfile({ eyes: [left, right], box }, photo) {
   if (!box) return false;
   const apart = Math.hypot((right[0] - left[0]) * photo.width, (right[1] - left[1]) * photo.height);
   return apart < PROFILE * (box[2] - box[0]) * photo.width;
 }
 
-/** Faces that the server finds, and what to tell the user. */
+/** The faces detected by the server, and a message for the user. */
 async function find(photo, model) {
   const byHand = "Drag the markers onto the eyes.";
   if (!model.detector) return [[], `${byHand} Without a face, leave them where they are.`];
@@ -93,7 +99,7 @@ async function find(photo, model) {
     if (faces.length === 1) return [faces, "A face was found. Correct the markers if they are not on the eyes."];
     return [faces.slice(0, MAX_FACES), `${faces.length} faces were found. Choose one, and correct the markers if necessary.`];
   } catch {
-    return [[], `Faces cannot be searched for at the moment. ${byHand}`];
+    return [[], `Face detection is unavailable at the moment. ${byHand}`];
   }
 }
 
@@ -112,7 +118,7 @@ export async function align(photo, model) {
     byId("align-stage").style.setProperty("--photo-shape", width / height);
     byId("align-whole").hidden = width === photo.width && height === photo.height;
   };
-  // Markers are placed in the part that is shown.
+  // Marker positions are relative to the region shown.
   const sides = [photo.width, photo.height];
   const shownAt = (position) => position.map((x, axis) => (x * sides[axis] - view[axis]) / view[axis + 2]);
   const photoAt = (position) => position.map((x, axis) => (view[axis] + x * view[axis + 2]) / sides[axis]);
@@ -172,7 +178,7 @@ export async function align(photo, model) {
   done.abort();
   if (answer !== "use") return undefined;
   await searched;
-  // The server cuts to the middle by itself, without resampling by the browser.
+  // The server crops to the centre itself, without resampling by the browser.
   if (eyes === middle && photo.fits(model)) return photo.file;
   return new Promise((resolve) => aligned.toBlob(resolve, "image/png"));
 }

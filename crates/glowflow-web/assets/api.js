@@ -10,7 +10,7 @@ class Refusal extends Error {
   }
 }
 
-/** Runs a request; its path is relative, so that the page can be served below any path. */
+/** Runs a request; its path is relative, so the page can be served below any path. */
 async function answer(path, options) {
   let response;
   try {
@@ -34,7 +34,7 @@ async function picture(response) {
   return response.blob();
 }
 
-/** The model and what can be asked of it. */
+/** The model and the operations available on it. */
 export const info = async () => (await answer("info")).json();
 
 /** Encodes a picture as an image of a class, if the model has classes. Resolves to its id and its scores. */
@@ -50,7 +50,7 @@ export async function decode(id, shown = "reconstruction") {
 /** Changes an image's attributes: a picture, or frames. */
 export const manipulate = async (request) => picture(await post("manipulate", request));
 
-/** Pictures between two images. */
+/** Interpolates between two images. */
 export const mix = async (request) => picture(await post("mix", request));
 
 /** Frames of a walk through several images. */
@@ -59,8 +59,8 @@ export const walk = async (request) => picture(await post("walk", request));
 /** Draws images. */
 export const sample = async (request) => (await post("sample", request)).json();
 
-/** Finds faces in a photograph. */
+/** Detects faces in a photograph. */
 export const findFaces = async (file) => (await answer("faces", { method: "POST", body: file })).json();
 
-/** Stores positions of the eyes with the model. */
+/** Stores eye positions with the model. */
 export const storeEyes = (eyes) => put("eyes", eyes);

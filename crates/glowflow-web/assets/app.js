@@ -1,4 +1,4 @@
-// The page: tabs, the class, and where dropped pictures go.
+// The page: tabs, the choice of the class, and dispatch of dropped pictures.
 
 import * as about from "./about.js";
 import { info as ask } from "./api.js";
@@ -66,12 +66,12 @@ function introduce() {
     try {
       localStorage.setItem(INTRODUCED, "yes");
     } catch {
-      // A browser that stores nothing shows the introduction again.
+      // A browser without storage shows the introduction again.
     }
   });
 }
 
-/** Fills the choice of the class, which everything that is shown follows. */
+/** Fills the choice of the class, which applies to everything shown. */
 function startClasses({ config: { classes }, class_names: names = [] }) {
   const choice = byId("class");
   byId("class-choice").hidden = classes === 0;
@@ -82,14 +82,14 @@ function startClasses({ config: { classes }, class_names: names = [] }) {
   });
 }
 
-/** Shows everything but the picture that is manipulated in the chosen class. */
+/** Updates everything except the manipulated picture to the chosen class. */
 function followClass() {
   samples.changeClass();
   attempt(() => score.changeClass(chosenClass()));
   attempt(drawExamples);
 }
 
-/** Chooses the class of a picture that is shown, such as one that undo brings back. */
+/** Selects the class of the picture shown, for example after an undo. */
 function showClass(label) {
   if (label === chosenClass()) return;
   byId("class").value = label;

@@ -2,7 +2,7 @@
 
 import { byId, element, modal } from "./dom.js";
 
-/** Whether this browser lets the page use a camera. */
+/** Returns whether this browser lets the page use a camera. */
 export const hasCamera = () => Boolean(navigator.mediaDevices?.getUserMedia);
 
 byId("camera-take").addEventListener("click", () => byId("camera").close("take"));

@@ -1,4 +1,4 @@
-// Before and after: the original over the changed picture, while a button is held or left of a divider.
+// Comparison: shows the original over the changed picture, while a button is held or left of a divider.
 
 import { byId } from "./dom.js";
 import { fill } from "./range.js";
@@ -30,7 +30,7 @@ export function startCompare() {
   for (const end of ["pointerup", "pointercancel", "blur"]) button.addEventListener(end, hold(false));
   button.addEventListener("keydown", ({ key }) => [" ", "Enter"].includes(key) && hold(true)());
   button.addEventListener("keyup", hold(false));
-  // A long press on a phone would open a menu.
+  // Suppresses the menu that a long press opens on a phone.
   button.addEventListener("contextmenu", (event) => event.preventDefault());
   split.addEventListener("change", refresh);
   divider.addEventListener("input", refresh);

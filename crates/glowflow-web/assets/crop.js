@@ -1,4 +1,4 @@
-// Photographs of anything but faces: cut to the model's shape.
+// Crops photographs of anything but faces to the model's shape.
 
 import { byId, modal } from "./dom.js";
 import { cutSize } from "./photo.js";
@@ -8,18 +8,18 @@ const dialog = byId("crop");
 byId("crop-use").addEventListener("click", () => dialog.close("use"));
 byId("crop-cancel").addEventListener("click", () => dialog.close());
 
-/** Parts of the picture by which the arrow keys move it, and the factor of + and −. */
+/** Step of the arrow keys, as a fraction of the picture, and zoom factor of + and −. */
 const STEP = 0.02;
 const ZOOM = 1.1;
 
-/** Lets the user choose the part of a photograph. Resolves to a picture to encode, or to undefined. */
+/** Lets the user crop a photograph. Resolves to a picture to encode, or to undefined. */
 export async function crop(photo, model) {
   const [canvas, slider] = [byId("cropped"), byId("crop-zoom")];
   [canvas.width, canvas.height] = cutSize(model);
   canvas.style.setProperty("--photo-shape", canvas.width / canvas.height);
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  // Pixels of the photograph for one of the canvas, when all of its shorter side is used.
+  // Photograph pixels per canvas pixel when the whole shorter side is used.
   const widest = Math.min(photo.width / canvas.width, photo.height / canvas.height);
   let zoom = 1;
   let [x, y] = [photo.width / 2, photo.height / 2];
@@ -34,7 +34,7 @@ export async function crop(photo, model) {
     slider.value = Math.log2(zoom);
     fill(slider);
   };
-  /** Moves by fractions of what is shown, then zooms by a factor. */
+  /** Moves by fractions of the visible part, then zooms by a factor. */
   const change = (dx, dy, factor = 1) => {
     touched = true;
     x -= (dx * canvas.width * widest) / zoom;
@@ -60,7 +60,7 @@ export async function crop(photo, model) {
     const before = pointers.size === 2 ? spread() : 0;
     pointers.set(event.pointerId, [event.clientX, event.clientY]);
     const box = canvas.getBoundingClientRect();
-    // Two fingers each move the picture by half.
+    // With two fingers, each moves the picture by half.
     const part = 1 / pointers.size;
     const factor = before > 0 ? spread() / before : 1;
     change((part * (event.clientX - from[0])) / box.width, (part * (event.clientY - from[1])) / box.height, factor);
@@ -85,7 +85,7 @@ export async function crop(photo, model) {
   const answer = await modal(dialog);
   done.abort();
   if (answer !== "use") return undefined;
-  // The server cuts to the middle by itself, without resampling by the browser.
+  // The server crops to the centre itself, without resampling by the browser.
   if (!touched && photo.fits(model)) return photo.file;
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }

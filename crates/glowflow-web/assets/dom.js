@@ -1,6 +1,6 @@
-// Small helpers for the page's elements.
+// DOM helpers.
 
-/** The element with an id. */
+/** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /** A new element with properties and children. */
@@ -10,7 +10,7 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** A new button. `label` is its name for screen readers, if its text is not enough. */
+/** A new button. `label` is its accessible name, if the text is not sufficient. */
 export function button(text, work, label) {
   const made = element("button", { type: "button", textContent: text });
   if (label) made.setAttribute("aria-label", label);

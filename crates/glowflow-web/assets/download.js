@@ -1,4 +1,4 @@
-// Menus of downloads: pictures at several sizes, and animations in several formats.
+// Download menus: pictures at several sizes, and animations in several formats.
 
 import { button, element } from "./dom.js";
 import { attempt, say } from "./message.js";
@@ -14,13 +14,13 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** The size at which a picture's longer side is `LARGE`. */
+/** The size of a picture when its longer side is `LARGE`. */
 function enlarged(width, height) {
   const scale = LARGE / Math.max(width, height);
   return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
 }
 
-/** A picture as PNG with its longer side `LARGE`: with sharp pixels, or smooth. */
+/** A picture as PNG with a longer side of `LARGE`, with sharp or smooth pixels. */
 async function enlarge(picture, smooth) {
   const bitmap = await createImageBitmap(picture);
   const canvas = element("canvas");
@@ -33,7 +33,7 @@ async function enlarge(picture, smooth) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-/** A part of a file's name: lower case, words joined by hyphens. */
+/** Converts text to a part of a file name: lower case, words joined by hyphens. */
 export const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
 
 /** The name of a file: `glowflow-PARTS.KIND`. */
@@ -95,7 +95,7 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
   };
 }
 
-// A menu closes on a click elsewhere and with Escape.
+// A menu closes on a click elsewhere and on Escape.
 document.addEventListener("click", ({ target }) => {
   for (const menu of document.querySelectorAll(".menu[open]")) if (!menu.contains(target)) menu.open = false;
 });

@@ -1,4 +1,4 @@
-// Pictures that are dropped on the page or pasted.
+// Handles pictures that are dropped on the page or pasted.
 
 import { byId } from "./dom.js";
 
@@ -6,10 +6,10 @@ const PICTURE = /^image\//;
 const busy = () => document.querySelector("dialog[open]") !== null;
 const filesOf = (transfer) => [...(transfer?.files ?? [])];
 
-/** Gives dropped and pasted files to `receive`, and shows where they can be dropped. */
+/** Passes dropped and pasted files to `receive`, and highlights the drop target. */
 export function startDrop(receive) {
   const hint = byId("drop");
-  // A picture of the page itself that is dragged, to save it, say.
+  // Set while a picture of the page itself is dragged, for example to save it.
   let own = false;
   addEventListener("dragstart", () => { own = true; });
   addEventListener("dragend", () => { own = false; });

@@ -1,27 +1,30 @@
-// Rows of example pictures to start from: likely images at a low temperature, the same at every visit.
+// Rows of example pictures: likely images at a low temperature, the same on every visit.
 
 import { element, show } from "./dom.js";
 import { draw } from "./image.js";
 import { attempt } from "./message.js";
 
 const COUNT = 8;
-/** Images of one request, from which the likeliest are chosen. There are fewer if they are large, for speed. */
+/**
+ * Images per request, of which the likeliest are shown. Large images are requested in smaller numbers, for
+ * speed.
+ */
 const BATCH = { count: 16, pixels: 16 * 64 * 64 };
-/** Likely images at a low temperature are smooth and seldom odd. */
+/** Likely images at a low temperature are smooth and rarely odd. */
 const TEMPERATURE = 0.6;
 
 const rows = [];
 let model;
-/** Counts the sets of examples: those of an earlier class are given up. */
+/** Counts the sets of examples: sets for an earlier class are abandoned. */
 let current = 0;
 let found = [];
 
-/** Tells this module what the model is. */
+/** Sets the model. */
 export function setExamples(info) {
   model = info;
 }
 
-/** Fills `place` with a row of examples; `use` gets the image of the one that is clicked. */
+/** Fills `place` with a row of examples; `use` receives the image that is clicked. */
 export function addExamples(place, name, use) {
   const buttons = Array.from({ length: COUNT }, (_, i) => {
     const made = element("button", { type: "button", disabled: true, ariaLabel: `Example ${i + 1} for ${name}` },
@@ -38,10 +41,10 @@ const perRequest = () => {
   return Math.max(1, Math.min(BATCH.count, model.images, Math.floor(BATCH.pixels / (height * width))));
 };
 
-/** Scores that are not finite are null and come last. */
+/** Scores that are not finite are null and sort last. */
 const likeliestFirst = (images) => images.sort((a, b) => (a.bits ?? Infinity) - (b.bits ?? Infinity));
 
-/** Draws examples of the chosen class. Resolves to the likeliest one; the row is filled afterwards. */
+/** Samples examples of the chosen class. Resolves to the likeliest one; the row is filled afterwards. */
 export async function drawExamples() {
   const mine = ++current;
   const count = perRequest();
@@ -52,7 +55,7 @@ export async function drawExamples() {
 }
 
 async function fillRows(mine, images) {
-  // Scores take longer than drawing, so further requests of few images do without.
+  // Scores take longer than sampling, so further requests of few images omit them.
   for (let seed = 2; images.length < COUNT; seed++) {
     images.push(...await draw({ count: perRequest(), temperature: TEMPERATURE, seed }));
     if (mine !== current) return;

@@ -1,4 +1,4 @@
-// The question where the eyes are in the model's images, asked on the mean picture.
+// Asks the user for the eye positions in the model's images, on the mean picture.
 
 import * as api from "./api.js";
 import { byId, element, modal } from "./dom.js";
@@ -7,15 +7,15 @@ import { chosenClass, draw } from "./image.js";
 import { placeMarkers } from "./markers.js";
 import { attempt, newest, say } from "./message.js";
 
-/** Height at which the mean picture is shown, and pictures are searched for a face. */
+/** Height at which the mean picture is shown, and at which faces are detected in pictures. */
 const SHOWN = 384;
-/** Pictures of the model that are searched as well, since the face of the mean picture is faint. */
+/** Number of the model's pictures searched in addition, because the face in the mean picture is faint. */
 const SEARCHED = { count: 8, temperature: 0.6, seed: 1 };
-/** Detections of which the median is taken; of fewer, the first one is. */
+/** Number of detections from which the median is used; with fewer, the first one is used. */
 const SEVERAL = 3;
-/** A single detection with less slope than this is level. */
+/** A single detection with less slope than this is made level. */
 const LEVEL = 0.15;
-/** Eyes have to be as far apart as this part of the width. */
+/** Minimum distance between the eyes as a fraction of the width. */
 const MIN_APART = 0.02;
 
 const dialog = byId("eyes");
@@ -28,7 +28,7 @@ for (const [id, answer] of [["eyes-save", "save"], ["eyes-none", "none"], ["eyes
 
 const shown = ([x, y]) => `${Math.round(100 * x)} % / ${Math.round(100 * y)} %`;
 
-/** Prepares the question and, if it is open, shows the banner that leads to it. */
+/** Prepares the dialog and, if the positions are unknown, shows the banner that opens it. */
 export function startEyes(info) {
   model = info;
   const choice = byId("eyes-class");
@@ -54,7 +54,7 @@ export function startEyes(info) {
   });
 }
 
-/** Asks when a photograph needs the answer, once. */
+/** Asks once, when a photograph first needs the positions. */
 export async function askEyesOnce() {
   if (known().faces === null && !postponed) await askEyes();
 }
@@ -64,7 +64,7 @@ const median = (values) => {
   return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
 };
 
-/** The most likely eyes, given those that were found in the mean picture and in others. */
+/** The most likely eye positions, given the detections in the mean picture and in others. */
 function likeliest(found) {
   if (found.length >= SEVERAL) {
     return [0, 1].map((side) => [0, 1].map((axis) => median(found.map((eyes) => eyes[side][axis]))));
@@ -75,19 +75,22 @@ function likeliest(found) {
   return [[left[0], y], [right[0], y]];
 }
 
-/** Eyes of the face in a picture of the model, in a list; the list is empty without a face. */
+/** The eyes of the face in a picture of the model, as a list that is empty without a face. */
 async function eyesIn(bitmap, { width, height }) {
   const canvas = element("canvas", { width, height });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(bitmap, 0, 0, width, height);
   const picture = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-  // A guess that the user corrects, so that a failure does no harm.
+  // The result is a guess that the user corrects, so a failure is harmless.
   const { faces } = await api.findFaces(picture).catch(() => ({ faces: [] }));
   return faces.slice(0, 1).map(({ eyes }) => eyes);
 }
 
-/** Asks where the eyes are, and stores the answer. `cancel` names the way out without an answer. */
+/**
+ * Asks for the eye positions and stores the answer. `cancel` is the label of the button that declines to
+ * answer.
+ */
 async function askEyes(cancel = "Later") {
   const [canvas, choice] = [byId("mean"), byId("eyes-class")];
   const [height, width] = model.config.image;
@@ -148,7 +151,7 @@ async function askEyes(cancel = "Later") {
   refresh();
   const answer = await modal(dialog);
   done.abort();
-  // The left one first, even if the markers have changed sides.
+  // The left one first, even if the markers have swapped sides.
   if (answer === "save") await keep({ faces: true, eyes: [...eyes].sort(([a], [b]) => a - b) });
   else if (answer === "none") await keep({ faces: false });
   else if (known().faces === null) {

@@ -1,29 +1,29 @@
-// Positions of the eyes in the model's images: as the server knows them, or as this browser was given them.
+// Eye positions in the model's images, from the server or from this browser.
 
 import * as api from "./api.js";
 
-/** Usual positions of the eyes in cut photographs of faces: where markers begin. */
+/** Typical eye positions in cropped photographs of faces: initial positions of the markers. */
 export const USUAL = [[0.39, 0.51], [0.61, 0.51]];
 
 const listeners = [];
 let model;
-/** The answer of this visit, as `localStorage` has it, for browsers that store nothing. */
+/** The answer of this visit, in the format of `localStorage`, for browsers without storage. */
 let visit = null;
 
 const place = () => `glowflow-eyes ${location.pathname} ${model.fingerprint}`;
 const server = () => ({ faces: model.faces, eyes: model.eyes });
 
-/** Starts with what the server knows. */
+/** Starts with the server's positions. */
 export function setFaces(info) {
   model = info;
 }
 
-/** Calls `listener` when they change. */
+/** Calls `listener` when the positions change. */
 export function onFaces(listener) {
   listeners.push(listener);
 }
 
-/** This browser's answer. It counts as long as the server's is the one that it was given for. */
+/** This browser's answer. It is valid as long as the server's positions are those that it was given for. */
 function own() {
   try {
     const { given, ...answer } = JSON.parse(visit ?? localStorage.getItem(place()));
@@ -33,10 +33,12 @@ function own() {
   }
 }
 
-/** Whether the model's images show faces (null if unknown), and the eyes as fractions, the left one first. */
+/** True if the model's images show faces (null if unknown), and the eyes as fractions, the left one first. */
 export const known = () => own() ?? server();
 
-/** Stores positions with the model, or else in this browser, or else for this visit. Resolves to a report of that. */
+/**
+ * Stores positions with the model, else in this browser, else for this visit. Resolves to a message about it.
+ */
 export async function remember(answer) {
   let reason = "";
   if (model.stores_eyes) {
@@ -55,7 +57,7 @@ export async function remember(answer) {
   return `${kept ? "This browser remembers the answer." : "The answer holds until the page is closed."}${reason}`;
 }
 
-/** Stores this browser's answer. Returns false if it lasts for this visit alone. */
+/** Stores this browser's answer. Returns false if it only lasts for this visit. */
 function keep(text) {
   visit = text;
   try {
@@ -71,6 +73,6 @@ function forget() {
   try {
     localStorage.removeItem(place());
   } catch {
-    // A browser that stores nothing has nothing to forget.
+    // A browser without storage has nothing to remove.
   }
 }

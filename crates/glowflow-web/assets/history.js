@@ -1,8 +1,8 @@
-// States that can be undone and redone.
+// Undo and redo of states.
 
-/** Number of states that are kept. */
+/** Maximum number of states. */
 const MAX_STATES = 200;
-/** States of one kind within this time count as one. */
+/** States of one kind within this time are merged. */
 const MERGED_MS = 800;
 
 export class History {
@@ -10,7 +10,10 @@ export class History {
   #at = -1;
   #last = { kind: undefined, time: 0 };
 
-  /** Adds a state after the current one. Equal kinds in quick succession, as of a held key, are one state. */
+  /**
+   * Adds a state after the current one. States of the same kind in quick succession, as from a held key, are
+   * merged.
+   */
   push(state, kind) {
     const time = performance.now();
     const merge = kind !== undefined && kind === this.#last.kind && time - this.#last.time < MERGED_MS && this.canUndo;

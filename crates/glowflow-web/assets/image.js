@@ -1,4 +1,4 @@
-// Images that the server keeps, and how they are made again once it has forgotten them.
+// Images stored on the server, and their regeneration after the server has dropped them.
 
 import * as api from "./api.js";
 import { byId } from "./dom.js";
@@ -13,7 +13,7 @@ export function chosenClass() {
 export class StoredImage {
   #make;
 
-  /** `make` asks the server for the image of a class: its id and, for a photograph, its scores. */
+  /** `make` requests the image of a class: its id and, for a photograph, its scores. */
   constructor(make, label, facts) {
     this.#make = make;
     this.label = label;
@@ -30,12 +30,12 @@ export class StoredImage {
     return new StoredImage(make, label, await make(label));
   }
 
-  /** The same picture or seed as an image of another class. */
+  /** The same picture or seed with another class. */
   async withClass(label) {
     return new StoredImage(this.#make, label, await this.#make(label));
   }
 
-  /** Runs a request for images; makes them again first if the server has forgotten them. */
+  /** Runs a request for images; regenerates them first if the server has dropped them. */
   static async with(images, request) {
     try {
       return await request();
@@ -57,18 +57,18 @@ export class StoredImage {
     return StoredImage.with([this], () => api.decode(this.id, shown));
   }
 
-  /** Its picture with changed attributes. */
+  /** Its picture after changes of attributes. */
   async manipulate(amounts) {
     return StoredImage.with([this], () => api.manipulate({ id: this.id, amounts }));
   }
 
-  /** Frames in which its attributes change from `from` to `amounts`. */
+  /** Frames of a change of its attributes from `from` to `amounts`. */
   async sweep(from, amounts, frames, format) {
     return StoredImage.with([this], () => api.manipulate({ id: this.id, from, amounts, frames, format }));
   }
 }
 
-/** Draws images of a class. With `score`, their `bits` are computed as well: null if they are not finite. */
+/** Samples images of a class. With `score`, their `bits` are computed too: null if not finite. */
 export async function draw({ count, temperature, seed, label = chosenClass(), score = false }) {
   const request = { count, temperature, seed, class: label };
   const { ids, bits_per_dim: bits } = await api.sample(score ? { ...request, score } : request);

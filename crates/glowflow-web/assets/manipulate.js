@@ -10,24 +10,26 @@ import { attempt, newest } from "./message.js";
 import { fill, snapToZero } from "./range.js";
 import { addSource } from "./source.js";
 
-/** Sliders reach this far in both directions; 1 is the whole step of the attribute. */
+/**
+ * Range of the sliders in both directions; 1 is the distance between images without and with the attribute.
+ */
 const REACH = 2;
-/** Frames of an attribute's sweep, if the model allows as many. */
+/** Maximum number of frames in an animation of an attribute. */
 const SWEEP_FRAMES = 25;
-/** Attributes in a file's name. */
+/** Maximum number of attributes in a file name. */
 const NAMED = 3;
 
 const history = new History();
 const sliders = new Map();
 let image;
 let amounts = {};
-/** The attribute that was moved last: the one of an animation. */
+/** The most recently moved attribute, which an animation varies. */
 let swept;
 let downloads;
 let sweepDownloads;
-/** Counts changes of the picture, so that a slow answer does not replace a newer one. */
+/** Counts changes of the picture, so that a late answer does not replace a newer one. */
 let changes = 0;
-/** Called with the class of the picture that is shown. */
+/** Called with the class of the picture shown. */
 let classShown;
 
 const refresh = newest(async () => {
@@ -37,7 +39,7 @@ const refresh = newest(async () => {
   if (change === changes) await show(byId("changed"), blob);
 });
 
-/** Shows an image with its attributes changed. */
+/** Shows an image with changed attributes. */
 async function present(shown, wanted) {
   const change = ++changes;
   const original = await shown.decode();
@@ -54,19 +56,19 @@ async function present(shown, wanted) {
   return true;
 }
 
-/** Shows an image, with all attributes as they are. */
+/** Shows an image with unchanged attributes. */
 export async function use(shown) {
   if (await present(shown, {})) remember();
 }
 
-/** Shows the page's first image, unless the user was faster. */
+/** Shows the page's first image, unless the user has already chosen one. */
 export async function begin(first) {
   if (image) return;
   const label = chosenClass();
   await use(first.label === label ? first : await first.withClass(label));
 }
 
-/** Shows the same picture as an image of another class. */
+/** Shows the same picture with another class. */
 export async function changeClass(label) {
   if (!image) return;
   const change = ++changes;
@@ -106,14 +108,14 @@ function go(state) {
   }
 }
 
-/** Parts of a file's name: the attributes that were changed most. */
+/** Parts of a file name: the attributes with the largest changes. */
 function namedAfter() {
   const changed = Object.entries(amounts).filter(([, amount]) => amount !== 0);
   changed.sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
   return changed.slice(0, NAMED).map(([name, amount]) => (amount < 0 ? `less-${slug(name)}` : slug(name)));
 }
 
-/** Builds the tab; `showClass` gets the class of each picture that is shown. */
+/** Builds the tab; `showClass` receives the class of each picture shown. */
 export function start(info, showClass) {
   classShown = showClass;
   const [height, width] = info.config.image;
@@ -159,7 +161,7 @@ function tellSwept() {
 function undoByKey(event) {
   if (byId("manipulate").hidden || document.querySelector("dialog[open]")) return;
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
-  // Text fields undo their own changes.
+  // Text fields handle undo themselves.
   if (event.target.matches("input:not([type=range], [type=checkbox], [type=file]), textarea")) return;
   const key = event.key.toLowerCase();
   if (key === "z") go(event.shiftKey ? history.redo() : history.undo());

@@ -1,8 +1,8 @@
-// Two markers on a picture, for the eyes: dragged, clicked into place, or moved with the arrow keys.
+// Two markers on a picture, for the eyes: dragged, placed by a click, or moved with the arrow keys.
 
 const within = (x) => Math.min(Math.max(x, 0), 1);
 
-/** Steps of the arrow keys, as fractions of the picture; with Shift, the second. */
+/** Steps of the arrow keys, as fractions of the picture; the second applies with Shift. */
 const STEPS = [0.005, 0.05];
 
 /**
@@ -24,14 +24,14 @@ export function placeMarkers(canvas, markers, positions, moved, signal) {
     const box = canvas.getBoundingClientRect();
     return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   };
-  /** The marker that is nearest to a pointer. */
+  /** The marker nearest to a pointer. */
   const nearest = (event) => {
     const [x, y] = pointed(event);
     const box = canvas.getBoundingClientRect();
     const away = ([ex, ey]) => Math.hypot((x - ex) * box.width, (y - ey) * box.height);
     return away(at[0]) <= away(at[1]) ? 0 : 1;
   };
-  /** From the pointer to the middle of the marker that it holds. */
+  /** Offset from the pointer to the centre of the marker that it drags. */
   let grip = [0, 0];
   const lift = (i, event) => {
     const [x, y] = pointed(event);
@@ -42,7 +42,7 @@ export function placeMarkers(canvas, markers, positions, moved, signal) {
   };
   const on = (target, type, listener) => target.addEventListener(type, listener, { signal });
   markers.forEach((marker, i) => {
-    // Markers of a small face overlap, and the upper one is not always the one that is meant.
+    // Markers of a small face overlap, and the upper one may not be the intended one.
     on(marker, "pointerdown", (event) => lift(nearest(event), event));
     on(marker, "pointermove", (event) => {
       if (!marker.hasPointerCapture(event.pointerId)) return;
@@ -57,7 +57,7 @@ export function placeMarkers(canvas, markers, positions, moved, signal) {
       move(i, [at[i][0] + size * step[0], at[i][1] + size * step[1]]);
     });
   });
-  // A click elsewhere moves the marker that is nearer.
+  // A click elsewhere moves the nearer marker.
   on(canvas, "pointerdown", (event) => {
     const i = nearest(event);
     move(i, pointed(event));

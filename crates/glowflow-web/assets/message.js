@@ -1,16 +1,16 @@
-// The line of messages, and work whose errors it shows.
+// The message line, and functions that report errors on it.
 
 const line = document.getElementById("message");
 
 const NOT_FINITE = "Some of the model's numbers are not finite; their pixels are black. Smaller amounts may help.";
 
-/** True if a picture was not finite since the user's last action. The warning then stays on the line. */
+/** True if a picture since the user's last action was not finite. The warning then stays visible. */
 let warned = false;
 for (const action of ["click", "change", "input"]) {
   addEventListener(action, () => { warned = false; }, { capture: true });
 }
 
-/** Time after which a message that reports a result disappears. On phones, it covers a part of the page. */
+/** Time after which a message that reports a result disappears. On phones, it covers part of the page. */
 const RESULT_MS = 15_000;
 const PHONE_RESULT_MS = 5000;
 const phone = matchMedia("(max-width: 45rem)");
@@ -52,7 +52,9 @@ export async function attempt(work) {
   }
 }
 
-/** A function that runs `work` with the newest state: calls during a run cause one more run after it. */
+/**
+ * Returns a function that runs `work` with the newest state: calls during a run cause one more run after it.
+ */
 export function newest(work) {
   let running = false;
   let again = false;

@@ -1,4 +1,4 @@
-// The tab that walks through several pictures.
+// The tab for a walk through several pictures.
 
 import * as api from "./api.js";
 import { button, byId, clear, element, show } from "./dom.js";
@@ -10,7 +10,7 @@ import { fill } from "./range.js";
 import { addSource } from "./source.js";
 
 const MAX_PICTURES = 6;
-/** Frames of the film strip and of the animation, if the model allows as many. */
+/** Maximum number of frames of the film strip and of the animation. */
 const STRIP = 13;
 const ANIMATION = 48;
 
@@ -25,7 +25,7 @@ const ready = () => cards.length > 1;
 /** Pairs of neighbours. */
 const pairs = () => cards.length - (closed() ? 0 : 1);
 
-/** Frames from each picture to the next such that there are at most `wanted` in all, and their total. */
+/** Frames from each picture to the next, for at most `wanted` frames in total, and their total. */
 function framesFor(wanted) {
   const last = closed() ? 0 : 1;
   const each = Math.max(1, Math.floor((Math.min(wanted, model.images) - last) / pairs()));
@@ -60,7 +60,7 @@ const refreshStrip = newest(async () => {
   if (ready()) await show(byId("strip"), strip);
 });
 
-/** Shows the position: between which pictures, and how far. */
+/** Shows the position: the pair of pictures and the distance between them. */
 function tellWalk() {
   const walk = byId("walk");
   const at = Number(walk.value);
@@ -74,7 +74,7 @@ function tellWalk() {
   fill(walk);
 }
 
-/** Brings the tab up to date after pictures were added, removed or moved. */
+/** Updates the tab after pictures were added, removed or moved. */
 function changed() {
   byId("mix-cards").replaceChildren(...cards.map((card) => card.shown));
   cards.forEach((card, i) => card.place(i));
@@ -94,10 +94,10 @@ function changed() {
   return Promise.all([refresh(), refreshStrip()]);
 }
 
-/** Number of pictures that can be added. */
+/** Number of pictures that can still be added. */
 export const room = () => MAX_PICTURES - cards.length;
 
-/** Adds a picture at the end, once it can be shown. */
+/** Appends a picture once it can be shown. */
 export async function use(image) {
   const card = makeCard(image);
   await card.show();
@@ -117,7 +117,7 @@ function makeCard(image) {
     if (to < 0 || to >= cards.length) return;
     [cards[from], cards[to]] = [cards[to], cards[from]];
     attempt(changed);
-    // The button may be disabled now.
+    // The button may be disabled by now.
     (by < 0 && to > 0 ? earlier : by > 0 && to < cards.length - 1 ? later : by < 0 ? later : earlier).focus();
   };
   const earlier = button("◀", move(-1));

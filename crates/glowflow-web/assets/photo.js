@@ -1,10 +1,10 @@
-// Photographs that the user brings.
+// Photographs provided by the user.
 
 import { element } from "./dom.js";
 
-/** Photographs are made smaller than this before they are cut. */
+/** Maximum size of a photograph; larger ones are reduced before they are cropped. */
 const LARGEST_SIDE = 2048;
-/** Kinds of files that the server reads. */
+/** File types that the server accepts. */
 export const ACCEPTED = ["image/png", "image/jpeg", "image/webp", "image/bmp"];
 
 /** A photograph as a file and as pixels, upright. */
@@ -31,12 +31,12 @@ export class Photo {
     return new Photo(file, smaller, true);
   }
 
-  /** Whether the server takes the file itself. */
+  /** Returns whether the server accepts the file itself. */
   fits({ upload_bytes: bytes }) {
     return !this.shrunk && this.file.size <= bytes && ACCEPTED.includes(this.file.type);
   }
 
-  /** A file that the server takes. */
+  /** A file that the server accepts. */
   async sendable(model) {
     if (this.fits(model)) return this.file;
     const canvas = element("canvas", { width: this.width, height: this.height });
@@ -49,7 +49,7 @@ export class Photo {
   }
 }
 
-/** The size at which cut photographs are sent: 256 pixels high, or the model's height if that is larger. */
+/** The size at which cropped photographs are sent: 256 pixels high, or the model's height if larger. */
 export function cutSize({ config: { image: [height, width] } }) {
   const high = Math.max(256, height);
   return [Math.round((high * width) / height), high];

@@ -1,9 +1,9 @@
-// Sliders that are filled from their zero to their value.
+// Sliders with a fill from zero to their value.
 
-/** Values of a slider around 0 that a pointer cannot choose, as a part of its length. */
+/** Dead zone of a slider around 0 for pointers, as a fraction of its length. */
 const SNAP = 0.015;
 
-/** Draws a slider's fill: from its zero if it reaches below 0, else from its beginning. */
+/** Draws a slider's fill: from zero if its range includes negative values, else from its start. */
 export function fill(slider) {
   const [min, max, value] = [slider.min, slider.max, slider.value].map(Number);
   const place = (x) => (max > min ? (x - min) / (max - min) : 0);
@@ -12,14 +12,14 @@ export function fill(slider) {
   slider.style.setProperty("--to", ends[1]);
 }
 
-/** Sets a slider as the user would. */
+/** Sets a slider as if the user had moved it. */
 function setSlider(slider, value) {
   slider.value = value;
   slider.dispatchEvent(new Event("input", { bubbles: true }));
   slider.dispatchEvent(new Event("change", { bubbles: true }));
 }
 
-/** Lets a pointer snap to 0, and a double click or the key 0 return there. */
+/** Makes a slider snap to 0 under a pointer; a double click or the key 0 resets it. */
 export function snapToZero(slider) {
   let pointing = false;
   slider.addEventListener("pointerdown", () => { pointing = true; });

@@ -1,4 +1,4 @@
-// The tab that draws images.
+// The tab for sampling images.
 
 import { byId, clear, element, show } from "./dom.js";
 import { addDownloads } from "./download.js";
@@ -6,26 +6,26 @@ import { draw, randomSeed } from "./image.js";
 import { newest } from "./message.js";
 import { fill } from "./range.js";
 
-/** Images that are drawn first, if the model allows as many. */
+/** Number of images sampled first, if the model allows it. */
 const COUNT = 16;
-/** Seeds of the server are larger, but no field holds those. */
+/** The server supports larger seeds, but number fields do not. */
 const MAX_SEED = 2 ** 53 - 1;
 
 let refresh;
 let opened = false;
 
-/** Draws images when the tab is first opened. */
+/** Samples images when the tab is first opened. */
 export function openTab() {
   if (!opened) refresh();
   opened = true;
 }
 
-/** Draws the images again as those of another class. */
+/** Samples the images again with another class. */
 export function changeClass() {
   if (opened) refresh();
 }
 
-/** Builds the tab; `choose` gets the image that the user clicks. */
+/** Builds the tab; `choose` receives the image that the user clicks. */
 export function start(info, choose) {
   const [height, width] = info.config.image;
   const [count, seed, temperature, grid] = ["count", "seed", "temperature", "samples"].map(byId);
@@ -82,7 +82,7 @@ export function start(info, choose) {
   });
 }
 
-/** All pictures of the grid in one. */
+/** All pictures of the grid in one image. */
 async function sheet(grid, [width, height]) {
   const images = [...grid.querySelectorAll("img")];
   const columns = Math.ceil(Math.sqrt(images.length));

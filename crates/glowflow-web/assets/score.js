@@ -1,13 +1,13 @@
-// The tab that scores a photograph.
+// The tab for scoring a photograph.
 
 import { byId, element, show } from "./dom.js";
 import { StoredImage } from "./image.js";
 import { addSource, exactness } from "./source.js";
 
-/** The picture that was asked for last, which may not be shown yet. */
+/** The most recently requested picture, which may not be shown yet. */
 let wanted;
 let model;
-/** Counts the pictures that were asked for, so that a slow answer does not replace a newer one. */
+/** Counts requested pictures, so that a late answer does not replace a newer one. */
 let changes = 0;
 
 /** Builds the tab. */
@@ -35,11 +35,11 @@ export async function use(image) {
     show(byId("score-difference"), difference),
   ]);
   if (change !== changes) return;
-  byId("score-gain").textContent = image.facts.exact ? "Difference: none" : `Difference, ${gain} times as strong`;
+  byId("score-gain").textContent = image.facts.exact ? "Difference: none" : `Difference, amplified ${gain} times`;
   tell(image);
 }
 
-/** Scores the same picture as an image of another class. */
+/** Scores the same picture with another class. */
 export async function changeClass(label) {
   if (!wanted) return;
   const change = ++changes;

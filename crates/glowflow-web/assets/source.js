@@ -14,12 +14,12 @@ const TEMPERATURE = 0.7;
 
 let model;
 
-/** Tells this module what the model is. */
+/** Sets the model. */
 export function setModel(info) {
   model = info;
 }
 
-/** The end of the use of earlier photographs, so that dialogs open one after another. */
+/** Resolves when earlier photographs have been used, so that dialogs open one after another. */
 let turn = Promise.resolve();
 
 /**
@@ -93,7 +93,7 @@ async function usePhoto(file, use) {
   say(exactness(image));
 }
 
-/** Whether a picture comes back from its latents. */
+/** A message on whether a picture is reconstructed exactly from its latents. */
 export function exactness({ facts: { exact, differing_pixels: differing } }) {
   const [height, width] = model.config.image;
   if (exact) return "The picture comes back exactly.";

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 
-/** Time for which a frame is shown, as in the server's animations. */
+/** Display time of a frame, as in the server's animations. */
 const FRAME_MS = 80;
 const BITS_PER_SECOND = 6_000_000;
 
@@ -22,11 +22,11 @@ export function videoFormats() {
 
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Records `count` frames that stand side by side in a picture. Takes as long as the video lasts. */
+/** Records `count` frames placed side by side in a picture. Takes as long as the video lasts. */
 export async function record(film, count, [width, height], { type }) {
   const bitmap = await createImageBitmap(film);
   const canvas = element("canvas");
-  // Encoders of video want even sizes.
+  // Video encoders require even sizes.
   [canvas.width, canvas.height] = [width & ~1, height & ~1];
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";

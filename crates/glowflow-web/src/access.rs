@@ -1,4 +1,4 @@
-//! Access control: a request is checked by the host that it names, the site that sends it, and its token.
+//! Access control: checks the host that a request addresses, the site that sends it, and its token.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{Problem, Token, page, token};
 pub enum AccessError {
     /// An invalid host name.
     #[error(
-        "{0:?} is not the name of a host; give the name alone and in full, such as demo.example.com or \
+        "{0:?} is not a valid host name; give the name alone and in full, such as demo.example.com or \
          demo.example.com:8443"
     )]
     Host(String),
@@ -27,23 +27,25 @@ pub enum AccessError {
     /// An invalid token.
     #[error("the token is not valid; use at least 8 letters, digits and - . _ ~")]
     Token,
-    /// The system has no random numbers.
-    #[error("the system has no random numbers for a token: {0}")]
+    /// The system has no source of random numbers.
+    #[error("the system has no source of random numbers for a token: {0}")]
     Random(String),
 }
 
 /// Advice for a refusal: how to make the server accept a host.
 type Advice = Box<dyn Fn(&str) -> String + Send + Sync>;
 
-/// Rules for access to the server. By default, it answers requests that name this computer, without a token.
+/// Rules for access to the server. By default, it answers requests that address this computer, without a
+/// token.
 pub struct Access {
-    /// Only programs on this computer can connect.
+    /// True if only programs on this computer can connect.
     local: bool,
-    /// Names of this computer in the Host header. Unlike allowed names, they do not admit pages of other ports.
+    /// Names of this computer in the Host header. Unlike allowed names, they do not admit pages of other
+    /// ports.
     own: Vec<String>,
     allowed: Vec<Host>,
     token: Option<Token>,
-    /// Empty, or with a slash at its beginning and none at its end.
+    /// Empty, or with a leading and without a trailing slash.
     base_path: String,
     advice: Option<Advice>,
 }
@@ -62,8 +64,8 @@ impl Default for Access {
 }
 
 impl Access {
-    /// Also answers to a host name, such as that of a proxy, and to pages that a browser loaded from there.
-    /// With a port, only to pages of that port.
+    /// Also accepts a host name, such as that of a proxy, and pages loaded from there. With a port, only
+    /// pages of that port.
     ///
     /// # Errors
     /// [`AccessError::Host`].
@@ -72,8 +74,8 @@ impl Access {
         Ok(self)
     }
 
-    /// Also answers to the name of the address that the server listens on. Pages of other ports of that name
-    /// are refused.
+    /// Also accepts the name of the address that the server listens on. Pages of other ports of that name are
+    /// refused.
     ///
     /// # Errors
     /// [`AccessError::Host`].
@@ -82,8 +84,8 @@ impl Access {
         Ok(self)
     }
 
-    /// Puts page and API under a path, for proxies that pass paths on unchanged. Paths without this prefix are
-    /// answered as well, for proxies that strip it.
+    /// Puts page and API under a path, for proxies that pass paths on unchanged. Paths without this prefix
+    /// are answered too, for proxies that strip it.
     ///
     /// # Errors
     /// [`AccessError::BasePath`].
@@ -100,17 +102,17 @@ impl Access {
         Ok(self)
     }
 
-    /// Demands a token of every request.
+    /// Requires a token from every request.
     pub fn with_token(self, token: Token) -> Self {
         Self { token: Some(token), ..self }
     }
 
-    /// Completes refusals with advice about a host that was refused.
+    /// Adds advice on the refused host to refusals.
     pub fn with_advice(self, advice: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         Self { advice: Some(Box::new(advice)), ..self }
     }
 
-    /// Fits the rules to the address that the server listens on.
+    /// Adapts the rules to the address that the server listens on.
     pub(crate) fn listening_on(mut self, address: SocketAddr) -> Self {
         self.local = address.ip().to_canonical().is_loopback();
         if !self.local {
@@ -129,7 +131,7 @@ impl Access {
         format!("http://{address}{page}")
     }
 
-    /// A page of a foreign name that resolves to this computer (DNS rebinding) must get nothing. An IP
+    /// A page of a foreign name that resolves to this computer (DNS rebinding) must not get an answer. An IP
     /// address cannot be rebound.
     fn answers_to(&self, host: &Host) -> bool {
         let known = match host.name.parse::<IpAddr>() {
@@ -151,7 +153,7 @@ impl Access {
     }
 }
 
-/// The host that a request is sent to: none, one, or an error for anything that is no host.
+/// The host that a request is sent to: none, one, or an error if it is invalid or ambiguous.
 fn named(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, String> {
     let mut given = headers.get_all(header::HOST).into_iter();
     let (first, second) = (given.next(), given.next());
@@ -166,8 +168,8 @@ fn named(uri: &Uri, headers: &HeaderMap) -> Result<Option<Authority>, String> {
     text.parse().map(Some).map_err(|_| format!("{text:?}"))
 }
 
-/// Refuses requests that name other hosts. Those that name none, such as health checks in HTTP/1.0, come from
-/// no browser.
+/// Refuses requests that address other hosts. Requests without a host, such as health checks in HTTP/1.0, do
+/// not come from browsers.
 pub(crate) async fn to_this_server(
     State(access): State<Arc<Access>>,
     request: Request,
@@ -190,8 +192,9 @@ pub(crate) async fn to_this_server(
     }
 }
 
-/// Refuses what a browser sends for a page of another site: the page would not be shown the answer, but would
-/// have the server compute, and forget images of others. Programs other than browsers send no origin.
+/// Refuses requests that a browser sends for a page of another site: the browser would withhold the answer
+/// from the page, but the server would still compute it and could evict images of other clients. Programs
+/// other than browsers send no origin.
 pub(crate) async fn from_no_other_site(
     State(access): State<Arc<Access>>,
     request: Request,
@@ -216,7 +219,7 @@ pub(crate) async fn from_no_other_site(
     next.run(request).await
 }
 
-/// Demands the token, if there is one.
+/// Requires the token, if one is set.
 pub(crate) async fn with_token(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
     let Some(token) = &access.token else { return next.run(request).await };
     let (method, path, headers) = (request.method(), request.uri().path(), request.headers());

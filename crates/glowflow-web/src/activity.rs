@@ -1,4 +1,4 @@
-//! Activity of a connection: the server computes for its client, or waits for it.
+//! Activity of a connection: whether the server computes for its client or waits for it.
 
 use std::io;
 use std::pin::Pin;
@@ -11,18 +11,19 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Idle time after which a connection can be closed for another one. Closing at once would lose requests that
-/// are on their way.
+/// Idle time after which a connection can be closed in favour of another one. Closing immediately would lose
+/// requests in transit.
 const MIN_IDLE: Duration = Duration::from_millis(500);
 
-/// Time without a byte after which a client counts as slow, and the shortest time over which its rate is
+/// Time without a byte after which a client counts as slow, and the minimum time over which its rate is
 /// measured.
 const MIN_STALL: Duration = Duration::from_secs(1);
 
-/// Bytes a second below which a client counts as slow.
+/// Bytes per second below which a client counts as slow.
 const MIN_RATE: f64 = 8192.0;
 
-/// Reason for closing a connection when there are too many. Idle ones go first, and among equals the longest.
+/// Reason for closing a connection when there are too many. Idle ones are closed first, among equals the
+/// longest waiting.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) enum Wait {
     /// In the middle of a request or an answer.
@@ -35,7 +36,7 @@ pub(crate) enum Wait {
 enum Phase {
     Receiving,
     Computing,
-    /// Answers are short: once the system has taken one, the connection is idle.
+    /// Answers are short: once the system has accepted one, the connection is idle.
     Answering,
 }
 
@@ -45,7 +46,7 @@ struct State {
     since: Instant,
     moved: Instant,
     bytes: usize,
-    /// The system takes no more for now, as the client does not read.
+    /// The system accepts no more data for now, because the client does not read.
     blocked: bool,
 }
 
@@ -93,7 +94,7 @@ impl Activity {
         }
     }
 
-    /// A request's header has come.
+    /// Records that the header of a request has arrived.
     pub fn requested(&self, body_follows: bool) {
         self.state().enter(if body_follows { Phase::Receiving } else { Phase::Computing });
     }
@@ -105,13 +106,13 @@ impl Activity {
         }
     }
 
-    /// The answer is ready.
+    /// Records that the answer is ready.
     pub fn answered(&self) {
         self.state().enter(Phase::Answering);
     }
 
-    /// The reason for which the connection can be closed for another one. None while it computes or its
-    /// client keeps up.
+    /// The reason for which the connection can be closed in favour of another one. `None` while the server
+    /// computes or its client keeps up.
     pub fn wait(&self) -> Option<Wait> {
         let state = self.state();
         let (whole, still) = (state.since.elapsed(), state.moved.elapsed());
@@ -126,7 +127,7 @@ impl Activity {
     }
 }
 
-/// A connection that keeps its [`Activity`] up to date.
+/// A connection that updates its [`Activity`].
 pub(crate) struct Watched {
     pub stream: TcpStream,
     pub activity: Arc<Activity>,
@@ -190,7 +191,7 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// The body of a request, which notes its end.
+/// The body of a request, which records its end.
 pub(crate) struct Received {
     pub body: Incoming,
     pub activity: Arc<Activity>,

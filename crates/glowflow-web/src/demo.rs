@@ -1,4 +1,4 @@
-//! The model that the server shows, and everything known about it.
+//! The model that the server presents, and its metadata.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,12 +17,12 @@ use crate::gate::{Client, Gate};
 use crate::store::Store;
 use crate::{Face, Limits, Problem};
 
-/// Loads the model once more, or says why it cannot.
+/// Reloads the model; the error states why it cannot.
 type Again = Box<dyn Fn() -> Result<Model, String> + Send + Sync>;
 
-/// A model on show.
+/// A model with its metadata, ready to be served.
 pub struct Demo {
-    /// None after its device has failed, until it is needed again.
+    /// `None` after its device has failed, until it is needed again.
     glow: Mutex<Option<Arc<Model>>>,
     again: Option<Again>,
     pub(crate) fingerprint: u32,
@@ -37,19 +37,21 @@ pub struct Demo {
     pub(crate) detector: Option<Detector>,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
-    /// A permit for each byte that uploads may hold.
+    /// One permit per byte that uploads may hold.
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) store: Store,
 }
 
 impl Demo {
-    /// Shows a model, with everything known about it in the folder of `model`, the run or file that it was loaded from.
-    /// Directions are those of the file `directions`, by default those in that folder, if any. `faces` says where the
-    /// faces are in the model's images. Requests cannot store that (see [`storing_eyes`](Self::storing_eyes)), nor find
-    /// faces (see [`finding_faces`](Self::finding_faces)).
+    /// Presents a model with the metadata found in the folder of `model`, the run or file that it was loaded
+    /// from. Directions are read from the file `directions`, by default from that folder, if present. `faces`
+    /// states the position of the faces in the model's images. By default, requests can neither store that
+    /// position (see [`storing_eyes`](Self::storing_eyes)) nor detect faces (see
+    /// [`finding_faces`](Self::finding_faces)).
     ///
     /// # Errors
-    /// Errors of reading model and directions, and [`glowflow::Error::Input`] if the model's images cannot be shown.
+    /// Errors of reading model and directions, and [`glowflow::Error::Input`] if the model's images cannot be
+    /// displayed.
     pub fn load(
         glow: Model,
         model: &Path,
@@ -60,15 +62,15 @@ impl Demo {
         let channels = glow.config().image()[2];
         if !matches!(channels, 1 | 3) {
             return Err(glowflow::Error::Input(format!(
-                "{}: its images have {channels} channels, and browsers show those of 1 or 3",
+                "{}: its images have {channels} channels, but browsers display only 1 or 3",
                 model.display()
             )));
         }
         let [height, width, _] = glow.config().image();
         if height.saturating_mul(width) > limits.pixels {
             return Err(glowflow::Error::Input(format!(
-                "{}: its images of {width}×{height} pixels are too large to be drawn while somebody waits; models of up to {} \
-                 pixels are served, and `glowflow sample` draws those of any size",
+                "{}: its images of {width}×{height} pixels are too large for interactive sampling; models of up to {} \
+                 pixels are served, and `glowflow sample` supports any size",
                 model.display(),
                 limits.pixels
             )));
@@ -104,20 +106,20 @@ impl Demo {
         })
     }
 
-    /// Where a device fails, for want of memory that other programs have, say, it does nothing from there on. `again` then loads the model
-    /// anew for the requests that follow.
+    /// Sets the function that reloads the model. If a device fails, for example because other programs use
+    /// its memory, it stays unusable. `again` then loads the model for the requests that follow.
     pub fn reloading(self, again: impl Fn() -> Result<Model, String> + Send + Sync + 'static) -> Self {
         Self { again: Some(Box::new(again)), ..self }
     }
 
-    /// Lets requests store the positions of the eyes in `eyes.toml` with the model, or not. Allow it only if no other
-    /// computer reaches the server.
+    /// Sets whether requests can store eye positions in `eyes.toml` with the model. Allow it only if no other
+    /// computer can reach the server.
     pub fn storing_eyes(self, stored: bool) -> Self {
         Self { eyes: self.eyes.storing(stored), ..self }
     }
 
-    /// Finds faces in photographs with `detect`, which gets pixels `[H, W, C]` of an upright photograph and answers
-    /// with its faces, the largest first, or with the reason for a failure.
+    /// Detects faces in photographs with `detect`, which takes the pixels `[H, W, C]` of an upright
+    /// photograph and returns its faces, the largest first, or the reason for a failure.
     pub fn finding_faces(
         self,
         detect: impl Fn(&[u8], ImageShape) -> Result<Vec<Face>, String> + Send + Sync + 'static,
@@ -138,18 +140,17 @@ impl Demo {
             let detail = format!("the model's device failed, and {why}; restart the server");
             Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
         };
-        let again = self.again.as_ref().ok_or_else(|| failed("the model is gone"))?;
+        let again = self.again.as_ref().ok_or_else(|| failed("the model is not loaded"))?;
         let loaded = catch_out_of_memory(again).map_err(|error| error.to_string()).flatten();
-        let glow =
-            Arc::new(loaded.map_err(|why| failed(&format!("the model cannot be loaded again: {why}")))?);
+        let glow = Arc::new(loaded.map_err(|why| failed(&format!("the model cannot be reloaded: {why}")))?);
         if glow.fingerprint() != self.fingerprint {
-            return Err(failed("its file holds another model now"));
+            return Err(failed("its file now holds another model"));
         }
         *shown = Some(Arc::clone(&glow));
         Ok(glow)
     }
 
-    /// Computes with the model when it is this request's turn (see [`Gate::run`]).
+    /// Computes with the model when this request is admitted (see [`Gate::run`]).
     pub(crate) async fn compute<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Model, &Client) -> Result<T, Problem> + Send + 'static,
@@ -162,7 +163,7 @@ impl Demo {
                 .flatten();
             if result.as_ref().is_err_and(|problem| problem.device_failed) {
                 let mut shown = demo.shown();
-                // Another request may have seen it first.
+                // Another request may have detected the failure first.
                 if demo.again.is_some() && shown.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, &glow)) {
                     *shown = None;
                 }
@@ -172,12 +173,12 @@ impl Demo {
         self.gate.run(computed).await
     }
 
-    /// Why directions that were found beside the model are not used, if there are such.
+    /// The reason why directions found next to the model are not used, if any.
     pub fn unread(&self) -> Option<&glowflow::Error> {
         self.unread.as_ref()
     }
 
-    /// Names of the attributes whose directions are weak, and why.
+    /// Names of the attributes with weak directions, each with the reason.
     pub fn weak_attributes(&self) -> impl Iterator<Item = (&str, String)> {
         let list = self.directions.iter().flat_map(|directions| &directions.list);
         list.filter_map(|direction| Some((direction.about.name.as_str(), direction.about.weakness()?)))
@@ -188,7 +189,7 @@ impl Demo {
         self.directions.iter().flat_map(|directions| &directions.list).map(|d| d.about.name.as_str())
     }
 
-    /// The largest number of images in one request.
+    /// Maximum number of images in one request.
     pub(crate) fn images(&self) -> usize {
         self.limits.images_of(self.config.image())
     }
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn memory_that_the_processor_refuses_is_named_and_the_next_request_is_answered() {
+    async fn out_of_memory_is_reported_and_the_next_request_succeeds() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         let config = GlowConfig { image: [8, 8, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };

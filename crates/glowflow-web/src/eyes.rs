@@ -1,4 +1,4 @@
-//! Positions of the eyes in the model's images: the one thing that a request can store.
+//! Eye positions in the model's images: the only data that a request can store.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -7,7 +7,7 @@ use glowflow::faces::{self, Faces};
 
 use crate::Problem;
 
-/// Knowledge about the faces in the model's images.
+/// The known position of the faces in the model's images.
 #[derive(Debug)]
 pub(crate) struct KnownEyes {
     model: PathBuf,
@@ -23,22 +23,22 @@ impl KnownEyes {
         Self { model, faces: RwLock::new(faces), writing: Mutex::new(()), stored: false }
     }
 
-    /// Lets requests store positions, or not.
+    /// Sets whether requests can store positions.
     pub fn storing(self, stored: bool) -> Self {
         Self { stored, ..self }
     }
 
-    /// Whether requests can store positions.
+    /// Returns whether requests can store positions.
     pub fn are_stored(&self) -> bool {
         self.stored
     }
 
-    /// What is known now; `None` if nothing is.
+    /// The current position; `None` if unknown.
     pub fn get(&self) -> Option<Faces> {
         *self.faces.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes the file with the model. Its name and folder are fixed, and its contents are four numbers at most.
+    /// Writes the file with the model. Its name and folder are fixed, and it contains at most four numbers.
     pub fn store(&self, faces: Faces) -> Result<(), Problem> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         faces::write(&self.model, faces)?;

@@ -1,4 +1,4 @@
-//! Lets so many requests compute at a time, so many more wait, and turns the rest away.
+//! Admission control: limits the number of requests that compute and that wait, and rejects the rest.
 
 use std::sync::{Arc, Weak};
 
@@ -7,12 +7,12 @@ use tokio::sync::Semaphore;
 
 use crate::Problem;
 
-/// Who work is done for.
+/// Tracks whether a client still waits for the result.
 #[derive(Debug)]
 pub(crate) struct Client(Weak<()>);
 
 impl Client {
-    /// Ends work that nobody waits for any longer.
+    /// Ends work whose client has gone.
     pub fn check(&self) -> Result<(), Problem> {
         if self.0.strong_count() == 0 {
             return Err(Problem::late(StatusCode::SERVICE_UNAVAILABLE));
@@ -21,7 +21,7 @@ impl Client {
     }
 }
 
-/// Where requests queue for the model.
+/// The queue of requests for the model.
 #[derive(Debug)]
 pub(crate) struct Gate {
     computing: Arc<Semaphore>,
@@ -33,8 +33,9 @@ impl Gate {
         Self { computing: Arc::new(Semaphore::new(computing.max(1))), waiting: Semaphore::new(waiting) }
     }
 
-    /// Computes in a thread of its own when it is this request's turn. The place is kept until the work is done, also
-    /// when nobody waits for it any longer: what is started ends only where `work` asks its [`Client`], and must not pile up.
+    /// Runs `work` on a thread of its own once this request is admitted. The slot is held until the work is
+    /// done, even if the client has gone: started work ends only when it checks its [`Client`], and must not
+    /// pile up.
     pub async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Client) -> Result<T, Problem> + Send + 'static,
@@ -46,7 +47,7 @@ impl Gate {
                 Arc::clone(&self.computing).acquire_owned().await.map_err(|_| Problem::busy())?
             }
         };
-        // Gone with this future, which ends early where the client goes away or time is up.
+        // Dropped with this future, which ends early if the client disconnects or time runs out.
         let waits = Arc::new(());
         let client = Client(Arc::downgrade(&waits));
         let done = tokio::task::spawn_blocking(move || {

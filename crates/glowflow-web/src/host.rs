@@ -1,4 +1,4 @@
-//! Host names: their comparison, and the names and addresses of this computer.
+//! Host names: comparison, and the names and addresses of this computer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -7,8 +7,8 @@ use axum::http::uri::Authority;
 
 use crate::AccessError;
 
-/// A host and perhaps its port, in the form in which hosts are compared: in lower case, without brackets and
-/// without the final dot of a full name.
+/// A host and optionally its port, in canonical form for comparison: in lower case, without brackets and
+/// without the final dot of a fully qualified name.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Host {
     pub name: String,
@@ -54,8 +54,8 @@ pub(crate) fn own_names() -> Vec<String> {
     vec![format!("{short}.local"), short, full]
 }
 
-/// Addresses of a server that listens on `bound`, the best for other computers first. The address that stands
-/// for all is replaced by those that the computer has.
+/// Addresses of a server that listens on `bound`, the best for other computers first. The unspecified address
+/// is replaced by the computer's own addresses.
 pub(crate) fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     let at = |ip: IpAddr| SocketAddr::new(ip, bound.port());
     if !bound.ip().is_unspecified() {
@@ -65,7 +65,7 @@ pub(crate) fn reachable(bound: SocketAddr) -> Vec<SocketAddr> {
     let mut found: Vec<IpAddr> = found.iter().map(if_addrs::Interface::ip).collect();
     found.retain(|ip| match ip {
         IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
-        // Link-local addresses need the name of the link, which browsers do not accept.
+        // Link-local addresses require the name of the link, which browsers do not accept.
         IpAddr::V6(ip) => bound.is_ipv6() && !ip.is_loopback() && !ip.is_unicast_link_local(),
     });
     found.sort_by_key(IpAddr::is_ipv6);

@@ -1,44 +1,46 @@
-//! How much a client may ask for.
+//! Limits on the resources of clients.
 
 use std::time::Duration;
 
-/// Bounds on what one request, and all of them together, may take.
+/// Limits on a single request and on all requests together.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of an uploaded picture.
+    /// Bytes of an uploaded image file.
     pub upload_bytes: usize,
-    /// Pixels of an uploaded picture.
+    /// Pixels of an uploaded image.
     pub upload_pixels: u64,
-    /// Bytes of a request that holds JSON.
+    /// Bytes of a JSON request.
     pub json_bytes: usize,
-    /// Bytes of all uploads that are held at the same time, from the first byte until the picture is decoded. Counting
-    /// bytes and not uploads, those that only trickle in keep nobody out.
+    /// Bytes of all uploads held at a time, from the first byte until the image is decoded. Because bytes are
+    /// counted instead of uploads, slow uploads do not block others.
     pub uploading_bytes: usize,
-    /// Requests that compute at the same time.
+    /// Requests that compute concurrently.
     pub computing: usize,
-    /// Requests that wait for their turn to compute.
+    /// Requests that wait to compute.
     pub waiting: usize,
-    /// Images drawn, or frames of a walk, in one request.
+    /// Images sampled, or frames of a walk, in one request.
     pub images: usize,
-    /// Pixels of all images drawn in one request: of large images there may be fewer. A model of which one image has
-    /// more is not served.
+    /// Pixels of all images sampled in one request, which reduces the number of large images. A model whose
+    /// images exceed it is not served.
     pub pixels: usize,
-    /// How long a request may take: receiving, waiting, computing.
+    /// Maximum duration of a request: receiving, waiting, computing.
     pub request: Duration,
-    /// Connections that are open at the same time. For further ones, the longest idle one is closed, or else
-    /// one whose client is slow; if there is none, they wait.
+    /// Connections open at a time. To admit another one, the longest idle connection is closed, or else one
+    /// with a slow client; if there is none, the new connection waits.
     pub connections: usize,
-    /// Connections of one client, which is an address, or a network of 64 bits in IPv6. A further one waits
-    /// briefly for an idle one to close. This computer has no such bound, since a proxy on it brings many clients.
+    /// Connections per client, which is an address, or a network of 64 bits in IPv6. Another one waits
+    /// briefly for an idle one to close. This computer has no such limit, because a proxy on it can represent
+    /// many clients.
     pub connections_per_client: usize,
-    /// How long a connection may be without the whole header of a request, the first one or the next.
+    /// Maximum time that a connection may take to send the complete header of a request, the first one or the
+    /// next.
     pub header: Duration,
-    /// How long a connection takes requests. The answer to the next one announces the end, and the client
-    /// then has as long again to read it.
+    /// Maximum time for which a connection accepts requests. The answer to the next one announces the end,
+    /// and the client then has the same time again to read it.
     pub connection: Duration,
-    /// Bytes of all latents and pixels that are kept.
+    /// Bytes of all stored latents and pixels.
     pub stored_bytes: u64,
-    /// How long an image is kept that nobody asks about.
+    /// Time after which an unused image is dropped.
     pub stored_for: Duration,
 }
 
@@ -67,7 +69,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The largest number of images in one request to a model of such images.
+    /// Maximum number of images of this shape in one request.
     pub(crate) fn images_of(&self, [height, width, _]: [usize; 3]) -> usize {
         self.images.min(self.pixels / height.saturating_mul(width).max(1)).max(1)
     }

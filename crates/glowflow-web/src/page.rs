@@ -1,10 +1,10 @@
-//! The page: its files in the program itself, and nothing from elsewhere.
+//! The web page: its files are embedded, and nothing is loaded from elsewhere.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
-/// Paths, kinds and contents.
+/// Paths, content types and contents.
 const FILES: [(&str, &str, &str); 29] = [
     ("/", "text/html; charset=utf-8", include_str!("../assets/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../assets/style.css")),
@@ -37,12 +37,12 @@ const FILES: [(&str, &str, &str); 29] = [
     ("/video.js", SCRIPT, include_str!("../assets/video.js")),
 ];
 
-/// Files of the form for the token, which are served without one.
+/// Files of the token form, which are served without a token.
 pub(crate) const PUBLIC: [&str; 3] = ["/style.css", "/icon.svg", "/token.js"];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// All paths and what answers them.
+/// All paths and their handlers.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>()
 -> impl Iterator<Item = (&'static str, MethodRouter<S>)> {
     FILES.into_iter().map(|(path, kind, text)| {
@@ -51,15 +51,15 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>()
     })
 }
 
-/// The page that asks for the token.
+/// The page with the form for the token.
 pub(crate) fn token_form() -> Response {
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     let page = include_str!("../assets/token.html");
     (StatusCode::UNAUTHORIZED, [(header::CONTENT_TYPE, html)], page).into_response()
 }
 
-/// What browsers are told with every answer: load nothing from elsewhere, be shown in no other page, guess no types, keep
-/// nothing.
+/// Adds security headers to every answer: load nothing from elsewhere, do not embed in other pages, do not
+/// guess types, do not cache.
 pub(crate) async fn secure(mut response: Response) -> Response {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' \
                           blob:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";

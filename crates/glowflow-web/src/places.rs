@@ -1,6 +1,6 @@
-//! Places for connections: a limited number in all and for one client. The longest idle connection makes
-//! room. A client whose own places are all in use waits briefly for one of them, and other clients do not wait
-//! for it.
+//! Slots for connections, limited in total and per client. If all slots are taken, the longest idle
+//! connection is closed. A client whose own slots are all taken waits briefly for one of them, without
+//! delaying other clients.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +11,14 @@ use tokio::sync::Notify;
 
 use crate::activity::{Activity, Wait};
 
-/// Interval at which a connection without a place looks for one that can be closed.
+/// Interval at which a connection without a slot searches for one that can be closed.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Time that a client whose own places are all in use waits for one of them. It exceeds the idle time after
-/// which a connection can be closed, so a page that was just loaded makes room for the next.
+/// Time for which a client whose own slots are all taken waits for one of them. It exceeds the idle time
+/// after which a connection can be closed, so a page that was just loaded makes room for the next.
 const CLIENT_WAIT: Duration = Duration::from_secs(2);
 
-/// Connections that wait for a place of their own client, in all and of one client.
+/// Maximum number of connections that wait for a slot of their own client, in total and per client.
 const MAX_WAITING: usize = 32;
 const MAX_WAITING_OF_CLIENT: usize = 16;
 
@@ -28,7 +28,7 @@ pub(crate) struct Places {
     most: usize,
     most_of_client: usize,
     open: Mutex<Vec<Arc<Open>>>,
-    /// The clients of the connections that wait for one of their own places.
+    /// The clients of the connections that wait for one of their own slots.
     waiting: Mutex<Vec<IpAddr>>,
     freed: Notify,
 }
@@ -41,7 +41,7 @@ struct Open {
     leave: Notify,
 }
 
-/// The place of one connection, free again when this is dropped.
+/// The slot of a connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
@@ -49,7 +49,7 @@ pub(crate) struct Place {
 }
 
 impl Places {
-    /// Places for `most` connections, `most_of_client` of them for one client.
+    /// Slots for `most` connections, `most_of_client` of them per client.
     pub fn new(most: usize, most_of_client: usize) -> Arc<Self> {
         Arc::new(Self {
             most: most.max(1),
@@ -68,13 +68,13 @@ impl Places {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a place for a connection from `address` if all places are in use. If the client's own places
-    /// are in use, returns at once.
+    /// Waits for a slot for a connection from `address` if all slots are taken. If the client's own slots are
+    /// taken, returns immediately.
     pub async fn admit(self: &Arc<Self>, address: IpAddr) -> Admission {
         let client = client(address);
         loop {
             let freed = self.freed.notified();
-            // A place that is freed belongs to those that wait for it already.
+            // A freed slot belongs to the connections that already wait for it.
             if self.waiting().contains(&client) {
                 return Admission::OwnInUse(Turn::new(self, client));
             }
@@ -90,8 +90,8 @@ impl Places {
         }
     }
 
-    /// Takes a free place, or asks a connection to make room. This computer has no limit of its own: a proxy on
-    /// it brings many clients.
+    /// Takes a free slot, or asks a connection to close. This computer has no limit of its own, because a
+    /// proxy on it can represent many clients.
     fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
         let mut open = self.open();
         let mut of_client: Vec<_> = open.iter().filter(|open| open.client == client).collect();
@@ -112,12 +112,12 @@ impl Places {
     }
 }
 
-/// The answer to a connection that asks for a place.
+/// The result of requesting a slot.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// It has a place.
+    /// A slot was assigned.
     Place(Place),
-    /// The client's own places are all in use. None if too many connections wait already.
+    /// The client's own slots are all taken. `None` if too many connections already wait.
     OwnInUse(Option<Turn>),
 }
 
@@ -128,7 +128,7 @@ enum Attempt {
     AllInUse,
 }
 
-/// A connection's turn among those that wait for a place of their own client.
+/// A place in the queue for a slot of the same client.
 #[derive(Debug)]
 pub(crate) struct Turn {
     places: Arc<Places>,
@@ -146,7 +146,7 @@ impl Turn {
         Some(Self { places: Arc::clone(places), client })
     }
 
-    /// Waits until one of the client's places is free, for a bounded time.
+    /// Waits for a limited time until one of the client's slots is free.
     pub async fn place(self) -> Option<Place> {
         let found = async {
             loop {
@@ -186,7 +186,7 @@ fn make_room(open: Vec<&Arc<Open>>) {
     }
 }
 
-/// The client behind an address. In IPv6, a client has a network of 64 bits.
+/// The client at an address. In IPv6, a client has a network of 64 bits.
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
@@ -199,7 +199,8 @@ impl Place {
         Arc::clone(&self.open.activity)
     }
 
-    /// Waits until the connection has to make room for another one, unless it has something to do by then.
+    /// Waits until the connection must close in favour of another one, unless it becomes active in the
+    /// meantime.
     pub async fn needed(&self) {
         loop {
             self.open.leave.notified().await;

@@ -1,4 +1,4 @@
-//! Errors as clients see them: problem documents (RFC 9457).
+//! Error responses: problem documents (RFC 9457).
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,10 +6,10 @@ use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-/// Why a request was not answered as asked.
+/// The reason why a request failed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Problem {
-    /// Kind of problem: always `about:blank`, so that the status says all.
+    /// Type of the problem: always `about:blank`, so the status determines it.
     #[serde(rename = "type")]
     kind: &'static str,
     /// The status in words.
@@ -18,9 +18,9 @@ pub struct Problem {
     #[serde(serialize_with = "number")]
     #[schema(value_type = u16)]
     status: StatusCode,
-    /// What was wrong, and what would be right.
+    /// The problem, and the expected input.
     detail: String,
-    /// Whether the device failed, on which the model is.
+    /// True if the device that holds the model failed.
     #[serde(skip)]
     pub(crate) device_failed: bool,
 }
@@ -30,18 +30,18 @@ fn number<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S:
 }
 
 impl Problem {
-    /// A problem of a status.
+    /// A problem with a status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
         Self { kind: "about:blank", title, status, detail: detail.into(), device_failed: false }
     }
 
-    /// A request that is well formed but makes no sense here.
+    /// A well-formed request with invalid content.
     pub fn unprocessable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
     }
 
-    /// More requests than the server takes on.
+    /// Too many requests.
     pub fn busy() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting; try again in a second")
     }

@@ -1,4 +1,4 @@
-//! Connections, the order of checks before an answer, the time limit of every request, and an orderly end.
+//! The server: connections, the order of checks, the time limit of every request, and graceful shutdown.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,19 +29,19 @@ use crate::places::{Admission, Place, Places};
 use crate::signals::Signals;
 use crate::{Access, Demo, Limits, Problem, access, api, host, page};
 
-/// How long requests may still take after a signal to stop.
+/// Time that requests have to finish after a signal to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Bytes of a connection's buffers, which a header has to fit.
+/// Size of a connection's buffers in bytes, which bounds the size of a header.
 const BUFFER: usize = 64 << 10;
 
-/// Connections that are told at the same time that there are too many.
+/// Maximum number of connections refused concurrently with a message.
 const MAX_REFUSALS: usize = 16;
 
-/// How long such a connection may take to read that.
+/// Time that such a connection has to read the message.
 const REFUSAL: Duration = Duration::from_secs(2);
 
-/// The page and the API, for those who have access.
+/// The page and the API, with access control.
 pub fn router(demo: Arc<Demo>, access: Access) -> Router {
     let access = Arc::new(access);
     let mut router = Router::new();
@@ -59,8 +59,8 @@ pub fn router(demo: Arc<Demo>, access: Access) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&demo), in_time))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::with_token))
         .with_state(demo);
-    // A router of its own around that one, because a changed path must be routed after the change. The last
-    // layer is the outermost.
+    // A separate outer router, because a changed path must be routed after the change. The last layer is the
+    // outermost.
     Router::new()
         .fallback_service(router)
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::below_base_path))
@@ -69,7 +69,7 @@ pub fn router(demo: Arc<Demo>, access: Access) -> Router {
         .layer(middleware::map_response(page::secure))
 }
 
-/// Answers for requests that take too long: the client is the cause while an upload has not been received in full.
+/// Answers requests that take too long: the client is the cause until its upload has been received in full.
 async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) -> Response {
     let upload = api::UPLOADS.contains(&request.uri().path());
     let received = Arc::new(AtomicBool::new(false));
@@ -82,7 +82,7 @@ async fn in_time(State(demo): State<Arc<Demo>>, request: Request, next: Next) ->
     })
 }
 
-/// A body that notes that it was received in full.
+/// A body that records that it was received in full.
 struct Noted {
     body: Body,
     ended: Arc<AtomicBool>,
@@ -112,7 +112,7 @@ impl HttpBody for Noted {
     }
 }
 
-/// A body that can be read on after its receiver has dropped it.
+/// A body that can still be read after its receiver has dropped it.
 struct Shared(Arc<Mutex<Body>>);
 
 impl HttpBody for Shared {
@@ -128,8 +128,8 @@ impl HttpBody for Shared {
     }
 }
 
-/// Reads on for a while, keeping nothing, where a request is answered before all of it has come: a client that is still sending
-/// would otherwise find its connection broken, and no answer.
+/// Keeps reading and discarding for a while if a request is answered before all of it has arrived: a client
+/// that is still sending would otherwise find a broken connection instead of the answer.
 async fn read_on(State(limits): State<Limits>, request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let body = Arc::new(Mutex::new(body));
@@ -147,12 +147,11 @@ async fn read_on(State(limits): State<Limits>, request: Request, next: Next) -> 
     answer
 }
 
-/// Serves a demo until Ctrl-C, SIGTERM or SIGHUP, and lets requests that have begun come to their end.
-/// `ready` gets addresses that open the page, the best first; their port is a free one if `address` has port
-/// 0.
+/// Serves a demo until Ctrl-C, SIGTERM or SIGHUP, and then completes the requests in progress. `ready`
+/// receives addresses that open the page, the best first; their port is a free one if `address` has port 0.
 ///
 /// # Errors
-/// Those of the system, such as an address in use.
+/// Errors of the system, such as an address in use.
 pub fn run(
     demo: Demo,
     address: SocketAddr,
@@ -172,20 +171,20 @@ pub fn run(
         accept(listener, app, limits, signals).await;
         Ok(())
     });
-    // Nobody waits for computations that are still running.
+    // Does not wait for computations in progress: they have no client any more.
     runtime.shutdown_background();
     served
 }
 
-/// Accepts connections until a signal, and then lets the open ones come to their end.
+/// Accepts connections until a signal, and then completes the open ones.
 async fn accept(mut listener: TcpListener, app: Router, limits: Limits, mut signals: Signals) {
     let places = Places::new(limits.connections, limits.connections_per_client);
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    // Each connection has a receiver, so that the last is gone when they are.
+    // Each connection holds a receiver, so the last one is dropped when they have all ended.
     let (stop, stopped) = watch::channel(());
     loop {
         let accepted = async {
-            // Axum's method tries again if the system refuses.
+            // Axum's method retries if the system refuses.
             let (stream, peer) = Listener::accept(&mut listener).await;
             (stream, places.admit(peer.ip()).await)
         };
@@ -196,7 +195,7 @@ async fn accept(mut listener: TcpListener, app: Router, limits: Limits, mut sign
         let (app, refusals, mut stopped) = (app.clone(), Arc::clone(&refusals), stopped.clone());
         match admission {
             Admission::Place(place) => _ = tokio::spawn(serve(stream, place, app, limits, stopped)),
-            // Another client's connection must not wait for this one.
+            // The connection of another client must not wait for this one.
             Admission::OwnInUse(Some(turn)) => {
                 tokio::spawn(async move {
                     let place = tokio::select! {
@@ -223,8 +222,8 @@ async fn accept(mut listener: TcpListener, app: Router, limits: Limits, mut sign
     }
 }
 
-/// Answers the requests of a connection, until the client has no more, the connection's time is up, or its
-/// place is needed.
+/// Answers the requests of a connection until the client has no more, the connection's time is up, or its
+/// slot is needed.
 async fn serve(
     stream: TcpStream,
     place: Place,
@@ -243,7 +242,7 @@ async fn serve(
             let mut answer = answer.await?;
             activity.answered();
             let headers = answer.headers_mut();
-            // A connection that closed between requests would lose the next one, so its end is announced.
+            // Closing between requests would lose the next one, so the end of the connection is announced.
             if began.elapsed() >= limits.connection {
                 headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
             } else {
@@ -259,16 +258,16 @@ async fn serve(
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
-    // The last request may come just before the time is up, and wait for as long as any other. Then its
-    // answer is read.
+    // The last request may arrive just before the time is up, and wait as long as any other. Then its answer
+    // is read.
     let end = limits.connection * 2 + limits.header + limits.request;
     let mut end = pin!(tokio::time::sleep(end));
     let mut stopping = false;
     loop {
         tokio::select! {
-            // The connection first, so that it does not close on a request that has come.
+            // The connection is polled first, so that it does not close on a request that has arrived.
             biased;
-            // Errors are those of the network and of the client.
+            // Errors are caused by the network or the client.
             _ = &mut connection => return,
             () = place.needed() => return,
             () = &mut end => return,
@@ -282,7 +281,7 @@ async fn serve(
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// Answers a connection of a client that has too many, or drops it if many others are being answered.
+/// Answers a connection of a client that has too many, or drops it if many others are being refused.
 async fn refuse(stream: TcpStream, refusals: &Semaphore, most: usize) {
     let Ok(_permit) = refusals.try_acquire() else { return };
     let detail = format!("more than {most} connections at a time; try again in a second");
@@ -294,6 +293,6 @@ async fn refuse(stream: TcpStream, refusals: &Semaphore, most: usize) {
         .header_read_timeout(REFUSAL)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-    // Errors are those of the network and of the client.
+    // Errors are caused by the network or the client.
     let _ = tokio::time::timeout(REFUSAL, connection).await;
 }

@@ -1,4 +1,4 @@
-//! Signals that end the server.
+//! Signals that stop the server.
 
 #[cfg(unix)]
 pub(crate) use unix::Signals;
@@ -13,11 +13,11 @@ mod unix {
 
     use tokio::signal::unix::{Signal, SignalKind, signal};
 
-    /// Ctrl-C, SIGTERM and SIGHUP, from here on.
+    /// Ctrl-C, SIGTERM and SIGHUP, from creation on.
     pub(crate) struct Signals(Vec<Signal>);
 
     impl Signals {
-        /// Listens to all of them but [ignored ones](ignored_signals).
+        /// Listens to all of them except [ignored ones](ignored_signals).
         pub fn listen() -> io::Result<Self> {
             let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
             let ignored = ignored_signals();
@@ -25,7 +25,7 @@ mod unix {
             Ok(Self(kinds.map(signal).collect::<io::Result<_>>()?))
         }
 
-        /// Waits for the next one.
+        /// Waits for the next signal.
         pub async fn next(&mut self) {
             poll_fn(|context| {
                 let got = self.0.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
@@ -39,15 +39,15 @@ mod unix {
         1 << (kind.as_raw_value() - 1)
     }
 
-    /// The signals that the program was started to ignore, as by nohup or by shells for jobs in the background.
-    /// Signal 1 is the lowest bit. If the system does not report them, as without `/proc`, this is SIGHUP, which
-    /// then keeps its disposition.
+    /// The signals that the program was started to ignore, for example by nohup or by a shell for background
+    /// jobs. Signal 1 is the lowest bit. If the system does not report them, as without `/proc`, this is
+    /// SIGHUP, which then keeps its disposition.
     pub fn ignored_signals() -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").ok();
         status.and_then(|status| ignored(&status)).unwrap_or(bit(SignalKind::hangup()))
     }
 
-    /// The mask of ignored signals in Linux' description of a process.
+    /// The mask of ignored signals in Linux's process status.
     fn ignored(status: &str) -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
@@ -58,7 +58,7 @@ mod unix {
         use super::*;
 
         #[test]
-        fn the_mask_is_read_where_there_is_one() {
+        fn the_signal_mask_is_read_if_reported() {
             assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(0x1001));
             assert_eq!(ignored(""), None);
             assert_eq!(ignored("SigIgn:\tnone"), None);
@@ -77,7 +77,7 @@ impl Signals {
         Ok(Self)
     }
 
-    /// Waits for the next one.
+    /// Waits for the next signal.
     pub async fn next(&mut self) {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;

@@ -1,4 +1,4 @@
-//! Images that clients work on: latents and pixels behind ids that cannot be guessed, bounded in size and time.
+//! Stores images for clients: latents and pixels under unguessable ids, bounded in size and time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +11,26 @@ use uuid::Uuid;
 /// One image.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    /// Of one image.
+    /// Latents of the image.
     pub latents: Latents,
-    /// Pixels that they decode to, HWC.
+    /// Pixels decoded from the latents, HWC.
     pub pixels: Vec<u8>,
-    /// Pixels that were encoded, in the model's bits; none if they are the decoded ones.
+    /// Pixels that were encoded, at the model's bit depth; `None` if equal to the decoded ones.
     pub source: Option<Vec<u8>>,
-    /// Whether the numbers behind the pixels are finite.
+    /// True if the values before quantisation are finite.
     pub finite: bool,
     /// Its class, if the model has classes.
     pub labels: Vec<usize>,
 }
 
 impl Stored {
-    /// Pixels that were encoded, in the model's bits, HWC. Those of a sample are the decoded ones.
+    /// Pixels that were encoded, at the model's bit depth, HWC. Those of a sample are the decoded ones.
     pub fn original(&self) -> &[u8] {
         self.source.as_deref().unwrap_or(&self.pixels)
     }
 }
 
-/// All images; those not asked about for longest are forgotten first.
+/// All images; the least recently used ones are dropped first.
 #[derive(Debug)]
 pub(crate) struct Store(Cache<Uuid, Arc<Stored>>);
 
@@ -41,7 +41,7 @@ impl Store {
             let pixels = image.pixels.len() + image.source.as_ref().map_or(0, Vec::len);
             u32::try_from(latents + pixels).unwrap_or(u32::MAX)
         };
-        // By the default policy a full cache may refuse what comes new, which is just what is wanted next.
+        // With the default policy a full cache may reject new entries, which are the ones needed next.
         let policy = EvictionPolicy::lru();
         Self(
             Cache::builder()
@@ -53,16 +53,16 @@ impl Store {
         )
     }
 
-    /// Keeps an image, under a new id.
+    /// Stores an image under a new id.
     pub fn put(&self, image: Stored) -> Uuid {
         let id = Uuid::new_v4();
         self.0.insert(id, Arc::new(image));
-        // Left to itself, the cache would grow beyond its bound for a while.
+        // Otherwise the cache would temporarily grow beyond its limit.
         self.0.run_pending_tasks();
         id
     }
 
-    /// The image of an id, while it is remembered.
+    /// The image with this id, if still stored.
     pub fn get(&self, id: Uuid) -> Option<Arc<Stored>> {
         self.0.get(&id)
     }

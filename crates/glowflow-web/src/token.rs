@@ -1,4 +1,4 @@
-//! Access tokens: the server answers only requests that show its token.
+//! Access tokens: the server answers only requests that carry its token.
 
 use std::str::FromStr;
 
@@ -9,13 +9,13 @@ use constant_time_eq::constant_time_eq;
 
 use crate::{AccessError, Problem, page};
 
-/// Random bytes of a generated token.
+/// Number of random bytes in a generated token.
 const RANDOM_BYTES: usize = 24;
 
-/// Characters of the shortest token that is accepted.
+/// Minimum length of an accepted token.
 const MIN_LENGTH: usize = 8;
 
-/// A secret that requests have to show.
+/// A secret that requests must carry.
 #[derive(Clone)]
 pub struct Token(String);
 
@@ -23,7 +23,7 @@ impl Token {
     /// A new token of 192 random bits.
     ///
     /// # Errors
-    /// [`AccessError::Random`] if the system has no random numbers.
+    /// [`AccessError::Random`] if the system has no source of random numbers.
     pub fn random() -> Result<Self, AccessError> {
         let mut bytes = [0; RANDOM_BYTES];
         getrandom::fill(&mut bytes).map_err(|error| AccessError::Random(error.to_string()))?;
@@ -40,7 +40,7 @@ impl Token {
         constant_time_eq(self.0.as_bytes(), given.as_bytes())
     }
 
-    /// True if a request shows this token, in a cookie or as `Authorization: Bearer`.
+    /// Returns whether a request carries this token, in a cookie or as `Authorization: Bearer`.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let texts = |name| headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
         let bearer = texts(AUTHORIZATION).filter_map(|value| {
@@ -55,16 +55,16 @@ impl Token {
         bearer.chain(cookies).any(|given| self.matches(given))
     }
 
-    /// True if the query of an address holds this token.
+    /// Returns whether the query of a URL contains this token.
     pub(crate) fn is_in_query(&self, query: Option<&str>) -> bool {
         let parts = query.unwrap_or_default().split('&');
         parts.filter_map(|part| part.strip_prefix("token=")).any(|given| self.matches(given))
     }
 
-    /// Exchanges the token in the page's address for a cookie, and removes it from the address.
+    /// Exchanges the token in the page's URL for a cookie, and removes it from the URL.
     pub(crate) fn exchange(&self, headers: &HeaderMap) -> Response {
-        // Without a path, browsers take the folder of the page as they see it. The server does not see a path
-        // that a proxy strips.
+        // Without a path, browsers use the folder of the page from their own view. The server does not see a
+        // path that a proxy strips.
         let mut cookie = format!("{}={}; HttpOnly; SameSite=Strict", cookie_name(headers), self.0);
         if headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https") {
             cookie += "; Secure";
@@ -85,7 +85,7 @@ impl Token {
 impl FromStr for Token {
     type Err = AccessError;
 
-    /// Takes a token that the user chose. It has to fit addresses and cookies as it is.
+    /// Accepts a token chosen by the user. It must be valid in URLs and cookies without escaping.
     fn from_str(text: &str) -> Result<Self, AccessError> {
         let fits = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
         if text.len() < MIN_LENGTH || !text.chars().all(fits) {
@@ -95,7 +95,7 @@ impl FromStr for Token {
     }
 }
 
-/// Cookies do not distinguish ports, so the name does: several servers on one computer keep their own.
+/// Cookies do not distinguish ports, so the name does: several servers on one computer have separate cookies.
 fn cookie_name(headers: &HeaderMap) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     match host.and_then(|host| host.rsplit_once(':')?.1.parse::<u16>().ok()) {

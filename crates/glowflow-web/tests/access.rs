@@ -1,4 +1,4 @@
-//! Who is answered: hosts, sites, tokens, and paths, as a browser, a program or a proxy sends them.
+//! Access control: hosts, sites, tokens and paths, as sent by browsers, programs and proxies.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn ask(app: &Router, method: Method, path: &str, headers: &[(&str, &str)],
     let request = request.body(Body::from(body.to_owned())).unwrap();
     let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    // Whatever the answer is.
+    // With any answer.
     assert_eq!(head.headers["x-content-type-options"], "nosniff", "{path}: {}", head.status);
     assert!(head.headers["content-security-policy"].to_str().unwrap().starts_with("default-src 'none'"));
     let text = String::from_utf8_lossy(&body).into_owned();
@@ -54,7 +54,7 @@ async fn get(app: &Router, path: &str, headers: &[(&str, &str)]) -> Answer {
     ask(app, Method::GET, path, headers, "").await
 }
 
-/// The status of a request to draw an image.
+/// The status of a request to sample an image.
 async fn draw(app: &Router, headers: &[(&str, &str)]) -> Answer {
     let sample = json!({ "count": 1, "temperature": 0.7, "seed": 1 }).to_string();
     let headers = [&[("content-type", "application/json")], headers].concat();
@@ -104,7 +104,7 @@ async fn a_port_of_an_allowed_name_counts_for_pages_only() {
 }
 
 #[tokio::test]
-async fn refusals_pass_on_what_the_program_advises() {
+async fn refusals_contain_the_advice_of_the_program() {
     let app = app(Access::default().with_advice(|host| format!("allow {host} first")));
     let by_host = draw(&app, &[("host", "demo.example.com:443")]).await;
     let by_site = draw(&app, &[("host", "localhost"), ("origin", "https://demo.example.com")]).await;
@@ -144,7 +144,7 @@ async fn requests_without_a_host_are_answered_and_ambiguous_ones_are_not() {
 }
 
 #[test]
-fn what_is_no_host_or_path_or_token_is_refused() {
+fn invalid_hosts_paths_and_tokens_are_refused() {
     for host in [
         "",
         " ",
@@ -202,7 +202,7 @@ async fn with_a_token_programs_send_it_as_bearer() {
             assert!(problem["detail"].as_str().unwrap().contains("Bearer"), "{problem}");
             assert!(!answer.text.contains(TOKEN));
         }
-        // In an address, only the page takes it: addresses end up in logs.
+        // In a URL, only the page accepts it, because URLs end up in logs.
         assert_eq!(get(&app, &format!("{path}?token={TOKEN}"), &[]).await.status, 401);
     }
     for scheme in ["Bearer", "bearer"] {
@@ -230,7 +230,7 @@ async fn with_a_token_the_page_exchanges_it_for_a_cookie() {
             assert_eq!(answer.header("content-type"), "text/html; charset=utf-8");
             assert!(answer.header("set-cookie").is_empty() && answer.text.contains("token"));
         }
-        // What the form consists of.
+        // The files of the form.
         for asset in ["style.css", "icon.svg", "token.js"] {
             assert_eq!(get(&app, &format!("{base}/{asset}"), &[host]).await.status, 200, "{asset}");
         }
@@ -294,9 +294,9 @@ async fn a_base_path_works_whether_or_not_a_proxy_strips_it() {
     }
 }
 
-/// A proxy may also strip the path: then nothing that the page asks for may begin with a slash.
+/// A proxy may also strip the path: then no request of the page may begin with a slash.
 #[tokio::test]
-async fn the_page_asks_for_nothing_by_an_absolute_path() {
+async fn the_page_requests_no_absolute_path() {
     let app = app(Access::default());
     for page in [
         "/",

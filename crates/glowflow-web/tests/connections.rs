@@ -1,4 +1,4 @@
-//! The server as clients meet it whose connections are slow, many, long, or from elsewhere.
+//! The server with clients whose connections are slow, many, long, or from other computers.
 
 use std::io::{Cursor, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -10,15 +10,15 @@ use glowflow::{GlowConfig, Model};
 use glowflow_web::{Access, Demo, Limits};
 use image::{ImageFormat, RgbImage};
 
-/// Longer than anything here should take on a busy machine.
+/// Longer than any step here should take on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A server of a small model, which runs as long as the tests do.
+/// Starts a server with a small model, which runs as long as the tests.
 fn serve(limits: Limits) -> SocketAddr {
     serve_at(([127, 0, 0, 1], 0).into(), limits)
 }
 
-/// The same at an address.
+/// Starts such a server at an address.
 fn serve_at(listen: SocketAddr, limits: Limits) -> SocketAddr {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.safetensors");
@@ -41,7 +41,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     connection
 }
 
-/// All that comes until the server closes the connection.
+/// Everything received until the server closes the connection.
 #[track_caller]
 fn rest(connection: &mut TcpStream) -> String {
     let mut text = vec![];
@@ -55,7 +55,7 @@ fn head(method: &str, path: &str, more: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n")
 }
 
-/// The answer to one request, which is sent to its end before the answer is read. Panics where the connection breaks.
+/// Sends one request completely, then reads the answer. Panics if the connection breaks.
 fn ask(address: SocketAddr, method: &str, path: &str, more: &str, body: &[u8]) -> (u16, String) {
     let mut connection = connect(address);
     let more = format!("Connection: close\r\nContent-Length: {}\r\n{more}", body.len());
@@ -85,7 +85,7 @@ fn connections_without_a_request_are_closed() {
     assert_eq!(rest(&mut silent), "");
     rest(&mut half);
     assert!(rest(&mut idle).starts_with("HTTP/1.1 200"));
-    // A byte now and then does not help.
+    // An occasional byte does not help.
     let (mut trickling, started) = (connect(address), Instant::now());
     while trickling.write_all(b"G").is_ok() {
         assert!(started.elapsed() < LONG, "the connection stays open");
@@ -93,7 +93,7 @@ fn connections_without_a_request_are_closed() {
     }
 }
 
-/// A connection that has had an answer and is open still.
+/// An open connection that has received an answer.
 fn idle(address: SocketAddr) -> TcpStream {
     let mut connection = connect(address);
     connection.write_all(head("GET", "/icon.svg", "").as_bytes()).unwrap();
@@ -101,7 +101,7 @@ fn idle(address: SocketAddr) -> TcpStream {
     connection
 }
 
-/// One answer of a connection that stays open.
+/// Reads one answer from a connection that stays open.
 fn read_answer(connection: &mut TcpStream) -> String {
     let (mut text, mut byte) = (vec![], [0]);
     while !text.ends_with(b"\r\n\r\n") {
@@ -126,7 +126,7 @@ fn the_longest_idle_connection_makes_room_for_a_new_one() {
     let (mut first, mut second) = (idle(address), idle(address));
     std::thread::sleep(Duration::from_millis(300));
     let _silent = connect(address);
-    // It now is the second that has been idle for longest.
+    // It is now the second longest idle connection.
     first.write_all(head("GET", "/icon.svg", "").as_bytes()).unwrap();
     read_answer(&mut first);
     let started = Instant::now();
@@ -135,7 +135,7 @@ fn the_longest_idle_connection_makes_room_for_a_new_one() {
     assert!(!is_open(&mut second) && is_open(&mut first));
 }
 
-/// What clients can do to keep places to themselves.
+/// Ways in which clients can hold on to slots.
 fn hoard(address: SocketAddr, kind: usize) -> TcpStream {
     let mut connection = connect(address);
     let upload = head("POST", "/api/v1/encode", "Content-Length: 1000000\r\n") + "some";
@@ -151,7 +151,7 @@ fn hoard(address: SocketAddr, kind: usize) -> TcpStream {
 }
 
 #[test]
-fn four_hundred_connections_of_one_client_keep_nobody_out() {
+fn four_hundred_connections_of_one_client_block_no_other() {
     let address = serve(Limits::default());
     for kind in 0..4 {
         let hoarded: Vec<_> = (0..400).map(|_| hoard(address, kind)).collect();
@@ -172,10 +172,10 @@ fn two_hundred_clients_with_open_connections_are_all_served() {
     drop(clients);
 }
 
-/// An address of this computer that is not of this computer alone. Seen through it, one client is one address.
+/// An address of this computer other than loopback. For connections to it, each address is one client.
 fn own_address() -> Option<IpAddr> {
     let here = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        // No packet is sent; the system only chooses the address that it would send one from.
+        // No packet is sent; the system only selects the source address.
         socket.connect("192.0.2.1:9")?;
         Ok(socket.local_addr()?.ip())
     });
@@ -204,7 +204,7 @@ fn three_browsers_behind_one_address_all_get_the_page() {
 }
 
 #[test]
-fn a_client_without_a_place_delays_no_other() {
+fn a_client_without_a_slot_delays_no_other() {
     let Some(here) = own_address() else { return };
     let limits = Limits { connections_per_client: 2, header: LONG, ..Limits::default() };
     let address = serve_at(([0, 0, 0, 0], 0).into(), limits);
@@ -224,7 +224,7 @@ fn a_client_without_a_place_delays_no_other() {
 }
 
 #[test]
-fn one_client_has_so_many_places_and_others_have_theirs() {
+fn slots_are_limited_per_client() {
     let Some(here) = own_address() else { return };
     let limits = Limits { connections_per_client: 4, header: LONG, ..Limits::default() };
     let address = serve_at((here, 0).into(), limits);
@@ -243,7 +243,7 @@ fn one_client_has_so_many_places_and_others_have_theirs() {
     assert!(answer.contains("content-security-policy"), "{answer}");
     drop(busy);
     std::thread::sleep(Duration::from_millis(200));
-    // Idle ones make room for the same client's next one.
+    // Idle ones are closed for the same client's next one.
     let host = format!("Host: {here}\r\nConnection: keep-alive\r\n\r\n");
     let mut open = vec![];
     for _ in 0..6 {
@@ -276,7 +276,7 @@ fn connections_end_with_notice_and_lose_no_request() {
                         assert_eq!(rest(&mut connection), "");
                         connection = connect(address);
                     }
-                    // Idle also when its time is up.
+                    // Also idle when its time is up.
                     std::thread::sleep(Duration::from_millis(150 + 50 * client));
                 }
                 closed
@@ -288,16 +288,16 @@ fn connections_end_with_notice_and_lose_no_request() {
 }
 
 #[test]
-fn no_connection_lasts_for_ever() {
+fn no_connection_lasts_forever() {
     let limits = Limits { connections: 1, connection: Duration::from_millis(500), ..Limits::default() };
     let address = serve(limits);
-    // One that asks again and again is told when its time is up.
+    // A client that keeps sending requests is notified when its time is up.
     let (mut busy, started) = (connect(address), Instant::now());
     while busy.write_all(head("GET", "/icon.svg", "").as_bytes()).is_ok() {
         assert!(started.elapsed() < LONG, "the connection stays open");
         std::thread::sleep(Duration::from_millis(20));
     }
-    // One that asks for much and reads nothing holds its place no longer.
+    // A client that requests much and reads nothing loses its slot.
     let mut deaf = connect(address);
     deaf.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     let questions = head("GET", "/", "").repeat(1000);
@@ -326,7 +326,7 @@ fn refusals_arrive_although_the_client_is_still_sending() {
     println!("{statuses:?}");
     assert!(statuses.iter().all(|status| matches!(status, 422 | 503)), "{statuses:?}");
     assert!(statuses.contains(&503), "{statuses:?}");
-    // All other refusals as well, with room for uploads again.
+    // All other refusals arrive too, once there is room for uploads again.
     let long = vec![b' '; 3 * BYTES];
     for (method, path, more, status) in [
         ("POST", "/api/v1/encode", "", 413),
@@ -344,7 +344,7 @@ fn refusals_arrive_although_the_client_is_still_sending() {
 }
 
 #[test]
-fn uploads_that_trickle_in_keep_nobody_out() {
+fn slow_uploads_block_no_other() {
     let address = serve(Limits { upload_bytes: 1 << 20, uploading_bytes: 1 << 20, ..Limits::default() });
     let trickling = (0..40).map(|_| {
         let mut connection = connect(address);

@@ -21,13 +21,14 @@ pub(crate) struct Blend {
     /// The images, 1 to 8.
     #[schema(min_items = 1, max_items = 8)]
     ids: Vec<Uuid>,
-    /// A weight for each image, 0 or more. They are divided by their sum.
+    /// A weight for each image, 0 or more. Weights are normalised to a sum of 1.
     #[schema(min_items = 1, max_items = 8, example = json!([1, 2, 1]))]
     weights: Vec<f64>,
 }
 
-/// Decodes the weighted mean of images' latents; answers with a PNG. The mean is not rescaled: a mean of many images
-/// is smoother, as at a lower temperature. The class is that of the image with the largest weight.
+/// Decodes the weighted mean of the latents of several images; returns a PNG. The mean is not rescaled: a
+/// mean of many images is smoother, as at a lower temperature. The class is that of the image with the
+/// largest weight.
 #[utoipa::path(
     post,
     path = "/api/v1/blend",
@@ -35,11 +36,11 @@ pub(crate) struct Blend {
     responses(
         (status = 200, body = Vec<u8>, content_type = "image/png",
             headers(("glowflow-finite" = bool, description = "False if the \
-            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+            model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json",
             description = "No such image, or invalid weights"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn blend(

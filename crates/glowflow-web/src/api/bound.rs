@@ -1,4 +1,5 @@
-//! Bits per dimension of an image: the upper bound by the noise that the model was trained with.
+//! Bits per dimension of an image: the upper bound with the dequantisation noise that the model was trained
+//! with.
 
 use glowflow::{Architecture, Draws, Model};
 use ndarray::ArrayView4;
@@ -6,18 +7,18 @@ use ndarray::ArrayView4;
 use crate::gate::Client;
 use crate::{Demo, Problem};
 
-/// Most draws of noise for one image.
+/// Maximum number of noise draws for one image.
 const MAX_DRAWS: usize = 8;
 
-/// Mean bound of an image over draws of noise. Draws are numbered, so that equal images have equal bounds.
+/// Mean bound of an image over noise draws. Draws are numbered, so equal images have equal bounds.
 pub(super) struct Bound {
     pub bits_per_dim: f64,
-    /// Standard error of the mean over the draws; none for a single draw.
+    /// Standard error of the mean over the draws; `None` for a single draw.
     pub standard_error: Option<f64>,
 }
 
 impl Bound {
-    /// The bound of one image `[1, H, W, C]`.
+    /// Computes the bound of one image `[1, H, W, C]`.
     pub fn of(
         glow: &Model,
         image: ArrayView4<u8>,
@@ -40,7 +41,7 @@ impl Bound {
 }
 
 impl Demo {
-    /// Draws for an uploaded image: fewer for large ones, whose bounds vary less.
+    /// Number of draws for an uploaded image: fewer for large ones, whose bounds vary less.
     pub(super) fn draws(&self) -> usize {
         (self.images() / MAX_DRAWS).clamp(1, MAX_DRAWS)
     }

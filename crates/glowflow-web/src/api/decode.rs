@@ -1,4 +1,4 @@
-//! `decode`: pictures of an image that the server keeps.
+//! `decode`: views of an image stored on the server.
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
@@ -13,32 +13,32 @@ use super::images::{png, stored};
 use crate::Problem;
 use crate::store::Stored;
 
-/// Header of differences: the factor by which they are amplified.
+/// Header of difference images: the factor by which they are amplified.
 const GAIN: HeaderName = HeaderName::from_static("glowflow-gain");
 
-/// Pictures of an image.
+/// Views of an image.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Show {
-    /// The picture that the latents decode to.
+    /// The image decoded from the latents.
     #[default]
     Reconstruction,
-    /// The picture as the model saw it: cropped, resized, and in the model's bits.
+    /// The model's input: cropped, resized, and in the model's bit depth.
     Original,
-    /// The absolute difference of these two, amplified until its largest value is white; black if there is none.
+    /// The absolute difference of these two, amplified until its maximum is white; black if they are equal.
     Difference,
 }
 
-/// Choice of a picture.
+/// Choice of a view.
 #[derive(Deserialize, IntoParams)]
 pub(crate) struct Shown {
-    /// The picture to show.
+    /// The view to return.
     #[serde(default)]
     #[param(inline)]
     show: Show,
 }
 
-/// The difference of original and reconstruction, and its amplification.
+/// The difference between original and reconstruction, and its amplification.
 fn difference(image: &Stored) -> (Vec<u8>, u8) {
     let differences = image.original().iter().zip(&image.pixels).map(|(a, b)| a.abs_diff(*b));
     let differences: Vec<u8> = differences.collect();
@@ -47,21 +47,22 @@ fn difference(image: &Stored) -> (Vec<u8>, u8) {
     (differences.into_iter().map(|difference| difference * gain).collect(), gain)
 }
 
-/// A picture of an image as PNG: what its latents decode to, what the model saw, or the difference.
+/// Returns a view of an image as PNG: the reconstruction from its latents, the model's input, or the
+/// difference.
 #[utoipa::path(
     get,
     path = "/api/v1/decode/{id}",
-    params(("id" = Uuid, Path, description = "From encode or sample"), Shown),
+    params(("id" = Uuid, Path, description = "Id returned by encode or sample"), Shown),
     responses(
         (status = 200, body = Vec<u8>, content_type = "image/png",
             headers(
                 ("glowflow-finite" = bool, description = "False if the \
-                model's numbers are not all finite. Pixels of others are black and mean nothing."),
+                model's numbers are not all finite. Other pixels are black and meaningless."),
                 ("glowflow-gain" = u8, description = "For a difference, the factor by which it is amplified.")
             )),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn decode(

@@ -1,4 +1,4 @@
-//! `encode`: a picture becomes latents, which stay on the server.
+//! `encode`: converts an image to latents, which stay on the server.
 
 use std::sync::Arc;
 
@@ -24,49 +24,49 @@ use crate::store::Stored;
 /// The class of an image.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Class {
-    /// Needed if the model has classes.
+    /// Required if the model has classes.
     class: Option<usize>,
 }
 
-/// An image that the server keeps.
+/// An image stored on the server.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Encoded {
     /// Its id.
     id: Uuid,
-    /// Upper bound on the image's bits per dimension, the mean over `draws`. The smaller, the more the image is like
-    /// those that the model was trained on.
+    /// Upper bound on the image's bits per dimension, the mean over `draws`. A smaller bound means that the
+    /// image is more similar to the training images.
     bits_per_dim: f64,
     /// Standard error of that mean; null for a single draw.
     standard_error: Option<f64>,
-    /// Dequantisation of the pixels for `bits_per_dim`: `uniform`, noise over each bin, or `variational`, noise that the model has
-    /// learned.
+    /// Dequantisation of the pixels for `bits_per_dim`: `uniform` (noise over each bin) or `variational`
+    /// (learned noise).
     dequantization: &'static str,
-    /// Draws of noise. They are the same for equal pictures.
+    /// Number of noise draws. The draws are the same for equal images.
     draws: usize,
-    /// Whether its latents decode to the very same pixels, in the model's bits and size.
+    /// True if its latents decode to identical pixels, at the model's bit depth and size.
     exact: bool,
-    /// Number of its pixels that do not come back.
+    /// Number of pixels that decode to different values.
     differing_pixels: usize,
 }
 
-/// Turns a picture (PNG, JPEG, WebP or BMP) into latents, cropped to the middle and resized to the model's size.
+/// Encodes an image (PNG, JPEG, WebP or BMP), centre-cropped and resized to the model's size, into latents.
 #[utoipa::path(
     post,
     path = "/api/v1/encode",
     params(("class" = Option<usize>, Query, description = "Class of the image, if the model has classes")),
     request_body(
-        description = "The picture",
+        description = "The image file",
         content(
             (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp")
         )
     ),
     responses(
         (status = 200, body = Encoded),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "Sent too slowly"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Too many bytes"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No picture"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "Upload too slow"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "Upload too large"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Not a readable image"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn encode(

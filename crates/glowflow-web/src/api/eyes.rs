@@ -1,4 +1,4 @@
-//! `eyes`: positions of the eyes in the model's images are stored with the model.
+//! `eyes`: stores the eye positions of the model's images with the model.
 
 use axum::Json;
 use axum::extract::State;
@@ -12,17 +12,17 @@ use utoipa::ToSchema;
 use super::Shared;
 use crate::{Demo, Problem};
 
-/// Headers that proxies add, as do all that begin with [`X_FORWARDED`].
+/// Headers added by proxies, in addition to all that begin with [`X_FORWARDED`].
 const FORWARDED: [&str; 7] =
     ["forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip", "x-client-ip", "x-original-host"];
 
 const X_FORWARDED: &str = "x-forwarded";
 
-/// The header in which browsers give the relation of the page that sends a request to this server.
+/// The header in which browsers state the relation of the requesting page to this server.
 const FETCH_SITE: &str = "sec-fetch-site";
 
-/// Whether a request comes directly from a program on this computer or from this server's page, as far as its headers
-/// show.
+/// Returns whether a request comes directly from a program on this computer or from this server's page, as
+/// far as its headers show.
 fn is_direct(headers: &HeaderMap) -> bool {
     let forwarded = |name: &str| name.starts_with(X_FORWARDED) || FORWARDED.contains(&name);
     let mut sites = headers.get_all(FETCH_SITE).into_iter();
@@ -30,7 +30,7 @@ fn is_direct(headers: &HeaderMap) -> bool {
         && sites.all(|site| site == "same-origin" || site == "none")
 }
 
-/// Whether a request with these headers can store positions.
+/// Returns whether a request with these headers can store positions.
 pub(super) fn are_stored(demo: &Demo, headers: &HeaderMap) -> bool {
     demo.eyes.are_stored() && is_direct(headers)
 }
@@ -39,9 +39,9 @@ pub(super) fn are_stored(demo: &Demo, headers: &HeaderMap) -> bool {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EyesOf {
-    /// Whether the model's images show faces.
+    /// True if the model's images show faces.
     faces: bool,
-    /// Positions `[x, y]` of the left and right eye, as fractions of width and height. Needed for faces.
+    /// Positions `[x, y]` of the left and right eye, as fractions of width and height. Required for faces.
     #[serde(default)]
     #[schema(example = json!([[0.39, 0.51], [0.61, 0.51]]))]
     eyes: Option<[[f64; 2]; 2]>,
@@ -66,20 +66,20 @@ impl TryFrom<EyesOf> for Faces {
     }
 }
 
-/// Stores positions of the eyes with the model, in `eyes.toml`. Only a server that nothing but its own computer reaches
-/// does this, and not for requests with headers that proxies add: see `stores_eyes` of `info`.
+/// Stores eye positions with the model, in `eyes.toml`. Only a server that is reachable from its own computer
+/// alone does this, and not for requests with proxy headers: see `stores_eyes` of `info`.
 #[utoipa::path(
     put,
     path = "/api/v1/eyes",
     request_body = EyesOf,
     responses(
-        (status = 200, body = EyesOf, description = "They are stored"),
+        (status = 200, body = EyesOf, description = "Stored"),
         (status = 403, body = Problem, content_type = "application/problem+json",
             description = "This server does not store them"),
         (status = "4XX", body = Problem, content_type = "application/problem+json",
-            description = "No such positions"),
+            description = "Invalid positions"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "The file cannot be written, or too busy")
+            description = "The file cannot be written, or the server is too busy")
     )
 )]
 pub(super) async fn eyes(
@@ -90,7 +90,7 @@ pub(super) async fn eyes(
     if !are_stored(&demo, &headers) {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
-            "this server does not store positions of the eyes, because others than its own computer may reach it; \
+            "this server does not store positions of the eyes, because other computers can reach it; \
              store them on its computer",
         ));
     }

@@ -1,4 +1,4 @@
-//! `faces`: the faces in a photograph are found.
+//! `faces`: detects the faces in a photograph.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use super::Shared;
 use super::upload::Upload;
 use crate::{Face, Problem};
 
-/// Most faces in an answer.
+/// Maximum number of faces in an answer.
 const MAX_FACES: usize = 32;
 
 /// Faces in a photograph.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Found {
-    /// Width of the photograph in pixels, once it is upright.
+    /// Width of the photograph in pixels, in upright orientation.
     width: usize,
     /// Its height.
     height: usize,
-    /// At most 32 faces, the most prominent first: large, and near the middle.
+    /// Up to 32 faces, the most prominent (large and central) first.
     faces: Vec<FoundFace>,
 }
 
 /// A face in a photograph.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct FoundFace {
-    /// Positions `[x, y]` of the eyes as fractions of width and height: the left one of the photograph, then the right
-    /// one.
+    /// Positions `[x, y]` of the eyes as fractions of width and height: first the one on the left of the
+    /// photograph, then the one on the right.
     eyes: [[f64; 2]; 2],
-    /// Left, top, right and bottom edge of the face, as fractions of width and height. They may lie outside the
-    /// photograph.
+    /// Left, top, right and bottom edges of the face, as fractions of width and height. They may be outside
+    /// the photograph.
     #[serde(rename = "box")]
     bounds: [f64; 4],
     /// Confidence, from 0 to 1.
@@ -48,7 +48,7 @@ impl From<Face> for FoundFace {
     }
 }
 
-/// Finds the faces in a photograph (PNG, JPEG, WebP or BMP). The server keeps nothing of it.
+/// Detects the faces in a photograph (PNG, JPEG, WebP or BMP). The server does not store the photograph.
 #[utoipa::path(
     post,
     path = "/api/v1/faces",
@@ -60,12 +60,12 @@ impl From<Face> for FoundFace {
     ),
     responses(
         (status = 200, body = Found),
-        (status = 408, body = Problem, content_type = "application/problem+json", description = "Sent too slowly"),
-        (status = 413, body = Problem, content_type = "application/problem+json", description = "Too many bytes"),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No picture"),
-        (status = 501, body = Problem, content_type = "application/problem+json", description = "No detector"),
+        (status = 408, body = Problem, content_type = "application/problem+json", description = "Upload too slow"),
+        (status = 413, body = Problem, content_type = "application/problem+json", description = "Upload too large"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Not a readable image"),
+        (status = 501, body = Problem, content_type = "application/problem+json", description = "Server built without a detector"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the detector failed")
+            description = "Server too busy, or the detector failed")
     )
 )]
 pub(super) async fn faces(State(demo): Shared, body: Body) -> Result<Json<Found>, Problem> {

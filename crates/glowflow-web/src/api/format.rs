@@ -1,4 +1,4 @@
-//! Formats of answers with several pictures.
+//! Formats of answers with several images.
 
 use axum::response::Response;
 use glowflow::latent::Walk;
@@ -9,18 +9,18 @@ use utoipa::ToSchema;
 use super::images::{answer, png};
 use crate::Problem;
 
-/// Time for which a frame of an animation is shown.
+/// Display time of an animation frame.
 const MILLISECONDS: u16 = 80;
 
-/// The way from one image to the next.
+/// Interpolation between two images.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = Path)]
 pub(crate) enum Course {
-    /// Straight.
+    /// Linear.
     #[default]
     Linear,
-    /// Along the great circle.
+    /// Spherical: along the great circle.
     Spherical,
 }
 
@@ -33,7 +33,7 @@ impl From<Course> for Walk {
     }
 }
 
-/// Pictures side by side as PNG, or one after the other as GIF (256 colours) or animated PNG (all colours).
+/// Images side by side as PNG, or in sequence as GIF (256 colours) or animated PNG (full colour).
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Format {
@@ -44,7 +44,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The answer with several pictures. As PNG, they are enlarged and separated by gaps.
+    /// Returns several images. As PNG, they are enlarged and separated by gaps.
     pub(super) fn pictures(
         self,
         pixels: &[u8],
@@ -62,8 +62,8 @@ impl Format {
         answer(kind, animation::encode(animation, pixels, shape, MILLISECONDS), finite)
     }
 
-    /// The answer with several frames. As PNG, they are in their own size and without gaps, so that programs can cut
-    /// them out.
+    /// Returns several frames. As PNG, they are at their own size and without gaps, so that programs can crop
+    /// them.
     pub(super) fn frames(self, pixels: &[u8], shape: [usize; 3], finite: bool) -> Result<Response, Problem> {
         if !matches!(self, Self::Png) {
             return self.pictures(pixels, shape, finite);

@@ -1,4 +1,4 @@
-//! Images by id, their pixels, and pictures as answers.
+//! Looks up images by id and returns their pixels.
 
 use std::sync::Arc;
 
@@ -10,25 +10,25 @@ use uuid::Uuid;
 use crate::store::Stored;
 use crate::{Demo, Problem};
 
-/// Header of pictures: false if the numbers behind their pixels are not all finite.
+/// Header of image answers: false if the values before quantisation are not all finite.
 const FINITE: HeaderName = HeaderName::from_static("glowflow-finite");
 
-/// Most images that a walk or a blend is made of.
+/// Maximum number of images in a walk or a blend.
 pub(super) const MAX_IDS: usize = 8;
 
-/// The image of an id.
+/// The image with this id.
 pub(super) fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
     demo.store.get(id).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no image {id}, or no longer; encode it again"))
     })
 }
 
-/// The images of ids.
+/// The images with these ids.
 pub(super) fn all_stored(demo: &Demo, ids: &[Uuid]) -> Result<Vec<Arc<Stored>>, Problem> {
     ids.iter().map(|&id| stored(demo, id)).collect()
 }
 
-/// One image in its own size.
+/// Returns one image at its own size.
 pub(super) fn png(pixels: &[u8], shape: [usize; 3], finite: bool) -> Result<Response, Problem> {
     answer("image/png", picture::encode_png(&picture::single(pixels, shape)), finite)
 }

@@ -1,4 +1,4 @@
-//! `info`: the model and what can be asked of it.
+//! `info`: describes the model and the operations available on it.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,52 +14,52 @@ use super::Shared;
 use super::eyes;
 use crate::Problem;
 
-/// The model and what can be asked of it.
+/// The model and the operations available on it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Info {
-    /// Architecture: `image` (height, width, channels), `bits`, `levels`, `steps`, `hidden`, `coupling`, `permutation`,
-    /// `classes`.
+    /// Architecture: `image` (height, width, channels), `bits`, `levels`, `steps`, `hidden`, `coupling`,
+    /// `permutation`, `classes`.
     #[schema(value_type = Object)]
     config: ModelConfig,
-    /// Tells models apart: equal for equal weights.
+    /// Identifies the model: equal for equal weights.
     fingerprint: String,
     /// Number of trained parameters.
     parameters: usize,
     /// Names of the classes, in the order of their numbers; empty if there are none or they are unknown.
     class_names: Vec<String>,
-    /// Training of the model's run so far, if known.
+    /// Training progress of the model's run, if known.
     trained: Option<Trained>,
-    /// The last evaluation of the model's run on test images, if there was one.
+    /// The latest evaluation of the model's run on test images, if any.
     evaluation: Option<Evaluation>,
-    /// The same as `evaluation.bits_per_dim`.
+    /// Equal to `evaluation.bits_per_dim`.
     bits_per_dim: Option<f64>,
-    /// The same as `evaluation.inverse_error`.
+    /// Equal to `evaluation.inverse_error`.
     inverse_error: Option<f64>,
     /// Attributes that can be changed.
     attributes: Vec<Attribute>,
-    /// Whether the model's images show faces; null if that is unknown.
+    /// True if the model's images show faces; null if unknown.
     faces: Option<bool>,
-    /// Positions of the left and right eye in the model's images, as fractions of width and height; null if they are
+    /// Positions of the left and right eye in the model's images, as fractions of width and height; null if
     /// unknown.
     eyes: Option<[[f64; 2]; 2]>,
-    /// Whether a request that comes as this one did, through the same proxies, can store these positions.
+    /// True if a request that arrives like this one, through the same proxies, can store these positions.
     stores_eyes: bool,
-    /// Whether a request can find the faces in a photograph.
+    /// True if the server can detect faces in a photograph.
     detector: bool,
-    /// The largest upload, in bytes.
+    /// Maximum size of an upload in bytes.
     upload_bytes: usize,
-    /// The largest upload, in pixels.
+    /// Maximum size of an upload in pixels.
     upload_pixels: u64,
-    /// The largest number of images in one request.
+    /// Maximum number of images in one request.
     images: usize,
 }
 
-/// Training of a run.
+/// Training progress of a run.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Trained {
-    /// Steps.
+    /// Number of steps.
     steps: u64,
-    /// Images of all steps, each counted as often as it was used.
+    /// Number of images processed, repeats included.
     images: u64,
 }
 
@@ -72,13 +72,13 @@ impl From<train::Trained> for Trained {
 /// An evaluation on test images.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Evaluation {
-    /// The step after which it was made.
+    /// The step that it followed.
     step: u64,
     /// Mean upper bound on bits per dimension.
     bits_per_dim: f64,
-    /// Dequantisation of the pixels: `uniform`, noise over each bin, or `variational`, noise that the model has learned.
+    /// Dequantisation of the pixels: `uniform` (noise over each bin) or `variational` (learned noise).
     dequantization: &'static str,
-    /// Largest difference between a test image and its decoded latents.
+    /// Maximum difference between a test image and its reconstruction from latents.
     inverse_error: f64,
 }
 
@@ -94,14 +94,14 @@ impl Evaluation {
 pub(crate) struct Attribute {
     /// Its name.
     name: String,
-    /// Labelled images with it.
+    /// Number of labelled images with it.
     positives: usize,
-    /// Labelled images without it.
+    /// Number of labelled images without it.
     negatives: usize,
-    /// Probability that its direction orders two held-out images correctly, one with and one without it: 0.5 is
+    /// Probability that its direction ranks a held-out image with the attribute above one without it: 0.5 is
     /// chance, 1 perfect.
     auc: Option<f64>,
-    /// Why the direction is not reliable; null if it is.
+    /// The reason why the direction is unreliable; null if it is reliable.
     weak: Option<String>,
 }
 
@@ -117,14 +117,14 @@ impl From<&About> for Attribute {
     }
 }
 
-/// The model.
+/// Describes the model.
 #[utoipa::path(
     get,
     path = "/api/v1/info",
     responses(
         (status = 200, body = Info),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No access"),
-        (status = "5XX", body = Problem, content_type = "application/problem+json", description = "Too busy")
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Access denied"),
+        (status = "5XX", body = Problem, content_type = "application/problem+json", description = "Server too busy")
     )
 )]
 pub(super) async fn info(State(demo): Shared, headers: HeaderMap) -> Json<Info> {

@@ -1,4 +1,4 @@
-//! `manipulate`: attributes of an image are changed.
+//! `manipulate`: changes attributes of an image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,21 +22,21 @@ use crate::gate::Client;
 /// Amounts by attribute.
 type Amounts = BTreeMap<String, f64>;
 
-/// How to change an image.
+/// Parameters of a change.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Manipulate {
     /// The image.
     id: Uuid,
-    /// Distance along each attribute's direction, −3 to 3. 1 is the whole step from images without the attribute to
-    /// those with it.
+    /// Distance along each attribute's direction, −3 to 3. A distance of 1 leads from the mean of the images
+    /// without the attribute to the mean of those with it.
     #[schema(example = json!({ "Smiling": 0.7 }))]
     amounts: Amounts,
-    /// Amounts of the first frame: the image itself by default.
+    /// Amounts of the first frame; by default those of the image itself.
     #[serde(default)]
     from: Option<Amounts>,
-    /// Number of frames on the way from `from` to `amounts`, both included: at least 2, at most `images` of `info`.
-    /// By default, the answer is one picture at `amounts`.
+    /// Number of frames from `from` to `amounts`, both included: at least 2, at most `images` of `info`. By
+    /// default, the answer is one image at `amounts`.
     #[schema(minimum = 2)]
     frames: Option<usize>,
     /// Format of the answer.
@@ -56,7 +56,7 @@ impl Manipulate {
             let bounds =
                 if most < 2 { "1 picture at a time".to_owned() } else { format!("2 to {most} frames") };
             return Err(Problem::unprocessable(format!(
-                "{frames} frames: {bounds} of {width}×{height} pixels are possible"
+                "{frames} frames: at {width}×{height} pixels, the limit is {bounds}"
             )));
         }
         let (from, to) = (self.from.unwrap_or_default(), self.amounts);
@@ -71,27 +71,27 @@ impl Manipulate {
     }
 }
 
-/// The image moved along the directions.
+/// Moves the image along the directions.
 fn moved(image: &Latents, directions: &Directions, amounts: &Amounts) -> Result<Latents, Error> {
     let moves = amounts.iter().map(|(name, &amount)| Ok((directions.get(name)?, amount)));
     latent::manipulate(image, &moves.collect::<Result<Vec<_>, Error>>()?)
 }
 
-/// Changes attributes of an image; answers with a picture, or with the frames of the way there. As PNG, frames stand
-/// side by side, each in its own size.
+/// Changes attributes of an image; returns an image, or the frames of the transition. As PNG, frames are side
+/// by side, each at its own size.
 #[utoipa::path(
     post,
     path = "/api/v1/manipulate",
     request_body = Manipulate,
     responses(
-        (status = 200, description = "The picture or frames, in the requested format",
+        (status = 200, description = "The image or frames, in the requested format",
             content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
-            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+            model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, \
             no such attribute, or too far"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn manipulate(
@@ -106,7 +106,7 @@ pub(super) async fn manipulate(
         let directions = at.directions.as_ref().ok_or_else(|| {
             Problem::unprocessable("this model has no directions, so nothing can be changed")
         })?;
-        // The end first, so that an error names an amount of the request.
+        // The last frame first, so that an error names an amount of the request.
         frames.last().map(|amounts| moved(&image.latents, directions, amounts)).transpose()?;
         let parts = frames.iter().map(|amounts| moved(&image.latents, directions, amounts));
         let moved = Latents::concatenate(&parts.collect::<Result<Vec<_>, _>>()?)?;

@@ -1,4 +1,4 @@
-//! `mix`: points between two images.
+//! `mix`: interpolates between two images.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,19 +16,19 @@ use super::images::{png, stored};
 use crate::Problem;
 use crate::gate::Client;
 
-/// How to mix two images.
+/// Parameters of an interpolation.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Mix {
     /// The first image.
     a: Uuid,
-    /// The second.
+    /// The second image.
     b: Uuid,
-    /// Distances from the first to the second image, 0 to 1: one number for a picture, several for a strip or an
-    /// animation.
+    /// Positions between the first and the second image, 0 to 1: one number for an image, several for a strip
+    /// or an animation.
     #[schema(min_items = 1, example = json!([0.5]))]
     at: Vec<f64>,
-    /// Straight, or along the great circle.
+    /// Linear, or spherical along the great circle.
     #[serde(default)]
     path: Course,
     /// Format of the answer.
@@ -42,13 +42,13 @@ pub(crate) struct Mix {
     path = "/api/v1/mix",
     request_body = Mix,
     responses(
-        (status = 200, description = "The pictures, in the requested format",
+        (status = 200, description = "The images, in the requested format",
             content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
-            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+            model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn mix(

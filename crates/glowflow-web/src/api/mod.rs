@@ -1,8 +1,8 @@
-//! The HTTP API under `/api/v1`, one request a file.
+//! The HTTP API under `/api/v1`, one request per file.
 //!
-//! `encode` takes a picture and `sample` draws some; both answer with ids. `decode`, `manipulate`, `mix`, `walk` and
-//! `blend` take ids and answer with pictures. `faces` finds the faces in a photograph, and `eyes` stores where they
-//! are in the model's images.
+//! `encode` takes an image and `sample` draws some; both return ids. `decode`, `manipulate`, `mix`, `walk`
+//! and `blend` take ids and return images. `faces` detects the faces in a photograph, and `eyes` stores the
+//! eye positions of the model's images.
 
 mod blend;
 mod bound;
@@ -31,10 +31,10 @@ use crate::Demo;
 
 type Shared = State<Arc<Demo>>;
 
-/// Paths that take uploads.
+/// Paths that accept uploads.
 pub(crate) const UPLOADS: [&str; 2] = ["/api/v1/encode", "/api/v1/faces"];
 
-/// All paths and what answers them.
+/// All paths and their handlers.
 pub(crate) fn routes(demo: &Demo) -> Vec<(&'static str, MethodRouter<Arc<Demo>>)> {
     let json = DefaultBodyLimit::max(demo.limits.json_bytes);
     vec![
@@ -52,21 +52,21 @@ pub(crate) fn routes(demo: &Demo) -> Vec<(&'static str, MethodRouter<Arc<Demo>>)
     ]
 }
 
-/// The API's description.
+/// The OpenAPI description.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     #[derive(OpenApi)]
     #[openapi(
         info(
             title = "glowflow",
             description = "Images in the latent space of a Glow model: encode, change, mix, draw. Latents stay on the \
-                           server, which forgets images that nobody asks about for a while."
+                           server, which drops images after a period without use."
         ),
         paths(
             info::info, encode::encode, decode::decode, manipulate::manipulate, mix::mix, walk::walk, blend::blend,
             sample::sample, faces::faces, eyes::eyes
         ),
         // Relative to the description, which may be below a path that a proxy strips.
-        servers((url = "../..", description = "The server that this description is from")),
+        servers((url = "../..", description = "The server of this description")),
         security((), ("token" = [])),
         modifiers(&TokenScheme)
     )]
@@ -74,7 +74,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     Api::openapi()
 }
 
-/// Describes the token, which some servers demand.
+/// Describes the token, which some servers require.
 struct TokenScheme;
 
 impl Modify for TokenScheme {

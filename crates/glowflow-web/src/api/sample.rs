@@ -1,4 +1,4 @@
-//! `sample`: images are drawn.
+//! `sample`: draws images from the model.
 
 use std::sync::Arc;
 
@@ -18,32 +18,34 @@ use crate::Problem;
 use crate::gate::Client;
 use crate::store::Stored;
 
-/// Images to draw.
+/// Parameters of sampling.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sample {
     /// Number of images.
     #[schema(minimum = 1)]
     count: usize,
-    /// Spread of the latents: 1 is the model's own, less gives smoother images, and 0 the image at the centre, which
-    /// does not depend on the seed.
+    /// Scale of the latents: 1 is the model's own, smaller values give smoother images, and 0 gives the image
+    /// at the centre, which does not depend on the seed.
     #[schema(minimum = 0, maximum = 2)]
     temperature: f64,
     /// Equal seeds give equal images.
     seed: u64,
-    /// Needed if the model has classes.
+    /// Required if the model has classes.
     class: Option<usize>,
-    /// Whether to compute the bits per dimension of each image, which takes at least as long as drawing it.
+    /// If true, also computes the bits per dimension of each image, which takes at least as long as sampling
+    /// it.
     #[serde(default)]
     score: bool,
 }
 
-/// Images that were drawn.
+/// Sampled images.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Samples {
     /// Their ids.
     ids: Vec<Uuid>,
-    /// Whether the numbers behind each image are finite. Pixels of others are black and mean nothing.
+    /// True if the values before quantisation are finite, for each image. Pixels with other values are black
+    /// and meaningless.
     finite: Vec<bool>,
     /// Scores, if requested.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -54,25 +56,25 @@ pub(crate) struct Samples {
 /// Bits per dimension of images.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Scores {
-    /// Upper bound on the bits per dimension of each image, the mean over `draws`: the smaller, the likelier. Null for
-    /// numbers that are not finite.
+    /// Upper bound on the bits per dimension of each image, the mean over `draws`: a smaller bound means a
+    /// likelier image. Null for values that are not finite.
     bits_per_dim: Vec<Option<f64>>,
-    /// Dequantisation of the pixels: `uniform`, noise over each bin, or `variational`, noise that the model has learned.
+    /// Dequantisation of the pixels: `uniform` (noise over each bin) or `variational` (learned noise).
     dequantization: &'static str,
-    /// Draws of noise for each image.
+    /// Number of noise draws per image.
     draws: usize,
 }
 
-/// Draws images.
+/// Samples images.
 #[utoipa::path(
     post,
     path = "/api/v1/sample",
     request_body = Sample,
     responses(
         (status = 200, body = Samples),
-        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Impossible"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json", description = "Invalid parameters"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn sample(
@@ -84,7 +86,7 @@ pub(super) async fn sample(
     let [height, width, channels] = demo.config.image();
     if !(1..=most).contains(&count) || !(0.0..=2.0).contains(&temperature) {
         return Err(Problem::unprocessable(format!(
-            "{count} images at temperature {temperature} are not possible; 1 to {most} of {width}×{height} pixels at 0 to 2 are"
+            "{count} images at temperature {temperature}: use 1 to {most} images of {width}×{height} pixels at 0 to 2"
         )));
     }
     let at = Arc::clone(&demo);
@@ -94,7 +96,7 @@ pub(super) async fn sample(
         let Decoded { pixels, finite } = glow.decode_while(&latents, &labels, || client.check())?;
         let pixels = pixels.into_raw_vec_and_offset().0;
         let images = || pixels.chunks(pixels.len() / count).zip(&finite);
-        // One draw ranks images well enough, and somebody waits for them.
+        // One draw is enough to rank images, and a person is waiting.
         let draws = 1;
         let bits_of = |(image, &finite): (&[u8], &bool)| {
             let image = ArrayView4::from_shape((1, height, width, channels), image)

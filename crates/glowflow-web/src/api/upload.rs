@@ -1,4 +1,4 @@
-//! Uploads: received within the room that all of them share.
+//! Receives uploads within a shared memory budget.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{Demo, Problem};
 
-/// The bytes of a picture, and their part of the room that all uploads share.
+/// The bytes of an image file, and their share of the memory budget for uploads.
 pub(super) struct Upload {
     pub bytes: Vec<u8>,
     room: OwnedSemaphorePermit,
@@ -24,8 +24,9 @@ impl Upload {
         };
         let mut upload = Self { bytes: vec![], room: room(0)? };
         while let Some(frame) = body.frame().await {
-            let frame = frame
-                .map_err(|e| Problem::new(StatusCode::BAD_REQUEST, format!("the upload broke off: {e}")))?;
+            let frame = frame.map_err(|e| {
+                Problem::new(StatusCode::BAD_REQUEST, format!("the upload was interrupted: {e}"))
+            })?;
             let Ok(data) = frame.into_data() else { continue };
             if data.len() > limit - upload.bytes.len() {
                 let detail = format!("the picture has more than {limit} bytes; send a smaller one");

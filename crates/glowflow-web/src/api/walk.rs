@@ -1,4 +1,4 @@
-//! `walk`: a way through several images.
+//! `walk`: a path through several images.
 
 use std::sync::Arc;
 
@@ -19,21 +19,21 @@ use crate::gate::Client;
 use crate::store::Stored;
 use crate::{Demo, Problem};
 
-/// A way through images, in their order.
+/// A path through images, in order.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Route {
     /// The images, 2 to 8.
     #[schema(min_items = 2, max_items = 8)]
     ids: Vec<Uuid>,
-    /// Frames from each image to the next, the first image included. An open walk ends with one more frame, the last
-    /// image. All frames together are at most `images` of `info`.
+    /// Frames from each image to the next, the first image included. An open path ends with one more frame,
+    /// the last image. The total is at most `images` of `info`.
     #[schema(minimum = 1)]
     frames: usize,
-    /// Whether the walk returns to the first image.
+    /// True if the path returns to the first image.
     #[serde(default)]
     closed: bool,
-    /// Straight, or along the great circle.
+    /// Linear, or spherical along the great circle.
     #[serde(default)]
     path: Course,
     /// Format of the answer.
@@ -42,7 +42,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The images of the walk and the number of its frames, if they are within the bounds.
+    /// Validates the request; returns the images of the path.
     fn check(&self, demo: &Demo) -> Result<Vec<Arc<Stored>>, Problem> {
         let images = self.ids.len();
         if !(2..=MAX_IDS).contains(&images) {
@@ -62,7 +62,7 @@ impl Route {
         Ok(stored)
     }
 
-    /// Points of the walk: the indices of two images, and the distance from the first to the second.
+    /// Points of the path: the indices of two images, and the position from the first to the second.
     fn points(&self) -> impl Iterator<Item = (usize, usize, f64)> {
         let (images, frames) = (self.ids.len(), self.frames);
         let pairs = if self.closed { images } else { images - 1 };
@@ -74,7 +74,7 @@ impl Route {
     }
 }
 
-/// Walks through several images. As PNG, the frames stand side by side, each in its own size.
+/// Returns the frames of a path through several images. As PNG, they are side by side, each at its own size.
 #[utoipa::path(
     post,
     path = "/api/v1/walk",
@@ -83,11 +83,11 @@ impl Route {
         (status = 200, description = "The frames, in the requested format",
             content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
-            model's numbers are not all finite. Pixels of others are black and mean nothing."))),
+            model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json",
             description = "No such image, or too many images or frames"),
         (status = "5XX", body = Problem, content_type = "application/problem+json",
-            description = "Too busy, or the model failed")
+            description = "Server too busy, or the model failed")
     )
 )]
 pub(super) async fn walk(

@@ -1,4 +1,4 @@
-//! `eyes`: positions are stored if the demo allows it, and never for requests from elsewhere.
+//! `eyes`: positions are stored only if the demo allows it, and never for requests from other computers.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::*;
 
 const PATH: &str = "/api/v1/eyes";
 
-/// A demo that stores positions, or not, and the folder of its model.
+/// A demo that stores positions or not, and the folder of its model.
 fn storing(stored: bool) -> (Served, PathBuf) {
     let folder = bare();
     let demo = load(folder.path(), Limits::default()).unwrap().storing_eyes(stored);
@@ -82,7 +82,7 @@ async fn nothing_is_stored_by_default_or_through_a_proxy() {
     }
 }
 
-/// What `info` answers a request with a header.
+/// The answer of `info` to a request with a header.
 async fn stores(served: &Served, name: &str, value: &str) -> Value {
     let request = Request::builder().uri("/api/v1/info").header("host", "127.0.0.1").header(name, value);
     let answer = served.app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();

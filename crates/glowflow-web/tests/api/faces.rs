@@ -1,4 +1,4 @@
-//! `faces`: a photograph goes upright to the detector, and its faces come back.
+//! `faces`: a photograph is passed upright to the detector, and its faces are returned.
 
 use glowflow_data::ImageShape;
 use glowflow_web::Face;
@@ -18,7 +18,7 @@ fn detecting(
 }
 
 #[tokio::test]
-async fn faces_of_a_photograph_are_answered() {
+async fn faces_of_a_photograph_are_returned() {
     let face = Face { eyes: [[0.25, 0.5], [0.5, 0.625]], bounds: [-0.125, 0.25, 0.75, 1.0], score: 0.875 };
     let served = detecting(Limits::default(), move |pixels, shape| {
         assert_eq!((shape.width, shape.height, shape.channels), (30, 20, 3));
@@ -57,14 +57,14 @@ async fn photographs_with_too_many_pixels_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_photograph_is_given_up() {
+async fn a_slow_photograph_is_aborted() {
     let served = detecting(Limits::default(), |_, _| Ok(vec![]));
     let never = Body::from_stream(Always(|| Poll::Pending));
     served.ask(Method::POST, PATH, "image/png", never).await.problem(408, &["too long"]);
 }
 
 #[tokio::test]
-async fn the_server_is_named_as_slow_once_a_photograph_was_received() {
+async fn the_server_is_reported_as_slow_once_a_photograph_was_received() {
     let limits = Limits { request: std::time::Duration::from_millis(300), ..Limits::default() };
     let served = detecting(limits, |_, _| {
         std::thread::sleep(std::time::Duration::from_millis(900));

@@ -1,4 +1,4 @@
-//! `info`: the model, its run and the bounds.
+//! `info`: the model, its run and the limits.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ async fn files_of_the_run_are_used() {
             json!({ "step": 5, "bits_per_dim": 3.5, "dequantization": "uniform", "inverse_error": 0.0001 });
         assert_eq!(info["evaluation"], evaluation, "{model}");
     }
-    // Directions beside a file may be those of another one there, which is no reason not to show it.
+    // Directions next to a file may belong to another model there, which must not prevent serving it.
     ModelFile::new(config(), 2).unwrap().write(&folder.join("best.safetensors")).unwrap();
     let demo = load(&folder.join("best.safetensors"), Limits::default()).unwrap();
     assert_eq!(demo.attributes().count(), 0);
@@ -76,7 +76,7 @@ async fn training_and_classes_are_those_of_the_run() {
 }
 
 #[tokio::test]
-async fn weak_directions_say_why() {
+async fn weak_directions_state_the_reason() {
     let served = whole();
     let path = served._folder.path().join(DIRECTIONS);
     let mut directions = Directions::read(&path, &served.glow).unwrap();

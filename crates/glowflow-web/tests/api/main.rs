@@ -1,4 +1,5 @@
-//! The HTTP API as clients see it: right answers to right requests, and a problem document to every other one.
+//! The HTTP API from the client's side: valid requests get correct answers, and all others a problem
+//! document.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -36,7 +37,7 @@ fn config() -> GlowConfig {
     GlowConfig { image: [SIZE, SIZE, 3], levels: 2, steps: 2, hidden: 8, ..GlowConfig::default() }
 }
 
-/// A served model, and what it is made of.
+/// A served model with its files.
 struct Served {
     app: Router,
     glow: Model,
@@ -53,7 +54,7 @@ fn serve(demo: Demo, folder: tempfile::TempDir) -> Served {
     Served { app: router(Arc::new(demo), Access::default()), glow, _folder: folder }
 }
 
-/// A folder with the model that directions are tested with, but without directions.
+/// A folder with the test model for directions, but without directions.
 fn bare() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     ModelFile::new(config(), 1).unwrap().write(&folder.path().join("model.safetensors")).unwrap();
@@ -80,7 +81,7 @@ fn whole() -> Served {
     served(config(), Limits::default())
 }
 
-/// An answer, read to its end.
+/// A complete answer.
 #[derive(Debug)]
 struct Answer {
     status: StatusCode,
@@ -102,7 +103,7 @@ impl Answer {
         image::load_from_memory_with_format(&self.body, ImageFormat::Png).unwrap().to_rgb8()
     }
 
-    /// Insists on a problem document of this status that says all of `words`.
+    /// Asserts a problem document of this status that contains all of `words`.
     #[track_caller]
     fn problem(&self, status: u16, words: &[&str]) {
         assert_eq!((self.status.as_u16(), &*self.kind), (status, "application/problem+json"), "{self:?}");
@@ -137,7 +138,7 @@ impl Served {
         self.ask(Method::POST, path, "image/png", bytes).await
     }
 
-    /// The id of an image that has been uploaded.
+    /// The id of an uploaded image.
     async fn encode(&self, image: &RgbImage) -> String {
         id(&self.upload("/api/v1/encode", encoded(image, ImageFormat::Png)).await)
     }
@@ -148,7 +149,7 @@ fn id(answer: &Answer) -> String {
     answer.json()["id"].as_str().unwrap().to_owned()
 }
 
-/// A model whose weights of one tensor are all `value`.
+/// A model in which all weights of one tensor are `value`.
 fn spoilt(tensor: &str, value: f32) -> Served {
     let mut file = ModelFile::new(config(), 1).unwrap();
     let parameter = file.layout().parameters.into_iter().find(|parameter| parameter.name == tensor).unwrap();
@@ -161,8 +162,8 @@ fn spoilt(tensor: &str, value: f32) -> Served {
 }
 
 #[tokio::test]
-async fn pictures_that_do_not_come_back_are_reported() {
-    // So large that the pixels' last bits are lost in f32.
+async fn inexact_reconstructions_are_reported() {
+    // So large that the last bits of the pixels are lost in f32.
     let served = spoilt("levels.0.steps.0.actnorm.bias", 1e6);
     let image = portrait(1);
     let answer = served.upload("/api/v1/encode", encoded(&image, ImageFormat::Png)).await;
@@ -176,12 +177,12 @@ async fn pictures_that_do_not_come_back_are_reported() {
 }
 
 #[tokio::test]
-async fn numbers_that_are_not_finite_are_reported() {
-    // Finite itself, but not the numbers that are computed with it.
+async fn values_that_are_not_finite_are_reported() {
+    // Finite itself, but not the values computed from it.
     let served = spoilt("prior.mean", 1e38);
     let upload = served.upload("/api/v1/encode", encoded(&portrait(1), ImageFormat::Png)).await;
     upload.problem(500, &["not finite"]);
-    // Its inverse is beyond f32.
+    // Its inverse exceeds f32.
     let served = spoilt("levels.0.steps.0.actnorm.logs", -100.0);
     let request = json!({ "count": 2, "temperature": 0.7, "seed": 1, "score": true });
     let drawn = served.post("/api/v1/sample", request).await.json();
@@ -194,7 +195,7 @@ async fn numbers_that_are_not_finite_are_reported() {
         answer.picture();
         assert_eq!(answer.head.headers()["glowflow-finite"], "false");
     }
-    // Other answers do not depend on that one.
+    // Other answers are unaffected.
     let sound = whole();
     let id = sound.encode(&portrait(1)).await;
     let decoded = sound.get(&format!("/api/v1/decode/{id}")).await;
@@ -219,7 +220,7 @@ fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_picture_comes_back_to_the_pixel() {
+async fn a_picture_is_reconstructed_exactly() {
     let served = whole();
     for index in 0..5 {
         let image = portrait(index);
@@ -228,7 +229,7 @@ async fn a_picture_comes_back_to_the_pixel() {
         assert_eq!(answer.json()["differing_pixels"], 0);
         assert_eq!(served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture(), image);
     }
-    // Any size and format will do; the kind that is claimed does not count, only the content.
+    // Any size and format is accepted; the content determines the format, not the declared type.
     let large = RgbImage::from_fn(400, 300, |x, y| image::Rgb([x as u8, y as u8, 7]));
     let answer = served.upload("/api/v1/encode", encoded(&large, ImageFormat::Jpeg)).await;
     let picture = served.get(&format!("/api/v1/decode/{}", id(&answer))).await.picture();
@@ -236,7 +237,7 @@ async fn a_picture_comes_back_to_the_pixel() {
 }
 
 #[tokio::test]
-async fn a_picture_moves_along_directions_as_the_library_moves_it() {
+async fn manipulations_match_the_library() {
     let served = whole();
     let image = portrait(3);
     let id = served.encode(&image).await;
@@ -255,7 +256,7 @@ async fn a_picture_moves_along_directions_as_the_library_moves_it() {
 }
 
 #[tokio::test]
-async fn two_pictures_mix_as_the_library_mixes_them() {
+async fn mixtures_match_the_library() {
     let served = whole();
     let (first, second) = (portrait(3), portrait(4));
     let (a, b) = (served.encode(&first).await, served.encode(&second).await);
@@ -284,7 +285,7 @@ async fn two_pictures_mix_as_the_library_mixes_them() {
 }
 
 #[tokio::test]
-async fn samples_are_those_of_the_seed() {
+async fn samples_depend_on_the_seed() {
     let served = whole();
     let request = json!({ "count": 3, "temperature": 0.7, "seed": 5 });
     let ids = served.post("/api/v1/sample", request.clone()).await.json()["ids"].as_array().unwrap().clone();
@@ -295,7 +296,7 @@ async fn samples_are_those_of_the_seed() {
         let id = id.as_str().unwrap();
         let picture = served.get(&format!("/api/v1/decode/{id}")).await.picture();
         assert!(picture.as_raw().iter().eq(&expected));
-        // A sample is an image as any other.
+        // A sample is an image like any other.
         let still = served.post("/api/v1/manipulate", json!({ "id": id, "amounts": {} })).await;
         assert_eq!(still.picture(), picture);
     }
@@ -305,7 +306,7 @@ async fn samples_are_those_of_the_seed() {
 }
 
 #[tokio::test]
-async fn classes_must_be_said() {
+async fn classes_must_be_specified() {
     let served = served(GlowConfig { classes: 2, ..config() }, Limits::default());
     let image = encoded(&portrait(1), ImageFormat::Png);
     served.upload("/api/v1/encode", image.clone()).await.problem(422, &["2 classes"]);
@@ -370,7 +371,7 @@ fn models_of_images_too_large_to_be_drawn_are_refused() {
 }
 
 #[tokio::test]
-async fn of_large_images_there_are_fewer_in_one_request() {
+async fn requests_are_limited_to_fewer_large_images() {
     for (size, most) in [(16, 64), (128, 64), (256, 16), (512, 4), (1024, 1)] {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.safetensors");
@@ -395,10 +396,10 @@ async fn of_large_images_there_are_fewer_in_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
+async fn work_holds_one_slot_and_releases_it_when_the_client_is_gone() {
     let request = Duration::from_secs(120);
     let limits = Limits { computing: 1, waiting: 0, request, ..Limits::default() };
-    // Images enough, and each of them work enough, that drawing latents and starting over count for little.
+    // Enough images, and enough work per image, that drawing latents and restarting cost little.
     let served = served(GlowConfig { image: [256, 256, 3], steps: 8, hidden: 64, ..config() }, limits);
     let sample =
         |count| served.post("/api/v1/sample", json!({ "count": count, "temperature": 0.7, "seed": 1 }));
@@ -419,12 +420,12 @@ async fn work_has_one_place_and_leaves_it_when_nobody_waits() {
     while sample(1).await.status == StatusCode::SERVICE_UNAVAILABLE {
         tokio::time::sleep(whole / 100).await;
     }
-    // Nobody having left, it would take all of the time.
+    // With no client gone, it would take the whole time.
     assert!(started.elapsed() < whole * 3 / 4, "{:?} of {whole:?}", started.elapsed());
 }
 
 #[tokio::test]
-async fn requests_that_make_no_sense_are_explained() {
+async fn invalid_requests_are_explained() {
     let served = whole();
     let id = served.encode(&portrait(1)).await;
     let nobody = "00000000-0000-4000-8000-000000000000";
@@ -472,7 +473,7 @@ async fn requests_that_make_no_sense_are_explained() {
 }
 
 #[tokio::test]
-async fn uploads_that_are_no_pictures_are_refused() {
+async fn uploads_that_are_not_pictures_are_refused() {
     let served = whole();
     let png = encoded(&portrait(1), ImageFormat::Png);
     let jpeg =
@@ -484,7 +485,7 @@ async fn uploads_that_are_no_pictures_are_refused() {
         (png[..png.len() / 2].to_vec(), &[]),
         (png[..30].to_vec(), &[]),
         (jpeg[..200].to_vec(), &[]),
-        // Small files of large pictures: 24 million pixels at most.
+        // Small files of large pictures: the limit is 24 million pixels.
         (encoded(&RgbImage::new(6000, 6000), ImageFormat::Png), &["6000", "24000000"]),
         (encoded(&RgbImage::new(60000, 1), ImageFormat::Png), &["60000"]),
     ] {
@@ -502,7 +503,7 @@ async fn too_many_bytes_are_refused() {
     let noise =
         RgbImage::from_fn(40, 40, |x, y| image::Rgb([(x * y) as u8, (x * 7 + y * 31) as u8, (x ^ y) as u8]));
     served.upload("/api/v1/encode", encoded(&noise, ImageFormat::Bmp)).await.problem(413, &["1000 bytes"]);
-    // Much longer ones are not even read to their end.
+    // Much longer ones are not read to the end.
     let endless = Body::from_stream(Always(|| Poll::Ready(Some(Ok(Bytes::from_static(&[0; 4096]))))));
     served.ask(Method::POST, "/api/v1/encode", "image/png", endless).await.problem(413, &["1000 bytes"]);
     let long: Value =
@@ -512,7 +513,7 @@ async fn too_many_bytes_are_refused() {
 
 type Chunk = Option<Result<Bytes, std::io::Error>>;
 
-/// A stream that always answers the same, so that it never ends.
+/// An endless stream of the same bytes.
 struct Always(fn() -> Poll<Chunk>);
 
 impl futures_core::Stream for Always {
@@ -523,14 +524,14 @@ impl futures_core::Stream for Always {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_upload_is_given_up() {
+async fn a_slow_upload_is_aborted() {
     let served = whole();
     let never = Body::from_stream(Always(|| Poll::Pending));
     served.ask(Method::POST, "/api/v1/encode", "image/png", never).await.problem(408, &["too long"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn beyond_the_queue_requests_are_turned_away_and_none_is_answered_wrongly() {
+async fn requests_beyond_the_queue_are_refused_and_no_answer_is_wrong() {
     let limits = Limits { computing: 1, waiting: 2, ..Limits::default() };
     let served = Arc::new(served(config(), limits));
     let image = portrait(3);
@@ -561,12 +562,12 @@ async fn beyond_the_queue_requests_are_turned_away_and_none_is_answered_wrongly(
         }
     }
     assert!((1..40).contains(&turned_away), "{turned_away} of 40");
-    // And afterwards all is as before.
+    // Afterwards the server works as before.
     assert_eq!(served.get(&format!("/api/v1/decode/{id}")).await.picture(), image);
 }
 
 #[tokio::test]
-async fn images_are_forgotten_after_a_while_and_when_there_are_too_many() {
+async fn images_are_dropped_when_old_or_too_many() {
     // An image and its latents are 3,840 bytes.
     let served_few = served(config(), Limits { stored_bytes: 40_000, ..Limits::default() });
     let first = served_few.encode(&portrait(0)).await;
@@ -584,7 +585,7 @@ async fn images_are_forgotten_after_a_while_and_when_there_are_too_many() {
 }
 
 #[tokio::test]
-async fn every_answer_tells_browsers_to_be_careful() {
+async fn every_answer_has_security_headers() {
     let served = whole();
     for path in ["/", "/app.js", "/api/v1/info", "/api/v1/openapi.json", "/nowhere", "/api/v1/mix"] {
         let answer = served.get(path).await;
@@ -640,7 +641,8 @@ async fn the_api_is_described() {
     assert!(paths.keys().eq(&expected.map(|path| format!("/api/v1/{path}"))), "{paths:?}");
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().unwrap() {
-            // What is described is there: an empty request gets another answer than "nothing" or "not this way".
+            // Every described path exists: an empty request does not get "nothing there" or "method not
+            // allowed".
             let id = "00000000-0000-4000-8000-000000000000";
             let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             let answer = served.ask(method, &path.replace("{id}", id), "application/json", "").await;
@@ -650,7 +652,7 @@ async fn the_api_is_described() {
             assert!(operation["responses"].as_object().unwrap().contains_key("200"), "{path}");
         }
     }
-    // Every reference within it leads somewhere.
+    // Every reference within it resolves.
     let text = described.to_string();
     for part in text.split("\"#/components/schemas/").skip(1) {
         let name = part.split('"').next().unwrap();

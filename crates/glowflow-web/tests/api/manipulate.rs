@@ -1,4 +1,4 @@
-//! `manipulate`: amounts beyond 1, and frames of the way there.
+//! `manipulate`: amounts beyond 1, and frames of the transition.
 
 use super::*;
 

@@ -1,10 +1,10 @@
-//! Bits per dimension: bounds by uniform dequantisation, equal for equal pictures.
+//! Bits per dimension: bounds with uniform dequantisation, equal for equal pictures.
 
 use glowflow::Draws;
 
 use super::*;
 
-/// Bounds of an image over numbered draws of noise.
+/// Bounds of an image for numbered noise draws.
 fn bounds(glow: &Model, image: &RgbImage, draws: u64) -> Vec<f64> {
     let draw =
         |seed| glow.bits_per_dim(array(image).view(), &[], Draws::Uniform { draws: 1, seed }).unwrap()[0];

@@ -71,7 +71,7 @@ test("what is shown follows the class", async () => {
   assert.ok(difference(await pixels(example), before[0]) > 0.5);
   assert.ok(difference(await pixels(third), before[1]) > 0.5);
   assert.ok(difference(await pixels("#original"), before[2]) > 0.5);
-  // The class is a part of what undo brings back.
+  // Undo also restores the class.
   await page.click("#tab-manipulate");
   await changing("#original", () => page.click("#undo"));
   assert.deepEqual(await pixels("#original"), before[2]);
@@ -88,7 +88,7 @@ test("only the newest of quick changes of the class is shown, and undo chooses t
   await settled();
   assert.deepEqual(await pixels("#original"), first);
 
-  // The answer for the class that was left comes last.
+  // The answer for the previous class arrives last.
   let late;
   await page.route("**/api/v1/sample", async (route) => {
     const { class: label } = route.request().postDataJSON();

@@ -44,7 +44,7 @@ test("a slider changes an uploaded picture, and reset, undo and redo lead back a
   assert.equal(await page.locator("#reset").isDisabled(), true);
   await page.click("#undo");
   await shows("#changed", both);
-  // Back before the upload.
+  // Back to the state before the upload.
   for (let i = 0; i < 3; i++) await page.click("#undo");
   await shows("#original", first);
   assert.equal(await page.locator("#undo").isDisabled(), true);
@@ -78,7 +78,7 @@ test("sliders reach beyond 1, snap to 0 and return there", async () => {
   await slider.dblclick({ position: { x: 5, y: 20 } });
   assert.equal(await value(SMILING), 0);
 
-  // A pointer near the middle lands on it; keys reach every value.
+  // A pointer near the middle snaps to it; keys reach every value.
   const box = await slider.boundingBox();
   await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
   await page.mouse.down();
@@ -247,7 +247,7 @@ test("the first picture is the likeliest of those whose score is finite", async 
   page.on("request", (request) => /decode/.test(request.url()) && decoded.push(request.url().split("/").pop()));
   await page.reload();
   await ready();
-  // The page before the reload may have asked for others.
+  // The page before the reload may have requested others.
   assert.equal(decoded.find((id) => ids.includes(id)), ids[2]);
   await done();
 });
@@ -271,7 +271,7 @@ test("directions that are weak come last and say why", async () => {
   await done();
 });
 
-/** Marks all pictures of a path as not finite. */
+/** Marks all pictures of a URL path as not finite. */
 const notFinite = (path) => page.route(`**/api/v1/${path}`, async (route) => {
   const response = await route.fetch();
   await route.fulfill({ response, headers: { ...response.headers(), "glowflow-finite": "false" } });

@@ -1,4 +1,4 @@
-// The tab that walks through several pictures.
+// The tab for a walk through several pictures.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
@@ -16,7 +16,7 @@ beforeEach(async () => {
 const card = (i) => `#mix-cards figure:nth-child(${i}) img`;
 const cards = (count) => page.waitForFunction((count) => document.querySelectorAll("#mix-cards img[src]").length === count, count);
 
-/** Adds two photographs and, if wanted, an example. */
+/** Adds two photographs and, optionally, an example. */
 async function add(example = true) {
   await upload("#mix-source-file", PHOTO);
   await cards(1);

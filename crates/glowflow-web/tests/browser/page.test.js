@@ -206,7 +206,7 @@ test("a token is asked for once and does not stay in the address", async () => {
     await shown(tab);
     assert.equal(tab.url(), `${origin}/`);
 
-    // A link on another site's page, to which browsers add no strict cookie.
+    // A link on another site's page, for which browsers send no strict cookie.
     await tab.goto("about:blank");
     await tab.setContent(`<a href="${printed}">demo</a>`);
     await tab.click("a");

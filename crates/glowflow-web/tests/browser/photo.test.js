@@ -1,4 +1,4 @@
-// Photographs: uploaded, dropped, pasted, taken; aligned by the eyes or cut.
+// Photographs: uploaded, dropped, pasted, taken; aligned by the eyes or cropped.
 
 import assert from "node:assert/strict";
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
@@ -16,7 +16,7 @@ beforeEach(() => open());
 const image = (canvas) => page.locator(canvas).evaluate((canvas) => canvas.toDataURL());
 const position = (marker) => page.locator(marker).evaluate(({ style }) => [style.left, style.top].map(parseFloat));
 
-/** Makes the server find faces. */
+/** Makes the server detect faces. */
 async function finding(faces) {
   await amend("**/api/v1/info", () => ({ detector: true }));
   await page.route("**/api/v1/faces", (route) => route.fulfill({ json: { width: 300, height: 200, faces } }));
@@ -91,7 +91,7 @@ test("transparent parts of a photograph are white, not what was shown before", a
 
 test("photographs given in quick succession are used one after another", async () => {
   await page.click("#tab-mix");
-  // The one that is no picture does not stop the others.
+  // The file that is not a picture does not stop the others.
   await pasted([await portrait(), fileOf(Buffer.from("none"), "notes.png"), fileOf(await drawn({ colour: "lime" }))]);
   for (let i = 1; i <= 2; i++) {
     await confirm();
@@ -114,7 +114,7 @@ test("a small face is shown large enough to correct its markers", async () => {
   await screenshot("align-small", {});
   const before = await image("#aligned");
   const box = await page.locator("#eye-left").boundingBox();
-  // The marker that is nearer moves, also where the other one lies above it, and keeps its distance to the pointer.
+  // The nearer marker moves, even if the other one is on top, and keeps its distance to the pointer.
   const [x, y] = [box.x + box.width / 2 + 5, box.y + box.height / 2];
   await page.mouse.move(x, y);
   await page.mouse.down();
@@ -155,7 +155,7 @@ test("dropped and pasted pictures are used", async () => {
   await page.waitForFunction(() => document.querySelectorAll("#mix-cards img[src]").length === 1);
   await confirm();
   await page.waitForFunction(() => document.querySelectorAll("#mix-cards img[src]").length === 2);
-  // A tab that takes none gives it to the first one.
+  // A tab that does not use pictures passes it to the first one.
   await page.click("#tab-about");
   await changing("#original", async () => {
     await give("paste", [fileOf(await drawn({ colour: "white" }))]);
@@ -299,12 +299,12 @@ test("two fingers zoom the part that is used", async () => {
   await done();
 });
 
-/** A copy of the run that does not know where the eyes are. */
+/** A copy of the run without eye positions. */
 async function withUnknownEyes(work) {
   const folder = await mkdtemp(join(tmpdir(), "glowflow-"));
   try {
     const run = join(folder, "run");
-    // Checkpoints are large, and nothing here needs them.
+    // Checkpoints are large and not needed here.
     await cp(RUN, run, { recursive: true, filter: (path) => !/checkpoint|best|eyes\.toml/.test(basename(path)) });
     const [server, at] = await serve(run);
     try {
@@ -360,7 +360,7 @@ test("the eyes are asked for once and stored with the model", () => withUnknownE
 test("a browser remembers the eyes if the server does not store them", () => withUnknownEyes(async (at) => {
   const prepare = () => amend("**/api/v1/info", () => ({ stores_eyes: false }));
   await open({ at, prepare });
-  // An upload asks first, if nobody has answered.
+  // An upload asks first if there is no answer yet.
   await page.setInputFiles("#manipulate-source-file", PHOTO);
   await place();
   await page.click("#eyes-save");
@@ -391,7 +391,7 @@ test("an answer that the server cannot store holds in the browser", () => withUn
     } });
     await page.setInputFiles("#manipulate-source-file", PHOTO);
     await place();
-    // Its report is soon followed by that of the photograph.
+    // Its message is soon followed by that of the photograph.
     const reported = page.getByText(said).waitFor();
     await page.click("#eyes-save");
     await reported;

@@ -1,4 +1,4 @@
-// The tab that draws images.
+// The tab for sampling images.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";

@@ -1,4 +1,4 @@
-// The tab that scores a photograph.
+// The tab for scoring a photograph.
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";

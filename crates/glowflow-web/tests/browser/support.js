@@ -1,7 +1,7 @@
-// What the tests share: servers, a browser, and a user's actions on the page.
+// Shared test support: servers, a browser, and user actions on the page.
 //
 // GLOWFLOW is the program, RUN a run of 64×64 portraits with directions, PHOTO and OTHER are pictures, and
-// SCREENSHOTS is a folder to leave screenshots in. CHROMIUM is the browser.
+// SCREENSHOTS is a folder for screenshots. CHROMIUM is the browser.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -21,7 +21,7 @@ export let browser;
 let address;
 let complaints;
 
-/** Starts a server of a model; resolves to its process and the address that it prints. */
+/** Starts a server with a model; resolves to its process and the URL that it prints. */
 export async function serve(model, ...options) {
   const server = spawn(GLOWFLOW, ["serve", "--model", model, "--port", "0", ...options], { stdio: ["ignore", "pipe", "inherit"] });
   const printed = await new Promise((resolve, reject) => {
@@ -31,14 +31,14 @@ export async function serve(model, ...options) {
   return [server, printed];
 }
 
-/** Stops a server, which has to end in an orderly way. */
+/** Stops a server and expects a graceful shutdown. */
 export async function stop(server) {
   const status = new Promise((resolve) => server.on("exit", resolve));
   server.kill("SIGTERM");
   assert.equal(await status, 0);
 }
 
-/** Runs the tests of a file with a browser and a server; `model` gives its model when the tests start. */
+/** Runs the tests of a file with a browser and a server; `model` returns its model when the tests start. */
 export function withServer({ model = async () => RUN, options = ["--eyes", EYES] } = {}) {
   let server;
   before(async () => {
@@ -53,7 +53,7 @@ export function withServer({ model = async () => RUN, options = ["--eyes", EYES]
   });
 }
 
-/** Opens a page in a browser that has stored nothing. `prepare` runs before it loads. */
+/** Opens a page in a browser with empty storage. `prepare` runs before it loads. */
 export async function open({ at = address, prepare = async () => {}, ...options } = {}) {
   await page?.context().close();
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
@@ -73,23 +73,23 @@ export async function open({ at = address, prepare = async () => {}, ...options 
 /** Waits until the page shows its first image. */
 export const ready = () => page.locator("#changed[src]").waitFor();
 
-/** Waits until all examples are there, after which the page asks nothing of the server by itself. */
+/** Waits until all examples are shown; after that the page sends no requests on its own. */
 export const settled = () => page.waitForFunction(() =>
   document.querySelectorAll(".examples button:disabled").length === 0);
 
-/** Ends a test: the browser must not have complained. */
+/** Ends a test: the browser must not have reported errors. */
 export async function done() {
   assert.deepEqual(complaints, []);
   await page.context().close();
   page = undefined;
 }
 
-/** Leaves a screenshot, if they are wanted. */
+/** Takes a screenshot, if requested. */
 export async function screenshot(name, options = { fullPage: true }) {
   if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, ...options });
 }
 
-/** Replaces parts of the JSON answers of a path. */
+/** Replaces parts of the JSON answers for a path. */
 export const amend = (path, change) => page.route(path, async (route) => {
   const response = await route.fetch();
   const json = await response.json();
@@ -98,7 +98,7 @@ export const amend = (path, change) => page.route(path, async (route) => {
 
 /** The pixels that an image element shows. */
 export const pixels = (selector) => page.locator(selector).evaluate(async (image) => {
-  // Decoding fails where another picture comes meanwhile: that one counts.
+  // Decoding fails if another picture arrives in the meantime, which then counts.
   for (let src; src !== image.src;) {
     ({ src } = image);
     await image.decode().catch((error) => {
@@ -111,7 +111,7 @@ export const pixels = (selector) => page.locator(selector).evaluate(async (image
   return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
 });
 
-/** Waits until an image element shows these pixels: a picture asked for before may come first. */
+/** Waits until an image element shows these pixels: an earlier requested picture may arrive first. */
 export async function shows(selector, wanted) {
   const until = performance.now() + 10_000;
   while (!isDeepStrictEqual(await pixels(selector), wanted) && performance.now() < until) await page.waitForTimeout(50);
@@ -120,7 +120,7 @@ export async function shows(selector, wanted) {
 
 export const difference = (a, b) => a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length;
 
-/** Moves a slider as a hand does. Resolves to the time until the picture has followed. */
+/** Drags a slider. Resolves to the time until the picture has followed. */
 export const move = (slider, value, picture) => page.evaluate(([slider, value, picture]) => {
   const input = document.querySelector(slider);
   const image = document.querySelector(picture);
@@ -132,7 +132,7 @@ export const move = (slider, value, picture) => page.evaluate(([slider, value, p
   return shown;
 }, [slider, value, picture]);
 
-/** Does something that brings another picture to an image element, and waits until it is there. */
+/** Performs an action that changes the picture of an image element, and waits for the new picture. */
 export async function changing(selector, action) {
   const before = await page.locator(selector).evaluate((image) => image.src);
   await action();
@@ -156,7 +156,7 @@ export async function upload(input, file) {
 
 export const uploadToManipulate = () => changing("#changed", () => upload("#manipulate-source-file", PHOTO));
 
-/** Chooses an item of a menu of downloads. Resolves to the file's name and bytes. */
+/** Chooses an item of a download menu. Resolves to the file's name and bytes. */
 export async function download(place, menu, item) {
   await page.locator(`${place} summary`, { hasText: menu }).click();
   const [file] = await Promise.all([
@@ -165,7 +165,7 @@ export async function download(place, menu, item) {
   return { name: file.suggestedFilename(), bytes: await readFile(await file.path()) };
 }
 
-/** Downloads all videos that a menu offers; there has to be one. */
+/** Downloads all videos that a menu offers; there must be at least one. */
 export async function videos(place, menu) {
   const names = await page.locator(`${place} details`, { hasText: menu }).locator("button", { hasText: "Video" }).evaluateAll((all) =>
     all.map(({ textContent }) => textContent));
@@ -181,7 +181,7 @@ export function pngSize(bytes) {
   return [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
 }
 
-/** What kind of animation or video a file is. */
+/** The kind of animation or video of a file. */
 export function kind(bytes) {
   if (bytes.subarray(0, 6).toString() === "GIF89a") return "gif";
   if (bytes.subarray(1, 4).toString() === "PNG" && bytes.includes("acTL")) return "apng";
@@ -190,7 +190,7 @@ export function kind(bytes) {
   return "unknown";
 }
 
-/** A picture that the test draws: a coloured disc on a ground. Resolves to the file's bytes. */
+/** A picture drawn by the test: a coloured disc on a background. Resolves to the file's bytes. */
 export async function drawn({ width = 300, height = 200, colour = "orange", type = "image/png" } = {}) {
   const numbers = await page.evaluate(async ([width, height, colour, type]) => {
     const canvas = new OffscreenCanvas(width, height);
