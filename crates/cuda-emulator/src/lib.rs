@@ -11,10 +11,11 @@
 //! }
 //! ```
 //!
-//! which is what `glowflow_kernels::Cuda` does with the folders that it is given ([`gpu`]). The loader then gives the libraries already loaded to whoever opens `libcuda.so` and so on by name. Kernels are
-//! compiled by g++, too, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
+//! `glowflow_kernels::Cuda` does the same with the folders that it is given ([`gpu`]). The loader then
+//! returns the loaded libraries to any code that opens `libcuda.so` and the others by name. Kernels are
+//! compiled with g++ too, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
 //!
-//! Environment variables, read at every call, make the device misbehave or differ:
+//! Environment variables, read on every call, change the device or inject failures:
 //!
 //! | | |
 //! | --- | --- |
@@ -77,10 +78,10 @@ const BUILDS: [(&str, &[&str], &[&str]); 3] = [
     ),
 ];
 
-/// The folder that holds the libraries of [`NAMES`], or `None` where they cannot be built for want of g++ or Linux; then a
-/// line on the error output has said so.
+/// The folder that holds the libraries of [`NAMES`], or `None` where they cannot be built for want of g++ or
+/// Linux; then a line on the error output has said so.
 ///
-/// They are built once and kept in a folder for temporary files. Several processes may ask at once.
+/// They are built once and cached in a temporary folder. Several processes may call this concurrently.
 ///
 /// # Panics
 ///
@@ -95,14 +96,14 @@ pub fn libraries() -> Option<PathBuf> {
 ///
 /// # Panics
 ///
-/// Where the emulated one does not open.
+/// If the emulated one fails to open.
 pub fn gpu<G, E: std::fmt::Display>(open: impl Fn(&[PathBuf]) -> Result<G, E>) -> Option<G> {
     if let Ok(gpu) = open(&[]) {
         return Some(gpu);
     }
     match open(&[libraries()?]) {
         Ok(gpu) => Some(gpu),
-        Err(error) => panic!("the emulated GPU does not open: {error}"),
+        Err(error) => panic!("the emulated GPU failed to open: {error}"),
     }
 }
 
@@ -127,7 +128,8 @@ fn compiler_version() -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Of all that the libraries and the kernels they keep depend on: the processor too, for `-march=native`.
+/// A hash of everything that the libraries and the cached kernels depend on, including the CPU, because of
+/// `-march=native`.
 fn key(compiler: &str) -> u64 {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = processor.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
@@ -136,7 +138,7 @@ fn key(compiler: &str) -> u64 {
     hasher.finish()
 }
 
-/// Builds aside and renames, so that the folder is there only when it is complete.
+/// Builds in a temporary folder and renames it, so that the folder exists only when it is complete.
 fn build(folder: &Path) -> io::Result<()> {
     let aside = folder.with_extension(process::id().to_string());
     if aside.exists() {

@@ -1,4 +1,4 @@
-//! What the emulator computes, against plain loops, through the bindings that the device uses.
+//! Compares the emulator with plain loops, through the bindings that the device uses.
 #![allow(unsafe_code)]
 
 mod common;
@@ -47,7 +47,7 @@ fn adds_vectors() {
     )
     .unwrap();
     assert!(gpu.download::<f32>(dc, n).iter().enumerate().all(|(i, &c)| c == 1.5 * i as f32));
-    // The bound is the kernel's own limit.
+    // The kernel's own launch bound.
     let too_large = gpu.launch(add, (1, 1, 1), (512, 1, 1), 0, &mut [ptr::null_mut(); 5]);
     assert_eq!(too_large, Err(CUresult::CUDA_ERROR_INVALID_VALUE));
     let empty = gpu.launch(add, (0, 1, 1), (256, 1, 1), 0, &mut [ptr::null_mut(); 5]);
@@ -55,7 +55,7 @@ fn adds_vectors() {
 }
 
 #[test]
-fn runs_below_the_safe_layer_of_the_bindings() {
+fn runs_with_the_safe_layer_of_the_bindings() {
     let Some(gpu) = Gpu::new() else { return };
     assert_eq!(gpu.context.name().unwrap(), "Emulated GPU");
     assert_eq!(gpu.context.compute_capability().unwrap(), (9, 0));
@@ -94,7 +94,7 @@ fn reduces_a_block_with_shuffles_and_barriers() {
                 for (int offset = 16; offset > 0; offset >>= 1) value += __shfl_down_sync(0xffffffffu, value, offset);
                 if (lane == 0) sums[blockIdx.x] = value;
             }
-            // The others are gone already.
+            // The others have already exited.
             if (threadIdx.x == 0) atomicAdd(odd, __popc(bits));
         }
         "#,
@@ -154,7 +154,7 @@ fn transposes_through_dynamic_shared_memory() {
             assert_eq!(transposed[c * rows + r], input[r * columns + c]);
         }
     }
-    // More than 48 KiB only where the kernel asks for it, and never more than there is.
+    // More than 48 KiB only if the kernel requests it, and never more than the limit.
     let large = 100 * 1024;
     assert_eq!(
         gpu.launch(transpose, (5, 3, 1), (32, 8, 1), large, &mut arguments),
@@ -170,7 +170,7 @@ fn transposes_through_dynamic_shared_memory() {
 }
 
 #[test]
-fn knows_the_words_of_the_dialect() {
+fn supports_the_device_dialect() {
     let Some(gpu) = Gpu::new() else { return };
     let kernels = gpu.load(
         r#"
@@ -242,12 +242,12 @@ fn knows_the_words_of_the_dialect() {
 }
 
 #[test]
-fn new_memory_is_nan_and_fences_stand_behind_it() {
+fn new_memory_is_nan_and_followed_by_guard_pages() {
     let Some(gpu) = Gpu::new() else { return };
     let address = gpu.allocate(1000 * 4);
     assert_eq!(address % 256, 0);
     assert!(gpu.download::<f32>(address, 1000).iter().all(|x| x.is_nan()));
-    // A copy that reaches beyond the allocation is refused.
+    // A copy beyond the allocation is rejected.
     let mut host = vec![0f32; 1001];
     let copied = unsafe { sys::cuMemcpyDtoH_v2(host.as_mut_ptr().cast(), address, 4004) };
     assert_eq!(copied, CUresult::CUDA_ERROR_INVALID_VALUE);
@@ -270,7 +270,7 @@ fn memory_runs_out() {
 }
 
 #[test]
-fn the_log_says_what_is_wrong_with_a_program() {
+fn the_log_reports_compile_errors() {
     let Some(_gpu) = Gpu::new() else { return };
     let source = "\nextern \"C\" __global__ void wrong(float* x) {\n    x[0] = undeclared_thing;\n}\n";
     let (result, log) = compile(source, &[]).unwrap_err();
@@ -279,7 +279,7 @@ fn the_log_says_what_is_wrong_with_a_program() {
     let (result, log) = compile("#error no such luck", &[]).unwrap_err();
     assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
     assert!(log.contains("no such luck"), "{log}");
-    // Words that come with headers on a processor, and from nowhere on a GPU.
+    // Names that host headers define and that do not exist on a GPU.
     for word in ["INFINITY", "std::min(1, 2)", "uint32_t(1)", "M_PI"] {
         let source = format!("extern \"C\" __global__ void wrong(float* x) {{ x[0] = float({word}); }}");
         let (result, _) = compile(&source, &[]).unwrap_err();
@@ -338,7 +338,7 @@ fn events_measure_time() {
 }
 
 #[test]
-fn waiting_for_a_captured_stream_spoils_the_capture() {
+fn waiting_for_a_captured_stream_invalidates_the_capture() {
     let Some(gpu) = Gpu::new() else { return };
     let address = gpu.allocate(64);
     let mut host = [0u8; 64];
@@ -359,7 +359,8 @@ fn waiting_for_a_captured_stream_spoils_the_capture() {
         assert_eq!(spoilt, CUresult::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
         assert!(graph.is_null());
 
-        // Allocating is fine in a relaxed capture, and work outside of a capture must not be waited for in it.
+        // Allocation is allowed in a relaxed capture, but work outside a capture must not be waited for in
+        // it.
         let mut event = ptr::null_mut();
         assert_eq!(sys::cuEventCreate(&mut event, 0), CUresult::CUDA_SUCCESS);
         assert_eq!(sys::cuEventRecord(event, gpu.stream), CUresult::CUDA_SUCCESS);
@@ -372,7 +373,7 @@ fn waiting_for_a_captured_stream_spoils_the_capture() {
 }
 
 #[test]
-fn another_stream_joins_a_capture_and_must_come_back() {
+fn another_stream_joins_a_capture_and_must_be_joined_back() {
     let Some(gpu) = Gpu::new() else { return };
     let side = Gpu::new().unwrap();
     let address = gpu.upload(&[0u32; 2]);
@@ -403,7 +404,7 @@ fn another_stream_joins_a_capture_and_must_come_back() {
     }
 }
 
-/// Runs one of the tests below, which take the process with them, in a process of its own.
+/// Runs one of the tests below, which end their process, in a separate process.
 fn alone(test: &str, variables: &[(&str, &str)]) -> Output {
     Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
@@ -435,7 +436,7 @@ fn settings_change_the_device() {
 }
 
 #[test]
-fn mistakes_of_kernels_are_named() {
+fn errors_in_kernels_are_reported() {
     if Gpu::new().is_none() {
         return;
     }
@@ -450,7 +451,7 @@ fn mistakes_of_kernels_are_named() {
         assert!(!output.status.success());
         assert!(text(&output).contains(message), "{kernel}: {}", text(&output));
     }
-    // A barrier that is missing shows in one order or the other.
+    // A missing barrier shows in one of the orders.
     let values: Vec<String> = ["forward", "reverse"]
         .map(|order| text(&alone("child_forgets_a_barrier", &[("CUDA_EMULATOR_ORDER", order)])))
         .into();
@@ -510,7 +511,7 @@ fn child_has_a_lazy_gpu() {
     let (mut from, mut to) = (gpu.allocate(4), gpu.allocate(4));
     let finish = |stream| unsafe { sys::cuStreamSynchronize(stream) };
     unsafe {
-        // Pinned memory is read when the copy is made; any other within the call.
+        // Pinned memory is read when the copy executes, pageable memory within the call.
         let mut pinned: *mut f32 = ptr::null_mut();
         common::success(sys::cuMemHostAlloc((&raw mut pinned).cast(), 8, 0));
         let mut pageable = 1f32;
@@ -524,7 +525,7 @@ fn child_has_a_lazy_gpu() {
         assert_eq!(gpu.download::<f32>(to, 1), [1.0]);
         assert_eq!(pageable, 2.0);
 
-        // A stream knows what another one has done where it waits for an event, and not otherwise.
+        // A stream sees the results of another one only if it waits for an event.
         let mut event = ptr::null_mut();
         common::success(sys::cuEventCreate(&mut event, 2));
         for (waits, expected) in [(false, 0.0), (true, 5.0)] {
@@ -539,7 +540,7 @@ fn child_has_a_lazy_gpu() {
             common::success(finish(other.stream));
             assert_eq!(other.download::<f32>(to, 1), [expected]);
         }
-        // The second kernel fails, and whoever waits hears of it.
+        // The second kernel fails, which every wait reports.
         for _ in 0..2 {
             let mut arguments = [argument(&mut to), argument(&mut from)];
             gpu.launch(copy, (1, 1, 1), (1, 1, 1), 0, &mut arguments).unwrap();

@@ -1,4 +1,4 @@
-//! Matrix products and their epilogues, against plain loops in double precision.
+//! Compares matrix products and their epilogues with plain loops in double precision.
 #![allow(unsafe_code)]
 
 mod common;
@@ -18,13 +18,13 @@ use lt::cudaDataType_t::{self as Type, CUDA_R_16BF, CUDA_R_32F};
 
 const OK: Status = CUBLAS_STATUS_SUCCESS;
 
-/// A product to make: shapes and kinds, with gaps between the columns of all matrices.
+/// A product to test: shapes and kinds, with gaps between the columns of all matrices.
 #[derive(Clone, Copy)]
 struct Case {
     m: usize,
     n: usize,
     k: usize,
-    /// Whether A and B come transposed.
+    /// True if A and B are transposed.
     turned: (bool, bool),
     batches: usize,
     inputs: Type,
@@ -104,7 +104,7 @@ fn download(gpu: &Gpu, kind: Type, address: u64, count: usize) -> Vec<f32> {
     }
 }
 
-/// What a product reads and writes, on the device.
+/// Operands and result of a product, on the device.
 struct Operands {
     a: u64,
     b: u64,
@@ -166,7 +166,7 @@ fn multiply(gpu: &Gpu, case: &Case, operands: &Operands) -> Status {
                 gpu.stream.cast(),
             );
         }
-        // Descriptors may go at once, also while the work is only recorded.
+        // Descriptors may be destroyed immediately, even while the work is only recorded.
         for layout in [a, b, d] {
             assert_eq!(lt::cublasLtMatrixLayoutDestroy(layout), OK);
         }
@@ -177,7 +177,7 @@ fn multiply(gpu: &Gpu, case: &Case, operands: &Operands) -> Status {
     }
 }
 
-/// A distance between columns that leaves a gap and is a multiple of 8.
+/// A leading dimension that leaves a gap and is a multiple of 8.
 fn leading(rows: usize) -> usize {
     (rows + 8) / 8 * 8
 }
@@ -251,7 +251,7 @@ fn check(gpu: &Gpu, case: &Case) {
 }
 
 #[test]
-fn every_epilogue_is_what_plain_loops_say() {
+fn every_epilogue_matches_plain_loops() {
     let Some(gpu) = Gpu::new() else { return };
     for (inputs, output) in [(CUDA_R_32F, CUDA_R_32F), (CUDA_R_16BF, CUDA_R_16BF), (CUDA_R_16BF, CUDA_R_32F)]
     {
@@ -267,7 +267,7 @@ fn every_epilogue_is_what_plain_loops_say() {
     for turned in [(false, false), (true, false), (true, true)] {
         check(&gpu, &Case { turned, ..Case::new(CUBLASLT_EPILOGUE_RELU_BIAS, CUDA_R_32F, CUDA_R_32F) });
     }
-    // More than one tile in every direction.
+    // More than one tile in every dimension.
     let plain = Case::new(CUBLASLT_EPILOGUE_DEFAULT, CUDA_R_32F, CUDA_R_32F);
     check(&gpu, &Case { m: 300, n: 19, k: 530, batches: 1, ..plain });
 }
@@ -275,7 +275,8 @@ fn every_epilogue_is_what_plain_loops_say() {
 #[test]
 fn bf16_is_rounded_to_nearest_even_and_tf32_to_ten_bits() {
     let Some(gpu) = Gpu::new() else { return };
-    // 1 × k by k × 1, where the sum is chosen: between two bf16 numbers, and exactly half way on either side of an even one.
+    // 1 × k by k × 1 with a chosen sum: between two bf16 numbers, and exactly halfway on either side of an
+    // even one.
     for (sum, expected) in
         [(1.0 + 1.0 / 256.0, 1.0), (1.0 + 3.0 / 256.0, 1.0 + 1.0 / 64.0), (1.0 + 1.1 / 256.0, 1.0078125)]
     {
@@ -353,13 +354,13 @@ fn a_graph_replays_a_kernel_a_memset_and_a_product() {
 }
 
 #[test]
-fn refuses_what_the_real_library_refuses() {
+fn rejects_what_the_real_library_rejects() {
     let Some(gpu) = Gpu::new() else { return };
     let case = Case { batches: 1, ..Case::new(CUBLASLT_EPILOGUE_RELU_BIAS, CUDA_R_16BF, CUDA_R_16BF) };
     let buffer = || gpu.allocate(1 << 18);
     let operands = || Operands { a: buffer(), b: buffer(), c: buffer(), d: buffer(), bias: buffer() };
     assert_eq!(multiply(&gpu, &case, &operands()), OK);
-    // The real library has this one; nothing here uses it.
+    // The real library supports it; glowflow does not use it.
     let gelu = Case { epilogue: CUBLASLT_EPILOGUE_GELU, ..case };
     assert_eq!(multiply(&gpu, &gelu, &operands()), CUBLAS_STATUS_NOT_SUPPORTED);
     let mixed = Case { inputs: CUDA_R_32F, ..case };
@@ -381,7 +382,7 @@ fn a_deep_product_takes_well_under_a_second() {
     assert_eq!(multiply(&gpu, &case, &operands), OK);
     let taken = started.elapsed();
     assert_eq!(gpu.download::<f32>(d, 256), vec![2048.0; 256]);
-    // Generous, for machines with much else to do.
+    // Generous, for busy machines.
     assert!(taken < Duration::from_secs(5), "{taken:?}");
     println!("256 x 256 x 4096: {taken:?}");
 }

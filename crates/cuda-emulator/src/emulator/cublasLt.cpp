@@ -1,5 +1,5 @@
-// cuBLASLt: matrix products with epilogues, in plain loops. It refuses what the real library would refuse, so that a
-// caller's fallbacks are tested, too.
+// cuBLASLt: matrix products with epilogues, as plain loops. It rejects what the real library would reject, so
+// that the caller's fallbacks are tested too.
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ enum ComputeType { compute_float32 = 68, compute_pedantic = 69, compute_tf32 = 7
 enum Operation { plain = 0, transposed = 1 };
 enum PointerMode { host_pointers = 0, device_pointers = 1 };
 
-// Epilogues are sums of these.
+// Epilogues are sums of these flags.
 enum Epilogue {
     epilogue_default = 1,
     with_relu = 2,
@@ -146,7 +146,7 @@ int get_attribute(T* object, int attribute, void* value, size_t size, size_t* wr
     Field field = field_of(*object, attribute);
     if (field.place == nullptr) return invalid_value;
     if (written != nullptr) *written = field.size;
-    // Asking with size 0 is asking for the size.
+    // A query with size 0 returns the required size.
     if (size == 0 && written != nullptr) return success;
     if (value == nullptr || size < field.size) return invalid_value;
     memcpy(value, field.place, field.size);
@@ -162,7 +162,7 @@ float from_bfloat16(uint16_t bits) {
     return value;
 }
 
-// To the nearest, halves to even.
+// Rounds to nearest, ties to even.
 uint16_t to_bfloat16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
@@ -170,7 +170,7 @@ uint16_t to_bfloat16(float value) {
     return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Ten bits of fraction, to the nearest.
+// Rounds to a 10-bit mantissa, to nearest.
 float to_tf32(float value) {
     if (!isfinite(value)) return value;
     uint32_t bits;
@@ -206,7 +206,7 @@ struct Product {
     Layout a_layout, b_layout, c_layout, d_layout;
     const void *a, *b, *c;
     void* d;
-    // Values, or places on the device.
+    // Values, or device addresses.
     float alpha, beta;
     const float *device_alpha, *device_beta;
 
@@ -221,7 +221,7 @@ private:
         return advanced(data, int64_t(batch) * layout.batch_offset * int64_t(size_of(layout.type)));
     }
 
-    // op(matrix) as floats: column after column for the left factor, row after row for its transpose.
+    // op(matrix) as floats: column by column for the left factor, row by row for its transpose.
     std::vector<float> gather(const void* data, const Layout& layout, bool by_rows) const {
         std::vector<float> values(layout.rows * layout.columns);
         size_t rows = layout.rows, columns = layout.columns, leading = size_t(layout.leading);
@@ -256,7 +256,8 @@ private:
             for (size_t i0 = 0; i0 < m; i0 += tile_rows) {
                 size_t rows = std::min(tile_rows, m - i0);
                 memset(totals, 0, sizeof totals);
-                // Short sums in float, their sum in double: as accurate as a GPU's many partial sums, or better.
+                // Short sums in float, accumulated in double: at least as accurate as a GPU's many partial
+                // sums.
                 for (size_t p0 = 0; p0 < k; p0 += tile_depth) {
                     memset(sums, 0, sizeof sums);
                     for (size_t p = p0; p < std::min(p0 + tile_depth, k); ++p) {
@@ -281,10 +282,10 @@ private:
         }
     }
 
-    // What the epilogue does to one element.
+    // Applies the epilogue to one element.
     float finish(float value, size_t i, const void* vector) const {
         if (description.has(with_bias)) value += load(vector, bias_type(), i);
-        // As the library has it, NaN becomes 0.
+        // Like the library, maps NaN to 0.
         if (description.has(with_relu) && !(value >= 0.0f)) value = 0.0f;
         return value;
     }
@@ -320,7 +321,7 @@ int check(const Description& description, const Layout& a, const Layout& b, cons
     if (description.compute != compute_float32 && description.compute != compute_pedantic && description.compute != compute_tf32)
         return not_supported;
     if (description.pointer_mode != host_pointers && description.pointer_mode != device_pointers) return not_supported;
-    // Single precision comes in and goes out; bf16 goes out as either.
+    // Single-precision inputs give single-precision output; bf16 inputs give either.
     if (a.type != b.type || c.type != d.type || (a.type == float32 && d.type != float32)) return not_supported;
     if (description.compute == compute_tf32 && a.type != float32) return not_supported;
 
@@ -354,7 +355,7 @@ EMULATOR_API const char* cublasLtGetStatusName(int status) { return name_of(stat
 EMULATOR_API const char* cublasLtGetStatusString(int status) { return name_of(status); }
 
 EMULATOR_API int cublasLtCreate(void** handle) {
-    // As in the real library, there must be a device.
+    // Like the real library, requires a device.
     if (emulator_submit(nullptr, "cublasLtCreate", [] {}) != CUDA_SUCCESS) return not_initialized;
     *handle = new int(0);
     return success;
@@ -420,7 +421,7 @@ EMULATOR_API int cublasLtMatmulPreferenceDestroy(Preference* preference) {
 }
 
 EMULATOR_API int cublasLtMatmulPreferenceSetAttribute(Preference* preference, int attribute, const void* value, size_t size) {
-    // The other ones narrow a search that there is not.
+    // The other attributes narrow a search that the emulator does not perform.
     if (preference != nullptr && field_of(*preference, attribute).place == nullptr) return success;
     return set_attribute(preference, attribute, value, size);
 }
@@ -442,7 +443,7 @@ EMULATOR_API int cublasLtMatmulAlgoGetHeuristic(void* handle, Description* descr
     HeuristicResult result = {};
     result.algorithm.mark = algorithm_mark;
     for (int i = 0; i < 4; ++i) {
-        // Nothing gains from more than 16 bytes.
+        // Alignment beyond 16 bytes has no benefit.
         result.algorithm.alignment[i] = std::min(preference->alignment[i], 16u);
     }
     result.state = success;

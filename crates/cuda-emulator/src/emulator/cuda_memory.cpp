@@ -1,4 +1,4 @@
-// The driver API: memory, copies and fillings.
+// The driver API: memory, copies and memsets.
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,7 +155,7 @@ EMULATOR_API CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t 
 
 // ---------------------------------------------------------------------------------------------- tensor maps
 
-// What an emulated kernel needs to know of a matrix: its address, columns, rows, and bytes from row to row.
+// The part of a tensor map that an emulated kernel needs: address, columns, rows, and bytes between rows.
 EMULATOR_API CUresult cuTensorMapEncodeTiled(unsigned long long* map, int, unsigned dimensions, void* address,
                                              const unsigned long long* sizes, const unsigned long long* strides,
                                              const unsigned* box, const unsigned* steps, int, int, int, int) {

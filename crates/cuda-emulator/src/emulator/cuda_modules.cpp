@@ -14,7 +14,7 @@
 
 namespace {
 
-// The length of a shared library in memory: the end of the last thing that its header knows of.
+// The length of a shared library in memory: the end of the last item that its header refers to.
 size_t image_size(const char* image) {
     Elf64_Ehdr header;
     memcpy(&header, image, sizeof header);
@@ -43,7 +43,7 @@ EMULATOR_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
     ENTER_CONTEXT();
     const char* bytes = static_cast<const char*>(image);
     std::string contents;
-    // What the emulated NVRTC gives out as PTX is a comment with the place of the library.
+    // The emulated NVRTC returns as PTX a comment with the path of the library.
     const char* mark = "// emulated: ";
     if (strncmp(bytes, mark, strlen(mark)) == 0) {
         std::string path = bytes + strlen(mark);
@@ -59,8 +59,8 @@ EMULATOR_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
         return CUDA_ERROR_INVALID_IMAGE;
     }
 
-    // A file of its own, so that every load has its own variables. It stays open: the loader takes two libraries of the
-    // same path for one, and the path is the number of the file.
+    // A separate file, so that every load has its own variables. It stays open: the loader takes two
+    // libraries with the same path for one, and the path is the number of the file.
     int file = memfd_create("kernels", MFD_CLOEXEC);
     if (file < 0 || !write_all(file, contents.data(), contents.size())) return CUDA_ERROR_OUT_OF_MEMORY;
     std::string path = "/proc/self/fd/" + std::to_string(file);
@@ -160,7 +160,7 @@ EMULATOR_API CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsig
     if (shared_bytes > unsigned(function->dynamic_shared_limit)) return CUDA_ERROR_INVALID_VALUE;
     if (kernel.parameter_count > 0 && parameters == nullptr) return CUDA_ERROR_INVALID_VALUE;
 
-    // The caller's parameters last as long as this call.
+    // The caller's parameters are valid until this call returns.
     size_t size = 0;
     std::vector<size_t> offsets;
     for (unsigned i = 0; i < kernel.parameter_count; ++i) {
@@ -169,7 +169,7 @@ EMULATOR_API CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsig
         offsets.push_back(size);
         size += parameter.size;
     }
-    // As wide as any parameter's alignment.
+    // At least as wide as any parameter's alignment.
     struct alignas(64) Line {
         char bytes[64];
     };

@@ -103,7 +103,7 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
     Stream* stream = find(handle);
     if (stream == nullptr || driver.events.count(event) == 0) return CUDA_ERROR_INVALID_HANDLE;
     if (event->capture == nullptr) {
-        // Work from before the capture is none of its nodes.
+        // Work that precedes the capture is not one of its nodes.
         if (stream->capture != nullptr && event->recorded)
             return invalidate(stream->capture, CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
         if (!event->recorded || stream == event->stream) return CUDA_SUCCESS;
@@ -120,7 +120,7 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
     stream->capture->streams.insert(stream);
     if (stream != event->stream) {
         stream->capture->steps.push_back(Step{stream, {}, event->stream, event->steps});
-        // The wait is itself something that must be waited for.
+        // The wait itself must also be joined.
         if (stream != stream->capture->origin) ++stream->issued;
         event->stream->joined = std::max(event->stream->joined, event->position);
     }
@@ -151,7 +151,8 @@ EMULATOR_API CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, 
 
 namespace {
 
-// An order in which a graph's nodes may run: that of the capture, or one in which everything waits until someone waits for it.
+// An order in which a graph's nodes may run: that of the capture, or one in which all work is deferred until
+// it is waited for.
 struct Order {
     const Capture& capture;
     std::vector<Work> work;
@@ -175,7 +176,7 @@ struct Order {
 std::vector<Work> nodes_of(const Capture& capture) {
     Order order{capture, {}, {}};
     if (lazy()) {
-        // The origin waits for all others, or the capture would not be complete.
+        // The origin waits for all others, otherwise the capture would be incomplete.
         order.until(capture.origin, capture.steps_of(capture.origin));
         return order.work;
     }
@@ -250,7 +251,7 @@ EMULATOR_API CUresult cuGraphLaunch(CUgraphExec executable, CUstream handle) {
     ENTER_CONTEXT();
     if (find(handle) == nullptr) return CUDA_ERROR_INVALID_HANDLE;
     if (driver.executables.count(executable) == 0) return CUDA_ERROR_INVALID_VALUE;
-    // Each node by itself: those of a graph within a capture become nodes of it.
+    // One node each: the nodes of a graph within a capture become nodes of the capture.
     for (const Work& work : executable->work)
         if (CUresult result = submit(handle, work)) return result;
     return CUDA_SUCCESS;
@@ -270,7 +271,7 @@ EMULATOR_API CUresult cuGraphDestroy(CUgraph graph) {
     return CUDA_SUCCESS;
 }
 
-// With a null array, the number of nodes.
+// With a null array, returns the number of nodes.
 EMULATOR_API CUresult cuGraphGetNodes(CUgraph graph, void** nodes, size_t* count) {
     ENTER_CONTEXT();
     if (driver.graphs.count(graph) == 0) return CUDA_ERROR_INVALID_VALUE;

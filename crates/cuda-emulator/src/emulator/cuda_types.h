@@ -1,11 +1,11 @@
-// The part of the driver's vocabulary that the emulated libraries share.
+// The subset of the driver's types that the emulated libraries share.
 #pragma once
 
 #include <stddef.h>
 
 #include <functional>
 
-// Names and numbers of results, as in the driver API.
+// Names and values of results, as in the driver API.
 #define EMULATOR_RESULTS(each)                                                                         \
     each(CUDA_SUCCESS, 0, "no error")                                                                  \
     each(CUDA_ERROR_INVALID_VALUE, 1, "invalid argument")                                              \
@@ -40,7 +40,7 @@ enum CUresult : int {
 #undef EMULATOR_RESULT
 };
 
-// Handles are pointers to what only the driver knows.
+// Handles are pointers to types private to the driver.
 typedef struct Stream* CUstream;
 typedef struct Event* CUevent;
 typedef struct LoadedModule* CUmodule;

@@ -1,5 +1,5 @@
-// The dialect: what NVRTC gives a kernel without any include, in terms of plain C++. It stands in front of every
-// program that the emulated NVRTC compiles.
+// The device dialect: everything that NVRTC provides to a kernel without includes, in plain C++. It is
+// prepended to every program that the emulated NVRTC compiles.
 #pragma once
 
 #include <math.h>
@@ -20,12 +20,12 @@
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
-// Blocks of a launch run one after the other, so one copy serves them all.
+// Blocks of a launch run one after another, so a single copy serves them all.
 #define __shared__ static
 #define __constant__ static
 
-// What the processor's headers bring along and NVRTC does not have without a header. A kernel that uses it must fail here,
-// too; one that defines it for itself must work.
+// Names that the host headers define and NVRTC does not. A kernel that uses one must fail here too; one that
+// defines it must compile.
 #undef INFINITY
 #undef NAN
 #undef HUGE_VAL
@@ -127,13 +127,13 @@ inline T shuffle(unsigned mask, T value, unsigned source) {
     return value;
 }
 
-// A lane may read within its own segment of `width` lanes; beyond it, it gets its own value back.
+// A lane may read within its own segment of `width` lanes; outside it, it gets its own value.
 inline unsigned segment(int width) { return lane & ~unsigned(width - 1); }
 }  // namespace emulator
 
 // ------------------------------------------------------------------------- barriers, votes and shuffles
 
-// The line goes along: threads of a block that wait in different places are a mistake worth a message.
+// Passes the line: threads of a block that wait in different barriers are reported.
 #define __syncthreads() ((void)emulator::runtime->block_barrier(__LINE__, 0))
 #define __syncthreads_count(predicate) (int(emulator::runtime->block_barrier(__LINE__, (predicate) != 0)))
 #define __syncthreads_or(predicate) (int(emulator::runtime->block_barrier(__LINE__, (predicate) != 0) != 0))
@@ -307,7 +307,7 @@ inline double max(double a, double b) { return fmax(a, b); }
 
 // --------------------------------------------------------------------------------------- mathematics
 
-// Newer C libraries have some of these; a macro keeps ours apart from theirs.
+// Newer C libraries define some of these; a macro avoids the conflict.
 namespace emulator {
 inline double sine_of_pi(double x) {
     x = fmod(x, 2.0);
@@ -372,7 +372,7 @@ inline float __frsqrt_rn(float x) { return float(1.0 / sqrt(double(x))); }
 inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 inline double __fma_rn(double x, double y, double z) { return fma(x, y, z); }
 
-// The point of these is that they are never merged into a multiply-add. A hidden value keeps the compiler from it.
+// These must never be fused into a multiply-add. An opaque value prevents the compiler from doing so.
 namespace emulator {
 template <class T>
 inline T unmerged(T value) {
@@ -409,7 +409,7 @@ struct Registered;
 
 template <class... Arguments, void (*function)(Arguments...)>
 struct Registered<function> {
-    // One more than needed: a kernel may have no parameters.
+    // One more than necessary: a kernel may have no parameters.
     static constexpr Parameter parameters[sizeof...(Arguments) + 1] = {{sizeof(Arguments), alignof(Arguments)}..., {0, 1}};
 
     template <size_t... index>
@@ -425,5 +425,5 @@ struct Registered<function> {
 
 }  // namespace emulator
 
-// Last of all: without headers, NVRTC has no standard library either.
+// Last: without headers, NVRTC has no standard library either.
 #define std standard_library_is_not_there

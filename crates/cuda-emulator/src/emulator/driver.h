@@ -50,7 +50,7 @@ struct Driver {
     Stream default_stream;
 };
 
-// Never destroyed: threads may still call while the process ends.
+// Never destroyed: threads may still call while the process exits.
 inline Driver& driver = *new Driver;
 
 inline thread_local CUcontext current_context = nullptr;
@@ -76,13 +76,13 @@ inline Stream* find(CUstream stream) {
     return driver.streams.count(stream) != 0 ? stream : nullptr;
 }
 
-// Ends the usefulness of a capture, and says why.
+// Invalidates a capture and returns the reason.
 inline CUresult invalidate(Capture* capture, CUresult result) {
     capture->invalid = true;
     return result;
 }
 
-// Some calls must not happen during a capture on this thread, or on any thread where the capture is a global one.
+// Some calls are not allowed during a capture on this thread, or on any thread during a global capture.
 inline CUresult refuse_during_capture() {
     for (Capture* capture : driver.captures) {
         bool mine = pthread_equal(capture->thread, pthread_self()) != 0;
@@ -92,7 +92,7 @@ inline CUresult refuse_during_capture() {
     return CUDA_SUCCESS;
 }
 
-// Calls that wait for the copy go through the legacy stream, which would have to wait for the captured one.
+// Synchronous copies use the legacy stream, which would have to wait for the captured one.
 inline CUresult refuse_synchronous_copy() {
     for (Capture* capture : driver.captures) {
         bool mine = pthread_equal(capture->thread, pthread_self()) != 0;

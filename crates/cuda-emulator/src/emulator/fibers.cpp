@@ -1,5 +1,6 @@
-// Runs the blocks of a launch. Every CUDA thread is a fiber with a stack of its own, so that it can wait in the middle
-// of a kernel. A thread that never waits costs a function call: its fiber goes on to the next thread of the block.
+// Runs the blocks of a launch. Every CUDA thread is a fiber with its own stack, so that it can wait in the
+// middle of a kernel. A thread that never waits costs one function call: its fiber continues with the next
+// thread of the block.
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +28,7 @@ constexpr size_t guard_bytes = 4096;
 
 #if defined(__x86_64__) && !defined(EMULATOR_UCONTEXT)
 
-// `swapcontext` would make two system calls a switch for the signal mask.
+// `swapcontext` would make two system calls per switch for the signal mask.
 extern "C" void emulator_switch(void** from, void* to);
 asm(R"(
     .text
@@ -58,7 +59,7 @@ struct Context {
 
     void prepare(char* stack, size_t size, void (*entry)()) {
         void** top = reinterpret_cast<void**>(stack + size);
-        top[-1] = nullptr;  // where `entry` would return to
+        top[-1] = nullptr;  // return address of `entry`
         top[-2] = reinterpret_cast<void*>(entry);
         for (int saved = 3; saved <= 8; ++saved) top[-saved] = nullptr;
         stack_pointer = top - 8;
@@ -87,7 +88,7 @@ struct Context {
 
 class Blocks {
 public:
-    // One for the process: the driver's lock lets one launch run at a time.
+    // One per process: the driver's lock serialises launches.
     static Blocks& instance() {
         static Blocks* blocks = new Blocks;
         return *blocks;
@@ -117,7 +118,7 @@ public:
                     threads[number].index[1] = y;
                     threads[number].index[2] = z;
                 }
-        // The other order shows where a barrier is missing.
+        // The reverse order exposes missing barriers.
         const char* order = getenv("CUDA_EMULATOR_ORDER");
         reverse = order != nullptr && strcmp(order, "reverse") == 0;
 
@@ -134,7 +135,7 @@ public:
 
     bool is_running() const { return launch != nullptr; }
 
-    // Says where a kernel was when it crashed.
+    // Describes the position of a kernel that crashed.
     void describe(char* text, size_t size) const {
         const unsigned* block = launch->module->block_index;
         const unsigned* thread = launch->module->thread_index;
@@ -170,7 +171,7 @@ private:
         unsigned char* shared = module.dynamic_shared;
         if (launch->shared_bytes > 0) memset(shared, 0xff, launch->shared_bytes + shared_fence);
 
-        // Threads need no beginning: none waits at the end of a block.
+        // Threads need no explicit start: none waits at the end of a block.
         for (size_t w = 0; w < warps.size(); ++w) {
             unsigned lanes = count - unsigned(w) * warp_lanes;
             warps[w].live = lanes >= warp_lanes ? 0xffffffffu : (1u << lanes) - 1;
@@ -182,17 +183,17 @@ private:
         ready.clear();
         ready_from = 0;
 
-        scheduler.switch_to(next());  // comes back when no thread is left
+        scheduler.switch_to(next());  // returns when no thread is left
 
         if (launch->shared_bytes > 0)
             for (unsigned i = 0; i < shared_fence; ++i)
                 if (shared[launch->shared_bytes + i] != 0xff) fail("wrote behind its dynamic shared memory");
     }
 
-    // Whom to switch to.
+    // The next context to switch to.
     Context& next() {
         if (live == 0) return scheduler;
-        // Those that can go on come first, which keeps the number of stacks in use small.
+        // Threads that can continue come first, which keeps few stacks in use.
         if (ready_from < ready.size()) {
             unsigned number = ready[ready_from++];
             if (ready_from == ready.size()) {
@@ -214,13 +215,13 @@ private:
 
     // ------------------------------------------------------------------------------------------- fibers
 
-    // The fiber that is to begin threads: one that has nothing to do, or a new one.
+    // The fiber that starts further threads: an idle one, or a new one.
     Fiber* spare() {
         if (spares.empty()) {
             size_t size = stack_bytes + guard_bytes;
             void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
             if (memory == MAP_FAILED || mprotect(memory, guard_bytes, PROT_NONE) != 0) fail("got no stack for a thread");
-            // Stacks that all began at the same place of a page would fight for the same lines of the cache.
+            // Stacks that all start at the same offset in a page would compete for the same cache lines.
             size_t shift = fibers++ * 320 % 16384;
             Fiber* fiber = new Fiber;
             fiber->context.prepare(static_cast<char*>(memory) + guard_bytes, stack_bytes - shift, &Blocks::fiber_main);
@@ -256,7 +257,7 @@ private:
 
     void wake(unsigned number, unsigned long long result) {
         threads[number].result = result;
-        // The one that releases the others is running already.
+        // The thread that releases the others is already running.
         if (number == current) return;
         threads[number].status = Status::running;
         ready.push_back(number);
@@ -319,7 +320,8 @@ private:
         return me.result;
     }
 
-    // Lets the lanes of a mask go on once all of them have come, with the same mask and for the same thing.
+    // Releases the lanes of a mask once all of them have arrived, with the same mask and for the same
+    // operation.
     bool try_release(unsigned warp, const Thread& one) {
         unsigned mask = one.mask;
         unsigned taking_part = mask & warps[warp].live;
@@ -339,7 +341,7 @@ private:
             if (kind == Exchange::value) {
                 unsigned source = lanes[lane].source;
                 bool present = source < warp_lanes && (taking_part >> source & 1) != 0;
-                // What an absent lane sends is undefined; this reads as NaN.
+                // The value of an absent lane is undefined; this one reads as NaN.
                 result = present ? lanes[source].value : ~0ull;
             }
             wake(warp * warp_lanes + lane, result);
@@ -380,7 +382,7 @@ private:
     bool reverse = false;
 };
 
-// A read or write outside of device memory ends the process as on the processor; this says which kernel it was.
+// An access outside device memory ends the process as on the host; this handler reports the kernel.
 struct sigaction previous_actions[65];
 
 void report_crash(int signal, siginfo_t* information, void*) {
@@ -391,7 +393,7 @@ void report_crash(int signal, siginfo_t* information, void*) {
         int length = snprintf(text, sizeof text, "cuda emulator: %s %s, at %p, %s\n", running, what, information->si_addr, place);
         if (write(2, text, size_t(length)) < 0) _exit(1);
     }
-    sigaction(signal, &previous_actions[signal], nullptr);  // the instruction runs again, into the previous handler
+    sigaction(signal, &previous_actions[signal], nullptr);  // the instruction runs again and reaches the previous handler
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// How the driver gets a kernel run.
+// Interface between the driver and the kernel scheduler.
 #pragma once
 
 #include "kernel_abi.h"
@@ -14,13 +14,13 @@ struct Launch {
     void** parameters;
 };
 
-// Runs all blocks of a launch, one after the other.
+// Runs all blocks of a launch, one after another.
 void run_blocks(const Launch& launch);
 
-// What runs at the moment, for messages about crashes. Guarded by the driver's lock.
+// The work in progress, for crash messages. Guarded by the driver's lock.
 extern const char* running;
 
-// From now on, a crash says what was running.
+// Enables crash messages that name the work in progress.
 void watch_crashes();
 
 }  // namespace emulator

@@ -1,22 +1,23 @@
-// What a compiled program (the emulated "cubin") and the emulated driver know about each other.
+// The interface between a compiled program (the emulated "cubin") and the emulated driver.
 #pragma once
 
 namespace emulator {
 
 constexpr unsigned abi_version = 1;
 constexpr unsigned warp_lanes = 32;
-// 227 KiB, what a block of an H100 may ask for.
+// 227 KiB, the limit for a block on an H100.
 constexpr unsigned shared_limit = 227 * 1024;
-// Bytes behind the dynamic shared memory that must still hold their filling when a block ends.
+// Guard bytes after the dynamic shared memory that must be unchanged when a block ends.
 constexpr unsigned shared_fence = 256;
 
 enum class Exchange { value, vote };
 
-// What kernels call in the driver.
+// Functions of the driver that kernels call.
 struct Runtime {
-    // Waits for the block; answers how many threads came with a predicate that is not zero.
+    // Waits for the block; returns the number of threads that arrived with a non-zero predicate.
     unsigned (*block_barrier)(int line, int predicate);
-    // Waits for the lanes of `mask`; answers the value of lane `source`, or the bits of lanes with a value not zero.
+    // Waits for the lanes of `mask`; returns the value of lane `source`, or the bits of lanes with a non-zero
+    // value.
     unsigned long long (*exchange)(unsigned mask, unsigned long long value, unsigned source, Exchange kind);
     unsigned (*active_lanes)();
 };
@@ -34,8 +35,8 @@ struct Kernel {
     unsigned max_threads;
 };
 
-// The built-in variables of a program live in the program, so that kernels read them as plain globals. Each of the
-// first four points to three numbers.
+// The built-in variables are stored in the program, so kernels read them as plain globals. Each of the first
+// four points to three numbers.
 struct Module {
     unsigned abi;
     unsigned* thread_index;

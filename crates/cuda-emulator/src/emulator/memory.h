@@ -1,5 +1,5 @@
-// Device memory: every allocation has inaccessible pages on both sides, begins as NaN, and stays inaccessible for a
-// while after it is freed.
+// Device memory: every allocation has inaccessible pages on both sides, is initialised to NaN, and stays
+// inaccessible for a while after it is freed.
 #pragma once
 
 #include <stdio.h>
@@ -14,7 +14,7 @@ namespace emulator {
 
 constexpr size_t page = 4096;
 constexpr size_t address_alignment = 256;
-// Freed regions kept out of reach before their addresses may come again.
+// Number of freed regions kept inaccessible before their addresses are reused.
 constexpr size_t kept_regions = 2048;
 
 class DeviceMemory {
@@ -26,7 +26,7 @@ public:
 
     size_t available() const { return total() > used ? total() - used : 0; }
 
-    // The address, or 0 where there is not enough left.
+    // The address, or 0 if too little memory is left.
     unsigned long long allocate(size_t size) {
         size_t rounded = (size + address_alignment - 1) / address_alignment * address_alignment;
         if (rounded < size || rounded > available()) return 0;
@@ -39,7 +39,7 @@ public:
             return 0;
         }
         memset(inside, 0xff, inner);
-        // At the end of its pages, so that an overrun meets the fence.
+        // At the end of its pages, so that an overrun hits the guard page.
         char* start = inside + inner - rounded;
         regions[reinterpret_cast<unsigned long long>(start)] = Region{static_cast<char*>(outer), inner, size, rounded};
         used += rounded;
@@ -58,7 +58,7 @@ public:
             }
         regions.erase(found);
         used -= region.rounded;
-        // New pages without access in place of the old ones give the memory back but not the addresses.
+        // Mapping new pages without access over the old ones returns the memory but not the addresses.
         size_t whole = region.inner + 2 * page;
         if (mmap(region.outer, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
             freed.push_back(region);

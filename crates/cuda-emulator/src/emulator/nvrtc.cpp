@@ -1,8 +1,8 @@
-// NVRTC: compiles kernels for the processor with g++. A "cubin" is a shared library whose table of kernels the emulated
-// driver knows how to read.
+// NVRTC: compiles kernels for the host with g++. A "cubin" is a shared library with a table of kernels that
+// the emulated driver reads.
 //
-// Two passes. The first is the preprocessor alone, on the program as it is: what remains shows which kernels there really
-// are. The second compiles the result behind `device.h`, which gives the words of the dialect their meaning.
+// There are two passes. The first runs the preprocessor alone on the unchanged program: its output shows
+// which kernels exist. The second compiles the result after `device.h`, which defines the dialect.
 #include <ctype.h>
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -67,11 +67,11 @@ struct Options {
     bool contract = true;
 };
 
-// False, with a line for the log, where NVRTC would not take an option.
+// Returns false, with a line for the log, if NVRTC would reject an option.
 bool read_options(int count, const char* const* texts, Options& options, std::string& log) {
     for (int i = 0; i < count; ++i) {
         std::string text = texts[i];
-        // Long options have one dash or two.
+        // Long options have one or two dashes.
         std::string option = starts_with(text, "--") ? text.substr(1) : text;
         std::string value = option.find('=') != std::string::npos ? option.substr(option.find('=') + 1) : "";
         if (starts_with(option, "-D") && option.size() > 2) {
@@ -93,7 +93,7 @@ bool read_options(int count, const char* const* texts, Options& options, std::st
                                    "-restrict", "-ftz=true", "-ftz=false", "-prec-div=true", "-prec-div=false",
                                    "-prec-sqrt=true", "-prec-sqrt=false"}) ||
                    starts_with(option, "-maxrregcount=") || starts_with(option, "-split-compile=")) {
-            // Nothing that the processor's code would depend on.
+            // Options without effect on host code.
         } else {
             log = "nvrtc: error: unrecognized option " + text + " found\n";
             return false;
@@ -121,7 +121,7 @@ bool write_file(const std::string& path, const std::string& contents) {
     return fclose(file) == 0 && complete;
 }
 
-// Where this library lies, and with it `device.h`.
+// The folder of this library, which also contains `device.h`.
 std::string folder_of_this_library() {
     Dl_info information;
     if (dladdr(reinterpret_cast<void*>(&folder_of_this_library), &information) == 0) return ".";
@@ -130,13 +130,13 @@ std::string folder_of_this_library() {
     return slash == std::string::npos ? "." : path.substr(0, slash);
 }
 
-// Runs g++; its messages go to the file `messages`.
+// Runs g++; its output goes to the file `messages`.
 bool run_compiler(std::vector<std::string> arguments, const std::string& messages) {
     arguments.insert(arguments.begin(), "g++");
     std::vector<char*> pointers;
     for (std::string& argument : arguments) pointers.push_back(&argument[0]);
     pointers.push_back(nullptr);
-    // Messages in English whatever the locale, so that tests can look for words in them.
+    // Forces English messages, so that tests can search for words in them.
     std::vector<char*> environment;
     std::string locale = "LC_ALL=C";
     for (char** variable = environ; *variable != nullptr; ++variable)
@@ -159,16 +159,16 @@ bool run_compiler(std::vector<std::string> arguments, const std::string& message
 
 // --------------------------------------------------------------------------------------- reading programs
 
-// Goes through a preprocessed program word by word. There are no comments any more.
+// Tokenises a preprocessed program, which has no comments.
 class Scanner {
 public:
     Scanner(const std::string& text, size_t from) : text(text), place(from) {}
 
-    // The next word, number, string or sign; empty at the end.
+    // The next word, number, string or operator; empty at the end.
     std::string next() {
         for (;;) {
             while (place < text.size() && isspace(static_cast<unsigned char>(text[place]))) ++place;
-            // Lines of the preprocessor's own: `# 12 "name"`.
+            // Line markers of the preprocessor: `# 12 "name"`.
             if (place < text.size() && text[place] == '#' && (place == 0 || text[place - 1] == '\n')) {
                 while (place < text.size() && text[place] != '\n') ++place;
                 continue;
@@ -187,7 +187,7 @@ public:
         return text.substr(start, place - start);
     }
 
-    // What stands between the brackets that come next, without them.
+    // The text between the next pair of brackets, without the brackets.
     std::string bracketed() {
         if (next() != "(") return "";
         size_t from = place;
@@ -248,7 +248,8 @@ std::vector<Found> find_kernels(const std::string& text) {
     return kernels;
 }
 
-// `extern __shared__ TYPE NAME[];` becomes a pointer to the buffer that the driver prepares for each block.
+// Replaces `extern __shared__ TYPE NAME[];` by a pointer to the buffer that the driver prepares for each
+// block.
 std::string replace_dynamic_shared(const std::string& text) {
     std::string result;
     size_t copied = 0;
@@ -274,7 +275,7 @@ std::string replace_dynamic_shared(const std::string& text) {
         while (!word.empty() && word != ";") word = scanner.next();
         result += text.substr(copied, begin - copied);
         result += type + "* const " + name + " = reinterpret_cast<" + type + "*>(emulator::dynamic_shared);";
-        // Later lines keep their numbers.
+        // Preserves the line numbers of later lines.
         for (size_t i = begin; i < scanner.place; ++i)
             if (text[i] == '\n') result += '\n';
         copied = scanner.place;
@@ -314,7 +315,7 @@ std::string hash(const std::string& text) {
 Result compile(Program& program, const Options& options) {
     static std::atomic<unsigned> number{0};
     std::string folder = folder_of_this_library();
-    // Compiled programs stay next to this library: the next test process finds them.
+    // Compiled programs are cached next to this library for later test processes.
     std::string kept = folder + "/programs";
     mkdir(kept.c_str(), 0700);
     std::string unique = std::to_string(getpid()) + "-" + std::to_string(number++);
@@ -340,7 +341,8 @@ Result compile(Program& program, const Options& options) {
         result = compilation;
     } else {
         text = read_file(preprocessed);
-        // What stands before the program's first line names the file of this run, and the same program must be the same text.
+        // The preamble before the program's first line names the file of this run; the same program must give
+        // the same text.
         size_t begin = text.find("# 1 \"" + quoted + "\"");
         if (begin != std::string::npos) text.erase(0, begin);
         text = "#include \"device.h\"\n" + replace_dynamic_shared(text) + registration(find_kernels(text));
@@ -436,7 +438,7 @@ EMULATOR_API int nvrtcCompileProgram(Program* program, int count, const char* co
     return compile(*program, options);
 }
 
-// Texts are given out with the zero at their end.
+// Strings are returned with their terminating zero.
 EMULATOR_API int nvrtcGetProgramLogSize(Program* program, size_t* size) {
     if (program == nullptr) return invalid_program;
     *size = program->log.size() + 1;

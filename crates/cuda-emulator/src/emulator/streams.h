@@ -1,5 +1,5 @@
-// Streams, events and graphs. A stream runs its work at once, or, where tests want to see what happens to a caller who
-// does not wait, when someone waits for it. While it is captured, work goes into a record instead.
+// Streams, events and graphs. A stream executes its work immediately, or, if tests check for missing waits,
+// when it is waited for. During a capture, work is recorded instead.
 #pragma once
 
 #include <pthread.h>
@@ -27,7 +27,7 @@ struct Step {
     size_t steps;
 };
 
-// From the beginning of a capture to its end. Streams that wait for one of its events join it.
+// A capture in progress. Streams that wait for one of its events join it.
 struct Capture {
     enum Mode { global, thread_local_mode, relaxed };
 
@@ -35,7 +35,7 @@ struct Capture {
     pthread_t thread;
     CUstream origin;
     bool invalid = false;
-    // Of all streams, in the order in which they were given.
+    // Steps of all streams, in order of submission.
     std::vector<Step> steps;
     std::set<CUstream> streams;
 
@@ -53,7 +53,7 @@ struct Stream {
     size_t done = 0;
 
     Capture* capture = nullptr;
-    // How many things this stream has added to the capture, and how many of them another stream waits for.
+    // Number of items this stream has added to the capture, and number of them that another stream waits for.
     size_t issued = 0;
     size_t joined = 0;
 };
@@ -63,13 +63,13 @@ struct Event {
 
     bool timed = true;
     bool recorded = false;
-    // Set when the stream gets there, which may be after the event's own end.
+    // Set when the stream reaches the event, which may be after the event is destroyed.
     std::shared_ptr<Time> time = std::make_shared<Time>();
-    // Where it was last recorded, and during which capture.
+    // The stream and the capture of the last recording.
     CUstream stream = nullptr;
     size_t position = 0;
     Capture* capture = nullptr;
-    // Of the stream during the capture, so far.
+    // The stream's step in the capture at that point.
     size_t steps = 0;
 };
 

@@ -10,13 +10,13 @@ use cudarc::driver::CudaContext;
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::nvrtc::sys as nvrtc;
 
-/// Loads the emulated libraries, so that the bindings find them; `None` where they cannot be had.
+/// Loads the emulated libraries for the bindings; `None` if they are unavailable.
 pub fn load_libraries() -> Option<()> {
     static LOADED: OnceLock<Option<()>> = OnceLock::new();
     *LOADED.get_or_init(|| {
         let folder = cuda_emulator::libraries()?;
         for name in cuda_emulator::NAMES {
-            // They stay for as long as the process.
+            // They stay loaded until the process exits.
             mem::forget(unsafe { libloading::Library::new(folder.join(name)) }.unwrap());
         }
         Some(())
@@ -31,7 +31,7 @@ pub struct Gpu {
 impl Gpu {
     pub fn new() -> Option<Gpu> {
         load_libraries()?;
-        // The context of the process outlives every test: its end takes all memory with it.
+        // The context is shared by all tests and never destroyed: its end would free all memory.
         static CONTEXT: OnceLock<Arc<CudaContext>> = OnceLock::new();
         let context = CONTEXT.get_or_init(|| CudaContext::new(0).unwrap()).clone();
         context.bind_to_thread().unwrap();
@@ -137,7 +137,7 @@ pub fn argument<T>(value: &mut T) -> *mut c_void {
     ptr::from_mut(value).cast()
 }
 
-/// The cubin, or the result and the log.
+/// Returns the cubin, or the result code and the log.
 pub fn compile(source: &str, options: &[&str]) -> Result<Vec<u8>, (nvrtc::nvrtcResult, String)> {
     let source = CString::new(source).unwrap();
     let options: Vec<CString> = options.iter().map(|option| CString::new(*option).unwrap()).collect();
