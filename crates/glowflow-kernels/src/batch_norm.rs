@@ -1,4 +1,4 @@
-//! Batch normalisation of activations `[rows, channels]` followed by a ReLU, with μ and σ² of each channel:
+//! Batch normalisation of activations `[rows, channels]` followed by a ReLU, with μ and σ² per channel:
 //!
 //! ```text
 //! x̂ = (x − μ)·r,  r = 1/√(σ² + ε)        y = max(x̂ + bias, 0)
@@ -6,8 +6,8 @@
 //! dx = r·(g − (Σ g + x̂·Σ g·x̂)/rows), or r·g if μ and σ² are constants
 //! ```
 //!
-//! The functions here are the default bodies of the operations in [`Primitives`], written in `map` and `reduce`. A
-//! device may override them.
+//! The functions here are the default bodies of the operations in [`Primitives`], expressed with `map` and
+//! `reduce`. A device may override them.
 
 use crate::expr::{Expr, constant, input, old};
 use crate::primitives::{Primitives, Strided, View, ViewMut, holds};
@@ -15,19 +15,19 @@ use crate::primitives::{Primitives, Strided, View, ViewMut, holds};
 /// Shape of normalised activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchNorm {
-    /// Pixels of the batch.
+    /// Number of pixels in the batch.
     pub rows: usize,
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
 }
 
 impl BatchNorm {
-    /// Numbers of the activations.
+    /// Number of elements of the activations.
     pub fn len(self) -> usize {
         self.rows * self.channels
     }
 
-    /// Whether there are no activations.
+    /// Returns whether there are no activations.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -40,7 +40,7 @@ impl BatchNorm {
         Strided { start: 0, strides: [0, self.channels, 1] }
     }
 
-    /// Checks the lengths of activations and of numbers per channel.
+    /// Checks the lengths of activations and of per-channel buffers.
     ///
     /// # Panics
     /// If one is too short.
@@ -51,14 +51,14 @@ impl BatchNorm {
     }
 }
 
-/// What normalises: the statistics `[2, channels]`, μ then r, and the bias, from element `bias_start` of a buffer on.
+/// Statistics and bias: `[2, channels]` with μ then r, and the bias at element `bias_start` of a buffer.
 #[derive(Debug)]
 pub struct Normalizer<'a, B> {
     /// μ, then r.
     pub statistics: &'a B,
     /// The buffer with the bias.
     pub bias: &'a B,
-    /// Place of the first channel's bias.
+    /// Index of the first channel's bias.
     pub bias_start: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Depthwise convolution of stride 1 with zero padding, each channel with taps of its own:
+//! Depthwise convolution of stride 1 with zero padding; each channel has its own taps:
 //!
 //! ```text
 //! y[p, c]     = Σ_t taps[t, c]·x[p + offset(t), c]          x, y [grid, channels]
@@ -6,8 +6,8 @@
 //! dtaps[t, c] = Σ_p x[p + offset(t), c]·dy[p, c]            taps [kernel, kernel, channels]
 //! ```
 //!
-//! The functions here are the default bodies of the operations in [`Primitives`], by way of patches. A device may
-//! override them.
+//! The functions here are the default bodies of the operations in [`Primitives`], based on patches. A device
+//! may override them.
 
 use crate::expr::input;
 use crate::primitives::{Primitives, Strided, View, ViewMut, holds};
@@ -18,24 +18,24 @@ use crate::shape::Grid;
 pub struct Depthwise {
     /// The pixels.
     pub grid: Grid,
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
     /// Height and width of the window, odd.
     pub kernel: usize,
 }
 
 impl Depthwise {
-    /// Numbers of the activations.
+    /// Number of elements of the activations.
     pub fn len(self) -> usize {
         self.grid.rows() * self.channels
     }
 
-    /// Whether there are no activations.
+    /// Returns whether there are no activations.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Numbers of the taps.
+    /// Number of elements of the taps.
     pub fn taps_len(self) -> usize {
         self.taps() * self.channels
     }

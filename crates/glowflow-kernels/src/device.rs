@@ -1,4 +1,4 @@
-//! The seam to the hardware: memory, recorded work, names and sizes. A device computes nothing by itself: see
+//! The hardware interface: memory, recorded work, names and sizes. A device by itself computes nothing: see
 //! [`Primitives`](crate::Primitives) and [`ops`](crate::ops).
 
 use std::fmt::Debug;
@@ -11,28 +11,28 @@ pub enum DeviceError {
     /// This machine has no such device.
     #[error("there is no device {device}: {reason}")]
     Absent {
-        /// The device as the user named it.
+        /// The device as specified by the user.
         device: String,
-        /// What was looked for, and what there is instead.
+        /// The hardware that was searched for, and what exists instead.
         reason: String,
     },
-    /// The device cannot be used as it is.
+    /// The device exists but cannot be used.
     #[error("device {device} is not available: {reason}")]
     Unavailable {
-        /// The device as the user named it.
+        /// The device as specified by the user.
         device: String,
-        /// What is missing, and what would help.
+        /// The missing requirement, and advice.
         reason: String,
     },
-    /// An earlier operation failed; what came after it was not computed.
+    /// An earlier operation failed; subsequent ones were not computed.
     #[error("{device} failed: {reason}")]
     Failed {
         /// The device's name.
         device: String,
-        /// The failure, in the device's words.
+        /// The failure, as reported by the device.
         reason: String,
     },
-    /// The device's memory does not suffice.
+    /// The device's memory is exhausted.
     #[error(
         "{device} has too little memory: {} MiB more were needed{}",
         requested.div_ceil(1 << 20), of_memory(*memory)
@@ -40,9 +40,9 @@ pub enum DeviceError {
     OutOfMemory {
         /// The device's name.
         device: String,
-        /// Bytes that were asked for.
+        /// Bytes requested.
         requested: usize,
-        /// Its memory, if it has memory of its own.
+        /// Its memory, if it has its own.
         memory: Option<Memory>,
     },
 }
@@ -50,9 +50,9 @@ pub enum DeviceError {
 /// Memory of a device, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
-    /// Bytes that were free.
+    /// Free bytes.
     pub free: usize,
-    /// Bytes in all.
+    /// Total bytes.
     pub total: usize,
 }
 
@@ -67,17 +67,17 @@ fn of_memory(memory: Option<Memory>) -> String {
 /// Activations are row-major `[rows, channels]` with `rows = grid.rows()`, in `Real`, which is `f32` on every
 /// device that trains.
 ///
-/// **Operations do not return errors.** A device may queue them. It remembers the first failure, does nothing
-/// from there on, and reports it at the next [`download`](Self::download) or other call that waits for
-/// results.
+/// **Operations do not return errors.** A device may queue them. It records the first failure, ignores all
+/// later operations, and reports the failure at the next [`download`](Self::download) or other call that
+/// waits for results.
 ///
-/// **Buffers have the lengths that shapes say.** Operations panic if one is too short.
+/// **Buffers have the lengths implied by the shapes.** Operations panic if one is too short.
 pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// Scalar of the flow variables and parameters.
     type Real: Real;
     /// An array of `Real` in the device's memory.
     type Buffer: Debug + Send + Sync;
-    /// Operations that the device can repeat by itself.
+    /// Operations that the device can replay.
     type Recording: Send + Sync;
 
     /// Name of the device in reports.
@@ -90,12 +90,11 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// of the flow: prepared weights take memory a second time.
     fn layers_at_once(&self) -> usize;
 
-    /// The most bytes of its own memory that the device has used at once; `None` if it has no memory of its
-    /// own.
+    /// Peak memory used on the device, in bytes; `None` if it has no memory of its own.
     fn peak_memory(&self) -> Option<u64>;
 
-    /// Calls `work`, which runs many operations, from where they cost least to start: on a processor that is
-    /// one of its threads.
+    /// Calls `work`, which runs many operations, in the context in which they start fastest: on a CPU, one of
+    /// its threads.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
@@ -107,18 +106,18 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// nothing by that, or has not the memory for it. What `work` returns may hold buffers: each replay
     /// overwrites them.
     ///
-    /// All that `work` does must have been done once before, for a device may have things to prepare that
-    /// cannot be recorded. It must not wait for results, and nothing that varies may pass through the host.
-    /// Gradients are complete when the record ends, and where they are copied; nothing else may read them
-    /// before.
+    /// All operations of `work` must have been executed once before, because a device may have to prepare
+    /// things that cannot be recorded. `work` must not wait for results, and no varying data may pass through
+    /// the host. Gradients are complete at the end of the recording and at the points where they are copied;
+    /// nothing else may read them earlier.
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
 
-    /// Does what was recorded.
+    /// Executes a recording.
     fn replay(&self, recording: &Self::Recording);
 
     // ---- memory --------------------------------------------------------------------------------
 
-    /// A buffer whose contents do not matter.
+    /// A buffer with unspecified contents.
     fn scratch(&self, len: usize) -> Self::Buffer;
 
     /// A buffer of zeros.
@@ -136,7 +135,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// Number of elements of a buffer.
     fn len(&self, buffer: &Self::Buffer) -> usize;
 
-    /// A copy of a buffer that holds `len` numbers.
+    /// A copy of a buffer of `len` elements.
     fn copied(&self, from: &Self::Buffer, len: usize) -> Self::Buffer {
         let mut copy = self.scratch(len);
         self.copy(from, &mut copy);

@@ -1,18 +1,19 @@
-//! The elements that a general operation visits, as up to three axes in the order of the loops over them.
+//! The elements that a general operation visits, as up to three nested loops.
 //!
-//! The axes of the caller's shape are sorted, and neighbours are merged that are one axis in every view: a `[batch, pixels,
-//! channels]` array and a number per channel become rows of channels, contiguous arrays of one shape a single axis.
+//! The axes of the caller's shape are sorted, and neighbouring axes are merged if they form a single axis in
+//! every view: a `[batch, pixels, channels]` array and a per-channel vector become rows of channels,
+//! contiguous arrays of one shape a single axis.
 
 use crate::expr::{Expr, Op};
 use crate::primitives::Strided;
 
-/// The view of the output, after those of the inputs.
+/// Index of the output's view, after those of the inputs.
 pub const OUT: usize = Expr::MAX_INPUTS;
-/// A view whose places are the numbers of the pixels, for [`Op::Checkerboard`].
+/// A view whose positions are pixel numbers, for [`Op::Checkerboard`].
 pub const PIXEL: usize = OUT + 1;
 const VIEWS: usize = PIXEL + 1;
 
-/// An axis, and the distance between neighbours along it in each view.
+/// An axis, with its stride in each view.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Axis {
     pub len: usize,
@@ -22,7 +23,7 @@ pub struct Axis {
 impl Axis {
     const NONE: Self = Self { len: 1, strides: [0; VIEWS] };
 
-    /// Whether a reduction sums along it. An axis of a single element counts as summed.
+    /// Returns whether a reduction sums along the axis. An axis with a single element counts as summed.
     pub fn summed(&self) -> bool {
         self.strides[OUT] == 0
     }
@@ -31,16 +32,16 @@ impl Axis {
 /// The axes from the outermost to the innermost; unused ones come first.
 #[derive(Clone, Debug)]
 pub struct Elements {
-    /// Place of the first element in each view.
+    /// Position of the first element in each view.
     pub starts: [usize; VIEWS],
     pub axes: [Axis; 3],
 }
 
 impl Elements {
-    /// Those of a map, ordered by their places in the output.
+    /// The elements of a map, ordered by their positions in the output.
     ///
     /// # Panics
-    /// If a buffer is too short, an input is missing, or two elements of the output have one place.
+    /// If a buffer is too short, an input is missing, or two elements of the output share a position.
     pub fn of_map(
         f: &Expr,
         shape: [usize; 3],
@@ -56,8 +57,8 @@ impl Elements {
         Self::merged(axes, inputs, out)
     }
 
-    /// Those of a reduction: the innermost axis as the caller gave it, before it the axes that are kept, then those that
-    /// are summed.
+    /// The elements of a reduction: the innermost axis is the caller's, preceded by the axes that are kept,
+    /// then by those that are summed.
     ///
     /// # Panics
     /// If a buffer is too short, an input is missing, or the expression reads the output.
@@ -74,12 +75,12 @@ impl Elements {
         Self::merged(axes, inputs, out.0)
     }
 
-    /// The number of elements.
+    /// Number of elements.
     pub fn count(&self) -> usize {
         self.axes.iter().map(|axis| axis.len).product()
     }
 
-    /// The axes with more than one element, or none; checks every view.
+    /// The axes with more than one element; checks every view.
     fn checked_axes(
         f: &Expr,
         shape: [usize; 3],

@@ -18,16 +18,16 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 pub enum Op {
     /// Pushes the element of an input.
     Input(usize),
-    /// Pushes the element that the output holds, before it is overwritten.
+    /// Pushes the previous element of the output.
     Old,
-    /// Pushes a number.
+    /// Pushes a constant.
     Constant(f64),
-    /// Pushes 1 if `row + column + parity` of the pixel is even, and 0 otherwise. The second axis of the shape counts
-    /// the pixels of an image of this width, row by row.
+    /// Pushes 1 if `row + column + parity` of the pixel is even, and 0 otherwise. The second axis of the
+    /// shape counts the pixels of an image of this width, row by row.
     Checkerboard {
-        /// Pixels in a row.
+        /// Pixels per row.
         width: usize,
-        /// Added to row and column.
+        /// Offset added to row and column.
         parity: usize,
     },
     /// `−x`
@@ -60,8 +60,8 @@ pub enum Op {
     Div,
 }
 
-/// An expression in postfix order: at most [`MAX_LEN`](Self::MAX_LEN) instructions, [`MAX_STACK`](Self::MAX_STACK)
-/// intermediate values and [`MAX_INPUTS`](Self::MAX_INPUTS) inputs.
+/// An expression in postfix order: at most [`MAX_LEN`](Self::MAX_LEN) instructions,
+/// [`MAX_STACK`](Self::MAX_STACK) intermediate values and [`MAX_INPUTS`](Self::MAX_INPUTS) inputs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expr {
     ops: Vec<Op>,
@@ -70,18 +70,18 @@ pub struct Expr {
 /// The element of input `index`, counted from 0.
 ///
 /// # Panics
-/// If `index` is not below [`Expr::MAX_INPUTS`].
+/// If `index` is not less than [`Expr::MAX_INPUTS`].
 pub fn input(index: usize) -> Expr {
     assert!(index < Expr::MAX_INPUTS, "an expression has at most {} inputs", Expr::MAX_INPUTS);
     Expr::leaf(Op::Input(index))
 }
 
-/// The element that the output holds, before it is overwritten: `old() + f` accumulates.
+/// The previous element of the output: `old() + f` accumulates.
 pub fn old() -> Expr {
     Expr::leaf(Op::Old)
 }
 
-/// A number.
+/// A constant.
 pub fn constant(value: f64) -> Expr {
     Expr::leaf(Op::Constant(value))
 }
@@ -92,11 +92,11 @@ pub fn checkerboard(width: usize, parity: usize) -> Expr {
 }
 
 impl Expr {
-    /// The largest number of instructions.
+    /// Maximum number of instructions.
     pub const MAX_LEN: usize = 40;
-    /// The largest number of intermediate values at once.
+    /// Maximum number of simultaneous intermediate values.
     pub const MAX_STACK: usize = 8;
-    /// The largest number of inputs.
+    /// Maximum number of inputs.
     pub const MAX_INPUTS: usize = 8;
 
     fn leaf(op: Op) -> Self {
@@ -134,7 +134,7 @@ impl Expr {
         self.ops.iter().map(index).max().unwrap_or(0)
     }
 
-    /// The largest number of intermediate values at once.
+    /// Maximum number of simultaneous intermediate values.
     pub fn stack(&self) -> usize {
         let (mut depth, mut most) = (0_usize, 0);
         for op in &self.ops {

@@ -1,8 +1,9 @@
-//! The numerical kernels of flows, on processors and GPUs.
+//! The numerical kernels of flows, on CPUs and GPUs.
 //!
-//! A [`Device`] has memory, [`Primitives`] are general operations on it, and [`ops`] are operations of Glow, each with a reference body
-//! in primitives and fused forms of the devices. Nothing here knows how layers make a model.
-//! All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and in [`cuda`]'s calls of NVIDIA's libraries.
+//! A [`Device`] has memory, [`Primitives`] are general operations on it, and [`ops`] are operations of Glow,
+//! each with a reference body in primitives and fused forms for the devices. This crate does not define
+//! models or layers. All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and in
+//! [`cuda`]'s calls of NVIDIA's libraries.
 //!
 //! ```
 //! use glowflow_kernels::ops::Squeeze;

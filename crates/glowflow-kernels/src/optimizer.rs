@@ -1,5 +1,5 @@
-//! What [`update`](crate::Primitives::update) takes and returns: the optimiser's rule, its numbers, its
-//! buffers, its report.
+//! Arguments and result of [`update`](crate::Primitives::update): the optimiser's rule, coefficients, buffers
+//! and report.
 
 use crate::shape::Span;
 
@@ -12,7 +12,7 @@ pub enum Rule {
     Adamax,
 }
 
-/// One optimiser step, in numbers.
+/// The coefficients of an optimiser step.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     /// The rule.
@@ -23,18 +23,18 @@ pub struct Update {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Keeps the denominator from 0.
+    /// Added to the denominator to keep it from 0.
     pub epsilon: f64,
-    /// Which update this is, counted from 1: bias correction needs it.
+    /// Number of this update, counted from 1, for bias correction.
     pub count: u64,
-    /// Gradients of a larger norm are scaled down to this one.
+    /// Gradients with a larger norm are scaled down to this norm.
     pub clip: Option<f64>,
     /// `ema ← decay·ema + (1 − decay)·weights` after the update.
     pub ema_decay: f64,
 }
 
 impl Update {
-    /// What a gradient of this norm is multiplied by: below 1 if it is clipped.
+    /// The factor for a gradient with this norm: less than 1 if it is clipped.
     pub fn shrink(&self, gradient_norm: f64) -> f64 {
         match self.clip {
             Some(clip) if gradient_norm > clip => clip / gradient_norm,
@@ -43,10 +43,10 @@ impl Update {
     }
 }
 
-/// A part of the parameters that an optimiser step changes.
+/// A part of the parameters, updated with common settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Segment {
-    /// Its place.
+    /// Its span.
     pub span: Span,
     /// Decoupled weight decay (Loshchilov and Hutter 2019): `w ← w − learning_rate·decay·w − step`.
     pub decay: f64,
@@ -58,26 +58,26 @@ impl Segment {
         Self { span: Span { start: 0, len }, decay: 0.0 }
     }
 
-    /// What a step with this learning rate multiplies the weights with.
+    /// The factor that weight decay applies at this learning rate.
     pub(crate) fn keep(self, learning_rate: f64) -> f64 {
         1.0 - learning_rate * self.decay
     }
 
-    /// Checks that segments are in ascending order, do not overlap, and lie in buffers of `len` numbers.
+    /// Checks that segments are in ascending order, do not overlap, and fit buffers of `len` numbers.
     ///
     /// # Panics
-    /// If they are not.
+    /// If a check fails.
     #[track_caller]
     pub(crate) fn check(segments: &[Self], len: usize) {
         let end = segments.iter().fold(0, |end, Self { span, .. }| {
             assert!(span.start >= end, "the segment at {} begins before {end}", span.start);
             span.start + span.len
         });
-        assert!(end <= len, "a segment ends at {end}, and there are {len} parameters");
+        assert!(end <= len, "a segment ends at {end}, but there are {len} parameters");
     }
 }
 
-/// What an optimiser step works on: flat buffers of one length.
+/// The buffers of an optimiser step, all flat and of equal length.
 #[derive(Debug)]
 pub struct Training<'a, B> {
     /// The weights.
@@ -92,17 +92,17 @@ pub struct Training<'a, B> {
     pub ema: &'a mut B,
 }
 
-/// What became of an optimiser step.
+/// The result of an optimiser step.
 #[derive(Clone, Copy, Debug)]
 pub struct UpdateReport {
     /// Euclidean norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// False if the loss or the gradient was not finite, or too large for the rule: only the gradient was
-    /// changed.
+    /// False if the loss or the gradient was not finite, or too large for the rule: then only the gradient
+    /// was changed.
     pub applied: bool,
     /// False if a new weight, moment or average was not finite. Such a parameter keeps its old values while
-    /// all others are updated, so that the buffers hold finite numbers but the state of no step: training
-    /// must not go on from it.
+    /// all others are updated, so the buffers hold finite numbers but do not correspond to any step: training
+    /// must not continue from them.
     ///
     /// Checking in advance would read all buffers a second time, and undoing the step is not exact.
     pub all_finite: bool,

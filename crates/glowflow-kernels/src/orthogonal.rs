@@ -6,26 +6,26 @@
 //!            with rows > columns:    A = Xᵀ·X    X ← a·X + X·(b·A + c·A²)
 //! ```
 //!
-//! The two forms are the same function of the singular values: each becomes `a·s + b·s³ + c·s⁵`. The coefficients grow
-//! small values fast, and leave values between about 0.7 and 1.2 rather than at 1.
+//! Both forms are the same function of the singular values: each becomes `a·s + b·s³ + c·s⁵`. The
+//! coefficients increase small values quickly, and leave values between about 0.7 and 1.2 instead of at 1.
 
 use crate::expr::{constant, input, old};
 use crate::primitives::{Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};
 
 /// a, b and c.
 const COEFFICIENTS: [f64; 3] = [3.4445, -4.7750, 2.0315];
-/// Iterations.
+/// Number of iterations.
 const ITERATIONS: usize = 5;
-/// Keeps the norm of a matrix of zeros from 0.
+/// Added to the norm, so that a zero matrix is not divided by 0.
 const EPSILON: f64 = 1e-7;
 
-/// Factors of several products, matrices without gaps.
+/// Factors of several products: contiguous matrices.
 #[derive(Debug)]
 pub struct Factors<'a, B> {
     pub buffer: &'a B,
-    /// Numbers of a row.
+    /// Elements per row.
     pub columns: usize,
-    /// Numbers of a matrix.
+    /// Elements per matrix.
     pub len: usize,
 }
 
@@ -35,7 +35,7 @@ impl<'a, B> Factors<'a, B> {
     }
 }
 
-/// Products of `count` pairs of matrices, one after the other.
+/// Multiplies `count` pairs of matrices, one after another.
 pub fn one_by_one<D: Primitives>(
     device: &D,
     count: usize,
@@ -56,7 +56,7 @@ pub fn one_by_one<D: Primitives>(
     }
 }
 
-/// See [`Primitives::orthogonalize`]. `product` computes products of all matrices.
+/// See [`Primitives::orthogonalize`]. `product` multiplies all matrices.
 pub fn orthogonalize<D: Primitives>(
     device: &D,
     count: usize,

@@ -1,23 +1,22 @@
-//! Main memory that the system refuses.
+//! Handling of main memory exhaustion.
 //!
-//! Operations of the processor return no errors, and cannot go on without their buffers. So a failed
-//! allocation unwinds, quietly, to the nearest [`catch_out_of_memory`].
+//! CPU operations return no errors, and cannot continue without their buffers. A failed allocation therefore
+//! unwinds, without a panic message, to the nearest [`catch_out_of_memory`].
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use crate::device::DeviceError;
 
-/// The payload of the unwinding: bytes that were requested.
+/// The payload of the unwinding: the number of bytes requested.
 struct OutOfMemory(usize);
 
-/// Gives up the current work for want of memory.
+/// Aborts the current work because memory is exhausted.
 pub(crate) fn out_of_memory(bytes: usize) -> ! {
     resume_unwind(Box::new(OutOfMemory(bytes)))
 }
 
-/// Calls `work`. If main memory does not suffice for a buffer, the work is given up, and its data must not be
-/// used again.
+/// Calls `work`. If main memory is exhausted, the work is aborted, and its data must not be used again.
 ///
 /// # Errors
 /// [`DeviceError::OutOfMemory`].
@@ -30,7 +29,7 @@ fn failure(payload: Result<Box<OutOfMemory>, Box<dyn Any + Send>>) -> DeviceErro
         Ok(request) => {
             DeviceError::OutOfMemory { device: "the processor".into(), requested: request.0, memory: None }
         }
-        // A panic is none of this.
+        // Other panics are propagated.
         Err(panic) => resume_unwind(panic),
     }
 }

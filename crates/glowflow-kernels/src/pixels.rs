@@ -1,9 +1,9 @@
-//! What [`dequantize`](crate::Primitives::dequantize) takes and [`quantize`](crate::Primitives::quantize)
-//! returns.
+//! Argument of [`dequantize`](crate::Primitives::dequantize) and result of
+//! [`quantize`](crate::Primitives::quantize).
 
 use crate::random::Stream;
 
-/// Where the noise of dequantisation comes from.
+/// Source of the dequantisation noise.
 #[derive(Clone, Copy, Debug)]
 pub enum Noise<'a, R> {
     /// The middle of every bin: deterministic.
@@ -19,6 +19,6 @@ pub enum Noise<'a, R> {
 pub struct Quantized {
     /// The pixels.
     pub pixels: Vec<u8>,
-    /// Whether all numbers were finite: pixels of those that were not mean nothing.
+    /// True if all numbers were finite: pixels of other numbers are meaningless.
     pub finite: bool,
 }

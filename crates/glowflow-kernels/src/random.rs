@@ -1,17 +1,17 @@
 //! Counter-based random numbers: number `i` of a stream is a pure function of `(seed, stream, i)`.
 //!
-//! The generator is Philox 4×32 with ten rounds (Salmon, Moraes, Dror and Shaw, "Parallel random
-//! numbers: as easy as 1, 2, 3", SC 2011). Nothing has to be saved to resume a run, threads and
-//! devices need no order among themselves, and every device draws the same stream.
+//! The generator is Philox 4×32 with ten rounds (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
+//! easy as 1, 2, 3", SC 2011). Resuming a run requires no saved state, threads and devices need no
+//! synchronisation, and every device draws the same stream.
 
 use std::f64::consts::TAU;
 
-/// Names one stream of random numbers.
+/// Identifies a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
     /// The run's seed.
     pub seed: u64,
-    /// What the numbers are for; different ids are independent.
+    /// Purpose of the numbers; different ids are independent.
     pub id: u64,
 }
 
@@ -34,15 +34,15 @@ impl Stream {
         counter
     }
 
-    /// Four numbers uniform on `[0, 1)`, multiples of 2⁻²⁴ and so exact in `f32`.
+    /// Four uniform numbers in `[0, 1)`, multiples of 2⁻²⁴ and therefore exact in `f32`.
     pub fn uniform(self, index: u64) -> [f64; 4] {
         self.block(index).map(|word| f64::from(word >> 8) / f64::from(1u32 << 24))
     }
 
-    /// Four standard normal numbers, by the transform of Box and Muller.
+    /// Four standard normal numbers, by the Box-Muller transform.
     pub fn normal(self, index: u64) -> [f64; 4] {
         let [a, b, c, d] = self.uniform(index);
-        // 1 − u lies in (0, 1], so the logarithm is finite.
+        // 1 − u is in (0, 1], so the logarithm is finite.
         let pair = |u: f64, v: f64| {
             let radius = (-2.0 * (1.0 - u).ln()).sqrt();
             let (sin, cos) = (TAU * v).sin_cos();

@@ -6,18 +6,18 @@ use std::iter::Sum;
 use bytemuck::Pod;
 use num_traits::{Float, NumAssign};
 
-/// `f32`, in which models live, or `f64`, in which tests differentiate numerically.
+/// `f32`, the type of models, or `f64`, for numerical differentiation in tests.
 pub trait Real: Float + NumAssign + Debug + Default + Display + Pod + Send + Sum + Sync {
-    /// The nearest value of this type.
+    /// Rounds to the nearest value of this type.
     fn of(value: f64) -> Self;
 
-    /// The value as an `f64`, exactly.
+    /// Converts to `f64`, exactly.
     fn wide(self) -> f64;
 
-    /// Numbers of a file, without a copy where this is the type that files hold.
+    /// Converts the numbers of a file, without a copy if this is the type of files.
     fn of_file(values: Vec<f32>) -> Vec<Self>;
 
-    /// The way back, rounded.
+    /// Converts to numbers for a file, rounded.
     fn into_file(values: Vec<Self>) -> Vec<f32>;
 }
 

@@ -2,19 +2,19 @@
 
 use crate::device::Device;
 
-/// Work that a device records once it has seen it, if it can, and then repeats by itself.
+/// Work that a device records on its second run, if it can, and then replays.
 ///
-/// What the work reads must lie in buffers that stay, and is changed between runs by writing into them.
+/// The inputs of the work must be in persistent buffers, whose contents may change between runs.
 #[derive(Default)]
 pub struct Repeated<D: Device, T> {
     result: Option<T>,
     recording: Option<D::Recording>,
-    /// Whether the device was asked to record, in vain if there is no recording.
+    /// True if recording was attempted; without a recording, the attempt failed.
     tried: bool,
 }
 
 impl<D: Device, T> Repeated<D, T> {
-    /// Nothing done yet.
+    /// Creates it without running anything.
     pub fn new() -> Self {
         Self { result: None, recording: None, tried: false }
     }

@@ -1,29 +1,29 @@
-//! Shapes, and where the parameters of a layer lie.
+//! Shapes, and spans of a layer's parameters.
 //!
-//! Every activation is a row-major matrix of `rows = batch · height · width` pixels by channels
-//! (the layout NHWC). Every trained parameter of a model lies in one flat buffer, so that an
-//! optimiser step or an all-reduce is a single pass; a layer knows its own parts as [`Span`]s.
+//! Every activation is a row-major matrix of `rows = batch · height · width` pixels by channels (NHWC). All
+//! trained parameters of a model are stored in one flat buffer, so that an optimiser step or an all-reduce is
+//! a single pass; a layer refers to its own parameters by [`Span`]s.
 
 use std::ops::Range;
 
 /// The pixels of a batch of feature maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
-    /// Rows of pixels in one image.
+    /// Pixel rows per image.
     pub height: usize,
-    /// Columns of pixels in one image.
+    /// Pixel columns per image.
     pub width: usize,
 }
 
 impl Grid {
-    /// Pixels of the whole batch: the rows of an activation.
+    /// Number of pixels in the batch: the rows of an activation.
     pub fn rows(self) -> usize {
         self.batch * self.pixels()
     }
 
-    /// Pixels of one image.
+    /// Number of pixels per image.
     pub fn pixels(self) -> usize {
         self.height * self.width
     }
@@ -49,7 +49,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// The indices as a range, to slice with.
+    /// The indices as a range, for slicing.
     pub fn range(self) -> Range<usize> {
         self.start..self.start + self.len
     }

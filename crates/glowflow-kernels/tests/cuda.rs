@@ -1,4 +1,4 @@
-//! Every operation of a GPU against that of the processor, on the machine's own GPU or on an emulated one.
+//! Compares every GPU operation with the CPU's, on the machine's own GPU or on an emulated one.
 
 mod common;
 
@@ -15,7 +15,7 @@ use glowflow_kernels::{
     Rule, Segment, Span, Stream, Training, Update,
 };
 
-/// Batches of images of all shapes: single pixels, pixels without a border, more rows than one block or slab takes.
+/// Batches of images of all shapes: single pixels, no inner pixels, more rows than one block or slab.
 const GRIDS: [Grid; 4] = [
     Grid { batch: 1, height: 1, width: 1 },
     Grid { batch: 2, height: 3, width: 5 },
@@ -23,10 +23,10 @@ const GRIDS: [Grid; 4] = [
     Grid { batch: 5, height: 8, width: 16 },
 ];
 
-/// Images that are summed up in several parts.
+/// Images that are summed in several parts.
 const LARGE: Grid = Grid { batch: 2, height: 17, width: 33 };
 
-/// Every array within `tolerance`, relative to its own norm.
+/// Asserts that every array is within `tolerance`, relative to its own norm.
 fn close(have: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) {
     assert_eq!(have.len(), want.len());
     for (i, (have, want)) in have.iter().zip(want).enumerate() {
@@ -45,7 +45,7 @@ fn close(have: &[Vec<f32>], want: &[Vec<f32>], tolerance: f64) {
     }
 }
 
-/// The same work on both devices: its results, array by array, must agree.
+/// Runs the same work on both devices and compares the results, array by array.
 macro_rules! same {
     ($tolerance:expr, |$device:ident| $work:expr) => {
         let Some(gpu) = gpu(Precision::F32) else { return };
@@ -91,7 +91,7 @@ fn numbers_become_the_same_pixels() {
     let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5, 0.5, 0.49999997, -0.0, 1e30];
     for len in [1, 6, 4099] {
         for bits in [1, 5, 8] {
-            // Many numbers lie at the edge of a bin, where the last bit decides.
+            // Many numbers are at the edge of a bin, where the last bit decides.
             let edges = (0..=256).map(|i| i as f32 / 256.0 - 0.5);
             let v: Vec<f32> = odd.into_iter().chain(edges).chain(numbers.clone()).take(len).collect();
             let cpu = Cpu::<f32>::new();
@@ -101,7 +101,7 @@ fn numbers_become_the_same_pixels() {
         }
     }
     assert!(gpu.quantize(&gpu.upload(&numbers), 8).unwrap().finite);
-    // More than comes back in one piece.
+    // More than one transfer returns.
     let many: Vec<f32> = numbers.into_iter().cycle().take((4 << 20) + 5).collect();
     let cpu = Cpu::<f32>::new();
     assert!(gpu.quantize(&gpu.upload(&many), 8).unwrap() == cpu.quantize(&cpu.upload(&many), 8).unwrap());
@@ -139,7 +139,7 @@ fn layouts_are_the_same() {
     }
 }
 
-/// A map on `grid`, its way back, and its inverse.
+/// A map on `grid`, its backward pass, and its inverse.
 fn channel_map(grid: Grid, channels: usize, trained: bool) {
     let mut parameters = Parameters::new(channels as u64);
     let at = parameters.channel_map(channels, trained);
@@ -173,12 +173,12 @@ fn channel_maps_are_the_same() {
             }
         }
     }
-    // So many rows that a block does not take its slab at once.
+    // Enough rows that a block does not handle its slab in one tile.
     channel_map(Grid { batch: 1, height: 103, width: 100 }, 64, true);
 }
 
-/// Maps of all sizes, more than are made at once, are asked for before any is used. Some never are, and the parameters of some change
-/// or are gone by then.
+/// Maps of all sizes, more than one launch computes, are requested before any is used. Some are never used,
+/// and the parameters of others change or are dropped in the meantime.
 #[test]
 fn channel_maps_that_are_made_together_are_the_same() {
     let sizes = [2, 12, 24, 6, 48, 130];
@@ -203,7 +203,7 @@ fn channel_maps_that_are_made_together_are_the_same() {
         prepared[4] = None;
         prepared[11] = None;
         drop(params);
-        // Takes memory that was given back, and writes there, before any of the maps is made.
+        // Reuses freed memory and writes to it before any of the maps is computed.
         let convolution = device.prepare_zero_conv(&conv, &others);
         let params = device.upload(&parameters.values);
         let (mut changing, zeros) =
@@ -233,7 +233,7 @@ fn channel_maps_that_are_made_together_are_the_same() {
     });
 }
 
-/// A network run, run with its activations kept, and differentiated.
+/// Runs a network, runs it with saved activations, and differentiates it.
 fn network<D: CouplingNetwork<Real = f32>>(
     device: &D,
     grid: Grid,
@@ -257,7 +257,7 @@ fn network<D: CouplingNetwork<Real = f32>>(
     device.network_backward(&at, &params, grid, &x, &hidden, &d_o, &mut dx, &mut gradient);
     assert!(device.download(&o).unwrap() == device.download(&kept).unwrap(), "keeping changes the result");
     let mut results = download(device, &[&o, &dx, &gradient]);
-    // Parameter by parameter: beside the weights' gradients those by biases would hardly count.
+    // Compared parameter by parameter: next to the weight gradients the bias gradients would hardly count.
     let all = results.pop().unwrap();
     let (norm1, norm2, conv3) = (at.actnorm1, at.actnorm2, at.conv3);
     let hidden = [at.conv1, norm1.bias, norm1.logs, at.conv2, norm2.bias, norm2.logs];
@@ -275,8 +275,9 @@ fn networks_are_the_same() {
     }
 }
 
-/// Outputs differ by some roundings of 2⁻⁹. Gradients differ by more: of the hidden units some 2⁻⁸ are so close to 0 that rounding decides
-/// whether a gradient passes, and what passes wrongly adds up like noise: √2⁻⁸ = 0.06 for a layer, 0.09 for both.
+/// Outputs differ by several roundings of 2⁻⁹. Gradients differ by more: about 2⁻⁸ of the hidden units are so
+/// close to 0 that rounding decides whether a gradient passes, and wrong decisions add up like noise: √2⁻⁸ =
+/// 0.06 for a layer, 0.09 for both.
 #[test]
 fn networks_in_bf16_are_the_same_to_its_rounding() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
@@ -292,21 +293,21 @@ fn networks_in_bf16_are_the_same_to_its_rounding() {
         check(grid, (6, 136, 12), 9e-2);
         check(grid, (2, 400, 4), 9e-2);
     }
-    // Four tiles of rows, so that a GPU with three multiprocessors has use for the kernels for whole networks, with one, two and four
-    // blocks of columns.
+    // Four tiles of rows, so that on a GPU with three multiprocessors the kernels for whole networks are
+    // used, with one, two and four blocks of columns.
     let grid = Grid { batch: 3, height: 11, width: 13 };
     for sizes in [(6, 136, 12), (12, 72, 4), (2, 264, 24), (24, 40, 12)] {
         check(grid, sizes, 9e-2);
     }
-    // Deeper than the kernels for hidden layers go: the first product, the gradient by the second hidden layer, both, all. Sums of
-    // more numbers are larger, and so is what rounding them moves across 0.
+    // Deeper than the kernels for hidden layers support: the first product, the gradient of the second hidden
+    // layer, both, all. Longer sums are larger, and so is the effect of their rounding across 0.
     let grid = Grid { batch: 2, height: 8, width: 9 };
     for sizes in [(60, 72, 12), (6, 72, 60), (60, 72, 60), (60, 520, 60)] {
         check(grid, sizes, 0.13);
     }
 }
 
-/// As large as in training, where kernels have all their blocks. An emulated GPU would take too long.
+/// As large as in training, with all blocks of the kernels. An emulated GPU would take too long.
 #[test]
 fn large_networks_in_bf16_are_the_same_to_its_rounding() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
@@ -314,8 +315,9 @@ fn large_networks_in_bf16_are_the_same_to_its_rounding() {
         eprintln!("skipped: too large for the emulated GPU");
         return;
     }
-    // The last ones end in the middle of a tile of rows; one, two and four blocks of columns, one to four tiles of hidden units, inputs
-    // one to four tiles deep, and a way back that is not in one kernel where the way there is, and the reverse.
+    // The last ones end in the middle of a tile of rows; they have one, two and four blocks of columns, one
+    // to four tiles of hidden units, inputs one to four tiles deep, and a fused forward pass without a fused
+    // backward pass, and the reverse.
     for (batch, height, inputs, hidden, outputs) in [
         (64, 16, 6, 512, 12),
         (67, 16, 6, 512, 12),
@@ -337,7 +339,7 @@ fn large_networks_in_bf16_are_the_same_to_its_rounding() {
     }
 }
 
-/// Runs some of these tests once more, in a process with another environment.
+/// Runs some of these tests again, in a process with a different environment.
 fn again(tests: &str, variables: &[(&str, &str)]) {
     const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
     if std::env::var_os(ONCE).is_some() {
@@ -357,7 +359,7 @@ fn without_kernels_for_hidden_layers_networks_in_bf16_are_still_the_same() {
     again("networks_in_bf16_are_the_same", &[(cuda::HIDDEN, "off")]);
 }
 
-/// Few multiprocessors have enough to do with few rows, and so there are whole networks in one kernel.
+/// On few multiprocessors few rows are enough work, so whole networks run in one kernel.
 #[test]
 fn on_a_gpu_with_few_multiprocessors_results_are_still_the_same() {
     const COUNT: &str = "CUDA_EMULATOR_MULTIPROCESSORS";
@@ -445,7 +447,7 @@ fn priors_are_the_same() {
             let mut lcg = Numbers::new(3);
             let rows = grid.rows();
             let z = lcg.normal(rows * channels);
-            // The last class first, and some of them twice.
+            // The last class first, and some classes twice.
             let label = |b: usize| (classes - 1 - b % 3 * (classes / 3)) as f32;
             let labels: Vec<f32> = (0..if classes > 0 { grid.batch } else { 0 }).map(label).collect();
             same!(1e-5, |device| {
@@ -486,7 +488,7 @@ fn initialisation_is_the_same() {
     });
 }
 
-/// A step of the second parameter that `update` takes out of range, and steps of others that stay in it.
+/// Steps in which the second parameter leaves the range of `f32`, while others stay inside.
 fn overflowing_update<D: Primitives<Real = f32>>(
     device: &D,
     update: &Update,
@@ -501,7 +503,7 @@ fn overflowing_update<D: Primitives<Real = f32>>(
     (report.applied, report.all_finite, download(device, &state.each_ref()))
 }
 
-/// Neither rates nor gradients that are too large for `f32` make a number infinite, and the report says so.
+/// Neither rates nor gradients beyond `f32` make a number infinite, and the report mentions them.
 #[test]
 fn updates_that_overflow_are_reported_and_write_no_infinity() {
     let calm = Update {
@@ -516,10 +518,10 @@ fn updates_that_overflow_are_reported_and_write_no_infinity() {
     };
     let one_large = [0.5, 1e20, 0.5, 0.5, 0.5, 0.5];
     let cases = [
-        // Adam squares gradients: that step is skipped as a whole. Adamax does not.
+        // Adam squares gradients, so it skips that step as a whole. Adamax does not.
         (calm, one_large, (false, true)),
         (Update { rule: Rule::Adamax, ..calm }, one_large, (true, true)),
-        // Clipped it fits.
+        // Clipped, it is in range.
         (Update { clip: Some(1.0), ..calm }, one_large, (true, true)),
         (Update { learning_rate: 1e39, ..calm }, [0.5; 6], (true, false)),
         (Update { learning_rate: 3e38, rule: Rule::Adamax, ..calm }, [0.5; 6], (true, false)),
@@ -540,7 +542,7 @@ fn updates_that_overflow_are_reported_and_write_no_infinity() {
     }
 }
 
-/// Three optimiser steps; the middle one has something in it that is not finite.
+/// Three optimiser steps; the middle one has a non-finite value.
 fn updates<D: Primitives<Real = f32>>(
     device: &D,
     rule: Rule,
@@ -593,7 +595,7 @@ fn updates_are_the_same() {
     }
 }
 
-/// Segments of every alignment, each with a decay of its own, and gaps between them.
+/// Segments of every alignment, each with its own decay, and gaps between them.
 #[test]
 fn updates_of_segments_are_the_same() {
     let segment = |start, len, decay| Segment { span: Span { start, len }, decay };
@@ -673,13 +675,13 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
         let fresh = gpu.upload(&lcg.normal(grid.rows() * 6));
         gpu.copy(&fresh, &mut x);
         let have = repeated.run(&gpu, |device| work(device, &x));
-        // Other work in between must not disturb what was recorded, nor the other way round.
+        // Interleaved work must not disturb the recording, nor the reverse.
         let want = work(&gpu, &fresh);
         assert_eq!(gpu.download(have).unwrap(), gpu.download(&want).unwrap());
     }
 }
 
-/// No kernel reaches beyond a buffer, whatever an operation is told.
+/// No kernel accesses memory outside a buffer, whatever the arguments.
 #[test]
 fn buffers_that_are_too_short_are_refused() {
     let Some(gpu) = gpu(Precision::F32) else { return };
@@ -713,7 +715,7 @@ fn buffers_that_are_too_short_are_refused() {
     refused("noise", &mut || gpu.dequantize(&[1; 8], 8, Noise::Given(&[0.0; 4]), &mut gpu.zeros(8)));
 }
 
-/// Kernels count in 32 bits; what is more is an error, and not the memory of others.
+/// Kernels count in 32 bits; larger sizes are an error, not an access to other memory.
 #[test]
 fn images_that_are_too_large_are_refused() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
@@ -727,7 +729,7 @@ fn images_that_are_too_large_are_refused() {
     assert!(words.contains("4196352 pixels with 512 numbers"), "{words}");
 }
 
-/// A record would read the program's memory again whenever it is repeated.
+/// A recording would read host memory again on every replay.
 #[test]
 fn what_is_uploaded_is_not_recorded() {
     let Some(gpu) = gpu(Precision::F32) else { return };
@@ -736,7 +738,7 @@ fn what_is_uploaded_is_not_recorded() {
     assert!(gpu.download(&gpu.upload(&values)).unwrap() == values, "the device does not go on");
 }
 
-/// A record has branches. What one of them still reads, the other must not overwrite.
+/// A recording has branches. One of them must not overwrite data that another one still reads.
 #[test]
 fn recorded_gradients_are_the_same() {
     let grid = Grid { batch: 24, height: 8, width: 8 };
@@ -765,7 +767,7 @@ fn recorded_gradients_are_the_same() {
                 let dx = &mut dx;
                 device.channel_map_backward(&map, &map_at, &params, grid, &mut y, dx, 0.1, &mut gradient);
                 drop(map);
-                // Memory of the same sizes, given back just now.
+                // Memory of the same sizes, freed just before.
                 for size in [rows * hidden, rows * hidden / 2, rows * outputs, 9 * rows * outputs, 60, 42] {
                     drop((device.zeros(size), device.zeros(size)));
                 }
@@ -785,7 +787,7 @@ fn download_pair(gpu: &Cuda, (a, b): &(cuda::Buffer, cuda::Buffer)) -> [Vec<f32>
     [a, b].map(|buffer| gpu.download(buffer).unwrap())
 }
 
-/// So little that work beside is waited for at once (`KEPT_PART`).
+/// So little memory that side work is waited for at once (`KEPT_PART`).
 #[test]
 fn with_little_memory_recorded_gradients_are_still_the_same() {
     again("recorded_gradients_are_the_same", &[("CUDA_EMULATOR_MEMORY", "176160768")]);
@@ -797,7 +799,7 @@ fn an_image_does_not_depend_on_its_batch_but_for_rounding_and_bits_repeat() {
     let grid = Grid { batch: 3, height: 4, width: 4 };
     let first = network(&gpu, grid, 3, 8, 6);
     assert!(first == network(&gpu, grid, 3, 8, 6), "two runs differ");
-    // Products of other shapes may be other algorithms on a GPU, which round differently.
+    // On a GPU, products of other shapes may use other algorithms, which round differently.
     let alone = network(&gpu, Grid { batch: 1, ..grid }, 3, 8, 6);
     close(&[first[0][..alone[0].len()].to_vec()], &[alone[0].clone()], 1e-2);
 }
@@ -813,12 +815,12 @@ fn there_is_no_gpu_of_a_high_number() {
     assert!(words.contains("cuda:99") && words.contains("cuda:0"), "{words}");
 }
 
-/// Memory that suffices to do the work but not to record it beside that: it is done without a record, and nothing that a record
-/// holds is handed out again.
+/// Memory that suffices for the work but not for a recording in addition: the work runs without a recording,
+/// and no memory of a partial recording is reused.
 #[test]
 fn without_the_memory_for_a_record_work_is_done_all_the_same() {
     let Some(folder) = cuda_emulator::libraries() else { return };
-    // Seven buffers of the work's size are needed with a record, six without.
+    // With a recording, seven buffers of the work's size are needed, without it six.
     const MEGABYTES: usize = 40;
     if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
         let bytes = (MEGABYTES << 20).to_string();
@@ -848,7 +850,7 @@ fn without_the_memory_for_a_record_work_is_done_all_the_same() {
     }
 }
 
-/// What a GPU that fails says, and that it goes on saying so.
+/// A failed GPU reports the failure, and keeps reporting it.
 #[test]
 fn failures_are_reported_once_results_are_asked_for() {
     let Some(folder) = cuda_emulator::libraries() else { return };
@@ -868,7 +870,8 @@ fn failures_are_reported_once_results_are_asked_for() {
     }
 }
 
-/// Every kernel compiles for every GPU from Turing on that the compiler knows; needs NVIDIA's compiler, but no GPU.
+/// Every kernel compiles for every GPU since Turing that the compiler supports; requires NVIDIA's compiler,
+/// but no GPU.
 #[test]
 fn kernels_compile_for_all_gpus() {
     let folders: Vec<_> =
@@ -877,7 +880,7 @@ fn kernels_compile_for_all_gpus() {
         println!("skipped: GLOWFLOW_TEST_NVRTC does not name the folder of libnvrtc.so");
         return;
     }
-    // In a process of its own, for others have the emulator's compiler.
+    // In a separate process, because the others use the emulator's compiler.
     if std::env::var_os("ALONE").is_none() {
         return again("kernels_compile_for_all_gpus", &[("ALONE", "1")]);
     }

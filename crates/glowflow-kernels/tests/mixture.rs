@@ -1,4 +1,4 @@
-//! Mixture couplings by themselves: their inverse, their bounds, their gradients, and numbers that are not finite.
+//! Mixture couplings: their inverse, bounds and gradients, and non-finite numbers.
 
 use glowflow_kernels::ops::Mixture;
 use glowflow_kernels::{Cpu, Device, Grid, MixtureShape, NetworkOutputs, Stream, cpu};
@@ -43,7 +43,7 @@ impl Case {
         (x, logp)
     }
 
-    /// Whether a place of `x` is one that changes.
+    /// Returns whether an element of `x` is transformed.
     fn changes(&self, place: usize) -> bool {
         place % self.shape.channels >= self.shape.channels / 2
     }
@@ -71,12 +71,12 @@ fn the_inverse_is_accurate_in_single_precision() {
     assert!(most <= 2e-5 && rare <= 5e-6, "99.9 % {rare:e}, largest {most:e}");
 }
 
-/// Far from all components too, where sums underflow.
+/// Also far from all components, where sums underflow.
 #[test]
 fn outputs_increase_and_the_log_determinant_is_their_slope() {
     let device = Cpu::<f64>::new();
     for (seed, spacing) in [(1, 1e-3), (2, 0.05), (3, 4.0)] {
-        // One set of parameters, for each pixel another x.
+        // One set of parameters, with a different x for each pixel.
         let pixels = 2000;
         let one = Case::new(Grid { batch: 1, height: 1, width: 1 }, 2, COMPONENTS, seed);
         let mut case = one.clone();
@@ -116,7 +116,7 @@ fn a_single_component_is_affine() {
     }
 }
 
-/// The loss of which gradients are taken, and its derivative by a log-likelihood.
+/// The loss whose gradients are computed, and its derivative with respect to a log-likelihood.
 const DLOGP: f64 = -0.7;
 
 #[test]
@@ -184,7 +184,8 @@ fn a_number_does_not_depend_on_its_neighbours() {
     }
 }
 
-/// Infinite numbers, NaN and large ones do not stop the inverse from ending, and large finite ones come back.
+/// Infinite numbers, NaN and large ones do not prevent the inverse from terminating, and large finite ones
+/// are recovered.
 #[test]
 fn extreme_numbers_come_to_an_end() {
     let device = Cpu::<f32>::new();

@@ -1,8 +1,8 @@
-//! Every operation of a device against its reference body on the same device: forward, inverse, backward and
-//! gradients.
+//! Compares every operation of a device with its reference body on the same device: forward, inverse,
+//! backward and gradients.
 //!
-//! Arrays agree to a part of their norm: 1e-10 in `f64` and 1e-4 in `f32`. What only moves numbers must be
-//! equal.
+//! Arrays agree relative to their norm: to 1e-10 in `f64` and 1e-4 in `f32`. Operations that only rearrange
+//! numbers must agree exactly.
 
 mod common;
 
@@ -28,7 +28,7 @@ const LARGE: Grid = Grid { batch: 2, height: 17, width: 33 };
 /// Named results of an operation.
 type Results = Vec<(&'static str, Vec<f64>)>;
 
-/// A device under test, and where its inputs come from.
+/// A device under test, and the source of its inputs.
 struct Bench<'a, D> {
     device: &'a D,
     numbers: Numbers,
@@ -52,7 +52,7 @@ impl<'a, D: Operations> Bench<'a, D> {
         self.device.download(buffer).unwrap().into_iter().map(D::Real::wide).collect()
     }
 
-    /// The gradient, parameter by parameter, so that none is lost beside larger ones.
+    /// The gradient, parameter by parameter, so that none is hidden by larger ones.
     fn gradient(&self, gradient: &D::Buffer, parts: &[(&'static str, glowflow_kernels::Span)]) -> Results {
         let all = self.download(gradient);
         parts.iter().map(|(name, span)| (*name, all[span.range()].to_vec())).collect()
@@ -316,7 +316,8 @@ fn residual_networks_are_their_reference() {
     }
 }
 
-/// An image's outputs have the same bits alone and in a batch, with one thread and with several, in each precision.
+/// The outputs of an image have the same bits alone and in a batch, with one thread and with several, in each
+/// precision.
 #[test]
 fn residual_networks_give_the_same_bits_in_any_batch() {
     let run = |device: &Cpu<f32>, batch: usize, threads: usize| {
@@ -472,7 +473,7 @@ fn zero_convolutions_are_their_reference() {
     }
 }
 
-/// Every kind of coupling.
+/// All kinds of couplings.
 const KINDS: [CouplingKind; 3] = [
     CouplingKind::Affine(AffineScale::Sigmoid),
     CouplingKind::Affine(AffineScale::Exp2Tanh),
@@ -524,7 +525,7 @@ fn coupled<D: Operations>(device: &D, scale: AffineScale, x: &[f32], o: &[f32]) 
     [y, last(&x), bench.download(&d_o), bench.download(&logp)]
 }
 
-/// Whatever the network computes, the scale is between e⁻² and e², and the coupling inverts.
+/// Whatever the network's output, the scale is between e⁻² and e², and the coupling inverts.
 #[test]
 fn a_bounded_scale_inverts_whatever_the_network_computes() {
     let rs = [
@@ -564,7 +565,7 @@ fn a_bounded_scale_inverts_whatever_the_network_computes() {
     }
 }
 
-/// NaN stays where it is.
+/// NaN does not spread.
 #[test]
 fn a_scale_that_is_not_a_number_reaches_its_own_element_alone() {
     for scale in [AffineScale::Sigmoid, AffineScale::Exp2Tanh] {

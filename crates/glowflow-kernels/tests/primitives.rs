@@ -1,4 +1,4 @@
-//! The general operations of every device against loops in `f64`.
+//! Compares the general operations of every device with loops in `f64`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
@@ -29,7 +29,7 @@ fn download<D: Device>(device: &D, buffer: &D::Buffer) -> Vec<f64> {
     device.download(buffer).unwrap().into_iter().map(D::Real::wide).collect()
 }
 
-/// Every number within `tolerance` of the largest one.
+/// Asserts that every number is within `tolerance` of the largest one.
 #[track_caller]
 fn close(have: &[f64], want: &[f64], tolerance: f64, what: &str) {
     assert_eq!(have.len(), want.len(), "{what}");
@@ -92,7 +92,7 @@ fn value(f: &Expr, pixel: usize, inputs: &[f64], old: f64) -> f64 {
     stack[0]
 }
 
-/// An element-wise case: the expression, the shape, the places of inputs and output.
+/// An element-wise case: the expression, the shape, and the views of inputs and output.
 struct Case {
     name: &'static str,
     f: Expr,
@@ -101,7 +101,7 @@ struct Case {
     out: Strided,
 }
 
-/// The numbers that a buffer must have for a view.
+/// The length that a view requires of a buffer.
 fn len_of(shape: [usize; 3], view: Strided) -> usize {
     place(view, shape.map(|len| len - 1)) + 1
 }
@@ -226,7 +226,7 @@ fn views<'a, B>(buffers: &'a [B], places: &[Strided]) -> Vec<View<'a, B>> {
     buffers.iter().zip(places).map(|(buffer, &at)| View { buffer, at }).collect()
 }
 
-/// The inputs of a case, and what its output holds at first: with a few numbers beyond its end, which must stay.
+/// The inputs of a case, and the initial output, with additional numbers at its end that must not change.
 fn arrays(case: &Case) -> (Vec<Vec<f64>>, Vec<f64>) {
     let inputs = case.inputs.iter().enumerate();
     let inputs = inputs.map(|(i, &at)| numbers(i as u64 + 1, len_of(case.shape, at))).collect();
@@ -384,7 +384,7 @@ const CONVS: [Conv; 10] = [
     Conv { grid: Grid { batch: 5, height: 14, width: 12 }, inputs: 32, outputs: 16, kernel: 3 },
 ];
 
-/// For each pixel and tap of a convolution the pixel that it looks at: `(row, tap, other row)`.
+/// For each pixel and tap of a convolution, the pixel that the tap refers to: `(row, tap, other row)`.
 fn taps(Conv { grid, kernel, .. }: Conv) -> Vec<(usize, usize, usize)> {
     let mut taps = vec![];
     for row in 0..grid.rows() {
@@ -428,7 +428,7 @@ fn check_patches<D: Primitives>(device: &D, tolerance: f64) {
     }
 }
 
-/// A convolution and its gradients by their definition: `[y, dx, dweight]`, added to what the arrays hold.
+/// A convolution and its gradients by definition: `[y, dx, dweight]`, added to the arrays.
 fn convolve(conv: Conv, x: &[f64], weight: &[f64], dy: &[f64], [y, dx, dweight]: [&mut [f64]; 3]) {
     let Conv { inputs, outputs, .. } = conv;
     for (row, tap, other) in taps(conv) {
@@ -449,7 +449,7 @@ fn check_convolutions<D: Primitives>(device: &D, convs: &[Conv], tolerance: f64)
         let (x, dy) = (numbers(1, rows * conv.inputs), numbers(2, rows * conv.outputs));
         let weight = numbers(3, conv.outputs * conv.columns());
         for accumulate in [false, true] {
-            // What they hold at first does not matter, or is added to.
+            // Their initial contents are overwritten or added to.
             let before = [dy.clone(), x.clone(), weight.clone()];
             let mut want = before.clone().map(|x| if accumulate { x } else { vec![0.0; x.len()] });
             convolve(conv, &x, &weight, &dy, want.each_mut().map(|want| &mut want[..]));
@@ -515,14 +515,14 @@ fn check_depthwise<D: Primitives>(device: &D, tolerance: f64) {
     }
 }
 
-/// Batch normalisation with a ReLU, and its gradient, by their definition.
+/// Batch normalisation with a ReLU and its gradient, by definition.
 fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
     for norm in NORMS {
         let BatchNorm { rows, channels } = norm;
         let of_channel = |values: &[f64], c: usize| -> Vec<f64> {
             (0..rows).map(|row| values[row * channels + c]).collect()
         };
-        // Away from 0, where single precision would lose the variance of a sum of squares.
+        // Away from 0, where a single-precision sum of squares would lose the variance.
         let x: Vec<f64> = numbers(1, rows * channels).iter().map(|x| 20.0 + x).collect();
         let (dy, before) = (numbers(2, rows * channels), numbers(3, rows * channels));
         let means = |values: Vec<f64>| values.iter().sum::<f64>() / rows as f64;
@@ -535,7 +535,7 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
             let mut moments = device.scratch(2 * channels);
             device.moments(norm, &x_there, &mut moments);
             let have = download(device, &moments);
-            // The mean of numbers near 20 is known to 20 times the precision of those near 1.
+            // The error of a mean of numbers near 20 is 20 times that of numbers near 1.
             close(&have[..channels], &mean, tolerance, &format!("means of {what}"));
             close(&have[channels..], &variance, 20.0 * tolerance, &format!("variances of {what}"));
         }
@@ -555,7 +555,7 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
         device.norm_relu(norm, by, &x_there, &mut y);
         close(&download(device, &y), &want, 20.0 * tolerance, &format!("ReLU of {what}"));
 
-        // An output near 0 may lie on its other side in single precision.
+        // In single precision an output near 0 may have the other sign.
         let dy: Vec<f64> = (0..dy.len()).map(|i| if output(i).abs() < 1e-4 { 0.0 } else { dy[i] }).collect();
         let dy_there = if dy.is_empty() { dy_there } else { upload(device, &dy) };
         let g: Vec<f64> = (0..dy.len()).map(|i| if output(i) > 0.0 { dy[i] } else { 0.0 }).collect();
@@ -614,7 +614,7 @@ fn check_add_scaled<D: Primitives>(device: &D, tolerance: f64) {
     close(&download(device, &have), &want, tolerance, "add_scaled");
 }
 
-/// Operations refuse buffers that are too short and views that make no sense.
+/// Operations reject buffers that are too short and invalid views.
 fn check_refusals<D: Primitives>(device: &D) {
     let refused = |what: &str, words: &str, work: &mut dyn FnMut()| {
         let panic = catch_unwind(AssertUnwindSafe(work)).expect_err(what);
@@ -666,7 +666,7 @@ fn check_refusals<D: Primitives>(device: &D) {
         let conv = Conv { grid, inputs: 2, outputs: 2, kernel: 3 };
         device.conv(conv, &buffer(8), &buffer(36), &mut buffer(7), false);
     });
-    // Nothing is needed for nothing.
+    // An empty operation needs no memory.
     device.map(&input(0), [1, 0, 4], &short, ViewMut { buffer: &mut buffer(0), at: channel });
     let mut sums = upload(device, &[1.0; 4]);
     device.reduce(&input(0), [1, 0, 4], &short, ViewMut { buffer: &mut sums, at: channel }, true);
@@ -687,7 +687,7 @@ fn reductions_are_right() {
     check_reductions(&Cpu::<f32>::new(), usize::MAX, 1e-5);
 }
 
-/// The shapes of products: with few terms, none, many, and so many that they are divided.
+/// The shapes of products: with few terms, none, many, and enough to be split.
 const PRODUCTS: [[usize; 3]; 9] = [
     [1, 1, 1],
     [3, 5, 7],
@@ -716,12 +716,12 @@ fn patches_are_right() {
 fn convolutions_are_right() {
     check_convolutions(&Cpu::<f64>::new(), &CONVS, 1e-13);
     check_convolutions(&Cpu::<f32>::new(), &CONVS, 1e-5);
-    // So many rows that the gradient by the weight is summed in parts.
+    // Enough rows that the weight gradient is summed in parts.
     let large = Conv { grid: Grid { batch: 5, height: 30, width: 31 }, inputs: 3, outputs: 2, kernel: 3 };
     check_convolutions(&Cpu::<f64>::new(), &[large], 1e-12);
 }
 
-/// A device's own convolution against the one that is written in the other operations.
+/// Compares a device's own convolution with the one expressed in other operations.
 #[test]
 fn convolutions_are_products_with_patches() {
     let device = Cpu::<f64>::new();
@@ -773,7 +773,7 @@ fn wrong_views_are_refused() {
     check_refusals(&Cpu::<f64>::new());
 }
 
-/// Sums of 300,000 numbers around 1000: in `f32` alone they would be off by some per mille.
+/// Sums of 300,000 numbers around 1000: in `f32` alone the error would be several per mille.
 #[test]
 fn large_sums_are_accurate() {
     let device = Cpu::<f32>::new();
@@ -794,7 +794,7 @@ fn large_sums_are_accurate() {
     }
 }
 
-/// The bits of all results with one thread are those with any number of them.
+/// All results with one thread have the same bits as with any number of threads.
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let results = |threads: usize| {
@@ -856,7 +856,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// Products on GPUs, which take as many terms at once as there are.
+/// Products on GPUs, which process as many terms at a time as there are.
 const PRODUCTS_ON_GPUS: [[usize; 3]; 7] =
     [[1, 1, 1], [3, 5, 7], [17, 33, 40], [2, 3, 0], [0, 3, 2], [5, 34, 600], [64, 24, 32]];
 
@@ -912,7 +912,7 @@ fn wrong_views_are_refused_on_gpus() {
     check_refusals(&gpu);
 }
 
-/// Recorded operations read what their buffers hold when they are replayed, and the program as it was.
+/// Recorded operations read the current contents of their buffers when replayed, with the original program.
 #[test]
 fn recorded_operations_are_done_again() {
     let Some(gpu) = gpu(Precision::F32) else { return };
@@ -948,7 +948,7 @@ fn recorded_operations_are_done_again() {
     }
 }
 
-/// Runs the tests on GPUs once more, in a process with another environment.
+/// Runs the GPU tests again, in a process with a different environment.
 fn again(variable: &str, value: &str) {
     const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
     if std::env::var_os(ONCE).is_some() {
@@ -978,7 +978,7 @@ fn in_whatever_parts_a_batch_is_computed_results_are_right() {
     again(cuda::ROWS_AT_ONCE, "20");
 }
 
-/// Newton–Schulz iterations in loops: matrices of more rows than columns are transposed first.
+/// Newton–Schulz iterations as loops: matrices with more rows than columns are transposed first.
 fn orthogonal(rows: usize, columns: usize, x: &[f64]) -> Vec<f64> {
     let transposed = |rows: usize, columns: usize, x: &[f64]| -> Vec<f64> {
         (0..rows * columns).map(|at| x[at % rows * columns + at / rows]).collect()
@@ -1033,7 +1033,7 @@ fn orthogonalized_matrices_are_their_definition() {
     }
 }
 
-/// The singular values of a well-conditioned matrix end near 1, whatever its size.
+/// The singular values of a well-conditioned matrix end up near 1, whatever its size.
 #[test]
 fn orthogonalized_matrices_have_singular_values_near_1() {
     let device = Cpu::<f64>::new();

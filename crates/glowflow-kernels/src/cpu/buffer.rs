@@ -1,8 +1,8 @@
-//! Buffers that are used again.
+//! A pool of reusable buffers.
 //!
-//! A training step takes and drops the same few hundred buffers every time. Given back to the system each
-//! time, their pages would have to be mapped and cleared anew; so a dropped buffer goes to its device's
-//! pool, and the next one of the same length comes from there.
+//! A training step allocates and drops the same few hundred buffers every time. If they were returned to the
+//! system, their pages would have to be mapped and cleared each time. A dropped buffer therefore goes to its
+//! device's pool, which provides the next one of the same length.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,15 +13,15 @@ use crate::out_of_memory::out_of_memory;
 
 type Free<T> = HashMap<usize, Vec<Vec<T>>>;
 
-/// Where a buffer begins: at a cache line, so that no vector lies across two of them.
+/// Alignment of a buffer: a cache line, so that no vector straddles two of them.
 const ALIGNMENT: usize = 64;
 
-/// Numbers that an array has more than its buffer, to begin where it should.
+/// Number of elements by which an array exceeds its buffer, for alignment.
 const fn spare<T>() -> usize {
     ALIGNMENT / size_of::<T>()
 }
 
-/// The buffers that nobody uses, by length.
+/// The unused buffers, by length.
 pub struct Pool<T>(Arc<Mutex<Free<T>>>);
 
 impl<T> Clone for Pool<T> {
@@ -36,15 +36,15 @@ impl<T> Default for Pool<T> {
     }
 }
 
-/// Bytes from which on an allocation is tried first. A smaller one does not fail where a program can still
-/// run.
+/// Allocations of at least this many bytes are attempted fallibly. If a smaller one fails, the program cannot
+/// continue anyway.
 const TRIED_FROM: usize = 1 << 20;
 
-/// An array of zeros from the system, or the end of the current work if there is none.
+/// Allocates an array of zeros; ends the current work if memory is exhausted.
 fn allocate<T: Copy + Default>(len: usize) -> Vec<T> {
     let bytes = len.saturating_mul(size_of::<T>());
-    // Dropped at once: the standard library has no fallible way to an array whose pages the system has
-    // cleared.
+    // Dropped immediately: the standard library has no fallible way to allocate memory that the system has
+    // zeroed.
     if bytes >= TRIED_FROM && Vec::<T>::new().try_reserve_exact(len).is_err() {
         out_of_memory(bytes);
     }
@@ -52,7 +52,7 @@ fn allocate<T: Copy + Default>(len: usize) -> Vec<T> {
 }
 
 impl<T: Copy + Default> Pool<T> {
-    /// A buffer of any contents.
+    /// A buffer with unspecified contents.
     pub fn take(&self, len: usize) -> Buffer<T> {
         let free = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&len).and_then(Vec::pop);
         let data = free.unwrap_or_else(|| allocate(len.saturating_add(spare::<T>())));
@@ -60,14 +60,14 @@ impl<T: Copy + Default> Pool<T> {
     }
 }
 
-/// An array in main memory that goes back to its pool when dropped.
+/// An array in main memory that returns to its pool on drop.
 pub struct Buffer<T> {
     data: Vec<T>,
     pool: Pool<T>,
 }
 
 impl<T> Buffer<T> {
-    /// Where in the array it lies: always the same, for an array that never grows stays where it is.
+    /// The buffer's range in the array: constant, because an array that never grows does not move.
     fn range(&self) -> Range<usize> {
         let first = self.data.as_ptr().align_offset(ALIGNMENT).min(spare::<T>());
         first..first + self.data.len() - spare::<T>()

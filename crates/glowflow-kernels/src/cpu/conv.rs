@@ -1,7 +1,7 @@
-//! Folding an actnorm, or a ZeroConv's scale, into the convolution before it, and the way back for gradients.
+//! Folds an actnorm, or a ZeroConv's scale, into the preceding convolution, and unfolds the gradients.
 //!
 //! `y = (W x + bias) ⊙ s` with `s = exp(3·logs)` is `y = W' x + b'` with `W' = s ⊙ W` (row by row) and
-//! `b' = s ⊙ bias`. Given the gradients by `W'` and `b'`, those by the parameters need no
+//! `b' = s ⊙ bias`. Given the gradients with respect to `W'` and `b'`, those of the parameters need no
 //! activations: `dW = s ⊙ dW'`, `dbias = s ⊙ db'`, and because `Σ dy·y = W'·dW' + b'·db'` for every output,
 //! `dlogs = 3·(Σ W' ⊙ dW' + b'·db')`.
 
@@ -15,9 +15,9 @@ use super::workspace::Workspace;
 use super::{Buffer, Scalar};
 use crate::shape::Span;
 
-/// A convolution and the scale and bias behind it, as views of the parameters.
+/// A convolution followed by a scale and bias, as views of the parameters.
 ///
-/// The weight is row-major, a row for each output.
+/// The weight is row-major, with a row for each output.
 #[derive(Clone, Copy)]
 pub struct Scaled<'a, T> {
     pub weight: &'a [T],
@@ -25,7 +25,7 @@ pub struct Scaled<'a, T> {
     pub logs: &'a [T],
 }
 
-/// Where a scaled convolution's parameters lie.
+/// Parameter spans of a scaled convolution.
 #[derive(Clone, Copy)]
 pub struct ScaledAt {
     pub weight: Span,
@@ -44,7 +44,7 @@ impl ScaledAt {
 }
 
 impl<T: Scalar> Scaled<'_, T> {
-    /// `exp(3·logs)`, one number for each output.
+    /// `exp(3·logs)`, one value per output.
     pub fn scale(&self) -> Vec<T> {
         self.logs.iter().map(|&logs| (T::of(3.0) * logs).exp()).collect()
     }
@@ -54,12 +54,12 @@ impl<T: Scalar> Scaled<'_, T> {
         self.scale().iter().zip(self.bias).map(|(&s, &bias)| s * bias).collect()
     }
 
-    /// Inputs of a row of the weight.
+    /// Number of inputs in a row of the weight.
     pub fn inputs(&self) -> usize {
         self.weight.len() / self.bias.len()
     }
 
-    /// The folded weight as `[inputs, outputs]`, for the way forward.
+    /// The folded weight as `[inputs, outputs]`, for the forward pass.
     pub fn pack<E: Element<Sum = T>>(&self, work: &Workspace<E>) -> Packed<E> {
         let (inputs, scale) = (self.inputs(), self.scale());
         Packed::of_columns(work, inputs, self.bias.len(), 1, |j| {
@@ -68,7 +68,7 @@ impl<T: Scalar> Scaled<'_, T> {
         .with_bias(self.folded_bias().into_iter())
     }
 
-    /// The folded weight as `[outputs, inputs]`, for the gradient by the input.
+    /// The folded weight as `[outputs, inputs]`, for the input gradient.
     pub fn pack_transposed<E: Element<Sum = T>>(&self, work: &Workspace<E>) -> Packed<E> {
         let (inputs, scale) = (self.inputs(), self.scale());
         Packed::of_rows(work, self.bias.len(), inputs, |j, first, to| {
@@ -77,8 +77,8 @@ impl<T: Scalar> Scaled<'_, T> {
         })
     }
 
-    /// The folded weight of a convolution 3×3 as `[outputs, 9·inputs]`, columns in the order `k·inputs + c` and without
-    /// the edge channel: for the gradient by the input.
+    /// The folded weight of a 3×3 convolution as `[outputs, 9·inputs]`, columns in the order `k·inputs + c`
+    /// and without the edge channel, for the input gradient.
     pub fn pack_contributions<E: Element<Sum = T>>(&self, work: &Workspace<E>, inputs: usize) -> Packed<E> {
         let (width, scale) = (self.inputs(), self.scale());
         let from: Vec<usize> = (0..9).flat_map(|k| (0..inputs).map(move |c| 9 * c + k)).collect();
@@ -88,7 +88,7 @@ impl<T: Scalar> Scaled<'_, T> {
         })
     }
 
-    /// Adds the parameters' gradients, given those by the folded weight and bias.
+    /// Adds the parameters' gradients, given those of the folded weight and bias.
     pub fn unfold<E: Element<Sum = T>>(
         &self,
         work: &Workspace<E>,
@@ -127,7 +127,7 @@ impl<T: Scalar> Task for UnfoldRow<'_, T> {
 
     #[inline(always)]
     fn run(self) -> T {
-        // In so many sums, which the compiler can keep in vectors.
+        // Independent sums that the compiler can keep in vectors.
         const SUMS: usize = 32;
         let mut sums = [T::zero(); SUMS];
         let parts =
@@ -154,11 +154,11 @@ pub fn column_sums<T: Scalar>(columns: usize, matrix: &[T]) -> Vec<T> {
             sums
         })
         .collect::<Vec<_>>();
-    // Added up in order, so that the bits do not depend on which thread was first.
+    // Summed in order, so that the result does not depend on thread timing.
     (0..columns).map(|j| sums.iter().map(|block| block[j]).sum()).collect()
 }
 
-/// A gradient by a matrix, and by the bias added to its product.
+/// The gradient of a matrix, and of the bias added to its product.
 pub struct WeightGradient<T> {
     /// Row-major, `[outputs, inputs]`.
     pub matrix: Buffer<T>,
@@ -173,7 +173,7 @@ impl<T: Scalar> WeightGradient<T> {
         Self { matrix, sums: vec![T::zero(); outputs] }
     }
 
-    /// What adds `dyᵀ·x` to it.
+    /// The operation that adds `dyᵀ·x` to it.
     pub fn of<'a, E: Element<Sum = T>>(&'a mut self, dy: View<'a, E>, x: View<'a, E>) -> Gradient<'a, E> {
         Gradient { a: dy, b: x, c: &mut self.matrix, sums: &mut self.sums }
     }

@@ -1,4 +1,4 @@
-//! The kernels of depthwise convolutions, instantiated for each instruction set. Sums stay in registers.
+//! Kernels of depthwise convolutions, instantiated for each instruction set. Sums stay in registers.
 
 #![allow(unsafe_code)]
 
@@ -8,19 +8,19 @@ use super::simd::{F32x8, F32x16, F64x4, F64x8};
 use super::simd::{Plain, Vector};
 use crate::cpu::Scalar;
 
-/// Channels that are taken at once.
+/// Channels processed together.
 pub const LANES: usize = 16;
 
-/// Neighbours whose sums are in registers at once.
+/// Number of neighbouring pixels whose sums are held in registers.
 pub const PIXELS: usize = 8;
 
-/// Taps of a row of the window whose sums are in registers at once.
+/// Number of taps in a window row whose sums are held in registers.
 pub const TAPS: usize = 7;
 
-/// Some channels of a pixel.
+/// A group of channels of a pixel.
 pub type Pixel<T> = [T; LANES];
 
-/// An image with a border, line by line; lines are `width` apart.
+/// A padded image, row by row; rows are `width` apart.
 #[derive(Clone, Copy)]
 pub struct Lines<'a, T> {
     pub pixels: &'a [Pixel<T>],
@@ -53,12 +53,12 @@ impl<T: Scalar> Kernels<T> {
     ) {
         assert_eq!(window.len(), kernel * kernel);
         assert!(kernel > 0 && (kernel - 1) * lines.width + kernel - 1 + PIXELS <= lines.pixels.len());
-        // SAFETY: kernels are those of an instruction set that the processor has; the last pixel that is read was
-        // checked above.
+        // SAFETY: kernels are those of an instruction set that the processor has; the last pixel that is read
+        // was checked above.
         unsafe { (self.convolve)(lines, window, kernel, sums) }
     }
 
-    /// `sums[t] = Σ dy[y, x]·lines[y, x + t]` over the pixels of `dy`, whose lines are whole.
+    /// `sums[t] = Σ dy[y, x]·lines[y, x + t]` over the pixels of `dy`, whose rows are complete.
     ///
     /// # Panics
     /// If the lines are too short.
@@ -150,7 +150,7 @@ instantiate!(f64_avx2, F64x4, "avx2,fma");
 instantiate!(f32_baseline, Plain<f32, 4>, "sse2");
 instantiate!(f64_baseline, Plain<f64, 2>, "sse2");
 
-/// Those for `f32`, given an instruction set that the processor has.
+/// The kernels for `f32`, given an instruction set of this processor.
 pub fn f32(isa: Isa) -> Kernels<f32> {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -161,7 +161,7 @@ pub fn f32(isa: Isa) -> Kernels<f32> {
     }
 }
 
-/// Those for `f64`, given an instruction set that the processor has.
+/// The kernels for `f64`, given an instruction set of this processor.
 pub fn f64(isa: Isa) -> Kernels<f64> {
     match isa {
         #[cfg(target_arch = "x86_64")]

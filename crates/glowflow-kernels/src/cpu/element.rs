@@ -1,4 +1,5 @@
-//! What matrices of a product hold: the scalars themselves, or a shorter format whose products are summed in `f32`.
+//! Element types of the matrices in a product: the scalars themselves, or a shorter format whose products are
+//! summed in `f32`.
 
 use half::bf16;
 
@@ -8,34 +9,36 @@ use super::isa::Isa;
 use super::product::{self, KernelSet};
 use crate::real::Real;
 
-/// A number in memory, and how products of such numbers are summed.
+/// A number in memory, and the accumulation of its products.
 pub trait Element: bytemuck::Pod + Default + Send + Sync {
     /// The type of sums, biases and gradients.
     type Sum: Scalar;
-    /// Numbers of a column of a packed matrix that lie side by side, for an instruction that multiplies so many pairs and
-    /// adds up their products.
+    /// Number of adjacent elements per column of a packed matrix, for an instruction that multiplies that
+    /// many pairs and sums their products.
     const GROUP: usize;
-    /// A packed matrix is filled up with rows of zeros to a multiple of this many: those that one tile instruction takes.
+    /// A packed matrix is padded with rows of zeros to a multiple of this number, which one tile instruction
+    /// consumes.
     const ROWS_MULTIPLE: usize;
 
-    /// The nearest number of this type.
+    /// Rounds to the nearest number of this type.
     fn of_sum(sum: Self::Sum) -> Self;
-    /// The number, exactly.
+    /// Converts exactly.
     fn to_sum(self) -> Self::Sum;
-    /// Rounds the rows of a group, as many numbers of each one after the other, and lays the elements of a column side by side.
+    /// Rounds the concatenated rows of a group and interleaves them, so that the elements of a column are
+    /// adjacent.
     fn side_by_side(rows: &[Self::Sum], to: &mut [Self]);
-    /// The instruction sets of this processor that there are kernels for, the best first.
+    /// The instruction sets of this processor with kernels, best first.
     fn available() -> Vec<Isa>;
     #[doc(hidden)]
     fn kernels(isa: Isa) -> KernelSet<Self>;
 }
 
-/// A scalar that the processor computes in.
+/// A scalar type that the processor computes in.
 pub trait Scalar: Real + Element<Sum = Self> + Elementary {
-    /// Element of the coupling networks' matrices in a shorter format.
+    /// Element type of the coupling networks' matrices in a shorter format.
     type Narrow: Element<Sum = Self>;
 
-    /// The kernels of depthwise convolutions, of the best instruction set.
+    /// The kernels of depthwise convolutions for the best instruction set.
     #[doc(hidden)]
     fn depthwise() -> depthwise::Kernels<Self>;
 }
@@ -93,7 +96,8 @@ impl Element for bf16 {
 
     #[inline(always)]
     fn of_sum(sum: f32) -> Self {
-        // To the nearest, ties to even, without a branch, so that the compiler makes vectors of it. NaN stays NaN.
+        // Round to nearest, ties to even, without a branch, so that the compiler vectorises it. NaN stays
+        // NaN.
         let bits = sum.to_bits();
         let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
         Self::from_bits(if sum.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
@@ -104,7 +108,7 @@ impl Element for bf16 {
     }
     #[inline(always)]
     fn side_by_side(rows: &[f32], to: &mut [Self]) {
-        // Pairs are written as one number: the compiler would take pairs of stores apart again.
+        // Pairs are written as one number: the compiler would split pairs of stores.
         let (first, second) = rows.split_at(rows.len() / 2);
         let bits = |x: &f32| u32::from(Self::of_sum(*x).to_bits());
         for ((to, first), second) in to.chunks_exact_mut(2).zip(first).zip(second) {

@@ -1,8 +1,8 @@
-//! Exponential and logarithm as polynomials, which the compiler makes vectors of: a call of the system's functions takes
-//! one number at a time.
+//! Exponential and logarithm as polynomials, which the compiler vectorises; the system's functions take one
+//! number per call.
 //!
-//! Those of `f32` are Cephes' (Moshier 1989), accurate to 2 units in the last place. `f64`, which only tests use, takes the
-//! system's.
+//! The `f32` versions are those of Cephes (Moshier 1989), accurate to 2 units in the last place. `f64`, which
+//! only tests use, calls the system's functions.
 
 use num_traits::Float;
 
@@ -10,7 +10,8 @@ use num_traits::Float;
 pub trait Elementary: Float {
     /// `exp(x)`. In `f32` it is 0 below −87.3 and infinite above 88.3.
     fn quick_exp(self) -> Self;
-    /// `log(x)` of a positive number; NaN otherwise. Subnormal numbers of `f32` count as 0, whose logarithm is NaN.
+    /// `log(x)` of a positive number; NaN otherwise. Subnormal numbers of `f32` count as 0, whose logarithm
+    /// is NaN.
     fn quick_ln(self) -> Self;
 }
 
@@ -19,7 +20,7 @@ impl Elementary for f32 {
     fn quick_exp(self) -> Self {
         const LOWEST: f32 = -87.3;
         const HIGHEST: f32 = 88.3;
-        // A number to which an integer is added exactly, and whose last bits are that integer: 1.5·2²³.
+        // 1.5·2²³: adding an integer to it is exact, and its low bits are then that integer.
         const SHIFT: f32 = 12_582_912.0;
         let x = if self > HIGHEST { HIGHEST } else { self };
         let shifted = x * std::f32::consts::LOG2_E + SHIFT;

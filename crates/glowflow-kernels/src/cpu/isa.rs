@@ -1,33 +1,33 @@
-//! The instruction sets of processors, and how a loop is compiled for each of them.
+//! Instruction sets of processors, and compilation of a loop for each of them.
 
 #![allow(unsafe_code)]
 
-/// Instruction sets that the product has a kernel for.
+/// Instruction sets with product kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// [`Isa::Avx512Bf16`] with AMX's tiles of bf16: for products of bf16.
+    /// [`Isa::Avx512Bf16`] plus AMX's bf16 tiles, for products of bf16.
     Amx,
-    /// AMX by way of a handler of illegal instructions, and nothing else that a processor may lack.
+    /// AMX emulated by a handler for illegal instructions; requires no optional instructions.
     #[cfg(test)]
     AmxEmulated,
-    /// [`Isa::Avx512`] with AVX-512 BF16: for products of bf16.
+    /// [`Isa::Avx512`] plus AVX-512 BF16, for products of bf16.
     Avx512Bf16,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
     /// x86-64 with AVX2 and FMA.
     Avx2,
-    /// Whatever the compiler may assume: SSE2 on x86-64, NEON on 64-bit Arm.
+    /// The compiler's default: SSE2 on x86-64, NEON on 64-bit Arm.
     Baseline,
 }
 
 impl Isa {
-    /// Every instruction set of this processor that `f32` and `f64` are multiplied with, the best first.
+    /// Instruction sets of this processor for products of `f32` and `f64`, best first.
     pub fn available() -> Vec<Self> {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            // Every processor with the first but the long forgotten Xeon Phi has the others too.
+            // Every processor with the first has the others too, except for the obsolete Xeon Phi.
             let avx512 = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq")
@@ -43,7 +43,7 @@ impl Isa {
         found
     }
 
-    /// Runs a task with what this instruction set has. The results have the same bits as without.
+    /// Runs a task compiled for this instruction set. The results are bit-identical to those without it.
     ///
     /// # Safety
     /// The processor has it.
@@ -69,7 +69,8 @@ impl Isa {
         }
     }
 
-    /// The same as [`available`](Self::available) for bf16. [`Isa::Baseline`] is slower than `f32`, and there to compare with.
+    /// Like [`available`](Self::available), for bf16. [`Isa::Baseline`] is slower than `f32` and exists for
+    /// comparison.
     pub fn available_for_bf16() -> Vec<Self> {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
@@ -84,19 +85,21 @@ impl Isa {
     }
 }
 
-/// A loop that the compiler is to make vectors of, with whatever instructions the processor at hand turns out to have.
+/// A loop that the compiler vectorises for the instruction set detected at run time.
 ///
-/// Only what is inlined into [`Isa::run`] is compiled for its instructions. So [`run`](Task::run) is `#[inline(always)]`, and so is every
-/// function that it calls for each number. Closures cannot be, which is why this is a trait.
+/// Only code inlined into [`Isa::run`] is compiled for its instructions. Therefore [`run`](Task::run) is
+/// `#[inline(always)]`, and so is every function that it calls for each number. Closures cannot be, which is
+/// why this is a trait.
 pub trait Task {
-    /// What comes of it.
+    /// The result of the task.
     type Output;
-    /// Does it.
+    /// Runs the task.
     fn run(self) -> Self::Output;
 }
 
-/// Whether the processor has AMX with bf16, and the operating system lets this process use it. Linux must be asked, once for all
-/// threads, because the tiles' 8 KiB make every context switch larger.
+/// Returns whether the processor has AMX with bf16, and the operating system lets this process use it. On
+/// Linux the permission must be requested, once for all threads, because the tiles' 8 KiB enlarge every
+/// context switch.
 #[cfg(target_arch = "x86_64")]
 fn tiles_allowed() -> bool {
     #[cfg(target_os = "linux")]
@@ -106,15 +109,16 @@ fn tiles_allowed() -> bool {
         *ALLOWED.get_or_init(|| {
             const AMX_BF16: u32 = 1 << 22;
             const AMX_TILE: u32 = 1 << 24;
-            /// `arch_prctl`'s request for a part of the processor's state, and the number of the part that is the tiles.
+            /// `arch_prctl` request for a component of the processor state, and the number of the tile
+            /// component.
             const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
             const TILES: libc::c_long = 18;
-            // SAFETY: whoever asks has found AVX-512, so that the processor has leaf 7. (Newer versions of Rust
-            // call it safe.)
+            // SAFETY: callers have detected AVX-512, so the processor has leaf 7. (Newer versions of Rust
+            // declare it safe.)
             #[allow(unused_unsafe)]
             let features = unsafe { std::arch::x86_64::__cpuid_count(7, 0) }.edx;
             let there = features & (AMX_BF16 | AMX_TILE) == AMX_BF16 | AMX_TILE;
-            // SAFETY: the call takes two numbers and touches no memory of ours.
+            // SAFETY: the call takes two numbers and accesses no memory of this process.
             there && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILES) } == 0
         })
     }

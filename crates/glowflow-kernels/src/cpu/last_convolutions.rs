@@ -1,5 +1,6 @@
-//! The convolutions of the last hidden activations of a coupling network, as one product in the backward pass: those of a
-//! [`ZeroConvParams`](crate::ops::ZeroConvParams), and of a [head](crate::ops::HeadParams) if there is one.
+//! The convolutions of a coupling network's last hidden activations, as one product in the backward pass:
+//! that of a [`ZeroConvParams`](crate::ops::ZeroConvParams), and that of a [head](crate::ops::HeadParams) if
+//! there is one.
 
 use rayon::prelude::*;
 
@@ -11,7 +12,7 @@ use super::product::Packed;
 use crate::cpu::Scalar;
 use crate::shape::Grid;
 
-/// Places and values of the parameters.
+/// Spans and values of the parameters.
 pub struct LastConvolutions<'a, T> {
     at: ScaledAt,
     conv: Scaled<'a, T>,
@@ -28,13 +29,13 @@ impl<'a, T: Scalar> LastConvolutions<'a, T> {
         self.conv.bias.len()
     }
 
-    /// Columns of the gradient by the outputs as [`GatherBack`](super::patches::GatherBack) lays it out: nine for each
-    /// output of the convolution, then those of the head.
+    /// Number of columns of the output gradient in the layout of [`GatherBack`](super::patches::GatherBack):
+    /// nine for each output of the convolution, then those of the head.
     pub fn columns(&self) -> usize {
         9 * self.outputs() + self.head.as_ref().map_or(0, |(_, head)| head.bias.len())
     }
 
-    /// The weights as `[columns, hidden]`, for the gradient by the input.
+    /// The weights as `[columns, hidden]`, for the input gradient.
     pub fn pack_transposed<E: Element<Sum = T>>(&self, work: &Workspace<E>) -> Packed<E> {
         let (outputs, hidden) = (self.outputs(), self.hidden);
         let (width, scale) = (9 * (hidden + 1), self.conv.scale());
@@ -55,7 +56,8 @@ impl<'a, T: Scalar> LastConvolutions<'a, T> {
         })
     }
 
-    /// Adds the gradients of the parameters, given that by the weights `[columns, hidden]`, and that by the outputs.
+    /// Adds the gradients of the parameters, given those of the weights `[columns, hidden]` and of the
+    /// outputs.
     pub fn unfold<E: Element<Sum = T>>(
         &self,
         work: &Workspace<E>,
@@ -68,7 +70,7 @@ impl<'a, T: Scalar> LastConvolutions<'a, T> {
         let (outputs, hidden) = (self.outputs(), self.hidden);
         let width = 9 * (hidden + 1);
         let (of_conv, of_head) = d_weight.matrix.split_at(9 * outputs * hidden);
-        // Into the stored order [outputs, hidden + 1, 9], edge channel last.
+        // Converts to the stored order [outputs, hidden + 1, 9], edge channel last.
         let d_edge = patches::edge_gradient(grid, outputs, d_o);
         let mut d_conv = work.take_sums(outputs * width);
         d_conv.par_chunks_mut(width).enumerate().for_each(|(c, to)| {

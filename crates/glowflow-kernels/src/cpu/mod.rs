@@ -1,7 +1,7 @@
-//! The processor as a device: the reference, and fast.
+//! The CPU device: both the reference and a fast implementation.
 //!
-//! Threads are those of the rayon pool that an operation is called from. Results do not depend on
-//! their number: work is divided by output, and sums are added up in order.
+//! Threads are those of the rayon pool that an operation is called from. Results do not depend on their
+//! number: work is divided by output, and sums are accumulated in order.
 
 mod buffer;
 pub(crate) mod conv;
@@ -31,16 +31,16 @@ use workspace::Workspace;
 
 use crate::device::{Device, DeviceError};
 
-/// The processor, computing in `T`: `f32` to work, `f64` to check.
+/// The CPU, computing in `T`: `f32` for use, `f64` for verification.
 #[derive(Clone)]
 pub struct Cpu<T: Scalar> {
     pub(crate) work: Workspace<T>,
-    /// Workspace of the coupling networks' products if they are in a shorter format.
+    /// Workspace for the coupling networks' products if they use a shorter format.
     pub(crate) narrow: Option<Workspace<T::Narrow>>,
 }
 
 impl<T: Scalar> Cpu<T> {
-    /// The processor with the best instruction set that it has.
+    /// A CPU device with the best available instruction set.
     pub fn new() -> Self {
         let pool = buffer::Pool::default();
         Self { work: Workspace::new(T::available()[0], pool.clone(), pool), narrow: None }
@@ -64,10 +64,10 @@ impl<T: Scalar> Default for Cpu<T> {
 }
 
 impl Cpu<f32> {
-    /// The processor, with coupling networks' products in the precision asked for.
+    /// A CPU device with the given precision for coupling networks' products.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where the processor has no instructions for it.
+    /// [`DeviceError::Unavailable`] if the processor has no instructions for it.
     pub fn with_precision(precision: Precision) -> Result<Self, DeviceError> {
         let mut cpu = Self::new();
         if precision == Precision::Bf16 {
@@ -113,7 +113,7 @@ impl<T: Scalar> Device for Cpu<T> {
     }
 
     fn layers_at_once(&self) -> usize {
-        // What was just made ready is still in the cache.
+        // Weights just prepared are still in the cache.
         1
     }
 

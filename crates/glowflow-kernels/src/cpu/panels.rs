@@ -5,9 +5,9 @@
 //! tile 1: rows h..2h    panel 0 [h, W]  panel 1 [h, W]  …     the last tile may have fewer rows
 //! ```
 //!
-//! The last panel is filled up with columns of zeros. Read along a row this is the left side of a product,
-//! read down a column it is the left side of a weight gradient, and a panel as such is the right side of
-//! one: no operand is ever copied or transposed. A tile is what one thread works on, and what stays in
+//! The last panel is padded with columns of zeros. Read along a row, this is the left operand of a product;
+//! read down a column, it is the left operand of a weight gradient; and a panel as a whole is the right
+//! operand of one: no operand is ever copied or transposed. A tile is the unit of work of a thread, and fits
 //! its second-level cache.
 
 use rayon::prelude::*;
@@ -17,24 +17,24 @@ use super::element::Element;
 use super::{Buffer, Workspace};
 use crate::real::Real;
 
-/// How a matrix is cut up.
+/// The partition of a matrix into tiles and panels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Columns that count.
+    /// Columns without padding.
     pub columns: usize,
-    /// Rows of a tile.
+    /// Rows per tile.
     pub tile: usize,
-    /// Columns of a panel.
+    /// Columns per panel.
     pub width: usize,
 }
 
 impl Cut {
-    /// For a matrix of so many rows and columns.
+    /// The partition for a matrix with these dimensions.
     pub fn of<E: Element>(work: &Workspace<E>, rows: usize, columns: usize) -> Self {
         Self { columns, tile: tile_rows(rows), width: E::kernels(work.isa()).panel }
     }
 
-    /// Elements of a row, with those that fill up.
+    /// Elements per row, including padding.
     pub fn stride(self) -> usize {
         self.columns.next_multiple_of(self.width)
     }
@@ -46,39 +46,39 @@ pub struct Panels<T> {
     data: Buffer<T>,
 }
 
-/// Some whole tiles of a matrix in panels.
+/// A range of whole tiles of a matrix in panels.
 #[derive(Clone, Copy)]
 pub struct View<'a, T> {
     pub cut: Cut,
     pub data: &'a [T],
 }
 
-/// Rows of a tile: enough tiles for every thread to get several, few enough rows that two hidden activations
-/// of common width stay in the second-level cache. A power of two, so that it divides [`DEPTH`].
+/// Rows per tile: enough tiles for every thread to get several, few enough rows that two hidden activations
+/// of common width fit the second-level cache. A power of two, so that it divides [`DEPTH`].
 fn tile_rows(rows: usize) -> usize {
     (rows / (4 * rayon::current_num_threads())).next_power_of_two().clamp(16, 64)
 }
 
-/// Rows that are summed in registers at once in a weight gradient, whatever the tile: the bits of a sum do not
+/// Number of rows summed in registers in a weight gradient, whatever the tile: the bits of a sum do not
 /// depend on the number of threads.
 pub const DEPTH: usize = 128;
 
-/// The same where pairs of rows are interleaved first. Rows that a gradient is taken of at once are a multiple of it, and so of
-/// [`DEPTH`], so that the slabs are the same with any number of threads.
+/// The same if pairs of rows are interleaved first. A gradient is computed over multiples of it, and so of
+/// [`DEPTH`], so the slabs are the same with any number of threads.
 pub const SLAB: usize = 2 * DEPTH;
 
 impl<T: Element> Panels<T> {
-    /// A matrix of any contents.
+    /// A matrix with unspecified contents.
     pub fn scratch(work: &Workspace<T>, rows: usize, columns: usize) -> Self {
         Self::scratch_as(work, rows, Cut::of(work, rows, columns))
     }
 
-    /// A matrix of any contents, cut up like this.
+    /// A matrix with unspecified contents and the given partition.
     pub fn scratch_as(work: &Workspace<T>, rows: usize, cut: Cut) -> Self {
         Self { cut, data: work.take(rows * cut.stride()) }
     }
 
-    /// A row-major matrix, copied and rounded.
+    /// Copies and rounds a row-major matrix.
     pub fn of_rows(work: &Workspace<T>, columns: usize, rows: &[T::Sum]) -> Self {
         let mut panels = Self::scratch(work, rows.len() / columns, columns);
         let cut = panels.cut;
@@ -93,7 +93,7 @@ impl<T: Element> Panels<T> {
         self.data.par_chunks_mut(self.cut.tile * self.cut.stride())
     }
 
-    /// All of it.
+    /// A view of the whole matrix.
     pub fn view(&self) -> View<'_, T> {
         View { cut: self.cut, data: &self.data }
     }
@@ -105,7 +105,7 @@ impl<'a, T: Element> View<'a, T> {
         self.data.par_chunks(self.cut.tile * self.cut.stride())
     }
 
-    /// The part from row `first` on, `rows` of them at most; `first` begins a tile.
+    /// The part from row `first` on, with at most `rows` rows; a tile begins at `first`.
     pub fn part(self, first: usize, rows: usize) -> Self {
         let stride = self.cut.stride();
         let data = &self.data[first * stride..];
@@ -113,7 +113,7 @@ impl<'a, T: Element> View<'a, T> {
     }
 }
 
-/// Fills a tile row by row, with numbers that are rounded once a row is whole.
+/// Fills a tile row by row; a row is rounded once it is complete.
 #[inline(always)]
 pub fn fill<E: Element>(cut: Cut, tile: &mut [E], mut row: impl FnMut(usize, &mut [E::Sum])) {
     let rows = tile.len() / cut.stride();

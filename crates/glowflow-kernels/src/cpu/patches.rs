@@ -1,10 +1,9 @@
-//! 3×3 neighbourhoods: conv3×3 is a product with patches gathered before it, or with shifted rows
-//! added up after it.
+//! 3×3 neighbourhoods: a 3×3 convolution is a product preceded by gathering patches, or followed by adding
+//! shifted rows.
 //!
-//! Offset `k = 3·ky + kx` of a kernel looks at pixel `(y + ky − 1, x + kx − 1)`. Where the input of a
-//! convolution is narrow, its patches are gathered; where its output is narrow, every pixel's
-//! contribution to its nine neighbours is computed first and then added up. Nothing wide is ever
-//! shifted or padded.
+//! Offset `k = 3·ky + kx` of a kernel refers to pixel `(y + ky − 1, x + kx − 1)`. If the input of a
+//! convolution is narrow, its patches are gathered; if its output is narrow, every pixel's contributions to
+//! its nine neighbours are computed first and then added. Wide activations are never shifted or padded.
 
 use rayon::prelude::*;
 
@@ -16,16 +15,16 @@ use crate::cpu::Scalar;
 use crate::real::Real;
 use crate::shape::Grid;
 
-/// Which neighbour an offset means.
+/// The direction of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// `(y + ky − 1, x + kx − 1)`, as the convolution itself.
+    /// `(y + ky − 1, x + kx − 1)`, as in the convolution.
     Ahead,
-    /// `(y − ky + 1, x − kx + 1)`, as its transpose.
+    /// `(y − ky + 1, x − kx + 1)`, as in its transpose.
     Back,
 }
 
-/// The nine neighbours of the pixel in row `row` of the activation: their rows, `None` outside the image.
+/// Rows of the nine neighbours of the pixel in row `row` of the activation; `None` outside the image.
 fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
     let (y, x) = (row / grid.width % grid.height, row % grid.width);
     std::array::from_fn(|k| {
@@ -38,15 +37,15 @@ fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
     })
 }
 
-/// Gathers the patches of some channels, with the edge channel last, for the rows from `first_row` on, into a tile of
-/// `[rows, 9·(inputs + 1)]` in panels.
+/// Gathers patches of the first channels, with the edge channel last, for the rows from `first_row` on, into
+/// a tile of `[rows, 9·(inputs + 1)]` in panels.
 ///
 /// Column `9·c + k` is channel `c` at offset `k`: the order of an OIHW weight.
 pub struct Gather<'a, E: Element> {
     pub grid: Grid,
-    /// How many channels, from the first one on.
+    /// Number of channels, starting at the first.
     pub inputs: usize,
-    /// Of how many that `x` has.
+    /// Number of channels of `x`.
     pub stride: usize,
     pub x: &'a [E::Sum],
     pub first_row: usize,
@@ -75,7 +74,7 @@ impl<E: Element> Task for Gather<'_, E> {
     }
 }
 
-/// All patches of a batch, as [`Gather`] has them.
+/// All patches of a batch, in the layout of [`Gather`].
 pub fn all_with_edge<E: Element>(
     work: &Workspace<E>,
     grid: Grid,
@@ -91,9 +90,9 @@ pub fn all_with_edge<E: Element>(
     patches
 }
 
-/// Gathers what each pixel's contributions became, into a tile of `[rows, 9·channels]` in panels: column
-/// `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this one went to. Columns beyond these are those
-/// of `after`, `[grid, columns]`.
+/// Gathers the output gradients that depend on each pixel, into a tile of `[rows, 9·channels]` in panels:
+/// column `k·channels + c` is channel `c` of `dy` at the pixel that offset `k` of this pixel contributed to.
+/// Further columns are those of `after`, `[grid, columns]`.
 pub struct GatherBack<'a, E: Element> {
     pub grid: Grid,
     pub channels: usize,
@@ -125,23 +124,23 @@ impl<E: Element> Task for GatherBack<'_, E> {
     }
 }
 
-/// Adds up nine shifted copies: row by row, to the first channels of `y`, column `k·channels + c` of `contributions` at the
-/// neighbour that offset `k` looks at.
+/// Adds nine shifted copies: row by row, to the first channels of `y`, column `k·channels + c` of
+/// `contributions` at the neighbour of offset `k`.
 #[derive(Clone, Copy)]
 pub struct AddShifted<'a, T> {
     pub grid: Grid,
     pub look: Look,
     pub channels: usize,
-    /// Channels that `y` has.
+    /// Number of channels of `y`.
     pub stride: usize,
     /// `[rows, 9·channels]`
     pub contributions: &'a [T],
-    /// What a neighbour outside the image contributes, `[9, channels]`.
+    /// Contribution of a neighbour outside the image, `[9, channels]`.
     pub edge: Option<&'a [T]>,
 }
 
 impl<T: Scalar> AddShifted<'_, T> {
-    /// Adds to all rows, `[rows, stride]`.
+    /// Adds to all rows of `y` `[rows, stride]`.
     pub fn to<E: Element<Sum = T>>(self, work: &Workspace<E>, y: &mut [T]) {
         let rows_at_once = self.grid.width.max(16);
         y.par_chunks_mut(rows_at_once * self.stride).enumerate().for_each(|(chunk, y)| {
@@ -176,8 +175,8 @@ impl<T: Scalar> Task for AddToRows<'_, T> {
     }
 }
 
-/// The gradient by `edge` of [`AddShifted`], given that by `y`, `[rows, channels]`: for each offset the sum over
-/// the pixels whose neighbour there lies outside.
+/// The gradient of `edge` in [`AddShifted`], given that of `y` `[rows, channels]`: for each offset the sum
+/// over the pixels whose neighbour there is outside the image.
 pub fn edge_gradient<T: Scalar>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T> {
     let mut sums = vec![0.0; 9 * channels];
     for (row, dy) in dy.chunks_exact(channels).enumerate() {

@@ -3,7 +3,7 @@
 /// Precision of the products in coupling networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// That of the scalars.
+    /// The precision of the scalars.
     #[default]
     F32,
     /// Matrices in bf16, sums in `f32`.

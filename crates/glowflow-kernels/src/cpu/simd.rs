@@ -1,4 +1,4 @@
-//! The vector operations that a matrix product is made of.
+//! The vector operations used by matrix products.
 
 #![allow(unsafe_code)]
 
@@ -10,43 +10,43 @@ use crate::real::Real;
 /// Rows and columns of a [`Square`].
 pub const SIDE: usize = 16;
 
-/// What is transposed at once: rows of a cache line of `f32`.
+/// The unit of a transposition: rows of a cache line of `f32`.
 pub type Square<T> = [[T; SIDE]; SIDE];
 
-/// Sums of one vector register, and what is done with them.
+/// A vector register of sums, and its operations.
 ///
 /// # Safety
-/// Every operation needs the processor to have the vector's instruction set, and as many numbers behind a pointer as it
-/// says. Functions are inlined into the kernel, which enables the set.
+/// Every operation needs the processor to have the vector's instruction set, and as many numbers behind a
+/// pointer as it says. Functions are inlined into the kernel, which enables the set.
 pub trait Vector: Copy {
-    /// What matrices hold.
+    /// Element type of matrices.
     type Element: Element;
     /// A register of factors: [`Element::GROUP`] of them for each lane.
     type Factors: Copy;
-    /// Sums in the vector.
+    /// Number of sums in the vector.
     const LANES: usize;
 
     /// Zeros.
     unsafe fn zero() -> Self;
-    /// Sums at any address.
+    /// Loads sums from an unaligned address.
     unsafe fn load(from: *const Sum<Self>) -> Self;
-    /// Stores sums to any address.
+    /// Stores sums to an unaligned address.
     unsafe fn store(self, to: *mut Sum<Self>);
-    /// `LANES · GROUP` factors at any address.
+    /// Loads `LANES · GROUP` factors from an unaligned address.
     unsafe fn factors(from: *const Self::Element) -> Self::Factors;
-    /// The same group of factors for every lane.
+    /// Broadcasts a group of factors to every lane.
     unsafe fn splat(from: *const Self::Element) -> Self::Factors;
     /// `self + other`
     unsafe fn plus(self, other: Self) -> Self;
-    /// `self + a·b`, in each lane for all factors of a group.
+    /// `self + a·b`, summed in each lane over all factors of a group.
     unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self;
     /// `max(self, 0)`; NaN stays NaN.
     unsafe fn relu(self) -> Self;
-    /// 0 wherever the `LANES` numbers at `mask` are not positive.
+    /// Sets lanes to 0 whose number at `mask` is not positive.
     unsafe fn where_positive(self, mask: *const Self::Element) -> Self;
-    /// Stores sums as elements, to any address.
+    /// Stores sums as elements, to an unaligned address.
     unsafe fn narrow(self, to: *mut Self::Element);
-    /// Swaps rows and columns.
+    /// Transposes a square.
     #[inline(always)]
     unsafe fn transpose(square: &mut Square<Sum<Self>>) {
         let rows = *square;
@@ -61,14 +61,15 @@ pub trait Vector: Copy {
 /// # Safety
 /// As for [`Vector`].
 pub trait Pairing: Vector {
-    /// Writes `2·LANES` elements of two rows side by side: pairs.
+    /// Interleaves `2·LANES` elements of two rows into adjacent pairs.
     unsafe fn interleave(first: *const Self::Element, second: *const Self::Element, to: *mut Self::Element);
 }
 
-/// What a vector sums in.
+/// The type in which a vector accumulates.
 pub type Sum<V> = <<V as Vector>::Element as Element>::Sum;
 
-/// [`Vector::transpose`] by AVX-512, in four rounds: of rows that lie 8, 4, 2 and 1 apart, each gives the other half of its numbers.
+/// [`Vector::transpose`] with AVX-512, in four rounds: rows that are 8, 4, 2 and 1 apart exchange half of
+/// their numbers.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
@@ -78,7 +79,8 @@ unsafe fn transpose_f32(square: &mut Square<f32>) {
     use std::arch::x86_64::{
         __m512, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutex2var_ps, _mm512_storeu_ps,
     };
-    /// Which numbers of two rows, `H` apart, become the upper and the lower one; those of the lower row begin at 16.
+    /// Indices of the numbers of two rows, `H` apart, that form the upper and the lower one; those of the
+    /// lower row begin at 16.
     const fn places<const H: usize>() -> [[u32; SIDE]; 2] {
         let mut places = [[0; SIDE]; 2];
         let mut j = 0;
@@ -117,8 +119,9 @@ unsafe fn transpose_f32(square: &mut Square<f32>) {
     }
 }
 
-/// A vector of scalars: in order, the type, its register, its scalar, its lanes; then how to load, store, splat, add, multiply
-/// and add, take the maximum, and keep `x` where `mask` is positive; last, how a square is transposed if not number by number.
+/// A vector of scalars. Arguments, in order: type, register, scalar, lanes; the intrinsics to load, store,
+/// splat, add, multiply-add, take the maximum, and keep `x` where `mask` is positive; and optionally a faster
+/// transposition.
 macro_rules! vector {
     (
         $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident, $max:ident,
@@ -339,7 +342,7 @@ impl Pairing for Bf16x16 {
     #[inline(always)]
     unsafe fn interleave(first: *const bf16, second: *const bf16, to: *mut bf16) {
         use std::arch::x86_64::{_mm512_loadu_si512, _mm512_permutex2var_epi16, _mm512_storeu_si512};
-        /// Which elements of both rows one after the other make each half; those of the second begin at 32.
+        /// Indices into both rows, concatenated, that form each half; those of the second row begin at 32.
         const HALVES: [[u16; 32]; 2] = {
             let mut halves = [[0; 32]; 2];
             let mut i = 0;
@@ -360,13 +363,13 @@ impl Pairing for Bf16x16 {
     }
 }
 
-/// A vector of any processor: the compiler turns it into registers that there are.
+/// A portable vector, which the compiler maps to the available registers.
 #[derive(Clone, Copy)]
 pub struct Plain<E: Element, const LANES: usize>([E::Sum; LANES]);
 
 impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     type Element = E;
-    /// One factor of each group after the other.
+    /// The factors of a group, one array each.
     type Factors = [[E::Sum; LANES]; 2];
     const LANES: usize = LANES;
 
@@ -376,7 +379,7 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     }
     #[inline(always)]
     unsafe fn load(from: *const E::Sum) -> Self {
-        // SAFETY: the caller has `LANES` numbers there; an array is aligned as its element is.
+        // SAFETY: the caller provides `LANES` numbers; an array is aligned like its element.
         Self(unsafe { *from.cast() })
     }
     #[inline(always)]
@@ -387,14 +390,14 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     #[inline(always)]
     unsafe fn factors(from: *const E) -> Self::Factors {
         let factor = |i: usize, g: usize| {
-            // SAFETY: the caller has `LANES · GROUP` elements there.
+            // SAFETY: the caller provides `LANES · GROUP` elements.
             unsafe { *from.add(i * E::GROUP + g.min(E::GROUP - 1)) }.to_sum()
         };
         std::array::from_fn(|g| std::array::from_fn(|i| factor(i, g)))
     }
     #[inline(always)]
     unsafe fn splat(from: *const E) -> Self::Factors {
-        // SAFETY: the caller has `GROUP` elements there.
+        // SAFETY: the caller provides `GROUP` elements.
         std::array::from_fn(|g| [unsafe { *from.add(g.min(E::GROUP - 1)) }.to_sum(); LANES])
     }
     #[inline(always)]
@@ -404,7 +407,7 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     #[inline(always)]
     unsafe fn add_products(self, a: Self::Factors, b: Self::Factors) -> Self {
         use num_traits::Float;
-        // A fused multiply-add is an instruction of 64-bit Arm, and a slow call on plain x86-64.
+        // A fused multiply-add is an instruction on 64-bit Arm, but a slow call on plain x86-64.
         let add = |sum: E::Sum, a: E::Sum, b: E::Sum| {
             if cfg!(target_arch = "aarch64") { a.mul_add(b, sum) } else { a * b + sum }
         };
@@ -423,14 +426,14 @@ impl<E: Element, const LANES: usize> Vector for Plain<E, LANES> {
     unsafe fn where_positive(self, mask: *const E) -> Self {
         let zero = E::Sum::of(0.0);
         Self(std::array::from_fn(|i| {
-            // SAFETY: the caller has `LANES` elements there.
+            // SAFETY: the caller provides `LANES` elements.
             if unsafe { *mask.add(i) }.to_sum() > zero { self.0[i] } else { zero }
         }))
     }
     #[inline(always)]
     unsafe fn narrow(self, to: *mut E) {
         for (i, &x) in self.0.iter().enumerate() {
-            // SAFETY: the caller has room for `LANES` elements there.
+            // SAFETY: the caller provides room for `LANES` elements.
             unsafe { *to.add(i) = E::of_sum(x) }
         }
     }
@@ -440,7 +443,7 @@ impl<E: Element, const LANES: usize> Pairing for Plain<E, LANES> {
     #[inline(always)]
     unsafe fn interleave(first: *const E, second: *const E, to: *mut E) {
         for i in 0..2 * LANES {
-            // SAFETY: the caller has as many elements there.
+            // SAFETY: the caller provides these elements.
             unsafe {
                 *to.add(2 * i) = *first.add(i);
                 *to.add(2 * i + 1) = *second.add(i);

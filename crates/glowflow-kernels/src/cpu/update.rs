@@ -7,10 +7,10 @@ use super::workspace::Workspace;
 use super::{Buffer, Scalar};
 use crate::optimizer::{Rule, Segment, Training, Update, UpdateReport};
 
-/// Elements that one task takes.
+/// Elements per task.
 const BLOCK: usize = 1 << 14;
 
-/// The sum of a block's squares.
+/// The sum of squares of a block.
 struct SumOfSquares<'a, T>(&'a [T]);
 
 impl<T: Scalar> Task for SumOfSquares<'_, T> {
@@ -18,7 +18,7 @@ impl<T: Scalar> Task for SumOfSquares<'_, T> {
 
     #[inline(always)]
     fn run(self) -> f64 {
-        // In so many sums, which the compiler can keep in vectors.
+        // Independent sums that the compiler can keep in vectors.
         const SUMS: usize = 32;
         let mut sums = [0.0; SUMS];
         for part in self.0.chunks(SUMS) {
@@ -28,7 +28,7 @@ impl<T: Scalar> Task for SumOfSquares<'_, T> {
     }
 }
 
-/// What [`Update`] says, in the numbers of the weights.
+/// The coefficients of an [`Update`], in the type of the weights.
 #[derive(Clone, Copy)]
 struct Rates<T> {
     rule: Rule,
@@ -38,7 +38,7 @@ struct Rates<T> {
     rest1: T,
     rest2: T,
     rate: T,
-    /// 1 less the learning rate times the weight decay.
+    /// 1 minus learning rate times weight decay.
     keep: T,
     unbias2: T,
     epsilon: T,
@@ -46,7 +46,7 @@ struct Rates<T> {
     renew: T,
 }
 
-/// The optimiser's step for one task's share of the weights. Returns false if a new value was not finite.
+/// The optimiser step for one task's share of the weights. Returns false if a new value was not finite.
 struct Block<'a, T> {
     rates: Rates<T>,
     weights: &'a mut [T],
@@ -62,7 +62,7 @@ impl<T: Scalar> Task for Block<'_, T> {
     #[inline(always)]
     fn run(self) -> bool {
         let Self { rates, weights, gradient, first, second, ema } = self;
-        // All of one length, which the compiler cannot know.
+        // All of equal length, which the compiler cannot infer.
         let len = weights.len();
         let (gradient, first) = (&mut gradient[..len], &mut first[..len]);
         let (second, ema) = (&mut second[..len], &mut ema[..len]);
@@ -83,8 +83,7 @@ impl<T: Scalar> Task for Block<'_, T> {
             };
             let weight = rates.keep * weights[i] - rates.rate * moment / denominator;
             let average = rates.decay * ema[i] + rates.renew * weight;
-            // The weight is not finite if the first moment is not, and neither is the average if the weight
-            // is not.
+            // A non-finite first moment makes the weight non-finite, which makes the average non-finite.
             let finite = average.is_finite() & spread.is_finite();
             all_finite &= finite;
             first[i] = if finite { moment } else { first[i] };
@@ -96,7 +95,7 @@ impl<T: Scalar> Task for Block<'_, T> {
     }
 }
 
-/// The segments of an array, in parts of one task each.
+/// Splits the segments of an array into parts of one task each.
 fn cut<'a, T>(mut rest: &'a mut [T], segments: &[Segment]) -> Vec<&'a mut [T]> {
     let (mut start, mut blocks) = (0, vec![]);
     for Segment { span, .. } in segments {
@@ -116,7 +115,7 @@ pub fn update<T: Scalar>(
     segments: &[Segment],
 ) -> UpdateReport {
     let Training { weights, gradient, first, second, ema } = training;
-    // Summed in f64 and in order: the same bits whatever the number of threads.
+    // Summed in f64 and in order: the bits do not depend on the number of threads.
     let squares: Vec<f64> = gradient.par_chunks(BLOCK).map(|block| work.run(SumOfSquares(block))).collect();
     let gradient_norm = squares.iter().sum::<f64>().sqrt();
     let shrink = update.shrink(gradient_norm);
@@ -160,7 +159,7 @@ pub fn update<T: Scalar>(
             let rates = Rates { keep, ..rates };
             work.run(Block { rates, weights, gradient, first, second, ema })
         })
-        // Without a short circuit: every block is updated.
+        // Without short-circuiting: every block is updated.
         .reduce(|| true, |a, b| a & b);
     UpdateReport { gradient_norm, applied, all_finite }
 }

@@ -1,4 +1,4 @@
-//! What products work with: an instruction set, and memory that is used again.
+//! The context of products: an instruction set, and pools of reusable memory.
 
 #![allow(unsafe_code)]
 
@@ -6,7 +6,7 @@ use super::buffer::{Buffer, Pool};
 use super::element::Element;
 use super::isa::{Isa, Task};
 
-/// Where matrices of `E` are made and multiplied.
+/// Creates and multiplies matrices of `E`.
 #[derive(Clone)]
 pub struct Workspace<E: Element> {
     isa: Isa,
@@ -15,7 +15,8 @@ pub struct Workspace<E: Element> {
 }
 
 impl<E: Element> Workspace<E> {
-    /// With an instruction set that [`Element::available`] knows, and the pool that sums come from.
+    /// Creates a workspace with an instruction set from [`Element::available`] and the pools for elements and
+    /// sums.
     pub fn new(isa: Isa, elements: Pool<E>, sums: Pool<E::Sum>) -> Self {
         Self { isa, elements, sums }
     }
@@ -25,23 +26,23 @@ impl<E: Element> Workspace<E> {
         self.isa
     }
 
-    /// Runs a task with all that the instruction set has.
+    /// Runs a task compiled for the instruction set.
     pub fn run<T: Task>(&self, task: T) -> T::Output {
-        // SAFETY: a workspace is made with an instruction set that the processor has.
+        // SAFETY: a workspace is created with an instruction set of this processor.
         unsafe { self.isa.run(task) }
     }
 
-    /// A buffer of any contents.
+    /// A buffer with unspecified contents.
     pub fn take(&self, len: usize) -> Buffer<E> {
         self.elements.take(len)
     }
 
-    /// A buffer of sums, of any contents.
+    /// A buffer of sums with unspecified contents.
     pub fn take_sums(&self, len: usize) -> Buffer<E::Sum> {
         self.sums.take(len)
     }
 
-    /// The pool that sums come from.
+    /// The pool for sums.
     pub fn sums(&self) -> Pool<E::Sum> {
         self.sums.clone()
     }

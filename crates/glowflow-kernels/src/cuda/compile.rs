@@ -1,8 +1,8 @@
-//! The kernels' source, compiled for the GPU at hand, and what is remembered of that.
+//! Compiles the kernels' source for the current GPU, and caches the result.
 //!
-//! Compiling takes seconds, so its result is kept in a folder of the user's (`$XDG_CACHE_HOME/glowflow`, or
-//! `~/.cache/glowflow`), under a name that depends on source, compiler and GPU. A folder that cannot be written, or
-//! a file that turns out to be damaged, costs time and nothing else.
+//! Compilation takes seconds, so its result is cached in a folder of the user (`$XDG_CACHE_HOME/glowflow`, or
+//! `~/.cache/glowflow`), under a name that depends on source, compiler and GPU. An unwritable folder or a
+//! damaged file only costs time.
 
 use std::ffi::{CStr, CString, c_char};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,7 +13,7 @@ use cudarc::nvrtc::sys::{self, nvrtcResult};
 use super::driver::{Context, Module, load_module};
 use crate::device::DeviceError;
 
-/// All kernels; `common.cu` first, which the others build on.
+/// Source of all kernels; `common.cu` first, on which the others depend.
 pub const SOURCE: &str = concat!(
     include_str!("kernels/common.cu"),
     include_str!("kernels/data.cu"),
@@ -32,17 +32,17 @@ pub const SOURCE: &str = concat!(
 /// The compute capability of the Hopper generation, which has kernels of its own.
 pub const HOPPER: i32 = 90;
 
-/// What to compile to.
+/// Compilation target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Machine code for this compute capability.
     Machine(i32),
-    /// Portable code, which the driver compiles when it loads it: for GPUs newer than the compiler.
+    /// Portable code, which the driver compiles on load: for GPUs newer than the compiler.
     Portable(i32),
 }
 
 impl Target {
-    /// The best target for a GPU, given what the compiler knows.
+    /// The best target for a GPU, given the compiler's supported capabilities.
     pub fn choose(capability: i32, known: &[i32]) -> Option<Self> {
         if known.contains(&capability) {
             return Some(Self::Machine(capability));
@@ -52,7 +52,7 @@ impl Target {
 
     fn option(self) -> String {
         match self {
-            // With what the Hopper generation alone has.
+            // With features specific to the Hopper generation.
             Self::Machine(HOPPER) => format!("--gpu-architecture=sm_{HOPPER}a"),
             Self::Machine(capability) => format!("--gpu-architecture=sm_{capability}"),
             Self::Portable(capability) => format!("--gpu-architecture=compute_{capability}"),
@@ -73,32 +73,33 @@ fn check(result: nvrtcResult, what: &str) -> Result<(), String> {
     }
 }
 
-/// The compiler's version, and the compute capabilities that it knows.
+/// The compiler's version and supported compute capabilities.
 #[allow(unsafe_code)]
 pub fn compiler() -> Result<((i32, i32), Vec<i32>), String> {
     let (mut major, mut minor, mut count) = (0, 0, 0);
-    // SAFETY: out-pointers are to live variables, and the last one to as many numbers as the compiler asked for.
+    // SAFETY: out-pointers are to live variables, and the last one to the number of elements that the
+    // compiler reported.
     unsafe {
-        check(sys::nvrtcVersion(&mut major, &mut minor), "asking for the compiler's version")?;
-        check(sys::nvrtcGetNumSupportedArchs(&mut count), "asking what the compiler knows")?;
+        check(sys::nvrtcVersion(&mut major, &mut minor), "querying the compiler's version")?;
+        check(sys::nvrtcGetNumSupportedArchs(&mut count), "querying the compiler's targets")?;
         let mut known = vec![0; count as usize];
-        check(sys::nvrtcGetSupportedArchs(known.as_mut_ptr()), "asking what the compiler knows")?;
+        check(sys::nvrtcGetSupportedArchs(known.as_mut_ptr()), "querying the compiler's targets")?;
         Ok(((major, minor), known))
     }
 }
 
-/// A program that the compiler holds.
+/// A program owned by the compiler.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: made by `nvrtcCreateProgram`, and nobody else has it.
+        // SAFETY: created by `nvrtcCreateProgram` and owned by this value alone.
         let _ = unsafe { sys::nvrtcDestroyProgram(&mut self.0) };
     }
 }
 
-/// What the compiler has to say of a program: `size` gives its length, `get` the bytes.
+/// Fetches an output of the compiler for a program: `size` returns its length, `get` the bytes.
 #[allow(unsafe_code)]
 fn fetch(
     program: &Program,
@@ -106,7 +107,7 @@ fn fetch(
     get: unsafe fn(sys::nvrtcProgram, *mut c_char) -> nvrtcResult,
 ) -> Result<Vec<u8>, String> {
     let mut len = 0;
-    // SAFETY: the out-pointers are to a live variable, and to as many bytes as the compiler asked for.
+    // SAFETY: the out-pointers are to a live variable, and to the number of bytes that the compiler reported.
     unsafe {
         check(size(program.0, &mut len), "compiling the kernels")?;
         let mut bytes = vec![0u8; len];
@@ -118,7 +119,7 @@ fn fetch(
 /// Compiles CUDA C++ source.
 ///
 /// # Errors
-/// The compiler's own words.
+/// The compiler's log.
 #[allow(unsafe_code)]
 pub fn compile(source: &str, target: Target) -> Result<Vec<u8>, String> {
     let source = CString::new(source).map_err(|e| e.to_string())?;
@@ -134,11 +135,11 @@ pub fn compile(source: &str, target: Target) -> Result<Vec<u8>, String> {
             std::ptr::null(),
         )
     };
-    check(created, "giving the kernels to the compiler")?;
+    check(created, "passing the kernels to the compiler")?;
     let options = [target.option(), "--std=c++17".into()];
     let options = options.map(|option| CString::new(option).unwrap_or_default());
     let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
-    // SAFETY: as many terminated options as the count says, all alive.
+    // SAFETY: `pointers` holds this number of terminated options, all alive.
     let result = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
     if result != nvrtcResult::NVRTC_SUCCESS {
         let log = fetch(&program, sys::nvrtcGetProgramLogSize, sys::nvrtcGetProgramLog)?;
@@ -164,7 +165,7 @@ fn hash(value: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Writes a file whole or not at all, its hash behind it; failing to is harmless.
+/// Writes a file atomically, followed by its hash; a failure is harmless.
 fn remember(path: &Path, image: &[u8]) {
     let Some(folder) = path.parent() else { return };
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -176,7 +177,8 @@ fn remember(path: &Path, image: &[u8]) {
     }
 }
 
-/// What [`remember`] wrote. The driver is not told how long an image is, so it must never see half of one.
+/// Reads a file written by [`remember`]. The driver does not receive the length of an image, so it must never
+/// see a truncated one.
 fn recall(path: &Path) -> Option<Vec<u8>> {
     let mut image = std::fs::read(path).ok()?;
     let end = image.len().checked_sub(8)?;
@@ -192,7 +194,7 @@ pub struct Compiled {
     pub version: (i32, i32),
 }
 
-/// The kernels: compiled now, or some time before.
+/// Loads the kernels, from the cache or compiled now.
 pub fn module(context: &Context) -> Result<Compiled, DeviceError> {
     let failed = |reason| DeviceError::Unavailable { device: context.name.clone(), reason };
     let (version, known) = compiler().map_err(failed)?;
@@ -210,8 +212,8 @@ pub fn module(context: &Context) -> Result<Compiled, DeviceError> {
         let (major, minor) = (context.capability / 10, context.capability % 10);
         let (version, minor_version) = version;
         failed(format!(
-            "the compiler of CUDA {version}.{minor_version} does not know GPUs as old as this one, of compute capability \
-             {major}.{minor}; an older CUDA does"
+            "the compiler of CUDA {version}.{minor_version} does not support GPUs as old as this one, of compute capability \
+             {major}.{minor}; use an older CUDA"
         ))
     })?;
     let name = format!("kernels-{:016x}", hash((SOURCE, version, target.option(), &context.name)));

@@ -1,4 +1,4 @@
-//! Convolutions as products with patches, some tens of thousands of rows at a time.
+//! Convolutions as products with patches, tens of thousands of rows at a time.
 
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
@@ -38,7 +38,7 @@ pub fn col2im(
     )
 }
 
-/// The patches of a part of a batch; none for a 1×1 convolution, whose patches are `x` itself.
+/// The patches of a part of a batch; `None` for a 1×1 convolution, whose patches are `x` itself.
 fn patches(queue: &Queue, conv: Conv, x: u64) -> Result<(Option<Block>, u64)> {
     if conv.kernel == 1 {
         return Ok((None, x));
@@ -54,7 +54,7 @@ fn row(address: u64, first: usize, channels: usize) -> u64 {
     address + 4 * (first * channels) as u64
 }
 
-/// The convolution.
+/// The forward pass.
 pub fn forward(queue: &Queue, conv: Conv, x: u64, weight: u64, y: u64, accumulate: bool) -> Result<()> {
     let (n, k) = (conv.outputs, conv.columns());
     for part in parts(queue, conv.grid) {
@@ -68,7 +68,7 @@ pub fn forward(queue: &Queue, conv: Conv, x: u64, weight: u64, y: u64, accumulat
     Ok(())
 }
 
-/// The gradient by the input.
+/// The input gradient.
 pub fn backward_input(
     queue: &Queue,
     conv: Conv,
@@ -95,7 +95,7 @@ pub fn backward_input(
     Ok(())
 }
 
-/// The gradient by the weight. There are pixels.
+/// The weight gradient. The batch must not be empty.
 pub fn backward_weight(
     queue: &Queue,
     conv: Conv,

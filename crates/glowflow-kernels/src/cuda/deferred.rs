@@ -1,4 +1,4 @@
-//! Work that is deferred, so that it is done together with more of its kind in one launch.
+//! Deferred work, so that pieces of the same kind run in one launch.
 
 use std::any::Any;
 use std::sync::{Mutex, PoisonError};
@@ -8,9 +8,9 @@ use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// A piece of deferred work, with all the memory that it reads and writes.
+/// A piece of deferred work, which owns all memory that it reads and writes.
 pub trait Deferred: Any + Send + Sized {
-    /// Does all pieces.
+    /// Runs all pieces.
     fn flush(queue: &Queue, pieces: Vec<Self>) -> Result<()>;
 }
 
@@ -25,7 +25,7 @@ impl<T: Deferred> Batch for Vec<T> {
     }
 }
 
-/// Deferred work, a batch for each kind, in the order in which their first pieces came.
+/// Deferred work, one batch per kind, in the order of their first pieces.
 #[derive(Default)]
 pub struct DeferredWork(Mutex<Vec<Box<dyn Batch>>>);
 
@@ -41,7 +41,7 @@ impl DeferredWork {
         }
     }
 
-    /// Does all of it; nothing is deferred then.
+    /// Runs all deferred work.
     pub fn flush(&self, queue: &Queue) -> Result<()> {
         let batches = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         batches.into_iter().try_for_each(|batch| batch.flush(queue))

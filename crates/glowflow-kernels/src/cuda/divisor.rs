@@ -1,14 +1,14 @@
-//! Division by multiplication, for kernels that divide indices by numbers known to the host.
+//! Division by multiplication, for kernels that divide indices by numbers known on the host.
 //!
-//! `⌊n / d⌋ = ⌊n · m / 2^(32 + s)⌋` with `m = ⌈2^(32 + s) / d⌉`, exact for `n < 2^31` where `2^(s + 1) ≥ d` (Granlund and Montgomery
-//! 1994, "Division by invariant integers using multiplication").
+//! `⌊n / d⌋ = ⌊n · m / 2^(32 + s)⌋` with `m = ⌈2^(32 + s) / d⌉`, exact for `n < 2^31` where `2^(s + 1) ≥ d`
+//! (Granlund and Montgomery 1994, "Division by invariant integers using multiplication").
 
 use bytemuck::{Pod, Zeroable};
 
 use super::driver::Argument;
 use crate::shape::Grid;
 
-/// A number to divide by; as in `common.cu`.
+/// A divisor; as in `common.cu`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Divisor {
@@ -21,7 +21,7 @@ impl Divisor {
     /// `value` is at least 1.
     pub fn new(value: usize) -> Self {
         let divisor = value as u64;
-        // Dividing by 1 has a multiplier of its own, for 2^32 is none of 32 bits.
+        // Division by 1 has a special multiplier, because 2^32 does not fit 32 bits.
         let (multiplier, shift) = match divisor {
             0 | 1 => (0, 0),
             _ => {
@@ -32,7 +32,7 @@ impl Divisor {
         Self { multiplier, shift, value: value as i32 }
     }
 
-    /// As kernels divide.
+    /// Divides like the kernels.
     #[cfg(test)]
     fn divide(self, n: u32) -> u32 {
         match self.multiplier {

@@ -1,6 +1,6 @@
-//! CUDA's driver, made safe: a device's context, streams, events, kernels, recorded graphs.
+//! Safe wrapper of CUDA's driver: a device's context, streams, events, kernels, graphs.
 //!
-//! Every call checks its result. A call that waits reports what went wrong in anything queued before it.
+//! Every call checks its result. A call that waits reports errors of anything queued before it.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,14 +11,14 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::device::DeviceError;
 
-/// The oldest driver that has everything used here: that of CUDA 12.0.
+/// The oldest driver with every feature in use: that of CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12000;
 
 /// A GPU and its primary context.
 pub struct Context {
-    /// What to call it: the name the user gave, and the GPU's own.
+    /// Name for reports: the name given by the user, and the GPU's own.
     pub name: String,
-    /// The newest CUDA that the driver supports, 13000 for 13.0.
+    /// The newest CUDA version that the driver supports, 13000 for 13.0.
     pub driver: i32,
     /// Compute capability, 90 for 9.0.
     pub capability: i32,
@@ -29,7 +29,7 @@ pub struct Context {
     memory: Mutex<Allocated>,
 }
 
-/// Bytes that were allocated: now, and at most.
+/// Allocated bytes: current and peak.
 #[derive(Clone, Copy, Default)]
 struct Allocated {
     now: usize,
@@ -51,7 +51,7 @@ fn words(pointer: *const std::ffi::c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
 
-/// What the driver says of a result.
+/// The driver's description of a result.
 fn explain(result: CUresult) -> String {
     let (mut name, mut text) = (std::ptr::null(), std::ptr::null());
     // SAFETY: both pointers are to variables of the right type.
@@ -101,12 +101,12 @@ impl Context {
         check(unsafe { sys::cuDeviceGet(&mut device, index as i32) }, "opening the GPU")?;
         let mut name = [0; 128];
         let result = unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) };
-        check(result, "asking for the GPU's name")?;
+        check(result, "querying the GPU's name")?;
         let attribute = |attribute| {
             let mut value = 0;
             check(
                 unsafe { sys::cuDeviceGetAttribute(&mut value, attribute, device) },
-                "asking for the GPU's properties",
+                "querying the GPU's properties",
             )?;
             Ok::<i32, DeviceError>(value)
         };
@@ -138,15 +138,16 @@ impl Context {
         }
     }
 
-    /// Makes this the calling thread's context, which every other call needs.
+    /// Makes this context current on the calling thread, which every other call requires.
     #[allow(unsafe_code)]
     pub fn enter(&self) -> Result<(), DeviceError> {
         // SAFETY: the context is retained until `self` is dropped.
         self.check(unsafe { sys::cuCtxSetCurrent(self.raw) }, "entering the GPU's context")
     }
 
-    /// How the hardware that copies tiles finds those of a bf16 matrix `[rows, columns]` without gaps, whose columns are a multiple of 8:
-    /// `tile` is their shape, rows of 128 bytes at most, and in shared memory they are swizzled by as many.
+    /// Descriptor with which the copy hardware addresses tiles of a contiguous bf16 matrix `[rows, columns]`,
+    /// whose columns are a multiple of 8: `tile` is their shape, with rows of up to 128 bytes; in shared
+    /// memory they are swizzled by that size.
     #[allow(unsafe_code)]
     pub fn tensor_map(
         &self,
@@ -157,8 +158,8 @@ impl Context {
         let mut map = sys::CUtensorMap { opaque: [0; 16] };
         let (sizes, row_bytes) = ([columns as u64, rows as u64], [2 * columns as u64]);
         let (tile, steps) = ([tile[1] as u32, tile[0] as u32], [1, 1]);
-        // SAFETY: the out-pointer is to a live variable, and arrays are as long as the number of dimensions says: two, of which the
-        // first has no stride. The call computes; it does not look at the matrix.
+        // SAFETY: the out-pointer is to a live variable, and arrays have one element per dimension: two, of
+        // which the first has no stride. The call only computes; it does not access the matrix.
         let result = unsafe {
             sys::cuTensorMapEncodeTiled(
                 &mut map,
@@ -179,13 +180,13 @@ impl Context {
         Ok(map.opaque)
     }
 
-    /// Bytes of memory: free, and in all.
+    /// Free and total bytes of memory.
     #[allow(unsafe_code)]
     pub fn memory(&self) -> Result<(usize, usize), DeviceError> {
         self.enter()?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: both out-pointers are to live variables.
-        self.check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "asking for free memory")?;
+        self.check(unsafe { sys::cuMemGetInfo_v2(&mut free, &mut total) }, "querying free memory")?;
         Ok((free, total))
     }
 
@@ -193,12 +194,12 @@ impl Context {
         self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The most bytes that were allocated at once.
+    /// Peak number of allocated bytes.
     pub fn peak(&self) -> usize {
         self.allocated().peak
     }
 
-    /// Memory on the GPU; `None` where there is too little.
+    /// Allocates GPU memory; `None` if too little is available.
     #[allow(unsafe_code)]
     pub fn allocate(&self, bytes: usize) -> Result<Option<u64>, DeviceError> {
         self.enter()?;
@@ -214,13 +215,13 @@ impl Context {
         Ok(Some(address))
     }
 
-    /// Gives back what [`allocate`](Self::allocate) gave. The driver waits for all work that might use it.
+    /// Frees memory from [`allocate`](Self::allocate). The driver waits for all work that might use it.
     #[allow(unsafe_code)]
     pub fn free(&self, address: u64, bytes: usize) {
         self.allocated().now -= bytes;
         if self.enter().is_ok() {
-            // SAFETY: the address is from `allocate`, and its owner gives it up. An error has been, or will be, reported by
-            // the calls that wait for results.
+            // SAFETY: the address is from `allocate`, and its owner gives it up. Calls that wait for results
+            // report any error.
             let _ = unsafe { sys::cuMemFree_v2(address) };
         }
     }
@@ -229,7 +230,8 @@ impl Context {
 impl Drop for Context {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: retained once in `open`; everything made in the context holds an `Arc` of it and is gone.
+        // SAFETY: retained once in `open`; everything created in the context holds an `Arc` of it and has
+        // been dropped.
         let _ = unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }
 }
@@ -238,7 +240,7 @@ impl Drop for Context {
 pub struct Stream {
     pub context: Arc<Context>,
     pub raw: sys::CUstream,
-    /// Whether work is recorded at the moment.
+    /// True if work is being captured.
     recording: AtomicBool,
 }
 
@@ -253,14 +255,14 @@ impl Stream {
     pub fn new(context: &Arc<Context>) -> Result<Self, DeviceError> {
         context.enter()?;
         let mut raw = std::ptr::null_mut();
-        // Not synchronised with the default stream, which nothing here uses.
+        // Not synchronised with the default stream, which is unused.
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the out-pointer is to a live variable.
-        context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "making a stream")?;
+        context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "creating a stream")?;
         Ok(Self { context: Arc::clone(context), raw, recording: AtomicBool::new(false) })
     }
 
-    /// What is queued from here on waits for the event.
+    /// Makes all work queued from now on wait for the event.
     #[allow(unsafe_code)]
     pub fn wait(&self, event: &Event) -> Result<(), DeviceError> {
         self.context.enter()?;
@@ -268,7 +270,7 @@ impl Stream {
         self.context.check(unsafe { sys::cuStreamWaitEvent(self.raw, event.raw, 0) }, "waiting for a stream")
     }
 
-    /// Waits until everything queued is done.
+    /// Waits until all queued work has finished.
     #[allow(unsafe_code)]
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.context.enter()?;
@@ -286,7 +288,7 @@ impl Stream {
         Err(DeviceError::Failed { device: self.context.name.clone(), reason })
     }
 
-    /// Copies to the GPU. What `from` holds is read before this returns.
+    /// Copies to the GPU. `from` has been read when this returns.
     #[allow(unsafe_code)]
     pub fn write<T: NoUninit>(&self, from: &[T], to: u64) -> Result<(), DeviceError> {
         if from.is_empty() {
@@ -295,50 +297,52 @@ impl Stream {
         self.not_recording()?;
         self.context.enter()?;
         let bytes = std::mem::size_of_val(from);
-        // SAFETY: `from` holds that many bytes, which the driver reads before it returns, as nothing is recorded and no memory
-        // handed in here is pinned; callers give an address with room for them (`lengths.rs`).
+        // SAFETY: `from` holds this number of bytes, which the driver reads before it returns, because
+        // nothing is captured and the memory is not pinned; callers pass an address with room for them
+        // (`lengths.rs`).
         let result = unsafe { sys::cuMemcpyHtoDAsync_v2(to, from.as_ptr().cast(), bytes, self.raw) };
         self.context.check(result, "copying to the GPU")
     }
 
-    /// Copies from the GPU, when everything queued before is done.
+    /// Copies from the GPU after all queued work.
     #[allow(unsafe_code)]
     pub fn read<T: bytemuck::Pod>(&self, from: u64, to: &mut [T]) -> Result<(), DeviceError> {
         if !to.is_empty() {
             self.context.enter()?;
             let bytes = std::mem::size_of_val(to);
-            // SAFETY: `to` has room for that many bytes, lives until the wait below is over, and any bytes are a `T`.
+            // SAFETY: `to` has room for this number of bytes and lives until the wait below has finished, and
+            // any bytes are a valid `T`.
             let result = unsafe { sys::cuMemcpyDtoHAsync_v2(to.as_mut_ptr().cast(), from, bytes, self.raw) };
             self.context.check(result, "copying from the GPU")?;
         }
         self.synchronize()
     }
 
-    /// Copies on the GPU.
+    /// Copies within the GPU.
     #[allow(unsafe_code)]
     pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), DeviceError> {
         if bytes == 0 {
             return Ok(());
         }
         self.context.enter()?;
-        // SAFETY: callers give addresses of that many bytes each (`lengths.rs`).
+        // SAFETY: callers pass addresses with this number of bytes each (`lengths.rs`).
         let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.raw) };
         self.context.check(result, "copying on the GPU")
     }
 
-    /// Sets memory to zeros.
+    /// Zeroes memory.
     #[allow(unsafe_code)]
     pub fn clear(&self, address: u64, bytes: usize) -> Result<(), DeviceError> {
         if bytes == 0 {
             return Ok(());
         }
         self.context.enter()?;
-        // SAFETY: callers give an address of that many bytes (`lengths.rs`).
+        // SAFETY: callers pass an address with this number of bytes (`lengths.rs`).
         let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes, self.raw) };
         self.context.check(result, "clearing memory")
     }
 
-    /// Queues a kernel.
+    /// Launches a kernel.
     #[allow(unsafe_code)]
     pub fn launch(
         &self,
@@ -353,8 +357,9 @@ impl Stream {
         let mut pointers: Vec<*mut c_void> =
             arguments.iter().map(|argument| argument.bytes().as_ptr().cast_mut().cast()).collect();
         let [x, y, z] = shape.grid;
-        // SAFETY: the driver copies each argument's bytes, as many as the kernel's parameter has; an `Argument` has the bytes
-        // of a value of its type, and some more. That kinds and number of arguments are those of the kernel is what the tests of every operation check.
+        // SAFETY: the driver copies the bytes of each argument according to the kernel's parameter; an
+        // `Argument` holds at least the bytes of a value of its type. The tests of every operation check that
+        // kinds and number of arguments match the kernel.
         let result = unsafe {
             sys::cuLaunchKernel(
                 kernel.raw,
@@ -373,33 +378,32 @@ impl Stream {
         self.context.check(result, kernel.name)
     }
 
-    /// Records what `work` queues here, instead of doing it.
+    /// Captures the work that `work` queues, without executing it.
     #[allow(unsafe_code)]
     pub fn record<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Graph), DeviceError> {
         self.context.enter()?;
-        // Allocating while recording is harmless, for memory comes from a pool that outlives the record.
+        // Allocating during a capture is harmless, because memory comes from a pool that outlives the graph.
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: here and below, the handles are live and out-pointers are to live variables.
-        self.context.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "recording work")?;
+        self.context.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "starting a capture")?;
         self.recording.store(true, Ordering::Relaxed);
         let result = work();
         self.recording.store(false, Ordering::Relaxed);
         self.context.enter()?;
         let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
-        self.context
-            .check(unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) }, "ending a record of work")?;
+        self.context.check(unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) }, "ending a capture")?;
         let instantiated = unsafe { sys::cuGraphInstantiateWithFlags(&mut ready, graph, 0) };
         let _ = unsafe { sys::cuGraphDestroy(graph) };
-        self.context.check(instantiated, "preparing recorded work")?;
+        self.context.check(instantiated, "instantiating a graph")?;
         Ok((result, Graph { context: Arc::clone(&self.context), raw: ready }))
     }
 
-    /// Queues recorded work.
+    /// Queues a captured graph.
     #[allow(unsafe_code)]
     pub fn replay(&self, graph: &Graph) -> Result<(), DeviceError> {
         self.context.enter()?;
         // SAFETY: both handles are live.
-        self.context.check(unsafe { sys::cuGraphLaunch(graph.raw, self.raw) }, "repeating recorded work")
+        self.context.check(unsafe { sys::cuGraphLaunch(graph.raw, self.raw) }, "launching a graph")
     }
 }
 
@@ -407,13 +411,13 @@ impl Drop for Stream {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: made in `new`, and nobody else has it any more. Work still queued goes on.
+            // SAFETY: created in `new` and owned by this value alone. Work still queued continues.
             let _ = unsafe { sys::cuStreamDestroy_v2(self.raw) };
         }
     }
 }
 
-/// Recorded work, ready to be queued again.
+/// A captured graph, ready to be replayed.
 pub struct Graph {
     context: Arc<Context>,
     raw: sys::CUgraphExec,
@@ -429,7 +433,7 @@ impl Drop for Graph {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: made in `record`, and nobody else has it any more.
+            // SAFETY: created in `record` and owned by this value alone.
             let _ = unsafe { sys::cuGraphExecDestroy(self.raw) };
         }
     }
@@ -448,7 +452,7 @@ unsafe impl Send for Kernel {}
 #[allow(unsafe_code)]
 unsafe impl Sync for Kernel {}
 
-/// Blocks, threads of a block, and bytes of shared memory of a block.
+/// Grid of blocks, threads per block, and bytes of shared memory per block.
 #[derive(Clone, Copy, Debug)]
 pub struct Launch {
     pub grid: [u32; 3],
@@ -456,16 +460,16 @@ pub struct Launch {
     pub shared: u32,
 }
 
-/// Threads of a block, where nothing speaks for another number.
+/// Default number of threads per block.
 pub const BLOCK: usize = 256;
 
 impl Launch {
-    /// One thread for each of `count`.
+    /// One thread for each of `count` elements.
     pub fn of(count: usize) -> Self {
         Self::blocks(count.div_ceil(BLOCK))
     }
 
-    /// So many blocks of the usual size.
+    /// `count` blocks of the default size.
     pub fn blocks(count: usize) -> Self {
         Self::grid(count, 1, 1)
     }
@@ -478,9 +482,9 @@ impl Launch {
 /// The value of a kernel's parameter.
 #[derive(Clone, Copy)]
 pub enum Argument<'a> {
-    /// A number or a few.
+    /// One or a few numbers.
     Small([u8; 40]),
-    /// One of up to the 4 KB that all parameters of a kernel have together.
+    /// A struct of up to 4 KB, the limit for all parameters of a kernel.
     Large(&'a [u8]),
 }
 
@@ -505,7 +509,7 @@ impl<'a> Argument<'a> {
 }
 
 impl From<usize> for Argument<'_> {
-    /// A kernel's `int`: what is counted here is below 2³¹, which buffers see to.
+    /// A kernel's `int`: counts are below 2³¹, which the buffers guarantee.
     fn from(value: usize) -> Self {
         Self::of(value as i32)
     }
@@ -522,12 +526,12 @@ macro_rules! argument {
 }
 argument!(i32, u64, f32, f64);
 
-/// Loads a compiled module and leaves it loaded.
+/// Loads a compiled module permanently.
 #[allow(unsafe_code)]
 pub fn load_module(context: &Context, image: &[u8]) -> Result<Module, DeviceError> {
     context.enter()?;
     let mut raw = std::ptr::null_mut();
-    // SAFETY: the driver reads a complete cubin, or a terminated PTX text, which is what the compiler made.
+    // SAFETY: the driver reads a complete cubin or a terminated PTX text, as produced by the compiler.
     context
         .check(unsafe { sys::cuModuleLoadData(&mut raw, image.as_ptr().cast()) }, "loading the kernels")?;
     Ok(Module { raw })
@@ -540,7 +544,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// A kernel by its name.
+    /// Looks up a kernel by name.
     #[allow(unsafe_code)]
     pub fn kernel(self, context: &Context, name: &'static CStr) -> Result<Kernel, DeviceError> {
         let text = name.to_str().unwrap_or_default();
@@ -550,7 +554,7 @@ impl Module {
         Ok(Kernel { name: text, raw })
     }
 
-    /// A kernel whose blocks need so much shared memory.
+    /// Looks up a kernel whose blocks need `bytes` of shared memory.
     #[allow(unsafe_code)]
     pub fn kernel_with_shared(
         self,
@@ -566,7 +570,7 @@ impl Module {
     }
 }
 
-/// A point in a stream's work, for others to wait for.
+/// A point in a stream's work that others can wait for.
 pub struct Event {
     context: Arc<Context>,
     raw: sys::CUevent,
@@ -585,11 +589,11 @@ impl Event {
         let mut raw = std::ptr::null_mut();
         let flags = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as u32;
         // SAFETY: the out-pointer is to a live variable.
-        context.check(unsafe { sys::cuEventCreate(&mut raw, flags) }, "making an event")?;
+        context.check(unsafe { sys::cuEventCreate(&mut raw, flags) }, "creating an event")?;
         Ok(Self { context: Arc::clone(context), raw })
     }
 
-    /// Stands behind all that the stream has been given so far.
+    /// Marks the end of all work queued in the stream so far.
     #[allow(unsafe_code)]
     pub fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
         self.context.enter()?;
@@ -597,7 +601,7 @@ impl Event {
         self.context.check(unsafe { sys::cuEventRecord(self.raw, stream.raw) }, "recording an event")
     }
 
-    /// The host waits; not at all where nothing was ever recorded.
+    /// Makes the host wait; returns at once if the event was never recorded.
     #[allow(unsafe_code)]
     pub fn synchronize(&self) -> Result<(), DeviceError> {
         self.context.enter()?;
@@ -610,22 +614,22 @@ impl Drop for Event {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: made in `new`, and nobody else has it any more.
+            // SAFETY: created in `new` and owned by this value alone.
             let _ = unsafe { sys::cuEventDestroy_v2(self.raw) };
         }
     }
 }
 
-/// Host memory that the GPU reads and writes by itself: to send through, or to receive through.
+/// Pinned host memory, which the GPU accesses directly, for transfers in one direction.
 pub struct Pinned {
     context: Arc<Context>,
     address: *mut u8,
     len: usize,
-    /// Recorded behind the last copy to the GPU.
+    /// Recorded after the last copy to the GPU.
     done: Event,
 }
 
-// SAFETY: the memory belongs to this value alone, and handles of the driver may be used from any thread.
+// SAFETY: the memory is owned by this value alone, and handles of the driver may be used from any thread.
 #[allow(unsafe_code)]
 unsafe impl Send for Pinned {}
 
@@ -644,15 +648,16 @@ impl Pinned {
         self.len
     }
 
-    /// Copies `from` here and queues the copy from here to the GPU. Waits for an earlier one that is not done.
+    /// Copies `from` into pinned memory and queues the copy to the GPU. First waits for an earlier copy to
+    /// finish.
     #[allow(unsafe_code)]
     pub fn send(&mut self, stream: &Stream, from: &[u8], to: u64) -> Result<(), DeviceError> {
         debug_assert!(from.len() <= self.len);
         stream.not_recording()?;
         let from = &from[..from.len().min(self.len)];
         self.done.synchronize()?;
-        // SAFETY: `address` has `len` bytes or more, which nobody reads now that the event has come. The copies are within
-        // both, and the event is recorded behind the second one.
+        // SAFETY: `address` has at least `len` bytes, which have no reader after the event. The copies are
+        // within both buffers, and the event is recorded after the second one.
         unsafe {
             std::ptr::copy_nonoverlapping(from.as_ptr(), self.address, from.len());
             let copied = sys::cuMemcpyHtoDAsync_v2(to, self.address.cast(), from.len(), stream.raw);
@@ -661,7 +666,8 @@ impl Pinned {
         self.done.record(stream)
     }
 
-    /// Copies from the GPU to the end of `to`, when everything queued before is done; no more at once than there is room here.
+    /// Appends data from the GPU to `to`, after all queued work; each copy is at most the size of the pinned
+    /// memory.
     #[allow(unsafe_code)]
     pub fn receive(
         &mut self,
@@ -674,14 +680,15 @@ impl Pinned {
         self.done.synchronize()?;
         for start in (0..bytes).step_by(self.len.max(1)) {
             let piece = self.len.min(bytes - start);
-            // SAFETY: callers give an address of `bytes` bytes (`lengths.rs`). Here are `len` or more, which belong to `self` alone:
-            // copies out of them are done since the event, and those to them since the wait of the turn before.
+            // SAFETY: callers pass an address with `bytes` bytes (`lengths.rs`). The pinned memory has at
+            // least `len` bytes, owned by `self` alone: copies out of it finished before the event, and
+            // copies into it before the wait of the previous iteration.
             let copied = unsafe {
                 sys::cuMemcpyDtoHAsync_v2(self.address.cast(), from + start as u64, piece, stream.raw)
             };
             self.context.check(copied, "copying from the GPU")?;
             stream.synchronize()?;
-            // SAFETY: the copy is done, so that these bytes are written, and `to` owns other memory.
+            // SAFETY: the copy has finished, so these bytes are initialised, and `to` owns other memory.
             to.extend_from_slice(unsafe { std::slice::from_raw_parts(self.address, piece) });
         }
         Ok(())
@@ -691,10 +698,10 @@ impl Pinned {
 impl Drop for Pinned {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // Or a copy to the GPU would read memory that is gone; one from there has been waited for.
+        // Otherwise a copy to the GPU would read freed memory; copies from the GPU have been waited for.
         let _ = self.done.synchronize();
         if self.context.enter().is_ok() {
-            // SAFETY: made in `new`, and nobody else has it any more.
+            // SAFETY: created in `new` and owned by this value alone.
             let _ = unsafe { sys::cuMemFreeHost(self.address.cast()) };
         }
     }

@@ -1,37 +1,36 @@
-//! Kernels that only GPUs of the Hopper generation have: their names, and the sizes that their files and
-//! callers agree on.
+//! Kernels specific to the Hopper generation: their names, and the sizes shared by their sources and callers.
 //!
-//! `hidden.cu` has products followed by a ReLU, `fused.cu` whole coupling networks in one kernel.
+//! `hidden.cu` has products followed by a ReLU, `fused.cu` has whole coupling networks in one kernel.
 
 use super::driver::{Context, Kernel, Module};
 use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Of a tile, as in `hidden.cu`.
+/// Rows of a tile, as in `hidden.cu`.
 pub const ROWS: usize = 64;
 pub const COLUMNS: usize = 128;
 pub const DEPTH: usize = 64;
-/// Workers of a block, the threads that each has, and those that bring in what it multiplies.
+/// Workers per block, threads per worker, and threads that load operands.
 pub const WORKERS: usize = 2;
 pub const THREADS: usize = 128;
-/// Tiles of A that a worker has in shared memory.
+/// Number of tiles of A that a worker holds in shared memory.
 const STAGES: usize = 4;
 
-/// The deepest B that fits a block's shared memory beside the rest; `most_chunks` of `hidden.cu`.
+/// The maximum depth of B that fits a block's shared memory with everything else; `most_chunks` of
+/// `hidden.cu`.
 pub const DEEPEST_LAYER: usize = 512;
 
-/// The most hidden units of a whole network; as in `fused.cu`.
+/// Maximum number of hidden units in a whole network; as in `fused.cu`.
 pub const MOST_HIDDEN: usize = 512;
-/// Rows that a block of a whole network takes at once.
+/// Rows that a block of a whole network processes at a time.
 pub const NETWORK_ROWS: usize = WORKERS * ROWS;
-/// Bytes of shared memory of a whole network: the workers' tiles, the slots of weights, biases, and fourteen
+/// Bytes of shared memory for a whole network: the workers' tiles, the slots of weights, biases, and fourteen
 /// barriers.
 pub const NETWORK_SHARED: usize =
     2 * NETWORK_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
 
-/// Bytes of shared memory of a hidden layer's block: B, the tiles of A, those of D, and what aligning them
-/// takes.
+/// Bytes of shared memory for a hidden layer's block: B, the tiles of A and of D, and alignment.
 pub fn layer_shared(depth: usize) -> usize {
     let tile = |rows: usize| 2 * rows * DEPTH;
     let b = depth.div_ceil(DEPTH) * tile(COLUMNS);
@@ -46,14 +45,14 @@ pub struct LayerKernels {
 }
 
 impl LayerKernels {
-    /// Looks them up in a module that is compiled for the Hopper generation.
+    /// Looks them up in a module compiled for the Hopper generation.
     pub fn find(context: &Context, module: Module) -> Result<Self> {
         let find = |name| module.kernel_with_shared(context, name, layer_shared(DEEPEST_LAYER));
         Ok(Self { forward: find(c"hidden_forward")?, backward: find(c"hidden_backward")? })
     }
 }
 
-/// Kernels for whole networks, by how many blocks of columns the result has: one, two or four.
+/// Kernels for whole networks, by the number of column blocks of the result: one, two or four.
 #[derive(Clone, Copy)]
 pub struct NetworkKernels {
     pub drop: [Kernel; 3],
@@ -62,7 +61,7 @@ pub struct NetworkKernels {
 }
 
 impl NetworkKernels {
-    /// Looks them up in a module that is compiled for the Hopper generation.
+    /// Looks them up in a module compiled for the Hopper generation.
     pub fn find(context: &Context, module: Module) -> Result<Self> {
         let find = |name| module.kernel_with_shared(context, name, NETWORK_SHARED);
         Ok(Self {

@@ -1,4 +1,4 @@
-//! The kernels by name, as the loaded module has them.
+//! The kernels of the loaded module, by name.
 
 use super::driver::{Context, Kernel, Module};
 use super::product::Element;
@@ -12,7 +12,7 @@ macro_rules! kernels {
         }
 
         impl Kernels {
-            /// Looks every kernel up, so that a missing one is found at once.
+            /// Looks up every kernel, so that a missing one is detected at once.
             pub fn find(context: &Context, module: Module) -> Result<Self, DeviceError> {
                 Ok(Self {
                     $($name: module.kernel(context, match std::ffi::CStr::from_bytes_with_nul(
@@ -37,7 +37,7 @@ kernels! {
     unmix, unstandardize, update,
 }
 
-/// The kernels whose matrices hold one kind of element.
+/// The kernels for one element type of matrices.
 #[derive(Clone, Copy)]
 pub struct Typed {
     pub fold_network: Kernel,

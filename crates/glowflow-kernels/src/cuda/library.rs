@@ -11,11 +11,11 @@ use cudarc::{cublaslt, driver, nvrtc};
 
 use crate::device::DeviceError;
 
-/// The environment variable that names folders to look in first, separated as those of `PATH`: such as that of the
+/// The environment variable with folders to search first, separated as in `PATH`, for example that of the
 /// Python package `nvidia-cuda-nvrtc`.
 pub const LIBRARIES: &str = "GLOWFLOW_CUDA_LIBRARIES";
 
-/// Where packages put libraries, out of sight of the system's search.
+/// Folders in which packages install libraries, outside the system's search path.
 const USUAL: [&str; 5] = [
     "/usr/local/cuda/lib64",
     "/usr/local/cuda/targets/x86_64-linux/lib",
@@ -24,7 +24,7 @@ const USUAL: [&str; 5] = [
     "/usr/lib/wsl/lib",
 ];
 
-/// The files `lib{name}.so*` of these folders, those of an earlier folder first.
+/// The files `lib{name}.so*` in these folders, in the order of the folders.
 fn candidates(folders: &[PathBuf], name: &str) -> Vec<PathBuf> {
     let prefix = format!("lib{name}.so");
     let is_it = |path: &PathBuf| {
@@ -47,7 +47,8 @@ fn preload(folders: &[PathBuf], name: &str) -> bool {
 
 #[allow(unsafe_code)]
 fn open(path: &Path) -> bool {
-    // SAFETY: opening a library runs its initialisers. These are NVIDIA's, or what the user put in their place.
+    // SAFETY: opening a library runs its initialisers. These are NVIDIA's, or those of a replacement chosen
+    // by the user.
     match unsafe { libloading::Library::new(path) } {
         Ok(library) => {
             std::mem::forget(library);
@@ -57,8 +58,8 @@ fn open(path: &Path) -> bool {
     }
 }
 
-/// Whether cudarc would find a library. It opens libraries at the first call and panics where there is none, so that all depends
-/// on looking first.
+/// Returns whether cudarc would find a library. cudarc opens libraries at the first call and panics if one is
+/// missing, so this must be checked first.
 #[allow(unsafe_code)]
 fn present(name: &str) -> bool {
     // SAFETY: as for `open`.
@@ -74,7 +75,7 @@ fn present(name: &str) -> bool {
 const DRIVER: &str = "cuda";
 const COMPILER: &str = "nvrtc";
 const PRODUCTS: &str = "cublasLt";
-/// The compiler opens these by name, when it first compiles.
+/// The compiler opens this library by name on its first use.
 const BUILTINS: &str = "nvrtc-builtins";
 
 fn missing(name: &str) -> &'static str {
@@ -91,12 +92,12 @@ fn missing(name: &str) -> &'static str {
     }
 }
 
-/// Makes sure that everything a GPU needs is there. `folders` are looked in before those of the environment.
+/// Checks that everything a GPU requires is present. `folders` are searched before those of the environment.
 pub fn load(device: &str, folders: &[PathBuf]) -> Result<(), DeviceError> {
     load_all(device, &[DRIVER, COMPILER, PRODUCTS], folders)
 }
 
-/// Makes sure that the compiler is there.
+/// Checks that the compiler is present.
 pub fn load_compiler(folders: &[PathBuf]) -> Result<(), DeviceError> {
     load_all("cuda", &[COMPILER], folders)
 }

@@ -1,9 +1,9 @@
-//! Memory on a GPU: pools that keep what was given back, and the buffers taken from them.
+//! GPU memory: pools that reuse freed blocks, and buffers allocated from them.
 //!
-//! Asking the driver for memory makes it wait for the GPU, so blocks are kept for whoever asks next. A pool belongs
-//! to one stream: a block given back while work on it is still queued is safe to hand out again, since what
-//! the next owner queues comes later in the same stream. A record has more streams, whose work has to hold its blocks
-//! until it is done ([`Queue::end_beside`](super::queue::Queue::end_beside)).
+//! Allocating memory from the driver waits for the GPU, so freed blocks are kept for reuse. A pool belongs to
+//! one stream: a block that is freed while work on it is still queued can be reused at once, because the next
+//! owner's work comes later in the same stream. A recording has side streams, whose work must hold its blocks
+//! until it has finished ([`Queue::end_beside`](super::queue::Queue::end_beside)).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,18 +12,20 @@ use super::driver::Context;
 use crate::device::{DeviceError, Memory};
 use crate::shape::Span;
 
-/// Blocks of memory, in use and kept.
+/// Memory blocks, used and free.
 pub struct Pool {
     context: Arc<Context>,
-    /// Kept blocks by their size.
+    /// Free blocks by size.
     kept: Mutex<Kept>,
-    /// Whether recorded work knows the blocks' addresses, so that none may go back to the driver before the pool does.
+    /// True if a graph contains the blocks' addresses, so that none may be returned to the driver while the
+    /// pool exists.
     recorded: bool,
 }
 
 type Kept = HashMap<usize, Vec<u64>>;
 
-/// The size of the block that holds `bytes`: few sizes, so that blocks fit again, and at most an eighth too large.
+/// The size of a block for `bytes`: few distinct sizes, so that blocks can be reused, and at most an eighth
+/// too large.
 fn rounded(bytes: usize) -> usize {
     let step = (bytes.next_power_of_two() / 16).max(512);
     bytes.next_multiple_of(step)
@@ -38,7 +40,7 @@ impl Pool {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// A block of at least so many bytes.
+    /// A block of at least `bytes` bytes.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Block, DeviceError> {
         let size = rounded(bytes.max(1));
         let mut kept = self.kept();
@@ -69,7 +71,7 @@ impl Pool {
         }
     }
 
-    /// Returns kept blocks to the driver.
+    /// Returns free blocks to the driver.
     pub fn trim(&self) {
         self.release(&mut self.kept());
     }
@@ -77,12 +79,12 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // Every block in use holds an `Arc` of the pool, so all blocks are kept ones by now.
+        // Every used block holds an `Arc` of the pool, so all blocks are free by now.
         self.trim();
     }
 }
 
-/// A piece of a GPU's memory. Its pool gets it back when it is dropped.
+/// A block of GPU memory. It returns to its pool on drop.
 pub struct Block {
     pub address: u64,
     size: usize,
@@ -90,7 +92,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// In bytes; at least as many as were asked for.
+    /// Size in bytes; at least the requested size.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -102,19 +104,19 @@ impl Drop for Block {
     }
 }
 
-/// An array of `f32` in a GPU's memory.
+/// An array of `f32` in GPU memory.
 pub struct Buffer {
     block: Option<Arc<Block>>,
     len: usize,
 }
 
 impl Buffer {
-    /// `block` is absent where there was no memory; nothing is computed from there on.
+    /// `block` is absent if memory was exhausted; nothing is computed from then on.
     pub(crate) fn new(block: Option<Block>, len: usize) -> Self {
         Self { block: block.map(Arc::new), len }
     }
 
-    /// Its memory, for whoever reads it later.
+    /// Its memory, for deferred readers.
     pub(crate) fn block(&self) -> Option<&Arc<Block>> {
         self.block.as_ref()
     }
@@ -139,7 +141,7 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// The address of a part of the parameters, or of their gradient.
+/// The address of a span of the parameters, or of their gradient.
 pub fn at(buffer: u64, span: Span) -> u64 {
     buffer + 4 * span.start as u64
 }

@@ -42,18 +42,18 @@ use crate::device::{Device, DeviceError};
 /// In what precision the products of coupling networks are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Bf16 where the GPU has it, and F32 where it is older.
+    /// bf16 if the GPU supports it, else F32.
     #[default]
     Auto,
     /// 32-bit floating point.
     F32,
-    /// 32-bit numbers, rounded to 19 bits where they are multiplied.
+    /// 32-bit numbers, rounded to 19 bits (TF32) for multiplication.
     Tf32,
-    /// 16-bit "brain" floating point, summed in `f32`.
+    /// 16-bit "brain" floating point, with sums in `f32`.
     Bf16,
 }
 
-/// The compute capability of the first GPUs with products in bf16 and TF32, those of the Ampere generation.
+/// The lowest compute capability with products in bf16 and TF32, that of the Ampere generation.
 const AMPERE: i32 = 80;
 
 /// An NVIDIA GPU.
@@ -69,12 +69,13 @@ impl Cuda {
     /// The GPU with this number, counted as the driver does.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where there is no such GPU, driver or library, with the way out.
+    /// [`DeviceError::Unavailable`] if there is no such GPU, driver or library, with advice.
     pub fn new(index: usize, precision: Precision) -> Result<Self, DeviceError> {
         Self::with_libraries(index, precision, &[])
     }
 
-    /// As [`new`](Self::new), looking for CUDA's libraries in these folders first. Libraries once opened stay for the whole process.
+    /// Like [`new`](Self::new), but searches these folders for CUDA's libraries first. Opened libraries stay
+    /// open for the whole process.
     ///
     /// # Errors
     /// As for [`new`](Self::new).
@@ -109,17 +110,17 @@ impl Cuda {
     /// Compiles the kernels for a target, without a GPU.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where the compiler is missing or refuses, in its words.
+    /// [`DeviceError::Unavailable`] if the compiler is missing or fails, with its log.
     pub fn compile(target: Target, folders: &[PathBuf]) -> Result<Vec<u8>, DeviceError> {
         let unavailable = |reason| DeviceError::Unavailable { device: "cuda".into(), reason };
         library::load_compiler(folders)?;
         compile::compile(SOURCE, target).map_err(unavailable)
     }
 
-    /// The compute capabilities that the compiler knows, and its version.
+    /// The compiler's supported compute capabilities, and its version.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where the compiler is missing.
+    /// [`DeviceError::Unavailable`] if the compiler is missing.
     pub fn known(folders: &[PathBuf]) -> Result<(Vec<i32>, (i32, i32)), DeviceError> {
         library::load_compiler(folders)?;
         let (version, known) = compile::compiler()
@@ -127,13 +128,13 @@ impl Cuda {
         Ok((known, version))
     }
 
-    /// The first failure, if there was one.
+    /// The first failure, if any.
     fn failed(&self) -> Option<DeviceError> {
         self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// Does `work` if nothing has failed yet, and remembers its failure. Deferred work comes first: `work` may need it, or overwrite the
-    /// parameters that it reads.
+    /// Runs `work` unless an operation has failed, and records its failure. Deferred work runs first: `work`
+    /// may depend on it, or overwrite the parameters that it reads.
     pub(crate) fn attempt<T>(&self, work: impl FnOnce(&Queue) -> Result<T, DeviceError>) -> Option<T> {
         self.make_ready(|queue| {
             queue.flush()?;
@@ -141,8 +142,8 @@ impl Cuda {
         })
     }
 
-    /// As [`attempt`](Self::attempt), for work that makes layers ready: it reads parameters and writes to memory of its own, so deferred
-    /// work can wait for more of its kind.
+    /// Like [`attempt`](Self::attempt), for work that prepares layers: it reads parameters and writes to its
+    /// own memory, so deferred work can continue to accumulate.
     pub(crate) fn make_ready<T>(&self, work: impl FnOnce(&Queue) -> Result<T, DeviceError>) -> Option<T> {
         let mut failure = self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if failure.is_some() {
@@ -151,14 +152,16 @@ impl Cuda {
         work(&self.queue).map_err(|error| *failure = Some(error)).ok()
     }
 
-    /// As [`attempt`](Self::attempt), where the caller can pass an error on.
+    /// Like [`attempt`](Self::attempt), for callers that can return an error.
     pub(crate) fn report<T>(
         &self,
         work: impl FnOnce(&Queue) -> Result<T, DeviceError>,
     ) -> Result<T, DeviceError> {
         self.attempt(work).ok_or_else(|| match self.failed() {
             Some(error) => error,
-            None => DeviceError::Failed { device: self.name(), reason: "an operation was not done".into() },
+            None => {
+                DeviceError::Failed { device: self.name(), reason: "an operation was not executed".into() }
+            }
         })
     }
 
@@ -182,7 +185,7 @@ impl std::fmt::Debug for Cuda {
     }
 }
 
-/// Work that a GPU repeats, with the memory that it needs.
+/// Work that a GPU replays, with the memory that it needs.
 pub struct Recording {
     graph: Graph,
     _queue: Arc<Queue>,
@@ -207,7 +210,7 @@ impl Device for Cuda {
     }
 
     fn layers_at_once(&self) -> usize {
-        // One kernel makes the matrices of all of them.
+        // One kernel computes the matrices of all of them.
         16
     }
 
@@ -223,11 +226,11 @@ impl Device for Cuda {
             queue.pool.trim();
             Ok(Queue::to_record(&queue.gpu))
         })?;
-        // Where there is not the memory for that, the work can still be done without a record.
+        // If memory is exhausted, the work can still run without a recording.
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
         let recorded = device.queue.stream.record(|| {
             let result = work(&device);
-            // What was not used yet belongs to the record, too.
+            // Work that was not joined yet belongs to the recording too.
             device.attempt(|queue| queue.join());
             result
         });

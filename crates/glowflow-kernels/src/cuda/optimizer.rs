@@ -24,7 +24,7 @@ impl Report {
     const OVERFLOWED: i32 = 2;
 }
 
-/// The numbers of an optimiser step; as in `update.cu`.
+/// The coefficients of an optimiser step; as in `update.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Rates {

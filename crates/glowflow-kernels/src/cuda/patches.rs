@@ -1,4 +1,4 @@
-//! Patches of 3×3 pixels with an edge channel, and sums at the edges (`patches.cu`).
+//! Patches of 3×3 pixels with an edge channel, and sums over pixels at the edges (`patches.cu`).
 
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
@@ -11,7 +11,7 @@ use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Into how many groups kernels divide channels whose numbers they read several at once: 4, 2 or 1, as in
+/// Number of groups into which kernels divide channels to read several at a time: 4, 2 or 1 channels, as in
 /// `patches.cu`.
 pub fn groups(channels: usize) -> usize {
     match channels % 4 {
@@ -21,7 +21,7 @@ pub fn groups(channels: usize) -> usize {
     }
 }
 
-/// The patches of a part of `x`, of which the first `inputs` of `channels` channels count.
+/// The patches of the first `inputs` of the `channels` channels in a part of `x`.
 pub fn patches(
     queue: &Queue,
     element: Element,
@@ -31,7 +31,7 @@ pub fn patches(
     stride: usize,
     x: u64,
 ) -> Result<Block> {
-    // A thread has 16 bytes of a row.
+    // A thread handles 16 bytes of a row.
     let (rows, packs) = (part.grid.rows(), stride * element.bytes() / 16);
     let patches = queue.matrix(rows, stride, element)?;
     launch!(
@@ -42,7 +42,7 @@ pub fn patches(
     Ok(patches)
 }
 
-/// As the kernel `edge_sums` has them, `[slabs, 10, channels]`; and how many slabs.
+/// The result of the kernel `edge_sums`, `[slabs, 10, channels]`, and the number of slabs.
 pub fn edge_sums(queue: &Queue, grid: Grid, channels: usize, dy: u64) -> Result<(usize, Block)> {
     let rows = grid.rows();
     let (slabs, slab) = Queue::slabs(rows);

@@ -1,4 +1,4 @@
-//! Pixels to numbers and back, and normal numbers (`data.cu`).
+//! Conversion of pixels to numbers and back, and normal numbers (`data.cu`).
 
 use super::driver::{Argument, Launch};
 use super::lengths::holds;
@@ -36,7 +36,8 @@ pub fn dequantize(gpu: &Cuda, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v
 /// See [`Primitives::quantize`](crate::Primitives::quantize).
 pub fn quantize(gpu: &Cuda, v: &Buffer, bits: u32) -> Result<Quantized, DeviceError> {
     gpu.report(|queue| {
-        // Behind the pixels a word that is 0 as long as all is finite, so that one copy brings both.
+        // The pixels are followed by a word that stays 0 if all numbers are finite, so that one copy
+        // transfers both.
         let word = v.len().next_multiple_of(4);
         let on_device = queue.pool.take(word + 4)?;
         let not_finite = on_device.address + word as u64;

@@ -1,8 +1,8 @@
-//! Matrix products by cuBLASLt, with what follows them in their epilogues.
+//! Matrix products with fused epilogues, by cuBLASLt.
 //!
-//! Matrices are row-major here and column-major there, so every product is handed over transposed: what is called the left
-//! operand there is the right one here. Algorithms are chosen once for each shape, by the library's heuristics, and
-//! kept: the same shapes give the same bits.
+//! Matrices are row-major here and column-major in the library, so every product is passed transposed: the
+//! library's left operand is the right one here. The library's heuristics choose an algorithm once per shape,
+//! which is then reused: equal shapes give equal bits.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,10 +18,10 @@ use cudarc::cublaslt::sys::{
 use super::driver::{Context, Stream};
 use crate::device::DeviceError;
 
-/// Memory that a product may use besides its operands: what cuBLAS recommends for Hopper.
+/// Temporary memory available to a product: cuBLAS's recommendation for Hopper.
 pub const WORKSPACE: usize = 32 << 20;
 
-/// What a matrix holds.
+/// Element type of a matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Element {
     F32,
@@ -44,24 +44,24 @@ impl Element {
     }
 }
 
-/// Which of the three products of a layer `Y = X·Wᵀ`.
+/// One of the three products of a layer `Y = X·Wᵀ`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `[rows, outputs] = X [rows, inputs] · Wᵀ`, W `[outputs, inputs]`: the layer.
     Forward,
-    /// `[rows, inputs] = dY [rows, outputs] · W`: the gradient by its input.
+    /// `[rows, inputs] = dY [rows, outputs] · W`: the input gradient.
     ByInput,
-    /// `[outputs, inputs] = dYᵀ · X`: the gradient by its weight.
+    /// `[outputs, inputs] = dYᵀ · X`: the weight gradient.
     ByWeight,
 }
 
-/// What is done with sums before they are written.
+/// The epilogue, applied to sums before they are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Epilogue {
     Nothing,
-    /// A bias for each column is added.
+    /// Adds a bias per column.
     Bias,
-    /// Then negative numbers become 0.
+    /// Adds the bias, then applies a ReLU.
     BiasRelu,
 }
 
@@ -82,26 +82,26 @@ pub struct Product {
     pub rows: usize,
     pub inputs: usize,
     pub outputs: usize,
-    /// Numbers from one row of X (or of what is in its place) to the next; likewise Y, W.
+    /// Leading dimension of X (or the matrix in its place), in elements; likewise Y, W.
     pub x_stride: usize,
     pub y_stride: usize,
     pub w_stride: usize,
-    /// What both operands hold.
+    /// Element type of both operands.
     pub operands: Element,
-    /// What the result holds.
+    /// Element type of the result.
     pub result: Element,
-    /// Operands of 32 bits may be rounded to the 19 of TF32.
+    /// True if 32-bit operands may be rounded to TF32 (19 bits).
     pub tf32: bool,
     pub epilogue: Epilogue,
-    /// The result is added to what is there.
+    /// True if the result is accumulated.
     pub accumulate: bool,
-    /// All matrices begin at multiples of 16 bytes.
+    /// True if all matrices start at multiples of 16 bytes.
     pub aligned: bool,
-    /// Several products of this shape.
+    /// Several products of this shape, if any.
     pub batch: Option<Batch>,
 }
 
-/// Several products of one shape: numbers from one X, Y and W to the next.
+/// Several products of one shape: elements between consecutive X, Y and W.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
     pub count: usize,
@@ -116,7 +116,7 @@ pub struct Operands {
     pub left: u64,
     pub right: u64,
     pub result: u64,
-    /// The bias; 0 where the epilogue has none.
+    /// The bias; 0 if the epilogue has none.
     pub bias: u64,
 }
 
@@ -128,7 +128,7 @@ pub fn operands(left: u64, right: u64, result: u64) -> Operands {
 /// A product that is ready to run.
 struct Plan {
     description: sys::cublasLtMatmulDesc_t,
-    /// In the library's order: its A, B and D.
+    /// In the library's order: A, B and D.
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
@@ -137,11 +137,12 @@ struct Plan {
 pub struct Products {
     context: Arc<Context>,
     handle: sys::cublasLtHandle_t,
-    /// `None` for what the library cannot do. Locked during a call, which changes the plan's pointers.
+    /// `None` for products that the library does not support. Locked during a call, which modifies the plan's
+    /// pointers.
     plans: Mutex<HashMap<Product, Option<Plan>>>,
 }
 
-// SAFETY: the library's handles may be used from any thread, and plans are changed under their lock only.
+// SAFETY: the library's handles may be used from any thread, and plans are modified only under their lock.
 #[allow(unsafe_code)]
 unsafe impl Send for Products {}
 #[allow(unsafe_code)]
@@ -185,7 +186,7 @@ impl Products {
         .as_ref())
     }
 
-    /// Queues the product.
+    /// Launches the product.
     #[allow(unsafe_code)]
     pub fn run(
         &self,
@@ -202,7 +203,7 @@ impl Products {
         let Some(plan) = self.plan(&mut plans, product)? else {
             return Err(DeviceError::Failed {
                 device: self.context.name.clone(),
-                reason: format!("cuBLASLt has no way to compute {product:?}"),
+                reason: format!("cuBLASLt does not support {product:?}"),
             });
         };
         let set = |attribute, address: &u64| {
@@ -218,8 +219,8 @@ impl Products {
         let (one, beta) = (1.0f32, if product.accumulate { 1.0f32 } else { 0.0 });
         let [a, b, d] = plan.layouts;
         let result = operands.result as *mut c_void;
-        // SAFETY: the addresses are of matrices of the shapes that the plan was made for, which the caller sees to; plan and
-        // handle are live; the workspace has `WORKSPACE` bytes.
+        // SAFETY: the addresses are of matrices with the shapes that the plan was made for, which the caller
+        // guarantees; plan and handle are live; the workspace has `WORKSPACE` bytes.
         let status = unsafe {
             sys::cublasLtMatmul(
                 self.handle,
@@ -249,7 +250,8 @@ impl Products {
         let Product { kind, rows, inputs, outputs, x_stride, y_stride, w_stride, .. } = product;
         const PLAIN: i32 = 0;
         const TRANSPOSED: i32 = 1;
-        // Columns of the library's matrices are rows here. Its A is the right operand, its B the left one.
+        // Columns of the library's matrices are rows here. The library's A is the right operand, its B the
+        // left one.
         let (a, b, d, [a_is, b_is]) = match kind {
             Kind::Forward => (
                 (inputs, outputs, w_stride),
@@ -277,7 +279,8 @@ impl Products {
             layouts: [std::ptr::null_mut(); 3],
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
-        // SAFETY: here and below, out-pointers are to live variables, and attributes have the sizes that the library documents.
+        // SAFETY: here and below, out-pointers are to live variables, and attributes have the documented
+        // sizes.
         let status =
             unsafe { sys::cublasLtMatmulDescCreate(&mut plan.description, compute, DataType::CUDA_R_32F) };
         self.check(status, "describing a product")?;
@@ -290,7 +293,8 @@ impl Products {
         set(Attribute::CUBLASLT_MATMUL_DESC_TRANSB, pointer(&b_is), 4)?;
         let epilogue = product.epilogue.raw() as u32;
         set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, pointer(&epilogue), 4)?;
-        // Pointers come with each product. Here they tell how these are aligned: a bias is a block of memory.
+        // The actual pointers are set for each product. Here they only declare the alignment: a bias is a
+        // block of memory.
         let somewhere = 256u64;
         if product.epilogue != Epilogue::Nothing {
             set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointer(&somewhere), 8)?;
@@ -328,12 +332,12 @@ impl Products {
                 unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size) };
             self.check(status, "choosing an algorithm")
         };
-        // Parts of a batch begin at any multiple of 16 bytes: widths are multiples of 8, and channels, behind a squeeze, of 4. Parts
-        // of other buffers may begin anywhere.
+        // Parts of a batch start at multiples of 16 bytes: widths are multiples of 8, and channels, after a
+        // squeeze, of 4. Parts of other buffers may start anywhere.
         let (workspace, alignment) = (WORKSPACE as u64, if product.aligned { 16u32 } else { 4 });
         prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
-        // Sums that are cut in parts are added up from memory, in f32 and in order; the other ways round in between, or leave the
-        // order to chance.
+        // Split sums are accumulated in memory, in f32 and in order; the other schemes round intermediate
+        // sums, or have no defined order.
         let reduction = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
         prefer(Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, pointer(&reduction), 4)?;
         for attribute in [
@@ -345,7 +349,7 @@ impl Products {
             prefer(attribute, pointer(&alignment), 4)?;
         }
         let [a, b, d] = plan.layouts;
-        // SAFETY: plain numbers, for which zeros are values.
+        // SAFETY: plain numbers, for which zero bytes are valid.
         let mut found: sys::cublasLtMatmulHeuristicResult_t = unsafe { std::mem::zeroed() };
         let mut count = 0;
         let status = unsafe {
@@ -372,7 +376,7 @@ impl Products {
 impl Drop for Plan {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: made by the library in `choose`, null where it did not come to that, and used by nobody any more.
+        // SAFETY: created by the library in `choose`, null if that did not happen, and no longer used.
         unsafe {
             for layout in self.layouts.into_iter().filter(|layout| !layout.is_null()) {
                 let _ = sys::cublasLtMatrixLayoutDestroy(layout);
@@ -392,7 +396,7 @@ impl Drop for Products {
         }
         self.plans.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
         if !self.handle.is_null() {
-            // SAFETY: made in `new`, and nobody else has it.
+            // SAFETY: created in `new` and owned by this value alone.
             let _ = unsafe { sys::cublasLtDestroy(self.handle) };
         }
     }

@@ -1,6 +1,7 @@
-//! What operations are written with: a stream, its memory, and the kernels that go into it.
+//! The context of operations: a stream, its memory, and its kernels.
 //!
-//! An operation here returns its error at once. [`Cuda`](super::Cuda) remembers the first one and does nothing from there on.
+//! Operations at this level return errors directly. [`Cuda`](super::Cuda) records the first one and ignores
+//! later operations.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -24,51 +25,53 @@ macro_rules! launch {
 }
 pub(crate) use launch;
 
-/// The environment variable that says how many rows of hidden activations a network computes at once, to try other numbers
-/// than the usual 65,536. Results and their rounding may depend on it.
+/// The environment variable with the number of rows of hidden activations that a network computes at a time,
+/// for experiments; the default is 65,536. Results and their rounding may depend on it.
 pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
 
-/// Enough that products have blocks for all multiprocessors several times over; and few enough that what a network needs beside its
-/// hidden activations stays small.
+/// Enough for products to have several waves of blocks on all multiprocessors, and few enough to keep a
+/// network's temporary memory small.
 const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
 
-/// The environment variable that, set to `off`, has hidden layers computed by cuBLASLt everywhere, and set to `layers` by kernels of their
-/// own instead of those for whole networks, to find out what is faster. With the compiler of CUDA 12 it is as if it were `layers`.
+/// The environment variable that selects the implementation of hidden layers, for performance comparisons:
+/// `off` uses cuBLASLt everywhere, `layers` uses kernels per layer instead of those for whole networks. With
+/// the compiler of CUDA 12, `layers` is the default.
 pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
-/// A piece of work beside that has more than this part of a GPU's memory is waited for at once.
+/// Side work that holds more than this fraction of a GPU's memory is waited for at once.
 const KEPT_PART: usize = 128;
 
-/// How much work beside may be under way: that of two steps of flow, a network's and a channel map's each.
+/// Maximum amount of side work in flight: that of two steps of flow, each with a network and a channel map.
 const UNJOINED: usize = 4;
 
-/// Bytes that come back from the GPU in one piece.
+/// Number of bytes per transfer from the GPU.
 const RECEIVED_AT_ONCE: usize = 4 << 20;
 
-/// What all queues of a GPU share.
+/// State shared by all queues of a GPU.
 pub struct Gpu {
     pub context: Arc<Context>,
     pub kernels: Kernels,
     pub products: Products,
-    /// What coupling networks' matrices hold, and whether products may round `f32` to TF32.
+    /// Element type of the coupling networks' matrices, and whether products may round `f32` to TF32.
     pub element: Element,
     pub tf32: bool,
     /// See [`ROWS_AT_ONCE`].
     pub rows_at_once: usize,
-    /// Kernels for hidden layers in bf16, where this GPU has some.
+    /// Kernels for hidden layers in bf16, if this GPU has them.
     pub hidden: Option<hopper::LayerKernels>,
-    /// Kernels for whole networks in bf16, where this GPU and the compiler have some and networks are in bf16.
+    /// Kernels for whole networks in bf16, if this GPU and the compiler support them and networks are in
+    /// bf16.
     pub fused: Option<hopper::NetworkKernels>,
-    /// Bytes of memory in all.
+    /// Total bytes of memory.
     memory: usize,
     constants: Constants,
     /// Two buffers for pixels, so that one is filled while the other is read.
     staging: Mutex<(usize, [Option<Pinned>; 2])>,
-    /// And one for pixels on their way back.
+    /// A buffer for pixels in the other direction.
     receiving: Mutex<Option<Pinned>>,
 }
 
-/// The fixed parts of permutations, on the GPU; by content, for they never change.
+/// The fixed parts of permutations on the GPU, by content, because they never change.
 struct Constants {
     stream: Stream,
     pool: Arc<Pool>,
@@ -79,7 +82,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// An environment variable's value. One that is set to nothing counts as unset.
+/// An environment variable's value. An empty one counts as unset.
 fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
 }
@@ -105,7 +108,7 @@ impl Gpu {
             };
         let hidden = compiled.target == Target::Machine(HOPPER) && kernels != "off";
         let fused = hidden && element == Element::Bf16 && kernels != "layers";
-        // Compilers before that of CUDA 13 let the products wait for each other.
+        // Compilers older than CUDA 13 serialise the products.
         let fused = fused && compiled.version.0 >= 13;
         Ok(Self {
             products: Products::new(&context)?,
@@ -127,8 +130,8 @@ impl Gpu {
         })
     }
 
-    /// Words that stay on the GPU. They are sent by a stream of their own, so that no other, which may be recording, takes
-    /// notice.
+    /// Constant words on the GPU. They are transferred in a separate stream, because any other may be
+    /// capturing.
     pub fn constant(&self, words: Vec<u32>) -> Result<Arc<Block>> {
         let mut known = lock(&self.constants.known);
         if let Some(block) = known.get(&words) {
@@ -142,41 +145,41 @@ impl Gpu {
     }
 }
 
-/// A stream with memory of its own.
+/// A stream with its own memory.
 pub struct Queue {
     pub gpu: Arc<Gpu>,
     pub stream: Stream,
     pub pool: Arc<Pool>,
-    /// Of products; taken when the first one comes.
+    /// Workspace of products; allocated on first use.
     workspace: OnceLock<Block>,
     deferred: DeferredWork,
     beside: Option<Box<Beside>>,
 }
 
-/// Streams for work that others do not wait for, with the memory of the first.
+/// Side streams, which use the memory of the main one.
 struct Beside {
     lanes: [Queue; 3],
     begun: Event,
-    /// Which lanes have been given work that the last one does not wait for yet.
+    /// Lanes with work that the last lane does not wait for yet.
     given: Mutex<[bool; 3]>,
-    /// When the last of this work is done, and what it reads and writes until then; the oldest first.
+    /// Completion events of side work, with the memory that it uses until then; the oldest first.
     last: Mutex<VecDeque<(Event, Vec<Arc<Block>>)>>,
 }
 
-/// What runs beside the main stream does so in three lanes: a network's three gradients by weights have nothing to do with one another,
-/// and the parameters' gradients are many short kernels.
+/// Side work runs in three lanes: a network's three weight gradients are independent of each other, and the
+/// parameters' gradients are many short kernels.
 #[derive(Clone, Copy)]
 pub enum Lane {
-    /// For the gradient by the weight between both hidden layers, as long as both others.
+    /// The weight gradient between both hidden layers, which takes as long as the other two.
     Middle,
-    /// For the gradients by the first and the last weight.
+    /// The gradients of the first and the last weight.
     Outer,
-    /// For sums, and for the parameters' gradients, which are made of those; a piece of work ends when what is here is done.
+    /// Sums, and the parameters' gradients, which depend on them; side work is complete when this lane is.
     Last,
 }
 
 impl Beside {
-    /// A lane, which waits for what a stream has been given so far.
+    /// A lane, after it waits for everything queued in a stream so far.
     fn wait(&self, stream: &Stream, lane: Lane) -> Result<&Queue> {
         let queue = &self.lanes[lane as usize];
         self.begun.record(stream)?;
@@ -185,7 +188,7 @@ impl Beside {
         Ok(queue)
     }
 
-    /// The last lane waits for what the others have been given.
+    /// Makes the last lane wait for everything queued in the others.
     fn gather(&self) -> Result<()> {
         let given = std::mem::take(&mut *lock(&self.given));
         for lane in [Lane::Middle, Lane::Outer] {
@@ -202,7 +205,7 @@ impl Queue {
         Self::with_pool(gpu, Pool::new(&gpu.context, false))
     }
 
-    /// A queue to record in. What is recorded is good for as long as the queue is there.
+    /// A queue for a recording. The recording is valid as long as the queue exists.
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
         let lane = || Self::with_pool(gpu, Arc::clone(&pool));
@@ -226,24 +229,25 @@ impl Queue {
         })
     }
 
-    /// A queue for work that may run beside what is queued here from now on, and begins when what was queued here before is done. It
-    /// must end with [`end_beside`](Self::end_beside).
+    /// A queue for side work that may run concurrently with everything queued here from now on, and starts
+    /// after everything queued here before. It must end with [`end_beside`](Self::end_beside).
     ///
-    /// Where nothing is recorded it is this queue itself: then the host is what work waits for.
+    /// Outside a recording it is this queue itself, because launches from the host are then the bottleneck.
     pub fn beside(&self, lane: Lane) -> Result<&Self> {
         let Some(beside) = &self.beside else { return Ok(self) };
         beside.wait(&self.stream, lane)
     }
 
-    /// [`Lane::Last`], after all that the other lanes have been given.
+    /// [`Lane::Last`], after everything queued in the other lanes.
     pub fn beside_after_all(&self) -> Result<&Self> {
         let Some(beside) = &self.beside else { return Ok(self) };
         beside.gather()?;
         self.beside(Lane::Last)
     }
 
-    /// Ends work beside, which has `own` blocks and those of buffers until it is done. Nothing here waits for it before some more such
-    /// work has ended, too; but where that would keep much memory that could be used again, what follows here waits at once.
+    /// Ends side work that uses `own` blocks and those of buffers until it is complete. This queue waits for
+    /// it only after several more pieces of side work have ended; but if that would hold much memory that
+    /// could be reused, it waits at once.
     pub fn end_beside(&self, own: Vec<Arc<Block>>, buffers: &[&Buffer]) -> Result<()> {
         let Some(beside) = &self.beside else { return Ok(()) };
         let bytes: usize = own.iter().map(|block| block.size()).sum();
@@ -255,7 +259,7 @@ impl Queue {
         self.join_all_but(if bytes > self.gpu.memory / KEPT_PART { 0 } else { UNJOINED })
     }
 
-    /// What is queued from here on waits for all work beside.
+    /// Makes everything queued here from now on wait for all side work.
     pub fn join(&self) -> Result<()> {
         self.join_all_but(0)
     }
@@ -271,12 +275,12 @@ impl Queue {
         Ok(())
     }
 
-    /// Defers a piece of work that makes layers ready, until [`flush`](Self::flush).
+    /// Defers a piece of work that prepares layers until [`flush`](Self::flush).
     pub fn defer(&self, piece: impl Deferred) {
         self.deferred.push(piece);
     }
 
-    /// Does deferred work.
+    /// Runs deferred work.
     pub fn flush(&self) -> Result<()> {
         self.deferred.flush(self)
     }
@@ -300,17 +304,17 @@ impl Queue {
         self.gpu.products.run(&self.stream, workspace, product, operands)
     }
 
-    /// Memory for a matrix.
+    /// Allocates a matrix.
     pub fn matrix(&self, rows: usize, stride: usize, element: Element) -> Result<Block> {
         self.pool.take(rows * stride * element.bytes())
     }
 
-    /// Memory for `f32`.
+    /// Allocates `f32` numbers.
     pub fn floats(&self, len: usize) -> Result<Block> {
         self.pool.take(4 * len)
     }
 
-    /// Memory for `f32`, all 0.
+    /// Allocates `f32` zeros.
     pub fn zeros(&self, len: usize) -> Result<Block> {
         let block = self.floats(len)?;
         self.stream.clear(block.address, 4 * len)?;
@@ -333,7 +337,8 @@ impl Queue {
         Ok(block)
     }
 
-    /// Bytes from the GPU through pinned memory, which is several times as fast as without, when everything queued before is done.
+    /// Receives bytes from the GPU through pinned memory, which is several times faster than pageable memory,
+    /// after all queued work.
     pub fn receive(&self, from: u64, bytes: usize) -> Result<Vec<u8>> {
         let mut received = Vec::with_capacity(bytes);
         let mut receiving = lock(&self.gpu.receiving);
@@ -345,14 +350,14 @@ impl Queue {
         Ok(received)
     }
 
-    /// How to cut `rows` into slabs that are summed apart: how many, and rows of each. It depends on nothing but the number
-    /// of rows, so that sums do not either.
+    /// Partition of `rows` into slabs that are summed separately: their number, and rows per slab. It depends
+    /// only on the number of rows, and therefore so do the sums.
     pub fn slabs(rows: usize) -> (usize, usize) {
         let slab = rows.div_ceil(512).max(64);
         (rows.div_ceil(slab), slab)
     }
 
-    /// Adds up partial sums, `[slabs, count]`, into `total` `[count]`.
+    /// Accumulates partial sums, `[slabs, count]`, into `total` `[count]`.
     pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
         launch!(self, self.kernels().sum_slabs, Launch::blocks(count.div_ceil(8)); count, slabs, sums, total)
     }

@@ -6,15 +6,15 @@ use super::queue::{Queue, launch};
 use crate::device::DeviceError;
 use crate::shape::Grid;
 
-/// How to cut an image's pixels into parts that are summed apart: how many, and pixels of each. It depends on
-/// the image's size alone, so that its likelihood does not depend on the batch.
+/// Partition of an image's pixels into parts that are summed separately: their number, and pixels per part.
+/// It depends only on the image's size, so an image's likelihood does not depend on the batch.
 pub fn parts_of(grid: Grid) -> (usize, usize) {
     let part = grid.pixels().div_ceil(64).max(256);
     (grid.pixels().div_ceil(part), part)
 }
 
-/// The sums of a batch's parts, added to `logp`. Where images have one part each, `work` adds them itself;
-/// otherwise it writes them: `[batch, parts]`.
+/// Adds the sums of a batch's parts to `logp`. If images have one part each, `work` adds them itself;
+/// otherwise it writes them to `[batch, parts]`.
 pub fn add_sums(
     queue: &Queue,
     grid: Grid,

@@ -1,4 +1,4 @@
-//! The direction that maps and layers are prepared for.
+//! The direction for which maps and layers are prepared.
 
 /// Direction in which an invertible map, or a layer, is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! Operations of flows that devices have forms of their own for, one a folder.
+//! Operations of flows that devices can fuse, one per folder.
 //!
 //! | folder | operation |
 //! | --- | --- |
-//! | [`squeeze`](Squeeze) | height and width traded for channels |
-//! | [`split`](Split) | the channels in two halves |
+//! | [`squeeze`](Squeeze) | trades height and width for channels |
+//! | [`split`](Split) | splits the channels into two halves |
 //! | [`actnorm`](ActNorm) | data-dependent initialisation of an actnorm |
 //! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
 //! | [`coupling_network`](CouplingNetwork) | the network of a coupling, and one with a [head](HeadedNetwork) |
@@ -14,15 +14,15 @@
 //! | [`gaussian`](Gaussian) | latents standardised by mean and standard deviation |
 //! | [`top_prior`](TopPrior) | mean and standard deviation of the last latents |
 //!
-//! A folder holds
+//! Contents of a folder:
 //!
 //! - `mod.rs`: the specification, formula and shapes, and a trait;
 //! - `reference.rs`: the reference body, in [`Primitives`](crate::Primitives) alone;
-//! - `cpu.rs`, `cuda.rs`: forms of the devices, called fused below.
+//! - `cpu.rs`, `cuda.rs`: device-specific forms, called fused below.
 //!
-//! [`Reference`] is a device that runs every operation by its reference body. It is what
-//! `tests/operations.rs` compares the fused forms with, and what runs Glow on a device that has
-//! [`Primitives`](crate::Primitives) and no operations yet.
+//! [`Reference`] is a device that runs every operation with its reference body. `tests/operations.rs`
+//! compares the fused forms with it, and it runs Glow on a device that has [`Primitives`](crate::Primitives)
+//! but no operations yet.
 //!
 //! In backward functions `dlogp` is the derivative of the loss by the log-likelihood of one sample: the same
 //! for every sample, and known in advance. Gradients are added to `gradient`, a buffer laid out as the
@@ -63,7 +63,7 @@ pub use zero_conv::{ZeroConv, ZeroConvParams};
 
 pub(crate) use parameters::Parameters;
 
-/// Every operation: what a device needs to run all layers.
+/// All operations: the requirements on a device that runs all layers.
 pub trait Operations:
     Squeeze
     + Split

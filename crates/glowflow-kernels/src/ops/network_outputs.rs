@@ -1,4 +1,4 @@
-//! Outputs of a coupling network that has a convolution and possibly a head, and the head's parameters.
+//! Outputs of a coupling network with a convolution and optionally a head, and the head's parameters.
 
 use crate::cpu::conv::ScaledAt;
 use crate::device::Device;
@@ -8,7 +8,7 @@ use crate::shape::{Grid, Span};
 use super::Parameters;
 use super::scaled::ScaledConv;
 
-/// Parameters of a head, a convolution 1×1 of the last hidden activations: `y = (W h + bias) ⊙ exp(3·logs)`.
+/// Parameters of a head, a 1×1 convolution of the last hidden activations: `y = (W h + bias) ⊙ exp(3·logs)`.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadParams {
     /// Input channels.
@@ -24,7 +24,7 @@ pub struct HeadParams {
 }
 
 impl HeadParams {
-    /// The convolution over some rows.
+    /// The convolution over a number of rows.
     pub(in crate::ops) fn scaled(&self, rows: usize) -> ScaledConv {
         let Self { inputs, outputs, weight, bias, logs } = *self;
         ScaledConv { rows, columns: inputs, taps: 1, outputs, weight, bias, logs: Some(logs) }
@@ -44,17 +44,17 @@ impl Parameters for HeadParams {
     }
 }
 
-/// Outputs of a coupling network, or the gradient by them.
+/// Outputs of a coupling network, or their gradients.
 #[derive(Debug)]
 pub struct NetworkOutputs<B> {
-    /// Of the last convolution 3×3, `[rows, outputs]`.
+    /// Of the last 3×3 convolution, `[rows, outputs]`.
     pub o: B,
     /// Of the head, `[rows, outputs]`.
     pub head: Option<B>,
 }
 
 impl<B: Send + Sync> NetworkOutputs<B> {
-    /// Outputs of any contents.
+    /// Outputs with unspecified contents.
     pub fn scratch<D: Primitives + Device<Buffer = B>>(
         device: &D,
         grid: Grid,
@@ -77,7 +77,7 @@ pub(super) fn head<B>(outputs: &NetworkOutputs<B>) -> &B {
     }
 }
 
-/// As [`head`], to write.
+/// Like [`head`], mutable.
 ///
 /// # Panics
 /// If the network has none.

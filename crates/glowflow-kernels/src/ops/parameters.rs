@@ -1,12 +1,12 @@
-//! Lengths of the parts of a layer's parameters.
+//! Spans of a layer's parameters and their lengths.
 
 use crate::shape::Span;
 
-/// Where a layer's parameters lie.
+/// The parameter spans of a layer.
 pub(crate) trait Parameters {
-    /// Each part, and how many numbers it should have.
+    /// Each span, with its required length.
     ///
     /// # Panics
-    /// If the parts contradict each other.
+    /// If the spans contradict each other.
     fn spans(&self) -> Vec<(Span, usize)>;
 }

@@ -12,7 +12,7 @@ use crate::shape::Grid;
 
 /// A device with the memory and the primitives of another one, and the reference bodies of all operations.
 ///
-/// It records nothing, as reference bodies upload constants.
+/// It does not record, because reference bodies upload constants.
 ///
 /// ```
 /// use glowflow_kernels::ops::{Operations, Squeeze};

@@ -1,8 +1,8 @@
 //! A convolution with bias and scale, `y = (W·patches + bias) ⊙ exp(3·logs)`, in primitives: the reference
-//! bodies of zero convolutions and of the layers of coupling networks, whose actnorms are of this form.
+//! body of zero convolutions and of the layers of coupling networks, whose actnorms have this form.
 //!
-//! Patches are explicit, `[rows, columns]`. Those of a convolution 3×3 have an edge channel, which is 1
-//! outside the image: an additional channel is −1 inside before patches are taken, and 1 is added to its
+//! Patches are explicit, `[rows, columns]`. Those of a 3×3 convolution have an edge channel, which is 1
+//! outside the image: an additional channel is −1 inside before patches are gathered, and 1 is added to its
 //! columns.
 
 use super::views::{Rows, per_channel, read, write};
@@ -10,7 +10,7 @@ use crate::expr::{constant, input, old};
 use crate::primitives::{Gemm, Matrix, MatrixMut, Primitives, Strided};
 use crate::shape::{Grid, Span};
 
-/// Patches 3×3 of the first `inputs` of `channels` channels, with an edge channel.
+/// 3×3 patches of the first `inputs` of `channels` channels, with an edge channel.
 #[derive(Clone, Copy)]
 pub(super) struct Patches {
     pub grid: Grid,
@@ -19,7 +19,7 @@ pub(super) struct Patches {
 }
 
 impl Patches {
-    /// Inputs and the edge channel.
+    /// Number of inputs including the edge channel.
     fn with_edge(self) -> usize {
         self.inputs + 1
     }
@@ -44,7 +44,7 @@ impl Patches {
         patches
     }
 
-    /// Adds the gradient by the inputs to `dx`, given that by patches.
+    /// Adds the input gradient to `dx`, given the gradient of the patches.
     pub fn backward<D: Primitives>(self, device: &D, d_patches: &D::Buffer, dx: &mut D::Buffer) {
         let (channels, inputs) = (self.with_edge(), self.inputs());
         let mut d_extended = device.scratch(self.grid.rows() * channels);
@@ -55,12 +55,12 @@ impl Patches {
     }
 }
 
-/// A convolution, and where its parameters lie.
+/// A convolution with its parameter spans.
 #[derive(Clone, Copy)]
 pub(super) struct ScaledConv {
-    /// Pixels.
+    /// Number of pixels.
     pub rows: usize,
-    /// Columns of patches.
+    /// Number of patch columns.
     pub columns: usize,
     /// Height times width of the kernel.
     pub taps: usize,
@@ -68,7 +68,7 @@ pub(super) struct ScaledConv {
     /// `[outputs, columns/taps, taps]`
     pub weight: Span,
     pub bias: Span,
-    /// None for a scale of 1.
+    /// `None` for a scale of 1.
     pub logs: Option<Span>,
 }
 
@@ -77,7 +77,7 @@ impl ScaledConv {
         Rows { rows: self.rows, channels: self.outputs }
     }
 
-    /// The shape of the weight in the order of patches, and its places in that order and in the parameters.
+    /// The shape of the weight in the order of patches, and its strides in that order and in the parameters.
     fn orders(self) -> ([usize; 3], Strided, Strided) {
         let channels = self.columns / self.taps;
         let patches = Strided { start: 0, strides: [self.columns, channels, 1] };
@@ -135,7 +135,7 @@ impl ScaledConv {
         self.scale(device, params, y);
     }
 
-    /// Adds the parameters' gradients, given that by the output `y`, and returns the gradient by patches.
+    /// Adds the parameters' gradients, given the gradient of the output `y`, and returns that of the patches.
     pub fn backward<D: Primitives>(
         self,
         device: &D,
@@ -159,7 +159,8 @@ impl ScaledConv {
         self.backward_product(device, params, patches, &d_product, gradient)
     }
 
-    /// Adds the gradients by weight and bias, given that by `W·patches + bias`, and returns the gradient by patches.
+    /// Adds the weight and bias gradients, given the gradient of `W·patches + bias`, and returns that of the
+    /// patches.
     fn backward_product<D: Primitives>(
         self,
         device: &D,

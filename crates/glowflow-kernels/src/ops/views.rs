@@ -18,18 +18,18 @@ impl Rows {
         self.rows * self.channels
     }
 
-    /// One number each.
+    /// A view of every number.
     pub fn each(self) -> Strided {
         self.part(self.channels, 0)
     }
 
-    /// The channels from `first` on of activations with `channels` channels.
+    /// A view of the channels from `first` on, of activations with `channels` channels.
     pub fn part(self, channels: usize, first: usize) -> Strided {
         Strided { start: first, strides: [0, channels, 1] }
     }
 }
 
-/// One number a channel, from `start` on.
+/// A view of one number per channel, from `start` on.
 pub(super) fn per_channel(start: usize) -> Strided {
     Strided { start, strides: [0, 0, 1] }
 }

@@ -6,12 +6,12 @@ use glowflow_kernels::{
     ZeroConvParams,
 };
 
-/// A GPU, emulated where there is none.
+/// A GPU, emulated if there is none.
 pub fn gpu(precision: Precision) -> Option<Cuda> {
     cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
 }
 
-/// Normal numbers, one after the other.
+/// A sequence of normal numbers.
 pub struct Numbers {
     stream: Stream,
     drawn: u64,
@@ -29,7 +29,7 @@ impl Numbers {
     }
 }
 
-/// Hands out parts of a flat buffer and fills them with random numbers.
+/// Assigns spans of a flat buffer and fills them with random numbers.
 pub struct Parameters {
     numbers: Numbers,
     pub values: Vec<f32>,
@@ -50,14 +50,14 @@ impl Parameters {
         ActNormParams { bias: self.span(channels), logs: self.span(channels) }
     }
 
-    /// With an invertible 1×1 convolution, or where it is not `trained` with a cycle of the channels.
+    /// With an invertible 1×1 convolution or, unless `trained`, a cyclic shift of the channels.
     pub fn channel_map(&mut self, channels: usize, trained: bool) -> ChannelMapParams {
         let actnorm = self.actnorm(channels);
         let index = (0..channels).map(|i| (i + 1) % channels).collect();
         let permutation = if trained {
             let sign = (0..channels).map(|i| if i % 3 == 0 { -1.0 } else { 1.0 }).collect();
             let (lower, upper) = (self.span(channels * channels), self.span(channels * channels));
-            // Small, or the inverse of a large matrix would amplify rounding.
+            // Small, otherwise the inverse of a large matrix would amplify rounding.
             for value in &mut self.values[lower.start..upper.start + upper.len] {
                 *value *= 2.0 / channels as f32;
             }

@@ -1,9 +1,9 @@
-//! Batch normalisation with a ReLU ([`crate::batch_norm`]): one pass over memory each for the moments, the forward pass,
-//! the sums of the backward pass and its result.
+//! Batch normalisation with a ReLU ([`crate::batch_norm`]): one pass over memory each for the moments, the
+//! forward pass, the sums of the backward pass, and its result.
 //!
-//! Channels are taken up to 32 at a time, so that sums and numbers per channel stay in registers. Slabs of [`SLAB`] rows
-//! are summed in `T`, and added up in `f64`. Both depend on the shape alone, so that the bits do not depend on the
-//! number of threads.
+//! Up to 32 channels are processed together, so that sums and per-channel values stay in registers. Slabs of
+//! [`SLAB`] rows are summed in `T` and accumulated in `f64`. Both partitions depend only on the shape, so the
+//! bits do not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -12,13 +12,13 @@ use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
 
-/// Rows that are summed in the precision of the activations.
+/// Rows summed in the precision of the activations.
 const SLAB: usize = 64;
 
-/// Rows of a part that one thread takes.
+/// Rows per unit of work of a thread.
 const PART: usize = 16 * SLAB;
 
-/// Calls a function for the channels from each `first` on, as many as its constant says.
+/// Calls a function for groups of channels, each given by `first` and a constant number.
 macro_rules! for_pieces {
     ($channels:expr, |$first:ident, $len:ident| $body:expr) => {{
         let (mut $first, channels) = (0, $channels);
@@ -57,7 +57,7 @@ fn piece<T: Scalar, const LEN: usize>(row: &[T], first: usize) -> [T; LEN] {
     out
 }
 
-/// Means and sums of squared differences from them, over some rows.
+/// Means and sums of squared differences from the mean, over a range of rows.
 struct Moments {
     rows: usize,
     mean: Vec<f64>,
@@ -65,7 +65,8 @@ struct Moments {
 }
 
 impl Moments {
-    /// Takes in those of further rows of channel `c` (Chan, Golub and LeVeque 1979); the caller counts the rows.
+    /// Merges the moments of further rows of channel `c` (Chan, Golub and LeVeque 1979); the caller counts
+    /// the rows.
     #[inline(always)]
     fn add(&mut self, c: usize, before: usize, rows: usize, mean: f64, squares: f64) {
         let (all, delta) = ((before + rows) as f64, mean - self.mean[c]);
@@ -140,7 +141,7 @@ pub struct Normalizer<'a, T> {
     pub bias: &'a [T],
 }
 
-/// Those of some channels.
+/// Statistics and bias of a group of channels.
 #[derive(Clone, Copy)]
 struct Normal<T, const LEN: usize> {
     mean: [T; LEN],
@@ -166,7 +167,7 @@ impl<T: Scalar, const LEN: usize> Normal<T, LEN> {
         (x - self.mean[i]) * self.inverse[i]
     }
 
-    /// The gradient by the norm's output, where the ReLU lets it pass.
+    /// The gradient of the normalised value, masked by the ReLU.
     #[inline(always)]
     fn gradient(&self, i: usize, standardized: T, dy: T) -> T {
         if standardized + self.bias[i] > T::zero() { dy } else { T::zero() }
@@ -263,7 +264,7 @@ impl<T: Scalar> Task for PartSums<'_, T> {
     }
 }
 
-/// The gradient by the input, given Σ g/rows and Σ g·x̂/rows, or zeros if the statistics are constants.
+/// The input gradient, given Σ g/rows and Σ g·x̂/rows, or zeros if the statistics are constants.
 pub fn by_input<T: Scalar>(
     work: &Workspace<T>,
     by: Normalizer<'_, T>,

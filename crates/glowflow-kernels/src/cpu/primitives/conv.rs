@@ -1,12 +1,12 @@
-//! Convolutions: products with patches that are gathered tile by tile ([`Patches`]).
+//! Convolutions as products with patches that are gathered tile by tile ([`Patches`]).
 //!
 //! | | product |
 //! | --- | --- |
 //! | `y` | patches of `x` `[rows, k·k·inputs]` by `weightᵀ` |
-//! | `dx` | patches of `dy` `[rows, k·k·outputs]` by the weight, its taps in the opposite order |
+//! | `dx` | patches of `dy` `[rows, k·k·outputs]` by the weight with reversed taps |
 //! | `dweight` | `dyᵀ` `[outputs, rows]` by patches of `x` |
 //!
-//! Most 3×3 convolutions between many channels take fewer operations by [`winograd`].
+//! Most 3×3 convolutions between many channels need fewer operations with [`winograd`].
 
 use super::gemm::{Target, add_up_rows, multiply_rows};
 use super::tiles::{Patches, Stored};
@@ -16,7 +16,7 @@ use crate::cpu::Workspace;
 use crate::cpu::product::Packed;
 use crate::primitives::Conv;
 
-/// The convolution.
+/// The forward pass.
 pub fn forward<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
@@ -36,7 +36,7 @@ pub fn forward<T: Scalar>(
     by_patches(work, conv, conv.inputs, x, (rows, columns), &packed, target);
 }
 
-/// The gradient by the input.
+/// The input gradient.
 pub fn backward_input<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
@@ -58,7 +58,7 @@ pub fn backward_input<T: Scalar>(
     by_patches(work, conv, outputs, dy, (grid.rows(), taps * outputs), &packed, target);
 }
 
-/// Patches of an activation by a matrix.
+/// Multiplies patches of an activation by a matrix.
 fn by_patches<T: Scalar>(
     work: &Workspace<T>,
     Conv { grid, kernel, .. }: Conv,
@@ -76,7 +76,7 @@ fn by_patches<T: Scalar>(
     }
 }
 
-/// The gradient by the weight.
+/// The weight gradient.
 pub fn backward_weight<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,

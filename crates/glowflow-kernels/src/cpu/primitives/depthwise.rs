@@ -1,8 +1,8 @@
 //! Depthwise convolutions ([`crate::depthwise`]): image by image, [`LANES`] channels at a time.
 //!
-//! The channels of an image are copied into an array with a border of zeros, which stays in the first-level cache. There
-//! every tap is one multiplication and addition for each of [`PIXELS`] neighbours ([`crate::cpu::depthwise`]). The
-//! sums of one image's taps do not depend on the other images, and are added up in the order of the images.
+//! The channels of an image are copied into a zero-padded array, which stays in the first-level cache. Every
+//! tap is then one multiply-add for each of [`PIXELS`] neighbours ([`crate::cpu::depthwise`]). The tap sums
+//! of an image do not depend on the other images, and are accumulated in the order of the images.
 
 use rayon::prelude::*;
 
@@ -10,12 +10,12 @@ use crate::cpu::depthwise::{Kernels, LANES, Lines, PIXELS, Pixel, TAPS};
 use crate::cpu::{Element, Scalar, Workspace};
 use crate::depthwise::Depthwise;
 
-/// What a convolution does with the output.
+/// The operation that a convolution performs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
     /// The convolution, written to the output.
     Forward,
-    /// The gradient by the input, added to the output: the taps are read in the opposite order.
+    /// The input gradient, added to the output: the taps are reversed.
     BackwardInput,
 }
 
@@ -27,7 +27,7 @@ pub fn convolve<T: Scalar>(conv: Depthwise, x: &[T], taps: &[T], y: &mut [T], go
         .for_each(|(y, x)| of_image(&kernels, conv, x, taps, y, goal));
 }
 
-/// Adds the gradient by the taps to `dtaps`.
+/// Adds the gradient of the taps to `dtaps`.
 pub fn by_taps<E: Element>(
     work: &Workspace<E>,
     conv: Depthwise,
@@ -50,7 +50,7 @@ pub fn by_taps<E: Element>(
     }
 }
 
-/// Some channels of an image with a border of zeros.
+/// A group of channels of an image, zero-padded.
 struct Padded<T: Scalar> {
     pixels: Vec<Pixel<T>>,
     width: usize,
@@ -60,13 +60,13 @@ struct Padded<T: Scalar> {
 impl<T: Scalar> Padded<T> {
     fn new(Depthwise { grid, kernel, .. }: Depthwise) -> Self {
         let reach = kernel / 2;
-        // Whole blocks of neighbours are computed, and whole rows of taps.
+        // Whole blocks of neighbours and whole rows of taps are computed.
         let width = grid.width.next_multiple_of(PIXELS) + 2 * reach;
         let len = (grid.height + 2 * reach) * width + TAPS;
         Self { pixels: vec![[T::zero(); LANES]; len], width, reach }
     }
 
-    /// Copies the channels from `first` on. The border stays 0.
+    /// Copies the channels from `first` on. The padding stays 0.
     fn fill(&mut self, conv: Depthwise, x: &[T], first: usize) {
         for (y, line) in x.chunks_exact(conv.grid.width * conv.channels).enumerate() {
             let to = &mut self.pixels[(y + self.reach) * self.width + self.reach..];
@@ -76,13 +76,13 @@ impl<T: Scalar> Padded<T> {
         }
     }
 
-    /// The lines from the given one on, from a column on.
+    /// The rows from `line` on, starting at a column.
     fn lines(&self, line: usize, column: usize) -> Lines<'_, T> {
         Lines { pixels: &self.pixels[line * self.width + column..], width: self.width }
     }
 }
 
-/// The channels of a pixel from `first` on, filled up with zeros.
+/// The channels of a pixel from `first` on, padded with zeros.
 #[inline(always)]
 fn lanes<T: Scalar>(pixel: &[T], first: usize) -> Pixel<T> {
     match pixel[first..].first_chunk::<LANES>() {

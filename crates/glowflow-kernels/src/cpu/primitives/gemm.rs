@@ -1,11 +1,11 @@
-//! Matrix products `C = op(A)·op(B)` by the kernels of [`crate::cpu::product`].
+//! Matrix products `C = op(A)·op(B)` with the kernels of [`crate::cpu::product`].
 //!
-//! | operands | way |
+//! | operands | method |
 //! | --- | --- |
-//! | long sums into a small `C`, A stored transposed | [`add_up_rows`]: sums over slabs of rows, in parts that are added up in order |
+//! | long sums into a small `C`, A stored transposed | [`add_up_rows`]: sums over slabs of rows, in parts that are accumulated in order |
 //! | all others | [`multiply_rows`]: tiles of rows of `op(A)` by `op(B)`, packed once |
 //!
-//! Parts depend on the shape alone, so that the bits do not depend on the number of threads.
+//! Parts depend only on the shape, so the bits do not depend on the number of threads.
 
 use rayon::prelude::*;
 
@@ -16,29 +16,29 @@ use crate::cpu::product::{Gradient, Out, Packed, product, transposed_product};
 use crate::cpu::{Buffer, Workspace};
 use crate::primitives::Gemm;
 
-/// Terms of a sum that are multiplied with one packing of B: more would not stay in the caches.
+/// Terms of a sum multiplied per packing of B: more would not fit the caches.
 const TERMS_AT_ONCE: usize = 2048;
 
-/// Terms from which on a small `C` is summed in parts.
+/// Minimum number of terms at which a small `C` is summed in parts.
 const LONG: usize = 2048;
 
-/// The most elements of a small `C`.
+/// Maximum number of elements of a small `C`.
 const SMALL: usize = 1 << 19;
 
-/// Rows of a part, at least.
+/// Minimum number of rows per part.
 const PART_ROWS: usize = 1024;
 
-/// Elements of all parts of a `C` together, at most.
+/// Maximum number of elements in all parts of a `C`.
 const PARTS_SIZE: usize = 1 << 24;
 
-/// Where a product goes: `C` `[m, n]` from the first element of `data` on, rows `stride` apart.
+/// Destination of a product: `C` `[m, n]` from the first element of `data` on, rows `stride` apart.
 pub struct Target<'a, T> {
     pub data: &'a mut [T],
     pub stride: usize,
     pub accumulate: bool,
 }
 
-/// The product.
+/// Computes the product.
 pub fn gemm<T: Scalar>(
     work: &Workspace<T>,
     gemm: Gemm,
@@ -81,7 +81,7 @@ pub fn gemm<T: Scalar>(
     }
 }
 
-/// `C = A·B`, for `A` `[m, k]` and a packed `B` `[k, n]`; tiles of rows are divided among threads.
+/// `C = A·B` for `A` `[m, k]` and a packed `B` `[k, n]`; tiles of rows are distributed over threads.
 pub fn multiply_rows<T: Scalar>(
     work: &Workspace<T>,
     m: usize,
@@ -106,7 +106,7 @@ pub fn multiply_rows<T: Scalar>(
     });
 }
 
-/// Writes or adds a row.
+/// Writes or accumulates a row.
 fn write<T: Scalar>(to: &mut [T], from: &[T], accumulate: bool) {
     if accumulate {
         to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
@@ -115,7 +115,7 @@ fn write<T: Scalar>(to: &mut [T], from: &[T], accumulate: bool) {
     }
 }
 
-/// `C = Aᵀ·B` for `A` `[rows, m]` and `B` `[rows, n]`; parts of the rows are divided among threads.
+/// `C = Aᵀ·B` for `A` `[rows, m]` and `B` `[rows, n]`; parts of the rows are distributed over threads.
 pub fn add_up_rows<T: Scalar>(
     work: &Workspace<T>,
     rows: usize,
@@ -138,7 +138,7 @@ pub fn add_up_rows<T: Scalar>(
             let mut c = work.take(m * n);
             c.fill(T::zero());
             let mut column_sums = vec![T::zero(); m];
-            // The kernel adds up as many rows at once.
+            // The kernel sums this number of rows at a time.
             let cut = |columns| Cut { tile: DEPTH, ..Cut::of(work, rows, columns) };
             let (a_cut, b_cut) = (cut(m), cut(n));
             let (mut a_tile, mut b_tile) =

@@ -1,7 +1,7 @@
 //! `out = f(inputs…)`, element by element.
 //!
-//! Elements are visited in the order of their places in the output, so that halves of them lie in halves of its memory:
-//! these are what threads divide among themselves.
+//! Elements are visited in memory order of the output, so that halves of the elements occupy halves of its
+//! memory, which threads divide among themselves.
 
 use super::program::{Evaluator, Program, Region};
 use crate::cpu::Scalar;
@@ -10,7 +10,7 @@ use crate::cpu::isa::Task;
 use crate::elements::{Elements, OUT};
 use crate::expr::Expr;
 
-/// Elements that one thread takes at most, and that are not divided further.
+/// Maximum number of elements per unit of work, which is not divided further.
 const AT_ONCE: usize = 1 << 14;
 
 /// Evaluates `f` for all elements.
@@ -22,7 +22,7 @@ pub fn map<T: Scalar>(work: &Workspace<T>, f: &Expr, elements: &Elements, inputs
     map.run(Region::all(elements), &mut out[elements.starts[OUT]..]);
 }
 
-/// Whether parts of an axis lie one after the other in the output, for every axis.
+/// Returns whether the parts of every axis are consecutive in the output.
 fn nested(elements: &Elements) -> bool {
     let mut extent = 1;
     elements.axes.iter().rev().all(|axis| {
@@ -42,7 +42,7 @@ struct Map<'a, T: Scalar> {
 }
 
 impl<T: Scalar> Map<'_, T> {
-    /// Evaluates a region, whose first element is the first of `out`.
+    /// Evaluates a region whose first element is the first of `out`.
     fn run(self, region: Region, out: &mut [T]) {
         let axis = region.len.iter().position(|&len| len > 1);
         let Some(axis) = axis.filter(|_| self.nested && region.count() > AT_ONCE) else {
@@ -58,7 +58,7 @@ impl<T: Scalar> Map<'_, T> {
     }
 }
 
-/// A region, on the calling thread.
+/// A region, evaluated on the calling thread.
 struct Part<'a, 'b, T: Scalar> {
     map: Map<'a, T>,
     region: Region,

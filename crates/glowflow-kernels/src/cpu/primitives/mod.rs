@@ -1,4 +1,4 @@
-//! The general operations on the processor.
+//! The general operations on the CPU.
 
 mod batch_norm;
 mod conv;
@@ -29,17 +29,17 @@ use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View
 use crate::random::Stream;
 use crate::shape::Grid;
 
-/// Views as their places and the lengths of their buffers, and the buffers.
+/// Splits views into positions with buffer lengths, and the buffers.
 fn views<'a, T>(inputs: &[View<'a, Buffer<T>>]) -> (Vec<(Strided, usize)>, Vec<&'a [T]>) {
     inputs.iter().map(|view| ((view.at, view.buffer.len()), &view.buffer[..])).unzip()
 }
 
-/// The part of a buffer from a matrix's first element on. Without elements it may begin anywhere.
+/// The part of a buffer from a matrix's first element on. An empty matrix may begin anywhere.
 fn stored<T: Scalar>(of: Matrix<'_, Buffer<T>>) -> Stored<'_, T> {
     Stored { data: of.buffer.get(of.start..).unwrap_or_default(), stride: of.stride }
 }
 
-/// Statistics and bias as slices of one number a channel.
+/// Statistics and bias as slices with one value per channel.
 fn normalizer<'a, T: Scalar>(
     norm: BatchNorm,
     by: Normalizer<'a, Buffer<T>>,

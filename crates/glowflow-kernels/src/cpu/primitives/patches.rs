@@ -7,7 +7,7 @@ use crate::cpu::Scalar;
 use crate::cpu::Workspace;
 use crate::cpu::isa::Task;
 
-/// Rows that one thread takes at once.
+/// Rows per unit of work.
 const ROWS: usize = 32;
 
 /// Writes the patches of all pixels.
@@ -23,7 +23,8 @@ pub fn im2col<T: Scalar>(patches: Patches<'_, T>, columns: &mut [T]) {
     });
 }
 
-/// Sets each pixel of `x` to the sum of its copies, or adds it. `patches` describes the images; its `x` is the columns.
+/// Sets each pixel of `x` to the sum of its copies, or adds the sum. `patches` describes the images; its `x`
+/// holds the columns.
 pub fn col2im<T: Scalar>(work: &Workspace<T>, patches: Patches<'_, T>, x: &mut [T], accumulate: bool) {
     x.par_chunks_mut(ROWS * patches.channels).enumerate().for_each(|(chunk, x)| {
         work.run(AddUp { patches, first: chunk * ROWS, x, accumulate });
@@ -49,7 +50,7 @@ impl<T: Scalar> Task for AddUp<'_, '_, T> {
                 x.fill(T::zero());
             }
             for tap in 0..taps {
-                // The pixel whose patch has this one at the tap lies on the opposite side.
+                // The pixel whose patch contains this one at the tap is on the opposite side.
                 if let Some(other) = self.patches.neighbour(row, taps - 1 - tap) {
                     let from = &columns[(other * taps + tap) * channels..][..channels];
                     x.iter_mut().zip(from).for_each(|(x, &from)| *x += from);

@@ -1,24 +1,24 @@
-//! The interpreter of expressions: each instruction is a loop over a block of elements.
+//! Interpreter of expressions: each instruction is a loop over a block of elements.
 //!
-//! A [`Block`] is some rows of a few columns, [`BLOCK`] elements at most. Operands are slices of the inputs if a block is
-//! contiguous there, and otherwise are gathered into arrays. An operand that is the same for many blocks, such as a
-//! number per channel, is gathered once.
+//! A [`Block`] covers several rows of a few columns, at most [`BLOCK`] elements. Operands are slices of the
+//! inputs if a block is contiguous in them, else they are gathered into arrays. An operand shared by many
+//! blocks, such as a per-channel value, is gathered once.
 
 use crate::cpu::Scalar;
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op};
 
-/// The most elements of a block. Its operands and intermediate values stay in the first-level cache.
+/// Maximum number of elements of a block. Its operands and intermediate values fit the first-level cache.
 pub const BLOCK: usize = 512;
 
-/// A part of the elements.
+/// A range of the elements.
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
     pub first: [usize; 3],
     pub len: [usize; 3],
 }
 
-/// Elements that are evaluated at once: `rows` along the second axis, `columns` along the third.
+/// Elements evaluated together: `rows` along the second axis, `columns` along the third.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     pub first: [usize; 3],
@@ -27,24 +27,24 @@ pub struct Block {
 }
 
 impl Block {
-    /// The number of elements.
+    /// Number of elements.
     pub fn len(self) -> usize {
         self.rows * self.columns
     }
 }
 
 impl Region {
-    /// All elements.
+    /// The region of all elements.
     pub fn all(elements: &Elements) -> Self {
         Self { first: [0; 3], len: elements.axes.map(|axis| axis.len) }
     }
 
-    /// The number of elements.
+    /// Number of elements.
     pub fn count(&self) -> usize {
         self.len.iter().product()
     }
 
-    /// The region, cut into blocks.
+    /// The blocks of the region.
     pub fn blocks(&self) -> Vec<Block> {
         let [images, height, width] = self.len;
         if self.count() == 0 {
@@ -70,9 +70,9 @@ struct Leaf(Op);
 
 #[derive(Clone, Copy, Debug)]
 enum Operand {
-    /// A leaf by its number.
+    /// A leaf, by its number.
     Leaf(usize),
-    /// The intermediate value at the operand's place on the stack.
+    /// The intermediate value at the operand's stack position.
     Value,
 }
 
@@ -85,7 +85,7 @@ struct Step {
     to: usize,
 }
 
-/// An expression whose operands are known. Without steps its value is the first leaf.
+/// An expression with resolved operands. Without steps its value is the first leaf.
 #[derive(Clone, Debug)]
 pub struct Program {
     leaves: Vec<Leaf>,
@@ -109,7 +109,7 @@ impl Program {
             }
             let binary = matches!(op, Op::Add | Op::Sub | Op::Mul | Op::Div);
             let b = if binary { stack.pop() } else { Some(Operand::Value) };
-            // An expression that its functions built has its operands on the stack.
+            // The functions that build expressions guarantee that operands are on the stack.
             let (Some(a), Some(b)) = (stack.pop(), b) else { continue };
             steps.push(Step { op, a, b, to: stack.len() });
             stack.push(Operand::Value);
@@ -118,7 +118,7 @@ impl Program {
     }
 }
 
-/// The place of a leaf's first element, and how many rows and columns were gathered.
+/// Position of a leaf's first element, and number of gathered rows and columns.
 type Gathered = (usize, usize, usize);
 
 /// Evaluates a program block by block.
@@ -126,7 +126,7 @@ pub struct Evaluator<'a, T> {
     program: &'a Program,
     elements: &'a Elements,
     inputs: &'a [&'a [T]],
-    /// What each leaf was gathered into, and from where.
+    /// Gathered values of each leaf, and their origin.
     gathered: Vec<([T; BLOCK], Option<Gathered>)>,
     values: Vec<[T; BLOCK]>,
 }
@@ -180,28 +180,28 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
         }
     }
 
-    /// The place of a block's first element in a view.
+    /// Position of a block's first element in a view.
     #[inline(always)]
     pub fn place(&self, view: usize, block: Block) -> usize {
         let along = |axis: usize| block.first[axis] * self.elements.axes[axis].strides[view];
         self.elements.starts[view] + along(0) + along(1) + along(2)
     }
 
-    /// Distances between rows and columns in a view.
+    /// Strides of rows and columns in a view.
     #[inline(always)]
     fn strides(&self, view: usize) -> (usize, usize) {
         let [_, row, column] = self.elements.axes;
         (row.strides[view], column.strides[view])
     }
 
-    /// Whether a block is contiguous in a view.
+    /// Returns whether a block is contiguous in a view.
     #[inline(always)]
     pub fn contiguous(&self, view: usize, block: Block) -> bool {
         let (row, column) = self.strides(view);
         (block.columns == 1 || column == 1) && (block.rows == 1 || row == block.columns)
     }
 
-    /// Brings in the operands of a block. `old` is the part of the output that begins with place `first`.
+    /// Gathers the operands of a block. `old` is the part of the output that starts at position `first`.
     #[inline(always)]
     pub fn gather(&mut self, block: Block, old: &[T], first: usize) {
         for (number, &Leaf(op)) in self.program.leaves.iter().enumerate() {
@@ -245,7 +245,7 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
         let (row, column) = self.strides(view);
         let Block { rows, columns, .. } = block;
         let (to, known) = &mut self.gathered[number];
-        // Rows of a view that is repeated along them are the same, and there may be more than are needed.
+        // In a view that is broadcast along rows all rows are equal, and more may be present than needed.
         if row == 0
             && known.is_some_and(|(at, height, width)| at == place && width == columns && height >= rows)
         {
@@ -262,7 +262,7 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
         }
     }
 
-    /// A leaf's elements, once they are gathered.
+    /// The gathered elements of a leaf.
     #[inline(always)]
     fn leaf(&self, number: usize, block: Block) -> &[T] {
         match self.program.leaves[number] {
@@ -273,14 +273,14 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
         }
     }
 
-    /// Writes the values of a block, of which operands are gathered, to `out`.
+    /// Writes the values of a block with gathered operands to `out`.
     #[inline(always)]
     pub fn evaluate(&mut self, block: Block, out: &mut [T]) {
         let len = block.len();
         let out = &mut out[..len];
         let mut values = std::mem::take(&mut self.values);
         for step in &self.program.steps {
-            // The first intermediate value is in the output: it becomes the result.
+            // The first intermediate value is stored in the output: it becomes the result.
             let (below, above) = values.split_at_mut(step.to + 1);
             let to: &mut [T] = if step.to == 0 { &mut *out } else { &mut below[step.to][..len] };
             let a = match step.a {
@@ -324,7 +324,7 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
     }
 }
 
-/// A pixel of an image, on a checkerboard.
+/// A pixel of an image, for the checkerboard.
 #[derive(Clone, Copy)]
 struct Cursor {
     width: usize,

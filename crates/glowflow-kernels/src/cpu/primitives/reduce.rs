@@ -1,8 +1,8 @@
-//! Sums of an expression over some of the axes.
+//! Sums an expression over some of the axes.
 //!
-//! Elements are cut into slabs, of a size that depends on the shape alone. Each slab is summed in `f64`, a block of its
-//! elements onto the other, and the slabs' sums are added up in order. So the bits do not depend on the number of threads,
-//! and sums of any length have the accuracy of `T`.
+//! Elements are partitioned into slabs, whose size depends only on the shape. Each slab is summed in `f64` by
+//! accumulating its blocks elementwise, and the slabs' sums are accumulated in order. The bits therefore do
+//! not depend on the number of threads, and sums of any length have the accuracy of `T`.
 
 use rayon::prelude::*;
 
@@ -13,10 +13,10 @@ use crate::cpu::isa::Task;
 use crate::elements::{Axis, Elements, OUT};
 use crate::expr::Expr;
 
-/// Elements of a slab, about.
+/// Approximate number of elements in a slab.
 const SLAB: usize = 1 << 15;
 
-/// The most columns of a slab if each has a sum of its own.
+/// Maximum number of columns of a slab if each has its own sum.
 const KEPT_COLUMNS: usize = 1 << 12;
 
 /// Sums `f` over all axes that are [summed](Axis::summed).
@@ -37,7 +37,7 @@ pub fn reduce<T: Scalar>(
     for (slab, sums) in slabs.iter().zip(sums) {
         let at = |axis: usize| if axes[axis].summed() { 0 } else { slab.first[axis] };
         let first = (at(0) * kept[1] + at(1)) * kept[2] + at(2);
-        // Sums of a slab are those of columns, or of rows; both are contiguous among the totals.
+        // A slab's sums are per column or per row; both are contiguous in the totals.
         totals[first..].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
     }
     let [a, b, c] = axes.map(|axis| axis.strides[OUT]);
@@ -48,7 +48,7 @@ pub fn reduce<T: Scalar>(
     }
 }
 
-/// Parts of the elements with a list of sums each: one for each column, or one for each row, or one.
+/// Partitions the elements; each part has one sum per column, one per row, or a single one.
 fn slabs(axes: &[Axis; 3]) -> Vec<Region> {
     let [images, height, width] = axes.map(|axis| axis.len);
     if images * height * width == 0 {
@@ -57,7 +57,7 @@ fn slabs(axes: &[Axis; 3]) -> Vec<Region> {
     let by_column = !axes[2].summed();
     let columns = width.min(if by_column { KEPT_COLUMNS } else { SLAB });
     let rows = match (by_column, axes[1].summed()) {
-        // Nothing is summed but along the first axis.
+        // Only the first axis is summed.
         (true, false) => 1,
         // Whole blocks.
         _ => (SLAB / columns).next_multiple_of((BLOCK / columns).max(1)).min(height),
@@ -76,7 +76,7 @@ fn slabs(axes: &[Axis; 3]) -> Vec<Region> {
     slabs
 }
 
-/// The sums of a slab, on the calling thread.
+/// The sums of a slab, computed on the calling thread.
 struct Sum<'a, T> {
     program: &'a Program,
     elements: &'a Elements,
@@ -96,7 +96,7 @@ impl<T: Scalar> Task for Sum<'_, T> {
         let blocks = slab.blocks();
         let mut evaluator = Evaluator::new(program, elements, inputs);
         let mut values = vec![T::zero(); BLOCK];
-        // Each element of a block has a sum of its own; those of different columns do if they must be kept apart.
+        // Each element of a block has its own sum; so do different columns if they must be kept separate.
         let mut sums = vec![0.0; BLOCK.max(if by_column { width } else { 0 })];
         let mut of_rows = vec![0.0; if by_row && !by_column { rows } else { 0 }];
         for &block in &blocks {
@@ -116,7 +116,7 @@ impl<T: Scalar> Task for Sum<'_, T> {
         }
         match (by_column, by_row) {
             (true, _) => {
-                // Rows that a block has side by side.
+                // Adjacent rows of a block.
                 let (first, rest) = sums.split_at_mut(width);
                 for row in rest.chunks_exact(width) {
                     first.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
@@ -130,10 +130,10 @@ impl<T: Scalar> Task for Sum<'_, T> {
     }
 }
 
-/// Sums that [`total`] keeps in vectors.
+/// Number of sums that [`total`] keeps in vectors.
 const LANES: usize = 32;
 
-/// The sum of numbers.
+/// Sums numbers.
 #[inline(always)]
 fn total<T: Scalar>(numbers: &[T]) -> f64 {
     let mut sums = [0.0; LANES];

@@ -1,7 +1,7 @@
-//! Matrices as products read them: tiles of rows, in the panels of [`crate::cpu::panels`].
+//! Operands of products: tiles of rows, in the panels of [`crate::cpu::panels`].
 //!
-//! A tile is copied from where the matrix is stored, or from where a convolution's patches lie, right before it is
-//! multiplied. It is still in the cache then, and no matrix of patches is ever in memory.
+//! A tile is copied from a stored matrix, or from a convolution's patches, immediately before it is
+//! multiplied. It is then still in the cache, and a matrix of patches never exists in memory.
 
 use crate::cpu::Scalar;
 use crate::cpu::Workspace;
@@ -11,11 +11,12 @@ use crate::shape::Grid;
 
 /// A matrix whose rows can be copied into a tile.
 pub trait Rows<T>: Sync {
-    /// Fills a tile with `rows` rows from row `first` on. Implementations are `#[inline(always)]`: see [`Task`].
+    /// Fills a tile with `rows` rows from row `first` on. Implementations are `#[inline(always)]`: see
+    /// [`Task`].
     fn fill(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]);
 }
 
-/// Fills a tile with the instructions of the workspace.
+/// Fills a tile, compiled for the workspace's instruction set.
 pub fn fill<T: Scalar>(
     work: &Workspace<T>,
     matrix: &impl Rows<T>,
@@ -40,7 +41,7 @@ impl<T: Scalar, M: Rows<T>> Task for Fill<'_, M, T> {
 
     #[inline(always)]
     fn run(self) {
-        // Columns beyond the matrix's are 0.
+        // Padding columns are 0.
         let Cut { columns, width, .. } = self.cut;
         if let Some(panel) = self.tile.chunks_exact_mut(self.rows * width).nth(columns / width) {
             panel.chunks_exact_mut(width).for_each(|row| row[columns % width..].fill(T::zero()));
@@ -69,11 +70,11 @@ impl<T: Scalar> Rows<T> for Stored<'_, T> {
 }
 
 impl<T: Scalar> Stored<'_, T> {
-    /// As [`Rows::fill`]. `WIDTH` is that of the panels, or 0 if the compiler need not know it.
+    /// As [`Rows::fill`]. `WIDTH` is the panel width, or 0 if it is not a compile-time constant.
     #[inline(always)]
     fn fill_panels<const WIDTH: usize>(&self, first: usize, rows: usize, cut: Cut, tile: &mut [T]) {
         let width = if WIDTH > 0 { WIDTH } else { cut.width };
-        // Row by row: memory is read fastest in order.
+        // Row by row: sequential reads are fastest.
         for i in 0..rows {
             let row = &self.data[(first + i) * self.stride..][..cut.columns];
             for (p, from) in row.chunks(width).enumerate() {
@@ -104,7 +105,8 @@ impl<T: Scalar> Rows<T> for Transposed<'_, T> {
     }
 }
 
-/// The patches of `x` `[grid, channels]`, `[grid, kernel·kernel·channels]`: column `(kernel·dy + dx)·channels + c`.
+/// The patches of `x` `[grid, channels]`, `[grid, kernel·kernel·channels]`: column
+/// `(kernel·dy + dx)·channels + c`.
 #[derive(Clone, Copy)]
 pub struct Patches<'a, T> {
     pub grid: Grid,
@@ -114,7 +116,8 @@ pub struct Patches<'a, T> {
 }
 
 impl<T> Patches<'_, T> {
-    /// Where the pixels begin that the window of pixel `row` covers, tap by tap; `None` outside the image.
+    /// Starting positions of the pixels that the window of pixel `row` covers, tap by tap; `None` outside the
+    /// image.
     #[inline(always)]
     pub fn neighbour(&self, row: usize, tap: usize) -> Option<usize> {
         let (Grid { height, width, .. }, reach) = (self.grid, self.kernel / 2);
@@ -148,26 +151,27 @@ impl<T: Scalar> Rows<T> for Patches<'_, T> {
     }
 }
 
-/// Some channels of a tap, which lie in one panel.
+/// A range of a tap's channels within one panel.
 #[derive(Clone, Copy)]
 struct Piece {
     tap: usize,
     channel: usize,
     len: usize,
-    /// Columns of the panel.
+    /// Panel width.
     width: usize,
 }
 
 impl<T: Scalar> Patches<'_, T> {
-    /// Fills a piece of the patches of `rows` pixels; its columns are the first of each row of `to`. `LEN` is its
-    /// length, or 0 if the compiler need not know it.
+    /// Fills a piece of the patches of `rows` pixels; its columns are the first of each row of `to`. `LEN` is
+    /// its length, or 0 if it is not a compile-time constant.
     #[inline(always)]
     fn fill_piece<const LEN: usize>(&self, piece: Piece, first: usize, rows: usize, to: &mut [T]) {
         let (Grid { height, width, .. }, reach) = (self.grid, self.kernel / 2);
         let (dy, dx) = (piece.tap / self.kernel, piece.tap % self.kernel);
         let (mut y, mut x) = (first / width % height, first % width);
         let mut i = 0;
-        // Pixels of one row of an image at a time: the window is outside at the first, at the last, or at all of them.
+        // Pixels of one image row at a time: the window is outside at the first, at the last, or at all of
+        // them.
         while i < rows {
             let end = width.min(x + rows - i);
             let (from, until) = if (reach..reach + height).contains(&(y + dy)) {
@@ -190,7 +194,7 @@ impl<T: Scalar> Patches<'_, T> {
     }
 }
 
-/// Some rows of a panel, of which the last may lack the columns before the piece.
+/// A range of rows of a panel; the last one may lack the columns before the piece.
 #[inline(always)]
 fn rows_of<T>(to: &mut [T], rows: std::ops::Range<usize>) -> &mut [T] {
     let end = rows.end.min(to.len());
@@ -208,7 +212,7 @@ fn clear<T: Scalar, const LEN: usize>(piece: Piece, to: &mut [T]) {
     }
 }
 
-/// Copies a piece of each row; rows of `from` begin `stride` apart.
+/// Copies a piece of each row; rows of `from` are `stride` apart.
 #[inline(always)]
 fn copy<T: Scalar, const LEN: usize>(piece: Piece, from: &[T], stride: usize, to: &mut [T]) {
     for (to, from) in to.chunks_mut(piece.width).zip(from.chunks(stride)) {

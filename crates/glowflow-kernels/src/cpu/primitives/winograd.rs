@@ -1,5 +1,5 @@
-//! 3×3 convolutions by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray 2015): 16 products for 2×2 outputs of a
-//! channel instead of 36.
+//! 3×3 convolutions by Winograd's minimal filtering F(2×2, 3×3) (Lavin and Gray 2015): 16 products for 2×2
+//! outputs of a channel instead of 36.
 //!
 //! With a 4×4 patch `d` of the input and the filter `w` of a pair of channels
 //!
@@ -12,10 +12,11 @@
 //!      0  1  0 −1          0   0   1
 //! ```
 //!
-//! and, for each of the 16 elements, sums over channels as one matrix product: `[patches, inputs]·[inputs, outputs]`, and
-//! `[outputs, patches]·[patches, inputs]` for the gradient by the weight. That by the input is a convolution with the
-//! filters reversed. Whether a convolution is done so depends on its shape alone, not on the batch, and blocks of patches
-//! on neither: an image gets the same bits in any batch, and with any number of threads.
+//! The sums over channels are one matrix product for each of the 16 elements:
+//! `[patches, inputs]·[inputs, outputs]`, and `[outputs, patches]·[patches, inputs]` for the weight gradient.
+//! The input gradient is a convolution with reversed filters. The choice of this method depends only on the
+//! shape of a convolution, not on the batch, and blocks of patches depend on neither: an image yields the
+//! same bits in any batch, and with any number of threads.
 
 use rayon::prelude::*;
 
@@ -27,22 +28,22 @@ use crate::cpu::{Buffer, Workspace};
 use crate::primitives::Conv;
 use crate::shape::Grid;
 
-/// Channels that are transformed at once: one vector of the widest registers.
+/// Channels transformed together: one vector of the widest registers.
 const LANES: usize = 16;
 
-/// Elements of a patch.
+/// Elements per patch.
 const ELEMENTS: usize = 16;
 
-/// Patches of a block of a convolution, about.
+/// Approximate number of patches in a block of a convolution.
 const BLOCK: usize = 32;
 
-/// Slabs of [`DEPTH`] patches of a part of a gradient by the weight, at least.
+/// Minimum number of slabs of [`DEPTH`] patches in a part of a weight gradient.
 const PART_SLABS: usize = 2;
 
-/// Elements of all parts of a gradient by the weight together, at most.
+/// Maximum number of elements in all parts of a weight gradient.
 const PARTS_SIZE: usize = 1 << 24;
 
-/// Whether a convolution is done this way.
+/// Returns whether a convolution uses this method.
 pub fn suits<T: Scalar>(work: &Workspace<T>, conv: Conv) -> bool {
     let Conv { grid, inputs, outputs, kernel } = conv;
     let width = Cut::of(work, 1, 1).width;
@@ -54,7 +55,7 @@ pub fn suits<T: Scalar>(work: &Workspace<T>, conv: Conv) -> bool {
         && width.is_multiple_of(LANES)
 }
 
-// The functions below take part in [`Task`]s: they have loops in place of closures, which would not be inlined.
+// The functions below are used in [`Task`]s: they use loops instead of closures, which would not be inlined.
 
 /// `LANES` channels.
 type Lanes<T> = [T; LANES];
@@ -122,8 +123,8 @@ fn output_adjoint<T: Scalar>([a, b]: [Lanes<T>; 2]) -> [Lanes<T>; 4] {
     [a, add(a, b), sub(a, b), sub([T::zero(); LANES], b)]
 }
 
-/// A transformation of columns of `$from` elements into such of `$to`, applied to the columns and then to the rows of a
-/// square, of which `$element` gives element `($i, $j)`.
+/// Applies a transformation from `$from` to `$to` elements to the columns and then to the rows of a square,
+/// whose element ($i, $j) is given by `$element`.
 macro_rules! both_ways {
     ($of_column:ident: $from:literal to $to:literal, |$i:ident, $j:ident| $element:expr) => {{
         let mut columns = [[[T::zero(); LANES]; $to]; $from];
@@ -146,11 +147,11 @@ macro_rules! both_ways {
     }};
 }
 
-/// `U` `[16, outputs, inputs]` of a weight `[outputs, 9, inputs]`, of the filters reversed if `reversed`.
+/// `U` `[16, outputs, inputs]` of a weight `[outputs, 9, inputs]`, with reversed filters if `reversed`.
 fn filters<T: Scalar>(work: &Workspace<T>, conv: Conv, weight: &[T], reversed: bool) -> Buffer<T> {
     let size = conv.outputs * conv.inputs;
     let mut filters = work.take(ELEMENTS * size);
-    // Output by output in memory would interleave the elements: they are taken apart by rows of outputs.
+    // Writing output by output would interleave the elements, so they are split by rows of outputs.
     let mut rows: Vec<Vec<&mut [T]>> = (0..conv.outputs).map(|_| Vec::with_capacity(ELEMENTS)).collect();
     for element in filters.chunks_exact_mut(size) {
         rows.iter_mut().zip(element.chunks_exact_mut(conv.inputs)).for_each(|(row, part)| row.push(part));
@@ -189,7 +190,7 @@ impl<T: Scalar> Task for Filters<'_, '_, T> {
     }
 }
 
-/// The convolution.
+/// The forward pass.
 pub fn forward<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
@@ -207,7 +208,7 @@ pub fn forward<T: Scalar>(
     convolve(work, grid, Channels { from: inputs, to: outputs }, x, &packed, y, accumulate);
 }
 
-/// The gradient by the input.
+/// The input gradient.
 pub fn backward_input<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
@@ -229,14 +230,14 @@ pub fn backward_input<T: Scalar>(
     convolve(work, grid, Channels { from: outputs, to: inputs }, dy, &packed, dx, accumulate);
 }
 
-/// Channels of what is read and of what is written.
+/// Numbers of channels read and written.
 #[derive(Clone, Copy)]
 struct Channels {
     from: usize,
     to: usize,
 }
 
-/// A convolution of `x`, given its filters, packed.
+/// A convolution of `x` with packed filters.
 fn convolve<T: Scalar>(
     work: &Workspace<T>,
     grid: Grid,
@@ -246,7 +247,7 @@ fn convolve<T: Scalar>(
     y: &mut [T],
     accumulate: bool,
 ) {
-    // Blocks of pairs of rows, which may be those of several images.
+    // Blocks consist of pairs of rows, possibly from several images.
     let across = grid.width / 2;
     let pairs = (BLOCK / across).max(1);
     let block = pairs * 2 * grid.width * channels.to;
@@ -265,7 +266,7 @@ fn convolve<T: Scalar>(
     });
 }
 
-/// Writes `V` of the patches from patch `first` on, as many as a tile of `cut` has, to 16 matrices in panels.
+/// Writes `V` of a tile of patches, starting at patch `first`, to 16 matrices in panels.
 struct Patches<'a, 'b, T> {
     grid: Grid,
     channels: usize,
@@ -286,7 +287,8 @@ impl<T: Scalar> Task for Patches<'_, '_, T> {
             let (pair, column) = ((first + i) / across, 2 * ((first + i) % across));
             let row = 2 * pair % height;
             let corner = (2 * pair * width + column) * channels;
-            // Where the pixels of the patch begin, the first of which is above and left of the output's; `None` outside.
+            // Starting positions of the patch's pixels, the first of which is above and to the left of the
+            // output; `None` outside.
             let mut pixels = [[None; 4]; 4];
             for (dy, pixels) in pixels.iter_mut().enumerate() {
                 for (dx, pixel) in pixels.iter_mut().enumerate() {
@@ -309,7 +311,7 @@ impl<T: Scalar> Task for Patches<'_, '_, T> {
     }
 }
 
-/// Writes or adds the outputs of a block of products `m` `[16, patches, channels]`.
+/// Writes or accumulates the outputs of a block of products `m` `[16, patches, channels]`.
 struct Outputs<'a, 'b, T> {
     width: usize,
     channels: usize,
@@ -342,7 +344,7 @@ impl<T: Scalar> Task for Outputs<'_, '_, T> {
     }
 }
 
-/// The gradient by the weight.
+/// The weight gradient.
 pub fn backward_weight<T: Scalar>(
     work: &Workspace<T>,
     conv: Conv,
@@ -362,7 +364,7 @@ pub fn backward_weight<T: Scalar>(
             let mut sums = work.take(ELEMENTS * size);
             sums.fill(T::zero());
             let mut column_sums = vec![T::zero(); outputs];
-            // The kernel adds up as many rows at once.
+            // The kernel sums this number of rows at a time.
             let cut = |columns| Cut { tile: DEPTH, ..Cut::of(work, patches, columns) };
             let (x_cut, dy_cut) = (cut(inputs), cut(outputs));
             let (x_len, dy_len) = (DEPTH * x_cut.stride(), DEPTH * dy_cut.stride());
@@ -398,7 +400,7 @@ pub fn backward_weight<T: Scalar>(
         .for_each(|(output, to)| work.run(Weights { output, inputs, size, sums: &sums, to, accumulate }));
 }
 
-/// Writes `A·dy·Aᵀ` of the patches from patch `first` on to 16 matrices in panels, as [`Patches`].
+/// Writes `A·dy·Aᵀ` of the patches from patch `first` on to 16 matrices in panels, like [`Patches`].
 struct Gradients<'a, 'b, T> {
     width: usize,
     channels: usize,
@@ -431,11 +433,12 @@ impl<T: Scalar> Task for Gradients<'_, '_, T> {
     }
 }
 
-/// Writes or adds the gradient by the filters of one output, given parts of the sums `[16, outputs, inputs]`.
+/// Writes or accumulates the gradient of the filters of one output, given parts of the sums
+/// `[16, outputs, inputs]`.
 struct Weights<'a, 'b, T> {
     output: usize,
     inputs: usize,
-    /// Numbers of an element's sums.
+    /// Number of sums per element.
     size: usize,
     sums: &'a [Buffer<T>],
     to: &'b mut [T],

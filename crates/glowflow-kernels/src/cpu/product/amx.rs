@@ -1,8 +1,9 @@
-//! The kernels of processors with AMX, whose registers are tiles: one instruction multiplies 16 rows of 32 bf16 by 32 rows of
-//! 16, of which pairs lie side by side, and adds the 16 × 16 products, summed in `f32`, to a third tile.
+//! Kernels for processors with AMX, whose registers are tiles: one instruction multiplies 16 rows of 32 bf16
+//! by 32 rows of 16, stored in adjacent pairs, and adds the 16 × 16 products, summed in `f32`, to a third
+//! tile.
 //!
-//! A panel of activations and a packed panel are what the instructions read: 16 rows of the one, or 16 pairs of rows of half the
-//! other, are a tile. Sums are blocks of 32 × 32:
+//! The instructions read panels of activations and packed panels directly: a tile is 16 rows of the former,
+//! or 16 pairs of rows of half the latter. Sums are blocks of 32 × 32:
 //!
 //! ```text
 //!                        tmm6 | tmm7     32 rows of a packed panel of 32 columns
@@ -10,8 +11,8 @@
 //! rows 16..32   tmm5     tmm2 | tmm3
 //! ```
 //!
-//! The tiles live from one piece of assembly to the next: no compiler keeps anything in them. (The intrinsics are not in
-//! stable Rust.) Denormal numbers count as zeros.
+//! The tiles persist between blocks of assembly: no compiler keeps anything in them. (The intrinsics are not
+//! in stable Rust.) Denormal numbers are treated as zeros.
 
 use std::arch::asm;
 
@@ -33,7 +34,7 @@ pub const PANEL: usize = 32;
 const ROWS: usize = 16;
 /// Bytes of a row of a tile.
 const ROW: usize = 64;
-/// bf16 that one instruction multiplies and sums.
+/// Number of bf16 values that one instruction multiplies and sums.
 const DEPTH: usize = bf16::ROWS_MULTIPLE;
 const _: () = assert!(DEPTH == 2 * ROWS && DEPTH * size_of::<bf16>() == ROW && PANEL == DEPTH);
 
@@ -41,7 +42,7 @@ const _: () = assert!(DEPTH == 2 * ROWS && DEPTH * size_of::<bf16>() == ROW && P
 #[repr(align(64))]
 struct Block([[f32; PANEL]; PANEL]);
 
-/// The shapes of the tiles, as the processor reads them.
+/// The tile configuration, in the processor's format.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -51,17 +52,18 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Tiles in use, for blocks of so many rows. They are released when this is dropped.
+/// Configured tiles for blocks with a given number of rows, released on drop.
 struct Tiles {
-    /// Where a block's lower rows begin; 0 where it has none.
+    /// Start of a block's lower rows; 0 if it has none.
     lower: usize,
 }
 
 impl Tiles {
     /// # Safety
-    /// The processor has AMX, here and in all that follows.
+    /// The processor has AMX, here and in all methods below.
     unsafe fn of(rows: usize) -> Self {
-        // Tiles of no rows are not allowed: without a lower half, its tiles compute the first row again, and nobody looks.
+        // Tiles without rows are not allowed: without a lower half, its tiles recompute the first row, and
+        // the result is unused.
         let [upper, lower] = [rows.min(ROWS) as u8, rows.saturating_sub(ROWS).max(1) as u8];
         let mut config =
             Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_a_row: [0; 16], rows: [0; 16] };
@@ -75,10 +77,10 @@ impl Tiles {
         Self { lower: if rows > ROWS { ROWS } else { 0 } }
     }
 
-    /// Loads sums, rows of which lie `stride` bytes apart: 0 to have the same one everywhere.
+    /// Loads sums from rows `stride` bytes apart; with stride 0 every row is the same.
     ///
     /// # Safety
-    /// [`PANEL`] rows are there, of as many numbers.
+    /// [`PANEL`] rows are readable, each of `PANEL` numbers.
     #[inline(always)]
     unsafe fn load(&self, from: *const f32, stride: usize) {
         // SAFETY: the caller's contract.
@@ -94,10 +96,10 @@ impl Tiles {
         }
     }
 
-    /// Stores sums to rows that lie `stride` bytes apart.
+    /// Stores sums to rows `stride` bytes apart.
     ///
     /// # Safety
-    /// [`PANEL`] rows are there, of as many numbers.
+    /// [`PANEL`] rows are writable, each of `PANEL` numbers.
     #[inline(always)]
     unsafe fn store(&self, to: *mut f32, stride: usize) {
         // SAFETY: the caller's contract.
@@ -113,11 +115,11 @@ impl Tiles {
         }
     }
 
-    /// Adds `blocks` products of [`DEPTH`] columns of `A` and rows of `B`. Rows of `A` lie `stride` bytes apart, and the next
-    /// columns `step` bytes further.
+    /// Adds `blocks` products of [`DEPTH`] columns of `A` and rows of `B`. Rows of `A` are `stride` bytes
+    /// apart, and the next columns `step` bytes further.
     ///
     /// # Safety
-    /// The block's rows of `A` are there, and as many rows of a packed panel.
+    /// The block's rows of `A` exist, and the same number of rows of a packed panel.
     #[inline(always)]
     unsafe fn add_products(
         &self,
@@ -174,14 +176,14 @@ pub unsafe fn forward<V: Vector<Element = bf16>>(
 ) {
     const { assert!(PANEL == 2 * V::LANES) };
     let mut sums = Block([[0.0; PANEL]; PANEL]);
-    // Blocks of all sizes one after the other, so that tiles seldom change their shape.
+    // Blocks of equal size one after another, so that tiles rarely change their shape.
     for rows in [PANEL, height % PANEL] {
         let blocks = if rows == PANEL { 0..height / PANEL } else { height / PANEL..height.div_ceil(PANEL) };
         if blocks.is_empty() {
             continue;
         }
-        // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` of `rows × 32`, with as many times
-        // 32 biases; `sums` has room for a block; `to` is as `super::product` checks.
+        // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` of `rows × 32`,
+        // with as many times 32 biases; `sums` has room for a block; `to` is as `super::product` checks.
         unsafe {
             let tiles = Tiles::of(rows);
             for panel in 0..b.n.div_ceil(PANEL) {
@@ -211,10 +213,10 @@ pub unsafe fn forward<V: Vector<Element = bf16>>(
     }
 }
 
-/// A panel of [`SLAB`] rows, transposed: pairs of a column one after the other.
+/// A panel of [`SLAB`] rows, transposed: the pairs of a column are consecutive.
 type Columns = [[[bf16; 2]; SLAB / 2]; PANEL];
 
-/// [`interleave`], with pairs of zeros up to a whole tile. Returns how many tiles there are.
+/// [`interleave`], padded with pairs of zeros to whole tiles. Returns the number of tiles.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -231,7 +233,7 @@ unsafe fn interleave_tiles<V: Pairing<Element = bf16>>(
     len.div_ceil(ROWS)
 }
 
-/// Transposes `tiles · 16` pairs of rows, by squares of 16 × 16 pairs, each of which is as long as an `f32`.
+/// Transposes `tiles · 16` pairs of rows, in squares of 16 × 16 pairs, each of the size of an `f32`.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -256,11 +258,12 @@ unsafe fn transpose<V: Vector<Element = bf16>>(
     }
 }
 
-/// The rows of a weight gradient that some panels of `a` make, the first of them `panel`, [`SLAB`] rows of `a` and `b` after the
-/// other: `a` transposed is the left side, `b` interleaved the right one.
+/// The rows of a weight gradient for several panels of `a`, starting at `panel`. [`SLAB`] rows of `a` and `b`
+/// are processed at a time: `a` transposed is the left operand, `b` interleaved the right one.
 ///
 /// # Safety
-/// The processor has AMX and `V`'s instruction set; the matrices are as [`super::transposed_products`] checks.
+/// The processor has AMX and `V`'s instruction set; the matrices are as [`super::transposed_products`]
+/// checks.
 #[inline(always)]
 pub unsafe fn transposed<V: Pairing<Element = bf16>>(
     a: View<'_, bf16>,

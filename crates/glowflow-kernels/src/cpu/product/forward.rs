@@ -1,5 +1,5 @@
-//! The kernel of a product: an `MR × NR` tile of sums in registers, `NR` columns of a packed `B` that lie side by side,
-//! and `MR` rows of `A` that lie the width of a panel apart.
+//! The kernel of a product: an `MR × NR` tile of sums in registers, from `NR` adjacent columns of a packed
+//! `B` and `MR` rows of `A` that are a panel width apart.
 
 use super::{Finish, Out, Packed};
 use crate::cpu::element::Element;
@@ -9,8 +9,8 @@ use crate::real::Real;
 /// Adds products of `len` groups of columns of `A` and rows of `B` to an `MR × W` block of vectors.
 ///
 /// # Safety
-/// The groups `a[i·row + p·step..]` and `W` vectors of factors at `b + p·2·LANES·GROUP` are there for every `i < MR` and
-/// `p < len`.
+/// The groups `a[i·row + p·step..]` and `W` vectors of factors at `b + p·2·LANES·GROUP` exist for every
+/// `i < MR` and `p < len`.
 #[inline(always)]
 pub unsafe fn add_products<V: Vector, const MR: usize, const W: usize>(
     mut sums: [[V; W]; MR],
@@ -35,7 +35,7 @@ pub unsafe fn add_products<V: Vector, const MR: usize, const W: usize>(
     sums
 }
 
-/// A block of vectors of sums as rows of `NR` numbers, of which the last are 0 where `W` is 1.
+/// A block of vectors of sums as rows of `NR` numbers; if `W` is 1, the second half is 0.
 #[inline(always)]
 pub fn rows<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     sums: [[V; W]; MR],
@@ -51,7 +51,8 @@ pub fn rows<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     rows
 }
 
-/// Rows `first..first + MR` of one panel of a product, of which the first `W` vectors count; returns `MR`.
+/// Computes rows `first..first + MR` of one panel of a product, of which the first `W` vectors are valid;
+/// returns `MR`.
 ///
 /// # Safety
 /// As for [`forward`]; `first + MR <= height`.
@@ -63,8 +64,8 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     to: &mut Out<'_, V::Element>,
 ) -> usize {
     let size = V::Element::GROUP;
-    // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` of `rows × NR`,
-    // with as many times `NR` biases. In `a` and `b` zeros fill up the last group.
+    // SAFETY: `a` holds `k.div_ceil(NR)` panels of `height × NR`, and `b` more than `panel` panels of
+    // `rows × NR`, with `NR` biases each. In `a` and `b` the last group is padded with zeros.
     let sums = unsafe {
         let bias = b.bias.as_ptr().add(panel * NR);
         let mut sums = [[V::zero(); W]; MR];
@@ -75,7 +76,7 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
             let len = NR.min(b.k - at).div_ceil(size);
             let a = a.as_ptr().add((block * height + first) * NR);
             let weights = b.panels.as_ptr().add((panel * b.rows + at) * NR);
-            // Whole blocks take the branch whose length the compiler knows.
+            // Whole blocks take the branch with a compile-time length.
             sums = if len == NR / size {
                 add_products::<V, MR, W>(sums, NR / size, a, (NR, size), weights)
             } else {
@@ -92,7 +93,7 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
         Out::Rows(c) => {
             for (i, row) in rows::<V, MR, W, NR>(sums).iter().enumerate() {
                 let c = &mut c[(first + i) * b.n..(first + i + 1) * b.n][panel * NR..];
-                // Whole panels take the branch whose length the compiler knows.
+                // Whole panels take the branch with a compile-time length.
                 match c.first_chunk_mut::<NR>() {
                     Some(c) => *c = *row,
                     None => c.copy_from_slice(&row[..c.len()]),
@@ -103,10 +104,11 @@ unsafe fn group<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     MR
 }
 
-/// Writes rows of a panel, the first at element `at` and the others `row` elements apart, when `finish` has become of them.
+/// Applies `finish` to rows and writes them to a panel, the first at element `at` and the others `row`
+/// elements apart.
 ///
 /// # Safety
-/// The rows are there, in `c` and in a mask.
+/// The rows exist in `c` and in a mask.
 #[inline(always)]
 pub unsafe fn into_panels<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     c: &mut [V::Element],
@@ -134,11 +136,12 @@ pub unsafe fn into_panels<V: Vector, const MR: usize, const W: usize, const NR: 
     }
 }
 
-/// Rows of the next group, given how many are left: `MR`, then 4, 2 and 1.
+/// Number of rows in the next group, given the remaining number: `MR`, then 4, 2 and 1.
 #[inline(always)]
 pub const fn group_rows<const MR: usize>(left: usize) -> usize {
     match left {
-        // Two groups of 4 take less time than one of 6 and one of 2, which has too few sums to keep the processor busy.
+        // Two groups of 4 are faster than one of 6 and one of 2, which has too few sums to keep the processor
+        // busy.
         8 if MR == 6 => 4,
         left if left >= MR => MR,
         4.. => 4,
@@ -147,7 +150,7 @@ pub const fn group_rows<const MR: usize>(left: usize) -> usize {
     }
 }
 
-/// One panel of a product, all rows.
+/// Computes all rows of one panel of a product.
 ///
 /// # Safety
 /// As for [`forward`].
@@ -162,7 +165,7 @@ unsafe fn one_panel<V: Vector, const MR: usize, const W: usize, const NR: usize>
     let mut first = 0;
     while first < height {
         let at = (height, first, panel);
-        // SAFETY: no group is larger than the rows left.
+        // SAFETY: no group is larger than the remaining rows.
         first += unsafe {
             match group_rows::<MR>(height - first) {
                 rows if rows == MR => group::<V, MR, W, NR>(at, a, b, to),
@@ -174,7 +177,8 @@ unsafe fn one_panel<V: Vector, const MR: usize, const W: usize, const NR: usize>
     }
 }
 
-/// The product of a tile: each panel of `b`, which stays in the nearest caches, with all rows of `a`.
+/// Computes the product of a tile: each panel of `b`, which stays in the nearest caches, with all rows of
+/// `a`.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set; `a`, `b` and `to` are as [`super::product`] checks.

@@ -1,6 +1,6 @@
-//! The kernel of a weight gradient, of matrices whose elements are multiplied in groups of two: pairs of rows, which a sum
-//! over rows takes together, are interleaved first. That is one pass over what is then read many times, the oftener the more
-//! panels of `A` one task takes.
+//! The kernel of a weight gradient for matrices whose elements are multiplied in groups of two: pairs of
+//! rows, which a sum over rows consumes together, are interleaved first. This is one pass over data that is
+//! then read many times, the more often the more panels of `A` one task takes.
 
 use super::forward::{add_products, rows};
 use super::transposed::add;
@@ -9,23 +9,23 @@ use crate::cpu::panels::{SLAB, View};
 use crate::cpu::simd::{Pairing, Sum, Vector};
 use crate::real::Real;
 
-/// Panels of `A` that one task takes at most.
+/// Maximum number of panels of `A` per task.
 pub const AT_ONCE: usize = 4;
 
-/// Pairs of rows of a slab of one panel, interleaved: element `j` of rows `2p` and `2p + 1` side by side.
+/// Interleaved pairs of rows of a slab of one panel: element `j` of rows `2p` and `2p + 1` are adjacent.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub struct Pairs<E, const NR: usize>(pub [[[E; 2]; NR]; SLAB / 2]);
 
 impl<E: Element, const NR: usize> Pairs<E, NR> {
-    /// Of zeros.
+    /// All zeros.
     pub fn zero() -> Self {
         Self([[[E::default(); 2]; NR]; SLAB / 2])
     }
 }
 
-/// Interleaves pairs of rows of one panel, for the rows from `slab` on. A row without a partner gets zeros for one. Returns the
-/// number of pairs.
+/// Interleaves pairs of rows of one panel, for the rows from `slab` on. A row without a partner is paired
+/// with zeros. Returns the number of pairs.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -45,7 +45,8 @@ pub unsafe fn interleave<V: Pairing, const NR: usize>(
         for (pair, rows) in pairs[done..].iter_mut().zip(rows.chunks(2 * NR)) {
             let (first, second) = rows.split_at(NR);
             let second = if second.is_empty() { &[V::Element::default(); NR][..] } else { second };
-            // SAFETY: the caller's contract; both rows have `NR` elements, and the pairs twice as many.
+            // SAFETY: the caller's contract; both rows have `NR` elements, and the pairs have twice that
+            // number.
             unsafe { V::interleave(first.as_ptr(), second.as_ptr(), pair.as_mut_ptr().cast()) }
         }
         done += len.div_ceil(2);
@@ -53,7 +54,7 @@ pub unsafe fn interleave<V: Pairing, const NR: usize>(
     done
 }
 
-/// The sums of a panel's columns, of which pairs of rows are interleaved: products by ones.
+/// Column sums of a panel with interleaved pairs of rows, as products by ones.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -75,8 +76,8 @@ pub unsafe fn sums_of_columns<V: Pairing, const NR: usize>(pairs: &[[[V::Element
     }
 }
 
-/// The rows of a weight gradient that some panels of `a` make, the first of them `panel`, [`SLAB`] rows of `a` and `b` after the
-/// other.
+/// The rows of a weight gradient for several panels of `a`, starting at `panel`. [`SLAB`] rows of `a` and `b`
+/// are processed at a time.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set; the matrices are as [`super::transposed_products`] checks.
@@ -108,7 +109,7 @@ pub unsafe fn transposed<V: Pairing, const MR: usize, const NR: usize>(
             unsafe { interleave::<V, NR>(b, b_panel, slab, &mut pairs_of_b) };
             for (pairs, c) in pairs_of_a.iter().zip(c.chunks_mut(NR * n)) {
                 for (block, c) in c.chunks_mut(MR * n).enumerate() {
-                    // SAFETY: there are `len` pairs of rows of `NR` elements of both, and `MR` divides `NR`.
+                    // SAFETY: both have `len` pairs of rows of `NR` elements, and `MR` divides `NR`.
                     unsafe {
                         let a = pairs.0.as_ptr().cast::<V::Element>().add(2 * block * MR);
                         let b = pairs_of_b.0.as_ptr().cast();

@@ -1,4 +1,4 @@
-//! The kernels of each instruction set, instantiated.
+//! The kernels, instantiated for each instruction set.
 
 use half::bf16;
 
@@ -15,31 +15,32 @@ use crate::cpu::simd::{Plain, Square, Sum, Vector};
 /// [`super::product`] without its checks.
 type Forward<E> = unsafe fn(usize, &[E], &Packed<E>, &mut Out<'_, E>);
 
-/// One task of [`super::transposed_products`], without its checks: the rows of `c` that some panels of `a` make,
-/// from the given one on: as many as there are sums of columns for.
+/// One task of [`super::transposed_products`], without its checks: the rows of `c` for several panels of `a`,
+/// starting at the given one; the number of panels follows from the number of column sums.
 type Transposed<E> =
     unsafe fn(View<'_, E>, View<'_, E>, usize, &mut [<E as Element>::Sum], &mut [<E as Element>::Sum]);
 
 /// The kernels of one instruction set.
 #[doc(hidden)]
 pub struct KernelSet<E: Element> {
-    /// Columns in a panel.
+    /// Columns per panel.
     pub panel: usize,
-    /// Panels of `a` that one task of a weight gradient takes at most.
+    /// Maximum number of panels of `a` per task of a weight gradient.
     pub at_once: usize,
     pub forward: Forward<E>,
     pub transposed: Transposed<E>,
-    /// Swaps rows and columns of a square of sums.
+    /// Transposes a square of sums.
     pub transpose: unsafe fn(&mut Square<E::Sum>),
 }
 
-/// Instantiates the kernels for a vector: rows of a block of sums, and the module of the kernel of a weight gradient.
+/// Instantiates the kernels for a vector: rows of a block of sums, and the module of the weight gradient's
+/// kernel.
 macro_rules! instantiate {
     ($module:ident, $vector:ty, $rows:literal, $gradient:ident, $features:literal) => {
         mod $module {
             use super::*;
             type Element = <$vector as Vector>::Element;
-            /// Columns of a panel: two vectors' worth.
+            /// Columns per panel: two vectors.
             const PANEL: usize = 2 * <$vector as Vector>::LANES;
 
             #[cfg_attr(target_arch = "x86_64", target_feature(enable = $features))]
@@ -72,7 +73,7 @@ macro_rules! instantiate {
     };
 }
 
-/// The same for tile instructions, and the vector that does everything else.
+/// The same for tile instructions; the vector type does everything else.
 #[cfg(target_arch = "x86_64")]
 macro_rules! instantiate_tiles {
     ($module:ident, $vector:ty, $features:literal) => {
@@ -132,7 +133,7 @@ instantiate!(f32_baseline, Plain<f32, 4>, 4, transposed, "sse2");
 instantiate!(f64_baseline, Plain<f64, 2>, 4, transposed, "sse2");
 instantiate!(bf16_baseline, Plain<bf16, 4>, 4, interleaved, "sse2");
 
-/// Those for `f32`.
+/// The kernels for `f32`.
 pub fn f32(isa: Isa) -> KernelSet<f32> {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -143,7 +144,7 @@ pub fn f32(isa: Isa) -> KernelSet<f32> {
     }
 }
 
-/// Those for `f64`.
+/// The kernels for `f64`.
 pub fn f64(isa: Isa) -> KernelSet<f64> {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -154,7 +155,7 @@ pub fn f64(isa: Isa) -> KernelSet<f64> {
     }
 }
 
-/// Those for bf16.
+/// The kernels for bf16.
 pub fn bf16(isa: Isa) -> KernelSet<bf16> {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -1,10 +1,11 @@
-//! Matrix products: activations by packed weights with a fused epilogue, and gradients of weights.
+//! Matrix products: activations by packed weights with a fused epilogue, and weight gradients.
 //!
 //! [`product`] computes `C = finish(A·B + bias)` for a tile of `A` `[rows, k]` in panels (see
-//! [`super::panels`]) and `B` `[k, n]` [`Packed`] beforehand. [`transposed_products`] computes `C += Aᵀ·B` for `A`
-//! `[rows, m]` and `B` `[rows, n]`, both in panels. Matrices hold `f32`, `f64`, or bf16, which is summed in `f32`.
+//! [`super::panels`]) and `B` `[k, n]` that is already [`Packed`]. [`transposed_products`] computes
+//! `C += Aᵀ·B` for `A` `[rows, m]` and `B` `[rows, n]`, both in panels. Matrices hold `f32`, `f64`, or bf16
+//! with sums in `f32`.
 //!
-//! Every element of `C` is summed in the order of `k`, whatever tile it falls into: an image gets the same
+//! Every element of `C` is summed in the order of `k`, whatever tile it belongs to: an image yields the same
 //! bits in any batch, and with any number of threads.
 
 #![allow(unsafe_code)]
@@ -28,18 +29,18 @@ use super::Workspace;
 use super::element::Element;
 use super::panels::View;
 
-/// Where a product goes.
+/// Destination of a product.
 pub enum Out<'a, E: Element> {
-    /// A tile in panels, of as many rows as `A` has, when this has become of it.
+    /// A tile in panels, with the number of rows of `A`, after an epilogue.
     Panels(&'a mut [E], Finish<'a, E>),
     /// Row-major, `[rows, n]`.
     Rows(&'a mut [E::Sum]),
 }
 
-/// What becomes of a tile of `A·B + bias` on its way to memory.
+/// The epilogue applied to a tile of `A·B + bias` before it is stored.
 #[derive(Clone, Copy, Debug)]
 pub enum Finish<'a, E> {
-    /// Its negative elements become 0.
+    /// Sets negative elements to 0.
     Relu,
     /// It is kept where this matrix, laid out as `C` is, is positive, and 0 elsewhere: the gradient of a
     /// ReLU by its input, given its output.
@@ -49,7 +50,7 @@ pub enum Finish<'a, E> {
 /// `c = finish(a·b + bias)` for a tile `a` of a matrix in panels, on the calling thread.
 ///
 /// # Panics
-/// Where the lengths do not go with the matrix's dimensions.
+/// If the lengths do not match the matrix's dimensions.
 pub fn product<E: Element>(a: &[E], b: &Packed<E>, mut c: Out<'_, E>) {
     let KernelSet { panel: width, forward, .. } = E::kernels(b.isa);
     let rows = a.len() / b.k.next_multiple_of(width);
@@ -68,7 +69,7 @@ pub fn product<E: Element>(a: &[E], b: &Packed<E>, mut c: Out<'_, E>) {
     unsafe { forward(rows, a, b, &mut c) }
 }
 
-/// `c = a·b + bias`, row-major, for a whole matrix in panels; tiles are divided among threads.
+/// `c = a·b + bias`, row-major, for a whole matrix in panels; tiles are distributed over threads.
 ///
 /// # Panics
 /// As [`product`].
@@ -77,7 +78,7 @@ pub fn product_into_rows<E: Element>(a: View<'_, E>, b: &Packed<E>, c: &mut [E::
     a.tiles().zip(c.par_chunks_mut(a.cut.tile * b.n)).for_each(|(a, c)| product(a, b, Out::Rows(c)));
 }
 
-/// One gradient of a weight: `c += aᵀ·b`, and `sums +=` the column sums of `a`.
+/// A weight gradient: `c += aᵀ·b`, and `sums +=` the column sums of `a`.
 pub struct Gradient<'a, E: Element> {
     /// `[rows, m]`
     pub a: View<'a, E>,
@@ -89,10 +90,10 @@ pub struct Gradient<'a, E: Element> {
     pub sums: &'a mut [E::Sum],
 }
 
-/// One gradient of a weight, on the calling thread. Its sums are those of [`transposed_products`].
+/// Computes a weight gradient on the calling thread. Its sums equal those of [`transposed_products`].
 ///
 /// # Panics
-/// If the matrices' dimensions do not fit together.
+/// If the matrices' dimensions do not match.
 pub fn transposed_product<E: Element>(work: &Workspace<E>, Gradient { a, b, c, sums }: Gradient<'_, E>) {
     let KernelSet { panel: width, at_once, transposed: kernel, .. } = E::kernels(work.isa());
     check(width, &a, &b, c.len(), sums.len());
@@ -103,7 +104,7 @@ pub fn transposed_product<E: Element>(work: &Workspace<E>, Gradient { a, b, c, s
     }
 }
 
-/// Checks what the kernels of weight gradients rely on.
+/// Checks the preconditions of the weight gradient kernels.
 fn check<E: Element>(width: usize, a: &View<'_, E>, b: &View<'_, E>, c: usize, sums: usize) {
     let (m, n) = (a.cut.columns, b.cut.columns);
     assert_eq!((a.cut.tile, a.cut.width, b.cut.width), (b.cut.tile, width, width));
@@ -111,10 +112,11 @@ fn check<E: Element>(width: usize, a: &View<'_, E>, b: &View<'_, E>, c: usize, s
     assert_eq!((c, sums), (m * n, m));
 }
 
-/// Several gradients of weights, divided among threads by panels of their `a`. No sum depends on how.
+/// Computes several weight gradients, distributed over threads by panels of their `a`. The partition does not
+/// affect the sums.
 ///
 /// # Panics
-/// Where the matrices' dimensions do not fit together.
+/// If the matrices' dimensions do not match.
 pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradient<'_, E>>) {
     let KernelSet { panel: width, at_once, transposed: kernel, .. } = E::kernels(work.isa());
     let mut tasks = vec![];
@@ -126,7 +128,7 @@ pub fn transposed_products<E: Element>(work: &Workspace<E>, gradients: Vec<Gradi
         let parts = c.chunks_mut(panels * width * n).zip(sums.chunks_mut(panels * width)).enumerate();
         tasks.extend(parts.map(|(part, (c, sums))| (a, b, part * panels, c, sums)));
     }
-    // One after the other to whoever is free, the largest first, so that all end at about the same time.
+    // Scheduled dynamically, the largest first, so that all threads end at about the same time.
     tasks.sort_by_key(|(_, _, _, c, _)| std::cmp::Reverse(c.len()));
     tasks.into_iter().par_bridge().for_each(|(a, b, panel, c, sums)| {
         // SAFETY: the processor has the device's instruction set; the dimensions were checked above.

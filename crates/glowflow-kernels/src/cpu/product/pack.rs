@@ -1,4 +1,5 @@
-//! Weights as the kernels read them: scaled, rounded, and with columns that a kernel takes at once side by side.
+//! Packs weights for the kernels: scaled, rounded, and with the columns that a kernel processes together
+//! adjacent.
 
 use rayon::prelude::*;
 
@@ -14,17 +15,17 @@ pub struct Packed<E: Element> {
     pub(super) isa: Isa,
     pub(super) k: usize,
     pub(super) n: usize,
-    /// `k` and the rows that fill up.
+    /// `k` plus padding rows.
     pub(super) rows: usize,
-    /// `[n.div_ceil(NR), rows / GROUP, NR, GROUP]`, filled up with zeros.
+    /// `[n.div_ceil(NR), rows / GROUP, NR, GROUP]`, padded with zeros.
     pub(super) panels: Buffer<E>,
-    /// `[n.div_ceil(NR) * NR]`, filled up with zeros.
+    /// `[n.div_ceil(NR) * NR]`, padded with zeros.
     pub(super) bias: Vec<E::Sum>,
 }
 
 impl<E: Element> Packed<E> {
-    /// Packs a matrix column by column: column `j` holds every `step`-th number of the slice, times a factor,
-    /// that `column(j)` returns.
+    /// Packs a matrix column by column: column `j` holds every `step`-th number of the slice returned by
+    /// `column(j)`, times a factor.
     pub fn of_columns<'a>(
         work: &Workspace<E>,
         k: usize,
@@ -50,7 +51,7 @@ impl<E: Element> Packed<E> {
         })
     }
 
-    /// Has each panel filled: `fill` gets its first column, its elements, and how many columns it has.
+    /// Fills each panel: `fill` receives its first column, its elements, and its number of columns.
     fn by_panel(
         work: &Workspace<E>,
         k: usize,
@@ -73,12 +74,12 @@ impl<E: Element> Packed<E> {
     }
 }
 
-/// Fills a panel of so many columns, row by row.
+/// Fills a panel row by row.
 struct Rows<'a, E: Element, F> {
     row: &'a F,
     first: usize,
     k: usize,
-    /// Those that the matrix still has.
+    /// Remaining columns of the matrix.
     columns: usize,
     panel: &'a mut [E],
     width: usize,
@@ -104,7 +105,7 @@ impl<E: Element, F: Fn(usize, usize, &mut [E::Sum])> Task for Rows<'_, E, F> {
     }
 }
 
-/// Fills a panel of so many columns, column by column.
+/// Fills a panel column by column.
 struct Columns<'a, E: Element> {
     columns: &'a [(&'a [E::Sum], E::Sum)],
     isa: Isa,

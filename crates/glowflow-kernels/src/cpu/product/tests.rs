@@ -1,4 +1,4 @@
-//! Every kernel of this processor against literal sums, at sizes around the blocks'.
+//! Compares every kernel of this processor with literal sums, at sizes around the block sizes.
 
 use half::bf16;
 use num_traits::Float;
@@ -17,7 +17,7 @@ fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
     Workspace::new(isa, Pool::default(), Pool::default())
 }
 
-/// The instruction sets of this processor, and AMX, emulated where it has none.
+/// The instruction sets of this processor, and AMX, emulated if necessary.
 fn available<E: Element>() -> Vec<Isa> {
     let mut found = E::available();
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -28,7 +28,7 @@ fn available<E: Element>() -> Vec<Isa> {
     found
 }
 
-/// Numbers that an element can hold.
+/// Numbers that an element represents exactly.
 fn numbers<E: Element>(id: u64, len: usize) -> Vec<E::Sum> {
     let uniform = |i| Stream { seed: 1, id }.uniform(i)[0] - 0.5;
     (0..len as u64).map(|i| E::of_sum(E::Sum::of(uniform(i))).to_sum()).collect()
@@ -42,7 +42,7 @@ fn pack<E: Element>(work: &Workspace<E>, k: usize, n: usize, b: &[E::Sum]) -> Pa
     Packed::of_rows(work, k, n, |i, j, to| to.copy_from_slice(&b[i * n + j..][..to.len()]))
 }
 
-/// `a·b` with `b` in `packed`, by tiles, row-major.
+/// `a·b` with `b` in `packed`, tile by tile, row-major.
 fn multiply<E: Element>(work: &Workspace<E>, k: usize, a: &[E::Sum], packed: &Packed<E>) -> Vec<E::Sum> {
     let a = panels(work, k, a);
     let mut c = vec![E::Sum::nan(); a.view().data.len() / a.cut.stride() * packed.n];
@@ -58,7 +58,7 @@ fn against_sums<E: Element>(tolerance: f64) {
         {
             let (a, b) = (numbers::<E>(0, rows * k), numbers::<E>(1, k * n));
             let (bias, mask) = (numbers::<E>(2, n), numbers::<E>(3, rows * n));
-            // The columns of a matrix of twice as many rows and more, of which every second counts by half.
+            // Columns of a matrix with at least twice as many rows, in which every second row is halved.
             let columns: Vec<Vec<E::Sum>> = (0..n)
                 .map(|j| {
                     let at = |i: usize| {
@@ -86,7 +86,7 @@ fn against_sums<E: Element>(tolerance: f64) {
                 );
             }
 
-            // Into panels, rounded to what these hold, and with zeros in the columns that fill up.
+            // Converts to panels, rounded to their element type, with zeros in the padding columns.
             let (a, mask_in_panels) = (panels(&work, k, &a), panels(&work, n, &mask));
             for name in ["relu", "mask"] {
                 let mut c = Panels::scratch(&work, rows, n);

@@ -1,5 +1,5 @@
-//! The kernel of a weight gradient, of matrices whose elements are multiplied one by one: `MR` columns of `A`, read down a
-//! panel, by `NR` columns of `B`, read along one.
+//! The kernel of a weight gradient for matrices whose elements are multiplied one by one: `MR` columns of
+//! `A`, read down a panel, by `NR` columns of `B`, read along one.
 
 use super::forward::{add_products, group_rows, rows};
 use crate::cpu::element::Element;
@@ -7,10 +7,10 @@ use crate::cpu::panels::{DEPTH, View};
 use crate::cpu::simd::{Sum, Vector};
 use crate::real::Real;
 
-/// Panels of `A` that one task takes.
+/// Number of panels of `A` per task.
 pub const AT_ONCE: usize = 1;
 
-/// The rows of a weight gradient that one panel of `a` makes, [`DEPTH`] rows of `a` and `b` after the other.
+/// The rows of a weight gradient for one panel of `a`. [`DEPTH`] rows of `a` and `b` are processed at a time.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set; the matrices are as [`transposed_products`] checks.
@@ -26,7 +26,7 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     let n = b.cut.columns;
     let height = a.data.len() / a.cut.stride();
     for slab in (0..height).step_by(DEPTH) {
-        // The tiles of the slab: where each panel `p` begins, and how many rows it has.
+        // The tiles of the slab: start of each panel `p`, and number of rows.
         let tiles = || {
             (slab..height.min(slab + DEPTH))
                 .step_by(a.cut.tile)
@@ -73,7 +73,7 @@ pub unsafe fn transposed<V: Vector, const MR: usize, const NR: usize>(
     }
 }
 
-/// Adds a block of sums to as many rows of `n` numbers as there are, of which the panel's first `left` count.
+/// Adds a block of sums to rows of `n` numbers; only the panel's first `left` columns are valid.
 ///
 /// # Safety
 /// The processor has `V`'s instruction set.
@@ -87,7 +87,7 @@ pub unsafe fn add<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     if left == W * V::LANES && c.len() >= MR * n {
         for (i, sums) in sums.into_iter().enumerate() {
             for (j, sums) in sums.into_iter().enumerate() {
-                // SAFETY: the caller's contract; the whole block lies in `c`.
+                // SAFETY: the caller's contract; the whole block is inside `c`.
                 unsafe {
                     let c = c.as_mut_ptr().add(i * n + panel * NR + j * V::LANES);
                     V::load(c).plus(sums).store(c);
@@ -102,7 +102,7 @@ pub unsafe fn add<V: Vector, const MR: usize, const W: usize, const NR: usize>(
     }
 }
 
-/// [`add`] of [`group`], which is as wide as it has to be.
+/// [`add`] of [`group`], only as wide as necessary.
 ///
 /// # Safety
 /// As for [`group`].

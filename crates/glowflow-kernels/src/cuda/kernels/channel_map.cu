@@ -1,17 +1,17 @@
 // Actnorm and permutation as one affine map of each pixel's channels.
 //
-// y = W (s ⊙ (x + bias)), s = exp(3·logs), is y = A x + b with A = W diag(s), b = W (s ⊙ bias); its inverse is
-// x = A⁻¹ y − bias. W = P·L·(U + diag(sign ⊙ exp(log_s))), (P v)[i] = v[index[i]]; where there is no L and U, W = P.
-// The small matrices are computed in double precision and rounded once. They are [stride, stride], stride = channels rounded up to 4, with
-// zeros beyond the channels, so that four numbers are read at once.
+// y = W (s ⊙ (x + bias)), s = exp(3·logs), is y = A x + b with A = W diag(s), b = W (s ⊙ bias); its inverse
+// is x = A⁻¹ y − bias. W = P·L·(U + diag(sign ⊙ exp(log_s))), (P v)[i] = v[index[i]]; without L and U, W = P.
+// The small matrices are computed in double precision and rounded once. They are [stride, stride], stride =
+// channels rounded up to 4, padded with zeros, so that four numbers are read at a time.
 
 __device__ __forceinline__ int stride_of(int channels) { return (channels + 3) & ~3; }
 
 __device__ __forceinline__ float4 four(const float *at) { return *(const float4 *)at; }
 
-// ---- maps out of parameters
+// ---- computation of maps from parameters
 
-// A matrix to make, and what of; as in `channel_map.rs`. Addresses are null for what there is not.
+// A matrix to compute, and its inputs; as in `channel_map.rs`. Addresses are null for absent inputs.
 struct Made {
     const int *index;   // which input each output takes
     const float *sign;  // null, with lower, upper and log_s, where the permutation is fixed
@@ -30,18 +30,18 @@ enum Kind {
     INVERSE,     // matrix[j, i] = A⁻¹[i, j]; offset −bias
 };
 
-// As many as a launch can be told of: parameters of a kernel have 4 KB.
+// The maximum number per launch: a kernel's parameters are limited to 4 KB.
 struct Makes {
     Made list[32];
 };
 
-// L without its diagonal of ones and U without its own: number (i, j) lies at i·row + j·column.
+// L without its unit diagonal and U without its diagonal: element (i, j) is at i·row + j·column.
 struct Factors {
     const float *lower, *upper;
     int row, column;
 };
 
-// Row i of A by a warp, its lanes the columns; `from` is index[i].
+// Row i of A, computed by a warp whose lanes are the columns; `from` is index[i].
 __device__ __forceinline__ void fold_row(
     const Made &made, const Factors &lu, const double *diagonal, const double *scale, int i, int from, int lane) {
     int channels = made.channels, stride = stride_of(channels);
@@ -79,9 +79,9 @@ __device__ __forceinline__ void fold_row(
     }
 }
 
-// Column q of A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ by a warp, by substitution on the unit vector that Pᵀ makes of it, that of number `from`. Every step
-// of a substitution waits for the one before, so all that it reads had better lie in shared memory, as `column` does. Here diagonal and
-// scale are inverted.
+// Column q of A⁻¹ = diag(1/s) U⁻¹ L⁻¹ Pᵀ, computed by a warp, by substitution on the unit vector with index
+// `from`, which is Pᵀ's column. Every step of a substitution waits for the previous one, so its inputs should
+// be in shared memory, as `column` is. Diagonal and scale are already inverted.
 __device__ __forceinline__ void invert_column(
     const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int q, int from,
     int lane) {
@@ -104,7 +104,8 @@ __device__ __forceinline__ void invert_column(
             __syncwarp();
         }
         for (int m = channels - 1; m >= 0; m--) {
-            // Every lane multiplies for itself, for the number is read by all before it is overwritten below.
+            // Every lane multiplies for itself, because all lanes read the number before it is overwritten
+            // below.
             double value = column[m] * diagonal[m];
             __syncwarp();
             for (int i = lane; i < m; i += 32) {
@@ -131,8 +132,8 @@ __device__ __forceinline__ void make_line(
     }
 }
 
-// Makes many matrices: blockIdx.y says which, and a warp makes a row or column of it. Shared memory holds the diagonal, the scale, a column
-// for each warp and, where they fit, L and U.
+// Computes many matrices: blockIdx.y is the matrix, and a warp computes a row or column of it. Shared memory
+// holds the diagonal, the scale, a column for each warp and, if they fit, L and U.
 extern "C" __global__ void make_channel_maps(Makes makes) {
     extern __shared__ double make_shared[];
     Made made = makes.list[blockIdx.y];
@@ -146,7 +147,7 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
     double power = made.kind == INVERSE ? -1.0 : 1.0;
     // Read before the wait below.
     int from = line < channels ? made.index[line] : channels;
-    // Transposed and with an odd stride, so that neither neighbours in a row nor in a column lie in one bank.
+    // Transposed and with an odd stride, so that neither neighbours in a row nor in a column share a bank.
     int odd = channels | 1;
     float *lower = (float *)&columns[warps * channels], *upper = &lower[channels * odd];
     bool copied = made.lower && made.factors_fit;
@@ -170,7 +171,7 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
         return;
     }
     double *column = &columns[warp * channels];
-    // Two calls, so that the compiler knows of each what memory it reads.
+    // Two calls, so that the compiler knows which memory each of them reads.
     if (copied) {
         make_line(made, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
     } else {
@@ -180,8 +181,8 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
 
 // ---- maps on activations
 
-// Takes rows of x [rows, channels] from `first` on into `to` [tile, stride], with zeros beyond `count` rows and beyond the channels.
-// Here and below, x is a whole buffer, and so aligned.
+// Loads rows of x [rows, channels] from `first` on into `to` [tile, stride], with zeros beyond `count` rows
+// and beyond the channels. Here and below, x is a whole buffer and therefore aligned.
 __device__ __forceinline__ void load_rows(
     const float *x, int first, int count, int tile, int channels, int stride, float *to) {
     x += first * channels;
@@ -197,7 +198,7 @@ __device__ __forceinline__ void load_rows(
     }
 }
 
-// Puts four numbers from channel c on into a row.
+// Stores four numbers from channel c on in a row.
 __device__ __forceinline__ void store_four(float *row, int channels, int c, float4 values) {
     if (channels % 4 == 0) {
         *(float4 *)&row[c] = values;
@@ -222,7 +223,8 @@ __device__ __forceinline__ void add_product(float4 m, float x, float4 *sum) {
     sum->w = fmaf(m.w, x, sum->w);
 }
 
-// Adds numbers c to c + 3 of M x and of M y, where matrix[j, i] holds M[i, j]. Two rows share what is read of the matrix.
+// Adds elements c to c + 3 of M x and of M y, where matrix[j, i] holds M[i, j]. Two rows share each read of
+// the matrix.
 __device__ __forceinline__ void two_rows(
     const float *matrix, int stride, int c, const float *x, const float *y, float4 *of_x, float4 *of_y) {
     matrix += c;
@@ -249,8 +251,9 @@ __device__ __forceinline__ void add_log_det(int batch, int pixels, const double 
     }
 }
 
-// x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be null. A block takes
-// `tile` rows, an even number, through shared memory, and the matrix. logp [batch], where given, gains pixels · log_det.
+// x ← M x + offset for each row of x [rows, channels], in place; matrix[j, i] holds M[i, j]. `offset` may be
+// null. A block handles `tile` rows, an even number, with rows and matrix in shared memory. logp [batch], if
+// given, gains pixels · log_det.
 extern "C" __global__ void affine(
     int rows, int channels, int tile, const float *matrix, const float *offset, float *x, int batch, int pixels,
     const double *log_det, float *logp) {
@@ -278,8 +281,9 @@ extern "C" __global__ void affine(
     }
 }
 
-// The same for many channels, from x to y: a block has 32 channels of 8 rows, for each of which 8 threads share the sum; `at_once` channels of
-// x are in shared memory. (Where a block makes all channels of its rows, few rows leave most of a GPU without work.)
+// The same for many channels, from x to y: a block handles 32 channels of 8 rows, with 8 threads per sum;
+// `at_once` channels of x are in shared memory. (If a block computed all channels of its rows, few rows would
+// leave most of a GPU idle.)
 extern "C" __global__ void affine_wide(
     int rows, int channels, int at_once, const float *__restrict__ matrix, const float *offset, const float *__restrict__ x,
     float *__restrict__ y, int batch, int pixels, const double *log_det, float *logp) {
@@ -316,7 +320,7 @@ extern "C" __global__ void affine_wide(
         parts[part][r][lane] = sum[r];
     }
     __syncthreads();
-    // Now a warp has a row.
+    // Each warp now has one row.
     int row = first + part;
     if (row < rows && c < channels) {
         float total = offset ? offset[c] : 0.0f;
@@ -330,15 +334,16 @@ extern "C" __global__ void affine_wide(
     }
 }
 
-// The way back of few channels in one pass: x ← A⁻¹ x + offset, dx ← Aᵀ dx, and sums as `outer_sums` makes them of the new x and the old dx.
-// A block takes a slab in tiles of an even number of rows. Threads own 4×4 sums each, and groups of them take turns with the rows; what groups
-// have is added up in their order.
+// The backward pass for few channels in one kernel: x ← A⁻¹ x + offset, dx ← Aᵀ dx, and the sums of
+// `outer_sums` over the new x and the old dx. A block handles a slab in tiles of an even number of rows.
+// Threads own 4×4 sums each, and groups of them alternate between rows; the sums of the groups are
+// accumulated in order.
 extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
     int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset, const float *a, float *x,
     float *dx, float *sums) {
     extern __shared__ float4 way_back_shared[];
     int stride = stride_of(channels), fours = stride / 4, half = tile / 2;
-    // Behind a row's numbers there is a 1, for the sums of dx by itself.
+    // A row's numbers are followed by a 1, for the sums of dx alone.
     int x_stride = stride + 4;
     float *inverse_copy = (float *)way_back_shared, *a_copy = &inverse_copy[stride * stride];
     float *y_tile = &a_copy[stride * stride], *dy_tile = &y_tile[tile * stride], *x_tile = &dy_tile[tile * stride];
@@ -395,7 +400,7 @@ extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
         __syncthreads();
     }
 
-    // The matrices and tiles are not needed any more.
+    // The matrices and tiles are no longer needed.
     float *of_groups = (float *)way_back_shared;
     if (group < groups) {
         for (int k = 0; k < 4; k++) {
@@ -415,8 +420,8 @@ extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
     }
 }
 
-// sums[slab, i, j] = Σ over the rows of a slab of dy[row, i] · x[row, j], with x[row, channels] = 1. A block of 16×16 threads makes a tile of
-// 16×16 sums: blockIdx.x is the slab, blockIdx.y and z the tile.
+// sums[slab, i, j] = Σ over the rows of a slab of dy[row, i] · x[row, j], with x[row, channels] = 1. A block
+// of 16×16 threads computes a tile of 16×16 sums: blockIdx.x is the slab, blockIdx.y and z the tile.
 extern "C" __global__ void outer_sums(
     int rows, int channels, int slab_rows, const float *dy, const float *x, float *sums) {
     __shared__ float left[32][17], right[32][17];
@@ -443,8 +448,8 @@ extern "C" __global__ void outer_sums(
     }
 }
 
-// Adds up `slabs` partial sums of `count` numbers each, in double precision. A block of 256 threads makes eight numbers, for as many lie in
-// what the memory hands out at once.
+// Accumulates `slabs` partial sums of `count` numbers each, in double precision. A block of 256 threads
+// computes eight numbers, which is the size of a memory transaction.
 extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, float *total) {
     __shared__ double scratch[8][8];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -474,8 +479,9 @@ extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, fl
 // With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j), d_LU = Pᵀ d_W, d_L = d_LU Uᵀ,
 // d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
 //
-// blockIdx.y says what a block of 256 threads makes: 0 the actnorm's gradients, 1 those of L, 2 those of U and its diagonal. Lanes are 32 columns,
-// blockIdx.z says which. A warp makes a row of L or U, in steps of 32 terms that go through shared memory.
+// blockIdx.y selects the result of a block of 256 threads: 0 for the actnorm's gradients, 1 for those of L, 2
+// for those of U and its diagonal. Lanes are 32 columns, selected by blockIdx.z. A warp computes a row of L
+// or U, in steps of 32 terms that pass through shared memory.
 extern "C" __global__ void channel_map_gradient(
     int channels, const int *inverse, const float *sign, const float *lower, const float *upper, const float *log_s,
     const float *bias, const float *logs, const float *sums, const float *a, double d_log_det, float *d_bias,
@@ -513,7 +519,7 @@ extern "C" __global__ void channel_map_gradient(
         return;
     }
 
-    // Half of either factor is zeros.
+    // Half of either factor is zero.
     bool of_lower = blockIdx.y == 1;
     if (of_lower ? j0 > i0 + 7 : j0 + 31 < i0) {
         return;
@@ -575,7 +581,8 @@ extern "C" __global__ void channel_map_gradient(
     }
 }
 
-// Data-dependent initialisation of an actnorm from x [rows, stride]: bias = −mean, 3·logs = −log(std + 1e-6). One block a channel.
+// Data-dependent initialisation of an actnorm from x [rows, stride]: bias = −mean, 3·logs = −log(std + 1e-6).
+// One block per channel.
 extern "C" __global__ void initialize_actnorm(int rows, int stride, const float *x, float *bias, float *logs) {
     __shared__ double scratch[32], mean;
     int c = blockIdx.x;

@@ -1,17 +1,17 @@
-// What all kernels share: types, conversions, neighbours, random numbers, sums.
+// Definitions shared by all kernels: types, conversions, neighbours, random numbers, sums.
 //
-// Activations are row-major [rows, channels], rows = batch · height · width. No buffer has 2^31 elements or more
-// (the host checks), so indices are `int`. A kernel is written for any number of threads that covers its
-// work; the host launches one thread for each element unless a kernel says otherwise.
+// Activations are row-major [rows, channels], rows = batch · height · width. No buffer has 2^31 elements or
+// more (the host checks), so indices are `int`. A kernel accepts any number of threads that covers its work;
+// the host launches one thread per element unless a kernel's comment says otherwise.
 //
-// The file is compiled with no headers at all, by NVRTC.
+// The file is compiled without any headers, by NVRTC.
 
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-// ---- elements of a coupling network's matrices: f32, or bf16 kept as its bits
+// ---- elements of a coupling network's matrices: f32, or bf16 stored as bits
 
 struct bf16 {
     u16 bits;
@@ -22,7 +22,7 @@ __device__ __forceinline__ float wide(bf16 x) { return __uint_as_float((u32)x.bi
 
 template <typename T> __device__ __forceinline__ T narrow(float x);
 template <> __device__ __forceinline__ float narrow<float>(float x) { return x; }
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to nearest, ties to even; NaN stays NaN.
 template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) {
     bf16 result;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -38,7 +38,7 @@ template <> __device__ __forceinline__ bf16 narrow<bf16>(float x) {
     return result;
 }
 
-// Elements that fill 16 bytes: what a thread writes at once.
+// The elements that fill 16 bytes, the unit of a thread's writes.
 template <typename T> struct alignas(16) Pack {
     T values[16 / sizeof(T)];
 };
@@ -57,7 +57,7 @@ __device__ __forceinline__ int divided(int n, Divisor d) {
     return d.multiplier ? (int)(__umulhi((u32)n, d.multiplier) >> d.shift) : n;
 }
 
-// ---- 3×3 neighbourhoods: offset k = 3·ky + kx looks at pixel (y + ky − 1, x + kx − 1)
+// ---- 3×3 neighbourhoods: offset k = 3·ky + kx refers to pixel (y + ky − 1, x + kx − 1)
 
 struct Plane {
     Divisor height, width;
@@ -75,14 +75,14 @@ __device__ __forceinline__ Pixel pixel_of(int row, Plane plane) {
     return pixel;
 }
 
-// The row that offset k of the pixel in `row` looks at, −1 outside the image.
+// The row that offset k of the pixel in `row` refers to, −1 outside the image.
 __device__ __forceinline__ int neighbour(int row, Pixel at, Plane plane, int k) {
     int dy = k / 3 - 1, dx = k % 3 - 1;
     bool inside = (u32)(at.y + dy) < (u32)plane.height.value && (u32)(at.x + dx) < (u32)plane.width.value;
     return inside ? row + dy * plane.width.value + dx : -1;
 }
 
-// The same for the transposed convolution, which looks the other way.
+// The same for the transposed convolution, with the opposite offset.
 __device__ __forceinline__ int neighbour_back(int row, Pixel at, Plane plane, int k) {
     return neighbour(row, at, plane, 8 - k);
 }

@@ -1,9 +1,9 @@
-// The element-wise part of a coupling, x [rows, channels], of which the last half changes.
+// The element-wise part of a coupling, which transforms the last half of x [rows, channels].
 //
 // Affine: y = (x + shift)·s, log|det| = Σ log s, s a function of r = o[C/2..]; additive: y = x + o.
-// The gradient by r is (dy·y + dlogp)·∂ log s/∂r: no division.
+// The gradient of r is (dy·y + dlogp)·∂ log s/∂r: no division.
 
-// The kinds of couplings; the host has the same numbers.
+// Kinds of couplings; the host uses the same numbers.
 #define COUPLING_ADDITIVE 0
 #define COUPLING_SIGMOID 1  // affine, s = sigmoid(r + 2)
 #define COUPLING_EXP2TANH 2  // affine, s = exp(2·tanh(r/2))
@@ -16,7 +16,7 @@ struct Scaling {
 __device__ __forceinline__ Scaling scaling(int kind, float r) {
     Scaling at;
     if (kind == COUPLING_EXP2TANH) {
-        // tanh(|r|/2) = (1 − e)/(1 + e), with rounding relative to 1 as the scale has it.
+        // tanh(|r|/2) = (1 − e)/(1 + e), with rounding relative to 1, like the scale's.
         float e = expf(-fabsf(r)), inverse = 1.0f / (1.0f + e);
         at.log_scale = copysignf(2.0f * (1.0f - e) * inverse, r);
         at.scale = expf(at.log_scale);
@@ -28,7 +28,8 @@ __device__ __forceinline__ Scaling scaling(int kind, float r) {
     return at;
 }
 
-// What a block adds to logp [batch]: by itself where an image is one part; else in two stages, sums [batch, parts] here, then `add_parts`.
+// Adds a block's sum to logp [batch]: directly if an image is one part; else in two stages, sums [batch,
+// parts] here, then `add_parts`.
 __device__ __forceinline__ void add_part(float sum, float *sums) {
     if (threadIdx.x == 0) {
         if (gridDim.y == 1) {
@@ -39,7 +40,8 @@ __device__ __forceinline__ void add_part(float sum, float *sums) {
     }
 }
 
-// One block a part of an image: blockIdx.x is the image, blockIdx.y the part. `sums` is logp itself where there is one part.
+// One block per part of an image: blockIdx.x is the image, blockIdx.y the part. With a single part, `sums` is
+// logp itself.
 extern "C" __global__ void couple(
     int pixels, int channels, int kind, int part_pixels, const float *o, float *x, float *sums) {
     __shared__ float scratch[32];

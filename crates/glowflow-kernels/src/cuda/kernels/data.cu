@@ -21,8 +21,9 @@ extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int
     }
 }
 
-// The way back: clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1) · 2^(8−bits), in double precision as on the processor; NaN becomes 0. One
-// thread for every four elements; `pixels` has room for a multiple of four. `not_finite` becomes 1 where an element is not finite.
+// The inverse: clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1) · 2^(8−bits), in double precision as on the CPU;
+// NaN becomes 0. One thread per four elements; `pixels` has room for a multiple of four. `not_finite` becomes
+// 1 if an element is not finite.
 extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pixels, u32 *not_finite) {
     int first = 4 * global_index();
     if (first >= count) {
@@ -32,7 +33,7 @@ extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pix
     u32 four = 0;
     for (int j = 0; j < 4; j++) {
         float x = first + j < count ? v[first + j] : 0.0f;
-        // Whoever writes writes the same.
+        // All writers write the same value.
         if (!isfinite(x)) {
             *not_finite = 1;
         }
@@ -44,8 +45,8 @@ extern "C" __global__ void quantize(int count, int bits, const float *v, u8 *pix
     *(u32 *)&pixels[first] = four;
 }
 
-// Standard normal numbers by the transform of Box and Muller, in double precision as on the processor.
-// out [images, length]; image b draws from stream id + b. One thread for every four numbers of an image.
+// Standard normal numbers by the Box-Muller transform, in double precision as on the CPU. out [images,
+// length]; image b draws from stream id + b. One thread per four numbers of an image.
 extern "C" __global__ void normal(int images, int length, u64 seed, u64 id, double scale, float *out) {
     int groups = (length + 3) / 4;
     int index = global_index();
@@ -68,8 +69,8 @@ extern "C" __global__ void normal(int images, int length, u64 seed, u64 id, doub
     }
 }
 
-// Squeeze of x [batch, height, width, channels]: channel 4c + 2dy + dx of y is channel c at (2h + dy, 2w + dx).
-// With `back` the inverse: x is written from y. `height` and `width` are those of x.
+// Squeeze of x [batch, height, width, channels]: channel 4c + 2dy + dx of y is channel c at (2h + dy, 2w +
+// dx). With `back`, the inverse: x is written from y. `height` and `width` are those of x.
 extern "C" __global__ void squeeze(int count, int height, int width, int channels, int back, float *x, float *y) {
     int i = global_index();
     if (i >= count) {
@@ -86,7 +87,7 @@ extern "C" __global__ void squeeze(int count, int height, int width, int channel
     }
 }
 
-// Takes x [rows, channels] apart into its halves, or with `back` joins them.
+// Splits x [rows, channels] into its halves, or with `back` joins them.
 extern "C" __global__ void split(int count, int channels, int back, float *x, float *first, float *last) {
     int i = global_index();
     if (i >= count) {

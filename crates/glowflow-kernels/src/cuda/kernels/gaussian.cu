@@ -1,7 +1,7 @@
-// Gaussian priors: eps = (z − mean)·exp(−logs), log N = −(log 2π + 2·logs + eps²)/2; and the top level's learned prior.
+// Gaussian priors: eps = (z − mean)·exp(−logs), log N = −(log 2π + 2·logs + eps²)/2; and the final prior.
 // prior [rows, 2·channels] holds mean, then logs.
 
-// As `couple`: blockIdx.x is the image, blockIdx.y the part, and `sums` is logp itself where there is one part.
+// Like `couple`: blockIdx.x is the image, blockIdx.y the part; with a single part, `sums` is logp itself.
 extern "C" __global__ void standardize(
     int pixels, int channels, int part_pixels, const float *prior, float *z, float *sums) {
     __shared__ float scratch[32];
@@ -40,8 +40,8 @@ extern "C" __global__ void standardize_backward(
     }
 }
 
-// base [width] and class_weight [classes, width], width = 2·channels, to every pixel: prior [batch, pixels, width].
-// labels [batch], the numbers of classes; what is not one of them makes NaN.
+// Broadcasts base [width] plus class_weight [classes, width], width = 2·channels, to every pixel: prior
+// [batch, pixels, width]. labels [batch] are class numbers; an invalid one gives NaN.
 extern "C" __global__ void top_prior(
     int count, int pixels, int width, int classes, const float *base, const float *class_weight, const float *labels,
     float *prior) {
@@ -58,8 +58,8 @@ extern "C" __global__ void top_prior(
     prior[i] = value;
 }
 
-// Adds Σ d_prior over all pixels to d_mean and d_logs, and for each class over those of its images to d_class_weight [classes, width].
-// One block a column c < width; its threads share the rows.
+// Adds Σ d_prior over all pixels to d_mean and d_logs, and for each class over the pixels of its images to
+// d_class_weight [classes, width]. One block per column c < width; its threads share the rows.
 extern "C" __global__ void top_prior_backward(
     int batch, int pixels, int width, int classes, const float *labels, const float *d_prior, float *d_mean,
     float *d_logs, float *d_class_weight) {
@@ -75,7 +75,7 @@ extern "C" __global__ void top_prior_backward(
         *to += (float)sum;
     }
     for (int image = 0; classes > 0 && image < batch; image++) {
-        // Each class once, with the first of its images.
+        // Each class once, at the first of its images.
         float label = labels[image];
         int earlier = 0, y = (int)label;
         for (int other = threadIdx.x; other < image; other += blockDim.x) {

@@ -1,11 +1,11 @@
-// conv3×3 as a product: patches gathered before it where the input is narrow, shifted rows added up after it where
-// the output is narrow. Nothing wide is ever shifted or padded.
+// 3×3 convolutions as products: patches are gathered before the product if the input is narrow, shifted rows
+// are added after it if the output is narrow. Wide activations are never shifted or padded.
 //
-// Columns of patches lie as k·inputs + c, then one for the edge channel at each offset, 9·inputs + k; then zeros up
-// to `stride`, a multiple of 8.
+// Columns of patches are in the order k·inputs + c, followed by the edge channel at each offset, 9·inputs +
+// k, and by zeros up to `stride`, a multiple of 8.
 
-// Numbers that lie next to each other and are read at once: 4, 2 or 1, whatever divides the number of channels that count, of which a
-// row has a multiple. Memory answers late, so a thread asks for all that it needs before it uses any.
+// Adjacent numbers read at a time: 4, 2 or 1, whichever divides the number of input channels; rows have a
+// multiple of it. Memory latency is high, so a thread issues all its loads before it uses any value.
 template <int few> struct alignas(4 * few) Few {
     float values[few];
 };
@@ -15,14 +15,14 @@ template <int few> __device__ __forceinline__ Few<few> read_few(const float *fro
     return at >= 0 ? *(const Few<few> *)&from[at] : none;
 }
 
-// Sixteen bytes of a row of patches, from column `first` on, of the first `inputs` of `channels` channels of x; 0 beyond 9·inputs. `back`
-// is the transposed form.
+// Sixteen bytes of a row of patches, from column `first` on, of the first `inputs` of `channels` channels of
+// x; 0 beyond 9·inputs. `back` selects the transposed form.
 template <typename T, bool back, int few>
 __device__ __forceinline__ Pack<T> gathered_by(
     int row, Plane plane, int first, Divisor inputs, int channels, const float *x) {
     const int at_once = 16 / sizeof(T);
     Pixel at = pixel_of(row, plane);
-    // Divided once; from there on the channel goes up, and from the last one to the next offset.
+    // Divided once; then the channel is incremented, wrapping to the next offset.
     int k = divided(first, inputs), c = first - k * inputs.value;
     Few<few> read[at_once / few];
 #pragma unroll
@@ -54,7 +54,8 @@ __device__ __forceinline__ Pack<T> gathered(int row, Plane plane, int first, Div
     return gathered_by<T, back, 1>(row, plane, first, inputs, channels, x);
 }
 
-// One thread for every 16 bytes of a row of patches. x has `channels` channels, of which the first `inputs` count.
+// One thread per 16 bytes of a row of patches. Only the first `inputs` of the `channels` channels of x are
+// read.
 template <typename T>
 __device__ __forceinline__ void patches(
     int rows, Plane plane, Divisor inputs, int channels, Divisor packs, const float *x, T *to) {
@@ -87,8 +88,8 @@ extern "C" __global__ void patches_bf16(
     patches(rows, plane, inputs, channels, packs, x, to);
 }
 
-// What each pixel's contributions became: column k·channels + c is channel c of dy [rows, channels] at the
-// pixel that offset k of this one went to. One thread for every 16 bytes.
+// Gathers the output gradients that depend on each pixel: column k·channels + c is channel c of dy [rows,
+// channels] at the pixel that offset k of this pixel contributed to. One thread per 16 bytes.
 template <typename T>
 __device__ __forceinline__ void gather_back(
     int rows, Plane plane, Divisor channels, Divisor packs, const float *dy, T *to) {
@@ -111,8 +112,9 @@ extern "C" __global__ void gather_back_bf16(
     gather_back(rows, plane, channels, packs, dy, to);
 }
 
-// Nine shifted copies added up: y[row, c] = bias[c] + Σ_k contributions[neighbour, k·channels + c], and edge[k·channels + c]
-// where the neighbour lies outside. `groups` are those of the channels that a thread takes at once.
+// Adds nine shifted copies: y[row, c] = bias[c] + Σ_k contributions[neighbour, k·channels + c], and
+// edge[k·channels + c] if the neighbour is outside. `groups` is the number of channel groups that a thread
+// handles one of.
 template <int few>
 __device__ __forceinline__ void add_shifted_by(
     int rows, Plane plane, Divisor groups, int stride, const float *contributions, const float *edge, const float *bias,
@@ -190,9 +192,10 @@ extern "C" __global__ void add_shifted_back(
     }
 }
 
-// Sums over rows of dy [rows, channels] that a bias and an edge channel need: sums[slab, s, c] with s = 9 for all
-// rows of a slab, and s = k for those whose neighbour at offset k lies outside. blockIdx.x is the slab, blockIdx.y the 128
-// channels of which a block has one for each thread, and as many rows at once as there are threads for.
+// Sums over rows of dy [rows, channels] for the gradients of a bias and an edge channel: sums[slab, s, c]
+// with s = 9 for all rows of a slab, and s = k for those whose neighbour at offset k is outside. blockIdx.x
+// is the slab, blockIdx.y a group of 128 channels, one per thread; the remaining threads of a block process
+// further rows in parallel.
 extern "C" __global__ void edge_sums(
     int rows, Plane plane, int channels, int slab_rows, const float *dy, float *sums) {
     __shared__ float parts[10][256];

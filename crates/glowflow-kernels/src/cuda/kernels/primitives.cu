@@ -2,7 +2,7 @@
 
 // ---- expressions
 
-// An instruction of a postfix program; as in `primitives.rs`, which has the numbers of operations.
+// An instruction of a postfix program; as in `primitives.rs`, which defines the operation codes.
 struct Instruction {
     int op;
     int a, b;  // the input's number, or width and parity of a checkerboard
@@ -42,7 +42,7 @@ __device__ __forceinline__ int place(const int *strides, Element at) {
 }
 
 __device__ __forceinline__ float evaluate(const Expression &f, Element at, float old) {
-    // The last value is in a register; the ones before it, and one of no meaning, are in an array.
+    // The last value is in a register; the preceding ones, and an unused one, are in an array.
     float stack[9];
     float top = 0.0f;
     int depth = 0;
@@ -74,7 +74,7 @@ __device__ __forceinline__ float evaluate(const Expression &f, Element at, float
             top = (top < 0.0f ? e : 1.0f) / (1.0f + e);
             break;
         }
-        // NaN stays NaN in this one and in RELU.
+        // NaN stays NaN here and in RELU.
         case SOFTPLUS: top = (top < 0.0f ? 0.0f : top) + log1pf(expf(-fabsf(top))); break;
         case SQRT: top = sqrtf(top); break;
         case RELU: top = top < 0.0f ? 0.0f : top; break;
@@ -104,7 +104,7 @@ extern "C" __global__ void map(int count, const __grid_constant__ Expression f) 
 
 // ---- sums
 
-// The element with number `out` among those of the axes that are kept, and number `term` among those that are summed.
+// The element with index `out` among the kept axes, and index `term` among the summed axes.
 __device__ __forceinline__ Element element_of(const Expression &f, int out, int term) {
     int at[3];
 #pragma unroll
@@ -122,8 +122,8 @@ __device__ __forceinline__ void write_sum(const Expression &f, int out, double s
     *to = (float)(accumulate ? (double)*to + sum : sum);
 }
 
-// Sums `part` terms of each of `lanes` outputs, a power of 2: blockIdx.x is the group of outputs, blockIdx.y the part. Several parts are
-// written to partial [parts, outs], a single one to the output.
+// Sums `part` terms of each of `lanes` outputs, a power of 2: blockIdx.x is the group of outputs, blockIdx.y
+// the part. Several parts are written to partial [parts, outs], a single one to the output.
 extern "C" __global__ void reduce(
     int outs, int terms, int part, int lanes, int accumulate, double *partial, const __grid_constant__ Expression f) {
     __shared__ double sums[256];
@@ -152,7 +152,7 @@ extern "C" __global__ void reduce(
     }
 }
 
-// Adds up the parts of each output by a warp.
+// Accumulates the parts of each output, one warp per output.
 extern "C" __global__ void reduce_parts(
     int outs, int parts, int accumulate, const double *partial, const __grid_constant__ Expression f) {
     int out = global_index() / 32, lane = threadIdx.x % 32;
@@ -171,7 +171,7 @@ extern "C" __global__ void reduce_parts(
 
 // ---- patches of any window: column (kernel·dy + dx)·channels + c
 
-// The row that a tap of the window of the pixel in `row` looks at, −1 outside the image.
+// The row that a tap of the window of the pixel in `row` refers to, −1 outside the image.
 __device__ __forceinline__ int looked_at(int row, Pixel at, Plane plane, int dy, int dx) {
     bool inside = (u32)(at.y + dy) < (u32)plane.height.value && (u32)(at.x + dx) < (u32)plane.width.value;
     return inside ? row + dy * plane.width.value + dx : -1;
@@ -190,7 +190,7 @@ extern "C" __global__ void im2col(
     columns[n] = from >= 0 ? x[from * channels.value + c] : 0.0f;
 }
 
-// One thread for each element of x.
+// One thread per element of x.
 extern "C" __global__ void col2im(
     int count, Plane plane, Divisor channels, int kernel, int accumulate, const float *columns, float *x) {
     int n = global_index();
@@ -202,7 +202,7 @@ extern "C" __global__ void col2im(
     float sum = 0.0f;
     for (int dy = 0; dy < kernel; dy++) {
         for (int dx = 0; dx < kernel; dx++) {
-            // The pixel whose patch has this one at the tap lies on the opposite side.
+            // The pixel whose patch contains this one at the tap is on the opposite side.
             int other = looked_at(row, at, plane, reach - dy, reach - dx);
             if (other >= 0) {
                 sum += columns[((other * kernel + dy) * kernel + dx) * channels.value + c];

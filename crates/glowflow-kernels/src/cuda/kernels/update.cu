@@ -1,5 +1,5 @@
-// The optimiser step: the gradient's norm, a verdict on whether everything is finite, and one pass over weights, gradient,
-// moments and average.
+// The optimiser step: the gradient's norm, a check that everything is finite, and one pass over weights,
+// gradient, moments and average.
 
 struct Report {
     double squared_norm;  // of the gradient before clipping
@@ -7,13 +7,14 @@ struct Report {
     int applied;          // one of the following
 };
 
-// The loss or gradient was not finite: nothing but the gradient changes.
+// The loss or gradient was not finite: only the gradient changes.
 #define SKIPPED 0
 #define APPLIED 1
 // Applied, except to parameters whose new values were not finite.
 #define OVERFLOWED 2
 
-// partial[block] = Σ g² of this block's elements. Four at once, and four times, keep enough of memory's answers on their way.
+// partial[block] = Σ g² of this block's elements. Four numbers per load and four loads per iteration keep
+// enough loads in flight.
 extern "C" __global__ void squared_norm(int count, const float *__restrict__ gradient, double *__restrict__ partial) {
     __shared__ double scratch[32];
     const Pack<float> *packs = (const Pack<float> *)gradient;
@@ -36,7 +37,7 @@ extern "C" __global__ void squared_norm(int count, const float *__restrict__ gra
     }
 }
 
-// Begins a report: one block. `clip` is 0 if gradients are not clipped.
+// Initialises a report, in one block. `clip` is 0 if gradients are not clipped.
 extern "C" __global__ void begin_report(
     int partials, const double *partial, float clip, int adamax, Report *report) {
     __shared__ double scratch[32];
@@ -58,7 +59,7 @@ extern "C" __global__ void begin_report(
 // Sets a report to "skipped" if a log-likelihood is not finite.
 extern "C" __global__ void check_finite(int count, const float *logp, Report *report) {
     int i = global_index();
-    // Whoever writes writes the same.
+    // All writers write the same value.
     if (i < count && !isfinite(logp[i])) {
         report->applied = SKIPPED;
     }
@@ -87,7 +88,7 @@ __device__ __forceinline__ bool update_one(
     }
     float changed = r.keep * *weight - r.rate * moment / denominator;
     float average = r.ema * *ema + r.renew * changed;
-    // The weight is not finite if the first moment is not, and neither is the average if the weight is not.
+    // A non-finite first moment makes the weight non-finite, which makes the average non-finite.
     bool finite = isfinite(average) && isfinite(spread);
     *first = finite ? moment : *first;
     *second = finite ? spread : *second;
@@ -96,8 +97,9 @@ __device__ __forceinline__ bool update_one(
     return finite;
 }
 
-// A segment of parameters, one thread for every four. `aligned` says that it begins at a multiple of four. The gradient is 0
-// afterwards. (That no two arrays overlap lets all loads begin at once: without it this takes two and a half times as long.)
+// A segment of parameters, one thread per four. `aligned` means that it starts at a multiple of four. The
+// gradient is 0 afterwards. (Because no two arrays overlap, all loads can be issued at once: otherwise this
+// takes 2.5 times as long.)
 extern "C" __global__ void update(
     int count, int aligned, int adamax, Rates rates, Report *__restrict__ report, float *__restrict__ weights,
     float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second, float *__restrict__ ema) {
@@ -105,7 +107,7 @@ extern "C" __global__ void update(
     if (start >= count) {
         return;
     }
-    // Another thread may have turned APPLIED into OVERFLOWED by now: the same to this one.
+    // Another thread may have changed APPLIED to OVERFLOWED by now: this thread treats both alike.
     int applied = report->applied;
     bool finite = true;
     float shrink = report->shrink;

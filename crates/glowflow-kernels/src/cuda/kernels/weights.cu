@@ -1,15 +1,16 @@
-// A coupling network's weights, with the scales of its actnorms folded in, as its products want them; and from the gradients by
-// these the gradients of the parameters.
+// Folds the actnorm scales of a coupling network into its weights, in the layout of its products, and unfolds
+// the gradients of the folded weights into those of the parameters.
 //
 // y = (W x + bias) ⊙ s with s = exp(3·logs) is y = W' x + b' with W' = s ⊙ W and b' = s ⊙ bias. Then dW = s ⊙ dW',
 // dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
 //
-// Rows and columns are filled up with zeros to multiples of 8, which products are fastest with: `outputs` and `inputs`
-// are what there is, widths and `stride` what there is room for.
+// Rows and columns are padded with zeros to multiples of 8, with which products are fastest: `outputs` and
+// `inputs` are the actual sizes, widths and `stride` the padded ones.
 
 __device__ __forceinline__ float scale_of(float logs) { return expf(3.0f * logs); }
 
-// Number (output, column) of a 3×3 convolution [outputs, inputs + 1, 9] for patches, in their order of columns; 0 beyond it.
+// Element (output, column) of a 3×3 convolution [outputs, inputs + 1, 9] in the column order of patches; 0
+// beyond it.
 __device__ __forceinline__ float fold_patch(
     int output, int column, int outputs, int inputs, const float *weight, const float *logs) {
     int at = column < 9 * inputs ? column % inputs * 9 + column / inputs : column;
@@ -17,7 +18,7 @@ __device__ __forceinline__ float fold_patch(
     return there ? scale_of(logs[output]) * weight[output * 9 * (inputs + 1) + at] : 0.0f;
 }
 
-// Row `output` of it: to [rows, stride]; and b' [rows].
+// Writes row `output` of it to [rows, stride]; and b' [rows].
 template <typename T>
 __device__ __forceinline__ void fold_conv(
     int output, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
@@ -30,28 +31,28 @@ __device__ __forceinline__ void fold_conv(
     }
 }
 
-// One block a row.
+// One block per row.
 extern "C" __global__ void fold_conv_f32(
     int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, float *to,
     float *to_bias) {
     fold_conv(blockIdx.x, outputs, inputs, stride, weight, bias, logs, to, to_bias);
 }
 
-// Number (output, input) of a 1×1 convolution [width, width], folded; 0 beyond it.
+// Element (output, input) of a 1×1 convolution [width, width], folded; 0 beyond it.
 __device__ __forceinline__ float fold_dense(int output, int input, int width, const float *weight, const float *logs) {
     return output < width && input < width ? scale_of(logs[output]) * weight[output * width + input] : 0.0f;
 }
 
-// Number (row, input) of a 3×3 convolution [outputs, inputs + 1, 9] for contributions: row k·outputs + c holds offset k of
-// output c; 0 beyond it.
+// Element (row, input) of a 3×3 convolution [outputs, inputs + 1, 9] for contributions: row k·outputs + c
+// holds offset k of output c; 0 beyond it.
 __device__ __forceinline__ float fold_contribution(
     int row, int input, int outputs, int inputs, const float *weight, const float *logs) {
     int k = row / outputs, c = row % outputs;
     return k < 9 && input < inputs ? scale_of(logs[c]) * weight[(c * (inputs + 1) + input) * 9 + k] : 0.0f;
 }
 
-// A network's matrices, and the parameters that they are made of. In f32 is what is added to f32 sums: edge [9·outputs], and b' of the
-// last layer. Transposes are made where their addresses are not null.
+// A network's matrices and the parameters that they are computed from. Values added to f32 sums are in f32:
+// edge [9·outputs], and b' of the last layer. Transposes are computed if their addresses are not null.
 struct Layer {
     const float *weight, *bias, *logs;
 };
@@ -68,7 +69,7 @@ template <typename T> struct Networks {
     Folded<T> list[16];
 };
 
-// One block a row of a matrix, one matrix behind the other; blockIdx.y is the network.
+// One block per row of a matrix, one matrix after another; blockIdx.y is the network.
 template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of) {
     int row = blockIdx.x, hidden = of.hidden, outputs = of.outputs, width2 = of.width2, width3 = of.width3;
     if (row < width2) {
@@ -132,8 +133,9 @@ extern "C" __global__ void fold_network_bf16(Networks<bf16> networks) {
     fold_network(networks.list[blockIdx.y]);
 }
 
-// The gradients of one output's weights, bias and logs: scale · d_folded and so on. `at(n)` says where the folded gradient of
-// weight n of `width` lies; `d_bias_folded` is each thread's part of the folded bias's.
+// The gradients of one output's weights, bias and logs: scale · d_folded and so on. `at(n)` is the position
+// of the folded gradient of weight n of `width`; `d_bias_folded` is each thread's part of the folded bias
+// gradient.
 template <typename At>
 __device__ __forceinline__ void unfold_output(
     int output, int width, const float *weight, const float *bias, const float *logs, At at, double d_bias_folded,
@@ -143,7 +145,7 @@ __device__ __forceinline__ void unfold_output(
     float scale = scale_of(logs[output]), product = 0.0f;
     const float *from = &weight[output * width];
     float *to = &d_weight[output * width];
-    // Four at once, all read before any is written: memory takes its time to answer.
+    // Four at a time, all read before any is written, to hide memory latency.
     for (int first = threadIdx.x; first < width; first += 4 * blockDim.x) {
         float d[4], was[4], w[4];
 #pragma unroll
@@ -171,7 +173,7 @@ __device__ __forceinline__ void unfold_output(
     }
 }
 
-// Where d_folded [outputs, stride] in the order of patches' columns holds weight n of an output.
+// Position of weight n of an output in d_folded [outputs, stride], in the column order of patches.
 struct InPatches {
     const float *row;
     int inputs;
@@ -186,7 +188,8 @@ struct InRow {
     __device__ __forceinline__ float operator()(int n) const { return row[n]; }
 };
 
-// Where d_folded [9·outputs, stride], rows k·outputs + c, holds weight n of output c; the edge channel's gradients are sums.
+// Position of weight n of output c in d_folded [9·outputs, stride], rows k·outputs + c; the edge channel's
+// gradients are sums.
 struct InContributions {
     const float *d_folded, *edge_sums;
     int c, outputs, inputs, stride;
@@ -196,7 +199,7 @@ struct InContributions {
     }
 };
 
-// Of a zero convolution computed with patches. One block an output.
+// For a zero convolution computed with patches. One block per output.
 extern "C" __global__ void unfold_conv(
     int inputs, int stride, const float *weight, const float *bias, const float *logs, const float *d_folded,
     const float *d_bias_folded, float *d_weight, float *d_bias, float *d_logs) {
@@ -216,9 +219,10 @@ __device__ __forceinline__ double part_of_column(int slabs, int stride, int colu
     return sum;
 }
 
-// Of a whole network, from the gradients by its folded matrices, d_folded1 [hidden, width1], d_folded2 [hidden, width2],
-// d_folded3 [9·outputs, width2], from partial sums of the gradients by pre-activations, [slabs, width2] each, and from those
-// of `edge_sums`, [edge_slabs, 10, outputs]. One block an output of a layer.
+// For a whole network, from the gradients of its folded matrices, d_folded1 [hidden, width1], d_folded2
+// [hidden, width2], d_folded3 [9·outputs, width2], from partial sums of the pre-activation gradients, [slabs,
+// width2] each, and from the result of `edge_sums`, [edge_slabs, 10, outputs]. One block per output of a
+// layer.
 extern "C" __global__ void unfold_network(
     int inputs, int hidden, int outputs, int width1, int width2, const float *conv1, const float *bias1,
     const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
@@ -245,7 +249,7 @@ extern "C" __global__ void unfold_network(
     int lane = threadIdx.x % 32;
     for (int s = threadIdx.x / 32; s < 10; s += blockDim.x / 32) {
         double sum = 0.0;
-        // Sixteen at once: memory takes its time to answer.
+        // Sixteen at a time, to hide memory latency.
 #pragma unroll 16
         for (int slab = lane; slab < edge_slabs; slab += 32) {
             sum += (double)edge_partial[(slab * 10 + s) * outputs + output];
@@ -261,8 +265,9 @@ extern "C" __global__ void unfold_network(
     unfold_output(output, 9 * (hidden + 1), conv3, bias3, logs3, at, d_bias, d_conv3, d_bias3, d_logs3);
 }
 
-// Where the product before could not do it: dh ← dh where h > 0, else 0, in place, and sums[slab, c] over the rows of a
-// slab. A thread has 16 bytes of a row, a block 64 of these times 4 rows at once; blockIdx.x is the slab.
+// Used if the preceding product could not apply the mask: dh ← dh if h > 0, else 0, in place, and sums[slab,
+// c] over the rows of a slab. A thread handles 16 bytes of a row, a block 64 times that in 4 rows at a time;
+// blockIdx.x is the slab.
 template <typename T>
 __device__ void mask_and_sum(int rows, int columns, int slab_rows, const T *h, T *dh, float *sums) {
     const int at_once = 16 / sizeof(T);

@@ -4,7 +4,7 @@ use super::{ActNorm, ActNormParams};
 use crate::cpu::{Buffer, Cpu, Scalar};
 
 /// Sets `bias = −mean` and `3·logs = −log(std + 1e-6)` for every channel of `x` `[rows, channels]`, with the
-/// population's standard deviation.
+/// population standard deviation.
 pub(in crate::ops) fn initialize<T: Scalar>(at: &ActNormParams, x: &[T], params: &mut [T]) {
     let channels = at.bias.len;
     let rows = (x.len() / channels) as f64;

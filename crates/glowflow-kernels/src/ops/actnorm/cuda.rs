@@ -1,4 +1,4 @@
-//! One block a channel (`channel_map.cu`).
+//! One block per channel (`channel_map.cu`).
 
 use super::{ActNorm, ActNormParams};
 use crate::cuda::driver::{Argument, Launch};

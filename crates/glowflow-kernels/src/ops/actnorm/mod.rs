@@ -1,8 +1,8 @@
 //! Data-dependent initialisation of an activation normalisation (Kingma and Dhariwal 2018, section 3.1).
 //!
-//! `bias = −mean` and `3·logs = −log(std + 1e-6)` of every channel of `x` `[rows, channels]`, with the
-//! population's standard deviation. The actnorm itself, `y = (x + bias) ⊙ exp(3·logs)`, is part of the
-//! operation before or after it.
+//! `bias = −mean` and `3·logs = −log(std + 1e-6)` for every channel of `x` `[rows, channels]`, with the
+//! population standard deviation. The actnorm itself, `y = (x + bias) ⊙ exp(3·logs)`, is part of the adjacent
+//! operation.
 
 mod cpu;
 pub(super) mod cuda;
@@ -14,8 +14,7 @@ use super::Parameters;
 use crate::primitives::Primitives;
 use crate::shape::Span;
 
-/// Parameters of an activation normalisation, one bias and one log-scale a channel:
-/// `y = (x + bias) ⊙ exp(3·logs)`.
+/// Parameters of an actnorm, one bias and one log-scale per channel: `y = (x + bias) ⊙ exp(3·logs)`.
 #[derive(Clone, Copy, Debug)]
 pub struct ActNormParams {
     /// `[channels]`
@@ -25,7 +24,7 @@ pub struct ActNormParams {
 }
 
 impl ActNormParams {
-    /// The parts, for this number of channels.
+    /// The spans, with their lengths for this number of channels.
     pub(super) fn spans_of(&self, channels: usize) -> [(Span, usize); 2] {
         [(self.bias, channels), (self.logs, channels)]
     }

@@ -1,5 +1,5 @@
-//! The map as one product, with the small matrices made in `f64`, whatever the activations are, so that map
-//! and inverse are each rounded once.
+//! The map as one product. The small matrices are computed in `f64`, whatever the type of activations, so
+//! that map and inverse are each rounded once.
 
 use nalgebra::DMatrix;
 
@@ -16,9 +16,9 @@ use crate::shape::{Grid, Span};
 pub struct ChannelMap<T: Scalar> {
     channels: usize,
     matrix: Packed<T>,
-    /// For one pixel.
+    /// Of one pixel.
     log_det: f64,
-    /// What gradients need besides the inverse.
+    /// Additional data for gradients.
     way_back: Option<WayBack<T>>,
 }
 
@@ -31,7 +31,7 @@ struct WayBack<T: Scalar> {
 /// The permutation's matrix and, for the LU form, its factors.
 struct Permutation {
     matrix: DMatrix<f64>,
-    /// `L` and `U` with their diagonals, where there are such.
+    /// `L` and `U` with their diagonals, in the LU form.
     factors: Option<(DMatrix<f64>, DMatrix<f64>)>,
     log_det: f64,
 }
@@ -40,7 +40,7 @@ fn read<T: Scalar>(params: &[T], span: Span) -> impl Fn(usize) -> f64 + '_ {
     move |i| params[span.start + i].wide()
 }
 
-/// The rows of `matrix` taken by `index`: `P·matrix`.
+/// The rows of `matrix` selected by `index`: `P·matrix`.
 fn permuted(index: &[usize], matrix: &DMatrix<f64>) -> DMatrix<f64> {
     DMatrix::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[(index[i], j)])
 }
@@ -90,7 +90,7 @@ impl Permutation {
         let n = self.matrix.nrows();
         let mut inverse = unpermuted(index, &DMatrix::identity(n, n));
         if let Some((lower, upper)) = &self.factors {
-            // Neither has a 0 on its diagonal: one is unit, the other's is an exponential.
+            // Neither has a 0 on its diagonal: one is unit, the other's entries are exponentials.
             lower.solve_lower_triangular_mut(&mut inverse);
             upper.solve_upper_triangular_mut(&mut inverse);
         }
@@ -145,8 +145,8 @@ impl<T: Scalar> ChannelMap<T> {
         }
     }
 
-    /// Turns output into input, the gradient by the output into that by the input, and adds the parameters'
-    /// to `gradient`.
+    /// Replaces the output by the input and the output gradient by the input gradient, and adds the
+    /// parameters' gradients to `gradient`.
     #[allow(clippy::too_many_arguments)]
     fn backward(
         &self,
@@ -160,7 +160,7 @@ impl<T: Scalar> ChannelMap<T> {
         gradient: &mut [T],
     ) {
         let Some(WayBack { permutation, transposed }) = &self.way_back else {
-            panic!("a channel map that was not made for the way back has no gradient")
+            panic!("a channel map that was not prepared for the backward pass has no gradient")
         };
         let channels = at.channels;
         let (bias, logs) = (read(params, at.actnorm.bias), read(params, at.actnorm.logs));
@@ -173,7 +173,7 @@ impl<T: Scalar> ChannelMap<T> {
         transposed_products(work, vec![gradient_of_map.of(dy.view(), input.view())]);
         let WeightGradient { matrix: by_matrix, sums: by_offset } = gradient_of_map;
 
-        // By W, from the gradients by A = W diag(s) and b = A bias.
+        // The gradient of W, from those of A = W diag(s) and b = A bias.
         let d_w = DMatrix::from_fn(channels, channels, |i, j| {
             scale[j] * (by_matrix[i * channels + j].wide() + by_offset[i].wide() * bias(j))
         });
@@ -242,7 +242,7 @@ fn pack<T: Scalar>(work: &Workspace<T>, matrix: &DMatrix<f64>) -> Packed<T> {
     })
 }
 
-/// `x ← matrix·x + bias` for every row of `x`, in place; returns what `x` was.
+/// `x ← matrix·x + bias` for every row of `x`, in place; returns the old `x`.
 fn apply<T: Scalar>(work: &Workspace<T>, matrix: &Packed<T>, channels: usize, x: &mut [T]) -> Panels<T> {
     let before = Panels::of_rows(work, channels, x);
     product_into_rows(before.view(), matrix, x);

@@ -1,9 +1,9 @@
-//! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are made on the
+//! Actnorm and permutation as one affine map of each pixel's channels; the small matrices are computed on the
 //! GPU.
 //!
-//! A matrix takes a kernel that has little to do and waits for memory most of the time, and a flow has one or
-//! two of them for each of its steps. So making a map is deferred, and all maps that were asked for are made
-//! together, before the queue does anything else than make layers ready.
+//! Computing a matrix takes a kernel that does little work and mostly waits for memory, and a flow needs one
+//! or two per step. Preparation of a map is therefore deferred, and all requested maps are computed together,
+//! before the queue does anything other than preparing layers.
 
 use std::sync::Arc;
 
@@ -22,16 +22,17 @@ use crate::shape::{Grid, Span};
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Bytes of shared memory that a block gets without asking for more.
+/// Bytes of shared memory available to a block without a request.
 const SHARED: usize = 48 << 10;
 
-/// Matrices of one launch; as in `channel_map.cu`.
+/// Matrices per launch; as in `channel_map.cu`.
 const MADE_AT_ONCE: usize = 32;
 
-/// The most channels whose way back is one kernel: two matrices and some rows fit into shared memory.
+/// Maximum number of channels with a fused backward kernel: two matrices and several rows fit shared memory.
 const FEW_CHANNELS: usize = 64;
 
-/// The most channels: of a matrix, a column, the diagonal and its inverse fit into shared memory, in `f64`.
+/// Maximum number of channels: a column of a matrix, the diagonal and its inverse fit shared memory, in
+/// `f64`.
 const MOST_CHANNELS: usize = SHARED / (3 * 8);
 
 /// The map `x ← M x + offset` of a pixel's channels.
@@ -41,7 +42,7 @@ pub struct ChannelMap {
     block: Arc<Block>,
 }
 
-/// A matrix to make, and what of; as in `channel_map.cu`.
+/// A matrix to compute, and its inputs; as in `channel_map.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 struct Made {
@@ -61,7 +62,7 @@ struct Made {
     unused: i32,
 }
 
-/// What a matrix holds; as in `channel_map.cu`.
+/// Kind of a matrix; as in `channel_map.cu`.
 #[derive(Clone, Copy)]
 enum Kind {
     Forward,
@@ -69,36 +70,37 @@ enum Kind {
     Inverse,
 }
 
-/// A matrix that is not made yet, with all the memory that making it reads and writes.
+/// A pending matrix, with all memory that its computation reads and writes.
 struct Unmade {
     made: Made,
     _held: [Arc<Block>; 3],
 }
 
-/// Rows and columns of a matrix in memory: as many as channels, rounded up so that four numbers are read at
-/// once.
+/// Number of rows and columns of a matrix in memory: the number of channels, rounded up so that four numbers
+/// are read at a time.
 fn stride_of(channels: usize) -> usize {
     channels.next_multiple_of(4)
 }
 
-/// Warps of a block that makes matrices of up to so many channels: each keeps a column in shared memory.
+/// Warps per block that compute matrices with up to `channels` channels: each keeps a column in shared
+/// memory.
 fn warps_that_make(channels: usize) -> usize {
     (SHARED / (8 * channels)).saturating_sub(2).clamp(1, 8)
 }
 
-/// Bytes of shared memory of such a block, with L and U or without.
+/// Bytes of shared memory of such a block, with or without L and U.
 fn shared_to_make(channels: usize, warps: usize, factors: bool) -> usize {
     let factors = if factors { 2 * 4 * channels * (channels | 1) } else { 0 };
     8 * (2 + warps) * channels + factors
 }
 
-/// Whether L and U fit there, too. Where they do, a block has as many warps as can be.
+/// Returns whether L and U fit too. If they do, a block has the maximum number of warps.
 fn factors_fit(channels: usize) -> bool {
     shared_to_make(channels, warps_that_make(channels), true) <= SHARED
 }
 
 impl Deferred for Unmade {
-    /// Makes all matrices.
+    /// Computes all matrices.
     fn flush(queue: &Queue, matrices: Vec<Self>) -> Result<()> {
         for group in matrices.chunks(MADE_AT_ONCE) {
             let mut list = [Made::zeroed(); MADE_AT_ONCE];
@@ -123,7 +125,7 @@ impl Deferred for Unmade {
     }
 }
 
-/// Parts of a permutation for a kernel: addresses, 0 for what there is not.
+/// Parts of a permutation for a kernel: addresses, 0 for absent ones.
 struct LuArguments {
     index: u64,
     inverse: u64,
@@ -135,7 +137,7 @@ struct LuArguments {
 }
 
 impl LuArguments {
-    /// A permutation's parts, given where the parameters lie.
+    /// A permutation's parts, given the address of the parameters.
     fn new(queue: &Queue, at: &PermutationParams, params: u64) -> Result<Self> {
         let (index, sign, spans): (_, &[f64], _) = match at {
             PermutationParams::Fixed { index } => (index, &[], None),
@@ -167,8 +169,8 @@ impl LuArguments {
 }
 
 impl ChannelMap {
-    /// A map that is made later. `params` is read then, too, and whatever writes there must flush deferred
-    /// work first.
+    /// A map that is computed later. `params` is read only then, and any code that writes to it must flush
+    /// deferred work first.
     fn prepare(
         queue: &Queue,
         params: &ChannelMapParams,
@@ -181,7 +183,7 @@ impl ChannelMap {
             return Err(DeviceError::Failed {
                 device: queue.gpu.context.name.clone(),
                 reason: format!(
-                    "a channel map of {channels} channels is more than its kernels can do, {MOST_CHANNELS}"
+                    "a channel map of {channels} channels exceeds the kernels' limit of {MOST_CHANNELS}"
                 ),
             });
         }
@@ -217,7 +219,7 @@ impl ChannelMap {
         Ok(Some(map))
     }
 
-    /// One `f64`, of one pixel; only forward.
+    /// One `f64`, of one pixel; only for the forward direction.
     fn log_det(&self) -> u64 {
         self.block.address
     }
@@ -226,18 +228,18 @@ impl ChannelMap {
         self.block.address + 16
     }
 
-    /// As it is applied.
+    /// In the form in which it is applied.
     fn matrix(&self) -> u64 {
         self.offset() + 4 * stride_of(self.channels) as u64
     }
 
-    /// On the way back, the map forward by rows instead of columns: applied, it is its transpose, which
-    /// gradients go through.
+    /// In the backward pass, the forward map by rows instead of columns: applied, it is the transpose, which
+    /// propagates gradients.
     fn by_rows(&self) -> u64 {
         self.matrix() + 4 * stride_of(self.channels).pow(2) as u64
     }
 
-    /// Applies the map in place; the one forward adds its log-determinant to `logp`, where given.
+    /// Applies the map in place; in the forward direction it adds its log-determinant to `logp`, if given.
     fn run(&self, queue: &Queue, grid: Grid, x: u64, logp: Option<u64>) -> Result<()> {
         self.apply(queue, grid, self.matrix(), self.offset(), x, logp)
     }
@@ -257,10 +259,10 @@ impl ChannelMap {
             (Direction::Forward, Some(logp)) => (self.log_det(), logp),
             _ => (0, 0),
         };
-        // A thread makes four numbers of two rows.
+        // A thread computes four numbers of two rows.
         let numbers = 2 * 4 * THREADS;
         if 4 * (stride * stride + numbers.max(2 * stride)) > SHARED {
-            // The matrix does not fit into shared memory.
+            // The matrix does not fit shared memory.
             let (y, at_once) = (queue.floats(rows * channels)?, channels.min(1024));
             let shape = Launch::grid(rows.div_ceil(8), channels.div_ceil(32), 1);
             launch!(
@@ -269,7 +271,7 @@ impl ChannelMap {
             )?;
             return queue.stream.copy(y.address, x, 4 * rows * channels);
         }
-        // Few rows go to many blocks all the same.
+        // Few rows are still distributed over many blocks.
         let blocks = 2 * queue.gpu.context.multiprocessors;
         let tile = (numbers / stride / 2 * 2).min(rows.div_ceil(blocks).next_multiple_of(2)).max(2);
         let shared = 4 * stride * (tile + stride);
@@ -280,7 +282,7 @@ impl ChannelMap {
         )
     }
 
-    /// Turns the output `x` into the input and `dx` likewise, and adds the parameters' gradients to
+    /// Replaces the output `x` by the input, and likewise `dx`, and adds the parameters' gradients to
     /// `gradient`.
     #[allow(clippy::too_many_arguments)]
     fn backward(
@@ -297,7 +299,7 @@ impl ChannelMap {
         let buffers = [buffer, gradient];
         let [buffer, gradient] = buffers.map(Buffer::address);
         if self.direction != Direction::Backward {
-            panic!("a channel map that was not made for the way back has no gradient");
+            panic!("a channel map that was not prepared for the backward pass has no gradient");
         }
         let (rows, channels, width) = (grid.rows(), self.channels, self.channels + 1);
         let sums = queue.floats(channels * width)?;
@@ -314,7 +316,7 @@ impl ChannelMap {
             self.apply(queue, grid, self.by_rows(), 0, dx, None)?;
             (partial, slabs)
         };
-        // Nobody waits for the parameters' gradients.
+        // Nothing waits for the parameters' gradients.
         let beside = queue.beside(Lane::Last)?;
         beside.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
         let lu = LuArguments::new(queue, &params.permutation, buffer)?;
@@ -333,14 +335,15 @@ impl ChannelMap {
         queue.end_beside(own, &buffers)
     }
 
-    /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; also how many
-    /// slabs.
+    /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; returns also
+    /// the number of slabs.
     fn way_back(&self, queue: &Queue, rows: usize, x: u64, dx: u64) -> Result<(Block, usize)> {
         let (channels, stride) = (self.channels, stride_of(self.channels));
-        // Slabs depend on nothing but the number of rows, so that sums do not either.
+        // Slabs depend only on the number of rows, and therefore so do the sums.
         let slab = rows.div_ceil(512).max(16);
         let slabs = rows.div_ceil(slab);
-        // Threads own squares of 4×4 sums, of which the widest map has more than a usual block has threads.
+        // Threads own squares of 4×4 sums, which in the widest map exceed the default number of threads per
+        // block.
         let squares = stride / 4 * (channels / 4 + 1);
         let threads = squares.next_multiple_of(32).max(256);
         let per_row = 3 * stride + 4;

@@ -7,9 +7,10 @@
 //! map           y = A x + b, A = W diag(s), b = A bias; x = A⁻¹ y − bias
 //! ```
 //!
-//! Activations are `[rows, channels]`. Given `dA = dyᵀ·x` and `db = Σ dy`, the gradient by W is `dW[i, j] =
-//! s[j]·(dA[i, j] + db[i]·bias[j])`; `dbias = Aᵀ db`, and `dlogs[j] = 3·(Σᵢ W[i, j]·dW[i, j] + dlogp·rows)`.
-//! The factors get `d(LU) = Pᵀ dW`, `dL = d(LU)·Uᵀ` and `dU = Lᵀ·d(LU)`.
+//! Activations are `[rows, channels]`. Given `dA = dyᵀ·x` and `db = Σ dy`, the gradient of W is
+//! `dW[i, j] = s[j]·(dA[i, j] + db[i]·bias[j])`; `dbias = Aᵀ db`, and
+//! `dlogs[j] = 3·(Σᵢ W[i, j]·dW[i, j] + dlogp·rows)`. The factors' gradients are `d(LU) = Pᵀ dW`,
+//! `dL = d(LU)·Uᵀ` and `dU = Lᵀ·d(LU)`.
 
 mod cpu;
 mod cuda;
@@ -19,12 +20,12 @@ use super::{ActNormParams, Direction, Parameters};
 use crate::primitives::Primitives;
 use crate::shape::{Grid, Span};
 
-/// The permutation that follows an actnorm.
+/// The permutation after an actnorm.
 #[derive(Clone, Debug)]
 pub enum PermutationParams {
-    /// `y[i] = x[index[i]]`; nothing to train.
+    /// `y[i] = x[index[i]]`; not trained.
     Fixed {
-        /// Which input channel each output channel takes.
+        /// The input channel of each output channel.
         index: Vec<usize>,
     },
     /// `y = P·L·(U + diag(sign ⊙ exp(log_s)))·x`, the invertible 1×1 convolution in LU form.
@@ -45,7 +46,7 @@ pub enum PermutationParams {
 /// Actnorm followed by a permutation: one invertible affine map of each pixel's channels.
 #[derive(Clone, Debug)]
 pub struct ChannelMapParams {
-    /// Channels in and out.
+    /// Number of input and output channels.
     pub channels: usize,
     /// The actnorm, applied first.
     pub actnorm: ActNormParams,
@@ -78,12 +79,12 @@ impl Parameters for ChannelMapParams {
 /// Actnorm and permutation as one map.
 #[allow(clippy::too_many_arguments)]
 pub trait ChannelMap: Primitives {
-    /// The map, made for one direction.
+    /// The map, prepared for one direction.
     type Map: Send + Sync;
 
-    /// Folds an actnorm and its permutation into one affine map. A device may defer that until it is asked
-    /// for something else than preparation, so that it makes several maps at once; they are made of the
-    /// parameters as they are now.
+    /// Folds an actnorm and its permutation into one affine map. A device may defer the computation until an
+    /// operation other than preparation is requested, to compute several maps at once; the result uses the
+    /// current parameters.
     fn prepare_channel_map(
         &self,
         at: &ChannelMapParams,
@@ -91,13 +92,13 @@ pub trait ChannelMap: Primitives {
         direction: Direction,
     ) -> Self::Map;
 
-    /// Applies a map made for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place. The one
-    /// forward adds its log-determinant to `logp` `[batch]`; the inverse adds nothing, as densities are of
-    /// interest on the way forward alone.
+    /// Applies a map prepared for [`Direction::Forward`] or [`Direction::Inverse`] to `x` in place. The
+    /// forward map adds its log-determinant to `logp` `[batch]`; the inverse adds nothing, because densities
+    /// are only needed in the forward direction.
     fn channel_map(&self, map: &Self::Map, grid: Grid, x: &mut Self::Buffer, logp: Option<&mut Self::Buffer>);
 
-    /// Turns the output `x` into the input and the gradient `dx` by the output into that by the input, given
-    /// the map made for [`Direction::Backward`].
+    /// Replaces the output `x` by the input and the output gradient `dx` by the input gradient, given the map
+    /// prepared for [`Direction::Backward`].
     fn channel_map_backward(
         &self,
         map: &Self::Map,

@@ -1,8 +1,8 @@
-//! Small matrices by maps and products, their inverses by substitution, row by row; then one product for all
+//! Small matrices by maps and products, their inverses by row-wise substitution; then one product for all
 //! pixels.
 //!
-//! All of it is in the scalars of the device: the fused forms, which have small matrices in `f64`, differ by
-//! its rounding.
+//! Everything is computed in the device's scalars; the fused forms, which use `f64` for the small matrices,
+//! differ by its rounding.
 
 use super::{ChannelMap, ChannelMapParams, PermutationParams};
 use crate::device::Device;
@@ -19,7 +19,7 @@ pub struct Map<B> {
     /// `[channels, channels]`
     matrix: B,
     offset: B,
-    /// `[1]`, of one pixel; only forward.
+    /// `[1]`, of one pixel; only for the forward direction.
     log_det: Option<B>,
     /// For the gradient: the permutation W, and A.
     forward: Option<(Permutation<B>, B)>,
@@ -30,7 +30,7 @@ struct Permutation<B> {
     matrix: B,
     /// P of the LU form, or of the fixed permutation.
     p: B,
-    /// `L` and `U` with their diagonals; only of the LU form.
+    /// `L` and `U` with their diagonals; only in the LU form.
     factors: Option<[B; 2]>,
 }
 
@@ -53,7 +53,7 @@ fn scale(index: usize) -> Expr {
     (constant(3.0) * input(index)).exp()
 }
 
-/// One number a row.
+/// One number per row.
 fn per_row(span: Span) -> Strided {
     Strided { start: span.start, strides: [0, 1, 0] }
 }
@@ -81,7 +81,7 @@ impl<D: Primitives> Square<'_, D> {
         out
     }
 
-    /// `op(a)·op(b)`, with the operands transposed that are marked.
+    /// `op(a)·op(b)`; the flags mark transposed operands.
     fn product(
         self,
         (a, a_transposed): (&D::Buffer, bool),
@@ -98,7 +98,7 @@ impl<D: Primitives> Square<'_, D> {
         c
     }
 
-    /// `T⁻¹·b` for a triangular matrix, from the row on that has its diagonal alone.
+    /// `T⁻¹·b` for a triangular matrix, starting at the row that has only its diagonal.
     fn solve(self, triangular: &D::Buffer, lower: bool, b: &D::Buffer) -> D::Buffer {
         let (device, n) = (self.device, self.n);
         let one_row = [1, 1, n];
@@ -107,7 +107,7 @@ impl<D: Primitives> Square<'_, D> {
         let mut sum = device.scratch(n);
         for step in 0..n {
             let i = if lower { step } else { n - 1 - step };
-            // Rows that are solved already.
+            // Rows that are already solved.
             let (first, k) = if lower { (0, i) } else { (i + 1, step) };
             device.gemm(
                 Gemm { m: 1, n, k, a_transposed: false, b_transposed: false, accumulate: false },
@@ -248,12 +248,12 @@ impl<D: Primitives> ChannelMap for Reference<D> {
         gradient: &mut D::Buffer,
     ) {
         let Some((permutation, a)) = &map.forward else {
-            panic!("a channel map that was not made for the backward pass has no gradient")
+            panic!("a channel map that was not prepared for the backward pass has no gradient")
         };
         let (n, rows) = (map.channels, Rows { rows: grid.rows(), channels: map.channels });
         let square = Square { device: self, n };
         run(self, map, rows, x);
-        // By A and b.
+        // The gradients of A and b.
         let mut by_matrix = self.scratch(n * n);
         self.gemm(
             Gemm { m: n, n, k: grid.rows(), a_transposed: true, b_transposed: false, accumulate: false },

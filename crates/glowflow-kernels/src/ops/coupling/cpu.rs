@@ -1,4 +1,4 @@
-//! Image by image, and gradients row by row. Affine couplings are compiled for each form of their scale.
+//! Image by image, and gradients row by row. Affine couplings are compiled for each form of the scale.
 
 use rayon::prelude::*;
 
@@ -17,7 +17,7 @@ fn sigmoid<T: Scalar>(t: T) -> (T, T) {
 struct Scaling<T> {
     scale: T,
     log_scale: T,
-    /// Derivative of the log-scale by `r`.
+    /// Derivative of the log-scale with respect to `r`.
     slope: T,
 }
 
@@ -27,8 +27,8 @@ fn sigmoid_scale<T: Scalar>(r: T) -> Scaling<T> {
     Scaling { scale, log_scale, slope: T::one() - scale }
 }
 
-/// [`AffineScale::Exp2Tanh`]. With `e = exp(−|r|)`, `tanh(|r|/2) = (1 − e)/(1 + e)`: that has rounding relative to 1 and
-/// not to itself, as the scale has anyway, and takes less time than the library's function.
+/// [`AffineScale::Exp2Tanh`]. With `e = exp(−|r|)`, `tanh(|r|/2) = (1 − e)/(1 + e)`: its rounding is relative
+/// to 1 instead of itself, as is the scale's in any case, and it is faster than the library's function.
 fn exp2tanh_scale<T: Scalar>(r: T) -> Scaling<T> {
     let e = (-r.abs()).exp();
     let inverse = (T::one() + e).recip();
@@ -36,7 +36,7 @@ fn exp2tanh_scale<T: Scalar>(r: T) -> Scaling<T> {
     Scaling { scale: log_scale.exp(), log_scale, slope: T::of(4.0) * e * inverse * inverse }
 }
 
-/// Shift and scale of every element of one pixel's second half.
+/// Shift and scale of every element in the second half of a pixel.
 fn affine<T: Scalar>(o: &[T], scale: impl Fn(T) -> Scaling<T>) -> impl Iterator<Item = (T, Scaling<T>)> {
     let (shift, r) = o.split_at(o.len() / 2);
     shift.iter().zip(r).map(move |(&shift, &r)| (shift, scale(r)))
@@ -65,10 +65,11 @@ fn couple_affine<T: Scalar>(
     });
 }
 
-/// Rows that one task takes at least.
+/// Minimum number of rows per task.
 const ROWS: usize = 64;
 
-/// Applies `f` to the second halves of the pixels of `x` and the network's outputs `o`, `outputs` a pixel.
+/// Applies `f` to the second halves of the pixels of `x` and the network's outputs `o`, with `outputs` values
+/// per pixel.
 fn each_pixel<T: Scalar>(
     channels: usize,
     outputs: usize,
@@ -98,8 +99,8 @@ struct Backward<'a, T> {
 }
 
 impl<T: Scalar> Backward<'_, T> {
-    /// Applies `f` to the second halves of the pixels of `x` and `dx`, and to the pixels of `o` and `d_o`, which have
-    /// `outputs` elements.
+    /// Applies `f` to the second halves of the pixels of `x` and `dx`, and to the pixels of `o` and `d_o`,
+    /// which have `outputs` elements.
     fn each_pixel(self, outputs: usize, f: impl Fn(&mut [T], &mut [T], &[T], &mut [T]) + Sync) {
         let half = self.channels / 2;
         self.x

@@ -1,4 +1,4 @@
-//! One block a part of an image, gradients one thread a number (`coupling.cu`).
+//! One block per part of an image; gradients use one thread per number (`coupling.cu`).
 
 use super::{AffineScale, Coupling, CouplingKind};
 use crate::cuda::driver::{Argument, Launch};
@@ -32,7 +32,7 @@ impl Coupling for Cuda {
         holds("logp", logp, grid.batch);
         self.attempt(|queue| {
             let work = |parts, part: usize, sums: u64| {
-                // A part is one block's, so that it should have threads for all of it.
+                // A part is handled by one block, which should have threads for all of it.
                 let threads = (part.min(grid.pixels()) * channels / 4).next_power_of_two().clamp(128, 1024);
                 let shape = Launch { block: threads as u32, ..Launch::grid(grid.batch, parts, 1) };
                 launch!(

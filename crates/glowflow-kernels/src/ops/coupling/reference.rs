@@ -1,4 +1,4 @@
-//! A map for each array that changes, and a sum for the log-determinant.
+//! A map for each array that is modified, and a sum for the log-determinant.
 
 use super::{AffineScale, Coupling, CouplingKind};
 use crate::expr::{Expr, constant, input, old};
@@ -7,7 +7,7 @@ use crate::ops::views::{Rows, read, write};
 use crate::primitives::{Primitives, Strided};
 use crate::shape::Grid;
 
-/// The logarithm of the scale, given the input with the network's output.
+/// Log of the scale, given the index of the input with the network's output.
 fn log_scale(form: AffineScale, r: usize) -> Expr {
     match form {
         // log sigmoid(t) = −softplus(−t)
@@ -24,7 +24,7 @@ fn scale(form: AffineScale, r: usize) -> Expr {
     }
 }
 
-/// The derivative of the logarithm of the scale by the network's output, likewise.
+/// The derivative of the log-scale with respect to the network's output, likewise.
 fn slope(form: AffineScale, r: usize) -> Expr {
     match form {
         AffineScale::Sigmoid => (-(input(r) + constant(2.0))).sigmoid(),
@@ -38,7 +38,7 @@ fn slope(form: AffineScale, r: usize) -> Expr {
 /// The last half of the channels of activations.
 struct LastHalf {
     half: Rows,
-    /// Its place in `x` and `dx`.
+    /// Its position in `x` and `dx`.
     x: Strided,
     outputs: usize,
 }
@@ -49,12 +49,12 @@ impl LastHalf {
         Self { half, x: half.part(channels, channels / 2), outputs: kind.network_outputs(channels) }
     }
 
-    /// The place of the shift in the network's output.
+    /// The position of the shift in the network's output.
     fn shift(&self) -> Strided {
         self.half.part(self.outputs, 0)
     }
 
-    /// The place of `r`, of which the scale is a function.
+    /// The position of `r`, the argument of the scale.
     fn scale(&self) -> Strided {
         self.half.part(self.outputs, self.half.channels)
     }

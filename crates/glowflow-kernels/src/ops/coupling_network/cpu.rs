@@ -1,9 +1,7 @@
-//! Coupling networks in the precision of the device: in that of its scalars, or with matrices in a shorter
-//! format.
+//! Coupling networks in the device's precision: that of its scalars, or with matrices in a shorter format.
 //!
-//! Weights, biases, gradients, and what goes in and out, are in the device's scalars either way. A network
-//! gives the same bits whenever it is given the same, so that a coupling is as invertible in one precision as
-//! in the other.
+//! Weights, biases, gradients, inputs and outputs are in the device's scalars in both cases. Equal inputs
+//! give equal bits, so a coupling is as invertible in one precision as in the other.
 
 mod network;
 

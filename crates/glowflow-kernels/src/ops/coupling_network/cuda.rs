@@ -1,5 +1,5 @@
 //! Coupling networks on a GPU: as products over parts of a batch ([`network`]), or in one kernel if the GPU
-//! has one ([`fused`]).
+//! supports it ([`fused`]).
 
 mod back;
 mod fused;

@@ -1,19 +1,20 @@
-// A whole coupling network by the tensor cores of the Hopper generation: hidden activations stay on the chip, but for copies that
-// are kept for the way back.
+// A whole coupling network on the tensor cores of the Hopper generation: hidden activations stay on the chip,
+// except for copies that are saved for the backward pass.
 //
 //     forward    h1 = ReLU(in · firstᵀ + bias1), h2 = ReLU(h1 · secondᵀ + bias2), out [rows, width] = h2 · lastᵀ
 //     backward   the same without biases, and instead of each ReLU what was not 0 there passes; and sums over rows of both
 //
-// with in [rows, depth], first [hidden, depth], second [hidden, hidden], last [width, hidden], in bf16, out in f32. On the way back
-// the matrices are transposes, and hidden layers come in reverse order: what is called h1 is the gradient by the second.
+// with in [rows, depth], first [hidden, depth], second [hidden, hidden], last [width, hidden], in bf16, out
+// in f32. In the backward pass the matrices are transposes, and hidden layers are in reverse order: h1 is the
+// gradient of the second.
 //
-// A block takes 128 rows at a time, 64 for each of two workers of 128 threads (see hidden.cu). All of h1 lies in shared memory, as
-// tiles 64 columns wide, and where its last tiles will be lies the input at first. Of h2, 128 columns at a time are in registers,
-// and go from there into the last product. One thread beside brings in, through a ring of slots, the weights that both workers
-// multiply by, in the order of use.
+// A block processes 128 rows at a time, 64 for each of two workers of 128 threads (see hidden.cu). The whole
+// of h1 is in shared memory, as tiles of 64 columns; the space of its last tiles initially holds the input.
+// Of h2, 128 columns at a time are in registers, from where they enter the last product. One additional
+// thread loads the weights that both workers multiply by, through a ring of slots, in the order of use.
 
-// Compilers before that of CUDA 13 would let each product wait for the one before (and the first of CUDA 12 does not know all
-// instructions); `Gpu::new` knows that, too.
+// Compilers older than CUDA 13 serialise the products (and the first versions of CUDA 12 lack some of the
+// instructions); `Gpu::new` checks for this too.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) && __CUDACC_VER_MAJOR__ >= 13
 #define FUSED_HOPPER
 #endif
@@ -22,17 +23,19 @@
 
 constexpr int fused_rows = hidden_workers * hidden_rows, most_hidden = 512;
 
-// What becomes of hidden activations; on the way back they are gradients, and kept.
+// Treatment of the hidden activations; in the backward pass they are gradients, and saved.
 enum class Way { drop, keep, back };
 
-// Columns of the result that a product makes at once: of usual networks one, two or four of these are the width, or a little more.
+// Columns of the result per product: the width of common networks is one, two or four of these, or slightly
+// less.
 template <Way way> constexpr int block_width = way == Way::back ? 64 : 56;
 
 struct FusedMaps {
     TensorMap in, first, second, last, kept1, kept2;
 };
 
-// Masks as in hidden.cu. `partial` [blocks, 8, hidden] is where each warp adds up its rows, `sums` [blocks, hidden] what becomes of it.
+// Masks as in hidden.cu. `partial` [blocks, 8, hidden] accumulates the rows of each warp; `sums` [blocks,
+// hidden] is the result.
 struct Fused {
     int rows, depth, hidden, width;
     const bf16 *bias1, *bias2;
@@ -48,7 +51,7 @@ struct Fused {
 constexpr u32 slot_bytes = b_bytes, h1_tiles = most_hidden / hidden_depth, h1_bytes = h1_tiles * a_bytes;
 constexpr u32 tiles_bytes = hidden_workers * h1_bytes + 6 * slot_bytes;
 
-// What lies behind the tiles in shared memory.
+// The contents of shared memory after the tiles.
 struct FusedShared {
     bf16 bias[2][most_hidden];
     u64 full[6], empty[6], in[hidden_workers];
@@ -86,7 +89,7 @@ template <int count, int held> __device__ __forceinline__ void sums_are_used_her
     }
 }
 
-// Where in the ring one is who goes round: the next slot, and whether the number of turns before is odd.
+// A position in the ring: the next slot, and whether the number of completed rounds is odd.
 template <int slots> struct Place {
     int slot = 0;
     u32 turn = 0;
@@ -100,7 +103,8 @@ template <int slots> struct Place {
     }
 };
 
-// The ring of slots for a warp of a worker: slots are taken in turn, and given back when what multiplied by them is done.
+// The ring of slots, for a warp of a worker: slots are taken in order, and released when the products that
+// use them are complete.
 template <int slots> struct Ring {
     u32 full, empty, tiles;
     int lane;
@@ -116,7 +120,7 @@ template <int slots> struct Ring {
         return tile;
     }
 
-    // Gives all slots back but so many.
+    // Releases all slots except the last `left`.
     __device__ __forceinline__ void give_back_but(int left) {
         for (; taken > left; taken--) {
             if (lane == 0) {
@@ -127,7 +131,7 @@ template <int slots> struct Ring {
     }
 };
 
-// Brings in the weights for so many tiles of rows.
+// Loads the weights for all tiles of rows.
 template <int slots, int blocks, int width>
 __device__ __forceinline__ void bring_in_weights(
     const FusedMaps &maps, u32 full, u32 empty, u32 tiles, int count, int depth_chunks, int chunks, int column_tiles) {
@@ -158,8 +162,8 @@ __device__ __forceinline__ void bring_in_weights(
     }
 }
 
-// Adds a warp's sums over rows to `partial`, without waiting for what is there (`red`). Only one thread adds in a place, so that the order
-// of sums is that of the program.
+// Adds a warp's sums over rows to `partial`, without waiting for the previous value (`red`). Only one thread
+// adds to each element, so the order of sums is program order.
 __device__ __forceinline__ void add_rows(
     const u32 (&pairs)[32], float *partial, bool first, int first_column, int hidden, int thread) {
     float sums[32];
@@ -176,10 +180,11 @@ __device__ __forceinline__ void add_rows(
     }
 }
 
-// One step, 64 deep, towards 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with the tile of a at `a` and that of b from the ring.
+// One step, 64 deep, for 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with the tile of a at `a` and that
+// of b from the ring.
 template <int slots> __device__ __forceinline__ void multiply_chunk(float (&s)[64], u32 a, Ring<slots> &ring) {
     multiply_tiles(s, matrix(a), matrix(ring.take()));
-    // What was multiplied the time before may be overwritten.
+    // The operands of the previous products may be overwritten.
     wait_for_products<1>();
     ring.give_back_but(1);
 }
@@ -190,7 +195,7 @@ template <int slots> __device__ __forceinline__ void products_are_done(Ring<slot
 }
 
 template <Way way, int blocks> __device__ __forceinline__ void fused(const FusedMaps &maps, const Fused &of) {
-    // Tiles have to begin at multiples of 1,024 bytes. They do: there is no other shared memory.
+    // Tiles must start at multiples of 1,024 bytes. They do, because there is no other shared memory.
     extern __shared__ __align__(1024) u8 all_shared[];
     constexpr bool backward = way == Way::back;
     constexpr int slots = way == Way::drop ? 6 : 4, width = block_width<way>, held = width / 2;
@@ -223,7 +228,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
     }
     __syncthreads();
 
-    // Workers take the registers that those beside them do not need.
+    // Workers take over the registers that the loading threads do not need.
     if (warp >= 4 * hidden_workers) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x == 128 * hidden_workers) {
@@ -273,7 +278,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             }
             products_are_done(ring);
             sums_are_used_here(s);
-            // The input lies where the last tiles go. These are written when all of its products are done, the others one turn late.
+            // The input occupies the space of the last tiles. These are written when all its products are
+            // done, the others one iteration later.
             if (j == column_tiles - 1) {
                 worker_barrier(w);
             }
@@ -310,7 +316,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
 #pragma unroll 1
             for (int c = 0; c < chunks; c++) {
                 multiply_chunk(s, h1 + c * a_bytes, ring);
-                // One of the tiles of h1 in the first step, and one half way.
+                // Two tiles of h1: one in the first step, and one halfway.
                 int kept = 2 * j + (c > 0);
                 if (way != Way::drop && thread == 0 && (c == 0 || c == chunks / 2) && kept < chunks) {
                     store_tile(&maps.kept1, kept * hidden_depth, first_row, h1 + kept * a_bytes);
@@ -345,7 +351,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             } else if (j == column_tiles - 1) {
                 worker_barrier(w);
             }
-            // Nobody reads h1 any more.
+            // h1 has no readers any more.
             if (j == column_tiles - 1 && thread == 0 && pair + stride < count) {
                 bring_in(((pair + stride) * hidden_workers + w) * hidden_rows);
             }
@@ -383,7 +389,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
         asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
     }
     if (backward) {
-        // The sums of eight warps. `red` made them in the second-level cache, and from there they are read.
+        // The sums of eight warps. `red` accumulated them in the second-level cache, from where they are
+        // read.
         __threadfence();
         asm volatile("bar.sync 8, 256;" ::: "memory");
         for (int c = threadIdx.x; c < 2 * hidden; c += 128 * hidden_workers) {
@@ -399,7 +406,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
 
 #elif defined(GLOWFLOW_EMULATED)
 
-// The same results in the same places, number by number, but for the order of sums.
+// Computes the same results at the same positions, number by number, except for the order of sums.
 template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, const Fused &of) {
     extern __shared__ u8 all_shared[];
     constexpr int results = blocks * block_width<way>;
@@ -407,13 +414,13 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
     const int hidden = of.hidden, column_tiles = (hidden + hidden_columns - 1) / hidden_columns;
     const int w = threadIdx.x / 128, thread = threadIdx.x % 128;
     const bool works = w < hidden_workers;
-    // The emulated maps: address, columns, rows, bytes from row to row.
+    // The emulated maps: address, columns, rows, bytes per row.
     auto at = [](const TensorMap &map, int row, int column) {
         return (bf16 *)(map.opaque[0] + row * map.opaque[3]) + column;
     };
     for (int pair = blockIdx.x; pair * fused_rows < of.rows; pair += gridDim.x) {
         const int first_row = (pair * hidden_workers + w) * hidden_rows;
-        // Layer 1 or 2, from `depth` columns of what `left` finds; column c of its tile j is column c + shift of `to`.
+        // Layer 1 or 2, from `depth` columns of `left`; column c of its tile j is column c + shift of `to`.
         auto layer = [&](auto left, int depth, int j, const TensorMap &weights, const bf16 *bias, u64 *mask, const TensorMap &kept,
                          float *sums, bf16 *to, int shift, int stride) {
             u64 *bits = mask ? &mask[((long long)(pair * hidden_workers + w) * column_tiles + j) * 128 + thread] : nullptr;
@@ -479,7 +486,7 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
 
 #if defined(FUSED_HOPPER) || defined(GLOWFLOW_EMULATED)
 
-// The number is how many times `block_width` columns of the result there are.
+// The number is that of `block_width` column blocks in the result.
 
 extern "C" __global__ void __launch_bounds__(128 * hidden_workers + 128, 1)
 fused_1(const __grid_constant__ FusedMaps maps, const __grid_constant__ Fused of) {

@@ -1,4 +1,5 @@
-//! A coupling network with a head: a second output for each pixel, a convolution 1×1 of the last hidden activations.
+//! A coupling network with a head: a second output for each pixel, computed by a 1×1 convolution of the last
+//! hidden activations.
 //!
 //! ```text
 //! h1, h2 = the hidden layers of a coupling network
@@ -6,7 +7,7 @@
 //! head   = (W h2 + bias) ⊙ exp(3·logs)             [rows, head outputs]
 //! ```
 //!
-//! The processor has a fused form; GPUs run the reference body.
+//! The CPU has a fused form; GPUs run the reference body.
 
 use super::NetworkParams;
 use crate::ops::{HeadParams, NetworkOutputs, Parameters, ZeroConv};
@@ -29,7 +30,7 @@ impl Parameters for HeadedNetworkParams {
     }
 }
 
-/// A coupling network with a head. Its actnorms are initialised as those of the network without one.
+/// A coupling network with a head. Its actnorms are initialised like those of the network without one.
 #[allow(clippy::too_many_arguments)]
 pub trait HeadedNetwork: ZeroConv {
     /// The weights in the device's form.
@@ -37,11 +38,11 @@ pub trait HeadedNetwork: ZeroConv {
     /// Saved activations, for the gradient.
     type HeadedHidden: Send + Sync;
 
-    /// Brings a network's weights into the device's form.
+    /// Converts a network's weights to the device's form.
     fn prepare_headed_network(&self, at: &HeadedNetworkParams, params: &Self::Buffer) -> Self::HeadedWeights;
 
-    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`. `params` are those that the
-    /// weights were prepared from.
+    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`. `params` must be those
+    /// from which the weights were prepared.
     fn headed_network(
         &self,
         at: &HeadedNetworkParams,
@@ -52,7 +53,7 @@ pub trait HeadedNetwork: ZeroConv {
         outputs: &mut NetworkOutputs<Self::Buffer>,
     );
 
-    /// As [`headed_network`](Self::headed_network), and returns the hidden activations.
+    /// Like [`headed_network`](Self::headed_network), and returns the hidden activations.
     fn headed_network_saving(
         &self,
         at: &HeadedNetworkParams,
@@ -63,8 +64,8 @@ pub trait HeadedNetwork: ZeroConv {
         outputs: &mut NetworkOutputs<Self::Buffer>,
     ) -> Self::HeadedHidden;
 
-    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given that by the
-    /// outputs.
+    /// Adds the input gradient to the first half of the channels of `dx` `[rows, 2·inputs]`, given the output
+    /// gradients.
     fn headed_network_backward(
         &self,
         at: &HeadedNetworkParams,

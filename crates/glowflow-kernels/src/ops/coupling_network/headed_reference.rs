@@ -1,4 +1,4 @@
-//! Layer by layer, as [`reference`](super::reference); the zero convolution is the device's.
+//! Layer by layer, like [`reference`](super::reference); the zero convolution is the device's.
 
 use super::headed::{HeadedNetwork, HeadedNetworkParams};
 use super::reference::{relu, relu_backward};

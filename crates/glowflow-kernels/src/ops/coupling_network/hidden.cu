@@ -1,15 +1,18 @@
-// The hidden layers of a coupling network, by the tensor cores of the Hopper generation: a product with weights that stay in
-// shared memory, and with it what would take passes of its own over memory otherwise.
+// The hidden layers of a coupling network, on the tensor cores of the Hopper generation: a product with
+// weights that stay in shared memory, fused with operations that would otherwise take separate passes over
+// memory.
 //
 //     forward    d [rows, columns] = ReLU(a [rows, depth] · bᵀ + bias), and a bit for each number that is not 0
 //     backward   d = a · bᵀ where the bit is set, else 0; and sums over rows of d, for the gradient of the bias
 //
-// with b [columns, depth], all in bf16. A block has 128 columns and the whole depth of b. Two workers of 128 threads each take
-// tiles of 64 rows of a. A thread beside each brings a in, 64 columns at a time and some steps ahead; and while one worker writes
-// its results, the other one multiplies. Block i has tile of columns i % tiles, and with the others of group i / tiles its rows.
+// with b [columns, depth], all in bf16. A block handles 128 columns and the whole depth of b. Two workers of
+// 128 threads each process tiles of 64 rows of a. One additional thread per worker loads a, 64 columns at a
+// time and several steps ahead; while one worker writes its results, the other one multiplies. Block i
+// handles the tile of columns i % tiles, and shares the rows with the other blocks of group i / tiles.
 //
-// The terms are those of the PTX manual: an mbarrier counts arrivals and bytes, and the parity of its phase says when both are
-// complete; wgmma multiplies 64 rows by 128 columns, 16 deep, from shared memory, whose rows of 128 bytes are swizzled.
+// The terms are those of the PTX manual: an mbarrier counts arrivals and bytes, and the parity of its phase
+// indicates when both are complete; wgmma multiplies 64 rows by 128 columns, 16 deep, from shared memory,
+// whose rows of 128 bytes are swizzled.
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(GLOWFLOW_EMULATED)
 
@@ -19,18 +22,20 @@ struct alignas(64) TensorMap {
 
 constexpr int hidden_rows = 64, hidden_columns = 128, hidden_depth = 64, hidden_workers = 2;
 
-// Number n of the 64 that a thread of a worker holds of its tile: n = 4j + e is in column 8j + 2·(thread % 4) + e % 2.
+// Row of number n of the 64 that a thread of a worker holds of its tile: n = 4j + e is in column 8j +
+// 2·(thread % 4) + e % 2.
 __device__ __forceinline__ int row_held(int thread, int n) { return thread / 32 * 16 + thread % 32 / 4 + n % 4 / 2 * 8; }
 __device__ __forceinline__ int column_held(int thread, int n) { return n / 4 * 8 + thread % 4 * 2 + n % 2; }
 
-// The bit of a mask for number n: numbers lie in pairs, and a word of 32 bits has one half for each side of sixteen pairs.
+// The bit of a mask for number n: numbers are in pairs, and each half of a 32-bit word holds one side of
+// sixteen pairs.
 __device__ __forceinline__ int bit_of(int n) { return n / 32 * 32 + n % 2 * 16 + n / 2 % 16; }
 
 #endif
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-// As many chunks as the deepest product has (`DEEPEST` in `hidden.rs`).
+// The number of chunks of the deepest product (`DEEPEST` in `hidden.rs`).
 constexpr int hidden_stages = 4, most_chunks = 8;
 constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
 constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
@@ -42,7 +47,7 @@ __device__ __forceinline__ void barrier_init(u32 barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
 }
 
-// Arrives, and makes the barrier wait for so many bytes more.
+// Arrives, and makes the barrier wait for `bytes` more bytes.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -59,14 +64,14 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
         "@!done bra again;\n}" ::"r"(barrier), "r"(parity) : "memory");
 }
 
-// Begins to copy a tile whose first number is in column x of row y; what lies outside the matrix is 0.
+// Starts to copy a tile whose first element is in column x of row y; elements outside the matrix are 0.
 __device__ __forceinline__ void load_tile(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
         "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
-// The same of weights, which all blocks read over and over: they stay in the cache longest.
+// The same for weights, which all blocks read repeatedly: they stay in the cache longest.
 __device__ __forceinline__ void load_weights(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
     asm volatile(
         "{\n.reg .b64 stays;\n"
@@ -75,8 +80,8 @@ __device__ __forceinline__ void load_weights(u32 to, const TensorMap *map, int x
         "stays;\n}" ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
-// The other way; what lies outside the matrix is not written. It is the first to leave the cache: of large batches there is more than
-// fits there, and it would drive out what is used again.
+// The opposite direction; elements outside the matrix are not written. The tile is evicted from the cache
+// first: the output of large batches exceeds the cache, and would evict data that is reused.
 __device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u32 from) {
     asm volatile(
         "{\n.reg .b64 leaves;\n"
@@ -85,7 +90,8 @@ __device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u
         "r"(x), "r"(y), "r"(from) : "memory");
 }
 
-// How the tensor cores find a tile 64 deep in shared memory: swizzled by 128 bytes, eight rows every 1,024 bytes.
+// Descriptor of a 64-deep tile in shared memory for the tensor cores: 128-byte swizzle, eight rows per 1,024
+// bytes.
 __device__ __forceinline__ u64 matrix(u32 address) {
     return (u64)((address & 0x3ffff) >> 4) | (1ull << 16) | (64ull << 32) | (1ull << 62);
 }
@@ -110,14 +116,15 @@ __device__ __forceinline__ void multiply(float (&s)[64], u64 a, u64 b) {
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// What was copied may be overwritten.
+// The sources of completed copies may be overwritten.
 __device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
 template <int left> __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
 }
 
-// The compiler must not move what is done with sums across this: it does not know that products change them later.
+// The compiler must not move operations on the sums across this: it does not know that asynchronous products
+// modify them.
 __device__ __forceinline__ void sums_are_used_here(float (&sums)[64]) {
 #pragma unroll
     for (int n = 0; n < 64; n++) {
@@ -136,7 +143,7 @@ __device__ __forceinline__ void multiply_tiles(float (&s)[64], u64 a, u64 b) {
     products_end();
 }
 
-// The threads of a worker wait for one another.
+// Synchronises the threads of a worker.
 __device__ __forceinline__ void worker_barrier(int worker) {
     asm volatile("bar.sync %0, 128;" ::"r"(1 + worker) : "memory");
 }
@@ -157,7 +164,7 @@ __device__ __forceinline__ void begin_sums(float (&s)[64]) {
     }
 }
 
-// Sums begin as the bias of their columns, 128 numbers in shared memory.
+// Initialises sums with the bias of their columns, 128 numbers in shared memory.
 __device__ __forceinline__ void begin_sums(float (&s)[64], const bf16 *bias, int thread) {
 #pragma unroll
     for (int n = 0; n < 64; n += 4) {
@@ -168,7 +175,7 @@ __device__ __forceinline__ void begin_sums(float (&s)[64], const bf16 *bias, int
     sums_are_used_here(s);
 }
 
-// ReLU of a thread's sums, in pairs of bf16, and a bit for each that is not 0. NaN stays NaN.
+// ReLU of a thread's sums, in pairs of bf16, and a bit for each non-zero result. NaN stays NaN.
 __device__ __forceinline__ u64 activate(const float (&s)[64], u32 (&pairs)[32]) {
     u32 words[2] = {0, 0};
 #pragma unroll
@@ -181,19 +188,20 @@ __device__ __forceinline__ u64 activate(const float (&s)[64], u32 (&pairs)[32]) 
     return (u64)words[1] << 32 | words[0];
 }
 
-// A thread's sums where their bits are set, else 0, in pairs of bf16.
+// A thread's sums if their bits are set, else 0, in pairs of bf16.
 __device__ __forceinline__ void pass(const float (&s)[64], u64 bits, u32 (&pairs)[32]) {
     u32 words[2] = {(u32)bits, (u32)(bits >> 32)};
 #pragma unroll
     for (int i = 0; i < 32; i++) {
-        // `prmt` can repeat the highest bit of a byte: two bits become sixteen each.
+        // `prmt` can replicate the highest bit of a byte: two bits become sixteen each.
         u32 mask;
         asm("prmt.b32 %0, %1, 0, 0xbb99;" : "=r"(mask) : "r"(words[i / 16] << (15 - i % 16)));
         pairs[i] = pair_of(s[2 * i], s[2 * i + 1]) & mask;
     }
 }
 
-// Adds up values [2·half] with those of the lane that differs in `bit`: one of the two gets the first half, the other the last.
+// Adds values [2·half] to those of the lane that differs in `bit`: one of the two keeps the first half, the
+// other the last.
 template <int half> __device__ __forceinline__ void halve(float (&values)[32], int bit) {
     bool last = threadIdx.x & bit;
 #pragma unroll
@@ -203,7 +211,8 @@ template <int half> __device__ __forceinline__ void halve(float (&values)[32], i
     }
 }
 
-// Sums over the sixteen rows of a warp, four columns a lane: i is that of column `summed_column(thread, i)`.
+// Sums over the sixteen rows of a warp, four columns per lane: i is that of column
+// `summed_column(thread, i)`.
 __device__ __forceinline__ void sum_rows(const u32 (&pairs)[32], float (&sums)[32]) {
 #pragma unroll
     for (int j = 0; j < 32; j += 2) {
@@ -220,7 +229,7 @@ __device__ __forceinline__ int summed_column(int thread, int i) {
     return column_held(thread, 4 * (first + i / 2) + i % 2);
 }
 
-// Writes a thread's pairs to two tiles of 64 rows and 64 columns, for the tensor cores and copies to see.
+// Writes a thread's pairs to two tiles of 64 rows and 64 columns, visible to the tensor cores and to copies.
 __device__ __forceinline__ void write_tiles(u32 to, int thread, const u32 (&pairs)[32]) {
     int lane = thread % 32, row = thread / 32 * 16 + lane % 16;
 #pragma unroll
@@ -240,7 +249,7 @@ struct HiddenShared {
     alignas(4) bf16 bias[hidden_columns];
 };
 
-// Brings tiles of a in for worker w, and for the first one b.
+// Loads tiles of a for worker w, and b for the first worker.
 __device__ __forceinline__ void bring_in(
     HiddenShared &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride, int chunks,
     int first_column, u32 b_at, u32 a_at) {
@@ -272,7 +281,7 @@ __device__ __forceinline__ void hidden_layer(
     const int tiles = (rows + hidden_rows - 1) / hidden_rows;
     const int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles;
     const int stride = gridDim.x / column_tiles * hidden_workers, first_column = column_tile * hidden_columns;
-    // The shuffle tells the compiler that the threads of a warp agree.
+    // The shuffle tells the compiler that the value is uniform across a warp.
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const u32 b_at = (shared_address(dynamic) + 1023) & ~1023u;
     const u32 tiles_at = b_at + chunks * b_bytes, results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
@@ -329,7 +338,7 @@ __device__ __forceinline__ void hidden_layer(
             barrier_wait(shared_address(&shared.full[w][stage]), step / hidden_stages % 2);
             u64 left = matrix(a_at + stage * a_bytes), right = matrix(b_at + c * b_bytes);
             multiply_tiles(s, left, right);
-            // What was multiplied the time before may be overwritten.
+            // The operands of the previous products may be overwritten.
             wait_for_products<1>();
             if (c > 0 && lane == 0) {
                 barrier_arrive(shared_address(&shared.empty[w][(step - 1) % hidden_stages]));
@@ -348,7 +357,7 @@ __device__ __forceinline__ void hidden_layer(
             bits = activate(s, pairs);
         }
 
-        // What was written the last time has to have left shared memory.
+        // The previous output must have left shared memory.
         if (thread == 0) {
             wait_for_copies();
         }
@@ -392,7 +401,7 @@ __device__ __forceinline__ void hidden_layer(
 
 #elif defined(GLOWFLOW_EMULATED)
 
-// The same results in the same places, number by number, but for the order of sums.
+// Computes the same results at the same positions, number by number, except for the order of sums.
 template <bool backward>
 __device__ void hidden_layer(
     int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
@@ -403,7 +412,7 @@ __device__ void hidden_layer(
     if (w >= hidden_workers) {
         return;
     }
-    // The emulated maps: address, columns, rows, bytes from row to row.
+    // The emulated maps: address, columns, rows, bytes per row.
     const u64 *maps[3] = {a->opaque, b->opaque, d->opaque};
     auto at = [&](int map, int row, int column) { return (bf16 *)(maps[map][0] + row * maps[map][3]) + column; };
     float column_sums[32] = {};
@@ -431,7 +440,7 @@ __device__ void hidden_layer(
         }
     }
     for (int n = 0; backward && n < 64; n++) {
-        // The eight lanes that have a column add up in turn.
+        // The eight lanes that hold a column add in turn.
         int c = column_tile * hidden_columns + column_held(thread, n);
         if (n % 4 >= 2) {
             continue;

@@ -6,9 +6,9 @@
 //! o  = ZeroConv(h2)                                  [rows, outputs]
 //! ```
 //!
-//! Its input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same
-//! bits whenever the network runs, for a coupling is inverted by running its network again. The precision of
-//! hidden activations is backend-defined.
+//! Its input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. Equal inputs give equal bits
+//! on every run, because a coupling is inverted by running its network again. The precision of hidden
+//! activations is backend-defined.
 
 mod cpu;
 mod cuda;
@@ -26,7 +26,7 @@ use crate::shape::{Grid, Span};
 /// conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv.
 #[derive(Clone, Copy, Debug)]
 pub struct NetworkParams {
-    /// Input channels, the edge channel not counted: half of the flow's.
+    /// Number of input channels without the edge channel: half of the flow's.
     pub inputs: usize,
     /// Width of both hidden layers.
     pub hidden: usize,
@@ -45,7 +45,7 @@ pub struct NetworkParams {
 impl Parameters for NetworkParams {
     fn spans(&self) -> Vec<(Span, usize)> {
         let hidden = self.hidden;
-        assert!(self.conv3.inputs == hidden, "{} inputs behind {hidden} channels", self.conv3.inputs);
+        assert!(self.conv3.inputs == hidden, "{} inputs after {hidden} channels", self.conv3.inputs);
         let mut spans = self.conv3.spans();
         spans.extend([(self.conv1, hidden * (self.inputs + 1) * 9), (self.conv2, hidden * hidden)]);
         spans.extend(self.actnorm1.spans_of(hidden).into_iter().chain(self.actnorm2.spans_of(hidden)));
@@ -61,14 +61,14 @@ pub trait CouplingNetwork: Primitives {
     /// Saved activations, for the gradient.
     type Hidden: Send + Sync;
 
-    /// Brings a network's weights into the device's form; a device may defer that as with channel maps.
+    /// Converts a network's weights to the device's form; a device may defer this as for channel maps.
     fn prepare_network(&self, at: &NetworkParams, params: &Self::Buffer) -> Self::Network;
 
-    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`, into `o` `[rows,
-    /// outputs]`.
+    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`, into `o`
+    /// `[rows, outputs]`.
     fn network(&self, network: &Self::Network, grid: Grid, x: &Self::Buffer, o: &mut Self::Buffer);
 
-    /// As [`network`](Self::network), and returns the hidden activations.
+    /// Like [`network`](Self::network), and returns the hidden activations.
     fn network_saving(
         &self,
         network: &Self::Network,
@@ -77,8 +77,8 @@ pub trait CouplingNetwork: Primitives {
         o: &mut Self::Buffer,
     ) -> Self::Hidden;
 
-    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given
-    /// that by the output, `d_o`.
+    /// Adds the input gradient to the first half of the channels of `dx` `[rows, 2·inputs]`, given the output
+    /// gradient `d_o`.
     fn network_backward(
         &self,
         at: &NetworkParams,

@@ -1,4 +1,4 @@
-//! Layer by layer: patches, a product, a map for scale and ReLU each.
+//! Layer by layer: patches, a product, and a map for scale and ReLU.
 
 use super::{CouplingNetwork, NetworkParams};
 use crate::device::Device;
@@ -15,7 +15,7 @@ impl NetworkParams {
         Patches { grid, inputs: self.inputs, channels: 2 * self.inputs }
     }
 
-    /// Both hidden layers over some rows.
+    /// Both hidden layers over a number of rows.
     pub(super) fn layers(&self, rows: usize) -> [ScaledConv; 2] {
         let conv = |columns, taps, weight, norm: crate::ops::ActNormParams| {
             let (outputs, bias, logs) = (self.hidden, norm.bias, Some(norm.logs));
@@ -32,7 +32,7 @@ impl NetworkParams {
     }
 }
 
-/// The parameters as they were, and where they lie.
+/// A copy of the parameters, with their spans.
 pub struct Network<B> {
     at: NetworkParams,
     params: B,
@@ -48,7 +48,7 @@ pub(super) fn relu<D: Primitives>(device: &D, rows: Rows, h: &mut D::Buffer) {
     device.map(&old().relu(), rows.shape(), &[], write(h, rows.each()));
 }
 
-/// The gradient by what a ReLU got, given its output.
+/// The gradient of a ReLU's input, given its output.
 pub(super) fn relu_backward<D: Primitives>(device: &D, rows: Rows, h: &D::Buffer, dh: &mut D::Buffer) {
     let f = old() * input(0).step();
     device.map(&f, rows.shape(), &[read(h, rows.each())], write(dh, rows.each()));
@@ -117,7 +117,7 @@ impl<D: Primitives> CouplingNetwork for Reference<D> {
         let d_patches = conv3.backward(self, params, &patches3.of(self, h2), o, d_o, gradient);
         let mut d_h2 = self.zeros(rows.len());
         patches3.backward(self, &d_patches, &mut d_h2);
-        // Where the ReLU's output is not 0 it is its input, so that gradients need no activations before it.
+        // A non-zero output of a ReLU equals its input, so gradients need no pre-activations.
         relu_backward(self, rows, h2, &mut d_h2);
         let mut d_h1 = conv2.backward(self, params, h1, h2, &d_h2, gradient);
         relu_backward(self, rows, h1, &mut d_h1);

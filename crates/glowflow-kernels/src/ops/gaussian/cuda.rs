@@ -1,4 +1,4 @@
-//! One block a part of an image, gradients one thread a number (`gaussian.cu`).
+//! One block per part of an image; gradients use one thread per number (`gaussian.cu`).
 
 use super::Gaussian;
 use crate::cuda::driver::{Argument, Launch};

@@ -1,7 +1,7 @@
 //! Gaussian priors: latents standardised by mean and log standard deviation.
 //!
-//! `eps = (z − mean)·exp(−logs)` and `log N = −(log 2π + 2·logs + eps²)/2`, with `z` and `eps` `[rows,
-//! channels]` and `(mean, logs)` the halves of `prior` `[rows, 2·channels]`.
+//! `eps = (z − mean)·exp(−logs)` and `log N = −(log 2π + 2·logs + eps²)/2`, with `z` and `eps`
+//! `[rows, channels]` and `(mean, logs)` the halves of `prior` `[rows, 2·channels]`.
 
 mod cpu;
 mod cuda;
@@ -24,12 +24,12 @@ pub trait Gaussian: Primitives {
         reference::standardize(self, grid, channels, prior, z, logp);
     }
 
-    /// Undoes [`standardize`](Self::standardize).
+    /// Inverts [`standardize`](Self::standardize).
     fn unstandardize(&self, channels: usize, prior: &Self::Buffer, eps: &mut Self::Buffer) {
         reference::unstandardize(self, channels, prior, eps);
     }
 
-    /// Writes the gradient of the log-likelihood by `z` and by `prior`, given `eps`.
+    /// Writes the gradients of the log-likelihood with respect to `z` and `prior`, given `eps`.
     fn standardize_backward(
         &self,
         channels: usize,

@@ -1,4 +1,4 @@
-//! A map for each array that changes, and a sum for the log-density.
+//! A map for each array that is modified, and a sum for the log-density.
 
 use std::f64::consts::TAU;
 

@@ -1,7 +1,8 @@
-//! [`LANES`] numbers at a time, in loops that the compiler makes vectors of.
+//! [`LANES`] numbers at a time, in loops that the compiler vectorises.
 //!
-//! F, G and f are sums of logistic functions of one exponential each. Far from all components they underflow: such
-//! numbers, and no others, are computed by logarithms, one by one.
+//! F, G and f are sums of logistic functions of one exponential each. Far from all components they underflow;
+//! only such numbers are computed with logarithms, one by one.
+//! such numbers, and no others, are computed by logarithms, one by one.
 
 use rayon::prelude::*;
 
@@ -11,13 +12,13 @@ use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::ops::NetworkOutputs;
 use crate::ops::network_outputs::head;
 
-/// Numbers that are computed at once.
+/// Numbers processed together.
 const LANES: usize = 16;
 
-/// One number of each lane.
+/// One number per lane.
 type Lanes<T> = [T; LANES];
 
-/// Rows that one task takes, where images are not kept apart.
+/// Rows per task if images need not be separated.
 const ROWS: usize = 64;
 
 /// `f` of each lane.
@@ -30,7 +31,7 @@ fn each<T: Scalar>(f: impl Fn(usize) -> T) -> Lanes<T> {
     lanes
 }
 
-/// `tanh(x)`, to rounding of 1.
+/// `tanh(x)`, with rounding relative to 1.
 #[inline(always)]
 fn tanh<T: Scalar>(x: T) -> T {
     let e = (-(x.abs() + x.abs())).quick_exp();
@@ -49,7 +50,7 @@ struct Component<T> {
     inverse: Lanes<T>,
 }
 
-/// The parameters of some numbers.
+/// The parameters of several numbers.
 struct Parameters<T> {
     shift: Lanes<T>,
     /// a
@@ -98,7 +99,7 @@ impl<T: Scalar> Parameters<T> {
         Self { shift: zero, log_scale: zero, components: vec![component; components] }
     }
 
-    /// Reads those of the numbers from `first` on, counted over the rows of `o` and `head`.
+    /// Reads the parameters of the numbers from `first` on, counted over the rows of `o` and `head`.
     #[inline(always)]
     fn read(&mut self, shape: MixtureShape, o: &[T], head: &[T], first: usize, count: usize) {
         let half = shape.half();
@@ -152,7 +153,7 @@ impl<T: Scalar> Parameters<T> {
         [upper, lower, density, largest]
     }
 
-    /// Whether sums are exact in every lane but for rounding; NaN is not.
+    /// Returns whether sums are exact except for rounding in every lane; false for NaN.
     #[inline(always)]
     fn exact(upper: T, lower: T) -> bool {
         let least = T::min_positive_value() * T::of(1e8);
@@ -193,7 +194,7 @@ impl<T: Scalar> Parameters<T> {
         value
     }
 
-    /// The x whose t this is.
+    /// The x with this t.
     #[inline(always)]
     fn solve(&self, t: &Lanes<T>) -> Lanes<T> {
         let (floor, rest, two) = (T::of(FLOOR), T::of(1.0 - FLOOR), T::of(2.0));
@@ -220,7 +221,7 @@ impl<T: Scalar> Parameters<T> {
                 high[i] = if residual >= T::zero() && x[i] < high[i] { x[i] } else { high[i] };
                 let step = residual / value.slope[i];
                 let (newton, tolerance) = (x[i] - step, narrow * (T::one() + x[i].abs()));
-                // Beside the root, rounding may put an end of the bracket on its other side.
+                // Near the root, rounding may put an end of the bracket on the wrong side.
                 let near = step.abs() <= tolerance;
                 let inside = newton >= low[i] - tolerance && newton <= high[i] + tolerance;
                 let fast = (two * residual).abs() <= (last[i] * value.slope[i]).abs();
@@ -238,7 +239,7 @@ impl<T: Scalar> Parameters<T> {
     }
 }
 
-/// Some rows of `x`, and of what belongs to them.
+/// A range of rows of `x` and of the corresponding arrays.
 struct Rows<'a, T> {
     shape: MixtureShape,
     o: &'a [T],
@@ -247,14 +248,14 @@ struct Rows<'a, T> {
 }
 
 impl<T: Scalar> Rows<'_, T> {
-    /// Place of a number that changes, counted over the rows.
+    /// Position of a transformed number, counted over the rows.
     #[inline(always)]
     fn place(&self, number: usize) -> usize {
         let half = self.shape.half();
         number / half * self.shape.channels + half + number % half
     }
 
-    /// The numbers that change.
+    /// Number of transformed numbers.
     #[inline(always)]
     fn numbers(&self) -> usize {
         self.x.len() / 2
@@ -337,7 +338,7 @@ struct Shares<T> {
 }
 
 impl<T: Scalar> Parameters<T> {
-    /// Those of a lane, by logarithms.
+    /// The shares in one lane, computed with logarithms.
     fn shares(&self, lane: usize, x: T, logs: &Logs<T>, component: &Component<T>) -> Shares<T> {
         let z = (x - component.mu[lane]) * component.inverse[lane];
         let (above, below) = (log_sigmoid(z), log_sigmoid(-z));

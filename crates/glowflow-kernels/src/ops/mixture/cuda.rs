@@ -1,4 +1,4 @@
-//! One block a part of an image, other functions one thread a number (`mixture.cu`).
+//! One block per part of an image; other functions use one thread per number (`mixture.cu`).
 
 use super::{Mixture, MixtureShape};
 use crate::cuda::driver::{Argument, Launch};
@@ -9,7 +9,7 @@ use crate::cuda::{Buffer, Cuda};
 use crate::ops::NetworkOutputs;
 use crate::ops::network_outputs::head;
 
-/// Checks the lengths of outputs, or of gradients by them.
+/// Checks the lengths of outputs, or of their gradients.
 fn hold(shape: MixtureShape, outputs: &NetworkOutputs<Buffer>) {
     holds("o", &outputs.o, shape.grid.rows() * shape.channels);
     holds("head", head(outputs), shape.grid.rows() * shape.head());

@@ -1,12 +1,14 @@
-// The element-wise part of a mixture coupling (ops/mixture/mod.rs): the last half of the channels of x [rows, channels], one thread a
-// number. head [rows, 3, components, channels/2] holds l, m and w. Everything is by logarithms, so that no sum underflows.
+// The element-wise part of a mixture coupling (ops/mixture/mod.rs), which transforms the last half of the
+// channels of x [rows, channels], one thread per number. head [rows, 3, components, channels/2] holds l, m
+// and w. Everything is computed with logarithms, so that no sum underflows.
 
 #define MIXTURE_FLOOR 0.1f
 #define MIXTURE_BOUND 2.5f
 #define MIXTURE_SPREAD 1.5f
 #define MIXTURE_ITERATIONS 16
 
-// The parameters of one number. Components are read from memory again where they are needed: their number is not known here.
+// The parameters of one number. Components are reread from memory, because their number is not a compile-time
+// constant.
 struct Mixture {
     const float *head;
     int components, stride;
@@ -94,7 +96,7 @@ __device__ MixtureValue mixture_value(const Mixture &mixture, float x) {
     return value;
 }
 
-// The x whose t this is: Newton's method inside of a bracket.
+// The x with this t: Newton's method within a bracket.
 __device__ float mixture_solve(const Mixture &mixture, float t) {
     const float epsilon = 1.1920929e-7f;
     float low = 3.4e38f, high = -3.4e38f, x = 0.0f;
@@ -115,7 +117,7 @@ __device__ float mixture_solve(const Mixture &mixture, float t) {
         high = residual >= 0.0f ? fminf(high, x) : high;
         float step = residual / value.slope, tolerance = 4.0f * epsilon * (1.0f + fabsf(x));
         float next = x - step;
-        // Beside the root, rounding may put an end of the bracket on its other side.
+        // Near the root, rounding may put an end of the bracket on the wrong side.
         bool near = fabsf(step) <= tolerance;
         bool inside = next >= low - tolerance && next <= high + tolerance;
         bool fast = fabsf(2.0f * residual) <= fabsf(last * value.slope);
@@ -130,7 +132,7 @@ __device__ float mixture_solve(const Mixture &mixture, float t) {
     return x;
 }
 
-// As `couple`: blockIdx.x is the image, blockIdx.y the part, and `sums` is logp itself where there is one part.
+// Like `couple`: blockIdx.x is the image, blockIdx.y the part; with a single part, `sums` is logp itself.
 extern "C" __global__ void mix(
     int pixels, int channels, int components, int part_pixels, const float *o, const float *head, float *x, float *sums) {
     __shared__ float scratch[32];

@@ -1,5 +1,5 @@
-//! The element-wise part of a coupling whose map is a mixture of logistic distribution functions (Ho et al. 2019), with
-//! bounds: it changes the last half of the channels of `x` `[rows, channels]`.
+//! The element-wise part of a coupling whose map is a mixture of logistic distribution functions (Ho et al.
+//! 2019), with bounds: it changes the last half of the channels of `x` `[rows, channels]`.
 //!
 //! ```text
 //! b, s = o[..C/2], o[C/2..]                        a = 2·tanh(s/2)
@@ -9,14 +9,16 @@
 //! y = t·exp(a) + b                                 log|det| = Σ (log S + a)
 //! ```
 //!
-//! with σ the logistic function, κ = 0.1 and B = 2.5, so that S lies between 0.1 and 11 and the condition of the inverse is bounded. The
-//! offsets `δ_m = 1.5·(2m − M − 1)/(M − 1)`, m from 1 to M, keep the components of a new network apart.
+//! Here σ is the logistic function, κ = 0.1 and B = 2.5, so S is between 0.1 and 11 and the condition number
+//! of the inverse is bounded. The offsets `δ_m = 1.5·(2m − M − 1)/(M − 1)`, m from 1 to M, separate the
+//! components of a new network.
 //!
-//! The inverse solves `t(x) = (y − b)·exp(−a)` by Newton's method inside of a bracket: the root lies between those of the
-//! components, `(t + (1 − κ)·μ_m·exp(−ζ_m))/((1 − κ)·exp(−ζ_m) + κ)`. Each number stops by itself, after [`ITERATIONS`] at the latest,
-//! so that its bits do not depend on its neighbours.
+//! The inverse solves `t(x) = (y − b)·exp(−a)` by Newton's method within a bracket: the root is between those
+//! of the components, `(t + (1 − κ)·μ_m·exp(−ζ_m))/((1 − κ)·exp(−ζ_m) + κ)`. Each number converges
+//! independently, after at most [`ITERATIONS`], so its bits do not depend on its neighbours.
 //!
-//! Gradients, with `A = dy·exp(a)`, `λ = dlogp`, `ρ = (S − κ)/S`, `α = (1 − κ)·A − ρλ`, `β = −(1 − κ)·A − ρλ`, `γ = ρλ`:
+//! Gradients, with `A = dy·exp(a)`, `λ = dlogp`, `ρ = (S − κ)/S`, `α = (1 − κ)·A − ρλ`,
+//! `β = −(1 − κ)·A − ρλ`, `γ = ρλ`:
 //!
 //! ```text
 //! p_m = π_m·σ(z_m)/F    q_m = π_m·σ(−z_m)/G    r_m = π_m·exp(−ζ_m)·σ(z_m)·σ(−z_m)/f
@@ -35,16 +37,16 @@ use super::NetworkOutputs;
 use crate::primitives::Primitives;
 use crate::shape::Grid;
 
-/// κ, the smallest slope of t.
+/// κ, the minimum slope of t.
 const FLOOR: f64 = 0.1;
 
-/// B, the largest ζ.
+/// B, the bound of ζ.
 const BOUND: f64 = 2.5;
 
 /// The offset of the last component.
 const SPREAD: f64 = 1.5;
 
-/// The most steps of Newton's method.
+/// Maximum number of Newton steps.
 const ITERATIONS: usize = 16;
 
 /// Shape of a mixture coupling.
@@ -59,7 +61,7 @@ pub struct MixtureShape {
 }
 
 impl MixtureShape {
-    /// Channels of the network's head: `[3, components, C/2]`, for `l`, `m` and `w`.
+    /// Number of channels of the network's head: `[3, components, C/2]`, for `l`, `m` and `w`.
     pub fn head_outputs(channels: usize, components: usize) -> usize {
         3 * components * (channels / 2)
     }
@@ -73,7 +75,7 @@ impl MixtureShape {
         Self::head_outputs(self.channels, self.components)
     }
 
-    /// Place of a parameter, 0 for `l`, 1 for `m`, 2 for `w`, of a component in a row of the head.
+    /// Position of a parameter (0 for `l`, 1 for `m`, 2 for `w`) of a component in a row of the head.
     fn place(self, parameter: usize, component: usize) -> usize {
         (parameter * self.components + component) * self.half()
     }
@@ -90,7 +92,8 @@ impl MixtureShape {
 /// The element-wise part of a mixture coupling.
 #[allow(clippy::too_many_arguments)]
 pub trait Mixture: Primitives {
-    /// Changes the last half of the channels of `x` `[rows, channels]`, and adds the log-determinant to `logp` `[batch]`.
+    /// Transforms the last half of the channels of `x` `[rows, channels]`, and adds the log-determinant to
+    /// `logp` `[batch]`.
     fn mix(
         &self,
         shape: MixtureShape,
@@ -101,13 +104,13 @@ pub trait Mixture: Primitives {
         reference::mix(self, shape, outputs, x, logp);
     }
 
-    /// Undoes [`mix`](Self::mix).
+    /// Inverts [`mix`](Self::mix).
     fn unmix(&self, shape: MixtureShape, outputs: &NetworkOutputs<Self::Buffer>, x: &mut Self::Buffer) {
         reference::unmix(self, shape, outputs, x);
     }
 
-    /// Turns the output `x` into the input and `dx` likewise (but for what flows through the network), and writes the
-    /// gradient by the network's outputs into `d_outputs`.
+    /// Replaces the output `x` by the input, and likewise `dx` (except for the part through the network), and
+    /// writes the gradients of the network's outputs to `d_outputs`.
     fn mix_backward(
         &self,
         shape: MixtureShape,

@@ -1,5 +1,5 @@
-//! By logarithms, a map for each term of each component; Newton's method is unrolled, with a mask of the numbers that it has
-//! not stopped for.
+//! Computed with logarithms, with a map for each term of each component; Newton's method is unrolled, with a
+//! mask of the numbers that have not converged.
 
 use num_traits::Float;
 
@@ -11,7 +11,7 @@ use crate::ops::{NetworkOutputs, Reference};
 use crate::primitives::{Primitives, Strided, View};
 use crate::real::Real;
 
-/// A larger step than any that is taken.
+/// Larger than any step.
 const NO_STEP: f64 = 1e30;
 
 /// Numbers of arrays `[rows, C/2]`.
@@ -29,26 +29,26 @@ impl<D: Primitives> Numbers<'_, D> {
         read(buffer, self.each())
     }
 
-    /// `f` of some views.
+    /// `f` of several views.
     fn of(&self, f: &Expr, inputs: &[View<'_, D::Buffer>]) -> D::Buffer {
         let mut y = self.device.scratch(self.half.len());
         self.device.map(f, self.half.shape(), inputs, write(&mut y, self.each()));
         y
     }
 
-    /// `f` of some arrays.
+    /// `f` of several arrays.
     fn map(&self, f: &Expr, inputs: &[&D::Buffer]) -> D::Buffer {
         let inputs: Vec<_> = inputs.iter().map(|buffer| self.view(buffer)).collect();
         self.of(f, &inputs)
     }
 
-    /// `f` of some arrays, and of what the output holds.
+    /// `f` of several arrays and the previous output.
     fn change(&self, f: &Expr, inputs: &[&D::Buffer], y: &mut D::Buffer) {
         let inputs: Vec<_> = inputs.iter().map(|buffer| self.view(buffer)).collect();
         self.device.map(f, self.half.shape(), &inputs, write(y, self.each()));
     }
 
-    /// `log Σ exp(x)` over some arrays.
+    /// `log Σ exp(x)` over several arrays.
     fn log_sum_exp(&self, x: &[D::Buffer]) -> D::Buffer {
         let mut most = self.map(&input(0), &[&x[0]]);
         for x in &x[1..] {
@@ -79,7 +79,8 @@ struct Parameters<'a, D: Primitives> {
     zeta: Vec<D::Buffer>,
 }
 
-/// t and S at some x, and what they are made of: of each component z and the terms of log F, log G and log f, and these.
+/// t and S at an x, and their intermediate values: z and the terms of log F, log G and log f for each
+/// component, and these logarithms.
 struct Value<B> {
     z: Vec<B>,
     upper: Vec<B>,
@@ -115,7 +116,7 @@ impl<'a, D: Primitives> Parameters<'a, D> {
         }
     }
 
-    /// The numbers that change, in `x` or in its gradient.
+    /// The transformed numbers, in `x` or in its gradient.
     fn last_half(&self) -> Strided {
         self.numbers.half.part(self.shape.channels, self.shape.half())
     }
@@ -149,7 +150,7 @@ impl<'a, D: Primitives> Parameters<'a, D> {
         self.numbers.of(&((input(0) - input(1)) * (-input(2)).exp()), &inputs)
     }
 
-    /// The x whose t this is.
+    /// The x with this t.
     fn solve(&self, t: &D::Buffer) -> D::Buffer {
         let numbers = &self.numbers;
         let (floor, rest) = (constant(FLOOR), constant(1.0 - FLOOR));

@@ -1,4 +1,4 @@
-//! One thread a number (`data.cu`).
+//! One thread per number (`data.cu`).
 
 use super::Split;
 use crate::cuda::driver::{Argument, Launch};

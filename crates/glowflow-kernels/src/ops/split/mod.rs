@@ -6,7 +6,7 @@ mod reference;
 
 use crate::primitives::Primitives;
 
-/// Activations in two halves of the channels.
+/// Splits activations into two halves of the channels.
 pub trait Split: Primitives {
     /// Splits `x` `[rows, channels]` into its first and its last half of the channels.
     fn split(&self, channels: usize, x: &Self::Buffer, first: &mut Self::Buffer, last: &mut Self::Buffer) {

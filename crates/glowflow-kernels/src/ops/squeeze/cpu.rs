@@ -6,8 +6,8 @@ use super::Squeeze;
 use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::shape::Grid;
 
-/// Calls `pair(i, j)` for each element `i` of one row of pixels of the large image, two rows high, and the
-/// element `j` of the squeezed row that it becomes.
+/// Calls `pair(i, j)` for each element `i` of two adjacent pixel rows of the large image, and the element `j`
+/// of the squeezed row that it maps to.
 fn squeezed_row(width: usize, channels: usize, mut pair: impl FnMut(usize, usize)) {
     for dy in 0..2 {
         for x in 0..width {

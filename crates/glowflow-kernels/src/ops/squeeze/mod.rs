@@ -10,9 +10,9 @@ mod reference;
 use crate::primitives::Primitives;
 use crate::shape::Grid;
 
-/// Height and width traded for channels.
+/// Trades height and width for channels.
 pub trait Squeeze: Primitives {
-    /// Squeeze of `x` `[grid, channels]` into `y` `[grid.halved(), 4·channels]`.
+    /// Squeezes `x` `[grid, channels]` into `y` `[grid.halved(), 4·channels]`.
     fn squeeze(&self, grid: Grid, channels: usize, x: &Self::Buffer, y: &mut Self::Buffer) {
         reference::squeeze(self, grid, channels, x, y);
     }

@@ -1,4 +1,4 @@
-//! A strided copy for each of the four pixels that become one.
+//! A strided copy for each of the four pixels that are merged.
 
 use super::Squeeze;
 use crate::expr::input;
@@ -6,7 +6,7 @@ use crate::ops::Reference;
 use crate::primitives::{Primitives, Strided, View, ViewMut};
 use crate::shape::Grid;
 
-/// Shape of the pixels with the offset `(dy, dx)`, and their places in the large and the squeezed image.
+/// Shape of the pixels with the offset `(dy, dx)`, and their strides in the large and the squeezed image.
 fn places(grid: Grid, channels: usize, dy: usize, dx: usize) -> ([usize; 3], Strided, Strided) {
     let Grid { batch, height, width } = grid;
     let row = width * channels;

@@ -5,11 +5,11 @@ use crate::cpu::conv::column_sums;
 use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::shape::Grid;
 
-/// The top level's prior.
+/// The final prior.
 pub struct TopPrior<T> {
     /// Mean and log standard deviation, `[2·channels]`.
     base: Vec<T>,
-    /// What a class adds to them, `[classes, 2·channels]`.
+    /// Contribution of each class, `[classes, 2·channels]`.
     class_weight: Vec<T>,
 }
 
@@ -38,7 +38,7 @@ fn class<T: Scalar>(labels: &[T], image: usize) -> usize {
     labels[image].wide() as usize
 }
 
-/// Adds the gradient of the top prior's parameters.
+/// Adds the gradient of the final prior's parameters.
 fn backward<T: Scalar>(at: &TopPriorParams, grid: Grid, labels: &[T], d_prior: &[T], gradient: &mut [T]) {
     let width = 2 * at.channels;
     for (b, d_prior) in d_prior.chunks_exact(grid.pixels() * width).enumerate() {

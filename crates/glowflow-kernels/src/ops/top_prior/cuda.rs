@@ -1,4 +1,4 @@
-//! One thread a number, gradients one block a column (`gaussian.cu`).
+//! One thread per number; gradients use one block per column (`gaussian.cu`).
 
 use super::TopPriorParams;
 use crate::cuda::driver::{Argument, Launch};
@@ -8,7 +8,7 @@ use crate::cuda::queue::launch;
 use crate::cuda::{Buffer, Cuda};
 use crate::shape::Grid;
 
-/// The top prior's parameters, as they were when it was made: mean and logs, then what classes add.
+/// A copy of the final prior's parameters: mean and logs, then the contributions of classes.
 pub struct TopPrior {
     width: usize,
     classes: usize,

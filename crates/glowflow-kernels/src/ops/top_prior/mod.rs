@@ -1,4 +1,4 @@
-//! The learned prior of the last level's latents.
+//! The final prior: the learned prior of the last level's latents.
 //!
 //! `prior = (mean, logs) + one_hot(label) · class_weight` at every pixel of an image, `[rows, 2·channels]`;
 //! without classes `(mean, logs)`.
@@ -11,7 +11,7 @@ use super::Parameters;
 use crate::primitives::Primitives;
 use crate::shape::{Grid, Span};
 
-/// Parameters of the learned prior of the last level's latents.
+/// Parameters of the final prior.
 #[derive(Clone, Copy, Debug)]
 pub struct TopPriorParams {
     /// Channels of the latents.
@@ -20,14 +20,14 @@ pub struct TopPriorParams {
     pub mean: Span,
     /// `[channels]`
     pub logs: Span,
-    /// `[classes, 2·channels]`, where the model has classes.
+    /// `[classes, 2·channels]`, if the model has classes.
     pub class_weight: Option<Span>,
 }
 
 impl Parameters for TopPriorParams {
     fn spans(&self) -> Vec<(Span, usize)> {
         let mut spans = vec![(self.mean, self.channels), (self.logs, self.channels)];
-        // As many classes as there are rows.
+        // The number of classes is the number of rows.
         let rows = |weight: Span| weight.len.next_multiple_of(2 * self.channels);
         spans.extend(self.class_weight.map(|weight| (weight, rows(weight))));
         spans
@@ -39,15 +39,15 @@ pub trait TopPrior: Primitives {
     /// The parameters in the device's form.
     type Prior: Send + Sync;
 
-    /// Brings the parameters into the device's form.
+    /// Converts the parameters to the device's form.
     fn prepare_top_prior(&self, at: &TopPriorParams, params: &Self::Buffer) -> Self::Prior;
 
     /// Writes mean and log standard deviation, `prior` `[rows, 2·channels]`, the same at every pixel of an
-    /// image. `labels` `[batch]` are the numbers of classes, which are exact in `f32` up to 2²⁴; it is empty
-    /// if the model has no classes.
+    /// image. `labels` `[batch]` are class numbers, which are exact in `f32` up to 2²⁴; empty if the model
+    /// has no classes.
     fn top_prior(&self, top: &Self::Prior, grid: Grid, labels: &Self::Buffer, prior: &mut Self::Buffer);
 
-    /// Adds the gradient by the parameters, given that by `prior`.
+    /// Adds the gradient of the parameters, given that of `prior`.
     fn top_prior_backward(
         &self,
         at: &TopPriorParams,

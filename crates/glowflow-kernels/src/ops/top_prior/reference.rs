@@ -1,4 +1,4 @@
-//! The parameters at every pixel, and classes as a product with one-hot rows.
+//! The parameters broadcast to every pixel, and classes as a product with one-hot rows.
 
 use super::{TopPrior, TopPriorParams};
 use crate::device::Device;
@@ -29,12 +29,12 @@ fn one_hot<D: Primitives>(device: &D, batch: usize, classes: usize, labels: &D::
     out
 }
 
-/// Places in a `[rows, width]` array of an image's numbers, the same at every pixel.
+/// Strides of a per-image vector in a `[rows, width]` array, the same at every pixel.
 fn per_image(width: usize) -> Strided {
     Strided { start: 0, strides: [width, 0, 1] }
 }
 
-/// Places in a `[rows, width]` array, by images.
+/// Strides of a `[rows, width]` array, by images.
 fn each(grid: Grid, width: usize) -> Strided {
     Strided { start: 0, strides: [grid.pixels() * width, width, 1] }
 }

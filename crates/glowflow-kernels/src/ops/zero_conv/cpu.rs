@@ -1,4 +1,4 @@
-//! Patches gathered, then one product. The scale is folded into the weight (see [`conv`](crate::cpu::conv)).
+//! Gathers patches, then multiplies. The scale is folded into the weight (see [`conv`](crate::cpu::conv)).
 
 use super::ZeroConvParams;
 use crate::cpu::conv::{ScaledAt, WeightGradient};
@@ -15,7 +15,7 @@ impl ZeroConvParams {
     }
 }
 
-/// A ZeroConv with few inputs: patches gathered, then one product.
+/// A ZeroConv with few inputs, computed by gathering patches and one product.
 pub struct ZeroConv<T: Scalar> {
     inputs: usize,
     weight: Packed<T>,

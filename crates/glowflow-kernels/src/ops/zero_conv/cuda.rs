@@ -1,4 +1,4 @@
-//! Patches gathered, then one product, in `f32`.
+//! Gathers patches, then multiplies, in `f32`.
 
 use super::ZeroConvParams;
 use crate::cuda::divisor::{Divisor, Plane};
@@ -15,11 +15,11 @@ use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// A ZeroConv with few inputs, in `f32`: patches gathered, then one product.
+/// A ZeroConv with few inputs, in `f32`, computed by gathering patches and one product.
 pub struct ZeroConv {
     inputs: usize,
     outputs: usize,
-    /// Columns of patches.
+    /// Number of patch columns.
     width: usize,
     weight: Block,
     bias: Block,
@@ -95,7 +95,7 @@ impl ZeroConv {
             let patches = patches(queue, Element::F32, &part, inputs, inputs, width, x)?;
             let product = Product { accumulate: true, ..conv.product(Kind::ByWeight, rows) };
             queue.product(product, operands(dy, patches.address, d_weight.address))?;
-            // What the patches held is not needed any more, and contributions have the same shape.
+            // The patches are no longer needed, and contributions have the same shape.
             let contributions = patches;
             let product = conv.product(Kind::ByInput, rows);
             queue.product(product, operands(dy, conv.weight.address, contributions.address))?;

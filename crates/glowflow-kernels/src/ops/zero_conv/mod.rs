@@ -1,8 +1,8 @@
-//! Zero convolution, whose output conditions the prior of a split's latents.
+//! Zero convolution, whose output parameterises the prior of a split's latents.
 //!
-//! `y = (conv3×3(x) + bias) ⊙ exp(3·logs)`, with `x` `[rows, inputs]` and `y` `[rows, outputs]`. Besides its
-//! inputs the convolution has an edge channel, which is 1 outside the image and 0 inside (Kingma and Dhariwal
-//! 2018, official code); the inputs are 0 outside.
+//! `y = (conv3×3(x) + bias) ⊙ exp(3·logs)`, with `x` `[rows, inputs]` and `y` `[rows, outputs]`. In addition
+//! to its inputs the convolution has an edge channel, which is 1 outside the image and 0 inside (Kingma and
+//! Dhariwal 2018, official code); the inputs are 0 outside.
 
 mod cpu;
 mod cuda;
@@ -15,7 +15,7 @@ use crate::shape::{Grid, Span};
 /// Parameters of `ZeroConv(x) = (conv3×3(x) + bias) ⊙ exp(3·logs)`.
 #[derive(Clone, Copy, Debug)]
 pub struct ZeroConvParams {
-    /// Input channels, the edge channel not counted.
+    /// Number of input channels without the edge channel.
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
@@ -34,19 +34,19 @@ impl Parameters for ZeroConvParams {
     }
 }
 
-/// Convolution 3×3 with bias and scale.
+/// 3×3 convolution with bias and scale.
 #[allow(clippy::too_many_arguments)]
 pub trait ZeroConv: Primitives {
     /// The weights in the device's form.
     type Weights: Send + Sync;
 
-    /// Brings the weights of a zero convolution into the device's form.
+    /// Converts the weights of a zero convolution to the device's form.
     fn prepare_zero_conv(&self, at: &ZeroConvParams, params: &Self::Buffer) -> Self::Weights;
 
     /// Applies it to `x` `[rows, inputs]`, into `y` `[rows, outputs]`.
     fn zero_conv(&self, weights: &Self::Weights, grid: Grid, x: &Self::Buffer, y: &mut Self::Buffer);
 
-    /// Adds the gradient by the input to `dx`, given that by the output, `dy`.
+    /// Adds the input gradient to `dx`, given the output gradient `dy`.
     fn zero_conv_backward(
         &self,
         at: &ZeroConvParams,

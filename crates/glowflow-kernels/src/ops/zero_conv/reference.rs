@@ -8,7 +8,7 @@ use crate::primitives::Primitives;
 use crate::shape::Grid;
 
 impl ZeroConvParams {
-    /// The convolution over some rows.
+    /// The convolution over a number of rows.
     pub(in crate::ops) fn scaled(&self, rows: usize) -> ScaledConv {
         let Self { inputs, outputs, weight, bias, logs } = *self;
         ScaledConv { rows, columns: 9 * (inputs + 1), taps: 9, outputs, weight, bias, logs: Some(logs) }
@@ -20,7 +20,7 @@ impl ZeroConvParams {
     }
 }
 
-/// The parameters as they were, and where they lie.
+/// A copy of the parameters, with their spans.
 pub struct Weights<B> {
     at: ZeroConvParams,
     params: B,

@@ -1,5 +1,5 @@
-//! AMX on processors without it: a handler of illegal instructions that does what the tile instructions would have done, with
-//! the shapes checked that a processor checks.
+//! Emulates AMX on processors without it: a handler for illegal instructions executes the tile instructions,
+//! and checks shapes like a processor.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -10,7 +10,7 @@ use half::bf16;
 #[derive(Clone, Copy)]
 struct Tile {
     rows: usize,
-    /// Bytes of a row.
+    /// Bytes per row.
     row: usize,
     data: [[u8; 64]; 16],
 }
@@ -18,14 +18,15 @@ struct Tile {
 const NONE: Tile = Tile { rows: 0, row: 0, data: [[0; 64]; 16] };
 
 thread_local! {
-    /// What a thread's context would hold; none of it needs a constructor or destructor, which a signal handler could not run.
+    /// A thread's tiles; nothing here needs a constructor or destructor, which a signal handler could not
+    /// run.
     static TILES: RefCell<[Tile; 8]> = const { RefCell::new([NONE; 8]) };
 }
 
-/// A thread's registers, by the numbers that `libc` has for them.
+/// A thread's registers, indexed by `libc`'s numbers.
 type Registers = [libc::greg_t; 23];
 
-/// Has illegal instructions of this process tried as tile instructions.
+/// Installs the handler for illegal instructions of this process.
 pub fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -55,9 +56,9 @@ extern "C" fn handle(_: i32, _: *mut libc::siginfo_t, context: *mut libc::c_void
     }
 }
 
-/// Executes an instruction and returns its length; `None` where a processor would not.
+/// Executes an instruction and returns its length; `None` if a processor would reject it.
 fn execute(code: &[u8], registers: &Registers, tiles: &mut [Tile; 8]) -> Option<usize> {
-    // A three-byte VEX prefix, map 0F38, 128 bits, W 0. Bits that extend or name registers are inverted.
+    // A three-byte VEX prefix, map 0F38, 128 bits, W 0. Bits that extend or select registers are inverted.
     let [0xc4, extend, prefix, opcode, modrm, ..] = *code else { return None };
     if extend & 0x1f != 2 || prefix & 0x84 != 0 {
         return None;
@@ -106,7 +107,8 @@ fn shaped(tile: &mut Tile) -> Option<&mut Tile> {
     (tile.rows > 0 && tile.row > 0).then_some(tile)
 }
 
-/// The address of an instruction's memory, the index register as a stride where there is one, and the instruction's length.
+/// The address of an instruction's memory operand, the index register as a stride if there is one, and the
+/// instruction's length.
 fn address(code: &[u8], registers: &Registers) -> Option<(usize, Option<usize>, usize)> {
     use libc::*;
     let numbered = [
@@ -126,7 +128,7 @@ fn address(code: &[u8], registers: &Registers) -> Option<(usize, Option<usize>, 
         ((modrm, base_extended), None, 5)
     };
     let (displacement, len) = match modrm >> 6 {
-        // Without a base, or relative to the instruction: not used here.
+        // Without a base, or relative to the instruction: unused here.
         0 if base.0 & 7 == 5 => return None,
         0 => (0, at),
         1 => (i32::from(code[at] as i8), at + 1),
@@ -135,7 +137,7 @@ fn address(code: &[u8], registers: &Registers) -> Option<(usize, Option<usize>, 
     Some((register(base.0, base.1).wrapping_add_signed(displacement as isize), stride, len))
 }
 
-/// Shapes and clears the tiles.
+/// Configures and clears the tiles.
 fn configure(config: &[u8; 64], tiles: &mut [Tile; 8]) -> Option<()> {
     let reserved = config[2..16].iter().chain(&config[32..48]).chain(&config[56..]);
     if config[0] != 1 || reserved.into_iter().any(|&x| x != 0) {
@@ -151,7 +153,7 @@ fn configure(config: &[u8; 64], tiles: &mut [Tile; 8]) -> Option<()> {
     Some(())
 }
 
-/// `c += a·b`: even and odd factors are summed apart, and then the two sums, in this order.
+/// `c += a·b`: even and odd factors are summed separately, then the two sums are added, in this order.
 fn multiply(c: &mut Tile, a: &Tile, b: &Tile) -> Option<()> {
     if a.rows != c.rows || b.row != c.row || a.row != 4 * b.rows {
         return None;

@@ -1,6 +1,6 @@
 //! The coupling network: conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv.
 //!
-//! With its scales folded in (see [`conv`](crate::cpu::conv)) it is three products over all pixels:
+//! With its scales folded in (see [`conv`](crate::cpu::conv)), it is three products over all pixels:
 //!
 //! ```text
 //! patches [rows, 9·(inputs+1)] · W1 → ReLU → h1 [rows, hidden]
@@ -8,8 +8,8 @@
 //! h2                           · W3 → [rows, 9·outputs], nine shifted copies added up → o [rows, outputs]
 //! ```
 //!
-//! A tile of rows goes through all three before the next one starts, so that hidden activations that
-//! nobody keeps never leave the second-level cache.
+//! A tile of rows passes through all three before the next one starts, so hidden activations that are not
+//! saved never leave the second-level cache.
 
 use rayon::prelude::*;
 
@@ -23,7 +23,7 @@ use crate::cpu::{Element, Scalar};
 use crate::ops::{ActNormParams, HeadParams, NetworkParams, actnorm};
 use crate::shape::{Grid, Span};
 
-/// A network's weights, packed for the way forward.
+/// A network's weights, packed for the forward pass.
 pub struct Network<E: Element> {
     work: Workspace<E>,
     inputs: usize,
@@ -33,14 +33,14 @@ pub struct Network<E: Element> {
     conv2: Packed<E>,
     /// `[hidden, 9·outputs]`, columns in the order `k·outputs + c`.
     conv3: Packed<E>,
-    /// What the edge channel adds to an output for each offset, `[9, outputs]`.
+    /// Contribution of the edge channel to an output at each offset, `[9, outputs]`.
     edge: Vec<E::Sum>,
     /// `[outputs]`
     bias: Vec<E::Sum>,
     head: Option<Packed<E>>,
 }
 
-/// Both hidden activations, `[rows, hidden]` each, behind their ReLUs.
+/// Both hidden activations, `[rows, hidden]` each, after their ReLUs.
 pub struct Hidden<E: Element> {
     work: Workspace<E>,
     h1: Panels<E>,
@@ -102,7 +102,7 @@ impl<E: Element> Network<E> {
         self.add_up(grid, &contributions, o);
     }
 
-    /// As [`run`](Self::run), and returns the hidden activations.
+    /// Like [`run`](Self::run), and returns the hidden activations.
     pub(super) fn run_saving(
         &self,
         grid: Grid,
@@ -133,7 +133,7 @@ impl<E: Element> Network<E> {
         Hidden { work: work.clone(), h1, h2 }
     }
 
-    /// One tile of rows through all three products.
+    /// Runs one tile of rows through all three products.
     #[allow(clippy::too_many_arguments)]
     fn tile(
         &self,
@@ -179,13 +179,13 @@ impl<E: Element> Network<E> {
     }
 }
 
-/// Numbers of a tile of the head's output, which has `len`.
+/// Number of elements in a tile of the head's output, which has `len`.
 fn head_tile(len: usize, grid: Grid, cut: Cut) -> usize {
     (len / grid.rows().max(1) * cut.tile).max(1)
 }
 
-/// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`. `d_head` is the
-/// gradient by the head's output.
+/// Adds the input gradient to the first half of the channels of `dx`, and the parameters' gradients to
+/// `gradient`. `d_head` is the gradient of the head's output.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<E: Element>(
     at: &NetworkParams,
@@ -212,7 +212,7 @@ pub fn backward<E: Element>(
     let mut d_weight2 = WeightGradient::zero(work, hidden, hidden);
     let mut d_weight3 = WeightGradient::zero(work, last.columns(), hidden);
     let mut contributions = work.take_sums(rows * 9 * inputs);
-    // Gradients by weights are taken of a few tiles a thread, while these are still in a cache.
+    // Weight gradients are computed over a few tiles per thread while these are still cached.
     let at_once = (4 * rayon::current_num_threads() * h1.cut.tile).next_multiple_of(SLAB);
     for first in (0..rows).step_by(at_once) {
         let some = at_once.min(rows - first);
@@ -256,7 +256,7 @@ pub fn backward<E: Element>(
     last.unfold(work, grid, &d_weight3, d_o, d_head, gradient);
 }
 
-/// Data-dependent initialisation of both actnorms, the second on what the first, initialised, lets through.
+/// Data-dependent initialisation of both actnorms, the second on the output of the initialised first one.
 pub fn initialize<T: Scalar>(work: &Workspace<T>, at: &NetworkParams, grid: Grid, x: &[T], params: &mut [T]) {
     let (rows, hidden) = (grid.rows(), at.hidden);
     let mut input = patches::all_with_edge(work, grid, at.inputs, 2 * at.inputs, x);

@@ -1,4 +1,4 @@
-//! The way back through a coupling network.
+//! The backward pass of a coupling network.
 //!
 //! ```text
 //! dcontributions = nine shifted copies of do          dW3 = dcontributionsᵀ · h2
@@ -7,8 +7,8 @@
 //! dx            += shifted copies of dh1 · W1
 //! ```
 //!
-//! Gradients by weights and biases are sums over all parts of a batch, and are computed beside the main stream, which goes on
-//! with the left column.
+//! Weight and bias gradients are sums over all parts of a batch, and are computed on side streams while the
+//! main stream continues with the left column.
 
 use std::sync::Arc;
 
@@ -28,8 +28,8 @@ use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Hidden activations, `[rows, width2]` each, behind their ReLUs; and for each part of the batch its patches, and masks of what is not 0
-/// in the activations, where products have made some.
+/// Hidden activations, `[rows, width2]` each, after their ReLUs; and for each part of the batch its patches,
+/// and the masks of non-zero activations, if the products computed them.
 pub struct Hidden {
     pub(super) weights: Arc<Weights>,
     pub(super) grid: Grid,
@@ -42,13 +42,14 @@ pub(super) struct KeptPart {
     pub(super) masks: [Option<Block>; 2],
 }
 
-/// What the parts of a batch add up.
+/// Accumulators over the parts of a batch.
 struct Totals {
-    /// The gradients by the folded weights of all three layers, in `f32`.
+    /// Gradients of the folded weights of all three layers, in `f32`.
     by_weight: [Block; 3],
-    /// Partial sums of the gradients by the pre-activations of both hidden layers, `[slabs, width2]`, for the gradients of biases.
+    /// Partial sums of the pre-activation gradients of both hidden layers, `[slabs, width2]`, for the bias
+    /// gradients.
     sums: [Block; 2],
-    /// How many of these each part has, of either layer.
+    /// Number of partial sums per part, for each layer.
     slabs: Vec<[usize; 2]>,
 }
 
@@ -71,12 +72,12 @@ impl Totals {
         })
     }
 
-    /// How many partial sums there are of each layer.
+    /// Number of partial sums for each layer.
     fn count(&self) -> [usize; 2] {
         [0, 1].map(|layer| self.slabs.iter().map(|of_part| of_part[layer]).sum())
     }
 
-    /// Where a part's begin.
+    /// Address of a part's partial sums.
     fn sums_of(&self, index: usize, width: usize) -> [u64; 2] {
         [0, 1].map(|layer| {
             let before: usize = self.slabs[..index].iter().map(|of_part| of_part[layer]).sum();
@@ -86,7 +87,7 @@ impl Totals {
 }
 
 impl Hidden {
-    /// Whether they are of such a network on such a grid.
+    /// Returns whether they belong to such a network on such a grid.
     pub fn are_of(&self, at: &NetworkParams, grid: Grid) -> bool {
         let weights = &self.weights;
         self.grid == grid
@@ -99,7 +100,8 @@ impl Hidden {
         [&self.h[0], &self.h[1]].map(|block| block.address + offset as u64)
     }
 
-    /// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+    /// Adds the input gradient to the first half of the channels of `dx`, and the parameters' gradients to
+    /// `gradient`.
     #[allow(clippy::too_many_arguments)]
     pub fn backward(
         &self,
@@ -151,7 +153,7 @@ impl Hidden {
         queue.end_beside(used, &buffers)
     }
 
-    /// One part of a batch; returns what work beside reads.
+    /// Processes one part of a batch; returns the memory that side work reads.
     fn part_back(
         &self,
         queue: &Queue,
@@ -207,8 +209,8 @@ impl Hidden {
         Ok([Arc::new(d_contributions), Arc::new(d_h2), Arc::new(d_h1), Arc::clone(patches)])
     }
 
-    /// The gradients by both hidden layers, the second first, and by patches, one product after the other: from and to `ends`. Calls
-    /// `d_h2` as soon as that is there.
+    /// The gradients of both hidden layers, the second first, and of the patches, one product after another:
+    /// from and to `ends`. Calls `d_h2` as soon as that gradient is available.
     fn layers_back(
         &self,
         queue: &Queue,
@@ -227,7 +229,7 @@ impl Hidden {
         Ok([by_h2, by_h1])
     }
 
-    /// The product that makes the gradient by hidden layer `layer`, its mask and the matrix that it wants, where there is such.
+    /// The product for the gradient of hidden layer `layer`, with its mask and matrix, if available.
     fn with_mask(&self, layer: usize, index: usize, rows: usize) -> Option<(HiddenLayer, u64, u64)> {
         let product = self.weights.hidden_gradient(layer, rows);
         let mask = self.parts.get(index)?.masks[layer - 1].as_ref()?;
@@ -235,7 +237,8 @@ impl Hidden {
         Some((product, mask.address, back.address))
     }
 
-    /// The whole way back of a part at once, its matrices and masks, where there is a kernel and it pays.
+    /// The whole backward pass of a part in one kernel, with its matrices and masks, if there is a kernel and
+    /// it is faster.
     fn whole_back(
         &self,
         queue: &Queue,
@@ -251,7 +254,8 @@ impl Hidden {
         whole.pays(queue, Way::Back).then_some((whole, weights, masks))
     }
 
-    /// How many partial sums [`FusedNetwork::back`] or [`masked_gradient`](Self::masked_gradient) writes for a part.
+    /// Number of partial sums that [`FusedNetwork::back`] or [`masked_gradient`](Self::masked_gradient)
+    /// writes for a part.
     fn slabs(&self, queue: &Queue, layer: usize, index: usize, part: &Part) -> usize {
         if let Some((whole, ..)) = self.whole_back(queue, index, part) {
             return whole.slabs(queue);
@@ -262,8 +266,8 @@ impl Hidden {
         }
     }
 
-    /// The gradient by the pre-activations of hidden layer `layer`, given that by the product behind it; and partial sums of its
-    /// columns.
+    /// The pre-activation gradient of hidden layer `layer`, given that of the following product's input; and
+    /// partial sums of its columns.
     fn masked_gradient(
         &self,
         queue: &Queue,
@@ -283,7 +287,7 @@ impl Hidden {
         let addresses = operands(dy, weight.address, gradient.address);
         queue.product(weights.product(Kind::ByInput, layer + 1, rows, queue.gpu.tf32), addresses)?;
         let (slabs, slab) = Queue::slabs(rows);
-        // A block has 64 times 16 bytes of a row.
+        // A block handles 64 times 16 bytes of a row.
         let shape = Launch::grid(slabs, (width * weights.element.bytes()).div_ceil(1024), 1);
         launch!(
             queue, queue.kernels().of(weights.element).mask_and_sum, shape;

@@ -1,12 +1,13 @@
-//! A whole coupling network, or the way back through one, in one kernel for GPUs of the Hopper generation (`fused.cu`).
+//! A whole coupling network, or its backward pass, in one kernel for GPUs of the Hopper generation
+//! (`fused.cu`).
 //!
 //! ```text
 //! forward    h1 = ReLU(in · W1ᵀ + bias1), h2 = ReLU(h1 · W2ᵀ + bias2), out [rows, width] = h2 · W3ᵀ
 //! back       the same with the transposes, masks instead of ReLUs, and sums over the rows of both hidden layers
 //! ```
 //!
-//! By kernels of its own each product reads and writes hidden activations, a kilobyte a row and layer. Here they stay on the chip; if
-//! the way back needs them they are written, and never read.
+//! Separate kernels read and write hidden activations for each product, a kilobyte per row and layer. Here
+//! they stay on the chip; if the backward pass needs them they are written, but never read.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,34 +21,34 @@ use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// The deepest input, which has to fit in half of the first hidden layer; as in `fused.cu`.
+/// Maximum input depth, which must fit half of the first hidden layer; as in `fused.cu`.
 const DEEPEST: usize = 256;
-/// Warps that have sums of their own: the workers'. As many threads as a worker has are beside them.
+/// Warps with their own sums: those of the workers. The block has as many additional threads as one worker.
 const SUMMING: usize = WORKERS * THREADS / 32;
-/// What becomes of hidden activations.
+/// Treatment of the hidden activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Nobody needs them any more.
+    /// They are discarded.
     Drop,
-    /// They are kept.
+    /// They are saved.
     Keep,
-    /// They are gradients, on the way back.
+    /// They are gradients, in the backward pass.
     Back,
 }
 
-/// The shape of a network: matrices without gaps between rows, all widths multiples of 8.
+/// The shape of a network: contiguous matrices, all widths multiples of 8.
 #[derive(Clone, Copy, Debug)]
 pub struct FusedNetwork {
     pub rows: usize,
-    /// Columns of the input.
+    /// Number of input columns.
     pub depth: usize,
     pub hidden: usize,
-    /// Columns of the result.
+    /// Number of result columns.
     pub width: usize,
 }
 
-/// Addresses of the input `[rows, depth]`, of the matrices `[hidden, depth]`, `[hidden, hidden]` and `[width, hidden]`, and of the
-/// result, in `f32`.
+/// Addresses of the input `[rows, depth]`, of the matrices `[hidden, depth]`, `[hidden, hidden]` and
+/// `[width, hidden]`, and of the result, in `f32`.
 #[derive(Clone, Copy)]
 pub struct Matrices {
     pub input: u64,
@@ -55,7 +56,7 @@ pub struct Matrices {
     pub result: u64,
 }
 
-/// Addresses of both hidden layers `[rows, hidden]`, in the order of computing them, and of their masks (see
+/// Addresses of both hidden layers `[rows, hidden]`, in order of computation, and of their masks (see
 /// [`HiddenLayer::mask`](super::hidden::HiddenLayer::mask)).
 #[derive(Clone, Copy)]
 pub struct Kept {
@@ -71,7 +72,7 @@ struct Maps([[u64; 16]; 6]);
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 struct Arguments {
-    /// Rows, columns of the input, of hidden layers and of the result.
+    /// Rows, and columns of the input, of hidden layers and of the result.
     sizes: [i32; 4],
     biases: [u64; 2],
     masks: [u64; 2],
@@ -81,7 +82,7 @@ struct Arguments {
 }
 
 impl FusedNetwork {
-    /// Which kernel has room for the result, and columns of one of its blocks.
+    /// Kernel variant that fits the result, and columns per block of the result.
     fn blocks(&self, way: Way) -> Option<(usize, usize)> {
         let width = if way == Way::Back { 64 } else { 56 };
         match self.width.div_ceil(width) {
@@ -92,25 +93,26 @@ impl FusedNetwork {
         }
     }
 
-    /// Whether there is a kernel for networks like this one, whatever the number of rows.
+    /// Returns whether there is a kernel for networks of this shape, whatever the number of rows.
     pub fn fits(&self, queue: &Queue, way: Way) -> bool {
         let there = queue.gpu.fused.is_some() && self.depth <= DEEPEST && self.hidden <= MOST_HIDDEN;
         there && self.blocks(way).is_some()
     }
 
-    /// Whether there is such a kernel, and rows for three quarters of the multiprocessors. With fewer it would be slower than kernels
-    /// for each product, whose blocks share columns, too.
+    /// Returns whether there is such a kernel, and enough rows for three quarters of the multiprocessors.
+    /// With fewer rows it would be slower than kernels for each product, whose blocks also share columns.
     pub fn pays(&self, queue: &Queue, way: Way) -> bool {
         self.fits(queue, way) && 4 * self.rows.div_ceil(ROWS) >= 3 * queue.gpu.context.multiprocessors
     }
 
-    /// How many blocks there are; and partial sums that [`back`](Self::back) writes for each column. Sums are cut up by it, so that
-    /// it depends on the shape and the kind of GPU alone.
+    /// Number of blocks, and of the partial sums that [`back`](Self::back) writes for each column. Sums are
+    /// partitioned by it, so it depends only on the shape and the GPU model.
     pub fn slabs(&self, queue: &Queue) -> usize {
         self.rows.div_ceil(ROWS).min(queue.gpu.context.multiprocessors)
     }
 
-    /// The network, given the biases of its hidden layers. Hidden activations are kept if there is room for them.
+    /// The forward pass, given the biases of its hidden layers. Hidden activations are saved if addresses are
+    /// given.
     pub fn forward(
         &self,
         queue: &Queue,
@@ -123,8 +125,9 @@ impl FusedNetwork {
         self.launch(queue, way, matrices, kept, Arguments { biases, masks, ..Arguments::default() })
     }
 
-    /// The way back, given the transposes of the matrices in reverse order, and the masks that [`forward`](Self::forward) wrote, also in
-    /// reverse order. Both gradients by hidden layers are kept, and partial sums over their rows written, `[slabs, hidden]`.
+    /// The backward pass, given the transposed matrices in reverse order, and the masks written by
+    /// [`forward`](Self::forward), also in reverse order. Both hidden gradients are saved, and partial sums
+    /// over their rows written, `[slabs, hidden]`.
     pub fn back(&self, queue: &Queue, matrices: Matrices, kept: Kept, sums: [u64; 2]) -> Result<()> {
         let len = self.slabs(queue) * SUMMING * self.hidden;
         let partial = [queue.floats(len)?, queue.floats(len)?];

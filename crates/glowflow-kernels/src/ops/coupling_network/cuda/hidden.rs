@@ -1,11 +1,13 @@
-//! The products behind which a hidden layer's ReLU is, by kernels of our own for GPUs of the Hopper generation (`hidden.cu`).
+//! Products fused with a hidden layer's ReLU, by custom kernels for GPUs of the Hopper generation
+//! (`hidden.cu`).
 //!
 //! ```text
 //! forward    D [rows, columns] = ReLU(A [rows, depth] · Bᵀ + bias), and a mask of what is not 0
 //! backward   D = A · Bᵀ where the mask is set, else 0; and partial sums over the rows of D
 //! ```
 //!
-//! cuBLASLt has such epilogues, too, but on an H100 a product of 65,536 × 512 × 512 takes 270 µs with a mask and 60 without.
+//! cuBLASLt has such epilogues too, but on an H100 a product of 65,536 × 512 × 512 takes 270 µs with a mask
+//! and 60 without.
 
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::hopper::{
@@ -17,10 +19,10 @@ use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Threads of a worker that bring in what it multiplies.
+/// Threads per worker that load its operands.
 const BESIDE: usize = 32;
 
-/// The shape of such a product, of rows that all are there: A and D have no gaps between rows, nor has B.
+/// The shape of such a product, whose rows all exist: A, B and D are contiguous.
 #[derive(Clone, Copy, Debug)]
 pub struct HiddenLayer {
     pub rows: usize,
@@ -29,7 +31,7 @@ pub struct HiddenLayer {
 }
 
 impl HiddenLayer {
-    /// The kernels, where this GPU has them and they can do this product.
+    /// The kernels, if this GPU has them and they support this product.
     fn kernels(&self, queue: &Queue) -> Result<LayerKernels> {
         queue.gpu.hidden.filter(|_| self.can(queue)).ok_or_else(|| DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
@@ -37,7 +39,7 @@ impl HiddenLayer {
         })
     }
 
-    /// Whether [`forward`](Self::forward) and [`backward`](Self::backward) can be used.
+    /// Returns whether [`forward`](Self::forward) and [`backward`](Self::backward) are supported.
     pub fn can(&self, queue: &Queue) -> bool {
         queue.gpu.hidden.is_some() && self.depth <= DEEPEST_LAYER
     }
@@ -46,19 +48,19 @@ impl HiddenLayer {
         self.columns.div_ceil(COLUMNS)
     }
 
-    /// Blocks that share the rows, for each tile of columns: as many as run at once, and have something to do. Sums are cut up
-    /// by it, so that it depends on the shape and the kind of GPU alone.
+    /// Blocks that share the rows, for each tile of columns: the number that runs concurrently and has work.
+    /// Sums are partitioned by it, so it depends only on the shape and the GPU model.
     fn groups(&self, queue: &Queue) -> usize {
         let at_once = queue.gpu.context.multiprocessors / self.column_tiles();
         at_once.min(self.rows.div_ceil(ROWS * WORKERS)).max(1)
     }
 
-    /// Memory for a mask.
+    /// Allocates a mask.
     pub fn mask(&self, queue: &Queue) -> Result<Block> {
         queue.pool.take(self.rows.div_ceil(ROWS) * self.column_tiles() * THREADS * 8)
     }
 
-    /// How many partial sums [`backward`](Self::backward) writes for each column.
+    /// Number of partial sums that [`backward`](Self::backward) writes for each column.
     pub fn slabs(&self, queue: &Queue) -> usize {
         self.groups(queue) * WORKERS * THREADS / 32
     }
@@ -71,7 +73,7 @@ impl HiddenLayer {
         }
     }
 
-    /// How the kernels find A, B and D.
+    /// Tensor maps of A, B and D for the kernels.
     fn maps(&self, queue: &Queue, a: u64, b: u64, d: u64) -> Result<[[u64; 16]; 3]> {
         let map = |address, rows, columns, tile_rows| {
             queue.gpu.context.tensor_map(address, [rows, columns], [tile_rows, DEPTH])
@@ -83,7 +85,7 @@ impl HiddenLayer {
         ])
     }
 
-    /// `d` from `a` and `b`; the mask is written where its address is not 0.
+    /// Computes `d` from `a` and `b`; the mask is written unless its address is 0.
     pub fn forward(&self, queue: &Queue, [a, b, d]: [u64; 3], bias: u64, mask: u64) -> Result<()> {
         let kernel = self.kernels(queue)?.forward;
         let [a, b, d] = &self.maps(queue, a, b, d)?;
@@ -91,7 +93,7 @@ impl HiddenLayer {
         launch!(queue, kernel, self.launch(queue); self.rows, self.columns, self.depth, a, b, d, bias, mask)
     }
 
-    /// `d` from `a` and `b`, and partial sums of its columns, `[slabs, columns]`.
+    /// Computes `d` from `a` and `b`, and partial sums of its columns, `[slabs, columns]`.
     pub fn backward(&self, queue: &Queue, [a, b, d]: [u64; 3], mask: u64, sums: u64) -> Result<()> {
         let kernel = self.kernels(queue)?.backward;
         let [a, b, d] = &self.maps(queue, a, b, d)?;

@@ -6,10 +6,10 @@
 //! h2                           · W3 → [rows, 9·outputs], nine shifted copies added up → o [rows, outputs]
 //! ```
 //!
-//! Where a kernel does all three at once (`fused.rs`), h1 and h2 are written for the way back only.
+//! If one kernel does all three (`fused.rs`), h1 and h2 are only written for the backward pass.
 //!
-//! Matrices are filled up to multiples of 8 columns. A part of the batch goes through all products before the next one
-//! begins, so that what a network needs beside its hidden activations stays small.
+//! Matrices are padded to multiples of 8 columns. A part of the batch passes through all products before the
+//! next one starts, which keeps a network's temporary memory small.
 
 use std::sync::Arc;
 
@@ -34,13 +34,13 @@ type Result<T> = std::result::Result<T, DeviceError>;
 pub struct Network(Arc<Weights>);
 
 impl Network {
-    /// Channels of the flow's half that goes in, and of what comes out.
+    /// Number of channels of the flow's half that is the input, and of outputs.
     pub fn ends(&self) -> (usize, usize) {
         (self.0.inputs, self.0.outputs)
     }
 
-    /// A network whose matrices are made later. `params` is read then, too, and whatever writes there must flush deferred work
-    /// first.
+    /// A network whose matrices are computed later. `params` is read only then, and any code that writes to
+    /// it must flush deferred work first.
     pub fn prepare(queue: &Queue, params: &NetworkParams, buffer: &Buffer) -> Result<Option<Self>> {
         let Some(block) = buffer.block() else { return Ok(None) };
         let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
@@ -49,7 +49,7 @@ impl Network {
         Ok(Some(network))
     }
 
-    /// Kernels count a part's numbers in 32 bits.
+    /// Kernels count a part's elements in 32 bits.
     fn check(&self, queue: &Queue, grid: Grid) -> Result<()> {
         let Weights { width1, width2, width3, .. } = *self.0;
         let (rows, widest) = (rows_at_once(queue, grid), width1.max(width2).max(width3));
@@ -71,7 +71,7 @@ impl Network {
         Ok(())
     }
 
-    /// As [`run`](Self::run), and returns the hidden activations.
+    /// Like [`run`](Self::run), and returns the hidden activations.
     pub fn run_saving(&self, queue: &Queue, grid: Grid, x: u64, o: u64) -> Result<Hidden> {
         self.check(queue, grid)?;
         let (weights, rows) = (&self.0, grid.rows());
@@ -121,7 +121,7 @@ impl Network {
         Ok(patches)
     }
 
-    /// The products one after the other.
+    /// Runs the products one after another.
     fn run_layers(
         &self,
         queue: &Queue,
@@ -153,7 +153,8 @@ impl Network {
     }
 }
 
-/// Data-dependent initialisation of both actnorms, in `f32`: the second on what the first, initialised, lets through.
+/// Data-dependent initialisation of both actnorms, in `f32`: the second on the output of the initialised
+/// first one.
 pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buffer: u64) -> Result<()> {
     let rows = grid.rows();
     // Statistics need all rows at once.

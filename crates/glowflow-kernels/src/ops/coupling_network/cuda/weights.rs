@@ -1,4 +1,5 @@
-//! The matrices of a coupling network: its parameters, with the scales of its actnorms folded in, as its products want them (`weights.cu`).
+//! The matrices of a coupling network: its parameters with the actnorm scales folded in, in the layout of its
+//! products (`weights.cu`).
 
 use std::sync::Arc;
 
@@ -16,16 +17,16 @@ use crate::ops::NetworkParams;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// A network's weights, folded and in the order of its products.
+/// A network's folded weights, in the order of its products.
 pub(super) struct Weights {
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     pub(super) element: Element,
-    /// Columns of patches.
+    /// Number of patch columns.
     pub(super) width1: usize,
-    /// Columns of hidden activations.
+    /// Number of hidden activation columns.
     pub(super) width2: usize,
-    /// Columns of contributions.
+    /// Number of contribution columns.
     pub(super) width3: usize,
     /// `[width2, width1]`
     pub(super) conv1: Block,
@@ -39,11 +40,11 @@ pub(super) struct Weights {
     pub(super) edge: Block,
     /// `[outputs]`, `f32`
     pub(super) bias3: Block,
-    /// The transposes of all three, where kernels want them on the way back.
+    /// The transposes of all three, if the backward kernels need them.
     pub(super) back: [Option<Block>; 3],
 }
 
-/// A network's matrices to make, and what of; as in `weights.cu`.
+/// A network's matrices to compute, and their inputs; as in `weights.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct Folded {
@@ -61,10 +62,10 @@ pub(super) struct Folded {
     back: [u64; 3],
 }
 
-/// Networks of one launch; as in `weights.cu`.
+/// Networks per launch; as in `weights.cu`.
 const FOLDED_AT_ONCE: usize = 16;
 
-/// A network that has no matrices yet, with the memory that making them reads and writes.
+/// A network with pending matrices, and the memory that their computation reads and writes.
 pub struct Unmade {
     pub(super) folded: Folded,
     pub(super) weights: Arc<Weights>,
@@ -72,7 +73,7 @@ pub struct Unmade {
 }
 
 impl Deferred for Unmade {
-    /// Makes the matrices of all networks.
+    /// Computes the matrices of all networks.
     fn flush(queue: &Queue, networks: Vec<Self>) -> Result<()> {
         for group in networks.chunks(FOLDED_AT_ONCE) {
             let folded: Vec<_> = group.iter().map(|network| (network.folded, &*network.weights)).collect();
@@ -82,7 +83,7 @@ impl Deferred for Unmade {
     }
 }
 
-/// Makes matrices in one launch.
+/// Computes matrices in one launch.
 pub(super) fn fold(queue: &Queue, element: Element, networks: &[(Folded, &Weights)]) -> Result<()> {
     let mut list = [Folded::zeroed(); FOLDED_AT_ONCE];
     for (to, (folded, _)) in list.iter_mut().zip(networks) {
@@ -94,13 +95,13 @@ pub(super) fn fold(queue: &Queue, element: Element, networks: &[(Folded, &Weight
 }
 
 impl Weights {
-    /// Room for a network's matrices.
+    /// Allocates a network's matrices.
     pub(super) fn new(queue: &Queue, params: &NetworkParams, element: Element) -> Result<Self> {
         let (inputs, hidden, outputs) = (params.inputs, params.hidden, params.conv3.outputs);
         let width1 = (9 * (inputs + 1)).next_multiple_of(8);
         let width2 = hidden.next_multiple_of(8);
         let width3 = (9 * outputs).next_multiple_of(8);
-        // Where own kernels make a hidden layer, with its mask, and the gradient by it.
+        // Custom kernels compute a hidden layer with its mask, and its gradient.
         let back = |depths: [usize; 2]| {
             let can = |depth| HiddenLayer { rows: 1, depth, columns: width2 }.can(queue);
             let both = element == Element::Bf16 && depths.into_iter().all(can);
@@ -128,7 +129,7 @@ impl Weights {
         })
     }
 
-    /// What these matrices are made of.
+    /// The inputs of these matrices.
     pub(super) fn folded(&self, params: &NetworkParams, buffer: u64) -> Folded {
         let Weights { inputs, outputs, width1, width2, width3, .. } = *self;
         let layer = |weight, bias, logs| [weight, bias, logs].map(|span| at(buffer, span));
@@ -151,12 +152,12 @@ impl Weights {
         }
     }
 
-    /// Rows of all matrices together.
+    /// Total number of rows of all matrices.
     fn rows(&self) -> usize {
         4 * self.width2 + self.width3 + self.width1
     }
 
-    /// A product of this network over some rows.
+    /// A product of this network over a number of rows.
     pub(super) fn product(&self, kind: Kind, layer: usize, rows: usize, tf32: bool) -> Product {
         let (inputs, outputs) = match layer {
             1 => (self.width1, self.width2),
@@ -181,25 +182,25 @@ impl Weights {
         }
     }
 
-    /// The product that makes hidden layer 1 or 2.
+    /// The product that computes hidden layer 1 or 2.
     pub(super) fn hidden_layer(&self, layer: usize, rows: usize) -> HiddenLayer {
         let depth = if layer == 1 { self.width1 } else { self.width2 };
         HiddenLayer { rows, depth, columns: self.width2 }
     }
 
-    /// All of it at once.
+    /// The whole network in one kernel.
     pub(super) fn whole(&self, rows: usize) -> FusedNetwork {
         FusedNetwork { rows, depth: self.width1, hidden: self.width2, width: self.width3 }
     }
 
-    /// The product that makes the gradient by hidden layer 1 or 2.
+    /// The product that computes the gradient of hidden layer 1 or 2.
     pub(super) fn hidden_gradient(&self, layer: usize, rows: usize) -> HiddenLayer {
         let depth = if layer == 1 { self.width2 } else { self.width3 };
         HiddenLayer { rows, depth, columns: self.width2 }
     }
 }
 
-/// Where a block lies, 0 where there is none.
+/// Address of a block, 0 if absent.
 pub(super) fn address_of(block: &Option<Block>) -> u64 {
     block.as_ref().map_or(0, |block| block.address)
 }
