@@ -1,11 +1,11 @@
-//! NICE's additive coupling of every second number (Dinh, Krueger and Bengio 2014, sections 3.2 and 5.1):
+//! NICE's additive coupling of alternating dimensions (Dinh, Krueger and Bengio 2014, sections 3.2 and 5.1):
 //!
 //! ```text
 //! y_changed = x_changed + m(x_kept)     log|det| = 0
 //! ```
 //!
-//! An image is D numbers in the order of its rows, columns and channels; even ones stay and odd ones change, or the other
-//! way round. m is a multilayer perceptron.
+//! An image is D numbers in the order of its rows, columns and channels; even ones are kept and odd ones
+//! change, or the reverse. m is a multilayer perceptron.
 
 use glowflow_kernels::expr::{input, old};
 use glowflow_kernels::{Device, Direction, Primitives, Strided};
@@ -15,16 +15,16 @@ use super::views::{Dims, read, write};
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::ParamBuilder;
 
-/// Adds a perceptron of every second number to the others.
+/// Adds a perceptron of half of the dimensions to the other half.
 #[derive(Clone, Debug)]
 pub struct AdditiveCoupling {
-    /// Whether the even numbers are the ones that change.
+    /// True if the even dimensions change.
     changes_even: bool,
     m: Mlp,
 }
 
 impl AdditiveCoupling {
-    /// Declares the perceptron's tensors for images of `dimensions` numbers.
+    /// Declares the perceptron's tensors for images with `dimensions` numbers.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         dimensions: usize,
@@ -38,7 +38,7 @@ impl AdditiveCoupling {
         Self { changes_even, m: Mlp::new(p, inputs, outputs, hidden, layers) }
     }
 
-    /// The even numbers of images, or the odd ones.
+    /// The even or the odd dimensions of images.
     fn half<D: Device>(x: &Tensor<D>, even: bool) -> (Dims, Strided) {
         let dimensions = x.grid.pixels() * x.channels;
         let channels = if even { dimensions.div_ceil(2) } else { dimensions / 2 };
@@ -46,7 +46,7 @@ impl AdditiveCoupling {
         (Dims { batch: x.grid.batch, pixels: 1, channels }, at)
     }
 
-    /// Runs the perceptron on the numbers that stay: the inputs of its layers, and its output.
+    /// Runs the perceptron on the kept dimensions; returns the inputs of its layers, and its output.
     fn run<D: Primitives>(&self, cx: &Context<'_, D>, x: &Tensor<D>) -> (Vec<D::Buffer>, D::Buffer) {
         let (dims, at) = Self::half(x, !self.changes_even);
         let mut kept = cx.device.scratch(dims.len());

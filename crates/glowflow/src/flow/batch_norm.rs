@@ -1,11 +1,12 @@
-//! Batch normalisation of the flow's variable (Dinh, Sohl-Dickstein and Bengio 2016, section 3.7).
+//! Batch normalisation of the flow variable (Dinh, Sohl-Dickstein and Bengio 2016, section 3.7).
 //!
 //! ```text
 //! y = (x − μ)/√(σ² + ε)          log|det| = −½·H·W·Σ log(σ² + ε)
 //! ```
 //!
-//! with mean μ and variance σ² of each channel: of the batch in training mode, running averages in evaluation mode. The
-//! statistics of a batch are saved for the backward pass in either backprop mode, 2 numbers a channel.
+//! with mean μ and variance σ² per channel: those of the batch in training mode, running averages in
+//! evaluation mode. The batch statistics are saved for the backward pass in either backprop mode, 2 numbers
+//! per channel.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{Device, Direction, Primitives};

@@ -1,4 +1,4 @@
-//! [`FlowBuilder`]: an architecture puts its layers together, and their shapes follow.
+//! [`FlowBuilder`]: assembles the layers of an architecture and derives their shapes.
 
 use glowflow_kernels::{Device, Operations};
 
@@ -8,10 +8,10 @@ use super::shape::{LatentShape, Shape};
 use crate::models::Architecture;
 use crate::params::{ParamBuilder, Source};
 
-/// A layer, and its name in reports: the first part of its parameters' names.
+/// A layer with its name in reports, which is the first part of its parameters' names.
 pub type NamedLayer<D> = (String, Box<dyn Layer<D>>);
 
-/// Layers and tensors of a model that is being built.
+/// Layers and tensors of a model under construction.
 pub struct FlowBuilder<'a, D: Device> {
     /// The tensors.
     pub params: ParamBuilder<'a>,
@@ -44,7 +44,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         builder
     }
 
-    /// Without layers, for images of this shape.
+    /// Creates a builder without layers, for images of this shape.
     pub fn new(image: Shape, source: Source<'a>) -> Self {
         Self {
             params: ParamBuilder::new(source),
@@ -57,7 +57,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         }
     }
 
-    /// Shape of what the next layer gets.
+    /// Input shape of the next layer.
     pub fn shape(&self) -> Shape {
         self.shape
     }
@@ -72,8 +72,8 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         self.layers.push((name.into(), Box::new(layer)));
     }
 
-    /// Appends the layer that `make` declares. Its tensors' names begin with `name` and a dot; `make` gets the shape of its
-    /// input.
+    /// Appends the layer that `make` declares. Its tensors' names begin with `name` and a dot; `make` gets
+    /// the shape of its input.
     pub fn push_with<L: Layer<D> + 'static>(
         &mut self,
         name: impl Into<String>,
@@ -89,8 +89,8 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         &self.latents
     }
 
-    /// For each layer and each coupling of the dequantiser, the numbers of one image that its backward pass has in memory besides
-    /// input and output.
+    /// For each layer and each coupling of the dequantiser, numbers per image that its backward pass holds in
+    /// memory in addition to input and output.
     pub fn activations(&self) -> &[usize] {
         &self.activations
     }

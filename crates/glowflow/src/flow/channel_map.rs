@@ -1,4 +1,4 @@
-//! ActNorm and the permutation that follows it.
+//! ActNorm and the following permutation.
 //!
 //! ```text
 //! actnorm       y = (x + bias) ⊙ exp(3·logs)                             log|det| = H·W·Σ 3·logs
@@ -6,8 +6,8 @@
 //!               or a fixed permutation of the channels                    log|det| = 0
 //! ```
 //!
-//! Both act on each pixel's channels alone, so they run as one affine map (Kingma and Dhariwal 2018,
-//! sections 3.1 and 3.2).
+//! Both act on the channels of each pixel separately, so they are fused into one affine map (Kingma and
+//! Dhariwal 2018, sections 3.1 and 3.2).
 
 use glowflow_kernels::ops::{ActNorm, ChannelMap};
 use glowflow_kernels::{ActNormParams, ChannelMapParams, Direction, PermutationParams};
@@ -20,12 +20,13 @@ use crate::params::{Init, Lu, ParamBuilder, Triangle, random_rotation, shuffled}
 #[derive(Clone, Debug)]
 pub struct ActNormPermutation {
     params: ChannelMapParams,
-    /// Whether the actnorm is initialised from data.
+    /// True if the actnorm is initialised from data.
     from_data: bool,
 }
 
 impl ActNormPermutation {
-    /// Declares the tensors `actnorm.*` and `permutation.*`. A new model's 1×1 convolution is a random rotation.
+    /// Declares the tensors `actnorm.*` and `permutation.*`. A new model's 1×1 convolution is a random
+    /// rotation.
     pub fn new(p: &mut ParamBuilder<'_>, channels: usize, permutation: PermutationType) -> Self {
         let actnorm = p.scope("actnorm", |p| actnorm(p, channels));
         let stream = p.permutation_stream();
@@ -53,7 +54,7 @@ impl ActNormPermutation {
         Self { params: ChannelMapParams { channels, actnorm, permutation }, from_data: true }
     }
 
-    /// Leaves the actnorm as it was declared, the identity: no data-dependent initialisation.
+    /// Keeps the actnorm at the identity: no data-dependent initialisation.
     pub fn without_initialization(self) -> Self {
         Self { from_data: false, ..self }
     }

@@ -1,7 +1,7 @@
-//! The network that reads the condition of a dequantiser from its bins: `c = ReLU(actnorm(conv3×3(x)))`.
+//! The network that computes the condition of a dequantiser from the bins: `c = ReLU(actnorm(conv3×3(x)))`.
 //!
-//! `x` is `[grid, inputs]`, `c` `[grid, outputs]`, `actnorm(h) = (h + bias) ⊙ exp(3·logs)`. Products are in the device's
-//! `Real`.
+//! `x` is `[grid, inputs]`, `c` `[grid, outputs]`, `actnorm(h) = (h + bias) ⊙ exp(3·logs)`. Products are in
+//! the device's `Real`.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::ops::ActNorm;
@@ -17,7 +17,7 @@ const DEVIATION: f64 = 0.05;
 /// Height times width of the kernel.
 const TAPS: usize = 9;
 
-/// Places of the tensors.
+/// Spans of the tensors.
 #[derive(Clone, Copy, Debug)]
 pub struct ConditionNetwork {
     inputs: usize,
@@ -39,7 +39,7 @@ impl ConditionNetwork {
         }
     }
 
-    /// Multiply-adds on one image of this many pixels.
+    /// Multiply-adds per image with this number of pixels.
     pub fn multiply_adds(self, pixels: usize) -> u128 {
         (pixels * TAPS) as u128 * (self.inputs * self.outputs) as u128
     }
@@ -58,7 +58,7 @@ impl ConditionNetwork {
         Strided { start: self.weight.start, strides: [self.inputs * TAPS, 1, TAPS] }
     }
 
-    /// The weight as a convolution reads it, along those axes.
+    /// The weight in the layout of a convolution, along those axes.
     fn matrix(self) -> Strided {
         Strided { start: 0, strides: [TAPS * self.inputs, self.inputs, 1] }
     }
@@ -100,7 +100,7 @@ impl ConditionNetwork {
     ) {
         let (device, dims) = (cx.device, Dims::of(grid, self.outputs));
         let c = read(c, dims.each());
-        // Where the ReLU passes, its output is its input.
+        // A positive output of the ReLU equals its input.
         let logs = write(&mut *gradient, per_channel(self.norm.logs.start));
         let f = constant(3.0) * input(0) * input(1);
         device.reduce(&f, dims.shape(), &[read(&dc, dims.each()), c], logs, true);

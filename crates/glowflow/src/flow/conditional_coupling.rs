@@ -1,12 +1,12 @@
-//! A coupling whose network reads the state's condition `c` too:
+//! A coupling whose network also reads the state's condition `c`:
 //!
 //! ```text
 //! [t, s] = NN([x_kept, c])     a = 2·tanh(s/2)     y_changed = x_changed·exp(a) + t     log|det| = Σ a
 //! ```
 //!
-//! `NN` is the network of [`Coupling`](super::Coupling). It changes one half of the channels given the other half, or all of
-//! them given `c` alone. Its last convolution is 0 in a new model, so that a new layer is the identity. The scale `exp(a)` lies
-//! between e⁻² and e².
+//! `NN` is the network of [`Coupling`](super::Coupling). The layer changes one half of the channels given the
+//! other half, or all of them given only `c`. The last convolution of a new model is 0, so a new layer is the
+//! identity. The scale `exp(a)` is between e⁻² and e².
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::ops::CouplingNetwork;
@@ -24,7 +24,7 @@ pub enum Changes {
     FirstHalf,
     /// The last half, given the rest.
     LastHalf,
-    /// All, given the condition alone.
+    /// All, given only the condition.
     All,
 }
 
@@ -41,7 +41,7 @@ impl Changes {
     }
 }
 
-/// Some of the channels of activations.
+/// A range of the channels of activations.
 #[derive(Clone, Copy, Debug)]
 struct Part {
     first: usize,
@@ -53,7 +53,7 @@ impl Part {
         Dims::of(grid, self.len)
     }
 
-    /// Its place in activations with `of` channels.
+    /// Its strides in activations with `of` channels.
     fn at(self, grid: Grid, of: usize) -> Strided {
         self.dims(grid).part(of, self.first)
     }
@@ -70,8 +70,8 @@ pub struct ConditionalCoupling {
 }
 
 impl ConditionalCoupling {
-    /// Declares the network's tensors, as those of [`Coupling`](super::Coupling), for a flow of `channels` channels and a
-    /// condition of `condition` channels.
+    /// Declares the network's tensors, like those of [`Coupling`](super::Coupling), for a flow of `channels`
+    /// channels and a condition of `condition` channels.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         channels: usize,
@@ -84,7 +84,8 @@ impl ConditionalCoupling {
         Self { channels, condition, changed, kept, network }
     }
 
-    /// The parts of the network's input: `x_kept` and `c`. The network reads the first half of the channels of a buffer.
+    /// The parts of the network's input: `x_kept` and `c`. The network reads the first half of the channels
+    /// of a buffer.
     fn inputs(&self) -> [Part; 2] {
         [Part { first: 0, len: self.kept.len }, Part { first: self.kept.len, len: self.condition }]
     }
@@ -119,7 +120,7 @@ impl ConditionalCoupling {
         device.map(&f, self.changed.dims(grid).shape(), &[], write(o, s));
     }
 
-    /// The places of t, and of s or a, in the network's output.
+    /// The strides of t, and of s or a, in the network's output.
     fn shift_and_scale(&self, grid: Grid) -> [Strided; 2] {
         let Part { len, .. } = self.changed;
         [0, len].map(|first| Part { first, len }.at(grid, 2 * len))
@@ -142,8 +143,8 @@ impl ConditionalCoupling {
         device.map(&f, dims.shape(), &[t, a], write(&mut x.data, at));
     }
 
-    /// Turns the output `x` into the input and `dx` likewise, but for what flows through the network, and returns the
-    /// gradient by the network's output `[t, s]`:
+    /// Replaces the output `x` by the input, and likewise `dx`, except for the part through the network;
+    /// returns the gradient of the network's output `[t, s]`:
     ///
     /// ```text
     /// dt = dy     ds = (dy·(y − t) + dlogp)·(1 − a²/4)     dx = dy·exp(a)

@@ -1,24 +1,25 @@
-//! What a layer sees besides the state: device, parameters, buffers and mode.
+//! The context of a layer besides the state: device, parameters, buffers and mode.
 
 use glowflow_kernels::Device;
 
-/// Whether layers use the statistics of the batch or their running statistics.
+/// Selects between batch statistics and running statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Statistics of the batch: training steps.
     Train,
-    /// Running statistics: scoring, encoding, decoding, sampling. An image does not depend on its batch.
+    /// Running statistics: scoring, encoding, decoding, sampling. The result for an image does not depend on
+    /// its batch.
     Eval,
 }
 
-/// Context of a layer: where it runs, and on what.
+/// Context of a layer.
 #[derive(Debug)]
 pub struct Context<'a, D: Device> {
     /// The device.
     pub device: &'a D,
     /// The flat buffer of parameters.
     pub params: &'a D::Buffer,
-    /// The flat buffer of buffers, such as running statistics.
+    /// The flat buffer of non-trained state, such as running statistics.
     pub buffers: &'a D::Buffer,
     /// Training or evaluation.
     pub mode: Mode,

@@ -1,4 +1,4 @@
-//! Coupling: the first half of the channels passes, and a network of it changes the last half.
+//! Coupling: the first half of the channels passes unchanged, and a network of it transforms the last half.
 //!
 //! ```text
 //! affine     o = NN(x_a), s = scale(o[C/2..])   y_b = (x_b + o[..C/2]) ⊙ s     log|det| = Σ log s
@@ -6,8 +6,8 @@
 //! mixture    o, head = NN(x_a)                  y_b = t(x_b)·exp(a) + b        log|det| = Σ (log t' + a)
 //! ```
 //!
-//! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network. For the mixture's t, a and b
-//! see [`ops::Mixture`].
+//! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network. For the
+//! mixture's t, a and b see [`ops::Mixture`].
 //!
 //! `NN` is a [network](super::NetworkKind). Its input is not changed by the layer, so one run of it gives both the inverse
 //! and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016).
@@ -19,12 +19,12 @@ use super::network::{Activations, Network, Networks, OutputChannels, Weights};
 use super::{BackwardPass, Context, Layer, NetworkKind, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::ParamBuilder;
 
-/// Map of each number of the last half of the channels.
+/// Element-wise map of the last half of the channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transform {
-    /// A shift, with a scale or without.
+    /// An affine or additive map.
     Linear(CouplingKind),
-    /// A bounded mixture of logistic distribution functions, with this many components.
+    /// A bounded mixture of logistic distribution functions.
     Mixture {
         /// Number of components.
         components: usize,
@@ -38,7 +38,7 @@ impl From<CouplingKind> for Transform {
 }
 
 impl Transform {
-    /// Outputs that the network must have for a flow of `channels` channels.
+    /// Network outputs required for a flow of `channels` channels.
     fn outputs(self, channels: usize) -> OutputChannels {
         match self {
             Self::Linear(kind) => OutputChannels { conv: kind.network_outputs(channels), head: 0 },
@@ -62,7 +62,8 @@ impl Coupling {
         Self::with_network(p, channels, NetworkKind::Convolutions { hidden }, kind.into())
     }
 
-    /// Declares the tensors of any network with the outputs that `transform` needs, for a flow of `channels` channels.
+    /// Declares the tensors of any network with the outputs that `transform` requires, for a flow of
+    /// `channels` channels.
     pub fn with_network(
         p: &mut ParamBuilder<'_>,
         channels: usize,
@@ -108,7 +109,7 @@ struct Ready<D: Networks> {
     weights: Option<Weights<D>>,
 }
 
-/// Outputs and activations of the network, saved so that the backward pass need not run it again.
+/// Outputs and activations of the network, saved so that the backward pass does not run it again.
 type SavedNetwork<D> = (NetworkOutputs<<D as Device>::Buffer>, Activations<D>);
 
 impl<D: Networks + ops::Coupling + Mixture> Ready<D> {
@@ -140,8 +141,8 @@ impl<D: Networks + ops::Coupling + Mixture> Ready<D> {
         }
     }
 
-    /// Turns the output into the input and `dx` likewise, but for what flows through the network; returns the gradient by
-    /// the network's outputs.
+    /// Replaces the output by the input, and likewise `dx`, except for the part through the network; returns
+    /// the gradients of the network's outputs.
     fn couple_backward(
         &self,
         device: &D,

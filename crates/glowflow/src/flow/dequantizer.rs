@@ -1,5 +1,5 @@
-//! Variational dequantisation (Ho et al. 2019, "Flow++"): a flow from noise to the place `w` of a pixel in its bin, in front of
-//! the flow of images and conditioned on the bins.
+//! Variational dequantisation (Ho et al. 2019, "Flow++"): a conditional flow from noise to the position `w`
+//! of a pixel within its bin. It precedes the flow of images and is conditioned on the bins.
 //!
 //! ```text
 //! eps = ln(u/(1 − u))                      u uniform on (0, 1): logistic noise
@@ -11,11 +11,12 @@
 //! ln P(q) ≥ E[ln p(v) − D·ln bins − ln r(w|q)]     ln r = Σ ln σ'(eps) − log|det couplings| − Σ ln σ'(ŵ)
 //! ```
 //!
-//! with `ŵ = unsqueeze(y)` and `ln σ'(z) = −z − 2·softplus(−z)`. In a new model the couplings are the identity, so that
-//! `w = u` and `ln r = 0`: uniform dequantisation. Decoding and sampling drop the noise's part and take `q = floor((v + ½)·bins)`.
+//! Here `ŵ = unsqueeze(y)` and `ln σ'(z) = −z − 2·softplus(−z)`. In a new model the couplings are the
+//! identity, so `w = u` and `ln r = 0`: uniform dequantisation. Decoding and sampling discard the position in
+//! the bin: `q = floor((v + ½)·bins)`.
 //!
-//! The backward pass begins at `y`, which is saved: `sigmoid` cannot be inverted where it saturates. The couplings before it are
-//! reversible.
+//! The backward pass starts at `y`, which is saved: a saturated `sigmoid` cannot be inverted. The preceding
+//! couplings are reversible.
 
 use glowflow_kernels::expr::{Expr, constant, input, old};
 use glowflow_kernels::{Device, Direction, Grid, Operations};
@@ -26,29 +27,30 @@ use super::views::{Dims, PER_IMAGE, read, write};
 use super::{BackwardPass, Context, Layer, Mode, Prepared, Save, Saved, Shape, State, Tensor};
 use crate::params::ParamBuilder;
 
-/// The largest `w`, below 1 so that rounding does not take `v` to the next bin.
+/// Maximum `w`, less than 1 so that rounding does not move `v` to the next bin.
 const MAX_W: f64 = 1.0 - 1.0 / 4096.0;
-/// Takes the place of `u = 0`. Uniform numbers are multiples of 2⁻²⁴ below 1.
+/// Replaces `u = 0`. Uniform numbers are multiples of 2⁻²⁴ below 1.
 const MIN_U: f64 = 1.0 / (1 << 25) as f64;
-/// The range of `w` in latents: any of it decodes to the bin, and the margin allows for the error of the inverse.
+/// The range of `w` in latents: any value decodes to the bin, and the margin allows for the inversion error.
 const TYPICAL_W: [f64; 2] = [0.1, 0.9];
 
-/// Sizes of a dequantiser.
+/// Hyperparameters of a dequantiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DequantizerConfig {
-    /// Couplings of interleaved halves of the channels; 0 for a single one of all channels given the bins alone.
+    /// Number of couplings of interleaved halves of the channels; 0 for a single coupling of all channels
+    /// given only the bins.
     pub couplings: usize,
     /// Width of the coupling networks.
     pub hidden: usize,
-    /// Channels of the condition `c`.
+    /// Number of channels of the condition `c`.
     pub channels: usize,
 }
 
-/// A dequantiser, as a description: where its parameters lie.
+/// The description of a dequantiser: its parameters' spans.
 #[derive(Clone, Debug)]
 pub struct Dequantizer {
     bins: f64,
-    /// Channels of the condition.
+    /// Number of channels of the condition.
     channels: usize,
     condition: ConditionNetwork,
     couplings: Vec<ConditionalCoupling>,
@@ -63,7 +65,7 @@ pub struct Dequantized<D: Device> {
     saved: Vec<Saved>,
 }
 
-/// `u`, moved off 0, of the input with this index.
+/// `u`, moved away from 0, of the input with this index.
 fn u(index: usize) -> Expr {
     input(index) + constant(MIN_U) * (constant(1.0) - input(index).step())
 }
@@ -87,20 +89,21 @@ impl Dequantizer {
         Self { bins: bins.into(), channels: of_condition, condition, couplings }
     }
 
-    /// Numbers of one image that the backward pass of each coupling has in memory.
+    /// Numbers per image that the backward pass of each coupling holds in memory.
     pub fn activations<D: Operations>(&self, image: Shape) -> Vec<usize> {
         self.couplings.iter().map(|coupling| Layer::<D>::activations(coupling, halved(image))).collect()
     }
 
-    /// Multiply-adds on one image: see [`Layer::multiply_adds`].
+    /// Multiply-adds per image: see [`Layer::multiply_adds`].
     pub fn multiply_adds<D: Operations>(&self, image: Shape) -> u128 {
         let shape = halved(image);
         let couplings = self.couplings.iter().map(|coupling| Layer::<D>::multiply_adds(coupling, shape));
         self.condition.multiply_adds(shape.pixels()) + couplings.sum::<u128>()
     }
 
-    /// Turns the centres `x` of bins in `state.x` into `v`, given uniform noise `u` on `[0, 1)` of the same shape, and subtracts
-    /// `ln r` from the log-likelihoods. The layers that follow turn those into `ln p(v) − ln r`.
+    /// Converts the bin centres `x` in `state.x` to `v`, given uniform noise `u` on `[0, 1)` of the same
+    /// shape, and subtracts `ln r` from the log-likelihoods. The layers that follow turn those into
+    /// `ln p(v) − ln r`.
     pub fn forward<D: Operations>(
         &self,
         cx: &Context<'_, D>,
@@ -172,8 +175,8 @@ impl Dequantizer {
         self.condition.backward(cx, grid, &x, &state.condition().data, dcondition, gradient);
     }
 
-    /// Noise `w/bins` of a typical `w` for the centres `x` of bins: that of `eps = 0`, the median of the noise, kept away from the
-    /// ends of the bin.
+    /// Noise `w/bins` of a typical `w` for the bin centres `x`: that of `eps = 0`, the median of the noise,
+    /// kept away from the edges of the bin.
     pub fn typical<D: Operations>(&self, cx: &Context<'_, D>, x: Tensor<D>) -> D::Buffer {
         let (device, Tensor { grid, channels, data }) = (cx.device, x);
         let dims = Dims::of(grid, channels);
@@ -199,8 +202,8 @@ impl Dequantizer {
         ready.map(|ready: Box<dyn Prepared<D>>| ready.forward(cx, noise, save)).collect()
     }
 
-    /// The input of the condition's network, and the state in which noise enters the couplings. It takes the log-likelihoods of
-    /// `state`.
+    /// The input of the condition's network, and the state in which noise enters the couplings. It takes the
+    /// log-likelihoods from `state`.
     fn enter<D: Operations>(&self, device: &D, u: &D::Buffer, state: &mut State<D>) -> (D::Buffer, State<D>) {
         let Tensor { grid, channels, ref data } = state.x;
         let x = squeezed(device, grid, channels, data);
@@ -213,7 +216,7 @@ impl Dequantizer {
         (x, empty(device, grid, channels, y, logp))
     }
 
-    /// Turns the couplings' output into `v`, and gives the log-likelihoods back.
+    /// Converts the couplings' output to `v`, and returns the log-likelihoods to `state`.
     fn leave<D: Operations>(&self, device: &D, u: &D::Buffer, noise: &mut State<D>, state: &mut State<D>) {
         let Tensor { grid, channels, ref mut data } = state.x;
         let dims = Dims::of(grid, channels);
@@ -221,7 +224,7 @@ impl Dequantizer {
         device.unsqueeze(grid, channels, &noise.x.data, &mut logit);
         state.logp = std::mem::replace(&mut noise.logp, device.scratch(0));
         let logit = read(&logit, dims.each());
-        // ln σ'(ŵ) − ln σ'(eps) with σ'(eps) = u(1 − u), in one sum, where both cancel in a new model.
+        // ln σ'(ŵ) − ln σ'(eps) with σ'(eps) = u(1 − u), in one sum, in which both cancel in a new model.
         let log_slope = -input(0) - constant(2.0) * (-input(0)).softplus();
         let f = log_slope - (self::u(1) * (constant(1.0) - self::u(1))).ln();
         let inputs = [logit, read(u, dims.each())];
@@ -237,7 +240,7 @@ fn halved(Shape { height, width, channels }: Shape) -> Shape {
     Shape { height: height / 2, width: width / 2, channels: 4 * channels }
 }
 
-/// The squeeze of activations.
+/// Squeezes activations.
 fn squeezed<D: Operations>(device: &D, grid: Grid, channels: usize, x: &D::Buffer) -> D::Buffer {
     let mut y = device.scratch(grid.rows() * channels);
     device.squeeze(grid, channels, x, &mut y);

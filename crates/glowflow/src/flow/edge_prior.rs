@@ -1,18 +1,18 @@
-//! Edge term of a prior: its parameters at the border of an image differ from those inside.
+//! Edge term of a prior, which makes its parameters depend on the distance to the border.
 //!
 //! ```text
 //! prior[y, x, o] += Σ_k edge[o, k]·outside(y + k/3 − 1, x + k%3 − 1)          k = 0 … 8
 //! ```
 //!
-//! This is a 3×3 convolution of the edge channel alone, which is 1 on the ring of padding around the image and 0
-//! inside. `prior` is `[rows, outputs]`, `edge` `[outputs, 1, 3, 3]`. Written in general operations.
+//! This is a 3×3 convolution of only the edge channel, which is 1 on the ring of padding around the image and
+//! 0 inside. `prior` is `[rows, outputs]`, `edge` `[outputs, 1, 3, 3]`. Implemented with general operations.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{Gemm, Grid, Matrix, MatrixMut, Primitives, Span, Strided};
 
 use super::views::{Dims, read, write};
 
-/// Taps of a 3×3 convolution.
+/// Number of taps of a 3×3 convolution.
 const TAPS: usize = 9;
 
 /// The edge term of a prior.
@@ -47,7 +47,7 @@ impl EdgePrior {
         device.map(&(old() + input(0)), dims.shape(), &[every_image], write(prior, dims.each()));
     }
 
-    /// Adds the gradient by `edge`, given that by `prior`.
+    /// Adds the gradient of `edge`, given that of `prior`.
     pub fn backward<D: Primitives>(
         &self,
         device: &D,
@@ -75,18 +75,18 @@ impl EdgePrior {
         );
     }
 
-    /// Places in a `[pixels, outputs]` array, the same for every image.
+    /// Strides in a `[pixels, outputs]` array, the same for every image.
     fn every_image(&self) -> Strided {
         Strided { start: 0, strides: [0, self.outputs, 1] }
     }
 }
 
-/// `[pixels, 9]`: 1 if the neighbour of a pixel lies outside the image, else 0.
+/// `[pixels, 9]`: 1 if the neighbour of a pixel is outside the image, else 0.
 fn outside<D: Primitives>(device: &D, grid: Grid) -> D::Buffer {
     let one_image = Grid { batch: 1, ..grid };
     let pixels = grid.pixels();
     let (each, taps) = (Dims::of(one_image, 1), Dims::of(one_image, TAPS));
-    // -1 inside and 0 outside, and 1 added to it.
+    // -1 inside and 0 outside, plus 1.
     let mut inside = device.scratch(pixels);
     device.map(&constant(-1.0), each.shape(), &[], write(&mut inside, each.each()));
     let mut patches = device.scratch(pixels * TAPS);

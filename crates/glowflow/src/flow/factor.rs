@@ -1,8 +1,8 @@
-//! Latents with a fixed base distribution, standardised as they are.
+//! Factors out latents with a fixed base distribution, which need no standardisation.
 //!
-//! [`FactorOut`] takes the last half of the channels out of the flow, [`FactorRest`] all that are left. The log-density of
-//! the base distribution is added to the log-likelihood: `−½·(z² + log 2π)` or `−|z| − 2·log(1 + exp(−|z|))` for each
-//! number.
+//! [`FactorOut`] removes the last half of the channels from the flow, [`FactorRest`] all remaining ones. The
+//! log-density of the base distribution is added to the log-likelihood: `−½·(z² + log 2π)` or
+//! `−|z| − 2·log(1 + exp(−|z|))` per number.
 
 use glowflow_kernels::expr::{Expr, constant, input};
 use glowflow_kernels::{Direction, Primitives};
@@ -46,7 +46,7 @@ impl Base {
         cx.device.reduce(&self.log_density_of(input(0)), dims.shape(), &[each], write(logp, PER_IMAGE), true);
     }
 
-    /// The gradient of the loss by latents.
+    /// The gradient of the loss with respect to the latents.
     fn gradient<D: Primitives>(self, cx: &Context<'_, D>, z: &Tensor<D>, dlogp: f64) -> D::Buffer {
         let dims = Dims::of(z.grid, z.channels);
         let mut dz = cx.device.scratch(dims.len());
@@ -56,7 +56,7 @@ impl Base {
     }
 }
 
-/// Takes activations apart into the first and the last half of the channels.
+/// Splits activations into the first and the last half of the channels.
 fn halves<D: Primitives>(cx: &Context<'_, D>, x: &Tensor<D>) -> [Tensor<D>; 2] {
     let (grid, channels) = (x.grid, x.channels / 2);
     let dims = Dims::of(grid, channels);

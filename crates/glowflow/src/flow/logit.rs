@@ -1,4 +1,4 @@
-//! The logit of pixels, with which RealNVP begins (Dinh, Sohl-Dickstein and Bengio 2016, section 4.1):
+//! Logit of pixels, the first layer of RealNVP (Dinh, Sohl-Dickstein and Bengio 2016, section 4.1):
 //!
 //! ```text
 //! p = α + (1 − 2α)·(v + ½)     x = log p − log(1 − p)     log|det| = Σ (log(1 − 2α) − log p − log(1 − p))

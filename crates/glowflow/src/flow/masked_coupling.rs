@@ -1,15 +1,15 @@
 //! RealNVP's coupling (Dinh, Sohl-Dickstein and Bengio 2016, sections 3.3 to 3.7, and the authors' program).
 //!
-//! A part of the image stays; a network of it changes the rest, which is then batch normalised:
+//! A part of the image is kept; a network of it changes the rest, which is then batch normalised:
 //!
 //! ```text
 //! (t, raw) = NN(what stays)     s = scale·tanh(raw)
 //! y = (x + t) ⊙ exp(s)          z = (y − μ)/√(σ² + ε)          log|det| = Σ (s − ½·log(σ² + ε))
 //! ```
 //!
-//! over the changed elements. The part is a checkerboard of the pixels or a half of the channels. The statistics of a
-//! checkerboard count the pixels that stay as zeros. In training mode the backward pass inverts with the statistics of the
-//! forward pass, which are saved: 2 numbers a channel, whatever the depth.
+//! over the changed elements. The kept part is a checkerboard of the pixels or half of the channels. The
+//! statistics of a checkerboard count the kept pixels as zeros. In training mode the backward pass inverts
+//! with the saved statistics of the forward pass: 2 numbers per channel, independent of depth.
 
 use glowflow_kernels::expr::{Expr, checkerboard, constant, input, old};
 use glowflow_kernels::{Device, Direction, Grid, Primitives, Span, Strided, View};
@@ -20,7 +20,7 @@ use super::views::{Dims, PER_IMAGE, per_channel, read, scalar, write};
 use super::{BackwardPass, Context, Layer, Mode, Prepared, Save, Saved, Shape, Shapes, State};
 use crate::params::{Init, ParamBuilder};
 
-/// The part of the image that a coupling leaves as it is.
+/// The part of the image that a coupling keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keeps {
     /// The pixels where `row + column + parity` is even, with all their channels.
@@ -44,8 +44,8 @@ pub struct MaskedCoupling {
 }
 
 impl MaskedCoupling {
-    /// Declares `scale`, `norm.*` and `network.*` for a flow of `channels` channels; the network has `hidden` channels and
-    /// `blocks` residual blocks.
+    /// Declares `scale`, `norm.*` and `network.*` for a flow of `channels` channels; the network has `hidden`
+    /// channels and `blocks` residual blocks.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         channels: usize,
@@ -58,7 +58,7 @@ impl MaskedCoupling {
             Keeps::FirstHalf => (channels / 2, Source::Channels { first: 0, of: channels }),
             Keeps::LastHalf => (channels / 2, Source::Channels { first: channels / 2, of: channels }),
         };
-        // The authors penalise the scales of checkerboard couplings alone, which begin at 0.
+        // The authors penalise only the scales of checkerboard couplings, which start at 0.
         let scale = match keeps {
             Keeps::Checkerboard { .. } => p.penalized("scale", &[1], Init::Zeros),
             Keeps::FirstHalf | Keeps::LastHalf => p.parameter("scale", &[1], Init::Constant(1.0)),
@@ -86,7 +86,7 @@ impl MaskedCoupling {
         }
     }
 
-    /// Changed pixels of one image.
+    /// Number of changed pixels per image.
     fn changed_pixels(&self, grid: Grid) -> usize {
         match self.keeps {
             Keeps::Checkerboard { parity } => {
@@ -98,7 +98,7 @@ impl MaskedCoupling {
     }
 }
 
-/// The changed elements: their axes, their places, and where they are within these.
+/// The changed elements: axes, strides, and mask.
 struct Changed {
     dims: Dims,
     at: Strided,
@@ -115,7 +115,7 @@ impl Changed {
         }
     }
 
-    /// `f` for changed elements; others keep what the output holds.
+    /// `f` for changed elements; others keep the output's previous value.
     fn or_old(&self, f: Expr) -> Expr {
         match &self.mask {
             Some(mask) => mask.clone() * f + (constant(1.0) - mask.clone()) * old(),
@@ -158,7 +158,7 @@ struct Ready<D: Device> {
     running: Option<Statistics<D>>,
 }
 
-/// What a coupling saves.
+/// Values that a coupling saves.
 struct SavedCoupling<D: Device> {
     /// Statistics of the changed part, in training mode.
     statistics: Option<Statistics<D>>,
@@ -167,7 +167,7 @@ struct SavedCoupling<D: Device> {
 }
 
 impl<D: Primitives> Ready<D> {
-    /// `s` of raw, the input `index`, and the scale, the input after it.
+    /// `s` of raw, which is input `index`, and of the scale, the next input.
     fn s(index: usize) -> Expr {
         input(index + 1) * input(index).tanh()
     }
@@ -247,7 +247,8 @@ impl<D: Primitives> Prepared<D> for Ready<D> {
         let (dims, shape) = (changed.dims, changed.dims.shape());
         let Some(norm) = statistics.as_ref().or(self.running.as_ref()) else { return };
 
-        // The norm: dy = r·(dz − (Σ dz + z·(Σ dz·z + dlogp·elements))/rows), with the sums over the changed elements.
+        // The norm: dy = r·(dz − (Σ dz + z·(Σ dz·z + dlogp·elements))/rows), with the sums over the changed
+        // elements.
         match cx.mode {
             Mode::Eval => {
                 let f = changed.or_old(old() * input(0));

@@ -1,5 +1,5 @@
-//! A multilayer perceptron: `layers` times (linear, ReLU), then linear. Activations are `[batch, width]`; a layer computes
-//! `y = x·Wᵀ + bias` with W `[outputs, inputs]`.
+//! A multilayer perceptron: `layers` times (linear, ReLU), then linear. Activations are `[batch, width]`; a
+//! layer computes `y = x·Wᵀ + bias` with W `[outputs, inputs]`.
 
 use glowflow_kernels::expr::{input, old};
 use glowflow_kernels::{Gemm, Matrix, MatrixMut, Primitives, Span};
@@ -11,7 +11,7 @@ use crate::params::{Init, ParamBuilder};
 /// Bound of a new network's weights.
 const BOUND: f64 = 0.01;
 
-/// Places of a perceptron's tensors.
+/// Spans of a perceptron's tensors.
 #[derive(Clone, Debug)]
 pub struct Mlp {
     layers: Vec<Linear>,
@@ -26,7 +26,8 @@ struct Linear {
 }
 
 impl Mlp {
-    /// Declares `layers.{i}.weight`, uniform on ±0.01, and `layers.{i}.bias`, 0; the last is the linear output.
+    /// Declares `layers.{i}.weight`, uniform on ±0.01, and `layers.{i}.bias`, 0; the last is the linear
+    /// output.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         inputs: usize,
@@ -47,12 +48,12 @@ impl Mlp {
         Self { layers: (0..=layers).map(linear).collect() }
     }
 
-    /// Hidden numbers of one image.
+    /// Hidden activations per image.
     pub fn activations(&self) -> usize {
         self.layers.iter().map(|layer| layer.inputs).sum()
     }
 
-    /// Multiply-adds for one image.
+    /// Multiply-adds per image.
     pub fn multiply_adds(&self) -> u128 {
         self.layers.iter().map(|layer| layer.inputs as u128 * layer.outputs as u128).sum()
     }
@@ -86,7 +87,7 @@ impl Mlp {
         (inputs, y)
     }
 
-    /// Adds the gradients by weights and biases, and returns that by the input, given that by the output.
+    /// Adds the weight and bias gradients, and returns the input gradient, given the output gradient.
     pub fn backward<D: Primitives>(
         &self,
         cx: &Context<'_, D>,
@@ -115,7 +116,7 @@ impl Mlp {
                 MatrixMut { buffer: &mut dx, start: 0, stride: n },
             );
             if i > 0 {
-                // The input is the ReLU of the layer before.
+                // The input is the preceding layer's ReLU output.
                 let dims = Dims { batch, pixels: 1, channels: n };
                 let f = old() * input(0).step();
                 device.map(&f, dims.shape(), &[read(&x, dims.each())], write(&mut dx, dims.each()));

@@ -1,14 +1,14 @@
-//! The layers of a flow: each an invertible map whose log-determinant is known.
+//! The layers of a flow: invertible maps with a known log-determinant.
 //!
-//! A flow is a list of [`Layer`]s. Forward they turn an image into latents, one after the other; inverse
-//! they turn latents into an image, in the opposite order. They are threaded through by a
-//! [`State`]: the variable `x`, the latents factored out so far, and the log-likelihood so far.
+//! A flow is a list of [`Layer`]s. The forward direction maps an image to latents, layer by layer; the
+//! inverse maps latents to an image, in reverse order. A [`State`] is threaded through the layers: the
+//! variable `x`, the latents factored out so far, and the log-likelihood so far.
 //!
-//! No tape records a training step. A layer's [`backward`](Prepared::backward) rebuilds its input from its output,
-//! so what a flow needs for its gradient is where it ended, and memory does not grow with depth.
+//! A training step records no tape. A layer's [`backward`](Prepared::backward) reconstructs its input from
+//! its output, so the gradient only needs the final state, and memory does not grow with depth.
 //!
-//! A new layer is one file here that implements [`Layer`] and [`Prepared`], and one line in `tests/layers.rs`. It declares
-//! its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
+//! A new layer is a file here that implements [`Layer`] and [`Prepared`], and a line in `tests/layers.rs`. It
+//! declares its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
 
 mod additive_coupling;
 mod batch_norm;
@@ -74,22 +74,22 @@ pub struct Tensor<D: Device> {
 /// State threaded through the layers.
 #[derive(Debug)]
 pub struct State<D: Device> {
-    /// The flow's variable. Before the first layer the image `v`; after the last nothing is left of it.
+    /// The flow variable: the image `v` before the first layer, empty after the last.
     pub x: Tensor<D>,
-    /// Standardised latents `eps`, one tensor for each level that has been factored out.
+    /// Standardised latents `eps`, one tensor per level that has been factored out.
     pub latents: Vec<Tensor<D>>,
     /// Log-likelihood of each sample so far, `[batch]`.
     pub logp: D::Buffer,
-    /// The number of each image's class, `[batch]`; empty if the model has no classes.
+    /// The class of each image, `[batch]`; empty if the model has no classes.
     pub labels: D::Buffer,
-    /// Input of conditional layers, which no layer changes.
+    /// Input of conditional layers, unchanged by all layers.
     pub condition: Option<Tensor<D>>,
-    /// Statistics of the batch, laid out as the buffers are; empty in [`Mode::Eval`].
+    /// Batch statistics in the layout of the buffers; empty in [`Mode::Eval`].
     pub statistics: D::Buffer,
 }
 
 impl<D: Device> State<D> {
-    /// Takes the latents that were factored out last.
+    /// Removes the most recently factored-out latents.
     ///
     /// # Panics
     /// If there are none: more layers ran backward than forward.
@@ -112,28 +112,30 @@ impl<D: Device> State<D> {
     }
 }
 
-/// The backward pass: everything that a layer needs to pass a gradient on.
+/// The backward pass: everything that a layer needs to propagate a gradient.
 pub struct BackwardPass<'a, D: Device> {
     /// The context of the forward pass.
     pub cx: Context<'a, D>,
-    /// The output of the layer, which it turns into its input.
+    /// The layer's output, which it replaces by its input.
     pub state: State<D>,
-    /// The gradient of the loss by `state.x`, which it turns likewise.
+    /// The gradient of the loss with respect to `state.x`, replaced likewise.
     pub dx: D::Buffer,
-    /// The gradient of the loss by `state.condition`, to which conditional layers add theirs; empty without a condition.
+    /// The gradient of the loss with respect to `state.condition`, to which conditional layers add theirs;
+    /// empty without a condition.
     pub dcondition: D::Buffer,
-    /// The gradient of the loss by one sample's log-likelihood.
+    /// The gradient of the loss with respect to the log-likelihood of one sample.
     pub dlogp: f64,
-    /// The gradient by the parameters, to which it adds its own.
+    /// The parameters' gradient, to which the layer adds its own.
     pub gradient: &'a mut D::Buffer,
 }
 
-/// An invertible layer, as a description: where its parameters lie, and what it does with them.
+/// The description of an invertible layer: its parameters' spans, and its operations.
 pub trait Layer<D: Device>: Send + Sync {
-    /// Shapes of the output and of what is factored out.
+    /// Shapes of the output and of the factored-out latents.
     fn shapes(&self, input: Shape) -> Shapes;
 
-    /// Numbers of one image that the backward pass has in memory besides input and output: to estimate memory.
+    /// Numbers per image that the backward pass holds in memory in addition to input and output, for memory
+    /// estimates.
     fn activations(&self, _input: Shape) -> usize {
         0
     }
@@ -153,20 +155,20 @@ pub trait Layer<D: Device>: Send + Sync {
 
 /// A layer with its parameters, ready to run in the direction and the mode it was prepared for, and in no other.
 ///
-/// Every function gets the context that the layer was prepared in.
+/// Every function receives the context in which the layer was prepared.
 pub trait Prepared<D: Device>: Send + Sync {
-    /// Towards the latents.
+    /// Runs towards the latents.
     ///
-    /// Returns what `save` asks for. In [`Mode::Train`] a layer with running statistics writes those of the batch to
-    /// [`State::statistics`].
+    /// Returns the values requested by `save`. In [`Mode::Train`] a layer with running statistics writes
+    /// those of the batch to [`State::statistics`].
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, save: Save) -> Saved;
 
-    /// Towards the image. Log-likelihoods are left alone.
+    /// Runs towards the image. Log-likelihoods are unchanged.
     fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>);
 
-    /// Turns the layer's output into its input, and the gradient by the one into that by the other.
+    /// Replaces the layer's output by its input, and the output gradient by the input gradient.
     ///
-    /// `saved` is what [`forward`](Self::forward) returned for the same input. The numbers are the same for
-    /// [`Save::Minimum`] and [`Save::Activations`].
+    /// `saved` is the value that [`forward`](Self::forward) returned for the same input. The results are the
+    /// same for [`Save::Minimum`] and [`Save::Activations`].
     fn backward(&self, pass: &mut BackwardPass<'_, D>, saved: Saved);
 }

@@ -1,4 +1,5 @@
-//! Batch normalisation inside a network: `(x − μ)/√(σ² + ε) + bias` (RealNVP's program), alone or followed by a ReLU.
+//! Batch normalisation inside a network: `(x − μ)/√(σ² + ε) + bias` (RealNVP's program), alone or followed by
+//! a ReLU.
 
 use glowflow_kernels::expr::{Expr, constant, input, old};
 use glowflow_kernels::{BatchNorm, Normalizer, Primitives, Span, Strided, View};
@@ -61,8 +62,8 @@ impl Norm {
         [x, statistics.mean(), statistics.inverse_deviation(), of_span(cx.params, self.bias)]
     }
 
-    /// Adds the gradient by the bias, and the gradient by the input to `dx`, given `f`, the gradient by the norm's output,
-    /// as an expression of [`Norm::inputs`] and `others`. `dx` gets it times `mask`.
+    /// Adds the bias gradient, and adds the input gradient times `mask` to `dx`. `f` is the gradient of the
+    /// norm's output, as an expression of [`Norm::inputs`] and `others`.
     #[allow(clippy::too_many_arguments)]
     pub fn backward<D: Primitives>(
         &self,
@@ -104,8 +105,8 @@ impl Norm {
         device.map(&(old() + by_input), shape, &inputs, write(dx, at));
     }
 
-    /// The backward pass of [`relu`](Self::relu): adds the gradient by the bias, and writes that by the input to `dx`, or
-    /// adds it, given that by the output.
+    /// The backward pass of [`relu`](Self::relu), given the output gradient: adds the bias gradient, and
+    /// writes the input gradient to `dx` or adds it.
     #[allow(clippy::too_many_arguments)]
     pub fn backward_relu<D: Primitives>(
         &self,
@@ -124,7 +125,7 @@ impl Norm {
         self.add_by_bias(device, &sums, gradient);
     }
 
-    /// Adds the gradient by the bias, the first of `sums`.
+    /// Adds the bias gradient, the first of `sums`.
     fn add_by_bias<D: Primitives>(&self, device: &D, sums: &D::Buffer, gradient: &mut D::Buffer) {
         let bias = write(gradient, per_channel(self.bias.start));
         let by_bias = read(sums, per_channel(0));
@@ -134,10 +135,10 @@ impl Norm {
 
 /// Expressions for a norm's backward pass.
 pub struct Gradient {
-    /// The gradient by the norm's output.
+    /// The gradient of the norm's output.
     pub by_output: Expr,
     /// The norm's input.
     pub x: Expr,
-    /// What the gradient by the input is multiplied by.
+    /// Factor of the input gradient.
     pub mask: Option<Expr>,
 }

@@ -1,7 +1,7 @@
 //! Statistics of a batch for batch normalisation (Ioffe and Szegedy 2015), and their running averages.
 //!
-//! Mean μ and variance σ² (divided by the count) of each channel over batch and pixels; `(x − μ)/√(σ² + ε)` with
-//! ε = 1e-4. In evaluation mode the running averages take their place.
+//! Mean μ and variance σ² (divided by the count) of each channel over batch and pixels; `(x − μ)/√(σ² + ε)`
+//! with ε = 1e-4. In evaluation mode the running averages are used instead.
 
 use glowflow_kernels::expr::{Expr, constant, input, old};
 use glowflow_kernels::{BatchNorm, Device, Primitives, Span, View};
@@ -13,7 +13,7 @@ use crate::params::ParamBuilder;
 /// Added to a variance.
 pub const EPSILON: f64 = 1e-4;
 
-/// Places of running mean and variance, `[channels]` each.
+/// Spans of running mean and variance, `[channels]` each.
 #[derive(Clone, Copy, Debug)]
 pub struct Running {
     mean: Span,
@@ -33,8 +33,8 @@ impl Running {
         self.mean.len
     }
 
-    /// The statistics that normalise in the context's mode: of the batch, or the running ones. `f` makes an element of
-    /// `inputs`; `batch` takes the statistics of the batch in training mode.
+    /// The statistics for the context's mode: those of the batch, or the running ones. `f` computes an
+    /// element from `inputs`; `batch` receives the statistics of the batch in training mode.
     pub fn statistics<D: Primitives>(
         self,
         cx: &Context<'_, D>,
@@ -81,7 +81,7 @@ impl Running {
         self.finish(cx, values, batch)
     }
 
-    /// As [`statistics`](Self::statistics), of all elements of `x`.
+    /// Like [`statistics`](Self::statistics), over all elements of `x`.
     pub fn statistics_of<D: Primitives>(
         self,
         cx: &Context<'_, D>,
@@ -100,7 +100,7 @@ impl Running {
         }
     }
 
-    /// Reports mean and variance, and makes the variance an inverse standard deviation.
+    /// Records mean and variance, and converts the variance to an inverse standard deviation.
     fn finish<D: Primitives>(
         self,
         cx: &Context<'_, D>,

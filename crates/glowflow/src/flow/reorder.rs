@@ -1,5 +1,5 @@
-//! Reorders the channels after a squeeze so that a split follows a checkerboard of the pixels, as RealNVP's authors'
-//! program does:
+//! Reorders the channels after a squeeze so that a split follows a checkerboard of the pixels, as in the
+//! RealNVP authors' program:
 //!
 //! ```text
 //! y[o·C + i] = x[4i + (0, 3, 1, 2)[o]]     o = 0…3, i = 0…C − 1, of 4C channels     log|det| = 0
@@ -20,7 +20,7 @@ const ORDER: [usize; 4] = [0, 3, 1, 2];
 #[derive(Clone, Copy, Debug)]
 pub struct Reorder;
 
-/// Views of the pixel `o` of the blocks: interleaved, and as the block `o` of channels.
+/// Views of pixel `o` of the blocks: interleaved, and as block `o` of the channels.
 fn views(dims: Dims, o: usize) -> [Strided; 2] {
     let of = 4 * dims.channels;
     let blocks = dims.part(of, o * dims.channels);
@@ -28,7 +28,7 @@ fn views(dims: Dims, o: usize) -> [Strided; 2] {
     [Strided { start: ORDER[o], strides: [image, pixel, 4] }, blocks]
 }
 
-/// The channels reordered, or back in their order.
+/// The channels, reordered or restored.
 fn reordered<D: Primitives>(device: &D, like: &Tensor<D>, x: &D::Buffer, back: bool) -> D::Buffer {
     let dims = Dims::of(like.grid, like.channels / 4);
     let mut y = device.scratch(4 * dims.len());

@@ -1,5 +1,5 @@
-//! RealNVP's coupling network, a residual network with batch and weight normalisation and skip connections (Dinh,
-//! Sohl-Dickstein and Bengio 2016, section 3.7, and the authors' program), from c channels to 2c:
+//! RealNVP's coupling network, a residual network with batch and weight normalisation and skip connections
+//! (Dinh, Sohl-Dickstein and Bengio 2016, section 3.7, and the authors' program), from c channels to 2c:
 //!
 //! ```text
 //! a = norm_in(x) (twice that for a checkerboard);  a ← ReLU([a, −a] and the mask)
@@ -8,8 +8,8 @@
 //! [t, raw] = conv_out(ReLU(norm_out(sum)))
 //! ```
 //!
-//! Activations are `[grid, width]`. The backward pass computes every `ReLU(norm(·))` again, which costs one element-wise
-//! pass, so what it needs are the inputs of the norms.
+//! Activations are `[grid, width]`. The backward pass recomputes every `ReLU(norm(·))`, which costs one
+//! element-wise pass, so only the inputs of the norms are saved.
 
 use glowflow_kernels::expr::{Expr, checkerboard, constant, input, old};
 use glowflow_kernels::{Device, Grid, Primitives, Span, Strided};
@@ -21,25 +21,25 @@ use super::views::{Dims, of_span, per_channel, read, write};
 use super::weight_norm::{NormalizedConv, Weight};
 use crate::params::{Init, ParamBuilder};
 
-/// The channels that a network reads.
+/// The channels that are the network's input.
 #[derive(Clone, Copy, Debug)]
 pub enum Source {
-    /// All, where a checkerboard with this parity is 1.
+    /// All, masked by a checkerboard with this parity.
     Checkerboard {
         /// See [`checkerboard`].
         parity: usize,
     },
-    /// The ones from `first` on of activations with `of` channels.
+    /// A range of channels of activations with `of` channels.
     Channels {
         /// The first channel.
         first: usize,
-        /// Channels of the activations.
+        /// Number of channels of the activations.
         of: usize,
     },
 }
 
 impl Source {
-    /// Place of the input in the activations.
+    /// Strides of the input in the activations.
     fn at(self, dims: Dims) -> Strided {
         match self {
             Self::Checkerboard { .. } => dims.each(),
@@ -61,7 +61,7 @@ impl Source {
     }
 }
 
-/// Places of a network's tensors.
+/// Spans of a network's tensors.
 #[derive(Clone, Debug)]
 pub struct ResidualNetwork {
     channels: usize,
@@ -92,10 +92,10 @@ pub struct Weights<D: Device> {
     conv_out: Weight<D>,
 }
 
-/// Saved activations of a network, besides its input.
+/// Saved activations of a network, in addition to its input.
 pub struct Activations<D: Device> {
     statistics_in: Statistics<D>,
-    /// Residual activations, from the output of `conv_in` on.
+    /// Residual activations, starting with the output of `conv_in`.
     h: Vec<D::Buffer>,
     blocks: Vec<BlockActivations<D>>,
     sum: D::Buffer,
@@ -110,7 +110,8 @@ struct BlockActivations<D: Device> {
 }
 
 impl ResidualNetwork {
-    /// Declares the tensors of a network of `hidden` channels with `blocks` residual blocks for `channels` inputs.
+    /// Declares the tensors of a network of `hidden` channels with `blocks` residual blocks for `channels`
+    /// inputs.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         channels: usize,
@@ -141,12 +142,12 @@ impl ResidualNetwork {
         Self { channels, hidden, source, norm_in, conv_in, blocks, skips, norm_out, conv_out, bias }
     }
 
-    /// Numbers a pixel that [`Activations`] hold.
+    /// Numbers per pixel in [`Activations`].
     pub fn activations(&self) -> usize {
         (2 * self.blocks.len() + 2) * self.hidden
     }
 
-    /// Multiply-adds of its convolutions at one pixel.
+    /// Multiply-adds of its convolutions per pixel.
     pub fn multiply_adds(&self) -> u128 {
         let blocks = self.blocks.iter().flat_map(|block| [&block.conv1, &block.conv2]);
         let convs = [&self.conv_in, &self.conv_out].into_iter().chain(blocks).chain(&self.skips);
@@ -171,7 +172,7 @@ impl ResidualNetwork {
         Dims::of(grid, self.channels)
     }
 
-    /// The masked input, of the input 0.
+    /// The masked input, given as input 0.
     fn masked(&self, grid: Grid) -> Expr {
         match self.source.mask(grid.width) {
             Some(mask) => mask * input(0),
@@ -209,8 +210,8 @@ impl ResidualNetwork {
         (self.masked(grid) - input(1)) * input(2) + input(3)
     }
 
-    /// Runs the network on `x`, of which it reads its source; returns `[grid, 2·channels]`: t, then raw. `batch` takes the
-    /// statistics of the batch in training mode.
+    /// Runs the network on its source channels of `x`; returns `[grid, 2·channels]`: t, then raw. `batch`
+    /// receives the statistics of the batch in training mode.
     pub fn run<D: Primitives>(
         &self,
         cx: &Context<'_, D>,
@@ -222,7 +223,7 @@ impl ResidualNetwork {
         self.run_saving(cx, weights, grid, x, batch).0
     }
 
-    /// As [`run`](Self::run), and returns the activations.
+    /// Like [`run`](Self::run), and returns the activations.
     pub fn run_saving<D: Primitives>(
         &self,
         cx: &Context<'_, D>,
@@ -270,8 +271,8 @@ impl ResidualNetwork {
         (o, Activations { statistics_in, h, blocks, sum, statistics_out })
     }
 
-    /// Adds the gradients by the parameters, and that by the input to the same channels of `dx`, given that by the
-    /// output, `d_o`.
+    /// Adds the parameters' gradients, and adds the input gradient to the source channels of `dx`, given the
+    /// output gradient `d_o`.
     #[allow(clippy::too_many_arguments)]
     pub fn backward<D: Primitives>(
         &self,
@@ -302,7 +303,8 @@ impl ResidualNetwork {
         self.norm_out.backward_relu(cx, wide, &sum, &statistics_out, &dy, (&mut dsum, false), gradient);
         drop((dy, sum));
 
-        // The gradient by the residual activations; that by skip r's input is added where the way back meets it.
+        // The gradient of the residual activations; that of skip r's input is added when the backward pass
+        // reaches it.
         let mut dh = device.zeros(wide.len());
         let skips = self.skips.iter().zip(&weights.skips).rev();
         let inner = self.blocks.iter().zip(&weights.blocks).zip(blocks).rev().map(Some).chain([None]);

@@ -2,16 +2,18 @@
 
 use std::any::{Any, type_name};
 
-/// What a layer saves in its forward pass for its backward pass, besides its output.
+/// Selects the values that a layer saves in its forward pass for its backward pass, in addition to its
+/// output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Save {
-    /// Only what the output does not determine, such as batch statistics: memory does not grow with depth.
+    /// Only values that the output does not determine, such as batch statistics: memory does not grow with
+    /// depth.
     Minimum,
-    /// Activations as well, so that no network runs a second time.
+    /// Activations too, so that no network runs a second time.
     Activations,
 }
 
-/// Values that one layer saved. Only the layer that made them reads them.
+/// Values saved by a layer, opaque to everything else.
 pub struct Saved(Option<Box<dyn Any + Send>>);
 
 impl Saved {
@@ -26,7 +28,7 @@ impl Saved {
     /// The saved values; `None` if nothing was saved.
     ///
     /// # Panics
-    /// If the values are of another type, and so another layer's.
+    /// If the values have another type, and thus belong to another layer.
     pub fn take<T: Any>(self) -> Option<T> {
         let values = self.0?;
         match values.downcast() {

@@ -1,5 +1,5 @@
-//! NICE's diagonal scaling (Dinh, Krueger and Bengio 2014, section 3.3): `h_j = exp(log_s_j)·x_j` for each number of an
-//! image, `log|det| = Σ_j log_s_j`.
+//! NICE's diagonal scaling (Dinh, Krueger and Bengio 2014, section 3.3): `h_j = exp(log_s_j)·x_j` for each
+//! dimension, `log|det| = Σ_j log_s_j`.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{Direction, Primitives, Span};
@@ -8,7 +8,7 @@ use super::views::{Dims, PER_IMAGE, of_span, per_channel, read, scalar, write};
 use super::{BackwardPass, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::{Init, ParamBuilder};
 
-/// A scale for each number of an image.
+/// A scale for each dimension.
 #[derive(Clone, Copy, Debug)]
 pub struct Scaling {
     log_s: Span,

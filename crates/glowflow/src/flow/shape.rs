@@ -3,26 +3,26 @@
 /// Height, width and channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Rows of pixels.
+    /// Pixel rows.
     pub height: usize,
-    /// Columns of pixels.
+    /// Pixel columns.
     pub width: usize,
     /// Channels.
     pub channels: usize,
 }
 
 impl Shape {
-    /// Numbers of one image.
+    /// Numbers per image.
     pub fn len(self) -> usize {
         self.height * self.width * self.channels
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no numbers.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Pixels of one image.
+    /// Pixels per image.
     pub fn pixels(self) -> usize {
         self.height * self.width
     }
@@ -40,7 +40,7 @@ impl From<Shape> for [usize; 3] {
     }
 }
 
-/// Distribution of standardised latents, each number for itself.
+/// Distribution of standardised latents, independent per number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// N(0, 1).
@@ -52,18 +52,18 @@ pub enum Base {
 /// Standardised latents that a layer factors out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LatentShape {
-    /// Their shape.
+    /// The shape of the latents.
     pub shape: Shape,
-    /// Their distribution.
+    /// The distribution of the latents.
     pub base: Base,
 }
 
-/// What a layer makes of its input's shape.
+/// Output shapes of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shapes {
-    /// What goes on to the next layer; `channels` is 0 after the last.
+    /// The input of the next layer; `channels` is 0 after the last.
     pub output: Shape,
-    /// What is factored out.
+    /// The factored-out latents.
     pub latents: Option<LatentShape>,
 }
 
@@ -78,7 +78,7 @@ impl Shapes {
         Self { output, latents: None }
     }
 
-    /// For the last layer: all of its input becomes latents.
+    /// For the last layer: its whole input becomes latents.
     pub fn end(input: Shape, base: Base) -> Self {
         let output = Shape { channels: 0, ..input };
         Self { output, latents: Some(LatentShape { shape: input, base }) }

@@ -1,7 +1,8 @@
-//! Split: half of the channels go on, the others become latents.
+//! Split: half of the channels continue, the others become latents.
 //!
-//! `x = (h, z)`; `(mean, logs) = ZeroConv(h)`; `eps = (z − mean)·exp(−logs)`, and `log N(z; mean, exp(logs)²)` is
-//! added to the log-likelihood (Dinh et al. 2016, section 3.6; Kingma and Dhariwal 2018, section 3).
+//! `x = (h, z)`; `(mean, logs) = ZeroConv(h)`; `eps = (z − mean)·exp(−logs)`, and
+//! `log N(z; mean, exp(logs)²)` is added to the log-likelihood (Dinh et al. 2016, section 3.6; Kingma and
+//! Dhariwal 2018, section 3).
 
 use glowflow_kernels::ops::{self, Gaussian, ZeroConv};
 use glowflow_kernels::{Direction, ZeroConvParams};
@@ -45,7 +46,7 @@ struct Ready<D: ZeroConv> {
     prior: D::Weights,
 }
 
-/// Mean and log standard deviation of the latents, given what goes on.
+/// Mean and log standard deviation of the latents, given the channels that continue.
 fn conditional<D: ZeroConv>(device: &D, prior: &D::Weights, h: &Tensor<D>) -> D::Buffer {
     let mut out = device.scratch(h.grid.rows() * 2 * h.channels);
     device.zero_conv(prior, h.grid, &h.data, &mut out);

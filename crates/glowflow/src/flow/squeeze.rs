@@ -42,7 +42,7 @@ impl<D: ops::Squeeze> Prepared<D> for Squeeze {
     }
 }
 
-/// Undoes a squeeze to `grid` and `channels`.
+/// Inverts a squeeze to `grid` and `channels`.
 fn unsqueezed<D: ops::Squeeze>(device: &D, grid: Grid, channels: usize, y: &D::Buffer) -> D::Buffer {
     let mut x = device.scratch(grid.rows() * channels);
     device.unsqueeze(grid.doubled(), channels / 4, y, &mut x);

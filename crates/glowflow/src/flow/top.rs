@@ -1,8 +1,9 @@
-//! The end of the flow: all channels that are left become the last latents.
+//! The end of the flow: all remaining channels become the last latents.
 //!
-//! Their prior is a Gaussian with a learned mean and log standard deviation for each channel, plus
-//! `one_hot(y) @ class_weight` if the model has classes. With an edge term both also depend on the distance to the
-//! border: a 3×3 convolution `edge` `[2·channels, 1, 3, 3]` of the edge channel is added to `(mean, logs)`.
+//! The final prior is a Gaussian with a learned mean and log standard deviation per channel, plus
+//! `one_hot(y) @ class_weight` if the model has classes. With an edge term both also depend on the distance
+//! to the border: a 3×3 convolution `edge` `[2·channels, 1, 3, 3]` of the edge channel is added to
+//! `(mean, logs)`.
 
 use glowflow_kernels::ops::{Gaussian, TopPrior};
 use glowflow_kernels::{Direction, TopPriorParams};
@@ -11,7 +12,7 @@ use super::edge_prior::EdgePrior;
 use super::{BackwardPass, Base, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
 use crate::params::{Init, ParamBuilder};
 
-/// Factors out everything.
+/// Factors out all channels.
 #[derive(Clone, Copy, Debug)]
 pub struct Top {
     prior: TopPriorParams,
@@ -19,7 +20,8 @@ pub struct Top {
 }
 
 impl Top {
-    /// Declares `mean` and `logs`, and `class_weight` if there are classes, all 0, for a flow of `channels` channels.
+    /// Declares `mean` and `logs`, and `class_weight` if there are classes, all 0, for a flow of `channels`
+    /// channels.
     pub fn new(p: &mut ParamBuilder<'_>, channels: usize, classes: usize) -> Self {
         let mean = p.parameter("mean", &[channels], Init::Zeros);
         let logs = p.parameter("logs", &[channels], Init::Zeros);
@@ -54,7 +56,7 @@ struct Ready<D: TopPrior> {
 }
 
 impl<D: TopPrior> Ready<D> {
-    /// Mean and log standard deviation `[rows, 2·channels]` for latents like `like`.
+    /// Mean and log standard deviation `[rows, 2·channels]` for latents with the shape of `like`.
     fn prior(&self, cx: &Context<'_, D>, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
         let mut prior = cx.device.scratch(like.grid.rows() * 2 * like.channels);
         cx.device.top_prior(&self.top, like.grid, labels, &mut prior);

@@ -1,4 +1,5 @@
-//! Views of activations `[batch, pixels, channels]` for the general operations, for layers of this crate and of others.
+//! Views of activations `[batch, pixels, channels]` for the general operations, for layers in this and other
+//! crates.
 //!
 //! ```
 //! use glowflow::flow::views::{Dims, PER_IMAGE, per_channel, read, write};
@@ -18,24 +19,24 @@
 
 use glowflow_kernels::{Grid, Span, Strided, View, ViewMut};
 
-/// Shape of activations, or of some of their channels.
+/// Shape of activations, or of a range of their channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dims {
-    /// Images.
+    /// Number of images.
     pub batch: usize,
-    /// Pixels of one image.
+    /// Pixels per image.
     pub pixels: usize,
-    /// Channels.
+    /// Number of channels.
     pub channels: usize,
 }
 
 impl Dims {
-    /// Of `channels` channels on a grid.
+    /// The dimensions of `channels` channels on a grid.
     pub fn of(grid: Grid, channels: usize) -> Self {
         Self { batch: grid.batch, pixels: grid.pixels(), channels }
     }
 
-    /// The shape as operations take it.
+    /// The shape, as operations expect it.
     pub fn shape(self) -> [usize; 3] {
         [self.batch, self.pixels, self.channels]
     }
@@ -45,33 +46,33 @@ impl Dims {
         self.batch * self.pixels
     }
 
-    /// Whether there are no numbers.
+    /// Returns whether there are no elements.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// Numbers of the activations.
+    /// Number of elements.
     pub fn len(self) -> usize {
         self.rows() * self.channels
     }
 
-    /// A buffer that holds these activations alone.
+    /// Strides in a buffer that holds only these activations.
     pub fn each(self) -> Strided {
         self.part(self.channels, 0)
     }
 
-    /// The channels from `first` on in a buffer of activations with `of` channels.
+    /// Strides of the channels from `first` on, in a buffer of activations with `of` channels.
     pub fn part(self, of: usize, first: usize) -> Strided {
         Strided { start: first, strides: [self.pixels * of, of, 1] }
     }
 }
 
-/// One number a channel, from element `start` on.
+/// One number per channel, starting at element `start`.
 pub fn per_channel(start: usize) -> Strided {
     Strided { start, strides: [0, 0, 1] }
 }
 
-/// One number an image.
+/// One number per image.
 pub const PER_IMAGE: Strided = Strided { start: 0, strides: [1, 0, 0] };
 
 /// A single number.
@@ -79,17 +80,17 @@ pub fn scalar(start: usize) -> Strided {
     Strided { start, strides: [0, 0, 0] }
 }
 
-/// The elements of a parameter in a flat buffer, one a channel.
+/// The elements of a parameter in a flat buffer, one per channel.
 pub fn of_span<B>(buffer: &B, span: Span) -> View<'_, B> {
     View { buffer, at: per_channel(span.start) }
 }
 
-/// Elements to read.
+/// A view for reading.
 pub fn read<B>(buffer: &B, at: Strided) -> View<'_, B> {
     View { buffer, at }
 }
 
-/// Elements to write.
+/// A view for writing.
 pub fn write<B>(buffer: &mut B, at: Strided) -> ViewMut<'_, B> {
     ViewMut { buffer, at }
 }

@@ -1,7 +1,7 @@
 //! Convolutions with weight normalisation (Salimans and Kingma 2016).
 //!
-//! Output j uses `magnitude_j·weight_j/‖weight_j‖₂`, the norm over inputs and window; without a magnitude it is 1.
-//! `weight` `[outputs, inputs, k, k]` is stored and trained unnormalised.
+//! Output j uses `magnitude_j·weight_j/‖weight_j‖₂`, the norm over inputs and window; without a magnitude it
+//! is 1. `weight` `[outputs, inputs, k, k]` is stored and trained unnormalised.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{Conv, Device, Grid, Primitives, Span, Strided};
@@ -30,12 +30,12 @@ pub struct Weight<D: Device> {
     square: D::Buffer,
 }
 
-/// One number an output.
+/// One number per output.
 const PER_OUTPUT: Strided = Strided { start: 0, strides: [1, 0, 0] };
 
 impl NormalizedConv {
-    /// Declares `weight`, and `magnitude` if there is one, initialised as RealNVP's authors do: `weight` uniform on
-    /// `±√(2/inputs)`, magnitudes `√(k²/6)`.
+    /// Declares `weight`, and optionally `magnitude`, with the initialisation of RealNVP's authors: `weight`
+    /// uniform on `±√(2/inputs)`, magnitudes `√(k²/6)`.
     pub fn new(
         p: &mut ParamBuilder<'_>,
         inputs: usize,
@@ -51,7 +51,7 @@ impl NormalizedConv {
         Self { inputs, outputs, kernel, weight, magnitude }
     }
 
-    /// Multiply-adds at one pixel.
+    /// Multiply-adds per pixel.
     pub fn multiply_adds(self) -> u128 {
         (self.taps() * self.inputs) as u128 * self.outputs as u128
     }
@@ -103,7 +103,7 @@ impl NormalizedConv {
         Weight { matrix, scale, square }
     }
 
-    /// The convolution, written to `y`, or added to it.
+    /// The convolution, written to `y` or added to it.
     pub fn run<D: Primitives>(
         self,
         device: &D,
@@ -116,7 +116,7 @@ impl NormalizedConv {
         device.conv(self.conv(grid), x, &weight.matrix, y, accumulate);
     }
 
-    /// The gradient by the input, written to `dx`, or added to it.
+    /// The input gradient, written to `dx` or added to it.
     pub fn backward_input<D: Primitives>(
         self,
         device: &D,
@@ -129,7 +129,7 @@ impl NormalizedConv {
         device.conv_backward_input(self.conv(grid), &weight.matrix, dy, dx, accumulate);
     }
 
-    /// Adds the gradients by weight and magnitude: with `P = Σ dW·weight` of an output,
+    /// Adds the weight and magnitude gradients: with `P = Σ dW·weight` per output,
     /// `d magnitude = P/‖weight‖`, `d weight = scale·(dW − weight·P/‖weight‖²)`.
     pub fn backward_weight<D: Primitives>(
         self,
