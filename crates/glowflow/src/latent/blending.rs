@@ -1,18 +1,18 @@
 //! Blends of several images: the weighted mean of their latents, `Σ wᵢ·zᵢ / Σ wᵢ`.
 //!
-//! The mean is not rescaled. Independent latents lie near a sphere, and their mean lies closer to its centre, which
-//! makes blends smoother, as a temperature below 1 does.
+//! The mean is not rescaled. Independent latents are near a sphere, and their mean is closer to its centre,
+//! so blends are smoother, as at a temperature below 1.
 
 use glowflow_kernels::Real;
 
 use crate::{Error, Latents};
 
-/// The weighted mean of latents of equal shapes. A weight of 0 leaves its latents out; if one weight only is not 0,
-/// the mean is those latents to the bit.
+/// The weighted mean of latents of equal shapes. Latents with weight 0 are ignored; if only one weight is
+/// non-zero, the mean is bit-identical to those latents.
 ///
 /// # Errors
-/// [`Error::Input`] if there is not one weight for each of the latents, or a weight is negative or not finite, or
-/// none is above 0.
+/// [`Error::Input`] if the number of weights differs from that of the latents, a weight is negative or not
+/// finite, or all are 0.
 pub fn weighted_mean<R: Real>(latents: &[&Latents<R>], weights: &[f64]) -> Result<Latents<R>, Error> {
     let invalid =
         || Error::Input(format!("weights {weights:?}: use one for each image, none negative, one above 0"));

@@ -1,10 +1,11 @@
-//! Attribute directions: which way in latent space leads to a smile.
+//! Attribute directions: vectors in latent space that change an attribute, such as a smile.
 //!
-//! The direction of an attribute is `mean(z | with it) − mean(z | without it)` over labelled images (Kingma and Dhariwal
-//! 2018, section 6). `z + α·direction` has more of it for α > 0 and less for α < 0, and 1 is the whole step from one kind of
-//! image to the other. How well a direction tells images apart is measured on held-out images, drawn at random.
+//! The direction of an attribute is `mean(z | with it) − mean(z | without it)` over labelled images (Kingma
+//! and Dhariwal 2018, section 6). `z + α·direction` strengthens the attribute for α > 0 and weakens it for α
+//! < 0; α = 1 is the distance between the means. The quality of a direction is measured on held-out images,
+//! drawn at random.
 //!
-//! Attributes that go together in the data share a part of their directions: see [`Directions::orthogonalize`].
+//! The directions of correlated attributes overlap: see [`Directions::orthogonalize`].
 
 use std::path::Path;
 
@@ -24,18 +25,18 @@ const HEADER: &str = "glow.directions";
 pub struct Directions {
     /// The architecture of the model.
     pub config: ModelConfig,
-    /// The [fingerprint](Model::fingerprint) of the model: to any other, its directions mean nothing.
+    /// The [fingerprint](Model::fingerprint) of the model: the directions are meaningless for any other.
     pub model: u32,
-    /// One for each attribute.
+    /// One direction per attribute.
     pub list: Vec<Direction>,
 }
 
 /// The direction of an attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Direction {
-    /// What is known of it.
+    /// Metadata.
     pub about: About,
-    /// Where it points: of the shape of one image's latents.
+    /// The vector, in the shape of one image's latents.
     pub latents: Latents,
 }
 
@@ -45,28 +46,29 @@ impl Direction {
     }
 }
 
-/// What is known of a direction.
+/// Metadata of a direction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// The attribute's name.
     pub name: String,
-    /// Images with the attribute that it was computed from.
+    /// Number of images with the attribute that it was computed from.
     pub positives: usize,
-    /// Images without it.
+    /// Number of images without it.
     pub negatives: usize,
-    /// How well it tells held-out images apart; `None` where these are too few.
+    /// AUC on held-out images; `None` if there are too few.
     pub auc: Option<Auc>,
 }
 
-/// Fewest images with and without an attribute for a direction that is not weak.
+/// Minimum number of images with and without an attribute for a reliable direction.
 const MIN_RELIABLE: usize = 50;
-/// Lowest AUC of a direction that is not weak.
+/// Minimum AUC of a reliable direction.
 const MIN_AUC: f64 = 0.75;
-/// Largest standard error of the AUC of a direction that is not weak.
+/// Maximum standard error of a reliable direction's AUC.
 const MAX_STANDARD_ERROR: f64 = 0.05;
 
 impl About {
-    /// Why the direction is not reliable: too few images, or an AUC that is too low or too uncertain. `None` if it is.
+    /// The reason why the direction is unreliable: too few images, or an AUC that is too low or too
+    /// uncertain. `None` if it is reliable.
     pub fn weakness(&self) -> Option<String> {
         let mut reasons = vec![];
         for (count, kind) in [(self.positives, "with"), (self.negatives, "without")] {
@@ -88,8 +90,8 @@ impl About {
     }
 }
 
-/// The probability that of two images, one with an attribute and one without it, the one with it lies further along the
-/// direction: the area under the curve of true against false positives.
+/// The probability that an image with an attribute is further along the direction than one without it: the
+/// area under the ROC curve.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Auc {
     /// 0.5 is chance, 1 perfect.
@@ -102,19 +104,19 @@ impl Directions {
     /// The direction of an attribute.
     ///
     /// # Errors
-    /// [`Error::Input`] names the attributes that there are.
+    /// [`Error::Input`] if there is none; the error lists the attributes.
     pub fn get(&self, name: &str) -> Result<&Direction, Error> {
         self.list.iter().find(|direction| direction.about.name == name).ok_or_else(|| {
             let known: Vec<_> = self.list.iter().map(|direction| direction.about.name.as_str()).collect();
-            Error::Input(format!("there is no direction {name:?}, but {}", known.join(", ")))
+            Error::Input(format!("unknown direction {name:?}, expected one of {}", known.join(", ")))
         })
     }
 
-    /// Removes from every direction its projection on the span of the directions named (but itself): moving along it then
-    /// leaves the projections on these where they are.
+    /// Removes from every direction its projection on the span of the named directions (except itself):
+    /// moving along it then does not change the projections on these.
     ///
     /// # Errors
-    /// [`Error::Input`] where a name is not known.
+    /// [`Error::Input`] for an unknown name.
     pub fn orthogonalize(&mut self, names: &[String]) -> Result<(), Error> {
         let named = names.iter().map(|name| self.get(name).cloned()).collect::<Result<Vec<_>, _>>()?;
         for direction in &mut self.list {
@@ -122,7 +124,7 @@ impl Directions {
             for other in named.iter().filter(|other| other.about.name != direction.about.name) {
                 let rest = without(&other.latents, &basis);
                 let norm = rest.dot(&rest).sqrt();
-                // Of two attributes that always go together one is enough.
+                // Of two attributes that always coincide, one suffices.
                 if norm > 1e-4 * other.latents.dot(&other.latents).sqrt() {
                     basis.push(rest.combine((1.0 / norm) as f32, &rest, 0.0));
                 }
@@ -132,7 +134,8 @@ impl Directions {
         Ok(())
     }
 
-    /// The other direction most like direction `index` (or most opposed to it), and the cosine of their angle.
+    /// The other direction most similar (or most opposed) to direction `index`, and the cosine of their
+    /// angle.
     pub fn nearest(&self, index: usize) -> Option<(&str, f64)> {
         let of = &self.list.get(index)?.latents;
         let cosine = |other: &Direction| {
@@ -147,8 +150,8 @@ impl Directions {
             .max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()))
     }
 
-    /// Writes the file: `{index}.eps.{level}` `[h, w, c]` for each direction, and what is known of them, with the model's
-    /// configuration and fingerprint, as the JSON object `glow.directions`.
+    /// Writes the file: `{index}.eps.{level}` `[h, w, c]` for each direction, and their metadata, with the
+    /// model's configuration and fingerprint, as the JSON object `glow.directions`.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Input`] if a direction is not finite.
@@ -187,7 +190,7 @@ impl Directions {
         if model != glow.fingerprint() || config != *glow.config() {
             return Err(Error::file(
                 path,
-                "holds directions of another model, or of an earlier state of this one; find them anew with \
+                "holds directions of another model, or of an earlier state of this one; compute them again with \
                  `glowflow attributes --model RUN --data FOLDER --labels TABLE`",
             ));
         }
@@ -227,7 +230,7 @@ fn tensor_name(direction: usize, level: usize) -> String {
     format!("{direction}.eps.{level}")
 }
 
-/// What is left of latents without their projections on an orthonormal basis.
+/// The latents minus their projections on an orthonormal basis.
 fn without(latents: &Latents, basis: &[Latents]) -> Latents {
     basis.iter().fold(latents.clone(), |rest, unit| rest.combine(1.0, unit, -rest.dot(unit) as f32))
 }

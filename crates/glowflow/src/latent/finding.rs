@@ -1,4 +1,4 @@
-//! Finds attribute directions: differences of mean latents, and their AUC on held-out images.
+//! Computes attribute directions: differences of mean latents, and their AUC on held-out images.
 
 use std::sync::Arc;
 
@@ -9,34 +9,34 @@ use super::directions::{About, Auc, Direction, Directions};
 use super::encode_each;
 use crate::{Error, Latents, Model, ModelConfig};
 
-/// One in this many labelled images is held out to measure directions on.
+/// Every n-th labelled image, on average, is held out to measure directions.
 const HELD_OUT: usize = 5;
 
-/// Seed of the choice of held-out images, which is the same in every run.
+/// Seed for choosing the held-out images, the same in every run.
 const HELD_OUT_SEED: u64 = 0;
 
-/// Images with an attribute, and without it, that its direction needs at least, and its AUC as well.
+/// Minimum number of images with an attribute, and without it, for its direction, and also for its AUC.
 pub const MIN_PER_SIDE: usize = 10;
 
-/// What was found.
+/// The result of the search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
     /// The directions.
     pub directions: Directions,
-    /// Attributes without a direction, or without a measure of it, and why.
+    /// Attributes without a direction or an AUC, with the reason.
     pub warnings: Vec<String>,
 }
 
-/// Computes the direction of each attribute and measures it, over the labelled images of a dataset. Images are read as a
-/// stream, so that there may be more of them than fit into memory.
+/// Computes the direction of each attribute and measures it, over the labelled images of a dataset. Images
+/// are read as a stream, so the dataset may exceed memory.
 ///
-/// Directions of the attributes named in `remove` are removed from all others, before measuring; see
-/// [`Directions::orthogonalize`]. `label`, if given, stands for all classes of the data. Images whose latents are
-/// not finite are left out, with a warning.
+/// The directions named in `remove` are removed from all others, before measuring; see
+/// [`Directions::orthogonalize`]. `label`, if given, replaces all classes of the data. Images with non-finite
+/// latents are left out, with a warning.
 ///
 /// # Errors
-/// Errors of reading and of the model; [`Error::Input`] if no image is labelled, no image has finite latents, no
-/// attribute has a direction, or one of `remove` has none.
+/// Errors of reading and of the model; [`Error::Input`] if no image is labelled, no image has finite latents,
+/// no attribute has a direction, or one of `remove` has none.
 pub fn find_directions(
     glow: &Model,
     dataset: &Arc<dyn Dataset>,
@@ -46,11 +46,14 @@ pub fn find_directions(
 ) -> Result<Found, Error> {
     let names = attributes.names();
     if let Some(unknown) = remove.iter().find(|name| !names.contains(name)) {
-        return Err(Error::Input(format!("there is no attribute {unknown:?}, but {}", names.join(", "))));
+        return Err(Error::Input(format!(
+            "unknown attribute {unknown:?}, expected one of {}",
+            names.join(", ")
+        )));
     }
     let (used, held_out) = divide(dataset, attributes);
     if used.is_empty() {
-        return Err(Error::Input("no image has a label, so there is no direction to find".into()));
+        return Err(Error::Input("no image has a label, so no direction can be computed".into()));
     }
 
     let dimensions = glow.config().dimensions();
@@ -88,14 +91,14 @@ pub fn find_directions(
         let difference: Vec<f32> =
             positive.mean().zip(negative.mean()).map(|(p, n)| (p - n) as f32).collect();
         if !difference.iter().all(|x| x.is_finite()) {
-            warnings.push(format!("{name}: no direction, for the latents of its images are too large"));
+            warnings.push(format!("{name}: no direction, because the latents of its images are too large"));
             continue;
         }
         let about = About { name: name.clone(), positives, negatives, auc: None };
         directions.list.push(Direction { about, latents: shaped(glow.config(), difference)? });
     }
     if directions.list.is_empty() {
-        return Err(Error::Input(format!("there is no direction to find: {}", warnings.join("; "))));
+        return Err(Error::Input(format!("no direction can be computed: {}", warnings.join("; "))));
     }
     directions.orthogonalize(remove)?;
     warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label, &mut unusable)?);
@@ -103,7 +106,7 @@ pub fn find_directions(
     Ok(Found { directions, warnings })
 }
 
-/// The labelled images, divided at random into those that directions are computed from and those held out.
+/// Splits the labelled images at random into those for computing directions and those held out.
 fn divide(dataset: &Arc<dyn Dataset>, attributes: &Attributes) -> (Vec<usize>, Vec<usize>) {
     let is_labelled = |image: &usize| attributes.of(*image).iter().any(Option::is_some);
     let labelled: Vec<usize> = (0..dataset.len()).filter(is_labelled).collect();
@@ -117,7 +120,7 @@ fn divide(dataset: &Arc<dyn Dataset>, attributes: &Attributes) -> (Vec<usize>, V
     (used, rest)
 }
 
-/// Counts images whose latents are not finite, which do not count for anything else.
+/// Counts images with non-finite latents, which are ignored otherwise.
 #[derive(Default)]
 struct Unusable {
     seen: usize,
@@ -126,7 +129,7 @@ struct Unusable {
 }
 
 impl Unusable {
-    /// Whether the latents of an image can be used.
+    /// Returns whether the latents of an image are usable.
     fn check(&mut self, z: &[f32], name: impl FnOnce() -> String) -> bool {
         let finite = z.iter().all(|x| x.is_finite());
         self.seen += 1;
@@ -137,7 +140,7 @@ impl Unusable {
         finite
     }
 
-    /// Fails if no image could be used.
+    /// Fails if no image was usable.
     fn check_any_left(&self) -> Result<(), Error> {
         match &self.first {
             Some(first) if self.count == self.seen => Err(Error::Input(format!(
@@ -153,12 +156,12 @@ impl Unusable {
         let first = self.first.as_ref()?;
         let (count, seen) = (self.count, self.seen);
         Some(format!(
-            "{count} of {seen} images have latents that are not finite and do not count, such as {first}"
+            "{count} of {seen} images have latents that are not finite and are ignored, such as {first}"
         ))
     }
 }
 
-/// Measures directions on the images `held_out`; returns which could not be.
+/// Measures directions on the images `held_out`; returns warnings about those that could not be measured.
 fn measure(
     glow: &Model,
     dataset: &Arc<dyn Dataset>,
@@ -171,7 +174,7 @@ fn measure(
     let columns: Vec<usize> = (0..attributes.names().len())
         .filter(|&column| directions.list.iter().any(|d| d.about.name == attributes.names()[column]))
         .collect();
-    // Of each direction: where images with the attribute lie along it, and whether they have it.
+    // For each direction: the projection of each image, and whether it has the attribute.
     let mut projections: Vec<Vec<(f64, bool)>> = vec![vec![]; directions.list.len()];
     if !held_out.is_empty() {
         let part: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), held_out.to_vec()));
@@ -195,7 +198,7 @@ fn measure(
         let negatives = projections.len() - positives;
         if positives.min(negatives) < MIN_PER_SIDE {
             warnings.push(format!(
-                "{}: not measured, for of the images held out {positives} have it and {negatives} do not; {MIN_PER_SIDE} of \
+                "{}: not measured, because of the held-out images {positives} have it and {negatives} do not; {MIN_PER_SIDE} of \
                  each are needed",
                 direction.about.name
             ));
@@ -206,7 +209,7 @@ fn measure(
     Ok(warnings)
 }
 
-/// A mean of latents as they come.
+/// A running mean of latents.
 #[derive(Clone)]
 struct Mean {
     count: usize,
@@ -228,23 +231,23 @@ impl Mean {
     }
 }
 
-/// Latents of one image, level after level.
+/// Concatenates the latents of one image over all levels.
 fn flat(latents: &Latents, image: usize) -> Vec<f32> {
     latents.slice(image..image + 1).0.iter().flatten().copied().collect()
 }
 
-/// The way back.
+/// The inverse of [`flat`].
 fn shaped(config: &ModelConfig, flat: Vec<f32>) -> Result<Latents, Error> {
     let mut rest = flat.into_iter();
     let level = |[height, width, channels]: [usize; 3]| {
         let values = rest.by_ref().take(height * width * channels).collect();
         Array4::from_shape_vec((1, height, width, channels), values)
-            .map_err(|e| Error::Input(format!("latents of another size than the model's: {e}")))
+            .map_err(|e| Error::Input(format!("the latents do not have the model's size: {e}")))
     };
     Ok(Latents(config.latent_shapes().into_iter().map(level).collect::<Result<_, _>>()?))
 }
 
-/// By the ranks of the positives (Mann and Whitney); equal projections share the mean of their ranks.
+/// Computed from the ranks of the positives (Mann-Whitney); equal projections share their mean rank.
 fn auc(mut projections: Vec<(f64, bool)>) -> Auc {
     projections.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (mut positives, mut ranks, mut rank) = (0.0, 0.0, 0.0);

@@ -1,27 +1,27 @@
-//! Walks from image to image through latent space.
+//! Interpolation between images in latent space.
 //!
-//! Between latents `a` and `b`, at `t` from 0 to 1: linearly `(1 − t)·a + t·b`, or spherically
-//! `(sin((1 − t)θ)·a + sin(tθ)·b) / sin θ` with `θ` the angle between them as vectors of all levels. A model's typical
-//! latents lie near a sphere, since in `D` dimensions `|eps|` is near `√D`; the straight line dips below it, which makes
-//! images between smoother, as a temperature below 1 does.
+//! Between latents `a` and `b`, at `t` from 0 to 1: linear `(1 − t)·a + t·b`, or spherical (slerp)
+//! `(sin((1 − t)θ)·a + sin(tθ)·b) / sin θ` with `θ` the angle between them as vectors over all levels. A
+//! model's typical latents are near a sphere, because in `D` dimensions `|eps|` is close to `√D`; the
+//! straight line passes inside it, so intermediate images are smoother, as at a temperature below 1.
 
 use glowflow_kernels::Real;
 use ndarray::{ArrayView4, Axis};
 
 use crate::{Decoded, Dequantization, Error, Latents, Model, check_count};
 
-/// How to get from one point to the next.
+/// Interpolation path between two points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Walk {
-    /// Along the straight line, as in the Glow paper.
+    /// The straight line, as in the Glow paper.
     #[default]
     Linear,
-    /// Along the great circle.
+    /// The great circle.
     Spherical,
 }
 
-/// The point the part `t` of the way between the latents of one image and those of another. 0 and 1 give back
-/// either end to the bit.
+/// The point at fraction `t` between the latents of two images. For 0 and 1 the result is bit-identical to
+/// the end.
 pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> Latents<R> {
     let (of_a, of_b) = match walk {
         Walk::Linear => (1.0 - t, t),
@@ -30,7 +30,7 @@ pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> L
             if angle.sin() > 1e-6 {
                 (((1.0 - t) * angle).sin() / angle.sin(), (t * angle).sin() / angle.sin())
             } else {
-                // The same direction, or opposite ones, or none at all: there is no one circle.
+                // With parallel, opposite or zero vectors the circle is not unique.
                 (1.0 - t, t)
             }
         }
@@ -38,13 +38,13 @@ pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> L
     a.combine(R::of(of_a), b, R::of(of_b))
 }
 
-/// Images on the way through `images` `[n, H, W, C]` in order: for each neighbouring pair `frames` images, its ends
-/// included, so `[(n − 1)·frames, H, W, C]`. `labels` holds a class for each image where the model has classes; on its
-/// half of the way an image's class counts.
+/// Interpolates through `images` `[n, H, W, C]` in order: `frames` images for each neighbouring pair, both
+/// ends included, so the result is `[(n − 1)·frames, H, W, C]`. `labels` holds a class for each image if the
+/// model has classes; each frame uses the class of the nearer image.
 ///
 /// # Errors
-/// [`Error::Input`] where there are fewer than two images or frames, or too many, or shapes or labels do not fit the model;
-/// [`Error::Device`].
+/// [`Error::Input`] if there are fewer than two images or frames, or too many, or shapes or labels do not
+/// match the model; [`Error::Device`].
 pub fn interpolate(
     model: &Model,
     images: ArrayView4<u8>,

@@ -1,15 +1,15 @@
-//! Changing attributes of an image: `z + Σ α·direction`, decoded.
+//! Changes attributes of an image: `z + Σ α·direction`, decoded.
 
 use ndarray::Array4;
 
 use super::Direction;
 use crate::{Error, Latents, check_count};
 
-/// Largest distance along a direction. Beyond 1, images are extrapolated.
+/// Maximum distance along a direction. Beyond 1, images are extrapolated.
 pub const MAX_AMOUNT: f64 = 3.0;
 
-/// Moves latents of any number of images along directions, each by its α from −[`MAX_AMOUNT`] to [`MAX_AMOUNT`]. If
-/// every α is 0, latents stay as they are to the bit.
+/// Moves latents of any number of images along directions, each by its α from −[`MAX_AMOUNT`] to
+/// [`MAX_AMOUNT`]. If every α is 0, the latents stay bit-identical.
 ///
 /// # Errors
 /// [`Error::Input`] if an α is out of range or a direction belongs to a model of another shape.
@@ -19,7 +19,7 @@ pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Late
         let name = &direction.about.name;
         if !(-MAX_AMOUNT..=MAX_AMOUNT).contains(alpha) {
             return Err(Error::Input(format!(
-                "{name} by {alpha} is too far; use −{MAX_AMOUNT} to {MAX_AMOUNT}"
+                "{name} by {alpha} is out of range; use −{MAX_AMOUNT} to {MAX_AMOUNT}"
             )));
         }
         let shape = |level: &Array4<f32>| level.shape()[1..].to_vec();
@@ -35,13 +35,13 @@ pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Late
     Ok(moved)
 }
 
-/// One image's latents moved along a direction by `frames` steps from −1 to 1.
+/// Moves the latents of one image along a direction in `frames` steps from −1 to 1.
 ///
 /// # Errors
-/// As [`manipulate`]; [`Error::Input`] where there are fewer than two frames, or too many at once.
+/// As for [`manipulate`]; [`Error::Input`] if there are fewer than two frames, or too many.
 pub fn sweep(latents: &Latents, direction: &Direction, frames: usize) -> Result<Latents, Error> {
     if frames < 2 {
-        return Err(Error::Input(format!("{frames} frames are no strip: 2 at least")));
+        return Err(Error::Input(format!("need at least 2 frames, got {frames}")));
     }
     check_count(&[frames], latents.0.iter().map(Array4::len).sum::<usize>() * size_of::<f32>())?;
     let alpha = |frame: usize| 2.0 * frame as f64 / (frames - 1) as f64 - 1.0;

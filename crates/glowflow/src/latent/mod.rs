@@ -1,7 +1,7 @@
 //! Operations on the latents of images.
 //!
-//! Latents here are standardised and of all levels (see [`Latents`](crate::Latents)), so that every operation that
-//! changes nothing gives back every pixel.
+//! Latents are standardised and include all levels (see [`Latents`](crate::Latents)), so an operation that
+//! changes nothing reproduces every pixel.
 
 pub mod blending;
 pub mod directions;

@@ -1,13 +1,15 @@
-//! New details for an image: the latents of its finest levels drawn anew, those of coarser levels kept.
+//! Resamples the details of an image: redraws the latents of its finest levels, and keeps those of coarser
+//! levels.
 
 use crate::{Error, Latents, Model};
 
-/// `count` variants of one image: its latents with the first `levels` levels, which hold the finest details, drawn anew
-/// at `temperature`. With 0 levels all variants are the image, with all levels they are samples.
+/// `count` variants of one image, with the latents of the first `levels` levels, which hold the finest
+/// details, redrawn at `temperature`. With 0 levels all variants equal the image, with all levels they are
+/// samples.
 ///
 /// # Errors
-/// [`Error::Input`] where there are not so many levels, `latents` holds not one image, no variant is asked for or too many at once,
-/// or the temperature is not possible.
+/// [`Error::Input`] if the model has fewer levels, `latents` does not hold exactly one image, the number of
+/// variants is zero or too large, or the temperature is invalid.
 pub fn redraw_details(
     model: &Model,
     latents: &Latents,

@@ -1,13 +1,13 @@
-//! Images of a dataset that are most like one image, by their latents.
+//! Finds the images of a dataset that are most similar to a query image, by their latents.
 //!
-//! The similarity of two images is a weighted mean over the levels of the cosine between their latents, after the
-//! mean of the data is subtracted. The latents are averages over small shifts of the image: those of a single position
-//! depend on where exactly edges fall on the grid. `docs/model.md` has the formula and measurements. The Euclidean
-//! distance is of no use here. It is shortest to images of low contrast, whose latents are short, and finds the same
-//! few images for every query.
+//! The similarity of two images is a weighted mean over the levels of the cosine between their latents, after
+//! subtraction of the dataset's mean. The latents are averaged over small shifts of the image, because those
+//! of a single position depend on the alignment of edges with the grid. `docs/model.md` has the formula and
+//! measurements. The Euclidean distance is unsuitable: it is smallest for images of low contrast, whose
+//! latents are short, and returns the same few images for every query.
 //!
-//! Images are read as a stream, and latents are not kept: memory does not grow with the dataset. Up to [`MEAN_OF`]
-//! images are encoded a second time, for the mean.
+//! Images are read as a stream and latents are not kept, so memory does not grow with the dataset. Up to
+//! [`MEAN_OF`] images are encoded a second time, for the mean.
 
 use std::sync::Arc;
 
@@ -19,25 +19,26 @@ use serde::Serialize;
 use super::{PixelBatch, read_each};
 use crate::{Dequantization, Error, Model};
 
-/// Maximum number of images, drawn at random, whose mean is subtracted from latents.
+/// Maximum number of randomly drawn images that the subtracted mean is computed from.
 pub const MEAN_OF: usize = 1000;
 
 /// Shifts, in pixels down and right, over which an image's latents are averaged.
 const SHIFTS: [[isize; 2]; 2] = [[0, 0], [1, 1]];
 
-/// Weight of all levels but the last, which is the coarsest and has 1: the best of those tried on photographs of faces.
+/// Weight of all levels except the last (coarsest), which has weight 1: the best of those tried on
+/// photographs of faces.
 const FINER: f64 = 0.5;
 
-/// An image, and its similarity to the query.
+/// An image with its similarity to the query.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Neighbour {
-    /// Its number in the dataset.
+    /// Its index in the dataset.
     #[serde(skip)]
     pub index: usize,
-    /// Its name there.
+    /// Its name in the dataset.
     pub image: String,
-    /// Weighted mean of the levels' cosines, −1 to 1: 1 for the same image, near 0 for unrelated images. NaN if the
-    /// latents are not finite.
+    /// Weighted mean of the levels' cosines, −1 to 1: 1 for the same image, near 0 for unrelated images. NaN
+    /// if the latents are not finite.
     pub similarity: f64,
 }
 
@@ -50,13 +51,13 @@ pub fn level_weights(levels: usize) -> Vec<f64> {
     (1..=levels).map(|level| if level == levels { 1.0 } else { FINER }).collect()
 }
 
-/// The `count` images of a dataset most like `image` (`[1, H, W, C]`), most similar first. `weights` holds one weight a
-/// level, the finest first; a level of weight 0 does not count. `labels` holds the class of the image if the model has
-/// classes, and `label`, if given, replaces all labels of the data.
+/// The `count` images of a dataset most similar to `image` (`[1, H, W, C]`), most similar first. `weights`
+/// holds one weight per level, the finest first; a level of weight 0 is ignored. `labels` holds the class of
+/// the image if the model has classes, and `label`, if given, replaces all labels of the data.
 ///
 /// # Errors
-/// Errors of reading and of the model; [`Error::Input`] if the weights do not fit the model or are all 0, or if there
-/// is not one image.
+/// Errors of reading and of the model; [`Error::Input`] if the weights do not match the model or are all 0,
+/// or if `image` is not exactly one image.
 pub fn nearest(
     model: &Model,
     image: ArrayView4<u8>,
@@ -78,7 +79,7 @@ pub fn nearest(
             let similarity = query.similarity(&found.less(&mean), weights);
             nearest.push(Neighbour { index, image: dataset.name(index), similarity });
         }
-        // Those without a similarity come last.
+        // Images without a similarity come last.
         let key =
             |near: &Neighbour| if near.similarity.is_nan() { f64::NEG_INFINITY } else { near.similarity };
         nearest.sort_by(|a, b| key(b).total_cmp(&key(a)));
@@ -99,7 +100,7 @@ fn check_weights(weights: &[f64], levels: usize) -> Result<(), Error> {
     )))
 }
 
-/// An image's latents, averaged over small shifts: one vector a level.
+/// An image's latents, averaged over small shifts: one vector per level.
 struct Features(Vec<Vec<f64>>);
 
 impl Features {
@@ -125,7 +126,7 @@ impl Features {
     }
 }
 
-/// The cosine between vectors. Two zero vectors are the same, and a zero vector has nothing in common with others.
+/// The cosine between vectors: 1 for two zero vectors, 0 for a zero vector and another one.
 fn cosine(a: &[f64], b: &[f64]) -> f64 {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let (aa, bb) = (dot(a, a), dot(b, b));
@@ -152,7 +153,7 @@ fn features(model: &Model, pixels: ArrayView4<u8>, labels: &[usize]) -> Result<V
     Ok(features)
 }
 
-/// Images shifted down and right, with the outermost pixels repeated.
+/// Images shifted down and to the right, with the outermost pixels repeated.
 fn shifted(pixels: ArrayView4<u8>, [down, right]: [isize; 2]) -> Array4<u8> {
     let (_, height, width, _) = pixels.dim();
     let from = |at: usize, shift: isize, size: usize| at.saturating_add_signed(-shift).min(size - 1);
@@ -161,7 +162,7 @@ fn shifted(pixels: ArrayView4<u8>, [down, right]: [isize; 2]) -> Array4<u8> {
     })
 }
 
-/// The mean features of up to [`MEAN_OF`] images, those with finite latents; 0 if there are none.
+/// The mean features of up to [`MEAN_OF`] images, ignoring non-finite latents; 0 if there are none.
 fn mean_of_sample(
     model: &Model,
     dataset: &Arc<dyn Dataset>,

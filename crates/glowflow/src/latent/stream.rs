@@ -7,18 +7,18 @@ use ndarray::Array4;
 
 use crate::{Dequantization, Encoded, Error, Model, data};
 
-/// Some images of a dataset, encoded with typical noise.
+/// A batch of images of a dataset, encoded with typical noise.
 #[derive(Clone, Debug)]
 pub struct EncodedBatch {
-    /// Their numbers in the dataset.
+    /// Their indices in the dataset.
     pub images: Vec<usize>,
-    /// Their classes, where the model has classes.
+    /// Their classes, if the model has classes.
     pub labels: Vec<usize>,
-    /// What the model says of them.
+    /// Their latents and likelihoods.
     pub encoded: Encoded,
 }
 
-/// Some images of a dataset in the model's shape.
+/// A batch of images of a dataset in the model's shape.
 pub(crate) struct PixelBatch {
     /// Position of the batch in the dataset, from 0.
     pub(crate) number: u64,

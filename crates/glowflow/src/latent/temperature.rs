@@ -1,13 +1,13 @@
-//! The same samples at several temperatures: what a model takes for average, and what for possible.
+//! Samples at several temperatures, which shows what the model considers average and what possible.
 
 use crate::{Decoded, Error, Latents, Model, check_count};
 
-/// `count` samples, each at every temperature: `[count·temperatures, H, W, C]`, one sample's after the other's. `labels`
-/// holds a class for each sample where the model has classes.
+/// `count` samples, each at every temperature: `[count·temperatures, H, W, C]`, grouped by sample. `labels`
+/// holds a class for each sample if the model has classes.
 ///
 /// # Errors
-/// [`Error::Input`] where there are no samples or temperatures, or too many, or a temperature is not possible, or labels do not fit;
-/// [`Error::Device`].
+/// [`Error::Input`] if the number of samples or temperatures is zero or too large, a temperature is invalid,
+/// or the labels do not match; [`Error::Device`].
 pub fn at_temperatures(
     model: &Model,
     count: usize,
@@ -17,7 +17,7 @@ pub fn at_temperatures(
 ) -> Result<Decoded, Error> {
     if count == 0 || temperatures.is_empty() {
         return Err(Error::Input(format!(
-            "{count} samples at {} temperatures leave nothing to draw: 1 of each at least",
+            "need at least 1 sample and 1 temperature, got {count} and {}",
             temperatures.len()
         )));
     }
