@@ -1,29 +1,29 @@
-//! Training of each run: its budget, and when it is evaluated.
+//! The training budget of each run, and the schedule of its evaluations.
 
 use super::Configuration;
 use super::check::fail;
 use super::form::Form;
 use crate::Error;
 
-/// Floating-point operations of training for each multiply-add of a forward pass: a multiplication and an
-/// addition, forward, for the gradient by the input, and for that by the weights.
+/// Floating-point operations of training per multiply-add of a forward pass: a multiplication and an addition
+/// each for the forward pass, the input gradient, and the weight gradient.
 pub const FLOPS_PER_MULTIPLY_ADD: f64 = 6.0;
 
-/// Training of each run.
+/// Training budget of each run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Budget {
     /// Images, rounded up to whole batches.
     Images(u64),
     /// Optimiser steps.
     Steps(u64),
-    /// Minutes of training, evaluations not included.
+    /// Minutes of training, excluding evaluations.
     Minutes(f64),
     /// Counted floating-point operations of training, rounded to whole batches.
     Flops(f64),
 }
 
 impl Budget {
-    /// The budget of a study file.
+    /// Reads the budget of a study file.
     pub(super) fn of(form: &Form) -> Result<Self, Error> {
         let budgets = [
             form.images.map(Self::Images),
@@ -51,7 +51,7 @@ impl Budget {
         }
     }
 
-    /// Writes the budget into a study file.
+    /// Writes the budget to a study file.
     pub(super) fn write<M, T, D>(self, form: &mut Form<M, T, D>) {
         match self {
             Self::Images(images) => form.images = Some(images),
@@ -62,18 +62,18 @@ impl Budget {
     }
 }
 
-/// When runs are evaluated.
+/// Schedule of evaluations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evaluations {
-    /// Images between two evaluations: a whole number of batches of each configuration.
+    /// Images between evaluations: a whole number of batches of each configuration.
     Every(u64),
-    /// Evaluations of each run, whose length depends on its configuration.
+    /// Number of evaluations per run, whose length depends on its configuration.
     Times(u64),
 }
 
 impl Evaluations {
-    /// As a study file has it, given the budget. `calibrated`: a budget of minutes becomes steps before
-    /// training.
+    /// Reads the schedule of a study file, given the budget. `calibrated` means that a budget of minutes is
+    /// converted to steps before training.
     pub(super) fn of(
         form: &Form,
         budget: Budget,

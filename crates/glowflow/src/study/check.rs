@@ -1,4 +1,4 @@
-//! Rules of a study, and errors that name the place where one is broken.
+//! Validation rules of a study, with errors that state the location.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -8,11 +8,11 @@ use super::Configuration;
 use crate::Error;
 use crate::train::{DataConfig, RunConfig};
 
-/// Longest name of a study or configuration.
+/// Maximum length of the name of a study or configuration.
 const MAX_NAME: usize = 64;
 
-/// Checks that bits/dim of different configurations can be compared. `augments`: configurations with a
-/// section `data` of their own, which may set the augmentation.
+/// Checks that bits/dim of different configurations are comparable. `augments` marks configurations with
+/// their own section `data`, which may set the augmentation.
 pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> Result<(), Error> {
     let [first, others @ ..] = configurations else { return Ok(()) };
     for (other, &augments) in others.iter().zip(augments.iter().skip(1)) {
@@ -43,13 +43,13 @@ pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> 
     Ok(())
 }
 
-/// The part of the section `[data]` that names images.
+/// The part of the section `[data]` that selects images.
 fn images(data: &DataConfig) -> DataConfig {
     let DataConfig { path, test, test_fraction, classes, .. } = data.clone();
     DataConfig { path, test, test_fraction, classes, ..DataConfig::default() }
 }
 
-/// Checks that a name can be that of a folder.
+/// Checks that a name is valid as a folder name.
 pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
     let known = |c: char| c.is_alphanumeric() || "-_+.".contains(c);
     let fits = !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(known);
@@ -62,24 +62,24 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
     ))
 }
 
-/// Checks that there are values, and each once.
+/// Checks that there are values, without duplicates.
 pub fn check_distinct<T: Hash + Eq + Debug>(key: &str, values: &[T]) -> Result<(), Error> {
     if values.is_empty() {
         return fail(format!("{key} is empty; a study needs at least 1"));
     }
     let mut seen = HashSet::new();
     match values.iter().find(|value| !seen.insert(*value)) {
-        Some(value) => fail(format!("{key} holds {value:?} twice; each must be there once")),
+        Some(value) => fail(format!("{key} holds {value:?} twice; values must be distinct")),
         None => Ok(()),
     }
 }
 
-/// An error of the configuration.
+/// A configuration error.
 pub fn fail<T>(message: impl Into<String>) -> Result<T, Error> {
     Err(Error::Config(message.into()))
 }
 
-/// The same error, with its place in front.
+/// Prefixes an error with its location.
 pub fn within(place: &str, error: Error) -> Error {
     match error {
         Error::Config(message) => Error::Config(format!("{place}: {message}")),

@@ -1,4 +1,4 @@
-//! The comparison of a study's configurations with its first, the baseline: paired differences, and compute
+//! Compares a study's configurations with its first, the baseline: paired differences, and compute
 //! multipliers.
 
 use serde::Serialize;
@@ -12,7 +12,7 @@ use super::scores::{Paired, differences, mean, standard_error};
 /// Results of a comparison.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Held-out images that are scored; `None` before a run is finished.
+    /// Number of scored held-out images; `None` before a run has finished.
     pub images: Option<usize>,
     /// The baseline's bits/dim for each multiple of the budget.
     pub curve: Vec<CurvePoint>,
@@ -20,7 +20,7 @@ pub struct Comparison {
     pub configurations: Vec<Arm>,
 }
 
-/// The baseline with one multiple of the budget.
+/// The baseline at one multiple of the budget.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CurvePoint {
     /// The multiple.
@@ -40,29 +40,30 @@ pub struct CurvePoint {
 pub struct Arm {
     /// The configuration.
     pub configuration: String,
-    /// Name of the bound.
+    /// Label of the bound.
     pub label: Option<String>,
     /// Mean bits/dim over seeds.
     pub bits_per_dim: Option<f64>,
-    /// Its standard error over seeds; `None` with fewer than two.
+    /// Its standard error over seeds; `None` with fewer than two seeds.
     pub standard_error: Option<f64>,
-    /// Mean over seeds of the variational bound, which is never compared with another; `None` for a model without one.
+    /// Mean over seeds of the variational bound, which is never compared with another bound; `None` for a
+    /// model without one.
     pub variational_bits_per_dim: Option<f64>,
     /// Its standard error over seeds.
     pub variational_standard_error: Option<f64>,
     /// Number of finished runs.
     pub seeds: usize,
-    /// Difference from the baseline's runs of equal seeds; `None` for the baseline.
+    /// Difference from the baseline's runs with the same seeds; `None` for the baseline.
     pub difference: Option<Paired>,
     /// Compute multiplier at equal time.
     pub time_multiplier: Option<Multiplier>,
-    /// The same at bits/dim one standard error of the difference worse, and better.
+    /// The same for bits/dim that are one standard error of the difference worse, and better.
     pub time_multiplier_range: Option<[Multiplier; 2]>,
     /// Compute multiplier at equal counted floating-point operations.
     pub flops_multiplier: Option<Multiplier>,
-    /// The same at bits/dim one standard error of the difference worse, and better.
+    /// The same for bits/dim that are one standard error of the difference worse, and better.
     pub flops_multiplier_range: Option<[Multiplier; 2]>,
-    /// Images per second that count: those of the calibration, if there was one.
+    /// Images per second used for time: those of the calibration, if there was one.
     pub images_per_second: Option<f64>,
     /// Images per second of the runs.
     pub measured_images_per_second: Option<f64>,
@@ -70,18 +71,18 @@ pub struct Arm {
     pub seconds: Option<f64>,
     /// Counted floating-point operations of training of each run.
     pub training_flops: Option<f64>,
-    /// Largest error of the inverse.
+    /// Maximum inversion error.
     pub inverse_error: Option<f64>,
-    /// Images encoded and decoded again.
+    /// Number of images encoded and decoded.
     pub inverted: usize,
-    /// Images among them that came back exactly.
+    /// Number of these images with exactly equal pixels.
     pub exact: usize,
-    /// Largest memory of training, in bytes.
+    /// Peak memory of training, in bytes.
     pub peak_memory: Option<u64>,
 }
 
 impl Comparison {
-    /// Of the runs so far; `None` for a study without one.
+    /// The comparison of the runs so far; `None` for a study without one.
     pub fn of(study: &Study, results: &[RunResult]) -> Option<Self> {
         let yardstick = study.yardstick.as_ref()?;
         let scored: Vec<_> = results.iter().filter(|run| bits(run).is_some()).collect();
@@ -102,7 +103,7 @@ impl Comparison {
     }
 }
 
-/// The mean bits/dim of a finished run that is scored.
+/// The mean bits/dim of a finished run with scores.
 fn bits(run: &RunResult) -> Option<f64> {
     (run.record.state == State::Finished).then_some(run.record.score.as_ref()?.bits_per_dim)
 }
@@ -115,12 +116,12 @@ fn measured(runs: &[&RunResult], configuration: usize) -> Option<f64> {
     (images > 0 && seconds > 0.0).then(|| images as f64 / seconds)
 }
 
-/// Images per second that time is counted by.
+/// Images per second by which time is computed.
 fn rate(study: &Study, runs: &[&RunResult], configuration: usize) -> Option<f64> {
     study.speeds.get(configuration).copied().filter(|rate| rate.is_finite()).or(measured(runs, configuration))
 }
 
-/// Seconds and floating-point operations of a configuration's runs with one budget.
+/// Seconds and floating-point operations of a configuration's runs at one budget.
 fn costs(study: &Study, runs: &[&RunResult], configuration: usize, multiple: f64) -> Option<[f64; 2]> {
     let own = runs.iter().filter(|run| run.id.configuration == configuration && run.id.multiple == multiple);
     let images = mean(own.filter_map(|run| Some(run.points.last()?.images as f64)))?;
@@ -183,7 +184,7 @@ fn arm(study: &Study, runs: &[&RunResult], index: usize, curves: &[Curve; 2]) ->
     }
 }
 
-/// The larger of two errors; none if one of them is not finite.
+/// The larger of two errors; `None` if one of them is not finite.
 fn largest(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a?.max(b?))
 }

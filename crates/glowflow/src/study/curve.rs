@@ -1,9 +1,9 @@
-//! The baseline's curve, bits/dim against cost, and the compute multiplier that is read off it.
+//! The baseline's curve of bits/dim over cost, and compute multipliers derived from it.
 //!
-//! The cost of a run is its time or its counted floating-point operations. With `b(T)` the baseline's
-//! bits/dim when it is trained for T, each time with a schedule of its own, a configuration that reaches
-//! `bits` at cost `t` has the multiplier `T(bits) / t`, where `b(T(bits)) = bits`: how much more training the
-//! baseline needs for the same. `b` is interpolated linearly in `log T`, and never extrapolated.
+//! The cost of a run is its time or its counted floating-point operations. Let `b(T)` be the baseline's
+//! bits/dim when trained for T, each time with its own schedule. A configuration that reaches `bits` at cost
+//! `t` has the multiplier `T(bits) / t`, where `b(T(bits)) = bits`: the factor of additional training that
+//! the baseline needs. `b` is interpolated linearly in `log T`, and never extrapolated.
 
 use std::fmt;
 
@@ -12,24 +12,25 @@ use serde::Serialize;
 /// The baseline's bits/dim at several costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
-    /// Cost and bits/dim, in the order of costs.
+    /// Cost and bits/dim, in ascending order of cost.
     points: Vec<(f64, f64)>,
 }
 
-/// Cost at which the baseline has a configuration's bits/dim, over the configuration's own cost.
+/// The cost at which the baseline reaches a configuration's bits/dim, relative to the configuration's own
+/// cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Multiplier {
-    /// This many times.
+    /// This factor.
     Equal(f64),
-    /// More: no run of the baseline is as good.
+    /// A larger factor: no run of the baseline is as good.
     Above(f64),
-    /// Less: all runs of the baseline are better.
+    /// A smaller factor: all runs of the baseline are better.
     Below(f64),
 }
 
 impl Curve {
-    /// A curve through points of costs above 0 and bits/dim. Points that are not finite are left out.
+    /// A curve through points of positive cost and bits/dim. Non-finite points are ignored.
     pub fn new(points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let known = |&(cost, bits): &(f64, f64)| cost > 0.0 && cost.is_finite() && bits.is_finite();
         let mut points: Vec<_> = points.into_iter().filter(known).collect();
@@ -38,7 +39,7 @@ impl Curve {
     }
 
     /// The multiplier of a configuration with these bits/dim at this cost; `None` without points or for
-    /// numbers that are not finite. If the curve rises, the smallest cost counts.
+    /// non-finite values. If the curve rises, the smallest cost applies.
     pub fn multiplier(&self, bits: f64, cost: f64) -> Option<Multiplier> {
         if !(bits.is_finite() && cost > 0.0 && cost.is_finite()) {
             return None;
@@ -74,7 +75,7 @@ impl fmt::Display for Multiplier {
 mod tests {
     use super::*;
 
-    /// 4, 3.8, 3.7 and 3.65 bits/dim at 1, 2, 4 and 8 minutes, in another order.
+    /// 4, 3.8, 3.7 and 3.65 bits/dim at 1, 2, 4 and 8 minutes, shuffled.
     fn curve() -> Curve {
         Curve::new([(4.0, 3.7), (1.0, 4.0), (8.0, 3.65), (2.0, 3.8)])
     }
@@ -93,7 +94,7 @@ mod tests {
             assert_equal(curve().multiplier(bits, 1.0), minutes);
             assert_equal(curve().multiplier(bits, 2.0), minutes / 2.0);
         }
-        // Halfway in bits is halfway in the logarithm of time.
+        // Halfway in bits is halfway in log time.
         assert_equal(curve().multiplier(3.9, 1.0), 2f64.sqrt());
         assert_equal(curve().multiplier(3.75, 1.0), 8f64.sqrt());
     }
@@ -113,7 +114,7 @@ mod tests {
         assert_equal(one.multiplier(4.0, 1.0), 1.0);
     }
 
-    /// Noise of a seed may make a longer run worse.
+    /// Seed noise may make a longer run worse.
     #[test]
     fn a_curve_that_rises_counts_from_its_first_crossing() {
         let curve = Curve::new([(1.0, 4.0), (2.0, 3.8), (4.0, 3.85), (8.0, 3.7)]);

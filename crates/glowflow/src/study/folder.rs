@@ -1,4 +1,4 @@
-//! A study's folder: it belongs to one study.
+//! A study's folder, which belongs to a single study.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use super::runs::RunId;
 use crate::tensor_file::write_atomically;
 use crate::{Error, text_file};
 
-/// Name of the resolved study.
+/// File name of the resolved study.
 pub const STUDY: &str = "study.toml";
 
-/// The key of a study file that holds the configurations.
+/// The key of the configurations in a study file.
 const CONFIGURATIONS: &str = "configurations";
 
 const COMMENT: &str = "# The resolved study of this folder. The same study continues here; for another folder, this file \
@@ -24,7 +24,7 @@ pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {
     run.folder(&out.join(&study.configurations[run.configuration].name))
 }
 
-/// Takes a folder for a study, or checks that it belongs to the same study already. Configurations may be
+/// Claims a folder for a study, or checks that it already belongs to the same study. Configurations may be
 /// added.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub fn claim(out: &Path, study: &Study) -> Result<(), Error> {
     }
 }
 
-/// A study without the configurations that another does not have.
+/// A study without the configurations that the other one lacks.
 fn without_added(there: &Table, here: &Table) -> Table {
     let entries =
         |study: &Table| study.get(CONFIGURATIONS).and_then(Value::as_array).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A study as TOML.
+//! The TOML form of a study.
 //!
 //! ```toml
 //! name = "width"                # default folder: studies/width
@@ -27,8 +27,8 @@
 //! data = { flip = true }        # augmentation alone: images are the same in all configurations
 //! ```
 //!
-//! Precedence, rising: defaults, the preset (a configuration's own replaces the base's), `[base]`, the configuration,
-//! overrides.
+//! Precedence, ascending: defaults, the preset (a configuration's own replaces that of the base), `[base]`,
+//! the configuration, overrides.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,7 @@ pub struct Form<M = Table, T = Table, D = Table> {
     pub flops: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluations: Option<u64>,
-    /// Images between two evaluations.
+    /// Images between evaluations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub evaluate_every: Option<u64>,
     /// Multiples of the budget.
@@ -109,10 +109,11 @@ impl Form {
     }
 }
 
-/// The line of an error in a section `model`, `train` or `data`, which [`Form::parse`] does not look into.
+/// Finds the line of an error in a section `model`, `train` or `data`, which [`Form::parse`] does not
+/// validate.
 ///
 /// # Errors
-/// [`Error::Config`] with the line, if each section by itself is enough to find the error.
+/// [`Error::Config`] with the line, if the error is within a single section.
 pub fn check_sections(text: &str) -> Result<(), Error> {
     parse::<Form<ModelConfig, TrainConfig, DataConfig>>(text).map(drop)
 }

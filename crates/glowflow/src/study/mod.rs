@@ -1,6 +1,6 @@
-//! Studies: a set of configurations, trained on one data set with equal budgets and several seeds.
+//! Studies: sets of configurations, trained on one dataset with equal budgets and several seeds.
 //!
-//! A study's folder:
+//! Files in a study's folder:
 //!
 //! | file | |
 //! | --- | --- |
@@ -8,16 +8,16 @@
 //! | `CONFIGURATION/seed-N/` | an ordinary run, with its training time in `study.json` |
 //! | `CONFIGURATION/seed-N-xM/` | the same with M times the budget: the baseline's curve |
 //! | `study.csv` | held-out bits/dim of every evaluation |
-//! | `study.png` | the same as curves: a line a configuration, a band over seeds |
+//! | `study.png` | the same as curves: one line per configuration, with a band over seeds |
 //! | `study.md` | a table of the finished runs |
 //!
 //! Runs are ordered by seed, then by configuration, so that a partial study is balanced.
 //!
 //! A study with a `curve` compares its configurations with the first, the baseline. The baseline is also
 //! trained with multiples of the budget. Each run ends with `scores.csv`, the bits/dim of every held-out
-//! image, and the study has `study.comparison.csv` besides: differences paired by image, and compute
-//! multipliers ([`Multiplier`]). A budget of minutes then becomes steps by a calibration, which
-//! `study.speed.json` keeps.
+//! image, and the study also writes `study.comparison.csv`: differences paired by image, and compute
+//! multipliers ([`Multiplier`]). A budget of minutes is then converted to steps by a calibration, which is
+//! cached in `study.speed.json`.
 
 mod budget;
 mod builtin;

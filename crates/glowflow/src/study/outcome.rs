@@ -1,4 +1,4 @@
-//! The files of results, and the end of a study.
+//! Result files, and the outcome of a study.
 
 use std::path::Path;
 
@@ -20,33 +20,34 @@ const CSV: &str = "study.csv";
 const FIGURE: &str = "study.png";
 const TABLE: &str = "study.md";
 
-/// The end of a study.
+/// The outcome of a study.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// Whether it was stopped on request.
+    /// True if it was stopped on request.
     pub interrupted: bool,
-    /// Finished runs.
+    /// Number of finished runs.
     pub finished: usize,
-    /// All runs.
+    /// Number of runs.
     pub runs: usize,
     /// Results of each configuration.
     pub configurations: Vec<Row>,
     /// The comparison with the first configuration, if the study has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
-    /// Files of results in the study's folder.
+    /// Result files in the study's folder.
     #[serde(skip)]
     pub files: Vec<&'static str>,
-    /// The table in Markdown.
+    /// The results in Markdown.
     #[serde(skip)]
     pub markdown: String,
 }
 
 impl Outcome {
-    /// Reads the results of all runs, and writes the files of results.
+    /// Reads the results of all runs, and writes the result files.
     ///
     /// # Errors
-    /// [`Error::Report`] if a log cannot be read or a file cannot be written; [`Error::File`] for a damaged record.
+    /// [`Error::Report`] if a log cannot be read or a file cannot be written; [`Error::File`] for a damaged
+    /// record.
     pub fn write(study: &Study, out: &Path, interrupted: bool) -> Result<Self, Error> {
         let results = results::read(study, out)?;
         let rows = summary::rows(study, &results);
@@ -75,7 +76,7 @@ impl Outcome {
     }
 }
 
-/// Draws the finished runs.
+/// Draws the figure of the finished runs.
 fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error> {
     let finished = |index: usize| {
         results.iter().filter(move |run| run.is_of(index) && run.record.state == State::Finished)
@@ -98,7 +99,7 @@ fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error
     Ok(figure.save(path)?)
 }
 
-/// Mean and range over runs, at numbers of images for which each of them has an evaluation.
+/// Mean and range over runs, at image counts for which each of them has an evaluation.
 fn spreads(runs: &[&RunResult]) -> Vec<Spread> {
     let Some((first, others)) = runs.split_first() else { return vec![] };
     let spread = |images: u64, bits: Option<f64>| {

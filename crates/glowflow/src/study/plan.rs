@@ -1,4 +1,4 @@
-//! A study, resolved: every value of every run.
+//! A resolved study: all values of all runs.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::model::memory;
 use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, preset};
 use crate::{Error, text_file};
 
-/// Values that replace those of a study file.
+/// Values that override those of a study file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overrides<'a> {
     /// The data.
@@ -24,18 +24,18 @@ pub struct Overrides<'a> {
     pub budget: Option<Budget>,
     /// `section.key=value` for all configurations.
     pub set: &'a [String],
-    /// Names of the configurations to train; all if not given. The baseline of a comparison is always trained.
+    /// Names of the configurations to train; all by default. The baseline of a comparison is always trained.
     pub arms: Option<&'a [String]>,
-    /// Multiples of the budget that the baseline is trained with.
+    /// Multiples of the budget for the baseline.
     pub curve: Option<&'a [f64]>,
 }
 
 /// A named configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
-    /// The name, and that of its folder.
+    /// The name, which is also that of its folder.
     pub name: String,
-    /// The configuration of its runs, except for the seed.
+    /// The configuration of its runs, without the seed.
     pub run: RunConfig,
 }
 
@@ -44,13 +44,13 @@ pub struct Configuration {
 pub struct Study {
     /// The name.
     pub name: String,
-    /// The headline of figure and table.
+    /// The title of figure and table.
     pub title: String,
-    /// Seeds; each configuration is trained once with each.
+    /// Seeds; each configuration is trained once per seed.
     pub seeds: Vec<u64>,
-    /// Training of each run.
+    /// Training budget of each run.
     pub budget: Budget,
-    /// When runs are evaluated.
+    /// Schedule of evaluations.
     pub evaluations: Evaluations,
     /// The comparison with the first configuration, if there is one.
     pub yardstick: Option<Yardstick>,
@@ -58,9 +58,9 @@ pub struct Study {
     pub configurations: Vec<Configuration>,
     /// Indices of the configurations to train.
     pub(super) selected: Vec<usize>,
-    /// Measured images per second of each configuration, once a budget of minutes is calibrated.
+    /// Measured images per second of each configuration, once a budget of minutes has been calibrated.
     pub(super) speeds: Vec<f64>,
-    /// Whether the study sets `model.image` itself.
+    /// True if the study itself sets `model.image`.
     image_is_set: bool,
 }
 
@@ -68,7 +68,7 @@ impl Study {
     /// Resolves a built-in study.
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown name, naming the known ones, and for overrides that do not fit.
+    /// [`Error::Config`] for an unknown name, with the known ones, and for invalid overrides.
     pub fn builtin(name: &str, scale: Scale, overrides: Overrides<'_>) -> Result<Self, Error> {
         Self::parse(builtin::text(name, scale)?, overrides).map_err(|error| within(name, error))
     }
@@ -76,8 +76,8 @@ impl Study {
     /// Reads and resolves a study file.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`] if it cannot be read; [`Error::Config`] with the file, the key, and the line if
-    /// one line is at fault.
+    /// [`Error::Io`] or [`Error::File`] if it cannot be read; [`Error::Config`] with the file, the key, and
+    /// the line if a single line is invalid.
     pub fn read(path: &Path, overrides: Overrides<'_>) -> Result<Self, Error> {
         let text = text_file::read(path)?;
         Self::parse(&text, overrides).map_err(|error| within(&path.display().to_string(), error))
@@ -101,7 +101,7 @@ impl Study {
         for entry in &form.configurations {
             check_name("a configuration's name", &entry.name)?;
         }
-        // File systems that ignore case have one folder for both.
+        // Case-insensitive file systems have one folder for both.
         let names: Vec<_> = form.configurations.iter().map(|entry| entry.name.to_lowercase()).collect();
         check_distinct("configurations", &names)?;
 
@@ -126,7 +126,7 @@ impl Study {
         let selected = selected(&configurations, overrides.arms, yardstick.is_some())?;
 
         let calibrated = is_calibrated(budget, yardstick.as_ref(), &configurations);
-        // A time by itself does not say how many images there will be.
+        // A time alone does not determine the number of images.
         let counted = match (budget, own) {
             (Budget::Minutes(_), Budget::Images(_) | Budget::Steps(_)) if !calibrated => own,
             _ => budget,
@@ -149,17 +149,18 @@ impl Study {
         Ok(study)
     }
 
-    /// Sets steps and evaluations of each configuration, and checks its values.
+    /// Sets steps and evaluations of each configuration, and validates its values.
     fn schedule(&mut self) -> Result<(), Error> {
         for index in 0..self.configurations.len() {
             let name = self.configurations[index].name.clone();
             let here = |error| within(&format!("configuration {name:?}"), error);
             if matches!(self.budget, Budget::Flops(_)) && self.multiply_adds(index) == 0 {
-                return fail("it has no counted multiply-adds, which a budget of flops needs").map_err(here);
+                return fail("it has no counted multiply-adds, which a budget of flops requires")
+                    .map_err(here);
             }
             let mut run = self.config_of(RunId::new(index, 0));
             if self.is_calibrated() {
-                // Schedules need an end, which is known after the calibration.
+                // Schedules need an end, which is only known after the calibration.
                 run.train.steps = run.train.steps.or(Some(1));
             }
             run.validate().map_err(here)?;
@@ -168,8 +169,8 @@ impl Study {
         Ok(())
     }
 
-    /// Adapts the models to the data: one channel for grey images, unless the study sets `model.image`. Returns facts
-    /// for the user.
+    /// Adapts the models to the data: one channel for grey images, unless the study sets `model.image`.
+    /// Returns remarks for the user.
     ///
     /// # Errors
     /// As [`adapt`].
@@ -193,10 +194,10 @@ impl Study {
         memory::parameters(&self.configurations[index].run.model)
     }
 
-    /// The study as a study file with every value.
+    /// Serialises the study as a study file with every value.
     ///
     /// # Errors
-    /// [`Error::Config`] if a value has no TOML form, such as a path that is not Unicode.
+    /// [`Error::Config`] if a value cannot be represented in TOML, such as a path that is not Unicode.
     pub fn to_toml(&self) -> Result<String, Error> {
         let tables = self.configurations.iter().map(|named| named.run.table());
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
@@ -204,7 +205,7 @@ impl Study {
             Some(Value::Table(section)) => Some(section.clone()),
             _ => None,
         };
-        // Keys that differ stay with the configurations.
+        // Keys that differ remain in the configurations.
         let all: Vec<_> = tables.iter().filter_map(|table| section(table, "data")).collect();
         let common = |key: &str, value: &Value| all.iter().all(|data| data.get(key) == Some(value));
         let mut data = all.first().cloned();
@@ -246,7 +247,8 @@ impl Study {
     }
 }
 
-/// True if a budget of minutes becomes steps: a comparison is of equal work, and a schedule needs its end.
+/// Returns whether a budget of minutes is converted to steps: a comparison requires equal work, and a
+/// schedule needs its end.
 pub(super) fn is_calibrated(
     budget: Budget,
     yardstick: Option<&Yardstick>,
@@ -273,14 +275,14 @@ fn selected(
     Ok((0..names.len()).filter(trains).collect())
 }
 
-/// Keys of `[train]` that follow from the study, and the keys that they follow from.
+/// Keys of `[train]` that are derived from the study, with their sources.
 const RESERVED: [(&str, &str); 3] = [
     ("seed", "seeds"),
     ("steps", "the budget (images, steps, minutes or flops)"),
     ("eval_every", "evaluations or evaluate_every"),
 ];
 
-/// The tables to merge over the preset, in order.
+/// The tables to merge into the preset, in order.
 fn layers(base: Option<&Base>, entry: &Entry, set: &[Table]) -> Vec<Table> {
     let sections = |model: &Option<Table>, train: &Option<Table>, data: Option<&Table>| {
         let sections = [("model", model.as_ref()), ("train", train.as_ref()), ("data", data)];
@@ -292,12 +294,12 @@ fn layers(base: Option<&Base>, entry: &Entry, set: &[Table]) -> Vec<Table> {
     base.into_iter().chain([entry]).chain(set.iter().cloned()).collect()
 }
 
-/// Whether a table sets `model.image`.
+/// Returns whether a table sets `model.image`.
 fn sets_image(table: &Table) -> bool {
     table.get("model").and_then(|model| model.get("image")).is_some()
 }
 
-/// A preset and the tables over it.
+/// A preset merged with the tables.
 fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     let mut table = name.map(preset).transpose()?.unwrap_or_default();
     for layer in layers {
@@ -311,7 +313,7 @@ fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     Ok(table)
 }
 
-/// A configuration on the given data, or on its own, with absolute paths.
+/// A configuration with the given data, or its own, with absolute paths.
 fn located(mut run: RunConfig, data: Option<&Path>) -> Result<RunConfig, Error> {
     if data.is_some() {
         run.data.path = data.map(Path::to_owned);

@@ -1,6 +1,7 @@
-//! Training time and state of one run of a study, kept in the run's folder.
+//! Training time and state of a run of a study, stored in the run's folder.
 //!
-//! The record is written after each checkpoint, so that after a kill it covers training that was not lost.
+//! The record is written after each checkpoint, so after a kill it covers exactly the training that was
+//! saved.
 
 use std::path::Path;
 
@@ -10,19 +11,19 @@ use super::scores;
 use crate::tensor_file::write_atomically;
 use crate::{Error, text_file};
 
-/// Name of the record in a run's folder.
+/// File name of the record in a run's folder.
 const RECORD: &str = "study.json";
 
 /// State of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// Not at its end.
+    /// Not finished.
     #[default]
     Unfinished,
     /// Trained for its whole budget.
     Finished,
-    /// Ended early, as loss or gradient were not finite.
+    /// Ended early because loss or gradient were not finite.
     Diverged,
 }
 
@@ -31,11 +32,11 @@ pub enum State {
 #[serde(deny_unknown_fields)]
 pub struct Record {
     pub state: State,
-    /// Images trained on in `seconds`.
+    /// Number of images trained on in `seconds`.
     pub images: u64,
-    /// Seconds of training steps.
+    /// Seconds spent in training steps.
     pub seconds: f64,
-    /// Largest memory of training, in bytes, if it is known.
+    /// Peak memory of training, in bytes, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
     /// Scores for a comparison.
@@ -44,7 +45,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record in a run's folder; a new one if there is none.
+    /// Reads the record in a run's folder; a new one if there is none.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
@@ -71,7 +72,7 @@ impl Record {
         write_atomically(&run.join(RECORD), format!("{text}\n").as_bytes())
     }
 
-    /// Images a second; `None` if nothing was measured.
+    /// Images per second; `None` if nothing was measured.
     pub fn rate(&self) -> Option<f64> {
         (self.images > 0 && self.seconds > 0.0).then(|| self.images as f64 / self.seconds)
     }

@@ -17,13 +17,13 @@ use crate::train::METRICS;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
     pub step: u64,
-    /// Images trained on until then, each counted as often as it was used.
+    /// Images trained on until then, repeats included.
     pub images: u64,
     /// Bits/dim of held-out images; `None` if not finite.
     pub bits_per_dim: Option<f64>,
 }
 
-/// A run that has begun.
+/// A run that has started.
 #[derive(Clone, Debug)]
 pub struct RunResult {
     pub id: RunId,
@@ -35,14 +35,14 @@ pub struct RunResult {
 }
 
 impl RunResult {
-    /// Whether this is a run of a configuration with the study's budget itself.
+    /// Returns whether this is a run of a configuration with the study's own budget.
     pub fn is_of(&self, configuration: usize) -> bool {
         self.id.configuration == configuration && self.id.multiple == 1.0
     }
 }
 
-/// Reads all runs that have begun, in the order of configurations and seeds; the baseline's other budgets
-/// last.
+/// Reads all runs that have started, in the order of configurations and seeds; the baseline's other budgets
+/// come last.
 ///
 /// # Errors
 /// [`Error::Report`] for a damaged log, and errors of [`Record::read`] and [`scores::read`].
@@ -71,7 +71,7 @@ fn point(record: &metrics::Record, batch: u64) -> Option<Point> {
     Some(Point { step, images: step.saturating_mul(batch), bits_per_dim: bits.as_f64() })
 }
 
-/// `study.csv`: one row an evaluation. Bits/dim that are not finite are left empty.
+/// `study.csv`: one row per evaluation. Non-finite bits/dim are empty.
 pub fn csv(study: &Study, results: &[RunResult]) -> String {
     let mut csv = String::from("configuration,seed,step,images,test_bits_per_dim\n");
     for result in results.iter().filter(|result| result.id.multiple == 1.0) {

@@ -1,4 +1,4 @@
-//! Executes a study: trains what is not finished yet, one run after the other.
+//! Executes a study: trains unfinished runs, one after another.
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::ControlFlow;
@@ -20,18 +20,17 @@ use crate::{AnyDevice, Error, Precision};
 /// Options of a study.
 #[derive(Clone, Copy)]
 pub struct Options<'a> {
-    /// How to show progress.
+    /// The form of the progress display.
     pub display: Display,
-    /// Set from elsewhere to end after the current step, with a checkpoint.
+    /// A flag that ends the study after the current step, with a checkpoint.
     pub stop: &'a AtomicBool,
 }
 
-/// Trains all runs of a study in the folder `out` that are not finished there, and writes the results after
-/// each. Configurations that diverge are recorded and do not end the study. `device` opens the device for a
-/// run.
+/// Trains all unfinished runs of a study in the folder `out`, and writes the results after each. Diverged
+/// configurations are recorded and do not end the study. `device` opens the device for a run.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds another study; otherwise errors of data, models and system, as
+/// [`Error::Input`] if the folder holds another study; otherwise errors of data, models and system, as in
 /// [`train::train`].
 pub fn run(
     study: &Study,
@@ -74,7 +73,7 @@ pub fn run(
     Outcome::write(&study, out, interrupted)
 }
 
-/// Turns a budget of minutes into steps and, if runs are due, checks that a comparison has images.
+/// Converts a budget of minutes to steps and, if runs are due, checks that a comparison has images.
 fn prepare(
     study: &mut Study,
     out: &Path,
@@ -89,7 +88,7 @@ fn prepare(
     if study.is_calibrated() { speed::calibrate(study, out, device, stop, say) } else { Ok(()) }
 }
 
-/// True if a run is not trained to its end, or not scored for a comparison.
+/// Returns whether a run is not completely trained, or not scored for a comparison.
 fn is_due(study: &Study, record: &Record) -> bool {
     match record.state {
         State::Unfinished => true,
@@ -98,7 +97,7 @@ fn is_due(study: &Study, record: &Record) -> bool {
     }
 }
 
-/// Work of one run: images, or seconds if the budget is a time.
+/// Work of a run: images, or seconds if the budget is a time.
 fn cost(study: &Study, run: RunId) -> u64 {
     match study.budget {
         Budget::Minutes(minutes) => (60.0 * minutes * run.multiple) as u64,
@@ -106,7 +105,7 @@ fn cost(study: &Study, run: RunId) -> u64 {
     }
 }
 
-/// One run of a study.
+/// A run of a study.
 struct Run<'a> {
     study: &'a Study,
     id: RunId,
@@ -116,7 +115,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Trains up to the end, and scores; `Break` if it was stopped before.
+    /// Trains to the end and scores; `Break` if it was stopped first.
     fn finish(
         &self,
         mut record: Record,
@@ -142,7 +141,7 @@ impl Run<'_> {
             Ok(score @ Some(_)) => record.score = score,
             Ok(None) => {
                 self.board.say(&format!(
-                    "{}: scores are not finite; the study goes on without this run",
+                    "{}: scores are not finite; the study continues without this run",
                     self.label
                 ));
                 record.state = State::Diverged;
@@ -152,7 +151,7 @@ impl Run<'_> {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Trains up to the end; `None` if it was stopped before.
+    /// Trains to the end; `None` if it was stopped first.
     fn train(
         &self,
         record: Record,
@@ -163,14 +162,14 @@ impl Run<'_> {
             Budget::Minutes(minutes) if !self.study.is_calibrated() => Some(60.0 * minutes),
             _ => None,
         };
-        // Killed between its last checkpoint and its last record.
+        // The run was killed between its last checkpoint and its last record.
         let exhausted = seconds.is_some_and(|seconds| record.seconds >= seconds);
         let limits = Limits { minutes: exhausted.then_some(0.0), ..Limits::default() };
         let memory = PeakMemory::begin();
         let opened = OnceCell::new();
         let open = |config: &RunConfig| {
             let device = device(config)?;
-            // Another handle of the same device.
+            // Another handle to the same device.
             let _ = opened.set(device.clone());
             Ok::<_, DeviceError>(device)
         };
@@ -190,7 +189,7 @@ impl Run<'_> {
             Err(Error::Stopped) => return Ok(None),
             Ok(_) => State::Finished,
             Err(error @ (Error::Diverged(_) | Error::RunDiverged { .. })) => {
-                self.board.say(&format!("{}: {error}; the study goes on without this run", self.label));
+                self.board.say(&format!("{}: {error}; the study continues without this run", self.label));
                 State::Diverged
             }
             Err(error) => return Err(error),
@@ -214,12 +213,12 @@ impl Run<'_> {
     }
 }
 
-/// Measures a run, and shows its progress as a part of the study's.
+/// Measures a run, and shows its progress within the study's.
 struct Meter<'a> {
     run: &'a Run<'a>,
     /// Seconds of training after which the run ends.
     seconds: Option<f64>,
-    /// Work of the whole run, and its steps.
+    /// Total work of the run, and its steps.
     work: (u64, Option<u64>),
     record: Record,
 }
@@ -259,10 +258,10 @@ impl Observer for Meter<'_> {
     }
 }
 
-/// Progress over the whole study.
+/// Progress of the whole study.
 struct Board {
     progress: RefCell<Progress>,
-    /// Work of the runs that are finished.
+    /// Work of the finished runs.
     finished: RefCell<u64>,
 }
 

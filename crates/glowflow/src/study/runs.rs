@@ -22,18 +22,18 @@ pub struct RunId {
 }
 
 impl RunId {
-    /// A run with the plain budget.
+    /// A run with the unscaled budget.
     pub fn new(configuration: usize, seed: u64) -> Self {
         Self { configuration, seed, multiple: 1.0 }
     }
 
-    /// Its folder, given that of its configuration.
+    /// Its folder, given its configuration's folder.
     pub(super) fn folder(&self, configuration: &Path) -> PathBuf {
         let multiple = if self.multiple == 1.0 { String::new() } else { format!("-x{}", self.multiple) };
         configuration.join(format!("seed-{}{multiple}", self.seed))
     }
 
-    /// Its name in messages, given that of its configuration.
+    /// Its name in messages, given its configuration's name.
     pub(super) fn label(&self, configuration: &str) -> String {
         let multiple = if self.multiple == 1.0 { String::new() } else { format!(" × {}", self.multiple) };
         format!("{configuration}{multiple}, seed {}", self.seed)
@@ -43,16 +43,16 @@ impl RunId {
 /// Comparison of all configurations with the first, the baseline.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Yardstick {
-    /// Multiples of the budget that the baseline is trained with, rising; 1 is among them.
+    /// Multiples of the budget for the baseline, ascending; 1 is included.
     pub curve: Vec<f64>,
-    /// Seeds of the multiples other than 1.
+    /// Number of seeds of the multiples other than 1.
     pub curve_seeds: usize,
-    /// Held-out images that are scored at the end, the same for all runs; all if it is not set.
+    /// Number of held-out images scored at the end, the same for all runs; all by default.
     pub images: Option<usize>,
 }
 
 impl Yardstick {
-    /// As a study file has it; `curve` replaces that of the file.
+    /// Reads the comparison of a study file; `curve` replaces that of the file.
     pub(super) fn of(form: &Form, curve: Option<&[f64]>) -> Result<Option<Self>, Error> {
         let Some(curve) = curve.or(form.curve.as_deref()) else {
             for (key, value) in [("curve_seeds", form.curve_seeds), ("score_images", form.score_images)] {
@@ -84,7 +84,7 @@ impl Yardstick {
         self.curve.iter().copied().filter(|&multiple| multiple != 1.0)
     }
 
-    /// Writes the comparison into a study file.
+    /// Writes the comparison to a study file.
     pub(super) fn write<M, T, D>(&self, form: &mut Form<M, T, D>) {
         form.curve = Some(self.curve.clone());
         form.curve_seeds = Some(self.curve_seeds);
@@ -93,22 +93,23 @@ impl Yardstick {
 }
 
 impl Study {
-    /// True if a budget of minutes becomes a number of steps before training, by measured speeds.
+    /// Returns whether a budget of minutes is converted to a number of steps before training, based on
+    /// measured speeds.
     pub fn is_calibrated(&self) -> bool {
         plan::is_calibrated(self.budget, self.yardstick.as_ref(), &self.configurations)
     }
 
-    /// Steps of each run of a configuration; `None` if the budget is a time.
+    /// Steps per run of a configuration; `None` if the budget is a time.
     pub fn steps(&self, index: usize) -> Option<u64> {
         self.steps_of(RunId::new(index, 0))
     }
 
-    /// Images of each run of a configuration; `None` if the budget is a time.
+    /// Images per run of a configuration; `None` if the budget is a time.
     pub fn images(&self, index: usize) -> Option<u64> {
         self.images_of(RunId::new(index, 0))
     }
 
-    /// Steps of a run; `None` if the budget is a time that is not calibrated.
+    /// Steps of a run; `None` if the budget is an uncalibrated time.
     pub fn steps_of(&self, run: RunId) -> Option<u64> {
         let batch = self.configurations[run.configuration].run.train.batch as u64;
         let whole = |steps: f64| (steps.round() as u64).max(1);
@@ -128,13 +129,13 @@ impl Study {
         }
     }
 
-    /// Images of a run; `None` if the budget is a time that is not calibrated.
+    /// Images of a run; `None` if the budget is an uncalibrated time.
     pub fn images_of(&self, run: RunId) -> Option<u64> {
         let batch = self.configurations[run.configuration].run.train.batch as u64;
         self.steps_of(run).map(|steps| steps.saturating_mul(batch))
     }
 
-    /// Images between two evaluations; `None` if it is a part of each run.
+    /// Images between evaluations; `None` if defined as a fraction of each run.
     pub fn evaluate_every(&self) -> Option<u64> {
         match self.evaluations {
             Evaluations::Every(images) => Some(images),
@@ -142,17 +143,17 @@ impl Study {
         }
     }
 
-    /// Multiply-adds of a configuration's forward pass on one image.
+    /// Multiply-adds of a configuration's forward pass per image.
     pub fn multiply_adds(&self, index: usize) -> u128 {
         memory::multiply_adds(&self.configurations[index].run.model)
     }
 
-    /// Counted floating-point operations of training for each image.
+    /// Counted floating-point operations of training per image.
     pub fn flops_per_image(&self, index: usize) -> f64 {
         FLOPS_PER_MULTIPLY_ADD * self.multiply_adds(index) as f64
     }
 
-    /// The runs, in the order of training: by seed, then by configuration; the baseline's other budgets last.
+    /// The runs in training order: by seed, then by configuration; the baseline's other budgets come last.
     pub fn runs(&self) -> Vec<RunId> {
         let at = |seed: &u64| self.selected.iter().map(|&index| RunId::new(index, *seed)).collect::<Vec<_>>();
         let mut runs: Vec<_> = self.seeds.iter().flat_map(at).collect();
@@ -165,7 +166,7 @@ impl Study {
         runs
     }
 
-    /// The configuration of a run with the plain budget.
+    /// The configuration of a run with the unscaled budget.
     pub fn run_config(&self, index: usize, seed: u64) -> RunConfig {
         self.config_of(RunId::new(index, seed))
     }

@@ -1,8 +1,8 @@
-//! Scores of a finished run: bits/dim of every held-out image, and the exactness of the inverse.
+//! Scores of a finished run: bits/dim of every held-out image, and exactness of the inverse.
 //!
-//! The averaged weights are scored in single precision with one draw of noise from a fixed seed, so that runs
-//! on the same images can be compared image by image. `scores.csv` in the run's folder holds the images'
-//! bits/dim; the model is not needed again.
+//! The averaged weights are scored in single precision with one noise draw from a fixed seed, so that runs on
+//! the same images can be compared image by image. `scores.csv` in the run's folder holds the images'
+//! bits/dim, so the model is not needed again.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -19,38 +19,38 @@ use crate::tensor_file::write_atomically;
 use crate::train::{Images, RunConfig};
 use crate::{AnyDevice, Error, Model, data, text_file};
 
-/// Name of the file of scores in a run's folder.
+/// File name of the scores in a run's folder.
 pub const SCORES: &str = "scores.csv";
 
-/// Seed of the noise, the subset of the images, and the images that are inverted.
+/// Seed of the noise, of the subset of images, and of the images to invert.
 const SEED: u64 = 0;
 
-/// Images on which the inverse is measured, at most.
+/// Maximum number of images on which the inverse is measured.
 const INVERTED: usize = 1000;
 
-/// Scores of a run, as its record holds them.
+/// Scores of a run, as stored in its record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Name of the bound.
+    /// Label of the bound.
     pub label: String,
-    /// Images scored.
+    /// Number of images scored.
     pub images: usize,
     /// Mean bits/dim.
     pub bits_per_dim: f64,
     /// Its standard error over the images.
     pub standard_error: f64,
-    /// Mean bits/dim by the variational bound, of a model that has one.
+    /// Mean bits/dim by the variational bound, if the model has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variational: Option<f64>,
-    /// Images encoded and decoded again.
+    /// Number of images encoded and decoded.
     pub inverted: usize,
-    /// Images among them that came back exactly.
+    /// Number of these images with exactly equal pixels.
     pub exact: usize,
-    /// Largest error of the inverse; none if it is not finite.
+    /// Maximum inversion error; `None` if not finite.
     pub inverse_error: Option<f64>,
 }
 
-/// The held-out images of a run, `images` of them at most.
+/// The held-out images of a run, at most `images` of them.
 ///
 /// # Errors
 /// Errors of reading, and [`Error::Input`] if no images are held out.
@@ -63,8 +63,8 @@ pub fn held_out(config: &RunConfig, images: Option<usize>) -> Result<Arc<dyn Dat
     Ok(data::sample(&test, images.unwrap_or(usize::MAX), SEED))
 }
 
-/// Scores the model in a run's folder, and writes [`SCORES`] there. `None` if it diverged: a score is not
-/// finite.
+/// Scores the model in a run's folder, and writes [`SCORES`] there. `None` if it diverged, which means that a
+/// score is not finite.
 ///
 /// # Errors
 /// [`Error::Stopped`] on request; errors of model, data and system.
@@ -109,7 +109,7 @@ pub fn score(
     }))
 }
 
-/// Bits/dim by image of a run; empty if it has no scores.
+/// Bits/dim of a run by image; empty if it has no scores.
 ///
 /// # Errors
 /// [`Error::Io`], or [`Error::File`] for a damaged file.
@@ -129,7 +129,7 @@ pub fn read(run: &Path) -> Result<HashMap<usize, f64>, Error> {
     lines.collect()
 }
 
-/// The differences of two runs, image by image, over the images that both have.
+/// The differences between two runs, image by image, over their common images.
 pub fn differences(run: &HashMap<usize, f64>, baseline: &HashMap<usize, f64>) -> HashMap<usize, f64> {
     run.iter().filter_map(|(image, bits)| Some((*image, bits - baseline.get(image)?))).collect()
 }
@@ -139,16 +139,16 @@ pub fn differences(run: &HashMap<usize, f64>, baseline: &HashMap<usize, f64>) ->
 pub struct Paired {
     /// Mean over seeds of the mean over images.
     pub mean: f64,
-    /// Standard error over images, each averaged over the seeds first; `None` for one image.
+    /// Standard error over images, each first averaged over the seeds; `None` for one image.
     pub error_over_images: Option<f64>,
     /// Standard error over seeds; `None` for one seed.
     pub error_over_seeds: Option<f64>,
-    /// Seeds.
+    /// Number of seeds.
     pub seeds: usize,
 }
 
 impl Paired {
-    /// Of the differences of each seed; `None` without any.
+    /// Computed from the differences of each seed; `None` without any.
     pub fn of(seeds: &[HashMap<usize, f64>]) -> Option<Self> {
         let means: Vec<f64> = seeds.iter().filter_map(|images| mean(images.values().copied())).collect();
         let mut images: HashMap<usize, (f64, f64)> = HashMap::new();
@@ -156,7 +156,7 @@ impl Paired {
             let (sum, count) = images.entry(*image).or_default();
             (*sum, *count) = (*sum + difference, *count + 1.0);
         }
-        // In the order of images: sums depend on it in the last bits.
+        // In the order of images, because the last bits of sums depend on it.
         let mut images: Vec<_> = images.into_iter().collect();
         images.sort_by_key(|(image, _)| *image);
         let of_images: Vec<f64> = images.into_iter().map(|(_, (sum, count))| sum / count).collect();
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!((mean([].into_iter()), standard_error(&[])), (None, None));
     }
 
-    /// Images differ by bits, runs by hundredths: pairs show it.
+    /// Images differ by bits, runs by hundredths: pairing reveals the difference.
     #[test]
     fn differences_are_paired_by_image() {
         let baseline = scores(&[(0, 1.0), (1, 5.0), (2, 9.0), (7, 2.0)]);

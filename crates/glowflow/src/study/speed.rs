@@ -1,13 +1,13 @@
-//! Calibration: a budget of minutes becomes a number of steps.
+//! Calibration: converts a budget of minutes to a number of steps.
 //!
-//! A schedule that ends at 0 needs to know its last step, and a run that is repeated or resumed should have
-//! the same number of steps. So each configuration trains for a few seconds before the study begins, in
-//! rounds that alternate with the baseline's, since the speed of a machine drifts. The baseline's images per
-//! second are the median of its rounds; another configuration's are the baseline's times the median ratio of
-//! a round. Steps follow from these, and are the same for all seeds. `study.speed.json` keeps them: a study
-//! that is continued measures only what was added.
+//! A schedule that ends at 0 must know its last step, and a repeated or resumed run should have the same
+//! number of steps. Therefore each configuration is trained for a few seconds before the study starts, in
+//! rounds that alternate with the baseline, because the speed of a machine drifts. The baseline's images per
+//! second are the median of its rounds; those of another configuration are the baseline's times the median
+//! ratio within a round. Steps follow from these, and are the same for all seeds. `study.speed.json` caches
+//! them: a resumed study only measures added configurations.
 //!
-//! A schedule by the fraction of time used was the alternative. It needs no measurement, but two runs of it
+//! The alternative was a schedule by the fraction of elapsed time. It needs no measurement, but two such runs
 //! never have equal steps, and a pause of the machine costs training.
 
 use std::collections::BTreeMap;
@@ -25,21 +25,21 @@ use crate::train::observer::{Event, Observer, Outbox};
 use crate::train::{self, Images, Limits, RunConfig, train_on};
 use crate::{AnyDevice, Error, text_file};
 
-/// Name of the file of measured speeds in a study's folder.
+/// File name of the measured speeds in a study's folder.
 const SPEEDS: &str = "study.speed.json";
 
-/// Rounds in which every configuration is measured once.
+/// Number of rounds in which every configuration is measured once.
 const ROUNDS: usize = 3;
 
-/// Part of the budget that a round of a configuration measures, and its bounds in seconds.
+/// Fraction of the budget measured per round of a configuration, and its limits in seconds.
 const PART: f64 = 0.02;
 const SECONDS: (f64, f64) = (0.2, 10.0);
 
-/// Steps that are trained before measuring, and measured at least.
+/// Number of warm-up steps, and minimum number of measured steps.
 const STEPS: u64 = 3;
 
-/// Measures the configurations that are trained and not measured yet, and sets the speeds of all. `say` gets
-/// lines for the user.
+/// Measures the configurations that are to be trained and not measured yet, and sets the speeds of all. `say`
+/// receives lines for the user.
 ///
 /// # Errors
 /// [`Error::Stopped`] on request; errors of data, models and system.
@@ -57,7 +57,7 @@ pub fn calibrate(
     let added: Vec<usize> =
         study.selected.iter().copied().filter(|&index| !speeds.contains_key(&name(index))).collect();
     if !added.is_empty() {
-        say("measuring the speed of each configuration, for its number of steps");
+        say("measuring the speed of each configuration to determine its number of steps");
         let images = Images::open(&study.run_config(0, study.seeds[0]))?.train;
         let seconds = (PART * 60.0 * minutes).clamp(SECONDS.0, SECONDS.1);
         let measure =
@@ -70,7 +70,7 @@ pub fn calibrate(
             baseline.push(reference);
             for (&index, ratios) in added.iter().zip(&mut ratios) {
                 let rate = if index == 0 { Some(reference) } else { measure(index)? };
-                // A configuration that diverges at once needs no steps.
+                // A configuration that diverges immediately needs no steps.
                 ratios.push(rate.unwrap_or(reference) / reference);
             }
         }
@@ -82,7 +82,7 @@ pub fn calibrate(
         let text = serde_json::to_string_pretty(&speeds).map_err(|e| Error::file(&path, e.to_string()))?;
         write_atomically(&path, format!("{text}\n").as_bytes())?;
     }
-    // Configurations that are not trained have no steps to compute.
+    // Configurations that are not trained need no steps.
     let all = study.configurations.iter().map(|named| speeds.get(&named.name).copied().unwrap_or(f64::NAN));
     let all: Vec<f64> = all.collect();
     study.speeds = all;
@@ -142,7 +142,7 @@ fn measure(
     Ok((clock.images > 0).then(|| clock.images as f64 / clock.elapsed))
 }
 
-/// Counts the images of a few seconds, after the first steps, and then ends training.
+/// Counts the images of a few seconds, after the warm-up steps, and then ends training.
 struct Clock {
     seconds: f64,
     images: u64,
@@ -161,7 +161,7 @@ impl Observer for Clock {
     }
 }
 
-/// The value in the middle; the upper one of two.
+/// The median; the upper one of two middle values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,6 +1,7 @@
 //! The table of a study: mean ± standard error of bits/dim over seeds, parameters, images/s.
 //!
-//! `mean = Σ x / n`, `standard error = √(Σ (x − mean)² / (n − 1)) / √n` over the n finished runs of a configuration.
+//! `mean = Σ x / n`, `standard error = √(Σ (x − mean)² / (n − 1)) / √n` over the n finished runs of a
+//! configuration.
 
 use serde::Serialize;
 
@@ -17,23 +18,23 @@ use crate::{Draws, NoiseKind};
 pub struct Row {
     /// The configuration.
     pub configuration: String,
-    /// Mean bits/dim of held-out images at the end; `None` before a run is finished.
+    /// Mean final bits/dim of held-out images; `None` before a run has finished.
     pub bits_per_dim: Option<f64>,
     /// Its standard error; `None` with fewer than two runs.
     pub standard_error: Option<f64>,
-    /// Finished runs.
+    /// Number of finished runs.
     pub finished: usize,
-    /// Runs that diverged, which count in no other value.
+    /// Number of diverged runs, which are excluded from all other values.
     pub diverged: usize,
-    /// Trained parameters.
+    /// Number of trained parameters.
     pub parameters: u128,
-    /// Mean number of images that a run was trained on.
+    /// Mean number of images per run.
     pub images: Option<u64>,
     /// Images per second of training.
     pub images_per_second: Option<f64>,
 }
 
-/// A row for each configuration.
+/// One row per configuration.
 pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
     let row = |index: usize| {
         let of =
@@ -115,7 +116,7 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
     lines.join("\n")
 }
 
-/// A number with commas between thousands.
+/// Formats a number with thousands separators.
 pub fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

@@ -5,12 +5,12 @@ use super::curve::Multiplier;
 use super::summary::grouped;
 use crate::{Draws, NoiseKind};
 
-/// Difference between the speed of the calibration and that of the runs from which on the tables report it.
+/// Relative difference between the speeds of the calibration and of the runs at which the tables mention it.
 const DRIFT: f64 = 0.1;
 
 const NONE: &str = "–";
 
-/// A row a configuration.
+/// One row per configuration.
 pub fn csv(comparison: &Comparison) -> String {
     let mut csv = String::from(
         "configuration,bound,bits_per_dim,standard_error,seeds,difference,difference_error_over_images,\
@@ -47,7 +47,7 @@ pub fn csv(comparison: &Comparison) -> String {
     csv
 }
 
-/// All digits of a multiplier, with its relation in front.
+/// All digits of a multiplier, prefixed with its relation.
 fn exact(multiplier: Multiplier) -> String {
     match multiplier {
         Multiplier::Equal(times) => times.to_string(),
@@ -60,7 +60,7 @@ fn text(value: Option<impl ToString>) -> String {
     value.map_or(String::new(), |value| value.to_string())
 }
 
-/// The tables, and what their columns are.
+/// The tables, with an explanation of their columns.
 pub fn markdown(comparison: &Comparison) -> String {
     let Some(baseline) = comparison.configurations.first() else { return String::new() };
     let name = &baseline.configuration;
@@ -133,7 +133,7 @@ fn row(arm: &Arm, baseline: &Arm) -> String {
     format!("| {} |", fields.join(" | "))
 }
 
-/// A line about the variational bound of a model that has one.
+/// A line on the variational bound, if the model has one.
 fn variational(arm: &Arm) -> Option<String> {
     let error = arm.variational_standard_error.map_or(String::new(), |error| format!(" ± {error:.4}"));
     let (name, bits) = (&arm.configuration, arm.variational_bits_per_dim?);
@@ -143,7 +143,7 @@ fn variational(arm: &Arm) -> Option<String> {
     ))
 }
 
-/// A line about a machine that was faster or slower during the runs than when it was measured.
+/// A line on a machine that was faster or slower during the runs than during the calibration.
 fn drift(arm: &Arm) -> Option<String> {
     let (counted, measured) = (arm.images_per_second?, arm.measured_images_per_second?);
     let ratio = measured / counted;
