@@ -1,4 +1,4 @@
-//! Scores of whole datasets, and the exactness of their images' inversion.
+//! Scores of whole datasets, and measurement of the inversion error.
 
 use std::sync::Arc;
 
@@ -10,28 +10,28 @@ use crate::model::largest;
 pub use crate::model::{Draws, NoiseKind};
 use crate::{Error, Model};
 
-/// The images that an evaluation encodes and decodes again.
+/// The images that an evaluation encodes and decodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inversion {
-    /// Number of images; all of the dataset if it has no more.
+    /// Number of images, or all if the dataset has fewer.
     pub images: usize,
-    /// Seed by which they are drawn from the readable images.
+    /// Seed for drawing them from the readable images.
     pub seed: u64,
 }
 
 /// Score of one image.
 #[derive(Clone, Debug, Serialize)]
 pub struct Score {
-    /// The image's name in its dataset.
+    /// Name of the image in its dataset.
     pub image: String,
-    /// Lower bound on `log p(x)`, or on `log p(x | label)`, in nats, as [`Draws`] combines it. At the midpoint, the
-    /// density at bin centres times the volume of a bin instead.
+    /// Lower bound on `log p(x)`, or on `log p(x | label)`, in nats, as combined by [`Draws`]. With midpoint
+    /// dequantisation it is instead the density at bin centres times the volume of a bin.
     #[serde(serialize_with = "finite")]
     pub log_likelihood: f64,
-    /// The same in bits per dimension: smaller is likelier.
+    /// The same in bits per dimension: a smaller value is likelier.
     #[serde(serialize_with = "finite")]
     pub bits_per_dim: f64,
-    /// The label it was scored with.
+    /// The label used for scoring.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<usize>,
     /// [`Draws::dequantization`].
@@ -45,13 +45,13 @@ pub struct Score {
     pub importance: Option<u64>,
 }
 
-/// A number, or nothing if it is not finite: an empty field of a table.
+/// Serialises a number, or an empty field if it is not finite.
 fn finite<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if number.is_finite() { serializer.serialize_f64(*number) } else { serializer.serialize_none() }
 }
 
 impl Score {
-    /// Whether it is a number.
+    /// Returns whether the score is finite.
     pub fn is_finite(&self) -> bool {
         self.log_likelihood.is_finite() && self.bits_per_dim.is_finite()
     }
@@ -60,7 +60,7 @@ impl Score {
 /// Scores of a dataset.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
-    /// Images scored.
+    /// Number of images scored.
     pub images: usize,
     /// Mean bits per dimension.
     pub bits_per_dim: f64,
@@ -73,15 +73,15 @@ pub struct Evaluation {
     /// [`Draws::importance`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance: Option<u64>,
-    /// Standard error of that mean.
+    /// Standard error of the mean.
     pub standard_error: f64,
-    /// Images encoded and decoded again.
+    /// Number of images encoded and decoded.
     pub inverted: usize,
-    /// Images among them whose pixels came back exactly, in the model's bits.
+    /// Number of these images with exactly equal pixels, at the model's bit depth.
     pub exact: usize,
     /// `max |decode(encode(v)) − v|` over the inverted images.
     pub inverse_error: f64,
-    /// The estimate, whose text is its label.
+    /// The estimator, whose text is its label.
     #[serde(skip)]
     pub estimate: Draws,
     /// Bits per dimension of each image, with its index in the dataset.
@@ -121,10 +121,10 @@ pub fn score(
     })
 }
 
-/// Mean bits/dim of a dataset, and how exactly the model inverts the images that `inversion` selects.
+/// Computes the mean bits/dim of a dataset, and the inversion error on the images selected by `inversion`.
 ///
-/// `progress` is called after each batch, scored or inverted, with the number of its images. An error from it ends
-/// the evaluation: [`Error::Stopped`] on request.
+/// `progress` is called after each scored or inverted batch with its number of images. An error from it ends
+/// the evaluation, for example [`Error::Stopped`].
 ///
 /// # Errors
 /// Errors of reading, of the model, and of `progress`.

@@ -1,7 +1,8 @@
-//! Latents of a dataset in one safetensors file, which decodes to the same pixels (`docs/model.md` has the format).
+//! Latents of a dataset in one safetensors file, which decodes to the same pixels (format: `docs/model.md`).
 //!
-//! Encoding decodes each batch at once. Images that do not come back exactly keep their pixels in the file. Checksums of
-//! each image's latents and pixels tell, when the file is decoded, whether its pixels came back.
+//! Encoding decodes each batch immediately. The file also stores the pixels of images that are not
+//! reconstructed exactly. Checksums of each image's latents and pixels show, on decoding, whether its pixels
+//! were reconstructed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,52 +30,52 @@ struct Header {
 /// Latents of named images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentsFile {
-    /// The architecture of the model that made them.
+    /// The architecture of the model that computed them.
     pub config: ModelConfig,
     /// The [fingerprint](Model::fingerprint) of that model.
     pub model: u32,
-    /// One name an image.
+    /// One name per image.
     pub images: Vec<String>,
-    /// One label an image, or nothing if the model has no classes.
+    /// One label per image; empty if the model has no classes.
     pub labels: Vec<usize>,
     /// The latents.
     pub latents: Latents,
-    /// Checksums of each image, or nothing in files of other programs and of earlier versions.
+    /// Checksums of each image; empty in files of other programs and of earlier versions.
     pub checksums: Vec<ImageChecksums>,
-    /// Pixels, in the model's bits, of images that do not come back exactly from their latents.
+    /// Pixels, at the model's bit depth, of images that are not reconstructed exactly from their latents.
     pub kept: BTreeMap<usize, Array3<u8>>,
 }
 
-/// CRC-32s that belong to one image.
+/// CRC-32 checksums of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageChecksums {
-    /// Of its latents, level after level, and its label.
+    /// Of its latents, level by level, and its label.
     pub latents: u32,
-    /// Of its pixels, in the model's bits.
+    /// Of its pixels, at the model's bit depth.
     pub pixels: u32,
 }
 
 /// An encoded dataset.
 #[derive(Clone, Debug)]
 pub struct EncodedFile {
-    /// The file's content.
+    /// Content of the file.
     pub file: LatentsFile,
-    /// Images whose latents are not finite. The file holds zeros in their place, and the images' pixels.
+    /// Images with non-finite latents. The file holds zeros instead, and the images' pixels.
     pub not_finite: Vec<usize>,
 }
 
-/// How the pixels of a decoded image relate to those that were encoded.
+/// Relation of a decoded image's pixels to the encoded ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fidelity {
-    /// They are the same.
+    /// Equal.
     Exact,
-    /// They differ, although the latents are those that were written.
+    /// Different, although the latents are unchanged.
     Different,
     /// The latents were edited after they were written.
     Edited,
-    /// The latents or the decoded values are not finite, and the pixels mean nothing.
+    /// The latents or the decoded values are not finite, and the pixels are meaningless.
     NotFinite,
-    /// The file has no checksums to compare with.
+    /// The file has no checksums for comparison.
     Unknown,
 }
 
@@ -119,11 +120,11 @@ impl LatentsFile {
         Ok(EncodedFile { file, not_finite })
     }
 
-    /// Decodes all images. `each` gets an image's number, its pixels, and how these relate to those that were encoded.
-    /// Images whose pixels the file holds come first, unless their latents were edited.
+    /// Decodes all images. `each` receives an image's index, its pixels, and their relation to the encoded
+    /// ones. Images whose pixels are stored in the file come first, unless their latents were edited.
     ///
     /// # Errors
-    /// [`Error::Input`] if the latents do not fit the model; errors of the device and of `each`.
+    /// [`Error::Input`] if the latents do not match the model; errors of the device and of `each`.
     pub fn decode<E: From<Error>>(
         &self,
         glow: &Model,
@@ -147,13 +148,13 @@ impl LatentsFile {
         Ok(())
     }
 
-    /// Whether an image's latents are those that were written.
+    /// Returns whether an image's latents are unchanged since they were written.
     fn is_unedited(&self, index: usize) -> bool {
         let found = latents_checksum(&self.latents, index, self.labels.get(index));
         self.checksums.get(index).is_some_and(|checksums| checksums.latents == found)
     }
 
-    /// How the pixels of an image relate to those that were encoded. `finite` says whether the values they were
+    /// Relation of an image's pixels to the encoded ones. `finite` states whether the values that they were
     /// decoded from are finite.
     fn fidelity(&self, index: usize, pixels: ArrayView3<u8>, finite: bool) -> Fidelity {
         match self.checksums.get(index) {
@@ -197,7 +198,7 @@ impl LatentsFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] if it holds no latents, not all of them, or others than were written.
+    /// [`Error::Io`], or [`Error::File`] if it holds no latents, an incomplete set, or modified ones.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let (file, header) = TensorFile::read_with_checksum(path, HEADER)?;
         Self::of(file, header, path)
@@ -206,7 +207,7 @@ impl LatentsFile {
     /// Reads a file that may have been edited after it was written.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] if it holds no latents or not all of them.
+    /// [`Error::Io`], or [`Error::File`] if it holds no latents or an incomplete set.
     pub fn read_edited(path: &Path) -> Result<Self, Error> {
         let (file, header) = TensorFile::read_edited(path, HEADER)?;
         Self::of(file, header, path)
@@ -249,14 +250,13 @@ impl LatentsFile {
         let checksums = checksums
             .map(|(latents, pixels)| ImageChecksums { latents: latents as u32, pixels: pixels as u32 })
             .collect();
-        let kept = kept_pixels(&file, &integers("pixels.index"), &config, count).ok_or_else(|| {
-            Error::file(path, "pixels and pixels.index do not fit each other and the images")
-        })?;
+        let kept = kept_pixels(&file, &integers("pixels.index"), &config, count)
+            .ok_or_else(|| Error::file(path, "pixels, pixels.index and the images do not match"))?;
         Ok(Self { config, model, images, labels, latents, checksums, kept })
     }
 }
 
-/// The tensor `pixels` by image; `None` if it does not fit.
+/// The tensor `pixels` split by image; `None` if its shape does not match.
 fn kept_pixels(
     file: &TensorFile,
     indices: &[i64],
@@ -273,7 +273,7 @@ fn kept_pixels(
     indices.iter().zip(pixels.axis_iter(Axis(0))).map(image).collect()
 }
 
-/// CRC-32 of an image's latents, as the file holds them, and of its label.
+/// CRC-32 of an image's latents, in the file's representation, and of its label.
 fn latents_checksum(latents: &Latents, image: usize, label: Option<&usize>) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for level in &latents.0 {

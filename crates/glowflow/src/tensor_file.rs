@@ -1,8 +1,8 @@
-//! Safetensors files as this crate uses them: named tensors and one JSON object.
+//! Reads and writes this crate's safetensors files: named tensors and one JSON object.
 //!
-//! Files are replaced as a whole and flushed to the disk: a reader sees the old file or the new one, never a part, even
-//! after a loss of power. Equal contents give equal bytes. A checksum in a metadata entry of its own covers the whole
-//! content; it is not part of the JSON object because other programs reject members that they do not know.
+//! Files are replaced atomically and flushed to disk: a reader sees the old file or the new one, never a
+//! part, even after a power failure. Equal contents give equal bytes. A checksum in a separate metadata entry
+//! covers the whole content; it is not part of the JSON object because other programs reject unknown members.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,9 +22,9 @@ use crate::impostor::{HEAD, impostor};
 
 /// Bytes that hold the length of a header.
 const PREFIX: u64 = 8;
-/// Longest header that the format allows, in bytes.
+/// Maximum header length of the format, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
-/// Key of the metadata entry that holds the checksum, as 8 hexadecimal digits.
+/// Key of the metadata entry with the checksum, 8 hexadecimal digits.
 const CHECKSUM: &str = "glowflow.checksum";
 
 /// One tensor, as stored.
@@ -36,7 +36,7 @@ pub struct TensorData {
     bytes: Vec<u8>,
 }
 
-/// Numbers of a little-endian array.
+/// Decodes the numbers of a little-endian array.
 fn decode<const N: usize, T: 'static>(
     bytes: &[u8],
     number: fn([u8; N]) -> T,
@@ -56,7 +56,7 @@ impl TensorData {
         Self { dtype: Dtype::I64, shape: shape.to_vec(), bytes: values.flat_map(i64::to_le_bytes).collect() }
     }
 
-    /// Its numbers, from any floating-point type; `None` where it holds something else.
+    /// Its numbers, from any floating-point type; `None` for other types.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         let bytes = &self.bytes;
         Some(match self.dtype {
@@ -68,7 +68,7 @@ impl TensorData {
         })
     }
 
-    /// Its numbers, from any integer type of at most 64 bits; `None` where it holds something else.
+    /// Its numbers, from any integer type of at most 64 bits; `None` for other types.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         let bytes = &self.bytes;
         Some(match self.dtype {
@@ -84,7 +84,7 @@ impl TensorData {
         Self { dtype: Dtype::U8, shape: shape.to_vec(), bytes }
     }
 
-    /// Its bytes; `None` if it holds something else.
+    /// Its bytes; `None` for other types.
     pub fn to_u8(&self) -> Option<&[u8]> {
         (self.dtype == Dtype::U8).then_some(&self.bytes)
     }
@@ -104,22 +104,23 @@ pub struct TensorFile {
 }
 
 impl TensorFile {
-    /// Reads a file: first its header, which is checked against the file's length, then one tensor after the other.
+    /// Reads a file: first its header, which is checked against the file's length, then the tensors one by
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is not a safetensors file or not all of one.
+    /// [`Error::Io`] if it cannot be read, [`Error::File`] if it is not a complete safetensors file.
     pub fn read(path: &Path) -> Result<Self, Error> {
         Opened::open(path)?.read(path)
     }
 
-    /// Reads a file that [`write_with_checksum`](Self::write_with_checksum) wrote, with the JSON object under `key`.
-    /// A file without a checksum, such as one from another program, is accepted.
+    /// Reads a file written by [`write_with_checksum`](Self::write_with_checksum), with the JSON object under
+    /// `key`. A file without a checksum, such as one from another program, is accepted.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`header`](Self::header); [`Error::File`] if the checksum does not match.
     pub fn read_with_checksum<T: DeserializeOwned>(path: &Path, key: &str) -> Result<(Self, T), Error> {
         let opened = Opened::open(path)?;
-        // Before any tensor is read.
+        // Checked before any tensor is read.
         let header = opened.metadata.object(key, path)?;
         let file = opened.read(path)?;
         if file.metadata.0.get(CHECKSUM).is_some_and(|checksum| *checksum != file.checksum(&file.metadata)) {
@@ -134,8 +135,8 @@ impl TensorFile {
         Ok((file, header))
     }
 
-    /// As [`read_with_checksum`](Self::read_with_checksum), for a file that was edited on purpose: its checksum does not
-    /// count.
+    /// Like [`read_with_checksum`](Self::read_with_checksum), for a file that was edited on purpose: its
+    /// checksum is ignored.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`header`](Self::header).
@@ -158,7 +159,7 @@ impl TensorFile {
         format!("{:08x}", hasher.finalize())
     }
 
-    /// The JSON object under `key` in a file's metadata. No tensor is read.
+    /// Reads the JSON object under `key` in a file's metadata, without any tensor.
     ///
     /// # Errors
     /// As [`read`](Self::read) and [`header`](Self::header).
@@ -169,15 +170,16 @@ impl TensorFile {
     /// The JSON object under `key` in the file's metadata; `path` is for the error.
     ///
     /// # Errors
-    /// [`Error::File`] if it is missing or has another form.
+    /// [`Error::File`] if it is missing or malformed.
     pub fn header<T: DeserializeOwned>(&self, key: &str, path: &Path) -> Result<T, Error> {
         self.metadata.object(key, path)
     }
 
-    /// Writes the file as [`write`](Self::write) does, with a checksum of everything in a metadata entry of its own.
+    /// Writes the file like [`write`](Self::write), with a checksum of the whole content in a separate
+    /// metadata entry.
     ///
     /// # Errors
-    /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
+    /// [`Error::Io`] if the system fails; the previous content of `path` is then intact.
     pub fn write_with_checksum(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
         let mut metadata = Entries::of(key, header).map_err(|e| unwritable(path, &e))?;
         metadata.0.insert(CHECKSUM.into(), self.checksum(&metadata));
@@ -187,7 +189,7 @@ impl TensorFile {
     /// Writes the file with one JSON object in its metadata.
     ///
     /// # Errors
-    /// [`Error::Io`] if the system refuses; whatever was at `path` is then still there.
+    /// [`Error::Io`] if the system fails; the previous content of `path` is then intact.
     pub fn write(&self, path: &Path, key: &str, header: &impl Serialize) -> Result<(), Error> {
         self.write_entries(path, &Entries::of(key, header).map_err(|e| unwritable(path, &e))?)
     }
@@ -196,8 +198,8 @@ impl TensorFile {
         write_atomically(path, &self.to_bytes(metadata).map_err(|e| unwritable(path, &e))?)
     }
 
-    /// The safetensors file of these tensors with `metadata`. The library's own function writes several entries of
-    /// metadata in random order.
+    /// Serialises these tensors with `metadata`. The library's own function writes several metadata entries
+    /// in random order.
     fn to_bytes(&self, metadata: &Entries) -> serde_json::Result<Vec<u8>> {
         // In the library's order: by descending alignment, then by name.
         let mut tensors: Vec<_> = self.tensors.iter().collect();
@@ -294,12 +296,12 @@ impl Opened {
     }
 }
 
-/// Texts in the metadata, by key.
+/// Metadata entries by key.
 #[derive(Clone, Debug, Default)]
 struct Entries(BTreeMap<String, String>);
 
 impl Entries {
-    /// One JSON object.
+    /// Entries with one JSON object.
     fn of(key: &str, object: &impl Serialize) -> serde_json::Result<Self> {
         Ok(Self([(key.to_owned(), serde_json::to_string(object)?)].into()))
     }
@@ -328,15 +330,15 @@ fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {
     Error::file(path, format!("cannot be written: {error}"))
 }
 
-/// Replaces a file, by way of one in the same folder that is flushed to the disk first.
+/// Replaces a file atomically, through a temporary file in the same folder that is flushed to disk first.
 ///
 /// # Errors
-/// [`Error::Io`] where the system refuses; whatever was at `path` is then still there.
+/// [`Error::Io`] if the system fails; the previous content of `path` is then intact.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file::replace_for_good(path, bytes).map_err(Error::io(path))
 }
 
-/// Why a file cannot be read, and the way out.
+/// The reason why a file cannot be read, with advice.
 fn unread(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::NotFound => io::Error::new(error.kind(), format!("{error}; check its name")),

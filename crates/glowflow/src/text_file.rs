@@ -1,4 +1,4 @@
-//! Reading small text files that people write.
+//! Reads small text files written by people.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,7 +21,7 @@ pub fn read(path: &Path) -> Result<String, Error> {
         return Err(Error::file(path, format!("it is not a text file of at most {} MiB", MAX_BYTES >> 20)));
     }
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    // A NUL is valid UTF-8, and what UTF-16 without a byte order mark has in every ASCII character.
+    // NUL is valid UTF-8, but occurs in every ASCII character of UTF-16 without a byte order mark.
     let encoding = match &bytes[..] {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16 text, not UTF-8",
         bytes if bytes.contains(&0) => "not UTF-8 text",

@@ -1,4 +1,4 @@
-//! Decoding and sampling, in chunks that suit the device.
+//! Decoding and sampling, in chunks sized for the device.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use crate::engine::{ChunkLatents, DeviceImages, Draw};
 use crate::models::Architecture;
 
 impl<A: Architecture, R: Real> Model<A, R> {
-    /// Images from latents of every level.
+    /// Decodes latents of all levels to images.
     ///
     /// # Errors
-    /// [`Error::Input`] if shapes or labels do not fit the model, [`Error::Device`] if the device fails.
+    /// [`Error::Input`] if shapes or labels do not match the model, [`Error::Device`] if the device fails.
     pub fn decode(&self, latents: &Latents<R>, labels: &[usize]) -> Result<Decoded, Error> {
         self.decode_while(latents, labels, || Ok(()))
     }
 
-    /// As [`decode`](Self::decode), in chunks of [`decoded_at_once`](Self::decoded_at_once) images. `check` is called
-    /// ahead of each chunk; an error from it ends the decoding.
+    /// Like [`decode`](Self::decode), in chunks of [`decoded_at_once`](Self::decoded_at_once) images. `check`
+    /// is called before each chunk; an error from it ends the decoding.
     ///
     /// # Errors
     /// As [`decode`](Self::decode), and errors of `check`.
@@ -36,7 +36,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.decode_pixels(latents.batch(), labels, |range| given(latents, range), check)
     }
 
-    /// Images `v` in `[−0.5, 0.5)` from latents of every level, before quantisation.
+    /// Decodes latents of all levels to images `v` in `[−0.5, 0.5)`, before quantisation.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
@@ -44,12 +44,12 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.decode_as(latents, labels, |images| images.values())
     }
 
-    /// `count` images from latents drawn at `temperature` (1 is the model's own distribution). `labels` holds one
-    /// class an image, or nothing if the model has no classes.
+    /// Samples `count` images from latents drawn at `temperature` (1 is the model's own distribution).
+    /// `labels` holds one class per image, or is empty if the model has no classes.
     ///
     /// # Errors
-    /// [`Error::Input`] if the labels do not fit or the images are too many at once, [`Error::Device`] if the device
-    /// fails.
+    /// [`Error::Input`] if the labels do not match or too many images are requested, [`Error::Device`] if the
+    /// device fails.
     pub fn sample(
         &self,
         count: usize,
@@ -60,15 +60,15 @@ impl<A: Architecture, R: Real> Model<A, R> {
         check_temperature(temperature)?;
         check_count(&[count], self.config().dimensions())?;
         self.check_labels(count, labels)?;
-        // The latents of `draw`, which stay on the device.
+        // The latents of `draw`, without a transfer from the device.
         let drawn = |range: Range<usize>| ChunkLatents::Drawn(Draw { seed, first: range.start, temperature });
         self.decode_pixels(count, labels, drawn, || Ok(()))
     }
 
-    /// Latents drawn from `N(0, temperature²)`. Image `i` of a seed is the same for any `count`.
+    /// Latents drawn from `N(0, temperature²)`. Image `i` of a seed does not depend on `count`.
     ///
     /// # Errors
-    /// [`Error::Input`] if the temperature is negative or not finite, or the images are too many at once.
+    /// [`Error::Input`] if the temperature is negative or not finite, or too many images are requested.
     pub fn draw(&self, count: usize, temperature: f64, seed: u64) -> Result<Latents<R>, Error> {
         check_temperature(temperature)?;
         check_count(&[count], self.latent_bytes())?;
@@ -108,7 +108,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
             if all_finite {
                 finite.resize(finite.len() + pixels.len() / dimensions, true);
             } else {
-                // The device has one flag for the chunk.
+                // The device's flag covers the whole chunk.
                 let is_finite = |image: &[R]| image.iter().all(|v| v.is_finite());
                 finite.extend(images.values()?.chunks(dimensions).map(is_finite));
             }
@@ -117,8 +117,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
         Ok(Decoded { pixels, finite })
     }
 
-    /// Decodes `count` images in chunks. `latents` returns the latents of a range of images, `check` is called ahead
-    /// of each chunk, and `read` converts its images.
+    /// Decodes `count` images in chunks. `latents` returns the latents of a range of images, `check` is
+    /// called before each chunk, and `read` converts its images.
     fn decode_chunks<'a, T, E: From<Error>>(
         &self,
         count: usize,
@@ -134,7 +134,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
             let labels = labels.get(range.clone()).unwrap_or_default();
             let mut append = |images: &dyn DeviceImages<R>| {
                 let chunk = read(images)?;
-                // Usually there is one chunk, and its values need not be copied.
+                // Usually there is only one chunk, whose values need not be copied.
                 if values.is_empty() {
                     values = chunk;
                 } else {
@@ -155,13 +155,13 @@ impl<A: Architecture, R: Real> Model<A, R> {
         let have: Vec<Vec<usize>> = latents.0.iter().map(|level| level.shape().to_vec()).collect();
         if have != want {
             return Err(Error::Input(format!(
-                "latents of the shapes {have:?} do not fit the model, which has {want:?}: one array for each level"
+                "latents of the shapes {have:?} do not match the model, which has {want:?}: one array per level"
             )));
         }
         self.check_labels(batch, labels)
     }
 
-    /// Latents of `count` images from one array a level.
+    /// Latents of `count` images from one array per level.
     pub(super) fn latents(&self, count: usize, levels: Vec<Vec<R>>) -> Result<Latents<R>, Error> {
         let levels = self.latent_shapes().iter().copied().zip(levels);
         let levels = levels.map(|(shape, values)| array(count, shape, values));
@@ -169,12 +169,12 @@ impl<A: Architecture, R: Real> Model<A, R> {
     }
 }
 
-/// The latents of a range of images, one array a level.
+/// The latents of a range of images, one array per level.
 fn given<R: Clone>(latents: &Latents<R>, range: Range<usize>) -> ChunkLatents<'_, R> {
     ChunkLatents::Given(latents.0.iter().map(|level| rows(level.view(), range.clone())).collect())
 }
 
-/// The values of a range of images, copied only if they are not contiguous.
+/// The values of a range of images, copied only if not contiguous.
 pub(super) fn rows<T: Clone>(mut images: ArrayView4<'_, T>, range: Range<usize>) -> Cow<'_, [T]> {
     images.slice_axis_inplace(Axis(0), range.into());
     match images.to_slice() {
@@ -183,14 +183,14 @@ pub(super) fn rows<T: Clone>(mut images: ArrayView4<'_, T>, range: Range<usize>)
     }
 }
 
-/// Images from the device's values.
+/// Converts the device's values to images.
 pub(super) fn array<T>(
     batch: usize,
     [height, width, channels]: [usize; 3],
     values: Vec<T>,
 ) -> Result<Array4<T>, Error> {
     Array4::from_shape_vec((batch, height, width, channels), values)
-        .map_err(|e| Error::Input(format!("the device returned an array of another size: {e}")))
+        .map_err(|e| Error::Input(format!("the device returned an array of the wrong size: {e}")))
 }
 
 fn check_temperature(temperature: f64) -> Result<(), Error> {

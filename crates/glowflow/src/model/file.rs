@@ -1,5 +1,5 @@
-//! `model.safetensors`, the format that `docs/model.md` describes: the weights by name, and the architecture as the JSON object
-//! `glow.config`.
+//! `model.safetensors`, in the format of `docs/model.md`: the weights by name, and the architecture as the
+//! JSON object `glow.config`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,24 +17,24 @@ use crate::tensor_file::TensorFile;
 /// Name of the model in a run's folder.
 pub const MODEL: &str = "model.safetensors";
 
-/// The metadata entry that holds the architecture.
+/// The metadata entry with the architecture.
 const CONFIG: &str = "glow.config";
 
-/// A model outside any device: what a file holds.
+/// A model outside any device: the content of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelFile<A = ModelConfig> {
     /// The architecture.
     pub config: A,
-    /// Tensors that are fixed when the model is made, such as permutations.
+    /// Tensors that are fixed at initialisation, such as permutations.
     pub constants: Vec<Constant>,
     /// The trained parameters, flat.
     pub weights: Vec<f32>,
-    /// What the layers update in training mode, such as running statistics, flat.
+    /// State that layers update in training mode, such as running statistics, flat.
     pub buffers: Vec<f32>,
 }
 
 impl ModelFile {
-    /// A new model that has seen no data.
+    /// A new, untrained model.
     ///
     /// # Errors
     /// [`Error::Config`] if no such model can be built, or its weights exceed the available memory.
@@ -50,15 +50,15 @@ impl ModelFile {
     /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous, of another shape or not
-    /// finite.
+    /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous, of the wrong
+    /// shape or not finite.
     pub fn read(path: &Path) -> Result<Self, Error> {
         Self::read_as(path)
     }
 }
 
 impl<A: Architecture> ModelFile<A> {
-    /// A new model of any architecture that has seen no data.
+    /// A new, untrained model of any architecture.
     ///
     /// # Errors
     /// As [`new`](ModelFile::new).
@@ -74,8 +74,8 @@ impl<A: Architecture> ModelFile<A> {
         })
     }
 
-    /// A number that tells models apart: a checksum of architecture, constants, parameters and buffers. Latents mean
-    /// something to the model that made them, and to no other.
+    /// Identifies a model: a checksum of architecture, constants, parameters and buffers. Latents are only
+    /// meaningful for the model that computed them.
     pub fn fingerprint(&self) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(serde_json::to_string(&self.config).unwrap_or_default().as_bytes());
@@ -92,12 +92,12 @@ impl<A: Architecture> ModelFile<A> {
         hasher.finalize()
     }
 
-    /// Names and places of the tensors.
+    /// Names and spans of the tensors.
     pub fn layout(&self) -> Layout {
         layout(&self.config)
     }
 
-    /// As [`read`](ModelFile::read), for a model of any architecture.
+    /// Like [`read`](ModelFile::read), for a model of any architecture.
     ///
     /// # Errors
     /// As [`read`](ModelFile::read).
@@ -114,7 +114,7 @@ impl<A: Architecture> ModelFile<A> {
             TensorFile::read_with_checksum::<serde_json::Map<String, serde_json::Value>>(path, CONFIG)?;
         let invalid = |e| Error::file(path, format!("the metadata entry {CONFIG:?} cannot be read: {e}"));
         let config: A = serde_json::from_value(complete.clone().into()).map_err(invalid)?;
-        // A default would be a guess: likelihoods of 5 and of 8 bits are different things.
+        // A default would be a guess: likelihoods at 5 and at 8 bits are different quantities.
         if let serde_json::Value::Object(keys) = serde_json::to_value(&config).map_err(invalid)?
             && let Some(key) = keys.keys().find(|key| !complete.contains_key(*key))
         {
@@ -159,7 +159,7 @@ fn check_finite(tensors: &[Parameter], weights: &[f32], path: &Path) -> Result<(
             return Err(Error::file(
                 path,
                 format!(
-                    "{} holds {number}, and weights must be finite: the file is damaged, or the training diverged; take an \
+                    "{} holds {number}, but weights must be finite: the file is damaged, or the training diverged; take an \
                      earlier model",
                     parameter.name
                 ),
@@ -169,7 +169,7 @@ fn check_finite(tensors: &[Parameter], weights: &[f32], path: &Path) -> Result<(
     Ok(())
 }
 
-/// Checks that rows which are normalised are not 0.
+/// Checks that rows to be normalised are not 0.
 fn check_directions(layout: &Layout, weights: &[f32], path: &Path) -> Result<(), Error> {
     for &at in &layout.directions {
         let parameter = &layout.parameters[at];
@@ -179,7 +179,7 @@ fn check_directions(layout: &Layout, weights: &[f32], path: &Path) -> Result<(),
             return Err(Error::file(
                 path,
                 format!(
-                    "row {j} of {} is 0, and its direction is needed: the file is damaged",
+                    "row {j} of {} is 0, but its direction is needed: the file is damaged",
                     parameter.name
                 ),
             ));
@@ -188,7 +188,7 @@ fn check_directions(layout: &Layout, weights: &[f32], path: &Path) -> Result<(),
     Ok(())
 }
 
-/// Names and places of a model's tensors.
+/// Names and spans of a model's tensors.
 pub(crate) fn layout(config: &impl Architecture) -> Layout {
     FlowBuilder::<Cpu<f32>>::build(config, Source::Layout).params.into_layout()
 }

@@ -1,4 +1,4 @@
-//! A flow as a whole: its layers, run forward, inverse and backward.
+//! A complete flow: its layers, run forward, inverse and backward.
 
 use std::fmt;
 use std::slice::Chunks;
@@ -13,9 +13,9 @@ use crate::flow::{
 use crate::models::Architecture;
 use crate::params::{Constant, Layout, Source};
 
-/// The layers of a model, and where its tensors lie. It holds no weights.
+/// The layers of a model, and the spans of its tensors. It holds no weights.
 pub struct Flow<D: Operations> {
-    /// Names and places of the tensors.
+    /// Names and spans of the tensors.
     pub layout: Layout,
     image: Shape,
     latents: Vec<LatentShape>,
@@ -27,14 +27,14 @@ pub struct Flow<D: Operations> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backprop {
-    /// Drops them and runs each network once more: memory does not grow with depth.
+    /// Discards and recomputes them: memory does not grow with depth.
     Reversible,
-    /// Keeps them: three quarters of the arithmetic, for memory that grows with depth.
+    /// Saves them: three quarters of the arithmetic, for memory that grows with depth.
     Stored,
 }
 
 impl Backprop {
-    /// What layers save in the forward pass.
+    /// The values that layers save in the forward pass.
     pub(crate) fn save(self) -> Save {
         match self {
             Self::Reversible => Save::Minimum,
@@ -43,14 +43,14 @@ impl Backprop {
     }
 }
 
-/// Result of a forward pass: the flow's output, and what its layers saved for the backward pass.
+/// Result of a forward pass: the flow's output, and the values its layers saved for the backward pass.
 pub struct Forward<D: Operations> {
     /// The output: latents and log-likelihoods.
     pub state: State<D>,
     saved: Vec<Saved>,
 }
 
-/// Makes some layers ready to run in one direction.
+/// Prepares a group of layers for one direction.
 fn prepared<D: Operations>(
     layers: &[NamedLayer<D>],
     cx: &Context<'_, D>,
@@ -89,7 +89,7 @@ impl<D: Operations> Flow<D> {
         &self.latents
     }
 
-    /// The state in which images `v` `[batch, H, W, C]` enter the flow.
+    /// The initial state of images `v` `[batch, H, W, C]`.
     pub fn enter(&self, cx: &Context<'_, D>, batch: usize, v: D::Buffer, labels: D::Buffer) -> State<D> {
         let Shape { height, width, channels } = self.image;
         let statistics = match cx.mode {
@@ -106,12 +106,12 @@ impl<D: Operations> Flow<D> {
         }
     }
 
-    /// Makes all layers ready to run in one direction.
+    /// Prepares all layers for one direction.
     pub fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Vec<Box<dyn Prepared<D>>> {
         cx.device.within(|| prepared(&self.layers, cx, direction))
     }
 
-    /// Takes a state through layers that are ready for [`Direction::Forward`].
+    /// Runs layers prepared for [`Direction::Forward`] on a state.
     pub fn encode(&self, cx: &Context<'_, D>, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
         cx.device.within(|| {
             layers.iter().for_each(|layer| {
@@ -120,18 +120,18 @@ impl<D: Operations> Flow<D> {
         });
     }
 
-    /// Takes a state back through layers that are ready for [`Direction::Inverse`].
+    /// Runs layers prepared for [`Direction::Inverse`] on a state.
     pub fn decode(&self, cx: &Context<'_, D>, layers: &[Box<dyn Prepared<D>>], state: &mut State<D>) {
         cx.device.within(|| layers.iter().rev().for_each(|layer| layer.inverse(cx, state)));
     }
 
-    /// The layers that a training step makes ready together.
+    /// The groups of layers that a training step prepares together.
     fn groups(&self, device: &D) -> Chunks<'_, NamedLayer<D>> {
         self.layers.chunks(device.layers_at_once().max(1))
     }
 
-    /// Forward pass of a training step. Layers are made ready as many at a time as the device wants, so that no second
-    /// copy of all weights exists.
+    /// Forward pass of a training step. Layers are prepared in groups of the device's preferred size, so that
+    /// no second copy of all weights exists.
     pub fn forward(&self, cx: &Context<'_, D>, mut state: State<D>, backprop: Backprop) -> Forward<D> {
         let (save, mut saved) = (backprop.save(), vec![]);
         cx.device.within(|| {
@@ -144,8 +144,9 @@ impl<D: Operations> Flow<D> {
         Forward { state, saved }
     }
 
-    /// Backward pass: adds the gradient of the loss to `gradient`. Returns the image as rebuilt from the latents,
-    /// and the gradient by it. `dlogp` is the derivative of the loss by one sample's log-likelihood.
+    /// Backward pass: adds the gradient of the loss to `gradient`. Returns the image reconstructed from the
+    /// latents, and its gradient. `dlogp` is the derivative of the loss with respect to one sample's
+    /// log-likelihood.
     pub fn backward(
         &self,
         cx: &Context<'_, D>,
@@ -199,19 +200,19 @@ impl<D: Operations> Flow<D> {
     }
 }
 
-/// The range of the numbers behind a layer: its output, new latents, and log-likelihoods.
+/// The range of values after a layer: its output, new latents, and log-likelihoods.
 #[derive(Clone, Debug)]
 pub struct Range {
     /// The layer.
     pub layer: String,
-    /// The smallest number; NaN where one is NaN.
+    /// The smallest value; NaN if any value is NaN.
     pub low: f64,
-    /// The largest number; NaN where one is NaN.
+    /// The largest value; NaN if any value is NaN.
     pub high: f64,
 }
 
 impl Range {
-    /// The range of a state's numbers.
+    /// The range of a state's values.
     fn of<D: Operations>(layer: &str, device: &D, state: &State<D>) -> Result<Self, Error> {
         let mut numbers = device.download(&state.x.data)?;
         numbers.extend(device.download(&state.logp)?);
@@ -220,7 +221,7 @@ impl Range {
         }
         let numbers = numbers.iter().map(|x| x.wide());
         let fold = |pick: fn(f64, f64) -> f64| {
-            // Minimum and maximum skip NaN, which is what is looked for.
+            // Minimum and maximum ignore NaN, which is to be detected here.
             numbers.clone().reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
         };
         let (low, high) = (fold(f64::min).unwrap_or(0.0), fold(f64::max).unwrap_or(0.0));

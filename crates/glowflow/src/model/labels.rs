@@ -1,16 +1,16 @@
-//! Class labels of a batch: one class an image, or none at all for a model without classes.
+//! Class labels of a batch: one per image, or none for a model without classes.
 
 use glowflow_kernels::Real;
 
 use crate::Error;
 use crate::models::Architecture;
 
-/// Classes as numbers of a device: exact up to 2²⁴.
+/// Converts classes to numbers of a device: exact up to 2²⁴.
 pub(crate) fn class_numbers<R: Real>(labels: &[usize]) -> Vec<R> {
     labels.iter().map(|&label| R::of(label as f64)).collect()
 }
 
-/// Checks that there is a label for each image if the model has classes, and none otherwise.
+/// Checks that there is one label per image if the model has classes, and none otherwise.
 pub(crate) fn check_labels(config: &impl Architecture, batch: usize, labels: &[usize]) -> Result<(), Error> {
     let classes = config.classes();
     let message = if classes == 0 && !labels.is_empty() {

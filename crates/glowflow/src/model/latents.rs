@@ -1,11 +1,11 @@
-//! Latents of images, and pixels from continuous images.
+//! Latents of images, and decoded pixels.
 
 use ndarray::{Array4, Axis, Slice, Zip, concatenate};
 
 use crate::Error;
 
-/// Standardised latents of a batch of images: one array `[batch, h, w, c]` for each level, the image's
-/// dimension in all. Without every one of them an image cannot be decoded exactly.
+/// Standardised latents of a batch of images: one array `[batch, h, w, c]` per level, with the image's
+/// dimension in total. Exact decoding requires all of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latents<R = f32>(pub Vec<Array4<R>>);
 
@@ -15,16 +15,16 @@ impl<R: Clone> Latents<R> {
         self.0.first().map_or(0, |level| level.len_of(Axis(0)))
     }
 
-    /// The images from `range` on.
+    /// The images in `range`.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let slice = Slice::from(range.start as isize..range.end as isize);
         Self(self.0.iter().map(|level| level.slice_axis(Axis(0), slice).to_owned()).collect())
     }
 
-    /// The images of all parts, one part after the other.
+    /// Concatenates the images of all parts.
     ///
     /// # Errors
-    /// [`Error::Input`] where the parts are not of one model.
+    /// [`Error::Input`] if the parts belong to different models.
     pub fn concatenate(parts: &[Self]) -> Result<Self, Error> {
         let levels = parts.first().map_or(0, |part| part.0.len());
         let level = |level: usize| {
@@ -37,13 +37,13 @@ impl<R: Clone> Latents<R> {
 }
 
 impl<R: glowflow_kernels::Real> Latents<R> {
-    /// `Σ self·other`, over images, levels and elements, where `other` has the same shape.
+    /// `Σ self·other` over images, levels and elements; `other` must have the same shape.
     pub fn dot(&self, other: &Self) -> f64 {
         let pairs = self.0.iter().zip(&other.0).flat_map(|(a, b)| a.iter().zip(b));
         pairs.map(|(a, b)| a.wide() * b.wide()).sum()
     }
 
-    /// `by·self + to·other`, where `other` has the same shape.
+    /// `by·self + to·other`; `other` must have the same shape.
     pub fn combine(&self, by: R, other: &Self, to: R) -> Self {
         let combined =
             |(a, b): (&Array4<R>, &Array4<R>)| Zip::from(a).and(b).map_collect(|&a, &b| by * a + to * b);
@@ -57,7 +57,7 @@ impl Latents {
         Self(self.0.iter().map(|level| level.select(Axis(0), indices)).collect())
     }
 
-    /// Whether all latents of an image are finite.
+    /// Returns whether all latents of an image are finite.
     pub fn is_finite(&self, image: usize) -> bool {
         self.0.iter().all(|level| level.index_axis(Axis(0), image).iter().all(|x| x.is_finite()))
     }
@@ -71,11 +71,12 @@ impl Latents {
 /// Latents and densities of a batch of images.
 #[derive(Clone, Debug)]
 pub struct Encoded<R = f32> {
-    /// The images in latent space.
+    /// The images' latents.
     pub latents: Latents<R>,
-    /// `log p(v) − D·log bins` of each image, in nats: the density at the dequantised image, times the volume of a bin.
-    /// Under uniform noise its mean over draws is a lower bound on `log p(x)`. At bin centres it is the density of
-    /// one point, not a likelihood of the image: for bits/dim, use [`Model::bits_per_dim`](crate::Model::bits_per_dim).
+    /// `log p(v) − D·log bins` of each image, in nats: the density at the dequantised image, times the volume
+    /// of a bin. With uniform noise its mean over draws is a lower bound on `log p(x)`. At bin centres it is
+    /// the density at one point, not a likelihood of the image: for bits/dim, use
+    /// [`Model::bits_per_dim`](crate::Model::bits_per_dim).
     pub log_density: Vec<f64>,
 }
 
@@ -84,13 +85,14 @@ pub struct Encoded<R = f32> {
 pub struct Decoded {
     /// `[batch, H, W, C]`.
     pub pixels: Array4<u8>,
-    /// Whether all values of each image were finite. Pixels of other values are black and mean nothing. Such values
-    /// occur far from the training data, and early in training, when couplings divide by almost 0.
+    /// True if all values of each image were finite. Pixels of other values are black and meaningless. Such
+    /// values occur far from the training data, and early in training, when couplings divide by values close
+    /// to 0.
     pub finite: Vec<bool>,
 }
 
 impl Decoded {
-    /// Whether the values of all images were finite.
+    /// Returns whether the values of all images were finite.
     pub fn all_finite(&self) -> bool {
         self.finite.iter().all(|&finite| finite)
     }
@@ -101,13 +103,13 @@ impl Decoded {
     }
 }
 
-/// A batch of images, encoded and decoded again.
+/// A batch of images, encoded and decoded.
 #[derive(Clone, Debug)]
 pub struct RoundTrip<R = f32> {
     /// The images' latents, and their densities at bin centres.
     pub encoded: Encoded<R>,
     /// `max |decode(encode(v)) − v|` of each image.
     pub errors: Vec<f64>,
-    /// Whether each image came back with the same pixels, in the model's bits.
+    /// True if each image was reconstructed with the same pixels, at the model's bit depth.
     pub exact: Vec<bool>,
 }

@@ -1,11 +1,11 @@
-//! Bounds on requested numbers of images.
+//! Limits on requested numbers of images.
 
 use crate::Error;
 
-/// The most bytes that a requested number of images may take: their latents, their pixels, or a picture of them.
+/// Maximum memory for requested images, in bytes: their latents, their pixels, or a picture of them.
 const MAX_BYTES: usize = 1 << 29;
 
-/// Checks that a requested number of images fits into memory: the product of `counts`, each image of `bytes` bytes.
+/// Checks that the requested images fit into memory: the product of `counts`, with `bytes` bytes per image.
 ///
 /// ```
 /// use glowflow::check_count;
@@ -16,9 +16,9 @@ const MAX_BYTES: usize = 1 << 29;
 /// ```
 ///
 /// # Errors
-/// [`Error::Input`] names the number, and how many are possible.
+/// [`Error::Input`] with the number, and the maximum.
 pub fn check_count(counts: &[usize], bytes: usize) -> Result<(), Error> {
-    // However small an image is, some memory goes to keeping track of it.
+    // Even the smallest image has some overhead.
     let most = MAX_BYTES / bytes.max(1 << 10);
     let count = counts.iter().try_fold(1, |product: usize, &count| product.checked_mul(count));
     if count.is_some_and(|count| count <= most) {

@@ -1,4 +1,4 @@
-//! Memory that a model needs at least, to refuse one that cannot fit before anything is allocated.
+//! Minimum memory of a model, to reject one that cannot fit before anything is allocated.
 
 use glowflow_data::available_memory;
 use glowflow_kernels::Cpu;
@@ -11,45 +11,45 @@ use crate::params::{ConstantType, Source};
 use crate::train::TrainConfig;
 use crate::{Error, Precision};
 
-/// Bytes of a number in single precision.
+/// Bytes per single-precision number.
 const F32: u128 = 4;
 /// Weights, gradient, two moments, and average.
 const STATE_COPIES: u128 = 5;
-/// A checkpoint that is being saved, on the host: weights, two moments and average, as state, as tensors and
-/// as bytes of the file.
+/// A checkpoint during saving, on the host: weights, two moments and average, as state, as tensors and as
+/// bytes of the file.
 const SAVE_COPIES: u128 = 3 * 4;
-/// A square matrix in f64 and the factors of its decomposition, while a rotation is drawn.
+/// A square matrix in f64 and the factors of its decomposition, during the generation of a rotation.
 const ROTATION_COPIES: u128 = 3;
-/// Numbers for each value of an image at least: flow variables, gradients, patches of convolutions. A step
-/// was measured to take 35.
+/// Minimum numbers per image value: flow variables, gradients, patches of convolutions. A step was measured
+/// to need 35.
 const VARIABLE_COPIES: u128 = 16;
 
 /// The name of [`SAVE_COPIES`] in messages.
 const SAVED: &str = "a checkpoint that is being saved";
 
-/// Number of trained parameters of a model.
+/// Number of trained parameters.
 pub fn parameters(config: &impl Architecture) -> u128 {
     layout(config).len() as u128
 }
 
-/// Multiply-adds of a forward pass on one image.
+/// Multiply-adds of a forward pass per image.
 pub fn multiply_adds(config: &impl Architecture) -> u128 {
     FlowBuilder::<Cpu<f32>>::build(config, Source::Layout).multiply_adds()
 }
 
-/// Checks that a model's weights fit into the memory that is available.
+/// Checks that a model's weights fit into the available memory.
 ///
 /// # Errors
-/// [`Error::Config`] with the sum.
+/// [`Error::Config`] with the required memory.
 pub fn check_weights(config: &impl Architecture) -> Result<(), Error> {
     let weights = F32 * parameters(config);
     check("this model", &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
 }
 
-/// Checks that a checkpoint of a device with memory of its own fits into the host's while it is saved.
+/// Checks that a checkpoint of a device with its own memory fits into the host's memory during saving.
 ///
 /// # Errors
-/// [`Error::Config`] with the sum.
+/// [`Error::Config`] with the required memory.
 pub fn check_state(config: &impl Architecture) -> Result<(), Error> {
     let parameters = parameters(config);
     let save = (SAVE_COPIES * F32 * parameters, format!("{parameters} parameters in {SAVED}"));
@@ -77,14 +77,15 @@ fn state(config: &impl Architecture) -> (u128, String) {
     (bytes, format!("{parameters} parameters with gradient, moments, average and {SAVED}"))
 }
 
-/// The largest rotation that is drawn for a new model: signs belong to the LU form of one.
+/// The largest rotation generated for a new model; a 1×1 convolution in LU form has one, recognised by its
+/// signs.
 fn rotation(config: &impl Architecture) -> (u128, String) {
     let signs = layout(config).constants.into_iter().filter(|constant| constant.kind == ConstantType::Signs);
     let channels = signs.map(|signs| signs.len as u128).max().unwrap_or(0);
     (ROTATION_COPIES * 8 * channels * channels, format!("a rotation of {channels} channels"))
 }
 
-/// The hidden activations of one network, or of all that are stored, and the flow variables.
+/// The hidden activations of one network, or of all if they are saved, and the flow variables.
 fn activations(model: &impl Architecture, train: &TrainConfig) -> u128 {
     let part = train.batch.div_ceil(train.accumulate.max(1)) as u128;
     let number = if train.precision == Precision::Bf16 { 2 } else { F32 };
@@ -120,7 +121,7 @@ fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), E
     )))
 }
 
-/// A number of bytes in the largest fitting unit.
+/// Formats a number of bytes in the largest fitting unit.
 fn spell(bytes: u128) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");
     for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
@@ -152,7 +153,7 @@ mod tests {
         }
     }
 
-    /// The peak of a run on the processor: state, and three copies of it while a checkpoint is saved.
+    /// Peak memory of a run on the CPU: the state, and three copies of it while a checkpoint is saved.
     #[test]
     fn a_checkpoint_that_is_being_saved_counts() {
         let model = GlowConfig::default();

@@ -1,4 +1,4 @@
-//! The multi-scale model: what it is, its weights, and its files.
+//! The multi-scale model: its definition, weights, and files.
 
 mod decode;
 mod file;

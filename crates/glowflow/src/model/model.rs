@@ -1,4 +1,4 @@
-//! A model with its weights on a device: scoring, encoding, decoding and sampling on plain arrays.
+//! A model with its weights on a device: scoring, encoding, decoding and sampling with plain arrays.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -20,27 +20,28 @@ const SCORED_PIXELS: usize = 64 * 32 * 32;
 /// Noise that makes pixels continuous (`docs/model.md`).
 #[derive(Clone, Copy, Debug)]
 pub enum Dequantization<'a, R = f32> {
-    /// A typical point of each bin: deterministic, for latents. It is the centre, or the median of the model's dequantiser
-    /// at most 0.4 of a bin away. Its density is not a likelihood of the image.
+    /// A typical point of each bin: deterministic, for latents. It is the centre, or the median of the
+    /// model's dequantiser at most 0.4 of a bin away. Its density is not a likelihood of the image.
     Typical,
-    /// The centre of each bin: deterministic, for comparing densities, which are not likelihoods of the images.
+    /// The centre of each bin: deterministic, for comparing densities, which are not likelihoods of the
+    /// images.
     Midpoint,
     /// Uniform over each bin, from a seed: the bound's noise, as in training.
     Uniform {
         /// The draw; different seeds are independent.
         seed: u64,
     },
-    /// That of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is less the log-density of the
-    /// noise, so that its mean over seeds is a lower bound of the log-likelihood.
+    /// That of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is reduced by the
+    /// log-density of the noise, so its mean over seeds is a lower bound of the log-likelihood.
     Variational {
         /// The draw; different seeds are independent.
         seed: u64,
     },
-    /// Given, of the shape of the pixels, in `[0, 1/bins)`.
+    /// Given, with the shape of the pixels, in `[0, 1/bins)`.
     Given(ArrayView4<'a, R>),
 }
 
-/// A model of any architecture on any device, ready to use. `R` is the type of its latents: `f32` for programs.
+/// A model of any architecture on any device, ready to use. `R` is the type of its latents, usually `f32`.
 ///
 /// ```
 /// use glowflow::{Dequantization, Draws, GlowConfig, Model};
@@ -71,7 +72,7 @@ pub struct Model<A = ModelConfig, R: Real = f32> {
 }
 
 impl Model {
-    /// A new model on the processor, before any training.
+    /// A new, untrained model on the CPU.
     ///
     /// # Errors
     /// [`Error::Config`] if no such model can be built.
@@ -79,7 +80,7 @@ impl Model {
         Ok(Self::on(Cpu::new(), &ModelFile::new(config, seed)?))
     }
 
-    /// Loads a model file, or that of a run's folder, onto the processor.
+    /// Loads a model file, or that in a run's folder, to the CPU.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
@@ -98,7 +99,7 @@ impl Model {
 }
 
 impl<A: Architecture, R: Real> Model<A, R> {
-    /// Brings a model onto a device.
+    /// Transfers a model to a device.
     pub fn on<D: Operations<Real = R>>(device: D, file: &ModelFile<A>) -> Self {
         Self {
             latent_shapes: file.config.latent_shapes(),
@@ -114,7 +115,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         &self.config
     }
 
-    /// Tells models apart: see [`ModelFile::fingerprint`].
+    /// Identifies the model: see [`ModelFile::fingerprint`].
     pub fn fingerprint(&self) -> u32 {
         self.fingerprint
     }
@@ -139,13 +140,13 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.at_once(SCORED_PIXELS)
     }
 
-    /// Number of images with this many pixels in total, at least one.
+    /// Number of images with this total number of pixels, at least one.
     fn at_once(&self, pixels: usize) -> usize {
         let [height, width, _] = self.config.image();
         (pixels / (height * width)).max(1)
     }
 
-    /// Bytes of the latents of one image.
+    /// Bytes of an image's latents.
     pub(crate) fn latent_bytes(&self) -> usize {
         self.config.dimensions() * size_of::<R>()
     }
@@ -154,11 +155,12 @@ impl<A: Architecture, R: Real> Model<A, R> {
         &*self.engine
     }
 
-    /// Latents of images `[batch, H, W, C]`, and their densities; `labels` holds one class an image, or nothing if the
-    /// model has no classes. For bits/dim, use [`bits_per_dim`](Self::bits_per_dim).
+    /// Latents of images `[batch, H, W, C]`, and their densities; `labels` holds one class per image, or is
+    /// empty if the model has no classes. For bits/dim, use [`bits_per_dim`](Self::bits_per_dim).
     ///
     /// # Errors
-    /// [`Error::Input`] if shape, labels or noise do not fit the model, [`Error::Device`] if the device fails.
+    /// [`Error::Input`] if shape, labels or noise do not match the model, [`Error::Device`] if the device
+    /// fails.
     pub fn encode(
         &self,
         pixels: ArrayView4<u8>,

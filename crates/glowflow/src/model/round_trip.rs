@@ -1,4 +1,4 @@
-//! Exactness of the inverse: images are encoded, decoded and compared.
+//! Measures the exactness of the inverse: encodes images, decodes them and compares.
 
 use glowflow_kernels::Real;
 use ndarray::{ArrayView3, ArrayView4};
@@ -8,7 +8,7 @@ use super::{Latents, RoundTrip};
 use crate::Error;
 use crate::models::Architecture;
 
-/// The largest error, and NaN if one of them is NaN, which `f64::max` would lose.
+/// The largest error, or NaN if any of them is NaN, which `f64::max` would ignore.
 ///
 /// ```
 /// use glowflow::model::largest;
@@ -20,14 +20,14 @@ pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
     errors.into_iter().fold(0.0, |most, e| if most.is_nan() || most >= e { most } else { e })
 }
 
-/// A pixel without the low bits that the model drops.
+/// A pixel without the low bits that the model discards.
 pub(crate) fn in_bits(pixel: u8, bits: u32) -> u8 {
     pixel >> (8 - bits) << (8 - bits)
 }
 
 impl<A: Architecture, R: Real> Model<A, R> {
-    /// The largest difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for images with the noise
-    /// of [`Dequantization::Typical`].
+    /// The maximum difference between an image and its decoded latents, `max |decode(encode(v)) − v|`, for
+    /// images with the noise of [`Dequantization::Typical`].
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -60,8 +60,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
         Ok(RoundTrip { encoded, errors, exact })
     }
 
-    /// Whether each image's latents decode to its pixels, in the model's bits. Pixels of values that are not finite
-    /// mean nothing, even if they are the same.
+    /// Returns whether each image's latents decode to its pixels, at the model's bit depth. Pixels of
+    /// non-finite values are meaningless, even if they are equal.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).

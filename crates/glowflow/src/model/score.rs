@@ -1,4 +1,4 @@
-//! Bits per dimension of images, and the estimates of it.
+//! Bits per dimension of images, and its estimators.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub enum NoiseKind {
     /// Uniform over the bin.
     #[default]
     Uniform,
-    /// That of the model's dequantiser.
+    /// The noise of the model's dequantiser.
     Variational,
 }
 
@@ -30,9 +30,10 @@ impl NoiseKind {
     }
 }
 
-/// Estimate of bits per dimension: the noise of scored pixels, and how its draws are combined.
+/// Estimator of bits per dimension: the noise of scored pixels, and the combination of its draws.
 ///
-/// With `L_j` the log-density of an image under draw `j`, times the volume of a bin, less the log-density of variational noise:
+/// `L_j` is the log-density of an image under draw `j`, plus the log-volume of a bin, minus the log-density
+/// of variational noise:
 ///
 /// | estimate | log-likelihood | label |
 /// | --- | --- | --- |
@@ -41,7 +42,7 @@ impl NoiseKind {
 /// | [`Importance`](Self::Importance) | `log Σ_j exp(L_j) − log k` | `importance-weighted bound, k = …, uniform noise` |
 /// | [`Midpoint`](Self::Midpoint) | `L` at the bin's centre | `density at bin centre, not a bound` |
 ///
-/// Bounds of different labels are different quantities and are never compared or averaged.
+/// Bounds with different labels are different quantities and are never compared or averaged.
 ///
 /// ```
 /// use glowflow::{Draws, NoiseKind};
@@ -54,27 +55,28 @@ impl NoiseKind {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Draws {
-    /// The centre of each bin. Deterministic, for comparing images. The result is the density at one point and bounds
-    /// nothing: a flat image can have negative bits per dimension.
+    /// The centre of each bin. Deterministic, for comparing images. The result is the density at one point
+    /// and not a bound: a flat image can have negative bits per dimension.
     Midpoint,
-    /// The mean over draws of uniform noise: an upper bound on bits per dimension, in expectation. Training minimises
-    /// it and papers report it.
+    /// The mean over draws of uniform noise: an upper bound on bits per dimension, in expectation. It is
+    /// minimised by training and reported in papers.
     Uniform {
         /// Number of draws; 0 counts as 1.
         draws: u64,
         /// Their seed.
         seed: u64,
     },
-    /// The mean over draws of the model's own noise: an upper bound on bits per dimension, in expectation. Training of a model with
-    /// a dequantiser minimises it.
+    /// The mean over draws of the model's own noise: an upper bound on bits per dimension, in expectation.
+    /// Training of a model with a dequantiser minimises it.
     Variational {
         /// Number of draws; 0 counts as 1.
         draws: u64,
         /// Their seed.
         seed: u64,
     },
-    /// The log of the mean likelihood over k draws (Burda, Grosse and Salakhutdinov 2016): an upper bound on bits per
-    /// dimension, in expectation, that falls with k towards the model's bits per dimension. One draw is the plain bound.
+    /// The log of the mean likelihood over k draws (Burda, Grosse and Salakhutdinov 2016): an upper bound on
+    /// bits per dimension, in expectation, that approaches the model's bits per dimension from above as k
+    /// grows. With one draw it equals the plain bound.
     Importance {
         /// The noise.
         noise: NoiseKind,
@@ -100,7 +102,7 @@ impl Draws {
         }
     }
 
-    /// Forward passes for each image; 1 at the midpoint.
+    /// Number of forward passes per image; 1 for the midpoint.
     pub fn count(self) -> u64 {
         match self {
             Self::Midpoint => 1,
@@ -130,13 +132,13 @@ impl Draws {
         }
     }
 
-    /// k of an importance-weighted bound.
+    /// k of an importance-weighted bound; `None` for others.
     pub fn importance(self) -> Option<u64> {
         matches!(self, Self::Importance { .. }).then(|| self.count())
     }
 
-    /// Dequantisation of a draw of a batch. Each has its own seed, and its noise occurs in no other draw or batch,
-    /// under this seed or another.
+    /// Dequantisation of a draw of a batch. Each has its own seed, and its noise occurs in no other draw or
+    /// batch, of this or any other seed.
     fn of_batch<R>(self, draw: u64, batch: u64) -> Dequantization<'static, R> {
         let (noise, seed) = match self {
             Self::Midpoint => return Dequantization::Midpoint,
@@ -182,7 +184,7 @@ impl fmt::Display for Draws {
     }
 }
 
-/// Log-densities of one image, combined as they come.
+/// A running combination of the log-densities of one image.
 #[derive(Clone, Copy, Debug)]
 enum Combination {
     /// `Σ_j L_j / count`.
@@ -201,7 +203,7 @@ impl Combination {
                 } else if log_density <= *largest {
                     *sum += (log_density - *largest).exp();
                 } else {
-                    // NaN arrives here too, and stays.
+                    // NaN also takes this branch, and persists.
                     *sum = *sum * (*largest - log_density).exp() + 1.0;
                     *largest = log_density;
                 }
@@ -219,9 +221,9 @@ impl Combination {
 }
 
 impl<A: Architecture, R: Real> Model<A, R> {
-    /// Bits per dimension of images `[batch, H, W, C]`; `labels` holds one class an image, or nothing if the model has
-    /// no classes. Smaller is likelier. Equal images in an equal order give equal numbers, those of
-    /// [`evaluate::score`](crate::evaluate::score).
+    /// Bits per dimension of images `[batch, H, W, C]`; `labels` holds one class per image, or is empty if
+    /// the model has no classes. Smaller is likelier. Equal images in an equal order give equal numbers,
+    /// those of [`evaluate::score`](crate::evaluate::score).
     ///
     /// ```
     /// use glowflow::{Draws, Model, GlowConfig};

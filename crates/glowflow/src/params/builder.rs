@@ -23,35 +23,35 @@ use crate::random;
 pub enum Init {
     /// 0
     Zeros,
-    /// One number.
+    /// A constant.
     Constant(f64),
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
     /// Uniform on `(−bound, bound)`.
     Uniform(f64),
-    /// These numbers.
+    /// Given values.
     Values(Vec<f32>),
-    /// These numbers, plus normal ones with mean 0 and this standard deviation.
+    /// Given values, plus normal noise with mean 0 and this standard deviation.
     Around(Vec<f32>, f64),
 }
 
-/// A tensor that is fixed when the model is made.
+/// A tensor that is fixed at initialisation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Constant {
     /// A permutation: `y[i] = x[index[i]]`.
     Permutation(Vec<usize>),
-    /// Numbers that are 1 or −1.
+    /// Values of 1 or −1.
     Signs(Vec<f64>),
 }
 
-/// Origin of the constants while a flow is built.
+/// Source of the constants when a flow is built.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// Nowhere: constants are empty, and only the layout can be used. Costs no memory.
+    /// None: constants are empty, and only the layout is usable. Costs no memory.
     Layout,
     /// A new model's seed.
     Seed(u64),
-    /// An existing model, in the order in which they are declared.
+    /// The constants of an existing model, in the order of declaration.
     Given(&'a [Constant]),
 }
 
@@ -68,7 +68,7 @@ pub struct ParamBuilder<'a> {
 }
 
 impl<'a> ParamBuilder<'a> {
-    /// Without tensors.
+    /// A builder without tensors.
     pub fn new(source: Source<'a>) -> Self {
         Self {
             source,
@@ -81,7 +81,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Declares tensors whose names begin with `name` and a dot.
+    /// Declares tensors whose names are prefixed with `name` and a dot.
     pub fn scope<T>(&mut self, name: impl AsRef<str>, declare: impl FnOnce(&mut Self) -> T) -> T {
         let outer = self.prefix.len();
         self.prefix += name.as_ref();
@@ -95,27 +95,28 @@ impl<'a> ParamBuilder<'a> {
         format!("{}{name}", self.prefix)
     }
 
-    /// A trained tensor.
+    /// Declares a trained tensor.
     pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         self.inits.push(init);
         self.layout.add(self.name(name), shape, None)
     }
 
-    /// A trained tensor whose squares the trainer may penalise.
+    /// Declares a trained tensor whose squares the trainer may penalise.
     pub fn penalized(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);
         self.layout.penalized.push(span);
         span
     }
 
-    /// The trained weight of a convolution or linear layer, `[outputs, …]`, to which weight decay applies.
+    /// Declares the trained weight of a convolution or linear layer, `[outputs, …]`, to which weight decay
+    /// applies.
     pub fn weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);
         self.layout.decayed.push(span);
         span
     }
 
-    /// A [`weight`](Self::weight) whose outputs are a hidden layer.
+    /// Declares a [`weight`](Self::weight) whose outputs are a hidden layer.
     pub fn hidden_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.weight(name, shape, init);
         let rows = shape.first().copied().unwrap_or(1);
@@ -123,20 +124,21 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
-    /// A trained tensor whose rows, one for each element of the first axis, count by their direction alone. None may be 0.
+    /// Declares a trained tensor in which only the directions of the rows matter, one for each element of the
+    /// first axis. None may be 0.
     pub fn directions(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);
         self.layout.directions.push(self.layout.parameters.len() - 1);
         span
     }
 
-    /// A trained square matrix of which one triangle is read.
+    /// Declares a trained square matrix of which one triangle is read.
     pub fn triangle(&mut self, name: &str, size: usize, triangle: Triangle, init: Init) -> Span {
         self.inits.push(init);
         self.layout.add(self.name(name), &[size, size], Some(triangle))
     }
 
-    /// A tensor that layers update in training mode. It has no gradient.
+    /// Declares a tensor that layers update in training mode. It has no gradient.
     pub fn buffer(&mut self, name: &str, shape: &[usize], value: f32) -> Span {
         let span = self.layout.add_buffer(self.name(name), shape);
         if !matches!(self.source, Source::Layout) {
@@ -145,7 +147,7 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
-    /// The stream that a new model's next permutation is drawn from; `None` if the model is not new.
+    /// The random stream for the next permutation of a new model; `None` for an existing model.
     pub fn permutation_stream(&mut self) -> Option<Stream> {
         let id = random::PERMUTATION + self.permutations;
         self.permutations += 1;
@@ -155,7 +157,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// A fixed permutation of `len` elements; `init` is that of a new model.
+    /// Declares a fixed permutation of `len` elements; `init` is that of a new model.
     pub fn permutation(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<usize>) -> Vec<usize> {
         match self.constant(name, len, ConstantType::Permutation, || Constant::Permutation(init())) {
             Constant::Permutation(index) => index,
@@ -163,7 +165,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Fixed signs, 1 or −1; `init` are those of a new model.
+    /// Declares fixed signs, 1 or −1; `init` are those of a new model.
     pub fn signs(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
         match self.constant(name, len, ConstantType::Signs, || Constant::Signs(init())) {
             Constant::Signs(signs) => signs,
@@ -215,8 +217,8 @@ impl<'a> ParamBuilder<'a> {
         &self.buffers
     }
 
-    /// The initial parameters. Each tensor has a random stream of its own, named by its place, so that they depend on
-    /// the seed alone.
+    /// The initial parameters. Each tensor has its own random stream, identified by its position, so that
+    /// they depend only on the seed.
     pub fn initial_parameters(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.layout.len()];
         let Source::Seed(seed) = self.source else { return values };

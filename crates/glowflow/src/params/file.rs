@@ -1,4 +1,4 @@
-//! Tensors of a model in a file, by name.
+//! Stores a model's tensors in a file, by name.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::layout::{ConstantType, Layout, Parameter};
 use crate::Error;
 use crate::tensor_file::{TensorData, TensorFile};
 
-/// Puts the constants into a file.
+/// Adds the constants to a file.
 pub(crate) fn put_constants(file: &mut TensorFile, layout: &Layout, constants: &[Constant]) {
     for (at, constant) in layout.constants.iter().zip(constants) {
         let tensor = match constant {
@@ -20,7 +20,7 @@ pub(crate) fn put_constants(file: &mut TensorFile, layout: &Layout, constants: &
     }
 }
 
-/// Takes the constants out of a file, checked.
+/// Removes the constants from a file, validated.
 pub(crate) fn take_constants(
     file: &mut TensorFile,
     layout: &Layout,
@@ -51,7 +51,7 @@ pub(crate) fn take_constants(
     constants.collect()
 }
 
-/// Puts a flat buffer into a file, a tensor for each of `tensors`, under `prefix` and its name.
+/// Adds a flat buffer to a file, one tensor for each of `tensors`, named by `prefix` and its name.
 pub(crate) fn put_flat(file: &mut TensorFile, tensors: &[Parameter], prefix: &str, values: &[f32]) {
     for tensor in tensors {
         let data = TensorData::f32(&tensor.shape, &values[tensor.span.range()]);
@@ -59,14 +59,14 @@ pub(crate) fn put_flat(file: &mut TensorFile, tensors: &[Parameter], prefix: &st
     }
 }
 
-/// Takes a flat buffer out of a file.
+/// Removes a flat buffer from a file.
 pub(crate) fn take_flat(
     file: &mut TensorFile,
     tensors: &[Parameter],
     prefix: &str,
     path: &Path,
 ) -> Result<Vec<f32>, Error> {
-    // All tensors first, before there is memory for what they are said to hold.
+    // All tensors are checked before memory for their declared size is allocated.
     let data = tensors
         .iter()
         .map(|tensor| {
@@ -93,7 +93,7 @@ fn take(file: &mut TensorFile, name: &str, shape: &[usize], path: &Path) -> Resu
         let have = &tensor.shape;
         return Err(Error::file(
             path,
-            format!("{name} has the shape {have:?}; the configuration wants {shape:?}"),
+            format!("{name} has the shape {have:?}; the configuration requires {shape:?}"),
         ));
     }
     Ok(tensor)

@@ -1,7 +1,7 @@
-//! Names, shapes and places of a model's tensors (`docs/model.md`).
+//! Names, shapes and spans of a model's tensors (`docs/model.md`).
 //!
-//! All parameters lie in one flat buffer, in the order of the file's table, and so do all buffers. Constants are kept
-//! by the layers.
+//! All parameters are stored in one flat buffer, in the order of the file's table, and so are all buffers.
+//! Constants are held by the layers.
 
 use glowflow_kernels::Span;
 
@@ -21,20 +21,20 @@ pub struct Parameter {
     pub name: String,
     /// Its shape in a model file.
     pub shape: Vec<usize>,
-    /// Its place in the flat buffer.
+    /// Its span in the flat buffer.
     pub span: Span,
-    /// The triangle that is read, if not all of it is.
+    /// The triangle that is read, if only one is.
     pub triangle: Option<Triangle>,
 }
 
 /// A weight matrix between hidden layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HiddenMatrix {
-    /// Its place in the flat buffer.
+    /// Its span in the flat buffer.
     pub span: Span,
-    /// Outputs.
+    /// Number of outputs.
     pub rows: usize,
-    /// Inputs, with the taps of a convolution.
+    /// Number of inputs, including the taps of a convolution.
     pub columns: usize,
 }
 
@@ -43,7 +43,7 @@ pub struct HiddenMatrix {
 pub enum ConstantType {
     /// A permutation of `0..len`.
     Permutation,
-    /// Numbers that are 1 or −1.
+    /// Values of 1 or −1.
     Signs,
 }
 
@@ -65,15 +65,15 @@ pub struct Layout {
     pub parameters: Vec<Parameter>,
     /// Tensors that layers update in training mode, in the order of their flat buffer.
     pub buffers: Vec<Parameter>,
-    /// Constants, in the order in which they were declared.
+    /// Constants, in the order of declaration.
     pub constants: Vec<ConstantLayout>,
-    /// Indices of the parameters whose rows count by their direction alone: none may be 0.
+    /// Indices of the parameters in which only the directions of the rows matter: no row may be 0.
     pub directions: Vec<usize>,
     /// Parameters whose squares are penalised.
     pub penalized: Vec<Span>,
     /// Weights of convolutions and linear layers, to which weight decay applies.
     pub decayed: Vec<Span>,
-    /// Those of them that are matrices between hidden layers, which an optimiser of matrices can train.
+    /// The subset of them that are matrices between hidden layers, which a matrix optimiser can train.
     pub hidden: Vec<HiddenMatrix>,
     len: usize,
     buffers_len: usize,
@@ -90,22 +90,22 @@ impl Layout {
         add(&mut self.buffers, &mut self.buffers_len, name, shape, None)
     }
 
-    /// Elements of the flat buffer of parameters.
+    /// Number of elements in the flat buffer of parameters.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether the model has no parameters.
+    /// Returns whether the model has no parameters.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Elements of the flat buffer of buffers.
+    /// Number of elements in the flat buffer of buffers.
     pub fn buffers_len(&self) -> usize {
         self.buffers_len
     }
 
-    /// Sets to 0 what is stored of triangular matrices but never read.
+    /// Zeroes the unread part of triangular matrices.
     pub fn clear_unread<T: Copy + Default>(&self, weights: &mut [T]) {
         for parameter in &self.parameters {
             let Some(triangle) = parameter.triangle else { continue };

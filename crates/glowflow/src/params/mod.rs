@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | parameter | updated by the optimiser and averaged | weights, biases |
 //! | buffer | updated by the layers themselves in training mode | running statistics |
-//! | constant | fixed when the model is made | permutations, signs |
+//! | constant | fixed at initialisation | permutations, signs |
 
 mod builder;
 mod file;

@@ -3,7 +3,7 @@
 use glowflow_kernels::Stream;
 use nalgebra::{DMatrix, DVector};
 
-/// A random permutation, by sorting random numbers.
+/// A random permutation, obtained by sorting random numbers.
 pub(crate) fn shuffled(stream: Stream, n: usize) -> Vec<usize> {
     let mut index: Vec<usize> = (0..n).collect();
     index.sort_by_cached_key(|&i| (stream.block(i as u64)[0], i));
