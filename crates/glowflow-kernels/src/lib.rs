@@ -49,7 +49,7 @@ pub use ops::{
 pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;
 pub use pixels::{Noise, Quantized};
-pub use primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};
+pub use primitives::{Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};
 pub use random::Stream;
 pub use real::Real;
 pub use repeated::Repeated;

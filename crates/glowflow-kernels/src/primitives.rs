@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`map`](Primitives::map) | an element-wise [expression](crate::expr) of strided inputs |
 //! | [`reduce`](Primitives::reduce) | sums of an expression over some of the axes |
-//! | [`gemm`](Primitives::gemm) | a matrix product |
+//! | [`gemm`](Primitives::gemm), [`gemm_batch`](Primitives::gemm_batch) | a matrix product, and several of one shape |
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
 //! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
 //! | [`depthwise`](Primitives::depthwise) and its gradients | a convolution of [each channel by itself](Depthwise) |
@@ -150,6 +150,42 @@ impl Gemm {
     }
 }
 
+/// Matrix products of one shape. Each matrix begins at a fixed distance from the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmBatch {
+    /// Each product.
+    pub gemm: Gemm,
+    /// Number of products.
+    pub count: usize,
+    /// Distances between the starts of neighbouring A, B and C.
+    pub distances: [usize; 3],
+}
+
+impl GemmBatch {
+    /// Checks starts and strides of the first A, B and C against the lengths of their buffers.
+    ///
+    /// # Panics
+    /// If a buffer is too short for the last product, or elements of C overlap.
+    #[track_caller]
+    pub(crate) fn check(self, at: [(usize, usize); 3], lens: [usize; 3]) {
+        let Self { gemm: Gemm { m, n, .. }, count, distances } = self;
+        let Some(last) = count.checked_sub(1) else { return };
+        let [a, b, c] = at;
+        let moved = |(start, stride): (usize, usize), distance: usize| {
+            (start.saturating_add(last.saturating_mul(distance)), stride)
+        };
+        self.gemm.check([moved(a, distances[0]), moved(b, distances[1]), moved(c, distances[2])], lens);
+        let (stride, distance) = (c.1, distances[2]);
+        let apart = distance >= m.saturating_sub(1) * stride + n;
+        // Rows of one matrix lie between those of the others.
+        let interleaved = distance >= n && stride >= last * distance + n;
+        assert!(
+            last == 0 || m * n == 0 || apart || interleaved,
+            "matrices C of {m} rows overlap, which begin {distance} numbers apart"
+        );
+    }
+}
+
 /// Checks that a buffer has room for as many numbers as an operation needs.
 ///
 /// # Panics
@@ -230,6 +266,17 @@ pub trait Primitives: Device {
         b: Matrix<'_, Self::Buffer>,
         c: MatrixMut<'_, Self::Buffer>,
     );
+
+    /// Matrix products of one shape; A, B and C are the first of each.
+    fn gemm_batch(
+        &self,
+        batch: GemmBatch,
+        a: Matrix<'_, Self::Buffer>,
+        b: Matrix<'_, Self::Buffer>,
+        c: MatrixMut<'_, Self::Buffer>,
+    ) {
+        one_by_one(self, batch, a, b, c);
+    }
 
     /// Patches `columns` `[rows, kernel·kernel·channels]` of `x` `[grid, channels]`, zero outside the images:
     /// column `(kernel·dy + dx)·channels + c`.
@@ -443,6 +490,28 @@ pub trait Primitives: Device {
         let at = Strided { start: 0, strides: [0, 0, 1] };
         let f = old() + crate::expr::constant(by) * input(0);
         self.map(&f, [1, 1, len], &[View { buffer: from, at }], ViewMut { buffer: to, at });
+    }
+}
+
+/// The body of [`Primitives::gemm_batch`].
+pub(crate) fn one_by_one<D: Primitives>(
+    device: &D,
+    batch: GemmBatch,
+    a: Matrix<'_, D::Buffer>,
+    b: Matrix<'_, D::Buffer>,
+    c: MatrixMut<'_, D::Buffer>,
+) {
+    let lens = [device.len(a.buffer), device.len(b.buffer), device.len(c.buffer)];
+    batch.check([(a.start, a.stride), (b.start, b.stride), (c.start, c.stride)], lens);
+    let [of_a, of_b, of_c] = batch.distances;
+    let MatrixMut { buffer, start, stride } = c;
+    for i in 0..batch.count {
+        device.gemm(
+            batch.gemm,
+            Matrix { start: a.start + i * of_a, ..a },
+            Matrix { start: b.start + i * of_b, ..b },
+            MatrixMut { buffer: &mut *buffer, start: start + i * of_c, stride },
+        );
     }
 }
 

@@ -6,8 +6,8 @@ use std::process::Command;
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, Grid, Matrix, MatrixMut, Normalizer, Primitives,
-    Real, Repeated, Stream, Strided, View, ViewMut,
+    BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Normalizer,
+    Primitives, Real, Repeated, Stream, Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -371,6 +371,43 @@ fn check_products<D: Primitives>(device: &D, shapes: &[[usize; 3]], tolerance: f
     }
 }
 
+/// Matrices one after the other with gaps, and matrices whose rows lie between those of the others.
+fn check_product_batches<D: Primitives>(device: &D, tolerance: f64) {
+    const COUNT: usize = 3;
+    let (start, [m, n, k]) = (4, [6, 5, 7]);
+    for bits in 0..16 {
+        let [a_transposed, b_transposed, accumulate, interleaved] = [1, 2, 4, 8].map(|bit| bits & bit > 0);
+        let gemm = Gemm { m, n, k, a_transposed, b_transposed, accumulate };
+        let a = if a_transposed { [k, m] } else { [m, k] };
+        let b = if b_transposed { [n, k] } else { [k, n] };
+        // Stride of the rows, distance of the matrices, and numbers of the buffer.
+        let place = |[rows, columns]: [usize; 2]| {
+            if interleaved {
+                (COUNT * columns, columns, start + rows * COUNT * columns)
+            } else {
+                (columns + 1, rows * (columns + 1) + 2, start + COUNT * (rows * (columns + 1) + 2))
+            }
+        };
+        let [(a_stride, a_next, a_len), (b_stride, b_next, b_len), (c_stride, c_next, c_len)] =
+            [a, b, [m, n]].map(place);
+        let (a, b, before) = (numbers(1, a_len), numbers(2, b_len), numbers(3, c_len));
+        let mut want = before.clone();
+        for i in 0..COUNT {
+            let (a, b) = (&a[start + i * a_next..], &b[start + i * b_next..]);
+            product(gemm, a, a_stride, b, b_stride, &mut want[start + i * c_next..], c_stride);
+        }
+        let mut have = upload(device, &before);
+        device.gemm_batch(
+            GemmBatch { gemm, count: COUNT, distances: [a_next, b_next, c_next] },
+            Matrix { buffer: &upload(device, &a), start, stride: a_stride },
+            Matrix { buffer: &upload(device, &b), start, stride: b_stride },
+            MatrixMut { buffer: &mut have, start, stride: c_stride },
+        );
+        let what = format!("{COUNT} of {gemm:?}, interleaved: {interleaved}");
+        close(&download(device, &have), &want, tolerance, &what);
+    }
+}
+
 const CONVS: [Conv; 10] = [
     Conv { grid: Grid { batch: 0, height: 2, width: 2 }, inputs: 2, outputs: 3, kernel: 3 },
     Conv { grid: Grid { batch: 1, height: 1, width: 1 }, inputs: 2, outputs: 3, kernel: 3 },
@@ -654,6 +691,16 @@ fn check_refusals<D: Primitives>(device: &D) {
     refused("gemm", "B is a buffer of 11", &mut || product([8, 11, 6], 3));
     refused("gemm", "C is a buffer of 5", &mut || product([8, 12, 5], 3));
     refused("gemm", "rows of 3 numbers overlap", &mut || product([8, 12, 6], 2));
+    let products = |distances: [usize; 3], len| {
+        let (a, b, mut c) = (buffer(8), buffer(12), buffer(len));
+        let (a, b) = (Matrix { buffer: &a, start: 0, stride: 4 }, Matrix { buffer: &b, start: 0, stride: 3 });
+        let batch = GemmBatch { gemm, count: 2, distances };
+        device.gemm_batch(batch, a, b, MatrixMut { buffer: &mut c, start: 0, stride: 3 });
+    };
+    products([0, 0, 6], 12);
+    refused("gemm_batch", "C is a buffer of 11", &mut || products([0, 0, 6], 11));
+    refused("gemm_batch", "A is a buffer of 8", &mut || products([1, 0, 6], 12));
+    refused("gemm_batch", "which begin 5 numbers apart", &mut || products([0, 0, 5], 12));
     let grid = Grid { batch: 1, height: 2, width: 2 };
     refused("im2col", "x is a buffer of 7", &mut || device.im2col(grid, 2, 3, &buffer(7), &mut buffer(72)));
     refused("im2col", "columns is a buffer of 71", &mut || {
@@ -704,6 +751,8 @@ const PRODUCTS: [[usize; 3]; 9] = [
 fn products_are_right() {
     check_products(&Cpu::<f64>::new(), &PRODUCTS, 1e-12);
     check_products(&Cpu::<f32>::new(), &PRODUCTS, 1e-4);
+    check_product_batches(&Cpu::<f64>::new(), 1e-12);
+    check_product_batches(&Cpu::<f32>::new(), 1e-5);
 }
 
 #[test]
@@ -877,6 +926,7 @@ fn products_are_right_on_gpus() {
     for precision in [Precision::F32, Precision::Bf16] {
         let Some(gpu) = gpu(precision) else { return };
         check_products(&gpu, &PRODUCTS_ON_GPUS, 1e-5);
+        check_product_batches(&gpu, 1e-5);
     }
 }
 

@@ -16,7 +16,9 @@ use crate::expr::{Expr, Op, constant, input};
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::orthogonal::{self, Factors};
 use crate::pixels::{Noise, Quantized};
-use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
+use crate::primitives::{
+    Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds, one_by_one,
+};
 use crate::random::Stream;
 use crate::shape::Grid;
 
@@ -256,6 +258,31 @@ impl Primitives for Cuda {
             return;
         }
         self.attempt(|queue| product(queue, gemm, a.into(), b.into(), to));
+    }
+
+    fn gemm_batch(
+        &self,
+        batch: GemmBatch,
+        a: Matrix<'_, Buffer>,
+        b: Matrix<'_, Buffer>,
+        c: MatrixMut<'_, Buffer>,
+    ) {
+        let GemmBatch { gemm, count, distances: [of_a, of_b, of_c] } = batch;
+        if gemm.k == 0 || (gemm.a_transposed && gemm.b_transposed) {
+            return one_by_one(self, batch, a, b, c);
+        }
+        batch.check(
+            [(a.start, a.stride), (b.start, b.stride), (c.start, c.stride)],
+            [a.buffer.len(), b.buffer.len(), c.buffer.len()],
+        );
+        if count == 0 || gemm.m == 0 || gemm.n == 0 {
+            return;
+        }
+        let to = Rows { address: c.buffer.at(c.start), stride: c.stride };
+        self.attempt(|queue| {
+            let of: [(Rows, usize); 3] = [(a.into(), of_a), (b.into(), of_b), (to, of_c)];
+            products(queue, gemm, queue.gpu.tf32, count, of)
+        });
     }
 
     fn im2col(&self, grid: Grid, channels: usize, kernel: usize, x: &Buffer, columns: &mut Buffer) {

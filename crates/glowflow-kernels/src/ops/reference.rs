@@ -6,7 +6,7 @@ use crate::device::{Device, DeviceError};
 use crate::expr::Expr;
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
-use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, View, ViewMut};
+use crate::primitives::{Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, View, ViewMut};
 use crate::random::Stream;
 use crate::shape::Grid;
 
@@ -118,6 +118,16 @@ impl<D: Primitives> Primitives for Reference<D> {
         c: MatrixMut<'_, Self::Buffer>,
     ) {
         self.0.gemm(gemm, a, b, c);
+    }
+
+    fn gemm_batch(
+        &self,
+        batch: GemmBatch,
+        a: Matrix<'_, Self::Buffer>,
+        b: Matrix<'_, Self::Buffer>,
+        c: MatrixMut<'_, Self::Buffer>,
+    ) {
+        self.0.gemm_batch(batch, a, b, c);
     }
 
     fn im2col(
