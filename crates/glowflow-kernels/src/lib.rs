@@ -42,9 +42,10 @@ pub use cuda::Cuda;
 pub use depthwise::Depthwise;
 pub use device::{Device, DeviceError, Memory};
 pub use ops::{
-    ActNormParams, AffineScale, ChannelMapParams, CouplingKind, Direction, HeadParams, HeadedNetworkParams,
-    MixtureShape, NetworkOutputs, NetworkParams, Operations, PermutationParams, Reference,
-    ResidualBlockParams, ResidualNetworkParams, TopPriorParams, ZeroConvParams,
+    ActNormParams, AffineScale, AttentionShape, ChannelMapParams, CouplingKind, Direction, HeadParams,
+    HeadedNetworkParams, MixtureShape, NetworkOutputs, NetworkParams, Operations, PermutationParams,
+    Reference, ResidualAttentionParams, ResidualBlockParams, ResidualNetworkParams, TopPriorParams,
+    ZeroConvParams,
 };
 pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;

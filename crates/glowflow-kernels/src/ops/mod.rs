@@ -8,6 +8,7 @@
 //! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
 //! | [`coupling_network`](CouplingNetwork) | the network of a coupling, and one with a [head](HeadedNetwork) |
 //! | [`residual_network`](ResidualNetwork) | a residual network of a coupling |
+//! | [`attention`](Attention) | attention among the pixels of an image |
 //! | [`coupling`](Coupling) | the element-wise part of a coupling |
 //! | [`mixture`](Mixture) | the same, as a mixture of logistic distribution functions |
 //! | [`zero_conv`](ZeroConv) | the convolution of a split's prior |
@@ -29,6 +30,7 @@
 //! parameters are.
 
 mod actnorm;
+mod attention;
 mod channel_map;
 mod coupling;
 mod coupling_network;
@@ -47,6 +49,7 @@ mod views;
 mod zero_conv;
 
 pub use actnorm::{ActNorm, ActNormParams};
+pub use attention::{Attention, AttentionShape};
 pub use channel_map::{ChannelMap, ChannelMapParams, PermutationParams};
 pub use coupling::{AffineScale, Coupling, CouplingKind};
 pub use coupling_network::{CouplingNetwork, HeadedNetwork, HeadedNetworkParams, NetworkParams};
@@ -55,7 +58,7 @@ pub use gaussian::Gaussian;
 pub use mixture::{Mixture, MixtureShape};
 pub use network_outputs::{HeadParams, NetworkOutputs};
 pub use reference::Reference;
-pub use residual_network::{ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
+pub use residual_network::{ResidualAttentionParams, ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
 pub use split::Split;
 pub use squeeze::Squeeze;
 pub use top_prior::{TopPrior, TopPriorParams};
@@ -72,6 +75,7 @@ pub trait Operations:
     + CouplingNetwork
     + HeadedNetwork
     + ResidualNetwork
+    + Attention
     + Coupling
     + Mixture
     + ZeroConv
@@ -88,6 +92,7 @@ impl<D> Operations for D where
         + CouplingNetwork
         + HeadedNetwork
         + ResidualNetwork
+        + Attention
         + Coupling
         + Mixture
         + ZeroConv

@@ -3,12 +3,12 @@
 mod batch_norm;
 mod conv;
 pub(crate) mod depthwise;
-mod gemm;
+pub(crate) mod gemm;
 mod map;
 mod patches;
 mod program;
 mod reduce;
-mod tiles;
+pub(crate) mod tiles;
 mod winograd;
 
 use rayon::prelude::*;

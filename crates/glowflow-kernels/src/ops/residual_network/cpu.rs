@@ -1,6 +1,7 @@
 //! Residual networks in the precision of the device, as for [`CouplingNetwork`](crate::ops::CouplingNetwork): in its
-//! scalars, or with the matrices of products in a shorter format.
+//! scalars, or with the matrices of products in a shorter format. An attention is in its scalars either way.
 
+mod attention;
 mod backward;
 mod network;
 mod rows;
@@ -33,8 +34,8 @@ impl<T: Scalar> ResidualNetwork for Cpu<T> {
 
     fn prepare_residual_network(&self, at: &ResidualNetworkParams, params: &Buffer<T>) -> Weights<T> {
         match &self.narrow {
-            None => Weights::Full(Network::prepare(&self.work, at, params)),
-            Some(narrow) => Weights::Narrow(Network::prepare(narrow, at, params)),
+            None => Weights::Full(Network::prepare(&self.work, &self.work, at, params)),
+            Some(narrow) => Weights::Narrow(Network::prepare(narrow, &self.work, at, params)),
         }
     }
 

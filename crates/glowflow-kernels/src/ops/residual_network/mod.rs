@@ -8,6 +8,10 @@
 //!   u      = ReLU(expand n + bias)                    [rows, 3·width]
 //!   (p, g) = project u + bias                         [rows, 2·width]
 //!   h      = h + p ⊙ sigmoid(g)
+//! if there is an attention:
+//!   n       = h·r ⊙ norm + position                   [pixels, width], the same for every image
+//!   Q, K, V = query n, key n, value n                 [rows, width] each
+//!   h       = h + out attention(Q, K, V)              see `Attention`
 //! o    = ZeroConv(n_out),  n_out = h·r ⊙ norm_out     [rows, outputs]
 //! head = (W n_out + bias) ⊙ exp(3·logs)               if there is a head
 //! ```
@@ -17,12 +21,13 @@
 //!
 //! The input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same bits in
 //! any batch, as for [`CouplingNetwork`](super::CouplingNetwork). Hidden activations are in a device's precision for
-//! networks only inside of products.
+//! networks only inside of products, and the attention is in its scalars throughout.
 
+mod attention;
 mod cpu;
 mod reference;
 
-use super::{HeadParams, NetworkOutputs, Parameters, ZeroConv, ZeroConvParams};
+use super::{AttentionShape, HeadParams, NetworkOutputs, Parameters, ZeroConv, ZeroConvParams};
 use crate::depthwise::Depthwise;
 use crate::shape::{Grid, Span};
 
@@ -49,6 +54,45 @@ pub struct ResidualBlockParams {
     pub project_bias: Span,
 }
 
+/// Parameters of the attention after the blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct ResidualAttentionParams {
+    /// Number of heads, a divisor of the network's width.
+    pub heads: usize,
+    /// Pixels of an image.
+    pub pixels: usize,
+    /// `[width]`
+    pub norm: Span,
+    /// `[pixels, width]`
+    pub position: Span,
+    /// `[width, width, 1, 1]`
+    pub query: Span,
+    /// `[width, width, 1, 1]`
+    pub key: Span,
+    /// `[width, width, 1, 1]`
+    pub value: Span,
+    /// `[width, width, 1, 1]`
+    pub out: Span,
+}
+
+impl ResidualAttentionParams {
+    /// Numbers a pixel that are saved for the backward pass: queries, keys, values, the output of the heads, and `h`.
+    fn activations(width: usize) -> usize {
+        5 * width
+    }
+
+    /// The attention of a network of this width.
+    ///
+    /// # Panics
+    /// If images have another number of pixels than the position embedding.
+    #[track_caller]
+    fn shape(&self, grid: Grid, width: usize) -> AttentionShape {
+        let (have, want) = (grid.pixels(), self.pixels);
+        assert!(have == want, "images of {have} pixels, and positions of {want}");
+        AttentionShape { grid, width, heads: self.heads }
+    }
+}
+
 /// Parameters of a residual network.
 #[derive(Clone, Debug)]
 pub struct ResidualNetworkParams {
@@ -64,6 +108,8 @@ pub struct ResidualNetworkParams {
     pub bias_in: Span,
     /// The blocks, in the order of the forward pass.
     pub blocks: Vec<ResidualBlockParams>,
+    /// The attention after the blocks.
+    pub attention: Option<ResidualAttentionParams>,
     /// `[width]`
     pub norm_out: Span,
     /// The last convolution; its `inputs` are `width`.
@@ -81,7 +127,8 @@ impl ResidualNetworkParams {
     /// Numbers a pixel that are saved for the backward pass.
     pub fn activations(&self) -> usize {
         let block = 3 * self.width + Self::expanded(self.width);
-        (self.blocks.len() + 1) * self.width + self.blocks.len() * block
+        let attention = self.attention.map_or(0, |_| ResidualAttentionParams::activations(self.width));
+        (self.blocks.len() + 1) * self.width + self.blocks.len() * block + attention
     }
 
     fn depthwise(&self, grid: Grid) -> Depthwise {
@@ -108,6 +155,17 @@ impl Parameters for ResidualNetworkParams {
                 (block.expand_bias, expanded),
                 (block.project, 2 * width * expanded),
                 (block.project_bias, 2 * width),
+            ]
+        }));
+        spans.extend(self.attention.iter().flat_map(|attention| {
+            let square = width * width;
+            [
+                (attention.norm, width),
+                (attention.position, attention.pixels * width),
+                (attention.query, square),
+                (attention.key, square),
+                (attention.value, square),
+                (attention.out, square),
             ]
         }));
         spans

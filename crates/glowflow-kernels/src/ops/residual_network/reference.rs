@@ -1,20 +1,22 @@
 //! Layer by layer: products, depthwise convolutions, and a map or a sum for everything element-wise. The zero convolution is
 //! the device's.
 
+use super::attention::{self, AttentionActivations};
 use super::{EPSILON, ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
 use crate::cuda::Cuda;
 use crate::expr::{constant, input, old};
 use crate::ops::scaled::{Patches, ScaledConv};
 use crate::ops::views::{Rows, per_channel, read, write};
-use crate::ops::{NetworkOutputs, Reference, ZeroConv};
+use crate::ops::{Attention, NetworkOutputs, Reference, ZeroConv};
 use crate::primitives::{Primitives, Strided};
 use crate::shape::{Grid, Span};
 
 /// Activations of a network.
 pub struct Activations<B> {
-    /// `h` after the first convolution and after each block.
+    /// `h` after the first convolution, after each block, and after the attention.
     h: Vec<B>,
     blocks: Vec<BlockActivations<B>>,
+    attention: Option<AttentionActivations<B>>,
 }
 
 /// `c`, `u` and `(p, g)`.
@@ -73,7 +75,7 @@ fn inverse_rms<D: Primitives>(device: &D, rows: Rows, x: &D::Buffer) -> D::Buffe
 }
 
 /// `x·r ⊙ norm`
-fn normalize<D: Primitives>(
+pub(super) fn normalize<D: Primitives>(
     device: &D,
     rows: Rows,
     (params, norm): (&D::Buffer, Span),
@@ -87,7 +89,7 @@ fn normalize<D: Primitives>(
 }
 
 /// The gradient by `x` of [`normalize`]; adds that by `norm`.
-fn normalize_backward<D: Primitives>(
+pub(super) fn normalize_backward<D: Primitives>(
     device: &D,
     rows: Rows,
     (params, norm): (&D::Buffer, Span),
@@ -172,7 +174,7 @@ fn block_backward<D: Primitives>(
     device.depthwise_backward_input(conv, (params, block.taps.start), &dc, dh);
 }
 
-fn run<D: ZeroConv>(
+fn run<D: ZeroConv + Attention>(
     device: &D,
     at: &ResidualNetworkParams,
     params: &D::Buffer,
@@ -184,7 +186,7 @@ fn run<D: ZeroConv>(
     let rows = at.wide(grid);
     let mut h = device.scratch(rows.len());
     at.first(rows.rows).forward(device, params, &at.patches(grid).of(device, x), &mut h);
-    let mut activations = Activations { h: vec![], blocks: vec![] };
+    let mut activations = Activations { h: vec![], blocks: vec![], attention: None };
     for of_block in &at.blocks {
         let (after, of_block) = block(device, at, of_block, params, grid, &h);
         let before = std::mem::replace(&mut h, after);
@@ -192,6 +194,12 @@ fn run<D: ZeroConv>(
             activations.h.push(before);
             activations.blocks.push(of_block);
         }
+    }
+    if let Some(of_network) = &at.attention {
+        let before = save.then(|| device.copied(&h, rows.len()));
+        let saved = attention::forward(device, of_network, params, grid, at.width, &mut h);
+        activations.h.extend(before);
+        activations.attention = save.then_some(saved);
     }
     let n = normalize(device, rows, (params, at.norm_out), &h);
     let weights = device.prepare_zero_conv(&at.conv_out, params);
@@ -204,19 +212,20 @@ fn run<D: ZeroConv>(
 }
 
 #[allow(clippy::too_many_arguments)]
-fn backward<D: ZeroConv>(
+fn backward<D: ZeroConv + Attention>(
     device: &D,
     at: &ResidualNetworkParams,
     params: &D::Buffer,
     grid: Grid,
     x: &D::Buffer,
-    Activations { h, blocks }: &Activations<D::Buffer>,
+    activations: &Activations<D::Buffer>,
     d_outputs: &NetworkOutputs<D::Buffer>,
     dx: &mut D::Buffer,
     gradient: &mut D::Buffer,
 ) {
+    let Activations { h, blocks, attention } = activations;
     let rows = at.wide(grid);
-    let last = &h[blocks.len()];
+    let last = &h[h.len() - 1];
     let n = normalize(device, rows, (params, at.norm_out), last);
     let mut dn = match (&at.head, &d_outputs.head) {
         (Some(head), Some(d_head)) => {
@@ -229,11 +238,15 @@ fn backward<D: ZeroConv>(
     };
     device.zero_conv_backward(&at.conv_out, params, grid, &n, &d_outputs.o, &mut dn, gradient);
     let mut dh = normalize_backward(device, rows, (params, at.norm_out), last, &dn, gradient);
+    if let (Some(of_network), Some(saved)) = (&at.attention, attention) {
+        let before = &h[blocks.len()];
+        attention::backward(device, of_network, params, grid, at.width, before, saved, &mut dh, gradient);
+    }
     for ((block, activations), h) in at.blocks.iter().zip(blocks).zip(h).rev() {
         block_backward(device, at, block, params, grid, h, activations, &mut dh, gradient);
     }
     let patches = at.patches(grid).of(device, x);
-    let d_patches = at.first(rows.rows).backward(device, params, &patches, last, &dh, gradient);
+    let d_patches = at.first(rows.rows).backward(device, params, &patches, &h[0], &dh, gradient);
     at.patches(grid).backward(device, &d_patches, dx);
 }
 

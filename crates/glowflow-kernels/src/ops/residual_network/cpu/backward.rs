@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::attention;
 use super::network::{Activations, BlockActivations, unscaled};
 use super::rows::{GateBackward, Normalize, NormalizeBackward};
 use crate::cpu::conv::WeightGradient;
@@ -26,12 +27,16 @@ pub fn backward<E: Element>(
     params: &[E::Sum],
     grid: Grid,
     x: &[E::Sum],
-    Activations { work, h, blocks }: &Activations<E>,
+    activations: &Activations<E>,
     d_outputs: &NetworkOutputs<Buffer<E::Sum>>,
     dx: &mut [E::Sum],
     gradient: &mut [E::Sum],
 ) {
-    let mut dh = last(work, at, params, grid, &h[blocks.len()], d_outputs, gradient);
+    let Activations { work, full, h, blocks, attention } = activations;
+    let mut dh = last(work, at, params, grid, &h[h.len() - 1], d_outputs, gradient);
+    if let (Some(of_network), Some(saved)) = (&at.attention, attention) {
+        attention::backward(full, of_network, params, grid, &h[blocks.len()], saved, &mut dh, gradient);
+    }
     for ((block, activations), h) in at.blocks.iter().zip(blocks).zip(h).rev() {
         of_block(work, at, block, params, grid, h, activations, &mut dh, gradient);
     }
@@ -51,12 +56,12 @@ fn pack<E: Element>(work: &Workspace<E>, params: &[E::Sum], weight: Span, column
     })
 }
 
-fn add<T: Scalar>(to: &mut [T], from: &[T]) {
+pub(super) fn add<T: Scalar>(to: &mut [T], from: &[T]) {
     to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
 }
 
 /// Turns the gradient by a norm's output into that by its input `x`, and adds that by the norm.
-fn normalize_backward<E: Element>(
+pub(super) fn normalize_backward<E: Element>(
     work: &Workspace<E>,
     norm: &[E::Sum],
     x: &[E::Sum],

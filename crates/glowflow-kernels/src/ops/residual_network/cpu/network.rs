@@ -4,6 +4,7 @@
 //! ```text
 //! patches [rows, 9·(inputs+1)] · W → h [rows, width]
 //! c → n [rows, width] · W1 → ReLU → u [rows, 3·width] · W2 → p, g → h      for each block
+//! h → n → Q, K, V → heads → h                                               if there is an attention
 //! h → n [rows, width] · W3 → [rows, 9·outputs], nine shifted copies added up → o [rows, outputs]
 //! ```
 //!
@@ -20,6 +21,7 @@ use crate::cpu::primitives::depthwise::{self, Goal};
 use crate::cpu::product::{Finish, Out, Packed, product};
 use crate::cpu::workspace::Workspace;
 use crate::cpu::{Buffer, Element};
+use crate::ops::residual_network::cpu::attention::{self, AttentionActivations};
 use crate::ops::residual_network::cpu::rows::{Gate, Normalize};
 use crate::ops::{NetworkOutputs, ResidualBlockParams, ResidualNetworkParams};
 use crate::real::Real;
@@ -28,6 +30,8 @@ use crate::shape::{Grid, Span};
 /// A network's weights, packed for the forward pass.
 pub struct Network<E: Element> {
     work: Workspace<E>,
+    /// Of the device's scalars, in which the attention is.
+    full: Workspace<E::Sum>,
     conv_in: Packed<E>,
     /// Both pointwise convolutions of each block.
     blocks: Vec<[Packed<E>; 2]>,
@@ -43,9 +47,11 @@ pub struct Network<E: Element> {
 /// Activations of a network.
 pub struct Activations<E: Element> {
     pub(super) work: Workspace<E>,
-    /// `h` after the first convolution and after each block.
+    pub(super) full: Workspace<E::Sum>,
+    /// `h` after the first convolution, after each block, and after the attention.
     pub(super) h: Vec<Buffer<E::Sum>>,
     pub(super) blocks: Vec<BlockActivations<E>>,
+    pub(super) attention: Option<AttentionActivations<E::Sum>>,
 }
 
 /// `c`, `u` and `(p, g)`.
@@ -61,7 +67,12 @@ pub(super) fn unscaled<'a, T>(params: &'a [T], weight: Span, bias: Span, zeros: 
 }
 
 impl<E: Element> Network<E> {
-    pub(super) fn prepare(work: &Workspace<E>, at: &ResidualNetworkParams, params: &[E::Sum]) -> Self {
+    pub(super) fn prepare(
+        work: &Workspace<E>,
+        full: &Workspace<E::Sum>,
+        at: &ResidualNetworkParams,
+        params: &[E::Sum],
+    ) -> Self {
         let (width, outputs) = (at.width, at.conv_out.outputs);
         let zeros = vec![E::Sum::of(0.0); ResidualNetworkParams::expanded(width)];
         let pack = |weight, bias: Span| unscaled(params, weight, bias, &zeros[..bias.len]).pack(work);
@@ -74,6 +85,7 @@ impl<E: Element> Network<E> {
         };
         Self {
             work: work.clone(),
+            full: full.clone(),
             conv_in: pack(at.conv_in, at.bias_in),
             blocks: at
                 .blocks
@@ -105,6 +117,9 @@ impl<E: Element> Network<E> {
             Self::depthwise(at, params, block, grid, &h, &mut c);
             self.block(at, &params[block.norm.range()], weights, &c, &mut h);
         }
+        if let Some(of_network) = &at.attention {
+            attention::forward(&self.full, of_network, params, grid, &mut h);
+        }
         self.last(at, &params[at.norm_out.range()], grid, &h, outputs);
     }
 
@@ -118,7 +133,8 @@ impl<E: Element> Network<E> {
         outputs: &mut NetworkOutputs<Buffer<E::Sum>>,
     ) -> Activations<E> {
         let first = self.first(at, grid, x);
-        let mut saved = Activations { work: self.work.clone(), h: vec![first], blocks: vec![] };
+        let (work, full) = (self.work.clone(), self.full.clone());
+        let mut saved = Activations { work, full, h: vec![first], blocks: vec![], attention: None };
         for (b, (block, weights)) in at.blocks.iter().zip(&self.blocks).enumerate() {
             let before = &saved.h[b];
             let mut c = self.work.take_sums(before.len());
@@ -129,7 +145,14 @@ impl<E: Element> Network<E> {
             saved.h.push(h);
             saved.blocks.push(BlockActivations { c, u, gate });
         }
-        self.last(at, &params[at.norm_out.range()], grid, &saved.h[at.blocks.len()], outputs);
+        if let Some(of_network) = &at.attention {
+            let before = &saved.h[at.blocks.len()];
+            let mut h = self.work.take_sums(before.len());
+            h.copy_from_slice(before);
+            saved.attention = Some(attention::forward(&self.full, of_network, params, grid, &mut h));
+            saved.h.push(h);
+        }
+        self.last(at, &params[at.norm_out.range()], grid, &saved.h[saved.h.len() - 1], outputs);
         saved
     }
 

@@ -61,6 +61,35 @@ impl<E: Element> Task for Normalize<'_, E> {
     }
 }
 
+/// `x·r ⊙ norm + position`, for one image.
+pub struct Embed<'a, T> {
+    /// `[pixels, width]`
+    pub x: &'a [T],
+    /// `[width]`
+    pub norm: &'a [T],
+    /// `[pixels, width]`
+    pub position: &'a [T],
+    /// `[pixels, width]`
+    pub to: &'a mut [T],
+}
+
+impl<T: Scalar> Task for Embed<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { x, norm, position, to } = self;
+        let width = norm.len();
+        let rows = x.chunks_exact(width).zip(position.chunks_exact(width)).zip(to.chunks_exact_mut(width));
+        for ((x, position), to) in rows {
+            let r = inverse_rms(x);
+            for (((to, &x), &norm), &position) in to.iter_mut().zip(x).zip(norm).zip(position) {
+                *to = x * r * norm + position;
+            }
+        }
+    }
+}
+
 /// `h + p ⊙ sigmoid(g)`, written to `h`.
 pub struct Gate<'a, T> {
     /// `[rows, width]`
