@@ -8,10 +8,11 @@ mod common;
 
 use common::{Numbers, Parameters, gpu};
 use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::ops::ResidualNetwork;
+use glowflow_kernels::ops::{Attention, ResidualNetwork};
 use glowflow_kernels::{
-    AffineScale, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, HeadedNetworkParams, MixtureShape,
-    NetworkOutputs, Operations, Real, Reference, ResidualBlockParams, ResidualNetworkParams, cpu,
+    AffineScale, AttentionShape, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, HeadedNetworkParams,
+    MixtureShape, NetworkOutputs, Operations, Real, Reference, ResidualAttentionParams, ResidualBlockParams,
+    ResidualNetworkParams, cpu,
 };
 
 /// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
@@ -225,6 +226,7 @@ fn residual_params(
     parameters: &mut Parameters,
     [inputs, width, outputs, of_head]: [usize; 4],
     blocks: usize,
+    (heads, pixels): (usize, usize),
 ) -> ResidualNetworkParams {
     let (kernel, expanded) = (7, ResidualNetworkParams::expanded(width));
     let mut span = |len| parameters.span(len);
@@ -237,11 +239,28 @@ fn residual_params(
         project_bias: span(2 * width),
     };
     let blocks = (0..blocks).map(|_| block()).collect();
+    let attention = (heads > 0).then(|| {
+        let (norm, position) = (parameters.span(width), parameters.span(pixels * width));
+        let [query, key, value, out] = [(); 4].map(|()| parameters.span(width * width));
+        ResidualAttentionParams { heads, pixels, norm, position, query, key, value, out }
+    });
+    let mut span = |len| parameters.span(len);
     let conv_in = span(width * (inputs + 1) * 9);
     let (bias_in, norm_out) = (span(width), span(width));
     let conv_out = parameters.zero_conv(width, outputs);
     let head = head(parameters, width, of_head);
-    ResidualNetworkParams { inputs, width, kernel, conv_in, bias_in, blocks, norm_out, conv_out, head }
+    ResidualNetworkParams {
+        inputs,
+        width,
+        kernel,
+        conv_in,
+        bias_in,
+        blocks,
+        attention,
+        norm_out,
+        conv_out,
+        head,
+    }
 }
 
 fn residual_network<D: Operations>(
@@ -249,9 +268,10 @@ fn residual_network<D: Operations>(
     grid: Grid,
     sizes @ [inputs, _, outputs, of_head]: [usize; 4],
     blocks: usize,
+    heads: usize,
 ) -> Results {
     let mut parameters = Parameters::new(3);
-    let at = residual_params(&mut parameters, sizes, blocks);
+    let at = residual_params(&mut parameters, sizes, blocks, (heads, grid.pixels()));
     let mut bench = Bench::new(device, 11);
     let rows = grid.rows();
     let x = bench.normal(rows * 2 * inputs);
@@ -293,6 +313,16 @@ fn residual_network<D: Operations>(
             ("project_bias", block.project_bias),
         ]);
     }
+    if let Some(attention) = at.attention {
+        parts.extend([
+            ("attention_norm", attention.norm),
+            ("position", attention.position),
+            ("query", attention.query),
+            ("key", attention.key),
+            ("value", attention.value),
+            ("out", attention.out),
+        ]);
+    }
     if let Some(head) = at.head {
         parts.extend([("head", head.weight), ("head_bias", head.bias), ("head_logs", head.logs)]);
     }
@@ -309,9 +339,15 @@ fn residual_network<D: Operations>(
 #[test]
 fn residual_networks_are_their_reference() {
     for grid in GRIDS {
-        for (sizes, blocks) in [([1, 5, 2, 0], 0), ([3, 8, 6, 9], 1), ([6, 40, 12, 0], 2)] {
-            let what = format!("residual network {sizes:?}, {blocks} blocks, {grid:?}");
-            compare!(what, |device| residual_network(device, grid, sizes, blocks));
+        for (sizes, blocks, heads) in [
+            ([1, 5, 2, 0], 0, 0),
+            ([3, 8, 6, 9], 1, 0),
+            ([6, 40, 12, 0], 2, 0),
+            ([2, 6, 4, 0], 0, 3),
+            ([6, 40, 12, 5], 1, 4),
+        ] {
+            let what = format!("residual network {sizes:?}, {blocks} blocks, {heads} heads, {grid:?}");
+            compare!(what, |device| residual_network(device, grid, sizes, blocks, heads));
         }
     }
 }
@@ -323,7 +359,7 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
     let run = |device: &Cpu<f32>, batch: usize, threads: usize| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let mut parameters = Parameters::new(3);
-            let at = residual_params(&mut parameters, [6, 40, 12, 18], 2);
+            let at = residual_params(&mut parameters, [6, 40, 12, 18], 2, (4, 64));
             let params = device.upload(&parameters.values);
             let grid = Grid { batch, height: 8, width: 8 };
             let mut bench = Bench::new(device, 11);
@@ -351,9 +387,78 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
 fn residual_networks_in_bf16_are_close() {
     let Ok(narrow) = Cpu::with_precision(cpu::Precision::Bf16) else { return };
     let (grid, sizes) = (GRIDS[3], [6, 40, 12, 18]);
-    let [have, want] = [narrow, Cpu::new()].map(|device| residual_network(&device, grid, sizes, 2));
+    let [have, want] = [narrow, Cpu::new()].map(|device| residual_network(&device, grid, sizes, 2, 4));
     assert!(have[0].1 != want[0].1, "the precision has no effect");
     close("residual network in bf16", 0.05, &have, &want);
+}
+
+fn attention<D: Operations>(device: &D, shape: AttentionShape) -> Results {
+    let mut bench = Bench::new(device, 13);
+    let len = shape.grid.rows() * shape.width;
+    let (qkv, dy) = (bench.normal(3 * len), bench.normal(len));
+    let (mut y, mut d_qkv) = (device.scratch(len), device.scratch(3 * len));
+    device.attention(shape, &qkv, &mut y);
+    device.attention_backward(shape, &qkv, &dy, &mut d_qkv);
+    [("y", &y), ("d_qkv", &d_qkv)].map(|(name, of)| (name, bench.download(of))).into()
+}
+
+#[test]
+fn attention_is_its_reference() {
+    let eight = Grid { batch: 2, height: 8, width: 8 };
+    for grid in GRIDS.into_iter().chain([eight]) {
+        for (width, heads) in [(1, 1), (6, 3), (40, 2)] {
+            let shape = AttentionShape { grid, width, heads };
+            compare!(format!("{shape:?}"), |device| attention(device, shape));
+        }
+    }
+}
+
+/// The softmax of each query, in loops.
+#[test]
+fn attention_is_its_definition() {
+    let (grid, width, heads) = (GRIDS[1], 6, 3);
+    let (pixels, depth) = (grid.pixels(), width / heads);
+    let device = Cpu::<f64>::new();
+    let values = Numbers::new(21).normal(3 * grid.rows() * width);
+    let qkv: Vec<f64> = values.into_iter().map(f64::from).collect();
+    let mut y = device.scratch(grid.rows() * width);
+    device.attention(AttentionShape { grid, width, heads }, &device.upload(&qkv), &mut y);
+    for (index, &y) in y.iter().enumerate() {
+        let (row, channel) = (index / width, index % width);
+        let (first, head) = (row / pixels * pixels, channel / depth);
+        let number = |row: usize, part: usize, channel: usize| qkv[(3 * row + part) * width + channel];
+        let weight = |key: usize| {
+            let terms = (0..depth).map(|c| head * depth + c).map(|c| number(row, 0, c) * number(key, 1, c));
+            (terms.sum::<f64>() / (depth as f64).sqrt()).exp()
+        };
+        let keys = || first..first + pixels;
+        let sum: f64 = keys().map(weight).sum();
+        let want = keys().map(|key| weight(key) * number(key, 2, channel)).sum::<f64>() / sum;
+        assert!((y - want).abs() < 1e-12, "row {row}, channel {channel}: {y} for {want}");
+    }
+}
+
+/// Large products of queries and keys neither overflow nor become NaN.
+#[test]
+fn attention_to_one_pixel_is_its_value() {
+    let shape = AttentionShape { grid: Grid { batch: 1, height: 1, width: 3 }, width: 1, heads: 1 };
+    let check = |name: &str, y: &[f32]| {
+        let off = y.iter().any(|y| (y - 5.0).abs() > 1e-5);
+        assert!(!off, "{name}: {y:?}");
+    };
+    let qkv = [100.0, -70.0, 3.0, 100.0, 90.0, 5.0, 100.0, 0.0, -8.0];
+    let device = Cpu::<f32>::new();
+    let mut y = device.scratch(3);
+    device.attention(shape, &device.upload(&qkv), &mut y);
+    check("cpu", &y);
+    let reference = Reference(device);
+    reference.attention(shape, &reference.upload(&qkv), &mut y);
+    check("reference", &y);
+    if let Some(gpu) = gpu(Precision::F32) {
+        let mut y = gpu.scratch(3);
+        gpu.attention(shape, &gpu.upload(&qkv), &mut y);
+        check("GPU", &gpu.download(&y).unwrap());
+    }
 }
 
 fn headed_network<D: Operations>(
