@@ -438,6 +438,31 @@ fn attention_is_its_definition() {
     }
 }
 
+/// Queries and keys are large enough that no term of the gradient is lost.
+#[test]
+fn attention_gradients_are_derivatives() {
+    const STEP: f64 = 1e-5;
+    let (device, grid) = (Cpu::<f64>::new(), GRIDS[1]);
+    let shape = AttentionShape { grid, width: 6, heads: 3 };
+    let len = grid.rows() * 6;
+    let wide = |seed: u64, len: usize| -> Vec<f64> {
+        Numbers::new(seed).normal(len).into_iter().map(f64::from).collect()
+    };
+    let (qkv, dy) = (wide(21, 3 * len), wide(22, len));
+    let mut gradient = device.scratch(3 * len);
+    device.attention_backward(shape, &device.upload(&qkv), &device.upload(&dy), &mut gradient);
+    let loss = |at: usize, by: f64| -> f64 {
+        let (mut qkv, mut y) = (qkv.clone(), device.scratch(len));
+        qkv[at] += by;
+        device.attention(shape, &device.upload(&qkv), &mut y);
+        y.iter().zip(&dy).map(|(y, dy)| y * dy).sum()
+    };
+    for (at, &have) in gradient.iter().enumerate() {
+        let want = (loss(at, STEP) - loss(at, -STEP)) / (2.0 * STEP);
+        assert!((have - want).abs() < 1e-8, "element {at}: {have} for {want}");
+    }
+}
+
 /// Large products of queries and keys neither overflow nor become NaN.
 #[test]
 fn attention_to_one_pixel_is_its_value() {

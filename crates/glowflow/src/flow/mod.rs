@@ -49,7 +49,7 @@ pub use dequantizer::{Dequantized, Dequantizer, DequantizerConfig};
 pub use factor::{FactorOut, FactorRest};
 pub use logit::Logit;
 pub use masked_coupling::{Keeps, MaskedCoupling};
-pub use network::NetworkKind;
+pub use network::{NetworkKind, SelfAttention};
 pub use reorder::Reorder;
 pub use saved::{Save, Saved};
 pub use scaling::Scaling;

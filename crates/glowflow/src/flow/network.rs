@@ -4,14 +4,14 @@
 //! | | |
 //! | --- | --- |
 //! | [`NetworkKind::Convolutions`] | conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv ([`ops::CouplingNetwork`]) |
-//! | [`NetworkKind::Residual`] | residual blocks of a depthwise and two pointwise convolutions ([`ops::ResidualNetwork`]) |
+//! | [`NetworkKind::Residual`] | residual blocks of a depthwise and two pointwise convolutions, and possibly an attention ([`ops::ResidualNetwork`]) |
 //!
 //! A network may have a head, a second output for each pixel: a convolution 1×1 with scale of the last hidden activations.
 
 use glowflow_kernels::ops::{self, CouplingNetwork, HeadedNetwork};
 use glowflow_kernels::{
-    Grid, HeadParams, HeadedNetworkParams, NetworkOutputs, NetworkParams, ResidualBlockParams,
-    ResidualNetworkParams, ZeroConvParams,
+    Grid, HeadParams, HeadedNetworkParams, NetworkOutputs, NetworkParams, ResidualAttentionParams,
+    ResidualBlockParams, ResidualNetworkParams, ZeroConvParams,
 };
 
 use super::channel_map::actnorm;
@@ -30,6 +30,18 @@ const TAPS_DEVIATION: f64 = 0.02;
 /// Factor of a new block's output, which is small beside its input at any depth.
 const BLOCK_SCALE: f64 = 0.1;
 
+/// Standard deviation of a new position embedding.
+const POSITION_DEVIATION: f64 = 0.02;
+
+/// Self-attention of a residual network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfAttention {
+    /// Number of heads, a divisor of the network's width.
+    pub heads: usize,
+    /// Pixels of an image at this level, each of which has a learned position embedding.
+    pub pixels: usize,
+}
+
 /// Architecture of a coupling's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkKind {
@@ -44,6 +56,8 @@ pub enum NetworkKind {
         width: usize,
         /// Number of blocks.
         blocks: usize,
+        /// Attention after the blocks.
+        attention: Option<SelfAttention>,
     },
 }
 
@@ -100,8 +114,8 @@ impl Network {
                 let head = p.scope("head", |p| head(p, hidden, outputs.head));
                 Self::Headed(HeadedNetworkParams { network, head })
             }
-            NetworkKind::Residual { width, blocks } => {
-                Self::Residual(residual(p, channels / 2, width, blocks, outputs))
+            NetworkKind::Residual { width, blocks, attention } => {
+                Self::Residual(residual(p, channels / 2, [width, blocks], attention, outputs))
             }
         }
     }
@@ -126,7 +140,10 @@ impl Network {
                 let (width, expanded) = (at.width as u128, ResidualNetworkParams::expanded(at.width) as u128);
                 let block = (at.kernel as u128).pow(2) * width + 3 * width * expanded;
                 let first = 9 * (at.inputs as u128 + 1) * width;
-                image.pixels() as u128 * (first + at.blocks.len() as u128 * block)
+                let blocks = at.blocks.len() as u128 * block;
+                let attention = at.attention.map_or(0, |_| attention_multiply_adds(width, image));
+                image.pixels() as u128 * (first + blocks)
+                    + attention
                     + zero_conv_multiply_adds(&at.conv_out, image)
                     + at.head.map_or(0, |head| head_multiply_adds(&head, image))
             }
@@ -264,12 +281,12 @@ pub(super) fn convolutions(
     }
 }
 
-/// Declares `conv_in.*`, `blocks.*`, `norm_out`, `conv_out.*` and, if there is one, `head.*`.
+/// Declares `conv_in.*`, `blocks.*`, `norm_out`, `conv_out.*` and, if there are any, `attention.*` and `head.*`.
 fn residual(
     p: &mut ParamBuilder<'_>,
     inputs: usize,
-    width: usize,
-    blocks: usize,
+    [width, blocks]: [usize; 2],
+    attention: Option<SelfAttention>,
     outputs: OutputChannels,
 ) -> ResidualNetworkParams {
     let first = Init::Normal(1.0 / (9.0 * (inputs + 1) as f64).sqrt());
@@ -286,6 +303,7 @@ fn residual(
         conv_in,
         bias_in,
         blocks: (0..blocks).map(|b| p.scope(format!("blocks.{b}"), |p| block(p, width))).collect(),
+        attention: attention.map(|kind| p.scope("attention", |p| self_attention(p, width, kind))),
         norm_out: p.parameter("norm_out", &[width], Init::Constant(1.0)),
         conv_out: p.scope("conv_out", |p| zero_conv(p, width, outputs.conv)),
         head: (outputs.head > 0).then(|| p.scope("head", |p| head(p, width, outputs.head))),
@@ -308,6 +326,36 @@ fn block(p: &mut ParamBuilder<'_>, width: usize) -> ResidualBlockParams {
     let taps = p.parameter("taps", &[KERNEL, KERNEL, width], Init::Around(copying, TAPS_DEVIATION));
     let norm = p.parameter("norm", &[width], Init::Constant(1.0));
     ResidualBlockParams { taps, norm, expand, expand_bias, project, project_bias }
+}
+
+/// Declares the tensors of an attention, which adds nothing at first.
+fn self_attention(
+    p: &mut ParamBuilder<'_>,
+    width: usize,
+    SelfAttention { heads, pixels }: SelfAttention,
+) -> ResidualAttentionParams {
+    let normal = Init::Normal(1.0 / (width as f64).sqrt());
+    let norm = p.parameter("norm", &[width], Init::Constant(1.0));
+    let position = p.parameter("position", &[pixels, width], Init::Normal(POSITION_DEVIATION));
+    let mut projection = |name: &str, init: Init| {
+        p.scope(name, |p| p.hidden_weight("weight", &[width, width, 1, 1], init))
+    };
+    ResidualAttentionParams {
+        heads,
+        pixels,
+        norm,
+        position,
+        query: projection("query", normal.clone()),
+        key: projection("key", normal.clone()),
+        value: projection("value", normal),
+        out: projection("out", Init::Zeros),
+    }
+}
+
+/// Multiply-adds of an attention on one image: four products with matrices of weights, and two among the pixels.
+fn attention_multiply_adds(width: u128, image: Shape) -> u128 {
+    let pixels = image.pixels() as u128;
+    4 * pixels * width.pow(2) + 2 * pixels.pow(2) * width
 }
 
 /// Declares the tensors of a zero convolution, all 0.

@@ -9,8 +9,8 @@ use super::architecture::{Architecture, check};
 use super::dequantization::{self, DequantizationType};
 use crate::Error;
 use crate::flow::{
-    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, Split, Squeeze,
-    Top, Transform,
+    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, SelfAttention,
+    Shape, Split, Squeeze, Top, Transform,
 };
 
 /// How a coupling changes the second half of the channels.
@@ -100,6 +100,13 @@ impl NetworkType {
 /// Residual blocks of a network, by default.
 const NETWORK_BLOCKS: usize = 2;
 
+/// Pixels of an image at the largest level with attention: 8×8. The work grows with their square.
+const MAX_ATTENTION_PIXELS: usize = 64;
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
 fn is_default_blocks(blocks: &usize) -> bool {
     *blocks == NETWORK_BLOCKS
 }
@@ -162,6 +169,10 @@ pub struct GlowConfig {
     /// Blocks of a [residual](NetworkType::Residual) network.
     #[serde(skip_serializing_if = "is_default_blocks")]
     pub network_blocks: usize,
+    /// Heads of a self-attention after the blocks of [residual](NetworkType::Residual) networks, at levels of at most 64
+    /// pixels; 0 for none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub attention: usize,
     /// Components of a [mixture](CouplingType::Mixture).
     #[serde(skip_serializing_if = "is_default_components")]
     pub mixture_components: usize,
@@ -200,6 +211,7 @@ impl Default for GlowConfig {
             normalization: NormalizationType::ActNorm,
             network: NetworkType::Convolutions,
             network_blocks: NETWORK_BLOCKS,
+            attention: 0,
             mixture_components: MIXTURE_COMPONENTS,
             prior: PriorType::Channel,
             classes: 0,
@@ -212,13 +224,44 @@ impl Default for GlowConfig {
 }
 
 impl GlowConfig {
-    fn network_kind(&self) -> NetworkKind {
+    /// The network of a level's couplings.
+    fn network_kind(&self, level: Shape) -> NetworkKind {
         match self.network {
             NetworkType::Convolutions => NetworkKind::Convolutions { hidden: self.hidden },
             NetworkType::Residual => {
-                NetworkKind::Residual { width: self.hidden, blocks: self.network_blocks }
+                let (heads, pixels) = (self.attention, level.pixels());
+                let attention = (heads > 0 && pixels <= MAX_ATTENTION_PIXELS)
+                    .then_some(SelfAttention { heads, pixels });
+                NetworkKind::Residual { width: self.hidden, blocks: self.network_blocks, attention }
             }
         }
+    }
+
+    fn validate_attention(&self) -> Result<(), Error> {
+        let (heads, hidden) = (self.attention, self.hidden);
+        if heads == 0 {
+            return Ok(());
+        }
+        if self.network != NetworkType::Residual {
+            return Err(Error::Config(format!(
+                "model.attention is {heads}, and only residual networks have attention; leave it out, or set model.network \
+                 to residual"
+            )));
+        }
+        if !hidden.is_multiple_of(heads) {
+            return Err(Error::Config(format!(
+                "model.attention is {heads}, and {heads} heads do not divide model.hidden, which is {hidden}; choose a divisor"
+            )));
+        }
+        let [height, width, _] = self.image;
+        let smallest = (height >> self.levels) * (width >> self.levels);
+        if smallest > MAX_ATTENTION_PIXELS {
+            return Err(Error::Config(format!(
+                "model.attention is {heads}, and the last level has {smallest} pixels, where at most \
+                 {MAX_ATTENTION_PIXELS} have attention; leave it out, or set more model.levels"
+            )));
+        }
+        Ok(())
     }
 
     fn transform(&self) -> Transform {
@@ -255,6 +298,7 @@ impl Architecture for GlowConfig {
         for level in 0..self.levels {
             flow.push(format!("levels.{level}.squeeze"), Squeeze);
             let channels = flow.shape().channels;
+            let network = self.network_kind(flow.shape());
             for step in 0..self.steps {
                 let name = format!("levels.{level}.steps.{step}");
                 let mut map =
@@ -265,7 +309,7 @@ impl Architecture for GlowConfig {
                 }
                 let p = &mut flow.params;
                 let coupling = p.scope(format!("{name}.coupling"), |p| {
-                    Coupling::with_network(p, channels, self.network_kind(), self.transform())
+                    Coupling::with_network(p, channels, network, self.transform())
                 });
                 flow.push(format!("{name}.actnorm and permutation"), map);
                 flow.push(format!("{name}.coupling"), coupling);
@@ -306,6 +350,7 @@ impl Architecture for GlowConfig {
             ));
         }
         check::divisible(self.image, self.levels, "2^levels", |levels| levels)?;
+        self.validate_attention()?;
         dequantization::validate(self.dequantizer(), self.image)
     }
 }

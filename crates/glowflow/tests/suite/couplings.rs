@@ -1,9 +1,11 @@
-//! Glow with residual networks and with mixture couplings: training, files, resuming, and exactness.
+//! Glow with residual networks, with attention in them, and with mixture couplings: training, files, resuming, and exactness.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::training::{batches, trained};
+use glowflow::flow::FlowBuilder;
+use glowflow::params::Source;
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
     Backprop, CouplingType, Dequantization, Draws, GlowConfig, Model, ModelConfig, ModelFile, NetworkType,
@@ -16,11 +18,16 @@ use ndarray::{Array4, Axis, Slice};
 static NEVER: AtomicBool = AtomicBool::new(false);
 const BATCH: usize = 8;
 
-/// Network and coupling of the models under test.
-const KINDS: [[&str; 2]; 3] = [["residual", "affine"], ["convolutions", "mixture"], ["residual", "mixture"]];
+/// Network, coupling and attention of the models under test.
+const KINDS: [[&str; 3]; 4] = [
+    ["residual", "affine", "0"],
+    ["convolutions", "mixture", "0"],
+    ["residual", "mixture", "0"],
+    ["residual", "affine", "2"],
+];
 
 /// A model that trains in milliseconds, with `overrides` over its configuration.
-fn config([network, coupling]: [&str; 2], overrides: &[&str]) -> RunConfig {
+fn config([network, coupling, attention]: [&str; 3], overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
         "model.levels=2",
@@ -35,7 +42,11 @@ fn config([network, coupling]: [&str; 2], overrides: &[&str]) -> RunConfig {
         "train.checkpoint_every=3",
         "data.path=portraits",
     ];
-    let kind = [format!("model.network={network}"), format!("model.coupling={coupling}")];
+    let kind = [
+        format!("model.network={network}"),
+        format!("model.coupling={coupling}"),
+        format!("model.attention={attention}"),
+    ];
     let overrides: Vec<String> =
         base.iter().chain(overrides).map(|text| text.to_string()).chain(kind).collect();
     RunConfig::resolve(None, None, &overrides).unwrap()
@@ -157,12 +168,13 @@ fn a_resumed_run_has_the_bytes_of_one_without_a_stop() {
 fn keys_are_written_only_if_they_differ_from_their_defaults() {
     let json = |config: GlowConfig| serde_json::to_string(&ModelConfig::from(config)).unwrap();
     let plain = json(GlowConfig::default());
-    for key in ["network", "network_blocks", "mixture_components"] {
+    for key in ["network", "network_blocks", "attention", "mixture_components"] {
         assert!(!plain.contains(key), "{plain}");
     }
     let config = GlowConfig {
         network: NetworkType::Residual,
         network_blocks: 3,
+        attention: 4,
         coupling: CouplingType::Mixture,
         mixture_components: 5,
         ..GlowConfig::default()
@@ -171,6 +183,7 @@ fn keys_are_written_only_if_they_differ_from_their_defaults() {
     for key in [
         r#""network":"residual""#,
         r#""network_blocks":3"#,
+        r#""attention":4"#,
         r#""coupling":"mixture""#,
         r#""mixture_components":5"#,
     ] {
@@ -186,4 +199,40 @@ fn impossible_values_are_refused_by_name() {
         let message = RunConfig::resolve(None, None, &overrides).unwrap_err().to_string();
         assert!(message.contains(&format!("model.{key} is 0")), "{message}");
     }
+}
+
+#[test]
+fn attention_that_no_layer_has_is_refused() {
+    let refused = |overrides: &[&str], words: &str| {
+        let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+        let message = RunConfig::resolve(None, None, &overrides).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
+    };
+    refused(&["model.attention=2"], "model.attention is 2, and only residual networks");
+    let residual = "model.network=residual";
+    refused(
+        &[residual, "model.hidden=9", "model.attention=2"],
+        "2 heads do not divide model.hidden, which is 9",
+    );
+    refused(&[residual, "model.levels=1", "model.attention=2"], "the last level has 256 pixels");
+}
+
+/// Attention is at 8×8 and 4×4 of an image of 32×32.
+#[test]
+fn attention_counts_at_small_levels() {
+    let network = NetworkType::Residual;
+    let without = GlowConfig { steps: 2, hidden: 8, network, ..GlowConfig::default() };
+    let with = GlowConfig { attention: 4, ..without.clone() };
+    let build = |config: &GlowConfig| FlowBuilder::<Cpu<f32>>::build(config, Source::Layout);
+    let of_level = |pixels: u128| 2 * (4 * pixels * 8 * 8 + 2 * pixels * pixels * 8);
+    let more = build(&with).multiply_adds() - build(&without).multiply_adds();
+    assert_eq!(more, of_level(64) + of_level(16));
+
+    let (params, ..) = build(&with).into_parts();
+    let parameters = params.into_layout().parameters;
+    let positions: Vec<_> =
+        parameters.iter().filter(|parameter| parameter.name.ends_with("attention.position")).collect();
+    assert_eq!(positions.len(), 2 * 2);
+    assert!(positions.iter().all(|position| !position.name.starts_with("levels.0.")));
+    assert_eq!(positions[0].shape, [64, 8]);
 }

@@ -6,8 +6,8 @@ use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
-    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling, Split,
-    Squeeze, Top, Transform,
+    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling, SelfAttention,
+    Split, Squeeze, Top, Transform,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
@@ -42,8 +42,10 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("additive coupling, residual network", ANY, |flow| couple_residual(flow, Additive, 1)),
     ("mixture coupling", ANY, |flow| mix(flow, NetworkKind::Convolutions { hidden: 5 }, 3)),
     ("mixture coupling, residual network", ANY, |flow| {
-        mix(flow, NetworkKind::Residual { width: 4, blocks: 1 }, 2);
+        mix(flow, NetworkKind::Residual { width: 4, blocks: 1, attention: None }, 2);
     }),
+    ("affine coupling, attention", ANY, |flow| couple_attention(flow, 1, 2)),
+    ("affine coupling, attention without blocks", ANY, |flow| couple_attention(flow, 0, 1)),
     ("conditional coupling", ANY, |flow| condition(flow, Changes::LastHalf)),
     ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
     ("conditional coupling, all channels", ANY, |flow| condition(flow, Changes::All)),
@@ -96,8 +98,17 @@ fn couple(flow: Builder, kind: CouplingKind, hidden: usize) {
 }
 
 fn couple_residual(flow: Builder, kind: CouplingKind, blocks: usize) {
-    let (channels, network) = (flow.shape().channels, NetworkKind::Residual { width: 4, blocks });
+    let (channels, network) =
+        (flow.shape().channels, NetworkKind::Residual { width: 4, blocks, attention: None });
     let layer = Coupling::with_network(&mut flow.params, channels, network, kind.into());
+    flow.push("", layer);
+}
+
+fn couple_attention(flow: Builder, blocks: usize, heads: usize) {
+    let (channels, pixels) = (flow.shape().channels, flow.shape().pixels());
+    let attention = Some(SelfAttention { heads, pixels });
+    let network = NetworkKind::Residual { width: 4, blocks, attention };
+    let layer = Coupling::with_network(&mut flow.params, channels, network, Affine(Sigmoid).into());
     flow.push("", layer);
 }
 
