@@ -514,12 +514,15 @@ const NORMS: [BatchNorm; 7] = [
 ];
 
 /// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines that do not
-/// fill a block.
-const DEPTHWISE: [Depthwise; 4] = [
+/// fill a block, windows of every size, and a larger one.
+const DEPTHWISE: [Depthwise; 7] = [
     Depthwise { grid: Grid { batch: 1, height: 1, width: 1 }, channels: 1, kernel: 7 },
     Depthwise { grid: Grid { batch: 2, height: 3, width: 5 }, channels: 17, kernel: 7 },
     Depthwise { grid: Grid { batch: 3, height: 9, width: 11 }, channels: 4, kernel: 3 },
     Depthwise { grid: Grid { batch: 2, height: 8, width: 16 }, channels: 32, kernel: 7 },
+    Depthwise { grid: Grid { batch: 3, height: 4, width: 6 }, channels: 5, kernel: 1 },
+    Depthwise { grid: Grid { batch: 2, height: 5, width: 19 }, channels: 3, kernel: 5 },
+    Depthwise { grid: Grid { batch: 2, height: 6, width: 7 }, channels: 3, kernel: 9 },
 ];
 
 fn check_depthwise<D: Primitives>(device: &D, tolerance: f64) {

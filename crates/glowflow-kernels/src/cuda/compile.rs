@@ -27,6 +27,7 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/gaussian.cu"),
     include_str!("kernels/update.cu"),
     include_str!("kernels/primitives.cu"),
+    include_str!("kernels/depthwise.cu"),
 );
 
 /// The compute capability of the Hopper generation, which has kernels of its own.

@@ -8,6 +8,7 @@
 mod compile;
 mod convolution;
 pub(crate) mod deferred;
+mod depthwise;
 pub(crate) mod divisor;
 pub(crate) mod driver;
 pub(crate) mod hopper;

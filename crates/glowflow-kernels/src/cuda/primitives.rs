@@ -5,14 +5,16 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::convolution;
+use super::depthwise;
 use super::divisor::Divisor;
 use super::driver::{Argument, Launch};
 use super::product::{Batch, Element, Epilogue, Kind, Operands, Product};
 use super::queue::{Queue, launch};
 use super::{Buffer, Cuda, optimizer, pixels};
+use crate::depthwise::Depthwise;
 use crate::device::{Device, DeviceError};
 use crate::elements::{Elements, OUT, PIXEL};
-use crate::expr::{Expr, Op, constant, input};
+use crate::expr::{Expr, Op, constant, input, old};
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::orthogonal::{self, Factors};
 use crate::pixels::{Noise, Quantized};
@@ -400,5 +402,56 @@ impl Primitives for Cuda {
             let len = conv.outputs * conv.columns();
             self.map(&constant(0.0), [1, 1, len], &[], ViewMut { buffer: dweight, at });
         }
+    }
+
+    fn depthwise(&self, conv: Depthwise, x: &Buffer, (taps, start): (&Buffer, usize), y: &mut Buffer) {
+        if !depthwise::supports(conv) {
+            return crate::depthwise::forward(self, conv, x, (taps, start), y);
+        }
+        conv.check(&[("x", x.len()), ("y", y.len())], (taps.len(), start));
+        if !conv.is_empty() {
+            let [x, taps, y] = [x.address(), taps.at(start), y.address()];
+            self.attempt(|queue| depthwise::convolve(queue, conv, x, taps, y, false));
+        }
+    }
+
+    fn depthwise_backward_input(
+        &self,
+        conv: Depthwise,
+        (taps, start): (&Buffer, usize),
+        dy: &Buffer,
+        dx: &mut Buffer,
+    ) {
+        if !depthwise::supports(conv) {
+            return crate::depthwise::backward_input(self, conv, (taps, start), dy, dx);
+        }
+        conv.check(&[("dy", dy.len()), ("dx", dx.len())], (taps.len(), start));
+        if !conv.is_empty() {
+            let [dy, taps, dx] = [dy.address(), taps.at(start), dx.address()];
+            self.attempt(|queue| depthwise::convolve(queue, conv, dy, taps, dx, true));
+        }
+    }
+
+    fn depthwise_backward_taps(
+        &self,
+        conv: Depthwise,
+        x: &Buffer,
+        dy: &Buffer,
+        (dtaps, start): (&mut Buffer, usize),
+    ) {
+        if !depthwise::supports(conv) {
+            return crate::depthwise::backward_taps(self, conv, x, dy, (dtaps, start));
+        }
+        conv.check(&[("x", x.len()), ("dy", dy.len())], (dtaps.len(), start));
+        if conv.is_empty() {
+            return;
+        }
+        let sums = self.scratch(conv.taps_len());
+        let [x, dy, to] = [x.address(), dy.address(), sums.address()];
+        self.attempt(|queue| depthwise::by_taps(queue, conv, x, dy, to));
+        let at = |start| Strided { start, strides: [0, 0, 1] };
+        let sums = View { buffer: &sums, at: at(0) };
+        let to = ViewMut { buffer: dtaps, at: at(start) };
+        self.map(&(old() + input(0)), [1, 1, conv.taps_len()], &[sums], to);
     }
 }

@@ -1,0 +1,54 @@
+//! Depthwise convolutions (`depthwise.cu`).
+
+use super::divisor::{Divisor, Plane};
+use super::driver::{Argument, Launch};
+use super::primitives::counted;
+use super::queue::{Queue, launch};
+use crate::depthwise::Depthwise;
+use crate::device::DeviceError;
+
+type Result<T> = std::result::Result<T, DeviceError>;
+
+/// Neighbours in a line whose sums one thread has; as in `depthwise.cu`.
+const NEIGHBOURS: usize = 8;
+
+/// Threads of a block that sums the gradient by the taps.
+const THREADS: usize = 128;
+
+/// The most parts that this gradient is summed in.
+const PARTS: usize = 512;
+
+/// Whether there are kernels for the window.
+pub fn supports(conv: Depthwise) -> bool {
+    matches!(conv.kernel, 1 | 3 | 5 | 7)
+}
+
+fn lines(conv: Depthwise) -> usize {
+    conv.grid.batch * conv.grid.height
+}
+
+/// The convolution, written to `y`; or with `back` the gradient by the input, added to `y`.
+pub fn convolve(queue: &Queue, conv: Depthwise, x: u64, taps: u64, y: u64, back: bool) -> Result<()> {
+    let Depthwise { grid, channels, kernel } = conv;
+    let blocks = grid.width.div_ceil(NEIGHBOURS);
+    let count = counted(queue, lines(conv) * blocks * channels)?;
+    launch!(
+        queue, queue.kernels().depthwise, Launch::of(count);
+        count, Plane::of(grid), Divisor::new(channels), Divisor::new(blocks), kernel, i32::from(back), x, taps, y
+    )
+}
+
+/// The gradient by the taps, written to `sums`. Parts depend on the shape alone.
+pub fn by_taps(queue: &Queue, conv: Depthwise, x: u64, dy: u64, sums: u64) -> Result<()> {
+    let Depthwise { grid, channels, kernel } = conv;
+    let part = lines(conv).div_ceil(PARTS);
+    let parts = lines(conv).div_ceil(part);
+    let partial = queue.floats(counted(queue, parts * conv.taps_len())?)?;
+    let groups = (kernel * channels).div_ceil(THREADS);
+    let shape = Launch { block: THREADS as u32, ..Launch::grid(parts, groups, 1) };
+    launch!(
+        queue, queue.kernels().depthwise_taps, shape;
+        lines(conv), part, Plane::of(grid), channels, kernel, x, dy, partial.address
+    )?;
+    queue.sum_slabs(conv.taps_len(), parts, partial.address, sums)
+}
