@@ -257,8 +257,8 @@ impl GlowConfig {
         let smallest = (height >> self.levels) * (width >> self.levels);
         if smallest > MAX_ATTENTION_PIXELS {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and the last level has {smallest} pixels, where at most \
-                 {MAX_ATTENTION_PIXELS} have attention; leave it out, or set more model.levels"
+                "model.attention is {heads}, and the last level has {smallest} pixels, more than the \
+                 {MAX_ATTENTION_PIXELS} that attention takes; leave it out, or increase model.levels"
             )));
         }
         Ok(())
