@@ -24,6 +24,7 @@ pub const SOURCE: &str = concat!(
     include_str!("../ops/coupling_network/fused.cu"),
     include_str!("kernels/coupling.cu"),
     include_str!("../ops/mixture/mixture.cu"),
+    include_str!("../ops/attention/attention.cu"),
     include_str!("kernels/gaussian.cu"),
     include_str!("kernels/update.cu"),
     include_str!("kernels/primitives.cu"),

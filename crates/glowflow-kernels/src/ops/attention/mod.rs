@@ -13,6 +13,7 @@
 //! bits in any batch.
 
 pub(super) mod cpu;
+mod cuda;
 mod reference;
 
 use crate::primitives::{Primitives, holds};

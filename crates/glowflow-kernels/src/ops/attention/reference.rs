@@ -2,7 +2,7 @@
 //! memory at once.
 
 use super::{Attention, AttentionShape};
-use crate::cuda::Cuda;
+use crate::device::Device;
 use crate::expr::{constant, input, old};
 use crate::ops::Reference;
 use crate::ops::views::{Rows, read, write};
@@ -49,9 +49,17 @@ impl AttentionShape {
     }
 
     /// The rows of such an array.
-    fn score_rows(self) -> Rows {
+    pub(super) fn score_rows(self) -> Rows {
         Rows { rows: self.heads * self.grid.rows(), channels: self.grid.pixels() }
     }
+}
+
+/// What a device does between the products, with arrays `[heads, batch, pixels, pixels]`.
+pub(super) struct Between<D: Device> {
+    /// Turns products of queries and keys into weights.
+    pub softmax: fn(&D, AttentionShape, &mut D::Buffer),
+    /// Turns the gradient by the weights into that by those products.
+    pub softmax_backward: fn(&D, AttentionShape, &D::Buffer, &mut D::Buffer),
 }
 
 /// One number a row.
@@ -94,37 +102,64 @@ fn maxima<D: Primitives>(device: &D, rows: Rows, x: &D::Buffer) -> D::Buffer {
     folded
 }
 
+fn softmax<D: Primitives>(device: &D, shape: AttentionShape, scores: &mut D::Buffer) {
+    let rows = shape.score_rows();
+    let largest = maxima(device, rows, scores);
+    let f = (constant(shape.scale()) * (old() - input(0))).exp();
+    device.map(&f, rows.shape(), &[read(&largest, PER_ROW)], write(scores, rows.each()));
+    let mut sums = device.scratch(rows.rows);
+    let terms = [read(&*scores, rows.each())];
+    device.reduce(&input(0), rows.shape(), &terms, write(&mut sums, PER_ROW), false);
+    let f = old() / input(0);
+    device.map(&f, rows.shape(), &[read(&sums, PER_ROW)], write(scores, rows.each()));
+}
+
+fn softmax_backward<D: Primitives>(
+    device: &D,
+    shape: AttentionShape,
+    weights: &D::Buffer,
+    d_weights: &mut D::Buffer,
+) {
+    let rows = shape.score_rows();
+    let mut sums = device.scratch(rows.rows);
+    let inputs = [read(&*d_weights, rows.each()), read(weights, rows.each())];
+    device.reduce(&(input(0) * input(1)), rows.shape(), &inputs, write(&mut sums, PER_ROW), false);
+    let f = constant(shape.scale()) * input(0) * (old() - input(1));
+    let inputs = [read(weights, rows.each()), read(&sums, PER_ROW)];
+    device.map(&f, rows.shape(), &inputs, write(d_weights, rows.each()));
+}
+
 /// S `[heads, batch, pixels, pixels]`.
-fn weights<D: Primitives>(device: &D, shape: AttentionShape, qkv: &D::Buffer) -> D::Buffer {
-    let (pixels, rows) = (shape.grid.pixels(), shape.score_rows());
-    let mut scores = device.scratch(rows.len());
+fn weights<D: Primitives>(
+    device: &D,
+    between: &Between<D>,
+    shape: AttentionShape,
+    qkv: &D::Buffer,
+) -> D::Buffer {
+    let pixels = shape.grid.pixels();
+    let mut scores = device.scratch(shape.score_rows().len());
     for head in 0..shape.heads {
         let [queries, keys] = [Part::Queries, Part::Keys].map(|part| shape.part(part, head).of(qkv));
         let (size, to) = ([pixels, pixels, shape.head_width()], (&mut scores, shape.scores(head)));
         products(device, shape, size, [false, true], queries, keys, to);
     }
-    let largest = maxima(device, rows, &scores);
-    let f = (constant(shape.scale()) * (old() - input(0))).exp();
-    device.map(&f, rows.shape(), &[read(&largest, PER_ROW)], write(&mut scores, rows.each()));
-    let mut sums = device.scratch(rows.rows);
-    device.reduce(
-        &input(0),
-        rows.shape(),
-        &[read(&scores, rows.each())],
-        write(&mut sums, PER_ROW),
-        false,
-    );
-    let f = old() / input(0);
-    device.map(&f, rows.shape(), &[read(&sums, PER_ROW)], write(&mut scores, rows.each()));
+    (between.softmax)(device, shape, &mut scores);
     scores
 }
 
-fn forward<D: Primitives>(device: &D, shape: AttentionShape, qkv: &D::Buffer, y: &mut D::Buffer) {
+/// The attention, with batches of products.
+pub(super) fn forward<D: Primitives>(
+    device: &D,
+    between: &Between<D>,
+    shape: AttentionShape,
+    qkv: &D::Buffer,
+    y: &mut D::Buffer,
+) {
     shape.check(&[device.len(qkv)], &[device.len(y)]);
     if shape.len() == 0 {
         return;
     }
-    let weights = weights(device, shape, qkv);
+    let weights = weights(device, between, shape, qkv);
     let pixels = shape.grid.pixels();
     for head in 0..shape.heads {
         let size = [pixels, shape.head_width(), pixels];
@@ -133,8 +168,10 @@ fn forward<D: Primitives>(device: &D, shape: AttentionShape, qkv: &D::Buffer, y:
     }
 }
 
-fn backward<D: Primitives>(
+/// Its gradient.
+pub(super) fn backward<D: Primitives>(
     device: &D,
+    between: &Between<D>,
     shape: AttentionShape,
     qkv: &D::Buffer,
     dy: &D::Buffer,
@@ -144,22 +181,17 @@ fn backward<D: Primitives>(
     if shape.len() == 0 {
         return;
     }
-    let weights = weights(device, shape, qkv);
-    let (pixels, depth, rows) = (shape.grid.pixels(), shape.head_width(), shape.score_rows());
+    let weights = weights(device, between, shape, qkv);
+    let (pixels, depth) = (shape.grid.pixels(), shape.head_width());
     let (outer, inner) = ([pixels, pixels, depth], [pixels, depth, pixels]);
-    let mut d_scores = device.scratch(rows.len());
+    let mut d_scores = device.scratch(shape.score_rows().len());
     for head in 0..shape.heads {
         let values = shape.part(Part::Values, head);
         let (of_head, d_head) = (shape.scores(head), shape.output(head).of(dy));
         products(device, shape, inner, [true, false], of_head.of(&weights), d_head, (&mut *d_qkv, values));
         products(device, shape, outer, [false, true], d_head, values.of(qkv), (&mut d_scores, of_head));
     }
-    let mut sums = device.scratch(rows.rows);
-    let inputs = [read(&d_scores, rows.each()), read(&weights, rows.each())];
-    device.reduce(&(input(0) * input(1)), rows.shape(), &inputs, write(&mut sums, PER_ROW), false);
-    let f = constant(shape.scale()) * input(0) * (old() - input(1));
-    let inputs = [read(&weights, rows.each()), read(&sums, PER_ROW)];
-    device.map(&f, rows.shape(), &inputs, write(&mut d_scores, rows.each()));
+    (between.softmax_backward)(device, shape, &weights, &mut d_scores);
     for head in 0..shape.heads {
         let [queries, keys] = [Part::Queries, Part::Keys].map(|part| shape.part(part, head));
         let d_head = shape.scores(head).of(&d_scores);
@@ -168,26 +200,22 @@ fn backward<D: Primitives>(
     }
 }
 
-/// Implements the operation by its reference body.
-macro_rules! by_reference {
-    ([$($generics:tt)*] $device:ty) => {
-        impl<$($generics)*> Attention for $device {
-            fn attention(&self, shape: AttentionShape, qkv: &Self::Buffer, y: &mut Self::Buffer) {
-                forward(self, shape, qkv, y);
-            }
-
-            fn attention_backward(
-                &self,
-                shape: AttentionShape,
-                qkv: &Self::Buffer,
-                dy: &Self::Buffer,
-                d_qkv: &mut Self::Buffer,
-            ) {
-                backward(self, shape, qkv, dy, d_qkv);
-            }
-        }
-    };
+impl<D: Primitives> Reference<D> {
+    const BETWEEN: Between<Self> = Between { softmax, softmax_backward };
 }
 
-by_reference!([D: Primitives] Reference<D>);
-by_reference!([] Cuda);
+impl<D: Primitives> Attention for Reference<D> {
+    fn attention(&self, shape: AttentionShape, qkv: &Self::Buffer, y: &mut Self::Buffer) {
+        forward(self, &Self::BETWEEN, shape, qkv, y);
+    }
+
+    fn attention_backward(
+        &self,
+        shape: AttentionShape,
+        qkv: &Self::Buffer,
+        dy: &Self::Buffer,
+        d_qkv: &mut Self::Buffer,
+    ) {
+        backward(self, &Self::BETWEEN, shape, qkv, dy, d_qkv);
+    }
+}
