@@ -58,7 +58,9 @@ pub use gaussian::Gaussian;
 pub use mixture::{Mixture, MixtureShape};
 pub use network_outputs::{HeadParams, NetworkOutputs};
 pub use reference::Reference;
-pub use residual_network::{ResidualAttentionParams, ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
+pub use residual_network::{
+    ResidualAttentionParams, ResidualBlockParams, ResidualNetwork, ResidualNetworkParams,
+};
 pub use split::Split;
 pub use squeeze::Squeeze;
 pub use top_prior::{TopPrior, TopPriorParams};

@@ -4,7 +4,7 @@
 //! | | |
 //! | --- | --- |
 //! | [`NetworkKind::Convolutions`] | conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv ([`ops::CouplingNetwork`]) |
-//! | [`NetworkKind::Residual`] | residual blocks of a depthwise and two pointwise convolutions, and possibly an attention ([`ops::ResidualNetwork`]) |
+//! | [`NetworkKind::Residual`] | residual blocks, and possibly an attention ([`ops::ResidualNetwork`]) |
 //!
 //! A network may have a head, a second output for each pixel: a convolution 1×1 with scale of the last hidden activations.
 

@@ -169,8 +169,8 @@ pub struct GlowConfig {
     /// Blocks of a [residual](NetworkType::Residual) network.
     #[serde(skip_serializing_if = "is_default_blocks")]
     pub network_blocks: usize,
-    /// Heads of a self-attention after the blocks of [residual](NetworkType::Residual) networks, at levels of at most 64
-    /// pixels; 0 for none.
+    /// Heads of a self-attention after the blocks of [residual](NetworkType::Residual) networks, at levels of at
+    /// most 64 pixels; 0 for none.
     #[serde(skip_serializing_if = "is_zero")]
     pub attention: usize,
     /// Components of a [mixture](CouplingType::Mixture).
@@ -244,13 +244,14 @@ impl GlowConfig {
         }
         if self.network != NetworkType::Residual {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and only residual networks have attention; leave it out, or set model.network \
-                 to residual"
+                "model.attention is {heads}, and only residual networks have attention; leave it out, or set \
+                 model.network to residual"
             )));
         }
         if !hidden.is_multiple_of(heads) {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and {heads} heads do not divide model.hidden, which is {hidden}; choose a divisor"
+                "model.attention is {heads}, and {heads} heads do not divide model.hidden, which is {hidden}; \
+                 choose a divisor"
             )));
         }
         let [height, width, _] = self.image;

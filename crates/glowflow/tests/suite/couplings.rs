@@ -1,4 +1,5 @@
-//! Glow with residual networks, with attention in them, and with mixture couplings: training, files, resuming, and exactness.
+//! Glow with residual networks, with attention in them, and with mixture couplings: training, files, resuming, and
+//! exactness.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

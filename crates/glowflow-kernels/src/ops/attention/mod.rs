@@ -9,8 +9,8 @@
 //!   dV = Sᵀ·dy    dS = dy·Vᵀ    dZ = S ⊙ (dS − rowsum(dS ⊙ S))/√d    dQ = dZ·K    dK = dZᵀ·Q
 //! ```
 //!
-//! The backward pass computes S again. Images do not depend on each other: on the processor an image's results have the same
-//! bits in any batch.
+//! The backward pass computes S again. Images do not depend on each other: on the processor an image's results
+//! have the same bits in any batch.
 
 pub(super) mod cpu;
 mod cuda;

@@ -1,5 +1,5 @@
-//! A batch of products for each head, and maps and sums over the rows of all heads. The weights S of all images and heads are in
-//! memory at once.
+//! A batch of products for each head, and maps and sums over the rows of all heads. The weights S of all images
+//! and heads are in memory at once.
 
 use super::{Attention, AttentionShape};
 use crate::device::Device;

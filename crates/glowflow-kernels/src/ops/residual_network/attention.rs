@@ -23,7 +23,8 @@ impl ResidualAttentionParams {
     }
 }
 
-/// Activations of every image, `[batch, pixels, width]`, and one number for each pixel and channel from `start` on.
+/// The shape `[batch, pixels, width]`, the places of activations, and those of one number for each pixel and channel
+/// from `start` on.
 fn of_images(grid: Grid, width: usize, start: usize) -> ([usize; 3], Strided, Strided) {
     let pixels = grid.pixels();
     let each = Strided { start: 0, strides: [pixels * width, width, 1] };

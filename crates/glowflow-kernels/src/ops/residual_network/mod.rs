@@ -76,7 +76,8 @@ pub struct ResidualAttentionParams {
 }
 
 impl ResidualAttentionParams {
-    /// Numbers a pixel that are saved for the backward pass: queries, keys, values, the output of the heads, and `h`.
+    /// Numbers a pixel that are saved for the backward pass: queries, keys, values, the output of the heads, and
+    /// `h`.
     fn activations(width: usize) -> usize {
         5 * width
     }
