@@ -1,12 +1,12 @@
-//! The products of the reference body, and a kernel between them (`attention.cu`).
+//! The products of the reference body, and kernels for the softmax (`attention.cu`).
 
-use super::reference::{self, Between};
+use super::reference::{self, Softmax};
 use super::{Attention, AttentionShape};
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::queue::launch;
 use crate::cuda::{Buffer, Cuda};
 
-const BETWEEN: Between<Cuda> = Between { softmax, softmax_backward };
+const SOFTMAX: Softmax<Cuda> = Softmax { forward: softmax, backward: softmax_backward };
 
 fn softmax(device: &Cuda, shape: AttentionShape, scores: &mut Buffer) {
     let rows = shape.score_rows();
@@ -30,10 +30,10 @@ fn softmax_backward(device: &Cuda, shape: AttentionShape, weights: &Buffer, d_we
 
 impl Attention for Cuda {
     fn attention(&self, shape: AttentionShape, qkv: &Buffer, y: &mut Buffer) {
-        reference::forward(self, &BETWEEN, shape, qkv, y);
+        reference::forward(self, &SOFTMAX, shape, qkv, y);
     }
 
     fn attention_backward(&self, shape: AttentionShape, qkv: &Buffer, dy: &Buffer, d_qkv: &mut Buffer) {
-        reference::backward(self, &BETWEEN, shape, qkv, dy, d_qkv);
+        reference::backward(self, &SOFTMAX, shape, qkv, dy, d_qkv);
     }
 }

@@ -54,12 +54,12 @@ impl AttentionShape {
     }
 }
 
-/// What a device does between the products, with arrays `[heads, batch, pixels, pixels]`.
-pub(super) struct Between<D: Device> {
+/// A device's softmax of arrays `[heads, batch, pixels, pixels]`, with the scale of the scores.
+pub(super) struct Softmax<D: Device> {
     /// Turns products of queries and keys into weights.
-    pub softmax: fn(&D, AttentionShape, &mut D::Buffer),
-    /// Turns the gradient by the weights into that by those products.
-    pub softmax_backward: fn(&D, AttentionShape, &D::Buffer, &mut D::Buffer),
+    pub forward: fn(&D, AttentionShape, &mut D::Buffer),
+    /// Turns the gradient by the weights, its last argument, into that by those products.
+    pub backward: fn(&D, AttentionShape, &D::Buffer, &mut D::Buffer),
 }
 
 /// One number a row.
@@ -132,7 +132,7 @@ fn softmax_backward<D: Primitives>(
 /// S `[heads, batch, pixels, pixels]`.
 fn weights<D: Primitives>(
     device: &D,
-    between: &Between<D>,
+    by: &Softmax<D>,
     shape: AttentionShape,
     qkv: &D::Buffer,
 ) -> D::Buffer {
@@ -143,14 +143,14 @@ fn weights<D: Primitives>(
         let (size, to) = ([pixels, pixels, shape.head_width()], (&mut scores, shape.scores(head)));
         products(device, shape, size, [false, true], queries, keys, to);
     }
-    (between.softmax)(device, shape, &mut scores);
+    (by.forward)(device, shape, &mut scores);
     scores
 }
 
 /// The attention, with batches of products.
 pub(super) fn forward<D: Primitives>(
     device: &D,
-    between: &Between<D>,
+    by: &Softmax<D>,
     shape: AttentionShape,
     qkv: &D::Buffer,
     y: &mut D::Buffer,
@@ -159,7 +159,7 @@ pub(super) fn forward<D: Primitives>(
     if shape.len() == 0 {
         return;
     }
-    let weights = weights(device, between, shape, qkv);
+    let weights = weights(device, by, shape, qkv);
     let pixels = shape.grid.pixels();
     for head in 0..shape.heads {
         let size = [pixels, shape.head_width(), pixels];
@@ -171,7 +171,7 @@ pub(super) fn forward<D: Primitives>(
 /// Its gradient.
 pub(super) fn backward<D: Primitives>(
     device: &D,
-    between: &Between<D>,
+    by: &Softmax<D>,
     shape: AttentionShape,
     qkv: &D::Buffer,
     dy: &D::Buffer,
@@ -181,7 +181,7 @@ pub(super) fn backward<D: Primitives>(
     if shape.len() == 0 {
         return;
     }
-    let weights = weights(device, between, shape, qkv);
+    let weights = weights(device, by, shape, qkv);
     let (pixels, depth) = (shape.grid.pixels(), shape.head_width());
     let (outer, inner) = ([pixels, pixels, depth], [pixels, depth, pixels]);
     let mut d_scores = device.scratch(shape.score_rows().len());
@@ -191,7 +191,7 @@ pub(super) fn backward<D: Primitives>(
         products(device, shape, inner, [true, false], of_head.of(&weights), d_head, (&mut *d_qkv, values));
         products(device, shape, outer, [false, true], d_head, values.of(qkv), (&mut d_scores, of_head));
     }
-    (between.softmax_backward)(device, shape, &weights, &mut d_scores);
+    (by.backward)(device, shape, &weights, &mut d_scores);
     for head in 0..shape.heads {
         let [queries, keys] = [Part::Queries, Part::Keys].map(|part| shape.part(part, head));
         let d_head = shape.scores(head).of(&d_scores);
@@ -201,12 +201,12 @@ pub(super) fn backward<D: Primitives>(
 }
 
 impl<D: Primitives> Reference<D> {
-    const BETWEEN: Between<Self> = Between { softmax, softmax_backward };
+    const SOFTMAX: Softmax<Self> = Softmax { forward: softmax, backward: softmax_backward };
 }
 
 impl<D: Primitives> Attention for Reference<D> {
     fn attention(&self, shape: AttentionShape, qkv: &Self::Buffer, y: &mut Self::Buffer) {
-        forward(self, &Self::BETWEEN, shape, qkv, y);
+        forward(self, &Self::SOFTMAX, shape, qkv, y);
     }
 
     fn attention_backward(
@@ -216,6 +216,6 @@ impl<D: Primitives> Attention for Reference<D> {
         dy: &Self::Buffer,
         d_qkv: &mut Self::Buffer,
     ) {
-        backward(self, &Self::BETWEEN, shape, qkv, dy, d_qkv);
+        backward(self, &Self::SOFTMAX, shape, qkv, dy, d_qkv);
     }
 }
