@@ -337,9 +337,8 @@ fn self_attention(
     let normal = Init::Normal(1.0 / (width as f64).sqrt());
     let norm = p.parameter("norm", &[width], Init::Constant(1.0));
     let position = p.parameter("position", &[pixels, width], Init::Normal(POSITION_DEVIATION));
-    let mut projection = |name: &str, init: Init| {
-        p.scope(name, |p| p.hidden_weight("weight", &[width, width, 1, 1], init))
-    };
+    let mut projection =
+        |name: &str, init: Init| p.scope(name, |p| p.hidden_weight("weight", &[width, width, 1, 1], init));
     ResidualAttentionParams {
         heads,
         pixels,

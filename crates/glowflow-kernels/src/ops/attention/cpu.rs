@@ -155,13 +155,7 @@ pub fn forward<T: Scalar>(work: &Workspace<T>, shape: AttentionShape, qkv: &[T],
 }
 
 /// The gradient by `qkv`, written to `d_qkv`.
-pub fn backward<T: Scalar>(
-    work: &Workspace<T>,
-    shape: AttentionShape,
-    qkv: &[T],
-    dy: &[T],
-    d_qkv: &mut [T],
-) {
+pub fn backward<T: Scalar>(work: &Workspace<T>, shape: AttentionShape, qkv: &[T], dy: &[T], d_qkv: &mut [T]) {
     shape.check(&[qkv.len(), d_qkv.len()], &[dy.len()]);
     let len = shape.grid.pixels() * shape.width;
     if shape.len() == 0 {

@@ -130,12 +130,7 @@ fn softmax_backward<D: Primitives>(
 }
 
 /// S `[heads, batch, pixels, pixels]`.
-fn weights<D: Primitives>(
-    device: &D,
-    by: &Softmax<D>,
-    shape: AttentionShape,
-    qkv: &D::Buffer,
-) -> D::Buffer {
+fn weights<D: Primitives>(device: &D, by: &Softmax<D>, shape: AttentionShape, qkv: &D::Buffer) -> D::Buffer {
     let pixels = shape.grid.pixels();
     let mut scores = device.scratch(shape.score_rows().len());
     for head in 0..shape.heads {
