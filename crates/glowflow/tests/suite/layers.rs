@@ -6,8 +6,8 @@ use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
-    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling, SelfAttention,
-    Split, Squeeze, Top, Transform,
+    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling,
+    SelfAttention, Split, Squeeze, Top, Transform,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
@@ -107,7 +107,7 @@ fn couple_residual(flow: Builder, kind: CouplingKind, blocks: usize) {
 fn couple_attention(flow: Builder, blocks: usize, heads: usize) {
     let (channels, pixels) = (flow.shape().channels, flow.shape().pixels());
     let attention = Some(SelfAttention { heads, pixels });
-    let network = NetworkKind::Residual { width: 4, blocks, attention };
+    let network = NetworkKind::Residual { width: 6, blocks, attention };
     let layer = Coupling::with_network(&mut flow.params, channels, network, Affine(Sigmoid).into());
     flow.push("", layer);
 }
