@@ -307,3 +307,17 @@ fn the_speedrun_is_a_comparison() {
         assert_eq!(study.configurations[0].name, "glow");
     }
 }
+
+/// Arms with residual networks cost the baseline's multiply-adds or less; attention is the only difference of its arm.
+#[test]
+fn residual_arms_of_the_speedrun_fit_the_baseline() {
+    for (scale, least) in [(Scale::Cpu, 0.97), (Scale::Gpu, 0.93)] {
+        let study = builtin("speedrun", scale);
+        let arm = |name: &str| study.configurations.iter().position(|arm| arm.name == name).unwrap();
+        let [baseline, residual, attention] = ["glow", "residual", "residual-attention"].map(arm);
+        let config = |index: usize| glow(&study.configurations[index].run.model).clone();
+        assert_eq!(config(residual), GlowConfig { attention: 0, ..config(attention) });
+        let [all, base] = [attention, baseline].map(|index| study.multiply_adds(index) as f64);
+        assert!((least..1.0).contains(&(all / base)), "{scale:?}: {}", all / base);
+    }
+}
