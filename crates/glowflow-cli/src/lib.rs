@@ -95,6 +95,8 @@ fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench(args) => commands::bench(args, common),
         Command::Study(args) => commands::study(args, common),
         Command::Import(args) => commands::import(args, common),
+        Command::Completions(args) => commands::completions(args),
+        Command::ManPages(args) => commands::man_pages(args),
     }
 }
 

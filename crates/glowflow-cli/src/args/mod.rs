@@ -19,6 +19,7 @@ mod precision;
 mod prepare;
 mod scoring;
 mod serve;
+mod shells;
 mod study;
 mod training;
 
@@ -36,6 +37,7 @@ pub use precision::PrecisionArg;
 pub use prepare::{Align, Crop, FacesArg};
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
+pub use shells::{Completions, ManPages};
 pub use study::Study;
 pub use training::{BackpropArg, Bench, Quickstart, Train};
 
@@ -91,4 +93,7 @@ pub enum Command {
     Bench(Bench),
     Study(Study),
     Import(Import),
+    Completions(Completions),
+    #[command(hide = true)]
+    ManPages(ManPages),
 }

@@ -1,11 +1,13 @@
 //! One function a command: from arguments to a library call to lines on the screen.
 
+mod completions;
 mod face_paths;
 mod finder;
 mod images;
 mod import;
 mod info;
 mod latent;
+mod man_pages;
 mod manipulate;
 mod nearest;
 mod new_folder;
@@ -37,10 +39,12 @@ use quoted::quoted;
 use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
+pub use completions::completions;
 pub use images::{decode, encode, sample};
 pub use import::import;
 pub use info::info;
 pub use latent::{attributes, interpolate, resample};
+pub use man_pages::man_pages;
 pub use manipulate::manipulate;
 pub use nearest::nearest;
 pub use prepare::{align, crop};

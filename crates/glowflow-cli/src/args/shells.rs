@@ -1,0 +1,29 @@
+//! `completions`, and the hidden `man-pages` that packages are made with.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap_complete::Shell;
+
+/// Print the script that completes commands and options in a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  glowflow completions bash > ~/.local/share/bash-completion/completions/glowflow
+  glowflow completions zsh > ~/.zfunc/_glowflow
+  glowflow completions fish > ~/.config/fish/completions/glowflow.fish
+  glowflow completions powershell >> $PROFILE
+
+For zsh, the folder of the file has to be in fpath: fpath+=~/.zfunc in .zshrc, ahead of compinit.")]
+pub struct Completions {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// Write a manual page of the program and one of each command.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  glowflow man-pages ~/.local/share/man/man1")]
+pub struct ManPages {
+    /// The folder for the pages.
+    #[arg(value_name = "DIR")]
+    pub out: PathBuf,
+}
