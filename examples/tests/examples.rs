@@ -5,7 +5,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use glowflow_data::load_picture;
+use glowflow::Model;
+use glowflow_data::{ImageShape, encode_png, load_picture};
 
 /// An example in a folder, with arguments.
 fn example(folder: &Path, name: &str, args: &[&str]) -> Output {
@@ -60,17 +61,30 @@ fn a_trained_model_is_sampled_from_and_scores_its_samples() {
     assert_eq!(bits.len(), 2, "{scores}");
     assert!(bits[0] > 0.0 && (bits[0] - bits[1]).abs() < 0.1, "{scores}");
     assert!(scores.contains("uniform bound (8 draws)"), "{scores}");
+
+    // The program of README.md reads run/model.safetensors.
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    std::fs::rename(folder.path().join("model.safetensors"), folder.path().join("run/model.safetensors"))
+        .unwrap();
+    let model = Model::load(folder.path().join("run")).unwrap();
+    let [height, width, channels] = model.config().image();
+    let pixels = model.sample(1, 0.7, &[], 0).unwrap().pixels.into_raw_vec_and_offset().0;
+    let picture = encode_png(ImageShape { height, width, channels }, &pixels).unwrap();
+    std::fs::write(folder.path().join("one.png"), picture).unwrap();
+    let text = output(folder.path(), "readme", &["one.png"]);
+    assert!(bits_per_dim(&text).len() == 1 && text.contains("samples: [16, "), "{text}");
 }
 
 #[test]
 fn wrong_arguments_print_the_usage() {
     let folder = tempfile::tempdir().unwrap();
-    let calls: [(&str, &[&str]); 5] = [
+    let calls: [(&str, &[&str]); 6] = [
         ("custom_flow", &["a.png", "many"]),
         ("score", &["model.safetensors"]),
         ("sample", &["model.safetensors"]),
         ("sample", &["model.safetensors", "a.png", "some"]),
         ("training_loop", &[]),
+        ("readme", &[]),
     ];
     for (name, args) in calls {
         let run = example(folder.path(), name, args);
