@@ -1,0 +1,197 @@
+//! Sums vectors over the ranks of a job, and prints a hash of the results.
+//!
+//! ```console
+//! $ mpirun -np 2 target/release/examples/sum --parts 8 --steps 3
+//! rank 0: hash 52d3a3f91de5ab7c
+//! rank 1: hash 52d3a3f91de5ab7c
+//! ```
+//!
+//! The hash is the same on any number of ranks that fits the parts, and over any MPI. A rank that misses another prints
+//! which one, and ends the job with exit code 75.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use glowflow_ranks::{Bucket, Launcher, Mpi, Options, Ranks, RanksError, Tree, connect, parts_of, require_equal};
+
+struct Arguments {
+    /// Number of parts, which ranks share.
+    parts: usize,
+    /// Length of the vector.
+    values: usize,
+    /// Values of a bucket.
+    bucket: usize,
+    steps: u64,
+    /// Limit of each wait, in seconds.
+    limit: f64,
+    /// Pause in each step, in milliseconds.
+    pause: u64,
+    /// Open MPI even in a process that is alone.
+    always_mpi: bool,
+    /// Rank whose pause has a hundred times the length.
+    slow: Option<usize>,
+    /// Print the time of a step.
+    time: bool,
+    /// Folder for the files `process-RANK` and `hash-RANK`.
+    out: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = match parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let ranks = match start(&arguments) {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match run(&*ranks, &arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rank {}: {error}", ranks.rank());
+            if ranks.rank() != 0 {
+                sleep(Duration::from_millis(500)); // rank 0 would save here
+            }
+            ranks.abort();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments {
+        parts: 8,
+        values: 100_000,
+        bucket: 30_000,
+        steps: 3,
+        limit: 30.0,
+        pause: 0,
+        always_mpi: false,
+        slow: None,
+        time: false,
+        out: None,
+    };
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--parts" => arguments.parts = number(&value()?)?,
+            "--values" => arguments.values = number(&value()?)?,
+            "--bucket" => arguments.bucket = number::<usize>(&value()?)?.max(1),
+            "--steps" => arguments.steps = number(&value()?)?,
+            "--limit" => arguments.limit = number(&value()?)?,
+            "--pause" => arguments.pause = number(&value()?)?,
+            "--slow" => arguments.slow = Some(number(&value()?)?),
+            "--out" => arguments.out = Some(value()?.into()),
+            "--always-mpi" => arguments.always_mpi = true,
+            "--time" => arguments.time = true,
+            _ => return Err(format!("unknown option {word}")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("not a number: {text}"))
+}
+
+fn start(arguments: &Arguments) -> Result<std::sync::Arc<dyn Ranks>, RanksError> {
+    let options = Options { limit: Duration::from_secs_f64(arguments.limit) };
+    if !arguments.always_mpi {
+        return connect(&options);
+    }
+    let launcher = Launcher::detect(|name| std::env::var(name).ok())?;
+    let job = Mpi::start(launcher.as_ref(), &options)?;
+    println!("rank {} of {}: {}", job.rank(), job.size(), job.library());
+    Ok(std::sync::Arc::new(job))
+}
+
+fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    write(arguments, "process", rank, &std::process::id().to_string());
+    let mine = parts_of(rank, size, arguments.parts)?;
+    require_equal(ranks, "number of values", &arguments.values.to_le_bytes())?;
+    let mut seed = if rank == 0 { b"seed".to_vec() } else { Vec::new() };
+    ranks.broadcast(&mut seed)?;
+    let mut hash = Hash::new();
+    hash.add(&seed);
+    let begin = Instant::now();
+    for step in 0..arguments.steps {
+        ranks.at(step);
+        let longer = if arguments.slow == Some(rank) { 100 } else { 1 };
+        sleep(Duration::from_millis(arguments.pause * longer));
+        let mut tree = Tree::new();
+        for part in mine.clone() {
+            tree.push(gradient(part, step, arguments.values), add);
+        }
+        let total = tree.finish(add).unwrap_or_default();
+        // As in a backward pass, the end of the vector is ready first.
+        let mut buckets = 0;
+        for (i, values) in total.chunks(arguments.bucket).enumerate().rev() {
+            ranks.start(Bucket { at: i * arguments.bucket, values: values.to_vec() });
+            buckets += 1;
+        }
+        for _ in 0..buckets {
+            let bucket = ranks.finished()?;
+            hash.add(&bucket.at.to_le_bytes());
+            bucket.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
+        }
+        // Log-likelihoods of the parts: as many bytes as a rank has parts.
+        let likelihoods: Vec<u8> = mine.clone().flat_map(|part| vec![part as u8; 100]).collect();
+        hash.add(&ranks.gather(&likelihoods)?.concat());
+    }
+    if arguments.time {
+        let step = begin.elapsed().as_secs_f64() * 1e3 / arguments.steps as f64;
+        println!("rank {rank}: {step:.2} ms a step");
+    }
+    ranks.finish()?;
+    println!("rank {rank}: hash {:016x}", hash.0);
+    write(arguments, "hash", rank, &format!("{:016x}", hash.0));
+    Ok(())
+}
+
+/// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions matters.
+fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
+    let mut state = (part as u64 + 1) * 0x9e37_79b9_7f4a_7c15 ^ (step + 1) * 0xd1b5_4a32_d192_ed03;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 24) as f32
+    };
+    (0..values).map(|_| (next() - 0.5) * 10f32.powi((next() * 10.0) as i32 - 5)).collect()
+}
+
+fn add(left: &mut Vec<f32>, right: Vec<f32>) {
+    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+}
+
+fn write(arguments: &Arguments, name: &str, rank: usize, text: &str) {
+    if let Some(folder) = &arguments.out {
+        let path = folder.join(format!("{name}-{rank}"));
+        fs::write(&path, text).unwrap_or_else(|error| eprintln!("{}: {error}", path.display()));
+    }
+}
+
+/// FNV-1a.
+struct Hash(u64);
+
+impl Hash {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! State shared by the thread that owns MPI and the threads that wait for it.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::{Bucket, RanksError};
+
+/// How far a rank has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Number of waits begun. All ranks wait for the same operations in the same order.
+    pub waits: u64,
+    /// Step, as reported by the caller.
+    pub step: u64,
+}
+
+/// The job after MPI has started.
+#[derive(Clone, Debug)]
+pub(crate) struct Ready {
+    pub rank: usize,
+    pub size: usize,
+    pub host: String,
+    pub library: String,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub ready: Option<Ready>,
+    /// Buckets that are summed and not yet returned.
+    pub summed: VecDeque<Bucket>,
+    /// Result of the control operation that a caller waits for.
+    pub reply: Option<Vec<Vec<u8>>>,
+    /// Whether MPI was finalised.
+    pub finished: bool,
+    /// The first failure. Nothing works after it.
+    pub failure: Option<RanksError>,
+    /// Position of this rank.
+    pub mine: Position,
+    /// Positions that other ranks reported since this rank's last wait began.
+    pub heard: Vec<Option<Position>>,
+}
+
+/// The state, and a signal of its changes. It is never locked during a call of MPI.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+    pub changed: Condvar,
+}
+
+impl Board {
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes the threads that wait for it.
+    pub fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Records a failure, unless there was one before.
+    pub fn fail(&self, error: RanksError) {
+        self.update(|state| {
+            state.failure.get_or_insert(error);
+        });
+    }
+}

@@ -1,0 +1,105 @@
+//! The interface between the ranks of a job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Alone, Launcher, RanksError};
+
+/// Exit code of a rank that ended because of its job, not by a mistake of its own (`EX_TEMPFAIL`): start it again.
+pub const EXIT_CODE: i32 = 75;
+
+/// A part of a vector that is summed over all ranks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bucket {
+    /// Position of the first value in the vector. Only the caller interprets it.
+    pub at: usize,
+    /// The values.
+    pub values: Vec<f32>,
+}
+
+/// The ranks of a job, as seen from one of them.
+///
+/// All ranks must call [`start`](Ranks::start), [`gather`](Ranks::gather), [`broadcast`](Ranks::broadcast) and
+/// [`finish`](Ranks::finish) in the same order. Buckets may be in flight during the other operations. After an error,
+/// the job cannot continue: save what is needed and call [`abort`](Ranks::abort).
+pub trait Ranks: Send + Sync {
+    /// This rank, less than [`size`](Ranks::size).
+    fn rank(&self) -> usize;
+
+    /// Number of ranks.
+    fn size(&self) -> usize;
+
+    /// This rank's number among the ranks on its host, and their number.
+    fn local(&self) -> (usize, usize);
+
+    /// Reports the current step, for the messages of this rank and of others that wait for it.
+    fn at(&self, step: u64);
+
+    /// Replaces the limit of waits that begin later, for example while rank 0 writes a checkpoint.
+    fn set_limit(&self, limit: Duration);
+
+    /// Starts to sum a bucket over all ranks, and returns at once. Its position and length must be equal on all ranks.
+    fn start(&self, bucket: Bucket);
+
+    /// Waits for the oldest bucket that was started and not yet returned. It holds the sum over all ranks, added in
+    /// the order of the [tree](crate::Tree), with the same bits on each.
+    fn finished(&self) -> Result<Bucket, RanksError>;
+
+    /// The bytes of all ranks, in the order of ranks. Lengths may differ.
+    fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, RanksError>;
+
+    /// Replaces `bytes` by those of rank 0.
+    fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
+
+    /// Waits until all ranks have called it, then disconnects them. Later operations fail.
+    fn finish(&self) -> Result<(), RanksError>;
+
+    /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within two
+    /// seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a launcher ends all
+    /// ranks when one leaves.
+    fn abort(&self);
+}
+
+/// Settings of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Longest time that a rank waits for the others in one operation.
+    pub limit: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { limit: Duration::from_secs(120) }
+    }
+}
+
+/// Connects this process to the ranks of its job.
+///
+/// A process that no launcher started, or that is the only one of its launcher, is [`Alone`]: no library is opened.
+pub fn connect(options: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
+    match Launcher::detect(|name| std::env::var(name).ok())? {
+        None => Ok(Arc::new(Alone::new())),
+        Some(launcher) if launcher.size == Some(1) => Ok(Arc::new(Alone::new())),
+        Some(launcher) => over_mpi(&launcher, options),
+    }
+}
+
+#[cfg(all(unix, target_pointer_width = "64"))]
+fn over_mpi(launcher: &Launcher, options: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
+    Ok(Arc::new(crate::Mpi::start(Some(launcher), options)?))
+}
+
+#[cfg(not(all(unix, target_pointer_width = "64")))]
+fn over_mpi(launcher: &Launcher, _: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
+    let name = launcher.name;
+    Err(RanksError::Engine(format!("this process was started by {name}, but MPI is not supported on this system")))
+}
+
+/// Checks that all ranks have the same `value`. All ranks get the same result.
+pub fn require_equal(ranks: &dyn Ranks, what: &'static str, value: &[u8]) -> Result<(), RanksError> {
+    let values = ranks.gather(value)?;
+    match values.iter().position(|other| *other != values[0]) {
+        Some(rank) => Err(RanksError::Unlike { what, rank }),
+        None => Ok(()),
+    }
+}
