@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use glowflow_ranks::{Bucket, Launcher, Mpi, Options, Ranks, RanksError, Tree, connect, parts_of, require_equal};
+use glowflow_ranks::{
+    Bucket, Launcher, Mpi, Options, Ranks, RanksError, Tree, connect, parts_of, require_equal,
+};
 
 struct Arguments {
     /// Number of parts, which ranks share.
@@ -31,8 +33,12 @@ struct Arguments {
     pause: u64,
     /// Open MPI even in a process that is alone.
     always_mpi: bool,
-    /// Rank whose pause has a hundred times the length.
+    /// Rank whose pause has a hundred times the length, in one step.
     slow: Option<usize>,
+    /// That step.
+    slow_step: u64,
+    /// Bytes that rank 0 broadcasts at the start.
+    broadcast: usize,
     /// Print the time of a step.
     time: bool,
     /// Folder for the files `process-RANK` and `hash-RANK`.
@@ -77,6 +83,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         pause: 0,
         always_mpi: false,
         slow: None,
+        slow_step: 0,
+        broadcast: 4,
         time: false,
         out: None,
     };
@@ -90,6 +98,8 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--limit" => arguments.limit = number(&value()?)?,
             "--pause" => arguments.pause = number(&value()?)?,
             "--slow" => arguments.slow = Some(number(&value()?)?),
+            "--slow-step" => arguments.slow_step = number(&value()?)?,
+            "--broadcast" => arguments.broadcast = number(&value()?)?,
             "--out" => arguments.out = Some(value()?.into()),
             "--always-mpi" => arguments.always_mpi = true,
             "--time" => arguments.time = true,
@@ -119,14 +129,18 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
     write(arguments, "process", rank, &std::process::id().to_string());
     let mine = parts_of(rank, size, arguments.parts)?;
     require_equal(ranks, "number of values", &arguments.values.to_le_bytes())?;
-    let mut seed = if rank == 0 { b"seed".to_vec() } else { Vec::new() };
-    ranks.broadcast(&mut seed)?;
+    let mut state: Vec<u8> = match rank {
+        0 => (0..arguments.broadcast).map(|i| (i / 3) as u8).collect(),
+        _ => Vec::new(),
+    };
+    ranks.broadcast(&mut state)?;
     let mut hash = Hash::new();
-    hash.add(&seed);
+    hash.add(&state);
     let begin = Instant::now();
     for step in 0..arguments.steps {
         ranks.at(step);
-        let longer = if arguments.slow == Some(rank) { 100 } else { 1 };
+        let is_slow = arguments.slow == Some(rank) && arguments.slow_step == step;
+        let longer = if is_slow { 100 } else { 1 };
         sleep(Duration::from_millis(arguments.pause * longer));
         let mut tree = Tree::new();
         for part in mine.clone() {

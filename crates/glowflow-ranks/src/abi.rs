@@ -187,7 +187,9 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_mpi_is_refused_by_name() {
-        for (file, want) in [("libnone.so.9", "libnone.so.9"), ("libc.so.6", "libc.so.6: no function MPI_Init_thread")] {
+        for (file, want) in
+            [("libnone.so.9", "libnone.so.9"), ("libc.so.6", "libc.so.6: no function MPI_Init_thread")]
+        {
             let error = Abi::open(Path::new(file)).err().unwrap();
             assert!(error.contains(want), "{error}");
         }

@@ -67,7 +67,8 @@ pub enum RanksError {
     /// The parts of a batch cannot be distributed over the ranks.
     #[error(
         "{parts} parts of a batch cannot be distributed over {ranks} ranks: each rank needs the same power of two of \
-         parts; {} ranks fit", list(fit)
+         parts; {} ranks fit",
+        list(fit)
     )]
     Parts {
         /// Number of parts.

@@ -141,7 +141,8 @@ impl Mpi {
         let mut ranks: Vec<Absent> =
             others().filter(|&rank| state.heard[rank].is_none()).map(absent).collect();
         if ranks.is_empty() {
-            let is_late = |rank: &usize| state.heard[*rank].is_some_and(|other| other.waits < state.mine.waits);
+            let is_late =
+                |rank: &usize| state.heard[*rank].is_some_and(|other| other.waits < state.mine.waits);
             ranks = others().filter(is_late).map(absent).collect();
         }
         RanksError::Missing { waited, step: state.mine.step, ranks }

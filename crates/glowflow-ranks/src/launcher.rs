@@ -96,7 +96,10 @@ mod tests {
         let hydra = [("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "0"), ("MPI_LOCALNRANKS", "4")];
         assert_eq!(found(&hydra), ("mpiexec.hydra", Some(4), Some((0, 4))));
         assert_eq!(found(&[("SLURM_STEP_NUM_TASKS", "2")]), ("srun", Some(2), None));
-        assert_eq!(found(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "1")]), ("srun (PMIx)", Some(2), None));
+        assert_eq!(
+            found(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMIX_RANK", "1")]),
+            ("srun (PMIx)", Some(2), None)
+        );
         assert_eq!(found(&[("SLURM_STEP_NUM_TASKS", "2"), ("PMI_SIZE", "2")]), ("srun (PMI)", Some(2), None));
         assert_eq!(found(&[("PMIX_RANK", "1")]), ("a PMIx launcher", None, None));
     }

@@ -45,9 +45,8 @@ fn names(family: Family) -> &'static [&'static str] {
 /// Files to try, in order. `prefix` is the folder above the launcher's `bin`.
 fn candidates(family: Family, named: Option<&OsStr>, prefix: Option<&Path>) -> Vec<PathBuf> {
     let names = names(family);
-    let files_in = |folder: PathBuf| {
-        names.iter().map(move |name| folder.join(name)).filter(|path| path.exists())
-    };
+    let files_in =
+        |folder: PathBuf| names.iter().map(move |name| folder.join(name)).filter(|path| path.exists());
     match named.map(Path::new) {
         Some(folder) if folder.is_dir() => files_in(folder.into()).collect(),
         Some(file) => vec![file.into()],

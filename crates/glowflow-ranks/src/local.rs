@@ -113,8 +113,7 @@ impl Local {
                 let ranks = missing.into_iter().map(absent).collect();
                 return Err(RanksError::Missing { waited: limit, step: state.steps[self.rank], ranks });
             };
-            (state, _) =
-                self.board.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self.board.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

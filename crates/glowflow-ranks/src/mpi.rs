@@ -216,7 +216,9 @@ impl<H: Handle> Session<H> {
         self.start(Vec::new(), buffer, |request| {
             let byte = self.table.constants.byte;
             // SAFETY: `count` bytes, which `Pending` keeps until completion.
-            unsafe { (self.table.functions.broadcast)(into, count, byte, 0, self.lanes[lane as usize], request) }
+            unsafe {
+                (self.table.functions.broadcast)(into, count, byte, 0, self.lanes[lane as usize], request)
+            }
         })
     }
 

@@ -87,8 +87,7 @@ impl<H: Handle> Operation<H> {
                     return Ok(Some(vec![std::mem::take(bytes)]));
                 }
                 let end = total.min(*done + PIECE);
-                let piece =
-                    if session.rank == 0 { bytes[*done..end].to_vec() } else { vec![0; end - *done] };
+                let piece = if session.rank == 0 { bytes[*done..end].to_vec() } else { vec![0; end - *done] };
                 *pending = session.broadcast(Lane::Control, piece)?;
                 Ok(None)
             }

@@ -92,7 +92,9 @@ fn over_mpi(launcher: &Launcher, options: &Options) -> Result<Arc<dyn Ranks>, Ra
 #[cfg(not(all(unix, target_pointer_width = "64")))]
 fn over_mpi(launcher: &Launcher, _: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
     let name = launcher.name;
-    Err(RanksError::Engine(format!("this process was started by {name}, but MPI is not supported on this system")))
+    Err(RanksError::Engine(format!(
+        "this process was started by {name}, but MPI is not supported on this system"
+    )))
 }
 
 /// Checks that all ranks have the same `value`. All ranks get the same result.

@@ -107,9 +107,13 @@ mod tests {
 
     #[test]
     fn a_sum_in_place_has_the_same_bits() {
-        for count in 1..=17 {
+        for count in 1..=17usize {
             let parts: Vec<Vec<f32>> = (0..count)
-                .map(|part| (0..5).map(|i| ((part * 5 + i) as f32 * 0.7).exp().sin() * 1e3f32.powi(i)).collect())
+                .map(|part| {
+                    (0..5)
+                        .map(|i| ((part as i32 * 5 + i) as f32 * 0.7).exp().sin() * 1e3f32.powi(i))
+                        .collect()
+                })
                 .collect();
             let mut values = parts.concat();
             sum_in_place(&mut values, count);
