@@ -39,7 +39,7 @@ struct Arguments {
     slow_step: u64,
     /// Bytes that rank 0 broadcasts at the start.
     broadcast: usize,
-    /// Print the time of a step.
+    /// Sum the same values in each step, and print the median time of sums and gathers.
     time: bool,
     /// Folder for the files `process-RANK` and `hash-RANK`.
     out: Option<PathBuf>,
@@ -136,35 +136,49 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
     ranks.broadcast(&mut state)?;
     let mut hash = Hash::new();
     hash.add(&state);
-    let begin = Instant::now();
+    let mut times = [Vec::new(), Vec::new()];
+    let mut total = Vec::new();
     for step in 0..arguments.steps {
         ranks.at(step);
         let is_slow = arguments.slow == Some(rank) && arguments.slow_step == step;
         let longer = if is_slow { 100 } else { 1 };
         sleep(Duration::from_millis(arguments.pause * longer));
-        let mut tree = Tree::new();
-        for part in mine.clone() {
-            tree.push(gradient(part, step, arguments.values), add);
+        if step == 0 || !arguments.time {
+            let mut tree = Tree::new();
+            for part in mine.clone() {
+                tree.push(gradient(part, step, arguments.values), add);
+            }
+            total = tree.finish(add).unwrap_or_default();
         }
-        let total = tree.finish(add).unwrap_or_default();
+        if arguments.time {
+            ranks.gather(b"")?; // times begin together
+        }
+        let begin = Instant::now();
         // As in a backward pass, the end of the vector is ready first.
         let mut buckets = 0;
         for (i, values) in total.chunks(arguments.bucket).enumerate().rev() {
             ranks.start(Bucket { at: i * arguments.bucket, values: values.to_vec() });
             buckets += 1;
         }
-        for _ in 0..buckets {
-            let bucket = ranks.finished()?;
+        let sums = (0..buckets).map(|_| ranks.finished()).collect::<Result<Vec<_>, _>>()?;
+        times[0].push(begin.elapsed());
+        for bucket in sums {
             hash.add(&bucket.at.to_le_bytes());
             bucket.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
         }
         // Log-likelihoods of the parts: as many bytes as a rank has parts.
         let likelihoods: Vec<u8> = mine.clone().flat_map(|part| vec![part as u8; 100]).collect();
-        hash.add(&ranks.gather(&likelihoods)?.concat());
+        if arguments.time {
+            ranks.gather(b"")?;
+        }
+        let begin = Instant::now();
+        let likelihoods = ranks.gather(&likelihoods)?;
+        times[1].push(begin.elapsed());
+        hash.add(&likelihoods.concat());
     }
-    if arguments.time {
-        let step = begin.elapsed().as_secs_f64() * 1e3 / arguments.steps as f64;
-        println!("rank {rank}: {step:.2} ms a step");
+    if arguments.time && rank == 0 {
+        let [sum, gather] = times.map(median);
+        println!("sum {:.2} ms, gather {:.3} ms", sum.as_secs_f64() * 1e3, gather.as_secs_f64() * 1e3);
     }
     ranks.finish()?;
     println!("rank {rank}: hash {:016x}", hash.0);
@@ -182,6 +196,11 @@ fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1 << 24) as f32
     };
     (0..values).map(|_| (next() - 0.5) * 10f32.powi((next() * 10.0) as i32 - 5)).collect()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 fn add(left: &mut Vec<f32>, right: Vec<f32>) {
