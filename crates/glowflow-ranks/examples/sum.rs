@@ -136,6 +136,9 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
     ranks.broadcast(&mut state)?;
     let mut hash = Hash::new();
     hash.add(&state);
+    let add = |left: &mut Vec<f32>, right: Vec<f32>| {
+        left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
+    };
     let mut times = [Vec::new(), Vec::new()];
     let mut total = Vec::new();
     for step in 0..arguments.steps {
@@ -188,7 +191,8 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
 
 /// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions matters.
 fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
-    let mut state = (part as u64 + 1) * 0x9e37_79b9_7f4a_7c15 ^ (step + 1) * 0xd1b5_4a32_d192_ed03;
+    let mix = |number: u64, factor: u64| (number + 1).wrapping_mul(factor);
+    let mut state = mix(part as u64, 0x9e37_79b9_7f4a_7c15) ^ mix(step, 0xd1b5_4a32_d192_ed03);
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;
@@ -201,10 +205,6 @@ fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn add(left: &mut Vec<f32>, right: Vec<f32>) {
-    left.iter_mut().zip(right).for_each(|(left, right)| *left += right);
 }
 
 fn write(arguments: &Arguments, name: &str, rank: usize, text: &str) {

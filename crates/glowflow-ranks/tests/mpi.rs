@@ -274,6 +274,21 @@ fn a_late_rank_is_named_with_its_step() {
 }
 
 #[test]
+fn a_late_rank_within_the_limit_changes_nothing() {
+    let _lock = one_at_a_time();
+    for engine in engines() {
+        let hashes = [0, 20].map(|pause| {
+            let pause = pause.to_string(); // 2 s in one step: over half the limit, so that ranks ask for the late one
+            let arguments = ["--pause", &pause, "--slow", "1", "--slow-step", "1", "--limit", "3.5"];
+            let end = Job::with(&engine, 2, &arguments).end(JOB);
+            assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
+            end.hashes(2)
+        });
+        assert_eq!(hashes[0], hashes[1], "{}", engine.name);
+    }
+}
+
+#[test]
 fn a_rank_with_other_settings_is_refused() {
     let _lock = one_at_a_time();
     for engine in engines() {
