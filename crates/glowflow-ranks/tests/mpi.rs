@@ -5,195 +5,20 @@
 //! standard ABI, such as a Python environment with the package `mpich`.
 #![cfg(unix)]
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod common;
+
+use std::fs;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
-
-/// Longest time of a job that does not wait for a limit.
-const JOB: Duration = Duration::from_secs(60);
-
-/// A launcher, with the library that belongs to it.
-struct Engine {
-    name: &'static str,
-    launcher: PathBuf,
-    library: PathBuf,
-    options: &'static [&'static str],
-}
-
-/// One job at a time: machines for tests have few cores.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap(); // target/release/deps/mpi-…
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples/sum");
-    assert!(path.exists(), "{} is missing; `cargo test -p glowflow-ranks` builds it", path.display());
-    path
-}
-
-fn find(names: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let files =
-        std::env::split_paths(&path).flat_map(|folder| names.iter().map(move |name| folder.join(name)));
-    files.into_iter().find(|file| file.is_file())
-}
-
-fn engines() -> Vec<Engine> {
-    let open_mpi = find(&["mpirun.openmpi"]).map(|launcher| Engine {
-        name: "Open MPI",
-        launcher,
-        library: "libmpi.so.40".into(),
-        options: &["--oversubscribe", "--bind-to", "none"],
-    });
-    let mpich = find(&["mpiexec.hydra"]).map(|launcher| Engine {
-        name: "MPICH",
-        launcher,
-        library: "libmpich.so.12".into(),
-        options: &[],
-    });
-    let standard = std::env::var_os("GLOWFLOW_TEST_MPI_STANDARD").map(|folder| Engine {
-        name: "standard ABI",
-        launcher: Path::new(&folder).join("bin/mpiexec"),
-        library: Path::new(&folder).join("lib/libmpi_abi.so.1"),
-        options: &[],
-    });
-    let required = std::env::var("GLOWFLOW_TEST_MPI").is_ok_and(|value| value == "1");
-    let mut found = Vec::new();
-    let missing = [
-        "Open MPI: no mpirun.openmpi",
-        "MPICH: no mpiexec.hydra",
-        "standard ABI: GLOWFLOW_TEST_MPI_STANDARD is not set",
-    ];
-    for (engine, missing) in [open_mpi, mpich, standard].into_iter().zip(missing) {
-        match engine {
-            Some(engine) => found.push(engine),
-            None if required => panic!("{missing}"),
-            None => eprintln!("skipped: {missing}"),
-        }
-    }
-    found
-}
-
-/// A job under a launcher. Its output is in files, which processes that remain cannot keep open.
-struct Job {
-    child: Child,
-    folder: TempDir,
-    begin: Instant,
-}
-
-/// The end of a job.
-struct End {
-    code: Option<i32>,
-    output: String,
-    time: Duration,
-    folder: TempDir,
-}
-
-impl Job {
-    fn start(command: &mut Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = File::create(folder.path().join("output")).unwrap();
-        command.env("OUT", folder.path()).stdout(file.try_clone().unwrap()).stderr(file);
-        let child = command.spawn().unwrap();
-        Self { child, folder, begin: Instant::now() }
-    }
-
-    fn with(engine: &Engine, size: usize, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = engine.command();
-        command.arg("-n").arg(size.to_string()).arg(program()).args(arguments);
-        command.arg("--out").arg(folder.path());
-        let mut job = Self::start(&mut command);
-        // Files of the program are next to the output.
-        let output = job.folder.path().join("output");
-        fs::hard_link(output, folder.path().join("output")).unwrap();
-        job.folder = folder;
-        job
-    }
-
-    fn read(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.folder.path().join(file)).ok().filter(|text| !text.is_empty())
-    }
-
-    /// Process numbers of the ranks, when all have started.
-    fn processes(&self, size: usize) -> Vec<String> {
-        loop {
-            let all: Option<Vec<_>> = (0..size).map(|rank| self.read(&format!("process-{rank}"))).collect();
-            if let Some(all) = all {
-                return all;
-            }
-            assert!(self.begin.elapsed() < JOB, "ranks did not start: {:?}", self.read("output"));
-            sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Waits for the launcher, and ends it after `limit`.
-    fn end(mut self, limit: Duration) -> End {
-        let begin = Instant::now();
-        let code = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status.code();
-            }
-            if begin.elapsed() > limit {
-                self.child.kill().unwrap();
-                self.child.wait().unwrap();
-                panic!("the job did not end within {limit:?}: {}", self.read("output").unwrap_or_default());
-            }
-            sleep(Duration::from_millis(10));
-        };
-        let output = self.read("output").unwrap_or_default();
-        End { code, output, time: begin.elapsed(), folder: self.folder }
-    }
-}
-
-impl End {
-    fn hashes(&self, size: usize) -> Vec<String> {
-        (0..size)
-            .map(|rank| fs::read_to_string(self.folder.path().join(format!("hash-{rank}"))))
-            .map(|text| text.unwrap_or_else(|_| panic!("a rank wrote no hash: {}", self.output)))
-            .collect()
-    }
-}
-
-impl Engine {
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.launcher);
-        command.args(self.options).env("GLOWFLOW_MPI_LIBRARY", &self.library);
-        command.env("OMPI_ALLOW_RUN_AS_ROOT", "1").env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1");
-        command
-    }
-}
+use common::{JOB, Job, assert_gone, engines, one_at_a_time, program, signal};
 
 /// The program without a launcher.
 fn plain(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments);
     command
-}
-
-fn signal(name: &str, process: &str) {
-    assert!(Command::new("kill").args([name, process]).status().unwrap().success());
-}
-
-/// Whether a process is gone, or a zombie that nobody waits for.
-fn is_gone(process: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
-}
-
-fn assert_gone(processes: &[String]) {
-    let begin = Instant::now();
-    while let Some(process) = processes.iter().find(|process| !is_gone(process)) {
-        assert!(begin.elapsed() < Duration::from_secs(2), "process {process} is still there");
-        sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]
@@ -236,7 +61,7 @@ fn a_killed_rank_ends_the_job() {
         signal("-KILL", &processes[1]);
         let end = job.end(Duration::from_secs(10));
         assert_ne!(end.code, Some(0), "{}: {}", engine.name, end.output);
-        assert_gone(&processes);
+        assert_gone(&processes, Duration::from_secs(2));
         eprintln!("{}: over {:.2} s after a rank was killed", engine.name, end.time.as_secs_f64());
     }
 }
@@ -256,7 +81,7 @@ fn a_stopped_rank_ends_the_job_within_the_limit() {
         assert!(output.contains(" does not answer"), "{}: {output}", engine.name);
         assert!(!output.contains(", rank 0") && !output.contains(", rank 2"), "{}: {output}", engine.name);
         assert_eq!(end.code, Some(75), "{}: {output}", engine.name);
-        assert_gone(&processes);
+        assert_gone(&processes, Duration::from_secs(2));
         eprintln!("{}: over {:.2} s after a rank was stopped", engine.name, end.time.as_secs_f64());
     }
 }
