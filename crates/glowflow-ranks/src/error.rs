@@ -12,7 +12,7 @@ pub enum RanksError {
     /// A wait reached its limit.
     #[error("{}", describe_missing(*waited, *step, ranks))]
     Missing {
-        /// Time that this rank waited.
+        /// The limit.
         waited: Duration,
         /// Step at which it waited, as reported with [`Ranks::at`](crate::Ranks::at).
         step: u64,

@@ -4,7 +4,7 @@
 //! limit holds even while a call of MPI hangs. At half the limit, the other ranks are asked for their positions: a rank
 //! that does not answer is stopped, dead or unreachable; a rank that has begun fewer waits is late.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -42,6 +42,10 @@ impl Mpi {
     /// Opens the MPI library that belongs to the launcher, and connects this process to the others. All of them do this
     /// at the same time, once.
     pub fn start(launcher: Option<&Launcher>, options: &Options) -> Result<Self, RanksError> {
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        if STARTED.swap(true, Ordering::Relaxed) {
+            return Err(RanksError::Engine("MPI was already started in this process".into()));
+        }
         let (commands, received) = channel();
         let board = Arc::new(Board::default());
         let (shared, owned) = (board.clone(), launcher.cloned());
@@ -116,7 +120,7 @@ impl Mpi {
             }
             let waited = begin.elapsed();
             if waited >= limit {
-                return Err(self.missing(&state, waited));
+                return Err(self.missing(&state, limit));
             }
             if !asked && waited >= limit / 2 {
                 asked = true;
@@ -132,7 +136,7 @@ impl Mpi {
     }
 
     /// The error of a wait that reached its limit: ranks that do not answer; if all do, those that are late.
-    fn missing(&self, state: &State, waited: Duration) -> RanksError {
+    fn missing(&self, state: &State, limit: Duration) -> RanksError {
         let absent = |rank: usize| {
             let step = state.heard[rank].map(|position| position.step);
             Absent { rank, host: self.hosts[rank].clone(), step }
@@ -145,7 +149,7 @@ impl Mpi {
                 |rank: &usize| state.heard[*rank].is_some_and(|other| other.waits < state.mine.waits);
             ranks = others().filter(is_late).map(absent).collect();
         }
-        RanksError::Missing { waited, step: state.mine.step, ranks }
+        RanksError::Missing { waited: limit, step: state.mine.step, ranks }
     }
 }
 

@@ -114,6 +114,18 @@ fn a_late_rank_within_the_limit_changes_nothing() {
 }
 
 #[test]
+fn a_rank_that_never_connects_ends_the_job() {
+    let _lock = one_at_a_time();
+    for engine in engines() {
+        let mut command = engine.command();
+        command.args(["-n", "1"]).arg(program()).args(["--limit", "2", ":", "-n", "1", "sleep", "60"]);
+        let end = Job::start(&mut command).end(Duration::from_secs(15));
+        let want = "MPI did not connect all ranks within 2.0 s";
+        assert!(end.output.contains(want), "{}: {}", engine.name, end.output);
+    }
+}
+
+#[test]
 fn a_rank_with_other_settings_is_refused() {
     let _lock = one_at_a_time();
     for engine in engines() {
