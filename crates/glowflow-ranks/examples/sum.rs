@@ -2,8 +2,8 @@
 //!
 //! ```console
 //! $ mpirun -np 2 target/release/examples/sum --parts 8 --steps 3
-//! rank 0: hash 52d3a3f91de5ab7c
-//! rank 1: hash 52d3a3f91de5ab7c
+//! rank 0: hash 2be87380b1c5ddcc
+//! rank 1: hash 2be87380b1c5ddcc
 //! ```
 //!
 //! The hash is the same on any number of ranks that fits the parts, and over any MPI. A rank that misses another prints
@@ -120,7 +120,9 @@ fn start(arguments: &Arguments) -> Result<std::sync::Arc<dyn Ranks>, RanksError>
     }
     let launcher = Launcher::detect(|name| std::env::var(name).ok())?;
     let job = Mpi::start(launcher.as_ref(), &options)?;
-    println!("rank {} of {}: {}", job.rank(), job.size(), job.library());
+    let (rank, (local, neighbours)) = (job.rank(), job.local());
+    let (host, library) = (&job.hosts()[rank], job.library());
+    println!("rank {rank} of {} ({local} of {neighbours} on {host}): {library}", job.size());
     Ok(std::sync::Arc::new(job))
 }
 
@@ -169,8 +171,8 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
             hash.add(&bucket.at.to_le_bytes());
             bucket.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
         }
-        // Log-likelihoods of the parts: as many bytes as a rank has parts.
-        let likelihoods: Vec<u8> = mine.clone().flat_map(|part| vec![part as u8; 100]).collect();
+        // Messages of different lengths, which are the same on any number of ranks if they are concatenated.
+        let likelihoods: Vec<u8> = mine.clone().flat_map(|part| vec![part as u8; 70 * part]).collect();
         if arguments.time {
             ranks.gather(b"")?;
         }
@@ -183,10 +185,9 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
         let [sum, gather] = times.map(median);
         println!("sum {:.2} ms, gather {:.3} ms", sum.as_secs_f64() * 1e3, gather.as_secs_f64() * 1e3);
     }
-    ranks.finish()?;
     println!("rank {rank}: hash {:016x}", hash.0);
     write(arguments, "hash", rank, &format!("{:016x}", hash.0));
-    Ok(())
+    ranks.finish()
 }
 
 /// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions matters.

@@ -30,8 +30,10 @@ pub(crate) struct State {
     pub summed: VecDeque<Bucket>,
     /// Result of the control operation that a caller waits for.
     pub reply: Option<Vec<Vec<u8>>>,
+    /// Whether all ranks have called `finish`.
+    pub together: bool,
     /// Whether MPI was finalised.
-    pub finished: bool,
+    pub finalized: bool,
     /// The first failure. Nothing works after it.
     pub failure: Option<RanksError>,
     /// Position of this rank.

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::abi::Abi;
@@ -18,6 +18,9 @@ use crate::{Absent, Bucket, EXIT_CODE, Launcher, Options, Ranks, RanksError, lib
 
 /// Time for `MPI_Abort`, which may hang, before the process ends by itself.
 const ABORT: Duration = Duration::from_secs(2);
+/// Time for `MPI_Finalize` once all ranks are done. That of MPICH 4.0 over UCX and TCP may hang: a rank waits for
+/// another's answer that is already waiting outside of UCX. Nothing is lost then, and the process may end.
+const FINALIZE: Duration = Duration::from_secs(5);
 /// Stack of the thread that owns MPI, as large as that of a main thread.
 const STACK: usize = 8 << 20;
 
@@ -35,7 +38,6 @@ pub struct Mpi {
     started: AtomicUsize,
     /// Held from the start of a control operation to its result.
     one_operation: Mutex<()>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Mpi {
@@ -57,7 +59,7 @@ impl Mpi {
                 Err(error) => shared.fail(error),
             }
         };
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name("mpi".into())
             .stack_size(STACK)
             .spawn(body)
@@ -73,7 +75,6 @@ impl Mpi {
             limit: Mutex::new(options.limit),
             started: AtomicUsize::new(0),
             one_operation: Mutex::new(()),
-            thread: Mutex::new(Some(thread)),
         };
         let hosts = job.gather(ready.host.as_bytes())?;
         job.hosts = hosts.iter().map(|host| String::from_utf8_lossy(host).into_owned()).collect();
@@ -234,9 +235,18 @@ impl Ranks for Mpi {
     fn finish(&self) -> Result<(), RanksError> {
         let _one = self.one_operation.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(Command::Finish);
-        self.wait(|state| state.finished.then_some(()))?;
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            let _ = thread.join();
+        self.wait(|state| state.together.then_some(()))?;
+        let begin = Instant::now();
+        let mut state = self.board.lock();
+        while !state.finalized {
+            if let Some(failure) = &state.failure {
+                return Err(failure.clone());
+            }
+            let waited = begin.elapsed();
+            if waited >= FINALIZE {
+                return Ok(());
+            }
+            state = self.pause(state, FINALIZE - waited);
         }
         Ok(())
     }

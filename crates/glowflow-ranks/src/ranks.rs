@@ -51,7 +51,8 @@ pub trait Ranks: Send + Sync {
     /// Replaces `bytes` by those of rank 0.
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
 
-    /// Waits until all ranks have called it, then disconnects them. Later operations fail.
+    /// Waits until all ranks have called it, then disconnects them. Later operations fail. What must not be lost is to
+    /// be written before: when a rank leaves after it, a launcher may end the others.
     fn finish(&self) -> Result<(), RanksError>;
 
     /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within two

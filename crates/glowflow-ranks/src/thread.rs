@@ -152,14 +152,22 @@ impl<'a, H: Handle> Worker<'a, H> {
                 Err(error) => return Some((self.session, error)),
             }
             if self.finishing && self.operation.is_none() {
-                let end = self.session.finalize();
-                match end {
-                    Ok(()) => self.board.update(|state| state.finished = true),
+                self.board.update(|state| state.together = true);
+                match self.align().and_then(|()| self.session.finalize()) {
+                    Ok(()) => self.board.update(|state| state.finalized = true),
                     Err(error) => self.board.fail(RanksError::Engine(error)),
                 }
                 return None;
             }
         }
+    }
+
+    /// Waits for all ranks once more, without pauses, so that they enter `MPI_Finalize` at the same time. In that of
+    /// MPICH 4.0 over UCX and TCP, a rank may need an answer of another that no longer calls UCX, and hang.
+    fn align(&self) -> Result<(), String> {
+        let mut barrier = self.session.barrier(Lane::Control)?;
+        while !self.session.test(&mut barrier)? {}
+        Ok(())
     }
 
     fn is_idle(&self) -> bool {

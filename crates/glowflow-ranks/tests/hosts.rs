@@ -138,8 +138,12 @@ fn two_hosts_have_the_bits_of_one() {
     for engine in engines() {
         let Some(hosts) = Hosts::new("sum") else { return };
         let one = Job::with(&engine, 1, &arguments).end(JOB).hashes(1);
-        let end = Job::of(hosts.command(&engine), 2, &arguments).end(JOB);
+        let end = Job::of(hosts.command(&engine), 2, &[&arguments[..], &["--always-mpi"]].concat()).end(JOB);
         assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
+        for rank in 0..2 {
+            let want = format!("rank {rank} of 2 (0 of 1 on host{rank})");
+            assert!(end.output.contains(&want), "{}: {}", engine.name, end.output);
+        }
         assert_eq!(end.hashes(2), vec![one[0].clone(); 2], "{}", engine.name);
         // Three steps of a million values: half of each vector is exchanged, and half is collected.
         let received = hosts.received();

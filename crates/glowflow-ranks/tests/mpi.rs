@@ -35,6 +35,10 @@ fn sums_have_the_same_bits_on_any_number_of_ranks_and_any_mpi() {
             let end = Job::with(&engine, size, &[&arguments[..], &["--always-mpi"]].concat()).end(JOB);
             assert_eq!(end.code, Some(0), "{}, {size} ranks: {}", engine.name, end.output);
             assert_eq!(end.hashes(size), vec![want.clone(); size], "{}, {size} ranks", engine.name);
+            for rank in 0..size {
+                let place = format!("rank {rank} of {size} ({rank} of {size} on ");
+                assert!(end.output.contains(&place), "{}: {}", engine.name, end.output);
+            }
         }
     }
 }
