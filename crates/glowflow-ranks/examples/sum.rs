@@ -6,8 +6,8 @@
 //! rank 1: hash 2be87380b1c5ddcc
 //! ```
 //!
-//! The hash is the same on any number of ranks that fits the parts, and over any MPI. A rank that misses another prints
-//! which one, and ends the job with exit code 75.
+//! The hash is the same on any number of ranks that fits the parts, and over any MPI. A rank that misses
+//! another prints which one, and ends the job with exit code 75.
 
 use std::fs;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ struct Arguments {
     broadcast: usize,
     /// Sum the same values in each step, and print the median time of sums and gathers.
     time: bool,
-    /// Folder for the files `process-RANK` and `hash-RANK`.
+    /// Folder for the files `process-RANK`, `hash-RANK` and `error-RANK`.
     out: Option<PathBuf>,
 }
 
@@ -64,6 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rank {}: {error}", ranks.rank());
+            write(&arguments, "error", ranks.rank(), &error.to_string());
             if ranks.rank() != 0 {
                 sleep(Duration::from_millis(500)); // rank 0 would save here
             }
@@ -190,7 +191,8 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
     ranks.finish()
 }
 
-/// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions matters.
+/// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions
+/// matters.
 fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
     let mix = |number: u64, factor: u64| (number + 1).wrapping_mul(factor);
     let mut state = mix(part as u64, 0x9e37_79b9_7f4a_7c15) ^ mix(step, 0xd1b5_4a32_d192_ed03);

@@ -2,13 +2,13 @@
 //!
 //! | interface | libraries | handles | recognised by |
 //! | --- | --- | --- | --- |
-//! | standard (MPI 5.0) | `libmpi_abi.so.1` of MPICH 5, Intel MPI 2021.19 and later | pointer-sized | `MPI_Abi_get_version` of at least 1 |
-//! | Open MPI | `libmpi.so.40` of Open MPI 4 and 5 | addresses of exported symbols | symbol `ompi_mpi_comm_world` |
+//! | standard (MPI 5.0) | `libmpi_abi.so.1` of MPICH 5, Intel MPI 2021.19 | pointers | `MPI_Abi_get_version` |
+//! | Open MPI | `libmpi.so.40` of Open MPI 4 and 5 | addresses of symbols | symbol `ompi_mpi_comm_world` |
 //! | MPICH | `libmpi.so.12` of MPICH, Intel, Cray, MVAPICH | `int` | otherwise |
 //!
-//! Functions are declared once, generic in the type of handles: `int`, or `usize` for pointers, which C passes alike.
-//! Layouts of `MPI_Status` differ, so that no status is ever read. Only bytes are sent, so that no other datatype is
-//! needed.
+//! Functions are declared once, generic in the type of handles: `int`, or `usize` for pointers, which C
+//! passes alike. Layouts of `MPI_Status` differ, so that no status is ever read. Only bytes are sent, so that
+//! no other datatype is needed.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -71,7 +71,8 @@ const STANDARD: Constants<usize> = Constants {
     funneled: 1024,
 };
 
-/// Declares the table of functions, each with its symbol and the types of its arguments. All return an error code.
+/// Declares the table of functions, each with its symbol and the types of its arguments. All return an error
+/// code.
 macro_rules! functions {
     ($($name:ident: $symbol:literal ($($argument:ty),*);)*) => {
         /// Functions of an MPI library, named as in MPI.
@@ -122,7 +123,8 @@ impl Abi {
     /// Opens a library, which stays open until the process ends. The error names the file.
     pub fn open(path: &Path) -> Result<Self, String> {
         // MPI libraries open plugins that need the library's own symbols, so that these are made global.
-        // SAFETY: opening a library runs its initialisers. These are MPI's, or those of the file that the user named.
+        // SAFETY: opening a library runs its initialisers. These are MPI's, or those of the file that the
+        // user named.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
         let library = library.map_err(|error| reason(path, &error))?;
         let abi = Self::of(&library).map_err(|error| format!("{}: {error}", path.display()));
@@ -131,7 +133,8 @@ impl Abi {
     }
 
     fn of(library: &Library) -> Result<Self, String> {
-        // SAFETY: the signature is that of the MPI standard. Each library's handles are as its constants state.
+        // SAFETY: the signature is that of the MPI standard. Each library's handles are as its constants
+        // state.
         unsafe {
             type AbiVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
             if let Ok(abi_version) = symbol::<AbiVersion>(library, "MPI_Abi_get_version") {

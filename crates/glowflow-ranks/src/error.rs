@@ -40,8 +40,9 @@ pub enum RanksError {
     },
     /// Launcher and MPI library disagree on the number of ranks.
     #[error(
-        "{launcher} started {promised} ranks, but {library} found {found}: the library does not belong to this \
-         launcher; start the job with the launcher of that MPI, or name another library in GLOWFLOW_MPI_LIBRARY"
+        "{launcher} started {promised} ranks, but {library} found {found}: the library does not belong to \
+         this launcher; start the job with the launcher of that MPI, or name another library in \
+         GLOWFLOW_MPI_LIBRARY"
     )]
     Mismatch {
         /// Name of the launcher.
@@ -55,8 +56,8 @@ pub enum RanksError {
     },
     /// `torchrun`, or a launcher with the same environment variables, started this process.
     #[error(
-        "this process is number {rank} of {size} of torchrun (RANK, WORLD_SIZE), which provides no MPI; start it with \
-         mpirun or srun"
+        "this process is number {rank} of {size} of torchrun (RANK, WORLD_SIZE), which provides no MPI; \
+         start it with mpirun or srun"
     )]
     Torchrun {
         /// Value of `RANK`.
@@ -66,8 +67,8 @@ pub enum RanksError {
     },
     /// The parts of a batch cannot be distributed over the ranks.
     #[error(
-        "{parts} parts of a batch cannot be distributed over {ranks} ranks: each rank needs the same power of two of \
-         parts; {} ranks fit",
+        "{parts} parts of a batch cannot be distributed over {ranks} ranks: each rank needs the same power \
+         of two of parts; {} ranks fit",
         list(fit)
     )]
     Parts {

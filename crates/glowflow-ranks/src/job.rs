@@ -1,8 +1,9 @@
 //! A rank of an MPI job, as seen from the threads that compute.
 //!
-//! They hand operations to the [thread](crate::thread) that owns MPI, and wait for the results outside of MPI. So a
-//! limit holds even while a call of MPI hangs. At half the limit, the other ranks are asked for their positions: a rank
-//! that does not answer is stopped, dead or unreachable; a rank that has begun fewer waits is late.
+//! They hand operations to the [thread](crate::thread) that owns MPI, and wait for the results outside of
+//! MPI. So a limit holds even while a call of MPI hangs. At half the limit, the other ranks are asked for
+//! their positions: a rank that does not answer is stopped, dead or unreachable; a rank that has begun fewer
+//! waits is late.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -18,8 +19,9 @@ use crate::{Absent, Bucket, EXIT_CODE, Launcher, Options, Ranks, RanksError, lib
 
 /// Time for `MPI_Abort`, which may hang, before the process ends by itself.
 const ABORT: Duration = Duration::from_secs(2);
-/// Time for `MPI_Finalize` once all ranks are done. That of MPICH 4.0 over UCX and TCP may hang: a rank waits for
-/// another's answer that is already waiting outside of UCX. Nothing is lost then, and the process may end.
+/// Time for `MPI_Finalize` once all ranks are done. That of MPICH 4.0 over UCX and TCP may hang: a rank waits
+/// for another's answer that is already waiting outside of UCX. Nothing is lost then, and the process may
+/// end.
 const FINALIZE: Duration = Duration::from_secs(5);
 /// Stack of the thread that owns MPI, as large as that of a main thread.
 const STACK: usize = 8 << 20;
@@ -41,8 +43,8 @@ pub struct Mpi {
 }
 
 impl Mpi {
-    /// Opens the MPI library that belongs to the launcher, and connects this process to the others. All of them do this
-    /// at the same time, once.
+    /// Opens the MPI library that belongs to the launcher, and connects this process to the others. All of
+    /// them do this at the same time, once.
     pub fn start(launcher: Option<&Launcher>, options: &Options) -> Result<Self, RanksError> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         if STARTED.swap(true, Ordering::Relaxed) {

@@ -7,8 +7,8 @@
 //! | Slurm's `srun` | `SLURM_STEP_NUM_TASKS` | determined from host names |
 //! | another PMIx launcher (`PMIX_RANK`) | unknown | determined from host names |
 //!
-//! The size is compared with that of MPI. They differ if the MPI library belongs to another launcher: each process then
-//! is rank 0 of 1.
+//! The size is compared with that of MPI. They differ if the MPI library belongs to another launcher: each
+//! process then is rank 0 of 1.
 
 use crate::RanksError;
 

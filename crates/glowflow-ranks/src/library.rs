@@ -1,7 +1,8 @@
 //! Search for the MPI library.
 //!
-//! [`LIBRARY`] names the file. Otherwise the names that belong to the launcher's family are tried, first in the folders
-//! `lib` and `lib64` of the launcher's own installation, then in the system's search path (`LD_LIBRARY_PATH` included).
+//! [`LIBRARY`] names the file. Otherwise the names that belong to the launcher's family are tried, first in
+//! the folders `lib` and `lib64` of the launcher's own installation, then in the system's search path
+//! (`LD_LIBRARY_PATH` included).
 
 use std::ffi::OsStr;
 use std::fs;

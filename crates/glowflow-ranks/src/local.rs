@@ -1,7 +1,8 @@
 //! Ranks that are threads of one process, for tests without MPI.
 //!
-//! Ranks meet at a board in shared memory. The `n`-th bucket of each rank belongs to round `n` of the sums, its `n`-th
-//! other operation to round `n` of the messages. A round is complete when every rank has contributed.
+//! Ranks meet at a board in shared memory. The `n`-th bucket of each rank belongs to round `n` of the sums,
+//! its `n`-th other operation to round `n` of the messages. A round is complete when every rank has
+//! contributed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,8 @@
 //! Calls of MPI, for the one thread that owns it.
 //!
-//! A [`Session`] lasts from `MPI_Init_thread` to `MPI_Finalize` and cannot leave its thread (`MPI_THREAD_FUNNELED`). An
-//! operation in progress is a [`Pending`], which owns its memory. Nothing here blocks, except at start and end.
+//! A [`Session`] lasts from `MPI_Init_thread` to `MPI_Finalize` and cannot leave its thread
+//! (`MPI_THREAD_FUNNELED`). An operation in progress is a [`Pending`], which owns its memory. Nothing here
+//! blocks, except at start and end.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -28,14 +29,14 @@ unsafe impl Plain for u64 {}
 // SAFETY: numbers.
 unsafe impl Plain for f32 {}
 
-/// Independent sequences of operations. Each has a communicator, on which all ranks start the same operations in the
-/// same order.
+/// Independent sequences of operations. Each has a communicator, on which all ranks start the same operations
+/// in the same order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lane {
     /// Exchanges of buckets, in the order of buckets.
     Exchange,
-    /// Gathers of summed buckets, in the order of buckets. An exchange may be complete on one rank and not on another,
-    /// so that these have no common order with the exchanges.
+    /// Gathers of summed buckets, in the order of buckets. An exchange may be complete on one rank and not on
+    /// another, so that these have no common order with the exchanges.
     Collect,
     /// All other operations.
     Control,
@@ -169,7 +170,8 @@ impl<H: Handle> Session<H> {
         text(|into, length| unsafe { (self.table.functions.get_processor_name)(into, length) })
     }
 
-    /// Sends the `r`-th of `size` equal slices of `send` to rank `r`; `receive` gets this rank's slice of every rank.
+    /// Sends the `r`-th of `size` equal slices of `send` to rank `r`; `receive` gets this rank's slice of
+    /// every rank.
     pub fn all_to_all<T: Plain>(
         &self,
         lane: Lane,

@@ -1,7 +1,7 @@
 //! Gathers and broadcasts of messages of any length, as sequences of MPI's operations.
 //!
-//! A gather exchanges blocks of [`INLINE`] bytes: the message's length and its beginning. A second gather follows only
-//! if a message is longer. A broadcast sends the length, then pieces of at most [`PIECE`] bytes.
+//! A gather exchanges blocks of [`INLINE`] bytes: the message's length and its beginning. A second gather
+//! follows only if a message is longer. A broadcast sends the length, then pieces of at most [`PIECE`] bytes.
 
 use crate::abi::Handle;
 use crate::mpi::{Lane, Pending, Session};

@@ -6,8 +6,8 @@ use crate::RanksError;
 
 /// The consecutive parts of a batch that `rank` of `size` computes.
 ///
-/// Each rank has `parts / size` of them, and this must be a power of two: the rank's parts are then a subtree of the
-/// [tree](crate::Tree) over all parts, and the sum has the same bits for every `size` that fits.
+/// Each rank has `parts / size` of them, and this must be a power of two: the rank's parts are then a subtree
+/// of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size` that fits.
 ///
 /// ```
 /// use glowflow_ranks::parts_of;

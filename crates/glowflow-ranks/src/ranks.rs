@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::{Alone, Launcher, RanksError};
 
-/// Exit code of a rank that ended because of its job, not by a mistake of its own (`EX_TEMPFAIL`): start it again.
+/// Exit code of a rank that ended because of its job, not by a mistake of its own (`EX_TEMPFAIL`): start it
+/// again.
 pub const EXIT_CODE: i32 = 75;
 
 /// A part of a vector that is summed over all ranks.
@@ -13,15 +14,16 @@ pub const EXIT_CODE: i32 = 75;
 pub struct Bucket {
     /// Position of the first value in the vector. Only the caller interprets it.
     pub at: usize,
-    /// The values. Over MPI, a capacity for `size - 1` more of them avoids a copy: they are padded to equal slices.
+    /// The values. Over MPI, a capacity for `size - 1` more of them avoids a copy: they are padded to equal
+    /// slices.
     pub values: Vec<f32>,
 }
 
 /// The ranks of a job, as seen from one of them.
 ///
-/// All ranks must call [`start`](Ranks::start), [`gather`](Ranks::gather), [`broadcast`](Ranks::broadcast) and
-/// [`finish`](Ranks::finish) in the same order. Buckets may be in flight during the other operations. After an error,
-/// the job cannot continue: save what is needed and call [`abort`](Ranks::abort).
+/// All ranks must call [`start`](Ranks::start), [`gather`](Ranks::gather), [`broadcast`](Ranks::broadcast)
+/// and [`finish`](Ranks::finish) in the same order. Buckets may be in flight during the other operations.
+/// After an error, the job cannot continue: save what is needed and call [`abort`](Ranks::abort).
 pub trait Ranks: Send + Sync {
     /// This rank, less than [`size`](Ranks::size).
     fn rank(&self) -> usize;
@@ -38,11 +40,12 @@ pub trait Ranks: Send + Sync {
     /// Replaces the limit of waits that begin later, for example while rank 0 writes a checkpoint.
     fn set_limit(&self, limit: Duration);
 
-    /// Starts to sum a bucket over all ranks, and returns at once. Its position and length must be equal on all ranks.
+    /// Starts to sum a bucket over all ranks, and returns at once. Its position and length must be equal on
+    /// all ranks.
     fn start(&self, bucket: Bucket);
 
-    /// Waits for the oldest bucket that was started and not yet returned. It holds the sum over all ranks, added in
-    /// the order of the [tree](crate::Tree), with the same bits on each.
+    /// Waits for the oldest bucket that was started and not yet returned. It holds the sum over all ranks,
+    /// added in the order of the [tree](crate::Tree), with the same bits on each.
     fn finished(&self) -> Result<Bucket, RanksError>;
 
     /// The bytes of all ranks, in the order of ranks. Lengths may differ.
@@ -51,13 +54,13 @@ pub trait Ranks: Send + Sync {
     /// Replaces `bytes` by those of rank 0.
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
 
-    /// Waits until all ranks have called it, then disconnects them. Later operations fail. What must not be lost is to
-    /// be written before: when a rank leaves after it, a launcher may end the others.
+    /// Waits until all ranks have called it, then disconnects them. Later operations fail. What must not be
+    /// lost is to be written before: when a rank leaves after it, a launcher may end the others.
     fn finish(&self) -> Result<(), RanksError>;
 
-    /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within two
-    /// seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a launcher ends all
-    /// ranks when one leaves.
+    /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within
+    /// two seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a
+    /// launcher ends all ranks when one leaves.
     fn abort(&self);
 }
 
@@ -76,7 +79,8 @@ impl Default for Options {
 
 /// Connects this process to the ranks of its job.
 ///
-/// A process that no launcher started, or that is the only one of its launcher, is [`Alone`]: no library is opened.
+/// A process that no launcher started, or that is the only one of its launcher, is [`Alone`]: no library is
+/// opened.
 pub fn connect(options: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
     match Launcher::detect(|name| std::env::var(name).ok())? {
         None => Ok(Arc::new(Alone::new())),

@@ -1,16 +1,17 @@
 //! The thread that owns MPI.
 //!
-//! It receives [`Command`]s and posts results to the [`Board`]. A bucket of `n` values is summed in three steps:
+//! It receives [`Command`]s and posts results to the [`Board`]. A bucket of `n` values is summed in three
+//! steps:
 //!
 //! 1. exchange: rank `r` gets the `r`-th of `size` slices from every rank (`MPI_Ialltoall`);
 //! 2. it adds them in the [tree](crate::Tree);
 //! 3. collection: every rank gets all summed slices (`MPI_Iallgather`).
 //!
-//! The last slice is padded with zeros. Each rank sends and receives `2 n (size - 1) / size` values, as in the best
-//! all-reduce.
+//! The last slice is padded with zeros. Each rank sends and receives `2 n (size - 1) / size` values, as in
+//! the best all-reduce.
 //!
-//! Operations advance only while MPI is called. The thread tests them every [`BUSY`], which leaves the core to
-//! computation, and looks for messages of other ranks every [`IDLE`] if there are no operations.
+//! Operations advance only while MPI is called. The thread tests them every [`BUSY`], which leaves the core
+//! to computation, and looks for messages of other ranks every [`IDLE`] if there are no operations.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -162,8 +163,9 @@ impl<'a, H: Handle> Worker<'a, H> {
         }
     }
 
-    /// Waits for all ranks once more, without pauses, so that they enter `MPI_Finalize` at the same time. In that of
-    /// MPICH 4.0 over UCX and TCP, a rank may need an answer of another that no longer calls UCX, and hang.
+    /// Waits for all ranks once more, without pauses, so that they enter `MPI_Finalize` at the same time. In
+    /// that of MPICH 4.0 over UCX and TCP, a rank may need an answer of another that no longer calls UCX, and
+    /// hang.
     fn align(&self) -> Result<(), String> {
         let mut barrier = self.session.barrier(Lane::Control)?;
         while !self.session.test(&mut barrier)? {}

@@ -1,6 +1,7 @@
 //! The fixed balanced tree in which parts are added.
 //!
-//! Parts `p₀ … pₙ₋₁` are added in pairs of neighbours, level by level; the last one of an odd level moves up unchanged:
+//! Parts `p₀ … pₙ₋₁` are added in pairs of neighbours, level by level; the last one of an odd level moves up
+//! unchanged:
 //!
 //! ```text
 //! level 0   p₀   p₁   p₂   p₃   p₄   p₅   p₆
@@ -9,8 +10,9 @@
 //! level 3   ((p₀+p₁)+(p₂+p₃))+((p₄+p₅)+p₆)
 //! ```
 //!
-//! Aligned runs of `2ᵏ` consecutive parts are subtrees. So a rank that has one such run can add it by itself: the sum
-//! over the ranks' subtotals, in the same tree, has the bits of the sum over all parts. A NaN in a part is in the sum.
+//! Aligned runs of `2ᵏ` consecutive parts are subtrees. So a rank that has one such run can add it by itself:
+//! the sum over the ranks' subtotals, in the same tree, has the bits of the sum over all parts. A NaN in a
+//! part is in the sum.
 
 use std::ops::Add;
 
@@ -27,7 +29,8 @@ impl<P> Tree<P> {
         Self { subtotals: Vec::new() }
     }
 
-    /// Appends the next part. `add` adds its second argument to its first, and may keep the second's memory for later.
+    /// Appends the next part. `add` adds its second argument to its first, and may keep the second's memory
+    /// for later.
     pub fn push(&mut self, part: P, mut add: impl FnMut(&mut P, P)) {
         let (mut level, mut right) = (0, part);
         while let Some((_, mut left)) = self.subtotals.pop_if(|(other, _)| *other == level) {
@@ -54,7 +57,8 @@ impl<P> Default for Tree<P> {
     }
 }
 
-/// The sum of parts of equal length, element by element, in the order of the tree; empty if there are no parts.
+/// The sum of parts of equal length, element by element, in the order of the tree; empty if there are no
+/// parts.
 ///
 /// # Panics
 /// If parts differ in length.
@@ -65,8 +69,8 @@ pub fn sum<T: Copy + Add<Output = T>>(parts: impl IntoIterator<Item = Vec<T>>) -
     tree.finish(add).unwrap_or_default()
 }
 
-/// Adds the `count` consecutive parts in `values`, in the order of the tree. The sum replaces the first part, and the
-/// other parts are overwritten. The length must be a multiple of `count`.
+/// Adds the `count` consecutive parts in `values`, in the order of the tree. The sum replaces the first part,
+/// and the other parts are overwritten. The length must be a multiple of `count`.
 #[cfg_attr(not(all(unix, target_pointer_width = "64")), allow(dead_code))]
 pub(crate) fn sum_in_place<T: Copy + Add<Output = T>>(values: &mut [T], count: usize) {
     let length = values.len() / count;

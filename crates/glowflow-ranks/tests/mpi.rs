@@ -1,8 +1,8 @@
 //! Processes under the launchers of Open MPI, MPICH, and an MPI with the standard ABI.
 //!
-//! The example program `sum` is started with each launcher that is installed; others are skipped with a message, or
-//! fail the test if `GLOWFLOW_TEST_MPI` is 1. `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an installation with the
-//! standard ABI, such as a Python environment with the package `mpich`.
+//! The example program `sum` is started with each launcher that is installed; others are skipped with a
+//! message, or fail the test if `GLOWFLOW_TEST_MPI` is 1. `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an
+//! installation with the standard ABI, such as a Python environment with the package `mpich`.
 #![cfg(unix)]
 
 mod common;
@@ -107,7 +107,8 @@ fn a_late_rank_within_the_limit_changes_nothing() {
     let _lock = one_at_a_time();
     for engine in engines() {
         let hashes = [0, 20].map(|pause| {
-            let pause = pause.to_string(); // 2 s in one step: over half the limit, so that ranks ask for the late one
+            // 2 s in one step: over half the limit, so that ranks ask for the late one.
+            let pause = pause.to_string();
             let arguments = ["--pause", &pause, "--slow", "1", "--slow-step", "1", "--limit", "3.5"];
             let end = Job::with(&engine, 2, &arguments).end(JOB);
             assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);

@@ -133,11 +133,10 @@ impl Job {
         }
     }
 
-    /// Ends the launcher, which may wait for a host that is gone, and returns the output so far.
-    pub fn stop(mut self) -> String {
+    /// Ends the launcher, which may wait for a host that is gone.
+    pub fn stop(mut self) {
         let _ = self.child.kill();
         self.child.wait().unwrap();
-        self.read("output").unwrap_or_default()
     }
 
     /// Waits for the launcher, and ends it after `limit`.
