@@ -17,6 +17,9 @@ use crate::board::{Board, Ready, State};
 use crate::thread::{Command, run};
 use crate::{Absent, Bucket, EXIT_CODE, Launcher, Options, Ranks, RanksError, library, mpi};
 
+/// Time for the launcher to relay this process's last messages, before it ends the job. Hydra relays nothing
+/// after that.
+const RELAY: Duration = Duration::from_millis(250);
 /// Time for `MPI_Abort`, which may hang, before the process ends by itself.
 const ABORT: Duration = Duration::from_secs(2);
 /// Time for `MPI_Finalize` once all ranks are done. That of MPICH 4.0 over UCX and TCP may hang: a rank waits
@@ -254,6 +257,7 @@ impl Ranks for Mpi {
     }
 
     fn abort(&self) {
+        thread::sleep(RELAY);
         self.send(Command::Abort);
         thread::sleep(ABORT);
         mpi::exit(EXIT_CODE);

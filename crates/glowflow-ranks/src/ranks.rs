@@ -59,7 +59,7 @@ pub trait Ranks: Send + Sync {
     fn finish(&self) -> Result<(), RanksError>;
 
     /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within
-    /// two seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a
+    /// three seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a
     /// launcher ends all ranks when one leaves.
     fn abort(&self);
 }
