@@ -127,6 +127,12 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
+            // Daemons of a launcher survive a cut on the other host.
+            let pids = Command::new("ip").args(["netns", "pids", name]).output();
+            let pids = pids.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+            for pid in pids.unwrap_or_default().split_whitespace() {
+                let _ = Command::new("kill").args(["-KILL", pid]).status();
+            }
             ip(&["netns", "delete", name]);
         }
     }
