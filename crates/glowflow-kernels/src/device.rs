@@ -2,6 +2,7 @@
 //! [`Primitives`](crate::Primitives) and [`ops`](crate::ops).
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use crate::real::Real;
 
@@ -128,6 +129,12 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     /// The contents of a buffer, when everything queued before is done.
     fn download(&self, buffer: &Self::Buffer) -> Result<Vec<Self::Real>, DeviceError>;
+
+    /// A slice of a buffer, when everything queued before is done.
+    fn read(&self, buffer: &Self::Buffer, at: Range<usize>) -> Result<Vec<Self::Real>, DeviceError>;
+
+    /// Overwrites the elements of a buffer from `at` on.
+    fn write(&self, buffer: &mut Self::Buffer, at: usize, values: &[Self::Real]);
 
     /// Overwrites `to` with `from`, of the same length.
     fn copy(&self, from: &Self::Buffer, to: &mut Self::Buffer);

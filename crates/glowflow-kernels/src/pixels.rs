@@ -8,8 +8,8 @@ use crate::random::Stream;
 pub enum Noise<'a, R> {
     /// The middle of every bin: deterministic.
     Midpoint,
-    /// Uniform over every bin, from a random stream.
-    Uniform(Stream),
+    /// Uniform over every bin: the numbers of a random stream from this one on.
+    Uniform(Stream, u64),
     /// Given, in `[0, 1/bins)`, one number for each byte.
     Given(&'a [R]),
 }

@@ -10,7 +10,7 @@
 //! | [`depthwise`](Primitives::depthwise) and its gradients | a convolution of [each channel by itself](Depthwise) |
 //! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`orthogonalize`](Primitives::orthogonalize) | matrices with their singular values replaced by about 1 |
-//! | [`uniform`](Primitives::uniform), [`normal`](Primitives::normal) | random numbers |
+//! | [`uniform`](Primitives::uniform), [`uniform_from`](Primitives::uniform_from), [`normal`](Primitives::normal) | random numbers |
 //! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to numbers, and numbers to pixels |
 //! | [`update`](Primitives::update), [`update_segments`](Primitives::update_segments) | an optimiser step |
 //!
@@ -304,6 +304,10 @@ pub trait Primitives: Device {
     /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from
     /// the stream with the id `stream.id + i`.
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
+
+    /// Fills `out` with the numbers `first`, `first + 1`, … of a stream, uniform on `[0, 1)`, multiples of 2⁻²⁴. Number
+    /// `i` is element `i % 4` of the stream's block `i / 4`.
+    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer);
 
     /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the
     /// stream with the id `stream.id + i`, and so does not depend on the others.

@@ -72,7 +72,8 @@ fn pixels_become_the_same_numbers() {
         let given: Vec<f32> = (0..len).map(|i| (i % 5) as f32 / 5.0 / 256.0).collect();
         for noise in [
             Noise::Midpoint,
-            Noise::Uniform(Stream { seed: u64::MAX - 3, id: 1 << 40 }),
+            Noise::Uniform(Stream { seed: u64::MAX - 3, id: 1 << 40 }, 0),
+            Noise::Uniform(Stream { seed: 2, id: 3 }, (1 << 34) + 5),
             Noise::Given(&given),
         ] {
             same!(0.0, |device| {

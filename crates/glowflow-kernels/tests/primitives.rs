@@ -6,8 +6,8 @@ use std::process::Command;
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
-    BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Normalizer,
-    Primitives, Real, Repeated, Stream, Strided, View, ViewMut,
+    BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Noise,
+    Normalizer, Primitives, Real, Repeated, Stream, Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -631,6 +631,40 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
     }
 }
 
+/// A slice of a stream is the same numbers, wherever it begins in a block.
+fn check_uniform_slices<D: Primitives<Real = f32>>(device: &D) {
+    let stream = Stream { seed: 5, id: 6 };
+    let mut all = device.scratch(2060);
+    device.uniform(stream, 1, &mut all);
+    let all = device.download(&all).unwrap();
+    let pixels = [0; 2050];
+    for first in [0, 1, 2, 3, 4, 7, 10] {
+        for len in [1, 2, 6, 2050] {
+            let (mut slice, mut noise) = (device.scratch(len), device.scratch(len));
+            device.uniform_from(stream, first as u64, &mut slice);
+            assert_eq!(
+                device.download(&slice).unwrap(),
+                all[first..first + len],
+                "{len} numbers from {first}"
+            );
+            device.dequantize(&pixels[..len], 8, Noise::Uniform(stream, first as u64), &mut noise);
+            let have = device.download(&noise).unwrap();
+            let want = all[first..first + len].iter().map(|u| u / 256.0 - 0.5);
+            assert!(have.into_iter().eq(want), "noise of {len} pixels from {first}");
+        }
+    }
+}
+
+/// Slices of buffers, and nothing else, are read and written.
+fn check_slices<D: Primitives<Real = f32>>(device: &D) {
+    let mut buffer = device.upload(&[0.0, 1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(device.read(&buffer, 1..3).unwrap(), [1.0, 2.0]);
+    assert_eq!(device.read(&buffer, 5..5).unwrap(), [0.0; 0]);
+    device.write(&mut buffer, 3, &[7.0, 8.0]);
+    device.write(&mut buffer, 5, &[]);
+    assert_eq!(device.download(&buffer).unwrap(), [0.0, 1.0, 2.0, 7.0, 8.0]);
+}
+
 fn check_uniform<D: Primitives>(device: &D) {
     for (images, length) in [(1, 1), (3, 7), (2, 2050)] {
         let stream = Stream { seed: 5, id: u64::MAX - 1 };
@@ -812,6 +846,12 @@ fn norms_are_right() {
 fn uniform_numbers_are_those_of_their_streams() {
     check_uniform(&Cpu::<f64>::new());
     check_uniform(&Cpu::<f32>::new());
+    check_uniform_slices(&Cpu::<f32>::new());
+}
+
+#[test]
+fn slices_are_read_and_written() {
+    check_slices(&Cpu::<f32>::new());
 }
 
 #[test]
@@ -956,6 +996,8 @@ fn norms_are_right_on_gpus() {
 fn numbers_are_right_on_gpus() {
     let Some(gpu) = gpu(Precision::F32) else { return };
     check_uniform(&gpu);
+    check_uniform_slices(&gpu);
+    check_slices(&gpu);
     check_add_scaled(&gpu, 1e-6);
 }
 

@@ -19,6 +19,8 @@ mod simd;
 mod update;
 pub(crate) mod workspace;
 
+use std::ops::Range;
+
 use half::bf16;
 use rayon::prelude::*;
 
@@ -51,8 +53,20 @@ impl<T: Scalar> Cpu<T> {
     }
 
     fn fill(&self, out: &mut [T], four: impl Fn(u64) -> [f64; 4] + Sync) {
-        out.par_chunks_mut(4).enumerate().with_min_len(256).for_each(|(i, out)| {
-            out.iter_mut().zip(four(i as u64)).for_each(|(out, value)| *out = T::of(value));
+        self.fill_from(0, out, four);
+    }
+
+    /// The numbers from `first` on; `four` makes those of a block.
+    fn fill_from(&self, first: u64, out: &mut [T], four: impl Fn(u64) -> [f64; 4] + Sync) {
+        let (block, skip) = (first / 4, (first % 4) as usize);
+        let head = ((4 - skip) % 4).min(out.len());
+        let (head, rest) = out.split_at_mut(head);
+        if skip > 0 {
+            head.iter_mut().zip(&four(block)[skip..]).for_each(|(out, &value)| *out = T::of(value));
+        }
+        let block = first.div_ceil(4);
+        rest.par_chunks_mut(4).enumerate().with_min_len(256).for_each(|(i, out)| {
+            out.iter_mut().zip(four(block + i as u64)).for_each(|(out, value)| *out = T::of(value));
         });
     }
 }
@@ -151,6 +165,14 @@ impl<T: Scalar> Device for Cpu<T> {
 
     fn len(&self, buffer: &Buffer<T>) -> usize {
         buffer.len()
+    }
+
+    fn read(&self, buffer: &Buffer<T>, at: Range<usize>) -> Result<Vec<T>, DeviceError> {
+        Ok(buffer[at].to_vec())
+    }
+
+    fn write(&self, buffer: &mut Buffer<T>, at: usize, values: &[T]) {
+        buffer[at..at + values.len()].copy_from_slice(values);
     }
 
     fn copy(&self, from: &Buffer<T>, to: &mut Buffer<T>) {

@@ -25,6 +25,7 @@ pub(crate) mod product;
 pub(crate) mod queue;
 pub(crate) mod sums;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -34,6 +35,7 @@ pub use memory::Buffer;
 pub use queue::{HIDDEN, ROWS_AT_ONCE};
 
 use driver::{Context, Graph};
+use lengths::holds;
 use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue};
@@ -272,6 +274,25 @@ impl Device for Cuda {
 
     fn len(&self, buffer: &Buffer) -> usize {
         buffer.len()
+    }
+
+    fn read(&self, buffer: &Buffer, at: Range<usize>) -> Result<Vec<f32>, DeviceError> {
+        holds("a slice", buffer, at.end);
+        self.report(|queue| {
+            // It may be a gradient.
+            queue.join()?;
+            let mut values = vec![0.0; at.len()];
+            queue.stream.read(buffer.at(at.start), &mut values)?;
+            Ok(values)
+        })
+    }
+
+    fn write(&self, buffer: &mut Buffer, at: usize, values: &[f32]) {
+        holds("a slice", buffer, at + values.len());
+        self.attempt(|queue| {
+            queue.join()?;
+            queue.stream.write(values, buffer.at(at))
+        });
     }
 
     fn copy(&self, from: &Buffer, to: &mut Buffer) {

@@ -16,19 +16,20 @@ pub fn dequantize(gpu: &Cuda, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v
         assert!(noise.len() >= pixels.len(), "{} numbers of noise for {} pixels", noise.len(), pixels.len());
     }
     gpu.attempt(|queue| {
-        let (mode, Stream { seed, id }) = match noise {
-            Noise::Midpoint => (0, Stream { seed: 0, id: 0 }),
-            Noise::Uniform(stream) => (1, stream),
+        let none = Stream { seed: 0, id: 0 };
+        let (mode, Stream { seed, id }, first) = match noise {
+            Noise::Midpoint => (0, none, 0u64),
+            Noise::Uniform(stream, first) => (1, stream, first),
             Noise::Given(noise) => {
                 queue.stream.write(noise, v.address())?;
-                (2, Stream { seed: 0, id: 0 })
+                (2, none, 0)
             }
         };
         let count = pixels.len();
         let pixels = queue.send(pixels)?;
         launch!(
             queue, queue.kernels().dequantize, Launch::of(count.div_ceil(4));
-            count, pixels.address, bits as i32, mode, seed, id, v.address()
+            count, pixels.address, bits as i32, mode, seed, id, first, v.address()
         )
     });
 }

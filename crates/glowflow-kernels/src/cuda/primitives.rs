@@ -321,7 +321,17 @@ impl Primitives for Cuda {
             let length = out.len() / images.max(1);
             launch!(
                 queue, queue.kernels().uniform_numbers, Launch::of(images * length.div_ceil(4));
-                images, length, stream.seed, stream.id, out.address()
+                images, length, stream.seed, stream.id, 0u64, out.address()
+            )
+        });
+    }
+
+    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Buffer) {
+        self.attempt(|queue| {
+            let length = out.len();
+            launch!(
+                queue, queue.kernels().uniform_numbers, Launch::of(length.div_ceil(4));
+                1usize, length, stream.seed, stream.id, first, out.address()
             )
         });
     }

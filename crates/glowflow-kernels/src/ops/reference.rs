@@ -1,5 +1,7 @@
 //! [`Reference`]: a device that runs every operation by its reference body.
 
+use std::ops::Range;
+
 use crate::batch_norm::{BatchNorm, Normalizer};
 use crate::depthwise::Depthwise;
 use crate::device::{Device, DeviceError};
@@ -81,6 +83,14 @@ impl<D: Device> Device for Reference<D> {
 
     fn copy(&self, from: &Self::Buffer, to: &mut Self::Buffer) {
         self.0.copy(from, to);
+    }
+
+    fn read(&self, buffer: &Self::Buffer, at: Range<usize>) -> Result<Vec<Self::Real>, DeviceError> {
+        self.0.read(buffer, at)
+    }
+
+    fn write(&self, buffer: &mut Self::Buffer, at: usize, values: &[Self::Real]) {
+        self.0.write(buffer, at, values);
     }
 
     fn len(&self, buffer: &Self::Buffer) -> usize {
@@ -213,6 +223,10 @@ impl<D: Primitives> Primitives for Reference<D> {
 
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer) {
         self.0.uniform(stream, images, out);
+    }
+
+    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer) {
+        self.0.uniform_from(stream, first, out);
     }
 
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer) {

@@ -16,7 +16,7 @@ impl<D: Operations> DeviceEngine<D> {
         let layers = self.encoder();
         let mut state = match (noise, self.flow.dequantizer()) {
             (EntryNoise::Fixed(noise), _) => self.enter(pixels, labels, noise),
-            (EntryNoise::Variational(stream), None) => self.enter(pixels, labels, Noise::Uniform(stream)),
+            (EntryNoise::Variational(stream), None) => self.enter(pixels, labels, Noise::Uniform(stream, 0)),
             (EntryNoise::Variational(stream), Some(dequantizer)) => {
                 let mut state = self.enter(pixels, labels, Noise::Midpoint);
                 let mut u = device.scratch(pixels.len());

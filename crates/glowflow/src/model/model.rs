@@ -195,7 +195,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
                     None => EntryNoise::Fixed(Noise::Midpoint),
                 },
                 Dequantization::Midpoint => EntryNoise::Fixed(Noise::Midpoint),
-                Dequantization::Uniform { seed } => EntryNoise::Fixed(Noise::Uniform(stream(seed))),
+                Dequantization::Uniform { seed } => EntryNoise::Fixed(Noise::Uniform(stream(seed), 0)),
                 Dequantization::Variational { seed } => EntryNoise::Variational(stream(seed)),
                 Dequantization::Given(noise) => {
                     given = rows(noise, range.clone());

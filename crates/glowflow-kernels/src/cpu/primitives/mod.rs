@@ -122,11 +122,17 @@ impl<T: Scalar> Primitives for Cpu<T> {
         });
     }
 
+    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Buffer<T>) {
+        self.fill_from(first, out, |i| stream.uniform(i));
+    }
+
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, T>, v: &mut Buffer<T>) {
         let bins = f64::from(1u32 << bits);
         match noise {
             Noise::Midpoint => v.fill(T::of(0.5 / bins)),
-            Noise::Uniform(stream) => self.fill(v, |i| stream.uniform(i).map(|u| u / bins)),
+            Noise::Uniform(stream, first) => {
+                self.fill_from(first, v, |i| stream.uniform(i).map(|u| u / bins))
+            }
             Noise::Given(noise) => v.copy_from_slice(noise),
         }
         for (v, &pixel) in v.iter_mut().zip(pixels) {

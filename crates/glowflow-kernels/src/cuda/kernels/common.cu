@@ -117,6 +117,20 @@ __device__ __forceinline__ Words philox(u64 seed, u64 id, u64 index) {
     return words;
 }
 
+// The words `first` to `first + 3` of a stream: those of one block, or of two neighbours.
+__device__ __forceinline__ Words words_from(u64 seed, u64 id, u64 first) {
+    int skip = (int)(first % 4);
+    Words words = philox(seed, id, first / 4);
+    if (skip == 0) {
+        return words;
+    }
+    Words next = philox(seed, id, first / 4 + 1), joined;
+    for (int j = 0; j < 4; j++) {
+        joined.w[j] = j + skip < 4 ? words.w[j + skip] : next.w[j + skip - 4];
+    }
+    return joined;
+}
+
 // Uniform on [0, 1), a multiple of 2^-24 and so exact in f32.
 __device__ __forceinline__ float uniform(u32 word) { return (float)(word >> 8) * (1.0f / 16777216.0f); }
 

@@ -1,8 +1,8 @@
 // Pixels in, noise, and what only moves numbers about.
 
 // v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise. One thread for every four elements: a block of random words.
-// mode 0: the middle of each bin; 1: uniform noise of a stream; 2: `v` holds the noise already.
-extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int mode, u64 seed, u64 id, float *v) {
+// mode 0: the middle of each bin; 1: uniform noise of a stream, from its number `start` on; 2: `v` holds the noise already.
+extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int mode, u64 seed, u64 id, u64 start, float *v) {
     int group = global_index();
     if (4 * group >= count) {
         return;
@@ -10,7 +10,7 @@ extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int
     float bin = 1.0f / (float)(1 << bits);
     Words words = {{0, 0, 0, 0}};
     if (mode == 1) {
-        words = philox(seed, id, group);
+        words = words_from(seed, id, start + 4 * (u64)group);
     }
     for (int j = 0; j < 4; j++) {
         int i = 4 * group + j;

@@ -212,15 +212,16 @@ extern "C" __global__ void col2im(
     x[n] = accumulate ? x[n] + sum : sum;
 }
 
-// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b. One thread for every four.
+// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b, from its number `start` on. One thread for
+// every four.
 
-extern "C" __global__ void uniform_numbers(int images, int length, u64 seed, u64 id, float *out) {
+extern "C" __global__ void uniform_numbers(int images, int length, u64 seed, u64 id, u64 start, float *out) {
     int groups = (length + 3) / 4, index = global_index();
     if (index >= images * groups) {
         return;
     }
     int image = index / groups, group = index % groups;
-    Words words = philox(seed, id + image, group);
+    Words words = words_from(seed, id + image, start + 4 * (u64)group);
     for (int j = 0; j < 4 && 4 * group + j < length; j++) {
         out[image * length + 4 * group + j] = uniform(words.w[j]);
     }
