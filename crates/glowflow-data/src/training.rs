@@ -1,5 +1,6 @@
 //! Batches to train on, without end.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ahead::Ahead;
@@ -39,6 +40,16 @@ impl TrainingBatches {
     ///
     /// Fails if there are fewer images than one batch takes.
     pub fn new(dataset: Arc<dyn Dataset>, options: TrainingOptions) -> Result<Self, Error> {
+        Self::of_rows(dataset, options, 0..options.batch_size)
+    }
+
+    /// As [`new`](Self::new), but reads and delivers only these images of each batch, by their positions in it. Positions
+    /// beyond the batch count as its end. Slices of a batch that are made apart have the bytes of the batch.
+    pub fn of_rows(
+        dataset: Arc<dyn Dataset>,
+        options: TrainingOptions,
+        rows: Range<usize>,
+    ) -> Result<Self, Error> {
         options.augment.check()?;
         if options.batch_size == 0 {
             return Err(Error::EmptyBatch);
@@ -47,7 +58,9 @@ impl TrainingBatches {
         if per_epoch == 0 {
             return Err(Error::TooFewImages { images: dataset.len(), batch_size: options.batch_size });
         }
-        let plan = Plan { dataset, options, per_epoch, order: Mutex::new(None) };
+        let end = rows.end.min(options.batch_size);
+        let rows = rows.start.min(end)..end;
+        let plan = Plan { dataset, options, rows, per_epoch, order: Mutex::new(None) };
         let make = move |number| Some(plan.batch(number));
         Ok(Self { batches: Ahead::start(options.threads, options.start_at, make), per_epoch })
     }
@@ -70,6 +83,8 @@ impl Iterator for TrainingBatches {
 struct Plan {
     dataset: Arc<dyn Dataset>,
     options: TrainingOptions,
+    /// Positions in a batch that are read.
+    rows: Range<usize>,
     per_epoch: u64,
     /// The epoch last asked for and its order.
     order: Mutex<Option<(u64, Arc<[usize]>)>>,
@@ -83,13 +98,13 @@ impl Plan {
         let first = (number % self.per_epoch) as usize * size;
         let mut batch = Batch {
             number,
-            pixels: Vec::with_capacity(size * shape.len()),
+            pixels: Vec::with_capacity(self.rows.len() * shape.len()),
             labels: Vec::new(),
-            indices: Vec::with_capacity(size),
+            indices: Vec::with_capacity(self.rows.len()),
         };
         let mut image = vec![0; shape.len()];
-        for (position, &index) in order[first..first + size].iter().enumerate() {
-            let index = self.read_from(index, &mut image)?;
+        for position in self.rows.clone() {
+            let index = self.read_from(order[first + position], &mut image)?;
             let seed = self.options.seed;
             let mut stream = Stream::new(seed, Purpose::Augment, number, position as u64);
             self.options.augment.apply(&mut image, shape, &mut stream);

@@ -54,6 +54,23 @@ fn without_augmentation_pixels_are_the_images() {
     }
 }
 
+/// Order and augmentation of an image depend on its position in the batch alone.
+#[test]
+fn rows_are_slices_of_batches() {
+    let (_folder, data) = numbered_folder(11, SMALL);
+    let reference = batches(&data, AUGMENTED, 6);
+    let image = SMALL.len();
+    for rows in [0..4, 0..2, 2..4, 3..4, 1..9, 4..4] {
+        let end = rows.end.min(4);
+        let stream = TrainingBatches::of_rows(data.clone(), AUGMENTED, rows.clone()).unwrap();
+        for (batch, whole) in stream.take(6).map(Result::unwrap).zip(&reference) {
+            assert_eq!(batch.number, whole.number);
+            assert_eq!(batch.indices, whole.indices[rows.start..end]);
+            assert_eq!(batch.pixels, whole.pixels[rows.start * image..end * image]);
+        }
+    }
+}
+
 #[test]
 fn threads_and_resumption_change_nothing() {
     let (_folder, data) = numbered_folder(11, SMALL);
