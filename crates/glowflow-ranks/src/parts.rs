@@ -6,8 +6,9 @@ use crate::RanksError;
 
 /// The consecutive parts of a batch that `rank` of `size` computes.
 ///
-/// Each rank has `parts / size` of them, and this must be a power of two: the rank's parts are then a subtree
-/// of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size` that fits.
+/// Each of several ranks has `parts / size` of them, and this must be a power of two: the rank's parts are then a
+/// subtree of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size` that fits. A rank
+/// alone has the whole tree, with any number of parts.
 ///
 /// ```
 /// use glowflow_ranks::parts_of;
@@ -18,7 +19,10 @@ use crate::RanksError;
 /// # Ok::<(), glowflow_ranks::RanksError>(())
 /// ```
 pub fn parts_of(rank: usize, size: usize, parts: usize) -> Result<Range<usize>, RanksError> {
-    let fits = |size: usize| parts.is_multiple_of(size) && (parts / size).is_power_of_two();
+    let fits = |size: usize| match size {
+        1 => parts > 0,
+        _ => parts.is_multiple_of(size) && (parts / size).is_power_of_two(),
+    };
     if size == 0 || !fits(size) {
         let fit = (1..=parts).filter(|&size| fits(size)).collect();
         return Err(RanksError::Parts { parts, ranks: size, fit });
@@ -34,12 +38,13 @@ mod tests {
     #[test]
     fn each_rank_has_a_power_of_two_of_parts() {
         assert_eq!(parts_of(0, 1, 1), Ok(0..1));
+        assert_eq!(parts_of(0, 1, 12), Ok(0..12));
         assert_eq!(parts_of(2, 3, 12), Ok(8..12));
         let refused = |size, parts| match parts_of(0, size, parts) {
             Err(RanksError::Parts { fit, .. }) => fit,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(2, 12), [3, 6, 12]); // 6 parts a rank
+        assert_eq!(refused(2, 12), [1, 3, 6, 12]); // 6 parts a rank
         assert_eq!(refused(8, 4), [1, 2, 4]);
         assert_eq!(refused(0, 2), [1, 2]);
         assert_eq!(refused(1, 0), []);
