@@ -59,6 +59,10 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] glowflow_kernels::DeviceError),
 
+    /// The ranks of a job are not alike, or one is missing.
+    #[error(transparent)]
+    Ranks(#[from] glowflow_ranks::RanksError),
+
     /// The data could not be read.
     #[error(transparent)]
     Data(#[from] glowflow_data::Error),

@@ -6,7 +6,7 @@
 pub const WEIGHTS: u64 = 1 << 56;
 /// Permutations of a new model, by step of flow.
 pub const PERMUTATION: u64 = 2 << 56;
-/// Dequantisation noise in training, by micro-batch.
+/// Dequantisation noise in training, by step.
 pub const TRAINING_NOISE: u64 = 3 << 56;
 /// Dequantisation noise of images that are encoded, by the number of a chunk's first image in its call. Draws and batches of an
 /// evaluation have seeds of their own, by `EVALUATION_SEEDS`.

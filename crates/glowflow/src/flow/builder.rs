@@ -16,6 +16,8 @@ pub struct FlowBuilder<'a, D: Device> {
     /// The tensors.
     pub params: ParamBuilder<'a>,
     layers: Vec<NamedLayer<D>>,
+    /// For each layer, the number of parameters that were declared when it was appended.
+    ends: Vec<usize>,
     latents: Vec<LatentShape>,
     shape: Shape,
     /// For each layer, the numbers of one image that its backward pass has to have in memory.
@@ -49,6 +51,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         Self {
             params: ParamBuilder::new(source),
             layers: vec![],
+            ends: vec![],
             latents: vec![],
             shape: image,
             activations: vec![],
@@ -69,6 +72,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         self.multiply_adds += layer.multiply_adds(self.shape);
         self.shape = shapes.output;
         self.latents.extend(shapes.latents);
+        self.ends.push(self.params.layout().len());
         self.layers.push((name.into(), Box::new(layer)));
     }
 
@@ -98,6 +102,11 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     /// Multiply-adds of a forward pass on one image: see [`Layer::multiply_adds`].
     pub fn multiply_adds(&self) -> u128 {
         self.multiply_adds
+    }
+
+    /// For each layer, the place in the flat buffer where its parameters and those of all earlier layers end.
+    pub fn ends(&self) -> &[usize] {
+        &self.ends
     }
 
     /// The dequantiser, if the architecture has one.

@@ -20,6 +20,10 @@ pub struct Flow<D: Operations> {
     image: Shape,
     latents: Vec<LatentShape>,
     layers: Vec<NamedLayer<D>>,
+    /// For each layer, the place in the flat buffer where the parameters of all earlier layers end.
+    starts: Vec<usize>,
+    /// The place where the parameters of all layers end.
+    layers_end: usize,
     dequantizer: Option<Dequantizer>,
 }
 
@@ -64,12 +68,17 @@ impl<D: Operations> Flow<D> {
     pub fn new(architecture: &impl Architecture, constants: &[Constant]) -> Self {
         let builder = FlowBuilder::build(architecture, Source::Given(constants));
         let dequantizer = builder.dequantizer().cloned();
+        let layers_end = builder.ends().last().copied().unwrap_or(0);
+        let starts = std::iter::once(0).chain(builder.ends().iter().copied());
+        let starts: Vec<usize> = starts.take(builder.ends().len()).collect();
         let (params, layers, latents) = builder.into_parts();
         Self {
             layout: params.into_layout(),
             image: architecture.image().into(),
             latents,
             layers,
+            starts,
+            layers_end,
             dequantizer,
         }
     }
@@ -77,6 +86,17 @@ impl<D: Operations> Flow<D> {
     /// What turns the centres of bins into `v` before the first layer; `None` if uniform noise does.
     pub fn dequantizer(&self) -> Option<&Dequantizer> {
         self.dequantizer.as_ref()
+    }
+
+    /// For each layer, the place from which on the gradient is final once its backward pass is done, that by the
+    /// dequantiser's parameters excepted.
+    pub fn starts(&self) -> &[usize] {
+        &self.starts
+    }
+
+    /// The place where the parameters of all layers end, and those of the dequantiser begin.
+    pub fn layers_end(&self) -> usize {
+        self.layers_end
     }
 
     /// Shape of an image.
@@ -154,6 +174,20 @@ impl<D: Operations> Flow<D> {
         dlogp: f64,
         gradient: &mut D::Buffer,
     ) -> (Tensor<D>, D::Buffer) {
+        let mut ignored = |_: &D, _: &mut D::Buffer, _: usize| ();
+        self.backward_reporting(cx, forward, dlogp, gradient, &mut ignored)
+    }
+
+    /// As [`backward`](Self::backward), and calls `done` after each layer, with the gradient and the place from which on it
+    /// is final ([`starts`](Self::starts)).
+    pub fn backward_reporting(
+        &self,
+        cx: &Context<'_, D>,
+        forward: Forward<D>,
+        dlogp: f64,
+        gradient: &mut D::Buffer,
+        done: &mut (dyn FnMut(&D, &mut D::Buffer, usize) + Send),
+    ) -> (Tensor<D>, D::Buffer) {
         let Forward { state, mut saved } = forward;
         let [dx, dcondition] = [(); 2].map(|()| cx.device.scratch(0));
         let mut pass = BackwardPass { cx: *cx, state, dx, dcondition, dlogp, gradient };
@@ -161,6 +195,8 @@ impl<D: Operations> Flow<D> {
             for group in self.groups(cx.device).rev() {
                 for layer in prepared(group, cx, Direction::Backward).into_iter().rev() {
                     layer.backward(&mut pass, saved.pop().unwrap_or(Saved::NOTHING));
+                    let start = self.starts.get(saved.len()).copied().unwrap_or(0);
+                    done(pass.cx.device, &mut *pass.gradient, start);
                 }
             }
         });

@@ -96,7 +96,7 @@ fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
     match (section, key) {
         ("model", _) | ("data", "classes") => Some("the weights were made for it"),
         ("train", "batch") => Some("it decides which images each step sees"),
-        ("train", "accumulate") => Some("it decides the noise of each step"),
+        ("train", "accumulate") => Some("it decides how gradients are rounded"),
         ("train", "seed") => Some("it decides the order of the images and the noise of each step"),
         ("train", "optimizer" | "muon") => Some("the moments in the checkpoint are those of this optimiser"),
         ("train", "from" | "from_fingerprint") => Some("it began with the weights of that model"),

@@ -10,6 +10,7 @@ mod fine_tune;
 mod folder;
 mod images;
 mod muon;
+mod numbers;
 pub mod observer;
 pub mod observers;
 mod pace;

@@ -2,7 +2,7 @@
 
 use glowflow_kernels::{Noise, Operations, Repeated, Stream};
 
-use super::trainer::Trainer;
+use super::trainer::{Buckets, Trainer};
 use crate::flow::{Context, Mode, Save, State};
 use crate::model::{Flow, class_numbers};
 use crate::models::Architecture;
@@ -26,34 +26,36 @@ fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
     if flow.dequantizer().is_some() { pixels } else { 0 }
 }
 
-/// Writes images with uniform noise to `v`. For a flow with a dequantiser, writes the centres of their bins to `v` and the noise,
+/// Writes images with uniform noise, the numbers of a stream from `first` on, to `v`. For a flow with a dequantiser, writes the centres of their bins to `v` and the noise,
 /// the same numbers on `[0, 1)`, to `u`.
 fn dequantize<D: Operations>(
     device: &D,
     flow: &Flow<D>,
     pixels: &[u8],
     bits: u32,
-    noise: Stream,
+    (noise, first): (Stream, u64),
     (v, u): (&mut D::Buffer, &mut D::Buffer),
 ) {
     if flow.dequantizer().is_none() {
-        return device.dequantize(pixels, bits, Noise::Uniform(noise), v);
+        return device.dequantize(pixels, bits, Noise::Uniform(noise, first), v);
     }
     device.dequantize(pixels, bits, Noise::Midpoint, v);
-    device.uniform(noise, 1, u);
+    device.uniform_from(noise, first, u);
 }
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics.
+    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics. `first` is the position of its
+    /// first image in the batch. `buckets` gets slices of the gradient as soon as they are final.
     pub(super) fn pass(
         &mut self,
         pixels: &[u8],
         labels: &[usize],
         images: (usize, usize),
-        part: u64,
+        first: usize,
+        mut buckets: Option<&mut Buckets<D>>,
     ) -> (D::Buffer, D::Buffer) {
         let (device, model) = (&self.device, &self.config.model);
-        let noise = self.noise(part);
+        let noise = self.noise(first);
         let noises = noises(&self.flow, pixels.len());
         let at = self.passes.iter().position(|pass| pass.images == images).unwrap_or_else(|| {
             self.passes.push(Pass {
@@ -84,7 +86,12 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             let forward = flow.forward(&cx, state, backprop);
             let log_density = device.copied(&forward.state.logp, images.0);
             let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
-            let (_, dv) = flow.backward(&cx, forward, dlogp, gradient);
+            let mut done = |device: &D, gradient: &mut D::Buffer, start: usize| {
+                if let Some(buckets) = &mut buckets {
+                    buckets.ready(device, gradient, start);
+                }
+            };
+            let (_, dv) = flow.backward_reporting(&cx, forward, dlogp, gradient, &mut done);
             if let Some((dequantizer, saved)) = dequantizer {
                 device.within(|| dequantizer.backward(&cx, saved, &dv, dlogp, gradient));
             }
@@ -94,16 +101,17 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
     }
 
-    /// Fresh noise for this step. `part` numbers the parts of one batch.
-    fn noise(&self, part: u64) -> Stream {
-        let t = &self.config.train;
-        let id = random::TRAINING_NOISE + self.progress.step * t.accumulate as u64 + part;
-        Stream { seed: t.seed, id }
+    /// Fresh noise for this step, and the number at which that of an image begins, given its position in the batch. It does
+    /// not depend on how the batch is divided into parts.
+    fn noise(&self, first: usize) -> (Stream, u64) {
+        let id = random::TRAINING_NOISE + self.progress.step;
+        let numbers = first as u64 * self.config.model.dimensions() as u64;
+        (Stream { seed: self.config.train.seed, id }, numbers)
     }
 
-    /// Images with fresh noise, as they enter the flow.
-    pub(super) fn enter(&self, batch: usize, pixels: &[u8], labels: &[usize], part: u64) -> State<D> {
-        let (u, mut state) = self.arrive(batch, pixels, labels, part);
+    /// The first images of a batch with fresh noise, as they enter the flow.
+    pub(super) fn enter(&self, count: usize, pixels: &[u8], labels: &[usize]) -> State<D> {
+        let (u, mut state) = self.arrive(count, pixels, labels);
         if let Some(dequantizer) = self.flow.dequantizer() {
             let cx = self.context();
             self.device.within(|| dequantizer.forward(&cx, &u, &mut state, Save::Minimum));
@@ -111,19 +119,18 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         state
     }
 
-    /// Images with fresh noise, or the noise for the dequantiser and the centres of their bins.
+    /// The first images of a batch with fresh noise, or the noise for the dequantiser and the centres of their bins.
     pub(super) fn arrive(
         &self,
-        batch: usize,
+        count: usize,
         pixels: &[u8],
         labels: &[usize],
-        part: u64,
     ) -> (D::Buffer, State<D>) {
         let mut v = self.device.scratch(pixels.len());
         let mut u = self.device.scratch(noises(&self.flow, pixels.len()));
-        let noise = self.noise(part);
+        let noise = self.noise(0);
         dequantize(&self.device, &self.flow, pixels, self.config.model.bits(), noise, (&mut v, &mut u));
         let labels = self.device.upload(&class_numbers(labels));
-        (u, self.flow.enter(&self.context(), batch, v, labels))
+        (u, self.flow.enter(&self.context(), count, v, labels))
     }
 }

@@ -2,9 +2,15 @@
 //!
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
+mod buckets;
 mod optimizer;
+mod share;
+mod subtotals;
+
+use std::sync::Arc;
 
 use glowflow_kernels::{Device, Operations, Real, Segment};
+use glowflow_ranks::{Alone, Ranks};
 
 use super::config::RunConfig;
 use super::fine_tune;
@@ -14,9 +20,11 @@ use super::state::{Progress, StepReport, TrainState};
 use super::statistics::{average, update_running};
 use crate::Error;
 use crate::flow::{Context, Mode};
-use crate::model::{Flow, ModelFile, check_labels, memory};
+use crate::model::{Flow, ModelFile, memory};
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{Constant, Layout};
+pub(super) use buckets::Buckets;
+use share::{Measured, Share};
 
 /// Steps skipped in a row after which training gives up.
 pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
@@ -25,6 +33,7 @@ pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 pub struct Trainer<D: Operations, A = ModelConfig> {
     pub(super) config: RunConfig<A>,
     pub(super) device: D,
+    ranks: Arc<dyn Ranks>,
     pub(super) flow: Flow<D>,
     constants: Vec<Constant>,
     pub(super) weights: D::Buffer,
@@ -117,6 +126,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             passes: vec![],
             progress: state.progress,
             all_finite: true,
+            ranks: Arc::new(Alone::new()),
             config,
             device,
             flow,
@@ -188,19 +198,28 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         &mut self.progress
     }
 
-    /// Data-dependent initialisation from the first batch: the first part of it, where it is computed in parts. A
-    /// model that `train.from` names is initialised already and stays as it is.
+    /// Data-dependent initialisation from the first part of the first batch; all ranks get the weights of rank 0. A model
+    /// that `train.from` names is initialised already and stays as it is.
     ///
     /// # Errors
     /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
     /// that is not finite.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
-        let batch = self.check(pixels, labels)?.div_ceil(self.config.train.accumulate);
+        let Share { part, own, .. } = self.share(pixels, labels)?;
         if self.config.train.from.is_some() {
             return Ok(());
         }
+        let done = match self.ranks.rank() {
+            0 => self.initialize_from(part.min(own), pixels, labels),
+            _ => Ok(()),
+        };
+        self.share_weights(done)
+    }
+
+    /// Data-dependent initialisation from the first images.
+    fn initialize_from(&mut self, batch: usize, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let pixels = &pixels[..batch * self.config.model.dimensions()];
-        let (u, mut state) = self.arrive(batch, pixels, labels.get(..batch).unwrap_or_default(), 0);
+        let (u, mut state) = self.arrive(batch, pixels, labels.get(..batch).unwrap_or_default());
         if let Some(dequantizer) = self.flow.dequantizer() {
             let (device, params, buffers) = (&self.device, &mut self.weights, &self.buffers);
             device.within(|| dequantizer.initialize(device, params, buffers, &u, &mut state));
@@ -216,24 +235,16 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(())
     }
 
-    /// One step on a batch: forward, backward, update.
+    /// One step on a batch, or on this rank's images of it: forward, backward, update.
     ///
     /// # Errors
-    /// [`Error::Input`] if the batch does not fit the model; [`Error::Diverged`] after several steps in a row
-    /// whose gradient was not finite, naming the part of the flow where numbers went out of range, and after
-    /// one whose new weights were not: what the trainer holds then is not [sound](Self::is_sound).
+    /// [`Error::Input`] if the batch does not fit the model; [`Error::Ranks`] if a rank is missing, with the state of the
+    /// last step unchanged; [`Error::Diverged`] after several steps in a row whose gradient was not finite, naming the part
+    /// of the flow where numbers went out of range, and after one whose new weights were not: what the trainer holds then
+    /// is not [sound](Self::is_sound).
     pub fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<StepReport, Error> {
-        let batch = self.check(pixels, labels)?;
-        let (dimensions, parts) = (self.config.model.dimensions(), self.config.train.accumulate);
-        let part = batch.div_ceil(parts);
-        let (mut log_densities, mut statistics) = (vec![], vec![]);
-        for (i, pixels) in pixels.chunks(part * dimensions).enumerate() {
-            let count = pixels.len() / dimensions;
-            let labels = labels.get(i * part..i * part + count).unwrap_or_default();
-            let (log_density, of_part) = self.pass(pixels, labels, (count, batch), i as u64);
-            log_densities.push(log_density);
-            statistics.push(of_part);
-        }
+        let share = self.share(pixels, labels)?;
+        let Measured { log_densities, statistics } = self.sum_gradients(pixels, labels, share)?;
         self.penalize();
         let ema_decay = self.ema_decay();
         let report = self.update_weights(&log_densities)?;
@@ -245,7 +256,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         for part in &log_densities {
             log_density.extend(self.device.download(part)?);
         }
-        let mean = log_density.iter().map(|x| x.wide()).sum::<f64>() / batch as f64;
+        let mean = log_density.iter().map(|x| x.wide()).sum::<f64>() / share.batch as f64;
         let model = &self.config.model;
         let bits_per_dim = model.bits_per_dim(model.in_bin(mean));
 
@@ -270,19 +281,6 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
         self.progress.step += 1;
         Ok(StepReport { bits_per_dim, gradient_norm: report.gradient_norm, applied: report.applied })
-    }
-
-    fn check(&self, pixels: &[u8], labels: &[usize]) -> Result<usize, Error> {
-        let dimensions = self.config.model.dimensions();
-        if pixels.is_empty() || !pixels.len().is_multiple_of(dimensions) {
-            let len = pixels.len();
-            return Err(Error::Input(format!(
-                "{len} bytes are no batch of images of {dimensions} bytes each"
-            )));
-        }
-        let batch = pixels.len() / dimensions;
-        check_labels(&self.config.model, batch, labels)?;
-        Ok(batch)
     }
 
     pub(super) fn context(&self) -> Context<'_, D> {
