@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use glowflow::train::{RunConfig, TrainState, Trainer};
-use glowflow::{Architecture, Error, Operations};
+use glowflow::{Error, Operations};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Cpu, Cuda, cuda};

@@ -173,6 +173,14 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         })
     }
 
+    /// The weights, without their average.
+    ///
+    /// # Errors
+    /// [`Error::Device`].
+    pub(super) fn weights(&self) -> Result<Vec<f32>, Error> {
+        from_device(&self.device, &self.weights)
+    }
+
     /// Names and places of the parameters.
     pub fn layout(&self) -> &Layout {
         &self.flow.layout

@@ -49,6 +49,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
 
     /// Evaluates the averaged weights on test images. Pictures are due after that, and without test images too.
     pub(super) fn evaluate(&mut self) -> Result<(), Error> {
+        self.control.pause()?;
         let step = self.trainer.progress().step;
         let train = self.trainer.config().train.clone();
         let (mut model, mut evaluated) = (None, None);
@@ -81,6 +82,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
 
     /// Sends the event that pictures are due; `stops` tells whether a request to stop ends the drawing.
     pub(super) fn draw(&mut self, stops: bool) -> Result<(), Error> {
+        self.control.pause()?;
         let step = self.trainer.progress().step;
         let build = || averaged(&self.trainer);
         let model = &Averaged::new(None, &build);
@@ -103,6 +105,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         if self.save_due {
             return Ok(());
         }
+        self.control.pause()?;
         let (config, state) = (self.trainer.config(), self.trainer.state()?);
         if !state.is_finite() {
             return Err(Error::Diverged(format!(

@@ -11,7 +11,12 @@
 //! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
 
 mod due;
+mod entrance;
 mod failure;
+mod follow;
+mod job;
+mod start;
+mod steps;
 mod training;
 
 use std::path::Path;
@@ -38,6 +43,9 @@ use crate::faces::{self, Faces};
 use crate::model::memory;
 use crate::tensor_file::write_atomically;
 use crate::{AnyDevice, Error};
+use entrance::Entrance;
+pub use follow::follow;
+pub use job::Job;
 use training::{Run, Saved};
 
 /// What a run writes above its configuration.
@@ -132,12 +140,37 @@ pub fn train(
     out: &Path,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
+    train_as(&Job::alone(), device, config, out, options)
+}
+
+/// As [`train`], as rank 0 of a job. The other ranks [`follow`]. Parts of the batch, `train.accumulate`, are as many as
+/// ranks unless the configuration has several. The job is finished, unless it failed.
+///
+/// # Errors
+/// As [`train`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then saved.
+pub fn train_as(
+    job: &Job,
+    device: impl Into<AnyDevice>,
+    mut config: RunConfig,
+    out: &Path,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let ranks = job.ranks().size();
+    if config.train.accumulate == 1 && ranks > 1 {
+        if !config.train.batch.is_multiple_of(ranks) {
+            let batch = config.train.batch;
+            return Entrance::new(job).leave(Err(Error::Config(format!(
+                "train.batch is {batch}; it must be a multiple of the number of ranks, {ranks}"
+            ))));
+        }
+        config.train.accumulate = ranks;
+    }
     let stop = options.stop;
     let open = |config: &RunConfig| {
         let (out, config) = (out.to_owned(), config.clone());
         unless_stopped(stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
     };
-    on_device!(device.into(), device => begin(device, config, out, open, options))
+    on_device!(device.into(), device => begin(job, device, config, out, open, options))
 }
 
 /// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
@@ -154,10 +187,24 @@ pub fn train_on(
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let images = |_: &RunConfig| Ok(Images::new(train, test));
-    on_device!(device.into(), device => begin(device, config, out, images, options))
+    on_device!(device.into(), device => begin(&Job::alone(), device, config, out, images, options))
 }
 
 fn begin<D: Operations<Real = f32>>(
+    job: &Job,
+    device: D,
+    config: RunConfig,
+    out: &Path,
+    images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let mut entrance = Entrance::new(job);
+    let done = begin_alone(&mut entrance, device, config, out, images, options);
+    entrance.leave(done)
+}
+
+fn begin_alone<D: Operations<Real = f32>>(
+    entrance: &mut Entrance<'_>,
     device: D,
     mut config: RunConfig,
     out: &Path,
@@ -174,9 +221,10 @@ fn begin<D: Operations<Real = f32>>(
             config.data.classes = images.train.classes().to_vec();
         }
         let trainer = catch_out_of_memory(|| Trainer::new(device, config))??;
+        let trainer = entrance.enter(trainer, &images)?;
         write_config(out, trainer.config())?;
         eyes::store(out, trainer.config(), options.faces)?;
-        Run::new(trainer, images, out, options)?.run()
+        Run::new(trainer, images, out, options, entrance.job())?.run()
     });
     if done.is_err() && checkpoint::find(out).is_none() {
         // Nothing was trained, so the folder is free for another try.
@@ -211,6 +259,33 @@ pub fn resume<A: Into<AnyDevice>>(
     changes: Changes<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
+    resume_as(&Job::alone(), device, path, changes, options)
+}
+
+/// As [`resume`], as rank 0 of a job. The other ranks [`follow`]. Their number may be another one than before, as long as
+/// the parts of a batch, `train.accumulate`, can be distributed over them. The job is finished, unless it failed.
+///
+/// # Errors
+/// As [`resume`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then saved.
+pub fn resume_as<A: Into<AnyDevice>>(
+    job: &Job,
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let mut entrance = Entrance::new(job);
+    let done = resume_alone(&mut entrance, device, path, changes, options);
+    entrance.leave(done)
+}
+
+fn resume_alone<A: Into<AnyDevice>>(
+    entrance: &mut Entrance<'_>,
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
     let folder = run_folder(path);
     let _lock = lock(folder)?;
     let stop = options.stop;
@@ -237,7 +312,8 @@ pub fn resume<A: Into<AnyDevice>>(
         return on_device!(device(&config)?.into(), device => {
             let trainer = Trainer::new(device, config)?;
             let images = open(trainer.config())?;
-            Run::new(trainer, images, folder, options)?.with_changes(notices).run()
+            let trainer = entrance.enter(trainer, &images)?;
+            Run::new(trainer, images, folder, options, entrance.job())?.with_changes(notices).run()
         });
     };
     let (config, state) = checkpoint::load(&checkpoint)?;
@@ -251,7 +327,8 @@ pub fn resume<A: Into<AnyDevice>>(
     checkpoint::go_on_from(&checkpoint)?;
     let saved = Saved::of(&state.progress);
     on_device!(device, device => {
-        let mut run = Run::new(Trainer::resume(device, config, state), images, folder, options)?;
+        let trainer = entrance.enter(Trainer::resume(device, config, state), &images)?;
+        let mut run = Run::new(trainer, images, folder, options, entrance.job())?;
         run.saved = Some(saved);
         run.with_changes(notices).run()
     })

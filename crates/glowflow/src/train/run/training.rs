@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Operations, catch_out_of_memory};
 
+use super::job::{Control, Job, Wish};
+use super::steps::{batches, compare_weights};
 use super::{Best, Options, Summary};
 use crate::evaluate::Evaluation;
 use crate::train::RunConfig;
@@ -61,6 +61,8 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     /// Whether a record of training is being written.
     pub(super) recording: bool,
     pub(super) broken: HashSet<String>,
+    /// Messages to the other ranks.
+    pub(super) control: Control,
 }
 
 impl<'a, D: Operations<Real = f32>> Run<'a, D> {
@@ -69,6 +71,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         images: Images,
         out: &'a Path,
         options: Options<'a>,
+        job: &Job,
     ) -> Result<Self, Error> {
         let Options { limits, observers, stop, .. } = options;
         let time = limits.time()?;
@@ -104,6 +107,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             evaluation: None,
             recording: false,
             broken: HashSet::new(),
+            control: Control::new(job.clone()),
         })
     }
 
@@ -118,6 +122,10 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     pub(super) fn run(mut self) -> Result<Summary, Error> {
         let began_at = self.trainer.progress().step;
         let trained = catch_out_of_memory(|| self.train()).map_err(Error::from).flatten();
+        let trained = match trained {
+            Ok(_) | Err(Error::Stopped) => self.control.dismiss().and(trained),
+            trained => trained,
+        };
         let done = match trained {
             Ok(interrupted) => self.summary(interrupted),
             Err(error) => Err(self.failed(error, began_at)),
@@ -150,6 +158,31 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     /// [`Error::Stopped`] if a stop was requested.
     pub(super) fn check_stop(&self) -> Result<(), Error> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Agrees with the other ranks on the next step; false if training ends here.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if a stop was requested of any rank, unless training `ends` here; [`Error::Ranks`] if a rank is
+    /// missing, and the failure of another rank.
+    fn agree(&mut self, ends: bool) -> Result<bool, Error> {
+        let wish = match self.check_stop() {
+            _ if ends => Wish::End,
+            Ok(()) => Wish::Step,
+            Err(_) => Wish::Stop,
+        };
+        match self.control.agree(wish, self.trainer.progress().step)? {
+            Wish::Stop => Err(Error::Stopped),
+            agreed => Ok(agreed == Wish::Step),
+        }
+    }
+
+    /// Ends the other ranks with this error between two steps, and returns it.
+    fn fail(&mut self, error: Error) -> Error {
+        let step = self.trainer.progress().step;
+        // The first error is the one to report.
+        let _ = self.control.agree(Wish::Fail(error.to_string()), step);
+        error
     }
 
     /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was stopped
@@ -220,36 +253,30 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             // It failed or was stopped, and the step was saved without it.
             self.evaluate()?;
         }
-        let batches = TrainingBatches::new(
-            Arc::clone(&self.images.train),
-            TrainingOptions {
-                batch_size: config.train.batch,
-                seed: config.train.seed,
-                augment: config.data.augment(),
-                start_at: self.trainer.progress().step,
-                threads: data::loader_threads(),
-            },
-        )?;
+        let batches = batches(&self.trainer, &self.images)?;
         let mut resumed = Instant::now();
         for batch in batches {
             let step = self.trainer.progress().step;
-            if self.last_step.is_some_and(|last| step >= last)
+            let ends = self.last_step.is_some_and(|last| step >= last)
                 || self.time.is_some_and(|time| started.elapsed() >= time)
-                || self.observers.end_training()
-            {
+                || self.observers.end_training();
+            let batch = match batch {
+                Err(error) if !ends && self.check_stop().is_ok() => return Err(self.fail(error.into())),
+                batch => batch,
+            };
+            if !self.agree(ends)? {
                 break;
             }
-            self.check_stop()?;
             let batch = batch?;
             let labels = data::labels(&config.model, &batch);
             if step == 0 {
                 self.trainer.initialize(&batch.pixels, labels)?;
                 self.save()?;
-                self.check_stop()?;
+                self.agree(false)?;
                 resumed = Instant::now();
             }
             let learning_rate = self.trainer.learning_rate();
-            let report = self.trainer.step(&batch.pixels, labels)?;
+            let report = self.trainer.step(&batch.pixels, labels).inspect_err(|_| self.control.end())?;
             let step = self.trainer.progress().step;
             let rate = pace.count(config.train.batch);
             let done = StepDone {
@@ -268,6 +295,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
                 self.record(learning_rate, rate)?;
             }
             sent?;
+            compare_weights(&self.trainer).inspect_err(|_| self.control.end())?;
             if step.is_multiple_of(config.train.eval_every) {
                 self.evaluate()?;
             } else if self.pictures.are_due(&config.model, rate) {

@@ -1,0 +1,82 @@
+//! The part of a run's other ranks: steps on their own images of each batch. They have no folder and report nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use glowflow_data::TrainingBatches;
+use glowflow_kernels::{DeviceError, Operations, catch_out_of_memory};
+
+use super::job::{Control, Job, Wish};
+use super::start;
+use super::steps::{batches, compare_weights};
+use crate::device::on_device;
+use crate::train::images::Images;
+use crate::train::trainer::Trainer;
+use crate::train::{RunConfig, TrainState};
+use crate::{AnyDevice, Error, data};
+
+/// Takes part in the run that rank 0 begins or resumes, up to its end. `device` makes what the run's configuration asks for;
+/// `stop` requests an end, as [`Options::stop`](super::Options::stop) does.
+///
+/// # Errors
+/// [`Error::Stopped`] if rank 0 ended before the first step, which it reports itself; [`Error::Ranks`] if ranks are not
+/// alike, or one is missing; errors of this rank's device and images.
+pub fn follow<A: Into<AnyDevice>>(
+    job: &Job,
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    job.wait_long();
+    let done = start::receive(job).and_then(|(config, state)| {
+        let device = device(&config).map_err(Error::from);
+        let opened: Result<(AnyDevice, Images), Error> =
+            device.and_then(|device| Ok((device.into(), Images::open(&config)?)));
+        let (device, images) = job.all_done(opened)?;
+        on_device!(device, device => {
+            start::compare(job, &device, images.fingerprint)?;
+            job.wait_as_usual();
+            catch_out_of_memory(|| take_steps(job, device, config, state, images, stop))
+                .map_err(Error::from)
+                .flatten()
+        })
+    });
+    if matches!(done, Ok(()) | Err(Error::Stopped)) {
+        // Rank 0 evaluates and saves before it comes.
+        job.wait_long();
+        job.ranks().finish()?;
+    }
+    done
+}
+
+fn take_steps<D: Operations<Real = f32>>(
+    job: &Job,
+    device: D,
+    config: RunConfig,
+    state: TrainState,
+    images: Images,
+    stop: &AtomicBool,
+) -> Result<(), Error> {
+    let mut trainer = Trainer::resume(device, config, state).with_ranks(Arc::clone(job.ranks()))?;
+    let mut control = Control::new(job.clone());
+    let wish = || if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::Step };
+    let mut batches: TrainingBatches = batches(&trainer, &images)?;
+    loop {
+        let step = trainer.progress().step;
+        let Some(batch) = batches.next() else { return Ok(()) };
+        let wanted = batch.as_ref().err().map_or_else(wish, |error| Wish::Fail(error.to_string()));
+        let agreed = control.agree(wanted, step);
+        let batch = batch?;
+        if agreed? != Wish::Step {
+            return Ok(());
+        }
+        let labels = data::labels(&trainer.config().model, &batch).to_vec();
+        if step == 0 {
+            trainer.initialize(&batch.pixels, &labels)?;
+            if control.agree(wish(), step)? != Wish::Step {
+                return Ok(());
+            }
+        }
+        trainer.step(&batch.pixels, &labels)?;
+        compare_weights(&trainer)?;
+    }
+}

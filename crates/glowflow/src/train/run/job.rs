@@ -1,0 +1,228 @@
+//! The ranks of a run, and the messages with which they stay together.
+//!
+//! Rank 0 owns the folder, the records and the clock. All ranks exchange one control message before each step, so that they
+//! make the same steps and stop after the same one. Before work that only rank 0 does, such as an evaluation or a
+//! checkpoint, it announces a pause, and the others wait longer than usual. A rank alone exchanges nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use glowflow_ranks::{Alone, Ranks};
+
+use crate::Error;
+
+/// Longest time that ranks wait while rank 0 evaluates, draws or saves.
+const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
+
+/// The ranks that train a model together.
+#[derive(Clone)]
+pub struct Job {
+    ranks: Arc<dyn Ranks>,
+    limit: Duration,
+}
+
+impl Job {
+    /// A job of these ranks. In a step, each waits for the others up to `limit`.
+    pub fn new(ranks: Arc<dyn Ranks>, limit: Duration) -> Self {
+        Self { ranks, limit }
+    }
+
+    /// This process alone.
+    pub fn alone() -> Self {
+        Self::new(Arc::new(Alone::new()), Duration::MAX)
+    }
+
+    /// The ranks.
+    pub fn ranks(&self) -> &Arc<dyn Ranks> {
+        &self.ranks
+    }
+
+    /// Whether there are other ranks.
+    pub(super) fn is_shared(&self) -> bool {
+        self.ranks.size() > 1
+    }
+
+    /// Waits longer than usual from here on.
+    pub(super) fn wait_long(&self) {
+        self.ranks.set_limit(self.limit.max(MAX_PAUSE));
+    }
+
+    /// Waits as long as usual from here on.
+    pub(super) fn wait_as_usual(&self) {
+        self.ranks.set_limit(self.limit);
+    }
+
+    /// Checks that something worked on all ranks. Otherwise all get an error, which names the rank to the others.
+    pub(super) fn all_done<T>(&self, mine: Result<T, Error>) -> Result<T, Error> {
+        let text = mine.as_ref().err().map_or(String::new(), Error::to_string);
+        let all = self.ranks.gather(text.as_bytes())?;
+        let done = mine?;
+        match all.iter().position(|text| !text.is_empty()) {
+            Some(rank) => Err(failure(rank, &all[rank])),
+            None => Ok(done),
+        }
+    }
+}
+
+/// What a rank wants to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// A step.
+    Step,
+    /// Work that only rank 0 does.
+    Pause,
+    /// The end of training; only rank 0 decides it.
+    End,
+    /// The end of training on request.
+    Stop,
+    /// The end of training because of an error.
+    Fail(String),
+}
+
+impl Wish {
+    fn message(&self) -> Vec<u8> {
+        let (kind, text): (u8, &str) = match self {
+            Self::Step => (0, ""),
+            Self::Pause => (1, ""),
+            Self::End => (2, ""),
+            Self::Stop => (3, ""),
+            Self::Fail(text) => (4, text.as_str()),
+        };
+        let mut message = vec![kind];
+        message.extend_from_slice(text.as_bytes());
+        message
+    }
+}
+
+/// What all ranks do next, given their messages.
+///
+/// # Errors
+/// The failure of the first rank that failed.
+fn agreed(messages: &[Vec<u8>]) -> Result<Wish, Error> {
+    let kind = |message: &Vec<u8>| message.first().copied().unwrap_or(4);
+    if let Some(rank) = messages.iter().position(|message| kind(message) > 3) {
+        return Err(failure(rank, messages[rank].get(1..).unwrap_or_default()));
+    }
+    // During a pause, others repeat their wishes.
+    if messages.first().is_some_and(|first| kind(first) == 1) {
+        return Ok(Wish::Pause);
+    }
+    Ok(match messages.iter().map(kind).max() {
+        Some(3) => Wish::Stop,
+        Some(2) => Wish::End,
+        _ => Wish::Step,
+    })
+}
+
+fn failure(rank: usize, text: &[u8]) -> Error {
+    Error::Input(format!("rank {rank}: {}", String::from_utf8_lossy(text)))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Others expect a step.
+    Steps,
+    /// Others wait for rank 0.
+    Paused,
+    /// Training is over, or a rank is missing: no message is exchanged any more.
+    Ended,
+}
+
+/// The exchange of control messages.
+pub(super) struct Control {
+    job: Job,
+    phase: Phase,
+}
+
+impl Control {
+    /// Before the first step.
+    pub fn new(job: Job) -> Self {
+        let phase = if job.is_shared() { Phase::Steps } else { Phase::Ended };
+        Self { job, phase }
+    }
+
+    /// Exchanges wishes before a step. All ranks get the same answer: a step, the end, or a stop.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No message is exchanged after it.
+    pub fn agree(&mut self, wish: Wish, step: u64) -> Result<Wish, Error> {
+        if self.phase == Phase::Ended {
+            return Ok(wish);
+        }
+        self.job.ranks.at(step);
+        loop {
+            match self.exchange(&wish)? {
+                Wish::Pause => self.job.wait_long(),
+                agreed => {
+                    self.job.wait_as_usual();
+                    self.phase = if agreed == Wish::Step { Phase::Steps } else { Phase::Ended };
+                    return Ok(agreed);
+                }
+            }
+        }
+    }
+
+    /// Announces work of rank 0 that others wait for. It lasts until the next [`agree`](Self::agree).
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree).
+    pub fn pause(&mut self) -> Result<(), Error> {
+        if self.phase == Phase::Steps {
+            self.exchange(&Wish::Pause)?;
+            self.phase = Phase::Paused;
+        }
+        Ok(())
+    }
+
+    /// Lets the other ranks end, unless they have ended already.
+    ///
+    /// # Errors
+    /// As [`agree`](Self::agree).
+    pub fn dismiss(&mut self) -> Result<(), Error> {
+        if self.phase != Phase::Ended {
+            self.exchange(&Wish::End)?;
+            self.phase = Phase::Ended;
+        }
+        Ok(())
+    }
+
+    /// Exchanges no further messages: a step failed on this rank.
+    pub fn end(&mut self) {
+        self.phase = Phase::Ended;
+    }
+
+    fn exchange(&mut self, wish: &Wish) -> Result<Wish, Error> {
+        let done = self.job.ranks.gather(&wish.message()).map_err(Error::from);
+        done.and_then(|all| agreed(&all)).inspect_err(|_| self.end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(wishes: &[Wish]) -> Result<Wish, String> {
+        let messages: Vec<_> = wishes.iter().map(Wish::message).collect();
+        agreed(&messages).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ranks_agree() {
+        use Wish::{End, Pause, Step, Stop};
+        assert_eq!(of(&[Step, Step]), Ok(Step));
+        assert_eq!(of(&[End, Step]), Ok(End));
+        assert_eq!(of(&[Step, Stop, Step]), Ok(Stop));
+        assert_eq!(of(&[End, Stop]), Ok(Stop));
+        assert_eq!(of(&[Pause, Stop]), Ok(Pause));
+        let failed = of(&[Pause, Wish::Fail("no such file".into())]);
+        assert_eq!(failed, Err("rank 1: no such file".into()));
+    }
+
+    #[test]
+    fn a_rank_alone_exchanges_nothing() {
+        let mut control = Control::new(Job::alone());
+        control.pause().unwrap();
+        assert_eq!(control.agree(Wish::Step, 1).unwrap(), Wish::Step);
+        assert_eq!(control.agree(Wish::End, 1).unwrap(), Wish::End);
+    }
+}
