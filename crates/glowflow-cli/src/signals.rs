@@ -1,5 +1,5 @@
 //! Requests to stop: Ctrl-C (SIGINT), SIGTERM from schedulers and containers, SIGHUP from a terminal that
-//! closes.
+//! closes, SIGUSR1 from schedulers before a time limit.
 //!
 //! The first request lets a run save itself. Requests often come twice, such as from the terminal and from a
 //! wrapper, and must not count twice. So only a second Ctrl-C, a second or more after the first, ends the
@@ -16,6 +16,8 @@ use crate::ExitCode;
 use crate::commands::tell;
 
 static STOP: AtomicBool = AtomicBool::new(false);
+/// Whether requests are reported to the user.
+static QUIET: AtomicBool = AtomicBool::new(false);
 /// Number of the signal that came first.
 static SIGNAL: AtomicU8 = AtomicU8::new(INT);
 
@@ -31,6 +33,12 @@ pub fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
     Ok(&STOP)
 }
 
+/// As [`stop_flag`], for a process whose requests another one reports.
+pub fn quiet_stop_flag() -> anyhow::Result<&'static AtomicBool> {
+    QUIET.store(true, Ordering::Relaxed);
+    stop_flag()
+}
+
 /// The exit status of a program that a signal ended, as shells have it: 130 for Ctrl-C.
 pub fn status() -> ExitCode {
     ExitCode::from(128 + SIGNAL.load(Ordering::Relaxed))
@@ -38,10 +46,10 @@ pub fn status() -> ExitCode {
 
 #[cfg(unix)]
 fn listen() -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
     let ignored = glowflow_web::ignored_signals();
-    let signals = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let signals = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = signal_hook::iterator::Signals::new(signals)?;
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut interrupted: Option<Instant> = None;
@@ -55,7 +63,9 @@ fn listen() -> std::io::Result<()> {
             if !STOP.load(Ordering::Relaxed) {
                 SIGNAL.store(u8::try_from(signal).unwrap_or(INT), Ordering::Relaxed);
                 STOP.store(true, Ordering::Relaxed);
-                tell("stopping after this step; Ctrl-C again to stop at once");
+                if !QUIET.load(Ordering::Relaxed) {
+                    tell("stopping after this step; Ctrl-C again to stop at once");
+                }
             }
         }
     })?;
@@ -68,6 +78,8 @@ fn listen() -> Result<(), ctrlc::Error> {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(128 + i32::from(INT));
         }
-        tell("stopping after this step; once more to stop at once");
+        if !QUIET.load(Ordering::Relaxed) {
+            tell("stopping after this step; once more to stop at once");
+        }
     })
 }

@@ -34,6 +34,7 @@ pub struct Quickstart {
   glowflow train --from run --data other-photos/ --minutes 10 --out run2
   glowflow train --resume run --minutes 60
   glowflow train --resume run --set train.lr=5e-4
+  mpirun -np 4 glowflow train --data photos/ --preset faces64 --out run
   glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set train.batch=16 --steps 1000 \
     --out run
 
@@ -101,6 +102,9 @@ pub struct Train {
     /// Folder of the run. [default: a new folder run, run-2 and so on]
     #[arg(long, value_name = "RUN")]
     pub out: Option<PathBuf>,
+    /// With mpirun or srun: seconds that the processes wait for one that does not answer.
+    #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub ranks_limit: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -16,6 +16,7 @@ mod picture_paths;
 mod pictures;
 mod prepare;
 mod quoted;
+mod ranks;
 mod scoring;
 mod serve;
 mod study;

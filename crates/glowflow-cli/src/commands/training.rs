@@ -10,13 +10,14 @@ use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::TRIED;
 use glowflow::train::{
-    Adapt, BEST, CONFIG, Changes, Limits, Options, RunConfig, Summary, checkpoint, observers,
+    Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
 use glowflow::{AnyDevice, Error, Precision, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
 use super::new_folder::NewFolder;
+use super::ranks;
 use super::{check_folder_output, counted, print_json, quoted, say, tell};
 use crate::{ExitCode, args, signals, words};
 
@@ -108,7 +109,7 @@ fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
             let resume = quoted(resume);
             Err(anyhow!("{error}; try again with: glowflow train --resume {resume} --set train.lr=RATE"))
         }
-        Error::Data(glowflow_data::Error::System { .. }) if saved => {
+        Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
             Err(anyhow!("{error}; continue with: {resume}"))
         }
         error => Err(error.into()),
@@ -180,23 +181,25 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
-    let faces = args.eyes.map(Faces::Aligned);
-    let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
-    let options = Options { limits, observers, faces, stop };
-    let (done, run, _claimed) = match (&args.resume, &args.out) {
-        (Some(run), _) => (resume(args, common, run, options)?, train::run_folder(run).to_owned(), None),
-        (None, Some(out)) => (begin(args, common, out, options)?, out.clone(), None),
-        (None, None) => {
-            let folder = NewFolder::create("run")?;
-            let out = folder.path().to_owned();
-            tell(&format!("the run goes to the folder {}", out.display()));
-            (begin(args, common, &out, options)?, out, Some(folder))
+    let job = ranks::connect(args.ranks_limit)?;
+    if job.ranks().rank() > 0 {
+        return ranks::follow(&job, args.ranks_limit, common);
+    }
+    let (done, run, _claimed) = match start(args, common, &job) {
+        Ok(started) => started,
+        Err(error) => {
+            job.refuse()?;
+            return Err(error);
         }
     };
     let summary = match done {
         Ok(summary) => summary,
-        Err(error) => return failed(error, &run),
+        Err(error) => {
+            job.refuse()?;
+            let stopped = matches!(error, Error::Stopped);
+            let status = failed(error, &run);
+            return if job.has_begun() && !stopped { ranks::abort(&job, status) } else { status };
+        }
     };
     let status = finish(&summary, &run, common.json)?;
     if !common.json && !summary.interrupted {
@@ -209,6 +212,28 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
         next_steps(&run)?;
     }
     Ok(status)
+}
+
+/// Trains, and returns the outcome, the run, and the folder if it is a new one. An error ended it before it began.
+fn start(
+    args: &args::Train,
+    common: &args::Common,
+    job: &Job,
+) -> anyhow::Result<(Done, PathBuf, Option<NewFolder>)> {
+    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
+    let faces = args.eyes.map(Faces::Aligned);
+    let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
+    let options = Options { limits, observers, faces, stop };
+    Ok(match (&args.resume, &args.out) {
+        (Some(run), _) => (resume(args, common, run, options, job)?, train::run_folder(run).to_owned(), None),
+        (None, Some(out)) => (begin(args, common, out, options, job)?, out.clone(), None),
+        (None, None) => {
+            let folder = NewFolder::create("run")?;
+            let out = folder.path().to_owned();
+            tell(&format!("the run goes to the folder {}", out.display()));
+            (begin(args, common, &out, options, job)?, out, Some(folder))
+        }
+    })
 }
 
 /// Prints what can be done with a trained model.
@@ -233,6 +258,7 @@ fn begin(
     common: &args::Common,
     out: &Path,
     options: Options<'_>,
+    job: &Job,
 ) -> anyhow::Result<Done> {
     check_folder_output(out)?;
     let (preset, file) = (args.preset.as_deref(), args.config.as_deref());
@@ -250,7 +276,7 @@ fn begin(
     config.train.seed = args.seed.unwrap_or(config.train.seed);
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     config.train.precision = args.precision.map_or(config.train.precision, Into::into);
-    let device = common.open(config.train.precision)?;
+    let device = ranks::open(job, common, config.train.precision)?;
     let adapt = Adapt { channels: !image_is_set && config.train.from.is_none(), classes: args.classes };
     match train::adapt(&mut config, adapt, options.stop) {
         Ok(adapted) => {
@@ -268,7 +294,8 @@ fn begin(
     if let (Some(minutes), None) = (options.limits.minutes, &config.train.from) {
         tell_if_rough(minutes, out);
     }
-    Ok(train::train(device, config, out, options))
+    ranks::report(job, config.train.batch);
+    Ok(train::train_as(job, device, config, out, options))
 }
 
 /// Says so if the processor trains faster in bf16.
@@ -295,6 +322,7 @@ fn resume(
     common: &args::Common,
     run: &Path,
     options: Options<'_>,
+    job: &Job,
 ) -> anyhow::Result<Done> {
     for (given, option, reason) in [
         (args.config.is_some(), "--config", CONFIGURED),
@@ -314,7 +342,8 @@ fn resume(
     overrides.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
     overrides.extend(args.test_fraction.map(|fraction| format!("data.test_fraction={fraction:?}")));
     let changes = Changes { data: data.as_deref(), test_data: test_data.as_deref(), overrides: &overrides };
-    Ok(train::resume(|config| common.open(config.train.precision), run, changes, options))
+    let device = |config: &RunConfig| ranks::open(job, common, config.train.precision);
+    Ok(train::resume_as(job, device, run, changes, options))
 }
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {

@@ -13,14 +13,12 @@ use crate::train::trainer::Trainer;
 /// The way of rank 0 into a job.
 pub(super) struct Entrance<'a> {
     job: &'a Job,
-    /// Whether the other ranks have begun.
-    open: bool,
 }
 
 impl<'a> Entrance<'a> {
     /// Before the other ranks begin.
     pub fn new(job: &'a Job) -> Self {
-        Self { job, open: false }
+        Self { job }
     }
 
     /// The job.
@@ -30,7 +28,7 @@ impl<'a> Entrance<'a> {
 
     /// Lets the other ranks begin with the trainer's state.
     pub fn enter<D: Operations<Real = f32>>(
-        &mut self,
+        &self,
         trainer: Trainer<D>,
         images: &Images,
     ) -> Result<Trainer<D>, Error> {
@@ -41,7 +39,7 @@ impl<'a> Entrance<'a> {
         let state = trainer.state()?;
         // The others open their images.
         self.job.wait_long();
-        self.open = true;
+        self.job.begin();
         start::send(self.job, trainer.config(), &state)?;
         self.job.all_done(Ok(()))?;
         start::compare(self.job, trainer.device(), images.fingerprint)?;
@@ -51,13 +49,9 @@ impl<'a> Entrance<'a> {
 
     /// Ends the job with the run, unless it failed while the others were in it.
     pub fn leave(&self, done: Result<Summary, Error>) -> Result<Summary, Error> {
-        if !self.job.is_shared() {
-            return done;
-        }
-        if !self.open {
-            start::refuse(self.job)?;
-        }
-        if !self.open || matches!(done, Ok(_) | Err(Error::Stopped)) {
+        if !self.job.has_begun() {
+            self.job.refuse()?;
+        } else if matches!(done, Ok(_) | Err(Error::Stopped)) {
             self.job.ranks().finish()?;
         }
         done

@@ -5,6 +5,7 @@
 //! checkpoint, it announces a pause, and the others wait longer than usual. A rank alone exchanges nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glowflow_ranks::{Alone, Ranks};
@@ -19,12 +20,16 @@ const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
 pub struct Job {
     ranks: Arc<dyn Ranks>,
     limit: Duration,
+    /// Whether all ranks have begun to train.
+    begun: Arc<AtomicBool>,
+    /// Whether they ended before that.
+    refused: Arc<AtomicBool>,
 }
 
 impl Job {
     /// A job of these ranks. In a step, each waits for the others up to `limit`.
     pub fn new(ranks: Arc<dyn Ranks>, limit: Duration) -> Self {
-        Self { ranks, limit }
+        Self { ranks, limit, begun: Arc::default(), refused: Arc::default() }
     }
 
     /// This process alone.
@@ -38,8 +43,30 @@ impl Job {
     }
 
     /// Whether there are other ranks.
-    pub(super) fn is_shared(&self) -> bool {
+    pub fn is_shared(&self) -> bool {
         self.ranks.size() > 1
+    }
+
+    /// Whether rank 0 has let the other ranks begin. After a failure from then on, [`Ranks::abort`] ends them.
+    pub fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Ends the other ranks if they have not begun and not ended: rank 0 cannot begin a run.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] if a rank is missing.
+    pub fn refuse(&self) -> Result<(), Error> {
+        if self.is_shared() && !self.has_begun() && !self.refused.swap(true, Ordering::Relaxed) {
+            super::start::refuse(self)?;
+            self.ranks.finish()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the other ranks begin.
+    pub(super) fn begin(&self) {
+        self.begun.store(true, Ordering::Relaxed);
     }
 
     /// Waits longer than usual from here on.

@@ -198,13 +198,13 @@ fn begin<D: Operations<Real = f32>>(
     images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let mut entrance = Entrance::new(job);
-    let done = begin_alone(&mut entrance, device, config, out, images, options);
+    let entrance = Entrance::new(job);
+    let done = begin_alone(&entrance, device, config, out, images, options);
     entrance.leave(done)
 }
 
 fn begin_alone<D: Operations<Real = f32>>(
-    entrance: &mut Entrance<'_>,
+    entrance: &Entrance<'_>,
     device: D,
     mut config: RunConfig,
     out: &Path,
@@ -274,13 +274,13 @@ pub fn resume_as<A: Into<AnyDevice>>(
     changes: Changes<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let mut entrance = Entrance::new(job);
-    let done = resume_alone(&mut entrance, device, path, changes, options);
+    let entrance = Entrance::new(job);
+    let done = resume_alone(&entrance, device, path, changes, options);
     entrance.leave(done)
 }
 
 fn resume_alone<A: Into<AnyDevice>>(
-    entrance: &mut Entrance<'_>,
+    entrance: &Entrance<'_>,
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
     path: &Path,
     changes: Changes<'_>,

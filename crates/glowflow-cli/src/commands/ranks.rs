@@ -1,0 +1,104 @@
+//! Training on several processes, which `mpirun` or `srun` started.
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use glowflow::train::{self, Job};
+use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
+use glowflow_ranks::{EXIT_CODE, Options};
+
+use super::tell;
+use crate::{args, environment, signals};
+
+/// The job of this process: it alone, unless a launcher started it with others.
+pub fn connect(limit: u64) -> anyhow::Result<Job> {
+    let limit = Duration::from_secs(limit);
+    let job = Job::new(glowflow_ranks::connect(&Options { limit })?, limit);
+    if job.is_shared() {
+        share_threads(&job)?;
+    }
+    Ok(job)
+}
+
+/// Divides the cores among the processes of this host, unless each is bound to cores of its own or the number of threads
+/// is given.
+fn share_threads(job: &Job) -> anyhow::Result<()> {
+    let (_, local) = job.ranks().local();
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let bound = cores_online().is_some_and(|online| cores < online);
+    if environment::threads()?.is_none() && !bound {
+        let threads = (cores / local.max(1)).max(1);
+        // If there are threads already, their number was given.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    Ok(())
+}
+
+/// The number of cores of this host, whatever this process may use of them.
+fn cores_online() -> Option<usize> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    text.trim().split(',').map(count).sum()
+}
+
+/// The length of a range such as `0-3` or `5`.
+fn count(range: &str) -> Option<usize> {
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+    (last + 1).checked_sub(first)
+}
+
+/// The device of this process. Of several on a host, each takes the GPU with its number, if there are GPUs.
+pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<AnyDevice, DeviceError> {
+    let (number, _) = job.ranks().local();
+    match common.device.unwrap_or_default() {
+        DeviceChoice::Auto if number > 0 => {
+            let gpu = DeviceChoice::Cuda(number).open(precision, |_| ());
+            gpu.or_else(|_| DeviceChoice::Cpu.open(precision, |_| ()))
+        }
+        _ => common.open(precision),
+    }
+}
+
+/// Reports how a batch is divided.
+pub fn report(job: &Job, batch: usize) {
+    let ranks = job.ranks().size();
+    if ranks > 1 {
+        tell(&format!("{batch} images a step = {ranks} ranks × {}", batch / ranks));
+    }
+}
+
+/// Takes part in the run of rank 0.
+pub fn follow(job: &Job, limit: u64, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let device = |config: &train::RunConfig| open(job, common, config.train.precision);
+    match train::follow(job, device, signals::quiet_stop_flag()?) {
+        Ok(()) | Err(Error::Stopped) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tell(&format!("rank {}: {error}", job.ranks().rank()));
+            // A launcher ends all processes when one leaves, and rank 0 may be saving.
+            thread::sleep(Duration::from_secs(limit) / 4);
+            job.ranks().abort();
+            Ok(ExitCode::from(EXIT_CODE as u8))
+        }
+    }
+}
+
+/// Reports how rank 0 failed, and ends the other processes.
+pub fn abort(job: &Job, status: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    if let Err(error) = status {
+        tell(&format!("error: {error:#}"));
+    }
+    job.ranks().abort();
+    Ok(ExitCode::from(EXIT_CODE as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_cores_are_counted() {
+        assert_eq!(["0", "0-15", "3-3"].map(count), [Some(1), Some(16), Some(1)]);
+        assert_eq!(["", "a-b", "7-2"].map(count), [None; 3]);
+    }
+}
