@@ -1,8 +1,8 @@
 //! Training on several processes under the launchers of installed MPI libraries.
 //!
 //! Launchers that are missing are skipped with a message, or fail the test if `GLOWFLOW_TEST_MPI` is 1.
-//! `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an installation with the standard ABI, such as a Python environment with
-//! the package `mpich`.
+//! `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an installation with the standard ABI, such as a Python
+//! environment with the package `mpich`.
 #![cfg(target_os = "linux")]
 
 mod common;

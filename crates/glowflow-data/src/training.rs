@@ -43,8 +43,9 @@ impl TrainingBatches {
         Self::of_rows(dataset, options, 0..options.batch_size)
     }
 
-    /// As [`new`](Self::new), but reads and delivers only these images of each batch, by their positions in it. Positions
-    /// beyond the batch count as its end. Slices of a batch that are made apart have the bytes of the batch.
+    /// As [`new`](Self::new), but reads and delivers only these images of each batch, by their positions in
+    /// it. Positions beyond the batch count as its end. Slices of a batch that are made apart have the bytes
+    /// of the batch.
     pub fn of_rows(
         dataset: Arc<dyn Dataset>,
         options: TrainingOptions,

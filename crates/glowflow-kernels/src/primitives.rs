@@ -305,8 +305,8 @@ pub trait Primitives: Device {
     /// the stream with the id `stream.id + i`.
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
 
-    /// Fills `out` with the numbers `first`, `first + 1`, … of a stream, uniform on `[0, 1)`, multiples of 2⁻²⁴. Number
-    /// `i` is element `i % 4` of the stream's block `i / 4`.
+    /// Fills `out` with the numbers `first`, `first + 1`, … of a stream, uniform on `[0, 1)`, multiples of
+    /// 2⁻²⁴. Number `i` is element `i % 4` of the stream's block `i / 4`.
     fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer);
 
     /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the

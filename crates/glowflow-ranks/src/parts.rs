@@ -6,9 +6,9 @@ use crate::RanksError;
 
 /// The consecutive parts of a batch that `rank` of `size` computes.
 ///
-/// Each of several ranks has `parts / size` of them, and this must be a power of two: the rank's parts are then a
-/// subtree of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size` that fits. A rank
-/// alone has the whole tree, with any number of parts.
+/// Each of several ranks has `parts / size` of them, and this must be a power of two: the rank's parts are
+/// then a subtree of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size`
+/// that fits. A rank alone has the whole tree, with any number of parts.
 ///
 /// ```
 /// use glowflow_ranks::parts_of;

@@ -1,4 +1,5 @@
-//! Training on several ranks, which are threads here: the state has the bits of a rank alone, whatever their number.
+//! Training on several ranks, which are threads here: the state has the bits of a rank alone, whatever their
+//! number.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

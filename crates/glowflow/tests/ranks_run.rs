@@ -1,8 +1,9 @@
-//! Runs in a folder on several ranks, which are threads here: rank 0 writes the files of a rank alone, bit for bit.
+//! Runs in a folder on several ranks, which are threads here: rank 0 writes the files of a rank alone, bit
+//! for bit.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use glowflow::Error;
@@ -65,7 +66,7 @@ fn on_ranks(
             })
             .collect();
         let done = root(&first);
-        if matches!(done, Err(Error::Ranks(_))) {
+        if done.is_err() && first.has_begun() {
             first.ranks().abort();
         }
         (done, others.into_iter().map(|thread| thread.join().unwrap()).collect())
@@ -112,8 +113,12 @@ fn any_number_of_ranks_writes_the_same_files() {
     train_on(2, &config, &out, 2);
     resume_on(4, &out, 4);
     resume_on(1, &out, 6);
-    let read = |folder: &Path| checkpoint::load(&checkpoint::find(folder).unwrap()).unwrap();
-    assert_eq!(read(&out), read(&alone));
+    let read = |folder: &Path| checkpoint::load(&checkpoint::find(folder).unwrap()).unwrap().1;
+    let (have, want) = (read(&out), read(&alone));
+    // Each stop adds an evaluation, so that the best model may be another one.
+    assert!(have.weights == want.weights && have.first == want.first && have.second == want.second);
+    assert!(have.ema == want.ema);
+    assert_eq!(have.progress.step, want.progress.step);
 }
 
 #[test]
@@ -205,7 +210,7 @@ fn a_missing_rank_costs_no_step() {
     let mut ranks = Local::job(2, limit).into_iter();
     let [first, second] = [(); 2].map(|()| ranks.next().unwrap());
     let first = Job::new(Arc::new(first), limit);
-    let second = Job::new(Arc::new(Leaving { ranks: second, gathers: 20.into() }), limit);
+    let second = Job::new(Arc::new(Leaving { ranks: second, gathers: AtomicUsize::new(20) }), limit);
     std::thread::scope(|scope| {
         let other = scope.spawn(move || follow(&second, device, &NEVER));
         let config = config(&["train.accumulate=2", "train.checkpoint_every=1000", "train.eval_every=1000"]);
@@ -221,7 +226,7 @@ fn a_missing_rank_costs_no_step() {
 /// A rank that fails after some messages.
 struct Leaving {
     ranks: Local,
-    gathers: std::sync::atomic::AtomicUsize,
+    gathers: AtomicUsize,
 }
 
 impl Ranks for Leaving {

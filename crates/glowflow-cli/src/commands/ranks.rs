@@ -21,8 +21,8 @@ pub fn connect(limit: u64) -> anyhow::Result<Job> {
     Ok(job)
 }
 
-/// Divides the cores among the processes of this host, unless each is bound to cores of its own or the number of threads
-/// is given.
+/// Divides the cores among the processes of this host, unless each is bound to cores of its own or the number
+/// of threads is given.
 fn share_threads(job: &Job) -> anyhow::Result<()> {
     let (_, local) = job.ranks().local();
     let cores = thread::available_parallelism().map_or(1, usize::from);

@@ -214,7 +214,8 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
     Ok(status)
 }
 
-/// Trains, and returns the outcome, the run, and the folder if it is a new one. An error ended it before it began.
+/// Trains, and returns the outcome, the run, and the folder if it is a new one. An error ended it before it
+/// began.
 fn start(
     args: &args::Train,
     common: &args::Common,

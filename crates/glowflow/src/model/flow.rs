@@ -88,8 +88,8 @@ impl<D: Operations> Flow<D> {
         self.dequantizer.as_ref()
     }
 
-    /// For each layer, the place from which on the gradient is final once its backward pass is done, that by the
-    /// dequantiser's parameters excepted.
+    /// For each layer, the place from which on the gradient is final once its backward pass is done, that by
+    /// the dequantiser's parameters excepted.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
@@ -178,8 +178,8 @@ impl<D: Operations> Flow<D> {
         self.backward_reporting(cx, forward, dlogp, gradient, &mut ignored)
     }
 
-    /// As [`backward`](Self::backward), and calls `done` after each layer, with the gradient and the place from which on it
-    /// is final ([`starts`](Self::starts)).
+    /// As [`backward`](Self::backward), and calls `done` after each layer, with the gradient and the place
+    /// from which on it is final ([`starts`](Self::starts)).
     pub fn backward_reporting(
         &self,
         cx: &Context<'_, D>,

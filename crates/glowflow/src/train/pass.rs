@@ -26,8 +26,8 @@ fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
     if flow.dequantizer().is_some() { pixels } else { 0 }
 }
 
-/// Writes images with uniform noise, the numbers of a stream from `first` on, to `v`. For a flow with a dequantiser, writes the centres of their bins to `v` and the noise,
-/// the same numbers on `[0, 1)`, to `u`.
+/// Writes images with uniform noise, the numbers of a stream from `first` on, to `v`. For a flow with a
+/// dequantiser, writes the centres of their bins to `v` and the noise, the same numbers on `[0, 1)`, to `u`.
 fn dequantize<D: Operations>(
     device: &D,
     flow: &Flow<D>,
@@ -44,8 +44,9 @@ fn dequantize<D: Operations>(
 }
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics. `first` is the position of its
-    /// first image in the batch. `buckets` gets slices of the gradient as soon as they are final.
+    /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics. `first` is the
+    /// position of its first image in the batch. `buckets` gets slices of the gradient as soon as they are
+    /// final.
     pub(super) fn pass(
         &mut self,
         pixels: &[u8],
@@ -101,8 +102,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
     }
 
-    /// Fresh noise for this step, and the number at which that of an image begins, given its position in the batch. It does
-    /// not depend on how the batch is divided into parts.
+    /// Fresh noise for this step, and the number at which that of an image begins, given its position in the
+    /// batch. It does not depend on how the batch is divided into parts.
     fn noise(&self, first: usize) -> (Stream, u64) {
         let id = random::TRAINING_NOISE + self.progress.step;
         let numbers = first as u64 * self.config.model.dimensions() as u64;
@@ -119,7 +120,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         state
     }
 
-    /// The first images of a batch with fresh noise, or the noise for the dequantiser and the centres of their bins.
+    /// The first images of a batch with fresh noise, or the noise for the dequantiser and the centres of
+    /// their bins.
     pub(super) fn arrive(
         &self,
         count: usize,

@@ -206,8 +206,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         &mut self.progress
     }
 
-    /// Data-dependent initialisation from the first part of the first batch; all ranks get the weights of rank 0. A model
-    /// that `train.from` names is initialised already and stays as it is.
+    /// Data-dependent initialisation from the first part of the first batch; all ranks get the weights of
+    /// rank 0. A model that `train.from` names is initialised already and stays as it is.
     ///
     /// # Errors
     /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
@@ -246,10 +246,10 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// One step on a batch, or on this rank's images of it: forward, backward, update.
     ///
     /// # Errors
-    /// [`Error::Input`] if the batch does not fit the model; [`Error::Ranks`] if a rank is missing, with the state of the
-    /// last step unchanged; [`Error::Diverged`] after several steps in a row whose gradient was not finite, naming the part
-    /// of the flow where numbers went out of range, and after one whose new weights were not: what the trainer holds then
-    /// is not [sound](Self::is_sound).
+    /// [`Error::Input`] if the batch does not fit the model; [`Error::Ranks`] if a rank is missing, with the
+    /// state of the last step unchanged; [`Error::Diverged`] after several steps in a row whose gradient was
+    /// not finite, naming the part of the flow where numbers went out of range, and after one whose new
+    /// weights were not: what the trainer holds then is not [sound](Self::is_sound).
     pub fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<StepReport, Error> {
         let share = self.share(pixels, labels)?;
         let Measured { log_densities, statistics } = self.sum_gradients(pixels, labels, share)?;

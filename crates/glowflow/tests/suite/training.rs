@@ -137,8 +137,8 @@ fn difference(a: &[f64], b: &[f64]) -> f64 {
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
 }
 
-/// An image's noise depends on the step and on its position in the batch, so gradients agree to rounding for any number of
-/// parts, whether parts have equal sizes or not.
+/// An image's noise depends on the step and on its position in the batch, so gradients agree to rounding for
+/// any number of parts, whether parts have equal sizes or not.
 #[test]
 fn gradients_of_parts_add_up() {
     let base = ["train.beta1=0", "train.beta2=0", "train.batch=12"];

@@ -40,8 +40,9 @@ pub struct RunConfig<A = ModelConfig> {
 pub struct TrainConfig {
     /// Images in one optimiser step.
     pub batch: usize,
-    /// Parts that a batch is computed in, to save memory and to share it out over ranks; divides `batch`. They decide how
-    /// gradients are rounded, whatever the number of ranks. Batch normalisation takes the statistics of each part.
+    /// Parts that a batch is computed in, to save memory and to share it out over ranks; divides `batch`.
+    /// They decide how gradients are rounded, whatever the number of ranks. Batch normalisation takes the
+    /// statistics of each part.
     pub accumulate: usize,
     /// Where training ends, in optimiser steps, unless a limit says otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]

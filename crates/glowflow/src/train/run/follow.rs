@@ -1,4 +1,5 @@
-//! The part of a run's other ranks: steps on their own images of each batch. They have no folder and report nothing.
+//! The part of a run's other ranks: steps on their own images of each batch. They have no folder and report
+//! nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,12 @@ use crate::train::trainer::Trainer;
 use crate::train::{RunConfig, TrainState};
 use crate::{AnyDevice, Error, data};
 
-/// Takes part in the run that rank 0 begins or resumes, up to its end. `device` makes what the run's configuration asks for;
-/// `stop` requests an end, as [`Options::stop`](super::Options::stop) does.
+/// Takes part in the run that rank 0 begins or resumes, up to its end. `device` makes what the run's
+/// configuration asks for; `stop` requests an end, as [`Options::stop`](super::Options::stop) does.
 ///
 /// # Errors
-/// [`Error::Stopped`] if rank 0 ended before the first step, which it reports itself; [`Error::Ranks`] if ranks are not
-/// alike, or one is missing; errors of this rank's device and images.
+/// [`Error::Stopped`] if rank 0 ended before the first step, which it reports itself; [`Error::Ranks`] if
+/// ranks are not alike, or one is missing; errors of this rank's device and images.
 pub fn follow<A: Into<AnyDevice>>(
     job: &Job,
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,

@@ -1,8 +1,9 @@
 //! The ranks of a run, and the messages with which they stay together.
 //!
-//! Rank 0 owns the folder, the records and the clock. All ranks exchange one control message before each step, so that they
-//! make the same steps and stop after the same one. Before work that only rank 0 does, such as an evaluation or a
-//! checkpoint, it announces a pause, and the others wait longer than usual. A rank alone exchanges nothing.
+//! Rank 0 owns the folder, the records and the clock. All ranks exchange one control message before each
+//! step, so that they make the same steps and stop after the same one. Before work that only rank 0 does,
+//! such as an evaluation or a checkpoint, it announces a pause, and the others wait longer than usual. A rank
+//! alone exchanges nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,7 +48,8 @@ impl Job {
         self.ranks.size() > 1
     }
 
-    /// Whether rank 0 has let the other ranks begin. After a failure from then on, [`Ranks::abort`] ends them.
+    /// Whether rank 0 has let the other ranks begin. After a failure from then on, [`Ranks::abort`] ends
+    /// them.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
@@ -79,7 +81,8 @@ impl Job {
         self.ranks.set_limit(self.limit);
     }
 
-    /// Checks that something worked on all ranks. Otherwise all get an error, which names the rank to the others.
+    /// Checks that something worked on all ranks. Otherwise all get an error, which names the rank to the
+    /// others.
     pub(super) fn all_done<T>(&self, mine: Result<T, Error>) -> Result<T, Error> {
         let text = mine.as_ref().err().map_or(String::new(), Error::to_string);
         let all = self.ranks.gather(text.as_bytes())?;
@@ -171,7 +174,8 @@ impl Control {
     /// Exchanges wishes before a step. All ranks get the same answer: a step, the end, or a stop.
     ///
     /// # Errors
-    /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No message is exchanged after it.
+    /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No message is exchanged after
+    /// it.
     pub fn agree(&mut self, wish: Wish, step: u64) -> Result<Wish, Error> {
         if self.phase == Phase::Ended {
             return Ok(wish);

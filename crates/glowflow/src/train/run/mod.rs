@@ -143,11 +143,12 @@ pub fn train(
     train_as(&Job::alone(), device, config, out, options)
 }
 
-/// As [`train`], as rank 0 of a job. The other ranks [`follow`]. Parts of the batch, `train.accumulate`, are as many as
-/// ranks unless the configuration has several. The job is finished, unless it failed.
+/// As [`train`], as rank 0 of a job. The other ranks [`follow`]. Parts of the batch, `train.accumulate`, are
+/// as many as ranks unless the configuration has several. The job is finished, unless it failed.
 ///
 /// # Errors
-/// As [`train`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then saved.
+/// As [`train`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then
+/// saved.
 pub fn train_as(
     job: &Job,
     device: impl Into<AnyDevice>,
@@ -262,11 +263,13 @@ pub fn resume<A: Into<AnyDevice>>(
     resume_as(&Job::alone(), device, path, changes, options)
 }
 
-/// As [`resume`], as rank 0 of a job. The other ranks [`follow`]. Their number may be another one than before, as long as
-/// the parts of a batch, `train.accumulate`, can be distributed over them. The job is finished, unless it failed.
+/// As [`resume`], as rank 0 of a job. The other ranks [`follow`]. Their number may be another one than
+/// before, as long as the parts of a batch, `train.accumulate`, can be distributed over them. The job is
+/// finished, unless it failed.
 ///
 /// # Errors
-/// As [`resume`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then saved.
+/// As [`resume`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then
+/// saved.
 pub fn resume_as<A: Into<AnyDevice>>(
     job: &Job,
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,

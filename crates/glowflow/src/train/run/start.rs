@@ -76,8 +76,8 @@ pub(super) fn refuse(job: &Job) -> Result<(), Error> {
 /// The configuration and state that rank 0 hands out.
 ///
 /// # Errors
-/// [`Error::Stopped`] if rank 0 cannot begin, which it reports itself; [`Error::Ranks`] if it is missing or has another
-/// version.
+/// [`Error::Stopped`] if rank 0 cannot begin, which it reports itself; [`Error::Ranks`] if it is missing or
+/// has another version.
 pub(super) fn receive(job: &Job) -> Result<(RunConfig, TrainState), Error> {
     let mut bytes = vec![];
     job.ranks().broadcast(&mut bytes)?;

@@ -163,8 +163,8 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     /// Agrees with the other ranks on the next step; false if training ends here.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if a stop was requested of any rank, unless training `ends` here; [`Error::Ranks`] if a rank is
-    /// missing, and the failure of another rank.
+    /// [`Error::Stopped`] if a stop was requested of any rank, unless training `ends` here; [`Error::Ranks`]
+    /// if a rank is missing, and the failure of another rank.
     fn agree(&mut self, ends: bool) -> Result<bool, Error> {
         let wish = match self.check_stop() {
             _ if ends => Wish::End,

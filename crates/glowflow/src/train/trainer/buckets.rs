@@ -1,9 +1,9 @@
 //! Sums of a gradient over ranks, in buckets that are in flight during the backward pass.
 //!
-//! Parameters lie in the order of the layers. After the backward pass of a layer, the gradient by its parameters and by
-//! those of all later layers is final. So a bucket is a slice of the gradient that ends where the one before began. Buckets
-//! are cut by the layout alone, in the same places on all ranks. Their sums are added in a fixed tree, and do not depend on
-//! the cuts.
+//! Parameters lie in the order of the layers. After the backward pass of a layer, the gradient by its
+//! parameters and by those of all later layers is final. So a bucket is a slice of the gradient that ends
+//! where the one before began. Buckets are cut by the layout alone, in the same places on all ranks. Their
+//! sums are added in a fixed tree, and do not depend on the cuts.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The share of a batch that a rank computes: its gradient, and what all ranks learn about the batch.
 //!
-//! A batch has `train.accumulate` parts of equal size. Each rank has consecutive parts. Noise depends on the step and on the
-//! image's position in the batch, so a part has the same gradient on any rank. On one rank, nothing is exchanged.
+//! A batch has `train.accumulate` parts of equal size. Each rank has consecutive parts. Noise depends on the
+//! step and on the image's position in the batch, so a part has the same gradient on any rank. On one rank,
+//! nothing is exchanged.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,8 +41,8 @@ pub(super) struct Measured<D: Device> {
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Trains as one of several ranks, each of which gets its own images of every batch. All ranks must call
-    /// [`initialize`](Self::initialize) and [`step`](Self::step) together. They then hold the same state, with the bits of a
-    /// rank alone.
+    /// [`initialize`](Self::initialize) and [`step`](Self::step) together. They then hold the same state,
+    /// with the bits of a rank alone.
     ///
     /// # Errors
     /// [`Error::Ranks`] if the parts of a batch, `train.accumulate`, cannot be distributed over the ranks.
@@ -77,7 +78,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(Share { own, batch, part: batch.div_ceil(parts), first: own * self.ranks.rank() })
     }
 
-    /// Computes the gradient of the batch, and returns the log-likelihoods and statistics of all of its parts.
+    /// Computes the gradient of the batch, and returns the log-likelihoods and statistics of all of its
+    /// parts.
     pub(super) fn sum_gradients(
         &mut self,
         pixels: &[u8],
@@ -139,7 +141,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         super::to_device(&self.device, values)
     }
 
-    /// Replaces the weights by those of rank 0, if `done` is not an error there. Otherwise all ranks get an error.
+    /// Replaces the weights by those of rank 0, if `done` is not an error there. Otherwise all ranks get an
+    /// error.
     pub(super) fn share_weights(&mut self, done: Result<(), Error>) -> Result<(), Error> {
         if self.ranks.size() == 1 {
             return done;

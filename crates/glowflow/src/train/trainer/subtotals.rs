@@ -4,9 +4,10 @@
 //! ((g₀ + g₁) + (g₂ + g₃)) + …
 //! ```
 //!
-//! The order is that of [`glowflow_ranks::Tree`]. Ranks that share out the parts add them in the same order, so the sum
-//! has the same bits on any number of ranks. All parts pass through one gradient buffer, whose address a recorded pass
-//! holds. Subtotals need one more buffer a level of the tree, and none if there is a single part.
+//! The order is that of [`glowflow_ranks::Tree`]. Ranks that share out the parts add them in the same order,
+//! so the sum has the same bits on any number of ranks. All parts pass through one gradient buffer, whose
+//! address a recorded pass holds. Subtotals need one more buffer a level of the tree, and none if there is a
+//! single part.
 
 use std::ops::Range;
 
