@@ -188,14 +188,15 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
     let (done, run, _claimed) = match start(args, common, &job) {
         Ok(started) => started,
         Err(error) => {
-            job.refuse()?;
+            // The first error is the one to report.
+            let _ = job.refuse();
             return Err(error);
         }
     };
     let summary = match done {
         Ok(summary) => summary,
         Err(error) => {
-            job.refuse()?;
+            let _ = job.refuse();
             let stopped = matches!(error, Error::Stopped);
             let status = failed(error, &run);
             return if job.has_begun() && !stopped { ranks::abort(&job, status) } else { status };
