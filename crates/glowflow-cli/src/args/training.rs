@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use glowflow::Backprop;
 use glowflow_data::Eyes;
 
@@ -99,12 +99,12 @@ pub struct Train {
     /// Continue a run: its folder, or one of its checkpoints. [default: a new run]
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
+    /// With mpirun or srun: seconds that the processes wait for one that does not answer.
+    #[arg(long, default_value_t = 120, value_name = "N", value_parser = value_parser!(u64).range(1..=86_400))]
+    pub ranks_limit: u64,
     /// Folder of the run. [default: a new folder run, run-2 and so on]
     #[arg(long, value_name = "RUN")]
     pub out: Option<PathBuf>,
-    /// With mpirun or srun: seconds that the processes wait for one that does not answer.
-    #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub ranks_limit: u64,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -124,6 +124,11 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let trained = catch_out_of_memory(|| self.train()).map_err(Error::from).flatten();
         let trained = match trained {
             Ok(_) | Err(Error::Stopped) => self.control.dismiss().and(trained),
+            Err(Error::Device(error)) => {
+                // Others may be in the middle of a step.
+                self.control.end();
+                Err(Error::Device(error))
+            }
             trained => trained,
         };
         let done = match trained {
