@@ -344,7 +344,10 @@ fn resume(
     overrides.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
     overrides.extend(args.test_fraction.map(|fraction| format!("data.test_fraction={fraction:?}")));
     let changes = Changes { data: data.as_deref(), test_data: test_data.as_deref(), overrides: &overrides };
-    let device = |config: &RunConfig| ranks::open(job, common, config.train.precision);
+    let device = |config: &RunConfig| {
+        ranks::report(job, config.train.batch);
+        ranks::open(job, common, config.train.precision)
+    };
     Ok(train::resume_as(job, device, run, changes, options))
 }
 
