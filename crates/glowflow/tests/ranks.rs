@@ -17,7 +17,8 @@ const LIMIT: Duration = Duration::from_secs(100);
 
 /// A model that trains in milliseconds.
 fn config(overrides: &[&str]) -> RunConfig {
-    let base = ["model.image=[16,16,3]", "model.levels=2", "train.batch=8", "train.warmup=2", "train.ema=0.5"];
+    let base =
+        ["model.image=[16,16,3]", "model.levels=2", "train.batch=8", "train.warmup=2", "train.ema=0.5"];
     let overrides: Vec<String> = base.iter().chain(overrides).map(|text| text.to_string()).collect();
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
@@ -186,8 +187,10 @@ fn a_missing_rank_is_named_and_the_last_step_kept() {
         let leaves = jobs.remove(1);
         scope.spawn(move || {
             let ranks: Arc<dyn Ranks> = Arc::new(leaves);
-            let mut trainer =
-                Trainer::new(Cpu::<f32>::new(), config.clone()).unwrap().with_ranks(Arc::clone(&ranks)).unwrap();
+            let mut trainer = Trainer::new(Cpu::<f32>::new(), config.clone())
+                .unwrap()
+                .with_ranks(Arc::clone(&ranks))
+                .unwrap();
             let (pixels, _) = own(config, &*ranks, &batches[0]);
             trainer.initialize(&pixels, &[]).unwrap();
             trainer.step(&pixels, &[]).unwrap();

@@ -122,12 +122,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
 
     /// The first images of a batch with fresh noise, or the noise for the dequantiser and the centres of
     /// their bins.
-    pub(super) fn arrive(
-        &self,
-        count: usize,
-        pixels: &[u8],
-        labels: &[usize],
-    ) -> (D::Buffer, State<D>) {
+    pub(super) fn arrive(&self, count: usize, pixels: &[u8], labels: &[usize]) -> (D::Buffer, State<D>) {
         let mut v = self.device.scratch(pixels.len());
         let mut u = self.device.scratch(noises(&self.flow, pixels.len()));
         let noise = self.noise(0);

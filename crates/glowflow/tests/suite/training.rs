@@ -150,11 +150,8 @@ fn gradients_of_parts_add_up() {
         let whole = config(&[&base[..], &[&*parts]].concat());
         for images in [12, 11] {
             let pixels = &pixels[..pixels.len() / 12 * images];
-            let together = if images == 12 {
-                together.clone()
-            } else {
-                gradient(&config(&base), &state, 3, pixels)
-            };
+            let together =
+                if images == 12 { together.clone() } else { gradient(&config(&base), &state, 3, pixels) };
             let accumulated = gradient(&whole, &state, 3, pixels);
             let error = difference(&accumulated, &together) / norm(&together);
             assert!(error < 1e-5, "{parts}, {images} images: gradients differ by {error:.1e} of their norm");

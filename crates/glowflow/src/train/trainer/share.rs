@@ -155,7 +155,9 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         done?;
         let weights = from_bytes(&bytes);
         if weights.len() != self.flow.layout.len() {
-            return Err(Error::Diverged("rank 0 could not initialise the model from its first images".into()));
+            return Err(Error::Diverged(
+                "rank 0 could not initialise the model from its first images".into(),
+            ));
         }
         let weights = super::to_device(&self.device, weights);
         self.device.copy(&weights, &mut self.weights);
