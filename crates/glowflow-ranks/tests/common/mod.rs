@@ -1,6 +1,9 @@
 //! Jobs under the launchers of installed MPI libraries.
 #![allow(dead_code)] // each test file uses a part
 
+#[cfg(target_os = "linux")]
+pub mod hosts;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
