@@ -10,6 +10,7 @@ use glowflow::Error;
 use glowflow::train::{
     Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, follow, observers, resume_as, train_as,
 };
+use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
 use glowflow_ranks::{Local, Ranks, RanksError};
 use glowflow_report::progress::Display;
@@ -200,6 +201,36 @@ fn a_rank_that_cannot_begin_ends_all() {
         assert_eq!(error.to_string(), "rank 1: there is no device cuda:7: there is one GPU");
         assert!(matches!(other.join().unwrap(), Err(Error::Device(_))));
     });
+}
+
+/// Hosts may have different copies of a folder.
+#[test]
+fn ranks_with_other_images_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("images"), folder.path().join("run"));
+    std::fs::create_dir(&data).unwrap();
+    let shape = ImageShape { height: 16, width: 16, channels: 3 };
+    for i in 0..20 {
+        save_png(&data.join(format!("{i:02}.png")), shape, &[10 * i; 768]).unwrap();
+    }
+    let mut ranks = Local::job(2, LIMIT).into_iter().map(|ranks| Job::new(Arc::new(ranks), LIMIT));
+    let [first, second] = [(); 2].map(|()| ranks.next().unwrap());
+    let path = format!("data.path={}", data.display());
+    let config = config(&["train.accumulate=2", &path]);
+    // Rank 0 has read the folder when the others open their devices.
+    let other_images = |_: &RunConfig| -> Result<Cpu<f32>, glowflow::DeviceError> {
+        std::fs::remove_file(data.join("07.png")).unwrap();
+        Ok(Cpu::new())
+    };
+    let unlike = RanksError::Unlike { what: "data", rank: 1 };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| follow(&second, other_images, &NEVER));
+        let error = train_as(&first, Cpu::new(), config, &out, options(1, &NEVER)).unwrap_err();
+        assert!(matches!(&error, Error::Ranks(error) if *error == unlike), "{error:?}");
+        let error = other.join().unwrap().unwrap_err();
+        assert!(matches!(&error, Error::Ranks(error) if *error == unlike), "{error:?}");
+    });
+    assert!(!out.exists());
 }
 
 /// Rank 0 saves its last whole step, though no checkpoint was due.
