@@ -6,183 +6,20 @@
 #![cfg(target_os = "linux")]
 
 mod common;
+mod ranks;
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::time::Duration;
 
-use common::{TINY, command, outcome, run};
+use common::{command, outcome, run};
+use ranks::jobs::{assert_gone, engines, one_at_a_time, signal};
+use ranks::{
+    JOB, assert_resumes, assert_same_files, assert_same_state, name, processes, start, train, wait_for_steps,
+};
 
-/// Longest time of a job that does not wait for a limit.
-const JOB: Duration = Duration::from_secs(120);
-/// Files that hold nothing but what a run computed.
-const FILES: [&str; 5] =
-    ["model.safetensors", "best.safetensors", "checkpoint.safetensors", "metrics.jsonl", "config.toml"];
-
-/// A launcher, with the library that belongs to it.
-struct Engine {
-    name: &'static str,
-    launcher: PathBuf,
-    library: PathBuf,
-    options: &'static [&'static str],
-}
-
-/// One job at a time: machines for tests have few cores.
-fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
-}
-
-fn engines() -> Vec<Engine> {
-    let open_mpi = find("mpirun.openmpi").map(|launcher| Engine {
-        name: "Open MPI",
-        launcher,
-        library: "libmpi.so.40".into(),
-        options: &["--oversubscribe", "--bind-to", "none"],
-    });
-    let mpich = find("mpiexec.hydra").map(|launcher| Engine {
-        name: "MPICH",
-        launcher,
-        library: "libmpich.so.12".into(),
-        options: &[],
-    });
-    let standard = std::env::var_os("GLOWFLOW_TEST_MPI_STANDARD").map(|folder| Engine {
-        name: "standard ABI",
-        launcher: Path::new(&folder).join("bin/mpiexec"),
-        library: Path::new(&folder).join("lib/libmpi_abi.so.1"),
-        options: &[],
-    });
-    let required = std::env::var("GLOWFLOW_TEST_MPI").is_ok_and(|value| value == "1");
-    let mut found = vec![];
-    for (engine, missing) in [
-        (open_mpi, "Open MPI: no mpirun.openmpi"),
-        (mpich, "MPICH: no mpiexec.hydra"),
-        (standard, "standard ABI: GLOWFLOW_TEST_MPI_STANDARD is not set"),
-    ] {
-        match engine {
-            Some(engine) => found.push(engine),
-            None if required => panic!("{missing}"),
-            None => eprintln!("skipped: {missing}"),
-        }
-    }
-    found
-}
-
-/// A job under a launcher.
-struct Job {
-    child: Child,
-    output: PathBuf,
-    /// A word in the command line of its processes alone.
-    mark: String,
-}
-
-impl Job {
-    /// `glowflow` with the arguments in `line` on `size` ranks. `mark` is the folder of the run.
-    fn start(engine: &Engine, size: usize, folder: &Path, line: &str, mark: &str) -> Self {
-        let output = folder.join(format!("output-{mark}"));
-        let file = File::create(&output).unwrap();
-        let mut launcher = Command::new(&engine.launcher);
-        launcher
-            .args(engine.options)
-            .args(["-n", &size.to_string(), env!("CARGO_BIN_EXE_glowflow")])
-            .args(line.split_whitespace())
-            .current_dir(folder)
-            .env("GLOWFLOW_MPI_LIBRARY", &engine.library)
-            .env("GLOWFLOW_DEVICE", "cpu")
-            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-            .stdin(Stdio::null())
-            .stdout(file.try_clone().unwrap())
-            .stderr(file);
-        Self { child: launcher.spawn().unwrap(), output, mark: mark.to_owned() }
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.output).unwrap_or_default()
-    }
-
-    /// The process of a rank.
-    fn process(&self, rank: usize) -> String {
-        let begin = Instant::now();
-        while begin.elapsed() < JOB {
-            for entry in fs::read_dir("/proc").unwrap().flatten() {
-                let read = |file| fs::read(entry.path().join(file)).unwrap_or_default();
-                let (line, variables) = (read("cmdline"), read("environ"));
-                let has = |text: &[u8], word: &str| text.split(|&byte| byte == 0).any(|x| x == word.as_bytes());
-                let numbered = |name: &str| has(&variables, &format!("{name}={rank}"));
-                if has(&line, &self.mark)
-                    && line.starts_with(env!("CARGO_BIN_EXE_glowflow").as_bytes())
-                    && (numbered("OMPI_COMM_WORLD_RANK") || numbered("PMI_RANK"))
-                {
-                    return entry.file_name().to_string_lossy().into_owned();
-                }
-            }
-            sleep(Duration::from_millis(20));
-        }
-        panic!("rank {rank} did not start: {}", self.text())
-    }
-
-    /// Waits for the launcher, and ends it after `limit`.
-    fn end(mut self, limit: Duration) -> (Option<i32>, String) {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), self.text());
-            }
-            if begin.elapsed() > limit {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
-                panic!("the job did not end within {limit:?}: {}", self.text());
-            }
-            sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-fn wait_for(file: &Path) {
-    let begin = Instant::now();
-    while !file.exists() {
-        assert!(begin.elapsed() < JOB, "{} was not written", file.display());
-        sleep(Duration::from_millis(10));
-    }
-}
-
-fn signal(name: &str, process: &str) {
-    assert!(Command::new("kill").args([name, process]).status().unwrap().success());
-}
-
-/// Whether a process is gone, or a zombie.
-fn is_gone(process: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
-}
-
-fn assert_gone(processes: &[String], within: Duration) {
-    let begin = Instant::now();
-    while let Some(process) = processes.iter().find(|process| !is_gone(process)) {
-        assert!(begin.elapsed() < within, "process {process} is still there");
-        sleep(Duration::from_millis(10));
-    }
-}
-
-fn train(out: &str, rest: &str) -> String {
-    format!("train --data portraits --out {out} {TINY} {rest}")
-}
-
-#[track_caller]
-fn assert_same_files(folder: &Path, have: &str, want: &str, what: &str) {
-    for name in FILES {
-        let read = |run: &str| fs::read(folder.join(run).join(name)).unwrap();
-        assert!(read(have) == read(want), "{what}: {name}");
-    }
+/// The arguments of a run, for another architecture.
+fn realnvp(line: &str) -> String {
+    line.replace("--set model.steps=2", "--set model.architecture=realnvp --set model.blocks=1")
 }
 
 #[test]
@@ -190,35 +27,42 @@ fn any_number_of_ranks_over_any_mpi_writes_the_same_files() {
     let _lock = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let rest = "--set train.accumulate=4 --set train.log_every=1 --set train.eval_every=3 --steps 6";
+    let rest = "--set train.accumulate=4 --set train.eval_every=3 --steps 6";
     run(folder, &train("alone", rest)).ok();
+    run(folder, &realnvp(&train("realnvp-alone", rest))).ok();
     for engine in engines() {
         for size in [2, 4] {
-            let out = format!("{}-{size}", engine.name.replace(' ', "-"));
-            let (code, text) = Job::start(&engine, size, folder, &train(&out, rest), &out).end(JOB);
-            assert_eq!(code, Some(0), "{}, {size} ranks: {text}", engine.name);
-            assert!(text.contains(&format!("4 images a step = {size} ranks × {}", 4 / size)), "{text}");
-            assert_same_files(folder, &out, "alone", &format!("{}, {size} ranks", engine.name));
+            let out = name(&engine, &size.to_string());
+            let end = start(&engine, size, folder, &train(&out, rest)).end(JOB);
+            assert_eq!(end.code, Some(0), "{}, {size} ranks: {}", engine.name, end.output);
+            let line = format!("4 images a step = {size} ranks × {}", 4 / size);
+            assert!(end.output.contains(&line), "{}", end.output);
+            assert_same_files(folder, &out, "alone");
         }
-        // 2, then 4, then 1 rank.
-        let out = format!("{}-resumed", engine.name.replace(' ', "-"));
-        let begin = train(&out, &rest.replace("--steps 6", "--steps 2"));
-        assert_eq!(Job::start(&engine, 2, folder, &begin, &out).end(JOB).0, Some(0));
-        let resume = format!("train --resume {out} --threads 2 --steps 4");
-        assert_eq!(Job::start(&engine, 4, folder, &resume, &out).end(JOB).0, Some(0));
-        run(folder, &format!("train --resume {out} --threads 2 --steps 6")).ok();
-        assert_same_checkpoints(folder, &out, "alone");
+        let out = name(&engine, "realnvp");
+        let end = start(&engine, 2, folder, &realnvp(&train(&out, rest))).end(JOB);
+        assert_eq!(end.code, Some(0), "{}, RealNVP: {}", engine.name, end.output);
+        assert_same_files(folder, &out, "realnvp-alone");
     }
 }
 
-/// The step of the best model may differ: stops add evaluations. Weights and moments may not.
-#[track_caller]
-fn assert_same_checkpoints(folder: &Path, have: &str, want: &str) {
-    let read = |run: &str| glowflow::train::checkpoint::load(&folder.join(run).join("checkpoint.safetensors"));
-    let ((_, have), (_, want)) = (read(have).unwrap(), read(want).unwrap());
-    assert!(have.weights == want.weights && have.first == want.first && have.second == want.second);
-    assert!(have.ema == want.ema);
-    assert_eq!(have.progress.step, want.progress.step);
+#[test]
+fn a_run_resumes_on_another_number_of_ranks() {
+    let _lock = one_at_a_time();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let rest = "--set train.accumulate=4 --set train.eval_every=3";
+    run(folder, &train("alone", &format!("{rest} --steps 6"))).ok();
+    for engine in engines() {
+        let out = name(&engine, "resumed");
+        let resume = |steps: u32| format!("train --device cpu --resume {out} --threads 2 --steps {steps}");
+        for (size, line) in [(2, train(&out, &format!("{rest} --steps 2"))), (4, resume(4))] {
+            let end = start(&engine, size, folder, &line).end(JOB);
+            assert_eq!(end.code, Some(0), "{}, {size} ranks: {}", engine.name, end.output);
+        }
+        run(folder, &resume(6)).ok();
+        assert_same_state(folder, &out, "alone");
+    }
 }
 
 /// A hanging rank ends the job within the limit, and costs no step.
@@ -228,21 +72,20 @@ fn a_stopped_rank_ends_the_job_and_rank_0_saves() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for engine in engines() {
-        let out = format!("{}-stopped", engine.name.replace(' ', "-"));
-        let line = train(&out, "--set train.accumulate=2 --steps 1000000 --ranks-limit 3");
-        let job = Job::start(&engine, 2, folder, &line, &out);
-        let processes = [0, 1].map(|rank| job.process(rank));
-        wait_for(&folder.join(&out).join("checkpoint.safetensors"));
-        sleep(Duration::from_secs(1));
+        let out = name(&engine, "stopped");
+        let rest = "--set train.accumulate=2 --set train.checkpoint_every=1000000 --steps 1000000";
+        let job = start(&engine, 2, folder, &train(&out, &format!("{rest} --ranks-limit 5")));
+        let processes = processes(&out);
+        wait_for_steps(&folder.join(&out));
         signal("-STOP", &processes[1]);
-        let (code, text) = job.end(Duration::from_secs(30));
-        assert_ne!(code, Some(0), "{}: {text}", engine.name);
-        assert!(text.contains("rank 1") && text.contains("does not answer"), "{}: {text}", engine.name);
+        let end = job.end(Duration::from_secs(5 + 30));
+        let text = &end.output;
+        assert_eq!(end.code, Some(75), "{}: {text}", engine.name);
+        assert!(text.contains("after 5.0 s rank 1 on "), "{}: {text}", engine.name);
+        assert!(text.contains("does not answer; continue with: glowflow train --resume"), "{text}");
         assert_gone(&processes, Duration::from_secs(5));
-        let path = folder.join(&out).join("checkpoint.safetensors");
-        let (_, state) = glowflow::train::checkpoint::load(&path).unwrap();
-        assert!(state.progress.step > 0, "{}: {text}", engine.name);
-        run(folder, &format!("train --resume {out} --threads 2 --steps {}", state.progress.step + 1)).ok();
+        eprintln!("{}: over {:.1} s after a rank was stopped", engine.name, end.time.as_secs_f64());
+        assert_resumes(folder, &out);
     }
 }
 
@@ -252,16 +95,17 @@ fn a_killed_rank_ends_the_job() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for engine in engines() {
-        let out = format!("{}-killed", engine.name.replace(' ', "-"));
-        let line = train(&out, "--set train.accumulate=2 --set train.checkpoint_every=5 --steps 1000000");
-        let job = Job::start(&engine, 2, folder, &line, &out);
-        let processes = [0, 1].map(|rank| job.process(rank));
-        wait_for(&folder.join(&out).join("checkpoint.previous.safetensors"));
+        let out = name(&engine, "killed");
+        let rest = "--set train.accumulate=2 --set train.checkpoint_every=2 --steps 1000000";
+        let job = start(&engine, 2, folder, &train(&out, rest));
+        let processes = processes(&out);
+        wait_for_steps(&folder.join(&out));
         signal("-KILL", &processes[1]);
-        let (code, text) = job.end(Duration::from_secs(20));
-        assert_ne!(code, Some(0), "{}: {text}", engine.name);
-        assert_gone(&processes, Duration::from_secs(2));
-        run(folder, &format!("train --resume {out} --threads 2 --minutes 0")).ok();
+        let end = job.end(Duration::from_secs(20));
+        assert_ne!(end.code, Some(0), "{}: {}", engine.name, end.output);
+        assert_gone(&processes, Duration::from_secs(5));
+        eprintln!("{}: over {:.1} s after a rank was killed", engine.name, end.time.as_secs_f64());
+        assert_resumes(folder, &out);
     }
 }
 
@@ -272,15 +116,16 @@ fn a_signal_to_one_rank_stops_all_after_the_same_step() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     for engine in engines() {
-        let out = format!("{}-signal", engine.name.replace(' ', "-"));
-        let line = train(&out, "--set train.accumulate=2 --steps 1000000");
-        let job = Job::start(&engine, 2, folder, &line, &out);
-        let processes = [0, 1].map(|rank| job.process(rank));
-        wait_for(&folder.join(&out).join("checkpoint.safetensors"));
+        let out = name(&engine, "signal");
+        let job = start(&engine, 2, folder, &train(&out, "--set train.accumulate=2 --steps 1000000"));
+        let processes = processes(&out);
+        wait_for_steps(&folder.join(&out));
         signal("-USR1", &processes[1]);
-        let (_, text) = job.end(JOB);
-        assert!(text.contains("stopped; continue with: glowflow train --resume"), "{}: {text}", engine.name);
+        let end = job.end(JOB);
+        let want = "stopped; continue with: glowflow train --resume";
+        assert!(end.output.contains(want), "{}: {}", engine.name, end.output);
         assert_gone(&processes, Duration::from_secs(5));
+        assert_resumes(folder, &out);
     }
 }
 
@@ -289,12 +134,39 @@ fn parts_that_ranks_cannot_share_end_all_ranks() {
     let _lock = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     for engine in engines() {
-        let out = format!("{}-refused", engine.name.replace(' ', "-"));
+        let out = name(&engine, "refused");
         let line = train(&out, "--set train.accumulate=2 --steps 1");
-        let (code, text) = Job::start(&engine, 4, folder.path(), &line, &out).end(JOB);
-        assert_ne!(code, Some(0), "{}: {text}", engine.name);
+        let end = start(&engine, 4, folder.path(), &line).end(JOB);
+        let text = &end.output;
+        assert_ne!(end.code, Some(0), "{}: {text}", engine.name);
         assert!(text.contains("cannot be distributed over 4 ranks"), "{}: {text}", engine.name);
         assert!(text.contains("1, 2 ranks fit"), "{}: {text}", engine.name);
+        assert!(!folder.path().join(&out).exists(), "{}: {text}", engine.name);
+    }
+}
+
+/// Each process would train alone, in the same folder.
+#[test]
+fn a_library_of_another_launcher_is_refused() {
+    let _lock = one_at_a_time();
+    let engines = engines();
+    let pair = ["Open MPI", "MPICH"].map(|name| engines.iter().find(|engine| engine.name == name));
+    let [Some(open_mpi), Some(mpich)] = pair else {
+        eprintln!("skipped: it needs Open MPI and MPICH");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for (launcher, other, want) in [
+        (open_mpi, mpich, "mpirun of Open MPI started 2 ranks, but MPICH"),
+        (mpich, open_mpi, "mpiexec.hydra started 2 ranks, but Open MPI"),
+    ] {
+        let mut command = launcher.command();
+        command.env("GLOWFLOW_MPI_LIBRARY", &other.library);
+        let line = train("run", "--steps 1");
+        let end = ranks::start_with(command, 2, folder.path(), &line).end(JOB);
+        assert_ne!(end.code, Some(0), "{}", end.output);
+        assert!(end.output.contains(want) && end.output.contains("found 1"), "{}", end.output);
+        assert!(!folder.path().join("run").exists(), "{}", end.output);
     }
 }
 
@@ -307,4 +179,17 @@ fn torchrun_is_refused() {
     assert_eq!(outcome.code, Some(1), "{outcome:?}");
     assert!(outcome.stderr.contains("torchrun") && outcome.stderr.contains("mpirun"), "{outcome:?}");
     assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn a_run_on_one_process_opens_no_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = command(folder.path(), &train("run", "--steps 1000000"));
+    let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+    wait_for_steps(&folder.path().join("run"));
+    let maps = fs::read_to_string(format!("/proc/{}/maps", child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let maps = maps.unwrap();
+    assert!(maps.contains("libc.so") && !maps.contains("libmpi"), "{maps}");
 }
