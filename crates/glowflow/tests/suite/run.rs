@@ -261,7 +261,7 @@ fn a_resumed_run_may_change_how_it_learns_and_not_what() {
         ("model.steps=3", "weights"),
         ("model.bits=5", "weights"),
         ("train.batch=8", "images each step"),
-        ("train.accumulate=2", "noise"),
+        ("train.accumulate=2", "gradients"),
         ("train.seed=1", "order"),
         ("train.optimizer=adam", "moments"),
         ("train.muon=true", "moments"),
