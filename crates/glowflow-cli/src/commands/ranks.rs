@@ -1,6 +1,5 @@
 //! Training on several processes, which `mpirun` or `srun` started.
 
-use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
 use glowflow_ranks::{EXIT_CODE, Options};
 
 use super::tell;
-use crate::{args, environment, signals};
+use crate::{ExitCode, args, environment, signals};
 
 /// The job of this process: it alone, unless a launcher started it with others.
 pub fn connect(limit: u64) -> anyhow::Result<Job> {

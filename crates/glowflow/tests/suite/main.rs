@@ -20,6 +20,8 @@ mod layers;
 mod normalization;
 mod observer;
 mod optimizer;
+mod ranks;
+mod ranks_run;
 mod reference;
 mod run;
 mod scale;
