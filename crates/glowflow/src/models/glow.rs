@@ -230,8 +230,8 @@ impl GlowConfig {
             NetworkType::Convolutions => NetworkKind::Convolutions { hidden: self.hidden },
             NetworkType::Residual => {
                 let (heads, pixels) = (self.attention, level.pixels());
-                let attention = (heads > 0 && pixels <= MAX_ATTENTION_PIXELS)
-                    .then_some(SelfAttention { heads, pixels });
+                let attention =
+                    (heads > 0 && pixels <= MAX_ATTENTION_PIXELS).then_some(SelfAttention { heads, pixels });
                 NetworkKind::Residual { width: self.hidden, blocks: self.network_blocks, attention }
             }
         }
