@@ -8,7 +8,7 @@ use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits,
 use ndarray::Array4;
 
 use crate::train::{CONFIG, RunConfig, run_folder};
-use crate::{Error, ModelConfig};
+use crate::{Error, ModelConfig, card};
 
 /// The name of the built-in data: portraits drawn by the program itself.
 pub const PORTRAITS: &str = "portraits";
@@ -69,12 +69,14 @@ fn open_with_cache(
     Ok(splits)
 }
 
-/// The names of a model's classes, as its run wrote them into `config.toml`: in the run's folder, or beside the model's file. None where
-/// there is no such file, or one of another architecture.
+/// The names of a model's classes, as its run wrote them into `config.toml`, or its card has them in `config.json`: in the folder of
+/// the model's file. Empty if there is no such file, or it is of another architecture.
 pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
-    match RunConfig::read(&run_folder(model).join(CONFIG)) {
+    let folder = run_folder(model);
+    match RunConfig::read(&folder.join(CONFIG)) {
         Ok(run) if run.model == *config => run.data.classes,
-        _ => vec![],
+        Ok(_) => vec![],
+        Err(_) => card::class_names(folder, config),
     }
 }
 

@@ -4,6 +4,7 @@
 //! images. [`flow`] holds the layers, [`model`] puts them together, and `glowflow-kernels` computes them.
 
 pub mod bench;
+pub mod card;
 pub mod data;
 mod device;
 mod engine;

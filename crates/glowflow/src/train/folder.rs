@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{CHECKPOINT, LINK, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
 use crate::Error;
+use crate::card::{CONFIG_JSON, README};
 use crate::faces::EYES;
 use crate::model::MODEL;
 
@@ -24,7 +25,8 @@ pub const SAMPLES: &str = "samples.png";
 pub const CURVE: &str = "curve.png";
 
 /// Everything that a run writes before its first checkpoint is complete, except for its events.
-const FILES: [&str; 9] = [CONFIG, METRICS, MODEL, CHECKPOINT, BEST, SAMPLES, CURVE, LINK, EYES];
+const FILES: [&str; 11] =
+    [CONFIG, METRICS, MODEL, CHECKPOINT, BEST, SAMPLES, CURVE, LINK, EYES, CONFIG_JSON, README];
 
 /// Keeps a second process out of a run's folder while this one trains in it.
 pub fn lock(folder: &Path) -> Result<Option<File>, Error> {

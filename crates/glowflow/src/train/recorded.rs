@@ -6,6 +6,7 @@ use glowflow_report::metrics;
 
 use super::folder::METRICS;
 use crate::Error;
+use crate::card::{Card, EvaluationCard};
 
 /// Step and bits/dim of the last evaluation in a run's log up to a step. The bits/dim are `None` if they were not
 /// finite.
@@ -29,9 +30,12 @@ pub struct LastEvaluation {
     pub inverse_error: f64,
 }
 
-/// The last evaluation in a run's log; `None` if there is no run, or none was made.
+/// The last evaluation in a run's log, or of the model that a card in the folder describes; `None` if none was made.
 pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
-    let records = metrics::read(&run.join(METRICS)).ok()?;
+    let Ok(records) = metrics::read(&run.join(METRICS)) else {
+        let EvaluationCard { step, bits_per_dim, inverse_error, .. } = Card::read(run)?.evaluation?;
+        return Some(LastEvaluation { step, bits_per_dim: bits_per_dim?, inverse_error: inverse_error? });
+    };
     let (step, bits_per_dim) = metrics::points(&records, "test_bits_per_dim").pop()?;
     let (_, inverse_error) = metrics::points(&records, "inverse_error").pop()?;
     Some(LastEvaluation { step: step as u64, bits_per_dim, inverse_error })

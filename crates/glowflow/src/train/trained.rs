@@ -7,6 +7,7 @@ use glowflow_report::metrics;
 use super::checkpoint;
 use super::config::{CONFIG, RunConfig};
 use super::folder::METRICS;
+use crate::card::Card;
 
 /// Training of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +18,21 @@ pub struct Trained {
     pub images: u64,
 }
 
-/// Training of the run in a folder; `None` if there is none, or its files cannot be read.
+impl Trained {
+    fn of(steps: u64, batch: usize) -> Self {
+        Self { steps, images: steps.saturating_mul(batch as u64) }
+    }
+}
+
+/// Training of the run in a folder, or of the model that a card in it describes; `None` if there is none, or its files cannot be
+/// read.
 pub fn trained(run: &Path) -> Option<Trained> {
-    let steps = checkpoint::last_step(run).or_else(|| last_recorded_step(run))?;
+    let Some(steps) = checkpoint::last_step(run).or_else(|| last_recorded_step(run)) else {
+        let card = Card::read(run)?.training;
+        return (card.steps > 0).then(|| Trained::of(card.steps, card.batch));
+    };
     let train = RunConfig::read(&run.join(CONFIG)).ok()?.train;
-    Some(Trained { steps, images: steps.saturating_mul(train.batch as u64) })
+    Some(Trained::of(steps, train.batch))
 }
 
 fn last_recorded_step(run: &Path) -> Option<u64> {

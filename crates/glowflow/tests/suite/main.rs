@@ -3,6 +3,7 @@
 
 mod adapt;
 mod bounds;
+mod card;
 mod common;
 mod couplings;
 mod data;

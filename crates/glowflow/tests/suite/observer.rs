@@ -267,9 +267,11 @@ fn results_do_not_depend_on_observers() {
     for run in [&headless, &resumed] {
         assert_equal(&observed, run, &RESULTS);
         let files = [
+            "README.md",
             "best.safetensors",
             "checkpoint.previous.safetensors",
             "checkpoint.safetensors",
+            "config.json",
             "config.toml",
             "eyes.toml",
             "model.safetensors",

@@ -3,7 +3,7 @@
 use glowflow_kernels::Operations;
 
 use super::training::{Run, Saved};
-use super::write_config;
+use super::{card, write_config};
 use crate::evaluate::{Draws, Inversion, evaluate};
 use crate::model::MODEL;
 use crate::models::Architecture;
@@ -68,16 +68,17 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
             }
             (model, evaluated) = (Some(glow), Some((evaluation, best)));
         }
+        let is_best = evaluated.as_ref().is_some_and(|&(_, best)| best);
         let build = || averaged(&self.trainer);
         let model = &Averaged::new(model, &build);
         if let Some((evaluation, best)) = evaluated {
             let evaluated = Evaluated { step, evaluation: &evaluation, best, model };
             self.observers.send(&Event::Evaluated(evaluated))?;
-            self.evaluation = Some(evaluation);
+            (self.evaluation, self.evaluated_step) = (Some(evaluation), Some(step));
         }
         self.pictures.send(PicturesDue { step, model, stop: Some(self.stop) }, &mut self.observers)?;
         self.evaluated_at = Some(step);
-        Ok(())
+        if is_best { card::write(self, BEST) } else { Ok(()) }
     }
 
     /// Sends the event that pictures are due; `stops` tells whether a request to stop ends the drawing.

@@ -5,11 +5,13 @@
 //! | `config.toml` | the resolved configuration |
 //! | `model.safetensors`, `best.safetensors` | the model, with averaged weights: the last, and the best on test images |
 //! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
+//! | `config.json`, `README.md` | the model card, unless somebody else wrote these files |
 //! | `metrics.jsonl` | bits/dim and more, one record a line |
 //! | `events/` | the same, and images/s and samples, for TensorBoard |
 //! | `eyes.toml` | the positions of the eyes, if they are known |
 //! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
 
+mod card;
 mod due;
 mod entrance;
 mod failure;
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use glowflow_data::Dataset;
 use glowflow_kernels::{DeviceError, Operations, catch_out_of_memory};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
@@ -93,7 +95,7 @@ pub struct Options<'a> {
     /// Where the faces are in the images; `None` if that is not given.
     pub faces: Option<Faces>,
     /// Followers of the run: [`observers::standard`](super::observers::standard) writes its records and pictures and
-    /// shows its progress. Without any, a run writes its configuration, checkpoints and models alone.
+    /// shows its progress. Without any, a run writes its configuration, checkpoints, models and their card alone.
     pub observers: Vec<Box<dyn Observer + 'a>>,
     /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
     /// made again when the run is resumed.
@@ -120,7 +122,7 @@ pub struct Summary {
 }
 
 /// The best evaluation of a run so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// The step.
     pub step: u64,

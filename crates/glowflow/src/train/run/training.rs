@@ -9,8 +9,9 @@ use glowflow_kernels::{Operations, catch_out_of_memory};
 
 use super::job::{Control, Job, Wish};
 use super::steps::{batches, compare_weights};
-use super::{Best, Options, Summary};
+use super::{Best, Options, Summary, card};
 use crate::evaluate::Evaluation;
+use crate::model::MODEL;
 use crate::train::RunConfig;
 use crate::train::config::CONFIG;
 use crate::train::images::Images;
@@ -58,6 +59,8 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     /// The last step of which `metrics.jsonl` has an evaluation already when the run begins.
     pub(super) recorded_at: Option<u64>,
     pub(super) evaluation: Option<Evaluation>,
+    /// The step of that evaluation.
+    pub(super) evaluated_step: Option<u64>,
     /// Whether a record of training is being written.
     pub(super) recording: bool,
     pub(super) broken: HashSet<String>,
@@ -105,6 +108,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             changed: false,
             recorded_at: recorded.map(|(step, _)| step),
             evaluation: None,
+            evaluated_step: None,
             recording: false,
             broken: HashSet::new(),
             control: Control::new(job.clone()),
@@ -203,6 +207,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             }
         };
         self.save()?;
+        card::write(self, MODEL)?;
         if interrupted && !self.pictures.are_of(self.trainer.progress().step) {
             self.draw_last()?;
         }
