@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tensor_file::write_atomically;
 use crate::train::{CONFIG, run_folder};
-use crate::{Error, text_file};
+use crate::{Error, pretrained, text_file};
 
 /// Name of the file with the positions of the eyes.
 pub const EYES: &str = "eyes.toml";
@@ -63,7 +63,7 @@ fn eyes_file(path: &Path) -> PathBuf {
 /// [`Error::Io`] if the file cannot be read; [`Error::File`] if its contents are invalid.
 pub fn read(path: &Path) -> Result<Option<Faces>, Error> {
     let file = eyes_file(path);
-    if !file.exists() {
+    if !pretrained::exists(&file) {
         return Ok(None);
     }
     let invalid = |reason: String| {
@@ -84,8 +84,9 @@ pub fn read(path: &Path) -> Result<Option<Faces>, Error> {
 /// Stores where the faces are in the images of a model (a run's folder, or a file in one), or of a folder of images.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written.
+/// [`Error::Io`] if the file cannot be written; [`Error::Input`] for a model that comes with the program.
 pub fn write(path: &Path, faces: Faces) -> Result<(), Error> {
+    pretrained::check_writable(path)?;
     let contents = match faces {
         Faces::Aligned(eyes) => Contents { faces: None, left: Some(eyes.left()), right: Some(eyes.right()) },
         Faces::None => Contents { faces: Some(false), left: None, right: None },

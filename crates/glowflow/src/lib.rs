@@ -20,6 +20,7 @@ pub mod model;
 pub mod models;
 pub mod params;
 mod precision;
+pub mod pretrained;
 pub mod quickstart;
 mod random;
 pub mod study;

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use glowflow_report::file;
@@ -17,8 +17,8 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::Error;
 use crate::impostor::{HEAD, impostor};
+use crate::{Error, pretrained};
 
 /// Bytes that hold the length of a header.
 const PREFIX: u64 = 8;
@@ -49,6 +49,15 @@ impl TensorData {
     pub fn f32(shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+    }
+
+    /// The tensor with numbers in single precision rounded to bf16; any other as it is.
+    fn rounded_to_bf16(self) -> Self {
+        if self.dtype != Dtype::F32 {
+            return self;
+        }
+        let rounded = decode(&self.bytes, f32::from_le_bytes).map(bf16::from_f32);
+        Self { dtype: Dtype::BF16, bytes: rounded.flat_map(bf16::to_le_bytes).collect(), ..self }
     }
 
     /// A tensor of integers.
@@ -146,6 +155,12 @@ impl TensorFile {
         Ok((file, header))
     }
 
+    /// The file with all tensors of single precision rounded to bf16.
+    pub fn rounded_to_bf16(self) -> Self {
+        let tensors = self.tensors.into_iter().map(|(name, tensor)| (name, tensor.rounded_to_bf16()));
+        Self { tensors: tensors.collect(), metadata: self.metadata }
+    }
+
     /// CRC-32 over the other entries of `metadata`, and over name, type, shape and CRC-32 of every tensor.
     fn checksum(&self, metadata: &Entries) -> String {
         let mut hasher = crc32fast::Hasher::new();
@@ -223,9 +238,14 @@ impl TensorFile {
     }
 }
 
+/// A file on the disk, or of a model that comes with the program.
+trait Source: Read + Seek {}
+
+impl<T: Read + Seek> Source for T {}
+
 /// A file whose header was read and fits its length.
 struct Opened {
-    file: File,
+    file: Box<dyn Source>,
     /// Where the tensors begin.
     start: u64,
     tensors: Metadata,
@@ -234,14 +254,21 @@ struct Opened {
 
 impl Opened {
     fn open(path: &Path) -> Result<Self, Error> {
+        if let Some(bytes) = pretrained::bytes(path) {
+            return Self::of(Box::new(Cursor::new(bytes)), bytes.len() as u64, path);
+        }
         let found = std::fs::metadata(path).map_err(unread).map_err(Error::io(path))?;
         if !found.is_file() {
             // Opening a pipe would wait for its writer, and a device may have no end.
             let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
             return Err(Error::file(path, format!("is {what}, not a file")));
         }
-        let mut file = File::open(path).map_err(unread).map_err(Error::io(path))?;
+        let file = File::open(path).map_err(unread).map_err(Error::io(path))?;
         let length = file.metadata().map_err(Error::io(path))?.len();
+        Self::of(Box::new(file), length, path)
+    }
+
+    fn of(mut file: Box<dyn Source>, length: u64, path: &Path) -> Result<Self, Error> {
         let mut head = vec![];
         file.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(Error::io(path))?;
         let not_one = |reason: String| match impostor(&head) {

@@ -4,16 +4,19 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use crate::Error;
+use crate::{Error, pretrained};
 
 /// Bytes of a text file, at most.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The text of a file in UTF-8, without a byte order mark.
+/// The text of a file in UTF-8, without a byte order mark; also of a file of a model that comes with the program.
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::File`] if the file is too large or not in UTF-8.
 pub fn read(path: &Path) -> Result<String, Error> {
+    if let Some(text) = pretrained::bytes(path).and_then(|bytes| std::str::from_utf8(bytes).ok()) {
+        return Ok(text.to_owned());
+    }
     let mut bytes = vec![];
     let file = File::open(path).map_err(Error::io(path))?;
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;

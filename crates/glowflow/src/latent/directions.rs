@@ -13,7 +13,7 @@ use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::tensor_file::{TensorData, TensorFile};
-use crate::{Error, Latents, Model, ModelConfig};
+use crate::{Error, Latents, Model, ModelConfig, pretrained};
 
 /// Name of the directions in a run's folder.
 pub const DIRECTIONS: &str = "directions.safetensors";
@@ -156,6 +156,23 @@ impl Directions {
     /// # Errors
     /// [`Error::Io`]; [`Error::Input`] if a direction is not finite.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        self.tensors()?.write_with_checksum(path, HEADER, &self.header())
+    }
+
+    /// As [`write`](Self::write), rounded to bf16: a file of half the size.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_bf16(&self, path: &Path) -> Result<(), Error> {
+        self.tensors()?.rounded_to_bf16().write_with_checksum(path, HEADER, &self.header())
+    }
+
+    fn header(&self) -> Header {
+        let directions = self.list.iter().map(|direction| direction.about.clone()).collect();
+        Header { config: self.config.clone(), model: self.model, directions }
+    }
+
+    fn tensors(&self) -> Result<TensorFile, Error> {
         let mut file = TensorFile::default();
         for (i, direction) in self.list.iter().enumerate() {
             if !direction.is_finite() {
@@ -170,9 +187,7 @@ impl Directions {
                 file.tensors.insert(tensor_name(i, level), TensorData::f32(&eps.shape()[1..], &values));
             }
         }
-        let directions = self.list.iter().map(|direction| direction.about.clone()).collect();
-        let header = Header { config: self.config.clone(), model: self.model, directions };
-        file.write_with_checksum(path, HEADER, &header)
+        Ok(file)
     }
 
     /// Reads the directions of `glow`.
@@ -180,7 +195,7 @@ impl Directions {
     /// # Errors
     /// [`Error::Io`], or [`Error::File`] where it holds no directions, not all of them, or those of another model.
     pub fn read(path: &Path, glow: &Model) -> Result<Self, Error> {
-        if !path.exists() {
+        if !pretrained::exists(path) {
             return Err(Error::file(
                 path,
                 "does not exist; `glowflow attributes` finds the directions of a model",

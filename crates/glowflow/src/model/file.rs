@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use glowflow_kernels::Cpu;
 
 use super::memory;
-use crate::Error;
 use crate::flow::FlowBuilder;
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{
     Constant, Layout, Parameter, Source, put_constants, put_flat, take_constants, take_flat,
 };
 use crate::tensor_file::TensorFile;
+use crate::{Error, pretrained};
 
 /// Name of the model in a run's folder.
 pub const MODEL: &str = "model.safetensors";
@@ -44,7 +44,7 @@ impl ModelFile {
 
     /// The model file that is meant: that in a run's folder, where `path` is one.
     pub fn path(path: &Path) -> PathBuf {
-        if path.is_dir() { path.join(MODEL) } else { path.to_owned() }
+        if pretrained::is_folder(path) { path.join(MODEL) } else { path.to_owned() }
     }
 
     /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
@@ -105,9 +105,14 @@ impl<A: Architecture> ModelFile<A> {
         let folder = path;
         let path = &ModelFile::path(path);
         if folder.is_dir() && !path.exists() {
+            let hides = if folder == Path::new(pretrained::PORTRAITS) {
+                "; it hides the model of that name that comes with the program: run in another folder to use that"
+            } else {
+                ""
+            };
             return Err(Error::file(
                 folder,
-                format!("the folder holds no {MODEL}: give a run's folder or a model file"),
+                format!("the folder holds no {MODEL}: give a run's folder or a model file{hides}"),
             ));
         }
         let (mut file, complete) =
@@ -143,12 +148,25 @@ impl<A: Architecture> ModelFile<A> {
     /// # Errors
     /// [`Error::Io`].
     pub fn write(&self, path: &Path) -> Result<(), Error> {
+        self.tensors().write_with_checksum(path, CONFIG, &self.config)
+    }
+
+    /// As [`write`](Self::write), with weights rounded to bf16: a file of half the size, and another model with other latents. It
+    /// is as invertible as this one, because computations stay in f32.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_bf16(&self, path: &Path) -> Result<(), Error> {
+        self.tensors().rounded_to_bf16().write_with_checksum(path, CONFIG, &self.config)
+    }
+
+    fn tensors(&self) -> TensorFile {
         let mut file = TensorFile::default();
         let layout = self.layout();
         put_constants(&mut file, &layout, &self.constants);
         put_flat(&mut file, &layout.parameters, "", &self.weights);
         put_flat(&mut file, &layout.buffers, "", &self.buffers);
-        file.write_with_checksum(path, CONFIG, &self.config)
+        file
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Encoded, ModelFile, check_labels};
 use crate::device::on_device;
 use crate::engine::{DeviceEngine, EncodedChunk, Engine, EntryNoise};
 use crate::models::{Architecture, ModelConfig};
-use crate::{AnyDevice, Error, random};
+use crate::{AnyDevice, Error, pretrained, random};
 
 /// Pixels that are scored at once: 64 images of 32×32. Noise is drawn by chunk, so the number is the same for all
 /// devices.
@@ -86,6 +86,16 @@ impl Model {
     /// [`Error::Io`] or [`Error::File`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::load_on(Cpu::<f32>::new(), path)
+    }
+
+    /// Loads a model that comes with the program, by its [name](crate::pretrained::names), or the model in a folder, onto the
+    /// processor. A file or folder of that name takes precedence.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none; otherwise as [`load`](Self::load).
+    pub fn from_pretrained(name_or_path: impl AsRef<Path>) -> Result<Self, Error> {
+        pretrained::check_name(name_or_path.as_ref())?;
+        Self::load(name_or_path)
     }
 
     /// Loads a model file, or that of a run's folder, onto a device.

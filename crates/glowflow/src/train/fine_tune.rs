@@ -9,7 +9,7 @@ use super::config::{CONFIG, DataConfig, RunConfig, Schedule, TrainConfig};
 use super::run::run_folder;
 use crate::model::ModelFile;
 use crate::models::Architecture;
-use crate::{Error, ModelConfig, data};
+use crate::{Error, ModelConfig, data, pretrained};
 
 /// Learning rate in relation to that of the run that the model is from. A small model of CelebA faces came to 2.70
 /// bits/dim of 50 other portraits at the full rate, at a quarter and at an eighth, trained on 150 of them. After 400 steps
@@ -31,7 +31,12 @@ impl RunConfig {
         overrides: &[String],
     ) -> Result<Self, Error> {
         let source = ModelFile::read(model)?;
-        let path = std::path::absolute(ModelFile::path(model)).map_err(Error::io(model))?;
+        let path = ModelFile::path(model);
+        let path = if pretrained::is_pretrained(model) {
+            path
+        } else {
+            std::path::absolute(path).map_err(Error::io(model))?
+        };
         let base = base(&path, &source.config);
         let mut config = base.layered(preset, file, overrides)?;
         check_same(&path, &source.config, &config.model)?;

@@ -212,7 +212,7 @@ fn a_folder_of_weights_and_card_is_a_model() {
     card.write(folder.path()).unwrap();
     assert!(!folder.path().join(CONFIG).exists());
 
-    let glow = Model::load(folder.path()).unwrap();
+    let glow = Model::from_pretrained(folder.path()).unwrap();
     assert_eq!(glow.fingerprint(), model.fingerprint());
     assert_eq!(data::class_names(folder.path(), glow.config()), ["cat", "d|g"]);
     let readme = text(folder.path(), README);
@@ -223,4 +223,34 @@ fn a_folder_of_weights_and_card_is_a_model() {
     let mut other: ModelConfig = glow.config().clone();
     other.set_classes(3).unwrap();
     assert!(data::class_names(folder.path(), &other).is_empty());
+}
+
+#[test]
+fn unknown_names_are_reported_with_the_known_ones() {
+    let error = Model::from_pretrained("no/such/model").err().unwrap();
+    assert!(matches!(error, Error::Input(_)));
+    let message = error.to_string();
+    assert!(message.contains("no/such/model") && message.contains("portraits"), "{message}");
+}
+
+#[test]
+fn weights_in_bf16_are_half_the_size_and_invert_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    begin(&run, 3);
+    let model = ModelFile::read(&run).unwrap();
+    let path = folder.path().join("small.safetensors");
+    model.write_bf16(&path).unwrap();
+    let rounded = ModelFile::read(&path).unwrap();
+    assert!(rounded.weights != model.weights);
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() / 256.0;
+    assert!(model.weights.iter().zip(&rounded.weights).all(close));
+    let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+    let saved = size(&run.join(MODEL)) - size(&path);
+    assert!(saved as usize >= 2 * model.weights.len() - 64, "{saved}");
+
+    // Rounding again changes nothing.
+    rounded.write_bf16(&folder.path().join("again.safetensors")).unwrap();
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    assert!(bytes(&path) == bytes(&folder.path().join("again.safetensors")));
 }

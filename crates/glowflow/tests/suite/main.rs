@@ -21,6 +21,7 @@ mod layers;
 mod normalization;
 mod observer;
 mod optimizer;
+mod pretrained;
 mod ranks;
 mod ranks_run;
 mod reference;

@@ -44,7 +44,7 @@ use crate::evaluate::Evaluation;
 use crate::faces::{self, Faces};
 use crate::model::memory;
 use crate::tensor_file::write_atomically;
-use crate::{AnyDevice, Error};
+use crate::{AnyDevice, Error, pretrained};
 use entrance::Entrance;
 pub use follow::follow;
 pub use job::Job;
@@ -242,9 +242,10 @@ fn write_config(folder: &Path, config: &RunConfig) -> Result<(), Error> {
 
 /// The folder of a run that is given by it, or by a file in it such as a checkpoint or a model.
 pub fn run_folder(path: &Path) -> &Path {
+    let is_file = path.is_file() || pretrained::bytes(path).is_some();
     match path.parent() {
-        Some(folder) if path.is_file() && folder.as_os_str().is_empty() => Path::new("."),
-        Some(folder) if path.is_file() => folder,
+        Some(folder) if is_file && folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) if is_file => folder,
         _ => path,
     }
 }

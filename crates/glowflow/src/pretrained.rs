@@ -1,0 +1,92 @@
+//! The model that comes with the program: portraits of 64×64 pixels, with the directions of their attributes.
+//!
+//! Its name [`PORTRAITS`] stands for a run's folder wherever a model is expected, unless there is a file or folder of that name.
+//! The files are part of the program: `model.safetensors` and `directions.safetensors` in bf16, `config.toml`, `config.json`,
+//! `eyes.toml` and `README.md`, which describes how they were made.
+//!
+//! ```
+//! use glowflow::Model;
+//!
+//! let model = Model::from_pretrained("portraits")?;
+//! let samples = model.sample(2, 0.7, &[], 0)?;
+//! assert_eq!(samples.pixels.dim(), (2, 64, 64, 3));
+//! # Ok::<(), glowflow::Error>(())
+//! ```
+
+use std::path::Path;
+
+use crate::Error;
+use crate::card::{CONFIG_JSON, README};
+use crate::faces::EYES;
+use crate::latent::DIRECTIONS;
+use crate::model::MODEL;
+use crate::train::CONFIG;
+
+/// Name of the model of portraits.
+pub const PORTRAITS: &str = "portraits";
+
+macro_rules! file {
+    ($name:expr, $file:literal) => {
+        ($name, include_bytes!(concat!("../pretrained/portraits/", $file)))
+    };
+}
+
+/// The files of the model, by name.
+static FILES: [(&str, &[u8]); 6] = [
+    file!(MODEL, "model.safetensors"),
+    file!(DIRECTIONS, "directions.safetensors"),
+    file!(CONFIG, "config.toml"),
+    file!(CONFIG_JSON, "config.json"),
+    file!(EYES, "eyes.toml"),
+    file!(README, "README.md"),
+];
+
+/// Names of the models that come with the program.
+pub fn names() -> [&'static str; 1] {
+    [PORTRAITS]
+}
+
+/// Whether a path names a model that comes with the program, and no file or folder.
+pub fn is_pretrained(path: &Path) -> bool {
+    path == Path::new(PORTRAITS) && !path.exists()
+}
+
+/// Whether a path is a folder, or names a model that comes with the program.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir() || is_pretrained(path)
+}
+
+/// Whether there is a file, or one of a model that comes with the program.
+pub fn exists(path: &Path) -> bool {
+    path.exists() || bytes(path).is_some()
+}
+
+/// The contents of a file of a model that comes with the program, such as `portraits/README.md`; `None` for any other path.
+pub fn bytes(path: &Path) -> Option<&'static [u8]> {
+    let name = path.strip_prefix(PORTRAITS).ok()?.to_str()?;
+    let (_, bytes) = FILES.iter().find(|(file, _)| *file == name)?;
+    is_pretrained(Path::new(PORTRAITS)).then_some(bytes)
+}
+
+/// Checks that a path can be loaded with [`Model::from_pretrained`](crate::Model::from_pretrained).
+pub(crate) fn check_name(name: &Path) -> Result<(), Error> {
+    if is_pretrained(name) || name.exists() {
+        return Ok(());
+    }
+    Err(Error::Input(format!(
+        "{} is neither a model's folder or file nor a model that comes with the program; there are {}",
+        name.display(),
+        names().join(", ")
+    )))
+}
+
+/// Checks that nothing is to be written to a model that comes with the program.
+pub(crate) fn check_writable(model: &Path) -> Result<(), Error> {
+    if is_pretrained(model) {
+        return Err(Error::Input(format!(
+            "the model {} comes with the program and cannot be changed: give the path of another file",
+            model.display()
+        )));
+    }
+    Ok(())
+}
