@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::train::{LastEvaluation, Trained, last_evaluation, run_folder, trained};
-use glowflow::{Model, ModelConfig, catch_out_of_memory, data};
+use glowflow::{Model, ModelConfig, catch_out_of_memory, data, pretrained};
 use glowflow_data::ImageShape;
 use tokio::sync::Semaphore;
 
@@ -79,7 +79,7 @@ impl Demo {
         let found = folder.join(DIRECTIONS);
         let (directions, unread) = match directions {
             Some(path) => (Some(Directions::read(path, &glow)?), None),
-            None if !found.exists() => (None, None),
+            None if !pretrained::exists(&found) => (None, None),
             // They may well be another model's: a run has its best and its last, and goes on.
             None => match Directions::read(&found, &glow) {
                 Ok(directions) => (Some(directions), None),

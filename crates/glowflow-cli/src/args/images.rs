@@ -9,12 +9,12 @@ use super::PrecisionArg;
 /// Draw images from the model.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  glowflow sample --model run --count 64 --temperature 0.7 --out grid.png\n  glowflow sample \
+    after_help = "Examples:\n  glowflow sample --model portraits\n  glowflow sample --model run --count 64 --temperature 0.7 --out grid.png\n  glowflow sample \
     --model run --temperatures 0,0.25,0.5,0.75,1 --out temperatures.png"
 )]
 #[command(group = ArgGroup::new("to").args(["out", "out_dir"]))]
 pub struct Sample {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// Number of images. [default: 64, or 8 with --temperatures]
@@ -49,7 +49,7 @@ pub struct Sample {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow encode --model run --data photos/ --out latents.safetensors")]
 pub struct Encode {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images.
@@ -72,7 +72,7 @@ pub struct Encode {
     after_help = "Example:\n  glowflow decode --model run --latents latents.safetensors --out-dir decoded"
 )]
 pub struct Decode {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// A file that encode wrote.

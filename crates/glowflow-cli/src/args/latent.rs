@@ -19,7 +19,7 @@ pub struct Interpolate {
     /// Two or more pictures; faces are aligned if the model's are, other pictures cropped to the middle.
     #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// Class of the pictures, by name or number: required by models with classes. [default: none]
@@ -64,7 +64,7 @@ impl From<PathArg> for Walk {
     the attribute lies further along."
 )]
 pub struct Attributes {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images.
@@ -108,7 +108,7 @@ pub struct Manipulate {
     /// Pictures, or folders of pictures; faces are aligned if the model's are, other pictures cropped to the middle.
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     pub images: Vec<PathBuf>,
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// A file that attributes wrote. [default: directions.safetensors in the run's folder]
@@ -157,7 +157,7 @@ fn parse_move(text: &str) -> Result<(String, f64), String> {
 pub struct Resample {
     /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
     pub image: PathBuf,
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// Number of variants in a row.
@@ -192,7 +192,7 @@ pub struct Resample {
 pub struct Nearest {
     /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
     pub image: PathBuf,
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images to search; their test set, if they come with one.

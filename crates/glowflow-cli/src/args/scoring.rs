@@ -43,7 +43,7 @@ pub enum DequantizationArg {
     Numbers of different labels are not comparable, nor importance-weighted bounds of different k. ± is the standard \
     error over images.")]
 pub struct Eval {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images; their test set, if they come with one.
@@ -85,7 +85,7 @@ fn parse_invert(text: &str) -> Result<usize, String> {
     column bound names it: uniform, variational, importance-weighted, or none for the density at the bins' centres."
 )]
 pub struct Score {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images; their test set, if they come with one.
@@ -108,7 +108,7 @@ pub struct Score {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow info --model run --json")]
 pub struct Info {
-    /// A run's folder or a model file.
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
     #[arg(long)]
     pub model: PathBuf,
 }

@@ -7,6 +7,7 @@ use clap::Args;
 /// Open the latent space in the browser: change attributes of photographs, mix them, draw new ones.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  glowflow serve
   glowflow serve --model run
   glowflow serve --model run --host 0.0.0.0
   glowflow serve --model run --allow-host demo.example.com
@@ -16,8 +17,8 @@ Only this computer can reach the page unless --host names another address. Other
     Codespaces), give the name that browsers see with --allow-host; docs/serving.md has examples. Pictures stay in \
     memory and are forgotten after a while.")]
 pub struct Serve {
-    /// A run's folder or a model file.
-    #[arg(long)]
+    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    #[arg(long, default_value = glowflow::pretrained::PORTRAITS)]
     pub model: PathBuf,
     /// A file that attributes wrote. [default: directions.safetensors in the run's folder, if it exists]
     #[arg(long, value_name = "FILE")]

@@ -72,9 +72,9 @@ pub struct Train {
     /// may change, such as train.lr, train.schedule or train.eval_every. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Fine-tune: begin with the weights of this model, a run's folder or a model file, instead of new ones. The
-    /// architecture is the model's, and the settings are those of its run, with an eighth of the learning rate.
-    /// [default: new weights]
+    /// Fine-tune: begin with the weights of this model, a run's folder, a model file, or portraits, the model that comes with
+    /// the program. The architecture is the model's, and the settings are those of its run, with an eighth of the learning
+    /// rate. [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
     /// Whether hidden activations are computed again (little memory) or stored (faster). [default: as the preset, else

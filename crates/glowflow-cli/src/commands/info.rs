@@ -4,13 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use glowflow::card::Card;
 use glowflow::evaluate::Draws;
 use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
 use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
-use glowflow::{Architecture, Model, ModelConfig, ModelFile, data};
+use glowflow::{Architecture, Model, ModelConfig, ModelFile, data, pretrained};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
 
@@ -40,11 +41,16 @@ impl Run {
         let best = model.file_name().is_some_and(|name| name == BEST);
         let test =
             if best { tests.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)) } else { tests.last().copied() };
+        let card = || Card::read(folder)?.evaluation;
         let inverse_error = |step| {
             let errors = metrics::points(&records, "inverse_error");
             errors.iter().find(|(at, _)| *at == step).map(|(_, error)| *error)
         };
-        let test = test.map(|(step, bits)| (step as u64, bits, inverse_error(step)));
+        let test = match test {
+            Some((step, bits)) => Some((step as u64, bits, inverse_error(step))),
+            // A log is not part of what comes with a model.
+            None => card().and_then(|card| Some((card.step, card.bits_per_dim?, card.inverse_error))),
+        };
         let images = config.data.path.as_deref().and_then(|path| {
             let splits = data::open(path, &config.model, &config.data.classes).ok()?;
             Some(splits.train.len() + splits.test.map_or(0, |test| test.len()))
@@ -122,7 +128,13 @@ fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
         let others = [MODEL, BEST, CHECKPOINT, DIRECTIONS].map(|name| run_folder(model).join(name));
         paths.extend(others.into_iter().filter(|path| *path != ModelFile::path(model)));
     }
-    let size = |path: PathBuf| std::fs::metadata(&path).ok().map(|about| (path, about.len()));
+    let size = |path: PathBuf| {
+        let bytes = match pretrained::bytes(&path) {
+            Some(bytes) => bytes.len() as u64,
+            None => std::fs::metadata(&path).ok()?.len(),
+        };
+        Some((path, bytes))
+    };
     paths.into_iter().filter_map(size).collect()
 }
 

@@ -8,7 +8,7 @@ use glowflow::faces::{self, Faces};
 use glowflow::latent::{
     About, Direction, Found, find_directions, interpolate as interpolate_images, redraw_details,
 };
-use glowflow::{Latents, data};
+use glowflow::{Latents, data, pretrained};
 use glowflow_report::animation;
 use serde_json::json;
 
@@ -62,6 +62,13 @@ fn names_in(values: &[String], known: &[String]) -> Vec<String> {
 }
 
 pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let fixed = pretrained::is_pretrained(&args.model);
+    anyhow::ensure!(
+        !(fixed && (args.out.is_none() || args.eyes.is_some())),
+        "the model {} comes with the program, with its directions and the positions of its eyes: name another file for \
+         directions with --out, and leave out --eyes",
+        args.model.display()
+    );
     let out = directions_path(args.out.as_deref(), &args.model)?;
     check_output(&out, &args.model)?;
     let glow = common.load_exact(&args.model)?;

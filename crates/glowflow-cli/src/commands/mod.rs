@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
-use glowflow::{AnyDevice, DeviceError, Model, Precision, check_count, data};
+use glowflow::{AnyDevice, DeviceError, Model, Precision, check_count, data, pretrained};
 use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{picture, printable};
 
@@ -168,7 +168,7 @@ fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u
 fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf> {
     match given {
         Some(path) => Ok(path.to_owned()),
-        None if model.is_dir() => Ok(model.join(DIRECTIONS)),
+        None if pretrained::is_folder(model) => Ok(model.join(DIRECTIONS)),
         None => {
             anyhow::bail!("{} is not a run's folder: name the file of directions as well", model.display())
         }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
+use glowflow::pretrained;
 use glowflow_web::{Access, Demo, Face, Limits, Token};
 
 use super::finder::{self, Detector};
@@ -34,7 +35,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     let (common, model) = (common.clone(), args.model.clone());
     let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
     let private = local && open && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
-    let mut demo = demo.storing_eyes(private);
+    let mut demo = demo.storing_eyes(private && !pretrained::is_pretrained(&args.model));
     if finder::AVAILABLE {
         demo = finding_faces(demo)?;
     }
