@@ -97,7 +97,7 @@ fn its_card_is_true() {
     let (model, card) = (model(), Card::read(name()).unwrap());
     assert_eq!(card.fingerprint, format!("{:08x}", model.fingerprint()));
     assert_eq!((card.parameters, &card.model), (model.parameters(), model.config()));
-    assert_eq!(card.license, "");
+    assert_eq!(card.license, "mit");
     let known = card.evaluation.unwrap();
     let test: Arc<dyn Dataset> = Arc::new(Portraits::new(1000, 64, 1));
     let part: Arc<dyn Dataset> = Arc::new(Subset::new(test, (0..64).collect()));
