@@ -1,10 +1,8 @@
 //! The program on a GPU: an emulated one, which computes what a real one would and breaks when it is told to.
 
-mod common;
-
 use std::path::Path;
 
-use common::{Outcome, TINY, command, outcome, read_image, run, save_image};
+use crate::common::{Outcome, TINY, command, outcome, read_image, run, save_image};
 
 /// Runs `line` with the emulated GPU in place of NVIDIA's libraries; `None` where it cannot be had.
 fn emulated(folder: &Path, line: &str, variables: &[(&str, &str)]) -> Option<Outcome> {

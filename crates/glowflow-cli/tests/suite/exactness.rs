@@ -1,12 +1,10 @@
 //! `encode`, `decode`, `eval` and `score` check what they promise, and fail if they cannot keep it.
 
-mod common;
-
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{Outcome, read_image, run, save_image};
+use crate::common::{self, Outcome, read_image, run, save_image};
 use glowflow::latents_file::LatentsFile;
 use glowflow::{GlowConfig, ModelFile};
 use image::RgbImage;

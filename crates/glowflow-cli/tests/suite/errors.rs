@@ -1,12 +1,10 @@
 //! What goes wrong ends with a status, and a message that names the culprit and the way out.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{Outcome, TINY, command, run, save_classes, save_image};
+use crate::common::{self, Outcome, TINY, command, run, save_classes, save_image};
 use glowflow::latents_file::LatentsFile;
 use glowflow::{Model, ModelFile};
 

@@ -1,12 +1,10 @@
 //! RealNVP, NICE and variational dequantisation with every command: trained, killed and resumed, scored, encoded and decoded, manipulated.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{command, outcome, read_image, run};
+use crate::common::{self, command, outcome, read_image, run};
 
 /// Name and configuration of small models; the learning rate is one at which they learn in some steps.
 const MODELS: [(&str, &str); 5] = [

@@ -1,12 +1,10 @@
 //! Training as people do it: what is reported, what is left when it stops, grey data, classes, eyes, fine-tuning.
 
-mod common;
-
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{TINY, command, run, save_classes, save_image};
+use crate::common::{TINY, command, run, save_classes, save_image};
 
 /// A model of a preset, with the preset's size of images, that trains in milliseconds.
 const PRESET: &str = "--threads 2 --preset tiny32 --set model.levels=2 --set model.steps=1 --set model.hidden=8 \

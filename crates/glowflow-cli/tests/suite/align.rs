@@ -1,11 +1,9 @@
 //! `align` and `crop`, and the alignment of photographs that commands are given.
 #![cfg(feature = "faces")]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::{TINY, read_image, run, save_image, shared_folder};
+use crate::common::{self, TINY, read_image, run, save_image, shared_folder};
 use glowflow::faces::{self, Faces};
 use glowflow_data::Eyes;
 use image::{Rgb, RgbImage};

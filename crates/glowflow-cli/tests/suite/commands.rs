@@ -1,14 +1,12 @@
 //! Each command on small trained models: what it prints and what it leaves.
 
-mod common;
-
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 
-use common::{TINY, command, read_image, run, save_classes, save_image};
+use crate::common::{self, TINY, command, read_image, run, save_classes, save_image};
 use image::{AnimationDecoder, RgbImage};
 
 /// A folder with trained models (`plain`, `five` of 5 bits, `classes` of two classes) and with images: `images`, which

@@ -1,14 +1,12 @@
 //! A run that is stopped, in whatever way, and resumed ends with the bytes of a run that never was.
 #![cfg(unix)]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{Random, TINY, command, run};
+use crate::common::{self, Random, TINY, command, run};
 
 /// Checkpoints, records and evaluations at steps of their own, some of which meet; images are changed at random.
 const SETTINGS: &str = "--set train.log_every=5 --set train.eval_every=20 --set train.checkpoint_every=7 \

@@ -1,11 +1,9 @@
 //! Folders as people have them, from the command line.
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use common::{TINY, command, outcome, read_image, run, save_image, shared_folder};
+use crate::common::{TINY, command, outcome, read_image, run, save_image, shared_folder};
 
 /// A folder with a model in `run`, trained for one step.
 static WORLD: LazyLock<PathBuf> = LazyLock::new(|| {

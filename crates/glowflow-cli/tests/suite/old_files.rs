@@ -1,11 +1,9 @@
 //! Files of the first releases, written before a configuration named its architecture and before files had checksums:
 //! every command still takes them.
 
-mod common;
-
 use std::path::Path;
 
-use common::{read_image, run};
+use crate::common::{read_image, run};
 
 /// A copy of the files: a run of six steps, pictures drawn from it, their latents and their scores.
 fn files() -> tempfile::TempDir {

@@ -1,7 +1,6 @@
 //! Shell completions and manual pages, as packages install them.
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 use std::process::Command;
 

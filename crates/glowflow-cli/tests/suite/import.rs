@@ -1,10 +1,8 @@
 //! `import`: checkpoints of other programs, from a file to a model that scores and inverts.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 
-use common::run;
+use crate::common::run;
 use glowflow::ModelFile;
 
 /// A checkpoint beside the checkout; `None`, with a message, if it is not there.

@@ -1,13 +1,11 @@
 //! Studies as people run them: results, kills, stops, and mistakes.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::{Outcome, command, run};
+use crate::common::{self, Outcome, command, run};
 use serde_json::Value;
 
 const CONFIGURATIONS: [&str; 2] = ["reverse", "conv1x1"];

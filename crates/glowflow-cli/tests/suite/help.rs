@@ -1,7 +1,6 @@
 //! The help of all commands: one order of options, and a default for each that may be left out.
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 
 const COMMANDS: [&str; 19] = [

@@ -1,14 +1,12 @@
 //! The model that comes with the program: every command works with its name, and nothing else.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{TINY, command, read_image, run};
+use crate::common::{self, TINY, command, read_image, run};
 use serde_json::Value;
 
 /// An empty folder with two samples of the model, `samples/00000.png` and `samples/00001.png`.

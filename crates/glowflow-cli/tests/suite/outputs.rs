@@ -1,11 +1,9 @@
 //! Where pictures go: to files of any name, to the standard output, and to names that the program chooses.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use common::{command, read_image, run, save_image};
+use crate::common::{self, command, read_image, run, save_image};
 use glowflow::latent::{About, Direction, Directions};
 use glowflow::{GlowConfig, Model, ModelFile};
 

@@ -1,8 +1,6 @@
 //! Training and using a model in bf16, where the processor can, and what is said where it cannot.
 
-mod common;
-
-use common::{TINY, read_image, run, save_image};
+use crate::common::{TINY, read_image, run, save_image};
 
 /// Whether this processor multiplies bf16.
 fn has_bf16() -> bool {

@@ -1,11 +1,9 @@
 //! The commands of the latent space, on a small trained model and labelled images.
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use common::{Outcome, TINY, read_image, run, save_classes, save_image};
+use crate::common::{self, Outcome, TINY, read_image, run, save_classes, save_image};
 use image::RgbImage;
 use serde_json::Value;
 

@@ -1,8 +1,6 @@
 //! The demo's server as a process: hostile uploads, more clients than it can serve, and its end.
 #![cfg(unix)]
 
-mod common;
-
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::{Random, command, run};
+use crate::common::{self, Random, command, run};
 use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 

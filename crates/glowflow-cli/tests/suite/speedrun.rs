@@ -1,14 +1,12 @@
 //! Studies that compare configurations with a baseline: calibration, scores, multipliers, stops, and added configurations.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use common::{command, run};
+use crate::common::{self, command, run};
 use serde_json::Value;
 
 const TINY: &str = r#"

@@ -1,0 +1,28 @@
+//! The tests of the program from outside, a module a subject. They are one program, which takes less time to compile; tests of several
+//! processes over MPI, with time limits, run by themselves.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod align;
+mod architectures;
+mod commands;
+mod cuda;
+mod data;
+mod errors;
+mod exactness;
+mod help;
+mod import;
+mod latent;
+mod old_files;
+mod outputs;
+mod packages;
+mod precision;
+mod pretrained;
+mod release;
+mod resume;
+mod serve;
+mod shells;
+mod speedrun;
+mod study;
+mod train;
