@@ -12,7 +12,7 @@ use glowflow::quickstart::TRIED;
 use glowflow::train::{
     Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
-use glowflow::{AnyDevice, Error, Precision, data, train};
+use glowflow::{AnyDevice, Architecture, Error, Precision, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
@@ -357,6 +357,7 @@ pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCo
     config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
     let batch = config.train.batch;
     config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+    config.model.unread().iter().for_each(|notice| tell(notice));
     let mut bench = Bench::new(common.open(config.train.precision)?, config)?;
     if args.serve {
         for line in std::io::stdin().lock().lines() {

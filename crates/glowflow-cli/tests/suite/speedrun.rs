@@ -349,6 +349,12 @@ fn a_plan_counts_operations_and_time() {
     }
     let speedrun = run(folder.path(), "study speedrun --dry-run").ok().stdout;
     assert!(speedrun.contains("glow also with 0.5, 2, 4, 8 times the budget"), "{speedrun}");
+    let unread = run(folder.path(), &format!("{STUDY} --dry-run --set model.network_blocks=3")).ok();
+    assert_eq!(
+        unread.stderr.matches("model.network_blocks is 3, which has no effect").count(),
+        1,
+        "{unread:?}"
+    );
     for (line, words) in [
         ("--arms narrow", "there is no configuration \"narrow\"; there are glow, wide"),
         ("--curve 0", "curve holds 0"),

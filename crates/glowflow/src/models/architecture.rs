@@ -46,6 +46,11 @@ pub trait Architecture:
     /// [`Error::Config`] names the key, its value, and what would fit.
     fn validate(&self) -> Result<(), Error>;
 
+    /// Notices of sizes that differ from their defaults although nothing of this model reads them, one sentence each.
+    fn unread(&self) -> Vec<String> {
+        vec![]
+    }
+
     /// Declares the tensors and puts the layers together.
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>);
 
@@ -128,6 +133,12 @@ pub mod check {
             return Err(Error::Config(format!("model.{key} is {value}; at most {most} is possible")));
         }
         Ok(())
+    }
+
+    /// A notice if `model.{key}`, which nothing reads without the setting `needs`, differs from its default.
+    pub fn unread(key: &str, value: usize, default: usize, needs: &str) -> Option<String> {
+        (value != default)
+            .then(|| format!("model.{key} is {value}, which has no effect without model.{needs}"))
     }
 
     /// Checks the size of images and the bits of a pixel.

@@ -30,6 +30,24 @@ impl DequantizationType {
         *self == Self::Uniform
     }
 
+    /// Notices of the sizes of a dequantiser that a model with uniform noise does not have: see
+    /// [`Architecture::unread`](super::Architecture::unread).
+    pub(super) fn unread(self, couplings: usize, hidden: usize, channels: usize) -> Vec<String> {
+        if self != Self::Uniform {
+            return vec![];
+        }
+        let sizes = [
+            ("dequantization_couplings", couplings, COUPLINGS),
+            ("dequantization_hidden", hidden, HIDDEN),
+            ("dequantization_channels", channels, CHANNELS),
+        ];
+        let needs = "dequantization = \"variational\"";
+        sizes
+            .into_iter()
+            .filter_map(|(key, size, default)| check::unread(key, size, default, needs))
+            .collect()
+    }
+
     /// The dequantiser of a model with these keys.
     pub(super) fn dequantizer(
         self,

@@ -335,6 +335,23 @@ impl Architecture for GlowConfig {
         Ok(())
     }
 
+    fn unread(&self) -> Vec<String> {
+        let Self { network_blocks, mixture_components, .. } = *self;
+        let blocks = self.network.is_convolutions().then(|| {
+            check::unread("network_blocks", network_blocks, NETWORK_BLOCKS, "network = \"residual\"")
+        });
+        let components = (self.coupling != CouplingType::Mixture).then(|| {
+            let needs = "coupling = \"mixture\"";
+            check::unread("mixture_components", mixture_components, MIXTURE_COMPONENTS, needs)
+        });
+        let dequantizer = self.dequantization.unread(
+            self.dequantization_couplings,
+            self.dequantization_hidden,
+            self.dequantization_channels,
+        );
+        [blocks, components].into_iter().flatten().flatten().chain(dequantizer).collect()
+    }
+
     fn validate(&self) -> Result<(), Error> {
         check::image(self.image, self.bits)?;
         check::at_least_one("levels", self.levels, 12)?;

@@ -94,6 +94,14 @@ impl Architecture for RealNvpConfig {
         )
     }
 
+    fn unread(&self) -> Vec<String> {
+        self.dequantization.unread(
+            self.dequantization_couplings,
+            self.dequantization_hidden,
+            self.dequantization_channels,
+        )
+    }
+
     fn build<D: ops::Squeeze>(&self, flow: &mut FlowBuilder<'_, D>) {
         flow.push("logit", Logit);
         for level in 0..self.levels {

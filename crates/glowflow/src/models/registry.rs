@@ -216,6 +216,12 @@ macro_rules! architectures {
             fn validate(&self) -> Result<(), $crate::Error> {
                 self.validate()
             }
+
+            fn unread(&self) -> Vec<String> {
+                match self {
+                    $(Self::$variant(config) => config.unread(),)*
+                }
+            }
         }
 
         impl serde::Serialize for ModelConfig {

@@ -10,6 +10,7 @@ use super::check::{check_comparable, check_distinct, check_name, fail, within};
 use super::form::{Base, Entry, Form, check_sections};
 use super::runs::{RunId, Yardstick};
 use crate::model::memory;
+use crate::models::Architecture;
 use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, preset};
 use crate::{Error, text_file};
 
@@ -181,7 +182,13 @@ impl Study {
         for configuration in &mut self.configurations {
             configuration.run.model.set_channels(first.model.image()[2]);
         }
-        Ok(adapted.notices)
+        let mut notices = adapted.notices;
+        for notice in self.selected.iter().flat_map(|&index| self.configurations[index].run.model.unread()) {
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+        Ok(notices)
     }
 
     /// The data to train on, if they are given.

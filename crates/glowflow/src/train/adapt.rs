@@ -8,6 +8,7 @@ use glowflow_data::{Dataset, ImageShape, OpenOptions, Subset};
 
 use super::config::RunConfig;
 use super::waiting::unless_stopped;
+use crate::models::Architecture;
 use crate::{Error, data};
 
 /// Images that are looked at to tell whether all are grey.
@@ -42,13 +43,14 @@ pub struct Adapted {
 /// request.
 pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<Adapted, Error> {
     config.validate()?;
+    let mut notices = config.model.unread();
     let Some(path) = config.data.path.clone() else {
-        return Ok(Adapted::default());
+        return Ok(Adapted { notices, unused_classes: 0 });
     };
     if data::is_portraits(&path) {
         return match adapt.classes {
             true => Err(Error::Input("portraits have no classes: train on them without".into())),
-            false => Ok(Adapted::default()),
+            false => Ok(Adapted { notices, unused_classes: 0 }),
         };
     }
     let [height, width, channels] = config.model.image();
@@ -60,7 +62,6 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     };
     let found = unless_stopped(stop, move || look(&path, &options))?;
 
-    let mut notices = vec![];
     match (found.grey, channels) {
         (Some(grey), 3) if adapt.channels => {
             config.model.set_channels(1);

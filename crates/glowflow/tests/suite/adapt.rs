@@ -27,6 +27,31 @@ fn run(data: &Path, want: Adapt) -> Result<(ModelConfig, Adapted), Error> {
 const CHANNELS: Adapt = Adapt { channels: true, classes: false };
 const BOTH: Adapt = Adapt { channels: true, classes: true };
 
+/// Sizes without an effect are noticed with the setting that reads them, and nothing is noticed with that setting.
+#[test]
+fn sizes_that_nothing_reads_are_noticed() {
+    let notices = |preset: &str, set: &[&str]| {
+        let set: Vec<String> = set.iter().map(|text| text.to_string()).collect();
+        let mut config = RunConfig::resolve(Some(preset), None, &set).unwrap();
+        config.data.path = Some("portraits".into());
+        adapt(&mut config, Adapt::default(), &NEVER).unwrap().notices
+    };
+    for (preset, key, needs) in [
+        ("tiny32", "network_blocks", "network=\"residual\""),
+        ("tiny32", "mixture_components", "coupling=\"mixture\""),
+        ("tiny32", "dequantization_couplings", "dequantization=\"variational\""),
+        ("tiny32", "dequantization_hidden", "dequantization=\"variational\""),
+        ("realnvp-tiny32", "dequantization_channels", "dequantization=\"variational\""),
+    ] {
+        let (size, needs) = (format!("model.{key}=3"), format!("model.{needs}"));
+        let have = notices(preset, &[&size]);
+        let want = format!("model.{key} is 3, which has no effect without {}", needs.replace('=', " = "));
+        assert_eq!(have, [want]);
+        assert_eq!(notices(preset, &[&size, &needs]), [""; 0], "{key}");
+    }
+    assert_eq!(notices("tiny32", &[]), [""; 0]);
+}
+
 #[test]
 fn grey_images_make_a_grey_model() {
     let folder = tempfile::tempdir().unwrap();
