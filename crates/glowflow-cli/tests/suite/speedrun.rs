@@ -347,8 +347,9 @@ fn a_plan_counts_operations_and_time() {
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
-    let speedrun = run(folder.path(), "study speedrun --dry-run").ok().stdout;
-    assert!(speedrun.contains("glow also with 0.5, 2, 4, 8 times the budget"), "{speedrun}");
+    let speedrun = run(folder.path(), "study speedrun --dry-run --minutes 3").ok();
+    assert!(speedrun.stdout.contains("glow also with 0.5, 2, 4, 8 times the budget"), "{speedrun:?}");
+    assert!(!speedrun.stdout.contains("10 minutes") && speedrun.stderr.is_empty(), "{speedrun:?}");
     let unread = run(folder.path(), &format!("{STUDY} --dry-run --set model.network_blocks=3")).ok();
     assert_eq!(
         unread.stderr.matches("model.network_blocks is 3, which has no effect").count(),
