@@ -60,11 +60,12 @@ pub fn rows(study: &Study, results: &[RunResult]) -> Vec<Row> {
     (0..study.configurations.len()).filter(shown).map(row).collect()
 }
 
-/// The bounds that the runs have evaluated, and of which configurations if they differ.
-fn bounds(study: &Study) -> String {
+/// The bounds that the runs of the table have evaluated, and of which configurations if they differ.
+fn bounds(study: &Study, rows: &[Row]) -> String {
     let label = |noise| Draws::mean(noise, 1, 0).to_string();
     let noise = |c: &Configuration| c.run.model.noise();
-    let of = |kind| study.configurations.iter().filter(move |c| noise(c) == kind);
+    let is_shown = |c: &&Configuration| rows.iter().any(|row| row.configuration == c.name);
+    let of = |kind| study.configurations.iter().filter(is_shown).filter(move |c| noise(c) == kind);
     let variational: Vec<&str> = of(NoiseKind::Variational).map(|c| &*c.name).collect();
     if variational.is_empty() {
         return label(NoiseKind::Uniform);
@@ -90,7 +91,7 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
         format!("# {}", study.title),
         String::new(),
         format!("Data: {data}. Each run: {budget}. Seeds: {}.", study.seeds.len()),
-        format!("Bits/dim of held-out images, {}: mean ± standard error over seeds.", bounds(study)),
+        format!("Bits/dim of held-out images, {}: mean ± standard error over seeds.", bounds(study, rows)),
         String::new(),
         "| configuration | bits/dim | seeds | parameters | images | images/s |".into(),
         "| --- | ---: | ---: | ---: | ---: | ---: |".into(),
@@ -126,6 +127,21 @@ pub fn grouped(number: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::study::{Overrides, Scale};
+
+    #[test]
+    fn bounds_are_those_of_the_selected_configurations() {
+        let table = |arms: &[&str]| {
+            let arms: Vec<String> = arms.iter().map(|arm| arm.to_string()).collect();
+            let overrides = Overrides { arms: Some(&arms), ..Overrides::default() };
+            let study = Study::builtin("speedrun", Scale::Cpu, overrides).unwrap();
+            markdown(&study, &rows(&study, &[]), "figure.svg")
+        };
+        let uniform = table(&["exp2tanh"]);
+        assert!(!uniform.contains("variational"), "{uniform}");
+        let both = table(&["variational-2"]);
+        assert!(both.contains("of variational-2, which is another quantity"), "{both}");
+    }
 
     #[test]
     fn thousands_have_commas() {
