@@ -70,6 +70,10 @@ impl<D: Primitives> Layer<D> for AdditiveCoupling {
         self.m.activations()
     }
 
+    fn full_activations(&self, _: Shape) -> usize {
+        self.m.activations()
+    }
+
     fn multiply_adds(&self, _: Shape) -> u128 {
         self.m.multiply_adds()
     }

@@ -22,6 +22,8 @@ pub struct FlowBuilder<'a, D: Device> {
     shape: Shape,
     /// For each layer, the numbers of one image that its backward pass has to have in memory.
     activations: Vec<usize>,
+    /// Those in single precision in every precision of networks.
+    full_activations: Vec<usize>,
     /// Multiply-adds of all layers and of the dequantiser on one image.
     multiply_adds: u128,
     dequantizer: Option<Dequantizer>,
@@ -40,7 +42,9 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
             builder.params.scope("dequantizer", |p| Dequantizer::new(p, image, architecture.bins(), config))
         });
         if let Some(dequantizer) = &builder.dequantizer {
-            builder.activations.extend(dequantizer.activations::<D>(image));
+            let activations = dequantizer.activations::<D>(image);
+            builder.full_activations.extend(activations.iter().map(|_| 0));
+            builder.activations.extend(activations);
             builder.multiply_adds += dequantizer.multiply_adds::<D>(image);
         }
         builder
@@ -55,6 +59,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
             latents: vec![],
             shape: image,
             activations: vec![],
+            full_activations: vec![],
             multiply_adds: 0,
             dequantizer: None,
         }
@@ -69,6 +74,7 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     pub fn push(&mut self, name: impl Into<String>, layer: impl Layer<D> + 'static) {
         let shapes = layer.shapes(self.shape);
         self.activations.push(layer.activations(self.shape));
+        self.full_activations.push(layer.full_activations(self.shape));
         self.multiply_adds += layer.multiply_adds(self.shape);
         self.shape = shapes.output;
         self.latents.extend(shapes.latents);
@@ -97,6 +103,11 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
     /// memory in addition to input and output.
     pub fn activations(&self) -> &[usize] {
         &self.activations
+    }
+
+    /// Those of [`activations`](Self::activations) that are in single precision in every precision of networks.
+    pub fn full_activations(&self) -> &[usize] {
+        &self.full_activations
     }
 
     /// Multiply-adds of a forward pass on one image: see [`Layer::multiply_adds`].

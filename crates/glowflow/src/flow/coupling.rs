@@ -13,7 +13,9 @@
 //! and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016).
 
 use glowflow_kernels::ops::{self, Mixture};
-use glowflow_kernels::{CouplingKind, Device, Direction, Grid, MixtureShape, NetworkOutputs};
+use glowflow_kernels::{
+    CouplingKind, Device, Direction, Grid, MixtureShape, NetworkOutputs, ResidualNetworkParams,
+};
 
 use super::network::{Activations, Network, Networks, OutputChannels, Weights};
 use super::{BackwardPass, Context, Layer, NetworkKind, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
@@ -83,6 +85,18 @@ impl<D: Networks + ops::Coupling + Mixture> Layer<D> for Coupling {
         // A head's output is as large as a hidden layer, and so is its gradient.
         let head = self.transform.outputs(input.channels).head;
         (self.network.activations() + 2 * head) * input.pixels()
+    }
+
+    fn full_activations(&self, input: Shape) -> usize {
+        let head = self.transform.outputs(input.channels).head;
+        let network = match &self.network {
+            // All but the inputs of `project`.
+            Network::Residual(at) => {
+                at.activations() - at.blocks.len() * ResidualNetworkParams::expanded(at.width)
+            }
+            Network::Convolutions(_) | Network::Headed(_) => 0,
+        };
+        (network + 2 * head) * input.pixels()
     }
 
     fn multiply_adds(&self, input: Shape) -> u128 {

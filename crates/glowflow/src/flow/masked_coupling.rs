@@ -138,6 +138,10 @@ impl<D: Primitives> Layer<D> for MaskedCoupling {
         self.network.activations() * input.pixels()
     }
 
+    fn full_activations(&self, input: Shape) -> usize {
+        Layer::<D>::activations(self, input)
+    }
+
     fn multiply_adds(&self, input: Shape) -> u128 {
         self.network.multiply_adds() * input.pixels() as u128
     }

@@ -140,6 +140,11 @@ pub trait Layer<D: Device>: Send + Sync {
         0
     }
 
+    /// Those of [`activations`](Self::activations) that are in single precision in every precision of networks.
+    fn full_activations(&self, _input: Shape) -> usize {
+        0
+    }
+
     /// Multiply-adds of the matrix products and convolutions of a forward pass on one image. Element-wise work does not
     /// count.
     fn multiply_adds(&self, _input: Shape) -> u128 {

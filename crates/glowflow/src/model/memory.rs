@@ -90,7 +90,9 @@ fn activations(model: &impl Architecture, train: &TrainConfig) -> u128 {
     let part = train.batch.div_ceil(train.accumulate.max(1)) as u128;
     let number = if train.precision == Precision::Bf16 { 2 } else { F32 };
     let flow = FlowBuilder::<Cpu<f32>>::build(model, Source::Layout);
-    let layers = flow.activations().iter().map(|&numbers| part * numbers as u128 * number);
+    let of_layer =
+        |(&numbers, &full): (&usize, &usize)| part * (number * (numbers - full) as u128 + F32 * full as u128);
+    let layers = flow.activations().iter().zip(flow.full_activations()).map(of_layer);
     let hidden: u128 = match train.backprop {
         Backprop::Reversible => layers.max().unwrap_or(0),
         Backprop::Stored => layers.sum(),
@@ -136,7 +138,7 @@ fn spell(bytes: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, PermutationType};
+    use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, NetworkType, PermutationType};
 
     #[test]
     fn parameters_are_counted_as_they_are_laid_out() {
@@ -150,6 +152,27 @@ mod tests {
         ] {
             let count = ModelFile::new(config.clone(), 0).unwrap().weights.len();
             assert_eq!(parameters(&config), count as u128, "{config:?}");
+        }
+    }
+
+    /// Products alone are in bf16: of a residual block, the `3·hidden` inputs of its last one.
+    #[test]
+    fn activations_in_single_precision_count_as_such() {
+        let of = |config: &GlowConfig, precision: Precision| {
+            let train =
+                TrainConfig { batch: 1, backprop: Backprop::Stored, precision, ..TrainConfig::default() };
+            activations(config, &train)
+        };
+        let saved =
+            |config: &GlowConfig| [Precision::F32, Precision::Bf16].map(|precision| of(config, precision));
+        let base = GlowConfig { image: [16, 16, 3], levels: 1, steps: 2, hidden: 8, ..GlowConfig::default() };
+        let pixels = 2 * 8 * 8;
+        let [full, narrow] = saved(&base);
+        assert_eq!(full - narrow, 2 * pixels * 2 * 8);
+        let residual = GlowConfig { network: NetworkType::Residual, network_blocks: 3, ..base };
+        for config in [GlowConfig { attention: 2, ..residual.clone() }, residual] {
+            let [full, narrow] = saved(&config);
+            assert_eq!(full - narrow, 2 * pixels * 3 * 24, "{config:?}");
         }
     }
 
