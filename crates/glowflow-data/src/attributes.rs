@@ -110,6 +110,23 @@ impl Attributes {
         Ok(Self { names, values, left_out, notices })
     }
 
+    /// Attributes by their values `[images, names]`; `None` is unknown.
+    ///
+    /// ```
+    /// use glowflow_data::Attributes;
+    ///
+    /// let values = vec![Some(true), None, Some(false), Some(true)];
+    /// let attributes = Attributes::of_values(vec!["Hat".into(), "Smiling".into()], values).unwrap();
+    /// assert_eq!(attributes.of(1), [Some(false), Some(true)]);
+    /// assert!(Attributes::of_values(vec!["Hat".into(), "Smiling".into()], vec![None]).is_none());
+    /// ```
+    ///
+    /// Returns `None` if the values are not a whole number of images.
+    pub fn of_values(names: Vec<String>, values: Vec<Option<bool>>) -> Option<Self> {
+        let whole = !names.is_empty() && values.len().is_multiple_of(names.len());
+        whole.then(|| Self { names, values, left_out: vec![], notices: vec![] })
+    }
+
     /// Attributes that the generator of [`Portraits`] drew.
     pub fn of_portraits(portraits: &Portraits) -> Self {
         let values = (0..portraits.len())

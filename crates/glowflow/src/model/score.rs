@@ -234,6 +234,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
     /// let pixels = Array4::from_elem((2, 8, 8, 3), 128);
     /// let bits = glow.bits_per_dim(pixels.view(), &[], Draws::Uniform { draws: 8, seed: 0 })?;
     /// assert!(bits.iter().all(|bits| *bits > 0.0));
+    /// let log_prob = glow.log_prob(pixels.view(), &[], Draws::Uniform { draws: 8, seed: 0 })?;
+    /// assert_eq!(glow.config().bits_per_dim(log_prob[0]), bits[0]);
     /// # Ok::<(), glowflow::Error>(())
     /// ```
     ///
@@ -247,6 +249,20 @@ impl<A: Architecture, R: Real> Model<A, R> {
     ) -> Result<Vec<f64>, Error> {
         let log_densities = self.log_densities(pixels, labels, draws, 0)?;
         Ok(log_densities.into_iter().map(|log_density| self.config().bits_per_dim(log_density)).collect())
+    }
+
+    /// The log-likelihood of images in nats, by the estimate `draws`: `−D·log 2` times their
+    /// [`bits_per_dim`](Self::bits_per_dim).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn log_prob(
+        &self,
+        pixels: ArrayView4<u8>,
+        labels: &[usize],
+        draws: Draws,
+    ) -> Result<Vec<f64>, Error> {
+        self.log_densities(pixels, labels, draws, 0)
     }
 
     /// Each image's [`log_density`](super::Encoded::log_density), combined over the draws. The images begin with those

@@ -38,7 +38,8 @@ pub use presets::names as preset_names;
 pub(crate) use presets::preset;
 pub use recorded::{LastEvaluation, last_evaluation};
 pub use run::{
-    Best, Job, Limits, Options, Summary, follow, resume, resume_as, run_folder, train, train_as, train_on,
+    Best, Job, Limits, Options, Summary, follow, resume, resume_as, resume_on, run_folder, train, train_as,
+    train_on,
 };
 pub use state::{Progress, StepReport, TrainState};
 pub use trained::{Trained, trained};

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use glowflow::train::{Changes, Limits, Options, RunConfig, checkpoint, observers, resume, train, train_on};
+use glowflow::train::{
+    Changes, Limits, Options, RunConfig, checkpoint, observers, resume, resume_on, train, train_on,
+};
 use glowflow::{Error, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape};
@@ -475,4 +477,19 @@ fn shifts_repeat_or_reflect_edges() {
     for part in ["mirror", "replicate", "reflect"] {
         assert!(error.contains(part), "{part:?} is not in {error:?}");
     }
+}
+
+/// A run on given datasets, which no path in its configuration names, continues on them to the same weights.
+#[test]
+fn a_run_on_given_datasets_is_resumed_on_them() {
+    let mut config = config(&[]);
+    config.data.path = None;
+    let [whole, parts] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let images = || -> Arc<dyn Dataset> { Arc::new(Portraits::new(40, 16, 0)) };
+    train_on(Cpu::<f32>::new(), config.clone(), images(), None, whole.path(), options(4)).unwrap();
+    train_on(Cpu::<f32>::new(), config, images(), None, parts.path(), options(2)).unwrap();
+    let summary = resume_on(device, parts.path(), Changes::default(), images(), None, options(4)).unwrap();
+    assert_eq!(summary.steps, 4);
+    let model = |run: &Path| ModelFile::read(run).unwrap();
+    assert_eq!(model(parts.path()), model(whole.path()));
 }

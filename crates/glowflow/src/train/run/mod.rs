@@ -280,25 +280,52 @@ pub fn resume_as<A: Into<AnyDevice>>(
     changes: Changes<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    let entrance = Entrance::new(job);
-    let done = resume_alone(&entrance, device, path, changes, options);
-    entrance.leave(done)
-}
-
-fn resume_alone<A: Into<AnyDevice>>(
-    entrance: &Entrance<'_>,
-    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
-    path: &Path,
-    changes: Changes<'_>,
-    options: Options<'_>,
-) -> Result<Summary, Error> {
-    let folder = run_folder(path);
-    let _lock = lock(folder)?;
     let stop = options.stop;
     let open = |config: &RunConfig| {
         let config = config.clone();
         unless_stopped(stop, move || Images::open(&config))
     };
+    go_on(job, device, path, changes, open, options)
+}
+
+/// As [`resume`], on given datasets: for a run that [`train_on`] began.
+///
+/// # Errors
+/// As [`resume`].
+pub fn resume_on<A: Into<AnyDevice>>(
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    train: Arc<dyn Dataset>,
+    test: Option<Arc<dyn Dataset>>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    go_on(&Job::alone(), device, path, changes, |_: &RunConfig| Ok(Images::new(train, test)), options)
+}
+
+fn go_on<A: Into<AnyDevice>>(
+    job: &Job,
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    open: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let entrance = Entrance::new(job);
+    let done = go_on_alone(&entrance, device, path, changes, open, options);
+    entrance.leave(done)
+}
+
+fn go_on_alone<A: Into<AnyDevice>>(
+    entrance: &Entrance<'_>,
+    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    path: &Path,
+    changes: Changes<'_>,
+    open: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    let folder = run_folder(path);
+    let _lock = lock(folder)?;
     let Some(checkpoint) = checkpoint::find(path) else {
         let config = folder.join(CONFIG);
         if !config.exists() {
