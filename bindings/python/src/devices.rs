@@ -1,0 +1,35 @@
+//! Devices and precisions by their names.
+
+use glowflow::{AnyDevice, DeviceChoice, DeviceError, Precision};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+/// The device of a name.
+pub fn choice(name: &str) -> PyResult<DeviceChoice> {
+    name.parse().map_err(|reason: String| PyValueError::new_err(reason))
+}
+
+/// The precision of a name.
+pub fn precision(name: &str) -> PyResult<Precision> {
+    match name {
+        "auto" => Ok(Precision::Auto),
+        "f32" => Ok(Precision::F32),
+        "tf32" => Ok(Precision::Tf32),
+        "bf16" => Ok(Precision::Bf16),
+        _ => Err(PyValueError::new_err(format!(
+            "unknown precision {name:?}, expected one of auto, f32, tf32, bf16"
+        ))),
+    }
+}
+
+/// Opens a device. The text is the reason why a GPU is not used that is there.
+pub fn open(
+    choice: DeviceChoice,
+    precision: Precision,
+) -> Result<(AnyDevice, Option<String>), DeviceError> {
+    let mut trouble = None;
+    let device = choice.open(precision, |error| {
+        trouble = Some(format!("{error}; computing on the processor instead"));
+    })?;
+    Ok((device, trouble))
+}
