@@ -1,0 +1,166 @@
+"""Checks and conversions of arguments. An error names what was given, and the line to write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def as_array(value: Any, name: str) -> np.ndarray:
+    """The memory of `value` as a numpy array, without a copy if possible."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__dlpack__"):
+        try:
+            return np.from_dlpack(value)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            device = getattr(value, "device", "its device")
+            raise TypeError(
+                f"{name} is on {device}, or cannot be shared ({error}): pass {name}.detach().cpu()"
+            ) from None
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise TypeError(
+            f"{name} is a {type(value).__name__} of parts that do not form one array: pass numpy.stack({name})"
+        )
+    return array
+
+
+def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray:
+    """Pixels uint8 [B, H, W, C] of the shape `image`, C-contiguous."""
+    array = as_array(value, name)
+    torch = not isinstance(value, np.ndarray) and hasattr(value, "permute")
+    height, width, channels = image
+    # The conversion that fits what was given, as a user would write it.
+    line, wrong = name, []
+    if array.dtype != np.uint8:
+        wrong.append(f"has the type {array.dtype}")
+        if array.dtype.kind == "f":
+            line = f"({line} * 255).round()"
+            line += ".to(torch.uint8)" if torch else ".astype(numpy.uint8)"
+        else:
+            line += ".to(torch.uint8)" if torch else ".astype(numpy.uint8)"
+    shape = array.shape
+    if shape[-3:] != (height, width, channels) and shape[-3:] == (channels, height, width):
+        wrong.append(f"has the shape {list(shape)}, channels first")
+        axes = (0, 2, 3, 1) if len(shape) == 4 else (1, 2, 0)
+        line += f".{'permute' if torch else 'transpose'}{axes}"
+        shape = (*shape[:-3], height, width, channels)
+    if shape == (height, width, channels):
+        wrong.append("is one image, not a batch")
+        line += "[None]"
+        shape = (1, *shape)
+    if shape[1:] != (height, width, channels) or len(shape) != 4:
+        raise ValueError(
+            f"{name} has the shape {list(array.shape)}, and the model takes [B, {height}, {width}, {channels}]: "
+            f"resize them, or use a model of their size"
+        )
+    if wrong:
+        kind = TypeError if array.dtype != np.uint8 else ValueError
+        raise kind(
+            f"{name} {' and '.join(wrong)}; the model takes uint8 [B, {height}, {width}, {channels}], values 0 to 255: "
+            f"pass {line}"
+        )
+    return np.ascontiguousarray(array)
+
+
+def any_images(value: Any, name: str) -> np.ndarray:
+    """Pixels uint8 [N, H, W, C] of any size, for a model that does not exist yet."""
+    array = as_array(value, name)
+    if array.ndim != 4:
+        raise ValueError(f"{name} has the shape {list(array.shape)}: pass uint8 [N, H, W, C]")
+    if array.size == 0:
+        raise ValueError(f"{name} has the shape {list(array.shape)}, which holds no images")
+    _, first, _, last = array.shape
+    shape = array.shape[1:]
+    if last not in (1, 3) and first in (1, 3):
+        # Channels first: the message is that for a model of these images.
+        shape = (*array.shape[2:], first)
+    return images(value, shape, name)
+
+
+def labels(value: Any, batch: int, classes: int, name: str = "labels") -> np.ndarray | None:
+    """One class an image, int64 [B]; None for a model without classes."""
+    if value is None:
+        if classes:
+            raise ValueError(f"the model has {classes} classes: pass {name}, a class of 0 to {classes - 1} for each image")
+        return None
+    if not classes:
+        raise ValueError(f"the model has no classes: leave {name} out")
+    array = as_array(value, name)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has the type {array.dtype}, and classes are whole numbers: pass {name}.astype(numpy.int64)")
+    if array.ndim == 0:
+        array = np.full(batch, array)
+    if array.ndim == 2 and array.shape == (batch, classes):
+        raise ValueError(f"{name} has the shape {list(array.shape)}, one-hot: pass {name}.argmax(1)")
+    if array.shape != (batch,):
+        raise ValueError(f"{name} has the shape {list(array.shape)}, and there are {batch} images: pass one class an image")
+    wrong = array[(array < 0) | (array >= classes)]
+    if len(wrong):
+        raise ValueError(f"label {wrong[0]} is not one of the model's {classes} classes, 0 to {classes - 1}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def latents(value: Any, shapes: Sequence[Sequence[int]] | None, name: str = "latents") -> list[np.ndarray]:
+    """One float32 array [B, h, w, c] a level, C-contiguous. Without `shapes` any four axes fit."""
+    if hasattr(value, "latents") and hasattr(value, "log_prob"):
+        raise TypeError(f"{name} is what encode returned: pass {name}.latents")
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} is a {type(value).__name__}, and latents are a list of one array a level: pass [{name}]")
+    if shapes is not None and len(value) != len(shapes):
+        raise ValueError(f"{name} has {len(value)} arrays, and the model has {len(shapes)} levels: pass one array a level")
+    levels = []
+    for level, item in enumerate(value):
+        here = f"{name}[{level}]"
+        array = as_array(item, here)
+        if array.dtype.kind != "f":
+            raise TypeError(f"{here} has the type {array.dtype}: pass {here}.astype(numpy.float32)")
+        if array.ndim != 4:
+            raise ValueError(f"{here} has the shape {list(array.shape)}: pass [B, h, w, c]")
+        if shapes is not None and array.shape[1:] != tuple(shapes[level]):
+            height, width, channels = shapes[level]
+            line = "pass latents of this model"
+            if array.shape[1:] == (channels, height, width):
+                line = f"it has the channels first: pass {here}.transpose(0, 2, 3, 1)"
+            raise ValueError(
+                f"{here} has the shape {list(array.shape)}, and the model's is [B, {height}, {width}, {channels}]; {line}"
+            )
+        levels.append(np.ascontiguousarray(array, np.float32))
+    if len({len(level) for level in levels}) > 1:
+        raise ValueError(f"{name} has levels of {[len(level) for level in levels]} images: pass equally many")
+    return levels
+
+
+def noise(value: Any, pixels: np.ndarray, bins: int) -> tuple[str, np.ndarray | None]:
+    """The kind of noise, and the noise itself if it is an array."""
+    if isinstance(value, str):
+        return value, None
+    array = as_array(value, "noise")
+    if array.dtype.kind != "f":
+        raise TypeError(f"noise has the type {array.dtype}: pass float32 in [0, 1/{bins})")
+    if array.shape != pixels.shape:
+        raise ValueError(f"noise has the shape {list(array.shape)}, and the images have {list(pixels.shape)}: pass one number a pixel")
+    array = np.ascontiguousarray(array, np.float32)
+    if array.size and not (array.min() >= 0 and array.max() < 1 / bins):
+        raise ValueError(f"noise is {array.min()} to {array.max()}, and a bin is [0, 1/{bins}): pass noise / {bins}")
+    return "given", array
+
+
+def whole(value: Any, name: str, least: int = 0, below: int = 2**64) -> int:
+    """A whole number."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"{name} is {value!r}: pass a whole number") from None
+    if not least <= number < below:
+        raise ValueError(f"{name} is {number}: pass {least} or more" + (f", below {below}" if number >= below else ""))
+    return number
+
+
+def device(name: str) -> str:
+    """The device of a name; by default that of the environment variable GLOWFLOW_DEVICE."""
+    return os.environ.get("GLOWFLOW_DEVICE") or "auto" if name == "auto" else name

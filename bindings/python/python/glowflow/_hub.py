@@ -1,0 +1,139 @@
+"""Folders of pretrained models: `model.safetensors`, `config.json` and a model card, as the Hugging Face Hub has them."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from glowflow._native import __version__
+
+if TYPE_CHECKING:
+    from glowflow._model import Model
+
+MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+_CARD = """\
+---
+library_name: glowflow
+license: unknown
+pipeline_tag: unconditional-image-generation
+tags:
+- normalizing-flow
+- {architecture}
+---
+
+# {title}
+
+| | |
+| --- | --- |
+| architecture | {architecture} |
+| image | {height}×{width}×{channels}, {bits} bits |
+| parameters | {parameters:,} |
+| classes | {classes} |
+| dequantisation | {dequantization} |
+| fingerprint | `{fingerprint:08x}` |
+| written by | glowflow {version} |
+
+```python
+import glowflow
+
+model = glowflow.Model.from_pretrained("PATH OR NAME")
+images = model.sample(16, temperature=0.7)
+```
+
+Configuration:
+
+```json
+{config}
+```
+"""
+
+
+def folder(name_or_path: str | os.PathLike[str], revision: str | None, hub: dict[str, Any]) -> str:
+    """The local folder of a model, or its file."""
+    name = os.fspath(name_or_path)
+    if os.path.exists(name):
+        if revision is not None or hub:
+            raise ValueError(f"{name} is a local path: leave out {', '.join(['revision'] * (revision is not None) + list(hub))}")
+        return name
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"{name} does not exist: pass a folder, a model.safetensors, or a Hub id OWNER/NAME")
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ImportError(
+            f"{name} is not a local path, and models of the Hub need huggingface_hub: pip install 'glowflow[hub]'"
+        ) from None
+    return huggingface_hub.snapshot_download(
+        name, revision=revision, **{"allow_patterns": ["*.json", "*.md", "*.safetensors", "*.toml"], **hub}
+    )
+
+
+def check(path: str, model: Model) -> None:
+    """Checks that `config.json` describes the model, if there is one."""
+    config = os.path.join(path, CONFIG)
+    if not os.path.isfile(config):
+        return
+    with open(config, encoding="utf-8") as file:
+        try:
+            written = json.load(file).get("model")
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"{config} is not a JSON object ({error})") from None
+    if written is not None and written != json.loads(model.config.to_json()):
+        raise ValueError(f"{config} describes another model than {MODEL}: remove one of them, or write both again")
+
+
+def save(model: Model, path: str | os.PathLike[str], push_to_hub: bool, repo_id: str | None) -> None:
+    """Writes the folder, and uploads it if requested."""
+    if push_to_hub and repo_id is None:
+        raise ValueError("push_to_hub needs repo_id='OWNER/NAME'")
+    path = os.fspath(path)
+    os.makedirs(path, exist_ok=True)
+    model.save(os.path.join(path, MODEL))
+    config = {
+        "library_name": "glowflow",
+        "glowflow_version": __version__,
+        "architecture": model.config.architecture,
+        "fingerprint": f"{model.fingerprint:08x}",
+        "model": json.loads(model.config.to_json()),
+    }
+    _write(os.path.join(path, CONFIG), json.dumps(config, indent=2) + "\n")
+    card = os.path.join(path, CARD)
+    if not os.path.exists(card):
+        _write(card, _card(model))
+    if push_to_hub:
+        try:
+            import huggingface_hub
+        except ImportError:
+            raise ImportError("push_to_hub needs huggingface_hub: pip install 'glowflow[hub]'") from None
+        api = huggingface_hub.HfApi()
+        api.create_repo(repo_id, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=path, allow_patterns=[MODEL, CONFIG, CARD])
+
+
+def _card(model: Model) -> str:
+    height, width, channels = model.config.image
+    names = {"glow": "Glow", "realnvp": "RealNVP", "nice": "NICE"}
+    return _CARD.format(
+        title=f"{names[model.config.architecture]}, {height}×{width}",
+        architecture=model.config.architecture,
+        height=height,
+        width=width,
+        channels=channels,
+        bits=model.config.bits,
+        parameters=model.num_parameters,
+        classes=model.classes,
+        dequantization=getattr(model.config, "dequantization", "uniform"),
+        fingerprint=model.fingerprint,
+        version=__version__,
+        config=json.dumps(json.loads(model.config.to_json()), indent=2),
+    )
+
+
+def _write(path: str, text: str) -> None:
+    """Replaces a file."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
