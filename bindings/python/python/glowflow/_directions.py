@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Directions:
     """Directions of attributes in a model's latent space: the difference of mean latents with and without each."""
 
-    _native: _native.Directions
+    _inner: _native.Directions
 
     def __init__(self) -> None:
         raise TypeError("use Directions.fit(model, images, attributes) or Directions.load(path, model)")
@@ -27,7 +27,7 @@ class Directions:
     @classmethod
     def _of(cls, native: _native.Directions) -> Directions:
         directions = cls.__new__(cls)
-        directions._native = native
+        directions._inner = native
         return directions
 
     @classmethod
@@ -66,24 +66,24 @@ class Directions:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `directions.safetensors`, atomically."""
-        self._native.save(os.fspath(path))
+        self._inner.save(os.fspath(path))
 
     @property
     def names(self) -> list[str]:
         """Names of the attributes."""
-        return self._native.names
+        return self._inner.names
 
     @property
     def auc(self) -> dict[str, tuple[float, float]]:
         """AUC on held-out images and its standard error; nan for directions that were not measured."""
         nothing = float("nan"), float("nan")
-        return {name: auc or nothing for name, auc in zip(self.names, self._native.auc)}
+        return {name: auc or nothing for name, auc in zip(self.names, self._inner.auc)}
 
     def __getitem__(self, name: str) -> list[NDArray[np.float32]]:
         """The direction of an attribute: [1, h, w, c] a level."""
         if name not in self.names:
             raise KeyError(name)
-        return self._native.direction(name)
+        return self._inner.direction(name)
 
     def __repr__(self) -> str:
         return f"<glowflow.Directions {', '.join(self.names)}>"
@@ -91,7 +91,7 @@ class Directions:
     def move(self, latents: Any, /, **amounts: float) -> list[NDArray[np.float32]]:
         """latents + Σ amount·direction, such as `directions.move(latents, Smiling=0.7)`. Amounts are −3 to 3."""
         moves = [(name, float(amount)) for name, amount in amounts.items()]
-        return self._native.move_latents(_arguments.latents(latents, None), moves)
+        return self._inner.move_latents(_arguments.latents(latents, None), moves)
 
 
 def _answers(value: Any, name: str, count: int) -> np.ndarray:

@@ -14,8 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from glowflow import _arguments, _native, _safetensors
-from glowflow._model import Model
+from glowflow import Model, _arguments, _native, _safetensors
 
 __all__ = ["from_chaiyujin", "from_file", "from_normflows", "from_openai", "from_rosinality", "from_y0ast"]
 

@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glowflow import _safetensors
-from glowflow._config import Config, GlowConfig, NiceConfig, RealNvpConfig
-from glowflow._model import Model
+from glowflow import Config, GlowConfig, Model, NiceConfig, RealNvpConfig, _safetensors
 
 __all__ = ["FlowModule", "GlowModule", "NiceModule", "RealNvpModule", "as_module", "to_safetensors"]
 

@@ -1,0 +1,112 @@
+"""Modules of torch: equal likelihoods, gradients by pixels, and the way back to a file."""
+
+import numpy as np
+import pytest
+
+import glowflow
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def module(vectors):
+    from glowflow.torch import as_module
+
+    return as_module(vectors.path)
+
+
+def given(module, vectors):
+    """v and labels of the vectors."""
+    v = module.dequantize(torch.from_numpy(vectors.pixels), torch.from_numpy(np.array(vectors.known["noise"])))
+    return v, None if vectors.labels is None else torch.from_numpy(np.array(vectors.labels))
+
+
+def test_likelihoods_in_f64(vectors, module):
+    module = module.double()
+    with torch.no_grad():
+        log_prob, latents = module(*given(module, vectors))
+    # Weights of the file are f32; the vectors' are not rounded further.
+    np.testing.assert_allclose(log_prob, vectors.known["log_likelihood"], rtol=1e-6)
+    for level, eps in enumerate(latents):
+        np.testing.assert_allclose(eps, vectors.known[f"eps.{level}"], rtol=1e-5, atol=1e-6)
+
+
+def test_likelihoods_equal_ours(vectors, module):
+    v, labels = given(module, vectors)
+    with torch.no_grad():
+        log_prob, _ = module.double()(v.double(), labels)
+    ours = vectors.model.log_prob(vectors.pixels, vectors.labels, noise=vectors.noise)
+    np.testing.assert_allclose(log_prob, ours, rtol=1e-5)
+
+
+def test_inverse(vectors, module):
+    module = module.double()
+    v, labels = given(module, vectors)
+    with torch.no_grad():
+        _, latents = module(v, labels)
+        np.testing.assert_allclose(module.inverse(latents, labels), v, atol=1e-8)
+
+
+def test_gradients_by_pixels(vectors, module):
+    module = module.double()
+    v, labels = given(module, vectors)
+    v = v.clone().requires_grad_()
+    log_prob, _ = module(v, labels)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), v)
+    direction = torch.randn(v.shape, dtype=v.dtype, generator=torch.Generator().manual_seed(0))
+    step = 1e-5
+    with torch.no_grad():
+        ends = [module(v + sign * step * direction, labels)[0].sum() for sign in (1, -1)]
+    numerical = (ends[0] - ends[1]) / (2 * step)
+    assert (gradient * direction).sum().item() == pytest.approx(numerical.item(), rel=1e-5)
+
+
+def test_to_safetensors(vectors, module, tmp_path):
+    from glowflow.torch import to_safetensors
+
+    to_safetensors(module, tmp_path / "model.safetensors")
+    assert glowflow.Model.load(tmp_path, device="cpu").fingerprint == vectors.model.fingerprint
+
+
+def test_fine_tuning(model, images, tmp_path):
+    from glowflow.torch import as_module, to_safetensors
+
+    module = as_module(model)
+    v = module.dequantize(torch.from_numpy(images), torch.full(images.shape, 0.5 / 256))
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+    for _ in range(10):
+        optimizer.zero_grad()
+        module.bits_per_dim(module(v)[0]).mean().backward()
+        optimizer.step()
+    to_safetensors(module, tmp_path / "model.safetensors")
+    tuned = glowflow.Model.load(tmp_path, device="cpu")
+    assert tuned.log_prob(images).mean() > model.log_prob(images).mean()
+
+
+def test_tensors_are_arguments(model, images):
+    tensor = torch.from_numpy(images)
+    np.testing.assert_array_equal(model.log_prob(tensor), model.log_prob(images))
+    encoded = model.encode(tensor)
+    shared = torch.from_dlpack(encoded.latents[0])
+    shared.zero_()
+    assert not encoded.latents[0].any()
+    latents = [torch.from_numpy(level) for level in model.encode(images).latents]
+    np.testing.assert_array_equal(model.decode(latents), images)
+
+
+def test_tensors_that_do_not_fit(model, images):
+    tensor = torch.from_numpy(images)
+    with pytest.raises(TypeError) as error:
+        model.encode(tensor.permute(0, 3, 1, 2) / 255)
+    assert "pass (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)" in str(error.value)
+    latents = [torch.from_numpy(level).requires_grad_() for level in model.encode(images).latents]
+    with pytest.raises(TypeError, match=r"detach\(\)"):
+        model.decode(latents)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    from glowflow.torch import as_module
+
+    config = glowflow.GlowConfig(image=(8, 8, 3), levels=1, steps=1, hidden=4, coupling="mixture")
+    with pytest.raises(NotImplementedError, match="mixture"):
+        as_module(glowflow.Model(config, device="cpu"))
