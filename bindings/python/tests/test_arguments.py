@@ -114,7 +114,7 @@ def test_noise_and_numbers(model, images):
 def test_configurations_are_checked():
     with pytest.raises(ValueError, match="divisible"):
         glowflow.GlowConfig(image=(30, 32, 3))
-    with pytest.raises(ValueError, match="permutation"):
+    with pytest.raises(ValueError, match="conv1x1"):
         glowflow.GlowConfig(permutation="random")
     with pytest.raises(TypeError):
         glowflow.GlowConfig(depth=3)

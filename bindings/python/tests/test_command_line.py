@@ -44,6 +44,9 @@ def test_ctrl_c_stops_with_a_checkpoint(tmp_path):
     start = time.monotonic()
     while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() - start < 60:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    try:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
     assert (tmp_path / "run" / "checkpoint.safetensors").exists()

@@ -89,8 +89,8 @@ def test_interpolate(model, images):
 
 def test_directions(model, tmp_path):
     rng = np.random.default_rng(0)
-    bright = np.arange(120) % 2
-    pixels = rng.integers(0, 100, (120, 16, 16, 3), np.uint8) + (100 * bright[:, None, None, None]).astype(np.uint8)
+    bright = np.arange(400) % 2
+    pixels = rng.integers(0, 100, (400, 16, 16, 3), np.uint8) + (100 * bright[:, None, None, None]).astype(np.uint8)
     known = bright.astype(np.float32)
     known[:3] = np.nan
     directions = glowflow.Directions.fit(model, pixels, {"Bright": known})

@@ -58,7 +58,7 @@ def test_gradients_by_pixels(vectors, module):
     with torch.no_grad():
         ends = [module(v + sign * step * direction, labels)[0].sum() for sign in (1, -1)]
     numerical = (ends[0] - ends[1]) / (2 * step)
-    assert (gradient * direction).sum().item() == pytest.approx(numerical.item(), rel=1e-5)
+    assert (gradient * direction).sum().item() == pytest.approx(numerical.item(), rel=1e-4)
 
 
 def test_to_safetensors(vectors, module, tmp_path):
