@@ -26,4 +26,5 @@ fi
 "$out/venv/bin/glowflow" --version
 "$out/venv/bin/python" -m pytest -q tests
 # The other modules are typed in their sources.
-(cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --allowlist "$OLDPWD/stubtest.allow")
+(cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --allowlist "$OLDPWD/stubtest.allow" \
+    --mypy-config-file "$OLDPWD/stubtest.ini")
