@@ -227,43 +227,149 @@ class _Permutation(nn.Module):
         return y[:, torch.argsort(self.index)]
 
 
+class _Head(nn.Module):
+    """`(conv1×1(x) + bias)·exp(3·logs)`."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(outputs, inputs, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.logs = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.conv2d(x, self.weight) + _channels(self.bias)) * torch.exp(3 * _channels(self.logs))
+
+
+class _ResidualBlock(nn.Module):
+    """`h + p·σ(g)` with `(p, g) = project(ReLU(expand(RMS(depthwise7×7(h))·norm)))`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.taps = nn.Parameter(torch.zeros(7, 7, width))
+        self.norm = nn.Parameter(torch.ones(width))
+        self.expand = nn.Conv2d(width, 3 * width, 1)
+        self.project = nn.Conv2d(3 * width, 2 * width, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        taps = self.taps.permute(2, 0, 1)[:, None]
+        c = F.conv2d(h, taps, padding=3, groups=len(taps))
+        p, g = self.project(F.relu(self.expand(_rms(c) * _channels(self.norm)))).chunk(2, 1)
+        return h + p * torch.sigmoid(g)
+
+
+def _rms(c: Tensor) -> Tensor:
+    """`c` over its root mean square over channels, at each pixel."""
+    return c * torch.rsqrt(c.square().mean(1, keepdim=True) + 1e-5)
+
+
 class _Coupling(nn.Module):
-    """The affine or additive coupling of one half of the channels, given the other."""
+    """The coupling of one half of the channels, given the other: its network and its transform."""
 
     def __init__(self, channels: int, config: GlowConfig) -> None:
         super().__init__()
         half, hidden = channels // 2, config.hidden
-        self.affine, self.bounded = config.coupling == "affine", config.scale == "exp2tanh"
-        self.conv1 = _Weight(hidden, half + 1, 3, 3)
-        self.actnorm1 = _ActNorm(hidden)
-        self.conv2 = _Weight(hidden, hidden, 1, 1)
-        self.actnorm2 = _ActNorm(hidden)
-        self.conv3 = _ZeroConv(hidden, channels if self.affine else half)
+        self.kind, self.bounded = config.coupling, config.scale == "exp2tanh"
+        self.residual, self.components = config.network == "residual", config.mixture_components
+        outputs = half if self.kind == "additive" else channels
+        if self.residual:
+            self.conv_in = nn.Conv2d(half + 1, hidden, 3)
+            self.blocks = nn.ModuleList(_ResidualBlock(hidden) for _ in range(config.network_blocks))
+            self.norm_out = nn.Parameter(torch.ones(hidden))
+            self.conv_out = _ZeroConv(hidden, outputs)
+        else:
+            self.conv1 = _Weight(hidden, half + 1, 3, 3)
+            self.actnorm1 = _ActNorm(hidden)
+            self.conv2 = _Weight(hidden, hidden, 1, 1)
+            self.actnorm2 = _ActNorm(hidden)
+            self.conv3 = _ZeroConv(hidden, outputs)
+        if self.kind == "mixture":
+            self.head = _Head(hidden, 3 * self.components * half)
 
-    def network(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The shift, and the logarithm of the scale."""
+    def network(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's output, and its last hidden layer."""
+        if self.residual:
+            h = _edge_conv(x, self.conv_in.weight) + _channels(self.conv_in.bias)
+            for block in self.blocks:
+                h = block(h)
+            h = _rms(h) * _channels(self.norm_out)
+            return self.conv_out(h), h
         h = F.relu(self.actnorm1(_edge_conv(x, self.conv1.weight)))
         h = F.relu(self.actnorm2(F.conv2d(h, self.conv2.weight)))
-        out = self.conv3(h)
-        if not self.affine:
-            return out, None
-        shift, raw = out.chunk(2, 1)
-        return shift, 2 * torch.tanh(raw / 2) if self.bounded else F.logsigmoid(raw + 2)
+        return self.conv3(h), h
+
+    def log_scale(self, raw: Tensor) -> Tensor:
+        """The logarithm of an affine coupling's scale."""
+        return 2 * torch.tanh(raw / 2) if self.bounded else F.logsigmoid(raw + 2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, changed = x.chunk(2, 1)
-        shift, log_scale = self.network(kept)
-        changed = changed + shift
-        if log_scale is None:
-            return torch.cat([kept, changed], 1), x.new_zeros(len(x))
-        return torch.cat([kept, changed * torch.exp(log_scale)], 1), log_scale.flatten(1).sum(1)
+        out, hidden = self.network(kept)
+        if self.kind == "additive":
+            return torch.cat([kept, changed + out], 1), x.new_zeros(len(x))
+        shift, raw = out.chunk(2, 1)
+        if self.kind == "affine":
+            a = self.log_scale(raw)
+            changed, logdet = (changed + shift) * torch.exp(a), a
+        else:
+            a, mixture = 2 * torch.tanh(raw / 2), _Mixture(self.head(hidden), self.components)
+            t, log_slope = mixture(changed)
+            changed, logdet = t * torch.exp(a) + shift, log_slope + a
+        return torch.cat([kept, changed], 1), logdet.flatten(1).sum(1)
 
     def inverse(self, y: Tensor) -> Tensor:
         kept, changed = y.chunk(2, 1)
-        shift, log_scale = self.network(kept)
-        if log_scale is not None:
-            changed = changed * torch.exp(-log_scale)
-        return torch.cat([kept, changed - shift], 1)
+        out, hidden = self.network(kept)
+        if self.kind == "additive":
+            return torch.cat([kept, changed - out], 1)
+        shift, raw = out.chunk(2, 1)
+        if self.kind == "affine":
+            changed = changed * torch.exp(-self.log_scale(raw)) - shift
+        else:
+            a, mixture = 2 * torch.tanh(raw / 2), _Mixture(self.head(hidden), self.components)
+            changed = mixture.inverse((changed - shift) * torch.exp(-a))
+        return torch.cat([kept, changed], 1)
+
+
+class _Mixture:
+    """`t = (1 − κ)·log(F/(1 − F)) + κ·x` with `F` a mixture of logistic distribution functions.
+
+    The head is `[B, 3·M·C/2, h, w]`: `l`, `m` and `w` of every component.
+    """
+
+    FLOOR, BOUND, SPREAD, BISECTIONS = 0.1, 2.5, 1.5, 64
+
+    def __init__(self, head: Tensor, components: int) -> None:
+        b, channels, h, w = head.shape
+        logits, mean, width = head.view(b, 3, components, channels // (3 * components), h, w).unbind(1)
+        offset = torch.linspace(-self.SPREAD, self.SPREAD, components) if components > 1 else torch.zeros(1)
+        self.log_pi = F.log_softmax(logits, 1)
+        self.mu = mean + offset.to(head).view(1, -1, 1, 1, 1)
+        self.zeta = self.BOUND * torch.tanh(width / self.BOUND)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """t, and the logarithm of its slope."""
+        z = (x[:, None] - self.mu) * torch.exp(-self.zeta)
+        upper, lower = F.logsigmoid(z), F.logsigmoid(-z)
+        log_f = torch.logsumexp(self.log_pi + upper, 1)
+        log_g = torch.logsumexp(self.log_pi + lower, 1)
+        log_density = torch.logsumexp(self.log_pi + upper + lower - self.zeta, 1)
+        t = (1 - self.FLOOR) * (log_f - log_g) + self.FLOOR * x
+        slope = (1 - self.FLOOR) * torch.exp(log_density - log_f - log_g) + self.FLOOR
+        return t, slope.log()
+
+    def inverse(self, t: Tensor) -> Tensor:
+        """Bisection between the roots of single components, and a step of Newton's method that gradients flow through."""
+        with torch.no_grad():
+            slopes = (1 - self.FLOOR) * torch.exp(-self.zeta)
+            roots = (t[:, None] + slopes * self.mu) / (slopes + self.FLOOR)
+            low, high = roots.amin(1), roots.amax(1)
+            for _ in range(self.BISECTIONS):
+                middle = (low + high) / 2
+                below = self(middle)[0] < t
+                low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            x = (low + high) / 2
+        value, log_slope = self(x)
+        return x - (value - t) * torch.exp(-log_slope.detach())
 
 
 class _Step(nn.Module):
@@ -329,9 +435,6 @@ class GlowModule(FlowModule):
 
     def __init__(self, config: GlowConfig) -> None:
         super().__init__(config)
-        for key, value in (("coupling", "mixture"), ("network", "residual")):
-            if getattr(config, key) == value:
-                raise NotImplementedError(f"as_module has no {key}={value!r}; it has affine and additive couplings of convolutions")
         channels = config.image[2]
         self.levels = nn.ModuleList()
         for level in range(config.levels):
