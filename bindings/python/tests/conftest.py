@@ -40,7 +40,7 @@ class Vectors:
 
     @property
     def pixels(self):
-        return np.ascontiguousarray(self.known["pixels"])
+        return np.array(self.known["pixels"])
 
     @property
     def noise(self):

@@ -26,9 +26,9 @@ def test_likelihoods_in_f64(vectors, module):
     with torch.no_grad():
         log_prob, latents = module(*given(module, vectors))
     # Weights of the file are f32; the vectors' are not rounded further.
-    np.testing.assert_allclose(log_prob, vectors.known["log_likelihood"], rtol=1e-6)
+    np.testing.assert_allclose(log_prob.numpy(), vectors.known["log_likelihood"], rtol=1e-6)
     for level, eps in enumerate(latents):
-        np.testing.assert_allclose(eps, vectors.known[f"eps.{level}"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(eps.numpy(), vectors.known[f"eps.{level}"], rtol=1e-5, atol=1e-6)
 
 
 def test_likelihoods_equal_ours(vectors, module):
@@ -36,7 +36,7 @@ def test_likelihoods_equal_ours(vectors, module):
     with torch.no_grad():
         log_prob, _ = module.double()(v.double(), labels)
     ours = vectors.model.log_prob(vectors.pixels, vectors.labels, noise=vectors.noise)
-    np.testing.assert_allclose(log_prob, ours, rtol=1e-5)
+    np.testing.assert_allclose(log_prob.numpy(), ours, rtol=1e-5)
 
 
 def test_inverse(vectors, module):
@@ -44,7 +44,7 @@ def test_inverse(vectors, module):
     v, labels = given(module, vectors)
     with torch.no_grad():
         _, latents = module(v, labels)
-        np.testing.assert_allclose(module.inverse(latents, labels), v, atol=1e-8)
+        np.testing.assert_allclose(module.inverse(latents, labels).numpy(), v.numpy(), atol=1e-8)
 
 
 def test_gradients_by_pixels(vectors, module):
@@ -136,7 +136,7 @@ def test_couplings_and_networks(images, tmp_path, coupling, network, normalizati
     with torch.no_grad():
         log_prob, latents = module(v)
         back = module.inverse(latents)
-    np.testing.assert_allclose(log_prob, encoded.log_prob, rtol=1e-5)
+    np.testing.assert_allclose(log_prob.numpy(), encoded.log_prob, rtol=1e-5)
     for ours, theirs in zip(encoded.latents, latents):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(back, v, atol=1e-7)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(back.numpy(), v.numpy(), atol=1e-7)
