@@ -1,9 +1,14 @@
 """Arguments that do not fit: the error shows the line to write."""
 
+import dataclasses
+import json
+import re
+
 import numpy as np
 import pytest
 
 import glowflow
+from glowflow import _native
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,14 @@ def test_configurations_are_checked():
         glowflow.GlowConfig(permutation="random")
     with pytest.raises(TypeError):
         glowflow.GlowConfig(depth=3)
+
+
+@pytest.mark.parametrize("kind", [glowflow.GlowConfig, glowflow.RealNvpConfig, glowflow.NiceConfig])
+def test_configurations_have_every_key(kind):
+    with pytest.raises(ValueError, match="unknown field") as error:
+        _native.check_config(json.dumps({"architecture": kind.architecture, "?": 0}))
+    # The message lists the keys that there are.
+    assert set(re.findall(r"`(\w+)`", str(error.value))) == {field.name for field in dataclasses.fields(kind)}
 
 
 def test_files_and_devices(tmp_path, config):
