@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into an environment of its own, and tests it. Needs a Rust toolchain and Python 3.11 or later with
-# venv; with TORCH=1 it installs the CPU build of PyTorch, too, for the tests that need it.
+# venv; with TORCH=1 it installs the CPU build of PyTorch, too, for the tests that need it, which are skipped if its index cannot
+# be reached. Crates are compiled in the folder of the other workspace, which shares the dependencies.
 set -euo pipefail
 cd "$(dirname "$0")"
-MAX_WHEEL_KIB=6144
+MAX_WHEEL_KIB=12288
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
@@ -12,7 +14,8 @@ python3 -m venv "$out/venv"
 pip=("$out/venv/bin/pip" --quiet --disable-pip-version-check)
 "${pip[@]}" install 'maturin>=1.9.4,<2' mypy numpy pytest
 if [ "${TORCH:-0}" = 1 ]; then
-    "${pip[@]}" install torch --index-url https://download.pytorch.org/whl/cpu
+    "${pip[@]}" install torch --retries 1 --index-url https://download.pytorch.org/whl/cpu ||
+        echo "no PyTorch: its tests are skipped" >&2
 fi
 "$out/venv/bin/maturin" build --release --locked --out "$out/wheels" --interpreter "$out/venv/bin/python"
 wheel=("$out"/wheels/*.whl)
@@ -26,5 +29,5 @@ fi
 "$out/venv/bin/glowflow" --version
 "$out/venv/bin/python" -m pytest -q tests
 # The other modules are typed in their sources.
-(cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --allowlist "$OLDPWD/stubtest.allow" \
-    --mypy-config-file "$OLDPWD/stubtest.ini")
+(cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --ignore-unused-allowlist \
+    --allowlist "$OLDPWD/stubtest.allow" --mypy-config-file "$OLDPWD/stubtest.ini")

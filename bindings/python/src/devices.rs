@@ -23,10 +23,7 @@ pub fn precision(name: &str) -> PyResult<Precision> {
 }
 
 /// Opens a device. The text is the reason why a GPU is not used that is there.
-pub fn open(
-    choice: DeviceChoice,
-    precision: Precision,
-) -> Result<(AnyDevice, Option<String>), DeviceError> {
+pub fn open(choice: DeviceChoice, precision: Precision) -> Result<(AnyDevice, Option<String>), DeviceError> {
     let mut trouble = None;
     let device = choice.open(precision, |error| {
         trouble = Some(format!("{error}; computing on the processor instead"));

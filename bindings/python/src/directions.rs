@@ -58,9 +58,8 @@ impl Directions {
     /// AUC and its standard error; `None` if a direction was not measured.
     #[getter]
     fn auc(&self) -> Vec<Option<(f64, f64)>> {
-        let auc = |direction: &latent::Direction| {
-            direction.about.auc.map(|auc| (auc.value, auc.standard_error))
-        };
+        let auc =
+            |direction: &latent::Direction| direction.about.auc.map(|auc| (auc.value, auc.standard_error));
         self.inner.list.iter().map(auc).collect()
     }
 
@@ -85,9 +84,9 @@ impl Directions {
     ) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let latents = arrays::latents(&latents);
         let moved = compute(py, || {
-            let moves = amounts.iter().map(|(name, amount)| -> Result<_, glowflow::Error> {
-                Ok((self.inner.get(name)?, *amount))
-            });
+            let moves = amounts
+                .iter()
+                .map(|(name, amount)| -> Result<_, glowflow::Error> { Ok((self.inner.get(name)?, *amount)) });
             let moves = moves.collect::<Result<Vec<_>, _>>()?;
             manipulate(&latents, &moves)
         })?;

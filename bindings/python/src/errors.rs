@@ -15,14 +15,21 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-create_exception!(glowflow, DeviceError, PyRuntimeError, "A device is missing, failed, or has too little memory.");
-create_exception!(glowflow, Diverged, PyRuntimeError, "Training met nothing but gradients that are not finite.");
+create_exception!(
+    glowflow,
+    DeviceError,
+    PyRuntimeError,
+    "A device is missing, failed, or has too little memory."
+);
+create_exception!(
+    glowflow,
+    Diverged,
+    PyRuntimeError,
+    "Training met nothing but gradients that are not finite."
+);
 
 /// Calls `work` without the GIL.
-pub fn compute<T: Send>(
-    py: Python<'_>,
-    work: impl FnOnce() -> Result<T, Error> + Send,
-) -> PyResult<T> {
+pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {
     py.detach(|| catch_out_of_memory(work)).map_err(Error::from).flatten().map_err(raised)
 }
 

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use glowflow::params::{Constant, Parameter};
-use glowflow::{
-    AnyDevice, Architecture, Decoded, Dequantization, Draws, ModelConfig, ModelFile, NoiseKind,
-};
+use glowflow::{AnyDevice, Architecture, Decoded, Dequantization, Draws, ModelConfig, ModelFile, NoiseKind};
 use numpy::{IntoPyArray, PyArray1, PyArray4, PyReadonlyArray1, PyReadonlyArray4};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -82,7 +80,11 @@ impl Model {
 
     #[getter]
     fn latent_shapes(&self) -> Vec<(usize, usize, usize)> {
-        self.model.latent_shapes().iter().map(|&[height, width, channels]| (height, width, channels)).collect()
+        self.model
+            .latent_shapes()
+            .iter()
+            .map(|&[height, width, channels]| (height, width, channels))
+            .collect()
     }
 
     #[getter]

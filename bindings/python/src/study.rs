@@ -47,7 +47,9 @@ impl Arguments {
         match budgets.into_iter().flatten().collect::<Vec<_>>()[..] {
             [] => Ok(None),
             [budget] => Ok(Some(budget)),
-            _ => Err(Error::Input("several budgets: give only one of images, steps, minutes and flops".into())),
+            _ => {
+                Err(Error::Input("several budgets: give only one of images, steps, minutes and flops".into()))
+            }
         }
     }
 
@@ -79,11 +81,7 @@ impl Arguments {
 /// Trains what is not finished of a study, and returns its outcome in JSON.
 #[pyfunction]
 #[pyo3(name = "study", signature = (arguments, notify))]
-pub fn run_study<'py>(
-    py: Python<'py>,
-    arguments: Arguments,
-    notify: Bound<'py, PyAny>,
-) -> PyResult<String> {
+pub fn run_study<'py>(py: Python<'py>, arguments: Arguments, notify: Bound<'py, PyAny>) -> PyResult<String> {
     let device = devices::choice(&arguments.device)?;
     let stop = AtomicBool::new(false);
     let done = interruptible::run(

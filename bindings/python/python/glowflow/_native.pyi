@@ -1,7 +1,7 @@
 """The extension module. Arguments have exact types and are C-contiguous: see `_arguments.py`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ __version__: str
 class DeviceError(RuntimeError): ...
 class Diverged(RuntimeError): ...
 
+@final
 class Model:
     def __new__(cls, config: str, seed: int, device: str, precision: str) -> Model: ...
     @staticmethod
@@ -63,6 +64,7 @@ class Model:
     def inverse_error(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> float: ...
     def tensors(self) -> list[tuple[str, list[int], NDArray[Any]]]: ...
 
+@final
 class Directions:
     @staticmethod
     def fit(
