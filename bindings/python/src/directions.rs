@@ -31,7 +31,7 @@ impl Directions {
         orthogonalize: Vec<String>,
     ) -> PyResult<(Self, Vec<String>)> {
         let model = model.inner();
-        let dataset = ArrayImages::new(&images, model.config().classes())?;
+        let dataset = ArrayImages::dataset(&images, model.config().classes())?;
         let answer = |&value: &i8| (value >= 0).then_some(value > 0);
         let answers: Vec<Option<bool>> = values.as_array().iter().map(answer).collect();
         let attributes = Attributes::of_values(names, answers)

@@ -22,7 +22,7 @@ pub struct ArrayImages {
 
 impl ArrayImages {
     /// The images with their labels, of `classes` classes.
-    pub fn new(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
+    pub fn dataset(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
         let (images, labels) = given;
         let view = images.as_array();
         let pixels = match view.as_slice() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use glowflow::params::{Constant, Parameter};
-use glowflow::{AnyDevice, Architecture, Decoded, Dequantization, Draws, ModelConfig, ModelFile, NoiseKind};
+use glowflow::{Architecture, Decoded, Dequantization, Draws, ModelConfig, ModelFile, NoiseKind};
 use numpy::{IntoPyArray, PyArray1, PyArray4, PyReadonlyArray1, PyReadonlyArray4};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -16,6 +16,9 @@ type Labels<'py> = Option<PyReadonlyArray1<'py, i64>>;
 type Level<'py> = PyReadonlyArray4<'py, f32>;
 /// Pixels, and whether all values of each image were finite.
 type Pixels<'py> = (Bound<'py, PyArray4<u8>>, Vec<bool>);
+
+/// Latents, and log-densities.
+type Encoded<'py> = (Vec<Bound<'py, PyArray4<f32>>>, Bound<'py, PyArray1<f64>>);
 
 /// Name, shape and elements of a tensor.
 type Tensor<'py> = (String, Vec<usize>, Bound<'py, PyAny>);
@@ -38,10 +41,7 @@ impl Model {
         compute(py, move || {
             let (device, notice) = devices::open(choice, precision)?;
             let name = device.name();
-            let model: glowflow::Model = match device {
-                AnyDevice::Cpu(device) => glowflow::Model::on(device, &file),
-                AnyDevice::Cuda(device) => glowflow::Model::on(device, &file),
-            };
+            let model = glowflow::Model::of_file(device, &file);
             Ok(Self { model, file, device: name, notice })
         })
     }
@@ -123,7 +123,7 @@ impl Model {
         noise: String,
         seed: u64,
         given: Option<Level<'py>>,
-    ) -> PyResult<(Vec<Bound<'py, PyArray4<f32>>>, Bound<'py, PyArray1<f64>>)> {
+    ) -> PyResult<Encoded<'py>> {
         let labels = arrays::labels(labels.as_ref())?;
         let dequantization = match (noise.as_str(), &given) {
             ("typical", None) => Dequantization::Typical,

@@ -60,7 +60,7 @@ pub fn train_in_folder<'py>(
     notify: Bound<'py, PyAny>,
 ) -> PyResult<String> {
     let device = devices::choice(&arguments.device)?;
-    let in_memory = |given: &Given<'_>| ArrayImages::new(given, arguments.classes);
+    let in_memory = |given: &Given<'_>| ArrayImages::dataset(given, arguments.classes);
     let test = test_images.as_ref().map(in_memory).transpose()?;
     let train = images.as_ref().map(in_memory).transpose()?;
     let images = train.map(|train| InMemory { train, test });

@@ -56,7 +56,10 @@ impl Bench {
     /// # Errors
     /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
     pub fn new(device: impl Into<AnyDevice>, config: RunConfig) -> Result<Self, Error> {
-        let device = device.into();
+        Self::on(device.into(), config)
+    }
+
+    fn on(device: AnyDevice, config: RunConfig) -> Result<Self, Error> {
         config.validate()?;
         let (batch, classes) = (config.train.batch, config.model.classes());
         // At the least, an image is there in single precision, with its one-hot row.
@@ -99,7 +102,7 @@ impl Bench {
             Some(model) => model,
             None => {
                 let file = ModelFile::new(config.model.clone(), config.train.seed)?;
-                let model = on_device!(self.device.clone(), device => Model::on(device, &file));
+                let model = Model::of_file(self.device.clone(), &file);
                 self.model.get_or_init(|| model)
             }
         };

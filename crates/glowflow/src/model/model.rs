@@ -103,8 +103,12 @@ impl Model {
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
     pub fn load_on(device: impl Into<AnyDevice>, path: impl AsRef<Path>) -> Result<Self, Error> {
-        let file = ModelFile::read(path.as_ref())?;
-        Ok(on_device!(device.into(), device => Self::on(device, &file)))
+        Ok(Self::of_file(device.into(), &ModelFile::read(path.as_ref())?))
+    }
+
+    /// Brings a model onto a device that is known at run time.
+    pub fn of_file(device: AnyDevice, file: &ModelFile) -> Self {
+        on_device!(device, device => Self::on(device, file))
     }
 }
 

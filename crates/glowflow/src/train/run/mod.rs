@@ -173,7 +173,7 @@ pub fn train_as(
         let (out, config) = (out.to_owned(), config.clone());
         unless_stopped(stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
     };
-    on_device!(device.into(), device => begin(job, device, config, out, open, options))
+    begin_on(job, device.into(), config, out, Box::new(open), options)
 }
 
 /// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
@@ -190,7 +190,23 @@ pub fn train_on(
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let images = |_: &RunConfig| Ok(Images::new(train, test));
-    on_device!(device.into(), device => begin(&Job::alone(), device, config, out, images, options))
+    begin_on(&Job::alone(), device.into(), config, out, Box::new(images), options)
+}
+
+// The functions that contain the trainers of all devices are not generic: they are compiled once, here.
+
+type Open<'a> = Box<dyn FnOnce(&RunConfig) -> Result<Images, Error> + 'a>;
+type OpenDevice<'a> = Box<dyn FnOnce(&RunConfig) -> Result<AnyDevice, DeviceError> + 'a>;
+
+fn begin_on(
+    job: &Job,
+    device: AnyDevice,
+    config: RunConfig,
+    out: &Path,
+    images: Open<'_>,
+    options: Options<'_>,
+) -> Result<Summary, Error> {
+    on_device!(device, device => begin(job, device, config, out, images, options))
 }
 
 fn begin<D: Operations<Real = f32>>(
@@ -198,7 +214,7 @@ fn begin<D: Operations<Real = f32>>(
     device: D,
     config: RunConfig,
     out: &Path,
-    images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    images: Open<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let entrance = Entrance::new(job);
@@ -211,7 +227,7 @@ fn begin_alone<D: Operations<Real = f32>>(
     device: D,
     mut config: RunConfig,
     out: &Path,
-    images: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    images: Open<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     config.validate()?;
@@ -285,7 +301,7 @@ pub fn resume_as<A: Into<AnyDevice>>(
         let config = config.clone();
         unless_stopped(stop, move || Images::open(&config))
     };
-    go_on(job, device, path, changes, open, options)
+    go_on(job, Box::new(|config| device(config).map(A::into)), path, changes, Box::new(open), options)
 }
 
 /// As [`resume`], on given datasets: for a run that [`train_on`] began.
@@ -300,15 +316,17 @@ pub fn resume_on<A: Into<AnyDevice>>(
     test: Option<Arc<dyn Dataset>>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
-    go_on(&Job::alone(), device, path, changes, |_: &RunConfig| Ok(Images::new(train, test)), options)
+    let open = |_: &RunConfig| Ok(Images::new(train, test));
+    let device = Box::new(|config: &RunConfig| device(config).map(A::into));
+    go_on(&Job::alone(), device, path, changes, Box::new(open), options)
 }
 
-fn go_on<A: Into<AnyDevice>>(
+fn go_on(
     job: &Job,
-    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    device: OpenDevice<'_>,
     path: &Path,
     changes: Changes<'_>,
-    open: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    open: Open<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let entrance = Entrance::new(job);
@@ -316,12 +334,12 @@ fn go_on<A: Into<AnyDevice>>(
     entrance.leave(done)
 }
 
-fn go_on_alone<A: Into<AnyDevice>>(
+fn go_on_alone(
     entrance: &Entrance<'_>,
-    device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
+    device: OpenDevice<'_>,
     path: &Path,
     changes: Changes<'_>,
-    open: impl FnOnce(&RunConfig) -> Result<Images, Error>,
+    open: Open<'_>,
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     let folder = run_folder(path);
@@ -342,7 +360,7 @@ fn go_on_alone<A: Into<AnyDevice>>(
         // Stopped before its first checkpoint: from the beginning, then.
         let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
         options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
-        return on_device!(device(&config)?.into(), device => {
+        return on_device!(device(&config)?, device => {
             let trainer = Trainer::new(device, config)?;
             let images = open(trainer.config())?;
             let trainer = entrance.enter(trainer, &images)?;
@@ -352,7 +370,7 @@ fn go_on_alone<A: Into<AnyDevice>>(
     let (config, state) = checkpoint::load(&checkpoint)?;
     let (config, notices) = changes.apply(&config)?;
     options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
-    let device: AnyDevice = device(&config)?.into();
+    let device = device(&config)?;
     if device.peak_memory().is_none() {
         memory::check_training(&config.model, &config.train, true)?;
     }
