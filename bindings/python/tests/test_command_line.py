@@ -41,8 +41,9 @@ def test_results_agree(model, tmp_path):
 def test_ctrl_c_stops_with_a_checkpoint(tmp_path):
     words = ["train", "--data", "portraits", "--preset", "tiny32", "--device", "cpu", "--minutes", "5"]
     process = subprocess.Popen([*COMMAND, *words, "--out", str(tmp_path / "run")], stderr=subprocess.DEVNULL)
-    start = time.monotonic()
-    while not (tmp_path / "run" / "metrics.jsonl").exists() and time.monotonic() - start < 60:
+    metrics, start = tmp_path / "run" / "metrics.jsonl", time.monotonic()
+    # Before the first step there is nothing to keep.
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() - start < 60:
         time.sleep(0.1)
     try:
         process.send_signal(signal.SIGINT)
