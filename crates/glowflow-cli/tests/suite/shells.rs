@@ -108,7 +108,7 @@ fn every_command_has_a_manual_page() {
     let (_, examples) = sample.split_once(".SH EXAMPLES\n.PP\n.nf\n").unwrap();
     let lines: Vec<&str> = examples.lines().take_while(|line| *line != ".fi").collect();
     assert!(
-        lines.len() == 2 && lines.iter().all(|line| line.starts_with("  glowflow sample ")),
+        lines.len() == 3 && lines.iter().all(|line| line.starts_with("  glowflow sample ")),
         "{lines:#?}"
     );
     let study = read("glowflow-study.1");
