@@ -15,6 +15,7 @@ mod interruptible;
 mod latents;
 mod model;
 mod observer;
+mod portraits;
 mod study;
 mod training;
 
@@ -29,9 +30,11 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Model>()?;
     module.add_class::<directions::Directions>()?;
     module.add_function(wrap_pyfunction!(latents::interpolate, module)?)?;
+    module.add_function(wrap_pyfunction!(model::pretrained_names, module)?)?;
     module.add_function(wrap_pyfunction!(model::check_config, module)?)?;
     module.add_function(wrap_pyfunction!(training::train_in_folder, module)?)?;
     module.add_function(wrap_pyfunction!(training::preset_names, module)?)?;
+    module.add_function(wrap_pyfunction!(portraits::portraits, module)?)?;
     module.add_function(wrap_pyfunction!(study::run_study, module)?)?;
     module.add_function(wrap_pyfunction!(study::study_names, module)?)?;
     module.add_function(wrap_pyfunction!(convert::convert, module)?)?;

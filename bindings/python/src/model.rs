@@ -281,3 +281,9 @@ fn unknown_noise(kind: &str) -> PyErr {
         "unknown noise {kind:?}, expected midpoint, uniform, variational, or for encode typical or an array"
     ))
 }
+
+/// Names of the models that come with the package.
+#[pyfunction]
+pub fn pretrained_names() -> Vec<&'static str> {
+    glowflow::pretrained::names().to_vec()
+}

@@ -108,7 +108,7 @@ def test_tensors_that_do_not_fit(model, images):
 
 
 @pytest.mark.parametrize("coupling", ["affine", "additive", "mixture"])
-@pytest.mark.parametrize("network", ["convolutions", "residual"])
+@pytest.mark.parametrize("network", ["convolutions", "residual", "attention"])
 @pytest.mark.parametrize("normalization", ["actnorm", "batchnorm"])
 def test_couplings_and_networks(images, tmp_path, coupling, network, normalization):
     """Options that the vectors lack, with weights that no tensor leaves without effect."""
@@ -120,7 +120,8 @@ def test_couplings_and_networks(images, tmp_path, coupling, network, normalizati
         steps=2,
         hidden=8,
         coupling=coupling,
-        network=network,
+        network="residual" if network == "attention" else network,
+        attention=2 if network == "attention" else 0,
         normalization=normalization,
         prior="edge",
         mixture_components=3,

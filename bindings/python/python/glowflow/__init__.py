@@ -8,6 +8,7 @@ from glowflow._config import Config, GlowConfig, NiceConfig, RealNvpConfig
 from glowflow._directions import Directions
 from glowflow._model import Encoded, Glow, Model, interpolate
 from glowflow._native import DeviceError, Diverged, __version__
+from glowflow._portraits import portraits
 from glowflow._study import study, study_names
 from glowflow._training import TrainState, preset_names, read_metrics, train
 
@@ -25,6 +26,7 @@ __all__ = [
     "TrainState",
     "__version__",
     "interpolate",
+    "portraits",
     "preset_names",
     "read_metrics",
     "study",

@@ -28,6 +28,7 @@ __all__ = [
     "TrainState",
     "__version__",
     "interpolate",
+    "portraits",
     "preset_names",
     "read_metrics",
     "study",
@@ -60,6 +61,7 @@ class GlowConfig:
     normalization: Literal["actnorm", "batchnorm"] = "actnorm"
     network: Literal["convolutions", "residual"] = "convolutions"
     network_blocks: int = 2
+    attention: int = 0
     mixture_components: int = 4
     prior: Literal["channel", "edge"] = "channel"
     dequantization: Literal["uniform", "variational"] = "uniform"
@@ -132,7 +134,7 @@ class Model:
         precision: str = "f32",
         **hub: Any,
     ) -> Model:
-        """Loads a folder with `model.safetensors`, or a model of the Hub if `huggingface_hub` is installed."""
+        """Loads a folder with `model.safetensors`, `"portraits"`, which comes with the package, or a model of the Hub if `huggingface_hub` is installed."""
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `model.safetensors`, atomically."""
     def save_pretrained(
@@ -286,6 +288,12 @@ def train(
 
     `data` and `test` are a folder, a file, `"portraits"` (built in), or uint8 [N, H, W, C]; `test` may be a pair of images
     and labels. The callback is called in the calling thread; if it returns True, training ends with a checkpoint. Ctrl-C does so, too.
+    """
+
+def portraits(count: int, size: int = 32, *, seed: int = 0) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
+    """Drawn portraits, uint8 [count, size, size, 3], and their attributes by name, bool [count].
+
+    A larger `count` begins with the same portraits; seed 0 is what `train("portraits", ...)` learns from.
     """
 
 def preset_names() -> list[str]:

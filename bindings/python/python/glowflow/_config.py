@@ -46,6 +46,7 @@ class GlowConfig(_Config):
     normalization: Literal["actnorm", "batchnorm"] = "actnorm"
     network: Literal["convolutions", "residual"] = "convolutions"
     network_blocks: int = 2
+    attention: int = 0
     mixture_components: int = 4
     prior: Literal["channel", "edge"] = "channel"
     dequantization: Dequantization = "uniform"

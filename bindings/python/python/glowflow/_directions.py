@@ -60,7 +60,7 @@ class Directions:
     def load(cls, path: str | os.PathLike[str], model: Model) -> Directions:
         """Loads a `directions.safetensors` of the model, or that of a run's folder."""
         path = os.fspath(path)
-        if os.path.isdir(path):
+        if os.path.isdir(path) or path in _native.pretrained_names() and not os.path.exists(path):
             path = os.path.join(path, "directions.safetensors")
         return cls._of(_native.Directions.load(path, model._native))
 

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from glowflow._native import __version__
+from glowflow._native import __version__, pretrained_names
 
 if TYPE_CHECKING:
     from glowflow._model import Model
@@ -53,9 +53,14 @@ Configuration:
 def folder(name_or_path: str | os.PathLike[str], revision: str | None, hub: dict[str, Any]) -> str:
     """The local folder of a model, or its file."""
     name = os.fspath(name_or_path)
+    given = ", ".join(["revision"] * (revision is not None) + list(hub))
     if os.path.exists(name):
-        if revision is not None or hub:
-            raise ValueError(f"{name} is a local path: leave out {', '.join(['revision'] * (revision is not None) + list(hub))}")
+        if given:
+            raise ValueError(f"{name} is a local path: leave out {given}")
+        return name
+    if name in pretrained_names():
+        if given:
+            raise ValueError(f"{name} comes with the package: leave out {given}")
         return name
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"{name} does not exist: pass a folder, a model.safetensors, or a Hub id OWNER/NAME")

@@ -60,7 +60,7 @@ class Model:
         precision: str = "f32",
         **hub: Any,
     ) -> Model:
-        """Loads a folder with `model.safetensors`, or a model of the Hugging Face Hub if `huggingface_hub` is installed.
+        """Loads a folder with `model.safetensors`, `"portraits"`, which comes with the package, or a model of the Hugging Face Hub if `huggingface_hub` is installed.
 
         `hub` are arguments of `huggingface_hub.snapshot_download`.
         """

@@ -10,6 +10,10 @@ from glowflow import GlowConfig
 from glowflow.torch._flow import BatchNorm, FlowModule, normal
 
 
+# Levels of more pixels have no attention.
+MAX_ATTENTION_PIXELS = 64
+
+
 def _ring(x: Tensor) -> Tensor:
     """The edge channel, [1, 1, H + 2, W + 2]: 1 on the ring of padding, 0 inside."""
     return F.pad(x.new_zeros(1, 1, *x.shape[2:]), (1, 1, 1, 1), value=1.0)
@@ -129,6 +133,28 @@ class _ResidualBlock(nn.Module):
         return h + p * torch.sigmoid(g)
 
 
+class _Attention(nn.Module):
+    """`h + out(softmax(Q·Kᵀ/√(d/heads))·V)` over the pixels of an image, `Q, K, V` of `RMS(h)·norm + position`."""
+
+    def __init__(self, width: int, heads: int, pixels: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.Parameter(torch.ones(width))
+        self.position = nn.Parameter(torch.zeros(pixels, width))
+        self.query, self.key, self.value, self.out = (_Weight(width, width, 1, 1) for _ in range(4))
+
+    def forward(self, h: Tensor) -> Tensor:
+        b, d, height, width = h.shape
+        n = _rms(h) * _channels(self.norm) + self.position.T.reshape(d, height, width)
+        # [B, heads, pixels, d/heads]
+        q, k, v = (
+            F.conv2d(n, part.weight).view(b, self.heads, d // self.heads, -1).transpose(2, 3)
+            for part in (self.query, self.key, self.value)
+        )
+        mixed = torch.softmax(q @ k.transpose(2, 3) / (d // self.heads) ** 0.5, 3) @ v
+        return h + F.conv2d(mixed.transpose(2, 3).reshape(h.shape), self.out.weight)
+
+
 def _rms(c: Tensor) -> Tensor:
     """`c` over its root mean square over channels, at each pixel."""
     return c * torch.rsqrt(c.square().mean(1, keepdim=True) + 1e-5)
@@ -137,7 +163,7 @@ def _rms(c: Tensor) -> Tensor:
 class _Coupling(nn.Module):
     """The coupling of one half of the channels, given the other: its network and its transform."""
 
-    def __init__(self, channels: int, config: GlowConfig) -> None:
+    def __init__(self, channels: int, pixels: int, config: GlowConfig) -> None:
         super().__init__()
         half, hidden = channels // 2, config.hidden
         self.kind, self.bounded = config.coupling, config.scale == "exp2tanh"
@@ -146,6 +172,8 @@ class _Coupling(nn.Module):
         if self.residual:
             self.conv_in = nn.Conv2d(half + 1, hidden, 3)
             self.blocks = nn.ModuleList(_ResidualBlock(hidden) for _ in range(config.network_blocks))
+            attends = config.attention > 0 and pixels <= MAX_ATTENTION_PIXELS
+            self.attention = _Attention(hidden, config.attention, pixels) if attends else None
             self.norm_out = nn.Parameter(torch.ones(hidden))
             self.conv_out = _ZeroConv(hidden, outputs)
         else:
@@ -163,6 +191,8 @@ class _Coupling(nn.Module):
             h = _edge_conv(x, self.conv_in.weight) + _channels(self.conv_in.bias)
             for block in self.blocks:
                 h = block(h)
+            if self.attention is not None:
+                h = self.attention(h)
             h = _rms(h) * _channels(self.norm_out)
             return self.conv_out(h), h
         h = F.relu(self.actnorm1(_edge_conv(x, self.conv1.weight)))
@@ -247,12 +277,12 @@ class _Mixture:
 class _Step(nn.Module):
     """Normalisation, permutation, coupling."""
 
-    def __init__(self, channels: int, config: GlowConfig) -> None:
+    def __init__(self, channels: int, pixels: int, config: GlowConfig) -> None:
         super().__init__()
         self.norm = BatchNorm(channels) if config.normalization == "batchnorm" else None
         self.actnorm = _ActNorm(channels)
         self.permutation = _Conv1x1(channels) if config.permutation == "conv1x1" else _Permutation(channels)
-        self.coupling = _Coupling(channels, config)
+        self.coupling = _Coupling(channels, pixels, config)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         pixels = x.shape[2] * x.shape[3]
@@ -273,9 +303,9 @@ class _Step(nn.Module):
 
 
 class _GlowLevel(nn.Module):
-    def __init__(self, channels: int, config: GlowConfig, last: bool) -> None:
+    def __init__(self, channels: int, pixels: int, config: GlowConfig, last: bool) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(_Step(channels, config) for _ in range(config.steps))
+        self.steps = nn.ModuleList(_Step(channels, pixels, config) for _ in range(config.steps))
         self.prior = None if last else _ZeroConv(channels // 2, channels)
 
 
@@ -307,11 +337,12 @@ class GlowModule(FlowModule):
 
     def __init__(self, config: GlowConfig) -> None:
         super().__init__(config)
-        channels = config.image[2]
+        height, width, channels = config.image
         self.levels = nn.ModuleList()
         for level in range(config.levels):
             channels, last = 4 * channels, level + 1 == config.levels
-            self.levels.append(_GlowLevel(channels, config, last))
+            pixels = (height >> level + 1) * (width >> level + 1)
+            self.levels.append(_GlowLevel(channels, pixels, config, last))
             channels = channels if last else channels // 2
         self.prior = _Top(channels, config)
 

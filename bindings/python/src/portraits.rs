@@ -1,0 +1,44 @@
+//! The drawn portraits as arrays: images and known attributes without a download.
+
+use glowflow_data::Dataset;
+use glowflow_data::portraits::{ATTRIBUTES, MIN_SIZE, Portraits};
+use numpy::{IntoPyArray, PyArray1, PyArray4};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::errors::compute;
+
+type Attribute<'py> = (&'static str, Bound<'py, PyArray1<bool>>);
+
+/// Images `[count, size, size, 3]`, and each attribute of all of them.
+#[pyfunction]
+#[pyo3(signature = (count, size, seed))]
+pub fn portraits<'py>(
+    py: Python<'py>,
+    count: usize,
+    size: usize,
+    seed: u64,
+) -> PyResult<(Bound<'py, PyArray4<u8>>, Vec<Attribute<'py>>)> {
+    if size < MIN_SIZE {
+        return Err(PyValueError::new_err(format!(
+            "size is {size}; portraits have at least {MIN_SIZE} pixels a side"
+        )));
+    }
+    let set = Portraits::new(count, size, seed);
+    let pixels = compute(py, || {
+        glowflow::check_count(&[count], set.shape().len())?;
+        let mut pixels = vec![0; count * set.shape().len()];
+        for (index, image) in pixels.chunks_exact_mut(set.shape().len()).enumerate() {
+            set.read(index, image)?;
+        }
+        Ok(pixels)
+    })?;
+    let images = ndarray::Array4::from_shape_vec((count, size, size, 3), pixels)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let of = |attribute: usize| -> Vec<bool> {
+        (0..count).map(|index| set.attributes(index)[attribute].1).collect()
+    };
+    let attributes = ATTRIBUTES.iter().enumerate();
+    let attributes = attributes.map(|(index, &name)| (name, of(index).into_pyarray(py))).collect();
+    Ok((images.into_pyarray(py), attributes))
+}
