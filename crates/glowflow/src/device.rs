@@ -88,6 +88,19 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The choice for process `number` of several on a host: for [`Auto`](Self::Auto), processes take the GPUs
+    /// in turn.
+    #[must_use]
+    pub fn for_process(self, number: usize) -> Self {
+        match self {
+            Self::Auto => match Cuda::count() {
+                Ok(count) if count > 0 => Self::Cuda(number % count),
+                _ => Self::Auto,
+            },
+            choice => choice,
+        }
+    }
+
     /// Opens the device. `warn` is told why there is a GPU that [`Auto`](Self::Auto) cannot use.
     ///
     /// # Errors

@@ -47,12 +47,12 @@ fn count(range: &str) -> Option<usize> {
     (last + 1).checked_sub(first)
 }
 
-/// The device of this process. Of several on a host, each takes the GPU with its number, if there are GPUs.
+/// The device of this process. Those of a host take its GPUs in turn, if there are GPUs.
 pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<AnyDevice, DeviceError> {
     let (number, _) = job.ranks().local();
     match common.device.unwrap_or_default() {
-        DeviceChoice::Auto if number > 0 => {
-            let gpu = DeviceChoice::Cuda(number).open(precision, |_| ());
+        choice @ DeviceChoice::Auto if number > 0 => {
+            let gpu = choice.for_process(number).open(precision, |_| ());
             gpu.or_else(|_| DeviceChoice::Cpu.open(precision, |_| ()))
         }
         _ => common.open(precision),

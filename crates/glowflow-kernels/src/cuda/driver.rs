@@ -63,34 +63,50 @@ fn explain(result: CUresult) -> String {
     format!("{} ({})", words(text), words(name))
 }
 
+/// The failure of a call, if it failed, as one of this device.
+fn failure(device: &str, result: CUresult, what: &str) -> Result<(), DeviceError> {
+    let device = device.to_owned();
+    match result {
+        CUresult::CUDA_SUCCESS => Ok(()),
+        CUresult::CUDA_ERROR_NO_DEVICE => {
+            Err(DeviceError::Absent { device, reason: "this machine has no NVIDIA GPU".into() })
+        }
+        result => Err(DeviceError::Unavailable { device, reason: format!("{what}: {}", explain(result)) }),
+    }
+}
+
+/// Starts the driver; returns its number of GPUs and its version. `device` is the one to name in errors.
+#[allow(unsafe_code)]
+pub fn start(device: &str) -> Result<(usize, i32), DeviceError> {
+    let check = |result, what| failure(device, result, what);
+    let mut version = 0;
+    // SAFETY: here and below, out-pointers are to live variables of the types that the driver expects.
+    let result = unsafe { sys::cuDriverGetVersion(&mut version) };
+    check(result, "asking for the driver's version")?;
+    if version < OLDEST_DRIVER {
+        let of = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+        let reason = format!(
+            "the NVIDIA driver is too old: it supports CUDA {}, and {} or newer is needed",
+            of(version),
+            of(OLDEST_DRIVER)
+        );
+        return Err(DeviceError::Unavailable { device: device.to_owned(), reason });
+    }
+    check(unsafe { sys::cuInit(0) }, "starting the driver")?;
+    let mut count = 0;
+    check(unsafe { sys::cuDeviceGetCount(&mut count) }, "counting GPUs")?;
+    Ok((count as usize, version))
+}
+
 impl Context {
     /// The GPU with this number.
     #[allow(unsafe_code)]
     pub fn open(index: usize) -> Result<Self, DeviceError> {
         let device_name = format!("cuda:{index}");
-        let unavailable = |reason: String| DeviceError::Unavailable { device: device_name.clone(), reason };
         let absent = |reason: String| DeviceError::Absent { device: device_name.clone(), reason };
-        let check = |result: CUresult, what: &str| match result {
-            CUresult::CUDA_SUCCESS => Ok(()),
-            CUresult::CUDA_ERROR_NO_DEVICE => Err(absent("this machine has no NVIDIA GPU".into())),
-            result => Err(unavailable(format!("{what}: {}", explain(result)))),
-        };
-        let mut version = 0;
-        // SAFETY: here and below, out-pointers are to live variables of the types that the driver expects.
-        let result = unsafe { sys::cuDriverGetVersion(&mut version) };
-        check(result, "asking for the driver's version")?;
-        if version < OLDEST_DRIVER {
-            let of = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
-            return Err(unavailable(format!(
-                "the NVIDIA driver is too old: it supports CUDA {}, and {} or newer is needed",
-                of(version),
-                of(OLDEST_DRIVER)
-            )));
-        }
-        check(unsafe { sys::cuInit(0) }, "starting the driver")?;
-        let mut count = 0;
-        check(unsafe { sys::cuDeviceGetCount(&mut count) }, "counting GPUs")?;
-        if index >= count as usize {
+        let check = |result: CUresult, what: &str| failure(&device_name, result, what);
+        let (count, version) = start(&device_name)?;
+        if index >= count {
             return Err(absent(match count {
                 0 => "this machine has no NVIDIA GPU".into(),
                 1 => "this machine has one GPU, cuda:0".into(),
@@ -98,6 +114,7 @@ impl Context {
             }));
         }
         let mut device = 0;
+        // SAFETY: here and below, out-pointers are to live variables of the types that the driver expects.
         check(unsafe { sys::cuDeviceGet(&mut device, index as i32) }, "opening the GPU")?;
         let mut name = [0; 128];
         let result = unsafe { sys::cuDeviceGetName(name.as_mut_ptr(), name.len() as i32, device) };

@@ -69,6 +69,16 @@ pub struct Cuda {
 }
 
 impl Cuda {
+    /// The number of GPUs.
+    ///
+    /// # Errors
+    /// [`DeviceError::Absent`] or [`DeviceError::Unavailable`] without a GPU or a driver.
+    pub fn count() -> Result<usize, DeviceError> {
+        let device = "cuda:0";
+        library::load(device, &[])?;
+        driver::start(device).map(|(count, _)| count)
+    }
+
     /// The GPU with this number, counted as the driver does.
     ///
     /// # Errors
