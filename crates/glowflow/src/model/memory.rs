@@ -56,19 +56,31 @@ pub fn check_state(config: &impl Architecture) -> Result<(), Error> {
     check("training this model", &[save, rotation(config)])
 }
 
-/// Checks that training fits on a device that uses the host's memory. `has_state`: the state is in memory
-/// already.
+/// Checks that training fits on a device that uses the host's memory, as one of `ranks` processes. `has_state`:
+/// the state is in memory already.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
-pub fn check_training(model: &impl Architecture, train: &TrainConfig, has_state: bool) -> Result<(), Error> {
+pub fn check_training(
+    model: &impl Architecture,
+    train: &TrainConfig,
+    ranks: usize,
+    has_state: bool,
+) -> Result<(), Error> {
     let part = train.batch.div_ceil(train.accumulate.max(1));
     let activations = (activations(model, train), format!("activations of {part} images"));
+    let subtotals = subtotals(model, train.accumulate / ranks.max(1));
     if has_state {
         let save = SAVE_COPIES * F32 * parameters(model);
-        return check("training this model", &[(save, SAVED.to_owned()), activations]);
+        return check("training this model", &[(save, SAVED.to_owned()), subtotals, activations]);
     }
-    check("training this model", &[state(model), rotation(model), activations])
+    check("training this model", &[state(model), subtotals, rotation(model), activations])
+}
+
+/// Subtotals of the gradient of this many parts: one a level of their tree.
+fn subtotals(config: &impl Architecture, parts: usize) -> (u128, String) {
+    let levels = parts.max(1).ilog2();
+    (u128::from(levels) * F32 * parameters(config), format!("gradients of {parts} parts"))
 }
 
 fn state(config: &impl Architecture) -> (u128, String) {
@@ -139,6 +151,16 @@ fn spell(bytes: u128) -> String {
 mod tests {
     use super::*;
     use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, NetworkType, PermutationType};
+
+    #[test]
+    fn parts_need_a_buffer_for_each_level_of_their_tree() {
+        let config =
+            GlowConfig { image: [16, 16, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
+        let weights = F32 * parameters(&config);
+        for (parts, buffers) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (7, 2), (8, 3)] {
+            assert_eq!(subtotals(&config, parts).0, buffers * weights, "{parts} parts");
+        }
+    }
 
     #[test]
     fn parameters_are_counted_as_they_are_laid_out() {

@@ -62,18 +62,19 @@ fn from_device<D: Operations>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>
     Ok(D::Real::into_file(device.download(buffer)?))
 }
 
-/// Checks that a new run fits into the memory that is available.
+/// Checks that a new run on this many ranks fits into the memory that is available.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
 pub(super) fn check_memory<D: Device, A: Architecture>(
     device: &D,
     config: &RunConfig<A>,
+    ranks: usize,
 ) -> Result<(), Error> {
     // A device with memory of its own reports by itself what does not fit there.
     match device.peak_memory() {
         Some(_) => memory::check_state(&config.model),
-        None => memory::check_training(&config.model, &config.train, false),
+        None => memory::check_training(&config.model, &config.train, ranks, false),
     }
 }
 
@@ -86,7 +87,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// reading the model that it names.
     pub fn new(device: D, mut config: RunConfig<A>) -> Result<Self, Error> {
         config.validate()?;
-        check_memory(&device, &config)?;
+        // The number of ranks is not known yet. This is the least for any.
+        check_memory(&device, &config, config.train.accumulate)?;
         let file = match &config.train.from {
             Some(path) => {
                 let file = fine_tune::weights(path, &config)?;

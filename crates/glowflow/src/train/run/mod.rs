@@ -231,7 +231,7 @@ fn begin_alone<D: Operations<Real = f32>>(
     options: Options<'_>,
 ) -> Result<Summary, Error> {
     config.validate()?;
-    check_memory(&device, &config)?;
+    check_memory(&device, &config, entrance.job().ranks().size())?;
     let before = Before::of(out);
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
@@ -372,7 +372,7 @@ fn go_on_alone(
     options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
     let device = device(&config)?;
     if device.peak_memory().is_none() {
-        memory::check_training(&config.model, &config.train, true)?;
+        memory::check_training(&config.model, &config.train, entrance.job().ranks().size(), true)?;
     }
     let images = open(&config)?;
     checkpoint::go_on_from(&checkpoint)?;
