@@ -786,6 +786,35 @@ fn initialization<D: Operations>(device: &D, grid: Grid) -> Results {
     vec![("params", bench.download(&params))]
 }
 
+/// Parts of one and of two images, which give what the whole batch gives.
+fn initialization_from_parts<D: Operations>(device: &D, grid: Grid) -> Results {
+    let (inputs, hidden) = (3, 8);
+    let mut parameters = Parameters::new(10);
+    let (norm, network) = (parameters.actnorm(2 * inputs), parameters.network(inputs, hidden, 6));
+    let mut bench = Bench::new(device, 12);
+    let numbers = bench.numbers.normal(grid.rows() * 2 * inputs);
+    let (first, rest) = numbers.split_at(grid.pixels() * 2 * inputs);
+    let [x, first, rest] = [&numbers, first, rest].map(|numbers| bench.upload(numbers));
+    let [mut whole, mut params] = [(); 2].map(|()| bench.upload(&parameters.values));
+    device.initialize_actnorm(&norm, &x, &mut whole);
+    device.initialize_network(&network, grid, &x, &mut whole);
+    let grids = [1, grid.batch - 1].map(|batch| Grid { batch, ..grid });
+    device.initialize_actnorm_from(&norm, &[&first, &rest], &mut params);
+    device.initialize_network_from(&network, &[(grids[0], &first), (grids[1], &rest)], &mut params);
+    let [whole, params] = [whole, params].map(|params| bench.download(&params));
+    for (part, whole) in params.iter().zip(&whole) {
+        assert!((part - whole).abs() <= 1e-4 * (1.0 + whole.abs()), "{grid:?}: {part} and {whole}");
+    }
+    vec![("params", params)]
+}
+
+#[test]
+fn parts_initialize_as_the_batch() {
+    for grid in [GRIDS[2], GRIDS[3]] {
+        compare!(format!("initialisation, {grid:?}"), |device| initialization_from_parts(device, grid));
+    }
+}
+
 #[test]
 fn initialization_is_its_reference() {
     for grid in [GRIDS[1], GRIDS[3], LARGE] {

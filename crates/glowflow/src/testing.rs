@@ -176,7 +176,7 @@ impl LayerCase {
     pub fn initialized(&self) -> Vec<f64> {
         let mut params = self.device.upload(&self.params);
         if let Some((_, layer)) = self.layers.first() {
-            layer.initialize(&self.device, &mut params, &self.state(&self.x, &self.condition, Mode::Train));
+            layer.initialize(&self.device, &mut params, &[self.state(&self.x, &self.condition, Mode::Train)]);
         }
         params.to_vec()
     }

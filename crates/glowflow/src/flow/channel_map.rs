@@ -85,9 +85,10 @@ impl<D: ActNorm + ChannelMap> Layer<D> for ActNormPermutation {
         Box::new(Ready::<D> { at: self.params.clone(), map })
     }
 
-    fn initialize(&self, device: &D, params: &mut D::Buffer, input: &State<D>) {
+    fn initialize(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
         if self.from_data {
-            device.initialize_actnorm(&self.params.actnorm, &input.x.data, params);
+            let parts: Vec<_> = parts.iter().map(|state| &state.x.data).collect();
+            device.initialize_actnorm_from(&self.params.actnorm, &parts, params);
         }
     }
 }

@@ -82,10 +82,10 @@ impl ConditionNetwork {
         c
     }
 
-    /// Data-dependent initialisation of the actnorm.
-    pub fn initialize<D: ActNorm>(self, device: &D, params: &mut D::Buffer, grid: Grid, x: &D::Buffer) {
-        let h = self.convolved(device, params, grid, x);
-        device.initialize_actnorm(&self.norm, &h, params);
+    /// Data-dependent initialisation of the actnorm from the parts of a batch.
+    pub fn initialize<D: ActNorm>(self, device: &D, params: &mut D::Buffer, parts: &[(Grid, &D::Buffer)]) {
+        let h: Vec<_> = parts.iter().map(|(grid, x)| self.convolved(device, params, *grid, x)).collect();
+        device.initialize_actnorm_from(&self.norm, &h.iter().collect::<Vec<_>>(), params);
     }
 
     /// Adds the gradients by the parameters, given the input, the condition, and the gradient by it.

@@ -219,9 +219,10 @@ impl<D: CouplingNetwork> Layer<D> for ConditionalCoupling {
         Box::new(Ready::<D> { layer: *self, network })
     }
 
-    fn initialize(&self, device: &D, params: &mut D::Buffer, state: &State<D>) {
-        let input = self.input(device, state);
-        device.initialize_network(&self.network, state.x.grid, &input, params);
+    fn initialize(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
+        let inputs: Vec<_> = parts.iter().map(|state| (state.x.grid, self.input(device, state))).collect();
+        let inputs: Vec<_> = inputs.iter().map(|(grid, input)| (*grid, input)).collect();
+        device.initialize_network_from(&self.network, &inputs, params);
     }
 }
 

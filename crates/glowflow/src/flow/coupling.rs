@@ -112,8 +112,8 @@ impl<D: Networks + ops::Coupling + Mixture> Layer<D> for Coupling {
         Box::new(Ready::<D> { layer: self.clone(), weights })
     }
 
-    fn initialize(&self, device: &D, params: &mut D::Buffer, input: &State<D>) {
-        self.network.initialize(device, params, &input.x);
+    fn initialize(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
+        self.network.initialize(device, params, parts);
     }
 }
 

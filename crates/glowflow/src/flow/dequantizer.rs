@@ -119,26 +119,34 @@ impl Dequantizer {
     }
 
     /// Data-dependent initialisation of all actnorms, in the order of the forward pass, which it makes as well.
+    /// The parts of the batch have noise `u` each.
     pub fn initialize<D: Operations>(
         &self,
         device: &D,
         params: &mut D::Buffer,
         buffers: &D::Buffer,
-        u: &D::Buffer,
-        state: &mut State<D>,
+        u: &[D::Buffer],
+        parts: &mut [State<D>],
     ) {
-        let (x, mut noise) = self.enter(device, u, state);
-        let grid = noise.x.grid;
-        self.condition.initialize(device, params, grid, &x);
+        let entered = u.iter().zip(&mut *parts).map(|(u, state)| self.enter(device, u, state));
+        let (x, mut noise): (Vec<D::Buffer>, Vec<State<D>>) = entered.unzip();
+        let grids: Vec<Grid> = noise.iter().map(|noise| noise.x.grid).collect();
+        self.condition.initialize(device, params, &grids.iter().copied().zip(&x).collect::<Vec<_>>());
         let cx = Context { device, params, buffers, mode: Mode::Train };
-        noise.condition = Some(self.condition(&cx, grid, &x));
+        for (noise, x) in noise.iter_mut().zip(&x) {
+            noise.condition = Some(self.condition(&cx, noise.x.grid, x));
+        }
         for coupling in &self.couplings {
             coupling.initialize(device, params, &noise);
             let cx = Context { device, params, buffers, mode: Mode::Train };
             let ready: Box<dyn Prepared<D>> = coupling.prepare(&cx, Direction::Forward);
-            ready.forward(&cx, &mut noise, Save::Minimum);
+            for noise in &mut noise {
+                ready.forward(&cx, noise, Save::Minimum);
+            }
         }
-        self.leave(device, u, &mut noise, state);
+        for ((u, noise), state) in u.iter().zip(&mut noise).zip(parts) {
+            self.leave(device, u, noise, state);
+        }
     }
 
     /// Adds the gradient by the parameters, given that by `v`:

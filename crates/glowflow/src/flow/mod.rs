@@ -154,8 +154,8 @@ pub trait Layer<D: Device>: Send + Sync {
     /// Reads the parameters and makes them ready to run in one direction.
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>>;
 
-    /// Data-dependent initialisation from the layer's first input.
-    fn initialize(&self, _device: &D, _params: &mut D::Buffer, _input: &State<D>) {}
+    /// Data-dependent initialisation from the layer's first input: the parts of a batch.
+    fn initialize(&self, _device: &D, _params: &mut D::Buffer, _parts: &[State<D>]) {}
 }
 
 /// A layer with its parameters, ready to run in the direction and the mode it was prepared for, and in no other.

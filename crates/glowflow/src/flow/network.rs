@@ -15,7 +15,7 @@ use glowflow_kernels::{
 };
 
 use super::channel_map::actnorm;
-use super::{Context, Shape, Tensor};
+use super::{Context, Shape, State, Tensor};
 use crate::params::{Init, ParamBuilder};
 
 /// Standard deviation of a new convolutional network's inner convolutions.
@@ -253,9 +253,10 @@ impl Network {
     }
 
     /// Data-dependent initialisation. A residual network has norms in place of actnorms, and needs none.
-    pub fn initialize<D: Networks>(&self, device: &D, params: &mut D::Buffer, x: &Tensor<D>) {
+    pub fn initialize<D: Networks>(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
         if let Self::Convolutions(at) | Self::Headed(HeadedNetworkParams { network: at, .. }) = self {
-            device.initialize_network(at, x.grid, &x.data, params);
+            let parts: Vec<_> = parts.iter().map(|state| (state.x.grid, &state.x.data)).collect();
+            device.initialize_network_from(at, &parts, params);
         }
     }
 }

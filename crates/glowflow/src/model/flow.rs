@@ -203,22 +203,25 @@ impl<D: Operations> Flow<D> {
         (pass.state.x, pass.dx)
     }
 
-    /// Data-dependent initialisation, layer by layer on the way up; returns where the batch ends.
+    /// Data-dependent initialisation from the parts of a batch, layer by layer on the way up, which ends at their
+    /// outputs.
     pub fn initialize(
         &self,
         device: &D,
         params: &mut D::Buffer,
         buffers: &D::Buffer,
-        mut state: State<D>,
-    ) -> State<D> {
+        parts: &mut [State<D>],
+    ) {
         device.within(|| {
             for (_, layer) in &self.layers {
-                layer.initialize(device, params, &state);
+                layer.initialize(device, params, parts);
                 let cx = Context { device, params, buffers, mode: Mode::Train };
-                layer.prepare(&cx, Direction::Forward).forward(&cx, &mut state, Save::Minimum);
+                let ready = layer.prepare(&cx, Direction::Forward);
+                for state in &mut *parts {
+                    ready.forward(&cx, state, Save::Minimum);
+                }
             }
         });
-        state
     }
 
     /// The range of the numbers after the dequantiser, if there is one, and after each layer.

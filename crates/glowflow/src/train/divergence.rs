@@ -10,7 +10,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Why training cannot go on: where in the flow numbers stop being finite.
     pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
         let dimensions = self.config.model.dimensions();
-        let state = self.enter(1, &pixels[..dimensions], labels.get(..1).unwrap_or_default());
+        let state = self.enter(&pixels[..dimensions], labels.get(..1).unwrap_or_default());
         let seen = match self.flow.trace(&self.context(), state) {
             Ok(trace) => {
                 match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {

@@ -110,9 +110,9 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         (Stream { seed: self.config.train.seed, id }, numbers)
     }
 
-    /// The first images of a batch with fresh noise, as they enter the flow.
-    pub(super) fn enter(&self, count: usize, pixels: &[u8], labels: &[usize]) -> State<D> {
-        let (u, mut state) = self.arrive(count, pixels, labels);
+    /// Images from the beginning of a batch with fresh noise, as they enter the flow.
+    pub(super) fn enter(&self, pixels: &[u8], labels: &[usize]) -> State<D> {
+        let (u, mut state) = self.arrive(0, pixels, labels);
         if let Some(dequantizer) = self.flow.dequantizer() {
             let cx = self.context();
             self.device.within(|| dequantizer.forward(&cx, &u, &mut state, Save::Minimum));
@@ -120,12 +120,13 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         state
     }
 
-    /// The first images of a batch with fresh noise, or the noise for the dequantiser and the centres of
-    /// their bins.
-    pub(super) fn arrive(&self, count: usize, pixels: &[u8], labels: &[usize]) -> (D::Buffer, State<D>) {
+    /// Images of a batch with fresh noise, or the noise for the dequantiser and the centres of their bins. `first`
+    /// is the position of the first one in the batch.
+    pub(super) fn arrive(&self, first: usize, pixels: &[u8], labels: &[usize]) -> (D::Buffer, State<D>) {
+        let count = pixels.len() / self.config.model.dimensions();
         let mut v = self.device.scratch(pixels.len());
         let mut u = self.device.scratch(noises(&self.flow, pixels.len()));
-        let noise = self.noise(0);
+        let noise = self.noise(first);
         dequantize(&self.device, &self.flow, pixels, self.config.model.bits(), noise, (&mut v, &mut u));
         let labels = self.device.upload(&class_numbers(labels));
         (u, self.flow.enter(&self.context(), count, v, labels))

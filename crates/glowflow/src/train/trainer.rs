@@ -19,7 +19,7 @@ use super::pass::Pass;
 use super::state::{Progress, StepReport, TrainState};
 use super::statistics::{average, update_running};
 use crate::Error;
-use crate::flow::{Context, Mode};
+use crate::flow::{Context, Mode, State};
 use crate::model::{Flow, ModelFile, memory};
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{Constant, Layout};
@@ -208,39 +208,54 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         &mut self.progress
     }
 
-    /// Data-dependent initialisation from the first part of the first batch; all ranks get the weights of
-    /// rank 0. A model that `train.from` names is initialised already and stays as it is.
+    /// Data-dependent initialisation from the first batch. Rank 0 computes it from the images of all ranks, part
+    /// by part, and all ranks get its weights. A model that `train.from` names is initialised already and stays
+    /// as it is.
     ///
     /// # Errors
     /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
-    /// that is not finite.
+    /// that is not finite, [`Error::Ranks`] if a rank is missing.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
-        let Share { part, own, .. } = self.share(pixels, labels)?;
+        let Share { part, .. } = self.share(pixels, labels)?;
         if self.config.train.from.is_some() {
             return Ok(());
         }
+        if self.ranks.size() == 1 {
+            return self.initialize_from(part, pixels, labels);
+        }
+        let (pixels, labels) = self.whole_batch(pixels, labels)?;
         let done = match self.ranks.rank() {
-            0 => self.initialize_from(part.min(own), pixels, labels),
+            0 => self.initialize_from(part, &pixels, &labels),
             _ => Ok(()),
         };
         self.share_weights(done)
     }
 
-    /// Data-dependent initialisation from the first images.
-    fn initialize_from(&mut self, batch: usize, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
-        let pixels = &pixels[..batch * self.config.model.dimensions()];
-        let (u, mut state) = self.arrive(batch, pixels, labels.get(..batch).unwrap_or_default());
+    /// Data-dependent initialisation from parts of a batch. Only one layer's activations of one part are in
+    /// memory at once.
+    fn initialize_from(&mut self, part: usize, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
+        let dimensions = self.config.model.dimensions();
+        let batch = pixels.len() / dimensions;
+        let parts = (0..batch).step_by(part).map(|start| {
+            let end = batch.min(start + part);
+            let (pixels, labels) = share::images(pixels, labels, dimensions, start..end);
+            self.arrive(start, pixels, labels)
+        });
+        let (u, mut parts): (Vec<D::Buffer>, Vec<State<D>>) = parts.unzip();
         if let Some(dequantizer) = self.flow.dequantizer() {
             let (device, params, buffers) = (&self.device, &mut self.weights, &self.buffers);
-            device.within(|| dequantizer.initialize(device, params, buffers, &u, &mut state));
+            device.within(|| dequantizer.initialize(device, params, buffers, &u, &mut parts));
         }
-        let state = self.flow.initialize(&self.device, &mut self.weights, &self.buffers, state);
+        self.flow.initialize(&self.device, &mut self.weights, &self.buffers, &mut parts);
         self.device.copy(&self.weights, &mut self.ema);
-        if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
-            return Err(Error::Diverged(
-                "the data-dependent initialisation led to a likelihood that is not finite; are the images all alike?"
-                    .into(),
-            ));
+        for state in &parts {
+            if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
+                return Err(Error::Diverged(
+                    "the data-dependent initialisation led to a likelihood that is not finite; are the images all \
+                     alike?"
+                        .into(),
+                ));
+            }
         }
         Ok(())
     }

@@ -132,6 +132,28 @@ fn any_number_of_ranks_gives_the_same_bits() {
     }
 }
 
+/// All images count, whatever the parts.
+#[test]
+fn initialization_is_that_of_the_whole_batch() {
+    let batch = &batches()[0];
+    let noise = ["model.dequantization=\"variational\"", "model.dequantization_hidden=8"];
+    for overrides in [GLOW.to_vec(), [&GLOW[..], &noise[..]].concat()] {
+        let weights = |parts: usize| {
+            let config = config(&[&overrides[..], &[&*format!("train.accumulate={parts}")]].concat());
+            let mut trainer = Trainer::new(Cpu::<f32>::new(), config).unwrap();
+            trainer.initialize(&batch.pixels, &[]).unwrap();
+            trainer.state().unwrap().weights
+        };
+        let whole = weights(1);
+        for parts in [2, 8] {
+            for (have, want) in weights(parts).iter().zip(&whole) {
+                let tolerance = 1e-4 * (1.0 + want.abs());
+                assert!((have - want).abs() <= tolerance, "{overrides:?}, {parts} parts: {have}, {want}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_run_continues_on_another_number_of_ranks() {
     let batches = batches();

@@ -43,4 +43,19 @@ pub trait ActNorm: Primitives {
     fn initialize_actnorm(&self, at: &ActNormParams, x: &Self::Buffer, params: &mut Self::Buffer) {
         reference::initialize(self, at, x, params);
     }
+
+    /// Data-dependent initialisation from the parts of a batch, each `[rows, channels]`. A single part gives the
+    /// bits of [`initialize_actnorm`](Self::initialize_actnorm).
+    fn initialize_actnorm_from(
+        &self,
+        at: &ActNormParams,
+        parts: &[&Self::Buffer],
+        params: &mut Self::Buffer,
+    ) {
+        if let [x] = parts {
+            return self.initialize_actnorm(at, x, params);
+        }
+        let moments: Vec<_> = parts.iter().map(|x| reference::moments(self, at.bias.len, x)).collect();
+        reference::initialize_from(self, at, &moments, params);
+    }
 }

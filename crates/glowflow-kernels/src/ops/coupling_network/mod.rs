@@ -14,6 +14,7 @@ mod cpu;
 mod cuda;
 mod headed;
 mod headed_reference;
+mod parts;
 mod reference;
 
 pub use headed::{HeadedNetwork, HeadedNetworkParams};
@@ -94,4 +95,18 @@ pub trait CouplingNetwork: Primitives {
     /// Data-dependent initialisation of both actnorms inside the network, the second on the output of the
     /// first, initialised.
     fn initialize_network(&self, at: &NetworkParams, grid: Grid, x: &Self::Buffer, params: &mut Self::Buffer);
+
+    /// Data-dependent initialisation from the parts of a batch. A single part gives the bits of
+    /// [`initialize_network`](Self::initialize_network).
+    fn initialize_network_from(
+        &self,
+        at: &NetworkParams,
+        parts: &[(Grid, &Self::Buffer)],
+        params: &mut Self::Buffer,
+    ) {
+        match parts {
+            [(grid, x)] => self.initialize_network(at, *grid, x, params),
+            parts => parts::initialize(self, at, parts, params),
+        }
+    }
 }

@@ -72,6 +72,7 @@ fn take_steps<D: Operations<Real = f32>>(
         }
         let labels = data::labels(&trainer.config().model, &batch).to_vec();
         if step == 0 {
+            job.wait_for_whole_batch();
             trainer.initialize(&batch.pixels, &labels)?;
             if control.agree(wish(), step)? != Wish::Step {
                 return Ok(());

@@ -76,6 +76,12 @@ impl Job {
         self.ranks.set_limit(self.limit.max(MAX_PAUSE));
     }
 
+    /// Waits as long as rank 0 may take for the images of all ranks.
+    pub(super) fn wait_for_whole_batch(&self) {
+        let ranks = u32::try_from(self.ranks.size()).unwrap_or(u32::MAX);
+        self.ranks.set_limit(self.limit.saturating_mul(ranks));
+    }
+
     /// Waits as long as usual from here on.
     pub(super) fn wait_as_usual(&self) {
         self.ranks.set_limit(self.limit);

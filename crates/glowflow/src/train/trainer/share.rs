@@ -137,6 +137,22 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         })
     }
 
+    /// The images and labels of all ranks.
+    pub(super) fn whole_batch(
+        &self,
+        pixels: &[u8],
+        labels: &[usize],
+    ) -> Result<(Vec<u8>, Vec<usize>), Error> {
+        let pixels = self.ranks.gather(pixels)?;
+        if let Some(rank) = pixels.iter().position(|other| other.len() != pixels[0].len()) {
+            return Err(RanksError::Unlike { what: "number of images", rank }.into());
+        }
+        let labels: Vec<u8> = labels.iter().flat_map(|&label| (label as u64).to_le_bytes()).collect();
+        let labels = self.ranks.gather(&labels)?.concat();
+        let label = |bytes| u64::from_le_bytes(<[u8; 8]>::try_from(bytes).unwrap_or_default()) as usize;
+        Ok((pixels.concat(), labels.chunks_exact(8).map(label).collect()))
+    }
+
     fn to_device(&self, values: Vec<f32>) -> D::Buffer {
         super::to_device(&self.device, values)
     }
@@ -174,7 +190,7 @@ impl<D: Device> Measured<D> {
 }
 
 /// Some images of a batch, and their labels if there are any.
-fn images<'a>(
+pub(super) fn images<'a>(
     pixels: &'a [u8],
     labels: &'a [usize],
     dimensions: usize,
