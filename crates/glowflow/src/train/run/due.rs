@@ -39,7 +39,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
 
     /// Reports images that turned out to be broken since the last time.
     pub(super) fn report_broken(&mut self) -> Result<(), Error> {
-        for image in self.images.broken() {
+        for image in self.images.broken().chain(self.control.take_reported()) {
             if self.broken.insert(image.name.clone()) {
                 self.observers.send(&Event::Broken(&image))?;
             }

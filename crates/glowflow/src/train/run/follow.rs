@@ -1,6 +1,7 @@
 //! The part of a run's other ranks: steps on their own images of each batch. They have no folder and report
 //! nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,9 +62,12 @@ fn take_steps<D: Operations<Real = f32>>(
     let mut control = Control::new(job.clone());
     let wish = || if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::Step };
     let mut batches: TrainingBatches = batches(&trainer, &images)?;
+    let mut reported = HashSet::new();
     loop {
         let step = trainer.progress().step;
         let Some(batch) = batches.next() else { return Ok(()) };
+        let broken = images.broken().filter(|image| reported.insert(image.name.clone()));
+        broken.for_each(|image| control.report(image));
         let wanted = batch.as_ref().err().map_or_else(wish, |error| Wish::Fail(error.to_string()));
         let agreed = control.agree(wanted, step);
         let batch = batch?;

@@ -2,13 +2,14 @@
 //!
 //! Rank 0 owns the folder, the records and the clock. All ranks exchange one control message before each
 //! step, so that they make the same steps and stop after the same one. Before work that only rank 0 does,
-//! such as an evaluation or a checkpoint, it announces a pause, and the others wait longer than usual. A rank
-//! alone exchanges nothing.
+//! such as an evaluation or a checkpoint, it announces a pause, and the others wait longer than usual. Messages
+//! also carry the broken images that a rank found, for rank 0 to report. A rank alone exchanges nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use glowflow_data::Broken;
 use glowflow_ranks::{Alone, Ranks};
 
 use crate::Error;
@@ -116,18 +117,39 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    fn message(&self) -> Vec<u8> {
-        let (kind, text): (u8, &str) = match self {
-            Self::Step => (0, ""),
-            Self::Pause => (1, ""),
-            Self::End => (2, ""),
-            Self::Stop => (3, ""),
-            Self::Fail(text) => (4, text.as_str()),
+    /// A byte for the wish, then the error's text, or broken images.
+    fn message(&self, broken: &[Broken]) -> Vec<u8> {
+        let kind = match self {
+            Self::Step => 0,
+            Self::Pause => 1,
+            Self::End => 2,
+            Self::Stop => 3,
+            Self::Fail(_) => FAILED,
         };
         let mut message = vec![kind];
-        message.extend_from_slice(text.as_bytes());
+        match self {
+            Self::Fail(text) => message.extend_from_slice(text.as_bytes()),
+            _ if broken.is_empty() => {}
+            _ => {
+                let broken: Vec<_> =
+                    broken.iter().map(|image| (image.index, &image.name, &image.reason)).collect();
+                message.extend(serde_json::to_vec(&broken).unwrap_or_default());
+            }
+        }
         message
     }
+}
+
+/// The first byte of a message of a rank that failed.
+const FAILED: u8 = 4;
+
+/// The broken images in a message.
+fn broken(message: &[u8]) -> Vec<Broken> {
+    let images: Vec<(usize, String, String)> = match message {
+        [kind, images @ ..] if *kind != FAILED => serde_json::from_slice(images).unwrap_or_default(),
+        _ => vec![],
+    };
+    images.into_iter().map(|(index, name, reason)| Broken { index, name, reason }).collect()
 }
 
 /// What all ranks do next, given their messages.
@@ -135,8 +157,8 @@ impl Wish {
 /// # Errors
 /// The failure of the first rank that failed.
 fn agreed(messages: &[Vec<u8>]) -> Result<Wish, Error> {
-    let kind = |message: &Vec<u8>| message.first().copied().unwrap_or(4);
-    if let Some(rank) = messages.iter().position(|message| kind(message) > 3) {
+    let kind = |message: &Vec<u8>| message.first().copied().unwrap_or(FAILED);
+    if let Some(rank) = messages.iter().position(|message| kind(message) >= FAILED) {
         return Err(failure(rank, messages[rank].get(1..).unwrap_or_default()));
     }
     // During a pause, others repeat their wishes.
@@ -168,13 +190,27 @@ enum Phase {
 pub(super) struct Control {
     job: Job,
     phase: Phase,
+    /// Broken images that the next message reports.
+    found: Vec<Broken>,
+    /// Broken images that others reported.
+    heard: Vec<Broken>,
 }
 
 impl Control {
     /// Before the first step.
     pub fn new(job: Job) -> Self {
         let phase = if job.is_shared() { Phase::Steps } else { Phase::Ended };
-        Self { job, phase }
+        Self { job, phase, found: vec![], heard: vec![] }
+    }
+
+    /// Reports a broken image to the other ranks with the next message.
+    pub fn report(&mut self, image: Broken) {
+        self.found.push(image);
+    }
+
+    /// Broken images that other ranks reported since the last call.
+    pub fn take_reported(&mut self) -> Vec<Broken> {
+        std::mem::take(&mut self.heard)
     }
 
     /// Exchanges wishes before a step. All ranks get the same answer: a step, the end, or a stop.
@@ -229,17 +265,24 @@ impl Control {
     }
 
     fn exchange(&mut self, wish: &Wish) -> Result<Wish, Error> {
-        let done = self.job.ranks.gather(&wish.message()).map_err(Error::from);
-        done.and_then(|all| agreed(&all)).inspect_err(|_| self.end())
+        let all = self.job.ranks.gather(&wish.message(&self.found)).map_err(Error::from);
+        if let Ok(all) = &all {
+            self.found.clear();
+            let others = all.iter().enumerate().filter(|(rank, _)| *rank != self.job.ranks.rank());
+            self.heard.extend(others.flat_map(|(_, message)| broken(message)));
+        }
+        all.and_then(|all| agreed(&all)).inspect_err(|_| self.end())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use glowflow_ranks::Local;
+
     use super::*;
 
     fn of(wishes: &[Wish]) -> Result<Wish, String> {
-        let messages: Vec<_> = wishes.iter().map(Wish::message).collect();
+        let messages: Vec<_> = wishes.iter().map(|wish| wish.message(&[])).collect();
         agreed(&messages).map_err(|error| error.to_string())
     }
 
@@ -253,6 +296,29 @@ mod tests {
         assert_eq!(of(&[Pause, Stop]), Ok(Pause));
         let failed = of(&[Pause, Wish::Fail("no such file".into())]);
         assert_eq!(failed, Err("rank 1: no such file".into()));
+    }
+
+    #[test]
+    fn broken_images_arrive_once() {
+        let image = || Broken { index: 3, name: "a/b.png".into(), reason: "no \"PNG\"".into() };
+        let mut controls = Local::job(2, Duration::from_secs(60)).into_iter().map(|ranks| {
+            let job = Job::new(Arc::new(ranks), Duration::from_secs(60));
+            Control::new(job)
+        });
+        let [mut root, mut other] = [(); 2].map(|()| controls.next().unwrap());
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                other.report(image());
+                for step in 0..2 {
+                    assert_eq!(other.agree(Wish::Step, step).unwrap(), Wish::Step);
+                }
+                assert_eq!(other.take_reported(), []);
+            });
+            assert_eq!(root.agree(Wish::Step, 0).unwrap(), Wish::Step);
+            assert_eq!(root.take_reported(), [image()]);
+            assert_eq!(root.agree(Wish::Step, 1).unwrap(), Wish::Step);
+            assert_eq!(root.take_reported(), []);
+        });
     }
 
     #[test]
