@@ -80,19 +80,23 @@ impl<D: Primitives> Layer<D> for Tails {
         Box::new(*self)
     }
 
-    /// Data-dependent initialisation from the first batch, as actnorms have it: `a = 1/√mean(x²)` for each channel, so that
-    /// the bend begins at one standard deviation. Without this function, parameters stay as they were declared.
-    fn initialize(&self, device: &D, params: &mut D::Buffer, input_state: &State<D>) {
-        let x = &input_state.x;
-        let dims = Dims::of(x.grid, x.channels);
+    /// Data-dependent initialisation from the parts of the first batch, as actnorms have it: `a = 1/√mean(x²)` for each channel,
+    /// so that the bend begins at one standard deviation. Without this function, parameters stay as they were declared.
+    fn initialize(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
+        let all = parts.iter().map(|part| Dims::of(part.x.grid, part.x.channels));
+        let share = constant(1.0 / all.map(|dims| dims.rows()).sum::<usize>() as f64);
         let at = per_channel(self.log_a.start);
         // A sum over batch and pixels: the output has one number a channel, and `reduce` sums over the other axes.
-        let share = constant(1.0 / dims.rows() as f64);
-        let x = read(&x.data, dims.each());
-        device.reduce(&(share * input(0) * input(0)), dims.shape(), &[x], write(params, at), false);
+        for (index, part) in parts.iter().enumerate() {
+            let dims = Dims::of(part.x.grid, part.x.channels);
+            let x = read(&part.x.data, dims.each());
+            let square = share.clone() * input(0) * input(0);
+            device.reduce(&square, dims.shape(), &[x], write(params, at), index > 0);
+        }
+        let channels = parts[0].x.channels;
         // `old()` is the element that is overwritten.
         let log_a = constant(-0.5) * (old() + constant(1e-6)).ln();
-        device.map(&log_a, [1, 1, dims.channels], &[], write(params, at));
+        device.map(&log_a, [1, 1, channels], &[], write(params, at));
     }
 }
 
