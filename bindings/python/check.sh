@@ -12,7 +12,7 @@ trap 'rm -rf "$out"' EXIT
 python3 check_lock.py
 python3 -m venv "$out/venv"
 pip=("$out/venv/bin/pip" --quiet --disable-pip-version-check)
-"${pip[@]}" install 'maturin>=1.9.4,<2' mypy numpy pytest
+"${pip[@]}" install 'maturin>=1.9.4,<2' ipykernel matplotlib mypy nbclient numpy pytest
 if [ "${TORCH:-0}" = 1 ]; then
     "${pip[@]}" install torch --retries 1 --index-url https://download.pytorch.org/whl/cpu ||
         echo "no PyTorch: its tests are skipped" >&2
@@ -28,6 +28,7 @@ fi
 "${pip[@]}" install "${wheel[0]}"
 "$out/venv/bin/glowflow" --version
 "$out/venv/bin/python" -m pytest -q tests
+"$out/venv/bin/jupyter-execute" --timeout 300 ../../examples/tour.ipynb --output "$out/tour.ipynb"
 # The other modules are typed in their sources.
 (cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --ignore-unused-allowlist \
     --allowlist "$OLDPWD/stubtest.allow" --mypy-config-file "$OLDPWD/stubtest.ini")
