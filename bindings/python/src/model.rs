@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use glowflow::card::Card;
+use glowflow::model::MODEL;
 use glowflow::params::{Constant, Parameter};
 use glowflow::{Architecture, Decoded, Dequantization, Draws, ModelConfig, ModelFile, NoiseKind};
 use numpy::{IntoPyArray, PyArray1, PyArray4, PyReadonlyArray1, PyReadonlyArray4};
@@ -65,6 +67,15 @@ impl Model {
 
     fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         compute(py, || self.file.write(&path))
+    }
+
+    /// Writes `model.safetensors` and its card to a folder that exists.
+    fn save_pretrained(&self, py: Python<'_>, folder: PathBuf) -> PyResult<()> {
+        compute(py, || {
+            self.file.write(&folder.join(MODEL))?;
+            let (fingerprint, parameters) = (self.file.fingerprint(), self.model.parameters());
+            Card::new(MODEL, self.file.config.clone(), fingerprint, parameters).write(&folder)
+        })
     }
 
     /// The configuration in JSON.

@@ -115,6 +115,7 @@ def test_pretrained(model, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["model"]["hidden"] == 16
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and "library_name: glowflow" in card
+    assert f"`{model.fingerprint:08x}`" in card and "glowflow.Model.from_pretrained" in card
     loaded = glowflow.Model.from_pretrained(tmp_path, device="cpu")
     assert loaded.fingerprint == model.fingerprint
     # A card that was edited stays.

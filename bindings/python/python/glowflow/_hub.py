@@ -6,48 +6,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from glowflow._native import __version__, pretrained_names
+from glowflow._native import pretrained_names
 
 if TYPE_CHECKING:
     from glowflow._model import Model
 
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-
-_CARD = """\
----
-library_name: glowflow
-license: unknown
-pipeline_tag: unconditional-image-generation
-tags:
-- normalizing-flow
-- {architecture}
----
-
-# {title}
-
-| | |
-| --- | --- |
-| architecture | {architecture} |
-| image | {height}×{width}×{channels}, {bits} bits |
-| parameters | {parameters:,} |
-| classes | {classes} |
-| dequantisation | {dequantization} |
-| fingerprint | `{fingerprint:08x}` |
-| written by | glowflow {version} |
-
-```python
-import glowflow
-
-model = glowflow.Model.from_pretrained("PATH OR NAME")
-images = model.sample(16, temperature=0.7)
-```
-
-Configuration:
-
-```json
-{config}
-```
-"""
 
 
 def folder(name_or_path: str | os.PathLike[str], revision: str | None, hub: dict[str, Any]) -> str:
@@ -95,18 +59,7 @@ def save(model: Model, path: str | os.PathLike[str], push_to_hub: bool, repo_id:
         raise ValueError("push_to_hub needs repo_id='OWNER/NAME'")
     path = os.fspath(path)
     os.makedirs(path, exist_ok=True)
-    model.save(os.path.join(path, MODEL))
-    config = {
-        "library_name": "glowflow",
-        "glowflow_version": __version__,
-        "architecture": model.config.architecture,
-        "fingerprint": f"{model.fingerprint:08x}",
-        "model": json.loads(model.config.to_json()),
-    }
-    _write(os.path.join(path, CONFIG), json.dumps(config, indent=2) + "\n")
-    card = os.path.join(path, CARD)
-    if not os.path.exists(card):
-        _write(card, _card(model))
+    model._native.save_pretrained(path)
     if push_to_hub:
         try:
             import huggingface_hub
@@ -115,30 +68,3 @@ def save(model: Model, path: str | os.PathLike[str], push_to_hub: bool, repo_id:
         api = huggingface_hub.HfApi()
         api.create_repo(repo_id, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=path, allow_patterns=[MODEL, CONFIG, CARD])
-
-
-def _card(model: Model) -> str:
-    height, width, channels = model.config.image
-    names = {"glow": "Glow", "realnvp": "RealNVP", "nice": "NICE"}
-    return _CARD.format(
-        title=f"{names[model.config.architecture]}, {height}×{width}",
-        architecture=model.config.architecture,
-        height=height,
-        width=width,
-        channels=channels,
-        bits=model.config.bits,
-        parameters=model.num_parameters,
-        classes=model.classes,
-        dequantization=getattr(model.config, "dequantization", "uniform"),
-        fingerprint=model.fingerprint,
-        version=__version__,
-        config=json.dumps(json.loads(model.config.to_json()), indent=2),
-    )
-
-
-def _write(path: str, text: str) -> None:
-    """Replaces a file."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)

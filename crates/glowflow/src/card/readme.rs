@@ -146,10 +146,14 @@ fn usage(card: &Card) -> String {
         if card.file == crate::model::MODEL { "FOLDER".to_owned() } else { format!("FOLDER/{}", card.file) };
     let mut text = format!(
         "\n## Usage\n\n```console\n$ glowflow sample --model {model} --out samples.png\n$ glowflow serve --model {model}\n```\n\n\
+         ```python\nimport glowflow\n\nmodel = glowflow.Model.from_pretrained(\"{model}\")\nimages = model.sample(16)\n```\n\n\
          ```rust\nlet model = glowflow::Model::from_pretrained(\"{model}\")?;\nlet samples = model.sample(16, 0.7, &[], 0)?;\n```\n\n"
     );
     if card.model.classes() > 0 {
-        text = text.replace("sample --model", "sample --class 0 --model").replace("&[], 0", "&[0; 16], 0");
+        text = text
+            .replace("sample --model", "sample --class 0 --model")
+            .replace("sample(16)", "sample(16, labels=0)")
+            .replace("&[], 0", "&[0; 16], 0");
     }
     if !card.training.config.is_empty() {
         let config = card.training.config.trim_end();
