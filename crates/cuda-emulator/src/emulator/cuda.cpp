@@ -6,7 +6,17 @@
 
 CUresult emulator_submit(CUstream stream, const char* name, std::function<void()> work) {
     ENTER_CONTEXT();
-    return submit(stream, Work{name, false, std::move(work)});
+    return submit(stream, Work{name, false, std::move(work), {}});
+}
+
+CUresult emulator_submit_waiting(CUstream stream, const char* name, std::function<std::function<bool()>()> begin) {
+    ENTER_CONTEXT();
+    return submit(stream, Work{name, false, {}, std::move(begin)});
+}
+
+bool emulator_contains(CUdeviceptr address, size_t size) {
+    std::lock_guard<Lock> guard(driver.lock);
+    return driver.memory.contains(address, size);
 }
 
 // -------------------------------------------------------------------------------------- errors and versions
@@ -41,45 +51,47 @@ EMULATOR_API CUresult cuDriverGetVersion(int* version) {
 // --------------------------------------------------------------------------------------------------- device
 
 EMULATOR_API CUresult cuInit(unsigned flags) {
-    std::lock_guard<std::recursive_mutex> guard(driver.lock);
+    std::lock_guard<Lock> guard(driver.lock);
     if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
-    if (setting("CUDA_EMULATOR_DEVICES", 1) == 0) return CUDA_ERROR_NO_DEVICE;
+    if (device_count() <= 0) return CUDA_ERROR_NO_DEVICE;
     driver.initialized = true;
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDeviceGetCount(int* count) {
-    *count = setting("CUDA_EMULATOR_DEVICES", 1) == 0 ? 0 : 1;
+    *count = std::max(device_count(), 0);
     return driver.initialized ? CUDA_SUCCESS : CUDA_ERROR_NOT_INITIALIZED;
 }
 
 EMULATOR_API CUresult cuDeviceGet(CUdevice* device, int ordinal) {
     if (!driver.initialized) return CUDA_ERROR_NOT_INITIALIZED;
-    if (ordinal != 0) return CUDA_ERROR_INVALID_DEVICE;
-    *device = 0;
+    if (!is_device(ordinal)) return CUDA_ERROR_INVALID_DEVICE;
+    *device = ordinal;
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDeviceGetName(char* name, int length, CUdevice device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
     snprintf(name, size_t(length), "Emulated GPU");
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDeviceGetUuid_v2(unsigned char* uuid, CUdevice device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-    memcpy(uuid, "emulated GPU 000", 16);
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
+    char text[24];
+    snprintf(text, sizeof text, "emulated GPU %03d", device % 1000);
+    memcpy(uuid, text, 16);
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDeviceTotalMem_v2(size_t* bytes, CUdevice device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
     *bytes = emulator::DeviceMemory::total();
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice device) {
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
     if (attribute < 1 || attribute > 200) return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
         case 1: *value = 1024; break;                                 // threads a block
@@ -116,46 +128,50 @@ EMULATOR_API CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice d
 
 EMULATOR_API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
     ENTER();
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-    ++driver.context_users;
-    *context = &driver.context;
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
+    *context = &driver.contexts[device];
+    ++(*context)->users;
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
     ENTER();
-    if (device != 0) return CUDA_ERROR_INVALID_DEVICE;
-    if (driver.context_users == 0) return CUDA_ERROR_INVALID_CONTEXT;
-    // Memory goes with the last user, as with a real context.
-    if (--driver.context_users > 0) return CUDA_SUCCESS;
-    CUresult result = finish_all();
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
+    CUcontext context = &driver.contexts[device];
+    if (context->users == 0) return CUDA_ERROR_INVALID_CONTEXT;
+    if (--context->users > 0) return CUDA_SUCCESS;
+    CUresult result = finish_all(context);
+    // Memory goes with the last user, as with a real context; here with that of all devices.
+    for (const DeviceContext& other : driver.contexts)
+        if (other.users > 0) return result;
     driver.memory.release_all();
     return result;
 }
 
 EMULATOR_API CUresult cuCtxSetCurrent(CUcontext context) {
     ENTER();
-    if (context != nullptr && context != &driver.context) return CUDA_ERROR_INVALID_CONTEXT;
+    bool known = context >= driver.contexts && context < driver.contexts + most_devices;
+    if (context != nullptr && !known) return CUDA_ERROR_INVALID_CONTEXT;
     current_context = context;
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuCtxGetCurrent(CUcontext* context) {
     ENTER();
-    *context = driver.context_users > 0 ? current_context : nullptr;
+    *context = current_context != nullptr && current_context->users > 0 ? current_context : nullptr;
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuCtxGetDevice(CUdevice* device) {
     ENTER_CONTEXT();
-    *device = 0;
+    *device = CUdevice(current_context - driver.contexts);
     return CUDA_SUCCESS;
 }
 
 EMULATOR_API CUresult cuCtxSynchronize() {
     ENTER_CONTEXT();
     for (Capture* capture : driver.captures) return invalidate(capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    return finish_all();
+    return finish_all(current_context);
 }
 
 EMULATOR_API CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {

@@ -26,7 +26,7 @@ EMULATOR_API CUresult cuMemFree_v2(CUdeviceptr address) {
     ENTER_CONTEXT();
     if (address == 0) return CUDA_SUCCESS;
     if (CUresult refused = refuse_during_capture()) return refused;
-    if (CUresult result = finish_all()) return result;
+    if (CUresult result = finish_all(current_context)) return result;
     return driver.memory.release(address) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
@@ -45,7 +45,7 @@ EMULATOR_API CUresult cuMemAllocHost_v2(void** address, size_t size) { return cu
 EMULATOR_API CUresult cuMemFreeHost(void* address) {
     ENTER_CONTEXT();
     if (driver.host_memory.count(address) == 0) return CUDA_ERROR_INVALID_VALUE;
-    if (CUresult result = finish_all()) return result;
+    if (CUresult result = finish_all(current_context)) return result;
     driver.host_memory.erase(address);
     free(address);
     return CUDA_SUCCESS;
@@ -70,7 +70,8 @@ CUresult copy_async(CUdeviceptr to, CUdeviceptr from, size_t size, bool to_devic
     if (from_device && !driver.memory.contains(from, size)) return CUDA_ERROR_INVALID_VALUE;
     Stream* stream = find(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    bool waits = stream->capture == nullptr && lazy();
+    // Behind work that waits for others, or where nothing is done before someone waits.
+    bool waits = stream->capture == nullptr && (lazy() || !stream->queue.empty());
     // Memory that is not pinned is read before the call returns, and written by then.
     if (waits && !from_device && !is_pinned(from, size)) {
         const char* bytes = static_cast<const char*>(pointer(from));

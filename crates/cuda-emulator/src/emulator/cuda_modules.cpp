@@ -82,7 +82,7 @@ EMULATOR_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
 EMULATOR_API CUresult cuModuleUnload(CUmodule module) {
     ENTER_CONTEXT();
     if (driver.modules.count(module) == 0) return CUDA_ERROR_INVALID_HANDLE;
-    if (CUresult result = finish_all()) return result;
+    if (CUresult result = finish_all(current_context)) return result;
     driver.modules.erase(module);
     for (CUfunction function : module->functions) {
         driver.functions.erase(function);

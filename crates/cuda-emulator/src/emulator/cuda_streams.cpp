@@ -11,6 +11,7 @@ EMULATOR_API CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
     ENTER_CONTEXT();
     if (flags > 1) return CUDA_ERROR_INVALID_VALUE;
     *stream = new Stream;
+    (*stream)->context = current_context;
     (*stream)->blocking = flags == 0;
     driver.streams.insert(*stream);
     return CUDA_SUCCESS;
@@ -35,8 +36,9 @@ namespace {
 // Those who only ask find the work unfinished, but a little less so.
 CUresult ask(Stream& stream, size_t position) {
     if (stream.done >= position) return CUDA_SUCCESS;
-    if (CUresult result = finish(stream, stream.done + 1)) return result;
-    return CUDA_ERROR_NOT_READY;
+    // What stands there is work that waits for others, unless nothing is done before someone waits.
+    if (CUresult result = advance(stream, lazy() ? stream.done + 1 : position)) return result;
+    return lazy() || stream.done < position ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }
 
 CUresult wait_or_ask(CUstream handle, bool wait) {
@@ -108,7 +110,7 @@ EMULATOR_API CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned
             return invalidate(stream->capture, CUDA_ERROR_STREAM_CAPTURE_ISOLATION);
         if (!event->recorded || stream == event->stream) return CUDA_SUCCESS;
         return enqueue(*stream, [other = event->stream, position = event->position] {
-            return is_alive(other) ? finish(*other, position) : CUDA_SUCCESS;
+            return is_alive(other) ? advance(*other, position) : CUDA_SUCCESS;
         });
     }
     if (stream->capture != nullptr && stream->capture != event->capture) {

@@ -1,8 +1,9 @@
-// The state of the emulated driver, and how work gets onto streams. One device, whose memory is the processor's, and one
+// The state of the emulated driver, and how work gets onto streams. Devices whose memory is the processor's, and one
 // lock, so that one caller at a time does its work.
 #pragma once
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -14,7 +15,36 @@
 #include "memory.h"
 #include "streams.h"
 
-struct DeviceContext {};
+struct DeviceContext {
+    int users = 0;
+};
+
+constexpr int most_devices = 16;
+
+// A lock that its owner can give up for a while, to wait for others.
+class Lock {
+public:
+    void lock() {
+        mutex.lock();
+        ++depth;
+    }
+    void unlock() {
+        --depth;
+        mutex.unlock();
+    }
+    template <class Wait>
+    void without(Wait wait) {
+        int held = depth;
+        for (int i = 0; i < held; ++i) unlock();
+        wait();
+        for (int i = 0; i < held; ++i) lock();
+    }
+
+private:
+    std::recursive_mutex mutex;
+    // How many times its owner holds it.
+    int depth = 0;
+};
 
 struct LoadedModule {
     void* library;
@@ -30,12 +60,11 @@ struct Function {
 };
 
 struct Driver {
-    std::recursive_mutex lock;
+    Lock lock;
     bool initialized = false;
     bool lost = false;
     unsigned long long launches = 0;
-    int context_users = 0;
-    DeviceContext context;
+    DeviceContext contexts[most_devices];
     emulator::DeviceMemory memory;
     // Handles that are alive; anything else is refused instead of being followed.
     std::set<CUstream> streams;
@@ -62,13 +91,17 @@ inline long long setting(const char* name, long long otherwise) {
 
 // What every call that needs the device begins with.
 #define ENTER()                                                        \
-    std::lock_guard<std::recursive_mutex> guard(driver.lock);          \
+    std::lock_guard<Lock> guard(driver.lock);                          \
     if (!driver.initialized) return CUDA_ERROR_NOT_INITIALIZED;        \
     if (driver.lost) return CUDA_ERROR_LAUNCH_FAILED
 
 #define ENTER_CONTEXT()                                                \
     ENTER();                                                           \
-    if (current_context == nullptr || driver.context_users == 0) return CUDA_ERROR_INVALID_CONTEXT
+    if (current_context == nullptr || current_context->users == 0) return CUDA_ERROR_INVALID_CONTEXT
+
+inline int device_count() { return int(std::min<long long>(setting("CUDA_EMULATOR_DEVICES", 1), most_devices)); }
+
+inline bool is_device(CUdevice device) { return device >= 0 && device < device_count(); }
 
 // The legacy default stream has the handles 0, 1 and 2.
 inline Stream* find(CUstream stream) {
@@ -124,45 +157,73 @@ inline bool is_alive(Stream* stream) { return stream == &driver.default_stream |
 
 inline size_t end_of(const Stream& stream) { return stream.done + stream.queue.size(); }
 
-// Does what a stream has to do up to a place in it.
-inline CUresult finish(Stream& stream, size_t position) {
+// Does what a stream has to do up to a place in it, or up to work that waits for others: then CUDA_ERROR_NOT_READY.
+inline CUresult advance(Stream& stream, size_t position) {
     CUresult result = CUDA_SUCCESS;
     while (stream.done < position && !stream.queue.empty()) {
-        std::function<CUresult()> next = std::move(stream.queue.front());
+        // It keeps its place until it is done, so that nothing overtakes it.
+        CUresult one = stream.queue.front()();
+        if (one == CUDA_ERROR_NOT_READY) return one;
         stream.queue.pop_front();
         ++stream.done;
-        CUresult one = next();
         if (result == CUDA_SUCCESS) result = one;
     }
     return result;
 }
 
+// Does what a stream has to do up to a place in it. Other threads may use the driver while it waits for others.
+inline CUresult finish(Stream& stream, size_t position) {
+    for (;;) {
+        CUresult result = advance(stream, position);
+        if (result != CUDA_ERROR_NOT_READY) return result;
+        driver.lock.without([] { usleep(50); });
+        if (!is_alive(&stream)) return CUDA_SUCCESS;
+    }
+}
+
 inline CUresult finish(Stream& stream) { return finish(stream, end_of(stream)); }
 
-inline CUresult finish_all() {
+// Streams may come and go while one waits for others.
+inline std::vector<CUstream> streams_now() { return {driver.streams.begin(), driver.streams.end()}; }
+
+// All that a device has to do.
+inline CUresult finish_all(CUcontext context) {
     CUresult result = finish(driver.default_stream);
-    for (CUstream stream : driver.streams)
-        if (CUresult one = finish(*stream)) result = one;
+    for (CUstream stream : streams_now())
+        if (is_alive(stream) && stream->context == context)
+            if (CUresult one = finish(*stream)) result = one;
     return result;
 }
 
 inline CUresult enqueue(Stream& stream, std::function<CUresult()> work) {
     // The legacy stream and the blocking ones wait for each other.
     if (&stream == &driver.default_stream) {
-        for (CUstream other : driver.streams)
-            if (other->blocking)
+        for (CUstream other : streams_now())
+            if (is_alive(other) && other->blocking)
                 if (CUresult result = finish(*other)) return result;
     } else if (stream.blocking) {
         if (CUresult result = finish(driver.default_stream)) return result;
     }
     stream.queue.push_back(std::move(work));
-    return lazy() ? CUDA_SUCCESS : finish(stream);
+    if (lazy()) return CUDA_SUCCESS;
+    CUresult result = advance(stream, end_of(stream));
+    return result == CUDA_ERROR_NOT_READY ? CUDA_SUCCESS : result;
+}
+
+// Work as an entry of a stream's queue.
+inline std::function<CUresult()> entry_of(Work work) {
+    if (!work.begin) return [work = std::move(work)] { return run(work); };
+    return [begin = std::move(work.begin), is_done = std::function<bool()>()]() mutable {
+        if (driver.lost) return CUDA_ERROR_LAUNCH_FAILED;
+        if (!is_done) is_done = begin();
+        return is_done() ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    };
 }
 
 inline CUresult submit(CUstream handle, Work work) {
     Stream* stream = find(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    if (stream->capture == nullptr) return enqueue(*stream, [work = std::move(work)] { return run(work); });
+    if (stream->capture == nullptr) return enqueue(*stream, entry_of(std::move(work)));
     if (stream->capture->invalid) return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     stream->capture->steps.push_back(Step{stream, std::move(work), nullptr, 0});
     ++stream->issued;

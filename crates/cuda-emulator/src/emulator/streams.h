@@ -17,6 +17,8 @@ struct Work {
     const char* name;
     bool is_kernel;
     std::function<void()> run;
+    // For work that waits for others, instead of `run`: makes a function to call until it returns true.
+    std::function<std::function<bool()>()> begin;
 };
 
 // What a captured stream does next: work, or a wait for so many steps of another stream.
@@ -47,8 +49,9 @@ struct Capture {
 };
 
 struct Stream {
+    CUcontext context = nullptr;
     bool blocking = true;
-    // What is still to be done, and how much has been done.
+    // What is still to be done, and how much has been done. What waits for others returns CUDA_ERROR_NOT_READY.
     std::deque<std::function<CUresult()>> queue;
     size_t done = 0;
 
