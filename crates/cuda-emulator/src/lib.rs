@@ -1,5 +1,5 @@
-//! Stand-ins for `libcuda`, `libnvrtc` and `libcublasLt` that run on the processor, so that kernels and the code around
-//! them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
+//! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the processor, so that kernels and the
+//! code around them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
 //!
 //! They are C++ and compiled with g++ when a test first asks for them. [`libraries`] says where they are. A test loads
 //! them by their full path, in any order, before anything asks the system for CUDA:
@@ -22,10 +22,16 @@
 //! | `CUDA_EMULATOR_MEMORY=BYTES` | the device's memory; 2 GiB otherwise |
 //! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, and with it every call from then on |
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
-//! | `CUDA_EMULATOR_DEVICES=0` | there is no device |
+//! | `CUDA_EMULATOR_DEVICES=N` | there are `N` devices, up to 16; 1 otherwise |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS=n` | the GPU has so many, and not 132 |
 //! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, do nothing until someone waits for them, which shows missing waits |
 //! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |
+//! | `NCCL_EMULATOR_VERSION=21403` | the version of NCCL; 2.30.7 otherwise |
+//! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
+//! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |
+//!
+//! Ranks of NCCL are threads of one process, each with a device of its own, or processes. The library for them is in the
+//! folder of [`nccl`], so that tests can do without it.
 //!
 //! Mistakes of kernels end the process with a message that names the kernel: an access outside of an allocation, threads
 //! that wait for each other in vain or in different barriers, writes behind dynamic shared memory, an integer divided by
@@ -43,7 +49,7 @@ use std::sync::OnceLock;
 /// The files in the folder of [`libraries`], which are also their names for the loader.
 pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
-const SOURCES: [(&str, &str); 14] = [
+const SOURCES: [(&str, &str); 15] = [
     ("cublasLt.cpp", include_str!("emulator/cublasLt.cpp")),
     ("cuda.cpp", include_str!("emulator/cuda.cpp")),
     ("cuda_memory.cpp", include_str!("emulator/cuda_memory.cpp")),
@@ -56,6 +62,7 @@ const SOURCES: [(&str, &str); 14] = [
     ("fibers.h", include_str!("emulator/fibers.h")),
     ("kernel_abi.h", include_str!("emulator/kernel_abi.h")),
     ("memory.h", include_str!("emulator/memory.h")),
+    ("nccl.cpp", include_str!("emulator/nccl.cpp")),
     ("nvrtc.cpp", include_str!("emulator/nvrtc.cpp")),
     ("streams.h", include_str!("emulator/streams.h")),
 ];
@@ -63,8 +70,8 @@ const SOURCES: [(&str, &str); 14] = [
 const COMMON: [&str; 6] =
     ["-std=c++17", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden", "-Wl,-z,defs"];
 
-/// Each library with what its build needs; cuBLASLt puts its work on the streams of libcuda.
-const BUILDS: [(&str, &[&str], &[&str]); 3] = [
+/// Each library with what its build needs; cuBLASLt and NCCL put their work on the streams of libcuda.
+const BUILDS: [(&str, &[&str], &[&str]); 4] = [
     (
         "libcuda.so",
         &["cuda.cpp", "cuda_memory.cpp", "cuda_modules.cpp", "cuda_streams.cpp", "fibers.cpp"],
@@ -75,6 +82,11 @@ const BUILDS: [(&str, &[&str], &[&str]); 3] = [
         "libcublasLt.so",
         &["cublasLt.cpp"],
         &["-O3", "-march=native", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN", "-Wl,--disable-new-dtags"],
+    ),
+    (
+        "nccl/libnccl.so.2",
+        &["nccl.cpp"],
+        &["-O2", "-L.", "-l:libcuda.so", "-Wl,-rpath,$ORIGIN/..", "-Wl,--disable-new-dtags"],
     ),
 ];
 
@@ -89,6 +101,15 @@ const BUILDS: [(&str, &[&str], &[&str]); 3] = [
 pub fn libraries() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(find_or_build).clone()
+}
+
+/// The folder that holds `libnccl.so.2`; `None` as for [`libraries`].
+///
+/// # Panics
+///
+/// As [`libraries`].
+pub fn nccl() -> Option<PathBuf> {
+    Some(libraries()?.join("nccl"))
 }
 
 /// A GPU to test with: the machine's own, where `open` succeeds without further folders to look for libraries in, and otherwise
@@ -149,10 +170,12 @@ fn build(folder: &Path) -> io::Result<()> {
         fs::write(aside.join(name), text)?;
     }
     for (library, sources, options) in BUILDS {
+        let (folder, name) = library.rsplit_once('/').unwrap_or((".", library));
+        fs::create_dir_all(aside.join(folder))?;
         let output = Command::new("g++")
             .current_dir(&aside)
             .args(COMMON)
-            .arg(format!("-Wl,-soname,{library}"))
+            .arg(format!("-Wl,-soname,{name}"))
             .args(["-o", library])
             .args(sources)
             .args(options)
