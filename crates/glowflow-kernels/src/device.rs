@@ -3,7 +3,9 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::communicator::Transport;
 use crate::real::Real;
 
 /// Why a device could not do what was asked.
@@ -98,6 +100,14 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// its threads.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
+    }
+
+    /// The library that connects devices of this kind in several processes; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] if it cannot be used.
+    fn transport(&self) -> Result<Option<Arc<dyn Transport<Self>>>, DeviceError> {
+        Ok(None)
     }
 
     // ---- repetition ----------------------------------------------------------------------------

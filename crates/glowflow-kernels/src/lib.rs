@@ -19,6 +19,7 @@
 //! ```
 
 mod batch_norm;
+mod communicator;
 pub mod cpu;
 pub mod cuda;
 mod depthwise;
@@ -37,6 +38,7 @@ mod repeated;
 mod shape;
 
 pub use batch_norm::{BatchNorm, Normalizer};
+pub use communicator::{Communicator, Place, Transport};
 pub use cpu::Cpu;
 pub use cuda::Cuda;
 pub use depthwise::Depthwise;

@@ -1,5 +1,7 @@
 //! Work that is done again and again on the same buffers.
 
+use std::convert::Infallible;
+
 use crate::device::Device;
 
 /// Work that a device records on its second run, if it can, and then replays.
@@ -21,18 +23,37 @@ impl<D: Device, T> Repeated<D, T> {
 
     /// Does the work: the first time as it is, the second time recording it, and from then on by the record. Returns what `work`
     /// returned when it was last called; buffers in it hold what this run computed.
-    pub fn run(&mut self, device: &D, mut work: impl FnMut(&D) -> T) -> &mut T {
+    pub fn run(&mut self, device: &D, work: impl FnMut(&D) -> T) -> &mut T {
+        let Ok(result) = self.run_agreed(device, work, |recorded| Ok::<_, Infallible>(recorded));
+        result
+    }
+
+    /// As [`run`](Self::run), for work of several processes of which either all repeat a record or none does. `agree` is called
+    /// once: it is given whether there is a record here, and returns whether there is one everywhere.
+    ///
+    /// # Errors
+    /// That of `agree`. The work is not done then.
+    pub fn run_agreed<E>(
+        &mut self,
+        device: &D,
+        mut work: impl FnMut(&D) -> T,
+        agree: impl FnOnce(bool) -> Result<bool, E>,
+    ) -> Result<&mut T, E> {
         if self.recording.is_none()
             // What the last run left may be large, and is in the way of the next.
             && self.result.take().is_some()
             && !std::mem::replace(&mut self.tried, true)
-            && let Some((result, recording)) = device.record(&mut work)
         {
-            (self.result, self.recording) = (Some(result), Some(recording));
+            let recorded = device.record(&mut work);
+            if agree(recorded.is_some())?
+                && let Some((result, recording)) = recorded
+            {
+                (self.result, self.recording) = (Some(result), Some(recording));
+            }
         }
         if let Some(recording) = &self.recording {
             device.replay(recording);
         }
-        self.result.get_or_insert_with(|| work(device))
+        Ok(self.result.get_or_insert_with(|| work(device)))
     }
 }

@@ -29,6 +29,7 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/update.cu"),
     include_str!("kernels/primitives.cu"),
     include_str!("kernels/depthwise.cu"),
+    include_str!("kernels/sums.cu"),
 );
 
 /// The compute capability of the Hopper generation, which has kernels of its own.

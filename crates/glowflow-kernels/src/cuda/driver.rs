@@ -295,6 +295,17 @@ impl Stream {
         self.context.check(unsafe { sys::cuStreamSynchronize(self.raw) }, "waiting for the GPU")
     }
 
+    /// Whether everything queued is done.
+    #[allow(unsafe_code)]
+    pub fn is_done(&self) -> Result<bool, DeviceError> {
+        self.context.enter()?;
+        // SAFETY: the stream lives as long as `self`.
+        match unsafe { sys::cuStreamQuery(self.raw) } {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            result => self.context.check(result, "asking for the GPU's progress").map(|()| true),
+        }
+    }
+
     /// Fails while work is recorded: the record would read the program's memory whenever it is repeated, long after that holds
     /// something else.
     fn not_recording(&self) -> Result<(), DeviceError> {

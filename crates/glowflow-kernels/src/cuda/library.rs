@@ -1,4 +1,4 @@
-//! Finding NVIDIA's libraries: the driver's, the compiler's and the matrix products'.
+//! Finding NVIDIA's libraries: the driver's, the compiler's, the matrix products', and that of sums over GPUs.
 //!
 //! They are opened when a device is, not when the program is built or started, so that one program runs with and
 //! without them. They are looked for in the folders that [`LIBRARIES`] names, where the system looks for libraries
@@ -37,6 +37,23 @@ fn candidates(folders: &[PathBuf], name: &str) -> Vec<PathBuf> {
         files
     };
     folders.iter().flat_map(of_folder).collect()
+}
+
+/// These folders, and those that the environment names.
+fn first_folders(folders: &[PathBuf]) -> Vec<PathBuf> {
+    let named = std::env::var_os(LIBRARIES);
+    let named = named.iter().flat_map(std::env::split_paths).filter(|folder| !folder.as_os_str().is_empty());
+    folders.iter().cloned().chain(named).collect()
+}
+
+/// Files of a library, in the order in which to try them: those of `folders` and of the environment's folders, then `file`, which
+/// the system looks for, then those of packages.
+pub fn files(folders: &[PathBuf], name: &str, file: &str) -> Vec<PathBuf> {
+    let usual = USUAL.map(PathBuf::from);
+    let mut files = candidates(&first_folders(folders), name);
+    files.push(file.into());
+    files.extend(candidates(&usual, name));
+    files
 }
 
 /// Opens the first of a library's [`candidates`] that can be opened, and leaves it open, so that whoever opens a library of that name later,
@@ -105,9 +122,7 @@ pub fn load_compiler(folders: &[PathBuf]) -> Result<(), DeviceError> {
 fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), DeviceError> {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let named = std::env::var_os(LIBRARIES);
-    let named = named.iter().flat_map(std::env::split_paths).filter(|folder| !folder.as_os_str().is_empty());
-    let first: Vec<PathBuf> = folders.iter().cloned().chain(named).collect();
+    let first = first_folders(folders);
     let usual = USUAL.map(PathBuf::from);
     for &name in names {
         let with_builtins = |folders: &[PathBuf]| {
@@ -135,7 +150,7 @@ fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), Dev
 mod tests {
     use std::fs;
 
-    use super::candidates;
+    use super::{candidates, files};
 
     #[test]
     fn earlier_folders_come_first() {
@@ -148,8 +163,11 @@ mod tests {
             files.iter().for_each(|file| fs::write(folder.join(file), "").unwrap());
         }
         let found = candidates(&folders, "nvrtc");
+        let tried = files(&folders[..1], "nvrtc", "libnvrtc.so.13");
         fs::remove_dir_all(&root).unwrap();
         let want = ["z/libnvrtc.so", "z/libnvrtc.so.13", "a/libnvrtc.so"].map(|file| root.join(file));
         assert_eq!(found, want);
+        assert_eq!(tried[..2], want[..2]);
+        assert!(tried.contains(&"libnvrtc.so.13".into()), "{tried:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! NVIDIA GPUs as devices.
 //!
 //! The driver, the kernels' compiler and the matrix products come from libraries that are opened when a device is
-//! ([`LIBRARIES`]); nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
+//! ([`LIBRARIES`]), NCCL when several processes train together; nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
 //! and compiled for the GPU found. Operations are queued in one stream, in a record also in lanes beside it; errors are remembered and reported
 //! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, and never by two threads in one place.
 
@@ -16,6 +16,7 @@ mod kernels;
 pub(crate) mod lengths;
 mod library;
 pub(crate) mod memory;
+mod nccl;
 mod optimizer;
 pub(crate) mod parts;
 pub(crate) mod patches;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex};
 pub use compile::{SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
+pub use nccl::NCCL;
 pub use queue::{HIDDEN, ROWS_AT_ONCE};
 
 use driver::{Context, Graph};
@@ -40,6 +42,7 @@ use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue};
 
+use crate::communicator::Transport;
 use crate::device::{Device, DeviceError};
 
 /// In what precision the products of coupling networks are computed.
@@ -64,6 +67,8 @@ const AMPERE: i32 = 80;
 pub struct Cuda {
     queue: Arc<Queue>,
     precision: Precision,
+    /// Folders in which libraries are looked for first.
+    libraries: Arc<[PathBuf]>,
     /// The first failure; nothing is done from there on.
     failure: Arc<Mutex<Option<DeviceError>>>,
 }
@@ -117,7 +122,8 @@ impl Cuda {
             _ => Element::F32,
         };
         let gpu = Arc::new(Gpu::new(context, &compiled, element, precision == Precision::Tf32)?);
-        Ok(Self { queue: Arc::new(Queue::new(&gpu)?), precision, failure: Arc::default() })
+        let (queue, libraries) = (Arc::new(Queue::new(&gpu)?), folders.into());
+        Ok(Self { queue, precision, libraries, failure: Arc::default() })
     }
 
     /// Compiles the kernels for a target, without a GPU.
@@ -229,6 +235,10 @@ impl Device for Cuda {
 
     fn peak_memory(&self) -> Option<u64> {
         Some(self.queue.gpu.context.peak() as u64)
+    }
+
+    fn transport(&self) -> Result<Option<Arc<dyn Transport<Self>>>, DeviceError> {
+        nccl::open(&self.queue.gpu.context.name, &self.libraries)
     }
 
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {
