@@ -427,6 +427,8 @@ fn settings_change_the_device() {
     assert!(lost.status.success(), "{}", text(&lost));
     let absent = alone("child_has_no_gpu", &[("CUDA_EMULATOR_DEVICES", "0")]);
     assert!(absent.status.success(), "{}", text(&absent));
+    let two = alone("child_has_two_gpus", &[("CUDA_EMULATOR_DEVICES", "2")]);
+    assert!(two.status.success(), "{}", text(&two));
     let settings = [("CUDA_EMULATOR_MEMORY", "1000000"), ("CUDA_EMULATOR_DRIVER_VERSION", "12000")];
     let small = alone("child_has_a_small_gpu", &settings);
     assert!(small.status.success(), "{}", text(&small));
@@ -480,6 +482,25 @@ fn child_loses_the_gpu() {
 fn child_has_no_gpu() {
     common::load_libraries().unwrap();
     assert_eq!(unsafe { sys::cuInit(0) }, CUresult::CUDA_ERROR_NO_DEVICE);
+}
+
+#[test]
+#[ignore = "runs in a process of its own"]
+fn child_has_two_gpus() {
+    let gpu = Gpu::new().unwrap();
+    let (mut count, mut device) = (0, 0);
+    unsafe {
+        assert_eq!(sys::cuDeviceGetCount(&mut count), CUresult::CUDA_SUCCESS);
+        assert_eq!(sys::cuDeviceGet(&mut device, 2), CUresult::CUDA_ERROR_INVALID_DEVICE);
+    }
+    assert_eq!(count, 2);
+    let second = cudarc::driver::CudaContext::new(1).unwrap();
+    second.bind_to_thread().unwrap();
+    unsafe { assert_eq!(sys::cuCtxGetDevice(&mut device), CUresult::CUDA_SUCCESS) };
+    assert_eq!(device, 1);
+    gpu.context.bind_to_thread().unwrap();
+    unsafe { assert_eq!(sys::cuCtxGetDevice(&mut device), CUresult::CUDA_SUCCESS) };
+    assert_eq!(device, 0);
 }
 
 #[test]

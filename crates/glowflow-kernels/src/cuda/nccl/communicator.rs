@@ -22,8 +22,8 @@ use crate::cuda::queue::{Gpu, Queue};
 use crate::cuda::Cuda;
 use crate::device::DeviceError;
 
-/// Time between two questions for progress.
-const PAUSE: Duration = Duration::from_micros(20);
+/// Shortest and longest time between two questions for progress.
+const PAUSE: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
 /// Time for NCCL's kernels to end after an abort, and for the end of a communicator. Then the GPU is given up.
 const END: Duration = Duration::from_secs(10);
 
@@ -50,6 +50,12 @@ enum State {
     Failed(DeviceError),
 }
 
+/// Waits a little, given the beginning of the whole wait: at most a hundredth of it is added.
+fn pause(begin: Instant) {
+    let [shortest, longest] = PAUSE;
+    thread::sleep((begin.elapsed() / 100).clamp(shortest, longest));
+}
+
 /// Waits for NCCL's part of a call, which is not that on the GPU.
 fn until_ready(handle: &Handle, what: &str, limit: Duration) -> Result<(), String> {
     let begin = Instant::now();
@@ -57,7 +63,7 @@ fn until_ready(handle: &Handle, what: &str, limit: Duration) -> Result<(), Strin
         if begin.elapsed() >= limit {
             return Err(late(what, limit));
         }
-        thread::sleep(PAUSE);
+        pause(begin);
     }
     Ok(())
 }
@@ -243,11 +249,11 @@ impl Communicator<Cuda> for Peers {
                         device.attempt(|_| Err::<(), _>(error.clone()));
                         break;
                     }
-                    thread::sleep(PAUSE);
+                    pause(aborted);
                 }
                 return Err(error);
             }
-            thread::sleep(PAUSE);
+            pause(begin);
         }
         self.check()
     }
