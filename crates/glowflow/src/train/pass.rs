@@ -2,7 +2,8 @@
 
 use glowflow_kernels::{Noise, Operations, Repeated, Stream};
 
-use super::trainer::{Buckets, Trainer};
+use super::trainer::{Buckets, Link, Slices, Trainer};
+use crate::Error;
 use crate::flow::{Context, Mode, Save, State};
 use crate::model::{Flow, class_numbers};
 use crate::models::Architecture;
@@ -19,6 +20,16 @@ pub(super) struct Pass<D: Operations> {
     labels: D::Buffer,
     /// Returns log-likelihoods and the statistics of these images.
     work: Repeated<D, (D::Buffer, D::Buffer)>,
+}
+
+/// What is summed over ranks while a gradient is computed.
+pub(super) enum Sums<'a, D: Operations> {
+    /// Nothing.
+    None,
+    /// Slices of the gradient, through the host's memory.
+    Host(&'a mut Buckets<D>),
+    /// The whole gradient, in the memory of devices.
+    Devices(&'a Link<D>),
 }
 
 /// Numbers of noise that the dequantiser reads for this many pixels.
@@ -45,16 +56,23 @@ fn dequantize<D: Operations>(
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Adds the gradient of a part of a batch, and returns its log-likelihoods and statistics. `first` is the
-    /// position of its first image in the batch. `buckets` gets slices of the gradient as soon as they are
-    /// final.
+    /// position of its first image in the batch. `sums` get slices of the gradient as soon as they are final.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] if a rank is missing.
     pub(super) fn pass(
         &mut self,
         pixels: &[u8],
         labels: &[usize],
         images: (usize, usize),
         first: usize,
-        mut buckets: Option<&mut Buckets<D>>,
-    ) -> (D::Buffer, D::Buffer) {
+        sums: Sums<'_, D>,
+    ) -> Result<(D::Buffer, D::Buffer), Error> {
+        let (mut buckets, link) = match sums {
+            Sums::None => (None, None),
+            Sums::Host(buckets) => (Some(buckets), None),
+            Sums::Devices(link) => (None, Some(link)),
+        };
         let (device, model) = (&self.device, &self.config.model);
         let noise = self.noise(first);
         let noises = noises(&self.flow, pixels.len());
@@ -76,7 +94,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             (&self.flow, &self.weights, &self.buffers, &mut self.gradient);
         let dlogp = model.bits_per_dim(1.0) / images.1 as f64;
         let backprop = self.config.train.backprop;
-        let (log_density, statistics) = work.run(device, |device| {
+        let run = |device: &D| {
             let cx = Context { device, params, buffers, mode: Mode::Train };
             let (v, labels) = (device.copied(v, pixels.len()), device.copied(to, model.labels_of(images.0)));
             let mut state = flow.enter(&cx, images.0, v, labels);
@@ -87,19 +105,28 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             let forward = flow.forward(&cx, state, backprop);
             let log_density = device.copied(&forward.state.logp, images.0);
             let statistics = device.copied(&forward.state.statistics, flow.layout.buffers_len());
+            let mut slices = link.map(|link| Slices::new(link, flow));
             let mut done = |device: &D, gradient: &mut D::Buffer, start: usize| {
                 if let Some(buckets) = &mut buckets {
                     buckets.ready(device, gradient, start);
+                }
+                if let Some(slices) = &mut slices {
+                    slices.ready(device, gradient, start);
                 }
             };
             let (_, dv) = flow.backward_reporting(&cx, forward, dlogp, gradient, &mut done);
             if let Some((dequantizer, saved)) = dequantizer {
                 device.within(|| dequantizer.backward(&cx, saved, &dv, dlogp, gradient));
             }
+            if let Some(slices) = slices {
+                slices.finish(device, gradient);
+            }
             (log_density, statistics)
-        });
+        };
+        let agree = |recorded: bool| link.map_or(Ok(recorded), |link| link.agree(recorded));
+        let (log_density, statistics) = work.run_agreed(device, run, agree)?;
         // The next pass will write there again.
-        (device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len()))
+        Ok((device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len())))
     }
 
     /// Fresh noise for this step, and the number at which that of an image begins, given its position in the

@@ -3,6 +3,7 @@
 //! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
 
 mod buckets;
+mod link;
 mod optimizer;
 mod share;
 mod subtotals;
@@ -24,6 +25,7 @@ use crate::model::{Flow, ModelFile, memory};
 use crate::models::{Architecture, ModelConfig};
 use crate::params::{Constant, Layout};
 pub(super) use buckets::Buckets;
+pub(super) use link::{Link, Slices};
 use share::{Measured, Share};
 
 /// Steps skipped in a row after which training gives up.
@@ -51,6 +53,12 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     pub(super) progress: Progress,
     /// False after an update whose new values were not all finite.
     all_finite: bool,
+    /// How ranks sum gradients, for reports.
+    sums: Option<String>,
+    /// Numbers of a slice that connected devices sum.
+    slice: usize,
+    /// The connection to the devices of other ranks. It is dropped after the records of passes, which use it.
+    link: Option<Arc<Link<D>>>,
 }
 
 /// Consumes its values, for the state of a large model should not be in memory twice.
@@ -129,6 +137,9 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             progress: state.progress,
             all_finite: true,
             ranks: Arc::new(Alone::new()),
+            sums: None,
+            slice: link::SLICE,
+            link: None,
             config,
             device,
             flow,

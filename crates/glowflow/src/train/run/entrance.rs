@@ -35,7 +35,7 @@ impl<'a> Entrance<'a> {
         if !self.job.is_shared() {
             return Ok(trainer);
         }
-        let trainer = trainer.with_ranks(Arc::clone(self.job.ranks()))?;
+        let mut trainer = trainer.with_ranks(Arc::clone(self.job.ranks()))?;
         let state = trainer.state()?;
         // The others open their images.
         self.job.wait_long();
@@ -44,6 +44,7 @@ impl<'a> Entrance<'a> {
         self.job.all_done(Ok(()))?;
         start::compare(self.job, trainer.device(), images.fingerprint)?;
         self.job.wait_as_usual();
+        trainer.connect_devices(self.job.limit())?;
         Ok(trainer)
     }
 

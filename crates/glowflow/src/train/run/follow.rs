@@ -59,6 +59,7 @@ fn take_steps<D: Operations<Real = f32>>(
     stop: &AtomicBool,
 ) -> Result<(), Error> {
     let mut trainer = Trainer::resume(device, config, state).with_ranks(Arc::clone(job.ranks()))?;
+    trainer.connect_devices(job.limit())?;
     let mut control = Control::new(job.clone());
     let wish = || if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::Step };
     let mut batches: TrainingBatches = batches(&trainer, &images)?;

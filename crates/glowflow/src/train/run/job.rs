@@ -44,6 +44,11 @@ impl Job {
         &self.ranks
     }
 
+    /// Longest time that ranks wait for each other in a step.
+    pub(super) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Whether there are other ranks.
     pub fn is_shared(&self) -> bool {
         self.ranks.size() > 1

@@ -47,7 +47,7 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     pub(super) last_step: Option<u64>,
     /// The time after which training ends.
     pub(super) time: Option<Duration>,
-    /// What a resumed run changed, for the user.
+    /// How ranks sum, and what a resumed run changed, for the user.
     pub(super) notices: Vec<String>,
     pub(super) evaluated_at: Option<u64>,
     /// The last checkpoint.
@@ -95,13 +95,13 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         Ok(Self {
             observers,
             pictures: PictureClock::new(trainer.config().train.samples_minutes),
+            notices: trainer.sums().map(str::to_owned).into_iter().collect(),
             trainer,
             images,
             out,
             stop,
             last_step,
             time,
-            notices: vec![],
             evaluated_at: None,
             saved: None,
             save_due: false,
@@ -119,7 +119,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     pub(super) fn with_changes(mut self, notices: Vec<String>) -> Self {
         let written = RunConfig::read(&self.out.join(CONFIG));
         self.changed = written.map_or(true, |written| written != *self.trainer.config());
-        self.notices = notices;
+        self.notices.extend(notices);
         self
     }
 

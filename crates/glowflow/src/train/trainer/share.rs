@@ -17,6 +17,7 @@ use crate::Error;
 use crate::model::check_labels;
 use crate::models::Architecture;
 use crate::train::numbers::{from_bytes, to_bytes};
+use crate::train::pass::Sums;
 
 /// Images of a step on this rank.
 #[derive(Clone, Copy, Debug)]
@@ -93,23 +94,36 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         let last = (own - 1) / part * part;
         for start in (0..last).step_by(part) {
             let (pixels, labels) = images(pixels, labels, dimensions, start..start + part);
-            let done = self.pass(pixels, labels, (part, batch), share.first + start, None);
+            let done = self.pass(pixels, labels, (part, batch), share.first + start, Sums::None)?;
             measured.push(done);
             subtotals.push(&self.device, &mut self.gradient);
         }
         let count = own - last;
         let (pixels, labels) = images(pixels, labels, dimensions, last..own);
         if self.ranks.size() == 1 {
-            let done = self.pass(pixels, labels, (count, batch), share.first + last, None);
+            let done = self.pass(pixels, labels, (count, batch), share.first + last, Sums::None)?;
             measured.push(done);
             subtotals.add_to(&self.device, &mut self.gradient, 0..self.flow.layout.len());
             return Ok(measured);
         }
+        if let Some(link) = self.link.clone() {
+            // Records hold the addresses of the gradient, but not those of subtotals.
+            let alone = last == 0;
+            let sums = if alone { Sums::Devices(&link) } else { Sums::None };
+            let done = self.pass(pixels, labels, (count, batch), share.first + last, sums)?;
+            measured.push(done);
+            if !alone {
+                subtotals.add_to(&self.device, &mut self.gradient, 0..self.flow.layout.len());
+                link.sum(&self.device, &mut self.gradient, &self.flow);
+            }
+            link.wait(&self.device)?;
+            return self.gather(&measured, own);
+        }
         let mut buckets = Buckets::new(Arc::clone(&self.ranks), &self.flow, subtotals);
         // A device with memory of its own records the pass, and nothing may wait for its results in between.
         let overlap = self.device.peak_memory().is_none();
-        let during = overlap.then_some(&mut buckets);
-        let done = self.pass(pixels, labels, (count, batch), share.first + last, during);
+        let during = if overlap { Sums::Host(&mut buckets) } else { Sums::None };
+        let done = self.pass(pixels, labels, (count, batch), share.first + last, during)?;
         measured.push(done);
         buckets.flush(&self.device, &mut self.gradient, &self.flow);
         let measured = self.gather(&measured, own)?;
