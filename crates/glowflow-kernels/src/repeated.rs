@@ -24,7 +24,7 @@ impl<D: Device, T> Repeated<D, T> {
     /// Does the work: the first time as it is, the second time recording it, and from then on by the record. Returns what `work`
     /// returned when it was last called; buffers in it hold what this run computed.
     pub fn run(&mut self, device: &D, work: impl FnMut(&D) -> T) -> &mut T {
-        let Ok(result) = self.run_agreed(device, work, |recorded| Ok::<_, Infallible>(recorded));
+        let Ok(result) = self.run_agreed(device, work, Ok::<_, Infallible>);
         result
     }
 

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use super::library::{Handle, Library};
 use super::schedule::{Parts, Schedule, Transfer};
 use crate::communicator::{Communicator, Place};
+use crate::cuda::Cuda;
 use crate::cuda::driver::{Argument, Context, Event, Launch, Stream};
 use crate::cuda::lengths::holds;
 use crate::cuda::memory::{Block, Buffer, Pool};
 use crate::cuda::queue::{Gpu, Queue};
-use crate::cuda::Cuda;
 use crate::device::DeviceError;
 
 /// Shortest and longest time between two questions for progress.

@@ -36,10 +36,7 @@ struct Nccl {
 ///
 /// # Errors
 /// [`DeviceError::Unavailable`] if it is missing or too old.
-pub fn open(
-    device: &str,
-    folders: &[PathBuf],
-) -> Result<Option<Arc<dyn Transport<Cuda>>>, DeviceError> {
+pub fn open(device: &str, folders: &[PathBuf]) -> Result<Option<Arc<dyn Transport<Cuda>>>, DeviceError> {
     let unavailable = |reason| DeviceError::Unavailable { device: device.into(), reason };
     match std::env::var_os(NCCL) {
         Some(value) if value == "off" => return Ok(None),
