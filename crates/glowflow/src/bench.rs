@@ -1,4 +1,4 @@
-//! How fast a model trains and samples on this machine, and how much memory a training step takes.
+//! Training and sampling speed of a model on this machine, and the memory of a training step.
 
 use std::cell::OnceCell;
 use std::time::Instant;
@@ -11,18 +11,18 @@ use crate::memory_use::peak_rss;
 use crate::train::{RunConfig, Trainer};
 use crate::{AnyDevice, Error, Model, ModelFile, check_count};
 
-/// A model to measure: it trains on random pixels, which take the time of any others.
+/// A model to measure. It trains on random pixels, which take the same time as any others.
 pub struct Bench {
     device: AnyDevice,
     config: RunConfig,
     trainer: Box<dyn Step>,
-    /// Made for the first sample: training alone should be measured without it.
+    /// Created for the first sample, so that measurements of training exclude it.
     model: OnceCell<Model>,
     pixels: Vec<u8>,
     labels: Vec<usize>,
 }
 
-/// A trainer of any device.
+/// A trainer on any device.
 trait Step {
     fn parameters(&self) -> usize;
     fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error>;
@@ -38,23 +38,23 @@ impl<D: Operations> Step for Trainer<D> {
     }
 }
 
-/// Memory of one process that trains.
+/// Memory of a training process.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Memory {
-    /// The largest resident size so far, in bytes; 0 where the system does not tell.
+    /// The largest resident size so far, in bytes; 0 if the system does not report it.
     pub peak_rss: u64,
-    /// The most bytes of the device's own memory at once, where it has such.
+    /// Peak use of the device's own memory, in bytes, if it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_peak_bytes: Option<u64>,
-    /// Of this, weights, their average, gradient, and the optimiser's moments.
+    /// The part for weights, their average, gradient, and the optimiser's moments.
     pub state_bytes: u64,
 }
 
 impl Bench {
-    /// A new model, initialised on a random batch.
+    /// Creates a model, initialised on a random batch.
     ///
     /// # Errors
-    /// [`Error::Config`] where the configuration is not possible, [`Error::Device`] where the device fails.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Device`] if the device fails.
     pub fn new(device: impl Into<AnyDevice>, config: RunConfig) -> Result<Self, Error> {
         Self::on(device.into(), config)
     }
@@ -62,7 +62,7 @@ impl Bench {
     fn on(device: AnyDevice, config: RunConfig) -> Result<Self, Error> {
         config.validate()?;
         let (batch, classes) = (config.train.batch, config.model.classes());
-        // At the least, an image is there in single precision, with its one-hot row.
+        // Lower bound: an image in single precision, with its one-hot row.
         check_count(&[batch], 4 * (config.model.dimensions() + classes))
             .map_err(|e| Error::Config(format!("train.batch is {batch}: {e}")))?;
         let stream = glowflow_kernels::Stream { seed: 0, id: 0 };
@@ -78,7 +78,7 @@ impl Bench {
         Ok(Self { device, config, trainer, model: OnceCell::new(), pixels, labels })
     }
 
-    /// Seconds of each of `steps` training steps: forward, backward and update, on pixels in main memory.
+    /// Seconds of each of `steps` training steps: forward, backward and update, with pixels in host memory.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -92,7 +92,7 @@ impl Bench {
             .collect()
     }
 
-    /// Seconds of each of `repetitions` times a batch is sampled, from drawing latents to pixels.
+    /// Seconds of each of `repetitions` samplings of a batch, from drawing latents to pixels.
     ///
     /// # Errors
     /// [`Error::Device`].

@@ -1,4 +1,4 @@
-//! Data that fits a model.
+//! Datasets that match a model.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,29 +10,28 @@ use ndarray::Array4;
 use crate::train::{CONFIG, RunConfig, run_folder};
 use crate::{Error, ModelConfig, card};
 
-/// The name of the built-in data: portraits drawn by the program itself.
+/// Name of the built-in data: portraits drawn by the program.
 pub const PORTRAITS: &str = "portraits";
-/// Number of training portraits; as many again, divided by 20, are for testing.
+/// Number of training portraits; 1/20 of this number are for testing.
 const PORTRAITS_COUNT: usize = 20_000;
-/// Bound of the decoded images that training keeps in memory, and the part of the available memory
-/// that they may take.
+/// Maximum size of the cache of decoded images during training, and its share of the available memory.
 const MAX_CACHE: u64 = 2 << 30;
 const CACHE_PART: u64 = 4;
 
-/// Opens data for training, as images of the model's shape, with labels if the model has classes:
-/// `names` are theirs, in the order of the labels; if there are none, the data's own are used. The
-/// path [`PORTRAITS`], unless there is such a file, stands for the built-in data. Decoded images are
-/// kept as far as the machine's memory allows.
+/// Opens training data as images of the model's shape, with labels if the model has classes. `names` are the
+/// class names, in the order of the labels; if empty, the data's own are used. The path [`PORTRAITS`] selects
+/// the built-in data unless a file of that name exists. Decoded images are cached as far as the machine's
+/// memory allows.
 ///
 /// # Errors
-/// [`Error::Data`] where it cannot be read or has a class that is not among the names, [`Error::Input`] where its classes are
-/// not as many as the model's.
+/// [`Error::Data`] if it cannot be read or has a class that is not in `names`, [`Error::Input`] if its number
+/// of classes differs from the model's.
 pub fn open(path: &Path, config: &ModelConfig, names: &[String]) -> Result<Splits, Error> {
     let bytes = available_memory().map_or(MAX_CACHE, |memory| (memory / CACHE_PART).min(MAX_CACHE));
     open_with_cache(path, config, names, usize::try_from(bytes).unwrap_or(usize::MAX))
 }
 
-/// As [`open`], keeping at most `cache_bytes` of decoded images.
+/// Like [`open`], with a cache of at most `cache_bytes` of decoded images.
 fn open_with_cache(
     path: &Path,
     config: &ModelConfig,
@@ -69,8 +68,8 @@ fn open_with_cache(
     Ok(splits)
 }
 
-/// The names of a model's classes, as its run wrote them into `config.toml`, or its card has them in `config.json`: in the folder of
-/// the model's file. Empty if there is no such file, or it is of another architecture.
+/// Class names of a model, from `config.toml` of its run or `config.json` of its card, in the folder of the
+/// model's file. Empty if neither exists, or if the file describes another architecture.
 pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
     let folder = run_folder(model);
     match RunConfig::read(&folder.join(CONFIG)) {
@@ -80,7 +79,7 @@ pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
     }
 }
 
-/// The number of a class that is given by its name, one of `names`, or by its number.
+/// Label of a class given by its name, one of `names`, or by its number.
 ///
 /// ```
 /// use glowflow::data::class_of;
@@ -93,7 +92,7 @@ pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Input`] names the classes that there are.
+/// [`Error::Input`], which lists the available classes.
 pub fn class_of(class: &str, names: &[String]) -> Result<usize, Error> {
     let named = names.iter().position(|name| name == class);
     named.or_else(|| class.parse().ok()).ok_or_else(|| {
@@ -103,17 +102,17 @@ pub fn class_of(class: &str, names: &[String]) -> Result<usize, Error> {
     })
 }
 
-/// Whether a path stands for the built-in data.
+/// Returns whether a path selects the built-in data.
 pub fn is_portraits(path: &Path) -> bool {
     path == Path::new(PORTRAITS) && !path.exists()
 }
 
-/// The built-in training data for a model of portraits.
+/// Built-in training data for a model of portraits.
 pub(crate) fn training_portraits(config: &ModelConfig) -> Portraits {
     Portraits::new(PORTRAITS_COUNT, config.image()[0], 0)
 }
 
-/// A dataset with attributes of its images, and facts about it for the user.
+/// A dataset with attributes of its images, and notices for the user.
 pub struct Labelled {
     /// The images.
     pub dataset: Arc<dyn Dataset>,
@@ -123,12 +122,11 @@ pub struct Labelled {
     pub notices: Vec<String>,
 }
 
-/// Opens a dataset with attributes of its images: of a table `labels`, or, without one, those that the
-/// built-in data comes with. Test sets are left out. If `label` stands for all classes, the data need
-/// have none.
+/// Opens a dataset with attributes of its images: those of a table `labels`, or those of the built-in data.
+/// Test sets are excluded. If `label` replaces all classes, the data needs no labels.
 ///
 /// # Errors
-/// As [`open`] and [`Attributes::read`]; [`Error::Input`] where there is neither a table nor built-in data.
+/// As [`open`] and [`Attributes::read`]; [`Error::Input`] without both a table and built-in data.
 pub fn open_labelled(
     path: &Path,
     labels: Option<&Path>,
@@ -150,8 +148,8 @@ pub fn open_labelled(
     Ok(Labelled { dataset, attributes, notices })
 }
 
-/// As [`open`], for data that is read once: no decoded images are kept. If `label` stands for all
-/// classes, the data need have none.
+/// Like [`open`], for data that is read once: decoded images are not cached. If `label` replaces all classes,
+/// the data needs no labels.
 ///
 /// # Errors
 /// As [`open`].
@@ -169,12 +167,12 @@ pub fn open_for(
     open_with_cache(path, &config, names, 0)
 }
 
-/// Number of threads that read images: loading is light beside a training step, so few.
+/// Number of threads that read images. Few suffice: loading is cheap compared with a training step.
 pub(crate) fn loader_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
 }
 
-/// A batch's pixels `[batch, H, W, C]`.
+/// Pixels of a batch, `[batch, H, W, C]`.
 pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, Error> {
     let [height, width, channels] = config.image();
     let count = batch.indices.len();
@@ -182,12 +180,12 @@ pub(crate) fn pixels(config: &ModelConfig, batch: &Batch) -> Result<Array4<u8>, 
         .map_err(|e| Error::Input(format!("the data's images do not have the model's shape: {e}")))
 }
 
-/// A batch's labels, where the model has classes.
+/// Labels of a batch; empty if the model has no classes.
 pub(crate) fn labels<'a>(config: &ModelConfig, batch: &'a Batch) -> &'a [usize] {
     if config.classes() > 0 { &batch.labels } else { &[] }
 }
 
-/// A batch's labels, or `label` for each image where one is given.
+/// Labels of a batch, or `label` for each image if given.
 pub(crate) fn labels_or(config: &ModelConfig, batch: &Batch, label: Option<usize>) -> Vec<usize> {
     match label {
         Some(label) => vec![label; batch.indices.len()],
@@ -203,7 +201,7 @@ pub(crate) fn first(dataset: &Arc<dyn Dataset>, count: usize) -> Arc<dyn Dataset
     Arc::new(glowflow_data::Subset::new(Arc::clone(dataset), (0..count).collect()))
 }
 
-/// `count` images of a dataset drawn at random by `seed`, in their order; all of them if there are no more.
+/// Draws `count` images of a dataset at random from `seed`, in dataset order; all images if it has fewer.
 pub(crate) fn sample(dataset: &Arc<dyn Dataset>, count: usize, seed: u64) -> Arc<dyn Dataset> {
     Arc::new(glowflow_data::Subset::sample(Arc::clone(dataset), count, seed))
 }

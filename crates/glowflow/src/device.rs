@@ -1,4 +1,4 @@
-//! The devices that programs choose from when they start.
+//! Devices, chosen at startup.
 
 use std::str::FromStr;
 
@@ -6,16 +6,16 @@ use glowflow_kernels::{Cpu, Cuda, Device, DeviceError};
 
 use crate::Precision;
 
-/// A device of any kind. Code generic in [`Device`] is entered by one `match` on it.
+/// A device of any type. Code generic in [`Device`] is entered through one `match` on it.
 #[derive(Clone, Debug)]
 pub enum AnyDevice {
-    /// The processor.
+    /// The CPU.
     Cpu(Cpu<f32>),
     /// An NVIDIA GPU.
     Cuda(Cuda),
 }
 
-/// Evaluates an expression with the device that an [`AnyDevice`] holds.
+/// Evaluates an expression with the device in an [`AnyDevice`].
 macro_rules! on_device {
     ($any:expr, $device:ident => $call:expr) => {
         match $any {
@@ -32,7 +32,7 @@ impl AnyDevice {
         on_device!(self, device => device.name())
     }
 
-    /// The most bytes of its own memory that the device has used at once; `None` if it has no memory of its own.
+    /// Peak use of the device's own memory, in bytes; `None` if it has none.
     pub fn peak_memory(&self) -> Option<u64> {
         on_device!(self, device => device.peak_memory())
     }
@@ -50,7 +50,7 @@ impl From<Cuda> for AnyDevice {
     }
 }
 
-/// A device, as a user names it: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// A device as specified by a user: `auto`, `cpu`, `cuda` or `cuda:N`.
 ///
 /// ```
 /// use glowflow::{DeviceChoice, Precision};
@@ -62,12 +62,12 @@ impl From<Cuda> for AnyDevice {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first GPU, if there is one that works, and otherwise the processor.
+    /// The first working GPU, or the CPU without one.
     #[default]
     Auto,
-    /// The processor.
+    /// The CPU.
     Cpu,
-    /// The NVIDIA GPU with this number.
+    /// The NVIDIA GPU with this index.
     Cuda(usize),
 }
 
@@ -88,8 +88,8 @@ impl FromStr for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// The choice for process `number` of several on a host: for [`Auto`](Self::Auto), processes take the GPUs
-    /// in turn.
+    /// The choice for process `number` of several on a host: for [`Auto`](Self::Auto), the processes are
+    /// assigned to the GPUs in round-robin order.
     #[must_use]
     pub fn for_process(self, number: usize) -> Self {
         match self {
@@ -101,11 +101,11 @@ impl DeviceChoice {
         }
     }
 
-    /// Opens the device. `warn` is told why there is a GPU that [`Auto`](Self::Auto) cannot use.
+    /// Opens the device. `warn` receives the reason why [`Auto`](Self::Auto) cannot use an existing GPU.
     ///
     /// # Errors
-    /// [`DeviceError::Absent`] or [`DeviceError::Unavailable`] where a device that was asked for is not there, or does not have
-    /// the precision.
+    /// [`DeviceError::Absent`] or [`DeviceError::Unavailable`] if the requested device is missing or does not
+    /// support the precision.
     pub fn open(
         self,
         precision: Precision,

@@ -1,15 +1,16 @@
-//! Where the faces are in a model's images: a small file beside the model.
+//! Positions of the faces in a model's images, in a small file in the model's folder.
 //!
-//! Photographs are aligned so that their eyes lie where those of the training images do. The file
-//! [`EYES`] in a run's folder, or in a folder of aligned images, is one of
+//! Photographs are aligned so that their eyes are at the same positions as in the training images. The file
+//! [`EYES`] in a run's folder, or in a folder of aligned images, contains
 //!
 //! ```toml
 //! left = [0.39, 0.51]     # x and y of the eye on the left, as fractions of width and height
 //! right = [0.61, 0.51]
 //! ```
 //!
-//! and `faces = false` for images without faces. Without the file nothing is known. A model file outside a run, which
-//! shares its folder with others, has a file of its own: `faces.eyes.toml` for `faces.safetensors`.
+//! or `faces = false` for images without faces. Without the file, the positions are unknown. A model file
+//! outside a run may share its folder with others and has a separate file: `faces.eyes.toml` for
+//! `faces.safetensors`.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ pub const EYES: &str = "eyes.toml";
 /// Comment at the top of the file.
 const COMMENT: &str = "# Positions of the eyes in these images, as fractions of width and height.\n\n";
 
-/// Whether a model's images show faces, and where.
+/// Positions of the faces in a model's images, if there are any.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Faces {
     /// Aligned faces, with their eyes at these positions.
@@ -35,7 +36,7 @@ pub enum Faces {
     None,
 }
 
-/// The file's contents.
+/// Contents of the file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contents {
@@ -47,7 +48,7 @@ struct Contents {
     right: Option<[f64; 2]>,
 }
 
-/// The file with the positions for a model or a folder of images.
+/// Path of the file for a model or a folder of images.
 fn eyes_file(path: &Path) -> PathBuf {
     let folder = run_folder(path);
     if path.is_file() && !folder.join(CONFIG).exists() {
@@ -56,7 +57,7 @@ fn eyes_file(path: &Path) -> PathBuf {
     folder.join(EYES)
 }
 
-/// What is known about the faces of a model (a run's folder, or a file in one) or of a folder of images; `None`
+/// Reads the face positions of a model (a run's folder, or a file in one) or of a folder of images; `None`
 /// without a file.
 ///
 /// # Errors
@@ -81,10 +82,11 @@ pub fn read(path: &Path) -> Result<Option<Faces>, Error> {
     }
 }
 
-/// Stores where the faces are in the images of a model (a run's folder, or a file in one), or of a folder of images.
+/// Stores the face positions in the images of a model (a run's folder, or a file in one), or of a folder of
+/// images.
 ///
 /// # Errors
-/// [`Error::Io`] if the file cannot be written; [`Error::Input`] for a model that comes with the program.
+/// [`Error::Io`] if the file cannot be written; [`Error::Input`] for a pretrained model.
 pub fn write(path: &Path, faces: Faces) -> Result<(), Error> {
     pretrained::check_writable(path)?;
     let contents = match faces {

@@ -1,9 +1,9 @@
 //! Recognises, by their first bytes, files that are commonly mistaken for safetensors files.
 
-/// Number of bytes that [`impostor`] looks at.
+/// Number of bytes that [`impostor`] inspects.
 pub(crate) const HEAD: usize = 512;
 
-/// Kinds of files, by how they begin.
+/// File types and their first bytes.
 const KINDS: [(&[u8], &str); 14] = [
     (
         b"PK\x03\x04",
@@ -24,12 +24,12 @@ const KINDS: [(&[u8], &str); 14] = [
     (b"GGUF", "a GGUF file, not a safetensors file"),
 ];
 
-/// What a file is that begins with `head` and is not a safetensors file; `None` if it is not recognised.
+/// Describes a file that begins with `head` and is not a safetensors file; `None` if it is not recognised.
 pub(crate) fn impostor(head: &[u8]) -> Option<String> {
     if head.is_empty() {
         return Some("empty, and so damaged: copy or download it again".into());
     }
-    // The header of a safetensors file, behind its length.
+    // The header of a safetensors file, after its length.
     if head.get(8) == Some(&b'{') {
         return None;
     }
@@ -43,12 +43,12 @@ pub(crate) fn impostor(head: &[u8]) -> Option<String> {
     Some(format!("a text file that begins with {line:?}, not a safetensors file"))
 }
 
-/// The beginning of a file as text, if it is that.
+/// The beginning of a file as text; `None` if it is not text.
 fn text(head: &[u8]) -> Option<&str> {
     let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let text = match std::str::from_utf8(head) {
         Ok(text) => text,
-        // The last character may be cut off.
+        // The last character may be truncated.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&head[..error.valid_up_to()]).ok()?
         }

@@ -1,7 +1,8 @@
 //! Glow: reversible generative flows with exact likelihoods (Kingma and Dhariwal 2018).
 //!
-//! [`Model`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] makes one from
-//! images. [`flow`] holds the layers, [`model`] puts them together, and `glowflow-kernels` computes them.
+//! [`Model`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] trains
+//! one on images. [`flow`] contains the layers, [`model`] combines them, and `glowflow-kernels` performs the
+//! computation.
 
 pub mod bench;
 pub mod card;
@@ -41,5 +42,5 @@ pub use models::{
 };
 pub use precision::Precision;
 
-/// Compute backends and their errors, and recovery from a shortage of memory.
+/// Compute backends, their errors, and recovery from memory exhaustion.
 pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Operations, Primitives, catch_out_of_memory};

@@ -1,33 +1,34 @@
-//! In what precision coupling networks multiply.
+//! Precision of the products in coupling networks.
 
 use glowflow_kernels::{Cpu, Cuda, DeviceError, cpu, cuda};
 use serde::{Deserialize, Serialize};
 
-/// Precision of the products in coupling networks, where nearly all of a model's arithmetic is. Flow variables,
-/// log-determinants, priors, gradients of weights and the weights themselves are in `f32` always.
+/// Precision of the products in coupling networks, which are nearly all of a model's arithmetic. Flow
+/// variables, log-determinants, priors, weight gradients and the weights themselves are always `f32`.
 ///
-/// A model may be used in another precision than it was trained in. What has to come back exactly is encoded and decoded in
-/// `f32`: in bf16 the last bits of a flow variable, which are not the same on the way back, may decide how a network's
-/// input is rounded, and pixels come back with errors of some thousandths.
+/// A model may be used in a precision other than that of its training. For exact reconstruction, encode and
+/// decode in `f32`: in bf16 the last bits of a flow variable, which differ in the inverse direction, may
+/// decide how a network's input is rounded, and pixels are then reconstructed with errors of some
+/// thousandths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// The program chooses: `f32` on processors, bf16 on GPUs.
+    /// Automatic: `f32` on CPUs, bf16 on GPUs.
     #[default]
     Auto,
     /// 32-bit floating point.
     F32,
-    /// 32-bit numbers that are rounded to 19 bits where they are multiplied: GPUs alone have that.
+    /// 32-bit numbers rounded to 19 bits for multiplication; only on GPUs.
     Tf32,
-    /// 16-bit "brain" floating point, summed in `f32`.
+    /// 16-bit "brain" floating point, accumulated in `f32`.
     Bf16,
 }
 
 impl Precision {
-    /// The processor in this precision.
+    /// The CPU in this precision.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where it has no instructions for it.
+    /// [`DeviceError::Unavailable`] if it lacks the instructions.
     pub fn cpu(self) -> Result<Cpu<f32>, DeviceError> {
         Cpu::with_precision(match self {
             Self::Auto | Self::F32 => cpu::Precision::F32,
@@ -41,16 +42,16 @@ impl Precision {
         })
     }
 
-    /// Whether this processor has instructions for bf16. Training on it is then about 1.5 times as fast in
+    /// Returns whether this CPU has instructions for bf16. Training on it is then about 1.5 times as fast in
     /// [`Bf16`](Self::Bf16) as in [`F32`](Self::F32).
     pub fn cpu_has_bf16() -> bool {
         Self::Bf16.cpu().is_ok()
     }
 
-    /// An NVIDIA GPU, by its number, in this precision.
+    /// An NVIDIA GPU, by its index, in this precision.
     ///
     /// # Errors
-    /// [`DeviceError::Unavailable`] where there is no such GPU, or something that it needs is missing.
+    /// [`DeviceError::Unavailable`] if the GPU does not exist or a requirement is missing.
     pub fn cuda(self, index: usize) -> Result<Cuda, DeviceError> {
         let precision = match self {
             Self::Auto => cuda::Precision::Auto,

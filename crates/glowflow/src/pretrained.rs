@@ -1,8 +1,9 @@
-//! The model that comes with the program: portraits of 64×64 pixels, with the directions of their attributes.
+//! The pretrained model in the program: portraits of 64×64 pixels, with the directions of their attributes.
 //!
-//! Its name [`PORTRAITS`] stands for a run's folder wherever a model is expected, unless there is a file or folder of that name.
-//! The files are part of the program: `model.safetensors` and `directions.safetensors` in bf16, `config.toml`, `config.json`,
-//! `eyes.toml` and `README.md`, which describes how they were made.
+//! Its name [`PORTRAITS`] is accepted in place of a run's folder wherever a model is expected, unless a file
+//! or folder of that name exists. The files are embedded in the program: `model.safetensors` and
+//! `directions.safetensors` in bf16, `config.toml`, `config.json`, `eyes.toml`, and `README.md`, which
+//! describes how they were created.
 //!
 //! ```
 //! use glowflow::Model;
@@ -41,27 +42,27 @@ static FILES: [(&str, &[u8]); 6] = [
     file!(README, "README.md"),
 ];
 
-/// Names of the models that come with the program.
+/// Names of the pretrained models.
 pub fn names() -> [&'static str; 1] {
     [PORTRAITS]
 }
 
-/// Whether a path names a model that comes with the program, and no file or folder.
+/// Returns whether a path names a pretrained model, and no existing file or folder.
 pub fn is_pretrained(path: &Path) -> bool {
     path == Path::new(PORTRAITS) && !path.exists()
 }
 
-/// Whether a path is a folder, or names a model that comes with the program.
+/// Returns whether a path is a folder, or names a pretrained model.
 pub fn is_folder(path: &Path) -> bool {
     path.is_dir() || is_pretrained(path)
 }
 
-/// Whether there is a file, or one of a model that comes with the program.
+/// Returns whether a path is a file, or one of a pretrained model.
 pub fn exists(path: &Path) -> bool {
     path.exists() || bytes(path).is_some()
 }
 
-/// The contents of a file of a model that comes with the program, such as `portraits/README.md`; `None` for any other path.
+/// Contents of a file of a pretrained model, such as `portraits/README.md`; `None` for any other path.
 pub fn bytes(path: &Path) -> Option<&'static [u8]> {
     let name = path.strip_prefix(PORTRAITS).ok()?.to_str()?;
     let (_, bytes) = FILES.iter().find(|(file, _)| *file == name)?;
@@ -80,7 +81,7 @@ pub(crate) fn check_name(name: &Path) -> Result<(), Error> {
     )))
 }
 
-/// Checks that nothing is to be written to a model that comes with the program.
+/// Checks that an output does not belong to a pretrained model.
 pub(crate) fn check_writable(model: &Path) -> Result<(), Error> {
     if is_pretrained(model) {
         return Err(Error::Input(format!(

@@ -1,4 +1,5 @@
-//! The first thing to try: a small model of portraits that the program draws itself, and pictures of what it learned.
+//! A first trial: a small model of portraits drawn by the program, and images that show the result of its
+//! training.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,53 +16,53 @@ use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, 
 use crate::train::{Options, RunConfig, Summary, train, unless_stopped};
 use crate::{AnyDevice, Dequantization, Error, Latents, Model, Precision, data};
 
-/// Images in a row of a picture.
+/// Images per row of a figure.
 const COLUMNS: usize = 10;
-/// Rows of the picture of interpolations.
+/// Rows of the interpolation figure.
 const INTERPOLATIONS: usize = 5;
-/// Portraits that directions are computed from and measured on.
+/// Number of portraits for computing and measuring directions.
 const LABELLED: usize = 5000;
-/// Test portraits that each direction is tried on.
+/// Number of test portraits for measuring the effect of each direction.
 pub const TRIED: usize = 1000;
 
-/// The model and its training. Additive couplings, as in the demo of the Glow paper, divide by nothing: images far from any
-/// that the model has seen stay images.
+/// The model and its training. Additive couplings, as in the demo of the Glow paper, do not divide: latents
+/// far from those of the training images still decode to valid images.
 const CONFIG: &str = "
     model = { image = [32, 32, 3], bits = 5, levels = 3, steps = 4, hidden = 64, coupling = 'additive' }
     train = { batch = 32, lr = 1e-2, warmup = 50, ema = 0.99, backprop = 'stored', eval_every = 500, eval_images = 200 }
     data = { path = 'portraits' }
 ";
 
-/// What a quickstart leaves.
+/// Results of a quickstart.
 #[derive(Clone, Debug)]
 pub struct Quickstart {
-    /// How training ended.
+    /// Outcome of training.
     pub summary: Summary,
-    /// The pictures, in the order in which to look at them.
+    /// Figures, in the order for viewing them.
     pub pictures: Vec<PathBuf>,
-    /// What moving portraits along the directions does, one for each attribute.
+    /// Effects of moving portraits along the directions, one per attribute.
     pub effects: Vec<Effect>,
 }
 
-/// What becomes of test portraits moved along an attribute's direction, by 1 where they lack it and by −1 where they have
-/// it, judged by [`measure`] on the decoded pictures.
+/// Effect on test portraits of moving them along an attribute's direction, by 1 if they lack the attribute
+/// and by −1 if they have it, as judged by [`measure`] on the decoded images.
 #[derive(Clone, Debug, Serialize)]
 pub struct Effect {
     /// The attribute.
     pub attribute: &'static str,
-    /// Share of portraits in which it changed.
+    /// Share of portraits in which the attribute changed.
     pub changed: f64,
-    /// Of the other attributes, the one that stayed in fewest portraits.
+    /// The other attribute that was preserved in the fewest portraits.
     pub least_kept: &'static str,
-    /// Share of portraits in which that one stayed.
+    /// Share of portraits in which that attribute was preserved.
     pub kept: f64,
 }
 
-/// Trains on portraits in the folder `out`, draws `samples.png`, `reconstructions.png` (portraits above, their decoded
-/// latents below), `interpolation.png` (between portraits at either end), `attributes.png` (a portrait moved along each
-/// direction) and `curve.png`, and leaves the directions for the demo.
+/// Trains on portraits in the folder `out`, draws `samples.png`, `reconstructions.png` (portraits above,
+/// their decoded latents below), `interpolation.png` (between the portraits at either end), `attributes.png`
+/// (a portrait moved along each direction) and `curve.png`, and writes the directions for the demo.
 ///
-/// `device` makes a device of the precision asked for.
+/// `device` opens a device of the requested precision.
 ///
 /// # Errors
 /// As [`train`] and [`find_directions`].
@@ -93,7 +94,7 @@ pub fn quickstart(
     Ok(Quickstart { summary, pictures, effects })
 }
 
-/// Draws pictures of what the model has learned, and measures its directions.
+/// Draws figures of the trained model, and measures its directions.
 fn show(glow: Model, out: &Path, stop: &AtomicBool) -> Result<Vec<Effect>, Error> {
     let glow = Arc::new(glow);
     let portraits = data::open(Path::new(data::PORTRAITS), glow.config(), &[])?;
@@ -183,7 +184,7 @@ fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) ->
     Ok(effects)
 }
 
-/// The attributes that pictures show.
+/// Attributes that images show.
 fn shown(pictures: &Array4<u8>) -> Vec<[bool; ATTRIBUTES.len()]> {
     let size = pictures.len_of(Axis(1));
     pictures

@@ -1,6 +1,6 @@
-//! What the random streams of a model and a run are for.
+//! Purposes of the random streams of a model and a run.
 //!
-//! A stream's id is one of these plus a number below 2⁵⁶: a tensor, a step, a sample.
+//! A stream's id is one of these constants plus a number below 2⁵⁶, such as that of a tensor, step or sample.
 
 /// Inner convolutions of a new model, by tensor.
 pub const WEIGHTS: u64 = 1 << 56;
@@ -8,8 +8,8 @@ pub const WEIGHTS: u64 = 1 << 56;
 pub const PERMUTATION: u64 = 2 << 56;
 /// Dequantisation noise in training, by step.
 pub const TRAINING_NOISE: u64 = 3 << 56;
-/// Dequantisation noise of images that are encoded, by the number of a chunk's first image in its call. Draws and batches of an
-/// evaluation have seeds of their own, by `EVALUATION_SEEDS`.
+/// Dequantisation noise of encoded images, by the index of a chunk's first image in its call. Draws and
+/// batches of an evaluation have separate seeds, from `EVALUATION_SEEDS`.
 pub const EVALUATION_NOISE: u64 = 4 << 56;
 /// Latents of samples, by level.
 pub const SAMPLES: u64 = 5 << 56;

@@ -20,14 +20,14 @@ use serde::de::DeserializeOwned;
 use crate::impostor::{HEAD, impostor};
 use crate::{Error, pretrained};
 
-/// Bytes that hold the length of a header.
+/// Number of bytes that hold the length of the header.
 const PREFIX: u64 = 8;
 /// Maximum header length of the format, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 /// Key of the metadata entry with the checksum, 8 hexadecimal digits.
 const CHECKSUM: &str = "glowflow.checksum";
 
-/// One tensor, as stored.
+/// A stored tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorData {
     dtype: Dtype,
@@ -45,13 +45,13 @@ fn decode<const N: usize, T: 'static>(
 }
 
 impl TensorData {
-    /// A tensor of single-precision numbers.
+    /// A tensor of `f32` numbers.
     pub fn f32(shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
     }
 
-    /// The tensor with numbers in single precision rounded to bf16; any other as it is.
+    /// Rounds a tensor of `f32` numbers to bf16; other tensors are unchanged.
     fn rounded_to_bf16(self) -> Self {
         if self.dtype != Dtype::F32 {
             return self;
@@ -65,7 +65,7 @@ impl TensorData {
         Self { dtype: Dtype::I64, shape: shape.to_vec(), bytes: values.flat_map(i64::to_le_bytes).collect() }
     }
 
-    /// Its numbers, from any floating-point type; `None` for other types.
+    /// Values of a tensor of any floating-point type; `None` for other types.
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         let bytes = &self.bytes;
         Some(match self.dtype {
@@ -77,7 +77,7 @@ impl TensorData {
         })
     }
 
-    /// Its numbers, from any integer type of at most 64 bits; `None` for other types.
+    /// Values of a tensor of any integer type up to 64 bits; `None` for other types.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         let bytes = &self.bytes;
         Some(match self.dtype {
@@ -93,12 +93,12 @@ impl TensorData {
         Self { dtype: Dtype::U8, shape: shape.to_vec(), bytes }
     }
 
-    /// Its bytes; `None` for other types.
+    /// Bytes of the tensor; `None` for other types.
     pub fn to_u8(&self) -> Option<&[u8]> {
         (self.dtype == Dtype::U8).then_some(&self.bytes)
     }
 
-    /// CRC-32 of its bytes.
+    /// CRC-32 of the tensor's bytes.
     pub fn checksum(&self) -> u32 {
         crc32fast::hash(&self.bytes)
     }
@@ -155,7 +155,7 @@ impl TensorFile {
         Ok((file, header))
     }
 
-    /// The file with all tensors of single precision rounded to bf16.
+    /// Rounds all `f32` tensors of the file to bf16.
     pub fn rounded_to_bf16(self) -> Self {
         let tensors = self.tensors.into_iter().map(|(name, tensor)| (name, tensor.rounded_to_bf16()));
         Self { tensors: tensors.collect(), metadata: self.metadata }
@@ -238,15 +238,15 @@ impl TensorFile {
     }
 }
 
-/// A file on the disk, or of a model that comes with the program.
+/// A file on disk, or of a pretrained model.
 trait Source: Read + Seek {}
 
 impl<T: Read + Seek> Source for T {}
 
-/// A file whose header was read and fits its length.
+/// A file with a header that was read and matches its length.
 struct Opened {
     file: Box<dyn Source>,
-    /// Where the tensors begin.
+    /// Offset of the first tensor.
     start: u64,
     tensors: Metadata,
     metadata: Entries,
@@ -259,7 +259,7 @@ impl Opened {
         }
         let found = std::fs::metadata(path).map_err(unread).map_err(Error::io(path))?;
         if !found.is_file() {
-            // Opening a pipe would wait for its writer, and a device may have no end.
+            // Opening a pipe would wait for its writer, and a device may be endless.
             let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
             return Err(Error::file(path, format!("is {what}, not a file")));
         }
@@ -365,7 +365,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file::replace_for_good(path, bytes).map_err(Error::io(path))
 }
 
-/// The reason why a file cannot be read, with advice.
+/// Adds advice to the reason why a file cannot be read.
 fn unread(error: io::Error) -> io::Error {
     match error.kind() {
         ErrorKind::NotFound => io::Error::new(error.kind(), format!("{error}; check its name")),

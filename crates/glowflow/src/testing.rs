@@ -1,7 +1,7 @@
-//! Checks of layers against their definition, for the layers of this crate and for those of others: that a layer
-//! inverts, that its log-likelihood is a log-determinant, and that its gradients are derivatives.
+//! Checks of a layer against its definition, for the layers of this crate and of others: the layer inverts,
+//! its log-likelihood is a log-determinant, and its gradients are derivatives.
 //!
-//! All in `f64`, where central differences are good to about eight digits.
+//! All computations are in `f64`, in which central differences are accurate to about eight digits.
 //!
 //! ```
 //! use glowflow::flow::Squeeze;
@@ -23,17 +23,17 @@ use crate::params::{Layout, Source};
 
 type F64 = Cpu<f64>;
 
-/// Standard deviation of the parameters: large enough that no term of a formula is lost, small enough that nothing
-/// saturates.
+/// Standard deviation of the parameters: large enough for every term of a formula to matter, small enough to
+/// avoid saturation.
 const DEVIATION: f64 = 0.15;
-/// The derivative of the loss by a log-likelihood, in the check of gradients.
+/// Derivative of the loss with respect to a log-likelihood, in the gradient check.
 const DLOGP: f64 = -0.7;
 /// Step of the central differences.
 const STEP: f64 = 1e-5;
-/// Rounding of a central difference.
+/// Rounding error of a central difference.
 const ROUNDING: f64 = 1e-9;
 
-/// Channels of the condition that every case has: see [`ConditionalCoupling`](crate::flow::ConditionalCoupling).
+/// Channels of the condition in every case: see [`ConditionalCoupling`](crate::flow::ConditionalCoupling).
 pub const CONDITION_CHANNELS: usize = 3;
 
 /// Layers with random parameters, and a random input.
@@ -58,7 +58,7 @@ pub struct LayerCase {
     numbers: Numbers,
 }
 
-/// Normal numbers, one after the other.
+/// A sequence of normally distributed numbers.
 struct Numbers {
     stream: Stream,
     drawn: u64,
@@ -73,13 +73,14 @@ impl Numbers {
 }
 
 impl LayerCase {
-    /// Layers that `make` puts on a flow, for an input of this shape: batch, height, width, channels.
+    /// Creates a case of the layers that `make` appends to a flow, for an input of this shape: batch, height,
+    /// width, channels.
     pub fn new(name: &str, shape: [usize; 4], make: impl FnOnce(&mut FlowBuilder<'_, F64>)) -> Self {
         Self::seeded(name, shape, 1, 0, make)
     }
 
-    /// As [`new`](Self::new), with a seed of parameters and input, and a number of classes. The samples have the labels
-    /// 1, 2, …, so that in a small batch there are classes without an example.
+    /// Like [`new`](Self::new), with a seed for parameters and input, and a number of classes. The samples
+    /// have the labels 1, 2, …, so a small batch leaves some classes without an example.
     pub fn seeded(
         name: &str,
         shape: [usize; 4],
@@ -93,16 +94,16 @@ impl LayerCase {
         let (params, layers, latents) = builder.into_parts();
         let layout = params.into_layout();
         let mut numbers = Numbers { stream: Stream { seed, id: 0 }, drawn: 0 };
-        // Every element is drawn, those that no layer reads too. A positive number can be a variance.
+        // All elements are drawn, including unread ones. A positive number is a valid variance.
         let params = numbers.normal(layout.len(), DEVIATION);
         let buffers = numbers.normal(layout.buffers_len(), 0.5).into_iter().map(|x| 0.3 + x.abs()).collect();
         let grid = Grid { batch, height, width };
         let (x, logp) = (numbers.normal(grid.rows() * channels, 1.0), numbers.normal(batch, 1.0));
-        // A stream of its own, so that it does not move the other numbers.
+        // A separate stream, so that the other numbers are unaffected.
         let mut others = Numbers { stream: Stream { seed, id: 1 }, drawn: 0 };
         let condition = others.normal(grid.rows() * CONDITION_CHANNELS, 1.0);
         let device = F64::new();
-        // Scratch buffers hold NaN, so that a layer that reads one before writing it is found out.
+        // Scratch buffers hold NaN, to detect a layer that reads one before writing it.
         let scratch: Vec<_> = (0..1024).flat_map(|len| [device.scratch(len), device.scratch(len)]).collect();
         scratch.into_iter().for_each(|mut buffer| buffer.fill(f64::NAN));
         let name = format!("{name} {shape:?}");
@@ -124,15 +125,15 @@ impl LayerCase {
         }
     }
 
-    /// Names and places of the tensors.
+    /// Names and spans of the tensors.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// All checks.
+    /// Runs all checks.
     ///
     /// # Panics
-    /// If one fails, naming the case.
+    /// If a check fails; the message names the case.
     pub fn check(mut self) {
         self.check_inverse();
         self.check_log_det();
@@ -157,7 +158,7 @@ impl LayerCase {
         }
     }
 
-    /// The layers' output for an input and parameters.
+    /// Output of the layers for an input and parameters.
     pub fn forward(&self, x: &[f64], params: &[f64], mode: Mode) -> State<F64> {
         self.forward_given(x, &self.condition, params, mode)
     }
@@ -172,7 +173,7 @@ impl LayerCase {
         state
     }
 
-    /// The parameters after the data-dependent initialisation of the first layer.
+    /// Parameters after data-dependent initialisation of the first layer.
     pub fn initialized(&self) -> Vec<f64> {
         let mut params = self.device.upload(&self.params);
         if let Some((_, layer)) = self.layers.first() {
@@ -181,7 +182,7 @@ impl LayerCase {
         params.to_vec()
     }
 
-    /// `x` and the latents, one sample after the other.
+    /// `x` and the latents, sample by sample.
     fn outputs(&self, state: &State<F64>) -> Vec<f64> {
         let tensors = || std::iter::once(&state.x).chain(&state.latents);
         let part = |b, t: &Tensor<F64>| {
@@ -191,17 +192,18 @@ impl LayerCase {
         (0..self.grid.batch).flat_map(|b| tensors().flat_map(move |t| part(b, t))).collect()
     }
 
-    /// Asserts that a way back has ended where the way forward began.
+    /// Asserts that an inverse or backward pass has reconstructed the input.
     fn assert_input(&self, state: &State<F64>) {
         assert!(state.latents.is_empty(), "{}: latents left", self.name);
         assert_eq!((state.x.grid, state.x.channels), (self.grid, self.channels), "{}", self.name);
         assert_close(&format!("{}: input", self.name), &state.x.data, &self.x);
     }
 
-    /// The inverse undoes the forward pass and leaves log-likelihoods alone, and shapes are as announced.
+    /// Checks that the inverse undoes the forward pass without changing log-likelihoods, and that shapes are
+    /// as declared.
     ///
     /// # Panics
-    /// If it does not.
+    /// If the check fails.
     pub fn check_inverse(&self) {
         let (params, buffers) = (self.device.upload(&self.params), self.device.upload(&self.buffers));
         let cx = Context { device: &self.device, params: &params, buffers: &buffers, mode: Mode::Eval };
@@ -218,10 +220,11 @@ impl LayerCase {
         assert_eq!(state.logp.to_vec(), logp, "{}: log-likelihoods are left alone", self.name);
     }
 
-    /// What `logp` gains, less the log-density of the latents, is `log|det|` of the Jacobian of `x ↦ (x', eps)`.
+    /// Checks that the increase of `logp`, minus the log-density of the latents, is `log|det|` of the
+    /// Jacobian of `x ↦ (x', eps)`.
     ///
     /// # Panics
-    /// If it is not.
+    /// If the check fails.
     pub fn check_log_det(&self) {
         let (batch, d) = (self.grid.batch, self.x.len() / self.grid.batch);
         let forward = |x: &[f64]| self.forward(x, &self.params, Mode::Eval);
@@ -246,12 +249,13 @@ impl LayerCase {
         }
     }
 
-    /// The gradients of `<r, x'> + DLOGP·Σ logp` by input, condition and parameters are derivatives, in both modes, with saved and with
-    /// recomputed activations, and the input is rebuilt. A failure in a few elements of one shape may be a ReLU whose
-    /// kink lies within the step of the differences; another seed tells.
+    /// Checks that the gradients of `<r, x'> + DLOGP·Σ logp` with respect to input, condition and parameters
+    /// are derivatives, in both modes, with saved and with recomputed activations, and that the input is
+    /// reconstructed. A failure in a few elements of one shape may be a ReLU with its kink within the step of
+    /// the differences; try another seed.
     ///
     /// # Panics
-    /// If they are not.
+    /// If the check fails.
     pub fn check_gradients(&mut self) {
         for mode in [Mode::Eval, Mode::Train] {
             if mode == Mode::Eval || self.layout.buffers_len() > 0 {
@@ -274,7 +278,7 @@ impl LayerCase {
         let by_condition = derivatives(condition, |condition| loss(x, condition, params)).concat();
         let by_params = derivatives(params, |params| loss(x, condition, params)).concat();
 
-        // The gradient by the input, and what was added to those by the condition and by the parameters.
+        // The input gradient, and the increments of the gradients of condition and parameters.
         let backward = |save: Save| {
             let (params, buffers) = (self.device.upload(&self.params), self.device.upload(&self.buffers));
             let cx = Context { device: &self.device, params: &params, buffers: &buffers, mode };
@@ -286,7 +290,7 @@ impl LayerCase {
             assert_close(&format!("{}: saving, logp", self.name), &state.logp, &end.logp);
             assert_close(&format!("{}: statistics", self.name), &state.statistics, &end.statistics);
             let (dx, mut after) = (self.device.upload(&r), self.device.upload(&before));
-            // Layers add to it, so that it does not begin at 0.
+            // Layers add to this buffer, so it starts at a non-zero value.
             let dcondition = self.device.upload(&self.condition);
             let mut pass = BackwardPass { cx, state, dx, dcondition, dlogp: DLOGP, gradient: &mut after };
             for ((_, layer), saved) in self.layers.iter().zip(saved).rev() {
@@ -312,7 +316,7 @@ impl LayerCase {
                 let what = format!("{name}: {}", parameter.name);
                 assert_derivative(&what, &gradient[range.clone()], &by_params[range]);
             }
-            // Differences of 0 are those of parameters that are not read, or smaller than their rounding.
+            // Differences of 0 belong to unread parameters, or are below the rounding error.
             for (i, (have, want)) in gradient.iter().zip(&by_params).enumerate() {
                 let unread = *want == 0.0 && have.abs() > ROUNDING;
                 assert!(!unread, "{name}: parameter {i} is not read, but has the gradient {have}");
@@ -331,7 +335,7 @@ impl Base {
     }
 }
 
-/// Asserts equality to rounding, element by element, relative to the larger of 1 and what is wanted.
+/// Asserts elementwise equality up to rounding, relative to the larger of 1 and the expected value.
 fn assert_close(what: &str, have: &[f64], want: &[f64]) {
     assert_eq!(have.len(), want.len(), "{what}");
     for (i, (h, w)) in have.iter().zip(want).enumerate() {
@@ -339,7 +343,8 @@ fn assert_close(what: &str, have: &[f64], want: &[f64]) {
     }
 }
 
-/// Asserts `‖have − want‖ ≤ 1e-6·‖want‖`, but for the rounding of central differences, 1e-9 an element. NaN never passes.
+/// Asserts `‖have − want‖ ≤ 1e-6·‖want‖` up to the rounding error of central differences, 1e-9 per element.
+/// NaN always fails.
 fn assert_derivative(what: &str, have: &[f64], want: &[f64]) {
     assert_eq!(have.len(), want.len(), "{what}");
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
@@ -348,7 +353,7 @@ fn assert_derivative(what: &str, have: &[f64], want: &[f64]) {
     assert!(difference <= allowed, "{what}: {have:?}, not {want:?}");
 }
 
-/// The derivatives of all outputs of `f` by each element of its input, as central differences.
+/// Derivatives of all outputs of `f` with respect to each element of its input, as central differences.
 fn derivatives(at: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<Vec<f64>> {
     let shifted = |i: usize, by: f64| {
         let mut at = at.to_vec();

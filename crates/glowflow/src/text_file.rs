@@ -6,13 +6,13 @@ use std::path::Path;
 
 use crate::{Error, pretrained};
 
-/// Bytes of a text file, at most.
+/// Maximum size of a text file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The text of a file in UTF-8, without a byte order mark; also of a file of a model that comes with the program.
+/// Reads a UTF-8 text file without its byte order mark; the path may be that of a file of a pretrained model.
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::File`] if the file is too large or not in UTF-8.
+/// [`Error::Io`]; [`Error::File`] if the file is too large or not valid UTF-8.
 pub fn read(path: &Path) -> Result<String, Error> {
     if let Some(text) = pretrained::bytes(path).and_then(|bytes| std::str::from_utf8(bytes).ok()) {
         return Ok(text.to_owned());
