@@ -1,11 +1,14 @@
-//! The model card: what a trained model is and how well it does, as `config.json` and `README.md` in its folder.
+//! The model card: description and results of a trained model, as `config.json` and `README.md` in its
+//! folder.
 //!
-//! A folder with `model.safetensors` and these two is complete: it can be published, and loads anywhere. `config.json` has
-//! the layout of the Hugging Face Hub: `library_name`, `license`, the architecture under `model`, and the data, training and
-//! evaluations. `README.md` shows the same to readers, with a YAML head that hubs read.
+//! A folder with `model.safetensors` and these two files is complete: it can be published, and loads
+//! anywhere. `config.json` has the layout of the Hugging Face Hub: `library_name`, `license`, the
+//! architecture under `model`, and the data, training and evaluations. `README.md` presents the same
+//! information, with a YAML header for model hubs.
 //!
-//! Neither file replaces one that somebody else wrote. The README ends with a checksum of itself: it is written again only if
-//! it is unchanged. The licence is never guessed: it is what `config.json` states, and empty at first.
+//! Neither file replaces one with a different author. The README ends with a checksum of itself and is only
+//! rewritten if it is unchanged. The licence is never guessed: it is that of `config.json`, and initially
+//! empty.
 
 mod readme;
 
@@ -18,15 +21,15 @@ use crate::tensor_file::write_atomically;
 use crate::train::Best;
 use crate::{Error, ModelConfig, text_file};
 
-/// Name of the file with the facts.
+/// Name of the machine-readable file.
 pub const CONFIG_JSON: &str = "config.json";
-/// Name of the file for readers.
+/// Name of the human-readable file.
 pub const README: &str = "README.md";
 
 /// The value of `library_name`.
 const LIBRARY: &str = "glowflow";
 
-/// The facts about a trained model.
+/// Facts about a trained model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Card {
     /// `"glowflow"`.
@@ -38,7 +41,7 @@ pub struct Card {
     pub license: String,
     /// Name of the architecture.
     pub architecture: String,
-    /// The file that the card describes.
+    /// The model file described by the card.
     pub file: String,
     /// The model's [fingerprint](crate::ModelFile::fingerprint), in hexadecimal digits.
     pub fingerprint: String,
@@ -46,10 +49,10 @@ pub struct Card {
     pub parameters: usize,
     /// The architecture.
     pub model: ModelConfig,
-    /// The data that it was trained on.
+    /// The training data.
     #[serde(default)]
     pub data: DataCard,
-    /// Its training.
+    /// The training.
     #[serde(default)]
     pub training: TrainingCard,
     /// The last evaluation on test images; `None` if there is none.
@@ -64,7 +67,7 @@ pub struct Card {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataCard {
-    /// Name of the folder or file, without the folders that it is in.
+    /// Name of the folder or file, without its parent folders.
     pub name: String,
     /// Number of training images.
     pub images: usize,
@@ -80,22 +83,22 @@ pub struct DataCard {
 pub struct TrainingCard {
     /// Number of steps.
     pub steps: u64,
-    /// Images of a step.
+    /// Images per step.
     pub batch: usize,
     /// Seed of weights, noise, order and augmentation.
     pub seed: u64,
     /// Precision of products in coupling networks.
     pub precision: String,
-    /// Device that it was trained on.
+    /// Device used for training.
     pub device: String,
-    /// The run's configuration as TOML, without folders.
+    /// The run's configuration as TOML, without paths.
     pub config: String,
 }
 
 /// An evaluation on test images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EvaluationCard {
-    /// The step whose weights were evaluated.
+    /// Step of the evaluated weights.
     pub step: u64,
     /// Number of images.
     pub images: usize,
@@ -103,20 +106,20 @@ pub struct EvaluationCard {
     pub bits_per_dim: Option<f64>,
     /// Standard error of the mean; `None` if not finite.
     pub standard_error: Option<f64>,
-    /// The estimate, such as `"uniform bound (1 draw)"`.
+    /// The estimator, such as `"uniform bound (1 draw)"`.
     pub label: String,
-    /// Noise of scored pixels.
+    /// Noise of the scored pixels.
     pub dequantization: String,
-    /// Images that were encoded and decoded again.
+    /// Number of images encoded and decoded.
     pub inverted: usize,
-    /// Images among them whose pixels came back exactly.
+    /// Number of these images with exactly equal pixels.
     pub exact: usize,
     /// `max |decode(encode(v)) − v|` over those images; `None` if not finite.
     pub inverse_error: Option<f64>,
 }
 
 impl EvaluationCard {
-    /// The evaluation of the weights of a step.
+    /// Creates a record of an evaluation of the weights of a step.
     pub fn of(step: u64, evaluation: &Evaluation) -> Self {
         let finite = |number: f64| number.is_finite().then_some(number);
         Self {
@@ -134,7 +137,7 @@ impl EvaluationCard {
 }
 
 impl Card {
-    /// A card of `file` with nothing about data, training and evaluations.
+    /// Creates a card of `file` without data, training or evaluations.
     pub fn new(file: &str, model: ModelConfig, fingerprint: u32, parameters: usize) -> Self {
         Self {
             library_name: LIBRARY.to_owned(),
@@ -152,15 +155,15 @@ impl Card {
         }
     }
 
-    /// The card in a folder, or of the model that comes with the program; `None` if there is none that can be read.
+    /// Reads the card in a folder or of the pretrained model; `None` if there is no readable one.
     pub fn read(folder: &Path) -> Option<Self> {
         let path = folder.join(CONFIG_JSON);
         let card: Self = serde_json::from_str(&text_file::read(&path).ok()?).ok()?;
         (card.library_name == LIBRARY).then_some(card)
     }
 
-    /// Writes `config.json` and `README.md` to a folder. The licence is that of the card there. Files that were edited, or that
-    /// something else wrote, are left as they are.
+    /// Writes `config.json` and `README.md` to a folder. The licence is taken from the existing card. Files
+    /// that were edited, or that another program wrote, are left unchanged.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -185,12 +188,12 @@ impl Card {
     }
 }
 
-/// Whether a path is in use, if only by a broken link.
+/// Returns whether a path is in use, even by a broken link.
 fn taken(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
-/// The class names in a folder's card, if it is of a model of this architecture.
+/// Class names in a folder's card, if it describes a model of this architecture.
 pub(crate) fn class_names(folder: &Path, config: &ModelConfig) -> Vec<String> {
     Card::read(folder).filter(|card| card.model == *config).map_or(vec![], |card| card.data.classes)
 }

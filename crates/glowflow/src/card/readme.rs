@@ -1,16 +1,16 @@
-//! `README.md` of a model: YAML head, table of facts, and how to use it.
+//! `README.md` of a model: YAML header, table of facts, and usage.
 
 use std::fmt::Write;
 
 use super::{Card, EvaluationCard};
 use crate::Architecture;
 
-/// Begins the last line of a README that was not changed since it was written.
+/// Start of the last line of an unchanged README.
 const MARK: &str = "<!-- Written by glowflow, and again after more training unless it is edited: ";
-/// Ends that line.
+/// End of that line.
 const MARK_END: &str = " -->\n";
 
-/// Whether the text ends with its own checksum.
+/// Returns whether the text ends with its own checksum.
 pub fn is_unchanged(text: &str) -> bool {
     let Some((body, end)) = text.rsplit_once(MARK) else { return false };
     end.strip_suffix(MARK_END).is_some_and(|sum| sum == checksum(body))
@@ -20,18 +20,18 @@ fn checksum(body: &str) -> String {
     format!("{:08x}", crc32fast::hash(body.as_bytes()))
 }
 
-/// The whole file.
+/// The complete file.
 pub fn text(card: &Card) -> String {
     let body = format!("{}{}{}", head(card), table(card), usage(card));
     format!("{body}{MARK}{}{MARK_END}", checksum(&body))
 }
 
-/// A string in YAML: JSON's strings are YAML's.
+/// A string in YAML: JSON strings are valid YAML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The architecture's name for readers.
+/// Display name of the architecture.
 fn architecture(card: &Card) -> &str {
     match &*card.architecture {
         "glow" => "Glow",
@@ -62,7 +62,7 @@ fn head(card: &Card) -> String {
     head + "---\n\n"
 }
 
-/// Text in a cell of a table.
+/// Text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('\\', "\\\\").replace('|', "\\|").replace(['\r', '\n'], " ")
 }
