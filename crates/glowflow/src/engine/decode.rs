@@ -1,16 +1,17 @@
-//! A chunk of latents to images: the flow in its inverse direction, recorded and replayed on devices that can.
+//! Decoding of a chunk of latents: the inverse direction of the flow, captured and replayed on devices that
+//! support it.
 
 use glowflow_kernels::{DeviceError, Grid, Operations, Quantized, Repeated};
 
 use super::{ChunkLatents, DeviceEngine, DeviceImages, ReadImages};
 use crate::flow::{Shape, State, Tensor};
 
-/// The decoding of a chunk of a fixed size, with its inputs in buffers that stay.
+/// Decoding of a chunk of a fixed size, with its inputs in persistent buffers.
 pub(super) struct Decoding<D: Operations> {
     images: usize,
     latents: Vec<Tensor<D>>,
     labels: D::Buffer,
-    /// Returns images `v`.
+    /// Computes the images `v`.
     work: Repeated<D, D::Buffer>,
 }
 
@@ -41,7 +42,7 @@ impl<D: Operations> DeviceEngine<D> {
     ) -> Result<(), DeviceError> {
         let device = &self.device;
         let layers = self.decoder();
-        // A concurrent caller does not wait: it decodes in buffers of its own.
+        // A concurrent caller does not wait; it decodes in separate buffers.
         let mut kept = self.decoding.try_lock().ok();
         let last = kept.as_mut().and_then(|kept| kept.take()).filter(|decoding| decoding.images == images);
         let mut own = None;

@@ -1,4 +1,4 @@
-//! A chunk of images to latents: dequantisation and the flow forward.
+//! Encoding of a chunk of images: dequantisation and the forward direction of the flow.
 
 use glowflow_kernels::{DeviceError, Noise, Operations};
 
@@ -39,7 +39,7 @@ impl<D: Operations> DeviceEngine<D> {
         device.download(&noise).map(Some)
     }
 
-    /// The state in which images with this noise enter the flow.
+    /// Initial state of the flow for images with this noise.
     fn enter(&self, pixels: &[u8], labels: &[usize], noise: Noise<'_, D::Real>) -> State<D> {
         let mut v = self.device.scratch(pixels.len());
         self.device.dequantize(pixels, self.bits, noise, &mut v);

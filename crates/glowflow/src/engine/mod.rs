@@ -1,8 +1,8 @@
 //! The computing part of a model, with the device's type erased.
 //!
-//! [`Engine`] works on host arrays: one chunk of images a call, `[images, H, W, C]`. Its only implementation,
-//! [`DeviceEngine`], is generic in the [`Device`]. Code above the trait is not, so a new device operation needs no
-//! forwarding, and only this module and training are compiled once for each device.
+//! [`Engine`] works on host arrays: one chunk of images per call, `[images, H, W, C]`. Its only
+//! implementation, [`DeviceEngine`], is generic in the [`Device`]. Code above the trait is not, so a new
+//! device operation needs no forwarding, and only this module and training are compiled once per device.
 
 mod decode;
 mod encode;
@@ -24,7 +24,8 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
     /// Default chunk size for decoding, in pixels.
     fn pixels_at_once(&self) -> usize;
 
-    /// Encodes a chunk of images. `labels` holds one class an image, or nothing if the model has no classes.
+    /// Encodes a chunk of images. `labels` holds one class per image, or is empty if the model has no
+    /// classes.
     ///
     /// # Errors
     /// Errors of the device.
@@ -35,13 +36,14 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
         noise: EntryNoise<'_, R>,
     ) -> Result<EncodedChunk<R>, DeviceError>;
 
-    /// The dequantiser's typical noise for a chunk of images, in `[0, 1/bins)`; `None` without a dequantiser.
+    /// Typical noise of the dequantiser for a chunk of images, in `[0, 1/bins)`; `None` without a
+    /// dequantiser.
     ///
     /// # Errors
     /// Errors of the device.
     fn typical_noise(&self, pixels: &[u8]) -> Result<Option<Vec<R>>, DeviceError>;
 
-    /// Decodes a chunk of `images` images. `read` gets the decoded images, which stay on the device.
+    /// Decodes a chunk of `images` images. `read` receives the decoded images, which stay on the device.
     ///
     /// # Errors
     /// Errors of the device and of `read`.
@@ -53,14 +55,14 @@ pub(crate) trait Engine<R: Real>: Send + Sync {
         read: &mut ReadImages<'_, R>,
     ) -> Result<(), DeviceError>;
 
-    /// Latents of `images` images, one array a level.
+    /// Draws latents of `images` images, one array per level.
     ///
     /// # Errors
     /// Errors of the device.
     fn draw(&self, images: usize, draw: Draw) -> Result<Vec<Vec<R>>, DeviceError>;
 }
 
-/// Dequantisation noise of a chunk.
+/// Dequantisation noise for a chunk.
 pub(crate) enum EntryNoise<'a, R> {
     /// Independent of the model.
     Fixed(Noise<'a, R>),
@@ -70,15 +72,15 @@ pub(crate) enum EntryNoise<'a, R> {
 
 /// Latents and log-densities of a chunk.
 pub(crate) struct EncodedChunk<R> {
-    /// One array a level.
+    /// One array per level.
     pub latents: Vec<Vec<R>>,
-    /// `log p(v)` of each image, less `log r` of the noise if the dequantiser made it.
+    /// `log p(v)` of each image, minus `log r` of the noise if it comes from the dequantiser.
     pub log_density: Vec<R>,
 }
 
-/// Latents of a chunk to decode.
+/// Latents of a chunk to be decoded.
 pub(crate) enum ChunkLatents<'a, R: Clone> {
-    /// Host arrays, one a level.
+    /// Host arrays, one per level.
     Given(Vec<Cow<'a, [R]>>),
     /// Drawn on the device.
     Drawn(Draw),
@@ -89,7 +91,7 @@ pub(crate) enum ChunkLatents<'a, R: Clone> {
 pub(crate) struct Draw {
     /// The seed.
     pub seed: u64,
-    /// Number of the first image: the same image of a seed has the same latents in any chunk.
+    /// Index of the first image: an image has the same latents for a seed in any chunk.
     pub first: usize,
     /// The standard deviation.
     pub temperature: f64,
@@ -97,14 +99,14 @@ pub(crate) struct Draw {
 
 /// Decoded images on a device.
 pub(crate) trait DeviceImages<R> {
-    /// The images in pixels.
+    /// Downloads the images as pixels.
     fn pixels(&self) -> Result<Quantized, DeviceError>;
 
-    /// The continuous images `v`.
+    /// Downloads the continuous images `v`.
     fn values(&self) -> Result<Vec<R>, DeviceError>;
 }
 
-/// A reader of decoded images.
+/// A callback that reads decoded images.
 pub(crate) type ReadImages<'a, R> = dyn FnMut(&dyn DeviceImages<R>) -> Result<(), DeviceError> + 'a;
 
 /// A flow and its weights on a device.
@@ -112,13 +114,13 @@ pub(crate) struct DeviceEngine<D: Operations> {
     device: D,
     flow: Flow<D>,
     bits: u32,
-    /// Whether there is a label for each image.
+    /// Whether each image has a label.
     labelled: bool,
     weights: D::Buffer,
     buffers: D::Buffer,
     forward: OnceLock<Vec<Box<dyn Prepared<D>>>>,
     inverse: OnceLock<Vec<Box<dyn Prepared<D>>>>,
-    /// The last chunk that was decoded: the next one is likely to have its size.
+    /// The most recent chunk decoded: the next one is likely to have the same size.
     decoding: Mutex<Option<Decoding<D>>>,
 }
 
@@ -150,8 +152,8 @@ impl<D: Operations> DeviceEngine<D> {
         self.prepared(&self.inverse, Direction::Inverse)
     }
 
-    /// The layers in `once`, prepared at the first call. Two concurrent first calls may both prepare them: neither
-    /// may wait for the other, which may be waiting for it in rayon's pool.
+    /// Returns the layers in `once`, prepared at the first call. Two concurrent first calls may both prepare
+    /// them: neither may wait for the other, which may itself be waiting in rayon's pool.
     fn prepared<'a>(
         &self,
         once: &'a OnceLock<Vec<Box<dyn Prepared<D>>>>,

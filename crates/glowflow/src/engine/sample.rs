@@ -1,5 +1,5 @@
-//! Latents drawn on the device from the base distribution, scaled by the temperature: `N(0, T²)`, or the logistic
-//! distribution of scale T.
+//! Draws latents on the device from the base distribution, scaled by the temperature: `N(0, T²)`, or the
+//! logistic distribution of scale T.
 
 use glowflow_kernels::expr::{constant, old};
 use glowflow_kernels::{DeviceError, Operations, Stream, Strided, ViewMut};
@@ -9,7 +9,7 @@ use crate::flow::Base;
 use crate::random;
 
 impl<D: Operations> DeviceEngine<D> {
-    /// Draws the latents of `images` images, level after level.
+    /// Draws the latents of `images` images, level by level.
     pub(super) fn draw_levels(&self, images: usize, draw: Draw) -> Result<Vec<Vec<D::Real>>, DeviceError> {
         let levels = self.flow.latents().iter().enumerate().map(|(level, latents)| {
             let mut eps = self.device.scratch(images * latents.shape.len());
@@ -26,7 +26,7 @@ impl<D: Operations> DeviceEngine<D> {
         match self.flow.latents()[level].base {
             Base::Normal => self.device.normal(stream, images, temperature, eps),
             Base::Logistic => {
-                // T·log(u/(1 − u)), with u moved into [2⁻²⁴, 1 − 2⁻²³]: 0 and 1 would be infinite.
+                // T·log(u/(1 − u)), with u mapped into [2⁻²⁴, 1 − 2⁻²³]: 0 and 1 would give infinities.
                 self.device.uniform(stream, images, eps);
                 let step = f64::from(1 << 24).recip();
                 let u = || constant(1.0 - 2.0 * step) * old() + constant(step);
@@ -39,7 +39,7 @@ impl<D: Operations> DeviceEngine<D> {
     }
 }
 
-/// The stream of a level's latents for image 0; those of the other images follow.
+/// Stream of a level's latents for image 0; those of the other images follow.
 fn latents_stream(level: usize) -> u64 {
     random::SAMPLES + ((level as u64) << 40)
 }
