@@ -12,7 +12,7 @@ use crate::model::NoiseKind;
 use crate::params::Source;
 use crate::train::TrainConfig;
 
-/// An architecture: the configuration of a flow, before it has parameters.
+/// An architecture: the configuration of a flow, without parameters.
 ///
 /// Its serialised form is the JSON object in a model file and the section `[model]` of a run's configuration.
 pub trait Architecture:
@@ -21,7 +21,7 @@ pub trait Architecture:
     /// Height, width and channels of an image.
     fn image(&self) -> [usize; 3];
 
-    /// Bits of a pixel that the model sees, 1 to 8.
+    /// Significant bits of a pixel, 1 to 8.
     fn bits(&self) -> u32;
 
     /// Number of classes; 0 for a model without labels.
@@ -29,29 +29,29 @@ pub trait Architecture:
         0
     }
 
-    /// Sizes of the model's dequantiser; `None` if pixels are dequantised with uniform noise. Sides of the image must be even
-    /// for one.
+    /// Hyperparameters of the model's dequantiser; `None` for uniform dequantisation. A dequantiser requires
+    /// even image sides.
     fn dequantizer(&self) -> Option<DequantizerConfig> {
         None
     }
 
-    /// The noise that training minimises the bound of.
+    /// Noise of the bound that training minimises.
     fn noise(&self) -> NoiseKind {
         if self.dequantizer().is_some() { NoiseKind::Variational } else { NoiseKind::Uniform }
     }
 
-    /// Checks that such a model can be built.
+    /// Checks that the model can be built.
     ///
     /// # Errors
-    /// [`Error::Config`] names the key, its value, and what would fit.
+    /// [`Error::Config`] with the key, its value, and valid values.
     fn validate(&self) -> Result<(), Error>;
 
-    /// Notices of sizes that differ from their defaults although nothing of this model reads them, one sentence each.
+    /// Notices of sizes that differ from their defaults but are not used by this model, one sentence each.
     fn unread(&self) -> Vec<String> {
         vec![]
     }
 
-    /// Declares the tensors and puts the layers together.
+    /// Declares the tensors and appends the layers.
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>);
 
     /// Height, width and channels of the latents of each level.
@@ -74,43 +74,43 @@ pub trait Architecture:
         Err(Error::Config(format!("this architecture has no classes, and {classes} are asked for")))
     }
 
-    /// Settings of a training run of this model that says nothing else.
+    /// Default settings of a training run of this model.
     fn train_defaults(&self) -> TrainConfig {
         TrainConfig::default()
     }
 
-    /// Dimensions D of an image.
+    /// Number of dimensions D of an image.
     fn dimensions(&self) -> usize {
         self.image().iter().product()
     }
 
-    /// Number of labels of `images` images: as many, or 0 without classes.
+    /// Number of labels of `images` images: `images`, or 0 without classes.
     fn labels_of(&self, images: usize) -> usize {
         if self.classes() > 0 { images } else { 0 }
     }
 
-    /// Values that a pixel can take, `2^bits`.
+    /// Number of values of a pixel, `2^bits`.
     fn bins(&self) -> u32 {
         1 << self.bits()
     }
 
-    /// `−log p / (D·log 2)`: a log-probability in nats as bits per dimension. The result is what the argument is: a
-    /// bound of a bound, the density at a point of a density.
+    /// `−log p / (D·log 2)`: converts a log-probability in nats to bits per dimension. The result is of the
+    /// same kind as the argument: a bound for a bound, a density at a point for a density.
     fn bits_per_dim(&self, log_probability: f64) -> f64 {
         -log_probability / (self.dimensions() as f64 * std::f64::consts::LN_2)
     }
 
-    /// A log-density `log p(v)` times the volume of the bin that an image stands for, `bins^−D`.
+    /// A log-density `log p(v)` plus the log-volume of an image's bin: `log p(v) + log(bins^−D)`.
     fn in_bin(&self, log_density: f64) -> f64 {
         log_density - self.dimensions() as f64 * f64::from(self.bins()).ln()
     }
 }
 
-/// Checks of configurations that architectures share.
+/// Configuration checks shared by architectures.
 pub mod check {
     use super::Error;
 
-    /// The largest height and width of an image, in pixels: products of sizes do not overflow below it.
+    /// Maximum height and width of an image, in pixels: products of smaller sizes do not overflow.
     pub const MAX_SIDE: usize = 1 << 16;
 
     /// Checks that `model.{key}` is at least 1 and at most `most`.
@@ -135,13 +135,14 @@ pub mod check {
         Ok(())
     }
 
-    /// A notice if `model.{key}`, which nothing reads without the setting `needs`, differs from its default.
+    /// Returns a notice if `model.{key}`, which is only used with the setting `needs`, differs from its
+    /// default.
     pub fn unread(key: &str, value: usize, default: usize, needs: &str) -> Option<String> {
         (value != default)
             .then(|| format!("model.{key} is {value}, which has no effect without model.{needs}"))
     }
 
-    /// Checks the size of images and the bits of a pixel.
+    /// Checks the size of images and the bits per pixel.
     ///
     /// # Errors
     /// [`Error::Config`].
@@ -155,11 +156,11 @@ pub mod check {
         Ok(())
     }
 
-    /// Checks that an image can be squeezed `squeezes` times; `unit` names the number of pixels that must divide its
-    /// sides, and `fewer` how many levels would fit a side that has `n` factors of 2.
+    /// Checks that an image can be squeezed `squeezes` times. `unit` names the number of pixels that must
+    /// divide its sides, and `fewer` gives the number of levels possible for a side with `n` factors of 2.
     ///
     /// # Errors
-    /// [`Error::Config`] names sizes that fit.
+    /// [`Error::Config`] with sizes that are possible.
     pub fn divisible(
         [height, width, _]: [usize; 3],
         squeezes: usize,

@@ -1,4 +1,4 @@
-//! The keys of variational dequantisation, which several architectures have.
+//! Keys of variational dequantisation, shared by several architectures.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub const HIDDEN: usize = 128;
 /// Default of `model.dequantization_channels`.
 pub const CHANNELS: usize = 32;
 
-/// The distribution of the noise that makes pixels continuous, within each bin.
+/// Distribution of the dequantisation noise within each bin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DequantizationType {
@@ -25,12 +25,12 @@ pub enum DequantizationType {
 }
 
 impl DequantizationType {
-    /// Whether it is the default.
+    /// Returns whether this is the default.
     pub(super) fn is_uniform(&self) -> bool {
         *self == Self::Uniform
     }
 
-    /// Notices of the sizes of a dequantiser that a model with uniform noise does not have: see
+    /// Notices of dequantiser sizes in a model with uniform noise: see
     /// [`Architecture::unread`](super::Architecture::unread).
     pub(super) fn unread(self, couplings: usize, hidden: usize, channels: usize) -> Vec<String> {
         if self != Self::Uniform {
@@ -62,17 +62,17 @@ impl DequantizationType {
     }
 }
 
-/// Whether the number of couplings is the default.
+/// Returns whether the number of couplings is the default.
 pub(super) fn is_default_couplings(couplings: &usize) -> bool {
     *couplings == COUPLINGS
 }
 
-/// Whether the width of the networks is the default.
+/// Returns whether the width of the networks is the default.
 pub(super) fn is_default_hidden(hidden: &usize) -> bool {
     *hidden == HIDDEN
 }
 
-/// Whether the number of the condition's channels is the default.
+/// Returns whether the number of channels of the condition is the default.
 pub(super) fn is_default_channels(channels: &usize) -> bool {
     *channels == CHANNELS
 }
@@ -80,7 +80,7 @@ pub(super) fn is_default_channels(channels: &usize) -> bool {
 /// Checks that a dequantiser can be built for images of this shape.
 ///
 /// # Errors
-/// [`Error::Config`] names the key, its value, and what would fit.
+/// [`Error::Config`] with the key, its value, and valid values.
 pub(super) fn validate(
     dequantizer: Option<DequantizerConfig>,
     [height, width, _]: [usize; 3],

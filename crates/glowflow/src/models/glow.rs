@@ -1,6 +1,6 @@
 //! Glow (Kingma and Dhariwal 2018): multi-scale flow of actnorm, invertible 1×1 convolution and coupling.
 //!
-//! L levels of a squeeze and K steps each; every level but the last factors out half of its channels.
+//! L levels of a squeeze and K steps each; every level except the last factors out half of its channels.
 
 use glowflow_kernels::{AffineScale, CouplingKind, Operations};
 use serde::{Deserialize, Serialize};
@@ -13,13 +13,13 @@ use crate::flow::{
     Shape, Split, Squeeze, Top, Transform,
 };
 
-/// How a coupling changes the second half of the channels.
+/// Transformation of the second half of the channels in a coupling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CouplingType {
     /// Shift and scale (Glow, RealNVP).
     Affine,
-    /// Shift alone (NICE).
+    /// Shift only (NICE).
     Additive,
     /// A bounded mixture of logistic distribution functions, with shift and scale (after Flow++).
     Mixture,
@@ -51,15 +51,15 @@ impl From<ScaleType> for AffineScale {
     }
 }
 
-/// What stands between two couplings.
+/// Permutation between two couplings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PermutationType {
     /// An invertible 1×1 convolution, learned.
     Conv1x1,
-    /// A random permutation, fixed.
+    /// A fixed random permutation.
     Shuffle,
-    /// The channels reversed.
+    /// Channels in reverse order.
     Reverse,
 }
 
@@ -97,10 +97,10 @@ impl NetworkType {
     }
 }
 
-/// Residual blocks of a network, by default.
+/// Default number of residual blocks of a network.
 const NETWORK_BLOCKS: usize = 2;
 
-/// Pixels of an image at the largest level with attention: 8×8. The work grows with their square.
+/// Maximum pixels of a level with attention: 8×8. The work grows with their square.
 const MAX_ATTENTION_PIXELS: usize = 64;
 
 fn is_zero(number: &usize) -> bool {
@@ -111,7 +111,7 @@ fn is_default_blocks(blocks: &usize) -> bool {
     *blocks == NETWORK_BLOCKS
 }
 
-/// Components of a mixture, by default.
+/// Default number of mixture components.
 const MIXTURE_COMPONENTS: usize = 4;
 
 fn is_default_components(components: &usize) -> bool {
@@ -125,7 +125,8 @@ pub enum PriorType {
     /// Mean and log standard deviation of each channel, the same at every pixel.
     #[default]
     Channel,
-    /// Both also depend on the border: a 3×3 convolution of the edge channel is added, as in the authors' program.
+    /// Both also depend on the border: a 3×3 convolution of the edge channel is added, as in the authors'
+    /// program.
     Edge,
 }
 
@@ -135,16 +136,16 @@ impl PriorType {
     }
 }
 
-/// Configuration of a Glow.
+/// Configuration of a Glow model.
 ///
-/// Older programs do not know every key: those from `normalization` on are written only if they differ from their
-/// defaults, `classes` excepted.
+/// Older programs reject unknown keys, so keys from `normalization` on, except `classes`, are only written if
+/// they differ from their defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GlowConfig {
     /// Height, width and channels of an image.
     pub image: [usize; 3],
-    /// Bits of a pixel that count, 1 to 8.
+    /// Significant bits of a pixel, 1 to 8.
     pub bits: u32,
     /// Levels L of the multi-scale architecture.
     pub levels: usize,
@@ -154,7 +155,7 @@ pub struct GlowConfig {
     pub hidden: usize,
     /// Kind of coupling.
     pub coupling: CouplingType,
-    /// Scale of affine couplings. Older programs do not know this key, so it is written only if it is not
+    /// Scale of affine couplings. Older programs reject this key, so it is only written if it is not
     /// [`ScaleType::Sigmoid`].
     #[serde(skip_serializing_if = "ScaleType::is_sigmoid")]
     pub scale: ScaleType,
@@ -166,14 +167,14 @@ pub struct GlowConfig {
     /// Kind of coupling network.
     #[serde(skip_serializing_if = "NetworkType::is_convolutions")]
     pub network: NetworkType,
-    /// Blocks of a [residual](NetworkType::Residual) network.
+    /// Number of blocks of a [residual](NetworkType::Residual) network.
     #[serde(skip_serializing_if = "is_default_blocks")]
     pub network_blocks: usize,
-    /// Heads of a self-attention after the blocks of [residual](NetworkType::Residual) networks, at levels of at
-    /// most 64 pixels; 0 for none.
+    /// Number of heads of a self-attention after the blocks of [residual](NetworkType::Residual) networks, at
+    /// levels of at most 64 pixels; 0 for none.
     #[serde(skip_serializing_if = "is_zero")]
     pub attention: usize,
-    /// Components of a [mixture](CouplingType::Mixture).
+    /// Number of components of a [mixture](CouplingType::Mixture).
     #[serde(skip_serializing_if = "is_default_components")]
     pub mixture_components: usize,
     /// Prior of the last latents.
@@ -181,17 +182,17 @@ pub struct GlowConfig {
     pub prior: PriorType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
-    /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
-    /// not the default.
+    /// Distribution of dequantisation noise. Older programs reject this key and the next three, so each is
+    /// only written if it differs from its default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,
-    /// Couplings of a variational dequantisation; 0 for a single one that sees the bins alone.
+    /// Number of couplings of a variational dequantisation; 0 for a single one given only the bins.
     #[serde(skip_serializing_if = "dequantization::is_default_couplings")]
     pub dequantization_couplings: usize,
     /// Width of the networks of a variational dequantisation.
     #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
     pub dequantization_hidden: usize,
-    /// Channels in which those networks see the bins.
+    /// Number of channels of the representation of the bins in those networks.
     #[serde(skip_serializing_if = "dequantization::is_default_channels")]
     pub dequantization_channels: usize,
 }

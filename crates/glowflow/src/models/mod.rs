@@ -1,4 +1,4 @@
-//! Architectures, one a file. A new one is a file here and a line in the list below.
+//! Architectures, one per file. To add one, create a file here and add a line to the list below.
 
 mod architecture;
 mod dequantization;

@@ -1,5 +1,5 @@
-//! NICE (Dinh, Krueger and Bengio 2014): additive couplings of every second number, a diagonal scaling, and a fixed base
-//! distribution.
+//! NICE (Dinh, Krueger and Bengio 2014): additive couplings of alternating values, a diagonal scaling, and a
+//! fixed base distribution.
 
 use glowflow_kernels::Primitives;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::flow::{AdditiveCoupling, Base, FactorRest, FlowBuilder, Scaling};
 use crate::train::{Optimizer, TrainConfig};
 
-/// Base distribution of a NICE.
+/// Base distribution of a NICE model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Prior {
@@ -19,19 +19,19 @@ pub enum Prior {
     Normal,
 }
 
-/// Configuration of a NICE.
+/// Configuration of a NICE model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NiceConfig {
     /// Height, width and channels of an image.
     pub image: [usize; 3],
-    /// Bits of a pixel that count, 1 to 8.
+    /// Significant bits of a pixel, 1 to 8.
     pub bits: u32,
     /// Number of couplings.
     pub couplings: usize,
-    /// Hidden layers of a coupling's network.
+    /// Number of hidden layers of a coupling's network.
     pub layers: usize,
-    /// Their width.
+    /// Width of the hidden layers.
     pub hidden: usize,
     /// Base distribution.
     pub prior: Prior,

@@ -1,12 +1,13 @@
-//! RealNVP (Dinh, Sohl-Dickstein and Bengio 2016), as its authors' program has it.
+//! RealNVP (Dinh, Sohl-Dickstein and Bengio 2016), as in its authors' program.
 //!
 //! ```text
-//! logit; then in each level but the last
-//!     3 couplings by checkerboard; squeeze; 3 couplings by channels; reorder; half of the channels are factored out
-//! and in the last 4 couplings by checkerboard
+//! logit; then each level except the last:
+//!     3 couplings by checkerboard; squeeze; 3 couplings by channels; reorder; factor out half of the
+//! channels
+//! the last level: 4 couplings by checkerboard
 //! ```
 //!
-//! The coupling networks of level l have `hidden·2^l` channels, twice that after the squeeze.
+//! The coupling networks of level l have `hidden·2^l` channels, and twice as many after the squeeze.
 
 use glowflow_kernels::{Primitives, ops};
 use serde::{Deserialize, Serialize};
@@ -20,31 +21,31 @@ use crate::flow::{
 };
 use crate::train::{Optimizer, TrainConfig};
 
-/// Configuration of a RealNVP.
+/// Configuration of a RealNVP model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RealNvpConfig {
     /// Height, width and channels of an image.
     pub image: [usize; 3],
-    /// Bits of a pixel that count, 1 to 8.
+    /// Significant bits of a pixel, 1 to 8.
     pub bits: u32,
     /// Levels L of the multi-scale architecture.
     pub levels: usize,
-    /// Residual blocks of a coupling network.
+    /// Number of residual blocks of a coupling network.
     pub blocks: usize,
     /// Width of the coupling networks of the first level.
     pub hidden: usize,
-    /// Distribution of dequantisation noise. Older programs do not know this key and the next three, so each is written only if it is
-    /// not the default.
+    /// Distribution of dequantisation noise. Older programs reject this key and the next three, so each is
+    /// only written if it differs from its default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,
-    /// Couplings of a variational dequantisation; 0 for a single one that sees the bins alone.
+    /// Number of couplings of a variational dequantisation; 0 for a single one given only the bins.
     #[serde(skip_serializing_if = "dequantization::is_default_couplings")]
     pub dequantization_couplings: usize,
     /// Width of the networks of a variational dequantisation.
     #[serde(skip_serializing_if = "dequantization::is_default_hidden")]
     pub dequantization_hidden: usize,
-    /// Channels in which those networks see the bins.
+    /// Number of channels of the representation of the bins in those networks.
     #[serde(skip_serializing_if = "dequantization::is_default_channels")]
     pub dequantization_channels: usize,
 }
@@ -131,7 +132,7 @@ impl Architecture for RealNvpConfig {
             optimizer: Optimizer::Adam,
             warmup: 0,
             ema: 0.0,
-            // A norm of 100 for a loss in nats an image.
+            // A norm of 100 for a loss in nats per image.
             clip: -self.bits_per_dim(100.0),
             penalty: Some(5e-5),
             ..TrainConfig::default()

@@ -1,7 +1,7 @@
 //! [`ModelConfig`]: a model of any of the built-in architectures.
 //!
-//! The key `architecture`, the first of a configuration, names the architecture. A configuration without it is a Glow, as
-//! is every file from before there were others, and a Glow is written without it.
+//! The key `architecture`, the first of a configuration, names the architecture. A configuration without this
+//! key is a Glow: files that predate the other architectures lack it, and a Glow is still written without it.
 
 use serde::de::{DeserializeSeed, IntoDeserializer, MapAccess};
 use serde::{Serialize, Serializer};
@@ -19,7 +19,7 @@ struct Tagged<'a, C> {
     config: &'a C,
 }
 
-/// Serialises a configuration, with the tag unless it is that of an untagged one.
+/// Serialises a configuration, with the tag unless its architecture is the untagged one.
 pub(super) fn serialize<C: Serialize, S: Serializer>(
     architecture: &'static str,
     config: &C,
@@ -31,14 +31,14 @@ pub(super) fn serialize<C: Serialize, S: Serializer>(
     Tagged { architecture, config }.serialize(serializer)
 }
 
-/// A map of which one key was read already.
+/// A map with one key already read.
 ///
-/// The tag comes first, if it is there; every other key goes on to the configuration from its place in the text, so that
-/// errors have the place of what is wrong.
+/// The tag comes first, if present. All other keys are passed to the configuration from their positions in
+/// the text, so that errors report the right position.
 pub(super) struct Keys<M> {
     /// The key that was read, unless it was the tag.
     pub first: Option<String>,
-    /// The rest.
+    /// The remaining entries.
     pub map: M,
 }
 
@@ -73,7 +73,7 @@ macro_rules! architectures {
         })*
 
         impl Default for ModelConfig {
-            /// The published Glow of CIFAR-10.
+            /// The published Glow model of CIFAR-10.
             fn default() -> Self {
                 Self::Glow(GlowConfig::default())
             }
@@ -97,7 +97,7 @@ macro_rules! architectures {
                 }
             }
 
-            /// Bits of a pixel that the model sees, 1 to 8.
+            /// Significant bits of a pixel, 1 to 8.
             pub fn bits(&self) -> u32 {
                 match self {
                     $(Self::$variant(config) => config.bits(),)*
@@ -135,38 +135,38 @@ macro_rules! architectures {
                 }
             }
 
-            /// Checks that such a model can be built.
+            /// Checks that the model can be built.
             ///
             /// # Errors
-            /// [`Error::Config`](crate::Error::Config) names the key, its value, and what would fit.
+            /// [`Error::Config`](crate::Error::Config) with the key, its value, and valid values.
             pub fn validate(&self) -> Result<(), $crate::Error> {
                 match self {
                     $(Self::$variant(config) => config.validate(),)*
                 }
             }
 
-            /// Dimensions D of an image.
+            /// Number of dimensions D of an image.
             pub fn dimensions(&self) -> usize {
                 match self {
                     $(Self::$variant(config) => config.dimensions(),)*
                 }
             }
 
-            /// Values that a pixel can take, `2^bits`.
+            /// Number of values of a pixel, `2^bits`.
             pub fn bins(&self) -> u32 {
                 match self {
                     $(Self::$variant(config) => config.bins(),)*
                 }
             }
 
-            /// `−log p / (D·log 2)`: a log-probability in nats as bits per dimension.
+            /// `−log p / (D·log 2)`: converts a log-probability in nats to bits per dimension.
             pub fn bits_per_dim(&self, log_probability: f64) -> f64 {
                 match self {
                     $(Self::$variant(config) => config.bits_per_dim(log_probability),)*
                 }
             }
 
-            /// A log-density `log p(v)` times the volume of the bin that an image stands for, `bins^−D`.
+            /// A log-density `log p(v)` plus the log-volume of an image's bin: `log p(v) + log(bins^−D)`.
             pub fn in_bin(&self, log_density: f64) -> f64 {
                 match self {
                     $(Self::$variant(config) => config.in_bin(log_density),)*

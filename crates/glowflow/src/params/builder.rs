@@ -68,7 +68,7 @@ pub struct ParamBuilder<'a> {
 }
 
 impl<'a> ParamBuilder<'a> {
-    /// A builder without tensors.
+    /// Creates a builder without tensors.
     pub fn new(source: Source<'a>) -> Self {
         Self {
             source,
@@ -124,15 +124,15 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
-    /// Declares a trained tensor in which only the directions of the rows matter, one for each element of the
-    /// first axis. None may be 0.
+    /// Declares a trained tensor in which only the directions of the rows matter, one row per element of the
+    /// first axis. No row may be 0.
     pub fn directions(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.parameter(name, shape, init);
         self.layout.directions.push(self.layout.parameters.len() - 1);
         span
     }
 
-    /// Declares a trained square matrix of which one triangle is read.
+    /// Declares a trained square matrix with one triangle that is read.
     pub fn triangle(&mut self, name: &str, size: usize, triangle: Triangle, init: Init) -> Span {
         self.inits.push(init);
         self.layout.add(self.name(name), &[size, size], Some(triangle))
@@ -147,7 +147,7 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
-    /// The random stream for the next permutation of a new model; `None` for an existing model.
+    /// The random stream of a new model's next permutation; `None` for an existing model.
     pub fn permutation_stream(&mut self) -> Option<Stream> {
         let id = random::PERMUTATION + self.permutations;
         self.permutations += 1;
@@ -157,7 +157,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Declares a fixed permutation of `len` elements; `init` is that of a new model.
+    /// Declares a fixed permutation of `len` elements; `init` gives that of a new model.
     pub fn permutation(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<usize>) -> Vec<usize> {
         match self.constant(name, len, ConstantType::Permutation, || Constant::Permutation(init())) {
             Constant::Permutation(index) => index,
@@ -165,7 +165,7 @@ impl<'a> ParamBuilder<'a> {
         }
     }
 
-    /// Declares fixed signs, 1 or −1; `init` are those of a new model.
+    /// Declares fixed signs, 1 or −1; `init` gives those of a new model.
     pub fn signs(&mut self, name: &str, len: usize, init: impl FnOnce() -> Vec<f64>) -> Vec<f64> {
         match self.constant(name, len, ConstantType::Signs, || Constant::Signs(init())) {
             Constant::Signs(signs) => signs,

@@ -1,4 +1,4 @@
-//! Stores a model's tensors in a file, by name.
+//! Storage of a model's tensors in a file, by name.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub(crate) fn take_constants(
     constants.collect()
 }
 
-/// Adds a flat buffer to a file, one tensor for each of `tensors`, named by `prefix` and its name.
+/// Adds a flat buffer to a file, one tensor for each of `tensors`, with the name prefixed by `prefix`.
 pub(crate) fn put_flat(file: &mut TensorFile, tensors: &[Parameter], prefix: &str, values: &[f32]) {
     for tensor in tensors {
         let data = TensorData::f32(&tensor.shape, &values[tensor.span.range()]);
@@ -66,7 +66,7 @@ pub(crate) fn take_flat(
     prefix: &str,
     path: &Path,
 ) -> Result<Vec<f32>, Error> {
-    // All tensors are checked before memory for their declared size is allocated.
+    // All tensors are checked before memory of their declared size is allocated.
     let data = tensors
         .iter()
         .map(|tensor| {
