@@ -8,7 +8,7 @@ use super::shape::{LatentShape, Shape};
 use crate::models::Architecture;
 use crate::params::{ParamBuilder, Source};
 
-/// A layer with its name in reports, which is the first part of its parameters' names.
+/// A layer with its name in reports, the first part of its parameters' names.
 pub type NamedLayer<D> = (String, Box<dyn Layer<D>>);
 
 /// Layers and tensors of a model under construction.
@@ -16,15 +16,15 @@ pub struct FlowBuilder<'a, D: Device> {
     /// The tensors.
     pub params: ParamBuilder<'a>,
     layers: Vec<NamedLayer<D>>,
-    /// For each layer, the number of parameters that were declared when it was appended.
+    /// For each layer, the number of parameters declared when it was appended.
     ends: Vec<usize>,
     latents: Vec<LatentShape>,
     shape: Shape,
-    /// For each layer, the numbers of one image that its backward pass has to have in memory.
+    /// For each layer, numbers per image that its backward pass holds in memory.
     activations: Vec<usize>,
-    /// Those in single precision in every precision of networks.
+    /// The part that is in single precision regardless of the networks' precision.
     full_activations: Vec<usize>,
-    /// Multiply-adds of all layers and of the dequantiser on one image.
+    /// Multiply-adds per image of all layers and of the dequantiser.
     multiply_adds: u128,
     dequantizer: Option<Dequantizer>,
 }
@@ -82,8 +82,8 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         self.layers.push((name.into(), Box::new(layer)));
     }
 
-    /// Appends the layer that `make` declares. Its tensors' names begin with `name` and a dot; `make` gets
-    /// the shape of its input.
+    /// Appends the layer that `make` declares. Its tensors' names begin with `name` and a dot; `make`
+    /// receives the shape of its input.
     pub fn push_with<L: Layer<D> + 'static>(
         &mut self,
         name: impl Into<String>,
@@ -105,17 +105,19 @@ impl<'a, D: Device> FlowBuilder<'a, D> {
         &self.activations
     }
 
-    /// Those of [`activations`](Self::activations) that are in single precision in every precision of networks.
+    /// The part of [`activations`](Self::activations) that is in single precision regardless of the networks'
+    /// precision.
     pub fn full_activations(&self) -> &[usize] {
         &self.full_activations
     }
 
-    /// Multiply-adds of a forward pass on one image: see [`Layer::multiply_adds`].
+    /// Multiply-adds of a forward pass per image: see [`Layer::multiply_adds`].
     pub fn multiply_adds(&self) -> u128 {
         self.multiply_adds
     }
 
-    /// For each layer, the place in the flat buffer where its parameters and those of all earlier layers end.
+    /// For each layer, the offset in the flat buffer at which its parameters and those of all earlier layers
+    /// end.
     pub fn ends(&self) -> &[usize] {
         &self.ends
     }

@@ -1,4 +1,4 @@
-//! The context of a layer besides the state: device, parameters, buffers and mode.
+//! Inputs of a layer in addition to the state: device, parameters, buffers and mode.
 
 use glowflow_kernels::Device;
 

@@ -9,8 +9,9 @@
 //! The scale of `r` is `sigmoid(r + 2)`, or `exp(2·tanh(r/2))`, which is 1 for a new network. For the
 //! mixture's t, a and b see [`ops::Mixture`].
 //!
-//! `NN` is a [network](super::NetworkKind). Its input is not changed by the layer, so one run of it gives both the inverse
-//! and what the gradient needs (Dinh, Krueger and Bengio 2014; Dinh, Sohl-Dickstein and Bengio 2016).
+//! `NN` is a [network](super::NetworkKind). The layer does not change its input, so one run of it gives both
+//! the inverse and the values that the gradient needs (Dinh, Krueger and Bengio 2014; Dinh, Sohl-Dickstein
+//! and Bengio 2016).
 
 use glowflow_kernels::ops::{self, Mixture};
 use glowflow_kernels::{
@@ -90,7 +91,7 @@ impl<D: Networks + ops::Coupling + Mixture> Layer<D> for Coupling {
     fn full_activations(&self, input: Shape) -> usize {
         let head = self.transform.outputs(input.channels).head;
         let network = match &self.network {
-            // All but the inputs of `project`.
+            // All except the inputs of `project`.
             Network::Residual(at) => {
                 at.activations() - at.blocks.len() * ResidualNetworkParams::expanded(at.width)
             }
@@ -106,7 +107,7 @@ impl<D: Networks + ops::Coupling + Mixture> Layer<D> for Coupling {
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>> {
         let weights = match direction {
             Direction::Forward | Direction::Inverse => Some(self.network.prepare(cx)),
-            // With saved activations, the network does not run again.
+            // With saved activations, the network is not run again.
             Direction::Backward => None,
         };
         Box::new(Ready::<D> { layer: self.clone(), weights })
@@ -123,7 +124,7 @@ struct Ready<D: Networks> {
     weights: Option<Weights<D>>,
 }
 
-/// Outputs and activations of the network, saved so that the backward pass does not run it again.
+/// Outputs and activations of the network, saved so that the backward pass need not run it again.
 type SavedNetwork<D> = (NetworkOutputs<<D as Device>::Buffer>, Activations<D>);
 
 impl<D: Networks + ops::Coupling + Mixture> Ready<D> {

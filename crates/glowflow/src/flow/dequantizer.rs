@@ -118,8 +118,8 @@ impl Dequantizer {
         Dequantized { x, state: noise, saved }
     }
 
-    /// Data-dependent initialisation of all actnorms, in the order of the forward pass, which it makes as well.
-    /// The parts of the batch have noise `u` each.
+    /// Data-dependent initialisation of all actnorms, in the order of the forward pass, which it also
+    /// performs. The parts of the batch have noise `u` each.
     pub fn initialize<D: Operations>(
         &self,
         device: &D,
@@ -149,7 +149,7 @@ impl Dequantizer {
         }
     }
 
-    /// Adds the gradient by the parameters, given that by `v`:
+    /// Adds the parameter gradient, given that of `v`:
     ///
     /// ```text
     /// dŵ = dv·w(1 − w)/bins + dlogp·(1 − 2w)
@@ -210,8 +210,8 @@ impl Dequantizer {
         ready.map(|ready: Box<dyn Prepared<D>>| ready.forward(cx, noise, save)).collect()
     }
 
-    /// The input of the condition's network, and the state in which noise enters the couplings. It takes the
-    /// log-likelihoods from `state`.
+    /// The input of the condition's network, and the initial state of the couplings, with the log-likelihoods
+    /// moved out of `state`.
     fn enter<D: Operations>(&self, device: &D, u: &D::Buffer, state: &mut State<D>) -> (D::Buffer, State<D>) {
         let Tensor { grid, channels, ref data } = state.x;
         let x = squeezed(device, grid, channels, data);
@@ -232,7 +232,7 @@ impl Dequantizer {
         device.unsqueeze(grid, channels, &noise.x.data, &mut logit);
         state.logp = std::mem::replace(&mut noise.logp, device.scratch(0));
         let logit = read(&logit, dims.each());
-        // ln σ'(ŵ) − ln σ'(eps) with σ'(eps) = u(1 − u), in one sum, in which both cancel in a new model.
+        // ln σ'(ŵ) − ln σ'(eps) with σ'(eps) = u(1 − u), in one sum; both cancel in a new model.
         let log_slope = -input(0) - constant(2.0) * (-input(0)).softplus();
         let f = log_slope - (self::u(1) * (constant(1.0) - self::u(1))).ln();
         let inputs = [logit, read(u, dims.each())];
@@ -243,7 +243,7 @@ impl Dequantizer {
     }
 }
 
-/// The shape of squeezed images.
+/// Shape of squeezed images.
 fn halved(Shape { height, width, channels }: Shape) -> Shape {
     Shape { height: height / 2, width: width / 2, channels: 4 * channels }
 }

@@ -140,25 +140,26 @@ pub trait Layer<D: Device>: Send + Sync {
         0
     }
 
-    /// Those of [`activations`](Self::activations) that are in single precision in every precision of networks.
+    /// The part of [`activations`](Self::activations) that is in single precision regardless of the networks'
+    /// precision.
     fn full_activations(&self, _input: Shape) -> usize {
         0
     }
 
-    /// Multiply-adds of the matrix products and convolutions of a forward pass on one image. Element-wise work does not
-    /// count.
+    /// Multiply-adds per image of the matrix products and convolutions of a forward pass. Element-wise work
+    /// is not counted.
     fn multiply_adds(&self, _input: Shape) -> u128 {
         0
     }
 
-    /// Reads the parameters and makes them ready to run in one direction.
+    /// Reads the parameters and prepares them for one direction.
     fn prepare(&self, cx: &Context<'_, D>, direction: Direction) -> Box<dyn Prepared<D>>;
 
     /// Data-dependent initialisation from the layer's first input: the parts of a batch.
     fn initialize(&self, _device: &D, _params: &mut D::Buffer, _parts: &[State<D>]) {}
 }
 
-/// A layer with its parameters, ready to run in the direction and the mode it was prepared for, and in no other.
+/// A layer with its parameters, prepared for one direction and one mode.
 ///
 /// Every function receives the context in which the layer was prepared.
 pub trait Prepared<D: Device>: Send + Sync {

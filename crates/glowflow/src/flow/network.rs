@@ -1,12 +1,13 @@
-//! Networks of couplings: they read the first half of the channels, and their outputs are the parameters of what a coupling
-//! does with the last half.
+//! Coupling networks: they read the first half of the channels, and their outputs parameterise the coupling's
+//! transformation of the last half.
 //!
 //! | | |
 //! | --- | --- |
 //! | [`NetworkKind::Convolutions`] | conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv ([`ops::CouplingNetwork`]) |
 //! | [`NetworkKind::Residual`] | residual blocks, and possibly an attention ([`ops::ResidualNetwork`]) |
 //!
-//! A network may have a head, a second output for each pixel: a convolution 1×1 with scale of the last hidden activations.
+//! A network may have a head, a second output for each pixel: a 1×1 convolution with scale of the last hidden
+//! activations.
 
 use glowflow_kernels::ops::{self, CouplingNetwork, HeadedNetwork};
 use glowflow_kernels::{
@@ -27,7 +28,7 @@ const KERNEL: usize = 7;
 /// Standard deviation of new taps, around those that copy the input.
 const TAPS_DEVIATION: f64 = 0.02;
 
-/// Factor of a new block's output, which is small beside its input at any depth.
+/// Factor of a new block's output, which keeps it small compared with its input at any depth.
 const BLOCK_SCALE: f64 = 0.1;
 
 /// Standard deviation of a new position embedding.
@@ -38,21 +39,21 @@ const POSITION_DEVIATION: f64 = 0.02;
 pub struct SelfAttention {
     /// Number of heads, a divisor of the network's width.
     pub heads: usize,
-    /// Pixels of an image at this level, each of which has a learned position embedding.
+    /// Number of pixels at this level, each of which has a learned position embedding.
     pub pixels: usize,
 }
 
-/// Architecture of a coupling's network.
+/// Architecture of a coupling network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkKind {
-    /// Three convolutions, with this many channels in between.
+    /// Three convolutions.
     Convolutions {
         /// Width of both hidden layers.
         hidden: usize,
     },
     /// Residual blocks.
     Residual {
-        /// Channels of the residual activations.
+        /// Number of channels of the residual activations.
         width: usize,
         /// Number of blocks.
         blocks: usize,
@@ -61,7 +62,7 @@ pub enum NetworkKind {
     },
 }
 
-/// Outputs of a network for each pixel.
+/// Number of output channels of a network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutputChannels {
     /// Channels of the last convolution.
@@ -70,12 +71,12 @@ pub(super) struct OutputChannels {
     pub head: usize,
 }
 
-/// What a device needs to run every network.
+/// Device operations required to run every network.
 pub trait Networks: CouplingNetwork + HeadedNetwork + ops::ResidualNetwork {}
 
 impl<D: CouplingNetwork + HeadedNetwork + ops::ResidualNetwork> Networks for D {}
 
-/// Places of a network's tensors.
+/// Spans of a network's tensors.
 #[derive(Clone, Debug)]
 pub(super) enum Network {
     Convolutions(NetworkParams),
@@ -83,7 +84,7 @@ pub(super) enum Network {
     Residual(ResidualNetworkParams),
 }
 
-/// A network's weights in the device's form.
+/// Weights of a network in the device's layout.
 pub(super) enum Weights<D: Networks> {
     Convolutions(D::Network),
     Headed(D::HeadedWeights),
@@ -120,7 +121,7 @@ impl Network {
         }
     }
 
-    /// Numbers a pixel that are saved for the backward pass.
+    /// Numbers per pixel that are saved for the backward pass.
     pub fn activations(&self) -> usize {
         match self {
             Self::Convolutions(at) => 2 * at.hidden,
@@ -129,7 +130,7 @@ impl Network {
         }
     }
 
-    /// Multiply-adds on one image of the shape's height and width.
+    /// Multiply-adds per image of the shape's height and width.
     pub fn multiply_adds(&self, image: Shape) -> u128 {
         match self {
             Self::Convolutions(at) => convolutions_multiply_adds(at, image),
@@ -150,7 +151,7 @@ impl Network {
         }
     }
 
-    /// Brings the weights into the device's form.
+    /// Converts the weights to the device's layout.
     pub fn prepare<D: Networks>(&self, cx: &Context<'_, D>) -> Weights<D> {
         match self {
             Self::Convolutions(at) => Weights::Convolutions(cx.device.prepare_network(at, cx.params)),
@@ -159,7 +160,7 @@ impl Network {
         }
     }
 
-    /// Outputs, or gradients by them, of any contents.
+    /// Uninitialised buffers for the outputs or their gradients.
     pub fn outputs<D: Networks>(&self, device: &D, grid: Grid) -> NetworkOutputs<D::Buffer> {
         match self {
             Self::Convolutions(at) => NetworkOutputs::scratch(device, grid, at.conv3.outputs, None),
@@ -173,7 +174,7 @@ impl Network {
     /// Runs the network on the first half of the channels of `x`.
     ///
     /// # Panics
-    /// If the weights are those of a network of another kind.
+    /// If the weights belong to another kind of network.
     pub fn run<D: Networks>(
         &self,
         cx: &Context<'_, D>,
@@ -197,10 +198,10 @@ impl Network {
         outputs
     }
 
-    /// As [`run`](Self::run), and returns the activations.
+    /// Like [`run`](Self::run), and returns the activations.
     ///
     /// # Panics
-    /// If the weights are those of a network of another kind.
+    /// If the weights belong to another kind of network.
     pub fn run_saving<D: Networks>(
         &self,
         cx: &Context<'_, D>,
@@ -224,10 +225,11 @@ impl Network {
         (outputs, activations)
     }
 
-    /// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+    /// Adds the input gradient to the first half of the channels of `dx`, and the parameter gradient to
+    /// `gradient`.
     ///
     /// # Panics
-    /// If the activations are those of a network of another kind.
+    /// If the activations belong to another kind of network.
     pub fn backward<D: Networks>(
         &self,
         cx: &Context<'_, D>,
@@ -252,7 +254,7 @@ impl Network {
         }
     }
 
-    /// Data-dependent initialisation. A residual network has norms in place of actnorms, and needs none.
+    /// Data-dependent initialisation. A residual network has norms instead of actnorms, and needs none.
     pub fn initialize<D: Networks>(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
         if let Self::Convolutions(at) | Self::Headed(HeadedNetworkParams { network: at, .. }) = self {
             let parts: Vec<_> = parts.iter().map(|state| (state.x.grid, &state.x.data)).collect();
@@ -282,7 +284,7 @@ pub(super) fn convolutions(
     }
 }
 
-/// Declares `conv_in.*`, `blocks.*`, `norm_out`, `conv_out.*` and, if there are any, `attention.*` and `head.*`.
+/// Declares `conv_in.*`, `blocks.*`, `norm_out`, `conv_out.*` and, if present, `attention.*` and `head.*`.
 fn residual(
     p: &mut ParamBuilder<'_>,
     inputs: usize,
@@ -329,7 +331,7 @@ fn block(p: &mut ParamBuilder<'_>, width: usize) -> ResidualBlockParams {
     ResidualBlockParams { taps, norm, expand, expand_bias, project, project_bias }
 }
 
-/// Declares the tensors of an attention, which adds nothing at first.
+/// Declares the tensors of an attention, whose output is initially 0.
 fn self_attention(
     p: &mut ParamBuilder<'_>,
     width: usize,
@@ -352,7 +354,7 @@ fn self_attention(
     }
 }
 
-/// Multiply-adds of an attention on one image: four products with matrices of weights, and two among the pixels.
+/// Multiply-adds of an attention per image: four products with weight matrices, and two among the pixels.
 fn attention_multiply_adds(width: u128, image: Shape) -> u128 {
     let pixels = image.pixels() as u128;
     4 * pixels * width.pow(2) + 2 * pixels.pow(2) * width
@@ -369,13 +371,13 @@ pub(super) fn zero_conv(p: &mut ParamBuilder<'_>, inputs: usize, outputs: usize)
     }
 }
 
-/// Multiply-adds of a zero convolution on one image of the shape's height and width. The channel that marks the border counts
-/// as an input.
+/// Multiply-adds of a zero convolution per image of the shape's height and width. The edge channel counts as
+/// an input.
 pub(super) fn zero_conv_multiply_adds(conv: &ZeroConvParams, image: Shape) -> u128 {
     image.pixels() as u128 * 9 * (conv.inputs as u128 + 1) * conv.outputs as u128
 }
 
-/// Multiply-adds of a network of convolutions on one image of the shape's height and width.
+/// Multiply-adds of a convolutional network per image of the shape's height and width.
 pub(super) fn convolutions_multiply_adds(at: &NetworkParams, image: Shape) -> u128 {
     let (hidden, inputs) = (at.hidden as u128, at.inputs as u128);
     let inner = 9 * (inputs + 1) * hidden + hidden.pow(2);

@@ -51,7 +51,7 @@ impl Direction {
 pub struct About {
     /// The attribute's name.
     pub name: String,
-    /// Number of images with the attribute that it was computed from.
+    /// Number of images with the attribute in its computation.
     pub positives: usize,
     /// Number of images without it.
     pub negatives: usize,
@@ -96,15 +96,15 @@ impl About {
 pub struct Auc {
     /// 0.5 is chance, 1 perfect.
     pub value: f64,
-    /// Its standard error (Hanley and McNeil 1982, equation 2).
+    /// Standard error (Hanley and McNeil 1982, equation 2).
     pub standard_error: f64,
 }
 
 impl Directions {
-    /// The direction of an attribute.
+    /// Returns the direction of an attribute.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none; the error lists the attributes.
+    /// [`Error::Input`] if it is unknown; the error lists the attributes.
     pub fn get(&self, name: &str) -> Result<&Direction, Error> {
         self.list.iter().find(|direction| direction.about.name == name).ok_or_else(|| {
             let known: Vec<_> = self.list.iter().map(|direction| direction.about.name.as_str()).collect();
@@ -159,7 +159,7 @@ impl Directions {
         self.tensors()?.write_with_checksum(path, HEADER, &self.header())
     }
 
-    /// As [`write`](Self::write), rounded to bf16: a file of half the size.
+    /// Like [`write`](Self::write), rounded to bf16: half the file size.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -193,7 +193,8 @@ impl Directions {
     /// Reads the directions of `glow`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] where it holds no directions, not all of them, or those of another model.
+    /// [`Error::Io`], or [`Error::File`] if it holds no directions, an incomplete set, or those of another
+    /// model.
     pub fn read(path: &Path, glow: &Model) -> Result<Self, Error> {
         if !pretrained::exists(path) {
             return Err(Error::file(
