@@ -42,12 +42,12 @@ impl ModelFile {
         Self::of(config.into(), seed)
     }
 
-    /// The model file that is meant: that in a run's folder, where `path` is one.
+    /// Path of the model file: `path`, or the file in it if it is a run's folder.
     pub fn path(path: &Path) -> PathBuf {
         if pretrained::is_folder(path) { path.join(MODEL) } else { path.to_owned() }
     }
 
-    /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are left alone.
+    /// Reads a model file, or the one in a run's folder. Tensors named `test.*` are ignored.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`], which names the tensor that is missing, superfluous, of the wrong
@@ -151,8 +151,8 @@ impl<A: Architecture> ModelFile<A> {
         self.tensors().write_with_checksum(path, CONFIG, &self.config)
     }
 
-    /// As [`write`](Self::write), with weights rounded to bf16: a file of half the size, and another model with other latents. It
-    /// is as invertible as this one, because computations stay in f32.
+    /// Like [`write`](Self::write), with weights rounded to bf16: half the file size, but a different model
+    /// with other latents. It is equally invertible, because computations stay in f32.
     ///
     /// # Errors
     /// [`Error::Io`].

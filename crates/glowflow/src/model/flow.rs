@@ -20,25 +20,25 @@ pub struct Flow<D: Operations> {
     image: Shape,
     latents: Vec<LatentShape>,
     layers: Vec<NamedLayer<D>>,
-    /// For each layer, the place in the flat buffer where the parameters of all earlier layers end.
+    /// For each layer, the offset in the flat buffer at which the parameters of all earlier layers end.
     starts: Vec<usize>,
-    /// The place where the parameters of all layers end.
+    /// The offset at which the parameters of all layers end.
     layers_end: usize,
     dequantizer: Option<Dequantizer>,
 }
 
-/// What a training step does with hidden activations between the way forward and the way back.
+/// Treatment of hidden activations between the forward and the backward pass of a training step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backprop {
     /// Discards and recomputes them: memory does not grow with depth.
     Reversible,
-    /// Saves them: three quarters of the arithmetic, for memory that grows with depth.
+    /// Saves them: three quarters of the arithmetic, with memory that grows with depth.
     Stored,
 }
 
 impl Backprop {
-    /// The values that layers save in the forward pass.
+    /// Values that layers save in the forward pass.
     pub(crate) fn save(self) -> Save {
         match self {
             Self::Reversible => Save::Minimum,
@@ -64,7 +64,7 @@ fn prepared<D: Operations>(
 }
 
 impl<D: Operations> Flow<D> {
-    /// A flow of this architecture, with the constants of a model of it.
+    /// Creates a flow of this architecture, with the constants of such a model.
     pub fn new(architecture: &impl Architecture, constants: &[Constant]) -> Self {
         let builder = FlowBuilder::build(architecture, Source::Given(constants));
         let dequantizer = builder.dequantizer().cloned();
@@ -83,18 +83,18 @@ impl<D: Operations> Flow<D> {
         }
     }
 
-    /// What turns the centres of bins into `v` before the first layer; `None` if uniform noise does.
+    /// The dequantiser that converts bin centres to `v` before the first layer; `None` for uniform noise.
     pub fn dequantizer(&self) -> Option<&Dequantizer> {
         self.dequantizer.as_ref()
     }
 
-    /// For each layer, the place from which on the gradient is final once its backward pass is done, that by
-    /// the dequantiser's parameters excepted.
+    /// For each layer, the offset from which on the gradient is final once its backward pass is done, except
+    /// that of the dequantiser's parameters.
     pub fn starts(&self) -> &[usize] {
         &self.starts
     }
 
-    /// The place where the parameters of all layers end, and those of the dequantiser begin.
+    /// The offset at which the parameters of all layers end, and those of the dequantiser begin.
     pub fn layers_end(&self) -> usize {
         self.layers_end
     }
@@ -178,7 +178,7 @@ impl<D: Operations> Flow<D> {
         self.backward_reporting(cx, forward, dlogp, gradient, &mut ignored)
     }
 
-    /// As [`backward`](Self::backward), and calls `done` after each layer, with the gradient and the place
+    /// Like [`backward`](Self::backward), and calls `done` after each layer, with the gradient and the offset
     /// from which on it is final ([`starts`](Self::starts)).
     pub fn backward_reporting(
         &self,
@@ -203,8 +203,7 @@ impl<D: Operations> Flow<D> {
         (pass.state.x, pass.dx)
     }
 
-    /// Data-dependent initialisation from the parts of a batch, layer by layer on the way up, which ends at their
-    /// outputs.
+    /// Data-dependent initialisation from the parts of a batch, layer by layer during a forward pass.
     pub fn initialize(
         &self,
         device: &D,
@@ -224,7 +223,7 @@ impl<D: Operations> Flow<D> {
         });
     }
 
-    /// The range of the numbers after the dequantiser, if there is one, and after each layer.
+    /// The range of values after the dequantiser, if there is one, and after each layer.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -260,7 +259,7 @@ impl Range {
         }
         let numbers = numbers.iter().map(|x| x.wide());
         let fold = |pick: fn(f64, f64) -> f64| {
-            // Minimum and maximum ignore NaN, which is to be detected here.
+            // Minimum and maximum ignore NaN, which must be detected here.
             numbers.clone().reduce(|a, b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
         };
         let (low, high) = (fold(f64::min).unwrap_or(0.0), fold(f64::max).unwrap_or(0.0));

@@ -56,8 +56,8 @@ pub fn check_state(config: &impl Architecture) -> Result<(), Error> {
     check("training this model", &[save, rotation(config)])
 }
 
-/// Checks that training fits on a device that uses the host's memory, as one of `ranks` processes. `has_state`:
-/// the state is in memory already.
+/// Checks that training fits on a device that uses the host's memory, as one of `ranks` processes.
+/// `has_state`: the state is in memory already.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
@@ -77,7 +77,7 @@ pub fn check_training(
     check("training this model", &[state(model), subtotals, rotation(model), activations])
 }
 
-/// Subtotals of the gradient of this many parts: one a level of their tree.
+/// Subtotals of the gradient of this number of parts: one per level of their tree.
 fn subtotals(config: &impl Architecture, parts: usize) -> (u128, String) {
     let levels = parts.max(1).ilog2();
     (u128::from(levels) * F32 * parameters(config), format!("gradients of {parts} parts"))
@@ -135,7 +135,7 @@ fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), E
     )))
 }
 
-/// Formats a number of bytes in the largest fitting unit.
+/// Formats a number of bytes in the largest suitable unit.
 fn spell(bytes: u128) -> String {
     let (mut value, mut unit) = (bytes as f64, "B");
     for larger in ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"] {
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Products alone are in bf16: of a residual block, the `3·hidden` inputs of its last one.
+    /// Only products are in bf16: in a residual block, the `3·hidden` inputs of its last one.
     #[test]
     fn activations_in_single_precision_count_as_such() {
         let of = |config: &GlowConfig, precision: Precision| {

@@ -13,8 +13,8 @@ use crate::engine::{DeviceEngine, EncodedChunk, Engine, EntryNoise};
 use crate::models::{Architecture, ModelConfig};
 use crate::{AnyDevice, Error, pretrained, random};
 
-/// Pixels that are scored at once: 64 images of 32×32. Noise is drawn by chunk, so the number is the same for all
-/// devices.
+/// Number of pixels scored together: 64 images of 32×32. Noise is drawn by chunk, so the number is the same
+/// for all devices.
 const SCORED_PIXELS: usize = 64 * 32 * 32;
 
 /// Noise that makes pixels continuous (`docs/model.md`).
@@ -31,7 +31,7 @@ pub enum Dequantization<'a, R = f32> {
         /// The draw; different seeds are independent.
         seed: u64,
     },
-    /// That of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is reduced by the
+    /// Noise of the model's dequantiser, from a seed. [`log_density`](Encoded::log_density) is reduced by the
     /// log-density of the noise, so its mean over seeds is a lower bound of the log-likelihood.
     Variational {
         /// The draw; different seeds are independent.
@@ -80,7 +80,7 @@ impl Model {
         Ok(Self::on(Cpu::new(), &ModelFile::new(config, seed)?))
     }
 
-    /// Loads a model file, or that in a run's folder, to the CPU.
+    /// Loads a model file, or the one in a run's folder, to the CPU.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
@@ -88,17 +88,17 @@ impl Model {
         Self::load_on(Cpu::<f32>::new(), path)
     }
 
-    /// Loads a model that comes with the program, by its [name](crate::pretrained::names), or the model in a folder, onto the
-    /// processor. A file or folder of that name takes precedence.
+    /// Loads a pretrained model by its [name](crate::pretrained::names), or the model in a folder, to the
+    /// CPU. A file or folder of that name takes precedence.
     ///
     /// # Errors
-    /// [`Error::Input`] if there is none; otherwise as [`load`](Self::load).
+    /// [`Error::Input`] if neither exists; otherwise as [`load`](Self::load).
     pub fn from_pretrained(name_or_path: impl AsRef<Path>) -> Result<Self, Error> {
         pretrained::check_name(name_or_path.as_ref())?;
         Self::load(name_or_path)
     }
 
-    /// Loads a model file, or that of a run's folder, onto a device.
+    /// Loads a model file, or the one in a run's folder, to a device.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::File`].
@@ -106,7 +106,7 @@ impl Model {
         Ok(Self::of_file(device.into(), &ModelFile::read(path.as_ref())?))
     }
 
-    /// Brings a model onto a device that is known at run time.
+    /// Transfers a model to a device selected at run time.
     pub fn of_file(device: AnyDevice, file: &ModelFile) -> Self {
         on_device!(device, device => Self::on(device, file))
     }
@@ -129,7 +129,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         &self.config
     }
 
-    /// Identifies the model: see [`ModelFile::fingerprint`].
+    /// Checksum that identifies the model: see [`ModelFile::fingerprint`].
     pub fn fingerprint(&self) -> u32 {
         self.fingerprint
     }

@@ -66,8 +66,8 @@ pub enum Draws {
         /// Their seed.
         seed: u64,
     },
-    /// The mean over draws of the model's own noise: an upper bound on bits per dimension, in expectation.
-    /// Training of a model with a dequantiser minimises it.
+    /// The mean over draws of the model's own noise: an upper bound on bits per dimension, in expectation. It
+    /// is the training objective of a model with a dequantiser.
     Variational {
         /// Number of draws; 0 counts as 1.
         draws: u64,
@@ -265,8 +265,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.log_densities(pixels, labels, draws, 0)
     }
 
-    /// Each image's [`log_density`](super::Encoded::log_density), combined over the draws. The images begin with those
-    /// of chunk `first` of a dataset.
+    /// Each image's [`log_density`](super::Encoded::log_density), combined over the draws. The first image is
+    /// in chunk `first` of a dataset.
     pub(crate) fn log_densities(
         &self,
         pixels: ArrayView4<u8>,
