@@ -1,4 +1,4 @@
-//! Adapts the model of a new run to its data: one channel for grey images, and the number of classes.
+//! Adapts the model of a new run to its data: a single channel for grey images, and the number of classes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,36 +11,36 @@ use super::waiting::unless_stopped;
 use crate::models::Architecture;
 use crate::{Error, data};
 
-/// Images that are looked at to tell whether all are grey.
+/// Number of images inspected to detect grey data.
 const SAMPLED: usize = 256;
-/// Largest difference between the channels of a grey pixel: JPEG leaves some.
+/// Maximum difference between the channels of a grey pixel: JPEG is not exact.
 const TOLERANCE: u8 = 3;
-/// Names of classes in a notice, at most.
+/// Maximum number of class names in a notice.
 const NAMED: usize = 10;
 
-/// What a model takes from its data.
+/// Properties of a model that follow the data.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Adapt {
-    /// One channel if all images are grey: for configurations that do not set `model.image` themselves.
+    /// Use one channel if all images are grey: for configurations that do not set `model.image`.
     pub channels: bool,
-    /// As many classes as the data's labels have.
+    /// Use the number of classes of the data's labels.
     pub classes: bool,
 }
 
-/// What the data turned out to be.
+/// Result of inspecting the data.
 #[derive(Clone, Debug, Default)]
 pub struct Adapted {
-    /// Facts for the user, one sentence each.
+    /// Notices for the user, one sentence each.
     pub notices: Vec<String>,
-    /// Number of classes of labels that the model does not use.
+    /// Number of classes of labels not used by the model.
     pub unused_classes: usize,
 }
 
-/// Adapts the model of a new run to its data. A part of the images is read for it.
+/// Adapts the model of a new run to its data, based on a sample of the images.
 ///
 /// # Errors
-/// [`Error::Data`] if the data cannot be opened, or classes are needed and there are no labels; [`Error::Stopped`] on
-/// request.
+/// [`Error::Data`] if the data cannot be opened, or classes are needed and there are no labels;
+/// [`Error::Stopped`] on request.
 pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<Adapted, Error> {
     config.validate()?;
     let mut notices = config.model.unread();
@@ -79,7 +79,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     notices.extend(found.stored.and_then(|stored| fitting(stored, height, width)));
     if adapt.classes {
         let count = found.classes.len();
-        // A number that was set and does not fit is refused where the data are opened for training.
+        // An explicit number that does not match is rejected when the data is opened for training.
         if config.model.classes() == 0 {
             config.model.set_classes(count)?;
         }
@@ -90,11 +90,11 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     Ok(Adapted { notices, unused_classes })
 }
 
-/// What a part of the images shows.
+/// Properties of a sample of the images.
 struct Found {
-    /// A sentence about the images that were read, if all of them are grey.
+    /// A sentence about the inspected images, if all of them are grey.
     grey: Option<String>,
-    /// Shape of the first image before it is fitted.
+    /// Shape of the first image before resizing.
     stored: Option<ImageShape>,
     classes: Vec<String>,
 }
@@ -106,7 +106,7 @@ fn look(path: &Path, options: &OpenOptions) -> Result<Found, Error> {
     let mut pixels = vec![0; sample.shape().len()];
     let (mut grey, mut read, mut stored) = (true, 0, None);
     for i in 0..sample.len() {
-        // Images that cannot be read are reported by training.
+        // Training reports unreadable images.
         if sample.read(i, &mut pixels).is_err() {
             continue;
         }
@@ -131,7 +131,7 @@ fn is_grey(pixel: &[u8]) -> bool {
     most - least <= TOLERANCE
 }
 
-/// A sentence about images that are not of the model's size.
+/// Returns a sentence about images whose size differs from the model's.
 fn fitting(stored: ImageShape, height: usize, width: usize) -> Option<String> {
     if (stored.height, stored.width) == (height, width) {
         return None;

@@ -1,7 +1,7 @@
 //! Changes that a resumed run may make to its configuration.
 //!
-//! A learning rate may turn out too large after days of training. What the weights, the optimiser's moments
-//! or the order of the images depend on stays as it was.
+//! A learning rate may turn out too large after days of training. Values that determine the weights, the
+//! optimiser's moments or the order of the images cannot change.
 
 use std::path::{Path, PathBuf};
 
@@ -10,30 +10,31 @@ use toml::{Table, Value};
 use super::config::{RunConfig, override_table};
 use crate::{Error, data};
 
-/// What a resumed run does differently from now on.
+/// Changes from the resumed step on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Changes<'a> {
-    /// The folder or file that the training images are in now.
+    /// The new location of the training images, a folder or file.
     pub data: Option<&'a Path>,
-    /// The folder or file that the test images are in now.
+    /// The new location of the test images, a folder or file.
     pub test_data: Option<&'a Path>,
     /// Overrides `key=value` of the configuration.
     pub overrides: &'a [String],
 }
 
 impl Changes<'_> {
-    /// The changed configuration, and what has changed, one sentence each.
+    /// Returns the changed configuration, and the changes, one sentence each.
     ///
     /// # Errors
-    /// [`Error::Config`] for what is no override or cannot be changed, [`Error::Input`] for images to test on
-    /// that the run had none of.
+    /// [`Error::Config`] for an invalid override or a value that cannot be changed, [`Error::Input`] for test
+    /// images if the run had none.
     pub fn apply(&self, before: &RunConfig) -> Result<(RunConfig, Vec<String>), Error> {
         let mut table = before.table()?;
         for text in self.overrides {
             super::config::merge(&mut table, override_table(text)?);
         }
         let mut after = RunConfig::of_table(table)?;
-        // A path that is not overridden keeps its text: a resumed run has the bytes of one without a stop.
+        // Paths without an override keep their text, so that a resumed run has the same bytes as one that was
+        // never stopped.
         let (old, new) = (&before.data, &mut after.data);
         for (old, new) in [(&old.path, &mut new.path), (&old.test, &mut new.test)] {
             if let Some(path) = new.as_mut().filter(|path| old.as_ref() != Some(&**path)) {
@@ -55,7 +56,7 @@ impl Changes<'_> {
     }
 }
 
-/// A path that stays valid in other folders. The name of the built-in data stays as it is.
+/// Makes a path valid from other working directories. The name of the built-in data is unchanged.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     if data::is_portraits(path) {
         return Ok(path.to_owned());
@@ -63,7 +64,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Error> {
     std::path::absolute(path).map_err(Error::io(path))
 }
 
-/// A sentence for each value that differs, or an error if one of them must not.
+/// Returns a sentence for each value that differs, or an error if one of them cannot change.
 fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> {
     let (before, after) = (before.table()?, after.table()?);
     let mut notices = vec![];
@@ -71,7 +72,7 @@ fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> 
         let (Some(was), Some(now)) = (was.as_table(), after.get(section).and_then(Value::as_table)) else {
             continue;
         };
-        // A value that is not set is not in the table.
+        // Unset values are missing from the table.
         let added = now.keys().filter(|key| !was.contains_key(*key));
         for key in was.keys().chain(added).filter(|key| was.get(*key) != now.get(*key)) {
             if let Some(reason) = fixed_by(section, key) {
@@ -81,7 +82,7 @@ fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> 
             }
             let text = |table: &Table| match table.get(key) {
                 None => "not set".to_owned(),
-                // With an exponent if that is shorter.
+                // Formats with an exponent if that is shorter.
                 Some(Value::Float(value)) => format!("{value:?}"),
                 Some(value) => value.to_string(),
             };
@@ -91,7 +92,7 @@ fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> 
     Ok(notices)
 }
 
-/// The reason why a value stays the same in all of a run, if it does.
+/// The reason why a value cannot change during a run; `None` if it can.
 fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
     match (section, key) {
         ("model", _) | ("data", "classes") => Some("the weights were made for it"),

@@ -1,8 +1,8 @@
-//! Checkpoints: a run's whole state in one safetensors file.
+//! Checkpoints: the complete state of a run in one safetensors file.
 //!
-//! Weights, both moments and the average lie under `weights/`, `first/`, `second/` and `ema/` and the name of the
-//! parameter; everything else is the JSON object `glowflow.checkpoint`. A checksum over everything tells damage from
-//! truth. The last checkpoint but one is kept beside the last.
+//! Weights, both moments and the average are stored under `weights/`, `first/`, `second/` and `ema/` followed
+//! by the parameter's name; everything else is the JSON object `glowflow.checkpoint`. A checksum of the
+//! content detects damage. The previous checkpoint is kept as well.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,10 @@ use crate::tensor_file::TensorFile;
 
 /// Name of the last checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
-/// Name of the one before.
+/// Name of the previous checkpoint.
 pub const PREVIOUS: &str = "checkpoint.previous.safetensors";
 
-/// Name of the second name of a checkpoint until it takes its place.
+/// Name of the temporary hard link to the last checkpoint.
 pub(super) const LINK: &str = "checkpoint.link.tmp";
 
 const HEADER: &str = "glowflow.checkpoint";
@@ -28,7 +28,7 @@ const HEADER: &str = "glowflow.checkpoint";
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    /// Version of this format.
+    /// Version of the format.
     version: u32,
     /// CRC-32 over configuration, progress, and the checksums of all tensors by name.
     checksum: u32,
@@ -38,7 +38,8 @@ struct Header {
 
 fn checksum(file: &TensorFile, config: &RunConfig, progress: &Progress) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
-    // The text is the same whether they were made or read back: a number's shortest form is exact.
+    // The text does not depend on whether the values were computed or read from a file: the shortest form of
+    // a number is exact.
     let text = serde_json::to_string(&(config, progress)).unwrap_or_default();
     hasher.update(text.as_bytes());
     for (name, tensor) in &file.tensors {
@@ -51,7 +52,7 @@ fn checksum(file: &TensorFile, config: &RunConfig, progress: &Progress) -> u32 {
 /// Saves a state as the last checkpoint in `folder`.
 ///
 /// # Errors
-/// [`Error::Io`]; the checkpoints that were there are then still there.
+/// [`Error::Io`]; the existing checkpoints are then intact.
 pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
     let mut file = TensorFile::default();
     let layout = layout(&config.model);
@@ -74,13 +75,13 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
     };
     let (last, previous) = (folder.join(CHECKPOINT), folder.join(PREVIOUS));
     if last.exists() {
-        // A second name for the last checkpoint, made before the new one takes the first.
+        // Linked before the new checkpoint replaces the last one.
         link_over(&last, &previous)?;
     }
     file.write(&last, HEADER, &header)
 }
 
-/// Makes the file `from` known as `to` too, in place of what was there.
+/// Hard-links the file `from` as `to`, replacing an existing file.
 fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
     let link = to.with_file_name(LINK);
     let _ = std::fs::remove_file(&link);
@@ -88,19 +89,19 @@ fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
         .or_else(|_| std::fs::copy(from, &link).map(drop))
         .and_then(|()| std::fs::rename(&link, to))
         .map_err(Error::io(to))?;
-    // Where `to` was a name of the same file already, renaming does nothing, as POSIX has it.
+    // If `to` already was a link to the same file, POSIX specifies that renaming does nothing.
     let _ = std::fs::remove_file(&link);
     Ok(())
 }
 
-/// Makes `path`, from which a run goes on, its last checkpoint where it was the one before: the next [`save`] must not
-/// put the one that was passed over, which may be damaged, in its place.
+/// Makes `path`, from which a run continues, its last checkpoint if it was the previous one: the next
+/// [`save`] must not replace it with the skipped checkpoint, which may be damaged.
 pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
     if path.ends_with(PREVIOUS) { link_over(path, &path.with_file_name(CHECKPOINT)) } else { Ok(()) }
 }
 
-/// The checkpoint that `--resume` means: a file, or the last one in a run's folder; `None` where the run was stopped
-/// before its first.
+/// Locates the checkpoint for `--resume`: a file, or the last one in a run's folder; `None` if the run was
+/// stopped before its first checkpoint.
 pub fn find(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
         return Some(path.to_owned());
@@ -109,7 +110,8 @@ pub fn find(path: &Path) -> Option<PathBuf> {
     last.is_file().then_some(last)
 }
 
-/// The step of the last checkpoint in a run's folder, from its header alone; `None` if there is none that can be read.
+/// The step of the last checkpoint in a run's folder, read from its header alone; `None` if there is no
+/// readable one.
 pub(super) fn last_step(folder: &Path) -> Option<u64> {
     let header: Header = TensorFile::read_header(&folder.join(CHECKPOINT), HEADER).ok()?;
     Some(header.progress.step)
@@ -118,7 +120,7 @@ pub(super) fn last_step(folder: &Path) -> Option<u64> {
 /// Loads a checkpoint.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Io`] says what is wrong with it, and where the one before is.
+/// [`Error::File`] or [`Error::Io`] with the reason and the location of the previous checkpoint.
 pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     read(path).map_err(|error| {
         let previous = path.with_file_name(PREVIOUS);
@@ -148,7 +150,7 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
         return Err(Error::file(path, "its checksum does not match: the file is damaged"));
     }
     let config = header.config;
-    // Rates have stricter rules than in older programs, and a resumed run may change them.
+    // Rates are validated more strictly than in older programs, and a resumed run may change them.
     config.model.validate().map_err(|e| Error::file(path, e.to_string()))?;
     let layout = layout(&config.model);
     let constants = take_constants(&mut file, &layout, path)?;
@@ -169,7 +171,8 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
 mod tests {
     use super::*;
 
-    /// A run that is killed between the second name and the new checkpoint comes here again with both names in place.
+    /// A run that is killed between creating the link and writing the new checkpoint executes this again with
+    /// both names in place.
     #[test]
     fn a_second_name_may_be_there_already() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Why a training step failed.
+//! Diagnosis of failed training steps.
 
 use glowflow_kernels::Operations;
 
@@ -7,7 +7,8 @@ use crate::Error;
 use crate::models::Architecture;
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// Why training cannot go on: where in the flow numbers stop being finite.
+    /// Returns the error that ends training: it names the place in the flow at which values become
+    /// non-finite.
     pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
         let dimensions = self.config.model.dimensions();
         let state = self.enter(&pixels[..dimensions], labels.get(..1).unwrap_or_default());
@@ -30,7 +31,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         ))
     }
 
-    /// The error of an update whose new values were not all finite.
+    /// Returns the error of an update that produced non-finite values.
     pub(super) fn overflow(&self) -> Error {
         Error::Diverged(format!(
             "step {} would have made weights or the optimiser's moments infinite, at a learning rate of {:e}. A lower train.lr \

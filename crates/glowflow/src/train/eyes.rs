@@ -1,4 +1,4 @@
-//! Positions of the eyes in a run's images, stored beside its model.
+//! Positions of the eyes in a run's images, stored with its model.
 
 use std::path::Path;
 
@@ -8,9 +8,9 @@ use super::config::RunConfig;
 use crate::faces::{self, Faces};
 use crate::{Error, data};
 
-/// Stores where the faces are in the images of a new run in the folder `out`: at the `given` positions, else as the
-/// folder states already, else as the data or the model that the run begins with do. Nothing is written if nothing is
-/// known.
+/// Stores the face positions of a new run in the folder `out`: the `given` positions if any, else those
+/// already in the folder, else those of the data or of the run's initial model. Writes nothing if no
+/// positions are available.
 ///
 /// # Errors
 /// As [`faces::read`] and [`faces::write`].
@@ -26,7 +26,7 @@ pub fn store(out: &Path, config: &RunConfig, given: Option<Faces>) -> Result<(),
     known.map_or(Ok(()), |faces| faces::write(out, faces))
 }
 
-/// What the data state.
+/// Positions provided with the data.
 fn of_data(config: &RunConfig) -> Result<Option<Faces>, Error> {
     match config.data.path.as_deref() {
         Some(path) if data::is_portraits(path) => Ok(Some(Faces::Aligned(portraits::EYES))),

@@ -1,7 +1,7 @@
 //! Fine-tuning: a run that begins with the weights of another model of the same architecture.
 //!
-//! Permutations and actnorms are the model's own, not those of the new data. The optimiser's state and the
-//! average of the weights start again.
+//! Permutations and actnorms are taken from the model, not initialised from the new data. The optimiser's
+//! state and the average of the weights are reset.
 
 use std::path::Path;
 
@@ -11,18 +11,19 @@ use crate::model::ModelFile;
 use crate::models::Architecture;
 use crate::{Error, ModelConfig, data, pretrained};
 
-/// Learning rate in relation to that of the run that the model is from. A small model of CelebA faces came to 2.70
-/// bits/dim of 50 other portraits at the full rate, at a quarter and at an eighth, trained on 150 of them. After 400 steps
-/// it had 2.98, 2.82 and 2.73: a lower rate overfits later.
+/// Learning rate relative to that of the source model's run. A small model of CelebA faces, fine-tuned on 150
+/// other portraits, reached 2.70 bits/dim on 50 more at the full rate, at a quarter and at an eighth. After
+/// 400 steps it had 2.98, 2.82 and 2.73: a lower rate overfits later.
 const RATE: f64 = 0.125;
 
 impl RunConfig {
-    /// The configuration of a run that begins with the weights of `model`, a run's folder or a model file. Its
-    /// architecture is the model's, and its settings of training and augmentation are those of the model's run, with
-    /// an eighth of the learning rate and without an end; preset, file and overrides change them.
+    /// Resolves the configuration of a run that begins with the weights of `model`, a run's folder or a model
+    /// file. Its architecture is the model's, and its training and augmentation settings are those of the
+    /// model's run, with an eighth of the learning rate and without an end; preset, file and overrides change
+    /// them.
     ///
     /// # Errors
-    /// [`Error::Config`] for another architecture than the model's, naming both values, and as
+    /// [`Error::Config`] if the architecture differs from the model's, with both values, and as
     /// [`resolve`](Self::resolve); errors of reading the model.
     pub fn fine_tune(
         model: &Path,
@@ -47,7 +48,7 @@ impl RunConfig {
     }
 }
 
-/// The settings of the run that a model is from; the defaults if that is unknown.
+/// Settings of a model's run; the defaults if unknown.
 fn base(path: &Path, model: &ModelConfig) -> RunConfig {
     let run = RunConfig::read(&run_folder(path).join(CONFIG)).ok().filter(|run| run.model == *model);
     let RunConfig { train, data, .. } = run.unwrap_or_default();
@@ -71,11 +72,11 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
     }
 }
 
-/// The model that a run begins with.
+/// Reads the initial model of a run.
 ///
 /// # Errors
-/// [`Error::Config`] if it is not of the run's architecture; [`Error::File`] if it is another one than when the run was
-/// configured; errors of reading it.
+/// [`Error::Config`] if its architecture is not the run's; [`Error::File`] if the model has changed since the
+/// run was configured; errors of reading it.
 pub fn weights<A: Architecture>(path: &Path, config: &RunConfig<A>) -> Result<ModelFile<A>, Error> {
     let source = ModelFile::<A>::read_as(path)?;
     check_same(path, &source.config, &config.model)?;
@@ -91,19 +92,19 @@ pub fn weights<A: Architecture>(path: &Path, config: &RunConfig<A>) -> Result<Mo
     }
 }
 
-/// A model's fingerprint as it is written.
+/// A model's fingerprint as text.
 pub fn text<A: Architecture>(model: &ModelFile<A>) -> String {
     format!("{:08x}", model.fingerprint())
 }
 
-/// Checks that a run's architecture is that of the model it begins with.
+/// Checks that a run's architecture is that of its initial model.
 fn check_same<A: Architecture>(path: &Path, source: &A, run: &A) -> Result<(), Error> {
     let table = |config: &A| {
         toml::Table::try_from(config)
             .map_err(|e| Error::Config(format!("the architecture cannot be written: {e}")))
     };
     let (source, run) = (table(source)?, table(run)?);
-    // A value that is not set is not in the table.
+    // Unset values are missing from the table.
     match source.keys().chain(run.keys()).find(|&key| source.get(key) != run.get(key)) {
         None => Ok(()),
         Some(key) => {

@@ -1,5 +1,5 @@
-//! A run's folder: kept from other processes, free for a new run, and left as it was found if a run cannot
-//! begin.
+//! A run's folder: locked against other processes, checked to be free for a new run, and restored if a run
+//! cannot begin.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -17,20 +17,20 @@ use crate::model::MODEL;
 pub const METRICS: &str = "metrics.jsonl";
 /// Name of the folder of TensorBoard's logs.
 pub const EVENTS: &str = "events";
-/// Name of the model that was best on test images.
+/// Name of the best model on test images.
 pub const BEST: &str = "best.safetensors";
 /// Name of the grid of samples.
 pub const SAMPLES: &str = "samples.png";
 /// Name of the learning curve.
 pub const CURVE: &str = "curve.png";
 
-/// Everything that a run writes before its first checkpoint is complete, except for its events.
+/// Files that a run writes before its first checkpoint is complete, except its events.
 const FILES: [&str; 11] =
     [CONFIG, METRICS, MODEL, CHECKPOINT, BEST, SAMPLES, CURVE, LINK, EYES, CONFIG_JSON, README];
 
-/// Keeps a second process out of a run's folder while this one trains in it.
+/// Locks a run's folder against training by a second process.
 pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
-    // A system that cannot lock a folder does without.
+    // Systems that cannot lock a folder continue without a lock.
     let Ok(handle) = File::open(folder) else { return Ok(None) };
     match handle.try_lock() {
         Err(TryLockError::WouldBlock) => Err(Error::Input(format!(
@@ -41,8 +41,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// Checks that a new run finds nothing in its folder that it would write over, or that it would be trained
-/// on.
+/// Checks that the folder of a new run contains no file that the run would overwrite, or train on.
 pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     let way_out = |name: &str| match name {
         MODEL | METRICS => "choose another folder".to_owned(),
@@ -70,17 +69,17 @@ pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     Ok(())
 }
 
-/// A folder as it was before a run began in it.
+/// Contents of a folder before a run began in it.
 pub struct Before {
     folder: PathBuf,
-    /// Folders that were not there, the innermost first.
+    /// Missing folders, innermost first.
     missing: Vec<PathBuf>,
     names: HashSet<OsString>,
     events: HashSet<OsString>,
 }
 
 impl Before {
-    /// Notes what is in a folder, if it is there at all.
+    /// Records the contents of a folder, if it exists.
     pub fn of(folder: &Path) -> Self {
         let missing = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
         Self {
@@ -91,8 +90,8 @@ impl Before {
         }
     }
 
-    /// Removes what a run has made since, so that the folder is free for another try. What cannot be removed
-    /// stays.
+    /// Removes everything that a run has created since, so that the folder is free for another attempt. Files
+    /// that cannot be removed stay.
     pub fn restore(&self) {
         let made = |name: &&OsString| !self.names.contains(*name) && is_of_a_run(name);
         for name in names(&self.folder).iter().filter(made) {
@@ -107,7 +106,7 @@ impl Before {
         if !self.names.contains(&OsString::from(EVENTS)) {
             let _ = fs::remove_dir(events);
         }
-        // Unless something is in them by now.
+        // Folders that are no longer empty stay.
         self.missing.iter().for_each(|folder| _ = fs::remove_dir(folder));
     }
 }
@@ -117,7 +116,7 @@ fn names(folder: &Path) -> HashSet<OsString> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect()
 }
 
-/// Whether a run writes files of this name.
+/// Returns whether a run writes files of this name.
 fn is_of_a_run(name: &OsString) -> bool {
     FILES.iter().any(|file| name == file)
 }

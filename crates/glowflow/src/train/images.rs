@@ -1,4 +1,5 @@
-//! The images of a run: opened, split into those to train and to test on, and told from others on resuming.
+//! The images of a run: opened, split into training and test images, and compared with previous ones on
+//! resuming.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,47 +9,47 @@ use glowflow_data::{Broken, Dataset, Splits};
 use super::config::RunConfig;
 use crate::{Error, data};
 
-/// Number of images from which on some are held out by default.
+/// Minimum number of images for holding out a part by default.
 const MIN_FOR_HOLDOUT: usize = 100;
-/// Part of the images that is held out by default.
+/// Share of the images held out by default.
 const HOLDOUT: f64 = 0.05;
 
 /// Checksums of a run's images, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Of their names.
+    /// Checksum of their names.
     pub names: u32,
-    /// Of their stored contents.
+    /// Checksum of their stored contents.
     pub contents: u32,
 }
 
 /// The images of a run.
 pub struct Images {
-    /// To train on.
+    /// Training images.
     pub train: Arc<dyn Dataset>,
-    /// To test on.
+    /// Test images.
     pub test: Option<Arc<dyn Dataset>>,
-    /// Tells them from other images.
+    /// Checksums that identify the images.
     pub fingerprint: Fingerprint,
-    /// Facts about them that a user should see.
+    /// Notices for the user.
     pub notices: Vec<String>,
 }
 
 impl Images {
-    /// Given datasets.
+    /// Creates the images of a run from datasets.
     pub fn new(train: Arc<dyn Dataset>, test: Option<Arc<dyn Dataset>>) -> Self {
         let fingerprint = fingerprint([Some(&train), test.as_ref()].into_iter().flatten());
         Self { train, test, fingerprint, notices: vec![] }
     }
 
-    /// The images that a configuration names.
+    /// Opens the images named in a configuration.
     pub fn open(config: &RunConfig) -> Result<Self, Error> {
         let path = config.data.path.as_deref().ok_or_else(|| {
             Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
         })?;
         let opened = data::open(path, &config.model, &config.data.classes)?;
         let images = Self::split(config, opened)?;
-        // Better found now than by the first evaluation.
+        // Detected now rather than at the first evaluation.
         if let Some(test) =
             images.test.as_ref().filter(|test| config.model.classes() > 0 && test.label(0).is_none())
         {
@@ -61,7 +62,7 @@ impl Images {
         Ok(images)
     }
 
-    /// Into images to train and to test on, as the configuration says.
+    /// Splits images into training and test images, according to the configuration.
     fn split(config: &RunConfig, mut opened: Splits) -> Result<Self, Error> {
         let mut notices = std::mem::take(&mut opened.notices);
         let (train, test) = match &config.data.test {
@@ -75,20 +76,20 @@ impl Images {
         Ok(Self { notices, ..Self::new(train, test) })
     }
 
-    /// Images found broken so far.
+    /// Images found to be broken so far.
     pub fn broken(&self) -> impl Iterator<Item = Broken> {
         [Some(&self.train), self.test.as_ref()].into_iter().flatten().flat_map(|data| data.broken())
     }
 }
 
-/// Images of their own to test on, and notices about them.
+/// Opens separate test images, and returns notices about them.
 fn open_test(
     path: &Path,
     config: &RunConfig,
     classes: &[String],
 ) -> Result<(Arc<dyn Dataset>, Vec<String>), Error> {
     let opened = data::open(path, &config.model, classes)?;
-    // A folder with a test set of its own was meant for that.
+    // A folder that contains a test set is used for that set.
     Ok((opened.test.unwrap_or(opened.train), opened.notices))
 }
 

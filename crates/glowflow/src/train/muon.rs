@@ -1,4 +1,4 @@
-//! Muon (Jordan et al. 2024): momentum, orthogonalised, for weight matrices between hidden layers.
+//! Muon (Jordan et al. 2024): orthogonalised momentum, for weight matrices between hidden layers.
 //!
 //! ```text
 //! M ← 0.95·M + 0.05·G                       the first moment; G the gradient, clipped as that of all parameters
@@ -6,8 +6,9 @@
 //! W ← W − η·decay·W − η·√max(1, rows/columns)·orthogonalize(N)
 //! ```
 //!
-//! A matrix `[rows, columns]` has a row for each output; the taps of a convolution are columns. A step's size depends on
-//! the learning rate η alone, not on the gradient's. The second moment is not used.
+//! A matrix `[rows, columns]` has one row per output; the taps of a convolution are columns. The size of a
+//! step depends on the learning rate η, but not on the magnitude of the gradient. The second moment is not
+//! used.
 
 use glowflow_kernels::expr::{constant, input, old};
 use glowflow_kernels::{Device, Primitives, Real, Repeated, Span, Strided, Training, View, ViewMut};
@@ -17,10 +18,10 @@ use crate::params::HiddenMatrix;
 /// Decay of the momentum.
 const MOMENTUM: f64 = 0.95;
 
-/// One step, in numbers.
+/// Scalars of one update.
 #[derive(Clone, Copy, Debug)]
 pub struct MuonUpdate {
-    /// Factor of the gradient: below 1 if it is clipped.
+    /// Factor applied to the gradient: below 1 if it is clipped.
     pub shrink: f64,
     pub learning_rate: f64,
     pub weight_decay: f64,
@@ -28,11 +29,11 @@ pub struct MuonUpdate {
     pub ema_decay: f64,
 }
 
-/// The optimiser of a model's hidden matrices.
+/// Optimiser of a model's hidden matrices.
 pub struct Muon<D: Device> {
-    /// Matrices by their shape.
+    /// Matrices grouped by shape.
     groups: Vec<Group>,
-    /// What varies from step to step: the work is recorded.
+    /// Values that vary from step to step, in a buffer because the work is captured.
     rates: D::Buffer,
     work: Repeated<D, ()>,
 }
@@ -43,7 +44,7 @@ struct Group {
     spans: Vec<Span>,
 }
 
-/// Places in the buffer of rates.
+/// Offsets in the buffer of rates.
 #[derive(Clone, Copy)]
 enum Rate {
     /// `0.05·shrink`
@@ -53,7 +54,7 @@ enum Rate {
     /// `1 − η·decay`
     Keep,
     Average,
-    /// One less the average's decay.
+    /// 1 minus the decay of the average.
     Renew,
 }
 
@@ -79,7 +80,7 @@ impl<D: Primitives> Muon<D> {
         }
     }
 
-    /// One step, with gradients that are finite and 0 afterwards.
+    /// Performs one step. Gradients must be finite; they are 0 afterwards.
     pub fn step(&mut self, device: &D, update: MuonUpdate, training: Training<'_, D::Buffer>) {
         let mut rates = [0.0; RATES];
         for (rate, value) in [
@@ -143,7 +144,7 @@ fn place(start: usize) -> Strided {
     Strided { start, strides: [0, 0, 1] }
 }
 
-/// The numbers of a matrix in a flat buffer of all parameters.
+/// View of a matrix in a flat buffer of all parameters.
 fn read<B>(buffer: &B, span: Span) -> View<'_, B> {
     View { buffer, at: place(span.start) }
 }
@@ -152,7 +153,7 @@ fn write<B>(buffer: &mut B, span: Span) -> ViewMut<'_, B> {
     ViewMut { buffer, at: place(span.start) }
 }
 
-/// One of the rates, for every element.
+/// One of the rates, broadcast to every element.
 fn rate<B>(rates: &B, rate: Rate) -> View<'_, B> {
     View { buffer: rates, at: Strided { start: rate as usize, strides: [0, 0, 0] } }
 }

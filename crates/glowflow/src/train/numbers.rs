@@ -1,11 +1,11 @@
-//! Numbers as the bytes of messages between ranks.
+//! Conversion of numbers to and from the bytes of messages between ranks.
 
-/// The bytes of some numbers.
+/// Converts numbers to bytes.
 pub(super) fn to_bytes(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-/// The numbers in some bytes. Bytes that do not fill a number are dropped.
+/// Converts bytes to numbers. Trailing bytes of an incomplete number are dropped.
 pub(super) fn from_bytes(bytes: &[u8]) -> Vec<f32> {
     let number = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     bytes.chunks_exact(4).map(number).collect()

@@ -1,8 +1,8 @@
-//! Observers of a run: the interface through which logs, pictures, displays and callers follow training.
+//! Observers of a run: the interface through which logs, images, displays and callers follow training.
 //!
-//! A run sends [events](Event) to its observers, in the order of their list. Results of a run do not depend on them:
-//! model, best model and checkpoints are written by the run itself, and the weights are the same without any
-//! observer.
+//! A run sends [events](Event) to its observers, in the order of their list. The results of a run do not
+//! depend on them: the run itself writes model, best model and checkpoints, and the weights are the same
+//! without any observer.
 //!
 //! | event | sent |
 //! | --- | --- |
@@ -56,18 +56,18 @@ use crate::{Error, Model};
 /// }
 /// ```
 pub trait Observer {
-    /// Handles an event. `Break` ends training after the current step, as a limit would. Events put into the outbox
-    /// are delivered to all observers, before the next observer gets this event.
+    /// Handles an event. `Break` ends training after the current step, like a limit. Events in the outbox are
+    /// delivered to all observers before the next observer receives this event.
     ///
     /// # Errors
-    /// An error ends the run, and observers later in the list do not get the event. The current step is saved
-    /// first, except after an error on [`Event::Record`]: the resumed run makes that record again. An observer that
-    /// failed gets no further events. [`Error::Stopped`] reports work given up on a request to stop, and is not a
-    /// failure.
+    /// An error ends the run, and observers later in the list do not receive the event. The current step is
+    /// saved first, except after an error on [`Event::Record`]: the resumed run creates that record again. An
+    /// observer that failed receives no further events. [`Error::Stopped`] reports work cancelled by a
+    /// request to stop, and is not a failure.
     fn on(&mut self, event: &Event<'_>, outbox: &mut Outbox) -> Result<ControlFlow<()>, Error>;
 
-    /// Makes all that was recorded durable. Called before each checkpoint, also after an error of
-    /// [`on`](Self::on): a checkpoint that survives a power loss needs the records before it.
+    /// Makes all records durable. Called before each checkpoint, also after an error of [`on`](Self::on): a
+    /// checkpoint that survives a power loss requires the records preceding it.
     ///
     /// # Errors
     /// An error ends the run, and the checkpoint is not written.
@@ -86,30 +86,30 @@ impl<T: Observer + ?Sized> Observer for &mut T {
     }
 }
 
-/// A fact about a run.
+/// An event of a run.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The run has its folder and its state.
+    /// The run's folder and state are open.
     Opened(Opened<'a>),
     /// Training begins.
     Began(Began<'a>),
-    /// A step is done.
+    /// A step is complete.
     Step(StepDone),
     /// The summary of the steps since the last record.
     Record(Record),
     /// The averaged weights were evaluated on the test images.
     Evaluated(Evaluated<'a>),
-    /// Pictures of the current model are due.
+    /// Images of the current model are due.
     PicturesDue(PicturesDue<'a>),
-    /// An observer drew a picture.
+    /// An observer drew an image.
     Picture(Picture<'a>),
-    /// A checkpoint of this step and its model are on the disk.
+    /// A checkpoint of this step and its model are on disk.
     Saved {
         /// The step.
         step: u64,
     },
-    /// An image could not be read, and is skipped.
+    /// An image could not be read and is skipped.
     Broken(&'a Broken),
     /// A line for the user.
     Notice(&'a str),
@@ -147,7 +147,7 @@ pub struct Began<'a> {
     pub test_images: usize,
     /// Name of the device.
     pub device: &'a str,
-    /// Facts about the images, one line each.
+    /// Notices about the images, one line each.
     pub notices: &'a [String],
 }
 
@@ -163,13 +163,13 @@ pub struct StepDone {
     pub gradient_norm: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
-    /// False if something was not finite and the update was skipped.
+    /// False if a value was not finite and the update was skipped.
     pub applied: bool,
-    /// Images of its batch.
+    /// Number of images in its batch.
     pub images: usize,
-    /// Seconds since the previous step ended, without evaluations, pictures and checkpoints.
+    /// Seconds since the previous step ended, excluding evaluations, drawing and checkpoints.
     pub seconds: f64,
-    /// Images per second over the last steps; 0 until it is known.
+    /// Images per second over the last steps; 0 while unknown.
     pub images_per_second: f64,
 }
 
@@ -185,9 +185,9 @@ pub struct Record {
     pub gradient_norm: f64,
     /// Learning rate of the current step.
     pub learning_rate: f64,
-    /// Steps skipped since the run began.
+    /// Number of steps skipped since the run began.
     pub skipped: u64,
-    /// Images per second over the last steps; 0 until it is known.
+    /// Images per second over the last steps; 0 while unknown.
     pub images_per_second: f64,
 }
 
@@ -199,13 +199,13 @@ pub struct Evaluated<'a> {
     pub step: u64,
     /// The scores.
     pub evaluation: &'a Evaluation,
-    /// Whether it is the best of the run so far, and its model was written as the best.
+    /// Whether it is the best of the run so far; its model was then written as the best.
     pub best: bool,
     /// The model with averaged weights.
     pub model: &'a Averaged<'a>,
 }
 
-/// The model with the averaged weights of the current step, built when it is first used.
+/// The model with the averaged weights of the current step, built on first use.
 pub struct Averaged<'a> {
     built: OnceCell<Model>,
     build: &'a dyn Fn() -> Result<Model, Error>,
@@ -216,7 +216,7 @@ impl<'a> Averaged<'a> {
         Self { built: built.map_or_else(OnceCell::new, OnceCell::from), build }
     }
 
-    /// The model, on the device of the run.
+    /// Returns the model, on the device of the run.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -229,7 +229,7 @@ impl<'a> Averaged<'a> {
     }
 }
 
-/// A request to draw pictures of the current model.
+/// A request to draw images of the current model.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct PicturesDue<'a> {
@@ -237,7 +237,7 @@ pub struct PicturesDue<'a> {
     pub step: u64,
     /// The model with averaged weights.
     pub model: &'a Averaged<'a>,
-    /// Ends the drawing when it is set; `None` if the run has ended already.
+    /// Cancels the drawing when set; `None` if the run has already ended.
     pub(super) stop: Option<&'a AtomicBool>,
 }
 
@@ -245,7 +245,7 @@ impl PicturesDue<'_> {
     /// Checks for a request to stop the run. Observers call it between parts of their work.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if there is one.
+    /// [`Error::Stopped`] if requested.
     pub fn check_stop(&self) -> Result<(), Error> {
         match self.stop {
             Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
@@ -254,7 +254,7 @@ impl PicturesDue<'_> {
     }
 }
 
-/// A picture that an observer drew.
+/// An image drawn by an observer.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Picture<'a> {
@@ -267,7 +267,7 @@ pub struct Picture<'a> {
 }
 
 impl Event<'_> {
-    /// The lines that report the event to a user; none for most events.
+    /// Lines that report the event to a user; empty for most events.
     pub fn lines(&self) -> Vec<String> {
         match self {
             Self::Began(began) => began.lines(),
@@ -304,8 +304,8 @@ impl Began<'_> {
     }
 }
 
-/// Events of an observer for all observers of its run, itself included. An observer must not answer each notice with
-/// a notice, or each picture with a picture.
+/// Events from an observer to all observers of its run, including itself. An observer must not answer each
+/// notice with a notice, or each image with an image.
 #[derive(Default)]
 pub struct Outbox(Vec<Message>);
 
@@ -315,7 +315,7 @@ impl Outbox {
         self.0.push(Message::Notice(line.into()));
     }
 
-    /// Sends a picture of the model of a step: [`Event::Picture`].
+    /// Sends an image of the model of a step: [`Event::Picture`].
     pub fn picture(&mut self, name: impl Into<String>, step: u64, pixels: RgbImage) {
         self.0.push(Message::Picture { name: name.into(), step, pixels });
     }
@@ -325,7 +325,7 @@ impl Outbox {
     }
 }
 
-/// An event that owns its contents.
+/// An owned event.
 pub(super) enum Message {
     Notice(String),
     Picture { name: String, step: u64, pixels: RgbImage },

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-/// Images a second over the last steps of a run.
+/// Images per second over the last steps of a run.
 #[derive(Default)]
 pub struct Pace {
     last: Option<Instant>,
@@ -10,7 +10,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Counts a step, and returns images a second over the last steps; 0 until they are known.
+    /// Counts a step, and returns images per second over the last steps; 0 while unknown.
     pub fn count(&mut self, images: usize) -> f64 {
         let now = Instant::now();
         if let Some(last) = self.last.replace(now) {

@@ -1,4 +1,4 @@
-//! Forward and backward pass of a part of a batch, and the noise of its pixels.
+//! Forward and backward pass of a part of a batch, and its dequantisation noise.
 
 use glowflow_kernels::{Noise, Operations, Repeated, Stream};
 
@@ -9,16 +9,17 @@ use crate::model::{Flow, class_numbers};
 use crate::models::Architecture;
 use crate::random;
 
-/// Forward and backward pass on some images of a batch: from the buffers here to the gradient. A device may record it.
+/// Forward and backward pass on some images of a batch, from these buffers to the gradient. A device may
+/// capture it.
 pub(super) struct Pass<D: Operations> {
-    /// Images, and those of the whole batch, which decide how much each counts.
+    /// Number of images, and of those in the whole batch, which determines their weight.
     images: (usize, usize),
-    /// Images `v`, or the centres of their bins for a dequantiser.
+    /// Images `v`, or bin centres for a dequantiser.
     v: D::Buffer,
     /// Uniform noise for a dequantiser; empty without one.
     u: D::Buffer,
     labels: D::Buffer,
-    /// Returns log-likelihoods and the statistics of these images.
+    /// Computes the log-likelihoods and statistics of these images.
     work: Repeated<D, (D::Buffer, D::Buffer)>,
 }
 
@@ -37,8 +38,8 @@ fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
     if flow.dequantizer().is_some() { pixels } else { 0 }
 }
 
-/// Writes images with uniform noise, the numbers of a stream from `first` on, to `v`. For a flow with a
-/// dequantiser, writes the centres of their bins to `v` and the noise, the same numbers on `[0, 1)`, to `u`.
+/// Writes images with uniform noise, numbers `first` onwards of a stream, to `v`. For a flow with a
+/// dequantiser, writes bin centres to `v` and the noise, the same numbers on `[0, 1)`, to `u`.
 fn dequantize<D: Operations>(
     device: &D,
     flow: &Flow<D>,
@@ -129,15 +130,15 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok((device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len())))
     }
 
-    /// Fresh noise for this step, and the number at which that of an image begins, given its position in the
-    /// batch. It does not depend on how the batch is divided into parts.
+    /// Fresh noise for this step, and the offset of an image's noise, given its position in the batch. It
+    /// does not depend on the division of the batch into parts.
     fn noise(&self, first: usize) -> (Stream, u64) {
         let id = random::TRAINING_NOISE + self.progress.step;
         let numbers = first as u64 * self.config.model.dimensions() as u64;
         (Stream { seed: self.config.train.seed, id }, numbers)
     }
 
-    /// Images from the beginning of a batch with fresh noise, as they enter the flow.
+    /// Initial state of the flow for the first images of a batch, with fresh noise.
     pub(super) fn enter(&self, pixels: &[u8], labels: &[usize]) -> State<D> {
         let (u, mut state) = self.arrive(0, pixels, labels);
         if let Some(dequantizer) = self.flow.dequantizer() {
@@ -147,8 +148,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         state
     }
 
-    /// Images of a batch with fresh noise, or the noise for the dequantiser and the centres of their bins. `first`
-    /// is the position of the first one in the batch.
+    /// Images of a batch with fresh noise, or the noise for the dequantiser and the bin centres. `first` is
+    /// the position of the first image in the batch.
     pub(super) fn arrive(&self, first: usize, pixels: &[u8], labels: &[usize]) -> (D::Buffer, State<D>) {
         let count = pixels.len() / self.config.model.dimensions();
         let mut v = self.device.scratch(pixels.len());

@@ -1,7 +1,7 @@
-//! When pictures of a run are due by the clock.
+//! Schedule for drawing images during a run, based on elapsed time.
 //!
-//! Drawing changes neither weights nor log nor any random stream: equal runs have equal records whenever their
-//! pictures were drawn.
+//! Drawing does not change weights, log or random streams: equal runs have equal records regardless of the
+//! times of drawing.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use super::observer::{Event, PicturesDue};
 use super::observers::{List, samples};
 use crate::{Error, ModelConfig};
 
-/// Minutes after which the first pictures are due.
+/// Minutes after which the first images are due.
 const EARLY_MINUTES: [f64; 3] = [1.0, 2.0, 5.0];
-/// Part of the time that pictures by the clock may take.
+/// Maximum share of the time for images drawn by the clock.
 const MAX_SHARE: f64 = 0.05;
-/// Images that are sampled in the time that one is trained on, at least.
+/// Minimum number of images sampled in the time for training on one.
 const SAMPLED_PER_TRAINED: f64 = 3.0;
 
-/// Decides when pictures are due.
+/// Decides when images are due.
 pub struct PictureClock {
     began: Instant,
-    /// Minutes between two pictures; 0 for none by the clock.
+    /// Minutes between two drawings; 0 disables the clock.
     minutes: f64,
-    /// Time since the beginning at which the last pictures were complete.
+    /// Time since the beginning at which the last images were complete.
     drawn: Duration,
-    /// Step of the last pictures.
+    /// Step of the last images.
     drawn_at: Option<u64>,
-    /// Seconds that the last pictures took.
+    /// Seconds taken by the last images.
     seconds: Option<f64>,
 }
 
@@ -35,14 +35,14 @@ impl PictureClock {
         Self { began: Instant::now(), minutes, drawn: Duration::ZERO, drawn_at: None, seconds: None }
     }
 
-    /// Whether pictures are due, given the number of images that are trained on in a second.
+    /// Returns whether images are due, given the number of training images per second.
     pub fn are_due(&self, config: &ModelConfig, images_per_second: f64) -> bool {
         self.minutes > 0.0 && self.are_due_at(self.began.elapsed(), config, images_per_second)
     }
 
     fn are_due_at(&self, now: Duration, config: &ModelConfig, images_per_second: f64) -> bool {
         let waited = now.saturating_sub(self.drawn).as_secs_f64();
-        // Until pictures have been drawn, their cost is estimated.
+        // The cost of images is estimated until some have been drawn.
         let cost = self
             .seconds
             .unwrap_or_else(|| samples(config) as f64 / (SAMPLED_PER_TRAINED * images_per_second));
@@ -50,12 +50,12 @@ impl PictureClock {
             && cost <= MAX_SHARE * waited
     }
 
-    /// Whether the last pictures are those of `step`.
+    /// Returns whether the last images are of `step`.
     pub fn are_of(&self, step: u64) -> bool {
         self.drawn_at == Some(step)
     }
 
-    /// Sends the event that pictures are due, and measures the time that observers take for it.
+    /// Sends the event that images are due, and measures the time that observers take for it.
     ///
     /// # Errors
     /// Errors of observers.
@@ -69,7 +69,7 @@ impl PictureClock {
     }
 }
 
-/// The first time, in minutes, after `drawn` at which pictures are due every `minutes`.
+/// The first time after `drawn` at which images are due every `minutes`, in minutes.
 fn due_after(minutes: f64, drawn: f64) -> f64 {
     let early = EARLY_MINUTES.into_iter().filter(|&early| early < minutes).find(|&early| early > drawn);
     early.unwrap_or_else(|| ((drawn / minutes).floor() + 1.0) * minutes)
@@ -79,7 +79,7 @@ fn due_after(minutes: f64, drawn: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Seconds at which pictures are drawn in the first hour, each taking `cost` seconds.
+    /// Times of drawing in the first hour, in seconds, if each takes `cost` seconds.
     fn drawn(minutes: f64, cost: f64, images_per_second: f64) -> Vec<u64> {
         let mut pictures = PictureClock::new(minutes);
         let mut times = vec![];
@@ -105,12 +105,12 @@ mod tests {
 
     #[test]
     fn pictures_take_a_small_part_of_the_time() {
-        // 64 samples at 3 training images a second: some 7 seconds.
+        // 64 samples at 3 training images per second take about 7 seconds.
         let times = drawn(10.0, 7.0, 3.0);
         assert!(times[0] > 120 && times[0] < 180, "{times:?}");
         let times = drawn(0.1, 20.0, 3.0);
         assert!(times.len() >= 6 && times.len() as f64 * 20.0 <= 0.05 * 3600.0, "{times:?}");
-        // A rate that is not known yet.
+        // An unknown rate.
         assert!(drawn(10.0, 0.1, 0.0).is_empty());
     }
 }

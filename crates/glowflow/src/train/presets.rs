@@ -1,17 +1,18 @@
-//! Presets: the published settings of Glow (openai/glow and Kingma and Dhariwal 2018, appendix), RealNVP (Dinh,
-//! Sohl-Dickstein and Bengio 2016, section 4.1, and the authors' program) and NICE (Dinh, Krueger and Bengio 2014,
-//! section 5.1), and small models for processors.
+//! Presets: the published settings of Glow (openai/glow and Kingma and Dhariwal 2018, appendix), RealNVP
+//! (Dinh, Sohl-Dickstein and Bengio 2016, section 4.1, and the authors' program) and NICE (Dinh, Krueger and
+//! Bengio 2014, section 5.1), and small models for CPUs.
 
 use crate::Error;
 
-/// A preset as the TOML that it stands for.
+/// A preset and its TOML.
 struct Preset {
     name: &'static str,
     toml: &'static str,
 }
 
-/// A published warm-up is ten epochs of 50,000 images, and `beta2` is `1 − 1/(steps per epoch)`. Small models learn faster at higher rates
-/// than the published 0.001: `tiny32` on CIFAR-10 comes to 1.94 bits/dim in 1,200 steps at 0.008, and to 2.09 at 0.001.
+/// A published warm-up is ten epochs of 50,000 images, and `beta2` is `1 − 1/(steps per epoch)`. Small models
+/// learn faster at higher rates than the published 0.001: `tiny32` on CIFAR-10 reaches 1.94 bits/dim in 1,200
+/// steps at 0.008, and 2.09 at 0.001.
 const PRESETS: [Preset; 17] = [
     Preset {
         name: "cifar10",
@@ -112,12 +113,12 @@ const PRESETS: [Preset; 17] = [
     },
 ];
 
-/// The names of all presets.
+/// Names of all presets.
 pub fn names() -> Vec<&'static str> {
     PRESETS.iter().map(|preset| preset.name).collect()
 }
 
-/// A preset's part of a configuration.
+/// The part of a configuration that a preset sets.
 pub fn preset(name: &str) -> Result<toml::Table, Error> {
     let preset = PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
         Error::Config(format!("there is no preset {name:?}; there are {}", names().join(", ")))

@@ -8,8 +8,8 @@ use super::folder::METRICS;
 use crate::Error;
 use crate::card::{Card, EvaluationCard};
 
-/// Step and bits/dim of the last evaluation in a run's log up to a step. The bits/dim are `None` if they were not
-/// finite.
+/// Step and bits/dim of the last evaluation in a run's log, up to the step `up_to`. The bits/dim are `None`
+/// if they were not finite.
 pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)>, Error> {
     let records = metrics::read(&run.join(METRICS))?;
     let evaluations = records.iter().rev().filter_map(|record| {
@@ -19,18 +19,18 @@ pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)
     Ok(evaluations.into_iter().find(|&(step, _)| step <= up_to))
 }
 
-/// What a run's model scored when it was last evaluated.
+/// Result of the last evaluation of a run's model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LastEvaluation {
     /// The step.
     pub step: u64,
     /// Mean bits per dimension of test images.
     pub bits_per_dim: f64,
-    /// How exactly the model inverted them.
+    /// Inversion error of the model on them.
     pub inverse_error: f64,
 }
 
-/// The last evaluation in a run's log, or of the model that a card in the folder describes; `None` if none was made.
+/// The last evaluation in a run's log, or on the model card in the folder; `None` if there is none.
 pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
     let Ok(records) = metrics::read(&run.join(METRICS)) else {
         let EvaluationCard { step, bits_per_dim, inverse_error, .. } = Card::read(run)?.evaluation?;

@@ -1,4 +1,4 @@
-//! The state of a run: what a checkpoint holds.
+//! The state of a run, as stored in a checkpoint.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,15 +8,15 @@ use crate::params::Constant;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
-    /// Batches seen, skipped ones included.
+    /// Number of batches seen, including skipped ones.
     pub step: u64,
-    /// Optimiser steps made: bias correction and the learning rate go by them.
+    /// Number of optimiser steps, which determines bias correction and learning rate.
     pub updates: u64,
-    /// Steps skipped because something was not finite.
+    /// Number of steps skipped because a value was not finite.
     pub skipped: u64,
-    /// How many of them in a row, just now.
+    /// Number of consecutive skipped steps up to the current one.
     pub skipped_in_a_row: u32,
-    /// The best test bits/dim, and the step at which it was.
+    /// The best test bits/dim, and its step.
     pub best: Option<(f64, u64)>,
     /// Sum of the training bits/dim since the last record.
     pub window_sum: f64,
@@ -24,18 +24,18 @@ pub struct Progress {
     pub window_steps: u64,
     /// Largest gradient norm since the last record.
     pub window_norm: f64,
-    /// A checksum of the images' names.
+    /// Checksum of the images' names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u32>,
-    /// A checksum of the images' stored contents.
+    /// Checksum of the images' stored contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<u32>,
 }
 
-/// The whole state of a run, outside any device: what a checkpoint holds.
+/// The complete state of a run, outside any device, as stored in a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainState {
-    /// Tensors that are fixed, such as permutations.
+    /// Fixed tensors, such as permutations.
     pub constants: Vec<Constant>,
     /// The weights.
     pub weights: Vec<f32>,
@@ -54,7 +54,7 @@ pub struct TrainState {
 }
 
 impl TrainState {
-    /// Whether all of its numbers are finite.
+    /// Returns whether all of its numbers are finite.
     pub fn is_finite(&self) -> bool {
         [&self.weights, &self.buffers, &self.first, &self.second, &self.ema, &self.buffers_ema]
             .into_iter()
@@ -63,13 +63,13 @@ impl TrainState {
     }
 }
 
-/// What one step came to.
+/// Result of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepReport {
     /// Mean bits/dim of the batch before the update.
     pub bits_per_dim: f64,
     /// Norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// False where something was not finite and the weights stayed as they were.
+    /// False if a value was not finite and the weights are unchanged.
     pub applied: bool,
 }

@@ -1,4 +1,4 @@
-//! Training of a run so far, as its last checkpoint, log and configuration have it.
+//! Amount of training of a run so far, from its last checkpoint, log and configuration.
 
 use std::path::Path;
 
@@ -9,12 +9,12 @@ use super::config::{CONFIG, RunConfig};
 use super::folder::METRICS;
 use crate::card::Card;
 
-/// Training of a run.
+/// Amount of training of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trained {
-    /// Steps of the last checkpoint; without one, up to the last record of the log.
+    /// Number of steps up to the last checkpoint or, without one, up to the last record of the log.
     pub steps: u64,
-    /// Images of all steps, each counted as often as it was used.
+    /// Number of images in all steps, counting repetitions.
     pub images: u64,
 }
 
@@ -24,8 +24,8 @@ impl Trained {
     }
 }
 
-/// Training of the run in a folder, or of the model that a card in it describes; `None` if there is none, or its files cannot be
-/// read.
+/// Training of the run in a folder, or of the model that a card in it describes; `None` if there is none, or
+/// its files cannot be read.
 pub fn trained(run: &Path) -> Option<Trained> {
     let Some(steps) = checkpoint::last_step(run).or_else(|| last_recorded_step(run)) else {
         let card = Card::read(run)?.training;

@@ -1,6 +1,7 @@
-//! The optimiser loop's body: from a batch of pixels to better weights.
+//! One training step: forward and backward pass on a batch of pixels, and the update of the weights.
 //!
-//! Everything random is a function of the seed and the step, so the whole state of a run is its [`TrainState`].
+//! All random values are functions of the seed and the step, so the complete state of a run is its
+//! [`TrainState`].
 
 mod buckets;
 mod link;
@@ -28,7 +29,7 @@ pub(super) use buckets::Buckets;
 pub(super) use link::{Link, Slices};
 use share::{Measured, Share};
 
-/// Steps skipped in a row after which training gives up.
+/// Maximum number of consecutive skipped steps.
 pub(super) const MAX_CONSECUTIVE_SKIPS: u32 = 10;
 
 /// A model in training on a device.
@@ -45,13 +46,13 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     first: D::Buffer,
     second: D::Buffer,
     ema: D::Buffer,
-    /// Parameters that the element-wise optimiser changes.
+    /// Parameters updated by the element-wise optimiser.
     segments: Vec<Segment>,
-    /// The optimiser of all others.
+    /// The optimiser of the remaining parameters.
     muon: Option<Muon<D>>,
     pub(super) passes: Vec<Pass<D>>,
     pub(super) progress: Progress,
-    /// False after an update whose new values were not all finite.
+    /// False after an update that produced non-finite values.
     all_finite: bool,
     /// How ranks sum gradients, for reports.
     sums: Option<String>,
@@ -61,7 +62,7 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     link: Option<Arc<Link<D>>>,
 }
 
-/// Consumes its values, for the state of a large model should not be in memory twice.
+/// Takes ownership of the values, so that the state of a large model is not in memory twice.
 fn to_device<D: Operations>(device: &D, values: Vec<f32>) -> D::Buffer {
     device.upload(&D::Real::of_file(values))
 }
@@ -70,7 +71,7 @@ fn from_device<D: Operations>(device: &D, buffer: &D::Buffer) -> Result<Vec<f32>
     Ok(D::Real::into_file(device.download(buffer)?))
 }
 
-/// Checks that a new run on this many ranks fits into the memory that is available.
+/// Checks that a new run on this number of ranks fits into the available memory.
 ///
 /// # Errors
 /// [`Error::Config`] with the sum.
@@ -79,7 +80,7 @@ pub(super) fn check_memory<D: Device, A: Architecture>(
     config: &RunConfig<A>,
     ranks: usize,
 ) -> Result<(), Error> {
-    // A device with memory of its own reports by itself what does not fit there.
+    // A device with its own memory reports its own shortage.
     match device.peak_memory() {
         Some(_) => memory::check_state(&config.model),
         None => memory::check_training(&config.model, &config.train, ranks, false),
@@ -87,15 +88,15 @@ pub(super) fn check_memory<D: Device, A: Architecture>(
 }
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// A new model, or the one that `train.from` names. [`initialize`](Self::initialize) must see a batch before the
-    /// first step.
+    /// Creates a new model, or loads the one named by `train.from`. Call [`initialize`](Self::initialize)
+    /// with a batch before the first step.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration is not possible, or needs more memory than is available; errors of
-    /// reading the model that it names.
+    /// [`Error::Config`] if the configuration is invalid or needs more memory than is available; errors of
+    /// reading that model.
     pub fn new(device: D, mut config: RunConfig<A>) -> Result<Self, Error> {
         config.validate()?;
-        // The number of ranks is not known yet. This is the least for any.
+        // The number of ranks is still unknown; this is a lower bound for any number.
         check_memory(&device, &config, config.train.accumulate)?;
         let file = match &config.train.from {
             Some(path) => {
@@ -119,7 +120,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(Self::resume(device, config, state))
     }
 
-    /// Goes on from a state.
+    /// Continues from a state.
     pub fn resume(device: D, config: RunConfig<A>, state: TrainState) -> Self {
         let flow = Flow::new(&config.model, &state.constants);
         Self {
@@ -146,20 +147,20 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
     }
 
-    /// Whether the state is worth saving: not while steps are being skipped, since the weights may be what
-    /// makes them fail, and not after an update that overflowed.
+    /// Returns whether the state may be saved: not while steps are being skipped, since the weights may be
+    /// the cause, and not after an update that overflowed.
     pub fn is_sound(&self) -> bool {
         self.all_finite && self.progress.skipped_in_a_row == 0
     }
 
-    /// The whole state, to save.
+    /// Downloads the complete state for saving.
     ///
     /// # Errors
     /// [`Error::Device`].
     pub fn state(&self) -> Result<TrainState, Error> {
         let download = |buffer| from_device(&self.device, buffer);
         let mut second = download(&self.second)?;
-        // Adamax puts its epsilon there. A file has 0 there, and equal states should have equal files.
+        // Adamax stores its epsilon there. A file contains 0 there, and equal states should give equal files.
         self.flow.layout.clear_unread(&mut second);
         Ok(TrainState {
             constants: self.constants.clone(),
@@ -173,7 +174,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         })
     }
 
-    /// The model as evaluation and sampling see it: with the average of its weights.
+    /// The model for evaluation and sampling, with averaged weights.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -186,7 +187,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         })
     }
 
-    /// The weights, without their average.
+    /// The weights themselves, not their average.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -194,7 +195,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         from_device(&self.device, &self.weights)
     }
 
-    /// Names and places of the parameters.
+    /// Names and spans of the parameters.
     pub fn layout(&self) -> &Layout {
         &self.flow.layout
     }
@@ -214,18 +215,18 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         &self.progress
     }
 
-    /// Counters and sums, for the loop to keep its own there.
+    /// Counters and sums, for the training loop to update.
     pub fn progress_mut(&mut self) -> &mut Progress {
         &mut self.progress
     }
 
-    /// Data-dependent initialisation from the first batch. Rank 0 computes it from the images of all ranks, part
-    /// by part, and all ranks get its weights. A model that `train.from` names is initialised already and stays
-    /// as it is.
+    /// Data-dependent initialisation from the first batch. Rank 0 computes it from the images of all ranks,
+    /// part by part, and all ranks receive its weights. A model named by `train.from` is already initialised
+    /// and remains unchanged.
     ///
     /// # Errors
-    /// [`Error::Input`] if the batch does not fit the model, [`Error::Diverged`] if it leads to a likelihood
-    /// that is not finite, [`Error::Ranks`] if a rank is missing.
+    /// [`Error::Input`] if the batch does not match the model, [`Error::Diverged`] if it gives a non-finite
+    /// likelihood, [`Error::Ranks`] if a rank is missing.
     pub fn initialize(&mut self, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let Share { part, .. } = self.share(pixels, labels)?;
         if self.config.train.from.is_some() {
@@ -242,8 +243,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         self.share_weights(done)
     }
 
-    /// Data-dependent initialisation from parts of a batch. Only one layer's activations of one part are in
-    /// memory at once.
+    /// Data-dependent initialisation from parts of a batch. Activations of only one layer and one part are in
+    /// memory at a time.
     fn initialize_from(&mut self, part: usize, pixels: &[u8], labels: &[usize]) -> Result<(), Error> {
         let dimensions = self.config.model.dimensions();
         let batch = pixels.len() / dimensions;
@@ -271,13 +272,13 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(())
     }
 
-    /// One step on a batch, or on this rank's images of it: forward, backward, update.
+    /// Performs one step on a batch, or on this rank's images of it: forward, backward, update.
     ///
     /// # Errors
-    /// [`Error::Input`] if the batch does not fit the model; [`Error::Ranks`] if a rank is missing, with the
-    /// state of the last step unchanged; [`Error::Diverged`] after several steps in a row whose gradient was
-    /// not finite, naming the part of the flow where numbers went out of range, and after one whose new
-    /// weights were not: what the trainer holds then is not [sound](Self::is_sound).
+    /// [`Error::Input`] if the batch does not match the model; [`Error::Ranks`] if a rank is missing, with
+    /// the state of the last step unchanged; [`Error::Diverged`] after several consecutive steps with a
+    /// non-finite gradient, naming the part of the flow at which values went out of range, and after a step
+    /// with non-finite new weights: the trainer's state is then not [sound](Self::is_sound).
     pub fn step(&mut self, pixels: &[u8], labels: &[usize]) -> Result<StepReport, Error> {
         let share = self.share(pixels, labels)?;
         let Measured { log_densities, statistics } = self.sum_gradients(pixels, labels, share)?;

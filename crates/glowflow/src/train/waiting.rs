@@ -1,4 +1,4 @@
-//! Waiting for work that cannot be interrupted, but only until a stop is requested.
+//! Waits for uninterruptible work, until a stop is requested.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// Time between two looks at the request.
+/// Interval between checks for a request.
 const INTERVAL: Duration = Duration::from_millis(20);
 
-/// Does `work` in a thread of its own. On a stop that thread is left to itself, so `work` must only read.
+/// Performs `work` in a separate thread. On a stop, that thread is detached, so `work` must only read.
 ///
 /// # Errors
 /// [`Error::Stopped`], and those of `work`.
@@ -28,7 +28,7 @@ pub fn unless_stopped<T: Send + 'static>(
         match receiver.recv_timeout(INTERVAL) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Timeout) => {}
-            // It ended without an answer, so by a panic.
+            // It ended without a result, so it panicked.
             Err(RecvTimeoutError::Disconnected) => match worker.join() {
                 Err(panic) => std::panic::resume_unwind(panic),
                 Ok(()) => return Err(Error::Stopped),

@@ -1,19 +1,19 @@
-//! The section `[data]`: where images come from and how they are changed.
+//! The section `[data]`: location of the images, and augmentation.
 
 use std::path::PathBuf;
 
 use glowflow_data::{Augment, Edge};
 use serde::{Deserialize, Serialize};
 
-/// What appears where an image was shifted away from.
+/// Content of the margin exposed by shifting an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EdgeType {
-    /// The outermost pixel again and again, as in the published runs. Repeated pixels are easy to predict: training images
-    /// have fewer bits/dim than test images, which have no such edges.
+    /// The edge pixel repeated, as in the published runs. Repeated pixels are easy to predict, so training
+    /// images have fewer bits/dim than test images, which have no such margins.
     #[default]
     Replicate,
-    /// The image mirrored at its outermost pixel, which is not repeated.
+    /// The image mirrored at its edge pixel, which is not repeated.
     Reflect,
 }
 
@@ -39,21 +39,21 @@ pub struct DataConfig {
     /// A folder of images, CIFAR-10 binaries, idx files, or a NumPy array.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
-    /// Images to test on.
+    /// The test images, in the same formats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<PathBuf>,
-    /// The part of the images that is held out to test on. Where nothing is said, data with a test set of its
-    /// own uses that, and of other data 5 % are held out.
+    /// Share of the images held out for testing. By default, data with a test set uses that set, and 5 % of
+    /// other data is held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
-    /// Names of the classes, in the order of their labels: those of the training data, unless said. A run writes them down, so
-    /// that other data is labelled alike.
+    /// Names of the classes, in the order of their labels; by default those of the training data. A run
+    /// records them, so that other data is labelled consistently.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
-    /// Random shifts of up to this part of the width and height; 0 is off.
+    /// Maximum random shift as a fraction of width and height; 0 disables shifts.
     pub shift: f64,
-    /// What appears where an image was shifted away from. Older programs do not know this key, so it is written only if
-    /// it is not [`EdgeType::Replicate`].
+    /// Content of the margin exposed by a shift. Older programs reject this key, so it is only written if it
+    /// is not [`EdgeType::Replicate`].
     #[serde(skip_serializing_if = "EdgeType::is_replicate")]
     pub edge: EdgeType,
     /// Random left-right flips.
@@ -61,7 +61,7 @@ pub struct DataConfig {
 }
 
 impl DataConfig {
-    /// The random changes to training images.
+    /// Random augmentation of training images.
     pub fn augment(&self) -> Augment {
         Augment { shift: self.shift, edge: self.edge.into(), flip: self.flip }
     }

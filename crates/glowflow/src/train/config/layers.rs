@@ -1,4 +1,4 @@
-//! Layers of a configuration, one table over the other: what an architecture prefers, a preset, a file, overrides.
+//! Merges the layers of a configuration: defaults of an architecture, preset, file, overrides.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use crate::models::{Architecture, ModelConfig};
 use crate::train::presets;
 use crate::{Error, text_file};
 
-/// What is wrong, and where: on a line of `text`, or at a key. Types of Rust are put into words.
+/// Formats a TOML error with its location: a line of `text`, or a key. Names of Rust types are replaced by
+/// words.
 pub fn wrong(error: &toml::de::Error, text: &str) -> String {
     let message = match error.span() {
         Some(span) => {
@@ -15,7 +16,7 @@ pub fn wrong(error: &toml::de::Error, text: &str) -> String {
             let line = 1 + text.bytes().take(start).filter(|&byte| byte == b'\n').count();
             format!("line {line}: {}", error.message())
         }
-        // The message and, on a line of its own, the key that it is about.
+        // The message, and the key that it refers to on a separate line.
         None => error.to_string().trim().replace('\n', " "),
     };
     [
@@ -29,14 +30,14 @@ pub fn wrong(error: &toml::de::Error, text: &str) -> String {
     .fold(message, |message, (from, to)| message.replace(from, to))
 }
 
-/// Place of an error that was found at `start`: of the unknown key, where only its section is known.
+/// Position of an error reported at `start`: that of the unknown key, if only its section was reported.
 fn place(message: &str, text: &str, start: usize) -> usize {
     let key = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
     let found = key.and_then(|key| text.get(start..)?.find(key));
     start + found.unwrap_or(0)
 }
 
-/// Puts the preset, the file and the overrides `key=value` over `table`, in this order.
+/// Merges the preset, the file and the overrides `key=value` into `table`, in this order.
 pub(super) fn merge_layers(
     table: &mut toml::Table,
     preset: Option<&str>,
@@ -49,9 +50,9 @@ pub(super) fn merge_layers(
     if let Some(path) = file {
         let text = text_file::read(path)?;
         let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
-        // By itself first: what is wrong with it is then found on a line of this file.
+        // Parsed separately first, so that errors have line numbers of this file.
         let parsed: toml::Table = text.parse().map_err(wrong)?;
-        // In a table the architecture comes first, in a text perhaps later.
+        // In a table the architecture comes first, in the text perhaps later.
         toml::from_str::<RunConfig>(&text)
             .map(drop)
             .or_else(|error| RunConfig::of_table(parsed.clone()).map(drop).map_err(|_| wrong(error)))?;
@@ -63,8 +64,7 @@ pub(super) fn merge_layers(
     Ok(())
 }
 
-/// Puts a new run's settings over those that its architecture prefers. What is wrong with them is for the caller to
-/// find.
+/// Merges a new run's settings into the defaults of its architecture. The caller validates the result.
 pub(super) fn with_defaults(mut table: toml::Table) -> toml::Table {
     let model = table.get("model").cloned().unwrap_or_else(|| toml::Table::new().into());
     let Ok(model) = model.try_into::<ModelConfig>() else { return table };
@@ -81,7 +81,7 @@ pub(super) fn with_defaults(mut table: toml::Table) -> toml::Table {
     table
 }
 
-/// Puts `from` over `into`, section by section.
+/// Merges `from` into `into`, section by section.
 pub fn merge(into: &mut toml::Table, from: toml::Table) {
     for (key, value) in from {
         match (into.get_mut(&key), value) {
@@ -93,7 +93,7 @@ pub fn merge(into: &mut toml::Table, from: toml::Table) {
     }
 }
 
-/// The table that `section.key=value` stands for. A value that is no TOML is a string.
+/// Parses `section.key=value` as a table. A value that is not valid TOML is a string.
 pub fn override_table(text: &str) -> Result<toml::Table, Error> {
     let wrong = || {
         Error::Config(format!(

@@ -22,15 +22,15 @@ pub use optimizer::{Optimizer, Schedule};
 /// Name of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
 
-/// Everything that decides what a run computes.
+/// Complete configuration of a run, which determines its results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, bound(deserialize = "A: Default + Deserialize<'de>"))]
 pub struct RunConfig<A = ModelConfig> {
     /// The architecture.
     pub model: A,
-    /// Optimiser, schedule, and how often things happen.
+    /// Optimiser, schedule, and intervals of recurring work.
     pub train: TrainConfig,
-    /// Where images come from and how they are changed.
+    /// Location of the images, and augmentation.
     pub data: DataConfig,
 }
 
@@ -38,72 +38,74 @@ pub struct RunConfig<A = ModelConfig> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Images in one optimiser step.
+    /// Number of images per optimiser step.
     pub batch: usize,
-    /// Parts that a batch is computed in, to save memory and to share it out over ranks; divides `batch`.
-    /// They decide how gradients are rounded, whatever the number of ranks. Batch normalisation takes the
-    /// statistics of each part.
+    /// Number of parts in which a batch is computed, to save memory and to distribute it over ranks; divides
+    /// `batch`. The parts determine the rounding of gradients, regardless of the number of ranks. Batch
+    /// normalisation uses the statistics of each part.
     pub accumulate: usize,
-    /// Where training ends, in optimiser steps, unless a limit says otherwise.
+    /// Optimiser step at which training ends, unless a limit overrides it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<u64>,
     /// Seed of weights, order, noise and augmentation.
     pub seed: u64,
     /// The optimiser.
     pub optimizer: Optimizer,
-    /// Learning rate after the warm-up.
+    /// Peak learning rate, after the warm-up.
     pub lr: f64,
-    /// Steps in which the learning rate grows linearly.
+    /// Number of steps of linear warm-up.
     pub warmup: u64,
-    /// What it does then.
+    /// Learning rate schedule after the warm-up.
     pub schedule: Schedule,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
-    /// Keeps the optimiser's denominator from 0.
+    /// Added to the optimiser's denominator to avoid division by 0.
     pub epsilon: f64,
-    /// Whether Muon instead of the optimiser above trains the weight matrices between hidden layers. Older programs do not
-    /// know this key nor the next two, so they are written only if they differ from their defaults.
+    /// Train the weight matrices between hidden layers with Muon instead of the optimiser above. Older
+    /// programs reject this key and the next two, so they are only written if they differ from their
+    /// defaults.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub muon: bool,
-    /// Learning rate of Muon after the warm-up. Warm-up and schedule are those of `lr`.
+    /// Peak learning rate of Muon. Warm-up and schedule are those of `lr`.
     #[serde(skip_serializing_if = "is_default_muon_lr")]
     pub muon_lr: f64,
-    /// Decoupled decay of the weights of convolutions and linear layers: a step takes the learning rate times `weight_decay`
-    /// times the weight from each; 0 is off.
+    /// Decoupled decay of the weights of convolutions and linear layers: each step subtracts the learning
+    /// rate times `weight_decay` times the weight from each; 0 disables it.
     #[serde(skip_serializing_if = "is_zero")]
     pub weight_decay: f64,
-    /// Gradients of a larger norm are scaled down to this one; 0 is off.
+    /// Maximum gradient norm; larger gradients are scaled down to it; 0 disables clipping.
     pub clip: f64,
-    /// Penalty on weight-normalised magnitudes and scales, `penalty·Σ w²/(D·log 2)` bits/dim, that the optimiser sees
-    /// and no reported number contains; none if it is not set.
+    /// Penalty on weight-normalised magnitudes and scales, `penalty·Σ w²/(D·log 2)` bits/dim, which is part
+    /// of the objective but of no reported number; disabled if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub penalty: Option<f64>,
-    /// Decay of the moving average of the weights that evaluation and sampling use; 0 is off.
+    /// Decay of the moving average of the weights used for evaluation and sampling; 0 disables averaging.
     pub ema: f64,
-    /// The model file whose weights training begins with; new weights if it is not set.
+    /// The model file with the initial weights; new weights if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
     /// The fingerprint of that model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_fingerprint: Option<String>,
-    /// Whether hidden activations are kept or computed again.
+    /// Save or recompute hidden activations.
     pub backprop: Backprop,
     /// Precision of the products in coupling networks.
     pub precision: Precision,
     /// Steps between two records of the training bits/dim.
     pub log_every: u64,
-    /// Steps between two evaluations, each with a sample grid and the curve.
+    /// Steps between two evaluations, each with a sample grid and the learning curve.
     pub eval_every: u64,
-    /// Test images of an evaluation, at most; of more, these are drawn at random by the seed.
+    /// Maximum number of test images per evaluation; from a larger set they are drawn at random, from the
+    /// seed.
     pub eval_images: usize,
     /// Steps between two checkpoints.
     pub checkpoint_every: u64,
     /// Minutes between two checkpoints.
     pub checkpoint_minutes: f64,
-    /// Minutes between two sample grids by the clock, of which the first come after 1, 2 and 5 minutes; 0 is off. Older
-    /// programs do not know this key, so it is written only if it differs from the default.
+    /// Minutes between two sample grids by the clock, the first of which are drawn after 1, 2 and 5 minutes;
+    /// 0 disables them. Older programs reject this key, so it is only written if it differs from the default.
     #[serde(skip_serializing_if = "is_default_samples_minutes")]
     pub samples_minutes: f64,
 }
@@ -115,7 +117,7 @@ fn is_default_samples_minutes(minutes: &f64) -> bool {
     *minutes == SAMPLES_MINUTES
 }
 
-/// The largest `train.muon_lr`: weights stay finite.
+/// Maximum `train.muon_lr`, for which weights stay finite.
 const MAX_MUON_LR: f64 = 1.0;
 
 /// Default of `train.muon_lr`.
@@ -164,7 +166,7 @@ impl Default for TrainConfig {
 }
 
 impl RunConfig {
-    /// Puts a configuration together: defaults, then the preset, the file, and the overrides `key=value`.
+    /// Resolves a configuration: defaults, then the preset, the file, and the overrides `key=value`.
     ///
     /// ```
     /// use glowflow::train::RunConfig;
@@ -176,8 +178,8 @@ impl RunConfig {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Config`] for an unknown preset, key or value, naming the known ones; [`Error::Io`] for a file that
-    /// cannot be read; [`Error::File`] for one that is not text.
+    /// [`Error::Config`] for an unknown preset, key or value, with the known ones; [`Error::Io`] for an
+    /// unreadable file; [`Error::File`] for one that is not text.
     pub fn resolve(preset: Option<&str>, file: Option<&Path>, overrides: &[String]) -> Result<Self, Error> {
         let mut table = toml::Table::new();
         merge_layers(&mut table, preset, file, overrides)?;
@@ -186,7 +188,7 @@ impl RunConfig {
         Ok(config)
     }
 
-    /// As [`resolve`](Self::resolve), not validated.
+    /// Like [`resolve`](Self::resolve), without validation.
     fn resolve_unchecked(
         preset: Option<&str>,
         file: Option<&Path>,
@@ -197,7 +199,7 @@ impl RunConfig {
         Self::of_table(table)
     }
 
-    /// This configuration, changed by the preset, the file and the overrides; not validated.
+    /// This configuration with preset, file and overrides applied; not validated.
     pub(super) fn layered(
         &self,
         preset: Option<&str>,
@@ -209,7 +211,7 @@ impl RunConfig {
         Self::of_table(table)
     }
 
-    /// As [`resolve`](Self::resolve), and whether the file or the overrides set `model.image` themselves.
+    /// Like [`resolve`](Self::resolve); also returns whether the file or the overrides set `model.image`.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -235,18 +237,18 @@ impl RunConfig {
             .map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
 
-    /// A new run's configuration from its TOML, with what its architecture prefers where that says nothing; not validated.
+    /// Reads a new run's configuration from its TOML, with the defaults of its architecture; not validated.
     pub(crate) fn of_new_run(table: toml::Table) -> Result<Self, Error> {
         Self::of_table(with_defaults(table))
     }
 
-    /// A configuration from its TOML, not validated.
+    /// Reads a configuration from its TOML; not validated.
     pub(crate) fn of_table(table: toml::Table) -> Result<Self, Error> {
         table.try_into().map_err(|e| Error::Config(wrong(&e, "")))
     }
 
     /// Reads the resolved configuration of a run. Only the architecture is validated: an older program may
-    /// have accepted rates that [`validate`](Self::validate) refuses, and a resumed run may change them.
+    /// have accepted rates that [`validate`](Self::validate) rejects, and a resumed run may change them.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::File`] or [`Error::Config`].
@@ -259,21 +261,21 @@ impl RunConfig {
     /// The configuration as TOML.
     ///
     /// # Errors
-    /// [`Error::Config`] where a value has no TOML form, such as a path that is not Unicode.
+    /// [`Error::Config`] if a value cannot be represented in TOML, such as a path that is not valid Unicode.
     pub fn to_toml(&self) -> Result<String, Error> {
         toml::to_string(self).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
 }
 
 impl<A: Architecture> RunConfig<A> {
-    /// Checks every value.
+    /// Checks all values.
     ///
     /// # Errors
-    /// [`Error::Config`] names the key, its value and what would fit.
+    /// [`Error::Config`] with the key, its value and valid values.
     pub fn validate(&self) -> Result<(), Error> {
         self.model.validate()?;
         let t = &self.train;
-        // Devices compute with these rounded to f32.
+        // Devices compute with these values rounded to f32.
         let (lr, epsilon, clip) = (t.lr as f32, t.epsilon as f32, t.clip as f32);
         let largest_lr = if t.muon { t.lr.max(t.muon_lr) } else { t.lr };
         let decays = |value: f64| value >= 0.0 && (value as f32) < 1.0;
@@ -350,7 +352,7 @@ impl<A: Architecture> RunConfig<A> {
                 &t.samples_minutes,
                 "0 for off, or above",
             ),
-            // TOML has no larger integers, so the run's configuration could not be read again.
+            // TOML integers are limited to this range; the run's configuration could not be read otherwise.
             (i64::try_from(t.seed).is_ok(), "train.seed", &t.seed, "below 2^63"),
         ];
         if let Some((_, key, value, want)) = rules.iter().find(|(holds, ..)| !holds) {
@@ -365,7 +367,7 @@ impl<A: Architecture> RunConfig<A> {
         self.check_marked_weights()
     }
 
-    /// Checks that a model has weights that Muon and weight decay apply to, if they are on.
+    /// Checks that a model has weights to which Muon and weight decay apply, if they are enabled.
     fn check_marked_weights(&self) -> Result<(), Error> {
         let t = &self.train;
         if !t.muon && t.weight_decay == 0.0 {

@@ -1,31 +1,31 @@
-//! Optimisers and schedules of the learning rate.
+//! Optimisers and learning rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// The optimiser's rule.
+/// Update rule of the optimiser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Optimizer {
-    /// Adamax, as the published runs.
+    /// Adamax, as in the published runs.
     Adamax,
     /// Adam.
     Adam,
 }
 
-/// What becomes of the learning rate after the warm-up.
+/// Learning rate schedule after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// It stays.
+    /// Constant.
     Constant,
-    /// It falls to 0 along half a cosine until `steps`.
+    /// Cosine decay to 0 at `steps`.
     Cosine,
-    /// It falls to 0 along a line until `steps`.
+    /// Linear decay to 0 at `steps`.
     Linear,
 }
 
 impl Schedule {
-    /// The name of a schedule that needs to know the last step.
+    /// Name of the schedule if it depends on the last step.
     pub(super) fn with_end(self) -> Option<&'static str> {
         match self {
             Self::Constant => None,

@@ -1,4 +1,4 @@
-//! The console: progress, notices, and what to expect of a run.
+//! The console: progress, notices, and an estimate of a run's results.
 
 use std::mem;
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use crate::model::NoiseKind;
 use crate::models::Architecture;
 use crate::train::observer::{Event, Observer, Opened, Outbox, StepDone};
 
-/// The meaning of a run's bits/dim.
+/// Explains the meaning of a run's bits/dim.
 fn meaning(noise: NoiseKind) -> &'static str {
     match noise {
         NoiseKind::Uniform => {
@@ -23,7 +23,7 @@ fn meaning(noise: NoiseKind) -> &'static str {
     }
 }
 
-/// Shows a run on the standard error stream.
+/// Shows a run on standard error.
 pub struct Console {
     display: Display,
     progress: Progress,
@@ -31,13 +31,13 @@ pub struct Console {
 }
 
 impl Console {
-    /// Shows progress as `display` has it.
+    /// Creates a console that shows progress according to `display`.
     pub fn new(display: Display) -> Self {
         Self { display, progress: lines_only(), outlook: None }
     }
 }
 
-/// Shows lines alone: before a run is open, and after its end.
+/// Shows only lines: before a run is open, and after its end.
 fn lines_only() -> Progress {
     Progress::new(Goal::Open, Display::Quiet)
 }

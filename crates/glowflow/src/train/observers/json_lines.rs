@@ -1,6 +1,6 @@
-//! `metrics.jsonl`: records and evaluations of a run, one JSON object a line.
+//! `metrics.jsonl`: records and evaluations of a run, one JSON object per line.
 //!
-//! No clock time goes into the metrics, so that a resumed run writes the same ones.
+//! Metrics do not contain wall-clock times, so a resumed run writes identical ones.
 
 use std::ops::ControlFlow;
 
@@ -16,8 +16,8 @@ use crate::train::recorded::last_recorded;
 #[derive(Default)]
 pub struct JsonLines {
     log: Option<MetricsLog>,
-    /// Step of the last evaluation in the log: a run killed between an evaluation and the checkpoint after it makes the
-    /// same evaluation again.
+    /// Step of the last evaluation in the log: a run killed between an evaluation and the next checkpoint
+    /// repeats that evaluation.
     evaluated_at: Option<u64>,
 }
 

@@ -20,7 +20,8 @@ impl<'a> List<'a> {
         Self { members: members.collect(), ends: false }
     }
 
-    /// Sends an event to all observers up to the first that fails, and after each the events in its outbox.
+    /// Sends an event to all observers up to the first failure, and after each observer the events in its
+    /// outbox.
     pub fn send(&mut self, event: &Event<'_>) -> Result<(), Error> {
         for i in 0..self.members.len() {
             let member = &mut self.members[i];
@@ -43,12 +44,12 @@ impl<'a> List<'a> {
         self.send(&Event::Notice(line))
     }
 
-    /// Makes all records durable.
+    /// Flushes the records of all observers to disk.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.members.iter_mut().try_for_each(|member| member.observer.flush())
     }
 
-    /// Whether an observer ended training.
+    /// Returns whether an observer ended training.
     pub fn end_training(&self) -> bool {
         self.ends
     }
@@ -61,7 +62,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes the notices that it gets, may answer one of them, and fails on `fails`.
+    /// Records the notices it receives, optionally answers one of them, and fails on `fails`.
     struct Relay<'a> {
         name: &'a str,
         answer: Option<(&'a str, &'a str)>,

@@ -1,5 +1,4 @@
-//! The observers that follow a run by default, one a file: `metrics.jsonl`, TensorBoard's log, pictures, and the
-//! console.
+//! The default observers of a run, one per file: `metrics.jsonl`, TensorBoard's log, images, and the console.
 
 mod console;
 mod json_lines;
@@ -18,15 +17,15 @@ pub use tensorboard::TensorBoard;
 
 use super::observer::Observer;
 
-/// Observers that write into the run's folder and show progress: those of a run by default.
+/// The default observers of a run: they write to the run's folder and show progress.
 pub fn standard<'a>(display: Display) -> Vec<Box<dyn Observer + 'a>> {
     let mut observers = files();
-    // After the others: what they have to report precedes the event's own lines.
+    // The console comes last: reports of the other observers precede the event's own lines.
     observers.push(Box::new(Console::new(display)));
     observers
 }
 
-/// Observers that write into the run's folder: metrics, TensorBoard's log, pictures.
+/// Observers that write to the run's folder: metrics, TensorBoard's log, images.
 pub fn files<'a>() -> Vec<Box<dyn Observer + 'a>> {
     vec![Box::new(JsonLines::default()), Box::new(TensorBoard::default()), Box::new(Pictures::default())]
 }

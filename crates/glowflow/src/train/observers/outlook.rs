@@ -1,31 +1,31 @@
-//! What to expect of a run at its speed.
+//! Estimates what a run can achieve, given its speed.
 
 use std::time::{Duration, Instant};
 
 use crate::ModelConfig;
 use crate::train::observer::{Began, StepDone};
 
-/// Time and steps from which a speed is worth reporting.
+/// Minimum time and number of steps for a measurement of speed.
 const MEASURED: Duration = Duration::from_secs(8);
 const MEASURED_STEPS: u64 = 3;
-/// Networks from this width on are those of the published models.
+/// Minimum width of networks like those of the published models.
 const PUBLISHED_WIDTH: usize = 256;
-/// Images after which a small model's samples are recognisable and clear: side of an image, at most, and both
-/// numbers. Measured with `faces32` and 8,550 aligned faces; for larger images estimated.
+/// Numbers of images after which the samples of a small model are recognisable and clear, by maximum image
+/// side. Measured with `faces32` and 8,550 aligned faces; estimated for larger images.
 const SMALL: [(usize, f64, f64); 3] = [(32, 3e4, 1e5), (64, 1e5, 4e5), (usize::MAX, 3e5, 1.5e6)];
-/// Images that published training runs saw, at least.
+/// Minimum number of images in published training runs.
 const PUBLISHED: f64 = 3e7;
-/// Longest time, in seconds, that is not called too long.
+/// Maximum training time without a warning, in seconds.
 const PATIENCE: f64 = 3.0 * 86_400.0;
 
-/// Measures the speed of a run, and says once what to expect of it.
+/// Measures the speed of a run, and reports an estimate once.
 pub struct Outlook {
     model: ModelConfig,
-    /// Training images of the run.
+    /// Number of training images of the run.
     epoch: usize,
-    /// Whether the run began with the weights of another model.
+    /// Whether the run started from the weights of another model.
     fine_tuned: bool,
-    /// When the first step was done.
+    /// Time at which the first step was complete.
     first: Option<Instant>,
     /// Images and steps since then.
     images: u64,
@@ -34,7 +34,7 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// Of a run that begins.
+    /// Creates the outlook of a run that begins.
     pub fn new(began: &Began<'_>) -> Self {
         Self {
             model: began.config.model.clone(),
@@ -47,7 +47,7 @@ impl Outlook {
         }
     }
 
-    /// Counts a step; returns what to expect, once, as soon as the speed is measured.
+    /// Counts a step; returns the estimate once, as soon as the speed is measured.
     pub fn after(&mut self, step: &StepDone) -> Option<Vec<String>> {
         match self.first {
             None => self.first = Some(Instant::now()),
@@ -64,20 +64,21 @@ impl Outlook {
         let rate = self.images as f64 / elapsed.as_secs_f64();
         let mut lines = outlook(&self.model, rate, self.epoch, step.step * step.images as u64);
         if self.fine_tuned {
-            // The milestones are those of new weights.
+            // The milestones apply to new weights.
             lines.truncate(1);
         }
         Some(lines)
     }
 }
 
-/// What to expect of a model at a speed: `seen` images were trained on, and an epoch has `epoch`.
+/// Estimates the milestones of a model at a speed, after `seen` training images, with `epoch` images per
+/// epoch.
 fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<String> {
     let epochs = 3600.0 * rate / epoch.max(1) as f64;
     let mut lines =
         vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
     let left = |images: f64| (images - seen as f64) / rate;
-    // The numbers below are those of Glow.
+    // The numbers below apply to Glow.
     let ModelConfig::Glow(glow) = model else { return lines };
     if glow.hidden >= PUBLISHED_WIDTH {
         let seconds = left(PUBLISHED);
@@ -113,7 +114,7 @@ fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<Strin
     lines
 }
 
-/// Two leading digits, with commas between thousands.
+/// Rounds to two leading digits, with commas between thousands.
 fn rounded(number: f64) -> String {
     if number < 9.95 {
         return format!("{number:.1}").trim_end_matches(".0").to_owned();
@@ -125,7 +126,7 @@ fn rounded(number: f64) -> String {
     groups.join(",")
 }
 
-/// A duration in one unit.
+/// Formats a duration in one unit.
 fn spell(seconds: f64) -> String {
     let (number, unit) = match seconds {
         172_800.0.. => (seconds / 86_400.0, "days"),
@@ -152,7 +153,7 @@ mod tests {
         assert!(text.contains("about 160 images/s here, 68 epochs an hour"), "{text}");
         assert!(text.contains("recognisable after 30,000 images (3.1 minutes from now)"), "{text}");
         assert!(text.contains("clear after 100,000 images (10 minutes from now)"), "{text}");
-        // Those that have been passed are left out.
+        // Milestones in the past are omitted.
         let text = lines("faces32", 160.4, 50_000);
         assert!(!text.contains("recognisable") && text.contains("clear after 100,000"), "{text}");
         assert_eq!(lines("faces32", 160.4, 500_000).lines().count(), 1);

@@ -15,7 +15,7 @@ use crate::{Error, ModelConfig};
 /// Temperature of the samples.
 const TEMPERATURE: f64 = 0.7;
 
-/// Draws samples and learning curve. A picture that cannot be written does not end the run.
+/// Draws samples and the learning curve. An image that cannot be written does not end the run.
 #[derive(Default)]
 pub struct Pictures {
     folder: PathBuf,
@@ -44,12 +44,12 @@ impl Pictures {
     }
 }
 
-/// Columns and rows of the grid of samples.
+/// Number of columns and rows of the sample grid.
 fn columns(config: &ModelConfig) -> usize {
     if config.image()[1] > 64 { 4 } else { 8 }
 }
 
-/// Number of samples in a picture.
+/// Number of samples in a grid.
 pub fn samples(config: &ModelConfig) -> usize {
     columns(config).pow(2)
 }

@@ -1,4 +1,4 @@
-//! `events/`: records, evaluations and pictures of a run for TensorBoard.
+//! `events/`: records, evaluations and images of a run for TensorBoard.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +8,7 @@ use crate::Error;
 use crate::train::folder::EVENTS;
 use crate::train::observer::{Evaluated, Event, Observer, Opened, Outbox, Picture, Record};
 
-/// Writes TensorBoard's log. A failure to write ends the log and not the run.
+/// Writes TensorBoard's log. A write error ends the log but not the run.
 #[derive(Default)]
 pub struct TensorBoard {
     /// `None` before the run is open, and after a failure.

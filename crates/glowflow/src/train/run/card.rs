@@ -10,8 +10,8 @@ use crate::Error;
 use crate::card::{Card, DataCard, EvaluationCard, TrainingCard};
 use crate::train::RunConfig;
 
-/// Writes the card of the run's current weights, which are those of `file`, unless they are not saved. A card that cannot be
-/// written does not end the run.
+/// Writes the card of the run's current weights, those of `file`, unless they are not saved. A card that
+/// cannot be written does not end the run.
 pub fn write<D: Operations<Real = f32>>(run: &mut Run<'_, D>, file: &str) -> Result<(), Error> {
     let progress = run.trainer.progress();
     if file != crate::train::BEST && run.saved.is_none_or(|saved| saved.step != progress.step) {
@@ -51,7 +51,7 @@ fn card<D: Operations<Real = f32>>(run: &Run<'_, D>, file: &str) -> Result<Card,
     Ok(card)
 }
 
-/// The name of the training data, without the folders that it is in.
+/// Name of the training data, without its parent folders.
 fn data_name(config: &RunConfig) -> String {
     let name = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
     config.data.path.as_deref().and_then(name).unwrap_or_default()
@@ -62,7 +62,8 @@ fn precision(config: &RunConfig) -> String {
     name.ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// The configuration as TOML. Cards are published, and folders may name their owner.
+/// The configuration as TOML, without folders: cards are published, and folder names may identify their
+/// owner.
 fn without_folders(config: &RunConfig) -> Result<String, Error> {
     let mut config = config.clone();
     for path in [&mut config.data.path, &mut config.data.test, &mut config.train.from] {

@@ -1,4 +1,4 @@
-//! Work that is due during a run: records, evaluations, pictures, checkpoints.
+//! Recurring work of a run: records, evaluations, images, checkpoints.
 
 use glowflow_kernels::Operations;
 
@@ -14,7 +14,7 @@ use crate::train::state::TrainState;
 use crate::train::trainer::Trainer;
 use crate::{Error, Model, ModelFile, data};
 
-/// Images on which an evaluation measures the inverse.
+/// Number of images for measuring the inversion error in an evaluation.
 const INVERTED: usize = 64;
 
 impl<D: Operations<Real = f32>> Run<'_, D> {
@@ -37,7 +37,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         self.report_broken()
     }
 
-    /// Reports images that turned out to be broken since the last time.
+    /// Reports images found to be broken since the last call.
     pub(super) fn report_broken(&mut self) -> Result<(), Error> {
         for image in self.images.broken().chain(self.control.take_reported()) {
             if self.broken.insert(image.name.clone()) {
@@ -47,7 +47,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         Ok(())
     }
 
-    /// Evaluates the averaged weights on test images. Pictures are due after that, and without test images too.
+    /// Evaluates the averaged weights on test images. Images are drawn afterwards, also without test images.
     pub(super) fn evaluate(&mut self) -> Result<(), Error> {
         self.control.pause()?;
         let step = self.trainer.progress().step;
@@ -81,7 +81,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         if is_best { card::write(self, BEST) } else { Ok(()) }
     }
 
-    /// Sends the event that pictures are due; `stops` tells whether a request to stop ends the drawing.
+    /// Sends the event that images are due; `stops` states whether a request to stop cancels the drawing.
     pub(super) fn draw(&mut self, stops: bool) -> Result<(), Error> {
         self.control.pause()?;
         let step = self.trainer.progress().step;
@@ -91,7 +91,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         self.pictures.send(due, &mut self.observers)
     }
 
-    /// Has pictures drawn of a run that was stopped. It is saved, so that a failure costs nothing.
+    /// Requests the images of a stopped run. It is already saved, so a failure loses nothing.
     pub(super) fn draw_last(&mut self) -> Result<(), Error> {
         match self.draw(false) {
             Err(error) => self.observers.notice(&format!("the samples are of an earlier step: {error}")),
@@ -99,8 +99,8 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         }
     }
 
-    /// Saves a checkpoint and then the model, or postpones that while steps are being skipped: the weights
-    /// may be what makes them fail, and the checkpoints from before that are the way out.
+    /// Saves a checkpoint and then the model. Postponed while steps are being skipped: the weights may be the
+    /// cause, and earlier checkpoints allow recovery.
     pub(super) fn save(&mut self) -> Result<(), Error> {
         self.save_due = !self.trainer.is_sound();
         if self.save_due {
@@ -114,9 +114,9 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
                 state.progress.step
             )));
         }
-        // A checkpoint that outlives a loss of power needs the records before it.
+        // A checkpoint that survives a power loss requires the records preceding it.
         self.observers.flush()?;
-        // The larger file first: if it does not fit on the disk, the model stays that of the last checkpoint.
+        // The larger file comes first: if the disk is full, the model remains that of the last checkpoint.
         checkpoint::save(self.out, config, &state)?;
         self.saved = Some(Saved::of(&state.progress));
         let step = state.progress.step;

@@ -1,4 +1,4 @@
-//! The way of rank 0 into a job and out of it: when the other ranks begin and end.
+//! Rank 0 entering and leaving a job: the other ranks begin and end with it.
 
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use crate::Error;
 use crate::train::images::Images;
 use crate::train::trainer::Trainer;
 
-/// The way of rank 0 into a job.
+/// Access of rank 0 to a job.
 pub(super) struct Entrance<'a> {
     job: &'a Job,
 }
 
 impl<'a> Entrance<'a> {
-    /// Before the other ranks begin.
+    /// Creates the entrance; the other ranks have not begun.
     pub fn new(job: &'a Job) -> Self {
         Self { job }
     }
@@ -26,7 +26,7 @@ impl<'a> Entrance<'a> {
         self.job
     }
 
-    /// Lets the other ranks begin with the trainer's state.
+    /// Starts the other ranks with the trainer's state.
     pub fn enter<D: Operations<Real = f32>>(
         &self,
         trainer: Trainer<D>,
@@ -37,7 +37,7 @@ impl<'a> Entrance<'a> {
         }
         let mut trainer = trainer.with_ranks(Arc::clone(self.job.ranks()))?;
         let state = trainer.state()?;
-        // The others open their images.
+        // The other ranks open their images.
         self.job.wait_long();
         self.job.begin();
         start::send(self.job, trainer.config(), &state)?;
@@ -48,7 +48,7 @@ impl<'a> Entrance<'a> {
         Ok(trainer)
     }
 
-    /// Ends the job with the run, unless it failed while the others were in it.
+    /// Ends the job with the run, unless the run failed while the other ranks took part in it.
     pub fn leave(&self, done: Result<Summary, Error>) -> Result<Summary, Error> {
         if !self.job.has_begun() {
             self.job.refuse()?;

@@ -1,4 +1,4 @@
-//! How a run ends that cannot go on.
+//! Ends a run that cannot continue.
 
 use glowflow_kernels::Operations;
 
@@ -7,9 +7,8 @@ use crate::Error;
 use crate::train::checkpoint::{self, PREVIOUS};
 
 impl<D: Operations<Real = f32>> Run<'_, D> {
-    /// Saves what was learned before an error, which need not be lost with a test image, and returns the
-    /// error. A run goes on from a whole step with its records only, and from none of which the state is not
-    /// sound.
+    /// Saves the training up to an error, such as an unreadable test image, and returns the error. A run can
+    /// only be resumed from a complete step with its records, and from a sound state.
     pub(super) fn failed(&mut self, error: Error, began_at: u64) -> Error {
         match error {
             Error::Diverged(reason) => return self.diverged(reason),
@@ -18,7 +17,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         }
         let step = self.trainer.progress().step;
         let whole = !self.recording && step > began_at && self.saved.is_none_or(|saved| saved.step != step);
-        // If this fails too, the first error is the one to report.
+        // If this fails too, the first error is reported.
         let saved = if whole { self.save() } else { Ok(()) };
         if step > began_at {
             let failure =
@@ -37,12 +36,12 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         }
     }
 
-    /// The error of a run that diverged, with the checkpoint to go on from.
+    /// Returns the error of a diverged run, with the checkpoint to resume from.
     pub(super) fn diverged(&self, reason: String) -> Error {
         let Some(saved) = self.saved else { return Error::Diverged(reason) };
         let progress = self.trainer.progress();
-        // A checkpoint made after the update that spoiled the weights, and before they were used, fails as
-        // they do.
+        // A checkpoint made after the update that corrupted the weights, but before they were used, fails in
+        // the same way.
         let spoiled = progress.skipped_in_a_row > 0 && progress.updates == saved.updates && saved.updates > 0;
         if !spoiled {
             return Error::RunDiverged { reason, step: saved.step, resume: self.out.to_owned() };

@@ -1,5 +1,5 @@
-//! The part of a run's other ranks: steps on their own images of each batch. They have no folder and report
-//! nothing.
+//! The other ranks of a run: they perform steps on their own images of each batch, without a folder or
+//! reports.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::train::trainer::Trainer;
 use crate::train::{RunConfig, TrainState};
 use crate::{AnyDevice, Error, data};
 
-/// Takes part in the run that rank 0 begins or resumes, up to its end. `device` makes what the run's
-/// configuration asks for; `stop` requests an end, as [`Options::stop`](super::Options::stop) does.
+/// Takes part in a run that rank 0 begins or resumes, until its end. `device` opens the device for the run's
+/// configuration; `stop` requests an end, like [`Options::stop`](super::Options::stop).
 ///
 /// # Errors
-/// [`Error::Stopped`] if rank 0 ended before the first step, which it reports itself; [`Error::Ranks`] if
-/// ranks are not alike, or one is missing; errors of this rank's device and images.
+/// [`Error::Stopped`] if rank 0 ended before the first step, which it reports itself; [`Error::Ranks`] if the
+/// ranks differ, or one is missing; errors of this rank's device and images.
 pub fn follow<A: Into<AnyDevice>>(
     job: &Job,
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
@@ -43,7 +43,7 @@ pub fn follow<A: Into<AnyDevice>>(
         })
     });
     if matches!(done, Ok(()) | Err(Error::Stopped)) {
-        // Rank 0 evaluates and saves before it comes.
+        // Rank 0 evaluates and saves before it joins.
         job.wait_long();
         job.ranks().finish()?;
     }

@@ -1,9 +1,9 @@
-//! The ranks of a run, and the messages with which they stay together.
+//! The ranks of a run, and the messages that synchronise them.
 //!
 //! Rank 0 owns the folder, the records and the clock. All ranks exchange one control message before each
-//! step, so that they make the same steps and stop after the same one. Before work that only rank 0 does,
-//! such as an evaluation or a checkpoint, it announces a pause, and the others wait longer than usual. Messages
-//! also carry the broken images that a rank found, for rank 0 to report. A rank alone exchanges nothing.
+//! step, so that they perform the same steps and stop after the same one. Before work that only rank 0 does,
+//! such as an evaluation or a checkpoint, it announces a pause, and the others use a longer timeout. Messages
+//! also carry the broken images found by a rank, for rank 0 to report. A single rank exchanges nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use glowflow_ranks::{Alone, Ranks};
 
 use crate::Error;
 
-/// Longest time that ranks wait while rank 0 evaluates, draws or saves.
+/// Maximum wait while rank 0 evaluates, draws or saves.
 const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
 
-/// The ranks that train a model together.
+/// The ranks that train a model jointly.
 #[derive(Clone)]
 pub struct Job {
     ranks: Arc<dyn Ranks>,
@@ -29,12 +29,12 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job of these ranks. In a step, each waits for the others up to `limit`.
+    /// Creates a job of these ranks. In a step, each waits for the others up to `limit`.
     pub fn new(ranks: Arc<dyn Ranks>, limit: Duration) -> Self {
         Self { ranks, limit, begun: Arc::default(), refused: Arc::default() }
     }
 
-    /// This process alone.
+    /// Creates a job of this process alone.
     pub fn alone() -> Self {
         Self::new(Arc::new(Alone::new()), Duration::MAX)
     }
@@ -54,13 +54,13 @@ impl Job {
         self.ranks.size() > 1
     }
 
-    /// Whether rank 0 has let the other ranks begin. After a failure from then on, [`Ranks::abort`] ends
-    /// them.
+    /// Returns whether rank 0 has started the other ranks. From then on, [`Ranks::abort`] ends them after a
+    /// failure.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// Ends the other ranks if they have not begun and not ended: rank 0 cannot begin a run.
+    /// Ends the other ranks if they have neither begun nor ended: rank 0 cannot begin a run.
     ///
     /// # Errors
     /// [`Error::Ranks`] if a rank is missing.
@@ -72,29 +72,29 @@ impl Job {
         Ok(())
     }
 
-    /// Lets the other ranks begin.
+    /// Starts the other ranks.
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// Waits longer than usual from here on.
+    /// Switches to the long timeout.
     pub(super) fn wait_long(&self) {
         self.ranks.set_limit(self.limit.max(MAX_PAUSE));
     }
 
-    /// Waits as long as rank 0 may take for the images of all ranks.
+    /// Switches to a timeout that allows rank 0 to process the images of all ranks.
     pub(super) fn wait_for_whole_batch(&self) {
         let ranks = u32::try_from(self.ranks.size()).unwrap_or(u32::MAX);
         self.ranks.set_limit(self.limit.saturating_mul(ranks));
     }
 
-    /// Waits as long as usual from here on.
+    /// Switches to the usual timeout.
     pub(super) fn wait_as_usual(&self) {
         self.ranks.set_limit(self.limit);
     }
 
-    /// Checks that something worked on all ranks. Otherwise all get an error, which names the rank to the
-    /// others.
+    /// Checks that an operation succeeded on all ranks. Otherwise all return an error, which names the failed
+    /// rank on the others.
     pub(super) fn all_done<T>(&self, mine: Result<T, Error>) -> Result<T, Error> {
         let text = mine.as_ref().err().map_or(String::new(), Error::to_string);
         let all = self.ranks.gather(text.as_bytes())?;
@@ -106,14 +106,14 @@ impl Job {
     }
 }
 
-/// What a rank wants to do next.
+/// The next action requested by a rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
     /// A step.
     Step,
     /// Work that only rank 0 does.
     Pause,
-    /// The end of training; only rank 0 decides it.
+    /// The end of training; only rank 0 requests it.
     End,
     /// The end of training on request.
     Stop,
@@ -122,7 +122,7 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    /// A byte for the wish, then the error's text, or broken images.
+    /// Encodes the request as a byte, followed by the error's text, or broken images.
     fn message(&self, broken: &[Broken]) -> Vec<u8> {
         let kind = match self {
             Self::Step => 0,
@@ -157,7 +157,7 @@ fn broken(message: &[u8]) -> Vec<Broken> {
     images.into_iter().map(|(index, name, reason)| Broken { index, name, reason }).collect()
 }
 
-/// What all ranks do next, given their messages.
+/// Determines the next action of all ranks from their messages.
 ///
 /// # Errors
 /// The failure of the first rank that failed.
@@ -166,7 +166,7 @@ fn agreed(messages: &[Vec<u8>]) -> Result<Wish, Error> {
     if let Some(rank) = messages.iter().position(|message| kind(message) >= FAILED) {
         return Err(failure(rank, messages[rank].get(1..).unwrap_or_default()));
     }
-    // During a pause, others repeat their wishes.
+    // During a pause, the others repeat their requests.
     if messages.first().is_some_and(|first| kind(first) == 1) {
         return Ok(Wish::Pause);
     }
@@ -183,11 +183,11 @@ fn failure(rank: usize, text: &[u8]) -> Error {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Others expect a step.
+    /// The others expect a step.
     Steps,
-    /// Others wait for rank 0.
+    /// The others wait for rank 0.
     Paused,
-    /// Training is over, or a rank is missing: no message is exchanged any more.
+    /// Training has ended, or a rank is missing: no more messages are exchanged.
     Ended,
 }
 
@@ -195,14 +195,14 @@ enum Phase {
 pub(super) struct Control {
     job: Job,
     phase: Phase,
-    /// Broken images that the next message reports.
+    /// Broken images for the next message.
     found: Vec<Broken>,
-    /// Broken images that others reported.
+    /// Broken images reported by other ranks.
     heard: Vec<Broken>,
 }
 
 impl Control {
-    /// Before the first step.
+    /// Initial state, before the first step.
     pub fn new(job: Job) -> Self {
         let phase = if job.is_shared() { Phase::Steps } else { Phase::Ended };
         Self { job, phase, found: vec![], heard: vec![] }
@@ -213,16 +213,16 @@ impl Control {
         self.found.push(image);
     }
 
-    /// Broken images that other ranks reported since the last call.
+    /// Returns broken images reported by other ranks since the last call.
     pub fn take_reported(&mut self) -> Vec<Broken> {
         std::mem::take(&mut self.heard)
     }
 
-    /// Exchanges wishes before a step. All ranks get the same answer: a step, the end, or a stop.
+    /// Exchanges requests before a step. All ranks receive the same answer: a step, the end, or a stop.
     ///
     /// # Errors
-    /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No message is exchanged after
-    /// it.
+    /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No messages are exchanged
+    /// afterwards.
     pub fn agree(&mut self, wish: Wish, step: u64) -> Result<Wish, Error> {
         if self.phase == Phase::Ended {
             return Ok(wish);
@@ -240,7 +240,7 @@ impl Control {
         }
     }
 
-    /// Announces work of rank 0 that others wait for. It lasts until the next [`agree`](Self::agree).
+    /// Announces work of rank 0, for which the others wait until the next [`agree`](Self::agree).
     ///
     /// # Errors
     /// As [`agree`](Self::agree).
@@ -252,7 +252,7 @@ impl Control {
         Ok(())
     }
 
-    /// Lets the other ranks end, unless they have ended already.
+    /// Ends the other ranks, unless they have already ended.
     ///
     /// # Errors
     /// As [`agree`](Self::agree).
@@ -264,7 +264,7 @@ impl Control {
         Ok(())
     }
 
-    /// Exchanges no further messages: a step failed on this rank.
+    /// Stops exchanging messages: a step failed on this rank.
     pub fn end(&mut self) {
         self.phase = Phase::Ended;
     }

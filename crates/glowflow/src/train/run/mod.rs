@@ -1,15 +1,16 @@
-//! A run: training in a folder, with everything that is written there.
+//! A run: training in a folder, with all files written there.
 //!
 //! | file | |
 //! | --- | --- |
 //! | `config.toml` | the resolved configuration |
-//! | `model.safetensors`, `best.safetensors` | the model, with averaged weights: the last, and the best on test images |
-//! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | everything that is needed to go on |
-//! | `config.json`, `README.md` | the model card, unless somebody else wrote these files |
-//! | `metrics.jsonl` | bits/dim and more, one record a line |
+//! | `model.safetensors`, `best.safetensors` | the model, with averaged weights: the last, and the best on
+//! test images |
+//! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | the complete state, for resuming |
+//! | `config.json`, `README.md` | the model card, unless these files have another author |
+//! | `metrics.jsonl` | bits/dim and other metrics, one record per line |
 //! | `events/` | the same, and images/s and samples, for TensorBoard |
-//! | `eyes.toml` | the positions of the eyes, if they are known |
-//! | `curve.png`, `samples.png` | refreshed by every evaluation, by the clock, and at the end |
+//! | `eyes.toml` | the positions of the eyes, if available |
+//! | `curve.png`, `samples.png` | updated by every evaluation, by the clock, and at the end |
 
 mod card;
 mod due;
@@ -50,23 +51,23 @@ pub use follow::follow;
 pub use job::Job;
 use training::{Run, Saved};
 
-/// What a run writes above its configuration.
+/// Comment at the top of a run's configuration.
 const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
                               # here; for another run, --config takes this file.\n\n";
 
-/// Where training ends; what is `None` does not end it.
+/// Limits of training; `None` sets no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
-    /// Steps in all, those before a resume included.
+    /// Total number of steps, including those before a resume.
     pub steps: Option<u64>,
-    /// Images in all, likewise.
+    /// Total number of images, likewise.
     pub images: Option<u64>,
     /// Minutes from now.
     pub minutes: Option<f64>,
 }
 
 impl Limits {
-    /// The step at which a run ends.
+    /// Returns the step at which a run ends.
     fn last_step(&self, config: &RunConfig) -> Option<u64> {
         let batch = config.train.batch as u64;
         match (self.steps, self.images) {
@@ -77,7 +78,7 @@ impl Limits {
         }
     }
 
-    /// The time after which a run ends.
+    /// Returns the time after which a run ends.
     fn time(&self) -> Result<Option<Duration>, Error> {
         match self.minutes {
             Some(minutes) if minutes.is_nan() || minutes < 0.0 => {
@@ -88,36 +89,37 @@ impl Limits {
     }
 }
 
-/// Options of a run besides its configuration.
+/// Options of a run in addition to its configuration.
 pub struct Options<'a> {
-    /// Where to end.
+    /// Limits of training.
     pub limits: Limits,
-    /// Where the faces are in the images; `None` if that is not given.
+    /// Positions of the faces in the images; `None` if not given.
     pub faces: Option<Faces>,
-    /// Followers of the run: [`observers::standard`](super::observers::standard) writes its records and pictures and
-    /// shows its progress. Without any, a run writes its configuration, checkpoints, models and their card alone.
+    /// Observers of the run: [`observers::standard`](super::observers::standard) writes its records and
+    /// images and shows its progress. Without observers, a run only writes its configuration, checkpoints,
+    /// models and their card.
     pub observers: Vec<Box<dyn Observer + 'a>>,
-    /// Set from elsewhere to end after the current step, with a checkpoint. An evaluation is given up, and
-    /// made again when the run is resumed.
+    /// Set by the caller to end after the current step, with a checkpoint. An evaluation in progress is
+    /// cancelled, and repeated when the run is resumed.
     pub stop: &'a AtomicBool,
 }
 
-/// How a run ended.
+/// Outcome of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
-    /// Steps done in all.
+    /// Total number of steps.
     pub steps: u64,
     /// The step of the last checkpoint: an earlier one if steps were being skipped at the end.
     pub saved_step: Option<u64>,
-    /// Whether it was told to stop before its end.
+    /// Whether it was stopped before its end.
     pub interrupted: bool,
-    /// The last evaluation, if there are images to test on.
+    /// The last evaluation, if there are test images.
     pub evaluation: Option<Evaluation>,
-    /// The best evaluation, whose model is in [`BEST`](super::BEST).
+    /// The best evaluation; its model is in [`BEST`](super::BEST).
     pub best: Option<Best>,
-    /// Steps skipped because something was not finite.
+    /// Number of steps skipped because a value was not finite.
     pub skipped: u64,
-    /// Images that could not be read.
+    /// Number of images that could not be read.
     pub broken: usize,
 }
 
@@ -133,9 +135,9 @@ pub struct Best {
 /// Begins a run in the folder `out`.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds a run already, or another process trains there; [`Error::Stopped`] if
-/// it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
-/// the folder is left as it was.
+/// [`Error::Input`] if the folder already contains a run, or another process trains there; [`Error::Stopped`]
+/// if it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
+/// the folder is restored to its original contents.
 pub fn train(
     device: impl Into<AnyDevice>,
     config: RunConfig,
@@ -145,11 +147,12 @@ pub fn train(
     train_as(&Job::alone(), device, config, out, options)
 }
 
-/// As [`train`], as rank 0 of a job. The other ranks [`follow`]. Parts of the batch, `train.accumulate`, are
-/// as many as ranks unless the configuration has several. The job is finished, unless it failed.
+/// Like [`train`], as rank 0 of a job. The other ranks [`follow`]. The number of parts of a batch,
+/// `train.accumulate`, equals that of the ranks unless the configuration sets more than one. The job is
+/// finished, unless it failed.
 ///
 /// # Errors
-/// As [`train`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then
+/// As [`train`]; [`Error::Ranks`] if the ranks differ, or one is missing. The last complete step is then
 /// saved.
 pub fn train_as(
     job: &Job,
@@ -176,8 +179,8 @@ pub fn train_as(
     begin_on(job, device.into(), config, out, Box::new(open), options)
 }
 
-/// As [`train`], on given datasets instead of those that the configuration names, and whatever the folder
-/// holds.
+/// Like [`train`], on given datasets instead of those of the configuration, and regardless of the folder's
+/// contents.
 ///
 /// # Errors
 /// As [`train`].
@@ -193,7 +196,7 @@ pub fn train_on(
     begin_on(&Job::alone(), device.into(), config, out, Box::new(images), options)
 }
 
-// The functions that contain the trainers of all devices are not generic: they are compiled once, here.
+// Functions that contain the trainers of all devices are not generic, so that they are compiled once, here.
 
 type Open<'a> = Box<dyn FnOnce(&RunConfig) -> Result<Images, Error> + 'a>;
 type OpenDevice<'a> = Box<dyn FnOnce(&RunConfig) -> Result<AnyDevice, DeviceError> + 'a>;
@@ -246,7 +249,7 @@ fn begin_alone<D: Operations<Real = f32>>(
         Run::new(trainer, images, out, options, entrance.job())?.run()
     });
     if done.is_err() && checkpoint::find(out).is_none() {
-        // Nothing was trained, so the folder is free for another try.
+        // Nothing was trained, so the folder is made free for another attempt.
         before.restore();
     }
     done
@@ -256,7 +259,7 @@ fn write_config(folder: &Path, config: &RunConfig) -> Result<(), Error> {
     write_atomically(&folder.join(CONFIG), format!("{CONFIG_COMMENT}{}", config.to_toml()?).as_bytes())
 }
 
-/// The folder of a run that is given by it, or by a file in it such as a checkpoint or a model.
+/// The folder of a run, given the folder or a file in it such as a checkpoint or a model.
 pub fn run_folder(path: &Path) -> &Path {
     let is_file = path.is_file() || pretrained::bytes(path).is_some();
     match path.parent() {
@@ -266,13 +269,12 @@ pub fn run_folder(path: &Path) -> &Path {
     }
 }
 
-/// Continues the run in a folder, or from a checkpoint file in one, to the weights and records that it would
-/// have had without the stop, unless `changes` says otherwise. `device` makes what the run's configuration
-/// asks for.
+/// Continues the run in a folder, or from a checkpoint file in one, to the same weights and records as
+/// without the stop, except for `changes`. `device` opens the device for the run's configuration.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no run, or no images to test on were named at first; [`Error::Config`] for a
-/// change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
+/// [`Error::Input`] if there is no run, or if test images are given to a run that had none; [`Error::Config`]
+/// for a change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
 pub fn resume<A: Into<AnyDevice>>(
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
     path: &Path,
@@ -282,12 +284,12 @@ pub fn resume<A: Into<AnyDevice>>(
     resume_as(&Job::alone(), device, path, changes, options)
 }
 
-/// As [`resume`], as rank 0 of a job. The other ranks [`follow`]. Their number may be another one than
-/// before, as long as the parts of a batch, `train.accumulate`, can be distributed over them. The job is
-/// finished, unless it failed.
+/// Like [`resume`], as rank 0 of a job. The other ranks [`follow`]. Their number may differ from before if
+/// the parts of a batch, `train.accumulate`, can be distributed over them. The job is finished, unless it
+/// failed.
 ///
 /// # Errors
-/// As [`resume`]; [`Error::Ranks`] if ranks are not alike, or one is missing. The last whole step is then
+/// As [`resume`]; [`Error::Ranks`] if the ranks differ, or one is missing. The last complete step is then
 /// saved.
 pub fn resume_as<A: Into<AnyDevice>>(
     job: &Job,
@@ -304,7 +306,7 @@ pub fn resume_as<A: Into<AnyDevice>>(
     go_on(job, Box::new(|config| device(config).map(A::into)), path, changes, Box::new(open), options)
 }
 
-/// As [`resume`], on given datasets: for a run that [`train_on`] began.
+/// Like [`resume`], on given datasets: for a run begun by [`train_on`].
 ///
 /// # Errors
 /// As [`resume`].
@@ -357,7 +359,7 @@ fn go_on_alone(
                 previous.display()
             )));
         }
-        // Stopped before its first checkpoint: from the beginning, then.
+        // Stopped before its first checkpoint: starts from the beginning.
         let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
         options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
         return on_device!(device(&config)?, device => {

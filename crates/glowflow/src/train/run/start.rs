@@ -1,11 +1,11 @@
-//! The beginning of a run on several ranks: rank 0 hands out configuration and state.
+//! The start of a run on several ranks: rank 0 distributes configuration and state.
 //!
 //! | message | content |
 //! | --- | --- |
 //! | header | JSON: version, configuration, counters, constants; empty if rank 0 cannot begin |
 //! | numbers | weights, moments, averages and running statistics, in pieces |
 //!
-//! Then the ranks open their devices and images, and compare versions, kinds of devices and images.
+//! Then the ranks open their devices and images, and compare versions, device types and images.
 
 use glowflow_kernels::Device;
 use glowflow_ranks::{RanksError, require_equal};
@@ -20,7 +20,7 @@ use crate::train::numbers::{from_bytes, to_bytes};
 use crate::train::state::{Progress, TrainState};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Numbers in one message.
+/// Maximum count of numbers per message.
 const PIECE: usize = 1 << 26;
 
 #[derive(Serialize, Deserialize)]
@@ -29,7 +29,7 @@ struct Header {
     config: RunConfig,
     progress: Progress,
     constants: Vec<Fixed>,
-    /// Numbers of weights, first and second moment, average, running statistics, and their average.
+    /// Lengths of weights, first and second moment, average, running statistics, and their average.
     lens: [usize; 6],
 }
 
@@ -40,7 +40,7 @@ enum Fixed {
     Signs(Vec<f64>),
 }
 
-/// Hands out configuration and state to the other ranks.
+/// Sends configuration and state to the other ranks.
 pub(super) fn send(job: &Job, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
     let numbers = numbers(state);
     let constants = state.constants.iter().map(|constant| match constant {
@@ -68,12 +68,12 @@ pub(super) fn send(job: &Job, config: &RunConfig, state: &TrainState) -> Result<
     Ok(())
 }
 
-/// Lets the other ranks end: rank 0 cannot begin.
+/// Ends the other ranks: rank 0 cannot begin.
 pub(super) fn refuse(job: &Job) -> Result<(), Error> {
     Ok(job.ranks().broadcast(&mut vec![])?)
 }
 
-/// The configuration and state that rank 0 hands out.
+/// Receives configuration and state from rank 0.
 ///
 /// # Errors
 /// [`Error::Stopped`] if rank 0 cannot begin, which it reports itself; [`Error::Ranks`] if it is missing or
@@ -111,7 +111,7 @@ pub(super) fn receive(job: &Job) -> Result<(RunConfig, TrainState), Error> {
     Ok((header.config, state))
 }
 
-/// Checks that all ranks have the same version, kind of device and images.
+/// Checks that all ranks have the same version, device type and images.
 pub(super) fn compare<D: Device>(job: &Job, device: &D, images: Fingerprint) -> Result<(), Error> {
     let ranks = &**job.ranks();
     let kind: &[u8] = if device.peak_memory().is_some() { b"cuda" } else { b"cpu" };

@@ -1,4 +1,4 @@
-//! What all ranks do alike around their steps: reading their images, and comparing their weights.
+//! Work common to all ranks around their steps: reading their images, and comparing their weights.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{Error, data};
 /// Steps between comparisons of the ranks' weights.
 const COMPARED_EVERY: u64 = 100;
 
-/// This rank's images of the batches from the trainer's step on.
+/// This rank's images of the batches, from the trainer's step on.
 pub(super) fn batches<D: Operations<Real = f32>>(
     trainer: &Trainer<D>,
     images: &Images,
@@ -32,7 +32,7 @@ pub(super) fn batches<D: Operations<Real = f32>>(
     Ok(TrainingBatches::of_rows(Arc::clone(&images.train), options, rows)?)
 }
 
-/// Checks every so many steps that all ranks have the same weights.
+/// Checks every `COMPARED_EVERY` steps that all ranks have the same weights.
 pub(super) fn compare_weights<D: Operations<Real = f32>>(trainer: &Trainer<D>) -> Result<(), Error> {
     if trainer.ranks().size() == 1 || !trainer.progress().step.is_multiple_of(COMPARED_EVERY) {
         return Ok(());

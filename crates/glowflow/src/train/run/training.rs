@@ -1,4 +1,4 @@
-//! The loop of a run: batches, steps, and when something is due.
+//! The training loop of a run: batches, steps, and recurring work.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::train::state::Progress;
 use crate::train::trainer::Trainer;
 use crate::{Error, data};
 
-/// A checkpoint on the disk.
+/// A checkpoint on disk.
 #[derive(Clone, Copy)]
 pub(super) struct Saved {
     pub(super) step: u64,
@@ -52,11 +52,11 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     pub(super) evaluated_at: Option<u64>,
     /// The last checkpoint.
     pub(super) saved: Option<Saved>,
-    /// Whether a checkpoint was due while steps were being skipped.
+    /// Whether a checkpoint became due while steps were being skipped.
     pub(super) save_due: bool,
-    /// Whether the configuration is another one than `config.toml` says.
+    /// Whether the configuration differs from `config.toml`.
     pub(super) changed: bool,
-    /// The last step of which `metrics.jsonl` has an evaluation already when the run begins.
+    /// The last step with an evaluation in `metrics.jsonl` when the run begins.
     pub(super) recorded_at: Option<u64>,
     pub(super) evaluation: Option<Evaluation>,
     /// The step of that evaluation.
@@ -82,7 +82,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let step = trainer.progress().step;
         let mut observers = List::new(observers);
         observers.send(&Event::Opened(Opened { folder: out, step, last_step, time }))?;
-        // Without a log that can be read, the evaluation of this step is made again.
+        // If the log cannot be read, the evaluation of this step is repeated.
         let recorded = last_recorded(out, step).unwrap_or_default();
         let best = trainer.progress().best;
         if let Some((at, Some(bits))) = recorded
@@ -115,7 +115,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         })
     }
 
-    /// Reports what is different from now on, and writes it down with the next checkpoint.
+    /// Reports the changes, and writes them with the next checkpoint.
     pub(super) fn with_changes(mut self, notices: Vec<String>) -> Self {
         let written = RunConfig::read(&self.out.join(CONFIG));
         self.changed = written.map_or(true, |written| written != *self.trainer.config());
@@ -129,7 +129,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let trained = match trained {
             Ok(_) | Err(Error::Stopped) => self.control.dismiss().and(trained),
             Err(Error::Device(error)) => {
-                // Others may be in the middle of a step.
+                // Other ranks may be in the middle of a step.
                 self.control.end();
                 Err(Error::Device(error))
             }
@@ -169,10 +169,10 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
     }
 
-    /// Agrees with the other ranks on the next step; false if training ends here.
+    /// Agrees with the other ranks on the next step; returns false if training ends here.
     ///
     /// # Errors
-    /// [`Error::Stopped`] if a stop was requested of any rank, unless training `ends` here; [`Error::Ranks`]
+    /// [`Error::Stopped`] if a stop was requested on any rank, unless training `ends` here; [`Error::Ranks`]
     /// if a rank is missing, and the failure of another rank.
     fn agree(&mut self, ends: bool) -> Result<bool, Error> {
         let wish = match self.check_stop() {
@@ -186,20 +186,19 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         }
     }
 
-    /// Ends the other ranks with this error between two steps, and returns it.
+    /// Ends the other ranks with this error, between two steps, and returns it.
     fn fail(&mut self, error: Error) -> Error {
         let step = self.trainer.progress().step;
-        // The first error is the one to report.
+        // The first error is reported.
         let _ = self.control.agree(Wish::Fail(error.to_string()), step);
         error
     }
 
-    /// Trains up to the end, with an evaluation and a checkpoint there; returns whether it was stopped
-    /// before.
+    /// Trains to the end, with an evaluation and a checkpoint there; returns whether it was stopped earlier.
     pub(super) fn train(&mut self) -> Result<bool, Error> {
         self.begin()?;
         let interrupted = match self.train_until_stopped() {
-            // Before the first checkpoint there is nothing to keep.
+            // Before the first checkpoint there is nothing to preserve.
             Err(Error::Stopped) if self.saved.is_some() => true,
             done => {
                 done?;
@@ -230,12 +229,12 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         self.compare_images()
     }
 
-    /// Reports images that are others than those of the last checkpoint.
+    /// Reports images that differ from those of the last checkpoint.
     fn compare_images(&mut self) -> Result<(), Error> {
         let now = self.images.fingerprint;
         let progress = self.trainer.progress_mut();
         let names = progress.images.replace(now.names);
-        // A run begun by an older program knew the names alone.
+        // Older programs only recorded the names.
         let contents = progress.contents.replace(now.contents);
         let what = match (names, contents) {
             (Some(names), _) if names != now.names => "other names or order",
@@ -248,7 +247,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         ))
     }
 
-    /// Trains up to the end, with an evaluation there.
+    /// Trains to the end, with an evaluation there.
     pub(super) fn train_until_stopped(&mut self) -> Result<(), Error> {
         let config = self.trainer.config().clone();
         let started = Instant::now();
@@ -300,7 +299,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
                 images_per_second: rate,
             };
             let sent = self.observers.send(&Event::Step(done));
-            // An error ends the run with a checkpoint of this step, which must not lack its record.
+            // An error ends the run with a checkpoint of this step, which requires its record.
             if step.is_multiple_of(config.train.log_every) {
                 self.record(learning_rate, rate)?;
             }

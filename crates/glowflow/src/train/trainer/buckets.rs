@@ -1,9 +1,9 @@
-//! Sums of a gradient over ranks, in buckets that are in flight during the backward pass.
+//! All-reduce of a gradient over ranks, in buckets that are in flight during the backward pass.
 //!
-//! Parameters lie in the order of the layers. After the backward pass of a layer, the gradient by its
-//! parameters and by those of all later layers is final. So a bucket is a slice of the gradient that ends
-//! where the one before began. Buckets are cut by the layout alone, in the same places on all ranks. Their
-//! sums are added in a fixed tree, and do not depend on the cuts.
+//! Parameters are stored in the order of the layers. After the backward pass of a layer, the gradient of its
+//! parameters and of those of all later layers is final. A bucket is therefore a slice of the gradient that
+//! ends at the start of the preceding bucket. Buckets depend on the layout alone and are the same on all
+//! ranks. They are summed in a fixed tree, so the sums do not depend on the buckets.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::subtotals::Subtotals;
 use crate::Error;
 use crate::model::Flow;
 
-/// Numbers in a bucket, unless a layer has more: 4 MiB.
+/// Minimum count of numbers in a bucket (4 MiB); a layer may have more.
 const BUCKET: usize = 1 << 20;
 
 /// Buckets of one step.
@@ -23,22 +23,22 @@ pub struct Buckets<D: Operations> {
     ranks: Arc<dyn Ranks>,
     /// Subtotals of this rank's other parts.
     subtotals: Subtotals<D>,
-    /// Buckets from here on are started.
+    /// Buckets from this offset on have been started.
     end: usize,
-    /// Parameters that no layer has: those of a dequantiser.
+    /// Parameters outside the layers: those of a dequantiser.
     rest: Range<usize>,
     started: usize,
     failure: Option<DeviceError>,
 }
 
 impl<D: Operations> Buckets<D> {
-    /// The buckets of a flow's gradient, to whose last part on this rank the subtotals are added.
+    /// Creates the buckets of a flow's gradient. The subtotals are added to the last part on this rank.
     pub fn new(ranks: Arc<dyn Ranks>, flow: &Flow<D>, subtotals: Subtotals<D>) -> Self {
         let end = flow.layers_end();
         Self { ranks, subtotals, end, rest: end..flow.layout.len(), started: 0, failure: None }
     }
 
-    /// Starts a bucket if there are enough numbers for one. The gradient is final from `start` on.
+    /// Starts a bucket if there are enough numbers. The gradient is final from `start` on.
     pub fn ready(&mut self, device: &D, gradient: &mut D::Buffer, start: usize) {
         if self.end.saturating_sub(start) >= BUCKET || start == 0 {
             self.start(device, gradient, start..self.end);
@@ -46,7 +46,7 @@ impl<D: Operations> Buckets<D> {
         }
     }
 
-    /// Starts what is left. The whole gradient is final.
+    /// Starts the remaining bucket. The whole gradient is final.
     pub fn flush(&mut self, device: &D, gradient: &mut D::Buffer, flow: &Flow<D>) {
         for &start in flow.starts().iter().rev() {
             self.ready(device, gradient, start);
@@ -73,7 +73,7 @@ impl<D: Operations> Buckets<D> {
     /// Waits for all sums and writes them to the gradient.
     ///
     /// # Errors
-    /// [`Error::Device`], or [`Error::Ranks`] if a rank is missing: the gradient is then of no use.
+    /// [`Error::Device`], or [`Error::Ranks`] if a rank is missing: the gradient is then invalid.
     pub fn finish(self, device: &D, gradient: &mut D::Buffer) -> Result<(), Error> {
         if let Some(error) = self.failure {
             return Err(error.into());

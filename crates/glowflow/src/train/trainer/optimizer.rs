@@ -1,4 +1,4 @@
-//! From the gradient to new weights: learning rate, penalty, and which rule changes which parameters.
+//! The update of the weights: learning rate, penalty, and the assignment of parameters to optimisers.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::params::Layout;
 use crate::train::config::{Optimizer, Schedule, TrainConfig};
 use crate::train::muon::MuonUpdate;
 
-/// Parameters that Adamax or Adam changes: all, except hidden matrices if Muon changes these.
+/// Parameters updated by Adamax or Adam: all, except hidden matrices if Muon updates these.
 pub(super) fn segments(layout: &Layout, config: &TrainConfig) -> Vec<Segment> {
     if !config.muon && config.weight_decay == 0.0 {
         return vec![Segment::all(layout.len())];
@@ -41,7 +41,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Adds the gradient of the penalty, `train.penalty·Σ w²/(D·log 2)`.
     pub(super) fn penalize(&mut self) {
         let Some(penalty) = self.config.train.penalty.filter(|&penalty| penalty > 0.0) else { return };
-        // bits_per_dim has the sign of a log-likelihood.
+        // bits_per_dim negates its argument.
         let by = -2.0 * self.config.model.bits_per_dim(penalty);
         for span in &self.flow.layout.penalized {
             let at = Strided { start: span.start, strides: [0, 0, 1] };
@@ -51,12 +51,12 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
     }
 
-    /// The learning rate of the next update.
+    /// Learning rate of the next update.
     pub fn learning_rate(&self) -> f64 {
         self.scheduled(self.config.train.lr)
     }
 
-    /// A learning rate with this peak at the next update.
+    /// Scheduled learning rate of the next update, with this peak.
     fn scheduled(&self, peak: f64) -> f64 {
         let t = &self.config.train;
         let count = self.progress.updates + 1;
@@ -78,7 +78,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Decay of the moving average in the next update.
     pub(super) fn ema_decay(&self) -> f64 {
         let count = (self.progress.updates + 1) as f64;
-        // Early on the average would mostly be the weights that the run began with.
+        // At first the average would mostly consist of the initial weights.
         self.config.train.ema.min(count / (count + 10.0))
     }
 
@@ -99,8 +99,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         }
     }
 
-    /// One optimiser step with the gradient, which is 0 afterwards. Nothing changes if it is not finite, or a
-    /// log-likelihood is not.
+    /// Performs one optimiser step with the gradient, which is 0 afterwards. Nothing changes if the gradient
+    /// or a log-likelihood is not finite.
     pub(super) fn update_weights(&mut self, log_densities: &[D::Buffer]) -> Result<UpdateReport, Error> {
         let update = self.update_rule();
         let muon_rate = self.scheduled(self.config.train.muon_lr);

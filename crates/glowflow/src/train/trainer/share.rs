@@ -1,8 +1,8 @@
-//! The share of a batch that a rank computes: its gradient, and what all ranks learn about the batch.
+//! The share of a batch computed by a rank: its gradient, and the values exchanged by all ranks.
 //!
 //! A batch has `train.accumulate` parts of equal size. Each rank has consecutive parts. Noise depends on the
-//! step and on the image's position in the batch, so a part has the same gradient on any rank. On one rank,
-//! nothing is exchanged.
+//! step and on the image's position in the batch, so a part has the same gradient on any rank. A single rank
+//! exchanges nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use crate::train::pass::Sums;
 /// Images of a step on this rank.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
-    /// Images of this rank.
+    /// Number of images on this rank.
     pub own: usize,
-    /// Images of the batch.
+    /// Number of images in the batch.
     pub batch: usize,
-    /// Images of a part; the last part of a rank alone may have fewer.
+    /// Number of images in a part; only the last part of a rank may have fewer.
     pub part: usize,
     /// Position of this rank's first image in the batch.
     pub first: usize,
@@ -34,16 +34,16 @@ pub(super) struct Share {
 
 /// Log-likelihoods and statistics of parts.
 pub(super) struct Measured<D: Device> {
-    /// In the order of the images, in one buffer or several.
+    /// Log-likelihoods in the order of the images, in one buffer or several.
     pub log_densities: Vec<D::Buffer>,
     /// Statistics of each part.
     pub statistics: Vec<D::Buffer>,
 }
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// Trains as one of several ranks, each of which gets its own images of every batch. All ranks must call
-    /// [`initialize`](Self::initialize) and [`step`](Self::step) together. They then hold the same state,
-    /// with the bits of a rank alone.
+    /// Trains as one of several ranks, each of which receives its own images of every batch. All ranks must
+    /// call [`initialize`](Self::initialize) and [`step`](Self::step) together. They then hold the same
+    /// state, bit for bit that of a single rank.
     ///
     /// # Errors
     /// [`Error::Ranks`] if the parts of a batch, `train.accumulate`, cannot be distributed over the ranks.
@@ -57,7 +57,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         &*self.ranks
     }
 
-    /// Checks this rank's images of a batch, and finds their place in it.
+    /// Checks this rank's images of a batch, and determines their position in it.
     pub(super) fn share(&self, pixels: &[u8], labels: &[usize]) -> Result<Share, Error> {
         let dimensions = self.config.model.dimensions();
         if pixels.is_empty() || !pixels.len().is_multiple_of(dimensions) {
@@ -79,8 +79,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(Share { own, batch, part: batch.div_ceil(parts), first: own * self.ranks.rank() })
     }
 
-    /// Computes the gradient of the batch, and returns the log-likelihoods and statistics of all of its
-    /// parts.
+    /// Computes the gradient of the batch, and returns the log-likelihoods and statistics of all its parts.
     pub(super) fn sum_gradients(
         &mut self,
         pixels: &[u8],
@@ -120,7 +119,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             return self.gather(&measured, own);
         }
         let mut buckets = Buckets::new(Arc::clone(&self.ranks), &self.flow, subtotals);
-        // A device with memory of its own records the pass, and nothing may wait for its results in between.
+        // A device with its own memory captures the pass, and nothing may wait for results in between.
         let overlap = self.device.peak_memory().is_none();
         let during = if overlap { Sums::Host(&mut buckets) } else { Sums::None };
         let done = self.pass(pixels, labels, (count, batch), share.first + last, during)?;
@@ -171,8 +170,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         super::to_device(&self.device, values)
     }
 
-    /// Replaces the weights by those of rank 0, if `done` is not an error there. Otherwise all ranks get an
-    /// error.
+    /// Replaces the weights by those of rank 0, unless `done` is an error there. In that case all ranks
+    /// return an error.
     pub(super) fn share_weights(&mut self, done: Result<(), Error>) -> Result<(), Error> {
         if self.ranks.size() == 1 {
             return done;
@@ -203,7 +202,7 @@ impl<D: Device> Measured<D> {
     }
 }
 
-/// Some images of a batch, and their labels if there are any.
+/// Some images of a batch, and their labels if present.
 pub(super) fn images<'a>(
     pixels: &'a [u8],
     labels: &'a [usize],

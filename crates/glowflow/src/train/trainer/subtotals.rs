@@ -4,10 +4,9 @@
 //! ((g₀ + g₁) + (g₂ + g₃)) + …
 //! ```
 //!
-//! The order is that of [`glowflow_ranks::Tree`]. Ranks that share out the parts add them in the same order,
-//! so the sum has the same bits on any number of ranks. All parts pass through one gradient buffer, whose
-//! address a recorded pass holds. Subtotals need one more buffer a level of the tree, and none if there is a
-//! single part.
+//! The order is that of [`glowflow_ranks::Tree`]. Ranks add their parts in the same order, so the sum has the
+//! same bits for any number of ranks. All parts use one gradient buffer, whose address is fixed in a captured
+//! pass. Subtotals need one more buffer per level of the tree, and none for a single part.
 
 use std::ops::Range;
 
@@ -16,18 +15,18 @@ use glowflow_kernels::{Device, Primitives, Strided, View, ViewMut};
 
 /// Subtotals of the parts so far.
 pub struct Subtotals<D: Device> {
-    /// Subtotals with the levels of their subtrees, which decrease.
+    /// Subtotals with the levels of their subtrees, in decreasing order.
     stack: Vec<(u32, D::Buffer)>,
     free: Vec<D::Buffer>,
 }
 
 impl<D: Primitives> Subtotals<D> {
-    /// Without parts.
+    /// Creates subtotals without parts.
     pub fn new() -> Self {
         Self { stack: vec![], free: vec![] }
     }
 
-    /// Takes the next part, which is not the last, out of the gradient. The gradient is 0 afterwards.
+    /// Moves the next part, which is not the last, out of the gradient, and sets the gradient to 0.
     pub fn push(&mut self, device: &D, gradient: &mut D::Buffer) {
         let len = device.len(gradient);
         let mut level = 0;
@@ -43,7 +42,7 @@ impl<D: Primitives> Subtotals<D> {
         device.map(&constant(0.0), [1, 1, len], &[], ViewMut { buffer: gradient, at });
     }
 
-    /// Adds the subtotals to a slice of the gradient of the last part: the slice of the sum.
+    /// Adds the subtotals to a slice of the gradient of the last part, which gives that slice of the sum.
     pub fn add_to(&self, device: &D, gradient: &mut D::Buffer, at: Range<usize>) {
         for (_, left) in self.stack.iter().rev() {
             add(device, left, gradient, at.clone());
@@ -51,7 +50,7 @@ impl<D: Primitives> Subtotals<D> {
     }
 }
 
-/// Adds a slice of a buffer to that of another.
+/// Adds a slice of a buffer to the same slice of another.
 fn add<D: Primitives>(device: &D, from: &D::Buffer, to: &mut D::Buffer, range: Range<usize>) {
     if range.is_empty() {
         return;
@@ -84,7 +83,7 @@ mod tests {
                     subtotals.push(&device, &mut gradient);
                 }
             }
-            // In slices, as buckets take them.
+            // In slices, as in buckets.
             subtotals.add_to(&device, &mut gradient, 4..6);
             subtotals.add_to(&device, &mut gradient, 0..4);
             assert_eq!(device.download(&gradient).unwrap(), sum((0..count).map(part)), "{count} parts");
