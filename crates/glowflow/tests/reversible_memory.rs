@@ -1,4 +1,4 @@
-//! The memory of a reversible training step of RealNVP's couplings does not grow with their number.
+//! Test that the memory of a reversible training step of RealNVP does not grow with the number of couplings.
 #![cfg(target_os = "linux")]
 
 use std::process::Command;
@@ -9,7 +9,7 @@ use glowflow::{Architecture, Backprop, Error, Primitives};
 use glowflow_kernels::Cpu;
 use serde::{Deserialize, Serialize};
 
-/// RealNVP's top level with any number of couplings.
+/// RealNVP's last level with any number of couplings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Chain {
     couplings: usize,
@@ -41,15 +41,16 @@ impl Architecture for Chain {
     fn set_channels(&mut self, _: usize) {}
 }
 
-/// Names the number of couplings, and whether their activations are stored, to the process that trains.
+/// Environment variable for the training process: the number of couplings, and whether their activations are
+/// stored.
 const COUPLINGS: &str = "GLOWFLOW_TEST_COUPLINGS";
 const STORED: &str = "GLOWFLOW_TEST_STORED";
 
-/// Peak memory of a process that makes two training steps, without weights, gradient, moments and average.
+/// Peak memory of a process that performs two training steps, minus weights, gradient, moments and average.
 fn memory_of(couplings: usize, stored: bool) -> f64 {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "trains", "--ignored", "--nocapture"]).env(COUPLINGS, couplings.to_string());
-    // Freed memory goes back to the system at once, so that the peak is that of what is in use.
+    // Freed memory is returned to the system immediately, so that the peak equals the memory in use.
     command.env("MALLOC_MMAP_THRESHOLD_", "131072").env("RAYON_NUM_THREADS", "2");
     if stored {
         command.env(STORED, "");
@@ -85,7 +86,7 @@ fn trains() {
 fn reversible_couplings_take_no_more_memory_for_a_deep_flow() {
     let [few, many] = [4, 24].map(|couplings| memory_of(couplings, false));
     assert!(many < 1.1 * few, "{many} bytes for 24 couplings, {few} for 4");
-    // The measurement sees what grows.
+    // Check that the measurement detects growth.
     let stored = memory_of(24, true);
     assert!(stored > 3.0 * many, "{stored} bytes stored, {many} reversible");
 }

@@ -1,4 +1,4 @@
-//! New runs adapt their model to the data: grey images, other sizes, classes.
+//! Adaptation of a new run's model to the data: grey images, other sizes, classes.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -9,7 +9,7 @@ use glowflow_data::{ImageShape, save_png};
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Saves an image of `channels` equal to those of a grey slope, or differing by `tint`.
+/// Saves a grey gradient image whose `channels` are equal, or differ by `tint`.
 fn save(path: &Path, (height, width): (usize, usize), channels: usize, tint: u8) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let pixel = |i: usize| (0..channels).map(move |c| (i % 200) as u8 + tint * c as u8);
@@ -27,7 +27,8 @@ fn run(data: &Path, want: Adapt) -> Result<(ModelConfig, Adapted), Error> {
 const CHANNELS: Adapt = Adapt { channels: true, classes: false };
 const BOTH: Adapt = Adapt { channels: true, classes: true };
 
-/// Sizes without an effect are noticed with the setting that reads them, and nothing is noticed with that setting.
+/// Sizes without an effect are reported with the setting that uses them, and not reported if that setting is
+/// active.
 #[test]
 fn sizes_that_nothing_reads_are_noticed() {
     let notices = |preset: &str, set: &[&str]| {
@@ -58,7 +59,7 @@ fn grey_images_make_a_grey_model() {
     let at = |name: &str| folder.path().join(name);
     for i in 0..70 {
         save(&at(&format!("grey/{i}.png")), (32, 32), 1, 0);
-        // As cameras save black-and-white photographs.
+        // Almost grey, like black-and-white photographs from cameras.
         save(&at(&format!("rgb/{i}.png")), (32, 32), 3, u8::from(i % 2 == 0));
         save(&at(&format!("colour/{i}.png")), (32, 32), 3, 20);
         save(&at(&format!("mixed/{i}.png")), (32, 32), if i % 4 == 0 { 3 } else { 1 }, 20);
@@ -71,7 +72,7 @@ fn grey_images_make_a_grey_model() {
             adapted.notices.iter().any(|notice| notice.contains("grey") && notice.contains("[32, 32, 1]"));
         assert_eq!(said, channels == 1, "{name}: {:?}", adapted.notices);
     }
-    // A model that is given keeps its channels, and the difference is reported.
+    // An explicitly configured model keeps its channels, and the difference is reported.
     let (model, adapted) = run(&at("grey"), Adapt::default()).unwrap();
     assert_eq!(model.image(), [32, 32, 3]);
     assert_eq!(adapted.notices, ["all 70 images are grey; the model has 3 channels, for colour"]);

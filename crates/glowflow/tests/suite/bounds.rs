@@ -1,4 +1,4 @@
-//! Bounds on bits per dimension, against their definition and a model of known probabilities.
+//! Bounds on bits per dimension, compared with their definition and with a model of known probabilities.
 
 use crate::common::{glow, model_file};
 use glowflow::{Architecture, CouplingType, Draws, GlowConfig, Model, ModelFile, NoiseKind, PermutationType};
@@ -15,7 +15,7 @@ fn uniform(draws: u64) -> Draws {
     Draws::Uniform { draws, seed: 3 }
 }
 
-/// Two chunks of images with every value of a pixel.
+/// Two chunks of images that contain every pixel value.
 fn images() -> Array4<u8> {
     Array4::from_shape_fn((70, 32, 32, 3), |(b, y, x, c)| (b * 31 + y * 7 + x * 13 + c * 101) as u8)
 }
@@ -30,7 +30,7 @@ fn importance_weights_the_draws_of_the_uniform_bound() {
     assert_eq!(nats(importance(1)), nats(uniform(1)));
     assert_eq!(nats(importance(0)), nats(uniform(1)), "0 counts as 1");
 
-    // The n-th draw, from means of n and n − 1.
+    // The n-th draw, from the means of n and n − 1 draws.
     const K: usize = 5;
     let means: Vec<_> = (1..=K as u64).map(|draws| nats(uniform(draws))).collect();
     let bounds = nats(importance(K as u64));
@@ -67,10 +67,10 @@ fn set_prior(file: &mut ModelFile<impl Architecture>, deviation: f32) {
     }
 }
 
-/// Standard deviation of the toy's prior: half a bin.
+/// Standard deviation of the toy model's prior: half a bin.
 const SD: f64 = 1.0 / 512.0;
 
-/// Four numbers that are independent and Gaussian around 0.
+/// A model of four independent Gaussian values with mean 0.
 fn toy() -> Model {
     let config = GlowConfig {
         image: [2, 2, 1],
@@ -86,7 +86,7 @@ fn toy() -> Model {
     Model::on(Cpu::new(), &file)
 }
 
-/// Probability of the bin of a pixel under a Gaussian, by Simpson's rule.
+/// Probability of a pixel's bin under a Gaussian, by Simpson's rule.
 fn probability(pixel: u8) -> f64 {
     const PARTS: usize = 200;
     let (low, width) = (f64::from(pixel) / 256.0 - 0.5, 1.0 / 256.0);
@@ -111,7 +111,7 @@ fn bounds_approach_a_known_probability() {
     const PIXELS: [u8; 4] = [128, 127, 129, 128];
     let toy = toy();
     let exact = PIXELS.map(|pixel| probability(pixel).ln()).iter().sum::<f64>();
-    // Equal images, each with noise of its own.
+    // Equal images, each with separate noise.
     let images = Array4::from_shape_fn((256, 2, 2, 1), |(_, y, x, _)| PIXELS[2 * y + x]);
     let nats = |draws| {
         let bits = toy.bits_per_dim(images.view(), &[], draws).unwrap();
@@ -120,7 +120,7 @@ fn bounds_approach_a_known_probability() {
     let [one, four, sixteen, many] = [1, 4, 16, 1024].map(|draws| nats(importance(draws)));
     assert!(one < four && four < sixteen && sixteen < many, "{one} {four} {sixteen} {many}");
     assert!((many - exact).abs() < 0.02, "{many} {exact}");
-    // More draws make the uniform bound no tighter.
+    // More draws do not tighten the uniform bound.
     let uniform = nats(uniform(64));
     assert!(exact - uniform > 1.0 && (uniform - one).abs() < 0.5, "{exact} {uniform} {one}");
 }

@@ -1,4 +1,5 @@
-//! Model cards: `config.json` and `README.md` of a run, and models that come as a folder of these and the weights.
+//! Model cards: `config.json` and `README.md` of a run, and models distributed as a folder of these and the
+//! weights.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -162,7 +163,7 @@ fn files_of_the_user_stay_as_they_are() {
     go_on(run, 2);
     assert!(text(run, README) != written && json(run)["training"]["steps"] == 2);
 
-    // The licence that the user gave stays, and is in the README too.
+    // The user's licence is preserved, and copied to the README.
     let licensed = text(run, CONFIG_JSON).replace(r#""license": """#, r#""license": "cc-by-4.0""#);
     std::fs::write(run.join(CONFIG_JSON), licensed).unwrap();
     go_on(run, 3);
@@ -170,7 +171,7 @@ fn files_of_the_user_stay_as_they_are() {
     let licensed = text(run, README);
     assert!(licensed.contains("license: \"cc-by-4.0\"\n") && licensed.contains("| licence | cc-by-4.0 |"));
 
-    // Any edit makes the README the user's.
+    // Any edit protects the README from being overwritten.
     for edited in
         [format!("{licensed}\nMy dog.\n"), licensed.replacen("# Glow", "# My Glow", 1), String::new()]
     {
@@ -181,7 +182,7 @@ fn files_of_the_user_stay_as_they_are() {
         assert_eq!(json(run)["training"]["steps"], steps, "the facts are still written");
     }
 
-    // A config.json of another program stays, too.
+    // A config.json of another program is preserved as well.
     for foreign in ["{\"library_name\": \"diffusers\"}", "not JSON"] {
         std::fs::write(run.join(CONFIG_JSON), foreign).unwrap();
         let summary = go_on(run, 9);
@@ -219,7 +220,7 @@ fn a_folder_of_weights_and_card_is_a_model() {
     assert!(readme.contains("| classes | 2: cat, d\\|g |"), "{readme}");
     assert!(readme.contains("sample --class 0 --model FOLDER"), "{readme}");
 
-    // The names of another model's classes are not this one's.
+    // Class names of a different model are not used.
     let mut other: ModelConfig = glow.config().clone();
     other.set_classes(3).unwrap();
     assert!(data::class_names(folder.path(), &other).is_empty());
@@ -249,7 +250,7 @@ fn weights_in_bf16_are_half_the_size_and_invert_exactly() {
     let saved = size(&run.join(MODEL)) - size(&path);
     assert!(saved as usize >= 2 * model.weights.len() - 64, "{saved}");
 
-    // Rounding again changes nothing.
+    // Rounding twice has no further effect.
     rounded.write_bf16(&folder.path().join("again.safetensors")).unwrap();
     let bytes = |path: &Path| std::fs::read(path).unwrap();
     assert!(bytes(&path) == bytes(&folder.path().join("again.safetensors")));

@@ -1,5 +1,5 @@
-//! Glow with residual networks, with attention in them, and with mixture couplings: training, files, resuming, and
-//! exactness.
+//! Glow with residual networks, with attention in them, and with mixture couplings: training, files,
+//! resuming, and exactness.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -27,7 +27,7 @@ const KINDS: [[&str; 3]; 4] = [
     ["residual", "affine", "2"],
 ];
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config([network, coupling, attention]: [&str; 3], overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -70,7 +70,8 @@ fn models_learn_save_and_load() {
     }
 }
 
-/// Images of noise and portraits, 8 bits: every pixel comes back, and a score does not depend on the batch.
+/// Noise images and portraits with 8 bits: every pixel is reconstructed, and a score does not depend on the
+/// batch.
 #[test]
 fn every_image_comes_back() {
     const NOISE: usize = 250;
@@ -101,7 +102,7 @@ fn every_image_comes_back() {
 #[test]
 fn both_backprop_modes_give_the_same_gradient() {
     for kind in KINDS {
-        // Without decay, the first moment is the gradient.
+        // With `beta1` = 0, the first moment is the gradient.
         let config = config(kind, &["train.beta1=0", "train.accumulate=2"]);
         let state = trained(Cpu::new(), config.clone(), 10).0.state().unwrap();
         let pixels = batches(BATCH).nth(10).unwrap();
@@ -119,7 +120,8 @@ fn both_backprop_modes_give_the_same_gradient() {
     }
 }
 
-/// On the reference bodies of all operations, and on a GPU, whose second step is recorded and repeated from then on.
+/// Runs on the reference implementations of all operations, and on a GPU, which captures the second step and
+/// replays it.
 #[test]
 fn every_device_learns_the_same() {
     let small = ["model.levels=1", "model.steps=1", "model.hidden=4", "model.network_blocks=1"];
@@ -218,7 +220,7 @@ fn attention_that_no_layer_has_is_refused() {
     refused(&[residual, "model.levels=1", "model.attention=2"], "the last level has 256 pixels");
 }
 
-/// Attention is at 8×8 and 4×4 of an image of 32×32.
+/// For 32×32 images, attention is applied at 8×8 and 4×4.
 #[test]
 fn attention_counts_at_small_levels() {
     let network = NetworkType::Residual;

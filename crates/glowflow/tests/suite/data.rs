@@ -1,11 +1,11 @@
-//! Data opened for a model.
+//! Opening of data for a model.
 
 use std::path::Path;
 
 use glowflow::{GlowConfig, data};
 use glowflow_data::{Dataset, Error, ImageShape, save_png};
 
-/// Whether an image can still be read after its file is gone.
+/// Returns whether an image can still be read after its file is deleted.
 fn keeps_images(dataset: &dyn Dataset, folder: &Path) -> bool {
     let mut pixels = vec![0; dataset.shape().len()];
     dataset.read(0, &mut pixels).unwrap();

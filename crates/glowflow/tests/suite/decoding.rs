@@ -1,11 +1,11 @@
-//! Decoding on host arrays: chunks, finite flags, requests to stop, concurrent callers.
+//! Decoding to host arrays: chunks, finite flags, requests to stop, concurrent callers.
 
 use crate::common::{config, glow, model_file};
 use glowflow::{DeviceError, Error, GlowConfig, Model};
 use glowflow_kernels::{Cuda, cuda};
 use ndarray::{Array4, Axis, s};
 
-/// A model of images so large that it decodes 16 together.
+/// A model of images so large that it decodes 16 at a time.
 fn in_chunks_of_16() -> Model {
     let config =
         GlowConfig { image: [64, 64, 1], levels: 1, steps: 1, hidden: 1, bits: 8, classes: 8, ..config() };
@@ -34,7 +34,7 @@ fn each_image_has_its_own_finite_flag() {
     for i in [0, 2] {
         assert_eq!(decoded.pixels.index_axis(Axis(0), i), sound.pixels.index_axis(Axis(0), i));
     }
-    // Results of other calls do not depend on that one.
+    // Results of other calls are not affected.
     assert!(model.sample(3, 0.7, &[], 1).unwrap() == sound);
 }
 
@@ -117,7 +117,7 @@ fn concurrent_callers_get_their_own_images_and_flags() {
     });
 }
 
-/// The first decoding runs as it is, the second is recorded, and the third replayed.
+/// The first decoding runs directly, the second is captured, and the third is replayed.
 #[test]
 fn a_gpu_repeats_its_recorded_decoding() {
     let gpu = |precision| -> Option<Cuda> {

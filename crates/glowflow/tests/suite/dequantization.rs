@@ -1,4 +1,5 @@
-//! Variational dequantisation: its density, its bound against a known probability, its gradients, and exact decoding.
+//! Variational dequantisation: its density, its bound against a known probability, its gradients, and exact
+//! decoding.
 
 use glowflow::flow::{
     ActNormPermutation, Base, Context, Dequantizer, DequantizerConfig, FactorRest, FlowBuilder, Mode, Save,
@@ -30,12 +31,12 @@ fn glow(image: [usize; 3], couplings: usize) -> GlowConfig {
     }
 }
 
-/// Standard normal numbers.
+/// Standard normal values.
 fn normal(id: u64, len: usize) -> Vec<f64> {
     (0..len as u64).map(|i| Stream { seed: 7, id }.normal(i)[0]).collect()
 }
 
-/// Pixels of some images.
+/// Random pixels of some images.
 fn pixels(images: usize, [height, width, channels]: [usize; 3], seed: u64) -> Array4<u8> {
     let len = images * height * width * channels;
     let stream = Stream { seed, id: 0 };
@@ -43,7 +44,7 @@ fn pixels(images: usize, [height, width, channels]: [usize; 3], seed: u64) -> Ar
     Array4::from_shape_vec((images, height, width, channels), bytes).unwrap()
 }
 
-/// Adds normal numbers to the dequantiser's parameters, so that it no longer is the identity.
+/// Adds normal noise to the dequantiser's parameters, so that it is no longer the identity.
 fn perturb<A: Architecture>(file: &mut ModelFile<A>, deviation: f64) {
     for parameter in &file.layout().parameters {
         if parameter.name.starts_with("dequantizer.") {
@@ -58,7 +59,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Log-densities of a model's bins with uniform and with variational dequantisation from one seed.
+/// Log-densities of a model with uniform and with variational dequantisation from one seed.
 fn densities<D: Operations>(device: D, file: &ModelFile, pixels: &Array4<u8>) -> [Vec<f64>; 2] {
     let model = Model::on(device, file);
     let labels = vec![0; model.config().labels_of(pixels.shape()[0])];
@@ -137,7 +138,7 @@ fn the_keys_are_written_only_where_they_matter() {
     let variational = GlowConfig { dequantization: DequantizationType::Variational, ..GlowConfig::default() };
     assert_eq!(keys(&variational.into()), ["dequantization"]);
     assert_eq!(keys(&glow([8, 8, 3], 2).into()).len(), 4);
-    // The model file keeps them.
+    // The model file stores them.
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let file = ModelFile::new(glow([8, 8, 3], 2), 0).unwrap();
@@ -162,7 +163,7 @@ fn configurations_without_a_dequantizer_are_refused() {
     uniform.validate().unwrap();
 }
 
-/// A dequantiser in double precision with random parameters, and a flow of nothing.
+/// A dequantiser in double precision with random parameters, without a flow.
 struct Alone {
     device: F64,
     dequantizer: Dequantizer,
@@ -184,7 +185,7 @@ impl Alone {
         Grid { batch, height: self.image.height, width: self.image.width }
     }
 
-    /// The centres of bins.
+    /// State of bin centres.
     fn centres(&self, bins: &[u32]) -> State<F64> {
         let x: Vec<f64> = bins.iter().map(|&q| (f64::from(q) + 0.5) / f64::from(self.bins) - 0.5).collect();
         let batch = bins.len() / self.image.len();
@@ -236,14 +237,14 @@ fn the_density_of_the_noise_is_one_in_sum() {
         assert!(spread > 0.5, "the noise is not far from uniform: {spread}");
         assert!((m - 1.0).abs() < 3.0 * error, "{couplings} couplings: {m} ± {error}");
         assert!(error < 0.02, "{error}");
-        // Every number is in its bin.
+        // Every value is in its bin.
         for (v, q) in v.iter().zip(one.iter().cycle()) {
             assert_eq!(((v + 0.5) * 8.0).floor(), f64::from(*q));
         }
     }
 }
 
-/// Shifts far beyond where `sigmoid` saturates in single precision.
+/// Shifts far beyond the saturation of `sigmoid` in single precision.
 #[test]
 fn noise_stays_in_its_bin() {
     let (image, bins) = ([4, 4, 3], 256);
@@ -253,7 +254,7 @@ fn noise_stays_in_its_bin() {
         let dequantizer = Dequantizer::new(&mut p, image.into(), bins, config);
         let mut params = p.initial_parameters();
         let bias = p.layout().parameters.iter().find(|p| p.name == "couplings.0.conv3.bias").unwrap();
-        // The first half are shifts.
+        // The first half consists of shifts.
         params[bias.span.start..bias.span.start + bias.span.len / 2].fill(shift);
         let device = Cpu::<f32>::new();
         let pixels = pixels(20, image, 4).into_raw_vec_and_offset().0;
@@ -278,7 +279,8 @@ fn noise_stays_in_its_bin() {
     }
 }
 
-/// The loss `⟨g, v⟩ + λ·Σ (−ln r)` by every parameter, with saved and with recomputed activations.
+/// Gradient of the loss `⟨g, v⟩ + λ·Σ (−ln r)` with respect to every parameter, with saved and with
+/// recomputed activations.
 #[test]
 fn gradients_are_derivatives() {
     const LAMBDA: f64 = -0.7;
@@ -319,7 +321,7 @@ fn gradients_are_derivatives() {
     }
 }
 
-/// Independent normal numbers.
+/// Independent normal values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Toy {
     couplings: usize,
@@ -370,7 +372,8 @@ fn log_means(values: &[f64], n: usize) -> Vec<f64> {
     values.chunks(n).map(log_mean).collect()
 }
 
-/// `v = z/scale − shift` with standard normal `z`: the probability of a bin is a difference of normal distribution functions.
+/// `v = z/scale − shift` with standard normal `z`: the probability of a bin is a difference of normal
+/// distribution functions.
 #[test]
 fn the_bound_is_below_a_known_probability_and_importance_weights_close_it() {
     let (shift, scale, draws) = (0.1_f64, 4.0_f64, 1 << 14);
@@ -398,7 +401,7 @@ fn the_bound_is_below_a_known_probability_and_importance_weights_close_it() {
     }
 }
 
-/// The model's own noise, the centres and typical noise all decode to every pixel.
+/// The model's own noise, bin centres and typical noise all decode to the original pixels.
 #[test]
 fn a_thousand_of_a_thousand_images_decode() {
     let image = [8, 8, 3];
@@ -411,7 +414,7 @@ fn a_thousand_of_a_thousand_images_decode() {
         assert_eq!(trip.exact.iter().filter(|&&exact| exact).count(), 1000);
         let worst = trip.errors.iter().copied().fold(0.0, f64::max);
         assert!(worst < 1e-4 && worst > 0.0, "{worst}");
-        // The typical point is another one than the centre, and its density is that of its latents.
+        // The typical point differs from the centre, and its density is that of its latents.
         let [typical, centre] = [Dequantization::Typical, Dequantization::Midpoint]
             .map(|noise| model.encode(images.view(), &[], noise).unwrap());
         assert_ne!(typical.latents, centre.latents);
@@ -421,7 +424,7 @@ fn a_thousand_of_a_thousand_images_decode() {
     }
 }
 
-/// Without a dequantiser typical noise is the centre, bit for bit.
+/// Without a dequantiser, typical noise equals the centre, bit for bit.
 #[test]
 fn models_without_a_dequantizer_are_as_they_were() {
     let image = [8, 8, 3];
@@ -439,7 +442,8 @@ fn models_without_a_dequantizer_are_as_they_were() {
     assert!(model.bits_per_dim(images.view(), &[], draws).is_err());
 }
 
-/// Scores with the model's noise: labels, the mean of the draws, and importance-weighted bounds that fall with k.
+/// Scores with the model's noise: labels, the mean of the draws, and importance-weighted bounds that decrease
+/// with k.
 #[test]
 fn variational_scores_are_labelled() {
     let mut file = ModelFile::new(glow([8, 8, 3], 2), 0).unwrap();

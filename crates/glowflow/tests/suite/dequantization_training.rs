@@ -7,7 +7,7 @@ use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
 use glowflow_kernels::{Cpu, Cuda, Reference, cuda};
 use ndarray::Array4;
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -30,7 +30,7 @@ fn batches(size: usize) -> impl Iterator<Item = Batch> {
     TrainingBatches::new(portraits, options).unwrap().map(Result::unwrap)
 }
 
-/// The number of each image's class.
+/// The label of each image.
 fn labels(config: &RunConfig) -> Vec<usize> {
     (0..config.model.labels_of(config.train.batch)).map(|i| i % config.model.classes()).collect()
 }
@@ -56,7 +56,7 @@ fn assert_close(have: &[[f64; 2]], want: &[[f64; 2]], tolerance: f64) {
     }
 }
 
-/// The noise is that of uniform dequantisation, and a new dequantiser leaves it as it is.
+/// The noise equals that of uniform dequantisation, and a new dequantiser leaves it unchanged.
 #[test]
 fn the_first_step_has_the_loss_of_uniform_dequantization() {
     for couplings in [0, 4] {
@@ -96,7 +96,7 @@ fn a_resumed_state_goes_on_bit_for_bit() {
     }
 }
 
-/// Parts of a batch have noise of their own, and every part counts.
+/// Parts of a batch have separate noise, and all parts contribute.
 #[test]
 fn a_step_in_parts_is_a_step() {
     let [whole, parts] = ["train.accumulate=1", "train.accumulate=4"]
@@ -120,7 +120,7 @@ fn every_device_agrees() {
     }
 }
 
-/// Trained, the model's noise has a better bound than uniform noise.
+/// After training, the model's noise has a better bound than uniform noise.
 #[test]
 fn the_variational_bound_falls_below_the_uniform_one() {
     for couplings in [0, 2] {
@@ -148,7 +148,7 @@ fn the_variational_bound_falls_below_the_uniform_one() {
     }
 }
 
-/// Numbers that stop being finite in the dequantiser are reported there.
+/// Values that become non-finite in the dequantiser are reported there.
 #[test]
 fn a_dequantizer_that_diverges_is_named() {
     let config = config(&[]);

@@ -1,4 +1,4 @@
-//! Directions of attributes: computed and measured as said, kept in files, and walked along.
+//! Attribute directions: computation, measurement, files, and moving along them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use glowflow_data::{Attributes, Dataset, Subset};
 use glowflow_kernels::Cpu;
 use ndarray::{Array4, Axis};
 
-/// More than a model encodes at once.
+/// More images than a model encodes at once.
 const IMAGES: usize = 300;
 
 fn config() -> GlowConfig {
@@ -27,7 +27,7 @@ fn portraits() -> Arc<Portraits> {
     Arc::new(Portraits::new(IMAGES, 16, 5))
 }
 
-/// The images' answers in a table, whose line `i` is `rows(i)`; the names of the columns are the first line.
+/// A table of the images' attributes with the header `columns`; line `i` is `rows(i)`.
 fn table(columns: &str, rows: impl Fn(usize) -> String) -> Attributes {
     let file = tempfile::NamedTempFile::new().unwrap();
     let portraits = portraits();
@@ -42,12 +42,12 @@ fn find(glow: &Model, attributes: &Attributes, remove: &[&str]) -> Result<Found,
     find_directions(glow, &dataset, attributes, &remove, None)
 }
 
-/// The images that are kept for measuring, if all are labelled: a fifth, drawn by seed 0.
+/// The images held out for measuring if all are labelled: a fifth, drawn with seed 0.
 fn held_out() -> Vec<usize> {
     Subset::sample(portraits(), IMAGES / 5, 0).indices().to_vec()
 }
 
-/// Latents of all images, in one go.
+/// Latents of all images, encoded in one call.
 fn latents(glow: &Model) -> Latents {
     let portraits = portraits();
     let mut pixels = Array4::<u8>::zeros((IMAGES, 16, 16, 3));
@@ -114,7 +114,7 @@ fn too_few_examples_are_a_warning_and_no_number() {
     let half = |i: usize| i % 2;
     let held_out = held_out();
     let used: Vec<usize> = (0..IMAGES).filter(|i| !held_out.contains(i)).collect();
-    // Of the images used, `Few` has one fewer than needed; of those held out, `Early` has none without.
+    // Of the images used, `Few` has one fewer than needed; of those held out, none lacks `Early`.
     let few = |i: usize| usize::from(used[..MIN_PER_SIDE - 1].contains(&i));
     let early = |i: usize| usize::from(held_out.contains(&i) || i.is_multiple_of(3));
     let attributes = table("Half,Few,Early,Never", |i| format!("{},{},{},0", half(i), few(i), early(i)));
@@ -130,7 +130,7 @@ fn too_few_examples_are_a_warning_and_no_number() {
     ]) {
         assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
     }
-    // Unknown is neither with nor without.
+    // Unknown counts as neither with nor without the attribute.
     let unknown =
         table("Half,Some", |i| format!("{},{}", half(i), if i < 200 { "" } else { ["0", "1"][half(i)] }));
     let found = find(&glow(1), &unknown, &[]).unwrap().directions;
@@ -165,7 +165,7 @@ fn attributes_of_every_nth_image_have_directions() {
 #[test]
 fn latents_that_are_not_finite_are_no_directions() {
     let attributes = table("Half", |i| (i % 2).to_string());
-    // Every weight is finite, and their products are not.
+    // Every weight is finite, but their products are not.
     let plain = glow(1);
     let mut file = ModelFile::new(plain.config().clone(), 1).unwrap();
     file.weights.fill(1e30);
@@ -185,7 +185,7 @@ fn orthogonal_directions_leave_those_named_alone() {
     let found = find(&glow, &attributes, &[first, second]).unwrap().directions;
     for name in names {
         for other in [first, second] {
-            // Each of those named loses the other one; the rest loses both.
+            // Each of the named directions lost the projection on the other one; the rest lost both.
             let removed = plain.get(other).unwrap();
             let latents = &found.get(name).unwrap().latents;
             let along = latents.dot(&removed.latents)
@@ -193,7 +193,7 @@ fn orthogonal_directions_leave_those_named_alone() {
             assert_eq!(along.abs() < 1e-4, name != other, "{name} along {other}: {along}");
         }
     }
-    // Directions are measured as they are in the end.
+    // The final directions are measured.
     let aucs = |directions: &Directions| directions.list.iter().map(|d| d.about.auc).collect::<Vec<_>>();
     assert_ne!(aucs(&found), aucs(&plain));
 
@@ -234,14 +234,14 @@ fn a_file_gives_back_what_was_written_and_only_to_its_model() {
     };
     refuse(&path, &glow(2), &["another model", "glowflow attributes"]);
     refuse(&folder.path().join("nowhere"), &glow(1), &["nowhere", "glowflow attributes"]);
-    // Shapes that the model does not have must not be made room for.
+    // No memory must be allocated for shapes that the model does not have.
     for (levels, image) in [(1 << 60, [16, 16, 3]), (1 << 31, [16, 16, 3]), (2, [0, 0, 3])] {
         let config = GlowConfig { levels, image, ..config() };
         let other = folder.path().join("other");
         Directions { config: config.into(), ..directions.clone() }.write(&other).unwrap();
         refuse(&other, &glow(1), &["another model", "glowflow attributes"]);
     }
-    // Files that are cut, that lack a tensor, or that are something else.
+    // Files that are truncated, lack a tensor, or have another format.
     let bytes = std::fs::read(&path).unwrap();
     let broken = folder.path().join("broken");
     for bytes in [&bytes[..bytes.len() / 2], &bytes[..7], b"no safetensors at all"] {

@@ -1,4 +1,4 @@
-//! Glow whose top prior depends on the border: key, files and training.
+//! Glow with a final prior that depends on the border: key, files and training.
 
 use glowflow::flow::{Context, Mode};
 use glowflow::model::Flow;
@@ -59,7 +59,7 @@ fn trained() -> ModelFile {
     trainer.model().unwrap()
 }
 
-/// Log-likelihoods of images, and the gradient by the edge term.
+/// Log-likelihoods of images, and the gradient of the edge term.
 fn likelihoods_and_gradient<D: Operations<Real = f32>>(device: &D, file: &ModelFile) -> [Vec<f32>; 2] {
     let flow = Flow::<D>::new(&file.config, &file.constants);
     let (params, buffers) = (device.upload(&file.weights), device.zeros(0));
@@ -103,7 +103,8 @@ fn the_edge_term_is_trained_and_saved() {
     assert_eq!(ModelFile::read(&path).unwrap(), file);
 }
 
-/// With an edge term of `1` for every tap, a latent's mean grows by the number of its neighbours outside.
+/// With an edge term of `1` for every tap, a latent's mean increases by the number of its neighbours outside
+/// the image.
 #[test]
 fn each_neighbour_outside_adds_its_tap() {
     let config = GlowConfig { image: [8, 8, 1], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };

@@ -9,7 +9,7 @@ use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, Subset};
 use ndarray::Array4;
 
-/// Scores of one picture, over and over: two batches of 64, as many as are scored at once.
+/// Scores of copies of one image: two batches of 64, the number scored at once.
 fn scores(draws: u64, seed: u64) -> Vec<f64> {
     let config = GlowConfig { image: [32, 32, 3], levels: 1, steps: 1, hidden: 4, ..GlowConfig::default() };
     let glow = Model::new(config, 0).unwrap();
@@ -65,7 +65,7 @@ fn exactness_is_counted_over_the_images_that_are_named() {
 fn an_evaluation_is_stopped_between_batches() {
     let glow = glow(&model_file(0.05));
     let inversion = Inversion { images: usize::MAX, seed: 0 };
-    // Three batches are scored, then three inverted.
+    // Three batches are scored, then three are inverted.
     for stop_after in 1..=6 {
         let mut done = vec![];
         let result = evaluate(&glow, &portraits(150), Draws::Midpoint, inversion, |count| {
@@ -77,7 +77,7 @@ fn an_evaluation_is_stopped_between_batches() {
     }
 }
 
-/// Results that are not numbers are told apart from those that are.
+/// NaN results are distinguished from numbers.
 #[test]
 fn images_without_a_finite_score_are_named() {
     let mut file = model_file(0.05);
@@ -120,7 +120,7 @@ fn bits_per_dim_is_the_score_of_a_dataset() {
     assert!(glow.bits_per_dim(pixels.view(), &[0], draws).is_err(), "the model has no classes");
 }
 
-/// A Gaussian's log-density is concave: at the centre of a bin it is above its mean over the bin.
+/// A Gaussian's log-density is concave: at the centre of a bin it exceeds its mean over the bin.
 #[test]
 fn the_midpoint_is_not_the_bound() {
     let mut file = model_file(0.0);

@@ -1,4 +1,4 @@
-//! Damaged files, and files of other kinds, are refused; nothing that was changed goes unnoticed.
+//! Damaged files and files of other kinds are rejected; every modification is detected.
 
 use std::fs::File;
 use std::io::Write;
@@ -27,8 +27,8 @@ fn directions(model: &ModelFile) -> Directions {
     Directions { config: model.config.clone(), model: model.fingerprint(), list }
 }
 
-/// Flips bits of the header, which is JSON for the most part, and of the tensors. `accepted` returns true if a file is
-/// read as something else than what was written. A flip in the name of the checksum's own entry changes nothing else.
+/// Flips bits of the header, which is mostly JSON, and of the tensors. `accepted` returns true if a file is
+/// read with different content. A flip in the name of the checksum's own entry changes nothing else.
 fn check_flips(path: &Path, accepted: impl Fn(&Path) -> bool) {
     let bytes = std::fs::read(path).unwrap();
     let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -106,7 +106,7 @@ fn weights_are_finite() {
     }
 }
 
-/// Models from elsewhere, and those of earlier versions, have no checksum.
+/// Models from other programs, and those of earlier versions, have no checksum.
 #[test]
 fn models_without_a_checksum_are_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +119,7 @@ fn models_without_a_checksum_are_read() {
     assert!(ModelFile::read(&path).unwrap() == model);
 }
 
-/// The file that the library writes, with a metadata entry, is the one that is written here without a checksum.
+/// The library writes the same file, including a metadata entry, as the code here does without a checksum.
 #[test]
 fn files_are_those_of_the_format() {
     let folder = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn files_are_those_of_the_format() {
     assert_eq!(safetensors::serialize(tensors.iter(), header.metadata().clone()).unwrap(), bytes);
 }
 
-/// Names may have characters of several bytes, and a header may be long.
+/// Names may contain multi-byte characters, and a header may be long.
 #[test]
 fn names_and_sizes_of_headers_do_not_matter() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,7 +150,7 @@ fn names_and_sizes_of_headers_do_not_matter() {
     }
 }
 
-/// Other programs reject members of the configuration that they do not know.
+/// Other programs reject unknown members of the configuration.
 #[test]
 fn the_checksum_is_not_part_of_the_configuration() {
     let folder = tempfile::tempdir().unwrap();
@@ -161,7 +161,7 @@ fn the_checksum_is_not_part_of_the_configuration() {
     assert_eq!(written, serde_json::to_value(&model.config).unwrap());
 }
 
-/// A program that changes a tensor and keeps the metadata is told what to do.
+/// A program that changes a tensor and keeps the metadata gets an error with advice.
 #[test]
 fn a_changed_file_is_refused_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ fn files_of_other_kinds_are_named() {
     assert!(error.contains("a folder"), "{error}");
 }
 
-/// Peak of the memory of this process, in bytes.
+/// Peak memory of this process, in bytes.
 #[cfg(target_os = "linux")]
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -222,7 +222,7 @@ fn peak() -> u64 {
     1024 * line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
 }
 
-/// Files are not read before they are known to be what they should be.
+/// Files are not read completely before their type is verified.
 #[test]
 #[cfg(target_os = "linux")]
 fn large_and_endless_files_are_refused_with_little_memory() {
@@ -230,14 +230,14 @@ fn large_and_endless_files_are_refused_with_little_memory() {
     let before = peak();
     let zeros = folder.path().join("zeros");
     File::create(&zeros).unwrap().set_len(3 << 30).unwrap();
-    // A whole file of 3 GB by its header, which is none of a model.
+    // A 3 GB file that is complete according to its header, but not a model.
     let large = folder.path().join("large");
     let header = format!(r#"{{"x":{{"dtype":"U8","shape":[{0}],"data_offsets":[0,{0}]}}}}"#, 3_u64 << 30);
     let mut file = File::create(&large).unwrap();
     file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
     file.write_all(header.as_bytes()).unwrap();
     file.set_len(8 + header.len() as u64 + (3 << 30)).unwrap();
-    // A header that is said to be larger than the format allows.
+    // A header that claims to be larger than the format allows.
     let long = folder.path().join("long");
     let mut file = File::create(&long).unwrap();
     file.write_all(&(1_u64 << 31).to_le_bytes()).unwrap();
@@ -249,7 +249,7 @@ fn large_and_endless_files_are_refused_with_little_memory() {
         let error = ModelFile::read(path).unwrap_err().to_string();
         assert!(began.elapsed().as_secs() < 5, "{error}");
     }
-    // Other tests of this program run at the same time.
+    // Other tests of this program run concurrently.
     assert!(peak() - before < 200 << 20, "{} bytes", peak() - before);
 }
 

@@ -1,4 +1,4 @@
-//! Fine-tuning: runs that begin with the weights of another model.
+//! Fine-tuning: runs that start from the weights of another model.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -43,7 +43,7 @@ fn source(run: &Path) {
     train(Cpu::<f32>::new(), config, run, options(20)).unwrap();
 }
 
-/// Saves dark images, which portraits are not.
+/// Saves dark images, unlike portraits.
 fn save_images(folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     for i in 0..12u8 {
@@ -77,7 +77,7 @@ fn a_model_is_trained_further_from_its_own_weights() {
     fine_tune(&config, &out, 1).unwrap();
     let (old, new) = (ModelFile::read(&from).unwrap(), ModelFile::read(&out).unwrap());
     assert_eq!(new.constants, old.constants);
-    // Images this dark would change every actnorm by a data-dependent initialisation.
+    // A data-dependent initialisation from images this dark would change every actnorm.
     let difference = old.weights.iter().zip(&new.weights).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(difference < 1e-6, "weights differ by {difference}");
 
@@ -101,7 +101,7 @@ fn settings_are_those_of_the_source_unless_given() {
     assert_eq!((tuned.data.shift, tuned.data.edge), (0.1, EdgeType::Reflect));
     assert_eq!(config(&from, &["train.batch=2", "train.lr=3e-4"]).train.batch, 2);
     assert_eq!(config(&from, &["train.lr=3e-4"]).train.lr, 3e-4);
-    // A model alone comes with defaults, and the best one can be taken.
+    // A model file alone has default settings, and the best one can be used.
     let alone = folder.path().join("alone/model.safetensors");
     std::fs::create_dir(alone.parent().unwrap()).unwrap();
     std::fs::copy(from.join("best.safetensors"), &alone).unwrap();
@@ -124,11 +124,11 @@ fn another_architecture_is_refused_with_both_values() {
         let message = error.to_string();
         assert!(words.iter().all(|word| message.contains(word)), "{overrides:?}: {message}");
     }
-    // The same value again is no conflict.
+    // Repeating the same value is not a conflict.
     RunConfig::fine_tune(&from, None, None, &texts(&["model.steps=2"])).unwrap();
 }
 
-/// In parts, and from a stop before the first checkpoint, which begins with the source model again.
+/// In parts, and from a stop before the first checkpoint, which starts again from the source model.
 #[test]
 fn a_resumed_run_has_the_bytes_of_one_without_a_stop() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What can be done with latents, on models with weights that are not trained: exactness does not need training.
+//! Operations on latents, with untrained models: exactness does not require training.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ fn config() -> GlowConfig {
     GlowConfig { image: [16, 16, 3], levels: 2, steps: 2, hidden: 8, bits: 5, ..GlowConfig::default() }
 }
 
-/// Images that a model of 5 bits can give back, all different.
+/// Distinct images that a model of 5 bits can reproduce.
 fn images(count: usize) -> Array4<u8> {
     Array4::from_shape_fn((count, 16, 16, 3), |(i, y, x, c)| {
         ((i * 71 + y * 13 + x * 7 + c * 29) % 32 * 8) as u8
@@ -86,7 +86,7 @@ fn redrawn_details_leave_coarser_levels_as_they_are() {
     let images = images(2);
     let latents =
         glow.encode(images.slice(s![..1, .., .., ..]), &[], Dequantization::Midpoint).unwrap().latents;
-    // Nothing drawn anew: the image, to the pixel.
+    // Nothing is redrawn: the image is reproduced exactly.
     let same = redraw_details(&glow, &latents, 0, 3, 0.7, 5).unwrap();
     for image in glow.decode(&same, &[]).unwrap().pixels.axis_iter(Axis(0)) {
         assert_eq!(image, images.index_axis(Axis(0), 0));
@@ -98,7 +98,7 @@ fn redrawn_details_leave_coarser_levels_as_they_are() {
         assert_ne!(variant.0[0], latents.0[0]);
         assert_ne!(variant.0[0], variants.slice((i + 1) % 3..(i + 1) % 3 + 1).0[0], "each its own details");
     }
-    // Everything drawn anew: samples.
+    // Everything is redrawn: samples.
     assert_eq!(redraw_details(&glow, &latents, 2, 3, 0.7, 5).unwrap(), glow.draw(3, 0.7, 5).unwrap());
 
     let two = glow.draw(2, 0.7, 5).unwrap();
@@ -163,10 +163,10 @@ fn many_classes_are_sampled_a_few_images_at_a_time() {
     assert_eq!(samples.slice(s![..3, .., .., ..]), fewer);
 }
 
-/// Portraits; or noise, if some images are of low contrast.
+/// Portraits, or noise if some images have low contrast.
 struct Photographs {
     portraits: Portraits,
-    /// Number of images of full contrast, which come first.
+    /// Number of high-contrast images, which come first.
     vivid: usize,
 }
 
@@ -209,7 +209,7 @@ impl Dataset for Photographs {
         if self.vivid == self.len() {
             return self.portraits.read(index, pixels);
         }
-        // Noise, of which images of low contrast have an eighth.
+        // Noise, scaled to an eighth in low-contrast images.
         for (i, x) in pixels.iter_mut().enumerate() {
             let mut bits = (index * 768 + i + 1) as u64;
             for _ in 0..3 {
@@ -237,7 +237,7 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
         let few = nearest(&glow, query(), &[], &dataset, 5, &weights, None).unwrap();
         assert_eq!(few, found[..5]);
     }
-    // Alone with itself, an image has no direction from the mean.
+    // In a dataset of one image, the image has no direction from the mean.
     let alone: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(&dataset), vec![42]));
     assert_eq!(nearest(&glow, query(), &[], &alone, 5, &[1.0, 1.0], None).unwrap()[0].similarity, 1.0);
     for weights in [&[0.0, 0.0][..], &[1.0], &[1.0, -1.0], &[1.0, f64::NAN]] {
@@ -249,7 +249,7 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
     assert!(error.to_string().contains("need 1 image"), "{error}");
 }
 
-/// By Euclidean distance between latents, images of low contrast are nearest to all others.
+/// By Euclidean distance between latents, low-contrast images are nearest to all others.
 #[test]
 fn images_of_low_contrast_are_not_everybodys_neighbours() {
     let glow = Model::new(config(), 1).unwrap();
@@ -268,7 +268,7 @@ fn images_of_low_contrast_are_not_everybodys_neighbours() {
         let found = nearest(&glow, image, &[], &dataset, 8, &level_weights(2), None).unwrap();
         by_similarity += found.iter().filter(|near| near.index >= 70).count();
     }
-    // One image in eight is of low contrast, and so is one answer in eight on average.
+    // One image in eight has low contrast, and so does one answer in eight on average.
     assert!(by_similarity < 2 * queries, "{by_similarity} answers of {} have low contrast", 8 * queries);
     assert!(by_distance > by_similarity, "{by_distance} by distance, {by_similarity} by similarity");
 }

@@ -1,4 +1,4 @@
-//! Latents in a file decode to the pixels that were encoded, whatever the model is.
+//! Latents in a file decode to the pixels that were encoded, with any model.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use glowflow::{Error, GlowConfig, Model, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 
-/// With this, some of the [`Patterns`] come back exactly and some do not.
+/// With this value, some of the [`Patterns`] are reconstructed exactly and others are not.
 const ROUGH: f32 = 1.45;
 
-/// Stripes, noise and smooth pictures.
+/// Stripes, noise and smooth images.
 struct Patterns(usize);
 
 impl Dataset for Patterns {
@@ -49,7 +49,7 @@ impl Dataset for Patterns {
     }
 }
 
-/// Decodes a file; returns the images and how they relate to those that were encoded.
+/// Decodes a file; returns the images and their relation to the encoded ones.
 fn decoded(file: &LatentsFile, glow: &Model) -> (Vec<Vec<u8>>, Vec<Fidelity>) {
     let mut images = vec![vec![]; file.images.len()];
     let mut fidelities = vec![Fidelity::Unknown; file.images.len()];
@@ -62,7 +62,7 @@ fn decoded(file: &LatentsFile, glow: &Model) -> (Vec<Vec<u8>>, Vec<Fidelity>) {
     (images, fidelities)
 }
 
-/// Encodes, writes, reads, decodes, and compares with the data.
+/// Encodes, writes, reads and decodes the data, and compares the result.
 fn check_round_trip(file: &ModelFile, data: Arc<dyn Dataset>) -> EncodedFile {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("latents");
@@ -71,7 +71,7 @@ fn check_round_trip(file: &ModelFile, data: Arc<dyn Dataset>) -> EncodedFile {
     let read = LatentsFile::read(&path).unwrap();
     assert!(read == encoded.file);
     assert!(read.latents.0.iter().flatten().all(|x| x.is_finite()), "latents in a file are numbers");
-    // A model of its own, as another process has it.
+    // A separate model, as in another process.
     let (images, fidelities) = decoded(&read, &glow(file));
     assert!(fidelities.iter().all(|&fidelity| fidelity == Fidelity::Exact), "{fidelities:?}");
     let mut pixels = vec![0; data.shape().len()];
@@ -84,7 +84,7 @@ fn check_round_trip(file: &ModelFile, data: Arc<dyn Dataset>) -> EncodedFile {
     encoded
 }
 
-/// More images than are encoded at once, so that batches are divided in another way for decoding.
+/// More images than are encoded at once, so that decoding divides the batches differently.
 #[test]
 fn every_image_of_every_model_comes_back() {
     let sound = check_round_trip(&model_file(0.05), Arc::new(Portraits::new(70, 32, 0)));
@@ -104,7 +104,7 @@ fn every_image_of_every_model_comes_back() {
     assert_eq!(lost.file.kept.len(), 5);
 }
 
-/// Numbers do not depend on how many images are encoded or decoded at once.
+/// Values do not depend on the number of images encoded or decoded at once.
 #[test]
 fn batches_do_not_matter() {
     let file = model_file(0.5);
@@ -149,7 +149,7 @@ fn edited_latents_and_other_pixels_are_told_apart() {
     assert_eq!(decoded(&edited, &glow(&file)).1[free], Fidelity::NotFinite);
 }
 
-/// A model whose weights are finite, and its values not, decodes no image.
+/// A model with finite weights but non-finite values decodes no image.
 #[test]
 fn images_of_values_that_are_not_finite_are_named() {
     let mut file = model_file(0.05);

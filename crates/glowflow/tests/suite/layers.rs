@@ -1,4 +1,4 @@
-//! Every layer of a flow against its definition: see `glowflow::testing`.
+//! Every layer of a flow, compared with its definition: see `glowflow::testing`.
 
 use AffineScale::{Exp2Tanh, Sigmoid};
 use CouplingKind::{Additive, Affine};
@@ -19,17 +19,17 @@ type Shape = [usize; 4];
 /// Appends layers.
 type Make = fn(Builder);
 
-/// The first two have pixels that no padding reaches; the last is all border.
+/// The first two have pixels that padding does not affect; the last consists entirely of border.
 const ANY: &[Shape] = &[[2, 3, 5, 4], [1, 4, 4, 2], [3, 1, 2, 6]];
 const EVEN: &[Shape] = &[[2, 4, 2, 3], [1, 2, 6, 1]];
 const ODD: &[Shape] = &[[2, 3, 1, 3], [1, 1, 5, 1]];
 const THREE: &[Shape] = &[[2, 3, 1, 3], [1, 2, 2, 3]];
 const FOURFOLD: &[Shape] = &[[2, 2, 3, 4], [1, 1, 2, 8]];
 const TWICE_EVEN: &[Shape] = &[[2, 4, 8, 1], [1, 4, 4, 2]];
-/// Classes of the layers that have any.
+/// Number of classes of the layers that have any.
 const CLASSES: usize = 3;
 
-/// Name, shapes of the input, and layers. A new layer is one line here.
+/// Name, input shapes, and layers. A new layer is one line here.
 const CASES: &[(&str, &[Shape], Make)] = &[
     ("squeeze", EVEN, |flow| flow.push("", Squeeze)),
     ("actnorm, conv1x1", ANY, |flow| map(flow, Conv1x1)),
@@ -154,7 +154,7 @@ fn add(flow: Builder, changes_even: bool) {
     flow.push("", layer);
 }
 
-/// Pixels lie in [−½, ½), where the logit is defined.
+/// Pixels are in [−½, ½), where the logit is defined.
 #[test]
 fn the_logit_is_invertible_and_its_gradients_are_derivatives() {
     for shape in ANY {
@@ -184,8 +184,8 @@ fn gradients_are_derivatives() {
     cases().for_each(|mut case| case.check_gradients());
 }
 
-/// Asserts that `after`, the actnorm of `before`, has mean 0 and standard deviation 1 (the population's) in
-/// every channel, but for the `1e-6` that keeps the scale of a constant channel finite.
+/// Asserts that `after`, the actnorm of `before`, has mean 0 and (population) standard deviation 1 in every
+/// channel, up to the `1e-6` that keeps the scale of a constant channel finite.
 fn assert_normalized(channels: usize, before: &[f64], after: &[f64]) {
     let moments = |x: &[f64], channel| {
         let column = || x.iter().skip(channel).step_by(channels);
@@ -203,7 +203,7 @@ fn assert_normalized(channels: usize, before: &[f64], after: &[f64]) {
     }
 }
 
-/// The parameters after data-dependent initialisation, which changes actnorms and nothing else.
+/// The parameters after data-dependent initialisation, which changes only actnorms.
 fn initialized(case: &LayerCase) -> Vec<f64> {
     let params = case.initialized();
     for parameter in &case.layout().parameters {
@@ -237,7 +237,7 @@ fn conv3x3(grid: Grid, inputs: usize, x: &[f64], weight: &[f64]) -> Vec<f64> {
         let (row, column) = (pixel / grid.width % grid.height, pixel % grid.width);
         for weight in weight.chunks(9 * (inputs + 1)) {
             let tap = |k: usize| {
-                // One more than the place in the image, which may lie one before it.
+                // One more than the position in the image, which may be one before its edge.
                 let (row, column) = (row + k / 3, column + k % 3);
                 if row == 0 || row > grid.height || column == 0 || column > grid.width {
                     return weight[9 * inputs + k];
@@ -276,7 +276,7 @@ fn networks_are_initialized_from_data() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The layers that take any grid, on any small one.
+    /// The layers that accept any grid, on any small one.
     #[test]
     fn any_input_and_parameters_invert(
         case in prop::sample::select(CASES.iter().filter(|case| case.1 == ANY).collect::<Vec<_>>()),

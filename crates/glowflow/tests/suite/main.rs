@@ -1,5 +1,5 @@
-//! The tests of this crate from outside, a module a subject. They are one program, so that the library's generic code is compiled for
-//! tests once; `reversible_memory` measures its whole process and is another.
+//! Integration tests, one module per subject. They form one program, so that the library's generic code is
+//! compiled once; `reversible_memory` measures its whole process and is a separate one.
 
 mod adapt;
 mod bounds;

@@ -16,7 +16,7 @@ use ndarray::{Array4, Axis, Slice};
 static NEVER: AtomicBool = AtomicBool::new(false);
 const BATCH: usize = 8;
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -81,7 +81,7 @@ fn actnorms_of_steps_start_as_the_identity() {
     let file = trainer.model().unwrap();
     for name in ["bias", "logs"] {
         assert!(tensor(&file, &format!("levels.0.steps.1.actnorm.{name}")).iter().all(|&x| x == 0.0));
-        // Those of coupling networks are initialised from data.
+        // The actnorms of coupling networks are initialised from data.
         let name = format!("levels.0.steps.1.coupling.actnorm1.{name}");
         assert!(tensor(&file, &name).iter().all(|&x| x != 0.0), "{name}");
     }
@@ -104,7 +104,7 @@ fn scores_do_not_depend_on_the_batch_and_images_come_back() {
 
 #[test]
 fn both_backprop_modes_give_the_same_gradient() {
-    // Without decay, the first moment is the gradient.
+    // With `beta1` = 0, the first moment is the gradient.
     let config = config(&["train.beta1=0", "train.accumulate=2"]);
     let state = trained(config.clone(), 10).0.state().unwrap();
     let pixels = batches(BATCH).nth(10).unwrap();
@@ -122,7 +122,7 @@ fn both_backprop_modes_give_the_same_gradient() {
     assert!(size > 0.0 && difference <= 1e-4 * size, "{difference} of {size}");
 }
 
-/// The second step of a GPU is recorded, and later ones repeat the record.
+/// A GPU captures the second step, and replays it in later ones.
 #[test]
 fn a_gpu_learns_the_same() {
     let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
@@ -149,7 +149,7 @@ fn options(steps: u64) -> Options<'static> {
     Options { limits, observers: observers::standard(Display::Quiet), faces: None, stop: &NEVER }
 }
 
-/// In parts, and from a checkpoint that a kill left behind the records.
+/// In parts, and from a checkpoint older than the records, as after a kill.
 #[test]
 fn a_resumed_run_has_the_bytes_of_one_without_a_stop() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,7 +160,7 @@ fn a_resumed_run_has_the_bytes_of_one_without_a_stop() {
     begin("whole", 12);
     begin("parts", 5);
     go_on(&at("parts"), 12).unwrap();
-    // A killed run has records of steps that its checkpoint does not have.
+    // A killed run has records of steps later than its checkpoint.
     begin("killed", 6);
     let checkpoint = std::fs::read(at("killed/checkpoint.safetensors")).unwrap();
     go_on(&at("killed"), 8).unwrap();

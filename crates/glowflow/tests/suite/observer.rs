@@ -11,18 +11,18 @@ use glowflow_kernels::Cpu;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 
-/// Files of a run that are its results.
+/// Files that contain a run's results.
 const RESULTS: [&str; 3] = ["model.safetensors", "best.safetensors", "checkpoint.safetensors"];
 
-/// The answer to an event, which is given as its name and step.
+/// The answer to an event, which is specified by its name and step.
 type Answer<'a> = &'a dyn Fn(&str) -> Result<ControlFlow<()>, Error>;
 
-/// Notes the events of a run.
+/// Records the events of a run.
 struct Notes<'a> {
     events: Vec<String>,
     lines: Vec<String>,
     steps: Vec<StepDone>,
-    /// Fingerprint of the last model of which pictures were due.
+    /// Fingerprint of the last model whose images were due.
     model: Option<u32>,
     answer: Answer<'a>,
     flushed: usize,
@@ -102,7 +102,7 @@ fn options<'a>(observers: Vec<Box<dyn Observer + 'a>>, steps: u64) -> Options<'a
     Options { limits, observers, faces: None, stop: &NEVER }
 }
 
-/// The observers that write files, and these.
+/// The observers that write files, followed by these.
 fn with<'a>(notes: impl IntoIterator<Item = &'a mut Notes<'a>>) -> Vec<Box<dyn Observer + 'a>> {
     let mut list = observers::files();
     for notes in notes {
@@ -172,7 +172,7 @@ fn events_come_in_order() {
     let lines = &notes.lines;
     assert!(lines[0].contains("parameters") && lines[1].contains("step 3: test"), "{lines:?}");
 
-    // Pictures of the standard observer are an event for the others.
+    // An image drawn by the standard observer is an event for the others.
     let mut notes = Notes::new(&goes_on);
     let mut list = observers::files();
     list.push(Box::new(&mut notes));
@@ -193,7 +193,7 @@ fn a_run_ends_when_its_observer_says_so() {
             |name: &str| Ok(if name == event { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
         let summary = begin(&run, with([&mut Notes::new(&ends)]), 100).unwrap();
         assert_eq!((summary.steps, summary.interrupted), (3, false), "{event}");
-        // It is the run that a limit ends there.
+        // It equals a run that a limit ends at that step.
         assert_equal(&limited, &run, &[&RESULTS[..], &["metrics.jsonl", "samples.png"]].concat());
     }
 }
@@ -203,7 +203,7 @@ fn an_error_of_an_observer_ends_the_run_with_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole");
     begin(&whole, observers::files(), 7).unwrap();
-    // A record that failed is made again.
+    // A failed record is written again.
     let saved = [("step 3", 3), ("record 3", 2), ("evaluated 3", 3), ("pictures 3", 3), ("saved 2", 2)];
     for (event, saved) in saved {
         let run = folder.path().join(event);
@@ -228,7 +228,7 @@ fn an_error_of_an_observer_ends_the_run_with_a_checkpoint() {
     }
 }
 
-/// An observer that fails before training leaves no run.
+/// If an observer fails before training, no run is created.
 #[test]
 fn an_observer_may_refuse_a_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -241,7 +241,7 @@ fn an_observer_may_refuse_a_run() {
     }
 }
 
-/// There is no checkpoint whose records are not durable.
+/// No checkpoint is written without durable records.
 #[test]
 fn records_that_cannot_be_flushed_end_the_run_without_a_checkpoint() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Weight decay and Muon from outside: steps of training against their formulas.
+//! Weight decay and Muon through the public interface: training steps, compared with their formulas.
 
 use crate::common::training::batches;
 use glowflow::params::{HiddenMatrix, Layout};
@@ -9,7 +9,7 @@ use nalgebra::DMatrix;
 
 const BATCH: usize = 4;
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -35,7 +35,7 @@ fn step<D: Operations>(trainer: &mut Trainer<D>, pixels: &[u8]) -> f64 {
     report.bits_per_dim
 }
 
-/// A trainer that has seen its first batch.
+/// A trainer initialised on its first batch.
 fn begin<D: Operations>(device: D, config: RunConfig) -> Trainer<D> {
     let size = config.train.batch;
     let mut trainer = Trainer::new(device, config).unwrap();
@@ -43,7 +43,7 @@ fn begin<D: Operations>(device: D, config: RunConfig) -> Trainer<D> {
     trainer
 }
 
-/// The states at the beginning and after each of `steps` steps.
+/// The initial state, and the states after each of `steps` steps.
 fn states(config: &RunConfig, steps: usize) -> (Layout, Vec<TrainState>) {
     states_on(Cpu::<f32>::new(), config, steps)
 }
@@ -100,7 +100,7 @@ fn without_decay_and_muon_the_steps_are_the_same() {
     assert_eq!(plain, zero);
 }
 
-/// Newton–Schulz iterations, with matrices of more rows than columns transposed.
+/// Newton–Schulz iterations; matrices with more rows than columns are transposed.
 fn orthogonal(x: DMatrix<f64>) -> DMatrix<f64> {
     if x.nrows() > x.ncols() {
         return orthogonal(x.transpose()).transpose();
@@ -114,13 +114,14 @@ fn orthogonal(x: DMatrix<f64>) -> DMatrix<f64> {
     x
 }
 
-/// The numbers of a matrix in a flat buffer.
+/// Values of a matrix in a flat buffer.
 fn matrix(at: &HiddenMatrix, values: &[f32]) -> DMatrix<f64> {
     let values: Vec<f64> = values[at.span.range()].iter().map(|&x| x.into()).collect();
     DMatrix::from_row_slice(at.rows, at.columns, &values)
 }
 
-/// Five steps by the formula, with decay, warm-up and the average. The gradient is what the momentum gained.
+/// Five steps by the formula, with decay, warm-up and the average. The gradient is derived from the increase
+/// of the momentum.
 fn check_formula<D: Operations>(device: D, overrides: &[&str]) -> Layout {
     let keys = ["train.muon=true", "train.muon_lr=0.03", "train.weight_decay=1.5", "train.warmup=4"];
     let config = config(&[&keys[..], overrides].concat());
@@ -132,7 +133,7 @@ fn check_formula<D: Operations>(device: D, overrides: &[&str]) -> Layout {
         for at in &layout.hidden {
             let of = |values: &[f32]| matrix(at, values);
             let momentum = of(&after.first);
-            // New zero convolutions pass no gradient on.
+            // New zero convolutions propagate no gradient.
             assert_eq!(momentum.norm() > 0.0, n > 0);
             let gained = &momentum - 0.95 * of(&before.first);
             let scale = (at.rows as f64 / at.columns as f64).max(1.0).sqrt();
@@ -153,7 +154,7 @@ fn muon_is_its_formula() {
     for clip in ["train.clip=0", "train.clip=1e-3"] {
         let hidden = check_formula(Cpu::<f32>::new(), &["model.hidden=64", clip]).hidden;
         let shapes: Vec<_> = hidden.iter().map(|at| (at.rows, at.columns)).collect();
-        // conv1 and conv2 of the first and of the second level.
+        // conv1 and conv2 of the first and the second level.
         assert_eq!(
             shapes,
             [[(64, 63), (64, 64)]; 2]
@@ -165,8 +166,8 @@ fn muon_is_its_formula() {
     }
 }
 
-/// Matrices of one shape are multiplied together. The second step is recorded, and later ones repeat the record with other
-/// rates.
+/// Matrices of one shape are multiplied together. The second step is captured, and replayed in later ones
+/// with other rates.
 #[test]
 fn muon_is_its_formula_on_a_gpu() {
     let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
@@ -174,7 +175,7 @@ fn muon_is_its_formula_on_a_gpu() {
     check_formula(gpu, &["model.levels=1", "model.hidden=5", "train.clip=1"]);
 }
 
-/// All other parameters are those of Adamax, and the norm is that of the whole gradient.
+/// All other parameters match those of Adamax, and the norm is that of the whole gradient.
 #[test]
 fn muon_leaves_all_other_parameters_to_the_optimiser() {
     let clip = config(&["train.clip=0.01"]);

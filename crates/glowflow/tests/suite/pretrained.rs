@@ -1,4 +1,4 @@
-//! The model that comes with the program: what it computes must never change.
+//! The pretrained model in the program: its results must never change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use ndarray::{Array4, Axis};
 
 /// Its fingerprint.
 const FINGERPRINT: u32 = 0xad38_96ff;
-/// Bits per dimension of [`sample`] at the centres of bins.
+/// Bits per dimension of [`sample`] at bin centres.
 const MIDPOINT: f64 = 0.893_933_014_086_938;
 
 fn name() -> &'static Path {
@@ -26,7 +26,7 @@ fn model() -> Model {
     Model::from_pretrained("portraits").unwrap()
 }
 
-/// The sample of temperature 0.7 and seed 3, as the model drew it when it was made.
+/// The sample of temperature 0.7 and seed 3, as drawn when the model was created.
 fn sample() -> Array4<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("pretrained/portraits/sample.png");
     let pixels = load_image(&path, ImageShape { height: 64, width: 64, channels: 3 }).unwrap();
@@ -48,7 +48,7 @@ fn likelihoods_and_samples_stay_what_they_were() {
     let bits = model.bits_per_dim(sample().view(), &[], Draws::Midpoint).unwrap()[0];
     assert!((bits / MIDPOINT - 1.0).abs() < 1e-6, "{bits}");
 
-    // Processors round differently, and a value at the border of two bins may fall into either.
+    // CPUs round differently, and a value at the border of two bins may fall into either.
     let (drawn, pinned) = (model.sample(1, 0.7, &[], 3).unwrap().pixels, sample());
     let differences: Vec<u8> = drawn.iter().zip(&pinned).map(|(a, b)| a.abs_diff(*b)).collect();
     assert!(differences.iter().all(|&d| d <= 9), "more than a bin");
@@ -107,12 +107,12 @@ fn its_card_is_true() {
     assert!((evaluation.bits_per_dim - bits).abs() < 4.0 * error, "{} ± {error}", evaluation.bits_per_dim);
     assert_eq!((evaluation.exact, known.exact), (16, known.inverted));
 
-    // The page shows these.
+    // The demo page shows these.
     assert_eq!(trained(name()).unwrap().steps, card.training.steps);
     assert_eq!(last_evaluation(name()).unwrap().bits_per_dim, bits);
 }
 
-/// The command that trained it.
+/// The command used to train it.
 fn command() -> Vec<String> {
     let readme = pretrained::bytes(&name().join(README)).unwrap();
     let readme = String::from_utf8(readme.to_vec()).unwrap();
@@ -152,7 +152,7 @@ fn it_stands_for_a_folder_wherever_a_model_is_expected() {
     assert_eq!(tuned.train.from.unwrap(), ModelFile::path(name()));
     assert_eq!(tuned.train.from_fingerprint.unwrap(), format!("{FINGERPRINT:08x}"));
 
-    // It is part of the program, and small.
+    // It is embedded in the program, and small.
     let names = ["model.safetensors", DIRECTIONS, CONFIG, README, "config.json", "eyes.toml"];
     let sizes = names.map(|file| pretrained::bytes(&name().join(file)).unwrap().len());
     assert!(sizes.iter().sum::<usize>() < 1_500_000, "{sizes:?}");

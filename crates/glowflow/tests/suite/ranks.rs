@@ -1,5 +1,5 @@
-//! Training on several ranks, which are threads here: the state has the bits of a rank alone, whatever their
-//! number.
+//! Training on several ranks, which are threads here: the state has the bits of a single rank, for any number
+//! of ranks.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ fn batches() -> Vec<Batch> {
     batches.take(STEPS).map(Result::unwrap).collect()
 }
 
-/// A rank's images of a batch, and their classes.
+/// A rank's images of a batch, and their labels.
 fn own(config: &RunConfig, ranks: &dyn Ranks, batch: &Batch) -> (Vec<u8>, Vec<usize>) {
     let (rank, count) = (ranks.rank(), BATCH / ranks.size());
     let image = batch.pixels.len() / BATCH;
@@ -40,10 +40,10 @@ fn own(config: &RunConfig, ranks: &dyn Ranks, batch: &Batch) -> (Vec<u8>, Vec<us
     (pixels, labels)
 }
 
-/// The bits/dim and the gradient norms of all steps, and the state at the end.
+/// Bits/dim and gradient norms of all steps, and the final state.
 type Trained = (Vec<[u64; 2]>, TrainState);
 
-/// Trains as one rank from a state, or from the beginning.
+/// Trains as one rank from a state, or from a new model.
 fn train<D: Operations<Real = f32>>(
     device: D,
     config: &RunConfig,
@@ -70,7 +70,7 @@ fn train<D: Operations<Real = f32>>(
     (reports, trainer.state().unwrap())
 }
 
-/// Trains on `size` ranks, and checks that they agree.
+/// Trains on `size` ranks, and checks that their results are equal.
 fn train_on(config: &RunConfig, state: Option<&TrainState>, size: usize, batches: &[Batch]) -> Trained {
     let jobs = Local::job(size, LIMIT);
     let mut all: Vec<Trained> = std::thread::scope(|scope| {
@@ -107,7 +107,7 @@ fn assert_same(have: &Trained, want: &Trained, what: &str) {
 
 const GLOW: [&str; 2] = ["model.steps=2", "model.hidden=8"];
 
-/// Parts of the batch decide the bits, and ranks share them out.
+/// The parts of the batch determine the bits, and ranks distribute them among themselves.
 #[test]
 fn any_number_of_ranks_gives_the_same_bits() {
     let batches = batches();
@@ -132,7 +132,7 @@ fn any_number_of_ranks_gives_the_same_bits() {
     }
 }
 
-/// All images count, whatever the parts.
+/// All images contribute, for any number of parts.
 #[test]
 fn initialization_is_that_of_the_whole_batch() {
     let batch = &batches()[0];
@@ -198,7 +198,7 @@ fn ranks_with_different_numbers_of_images_are_refused() {
     });
 }
 
-/// The state stays that of the last step, to be saved.
+/// The state remains that of the last step, for saving.
 #[test]
 fn a_missing_rank_is_named_and_the_last_step_kept() {
     let config = config(&[&GLOW[..], &["train.accumulate=2"]].concat());
@@ -235,7 +235,7 @@ fn a_missing_rank_is_named_and_the_last_step_kept() {
     });
 }
 
-/// A GPU records its passes, and its sums start after them.
+/// A GPU captures its passes, and its sums start after them.
 #[test]
 fn ranks_with_gpus_agree() {
     let batches = batches();

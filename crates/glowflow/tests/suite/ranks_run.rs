@@ -1,5 +1,5 @@
-//! Runs in a folder on several ranks, which are threads here: rank 0 writes the files of a rank alone, bit
-//! for bit.
+//! Runs in a folder on several ranks, which are threads here: rank 0 writes the same files as a single rank,
+//! bit for bit.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use glowflow_report::progress::Display;
 
 static NEVER: AtomicBool = AtomicBool::new(false);
 const LIMIT: Duration = Duration::from_secs(100);
-/// Files that hold nothing but what the run computed.
+/// Files that contain only computed results.
 const FILES: [&str; 5] =
     ["model.safetensors", "best.safetensors", "checkpoint.safetensors", "metrics.jsonl", "config.toml"];
 
@@ -49,7 +49,7 @@ fn device(_: &RunConfig) -> Result<Cpu<f32>, glowflow::DeviceError> {
     Ok(Cpu::new())
 }
 
-/// Runs rank 0 here and the others in threads; returns the results of all.
+/// Runs rank 0 here and the others in threads; returns all results.
 fn on_ranks(
     size: usize,
     limit: Duration,
@@ -74,7 +74,7 @@ fn on_ranks(
     })
 }
 
-/// Trains on some ranks, and checks that all of them end well.
+/// Trains on several ranks, and checks that all of them succeed.
 fn train_on(size: usize, config: &RunConfig, out: &Path, steps: u64) -> Summary {
     let root = |job: &Job| train_as(job, Cpu::new(), config.clone(), out, options(steps, &NEVER));
     let (summary, others) = on_ranks(size, LIMIT, &[], root);
@@ -116,7 +116,7 @@ fn any_number_of_ranks_writes_the_same_files() {
     resume_on(1, &out, 6);
     let read = |folder: &Path| checkpoint::load(&checkpoint::find(folder).unwrap()).unwrap().1;
     let (have, want) = (read(&out), read(&alone));
-    // Each stop adds an evaluation, so that the best model may be another one.
+    // Each stop adds an evaluation, so the best model may differ.
     assert!(have.weights == want.weights && have.first == want.first && have.second == want.second);
     assert!(have.ema == want.ema);
     assert_eq!(have.progress.step, want.progress.step);
@@ -147,7 +147,7 @@ fn a_rank_that_stops_stops_all_after_the_same_step() {
     others.into_iter().for_each(|other| other.unwrap());
 }
 
-/// Requests a stop after a step.
+/// Requests a stop after a certain step.
 struct AtStep<'a> {
     step: u64,
     stop: &'a AtomicBool,
@@ -174,7 +174,7 @@ fn ranks_end_if_the_first_cannot_begin() {
     let root = |job: &Job| {
         train_as(job, Cpu::new(), config(&["train.accumulate=8"]), folder.path(), options(1, &NEVER))
     };
-    // 3 ranks cannot share out 8 parts, and 8 images cannot be divided among 3.
+    // 8 parts cannot be distributed over 3 ranks, and neither can 8 images.
     let (done, others) = on_ranks(3, LIMIT, &[], root);
     assert!(matches!(done, Err(Error::Ranks(RanksError::Parts { .. }))), "{done:?}");
     assert!(others.iter().all(|other| matches!(other, Err(Error::Stopped))), "{others:?}");
@@ -185,7 +185,7 @@ fn ranks_end_if_the_first_cannot_begin() {
     assert!(checkpoint::find(folder.path()).is_none());
 }
 
-/// A rank that fails to open its device is named to all.
+/// If a rank fails to open its device, all ranks report it.
 #[test]
 fn a_rank_that_cannot_begin_ends_all() {
     let folder = tempfile::tempdir().unwrap();
@@ -217,7 +217,7 @@ fn ranks_with_other_images_are_refused() {
     let [first, second] = [(); 2].map(|()| ranks.next().unwrap());
     let path = format!("data.path={}", data.display());
     let config = config(&["train.accumulate=2", &path]);
-    // Rank 0 has read the folder when the others open their devices.
+    // Rank 0 has already read the folder when the others open their devices.
     let other_images = |_: &RunConfig| -> Result<Cpu<f32>, glowflow::DeviceError> {
         std::fs::remove_file(data.join("07.png")).unwrap();
         Ok(Cpu::new())
@@ -233,7 +233,7 @@ fn ranks_with_other_images_are_refused() {
     assert!(!out.exists());
 }
 
-/// Rank 0 saves its last whole step, though no checkpoint was due.
+/// Rank 0 saves its last complete step, although no checkpoint was due.
 #[test]
 fn a_missing_rank_costs_no_step() {
     let folder = tempfile::tempdir().unwrap();
@@ -254,7 +254,7 @@ fn a_missing_rank_costs_no_step() {
     });
 }
 
-/// A rank that fails after some messages.
+/// A rank that fails after a number of messages.
 struct Leaving {
     ranks: Local,
     gathers: AtomicUsize,

@@ -1,4 +1,4 @@
-//! Glow on a device that has no operations of its own: every operation by its reference body.
+//! Glow on a device without specialised operations: every operation runs its reference implementation.
 
 use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Backprop, Operations};

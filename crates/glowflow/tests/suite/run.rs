@@ -1,4 +1,4 @@
-//! Runs in a folder, driven through the library: what a failure leaves, and what may change on resuming.
+//! Runs in a folder through the library: state after a failure, and changes on resuming.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,10 +59,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// A dataset that nothing can be read of for a while.
+/// A dataset that is unreadable for a while.
 struct Outage {
     dataset: Portraits,
-    /// Reads that succeed.
+    /// Number of reads that succeed.
     left: AtomicUsize,
 }
 
@@ -125,7 +125,7 @@ impl Dataset for Stopping {
     }
 }
 
-/// Trains up to step 3, and stops during the evaluation there.
+/// Trains up to step 3, and stops during the evaluation at that step.
 fn train_into_a_stop(config: &RunConfig, run: &Path) {
     let stop = Arc::new(AtomicBool::new(false));
     let images = Arc::new(Portraits::new(20_000, 16, 0));
@@ -137,7 +137,7 @@ fn train_into_a_stop(config: &RunConfig, run: &Path) {
     assert_eq!((summary.steps, summary.saved_step), (3, Some(3)));
 }
 
-/// A kill after an evaluation that a resumed run made up for, and before the next checkpoint, costs nothing:
+/// If a run is killed after an evaluation that a resumed run has repeated, and before the next checkpoint,
 /// the best score is still known.
 #[test]
 fn killed_after_a_resumed_evaluation() {
@@ -148,12 +148,12 @@ fn killed_after_a_resumed_evaluation() {
     train_into_a_stop(&config, torn);
     let saved = std::fs::read(torn.join("checkpoint.safetensors")).unwrap();
     go_on(torn, &[], 3).unwrap();
-    // The checkpoint after the evaluation was never made.
+    // The checkpoint after the evaluation was never written.
     std::fs::write(torn.join("checkpoint.safetensors"), saved).unwrap();
     for run in [whole, torn] {
         go_on(run, &[], 5).unwrap();
     }
-    // That of step 4, before the evaluation at the end.
+    // The checkpoint of step 4, preceding the evaluation at the end.
     let previous = |run: &Path| checkpoint::load(&run.join("checkpoint.previous.safetensors")).unwrap().1;
     assert_eq!(previous(whole).progress.best.map(|(_, step)| step), Some(3));
     assert_eq!(previous(torn).progress, previous(whole).progress);
@@ -164,8 +164,8 @@ fn killed_after_a_resumed_evaluation() {
     }
 }
 
-/// A passing failure of the system ends a run with a save, and the resumed run reaches the weights of one
-/// without.
+/// After a temporary failure of the system, a run saves and ends, and the resumed run reaches the same
+/// weights as one without the failure.
 #[test]
 fn a_failing_drive_costs_no_step() {
     let config = config(&[]);
@@ -185,7 +185,7 @@ fn a_failing_drive_costs_no_step() {
     assert!(weights(run) == weights(whole.path()), "it went on from step {step} to other weights");
 }
 
-/// Weights of which steps are being skipped are not saved: neither when a checkpoint is due nor at the end
+/// While steps are being skipped, weights are not saved: neither when a checkpoint is due, nor at the end,
 /// nor after an error.
 #[test]
 fn a_diverging_run_keeps_the_checkpoint_from_before() {
@@ -195,7 +195,7 @@ fn a_diverging_run_keeps_the_checkpoint_from_before() {
         let sane = config(&["train.checkpoint_every=1", "train.log_every=1", "train.warmup=0"]);
         train(Cpu::<f32>::new(), sane, &run, options(3)).unwrap();
         let model = std::fs::read(run.join("model.safetensors")).unwrap();
-        // One update that makes weights so large that no step after it is finite.
+        // One update makes the weights so large that all later steps are non-finite.
         let done = go_on(&run, &["train.lr=1e30"], steps);
         if steps == 6 {
             let summary = done.unwrap();
@@ -204,7 +204,7 @@ fn a_diverging_run_keeps_the_checkpoint_from_before() {
             let error = done.unwrap_err();
             let Error::RunDiverged { step, resume, reason } = &error else { panic!("{error:?}") };
             assert!(reason.contains("10 steps in a row"), "{reason}");
-            // The checkpoint of step 4 has the weights that failed.
+            // The checkpoint of step 4 contains the weights that failed.
             assert_eq!((*step, resume), (3, &run.join("checkpoint.previous.safetensors")));
             assert!(error.to_string().contains("step 3"), "{error}");
             let summary = go_on(resume, &["train.lr=1e-3"], 8).unwrap();
@@ -220,7 +220,7 @@ fn a_diverging_run_keeps_the_checkpoint_from_before() {
     }
 }
 
-/// A single update that overflows is never saved at all.
+/// An update that overflows is never saved.
 #[test]
 fn an_update_that_overflows_ends_the_run_at_once() {
     let folder = tempfile::tempdir().unwrap();
@@ -304,12 +304,12 @@ fn a_resumed_run_may_change_how_it_learns_and_not_what() {
     assert_eq!(RunConfig::read(&run.join("config.toml")).unwrap(), changed);
     let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     assert!(log.contains("\"step\":5") && log.contains("\"step\":6"), "{log}");
-    // They last.
+    // The changes are permanent.
     go_on(run, &[], 7).unwrap();
     assert_eq!(checkpoint::load(&checkpoint::find(run).unwrap()).unwrap().0, changed);
 }
 
-/// A stop before the first step leaves nothing behind.
+/// A stop before the first step leaves no files.
 #[test]
 fn a_run_that_is_stopped_before_it_begins_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -321,7 +321,7 @@ fn a_run_that_is_stopped_before_it_begins_leaves_no_folder() {
     assert!(files(folder.path()).is_empty(), "{:?}", files(folder.path()));
 }
 
-/// What was in a folder before a run failed to begin there is there afterwards, and nothing else.
+/// If a run fails to begin, its folder is restored exactly.
 #[test]
 fn a_run_that_cannot_begin_leaves_a_folder_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
@@ -330,7 +330,7 @@ fn a_run_that_cannot_begin_leaves_a_folder_as_it_was() {
     for name in ["notes.txt", "samples.png", "events/events.out.tfevents.1.mine"] {
         std::fs::write(out.join(name), "mine").unwrap();
     }
-    // In the way of the first checkpoint.
+    // Blocks the first checkpoint.
     std::fs::create_dir(out.join("checkpoint.safetensors")).unwrap();
     let test: Option<Arc<dyn Dataset>> = None;
     let images = Arc::new(Portraits::new(8, 16, 0));
@@ -340,7 +340,7 @@ fn a_run_that_cannot_begin_leaves_a_folder_as_it_was() {
     assert_eq!(std::fs::read(out.join("samples.png")).unwrap(), b"mine");
 }
 
-/// Models that no machine has the memory for are refused by the sum, before anything is written.
+/// Models that exceed any machine's memory are rejected with the required amount, before anything is written.
 #[test]
 fn models_that_cannot_fit_are_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -359,7 +359,7 @@ fn models_that_cannot_fit_are_refused() {
     assert!(glowflow::Model::new(model, 0).err().unwrap().to_string().contains("TiB"));
 }
 
-/// A NumPy array of images, the seed of each of which is in `seeds`.
+/// Writes a NumPy array of images with one seed each.
 fn save_array(path: &Path, seeds: impl Iterator<Item = u8>) {
     let images: Vec<Vec<u8>> =
         seeds.map(|seed| (0..16 * 16 * 3).map(|i| (i as u8).wrapping_mul(seed + 1)).collect()).collect();
@@ -373,8 +373,8 @@ fn save_array(path: &Path, seeds: impl Iterator<Item = u8>) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Other images under the same names are noticed, but not by a run of an older program, which knew the names
-/// alone.
+/// Different images under the same names are reported, except for a run of an older program, which only
+/// recorded the names.
 #[test]
 fn contents_of_images_are_part_of_a_run() {
     let folder = tempfile::tempdir().unwrap();
@@ -433,7 +433,7 @@ fn rates_of_older_programs_can_be_changed() {
     }
 }
 
-/// Paths that are not changed keep their text, though one that is changed becomes absolute.
+/// Unchanged paths keep their text, even if another path is changed and becomes absolute.
 #[test]
 fn paths_of_a_run_stay_as_they_are() {
     let before = config(&["data.path=photos/../portraits"]);
@@ -444,7 +444,7 @@ fn paths_of_a_run_stay_as_they_are() {
     assert!(after.data.path.unwrap().is_absolute());
 }
 
-/// A log alone is not written over either.
+/// A log without a run is not overwritten either.
 #[test]
 fn a_log_is_kept() {
     let folder = tempfile::tempdir().unwrap();
@@ -455,7 +455,8 @@ fn a_log_is_kept() {
     assert_eq!(std::fs::read_to_string(&log).unwrap(), "{\"step\":1}\n");
 }
 
-/// What shifted images show beyond their edge is part of a run's configuration, and of its training images.
+/// The content of margins exposed by shifts is part of a run's configuration, and affects its training
+/// images.
 #[test]
 fn shifts_repeat_or_reflect_edges() {
     let folder = tempfile::tempdir().unwrap();
@@ -479,7 +480,7 @@ fn shifts_repeat_or_reflect_edges() {
     }
 }
 
-/// A run on given datasets, which no path in its configuration names, continues on them to the same weights.
+/// A run on given datasets, without paths in its configuration, continues on them to the same weights.
 #[test]
 fn a_run_on_given_datasets_is_resumed_on_them() {
     let mut config = config(&[]);

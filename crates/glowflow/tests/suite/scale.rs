@@ -1,4 +1,5 @@
-//! Affine couplings with the bounded scale `exp(2·tanh(r/2))`: configuration, initialisation, training, files.
+//! Affine couplings with the bounded scale `exp(2·tanh(r/2))`: configuration, initialisation, training,
+//! files.
 
 use crate::common::training::{batches, trained};
 use glowflow::train::{RunConfig, Trainer};
@@ -9,7 +10,7 @@ use ndarray::Array4;
 
 const BATCH: usize = 8;
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -47,7 +48,7 @@ fn additive_couplings_have_no_scale() {
     }
 }
 
-/// The scale of a new model is 1: whatever its permutations and actnorms are, additive couplings do the same.
+/// The initial scale is 1: with any permutations and actnorms, the model equals one with additive couplings.
 #[test]
 fn a_new_model_is_that_of_additive_couplings() {
     let images = Array4::from_shape_vec((BATCH, 16, 16, 3), batches(BATCH).next().unwrap()).unwrap();
@@ -88,7 +89,7 @@ fn a_model_learns_saves_and_gives_every_image_back() {
 
 #[test]
 fn both_backprop_modes_give_the_same_gradient() {
-    // Without decay, the first moment is the gradient.
+    // With `beta1` = 0, the first moment is the gradient.
     let config = config(&["train.beta1=0", "train.accumulate=2"]);
     let state = trained(Cpu::<f32>::new(), config.clone(), 10).0.state().unwrap();
     let pixels = batches(BATCH).nth(10).unwrap();
@@ -105,7 +106,7 @@ fn both_backprop_modes_give_the_same_gradient() {
     assert!(size > 0.0 && difference <= 1e-4 * size, "{difference} of {size}");
 }
 
-/// The second step of a GPU is recorded, and later ones repeat the record.
+/// A GPU captures the second step, and replays it in later ones.
 #[test]
 fn a_gpu_learns_the_same() {
     for precision in [Precision::F32, Precision::Bf16] {

@@ -68,7 +68,7 @@ fn an_unknown_study_names_the_known_ones() {
     assert!(builtin_names().iter().all(|name| error.contains(name)), "{error}");
 }
 
-/// Defaults, preset, base, configuration, overrides.
+/// Precedence: defaults, preset, base, configuration, overrides.
 #[test]
 fn later_layers_win() {
     let text = "
@@ -92,13 +92,13 @@ fn later_layers_win() {
     let overrides = Overrides { data: Some(&data), set: &set, ..Overrides::default() };
     let study = Study::read(file.path(), overrides).unwrap();
     let [a, b] = [0, 1].map(|index| study.run_config(index, 1));
-    // `steps` of the preset, `hidden` of the base or the configuration.
+    // `steps` of the preset, `hidden` of the base or of the configuration.
     let [first, second] = [&a, &b].map(|run| glow(&run.model));
     assert_eq!((first.steps, first.hidden, second.steps, second.hidden), (4, 16, 8, 24));
     assert_eq!((a.train.lr, a.train.warmup, b.train.warmup, b.train.seed), (0.5, 9, 9, 1));
     assert_eq!(study.data(), Some(&*data));
     assert_eq!((a.data.flip, a.data.edge, b.data.edge), (true, EdgeType::Reflect, EdgeType::Reflect));
-    // Evaluations after equal numbers of images, though batches differ.
+    // Evaluations follow equal numbers of images, although batches differ.
     assert_eq!((a.train.batch, b.train.batch, study.evaluate_every()), (32, 16, Some(128)));
     assert_eq!((a.train.eval_every, b.train.eval_every), (4, 8));
 }
@@ -131,7 +131,7 @@ fn the_last_evaluation_is_at_the_end() {
     assert_eq!((study.steps(0), study.images(0)), (Some(16), Some(1024)));
     assert_eq!((study.evaluate_every(), study.run_config(0, 0).train.eval_every), (Some(384), 6));
 
-    // Another number of images has as many evaluations; minutes keep their distance.
+    // Another number of images has the same number of evaluations; minutes keep their interval.
     let evaluate_every = |budget| {
         let overrides = Overrides { budget: Some(budget), ..Overrides::default() };
         Study::builtin("permutations", Scale::Cpu, overrides).unwrap().evaluate_every().unwrap()
@@ -150,8 +150,8 @@ fn a_flow_counts_its_multiply_adds() {
         );
         study(&text).unwrap()
     };
-    // The published CIFAR-10 model. Of C channels: a network of 9(C/2+1)·512 + 512² + 9·513·C, a 1×1 convolution of C²,
-    // and at the end of a level a zero convolution of 9(C/2+1)·C.
+    // The published CIFAR-10 model. For C channels: a network of 9(C/2+1)·512 + 512² + 9·513·C, a 1×1
+    // convolution of C², and at the end of a level a zero convolution of 9(C/2+1)·C.
     let level = |pixels: u64, c: u64, split: u64| {
         let step = 9 * (c / 2 + 1) * 512 + 512 * 512 + 9 * 513 * c + c * c;
         pixels * (32 * step + split * 9 * (c / 2 + 1) * c)
@@ -162,12 +162,12 @@ fn a_flow_counts_its_multiply_adds() {
     assert_eq!(expected, 4_062_663_168);
     assert_eq!(glow.flops_per_image(0), 6.0 * expected as f64);
 
-    // Fixed permutations multiply nothing.
+    // Fixed permutations need no multiplications.
     let step = 9 * 3 * 5 + 5 * 5 + 9 * 6 * 4;
     let small = study("{ image = [4, 4, 1], levels = 1, steps = 2, hidden = 5, permutation = 'shuffle' }");
     assert_eq!(small.multiply_adds(0), 4 * 2 * step);
 
-    // 28·28 numbers in halves of 392: four perceptrons 392 → 10 → 10 → 392.
+    // 28·28 values in halves of 392: four perceptrons 392 → 10 → 10 → 392.
     let nice =
         study("{ architecture = 'nice', image = [28, 28, 1], couplings = 4, layers = 2, hidden = 10 }");
     assert_eq!(nice.multiply_adds(0), 4 * (2 * 392 * 10 + 10 * 10));
@@ -265,7 +265,7 @@ fn arms_are_selected_with_the_baseline() {
     assert!(select(&["reverse-affine", "reverse-affine"], None).is_err());
 }
 
-/// Minutes become steps where work is compared, or a schedule ends.
+/// Minutes are converted to steps if work is compared, or a schedule ends.
 #[test]
 fn a_schedule_with_an_end_is_calibrated() {
     let minutes = "minutes = 1\nevaluate_every = 64\n";
@@ -308,7 +308,8 @@ fn the_speedrun_is_a_comparison() {
     }
 }
 
-/// Arms with residual networks cost the baseline's multiply-adds or less; attention is the only difference of its arm.
+/// Arms with residual networks need at most the baseline's multiply-adds; attention is the only difference of
+/// its arm.
 #[test]
 fn residual_arms_of_the_speedrun_fit_the_baseline() {
     for (scale, least) in [(Scale::Cpu, 0.97), (Scale::Gpu, 0.93)] {

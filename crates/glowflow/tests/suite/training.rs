@@ -1,4 +1,5 @@
-//! Training from outside: what a step does to the weights, against formulas and against other ways to the same end.
+//! Training through the public interface: the effect of a step on the weights, compared with formulas and
+//! with equivalent computations.
 
 use glowflow::model::largest;
 use glowflow::train::{Optimizer, RunConfig, Schedule, TrainState, Trainer};
@@ -9,7 +10,7 @@ use glowflow_kernels::{Cpu, Device, Primitives, Rule, Training, Update};
 
 const SIDE: usize = 16;
 
-/// A model that trains in milliseconds, with `overrides` over its configuration.
+/// A model that trains in milliseconds, with configuration `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [
         "model.image=[16,16,3]",
@@ -23,7 +24,7 @@ fn config(overrides: &[&str]) -> RunConfig {
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
 
-/// Batches of portraits as a run would see them.
+/// Batches of portraits as in a run.
 fn batches(size: usize) -> impl Iterator<Item = Batch> {
     let options =
         TrainingOptions { batch_size: size, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
@@ -35,7 +36,7 @@ fn pixels(size: usize) -> Vec<u8> {
     batches(size).next().unwrap().pixels
 }
 
-/// A trainer that has seen its first batch.
+/// A trainer initialised on its first batch.
 fn begin(config: RunConfig) -> Trainer<Cpu<f32>> {
     let mut trainer = Trainer::new(Cpu::new(), config.clone()).unwrap();
     trainer.initialize(&pixels(config.train.batch), &[]).unwrap();
@@ -50,7 +51,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// `state` with an actnorm that stretches the image beyond all numbers.
+/// `state` with an actnorm that scales the image beyond the range of numbers.
 fn spoiled(trainer: &Trainer<Cpu<f32>>) -> TrainState {
     let mut state = trainer.state().unwrap();
     let parameters = &trainer.layout().parameters;
@@ -85,7 +86,7 @@ fn a_step_that_overflows_changes_nothing() {
             let (progress, before) = (&state.progress, &bad_state.progress);
             assert_eq!((progress.skipped, progress.skipped_in_a_row), (skipped, skipped as u32));
             assert_eq!((progress.step, progress.updates), (before.step + skipped, before.updates));
-            // Means of the record must not be spoiled either.
+            // Means of the record must remain finite as well.
             assert_eq!(progress.window_sum, before.window_sum);
         }
         let error = trainer.step(&pixels(4), &[]).unwrap_err();
@@ -106,7 +107,8 @@ fn a_single_bad_step_is_skipped_once() {
     let mut bad = resume(&config, &spoiled(&trainer));
     assert!(!bad.step(&pixels(4), &[]).unwrap().applied);
 
-    // The weights become good again, as noise may be next time; everything else is as the bad step left it.
+    // The weights are restored, since the next noise may have worked with them; everything else remains as
+    // after the bad step.
     let state = TrainState { weights: good.weights.clone(), ..bad.state().unwrap() };
     let mut trainer = resume(&config, &state);
     assert!(trainer.step(&pixels(4), &[]).unwrap().applied);
@@ -119,8 +121,8 @@ fn a_single_bad_step_is_skipped_once() {
     assert_eq!(bits(&trainer.state().unwrap().weights), bits(&other.state().unwrap().weights));
 }
 
-/// The gradient of one step from `state` on these images, with the noise of step `step`: without decay, the first
-/// moment is the gradient.
+/// The gradient of one step from `state` on these images, with the noise of step `step`: with `beta1` = 0,
+/// the first moment is the gradient.
 fn gradient(config: &RunConfig, state: &TrainState, step: u64, pixels: &[u8]) -> Vec<f64> {
     let mut state = state.clone();
     state.progress.step = step;
@@ -231,7 +233,7 @@ fn average_follows(config: RunConfig) {
     for (n, batch) in (1..=12).zip(batches(4)) {
         trainer.step(&batch.pixels, &[]).unwrap();
         let state = trainer.state().unwrap();
-        // Early on less is kept: n/(n + 10) until that exceeds 0.4, in the seventh step.
+        // Early on the decay is smaller: n/(n + 10) until that exceeds 0.4, in the seventh step.
         let decay = f64::min(0.4, f64::from(n) / (f64::from(n) + 10.0));
         ema.iter_mut()
             .zip(&state.weights)
@@ -239,7 +241,7 @@ fn average_follows(config: RunConfig) {
         let most = largest(ema.iter().zip(&state.ema).map(|(a, &b)| (a - f64::from(b)).abs()));
         assert!(most < 1e-6, "step {n}: the average is off by {most:.1e}");
         assert_ne!(bits(&state.ema), bits(&state.weights));
-        // What evaluation and sampling see.
+        // The weights for evaluation and sampling.
         assert_eq!(bits(&trainer.model().unwrap().weights), bits(&state.ema));
     }
 }
@@ -252,11 +254,11 @@ fn without_decay_the_average_is_the_weights() {
     assert_eq!(bits(&state.ema), bits(&state.weights));
 }
 
-/// The learning rate of update number `count`, counted from 1.
+/// The learning rate of update `count`, counted from 1.
 fn learning_rate(config: &RunConfig, count: u64) -> f64 {
     let mut state = Trainer::new(Cpu::<f32>::new(), config.clone()).unwrap().state().unwrap();
     state.progress.updates = count - 1;
-    // Skipped steps do not move the schedule.
+    // Skipped steps do not advance the schedule.
     state.progress.step = count + 6;
     resume(config, &state).learning_rate()
 }
@@ -270,7 +272,8 @@ fn learning_rates_follow_their_schedule() {
             assert!((learning_rate(&config, count) - rate).abs() < 1e-12);
         }
     }
-    // Half a cosine or a line over the 20 updates after the warm-up: at a quarter, the half and the end, and beyond it.
+    // Half a cosine or a line over the 20 updates after the warm-up: at a quarter, the half and the end, and
+    // beyond it.
     let cosine = 0.01 * 0.5 * (1.0 + std::f64::consts::FRAC_1_SQRT_2);
     for (schedule, quarter) in [(Schedule::Cosine, cosine), (Schedule::Linear, 0.0075)] {
         config.train.schedule = schedule;
@@ -284,7 +287,7 @@ fn learning_rates_follow_their_schedule() {
     assert_eq!(learning_rate(&config, 1), 0.01);
 }
 
-/// Weights, gradient, both moments and average of a single number.
+/// Weight, gradient, both moments and average of a single parameter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Numbers {
     weight: f64,
@@ -294,7 +297,7 @@ struct Numbers {
     ema: f64,
 }
 
-/// One update of several numbers at once, in double precision.
+/// One update of several parameters at once, in double precision.
 fn update(update: &Update, logp: &[f64], numbers: &[Numbers]) -> (bool, f64, Vec<Numbers>) {
     let device = Cpu::<f64>::new();
     let upload = |part: fn(&Numbers) -> f64| device.upload(&numbers.iter().map(part).collect::<Vec<_>>());
@@ -383,7 +386,7 @@ fn updates_are_by_the_book() {
         assert!((norm - 5.0).abs() < 1e-12);
         assert_close(&after, &NUMBERS.map(|n| by_the_book(&plain, n, n.gradient)));
 
-        // The norm is 5: clipping at 2 scales the gradient to 2/5, clipping at 6 does nothing.
+        // The norm is 5: clipping at 2 scales the gradient to 2/5, clipping at 6 has no effect.
         for (clip, scale) in [(2.0, 0.4), (6.0, 1.0)] {
             let clipped = Update { clip: Some(clip), ..plain };
             let (_, norm, after) = update(&clipped, &[-1.0], &NUMBERS);
@@ -410,7 +413,7 @@ fn an_update_that_is_not_finite_is_none() {
     }
 }
 
-/// The trainer uses the rule that its configuration names.
+/// The trainer uses the update rule of its configuration.
 #[test]
 fn the_optimiser_is_the_one_configured() {
     for (optimizer, kind) in [(Optimizer::Adam, Rule::Adam), (Optimizer::Adamax, Rule::Adamax)] {

@@ -1,4 +1,4 @@
-//! Models against numbers that another program computed from the same formulas in float64.
+//! Models, compared with reference values computed by another program from the same formulas in float64.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ const FILES: [&str; 9] = [
     "nice_normal_5bit",
 ];
 
-/// A fixture: a model, and what is known about it.
+/// A fixture: a model, and its reference values.
 struct Vectors {
     name: String,
     model: ModelFile,
@@ -68,7 +68,7 @@ impl Vectors {
     }
 }
 
-/// The largest difference, relative to the larger of 1 and the reference.
+/// The maximum difference, relative to the larger of 1 and the reference.
 fn relative<R: Real>(have: impl IntoIterator<Item = R>, want: &[f64]) -> f64 {
     let have: Vec<f64> = have.into_iter().map(|x| x.wide()).collect();
     assert_eq!(have.len(), want.len());
@@ -156,7 +156,7 @@ impl<'a, D: Operations> Setup<'a, D> {
     }
 }
 
-/// The gradient by the image against central differences along a direction.
+/// The image gradient, compared with central differences along a direction.
 #[test]
 fn the_gradient_by_the_image_is_a_derivative() {
     const STEP: f64 = 1e-6;
@@ -253,8 +253,8 @@ fn gradients<D: Operations>(device: &D, tolerance: f64) {
     }
 }
 
-/// Models with batch normalisation in a training step: latents and likelihoods by the batch's statistics, the running
-/// statistics after it, and likelihoods in evaluation mode with these.
+/// Models with batch normalisation in a training step: latents and likelihoods with the batch's statistics,
+/// the updated running statistics, and likelihoods in evaluation mode with these.
 fn training_mode<D: Operations>(device: &D, tolerance: f64) {
     for vectors in Vectors::all().filter(|vectors| vectors.has("train.log_likelihood")) {
         let name = &vectors.name;
@@ -338,7 +338,7 @@ fn a_saved_model_is_the_model() {
     }
 }
 
-/// Gradients and likelihoods in bf16 against those of float64.
+/// Gradients and likelihoods in bf16, compared with those of float64.
 fn agrees_to_the_rounding_of_bf16(device: &impl Operations<Real = f32>) {
     for vectors in Vectors::all() {
         for backprop in [Backprop::Reversible, Backprop::Stored] {
@@ -359,7 +359,7 @@ fn agrees_to_the_rounding_of_bf16(device: &impl Operations<Real = f32>) {
             glow.encode(vectors.pixels().view(), &labels, Dequantization::Given(noise.view())).unwrap();
         let bits = encoded.log_density.iter().map(|&ll| glow.config().bits_per_dim(ll));
         let error = relative(bits, &vectors.numbers("bits_per_dim"));
-        // Scales of up to e² amplify what networks round; those of a sigmoid are below 1.
+        // Scales of up to e² amplify the networks' rounding errors; those of a sigmoid are below 1.
         let tolerance = if vectors.name == "affine_exp2tanh" { 3e-3 } else { 2e-3 };
         assert!(error < tolerance, "{}: bits/dim {error:e}", vectors.name);
     }
@@ -373,7 +373,7 @@ fn bf16_agrees_to_its_rounding() {
     }
 }
 
-/// A GPU, emulated where there is none.
+/// A GPU, or an emulated one.
 fn gpu(precision: cuda::Precision) -> Option<Cuda> {
     cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
 }

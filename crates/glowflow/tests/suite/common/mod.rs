@@ -1,4 +1,4 @@
-//! Models without training, and short training runs, for several tests.
+//! Untrained models and short training runs, shared by several tests.
 
 pub mod training;
 
@@ -9,8 +9,8 @@ pub fn config() -> GlowConfig {
     GlowConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..GlowConfig::default() }
 }
 
-/// A model of 32×32 images whose couplings change what passes. The larger `by`, the worse it inverts: at 0.05 exactly, at
-/// 3 badly.
+/// A model of 32×32 images with non-trivial couplings. Its inversion error increases with `by`: at 0.05 it is
+/// exact, at 3 poor.
 pub fn model_file(by: f32) -> ModelFile {
     let mut file = ModelFile::new(config(), 0).unwrap();
     for parameter in &file.layout().parameters {

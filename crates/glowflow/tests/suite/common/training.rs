@@ -7,7 +7,7 @@ use glowflow_data::portraits::Portraits;
 use glowflow_data::{TrainingBatches, TrainingOptions};
 use glowflow_kernels::Operations;
 
-/// Pixels of the training batches of `size` images.
+/// Pixels of the training batches, of `size` images each.
 pub fn batches(size: usize) -> impl Iterator<Item = Vec<u8>> {
     let options =
         TrainingOptions { batch_size: size, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
