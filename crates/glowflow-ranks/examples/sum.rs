@@ -6,8 +6,8 @@
 //! rank 1: hash 2be87380b1c5ddcc
 //! ```
 //!
-//! The hash is the same on any number of ranks that fits the parts, and over any MPI. A rank that misses
-//! another prints which one, and ends the job with exit code 75.
+//! The hash is the same for any valid number of ranks, and over any MPI. A rank that misses another prints
+//! which one, and ends the job with exit code 75.
 
 use std::fs;
 use std::path::PathBuf;
@@ -157,10 +157,10 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
             total = tree.finish(add).unwrap_or_default();
         }
         if arguments.time {
-            ranks.gather(b"")?; // times begin together
+            ranks.gather(b"")?; // measure from a common start
         }
         let begin = Instant::now();
-        // As in a backward pass, the end of the vector is ready first.
+        // The end of the vector is ready first, as in a backward pass.
         let mut buckets = 0;
         for (i, values) in total.chunks(arguments.bucket).enumerate().rev() {
             ranks.start(Bucket { at: i * arguments.bucket, values: values.to_vec() });
@@ -172,7 +172,7 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
             hash.add(&bucket.at.to_le_bytes());
             bucket.values.iter().for_each(|value| hash.add(&value.to_bits().to_le_bytes()));
         }
-        // Messages of different lengths, which are the same on any number of ranks if they are concatenated.
+        // Messages of different lengths; concatenated, they are the same for any number of ranks.
         let likelihoods: Vec<u8> = mine.clone().flat_map(|part| vec![part as u8; 70 * part]).collect();
         if arguments.time {
             ranks.gather(b"")?;
@@ -191,7 +191,7 @@ fn run(ranks: &dyn Ranks, arguments: &Arguments) -> Result<(), RanksError> {
     ranks.finish()
 }
 
-/// Adds the part of a vector, whose values have magnitudes between 1e-5 and 1e5: the order of additions
+/// Returns a part of a vector, with magnitudes between 1e-5 and 1e5, for which the order of additions
 /// matters.
 fn gradient(part: usize, step: u64, values: usize) -> Vec<f32> {
     let mix = |number: u64, factor: u64| (number + 1).wrapping_mul(factor);

@@ -6,9 +6,9 @@
 //! | Open MPI | `libmpi.so.40` of Open MPI 4 and 5 | addresses of symbols | symbol `ompi_mpi_comm_world` |
 //! | MPICH | `libmpi.so.12` of MPICH, Intel, Cray, MVAPICH | `int` | otherwise |
 //!
-//! Functions are declared once, generic in the type of handles: `int`, or `usize` for pointers, which C
-//! passes alike. Layouts of `MPI_Status` differ, so that no status is ever read. Only bytes are sent, so that
-//! no other datatype is needed.
+//! Functions are declared once, generic in the type of handles: `int`, or `usize` for pointers, which have
+//! the same C calling convention. Layouts of `MPI_Status` differ, so a status is never read. Only bytes are
+//! sent, so no other datatype is needed.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -122,9 +122,9 @@ unsafe fn symbol<F: Copy>(library: &Library, name: &str) -> Result<F, String> {
 impl Abi {
     /// Opens a library, which stays open until the process ends. The error names the file.
     pub fn open(path: &Path) -> Result<Self, String> {
-        // MPI libraries open plugins that need the library's own symbols, so that these are made global.
+        // MPI libraries open plugins that need the library's own symbols, so these are made global.
         // SAFETY: opening a library runs its initialisers. These are MPI's, or those of the file that the
-        // user named.
+        // user specified.
         let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) };
         let library = library.map_err(|error| reason(path, &error))?;
         let abi = Self::of(&library).map_err(|error| format!("{}: {error}", path.display()));
@@ -133,8 +133,8 @@ impl Abi {
     }
 
     fn of(library: &Library) -> Result<Self, String> {
-        // SAFETY: the signature is that of the MPI standard. Each library's handles are as its constants
-        // state.
+        // SAFETY: the signature is that of the MPI standard. The handle type of each library is that of its
+        // constants.
         unsafe {
             type AbiVersion = unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int;
             if let Ok(abi_version) = symbol::<AbiVersion>(library, "MPI_Abi_get_version") {
@@ -177,7 +177,7 @@ fn open_mpi(library: &Library) -> Option<Constants<usize>> {
     })
 }
 
-/// The system's reason why a library cannot be opened, with the file's name once.
+/// The system's reason why a library cannot be opened, with the file name mentioned once.
 fn reason(path: &Path, error: &libloading::Error) -> String {
     let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
     let name = path.display().to_string();

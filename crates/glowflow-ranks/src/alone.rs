@@ -60,7 +60,7 @@ impl Ranks for Alone {
     fn abort(&self) {}
 }
 
-/// The error of a wait for a bucket when none was started.
+/// The error of waiting for a bucket when none was started.
 pub(crate) fn no_bucket() -> RanksError {
     RanksError::Engine("no bucket was started".into())
 }

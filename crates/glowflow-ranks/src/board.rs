@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::{Bucket, RanksError};
 
-/// How far a rank has come.
+/// Progress of a rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     /// Number of waits begun. All ranks wait for the same operations in the same order.
@@ -14,7 +14,7 @@ pub(crate) struct Position {
     pub step: u64,
 }
 
-/// The job after MPI has started.
+/// State of the job after MPI has started.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     pub rank: usize,
@@ -26,15 +26,15 @@ pub(crate) struct Ready {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub ready: Option<Ready>,
-    /// Buckets that are summed and not yet returned.
+    /// Buckets that are summed but not yet returned.
     pub summed: VecDeque<Bucket>,
-    /// Result of the control operation that a caller waits for.
+    /// Result of the control operation that a caller is waiting for.
     pub reply: Option<Vec<Vec<u8>>>,
     /// Whether all ranks have called `finish`.
     pub together: bool,
     /// Whether MPI was finalised.
     pub finalized: bool,
-    /// The first failure. Nothing works after it.
+    /// The first failure, after which all operations fail.
     pub failure: Option<RanksError>,
     /// Position of this rank.
     pub mine: Position,
@@ -42,7 +42,7 @@ pub(crate) struct State {
     pub heard: Vec<Option<Position>>,
 }
 
-/// The state, and a signal of its changes. It is never locked during a call of MPI.
+/// The state, and a signal for its changes. It is never locked during an MPI call.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     state: Mutex<State>,
@@ -60,7 +60,7 @@ impl Board {
         self.changed.notify_all();
     }
 
-    /// Records a failure, unless there was one before.
+    /// Records a failure, unless one was recorded earlier.
     pub fn fail(&self, error: RanksError) {
         self.update(|state| {
             state.failure.get_or_insert(error);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why an operation between ranks failed.
+/// Failure of an operation between ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RanksError {
@@ -22,7 +22,7 @@ pub enum RanksError {
     /// MPI failed, or an operation was used incorrectly.
     #[error("{0}")]
     Engine(String),
-    /// A rank has a different value of something that all ranks must share.
+    /// A value that all ranks must share differs on one rank.
     #[error("rank {rank} has a different {what} than rank 0; all ranks of a job need the same {what}")]
     Unlike {
         /// The value that differs: `"data"`, `"version of glowflow"`.
@@ -47,7 +47,7 @@ pub enum RanksError {
     Mismatch {
         /// Name of the launcher.
         launcher: String,
-        /// Number of ranks that it announced.
+        /// Number of ranks according to the launcher.
         promised: usize,
         /// Name and version of the library.
         library: String,
@@ -76,7 +76,7 @@ pub enum RanksError {
         parts: usize,
         /// Number of ranks.
         ranks: usize,
-        /// Numbers of ranks that fit.
+        /// Possible numbers of ranks.
         fit: Vec<usize>,
     },
 }

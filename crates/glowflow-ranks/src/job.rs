@@ -1,9 +1,9 @@
-//! A rank of an MPI job, as seen from the threads that compute.
+//! A rank of an MPI job, as used by the threads that compute.
 //!
-//! They hand operations to the [thread](crate::thread) that owns MPI, and wait for the results outside of
-//! MPI. So a limit holds even while a call of MPI hangs. At half the limit, the other ranks are asked for
-//! their positions: a rank that does not answer is stopped, dead or unreachable; a rank that has begun fewer
-//! waits is late.
+//! They pass operations to the [thread](crate::thread) that owns MPI, and wait for the results outside MPI. A
+//! limit therefore holds even if an MPI call hangs. At half the limit, the other ranks are queried for their
+//! positions: a rank that does not answer is stopped, dead or unreachable; a rank that has begun fewer waits
+//! is late.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -17,14 +17,14 @@ use crate::board::{Board, Ready, State};
 use crate::thread::{Command, run};
 use crate::{Absent, Bucket, EXIT_CODE, Launcher, Options, Ranks, RanksError, library, mpi};
 
-/// Time for the launcher to relay this process's last messages, before it ends the job. Hydra relays nothing
-/// after that.
+/// Time for the launcher to relay this process's last messages before it ends the job. Hydra relays nothing
+/// afterwards.
 const RELAY: Duration = Duration::from_millis(250);
-/// Time for `MPI_Abort`, which may hang, before the process ends by itself.
+/// Time for `MPI_Abort`, which may hang, before the process exits without it.
 const ABORT: Duration = Duration::from_secs(2);
-/// Time for `MPI_Finalize` once all ranks are done. That of MPICH 4.0 over UCX and TCP may hang: a rank waits
-/// for another's answer that is already waiting outside of UCX. Nothing is lost then, and the process may
-/// end.
+/// Time for `MPI_Finalize` once all ranks are done. In MPICH 4.0 over UCX and TCP it may hang: a rank waits
+/// for the answer of another that is already waiting outside UCX. Nothing is lost in that case, and the
+/// process may exit.
 const FINALIZE: Duration = Duration::from_secs(5);
 /// Stack of the thread that owns MPI, as large as that of a main thread.
 const STACK: usize = 8 << 20;
@@ -39,15 +39,15 @@ pub struct Mpi {
     commands: Sender<Command>,
     board: Arc<Board>,
     limit: Mutex<Duration>,
-    /// Buckets that were started and not yet returned.
+    /// Number of buckets that were started but not yet returned.
     started: AtomicUsize,
     /// Held from the start of a control operation to its result.
     one_operation: Mutex<()>,
 }
 
 impl Mpi {
-    /// Opens the MPI library that belongs to the launcher, and connects this process to the others. All of
-    /// them do this at the same time, once.
+    /// Opens the MPI library of the launcher, and connects this process to the others. Must be called once,
+    /// concurrently on all ranks.
     pub fn start(launcher: Option<&Launcher>, options: &Options) -> Result<Self, RanksError> {
         static STARTED: AtomicBool = AtomicBool::new(false);
         if STARTED.swap(true, Ordering::Relaxed) {
@@ -103,14 +103,14 @@ impl Mpi {
         let _ = self.commands.send(command);
     }
 
-    /// The result of a control operation.
+    /// Performs a control operation and returns its result.
     fn control(&self, command: Command) -> Result<Vec<Vec<u8>>, RanksError> {
         let _one = self.one_operation.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(command);
         self.wait(|state| state.reply.take())
     }
 
-    /// Waits until `take` returns something, at most for the limit.
+    /// Waits until `take` returns a value, up to the limit.
     fn wait<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Result<T, RanksError> {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         let (begin, mut asked) = (Instant::now(), false);
@@ -141,7 +141,8 @@ impl Mpi {
         self.board.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// The error of a wait that reached its limit: ranks that do not answer; if all do, those that are late.
+    /// The error of a wait that reached its limit: it lists ranks that do not answer, or if all do, those
+    /// that are late.
     fn missing(&self, state: &State, limit: Duration) -> RanksError {
         let absent = |rank: usize| {
             let step = state.heard[rank].map(|position| position.step);
@@ -159,7 +160,7 @@ impl Mpi {
     }
 }
 
-/// Records the end of the thread, so that nobody waits for it.
+/// Records the end of the thread, so that no caller waits for it.
 struct End<'a>(&'a Board);
 
 impl Drop for End<'_> {
@@ -187,7 +188,7 @@ fn wait_for_start(board: &Board, limit: Duration) -> Result<Ready, RanksError> {
     }
 }
 
-/// A rank's number among those on its host, and their number.
+/// A rank's index among those on its host, and their number.
 fn neighbours(hosts: &[String], rank: usize) -> (usize, usize) {
     let on_host = |hosts: &[String], host: &String| hosts.iter().filter(|other| *other == host).count();
     (on_host(&hosts[..rank], &hosts[rank]), on_host(hosts, &hosts[rank]))

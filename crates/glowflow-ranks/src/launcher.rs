@@ -8,22 +8,22 @@
 //! | another PMIx launcher (`PMIX_RANK`) | unknown | determined from host names |
 //!
 //! The size is compared with that of MPI. They differ if the MPI library belongs to another launcher: each
-//! process then is rank 0 of 1.
+//! process is then rank 0 of 1.
 
 use crate::RanksError;
 
-/// Libraries that are likely to belong to a launcher.
+/// MPI libraries that are likely to belong to a launcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// Open MPI.
     OpenMpi,
     /// MPICH and its relatives.
     Mpich,
-    /// Any.
+    /// Unknown.
     Unknown,
 }
 
-/// A launcher, and its announcements to this process.
+/// A launcher, and the values that it passed to this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Launcher {
     /// Its name.
@@ -32,12 +32,13 @@ pub struct Launcher {
     pub family: Family,
     /// Number of processes.
     pub size: Option<usize>,
-    /// This process's number on its host, and their number.
+    /// This process's index on its host, and the number of processes there.
     pub local: Option<(usize, usize)>,
 }
 
 impl Launcher {
-    /// The launcher of a process with these environment variables; `None` if it was started by itself.
+    /// Detects the launcher of a process with these environment variables; `None` if it was started without
+    /// one.
     pub fn detect(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, RanksError> {
         let number = |name: &str| variable(name)?.trim().parse::<usize>().ok();
         let pair = |rank, size| Some((number(rank)?, number(size)?)).filter(|(rank, size)| rank < size);
@@ -48,7 +49,7 @@ impl Launcher {
         }
         let slurm = number("SLURM_STEP_NUM_TASKS");
         if let Some(size) = number("PMI_SIZE") {
-            // Hydra may itself be started by srun, one proxy a node. It alone sets MPI_LOCALRANKID.
+            // Hydra may itself be started by srun, with one proxy per node. Only Hydra sets MPI_LOCALRANKID.
             let hydra = number("MPI_LOCALRANKID").is_some() || slurm.is_none();
             let name = if hydra { "mpiexec.hydra" } else { "srun (PMI)" };
             return found(name, Family::Mpich, Some(size), pair("MPI_LOCALRANKID", "MPI_LOCALNRANKS"));
@@ -123,7 +124,7 @@ mod tests {
         let error = detect(&[("RANK", "1"), ("WORLD_SIZE", "4")]).unwrap_err();
         assert_eq!(error, RanksError::Torchrun { rank: 1, size: 4 });
         assert!(error.to_string().contains("torchrun"), "{error}");
-        // A launcher of MPI inside such a job is the closer one.
+        // An MPI launcher inside such a job takes precedence.
         assert!(detect(&[("RANK", "1"), ("WORLD_SIZE", "4"), ("PMI_SIZE", "2")]).unwrap().is_some());
     }
 }

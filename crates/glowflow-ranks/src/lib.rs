@@ -1,16 +1,17 @@
-//! Ranks of a data-parallel job: exact sums, gathers and broadcasts over MPI.
+//! Ranks of a data-parallel job: reproducible sums, gathers and broadcasts over MPI.
 //!
 //! A job is `N` processes with ranks `0 .. N` that run the same program on different parts of each batch.
 //! [`Ranks`] is the interface between them. It has three implementations: [`Alone`] for a single process,
 //! [`Local`] for ranks that are threads of one process (tests), and [`Mpi`] for the processes of a launcher
 //! such as `mpirun` or `srun`. [`connect`] chooses between the first and the last.
 //!
-//! - **MPI is opened at run time**, with `dlopen`, and only in a process that a launcher started. Nothing is
-//!   needed at build time. Open MPI's ABI, MPICH's and that of the MPI 5.0 standard are supported.
-//! - **Sums have the same bits on any number of ranks.** MPI only moves bytes. Ranks add the parts in a fixed
-//!   balanced [tree](Tree), so the result depends neither on the number of ranks nor on the MPI library.
+//! - **MPI is opened at run time**, with `dlopen`, and only in a process that a launcher started. It is not
+//!   required at build time. The ABIs of Open MPI, MPICH and the MPI 5.0 standard are supported.
+//! - **Sums have the same bits for any number of ranks.** MPI only transfers bytes. Ranks add the parts in a
+//!   fixed balanced [tree](Tree), so the result depends neither on the number of ranks nor on the MPI
+//!   library.
 //! - **Every wait has a limit.** MPI is called by one thread of this crate. Callers wait for that thread, not
-//!   in MPI, and get [`RanksError::Missing`] with the ranks that do not answer.
+//!   in MPI, and receive [`RanksError::Missing`] with the ranks that do not answer.
 //!
 //! ```
 //! use glowflow_ranks::{Bucket, Options, connect};

@@ -1,8 +1,8 @@
 //! Search for the MPI library.
 //!
-//! [`LIBRARY`] names the file. Otherwise the names that belong to the launcher's family are tried, first in
-//! the folders `lib` and `lib64` of the launcher's own installation, then in the system's search path
-//! (`LD_LIBRARY_PATH` included).
+//! The environment variable [`LIBRARY`] specifies the file. Otherwise the names of the launcher's family are
+//! tried, first in the folders `lib` and `lib64` of the launcher's installation, then in the system's search
+//! path (including `LD_LIBRARY_PATH`).
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::abi::Abi;
 use crate::{Family, Launcher, RanksError};
 
-/// Environment variable with the file name of the MPI library, or its folder.
+/// Environment variable with the path of the MPI library, or of its folder.
 pub const LIBRARY: &str = "GLOWFLOW_MPI_LIBRARY";
 
 #[cfg(not(target_os = "macos"))]
@@ -19,7 +19,7 @@ mod names {
     pub const STANDARD: &str = "libmpi_abi.so.1";
     pub const OPEN_MPI: &str = "libmpi.so.40";
     pub const MPICH: &str = "libmpi.so.12";
-    /// Debian's name.
+    /// Debian's file name.
     pub const MPICH_DEBIAN: &str = "libmpich.so.12";
     pub const ANY: &str = "libmpi.so";
 }
@@ -33,7 +33,7 @@ mod names {
     pub const ANY: &str = "libmpi.dylib";
 }
 
-/// File names of MPI libraries, the likeliest first.
+/// File names of MPI libraries, most likely first.
 fn names(family: Family) -> &'static [&'static str] {
     use names::{ANY, MPICH, MPICH_DEBIAN, OPEN_MPI, STANDARD};
     match family {
@@ -43,7 +43,7 @@ fn names(family: Family) -> &'static [&'static str] {
     }
 }
 
-/// Files to try, in order. `prefix` is the folder above the launcher's `bin`.
+/// Files to try, in order. `prefix` is the parent folder of the launcher's `bin`.
 fn candidates(family: Family, named: Option<&OsStr>, prefix: Option<&Path>) -> Vec<PathBuf> {
     let names = names(family);
     let files_in =
@@ -58,14 +58,14 @@ fn candidates(family: Family, named: Option<&OsStr>, prefix: Option<&Path>) -> V
     }
 }
 
-/// The folder above the `bin` of this process's parent, which usually is the launcher.
+/// The parent of the `bin` folder of this process's parent, which usually is the launcher.
 fn launcher_prefix() -> Option<PathBuf> {
     let parent = fs::read_link(format!("/proc/{}/exe", std::os::unix::process::parent_id())).ok()?;
     let bin = parent.parent().filter(|bin| bin.ends_with("bin"))?;
     bin.parent().map(Path::to_path_buf)
 }
 
-/// Opens the first MPI library that can be used.
+/// Opens the first usable MPI library.
 pub(crate) fn open(launcher: Option<&Launcher>) -> Result<Abi, RanksError> {
     let family = launcher.map_or(Family::Unknown, |launcher| launcher.family);
     let named = std::env::var_os(LIBRARY).filter(|name| !name.is_empty());

@@ -1,8 +1,7 @@
 //! Ranks that are threads of one process, for tests without MPI.
 //!
-//! Ranks meet at a board in shared memory. The `n`-th bucket of each rank belongs to round `n` of the sums,
-//! its `n`-th other operation to round `n` of the messages. A round is complete when every rank has
-//! contributed.
+//! Ranks share a board in memory. The `n`-th bucket of each rank belongs to round `n` of the sums, its `n`-th
+//! other operation to round `n` of the messages. A round is complete when every rank has contributed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,7 +19,7 @@ pub struct Local {
     progress: Mutex<Progress>,
 }
 
-/// Rounds that this rank has entered.
+/// Number of rounds that this rank has entered.
 #[derive(Debug)]
 struct Progress {
     limit: Duration,
@@ -58,7 +57,7 @@ struct Message {
 }
 
 impl Local {
-    /// The ranks of a job of `size`, each to be moved to its thread.
+    /// Creates the ranks of a job of `size`, each to be moved to its thread.
     pub fn job(size: usize, limit: Duration) -> Vec<Self> {
         let board = Arc::new(Board::default());
         board.lock().steps = vec![0; size];
@@ -72,7 +71,7 @@ impl Local {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All ranks' contributions to the next round of messages.
+    /// Returns all ranks' contributions to the next round of messages.
     fn exchange(&self, operation: &'static str, bytes: Vec<u8>) -> Result<Vec<Message>, RanksError> {
         let (number, limit) = {
             let mut progress = self.progress();
@@ -92,7 +91,7 @@ impl Local {
         }
     }
 
-    /// Waits for a round, and takes a copy of its contributions.
+    /// Waits for a round, and returns a copy of its contributions.
     fn wait<T: Clone>(
         &self,
         mut state: MutexGuard<'_, State>,
@@ -131,7 +130,7 @@ impl<T: Clone> Round<T> {
         round.given[rank] = Some(value);
     }
 
-    /// All contributions, if they are complete. The last rank that takes them removes the round.
+    /// All contributions, if they are complete. The last rank to take them removes the round.
     fn take(rounds: &mut BTreeMap<u64, Self>, number: u64) -> Option<Vec<T>> {
         let round = rounds.get_mut(&number)?;
         let all: Vec<T> = round.given.iter().cloned().collect::<Option<_>>()?;

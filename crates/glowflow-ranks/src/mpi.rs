@@ -1,4 +1,4 @@
-//! Calls of MPI, for the one thread that owns it.
+//! MPI calls, for the one thread that owns MPI.
 //!
 //! A [`Session`] lasts from `MPI_Init_thread` to `MPI_Finalize` and cannot leave its thread
 //! (`MPI_THREAD_FUNNELED`). An operation in progress is a [`Pending`], which owns its memory. Nothing here
@@ -11,22 +11,22 @@ use std::ptr;
 
 use crate::abi::{Handle, Table};
 
-/// Words of a message between two ranks.
+/// A message between two ranks.
 pub(crate) type Message = [u64; 3];
 
 const TAG: c_int = 1;
 
-/// Values of which MPI may read and write the bytes.
+/// Values whose bytes MPI may read and write.
 ///
 /// # Safety
-/// Any bits must be a valid value, without padding.
+/// Any bit pattern must be a valid value, without padding.
 pub(crate) unsafe trait Plain: Copy + Default + 'static {}
 
-// SAFETY: numbers.
+// SAFETY: all bit patterns of a number are valid, without padding.
 unsafe impl Plain for u8 {}
-// SAFETY: numbers.
+// SAFETY: all bit patterns of a number are valid, without padding.
 unsafe impl Plain for u64 {}
-// SAFETY: numbers.
+// SAFETY: all bit patterns of a number are valid, without padding.
 unsafe impl Plain for f32 {}
 
 /// Independent sequences of operations. Each has a communicator, on which all ranks start the same operations
@@ -36,7 +36,7 @@ pub(crate) enum Lane {
     /// Exchanges of buckets, in the order of buckets.
     Exchange,
     /// Gathers of summed buckets, in the order of buckets. An exchange may be complete on one rank and not on
-    /// another, so that these have no common order with the exchanges.
+    /// another, so these have no common order with the exchanges.
     Collect,
     /// All other operations.
     Control,
@@ -45,11 +45,11 @@ pub(crate) enum Lane {
 /// MPI between initialisation and finalisation.
 pub(crate) struct Session<H: Handle> {
     table: Table<H>,
-    /// A communicator for each lane.
+    /// One communicator per lane.
     lanes: [H; 3],
     pub rank: usize,
     pub size: usize,
-    /// MPI is called by this thread alone.
+    /// MPI is only called by this thread.
     single_thread: PhantomData<*const ()>,
 }
 
@@ -62,12 +62,12 @@ pub(crate) struct Pending<H, T> {
 }
 
 impl<H, T> Pending<H, T> {
-    /// The memory that was received, after completion; empty before.
+    /// The received data after completion; empty before that.
     pub fn take_received(&mut self) -> Vec<T> {
         if self.complete { std::mem::take(&mut self.receive) } else { Vec::new() }
     }
 
-    /// The memory that was sent, after completion; empty before.
+    /// The sent data after completion; empty before that.
     pub fn take_sent(&mut self) -> Vec<T> {
         if self.complete { std::mem::take(&mut self.send) } else { Vec::new() }
     }
@@ -82,7 +82,7 @@ impl<H, T> Drop for Pending<H, T> {
     }
 }
 
-/// The text that an MPI function writes: at most 8192 bytes in any interface.
+/// Returns the text written by an MPI function: at most 8192 bytes in any interface.
 fn text(write: impl FnOnce(*mut c_char, *mut c_int) -> c_int) -> String {
     let mut bytes = vec![0u8; 16384];
     let mut length = 0;
@@ -99,7 +99,7 @@ fn count_of<T>(values: usize) -> Result<c_int, String> {
     bytes.ok_or_else(|| format!("a message of {values} values is over MPI's limit of 2 GiB"))
 }
 
-/// Name and version of a library, as short as it states it.
+/// Name and version of a library, in the library's shortest form.
 pub(crate) fn version<H: Handle>(table: &Table<H>) -> String {
     // SAFETY: may be called before initialisation; the memory is larger than any interface's maximum.
     let version = text(|into, length| unsafe { (table.functions.get_library_version)(into, length) });
@@ -108,11 +108,11 @@ pub(crate) fn version<H: Handle>(table: &Table<H>) -> String {
 }
 
 impl<H: Handle> Session<H> {
-    /// Initialises MPI. It may be done once in a process.
+    /// Initialises MPI, at most once per process.
     pub fn init(table: Table<H>) -> Result<Self, String> {
         let (functions, constants) = (&table.functions, table.constants);
         let mut provided = 0;
-        // SAFETY: null arguments are allowed for the program's; `provided` outlives the call.
+        // SAFETY: null is allowed for the program's arguments; `provided` outlives the call.
         let code = unsafe {
             (functions.init_thread)(ptr::null_mut(), ptr::null_mut(), constants.funneled, &mut provided)
         };
@@ -136,7 +136,7 @@ impl<H: Handle> Session<H> {
         Ok(session)
     }
 
-    /// Gives each lane a communicator of its own. All ranks take part.
+    /// Creates a separate communicator for each lane. All ranks take part.
     pub fn separate_lanes(&mut self) -> Result<(), String> {
         for lane in 0..self.lanes.len() {
             let mut copy = self.table.constants.world;
@@ -148,7 +148,7 @@ impl<H: Handle> Session<H> {
         Ok(())
     }
 
-    /// Makes functions return error codes instead of ending the process.
+    /// Makes functions return error codes instead of terminating the process.
     fn return_errors(&self, communicator: H) -> Result<(), String> {
         let handler = self.table.constants.errors_return;
         // SAFETY: both handles are valid.
@@ -164,13 +164,13 @@ impl<H: Handle> Session<H> {
         Err(if text.is_empty() { format!("MPI failed with code {code}") } else { text })
     }
 
-    /// The name of this host.
+    /// Name of this host.
     pub fn host(&self) -> String {
         // SAFETY: the memory is larger than any interface's maximum.
         text(|into, length| unsafe { (self.table.functions.get_processor_name)(into, length) })
     }
 
-    /// Sends the `r`-th of `size` equal slices of `send` to rank `r`; `receive` gets this rank's slice of
+    /// Sends the `r`-th of `size` equal slices of `send` to rank `r`; `receive` gets this rank's slice from
     /// every rank.
     pub fn all_to_all<T: Plain>(
         &self,
@@ -191,7 +191,7 @@ impl<H: Handle> Session<H> {
         })
     }
 
-    /// `receive` gets the `send` of every rank, in the order of ranks.
+    /// Gathers the `send` of every rank into `receive`, in the order of ranks.
     pub fn all_gather<T: Plain>(
         &self,
         lane: Lane,
@@ -224,9 +224,9 @@ impl<H: Handle> Session<H> {
         })
     }
 
-    /// Completes after all ranks have called it.
+    /// Starts a barrier, which completes after all ranks have called it.
     pub fn barrier(&self, lane: Lane) -> Result<Pending<H, u8>, String> {
-        // SAFETY: no memory besides the request.
+        // SAFETY: no memory is involved except the request.
         self.start(Vec::new(), Vec::new(), |request| unsafe {
             (self.table.functions.barrier)(self.lanes[lane as usize], request)
         })
@@ -243,7 +243,7 @@ impl<H: Handle> Session<H> {
         })
     }
 
-    /// The next message of a rank, if it has arrived.
+    /// Returns the next message of a rank, if it has arrived.
     pub fn receive(&self, from: usize) -> Result<Option<Message>, String> {
         let ignore: *mut c_void = ptr::without_provenance_mut(self.table.constants.status_ignore);
         let (from, lane) = (from as c_int, self.lanes[Lane::Control as usize]);
@@ -273,7 +273,7 @@ impl<H: Handle> Session<H> {
         Ok(pending)
     }
 
-    /// Whether an operation is complete. It also lets MPI make progress.
+    /// Returns whether an operation is complete. The call also lets MPI make progress.
     pub fn test<T>(&self, pending: &mut Pending<H, T>) -> Result<bool, String> {
         if !pending.complete {
             let ignore: *mut c_void = ptr::without_provenance_mut(self.table.constants.status_ignore);
@@ -285,13 +285,13 @@ impl<H: Handle> Session<H> {
         Ok(pending.complete)
     }
 
-    /// Asks the launcher to end all ranks. It may or may not return.
+    /// Requests that the launcher end all ranks. The call may or may not return.
     pub fn abort(&self, code: i32) {
         // SAFETY: MPI is initialised.
         unsafe { (self.table.functions.abort)(self.table.constants.world, code) };
     }
 
-    /// Ends MPI.
+    /// Finalises MPI.
     pub fn finalize(self) -> Result<(), String> {
         // SAFETY: MPI is initialised, and is not called again.
         let code = unsafe { (self.table.functions.finalize)() };
@@ -299,8 +299,8 @@ impl<H: Handle> Session<H> {
     }
 }
 
-/// Ends the process at once, without the handlers of libraries, which may wait for other ranks.
+/// Exits the process immediately, without the exit handlers of libraries, which may wait for other ranks.
 pub(crate) fn exit(code: i32) -> ! {
-    // SAFETY: it takes any code and does not return.
+    // SAFETY: it accepts any code and does not return.
     unsafe { libc::_exit(code) }
 }

@@ -1,4 +1,4 @@
-//! Gathers and broadcasts of messages of any length, as sequences of MPI's operations.
+//! Gathers and broadcasts of messages of any length, as sequences of MPI operations.
 //!
 //! A gather exchanges blocks of [`INLINE`] bytes: the message's length and its beginning. A second gather
 //! follows only if a message is longer. A broadcast sends the length, then pieces of at most [`PIECE`] bytes.
@@ -6,11 +6,11 @@
 use crate::abi::Handle;
 use crate::mpi::{Lane, Pending, Session};
 
-/// Bytes of the first block of a gather.
+/// Size of the first block of a gather, in bytes.
 const INLINE: usize = 256;
-/// Bytes of a length.
+/// Size of an encoded length, in bytes.
 const LENGTH: usize = size_of::<u64>();
-/// Bytes of a piece of a broadcast.
+/// Maximum size of a piece of a broadcast, in bytes.
 const PIECE: usize = 64 << 20;
 
 /// An operation in progress on [`Lane::Control`].
@@ -29,7 +29,7 @@ impl<H: Handle> Operation<H> {
         Ok(Self::Gather { mine, gathered: Vec::new(), lengths: Vec::new(), pending })
     }
 
-    /// `bytes` are rank 0's, and ignored on other ranks.
+    /// Starts a broadcast. `bytes` are those of rank 0; they are ignored on other ranks.
     pub fn broadcast(session: &Session<H>, bytes: Vec<u8>) -> Result<Self, String> {
         let pending = session.broadcast(Lane::Control, (bytes.len() as u64).to_le_bytes().to_vec())?;
         let bytes = if session.rank == 0 { bytes } else { Vec::new() };
@@ -40,7 +40,8 @@ impl<H: Handle> Operation<H> {
         Ok(Self::Barrier { pending: session.barrier(Lane::Control)? })
     }
 
-    /// The result, if the operation is complete: the messages of all ranks, that of rank 0, or nothing.
+    /// Returns the result if the operation is complete: the messages of all ranks, the one of rank 0, or
+    /// nothing.
     pub fn poll(&mut self, session: &Session<H>) -> Result<Option<Vec<Vec<u8>>>, String> {
         match self {
             Self::Barrier { pending } => Ok(session.test(pending)?.then(Vec::new)),

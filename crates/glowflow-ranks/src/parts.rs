@@ -1,14 +1,14 @@
-//! Distribution of a batch's parts over ranks.
+//! Distribution of the parts of a batch over ranks.
 
 use std::ops::Range;
 
 use crate::RanksError;
 
-/// The consecutive parts of a batch that `rank` of `size` computes.
+/// Returns the consecutive parts of a batch that `rank` of `size` computes.
 ///
-/// Each of several ranks has `parts / size` of them, and this must be a power of two: the rank's parts are
-/// then a subtree of the [tree](crate::Tree) over all parts, and the sum has the same bits for every `size`
-/// that fits. A rank alone has the whole tree, with any number of parts.
+/// Each of several ranks has `parts / size` parts, which must be a power of two: the rank's parts are then a
+/// subtree of the [tree](crate::Tree) over all parts, and the sum has the same bits for every valid `size`. A
+/// single rank has the whole tree, with any number of parts.
 ///
 /// ```
 /// use glowflow_ranks::parts_of;
@@ -44,7 +44,7 @@ mod tests {
             Err(RanksError::Parts { fit, .. }) => fit,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(2, 12), [1, 3, 6, 12]); // 6 parts a rank
+        assert_eq!(refused(2, 12), [1, 3, 6, 12]); // 6 parts per rank
         assert_eq!(refused(8, 4), [1, 2, 4]);
         assert_eq!(refused(0, 2), [1, 2]);
         assert_eq!(refused(1, 0), []);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::{Alone, Launcher, RanksError};
 
-/// Exit code of a rank that ended because of its job, not by a mistake of its own (`EX_TEMPFAIL`): start it
-/// again.
+/// Exit code of a rank that ended because of its job and not through a failure of its own (`EX_TEMPFAIL`):
+/// restart it.
 pub const EXIT_CODE: i32 = 75;
 
 /// A part of a vector that is summed over all ranks.
@@ -14,16 +14,16 @@ pub const EXIT_CODE: i32 = 75;
 pub struct Bucket {
     /// Position of the first value in the vector. Only the caller interprets it.
     pub at: usize,
-    /// The values. Over MPI, a capacity for `size - 1` more of them avoids a copy: they are padded to equal
-    /// slices.
+    /// The values. Over MPI, spare capacity for `size - 1` more of them avoids a copy: they are padded to
+    /// equal slices.
     pub values: Vec<f32>,
 }
 
-/// The ranks of a job, as seen from one of them.
+/// The ranks of a job, from the perspective of one of them.
 ///
 /// All ranks must call [`start`](Ranks::start), [`gather`](Ranks::gather), [`broadcast`](Ranks::broadcast)
 /// and [`finish`](Ranks::finish) in the same order. Buckets may be in flight during the other operations.
-/// After an error, the job cannot continue: save what is needed and call [`abort`](Ranks::abort).
+/// After an error, the job cannot continue: save the state if necessary and call [`abort`](Ranks::abort).
 pub trait Ranks: Send + Sync {
     /// This rank, less than [`size`](Ranks::size).
     fn rank(&self) -> usize;
@@ -31,43 +31,43 @@ pub trait Ranks: Send + Sync {
     /// Number of ranks.
     fn size(&self) -> usize;
 
-    /// This rank's number among the ranks on its host, and their number.
+    /// This rank's index among the ranks on its host, and their number.
     fn local(&self) -> (usize, usize);
 
-    /// Reports the current step, for the messages of this rank and of others that wait for it.
+    /// Reports the current step, for error messages of this rank and of others that wait for it.
     fn at(&self, step: u64);
 
-    /// Replaces the limit of waits that begin later, for example while rank 0 writes a checkpoint.
+    /// Sets the limit of subsequent waits, for example while rank 0 writes a checkpoint.
     fn set_limit(&self, limit: Duration);
 
-    /// Starts to sum a bucket over all ranks, and returns at once. Its position and length must be equal on
-    /// all ranks.
+    /// Starts to sum a bucket over all ranks, and returns immediately. Its position and length must be equal
+    /// on all ranks.
     fn start(&self, bucket: Bucket);
 
-    /// Waits for the oldest bucket that was started and not yet returned. It holds the sum over all ranks,
+    /// Waits for the oldest bucket that was started but not yet returned. It holds the sum over all ranks,
     /// added in the order of the [tree](crate::Tree), with the same bits on each.
     fn finished(&self) -> Result<Bucket, RanksError>;
 
-    /// The bytes of all ranks, in the order of ranks. Lengths may differ.
+    /// Gathers the bytes of all ranks, in the order of ranks. Lengths may differ.
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, RanksError>;
 
     /// Replaces `bytes` by those of rank 0.
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
 
-    /// Waits until all ranks have called it, then disconnects them. Later operations fail. What must not be
-    /// lost is to be written before: when a rank leaves after it, a launcher may end the others.
+    /// Waits until all ranks have called it, then disconnects them. Later operations fail. Save results
+    /// before calling it: when a rank exits afterwards, a launcher may end the others.
     fn finish(&self) -> Result<(), RanksError>;
 
     /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within
-    /// three seconds and does not return. Ranks other than 0 should leave rank 0 the time to save first: a
-    /// launcher ends all ranks when one leaves.
+    /// three seconds and does not return. Ranks other than 0 should first allow rank 0 time to save: a
+    /// launcher ends all ranks when one exits.
     fn abort(&self);
 }
 
 /// Settings of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Longest time that a rank waits for the others in one operation.
+    /// Maximum time that a rank waits for the others in one operation.
     pub limit: Duration,
 }
 
@@ -79,8 +79,8 @@ impl Default for Options {
 
 /// Connects this process to the ranks of its job.
 ///
-/// A process that no launcher started, or that is the only one of its launcher, is [`Alone`]: no library is
-/// opened.
+/// A process that was started without a launcher, or is the only one of its launcher, is [`Alone`]: no
+/// library is opened.
 pub fn connect(options: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
     match Launcher::detect(|name| std::env::var(name).ok())? {
         None => Ok(Arc::new(Alone::new())),
@@ -102,7 +102,7 @@ fn over_mpi(launcher: &Launcher, _: &Options) -> Result<Arc<dyn Ranks>, RanksErr
     )))
 }
 
-/// Checks that all ranks have the same `value`. All ranks get the same result.
+/// Checks that `value` is equal on all ranks. All ranks return the same result.
 pub fn require_equal(ranks: &dyn Ranks, what: &'static str, value: &[u8]) -> Result<(), RanksError> {
     let values = ranks.gather(value)?;
     match values.iter().position(|other| *other != values[0]) {

@@ -3,15 +3,15 @@
 //! It receives [`Command`]s and posts results to the [`Board`]. A bucket of `n` values is summed in three
 //! steps:
 //!
-//! 1. exchange: rank `r` gets the `r`-th of `size` slices from every rank (`MPI_Ialltoall`);
+//! 1. exchange: rank `r` receives the `r`-th of `size` slices from every rank (`MPI_Ialltoall`);
 //! 2. it adds them in the [tree](crate::Tree);
-//! 3. collection: every rank gets all summed slices (`MPI_Iallgather`).
+//! 3. collection: every rank receives all summed slices (`MPI_Iallgather`).
 //!
 //! The last slice is padded with zeros. Each rank sends and receives `2 n (size - 1) / size` values, as in
 //! the best all-reduce.
 //!
-//! Operations advance only while MPI is called. The thread tests them every [`BUSY`], which leaves the core
-//! to computation, and looks for messages of other ranks every [`IDLE`] if there are no operations.
+//! Operations only advance while MPI is called. The thread tests them every [`BUSY`], which leaves the core
+//! to the computation, and checks for messages of other ranks every [`IDLE`] if there are no operations.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
@@ -25,12 +25,12 @@ use crate::{Bucket, EXIT_CODE, Launcher, RanksError, tree};
 
 /// Pause between tests of operations in progress.
 const BUSY: Duration = Duration::from_micros(50);
-/// Pause between tests for messages.
+/// Pause between checks for messages.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// A message that asks for the receiver's position. It holds the sender's.
+/// Kind of a message that requests the receiver's position. It contains the sender's.
 const QUESTION: u64 = 0;
-/// A message that reports the sender's position.
+/// Kind of a message that reports the sender's position.
 const ANSWER: u64 = 1;
 
 /// A request to the thread.
@@ -40,12 +40,12 @@ pub(crate) enum Command {
     Gather(Vec<u8>),
     Broadcast(Vec<u8>),
     Finish,
-    /// Ask all other ranks for their positions.
+    /// Request the positions of all other ranks.
     Ask,
     Abort,
 }
 
-/// Runs MPI until it is finalised or all senders of commands are gone.
+/// Runs MPI until it is finalised or all command senders are dropped.
 pub(crate) fn run<H: Handle>(
     table: Table<H>,
     launcher: Option<&Launcher>,
@@ -80,7 +80,7 @@ fn start<H: Handle>(
         && promised != session.size
     {
         let found = session.size;
-        // Each process is a job of its own, so that this does not wait for others.
+        // Each process is a separate job, so this does not wait for others.
         let _ = session.finalize();
         return Err(RanksError::Mismatch { launcher: launcher.into(), promised, library, found });
     }
@@ -108,10 +108,10 @@ struct Worker<'a, H: Handle> {
     control: VecDeque<Command>,
     operation: Option<Operation<H>>,
     messages: Vec<Pending<H, u64>>,
-    /// The rank whose messages are looked for next.
+    /// The next rank to check for messages.
     next: usize,
     finishing: bool,
-    /// Memory of earlier buckets.
+    /// Buffers of earlier buckets, for reuse.
     spare: Vec<Vec<f32>>,
 }
 
@@ -131,7 +131,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         }
     }
 
-    /// Serves commands until the end, or until a failure, which it returns with the session.
+    /// Executes commands until the end, or until a failure, which is returned with the session.
     fn serve(mut self, commands: &Receiver<Command>) -> Option<(Session<H>, String)> {
         let mut advanced = false;
         loop {
@@ -144,7 +144,7 @@ impl<'a, H: Handle> Worker<'a, H> {
             };
             let done = match command {
                 Ok(command) => self.accept(command),
-                // The caller is gone without `finish`. The process is about to end.
+                // The caller has exited without `finish`. The process is about to end.
                 Err(true) => return None,
                 Err(false) => Ok(()),
             };
@@ -163,9 +163,9 @@ impl<'a, H: Handle> Worker<'a, H> {
         }
     }
 
-    /// Waits for all ranks once more, without pauses, so that they enter `MPI_Finalize` at the same time. In
-    /// that of MPICH 4.0 over UCX and TCP, a rank may need an answer of another that no longer calls UCX, and
-    /// hang.
+    /// Waits for all ranks again, without pauses, so that they enter `MPI_Finalize` at the same time. In
+    /// MPICH 4.0 over UCX and TCP, a rank may otherwise hang, waiting for the answer of another that no
+    /// longer calls UCX.
     fn align(&self) -> Result<(), String> {
         let mut barrier = self.session.barrier(Lane::Control)?;
         while !self.session.test(&mut barrier)? {}
@@ -200,7 +200,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         Ok(())
     }
 
-    /// Advances all operations. The result is whether one of them is a step further.
+    /// Advances all operations. Returns whether one of them made progress.
     fn advance(&mut self, idle: bool) -> Result<bool, String> {
         let mut progress = self.collect()?;
         progress |= self.complete()?;
@@ -211,7 +211,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         Ok(progress)
     }
 
-    /// Adds exchanged slices, and starts to collect the sums, in the order of buckets.
+    /// Adds exchanged slices, and starts collecting the sums, in the order of buckets.
     fn collect(&mut self) -> Result<bool, String> {
         let Some(flight) = self.exchanges.front_mut() else { return Ok(false) };
         if !self.session.test(&mut flight.pending)? {
@@ -227,7 +227,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         Ok(true)
     }
 
-    /// Posts summed buckets.
+    /// Posts the summed buckets.
     fn complete(&mut self) -> Result<bool, String> {
         let Some(flight) = self.collections.front_mut() else { return Ok(false) };
         if !self.session.test(&mut flight.pending)? {
@@ -242,7 +242,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         Ok(true)
     }
 
-    /// Starts and completes control operations, one after the other.
+    /// Starts and completes control operations, one at a time.
     fn control(&mut self) -> Result<bool, String> {
         if let Some(operation) = &mut self.operation {
             let Some(result) = operation.poll(&self.session)? else { return Ok(false) };
@@ -264,7 +264,7 @@ impl<'a, H: Handle> Worker<'a, H> {
         Ok(self.operation.is_some())
     }
 
-    /// Looks for a message of the next rank. A question is answered whatever this rank computes.
+    /// Checks for a message of the next rank. A query is answered regardless of this rank's computation.
     fn look_for_message(&mut self) -> Result<(), String> {
         let from = self.next;
         self.next = (from + 1) % self.session.size;

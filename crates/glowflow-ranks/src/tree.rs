@@ -1,4 +1,4 @@
-//! The fixed balanced tree in which parts are added.
+//! Fixed balanced tree for adding parts.
 //!
 //! Parts `p₀ … pₙ₋₁` are added in pairs of neighbours, level by level; the last one of an odd level moves up
 //! unchanged:
@@ -10,27 +10,27 @@
 //! level 3   ((p₀+p₁)+(p₂+p₃))+((p₄+p₅)+p₆)
 //! ```
 //!
-//! Aligned runs of `2ᵏ` consecutive parts are subtrees. So a rank that has one such run can add it by itself:
-//! the sum over the ranks' subtotals, in the same tree, has the bits of the sum over all parts. A NaN in a
-//! part is in the sum.
+//! Aligned runs of `2ᵏ` consecutive parts are subtrees. A rank that has one such run can therefore add it
+//! locally: the sum over the ranks' subtotals, in the same tree, has the bits of the sum over all parts. A
+//! NaN in a part is propagated to the sum.
 
 use std::ops::Add;
 
-/// Adds parts in the order of the tree while they arrive. It holds at most one subtotal a level.
+/// Adds parts in the order of the tree as they arrive. It holds at most one subtotal per level.
 #[derive(Debug)]
 pub struct Tree<P> {
-    /// Subtotals with the levels of their subtrees, which decrease.
+    /// Subtotals with the levels of their subtrees, in decreasing order.
     subtotals: Vec<(u32, P)>,
 }
 
 impl<P> Tree<P> {
-    /// A tree without parts.
+    /// Creates a tree without parts.
     pub fn new() -> Self {
         Self { subtotals: Vec::new() }
     }
 
-    /// Appends the next part. `add` adds its second argument to its first, and may keep the second's memory
-    /// for later.
+    /// Appends the next part. `add` adds its second argument to its first, and may retain the second's memory
+    /// for reuse.
     pub fn push(&mut self, part: P, mut add: impl FnMut(&mut P, P)) {
         let (mut level, mut right) = (0, part);
         while let Some((_, mut left)) = self.subtotals.pop_if(|(other, _)| *other == level) {
@@ -40,7 +40,7 @@ impl<P> Tree<P> {
         self.subtotals.push((level, right));
     }
 
-    /// The sum of all parts; `None` if there are none.
+    /// Returns the sum of all parts; `None` if there are none.
     pub fn finish(mut self, mut add: impl FnMut(&mut P, P)) -> Option<P> {
         let (_, mut right) = self.subtotals.pop()?;
         while let Some((_, mut left)) = self.subtotals.pop() {
@@ -57,7 +57,7 @@ impl<P> Default for Tree<P> {
     }
 }
 
-/// The sum of parts of equal length, element by element, in the order of the tree; empty if there are no
+/// Returns the elementwise sum of parts of equal length, in the order of the tree; empty if there are no
 /// parts.
 ///
 /// # Panics

@@ -33,7 +33,7 @@ fn two_hosts_have_the_bits_of_one() {
 fn both_sides_of_a_cut_link_end_within_the_limit() {
     let _lock = one_at_a_time();
     for engine in &engines() {
-        // Most of the time, they wait.
+        // Most of the time is spent waiting.
         std::thread::scope(|scope| {
             scope.spawn(|| both_sides_end(engine, "down", Hosts::cut));
             scope.spawn(|| both_sides_end(engine, "silent", Hosts::silence));
@@ -48,12 +48,12 @@ fn both_sides_end(engine: &Engine, kind: &str, cut: fn(&Hosts)) {
     let processes = job.processes(2);
     sleep(Duration::from_millis(500));
     cut(&hosts);
-    // The limit, and the times for a save, for the launcher, and for an `MPI_Abort` that hangs.
+    // The limit, plus the time for a save, for the launcher, and for an `MPI_Abort` that hangs.
     let begin = Instant::now();
     assert_gone(&processes, Duration::from_secs_f64(3.0 + 0.5 + 0.25 + 2.0 + 3.0));
     let time = begin.elapsed().as_secs_f64();
     eprintln!("{}: both ranks gone {time:.1} s after the link was {kind}", engine.name);
-    // In files: a launcher that has lost a host may lose the output, too.
+    // Results are in files: a launcher that has lost a host may lose the output as well.
     for rank in 0..2 {
         let error = job.read(&format!("error-{rank}")).unwrap_or_default();
         let want = format!("after 3.0 s rank {0} on host{0} does not answer", 1 - rank);

@@ -22,7 +22,7 @@ fn job<T: Send>(size: usize, limit: Duration, body: impl Fn(&dyn Ranks) -> T + S
     })
 }
 
-/// Values of very different magnitudes, so that the order of additions shows in the bits.
+/// Values of very different magnitudes, so that the order of additions affects the bits.
 fn part(number: usize) -> Vec<f32> {
     (0..1000).map(|i| ((number * 1000 + i) as f32).sin() * 10f32.powi((i + number) as i32 % 9 - 4)).collect()
 }
@@ -79,7 +79,7 @@ fn buckets_return_in_the_order_of_their_start() {
         for (at, &length) in lengths.iter().enumerate() {
             ranks.start(Bucket { at, values: vec![at as f32; length] });
         }
-        // Other operations may take place during the sums.
+        // Other operations are allowed while sums are in flight.
         assert_eq!(ranks.gather(&[ranks.rank() as u8]).unwrap(), [[0], [1], [2]]);
         lengths.map(|_| ranks.finished().unwrap())
     });

@@ -1,7 +1,7 @@
 //! Processes under the launchers of Open MPI, MPICH, and an MPI with the standard ABI.
 //!
 //! The example program `sum` is started with each launcher that is installed; others are skipped with a
-//! message, or fail the test if `GLOWFLOW_TEST_MPI` is 1. `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an
+//! message, or fail the test if `GLOWFLOW_TEST_MPI` is 1. `GLOWFLOW_TEST_MPI_STANDARD` is the folder of an
 //! installation with the standard ABI, such as a Python environment with the package `mpich`.
 #![cfg(unix)]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{JOB, Job, assert_gone, engines, one_at_a_time, program, signal};
 
-/// The program without a launcher.
+/// The program, without a launcher.
 fn plain(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments);
@@ -24,7 +24,8 @@ fn plain(arguments: &[&str]) -> Command {
 #[test]
 fn sums_have_the_same_bits_on_any_number_of_ranks_and_any_mpi() {
     let _lock = one_at_a_time();
-    // 100,003 values: no number of ranks divides the last bucket. The broadcast takes two pieces.
+    // 100,003 values: the last bucket is not divisible by any number of ranks. The broadcast needs two
+    // pieces.
     let arguments = ["--parts", "8", "--values", "100003", "--bucket", "9000", "--broadcast", "70000000"];
     let folder = tempfile::tempdir().unwrap();
     let status = plain(&arguments).arg("--out").arg(folder.path()).status().unwrap();
@@ -107,7 +108,7 @@ fn a_late_rank_within_the_limit_changes_nothing() {
     let _lock = one_at_a_time();
     for engine in engines() {
         let hashes = [0, 20].map(|pause| {
-            // 2 s in one step: over half the limit, so that ranks ask for the late one.
+            // 2 s in one step: more than half the limit, so that ranks query the late one.
             let pause = pause.to_string();
             let arguments = ["--pause", &pause, "--slow", "1", "--slow-step", "1", "--limit", "3.5"];
             let end = Job::with(&engine, 2, &arguments).end(JOB);
@@ -187,7 +188,7 @@ fn a_missing_library_is_named_with_the_launcher() {
 #[test]
 fn a_process_alone_opens_no_library() {
     let folder = tempfile::tempdir().unwrap();
-    // With one rank, a launcher needs no MPI either.
+    // With a single rank, a launcher needs no MPI either.
     for size in [None, Some("1")] {
         let mut command = plain(&["--pause", "100000"]);
         command.arg("--out").arg(folder.path());

@@ -1,7 +1,7 @@
 //! Two hosts on one machine: network namespaces with a link between them.
 //!
-//! Needs root and `ip`; skipped with a message otherwise. MPICH's transport would use shared memory between
-//! the namespaces, so that it is restricted to TCP.
+//! Requires root and `ip`; skipped with a message otherwise. MPICH would use shared memory between the
+//! namespaces, so its transport is restricted to TCP.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -23,13 +23,13 @@ fn ip(arguments: &[&str]) -> bool {
     Command::new("ip").args(arguments).status().is_ok_and(|status| status.success())
 }
 
-/// The address of a host.
+/// Address of a host.
 fn address(host: usize) -> String {
     format!("10.99.0.{}", host + 1)
 }
 
 impl Hosts {
-    /// `None` if this process may not make namespaces.
+    /// Creates the namespaces; `None` if this process lacks the permission.
     pub fn new(test: &str) -> Option<Self> {
         let names = [0, 1].map(|host| format!("ranks-{}-{test}-{host}", std::process::id()));
         let hosts = Self { names, folder: tempfile::tempdir().unwrap() };
@@ -47,7 +47,8 @@ impl Hosts {
             eprintln!("skipped: cannot make network namespaces (needs root and `ip`)");
             return None;
         }
-        // The kernel reports a new link as up with a delay of up to a second, and UCX uses no link before.
+        // The kernel reports a new link as up with a delay of up to a second, and UCX does not use a link
+        // until then.
         (0..2).for_each(|host| hosts.wait_for_link(host));
         let script = format!(
             "#!/bin/sh\n# Runs a command on a host: options, address, command.\n\
@@ -62,7 +63,7 @@ impl Hosts {
         Some(hosts)
     }
 
-    /// The launcher on the first host, for a rank on each.
+    /// Command of the launcher on the first host, for one rank on each.
     pub fn command(&self, engine: &Engine) -> Command {
         let inner = engine.command();
         let mut command = Command::new("ip");
@@ -87,7 +88,7 @@ impl Hosts {
         command
     }
 
-    /// What the kernel reports about a host's link.
+    /// Reads a property of a host's link from the kernel.
     fn link(&self, host: usize, file: &str) -> String {
         let file = format!("/sys/class/net/v{host}/{file}");
         let output = Command::new("ip").args(["netns", "exec", &self.names[host], "cat", &file]).output();
@@ -102,12 +103,12 @@ impl Hosts {
         }
     }
 
-    /// Bytes that the first host has received over the link.
+    /// Number of bytes that the first host has received over the link.
     pub fn received(&self) -> u64 {
         self.link(0, "statistics/rx_bytes").parse().unwrap()
     }
 
-    /// Makes the link lose everything, without a signal to either side.
+    /// Makes the link drop all packets, without a signal to either side.
     pub fn silence(&self) {
         for host in 0..2 {
             let (name, link, other) = (&self.names[host], format!("v{host}"), address(1 - host));
@@ -125,7 +126,7 @@ impl Hosts {
 impl Drop for Hosts {
     fn drop(&mut self) {
         for name in &self.names {
-            // Daemons of a launcher survive a cut on the other host.
+            // A launcher's daemons on the other host survive the cut.
             let pids = Command::new("ip").args(["netns", "pids", name]).output();
             let pids = pids.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
             for pid in pids.unwrap_or_default().split_whitespace() {

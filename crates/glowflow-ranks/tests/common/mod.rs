@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Longest time of a job that does not wait for a limit.
+/// Maximum time of a job that does not wait for a limit.
 pub const JOB: Duration = Duration::from_secs(60);
 
-/// A launcher, with the library that belongs to it.
+/// A launcher, with its MPI library.
 pub struct Engine {
     pub name: &'static str,
     pub launcher: PathBuf,
@@ -24,7 +24,7 @@ pub struct Engine {
     pub options: &'static [&'static str],
 }
 
-/// One job at a time: machines for tests have few cores.
+/// Runs one job at a time: test machines have few cores.
 pub fn one_at_a_time() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
@@ -80,14 +80,14 @@ pub fn engines() -> Vec<Engine> {
     found
 }
 
-/// A job under a launcher. Its output is in files, which processes that remain cannot keep open.
+/// A job under a launcher. Its output goes to files, which remaining processes cannot keep open.
 pub struct Job {
     child: Child,
     folder: TempDir,
     begin: Instant,
 }
 
-/// The end of a job.
+/// Result of a job.
 pub struct End {
     pub code: Option<i32>,
     pub output: String,
@@ -107,7 +107,7 @@ impl Job {
         Self { child, folder, begin: Instant::now() }
     }
 
-    /// `size` ranks of the program.
+    /// Starts `size` ranks of the program.
     pub fn with(engine: &Engine, size: usize, arguments: &[&str]) -> Self {
         Self::of(engine.command(), size, arguments)
     }
@@ -124,7 +124,7 @@ impl Job {
         fs::read_to_string(self.folder.path().join(file)).ok().filter(|text| !text.is_empty())
     }
 
-    /// Process numbers of the ranks, when all have started.
+    /// Process ids of the ranks, once all have started.
     pub fn processes(&self, size: usize) -> Vec<String> {
         loop {
             let all: Option<Vec<_>> = (0..size).map(|rank| self.read(&format!("process-{rank}"))).collect();
@@ -136,13 +136,13 @@ impl Job {
         }
     }
 
-    /// Ends the launcher, which may wait for a host that is gone.
+    /// Stops the launcher, which may wait for a host that is gone.
     pub fn stop(mut self) {
         let _ = self.child.kill();
         self.child.wait().unwrap();
     }
 
-    /// Waits for the launcher, and ends it after `limit`.
+    /// Waits for the launcher, and stops it after `limit`.
     pub fn end(mut self, limit: Duration) -> End {
         let begin = Instant::now();
         let code = loop {
@@ -183,7 +183,7 @@ pub fn signal(name: &str, process: &str) {
     assert!(Command::new("kill").args([name, process]).status().unwrap().success());
 }
 
-/// Whether a process is gone, or a zombie that nobody waits for.
+/// Returns whether a process has exited, possibly as a zombie.
 pub fn is_gone(process: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
