@@ -88,7 +88,7 @@ pub(super) fn check_memory<D: Device, A: Architecture>(
 }
 
 impl<D: Operations, A: Architecture> Trainer<D, A> {
-    /// Creates a new model, or loads the one named by `train.from`. Call [`initialize`](Self::initialize)
+    /// Creates a new model, or loads the one set by `train.from`. Call [`initialize`](Self::initialize)
     /// with a batch before the first step.
     ///
     /// # Errors
@@ -221,7 +221,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     }
 
     /// Data-dependent initialisation from the first batch. Rank 0 computes it from the images of all ranks,
-    /// part by part, and all ranks receive its weights. A model named by `train.from` is already initialised
+    /// part by part, and all ranks receive its weights. A model set by `train.from` is already initialised
     /// and remains unchanged.
     ///
     /// # Errors

@@ -163,7 +163,7 @@ fn configurations_without_a_dequantizer_are_refused() {
     uniform.validate().unwrap();
 }
 
-/// A dequantiser in double precision with random parameters, without a flow.
+/// A dequantiser in double precision with random parameters, tested without a flow.
 struct Alone {
     device: F64,
     dequantizer: Dequantizer,

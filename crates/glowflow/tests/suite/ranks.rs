@@ -107,7 +107,7 @@ fn assert_same(have: &Trained, want: &Trained, what: &str) {
 
 const GLOW: [&str; 2] = ["model.steps=2", "model.hidden=8"];
 
-/// The parts of the batch determine the bits, and ranks distribute them among themselves.
+/// The bits depend only on the parts of the batch, not on their distribution over ranks.
 #[test]
 fn any_number_of_ranks_gives_the_same_bits() {
     let batches = batches();
