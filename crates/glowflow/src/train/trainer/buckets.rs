@@ -2,7 +2,7 @@
 //!
 //! Parameters are stored in the order of the layers. After the backward pass of a layer, the gradient of its
 //! parameters and of those of all later layers is final. A bucket is therefore a slice of the gradient that
-//! ends at the start of the preceding bucket. Buckets depend on the layout alone and are the same on all
+//! ends where the previously started one begins. Buckets depend on the layout alone and are the same on all
 //! ranks. They are summed in a fixed tree, so the sums do not depend on the buckets.
 
 use std::ops::Range;
