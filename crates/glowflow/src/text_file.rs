@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_named_for_what_they_are() {
+    fn other_encodings_are_rejected_with_advice() {
         let utf16 = |mark: &[u16]| -> Vec<u8> {
             let units = mark.iter().copied().chain("é = 1\n".encode_utf16());
             units.flat_map(u16::to_le_bytes).collect()

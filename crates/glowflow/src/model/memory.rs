@@ -200,7 +200,7 @@ mod tests {
 
     /// Peak memory of a run on the CPU: the state, and three copies of it while a checkpoint is saved.
     #[test]
-    fn a_checkpoint_that_is_being_saved_counts() {
+    fn a_checkpoint_being_saved_is_counted() {
         let model = GlowConfig::default();
         let (bytes, what) = state(&model);
         assert_eq!(bytes, 17 * 4 * parameters(&model));
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_of_everything_does_not_overflow() {
+    fn maximum_sizes_do_not_overflow() {
         let model: ModelConfig = GlowConfig {
             image: [1 << 16, 1 << 16, 64],
             levels: 12,

@@ -174,7 +174,7 @@ mod tests {
     /// A run that is killed between creating the link and writing the new checkpoint executes this again with
     /// both names in place.
     #[test]
-    fn a_second_name_may_be_there_already() {
+    fn an_existing_link_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let (last, previous) = (folder.path().join(CHECKPOINT), folder.path().join(PREVIOUS));
         std::fs::write(&last, "one").unwrap();

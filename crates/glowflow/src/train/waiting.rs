@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_waited_for_until_a_stop() {
+    fn waiting_ends_with_the_work_or_a_stop() {
         let stop = AtomicBool::new(false);
         assert_eq!(unless_stopped(&stop, || Ok(3)).unwrap(), 3);
         assert!(matches!(

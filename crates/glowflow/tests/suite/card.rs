@@ -153,7 +153,7 @@ fn the_best_model_has_a_card_while_the_run_goes_on() {
 }
 
 #[test]
-fn files_of_the_user_stay_as_they_are() {
+fn files_of_the_user_are_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path();
     begin(run, 1);

@@ -54,7 +54,7 @@ fn config([network, coupling, attention]: [&str; 3], overrides: &[&str]) -> RunC
 }
 
 #[test]
-fn models_learn_save_and_load() {
+fn models_train_save_and_load() {
     for kind in KINDS {
         let (trainer, bits) = trained(Cpu::new(), config(kind, &[]), 60);
         let mean = |bits: &[f64]| bits.iter().sum::<f64>() / bits.len() as f64;
@@ -73,7 +73,7 @@ fn models_learn_save_and_load() {
 /// Noise images and portraits with 8 bits: every pixel is reconstructed, and a score does not depend on the
 /// batch.
 #[test]
-fn every_image_comes_back() {
+fn every_image_is_reconstructed() {
     const NOISE: usize = 250;
     const IMAGES: usize = NOISE + 6 * BATCH;
     let noise = Stream { seed: 5, id: 0 };
@@ -123,7 +123,7 @@ fn both_backprop_modes_give_the_same_gradient() {
 /// Runs on the reference implementations of all operations, and on a GPU, which captures the second step and
 /// replays it.
 #[test]
-fn every_device_learns_the_same() {
+fn training_agrees_on_all_devices() {
     let small = ["model.levels=1", "model.steps=1", "model.hidden=4", "model.network_blocks=1"];
     for kind in KINDS {
         let config = config(kind, &small);
@@ -222,7 +222,7 @@ fn attention_that_no_layer_has_is_refused() {
 
 /// For 32×32 images, attention is applied at 8×8 and 4×4.
 #[test]
-fn attention_counts_at_small_levels() {
+fn attention_is_counted_at_small_levels() {
     let network = NetworkType::Residual;
     let without = GlowConfig { steps: 2, hidden: 8, network, ..GlowConfig::default() };
     let with = GlowConfig { attention: 4, ..without.clone() };

@@ -113,7 +113,7 @@ fn the_tensors_follow_those_of_the_flow_and_leave_them_alone() {
 }
 
 #[test]
-fn the_multiply_adds_count() {
+fn multiply_adds_are_counted() {
     let config = GlowConfig { dequantization: DequantizationType::Variational, ..GlowConfig::default() };
     let count = |config: &GlowConfig| FlowBuilder::<F64>::build(config, Source::Layout).multiply_adds();
     let uniform = GlowConfig { dequantization: DequantizationType::Uniform, ..config.clone() };
@@ -222,7 +222,7 @@ impl Alone {
 
 /// With `w ~ r(·|q)`, `E[1/r(w|q)] = ∫ dw = 1` over the unit cube.
 #[test]
-fn the_density_of_the_noise_is_one_in_sum() {
+fn the_density_of_the_noise_integrates_to_one() {
     for couplings in [0, 1, 4] {
         let alone = Alone::new([2, 2, 3], 8, couplings, 0.05);
         let one = alone.random_bins(1);
@@ -426,7 +426,7 @@ fn a_thousand_of_a_thousand_images_decode() {
 
 /// Without a dequantiser, typical noise equals the centre, bit for bit.
 #[test]
-fn models_without_a_dequantizer_are_as_they_were() {
+fn without_a_dequantizer_typical_noise_is_the_centre() {
     let image = [8, 8, 3];
     let config = GlowConfig { dequantization: DequantizationType::Uniform, ..glow(image, 0) };
     assert_eq!(config.noise(), NoiseKind::Uniform);

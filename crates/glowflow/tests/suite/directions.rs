@@ -110,7 +110,7 @@ fn a_direction_is_the_difference_of_means_and_measured_on_other_images() {
 }
 
 #[test]
-fn too_few_examples_are_a_warning_and_no_number() {
+fn too_few_examples_give_a_warning_and_no_auc() {
     let half = |i: usize| i % 2;
     let held_out = held_out();
     let used: Vec<usize> = (0..IMAGES).filter(|i| !held_out.contains(i)).collect();
@@ -223,7 +223,7 @@ fn written(glow: &Model, folder: &Path) -> (Directions, std::path::PathBuf) {
 }
 
 #[test]
-fn a_file_gives_back_what_was_written_and_only_to_its_model() {
+fn a_file_round_trips_and_belongs_to_its_model() {
     let folder = tempfile::tempdir().unwrap();
     let (directions, path) = written(&glow(1), folder.path());
     assert_eq!(Directions::read(&path, &glow(1)).unwrap(), directions);

@@ -87,7 +87,7 @@ fn a_model_is_trained_further_from_its_own_weights() {
 }
 
 #[test]
-fn settings_are_those_of_the_source_unless_given() {
+fn settings_default_to_those_of_the_source() {
     let folder = tempfile::tempdir().unwrap();
     let from = folder.path().join("source");
     source(&from);

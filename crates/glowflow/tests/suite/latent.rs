@@ -81,7 +81,7 @@ fn a_walk_needs_two_images_and_two_frames() {
 }
 
 #[test]
-fn redrawn_details_leave_coarser_levels_as_they_are() {
+fn redrawing_details_does_not_change_coarser_levels() {
     let glow = Model::new(config(), 1).unwrap();
     let images = images(2);
     let latents =
@@ -251,7 +251,7 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
 
 /// By Euclidean distance between latents, low-contrast images are nearest to all others.
 #[test]
-fn images_of_low_contrast_are_not_everybodys_neighbours() {
+fn low_contrast_images_are_not_nearest_to_all_others() {
     let glow = Model::new(config(), 1).unwrap();
     let photographs = Photographs { portraits: Portraits::new(80, 16, 3), vivid: 70 };
     let pixels = photographs.pixels();

@@ -86,7 +86,7 @@ fn check_round_trip(file: &ModelFile, data: Arc<dyn Dataset>) -> EncodedFile {
 
 /// More images than are encoded at once, so that decoding divides the batches differently.
 #[test]
-fn every_image_of_every_model_comes_back() {
+fn every_image_of_every_model_is_reconstructed() {
     let sound = check_round_trip(&model_file(0.05), Arc::new(Portraits::new(70, 32, 0)));
     assert!(sound.file.kept.is_empty() && sound.not_finite.is_empty());
 
@@ -106,7 +106,7 @@ fn every_image_of_every_model_comes_back() {
 
 /// Values do not depend on the number of images encoded or decoded at once.
 #[test]
-fn batches_do_not_matter() {
+fn latents_do_not_depend_on_the_batch_size() {
     let file = model_file(0.5);
     let data: Arc<dyn Dataset> = Arc::new(Patterns(66));
     let all = LatentsFile::encode(&glow(&file), &data, None).unwrap().file;
@@ -121,7 +121,7 @@ fn batches_do_not_matter() {
 }
 
 #[test]
-fn edited_latents_and_other_pixels_are_told_apart() {
+fn edited_latents_and_other_pixels_are_distinguished() {
     let file = model_file(ROUGH);
     let encoded =
         LatentsFile::encode(&glow(&file), &(Arc::new(Patterns(12)) as Arc<dyn Dataset>), None).unwrap();

@@ -57,7 +57,7 @@ fn tensor<'a>(file: &'a ModelFile, name: &str) -> &'a [f32] {
 }
 
 #[test]
-fn a_model_learns_saves_and_loads() {
+fn a_model_trains_saves_and_loads() {
     let (trainer, bits) = trained(config(&[]), 60);
     let mean = |bits: &[f64]| bits.iter().sum::<f64>() / bits.len() as f64;
     assert!(mean(&bits[50..]) < mean(&bits[..10]) - 0.3, "{bits:?}");
@@ -88,7 +88,7 @@ fn actnorms_of_steps_start_as_the_identity() {
 }
 
 #[test]
-fn scores_do_not_depend_on_the_batch_and_images_come_back() {
+fn scores_do_not_depend_on_the_batch_and_images_are_reconstructed() {
     let (trainer, _) = trained(config(&[]), 20);
     let model = Model::on(Cpu::<f32>::new(), &trainer.model().unwrap());
     let images = images();
@@ -124,7 +124,7 @@ fn both_backprop_modes_give_the_same_gradient() {
 
 /// A GPU captures the second step, and replays it in later ones.
 #[test]
-fn a_gpu_learns_the_same() {
+fn training_on_a_gpu_agrees() {
     let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
     let Some(gpu) = gpu else { return };
     let config = config(&["model.levels=1", "model.steps=1", "model.hidden=4"]);

@@ -183,7 +183,7 @@ fn events_come_in_order() {
 }
 
 #[test]
-fn a_run_ends_when_its_observer_says_so() {
+fn an_observer_can_end_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let limited = folder.path().join("limited");
     begin(&limited, observers::files(), 3).unwrap();

@@ -150,7 +150,7 @@ fn check_formula<D: Operations>(device: D, overrides: &[&str]) -> Layout {
 }
 
 #[test]
-fn muon_is_its_formula() {
+fn muon_matches_its_formula() {
     for clip in ["train.clip=0", "train.clip=1e-3"] {
         let hidden = check_formula(Cpu::<f32>::new(), &["model.hidden=64", clip]).hidden;
         let shapes: Vec<_> = hidden.iter().map(|at| (at.rows, at.columns)).collect();
@@ -169,7 +169,7 @@ fn muon_is_its_formula() {
 /// Matrices of one shape are multiplied together. The second step is captured, and replayed in later ones
 /// with other rates.
 #[test]
-fn muon_is_its_formula_on_a_gpu() {
+fn muon_matches_its_formula_on_a_gpu() {
     let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
     let Some(gpu) = gpu else { return };
     check_formula(gpu, &["model.levels=1", "model.hidden=5", "train.clip=1"]);

@@ -42,7 +42,7 @@ fn test_images(count: usize) -> Array4<u8> {
 }
 
 #[test]
-fn likelihoods_and_samples_stay_what_they_were() {
+fn likelihoods_and_samples_are_unchanged() {
     let model = model();
     assert_eq!(model.fingerprint(), FINGERPRINT, "{:08x}", model.fingerprint());
     let bits = model.bits_per_dim(sample().view(), &[], Draws::Midpoint).unwrap()[0];
@@ -56,7 +56,7 @@ fn likelihoods_and_samples_stay_what_they_were() {
 }
 
 #[test]
-fn every_pixel_comes_back() {
+fn every_pixel_is_reconstructed() {
     let model = model();
     let images = test_images(8);
     let latents = model.encode(images.view(), &[], Dequantization::Typical).unwrap().latents;
@@ -66,7 +66,7 @@ fn every_pixel_comes_back() {
 }
 
 #[test]
-fn directions_change_what_they_name() {
+fn directions_change_their_attribute() {
     let model = model();
     let directions = Directions::read(&name().join(DIRECTIONS), &model).unwrap();
     let names: Vec<&str> = directions.list.iter().map(|direction| direction.about.name.as_str()).collect();
@@ -93,7 +93,7 @@ fn directions_change_what_they_name() {
 }
 
 #[test]
-fn its_card_is_true() {
+fn its_card_matches_the_model() {
     let (model, card) = (model(), Card::read(name()).unwrap());
     assert_eq!(card.fingerprint, format!("{:08x}", model.fingerprint()));
     assert_eq!((card.parameters, &card.model), (model.parameters(), model.config()));
@@ -140,7 +140,7 @@ fn the_command_in_its_card_has_its_configuration() {
 }
 
 #[test]
-fn it_stands_for_a_folder_wherever_a_model_is_expected() {
+fn its_name_is_accepted_wherever_a_model_is_expected() {
     let file = ModelFile::read(name()).unwrap();
     assert_eq!(file.fingerprint(), FINGERPRINT);
     assert_eq!(run_folder(&ModelFile::path(name())), name());

@@ -235,7 +235,7 @@ fn ranks_with_other_images_are_refused() {
 
 /// Rank 0 saves its last complete step, although no checkpoint was due.
 #[test]
-fn a_missing_rank_costs_no_step() {
+fn a_missing_rank_loses_no_step() {
     let folder = tempfile::tempdir().unwrap();
     let limit = Duration::from_secs(5);
     let mut ranks = Local::job(2, limit).into_iter();

@@ -140,7 +140,7 @@ fn train_into_a_stop(config: &RunConfig, run: &Path) {
 /// If a run is killed after an evaluation that a resumed run has repeated, and before the next checkpoint,
 /// the best score is still known.
 #[test]
-fn killed_after_a_resumed_evaluation() {
+fn a_kill_after_a_repeated_evaluation_keeps_the_best_score() {
     let config = config(&["train.eval_every=3", "train.checkpoint_every=4"]);
     let [whole, torn] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let (whole, torn) = (whole.path(), torn.path());
@@ -167,7 +167,7 @@ fn killed_after_a_resumed_evaluation() {
 /// After a temporary failure of the system, a run saves and ends, and the resumed run reaches the same
 /// weights as one without the failure.
 #[test]
-fn a_failing_drive_costs_no_step() {
+fn a_failing_drive_loses_no_step() {
     let config = config(&[]);
     let [whole, torn] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let portraits = || Portraits::new(20_000, 16, 0);
@@ -323,7 +323,7 @@ fn a_run_that_is_stopped_before_it_begins_leaves_no_folder() {
 
 /// If a run fails to begin, its folder is restored exactly.
 #[test]
-fn a_run_that_cannot_begin_leaves_a_folder_as_it_was() {
+fn a_run_that_cannot_begin_restores_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path();
     std::fs::create_dir(out.join("events")).unwrap();
@@ -435,7 +435,7 @@ fn rates_of_older_programs_can_be_changed() {
 
 /// Unchanged paths keep their text, even if another path is changed and becomes absolute.
 #[test]
-fn paths_of_a_run_stay_as_they_are() {
+fn unchanged_paths_keep_their_text() {
     let before = config(&["data.path=photos/../portraits"]);
     let (after, notices) = Changes::default().apply(&before).unwrap();
     assert_eq!((after, notices), (before.clone(), vec![]));
@@ -446,7 +446,7 @@ fn paths_of_a_run_stay_as_they_are() {
 
 /// A log without a run is not overwritten either.
 #[test]
-fn a_log_is_kept() {
+fn a_log_without_a_run_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("metrics.jsonl");
     std::fs::write(&log, "{\"step\":1}\n").unwrap();

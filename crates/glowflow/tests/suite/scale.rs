@@ -67,7 +67,7 @@ fn a_new_model_is_that_of_additive_couplings() {
 }
 
 #[test]
-fn a_model_learns_saves_and_gives_every_image_back() {
+fn a_model_trains_saves_and_reconstructs_every_image() {
     let (trainer, bits) = trained(Cpu::<f32>::new(), config(&[]), 60);
     let mean = |bits: &[f64]| bits.iter().sum::<f64>() / bits.len() as f64;
     assert!(mean(&bits[50..]) < mean(&bits[..10]) - 0.3, "{bits:?}");
@@ -108,7 +108,7 @@ fn both_backprop_modes_give_the_same_gradient() {
 
 /// A GPU captures the second step, and replays it in later ones.
 #[test]
-fn a_gpu_learns_the_same() {
+fn training_on_a_gpu_agrees() {
     for precision in [Precision::F32, Precision::Bf16] {
         let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders));
         let Some(gpu) = gpu else { return };

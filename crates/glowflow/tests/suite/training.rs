@@ -162,7 +162,7 @@ fn gradients_of_parts_add_up() {
 }
 
 #[test]
-fn keeping_activations_or_not_is_the_same_to_rounding() {
+fn saved_and_recomputed_activations_agree_to_rounding() {
     let ends = [Backprop::Reversible, Backprop::Stored].map(|backprop| {
         let mut config = config(&[]);
         config.train.backprop = backprop;
@@ -378,7 +378,7 @@ fn assert_close(have: &[Numbers], want: &[Numbers]) {
 }
 
 #[test]
-fn updates_are_by_the_book() {
+fn updates_match_the_published_algorithms() {
     for kind in [Rule::Adam, Rule::Adamax] {
         let plain = rule(kind);
         let (applied, norm, after) = update(&plain, &[-1.0], &NUMBERS);

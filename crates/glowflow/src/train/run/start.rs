@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_arrives_as_it_was() {
+    fn a_state_is_transferred_exactly() {
         let config = RunConfig::resolve(None, None, &[]).unwrap();
         let state = TrainState {
             constants: vec![Constant::Permutation(vec![1, 0]), Constant::Signs(vec![1.0, -1.0])],
