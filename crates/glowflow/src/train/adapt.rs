@@ -13,7 +13,7 @@ use crate::{Error, data};
 
 /// Number of images inspected to detect grey data.
 const SAMPLED: usize = 256;
-/// Maximum difference between the channels of a grey pixel: JPEG is not exact.
+/// Maximum difference between the channels of a grey pixel: JPEG leaves small differences.
 const TOLERANCE: u8 = 3;
 /// Maximum number of class names in a notice.
 const NAMED: usize = 10;

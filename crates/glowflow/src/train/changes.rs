@@ -1,7 +1,7 @@
 //! Changes that a resumed run may make to its configuration.
 //!
-//! A learning rate may turn out too large after days of training. Values that determine the weights, the
-//! optimiser's moments or the order of the images cannot change.
+//! A learning rate may turn out too large after days of training. Settings tied to the existing weights and
+//! moments, to the order of the images, or to the rounding of steps cannot change.
 
 use std::path::{Path, PathBuf};
 
