@@ -3,7 +3,7 @@
 //! | file | |
 //! | --- | --- |
 //! | `config.toml` | the resolved configuration |
-//! | `model.safetensors`, `best.safetensors` | the model with averaged weights: last, and best on test images |
+//! | `model.safetensors`, `best.safetensors` | the model with averaged weights: last, best on test images |
 //! | `checkpoint.safetensors`, `checkpoint.previous.safetensors` | the complete state, for resuming |
 //! | `config.json`, `README.md` | the model card, unless these files have another author |
 //! | `metrics.jsonl` | bits/dim and other metrics, one record per line |
