@@ -1,4 +1,4 @@
-//! The hardware interface: memory, recorded work, names and sizes. A device by itself computes nothing: see
+//! The hardware interface: memory, recordings, names and sizes. A device computes through
 //! [`Primitives`](crate::Primitives) and [`ops`](crate::ops).
 
 use std::fmt::Debug;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::communicator::Transport;
 use crate::real::Real;
 
-/// Why a device could not do what was asked.
+/// Failure of a device.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeviceError {
     /// This machine has no such device.
@@ -80,7 +80,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     type Real: Real;
     /// An array of `Real` in the device's memory.
     type Buffer: Debug + Send + Sync;
-    /// Operations that the device can replay.
+    /// A recorded sequence of operations.
     type Recording: Send + Sync;
 
     /// Name of the device in reports.
@@ -90,14 +90,14 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     fn pixels_at_once(&self) -> usize;
 
     /// Number of layers to prepare together in a training step. It is small and does not depend on the depth
-    /// of the flow: prepared weights take memory a second time.
+    /// of the flow, because prepared weights take additional memory.
     fn layers_at_once(&self) -> usize;
 
     /// Peak memory used on the device, in bytes; `None` if it has no memory of its own.
     fn peak_memory(&self) -> Option<u64>;
 
-    /// Calls `work`, which runs many operations, in the context in which they start fastest: on a CPU, one of
-    /// its threads.
+    /// Runs `work`, which issues many operations, in the context in which they start fastest: on a CPU, in
+    /// one of its threads.
     fn within<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         work()
     }
@@ -112,15 +112,15 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- repetition ----------------------------------------------------------------------------
 
-    /// Records the operations that `work` asks of the device it is given, without doing them, for
-    /// [`replay`](Self::replay) to do them again and again on the same buffers; `None` where the device gains
-    /// nothing by that, or has not the memory for it. What `work` returns may hold buffers: each replay
-    /// overwrites them.
+    /// Records the operations that `work` issues on the device passed to it, without executing them.
+    /// [`replay`](Self::replay) executes them any number of times on the same buffers. Returns `None` if
+    /// recording has no benefit on the device or too little memory is available. The return value of `work`
+    /// may contain buffers, which each replay overwrites.
     ///
     /// All operations of `work` must have been executed once before, because a device may have to prepare
     /// things that cannot be recorded. `work` must not wait for results, and no varying data may pass through
-    /// the host. Gradients are complete at the end of the recording and at the points where they are copied;
-    /// nothing else may read them earlier.
+    /// the host. Gradients are complete at the end of the recording and at the points where they are copied,
+    /// and must not be read elsewhere.
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
 
     /// Executes a recording.
@@ -137,10 +137,10 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// A buffer with these contents.
     fn upload(&self, values: &[Self::Real]) -> Self::Buffer;
 
-    /// The contents of a buffer, when everything queued before is done.
+    /// Returns the contents of a buffer, after all queued work.
     fn download(&self, buffer: &Self::Buffer) -> Result<Vec<Self::Real>, DeviceError>;
 
-    /// A slice of a buffer, when everything queued before is done.
+    /// Returns a slice of a buffer, after all queued work.
     fn read(&self, buffer: &Self::Buffer, at: Range<usize>) -> Result<Vec<Self::Real>, DeviceError>;
 
     /// Overwrites the elements of a buffer from `at` on.

@@ -1,20 +1,21 @@
-//! General operations from which layers are written for every device.
+//! General operations for writing layers that run on every device.
 //!
 //! | operation | |
 //! | --- | --- |
-//! | [`map`](Primitives::map) | an element-wise [expression](crate::expr) of strided inputs |
+//! | [`map`](Primitives::map) | element-wise [expression](crate::expr) of strided inputs |
 //! | [`reduce`](Primitives::reduce) | sums of an expression over some of the axes |
-//! | [`gemm`](Primitives::gemm), [`gemm_batch`](Primitives::gemm_batch) | a matrix product, and several of one shape |
+//! | [`gemm`](Primitives::gemm), [`gemm_batch`](Primitives::gemm_batch) | matrix product, and a batch of equal shapes |
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
-//! | [`conv`](Primitives::conv) and its gradients | a convolution, written in the operations above |
-//! | [`depthwise`](Primitives::depthwise) and its gradients | a convolution of [each channel by itself](Depthwise) |
+//! | [`conv`](Primitives::conv) and its gradients | convolution, composed of the operations above |
+//! | [`depthwise`](Primitives::depthwise) and its gradients | [depthwise](Depthwise) convolution |
 //! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`orthogonalize`](Primitives::orthogonalize) | matrices with their singular values replaced by about 1 |
 //! | [`uniform`](Primitives::uniform), [`uniform_from`](Primitives::uniform_from), [`normal`](Primitives::normal) | random numbers |
-//! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to numbers, and numbers to pixels |
-//! | [`update`](Primitives::update), [`update_segments`](Primitives::update_segments) | an optimiser step |
+//! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to continuous values, and back |
+//! | [`update`](Primitives::update), [`update_segments`](Primitives::update_segments) | optimiser step |
 //!
-//! Operations queue, fail and panic as those of [`Device`] do.
+//! Like the operations of [`Device`], these may be queued, report failures later, and panic if a buffer is
+//! too short.
 
 use crate::batch_norm::{self, BatchNorm, Normalizer};
 use crate::depthwise::{self, Depthwise};
@@ -26,24 +27,24 @@ use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
 
-/// Places of the elements `(i, j, k)` of a three-dimensional array in a buffer: element
-/// `start + i·strides[0] + j·strides[1] + k·strides[2]`. A stride of 0 repeats an input along that axis.
+/// Layout of a three-dimensional array in a buffer: element `(i, j, k)` is at
+/// `start + i·strides[0] + j·strides[1] + k·strides[2]`. A stride of 0 broadcasts an input along that axis.
 ///
-/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one number a
-/// channel `[0, 0, 1]`, one number an image `[1, 0, 0]`, a single number `[0, 0, 0]`.
+/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one value per
+/// channel `[0, 0, 1]`, one value per image `[1, 0, 0]`, a scalar `[0, 0, 0]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strided {
-    /// Place of the first element.
+    /// Position of the first element.
     pub start: usize,
     /// Distance between neighbours along each axis.
     pub strides: [usize; 3],
 }
 
 impl Strided {
-    /// Checks that every element of an array of this shape lies in a buffer of `len` numbers.
+    /// Checks that every element of an array of this shape is within a buffer of `len` elements.
     ///
     /// # Panics
-    /// If one does not.
+    /// If one is out of bounds.
     #[track_caller]
     pub(crate) fn check(self, name: &str, shape: [usize; 3], len: usize) {
         if shape.contains(&0) {
@@ -57,12 +58,12 @@ impl Strided {
     }
 }
 
-/// Elements of a buffer that an operation reads.
+/// Input of an operation: elements of a buffer.
 #[derive(Debug)]
 pub struct View<'a, B> {
     /// The buffer.
     pub buffer: &'a B,
-    /// The places of its elements.
+    /// Their layout.
     pub at: Strided,
 }
 
@@ -74,21 +75,21 @@ impl<B> Clone for View<'_, B> {
 
 impl<B> Copy for View<'_, B> {}
 
-/// Elements of a buffer that an operation writes.
+/// Output of an operation: elements of a buffer.
 #[derive(Debug)]
 pub struct ViewMut<'a, B> {
     /// The buffer.
     pub buffer: &'a mut B,
-    /// The places of its elements.
+    /// Their layout.
     pub at: Strided,
 }
 
-/// A matrix in a buffer that an operation reads: row `r` begins at element `start + r·stride`.
+/// Input matrix of an operation, in a buffer: row `r` begins at element `start + r·stride`.
 #[derive(Debug)]
 pub struct Matrix<'a, B> {
     /// The buffer.
     pub buffer: &'a B,
-    /// Place of the first element.
+    /// Position of the first element.
     pub start: usize,
     /// Distance between rows.
     pub stride: usize,
@@ -102,32 +103,32 @@ impl<B> Clone for Matrix<'_, B> {
 
 impl<B> Copy for Matrix<'_, B> {}
 
-/// A matrix in a buffer that an operation writes.
+/// Output matrix of an operation, in a buffer.
 #[derive(Debug)]
 pub struct MatrixMut<'a, B> {
     /// The buffer.
     pub buffer: &'a mut B,
-    /// Place of the first element.
+    /// Position of the first element.
     pub start: usize,
     /// Distance between rows.
     pub stride: usize,
 }
 
-/// A matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B) `[k,
-/// n]`, all row-major.
+/// Matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B)
+/// `[k, n]`, all row-major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gemm {
     /// Rows of C.
     pub m: usize,
     /// Columns of C.
     pub n: usize,
-    /// Terms of each sum.
+    /// Length of the summed dimension.
     pub k: usize,
-    /// Whether A is stored transposed, `[k, m]`.
+    /// True if A is stored transposed, `[k, m]`.
     pub a_transposed: bool,
-    /// Whether B is stored transposed, `[n, k]`.
+    /// True if B is stored transposed, `[n, k]`.
     pub b_transposed: bool,
-    /// Whether the product is added to C.
+    /// True if the product is added to C.
     pub accumulate: bool,
 }
 
@@ -150,14 +151,14 @@ impl Gemm {
     }
 }
 
-/// Matrix products of one shape. Each matrix begins at a fixed distance from the one before it.
+/// Batch of matrix products of equal shape. Consecutive matrices begin at fixed distances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GemmBatch {
-    /// Each product.
+    /// The shape of each product.
     pub gemm: Gemm,
     /// Number of products.
     pub count: usize,
-    /// Distances between the starts of neighbouring A, B and C.
+    /// Distances between the starts of consecutive matrices A, B and C.
     pub distances: [usize; 3],
 }
 
@@ -177,7 +178,7 @@ impl GemmBatch {
         self.gemm.check([moved(a, distances[0]), moved(b, distances[1]), moved(c, distances[2])], lens);
         let (stride, distance) = (c.1, distances[2]);
         let apart = distance >= m.saturating_sub(1) * stride + n;
-        // Rows of one matrix lie between those of the others.
+        // The rows of one matrix are between those of the others.
         let interleaved = distance >= n && stride >= last * distance + n;
         assert!(
             last == 0 || m * n == 0 || apart || interleaved,
@@ -186,17 +187,17 @@ impl GemmBatch {
     }
 }
 
-/// Checks that a buffer has room for as many numbers as an operation needs.
+/// Checks that a buffer has at least the length that an operation needs.
 ///
 /// # Panics
-/// If it has not.
+/// If it is too short.
 #[track_caller]
 pub(crate) fn holds(name: &str, len: usize, want: usize) {
     assert!(len >= want, "{name} is a buffer of {len} numbers, and {want} are needed");
 }
 
-/// A convolution of stride 1 with zero padding that keeps the size: `x` `[grid, inputs]`, `y` `[grid,
-/// outputs]`, `weight` `[outputs, kernel·kernel·inputs]` with the taps before the channels: column
+/// Convolution of stride 1 with zero padding that preserves the image size: `x` `[grid, inputs]`, `y`
+/// `[grid, outputs]`, `weight` `[outputs, kernel·kernel·inputs]` with column
 /// `(kernel·dy + dx)·inputs + channel`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv {
@@ -206,23 +207,23 @@ pub struct Conv {
     pub inputs: usize,
     /// Output channels.
     pub outputs: usize,
-    /// Height and width of the window, odd.
+    /// Height and width of the kernel, odd.
     pub kernel: usize,
 }
 
 impl Conv {
-    /// Columns of the weight matrix.
+    /// Number of columns of the weight matrix.
     pub fn columns(self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 
-    /// Lengths of the input, the weight and the output.
+    /// Lengths of input, weight and output.
     pub(crate) fn lens(self) -> [usize; 3] {
         let rows = self.grid.rows();
         [rows * self.inputs, self.outputs * self.columns(), rows * self.outputs]
     }
 
-    /// Checks the lengths of the buffers of an input, a weight and an output, or of their gradients.
+    /// Checks the lengths of the buffers of input, weight and output, or of their gradients.
     ///
     /// # Panics
     /// If one is too short.
@@ -237,7 +238,7 @@ impl Conv {
 /// General operations on the buffers of a device.
 pub trait Primitives: Device {
     /// Evaluates `f` for each element of an array of this shape. [`expr::old`](crate::expr::old) reads the
-    /// element of `out` that is about to be overwritten; two elements of `out` must not have one place.
+    /// previous value of the element of `out`. The elements of `out` must be at distinct positions.
     fn map(
         &self,
         f: &Expr,
@@ -246,9 +247,9 @@ pub trait Primitives: Device {
         out: ViewMut<'_, Self::Buffer>,
     );
 
-    /// Sums `f` over every axis along which `out` has the stride 0, and writes the sums, or adds them if
-    /// `accumulate`. `f` must not read [`expr::old`](crate::expr::old). The order of the summands is fixed by
-    /// the shape.
+    /// Sums `f` over every axis along which `out` has stride 0. The sums are added to `out` if `accumulate`,
+    /// else they replace it. `f` must not read [`expr::old`](crate::expr::old). The order of summation
+    /// depends only on the shape.
     fn reduce(
         &self,
         f: &Expr,
@@ -258,7 +259,7 @@ pub trait Primitives: Device {
         accumulate: bool,
     );
 
-    /// A matrix product.
+    /// Computes a matrix product.
     fn gemm(
         &self,
         gemm: Gemm,
@@ -267,7 +268,7 @@ pub trait Primitives: Device {
         c: MatrixMut<'_, Self::Buffer>,
     );
 
-    /// Matrix products of one shape; A, B and C are the first of each.
+    /// Computes a batch of matrix products; A, B and C are the first of each.
     fn gemm_batch(
         &self,
         batch: GemmBatch,
@@ -278,8 +279,8 @@ pub trait Primitives: Device {
         one_by_one(self, batch, a, b, c);
     }
 
-    /// Patches `columns` `[rows, kernel·kernel·channels]` of `x` `[grid, channels]`, zero outside the images:
-    /// column `(kernel·dy + dx)·channels + c`.
+    /// Writes the patches of `x` `[grid, channels]` to `columns` `[rows, kernel·kernel·channels]`, zero
+    /// outside the images, with column `(kernel·dy + dx)·channels + c`.
     fn im2col(
         &self,
         grid: Grid,
@@ -289,8 +290,8 @@ pub trait Primitives: Device {
         columns: &mut Self::Buffer,
     );
 
-    /// The adjoint of [`im2col`](Self::im2col): each element of `x` becomes the sum of its copies in
-    /// `columns`, or is increased by it if `accumulate`.
+    /// The adjoint of [`im2col`](Self::im2col): sums the copies of each element of `x` in `columns`. The sums
+    /// are added to `x` if `accumulate`, else they replace it.
     fn col2im(
         &self,
         grid: Grid,
@@ -301,7 +302,7 @@ pub trait Primitives: Device {
         accumulate: bool,
     );
 
-    /// Fills `out` `[images, …]` with numbers uniform on `[0, 1)`, multiples of 2⁻²⁴; image `i` is drawn from
+    /// Fills `out` `[images, …]` with uniform numbers on `[0, 1)`, multiples of 2⁻²⁴. Image `i` is drawn from
     /// the stream with the id `stream.id + i`.
     fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
 
@@ -309,26 +310,26 @@ pub trait Primitives: Device {
     /// 2⁻²⁴. Number `i` is element `i % 4` of the stream's block `i / 4`.
     fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer);
 
-    /// Fills `out` `[images, …]` with `scale` times standard normal numbers; image `i` is drawn from the
-    /// stream with the id `stream.id + i`, and so does not depend on the others.
+    /// Fills `out` `[images, …]` with normal numbers of standard deviation `scale`. Image `i` is drawn from
+    /// the stream with the id `stream.id + i`, so it does not depend on the others.
     fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);
 
-    /// `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element by element.
+    /// Computes `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element-wise.
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);
 
-    /// Pixels of continuous images `v`, when everything queued before is done: `clamp(floor((v +
-    /// 0.5)·2^bits), 0, 2^bits − 1)`, scaled to 0..=255. A NaN becomes 0.
+    /// Converts continuous images `v` to pixels, after all queued work:
+    /// `clamp(floor((v + 0.5)·2^bits), 0, 2^bits − 1)`, scaled to 0..=255. A NaN becomes 0.
     ///
     /// # Errors
-    /// The first failure of this device, if there was one.
+    /// The first failure of this device, if any.
     fn quantize(&self, v: &Self::Buffer, bits: u32) -> Result<Quantized, DeviceError>;
 
-    /// One optimiser step of all parameters. If the gradient, or a log-likelihood in one of `logp`, is not finite, weights,
-    /// moments and average stay as they are. No number that is not finite is ever written to them
-    /// ([`all_finite`](UpdateReport::all_finite)). The gradient is zero afterwards either way.
+    /// Performs one optimiser step on all parameters. If the gradient or a log-likelihood in `logp` contains
+    /// a non-finite value, weights, moments and moving average do not change. Non-finite values are never
+    /// written to them ([`all_finite`](UpdateReport::all_finite)). The gradient is zeroed in either case.
     ///
     /// # Errors
-    /// The first failure of this device, if there was one.
+    /// The first failure of this device, if any.
     fn update(
         &self,
         update: &Update,
@@ -339,12 +340,12 @@ pub trait Primitives: Device {
         self.update_segments(update, logp, training, &[all])
     }
 
-    /// One optimiser step of these segments, in ascending order, as [`update`](Self::update). The norm, clipping and the
-    /// check for numbers that are not finite take the whole gradient into account. Outside of the segments nothing
-    /// changes, the gradient included.
+    /// Performs one optimiser step on these segments, in ascending order, like [`update`](Self::update). The
+    /// norm, clipping and the check for non-finite values cover the whole gradient. Outside the segments
+    /// nothing changes, including the gradient.
     ///
     /// # Errors
-    /// As [`update`](Self::update).
+    /// See [`update`](Self::update).
     fn update_segments(
         &self,
         update: &Update,
@@ -353,7 +354,7 @@ pub trait Primitives: Device {
         segments: &[Segment],
     ) -> Result<UpdateReport, DeviceError>;
 
-    /// The convolution, written to `y`, or added to it if `accumulate`.
+    /// Computes the convolution, written to `y`, or added to it if `accumulate`.
     fn conv(
         &self,
         conv: Conv,
@@ -372,7 +373,7 @@ pub trait Primitives: Device {
         );
     }
 
-    /// The gradient by the input of a convolution, given that by the output.
+    /// Computes the input gradient of a convolution, given the output gradient.
     fn conv_backward_input(
         &self,
         conv: Conv,
@@ -393,7 +394,7 @@ pub trait Primitives: Device {
         self.col2im(conv.grid, conv.inputs, conv.kernel, &columns, dx, accumulate);
     }
 
-    /// The gradient by the weight of a convolution, given that by the output.
+    /// Computes the weight gradient of a convolution, given the output gradient.
     fn conv_backward_weight(
         &self,
         conv: Conv,
@@ -412,7 +413,7 @@ pub trait Primitives: Device {
         );
     }
 
-    /// The depthwise convolution of `x` with the taps from element `start` of `taps` on, written to `y`.
+    /// Writes the depthwise convolution of `x` to `y`, with the taps from element `start` of `taps` on.
     fn depthwise(
         &self,
         conv: Depthwise,
@@ -423,7 +424,7 @@ pub trait Primitives: Device {
         depthwise::forward(self, conv, x, (taps, start), y);
     }
 
-    /// Adds the gradient by the input of a depthwise convolution to `dx`, given that by the output.
+    /// Adds the input gradient of a depthwise convolution to `dx`, given the output gradient.
     fn depthwise_backward_input(
         &self,
         conv: Depthwise,
@@ -434,8 +435,8 @@ pub trait Primitives: Device {
         depthwise::backward_input(self, conv, (taps, start), dy, dx);
     }
 
-    /// Adds the gradient by the taps of a depthwise convolution to the elements of `dtaps` from `start` on, given that
-    /// by the output.
+    /// Adds the tap gradient of a depthwise convolution to the elements of `dtaps` from `start` on, given the
+    /// output gradient.
     fn depthwise_backward_taps(
         &self,
         conv: Depthwise,
@@ -446,12 +447,12 @@ pub trait Primitives: Device {
         depthwise::backward_taps(self, conv, x, dy, (dtaps, start));
     }
 
-    /// Mean and variance (divided by the count) of each channel of `x`, written to `out` `[2, channels]`.
+    /// Writes mean and (biased) variance of each channel of `x` to `out` `[2, channels]`.
     fn moments(&self, norm: BatchNorm, x: &Self::Buffer, out: &mut Self::Buffer) {
         batch_norm::moments(self, norm, x, out);
     }
 
-    /// `y = ReLU(norm(x))`.
+    /// Computes `y = ReLU(norm(x))`.
     fn norm_relu(
         &self,
         norm: BatchNorm,
@@ -462,9 +463,9 @@ pub trait Primitives: Device {
         batch_norm::norm_relu(self, norm, by, x, y);
     }
 
-    /// The gradient by the input of [`norm_relu`](Self::norm_relu), written to `dx` or added to it, given that by the
-    /// output. `constants` says that the statistics do not depend on `x`. `sums` `[2, channels]` takes Σ g, the gradient
-    /// by the bias, and Σ g·x̂.
+    /// Writes the input gradient of [`norm_relu`](Self::norm_relu) to `dx`, or adds it, given the output
+    /// gradient. `constants` means that the statistics do not depend on `x`. `sums` `[2, channels]` receives
+    /// Σ g, the bias gradient, and Σ g·x̂.
     #[allow(clippy::too_many_arguments)]
     fn norm_relu_backward(
         &self,
@@ -480,16 +481,17 @@ pub trait Primitives: Device {
         batch_norm::norm_relu_backward(self, norm, by, constants, x, dy, sums, dx, accumulate);
     }
 
-    /// Matrices with the singular vectors of those in `x` `[count, rows, columns]` and singular values of about 1, by five
-    /// Newton–Schulz iterations (Jordan et al. 2024, "Muon"): between 0.7 and 1.2, less for values below a thousandth of
-    /// the norm. A matrix of zeros stays. Factors of products may be rounded to 19 bits.
+    /// Returns matrices with the singular vectors of those in `x` `[count, rows, columns]` and singular
+    /// values of about 1, computed by five Newton–Schulz iterations (Jordan et al. 2024, "Muon"). The
+    /// singular values are between 0.7 and 1.2, or less if they were below a thousandth of the norm. A zero
+    /// matrix does not change. Factors of products may be rounded to 19 bits.
     fn orthogonalize(&self, count: usize, shape: [usize; 2], x: Self::Buffer) -> Self::Buffer {
         orthogonal::orthogonalize(self, count, shape, x, |gemm, a, b, c| {
             orthogonal::one_by_one(self, count, gemm, a, b, c);
         })
     }
 
-    /// Adds `by·from` to `to`, number by number.
+    /// Adds `by·from` to `to`, element-wise.
     fn add_scaled(&self, len: usize, from: &Self::Buffer, by: f64, to: &mut Self::Buffer) {
         let at = Strided { start: 0, strides: [0, 0, 1] };
         let f = old() + crate::expr::constant(by) * input(0);
@@ -497,7 +499,7 @@ pub trait Primitives: Device {
     }
 }
 
-/// The body of [`Primitives::gemm_batch`].
+/// Default implementation of [`Primitives::gemm_batch`].
 pub(crate) fn one_by_one<D: Primitives>(
     device: &D,
     batch: GemmBatch,
@@ -519,7 +521,7 @@ pub(crate) fn one_by_one<D: Primitives>(
     }
 }
 
-/// The patches of `x`; none for a 1×1 convolution, whose patches are `x` itself.
+/// The patches of `x`; `None` for a 1×1 convolution, whose patches are `x` itself.
 fn patches<D: Primitives>(device: &D, conv: Conv, x: &D::Buffer) -> Option<D::Buffer> {
     (conv.kernel > 1).then(|| {
         let mut columns = device.scratch(conv.grid.rows() * conv.columns());

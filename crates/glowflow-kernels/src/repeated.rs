@@ -1,4 +1,4 @@
-//! Work that is done again and again on the same buffers.
+//! Work that is repeated on the same buffers.
 
 use std::convert::Infallible;
 
@@ -40,7 +40,7 @@ impl<D: Device, T> Repeated<D, T> {
         agree: impl FnOnce(bool) -> Result<bool, E>,
     ) -> Result<&mut T, E> {
         if self.recording.is_none()
-            // What the last run left may be large, and is in the way of the next.
+            // The previous result may be large; free its memory before the next run.
             && self.result.take().is_some()
             && !std::mem::replace(&mut self.tried, true)
         {

@@ -9,16 +9,16 @@ use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// Neighbours in a line whose sums one thread has; as in `depthwise.cu`.
+/// Adjacent outputs of a line computed by one thread; as in `depthwise.cu`.
 const NEIGHBOURS: usize = 8;
 
-/// Threads of a block that sums the gradient by the taps.
+/// Threads per block of the tap gradient.
 const THREADS: usize = 128;
 
-/// The most parts that this gradient is summed in.
+/// Maximum number of partial sums of the tap gradient.
 const PARTS: usize = 512;
 
-/// Whether there are kernels for the window.
+/// Returns whether there are kernels for this window.
 pub fn supports(conv: Depthwise) -> bool {
     matches!(conv.kernel, 1 | 3 | 5 | 7)
 }
@@ -27,7 +27,7 @@ fn lines(conv: Depthwise) -> usize {
     conv.grid.batch * conv.grid.height
 }
 
-/// The convolution, written to `y`; or with `back` the gradient by the input, added to `y`.
+/// Writes the convolution to `y`, or if `back`, adds the input gradient to `y`.
 pub fn convolve(queue: &Queue, conv: Depthwise, x: u64, taps: u64, y: u64, back: bool) -> Result<()> {
     let Depthwise { grid, channels, kernel } = conv;
     let blocks = grid.width.div_ceil(NEIGHBOURS);
@@ -38,7 +38,7 @@ pub fn convolve(queue: &Queue, conv: Depthwise, x: u64, taps: u64, y: u64, back:
     )
 }
 
-/// The gradient by the taps, written to `sums`. Parts depend on the shape alone.
+/// Writes the tap gradient to `sums`. The partial sums depend only on the shape.
 pub fn by_taps(queue: &Queue, conv: Depthwise, x: u64, dy: u64, sums: u64) -> Result<()> {
     let Depthwise { grid, channels, kernel } = conv;
     let part = lines(conv).div_ceil(PARTS);

@@ -1,6 +1,6 @@
 //! Safe wrapper of CUDA's driver: a device's context, streams, events, kernels, graphs.
 //!
-//! Every call checks its result. A call that waits reports errors of anything queued before it.
+//! Every call checks its result. Calls that wait also report errors of previously queued work.
 
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::device::DeviceError;
 
-/// The oldest driver with every feature in use: that of CUDA 12.0.
+/// The oldest driver that supports all features in use: that of CUDA 12.0.
 const OLDEST_DRIVER: i32 = 12000;
 
 /// A GPU and its primary context.
@@ -63,7 +63,7 @@ fn explain(result: CUresult) -> String {
     format!("{} ({})", words(text), words(name))
 }
 
-/// The failure of a call, if it failed, as one of this device.
+/// Converts a failed result to an error of this device.
 fn failure(device: &str, result: CUresult, what: &str) -> Result<(), DeviceError> {
     let device = device.to_owned();
     match result {
@@ -75,7 +75,7 @@ fn failure(device: &str, result: CUresult, what: &str) -> Result<(), DeviceError
     }
 }
 
-/// Starts the driver; returns its number of GPUs and its version. `device` is the one to name in errors.
+/// Initialises the driver; returns the number of GPUs and the driver's version. `device` is named in errors.
 #[allow(unsafe_code)]
 pub fn start(device: &str) -> Result<(usize, i32), DeviceError> {
     let check = |result, what| failure(device, result, what);

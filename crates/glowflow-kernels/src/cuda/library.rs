@@ -1,8 +1,8 @@
 //! Finding NVIDIA's libraries: the driver's, the compiler's, the matrix products', and that of sums over GPUs.
 //!
-//! They are opened when a device is, not when the program is built or started, so that one program runs with and
-//! without them. They are looked for in the folders that [`LIBRARIES`] names, where the system looks for libraries
-//! (`LD_LIBRARY_PATH` included), and where NVIDIA's packages put them.
+//! They are loaded when a device is opened, not at build time or program start, so that one program runs with
+//! and without them. The search covers the folders in [`LIBRARIES`], the system's search path (including
+//! `LD_LIBRARY_PATH`), and the folders of NVIDIA's packages.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,8 +11,8 @@ use cudarc::{cublaslt, driver, nvrtc};
 
 use crate::device::DeviceError;
 
-/// The environment variable with folders to search first, separated as in `PATH`, for example that of the
-/// Python package `nvidia-cuda-nvrtc`.
+/// Environment variable with folders to search first, separated as in `PATH`, for example that of the Python
+/// package `nvidia-cuda-nvrtc`.
 pub const LIBRARIES: &str = "GLOWFLOW_CUDA_LIBRARIES";
 
 /// Folders in which packages install libraries, outside the system's search path.
@@ -92,7 +92,7 @@ fn present(name: &str) -> bool {
 const DRIVER: &str = "cuda";
 const COMPILER: &str = "nvrtc";
 const PRODUCTS: &str = "cublasLt";
-/// The compiler opens this library by name on its first use.
+/// The compiler opens this library by name at its first use.
 const BUILTINS: &str = "nvrtc-builtins";
 
 fn missing(name: &str) -> &'static str {

@@ -45,7 +45,7 @@ use queue::{Gpu, Queue};
 use crate::communicator::Transport;
 use crate::device::{Device, DeviceError};
 
-/// In what precision the products of coupling networks are computed.
+/// Precision of the products in coupling networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// bf16 if the GPU supports it, else F32.
@@ -59,7 +59,7 @@ pub enum Precision {
     Bf16,
 }
 
-/// The lowest compute capability with products in bf16 and TF32, that of the Ampere generation.
+/// The lowest compute capability with bf16 and TF32 products: Ampere.
 const AMPERE: i32 = 80;
 
 /// An NVIDIA GPU.
@@ -204,7 +204,7 @@ impl std::fmt::Debug for Cuda {
     }
 }
 
-/// Work that a GPU replays, with the memory that it needs.
+/// A captured graph and the memory that it uses.
 pub struct Recording {
     graph: Graph,
     _queue: Arc<Queue>,
@@ -229,7 +229,7 @@ impl Device for Cuda {
     }
 
     fn layers_at_once(&self) -> usize {
-        // One kernel computes the matrices of all of them.
+        // One kernel launch computes the matrices of all these layers.
         16
     }
 
@@ -242,18 +242,18 @@ impl Device for Cuda {
     }
 
     fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {
-        // What is recorded has memory of its own, so that nothing else is written there between its runs. What the main stream
-        // keeps for later would stand in its way.
+        // A recording has its own memory, so that nothing else overwrites it between replays. Cached memory
+        // of the main stream is released to make room.
         let queue = self.attempt(|queue| {
             queue.stream.synchronize()?;
             queue.pool.trim();
             Ok(Queue::to_record(&queue.gpu))
         })?;
-        // If memory is exhausted, the work can still run without a recording.
+        // If this fails for lack of memory, the work can still run without a recording.
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
         let recorded = device.queue.stream.record(|| {
             let result = work(&device);
-            // Work that was not joined yet belongs to the recording too.
+            // Work that has not been joined yet is part of the recording.
             device.attempt(|queue| queue.join());
             result
         });
@@ -299,7 +299,7 @@ impl Device for Cuda {
     fn read(&self, buffer: &Buffer, at: Range<usize>) -> Result<Vec<f32>, DeviceError> {
         holds("a slice", buffer, at.end);
         self.report(|queue| {
-            // It may be a gradient.
+            // The buffer may be a gradient that a side stream still writes.
             queue.join()?;
             let mut values = vec![0.0; at.len()];
             queue.stream.read(buffer.at(at.start), &mut values)?;
@@ -317,7 +317,7 @@ impl Device for Cuda {
 
     fn copy(&self, from: &Buffer, to: &mut Buffer) {
         self.attempt(|queue| {
-            // It may be a gradient.
+            // The buffer may be a gradient that a side stream still writes.
             queue.join()?;
             queue.stream.copy(from.address(), to.address(), 4 * from.len().min(to.len()))
         });

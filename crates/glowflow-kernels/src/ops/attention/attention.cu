@@ -1,4 +1,4 @@
-// The weights of an attention: one warp for each row of scores [rows, columns].
+// The softmax of an attention: one warp per row of scores [rows, columns].
 
 template <typename T> __device__ __forceinline__ T all_lanes_sum(T value) {
     for (int step = 16; step > 0; step /= 2) {
@@ -33,7 +33,7 @@ extern "C" __global__ void softmax(int rows, int columns, float scale, float *sc
     }
 }
 
-// The gradient by z, given that by the weights, in its place.
+// Gradient with respect to z, computed in place from the gradient with respect to the weights.
 extern "C" __global__ void softmax_backward(int rows, int columns, float scale, const float *weights, float *d_weights) {
     int row = global_index() / 32, lane = threadIdx.x % 32;
     if (row >= rows) {

@@ -1,4 +1,4 @@
-//! Image by image, one head after the other: the weights of a head stay in a cache.
+//! Processes one image and head at a time: the weights of a head stay in a cache.
 
 use rayon::prelude::*;
 
@@ -10,10 +10,10 @@ use crate::cpu::workspace::Workspace;
 use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::primitives::Gemm;
 
-/// Partial results of a row, which the compiler can keep in vectors.
+/// Number of partial results per row, which the compiler can keep in vector registers.
 const LANES: usize = 16;
 
-/// Combines `f(i)` over a row, in an order that depends on its length alone; `start` changes nothing.
+/// Combines `f(i)` over a row, in an order that depends only on its length; `start` is the neutral element.
 #[inline(always)]
 fn fold<T: Scalar>(len: usize, start: T, f: impl Fn(usize) -> T, combine: impl Fn(T, T) -> T) -> T {
     let mut lanes = [start; LANES];
@@ -56,7 +56,7 @@ impl<T: Scalar> Task for Softmax<'_, T> {
     }
 }
 
-/// Turns the gradient by the weights into that by the products of queries and keys.
+/// Converts the gradient of the weights to the gradient of the products of queries and keys.
 struct SoftmaxBackward<'a, T> {
     weights: &'a [T],
     d_weights: &'a mut [T],
@@ -79,7 +79,7 @@ impl<T: Scalar> Task for SoftmaxBackward<'_, T> {
     }
 }
 
-/// The products of one image and head.
+/// The products of one image and one head.
 struct Head<'a, T: Scalar> {
     work: &'a Workspace<T>,
     shape: AttentionShape,
@@ -87,7 +87,7 @@ struct Head<'a, T: Scalar> {
 }
 
 impl<T: Scalar> Head<'_, T> {
-    /// Queries (0), keys (1) or values (2) from their first element on.
+    /// Position of the first element of the queries (0), keys (1) or values (2).
     fn place(&self, part: usize) -> usize {
         part * self.shape.width + self.head * self.shape.head_width()
     }
@@ -106,7 +106,7 @@ impl<T: Scalar> Head<'_, T> {
         Stored { data: scores, stride: self.shape.grid.pixels() }
     }
 
-    /// The output, or the gradient by it.
+    /// The output or its gradient.
     fn output<'b>(&self, y: &'b [T]) -> Stored<'b, T> {
         Stored { data: &y[self.place(0)..], stride: self.shape.width }
     }
@@ -119,7 +119,7 @@ impl<T: Scalar> Head<'_, T> {
         gemm(self.work, product, self.scores(scores), b, to);
     }
 
-    /// `a·bᵀ`, for the rows of all pixels.
+    /// `a·bᵀ`, over the rows of all pixels.
     fn compare(&self, a: Stored<'_, T>, b: Stored<'_, T>, scores: &mut [T]) {
         let (pixels, k) = (self.shape.grid.pixels(), self.shape.head_width());
         let (a_transposed, b_transposed) = (false, true);
@@ -127,7 +127,7 @@ impl<T: Scalar> Head<'_, T> {
         gemm(self.work, product, a, b, Target { data: scores, stride: pixels, accumulate: false });
     }
 
-    /// S
+    /// Computes S.
     fn weights(&self, qkv: &[T], scores: &mut [T]) {
         self.compare(self.part(qkv, 0), self.part(qkv, 1), scores);
         let (columns, scale) = (self.shape.grid.pixels(), T::of(self.shape.scale()));
@@ -135,7 +135,7 @@ impl<T: Scalar> Head<'_, T> {
     }
 }
 
-/// The attention.
+/// Computes the attention.
 pub fn forward<T: Scalar>(work: &Workspace<T>, shape: AttentionShape, qkv: &[T], y: &mut [T]) {
     shape.check(&[qkv.len()], &[y.len()]);
     let len = shape.grid.pixels() * shape.width;
@@ -154,7 +154,7 @@ pub fn forward<T: Scalar>(work: &Workspace<T>, shape: AttentionShape, qkv: &[T],
     });
 }
 
-/// The gradient by `qkv`, written to `d_qkv`.
+/// Writes the gradient of `qkv` to `d_qkv`.
 pub fn backward<T: Scalar>(work: &Workspace<T>, shape: AttentionShape, qkv: &[T], dy: &[T], d_qkv: &mut [T]) {
     shape.check(&[qkv.len(), d_qkv.len()], &[dy.len()]);
     let len = shape.grid.pixels() * shape.width;

@@ -1,4 +1,4 @@
-//! The products of the reference body, and kernels for the softmax (`attention.cu`).
+//! The matrix products of the reference implementation, with kernels for the softmax (`attention.cu`).
 
 use super::reference::{self, Softmax};
 use super::{Attention, AttentionShape};

@@ -1,4 +1,4 @@
-//! Scaled dot-product attention among the pixels of an image (Vaswani et al. 2017).
+//! Scaled dot-product attention over the pixels of an image (Vaswani et al. 2017).
 //!
 //! ```text
 //! qkv [rows, 3·width]: queries Q, keys K and values V, each of `heads` heads of d = width/heads channels
@@ -9,8 +9,8 @@
 //!   dV = Sᵀ·dy    dS = dy·Vᵀ    dZ = S ⊙ (dS − rowsum(dS ⊙ S))/√d    dQ = dZ·K    dK = dZᵀ·Q
 //! ```
 //!
-//! The backward pass computes S again. Images do not depend on each other: on the processor an image's results
-//! have the same bits in any batch.
+//! The backward pass recomputes S. Images are independent of each other: on the CPU the results of an image
+//! are bit-identical in any batch.
 
 pub(super) mod cpu;
 mod cuda;
@@ -24,32 +24,32 @@ use crate::shape::Grid;
 pub struct AttentionShape {
     /// The pixels.
     pub grid: Grid,
-    /// Channels of queries, of keys, of values, and of the output.
+    /// Channels of the queries, keys, values and output, each.
     pub width: usize,
     /// Number of heads, a divisor of `width`.
     pub heads: usize,
 }
 
 impl AttentionShape {
-    /// Channels of a head.
+    /// Number of channels per head.
     pub fn head_width(self) -> usize {
         self.width / self.heads
     }
 
-    /// Numbers of the output.
+    /// Number of elements of the output.
     pub(crate) fn len(self) -> usize {
         self.grid.rows() * self.width
     }
 
-    /// Factor of the products of queries and keys.
+    /// Scale of the products of queries and keys.
     pub(crate) fn scale(self) -> f64 {
         1.0 / (self.head_width() as f64).sqrt()
     }
 
-    /// Checks the heads, and the lengths of `qkv` and the output, or of their gradients.
+    /// Checks the number of heads, and the lengths of `qkv` and the output or of their gradients.
     ///
     /// # Panics
-    /// If the heads do not divide the width, or a buffer is too short.
+    /// If the width is not a multiple of the number of heads, or a buffer is too short.
     #[track_caller]
     pub(crate) fn check(self, qkv: &[usize], outputs: &[usize]) {
         let Self { width, heads, .. } = self;
@@ -61,10 +61,10 @@ impl AttentionShape {
 
 /// Attention and its gradient.
 pub trait Attention: Primitives {
-    /// The attention, written to `y` `[rows, width]`.
+    /// Writes the attention to `y` `[rows, width]`.
     fn attention(&self, shape: AttentionShape, qkv: &Self::Buffer, y: &mut Self::Buffer);
 
-    /// The gradient by `qkv`, written to `d_qkv`, given that by the output.
+    /// Writes the gradient of `qkv` to `d_qkv`, given the output gradient.
     fn attention_backward(
         &self,
         shape: AttentionShape,

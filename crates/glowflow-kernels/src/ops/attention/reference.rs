@@ -1,5 +1,5 @@
-//! A batch of products for each head, and maps and sums over the rows of all heads. The weights S of all images
-//! and heads are in memory at once.
+//! Attention as a batch of matrix products per head, with maps and sums over the rows of all heads. The
+//! weights S of all images and heads are in memory at once.
 
 use super::{Attention, AttentionShape};
 use crate::device::Device;
@@ -8,7 +8,7 @@ use crate::ops::Reference;
 use crate::ops::views::{Rows, read, write};
 use crate::primitives::{Gemm, GemmBatch, Matrix, MatrixMut, Primitives, Strided};
 
-/// Matrices of a head, one for each image: places of the first, stride of the rows, distance of the matrices.
+/// Matrices of a head, one per image: position of the first, stride of the rows, distance between matrices.
 #[derive(Clone, Copy)]
 struct Places {
     start: usize,
@@ -22,7 +22,7 @@ impl Places {
     }
 }
 
-/// Queries, keys and values of `qkv`.
+/// Parts of `qkv`: queries, keys and values.
 #[derive(Clone, Copy)]
 enum Part {
     Queries,
@@ -42,7 +42,7 @@ impl AttentionShape {
         Places { start, stride: self.width, distance: self.grid.pixels() * self.width }
     }
 
-    /// Of arrays `[heads, batch, pixels, pixels]`.
+    /// Layout of the matrices of a head in arrays `[heads, batch, pixels, pixels]`.
     fn scores(self, head: usize) -> Places {
         let (pixels, rows) = (self.grid.pixels(), self.grid.rows());
         Places { start: head * rows * pixels, stride: pixels, distance: pixels * pixels }
@@ -54,15 +54,15 @@ impl AttentionShape {
     }
 }
 
-/// A device's softmax of arrays `[heads, batch, pixels, pixels]`, with the scale of the scores.
+/// A device's softmax on arrays `[heads, batch, pixels, pixels]`, including the scale of the scores.
 pub(super) struct Softmax<D: Device> {
-    /// Turns products of queries and keys into weights.
+    /// Converts products of queries and keys to weights.
     pub forward: fn(&D, AttentionShape, &mut D::Buffer),
-    /// Turns the gradient by the weights, its last argument, into that by those products.
+    /// Converts the gradient of the weights, the last argument, to the gradient of those products.
     pub backward: fn(&D, AttentionShape, &D::Buffer, &mut D::Buffer),
 }
 
-/// One number a row.
+/// Layout with one value per row.
 const PER_ROW: Strided = Strided { start: 0, strides: [0, 1, 0] };
 
 /// `C = op(A)·op(B)` for each image.
@@ -80,7 +80,7 @@ fn products<D: Primitives>(
     device.gemm_batch(batch, a, b, MatrixMut { buffer: c, start: to.start, stride: to.stride });
 }
 
-/// A number of each row that is its largest but for rounding: halves of the rows are folded onto each other.
+/// A value per row that equals its maximum up to rounding: the halves of the rows are folded onto each other.
 fn maxima<D: Primitives>(device: &D, rows: Rows, x: &D::Buffer) -> D::Buffer {
     let mut folded = device.copied(x, rows.len());
     let mut width = rows.channels;
@@ -129,7 +129,7 @@ fn softmax_backward<D: Primitives>(
     device.map(&f, rows.shape(), &inputs, write(d_weights, rows.each()));
 }
 
-/// S `[heads, batch, pixels, pixels]`.
+/// Computes S `[heads, batch, pixels, pixels]`.
 fn weights<D: Primitives>(device: &D, by: &Softmax<D>, shape: AttentionShape, qkv: &D::Buffer) -> D::Buffer {
     let pixels = shape.grid.pixels();
     let mut scores = device.scratch(shape.score_rows().len());
@@ -142,7 +142,7 @@ fn weights<D: Primitives>(device: &D, by: &Softmax<D>, shape: AttentionShape, qk
     scores
 }
 
-/// The attention, with batches of products.
+/// Computes the attention with batches of matrix products.
 pub(super) fn forward<D: Primitives>(
     device: &D,
     by: &Softmax<D>,
@@ -163,7 +163,7 @@ pub(super) fn forward<D: Primitives>(
     }
 }
 
-/// Its gradient.
+/// Computes the gradient of the attention.
 pub(super) fn backward<D: Primitives>(
     device: &D,
     by: &Softmax<D>,

@@ -1,4 +1,4 @@
-//! The attention of a residual network in primitives, around the device's [`Attention`].
+//! The attention of a residual network, written in primitives around the device's [`Attention`].
 
 use super::ResidualAttentionParams;
 use super::reference::{normalize, normalize_backward};
@@ -8,7 +8,7 @@ use crate::ops::views::{Rows, read, write};
 use crate::primitives::{Gemm, Matrix, MatrixMut, Strided};
 use crate::shape::{Grid, Span};
 
-/// Activations of an attention.
+/// Saved activations of an attention.
 pub(super) struct AttentionActivations<B> {
     /// `[rows, 3·width]`
     qkv: B,
@@ -17,13 +17,13 @@ pub(super) struct AttentionActivations<B> {
 }
 
 impl ResidualAttentionParams {
-    /// Query, key and value.
+    /// Query, key and value projections.
     pub(super) fn projections(&self) -> [Span; 3] {
         [self.query, self.key, self.value]
     }
 }
 
-/// The shape `[batch, pixels, width]`, the places of activations, and those of one number for each pixel and channel
+/// The shape `[batch, pixels, width]`, the layout of activations, and that of one value per pixel and channel
 /// from `start` on.
 fn of_images(grid: Grid, width: usize, start: usize) -> ([usize; 3], Strided, Strided) {
     let pixels = grid.pixels();
@@ -39,7 +39,7 @@ fn matrix_mut<B>(buffer: &mut B, start: usize, stride: usize) -> MatrixMut<'_, B
     MatrixMut { buffer, start, stride }
 }
 
-/// `n`
+/// Computes `n`.
 fn embedded<D: Attention>(
     device: &D,
     at: &ResidualAttentionParams,
@@ -54,7 +54,7 @@ fn embedded<D: Attention>(
     n
 }
 
-/// Adds the attention to `h`, and returns the activations.
+/// Adds the attention to `h` and returns the saved activations.
 pub(super) fn forward<D: Attention>(
     device: &D,
     at: &ResidualAttentionParams,
@@ -86,7 +86,7 @@ pub(super) fn forward<D: Attention>(
     AttentionActivations { qkv, heads }
 }
 
-/// Turns the gradient by the sum of `h` and the attention into that by `h`, and adds that by the parameters.
+/// Converts the gradient of `h` plus attention to the gradient of `h`, and adds the parameter gradients.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn backward<D: Attention>(
     device: &D,

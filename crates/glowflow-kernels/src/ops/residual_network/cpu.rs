@@ -1,5 +1,5 @@
-//! Residual networks in the precision of the device, as for [`CouplingNetwork`](crate::ops::CouplingNetwork): in its
-//! scalars, or with the matrices of products in a shorter format. An attention is in its scalars either way.
+//! Residual networks in the device's precision, like [`CouplingNetwork`](crate::ops::CouplingNetwork): in its
+//! scalars, or with the matrices of products in a narrower format. The attention always uses the scalars.
 
 mod attention;
 mod backward;
@@ -12,19 +12,19 @@ use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::ops::NetworkOutputs;
 use crate::shape::Grid;
 
-/// A network, ready to run.
+/// A network with prepared weights.
 pub enum Weights<T: Scalar> {
     /// In the device's scalars.
     Full(Network<T>),
-    /// In the shorter format.
+    /// In the narrower format.
     Narrow(Network<T::Narrow>),
 }
 
-/// The activations of a network.
+/// Saved activations of a network.
 pub enum Activations<T: Scalar> {
-    /// With those inside of products in the device's scalars.
+    /// With activations inside products in the device's scalars.
     Full(ActivationsIn<T>),
-    /// With those in the shorter format.
+    /// With activations inside products in the narrower format.
     Narrow(ActivationsIn<T::Narrow>),
 }
 

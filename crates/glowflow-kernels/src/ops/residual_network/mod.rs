@@ -16,12 +16,14 @@
 //! head = (W n_out + bias) ⊙ exp(3·logs)               if there is a head
 //! ```
 //!
-//! The depthwise and pointwise pairs are those of ConvNeXt (Liu et al. 2022), the gate is that of Flow++ (Ho et al. 2019),
-//! with a root mean square in place of its layer normalisation. Every wide product is a plain matrix product.
+//! The depthwise and pointwise pairs follow ConvNeXt (Liu et al. 2022). The gate follows Flow++ (Ho et al.
+//! 2019), with the root mean square in place of layer normalisation. All wide products are plain matrix
+//! products.
 //!
-//! The input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. The same input gives the same bits in
-//! any batch, as for [`CouplingNetwork`](super::CouplingNetwork). Hidden activations are in a device's precision for
-//! networks only inside of products, and the attention is in its scalars throughout.
+//! The input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. As for
+//! [`CouplingNetwork`](super::CouplingNetwork), equal inputs give bit-identical results in any batch. Hidden
+//! activations have the device's precision for networks only inside products; the attention uses the device's
+//! scalars throughout.
 
 mod attention;
 mod cpu;
@@ -31,10 +33,10 @@ use super::{AttentionShape, HeadParams, NetworkOutputs, Parameters, ZeroConv, Ze
 use crate::depthwise::Depthwise;
 use crate::shape::{Grid, Span};
 
-/// Width of a block's hidden layer by that of the network.
+/// Width of a block's hidden layer, as a multiple of the network's width.
 const EXPANSION: usize = 3;
 
-/// Added to a mean of squares.
+/// Added to the mean of squares.
 const EPSILON: f64 = 1e-5;
 
 /// Parameters of a block.
@@ -59,7 +61,7 @@ pub struct ResidualBlockParams {
 pub struct ResidualAttentionParams {
     /// Number of heads, a divisor of the network's width.
     pub heads: usize,
-    /// Pixels of an image.
+    /// Number of pixels of an image.
     pub pixels: usize,
     /// `[width]`
     pub norm: Span,
@@ -76,16 +78,15 @@ pub struct ResidualAttentionParams {
 }
 
 impl ResidualAttentionParams {
-    /// Numbers a pixel that are saved for the backward pass: queries, keys, values, the output of the heads, and
-    /// `h`.
+    /// Saved values per pixel: queries, keys, values, the output of the heads, and `h`.
     fn activations(width: usize) -> usize {
         5 * width
     }
 
-    /// The attention of a network of this width.
+    /// Shape of the attention in a network of this width.
     ///
     /// # Panics
-    /// If images have another number of pixels than the position embedding.
+    /// If the images do not have the number of pixels of the position embedding.
     #[track_caller]
     fn shape(&self, grid: Grid, width: usize) -> AttentionShape {
         let (have, want) = (grid.pixels(), self.pixels);
@@ -97,7 +98,7 @@ impl ResidualAttentionParams {
 /// Parameters of a residual network.
 #[derive(Clone, Debug)]
 pub struct ResidualNetworkParams {
-    /// Input channels, the edge channel not counted: half of the flow's.
+    /// Input channels without the edge channel: half of the flow's channels.
     pub inputs: usize,
     /// Channels of the residual activations.
     pub width: usize,
@@ -125,7 +126,7 @@ impl ResidualNetworkParams {
         EXPANSION * width
     }
 
-    /// Numbers a pixel that are saved for the backward pass.
+    /// Number of saved values per pixel.
     pub fn activations(&self) -> usize {
         let block = 3 * self.width + Self::expanded(self.width);
         let attention = self.attention.map_or(0, |_| ResidualAttentionParams::activations(self.width));
@@ -178,18 +179,18 @@ impl Parameters for ResidualNetworkParams {
 pub trait ResidualNetwork: ZeroConv {
     /// The weights in the device's form.
     type ResidualWeights: Send + Sync;
-    /// Saved activations, for the gradient.
+    /// Saved activations for the backward pass.
     type ResidualActivations: Send + Sync;
 
-    /// Brings a network's weights into the device's form.
+    /// Converts a network's weights to the device's form.
     fn prepare_residual_network(
         &self,
         at: &ResidualNetworkParams,
         params: &Self::Buffer,
     ) -> Self::ResidualWeights;
 
-    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`. `params` are those that the
-    /// weights were prepared from.
+    /// Runs the network on the first half of the channels of `x` `[rows, 2·inputs]`. `params` must be those
+    /// of which the weights were prepared.
     fn residual_network(
         &self,
         at: &ResidualNetworkParams,
@@ -200,7 +201,7 @@ pub trait ResidualNetwork: ZeroConv {
         outputs: &mut NetworkOutputs<Self::Buffer>,
     );
 
-    /// As [`residual_network`](Self::residual_network), and returns the activations.
+    /// Like [`residual_network`](Self::residual_network), and returns the saved activations.
     fn residual_network_saving(
         &self,
         at: &ResidualNetworkParams,
@@ -211,8 +212,8 @@ pub trait ResidualNetwork: ZeroConv {
         outputs: &mut NetworkOutputs<Self::Buffer>,
     ) -> Self::ResidualActivations;
 
-    /// Adds the gradient by the input to the first half of the channels of `dx` `[rows, 2·inputs]`, given that by the
-    /// outputs.
+    /// Adds the input gradient to the first half of the channels of `dx` `[rows, 2·inputs]`, given the output
+    /// gradients.
     fn residual_network_backward(
         &self,
         at: &ResidualNetworkParams,

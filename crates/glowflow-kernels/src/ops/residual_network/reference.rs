@@ -1,5 +1,5 @@
-//! Layer by layer: products, depthwise convolutions, and a map or a sum for everything element-wise. The zero convolution is
-//! the device's.
+//! The network layer by layer: matrix products, depthwise convolutions, and maps or sums for all element-wise
+//! parts. The zero convolution is the device's.
 
 use super::attention::{self, AttentionActivations};
 use super::{EPSILON, ResidualBlockParams, ResidualNetwork, ResidualNetworkParams};
@@ -11,7 +11,7 @@ use crate::ops::{Attention, NetworkOutputs, Reference, ZeroConv};
 use crate::primitives::{Primitives, Strided};
 use crate::shape::{Grid, Span};
 
-/// Activations of a network.
+/// Saved activations of a network.
 pub struct Activations<B> {
     /// `h` after the first convolution, after each block, and after the attention.
     h: Vec<B>,
@@ -26,7 +26,7 @@ struct BlockActivations<B> {
     gate: B,
 }
 
-/// One number a row.
+/// Layout with one value per row.
 const PER_ROW: Strided = Strided { start: 0, strides: [0, 1, 0] };
 
 impl ResidualNetworkParams {
@@ -40,7 +40,7 @@ impl ResidualNetworkParams {
         ScaledConv { rows, columns, taps: 9, outputs: self.width, weight, bias, logs: None }
     }
 
-    /// Both pointwise convolutions of a block.
+    /// The two pointwise convolutions of a block.
     fn pointwise(&self, block: &ResidualBlockParams, rows: usize) -> [ScaledConv; 2] {
         let (width, expanded) = (self.width, Self::expanded(self.width));
         let conv = |columns, outputs, weight, bias| ScaledConv {
@@ -63,7 +63,7 @@ impl ResidualNetworkParams {
     }
 }
 
-/// `r` of each row.
+/// Computes `r` of each row.
 fn inverse_rms<D: Primitives>(device: &D, rows: Rows, x: &D::Buffer) -> D::Buffer {
     let mut r = device.scratch(rows.rows);
     let share = constant(1.0 / rows.channels as f64);
@@ -88,7 +88,7 @@ pub(super) fn normalize<D: Primitives>(
     y
 }
 
-/// The gradient by `x` of [`normalize`]; adds that by `norm`.
+/// Returns the gradient of the input `x` of [`normalize`]; adds the gradient of `norm`.
 pub(super) fn normalize_backward<D: Primitives>(
     device: &D,
     rows: Rows,
@@ -113,7 +113,7 @@ pub(super) fn normalize_backward<D: Primitives>(
     dx
 }
 
-/// A block, and its activations.
+/// Computes a block; returns its saved activations.
 fn block<D: Primitives>(
     device: &D,
     at: &ResidualNetworkParams,
@@ -140,7 +140,7 @@ fn block<D: Primitives>(
     (after, BlockActivations { c, u, gate })
 }
 
-/// Turns the gradient by a block's output into that by its input, and adds that by its parameters.
+/// Converts the output gradient of a block to its input gradient, and adds the parameter gradients.
 #[allow(clippy::too_many_arguments)]
 fn block_backward<D: Primitives>(
     device: &D,
@@ -250,7 +250,7 @@ fn backward<D: ZeroConv + Attention>(
     at.patches(grid).backward(device, &d_patches, dx);
 }
 
-/// Implements the operation by its reference body.
+/// Implements the operation by the reference implementation.
 macro_rules! by_reference {
     ([$($generics:tt)*] $device:ty) => {
         impl<$($generics)*> ResidualNetwork for $device {

@@ -13,7 +13,7 @@ use crate::ops::residual_network::ResidualAttentionParams;
 use crate::primitives::Gemm;
 use crate::shape::Grid;
 
-/// Activations of an attention.
+/// Saved activations of an attention.
 pub struct AttentionActivations<T: Scalar> {
     /// `[rows, 3·width]`
     qkv: Buffer<T>,
@@ -37,7 +37,7 @@ fn embedded<T: Scalar>(
     n
 }
 
-/// Adds the attention to `h`, and returns the activations.
+/// Adds the attention to `h` and returns the saved activations.
 pub fn forward<T: Scalar>(
     work: &Workspace<T>,
     at: &ResidualAttentionParams,
@@ -64,7 +64,7 @@ pub fn forward<T: Scalar>(
     AttentionActivations { qkv, heads }
 }
 
-/// Turns the gradient by the sum of `h` and the attention into that by `h`, and adds that by the parameters.
+/// Converts the gradient of `h` plus attention to the gradient of `h`, and adds the parameter gradients.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<T: Scalar>(
     work: &Workspace<T>,

@@ -1,4 +1,5 @@
-//! The backward pass. Gradients by weights are taken of a few tiles a thread at a time, while these are still in a cache.
+//! The backward pass. Each thread computes weight gradients of a few tiles at a time, while these are still
+//! in a cache.
 
 use rayon::prelude::*;
 
@@ -17,10 +18,12 @@ use crate::ops::{NetworkOutputs, ResidualBlockParams, ResidualNetworkParams};
 use crate::real::Real;
 use crate::shape::{Grid, Span};
 
-/// Rows whose gradients by a norm are summed in one part: the bits do not depend on the number of threads.
+/// Number of rows whose norm gradients are summed in one part. It is fixed, so the result does not depend on
+/// the number of threads.
 const PART_ROWS: usize = 256;
 
-/// Adds the gradient by the input to the first half of the channels of `dx`, and the parameters' to `gradient`.
+/// Adds the input gradient to the first half of the channels of `dx`, and the parameter gradients to
+/// `gradient`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<E: Element>(
     at: &ResidualNetworkParams,
@@ -43,12 +46,12 @@ pub fn backward<E: Element>(
     first(work, at, params, grid, x, &dh, dx, gradient);
 }
 
-/// Rows that go through a backward pass at once.
+/// Number of rows in one pass.
 fn rows_at_once(cut: Cut) -> usize {
     (4 * rayon::current_num_threads() * cut.tile).next_multiple_of(SLAB)
 }
 
-/// A matrix `[rows, columns]` of the parameters, packed as it is stored.
+/// Packs a matrix `[rows, columns]` of the parameters in its stored orientation.
 fn pack<E: Element>(work: &Workspace<E>, params: &[E::Sum], weight: Span, columns: usize) -> Packed<E> {
     let weight = &params[weight.range()];
     Packed::of_rows(work, weight.len() / columns, columns, |i, j, to| {
@@ -60,7 +63,8 @@ pub(super) fn add<T: Scalar>(to: &mut [T], from: &[T]) {
     to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
 }
 
-/// Turns the gradient by a norm's output into that by its input `x`, and adds that by the norm.
+/// Converts the output gradient of a norm to the gradient of its input `x`, and adds the norm's parameter
+/// gradient.
 pub(super) fn normalize_backward<E: Element>(
     work: &Workspace<E>,
     norm: &[E::Sum],
@@ -77,7 +81,7 @@ pub(super) fn normalize_backward<E: Element>(
     sums.iter().for_each(|sums| add(gradient, sums));
 }
 
-/// The gradient by the last activations, given that by the outputs.
+/// The gradient of the last activations, given the output gradients.
 fn last<E: Element>(
     work: &Workspace<E>,
     at: &ResidualNetworkParams,
@@ -120,7 +124,7 @@ fn last<E: Element>(
     dh
 }
 
-/// Turns the gradient by a block's output into that by its input.
+/// Converts the output gradient of a block to its input gradient.
 #[allow(clippy::too_many_arguments)]
 fn of_block<E: Element>(
     work: &Workspace<E>,
@@ -177,7 +181,7 @@ fn of_block<E: Element>(
     depthwise::convolve(conv, &dc, taps, dh, Goal::BackwardInput);
 }
 
-/// Adds the gradient by the input of the first convolution.
+/// Adds the input gradient of the first convolution.
 #[allow(clippy::too_many_arguments)]
 fn first<E: Element>(
     work: &Workspace<E>,

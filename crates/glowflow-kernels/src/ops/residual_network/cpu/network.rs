@@ -1,5 +1,5 @@
-//! The forward pass. A depthwise convolution is a pass over memory of its own. Between two of them a tile of rows goes
-//! through the norm, both products, and the gate, and so stays in the second-level cache:
+//! The forward pass. A depthwise convolution is a separate pass over memory. Between two of them, norm, both
+//! products and gate are computed for one tile of rows at a time, which stays in the second-level cache:
 //!
 //! ```text
 //! patches [rows, 9·(inputs+1)] · W → h [rows, width]
@@ -8,9 +8,9 @@
 //! h → n [rows, width] · W3 → [rows, 9·outputs], nine shifted copies added up → o [rows, outputs]
 //! ```
 //!
-//! At a width of 128, a block takes 154,000 multiply-adds a pixel, of which the depthwise convolution has 6,272. Unless
-//! activations are saved it moves 2.5 kB a pixel between cache and memory: `h` is read twice and written once, `c` is written
-//! and read.
+//! At a width of 128, a block takes 154,000 multiply-adds per pixel, of which 6,272 are those of the
+//! depthwise convolution. Unless activations are saved it moves 2.5 kB per pixel between cache and memory:
+//! `h` is read twice and written once, `c` is written and read.
 
 use rayon::prelude::*;
 
@@ -30,21 +30,21 @@ use crate::shape::{Grid, Span};
 /// A network's weights, packed for the forward pass.
 pub struct Network<E: Element> {
     work: Workspace<E>,
-    /// Of the device's scalars, in which the attention is.
+    /// Workspace in the device's scalars, for the attention.
     full: Workspace<E::Sum>,
     conv_in: Packed<E>,
-    /// Both pointwise convolutions of each block.
+    /// The two pointwise convolutions of each block.
     blocks: Vec<[Packed<E>; 2]>,
     /// `[width, 9·outputs]`, columns in the order `k·outputs + c`.
     conv_out: Packed<E>,
-    /// What the edge channel adds to an output for each offset, `[9, outputs]`.
+    /// Contribution of the edge channel to an output, per offset: `[9, outputs]`.
     edge: Vec<E::Sum>,
     /// `[outputs]`
     bias_out: Vec<E::Sum>,
     head: Option<Packed<E>>,
 }
 
-/// Activations of a network.
+/// Saved activations of a network.
 pub struct Activations<E: Element> {
     pub(super) work: Workspace<E>,
     pub(super) full: Workspace<E::Sum>,
@@ -61,7 +61,7 @@ pub struct BlockActivations<E: Element> {
     pub(super) gate: Buffer<E::Sum>,
 }
 
-/// A convolution with bias and without a scale; `zeros` are as many as it has outputs.
+/// A convolution with bias and without scale; `zeros` has one element per output.
 pub(super) fn unscaled<'a, T>(params: &'a [T], weight: Span, bias: Span, zeros: &'a [T]) -> Scaled<'a, T> {
     Scaled { weight: &params[weight.range()], bias: &params[bias.range()], logs: zeros }
 }
@@ -78,7 +78,7 @@ impl<E: Element> Network<E> {
         let pack = |weight, bias: Span| unscaled(params, weight, bias, &zeros[..bias.len]).pack(work);
         let conv_out = at.conv_out.at().of(params);
         let (columns, scale) = (9 * (width + 1), conv_out.scale());
-        // Column `k·outputs + c`: every ninth number of output `c`'s weights, and the scale.
+        // Column `k·outputs + c`: every ninth weight of output `c`, and its scale.
         let column = |column: usize| {
             let (k, c) = (column / outputs, column % outputs);
             (&conv_out.weight[c * columns + k..(c + 1) * columns], scale[c])
@@ -123,7 +123,7 @@ impl<E: Element> Network<E> {
         self.last(at, &params[at.norm_out.range()], grid, &h, outputs);
     }
 
-    /// As [`run`](Self::run), and returns the activations.
+    /// Like [`run`](Self::run), and returns the saved activations.
     pub(super) fn run_saving(
         &self,
         at: &ResidualNetworkParams,
@@ -156,7 +156,7 @@ impl<E: Element> Network<E> {
         saved
     }
 
-    /// The first convolution.
+    /// Computes the first convolution.
     fn first(&self, at: &ResidualNetworkParams, grid: Grid, x: &[E::Sum]) -> Buffer<E::Sum> {
         let work = &self.work;
         let mut h = work.take_sums(grid.rows() * at.width);
@@ -182,7 +182,7 @@ impl<E: Element> Network<E> {
         depthwise::convolve(at.depthwise(grid), h, taps, c, Goal::Forward);
     }
 
-    /// A tile of `c` through both products of a block: to `u`, and to `gate`.
+    /// Computes both products of a block for a tile of `c`: to `u`, and to `gate`.
     fn tile(
         &self,
         norm: &[E::Sum],
@@ -197,7 +197,7 @@ impl<E: Element> Network<E> {
         product(u, project, Out::Rows(gate));
     }
 
-    /// A block after its depthwise convolution.
+    /// Computes the remainder of a block after its depthwise convolution.
     fn block(
         &self,
         at: &ResidualNetworkParams,
@@ -217,7 +217,7 @@ impl<E: Element> Network<E> {
         });
     }
 
-    /// As [`block`](Self::block), and returns `u` and `(p, g)`.
+    /// Like [`block`](Self::block), and returns `u` and `(p, g)`.
     fn block_saving(
         &self,
         at: &ResidualNetworkParams,
@@ -241,7 +241,7 @@ impl<E: Element> Network<E> {
         (u, gate)
     }
 
-    /// Both outputs.
+    /// Computes the output and, if there is a head, its output.
     fn last(
         &self,
         at: &ResidualNetworkParams,

@@ -1,5 +1,5 @@
-//! Element-wise parts of a residual network, row by row between two products: the norm, the gate, and their gradients. A row's
-//! result does not depend on other rows.
+//! Element-wise parts of a residual network, computed per row between two products: the norm, the gate, and
+//! their gradients. The result of a row does not depend on other rows.
 
 use crate::cpu::elementary::sigmoid;
 use crate::cpu::isa::Task;
@@ -8,10 +8,10 @@ use crate::cpu::{Element, Scalar};
 use crate::ops::residual_network::EPSILON;
 use crate::real::Real;
 
-/// Partial sums of a row, which the compiler can keep in vectors.
+/// Number of partial sums per row, which the compiler can keep in vector registers.
 const SUMS: usize = 32;
 
-/// `Σ f(i)` over a row, in an order that depends on its length alone.
+/// `Σ f(i)` over a row, in an order that depends only on its length.
 #[inline(always)]
 fn sum<T: Scalar>(len: usize, f: impl Fn(usize) -> T) -> T {
     let mut sums = [T::zero(); SUMS];
@@ -27,7 +27,7 @@ fn sum<T: Scalar>(len: usize, f: impl Fn(usize) -> T) -> T {
     sums.into_iter().sum()
 }
 
-/// `r` of a row.
+/// Computes `r` of a row.
 #[inline(always)]
 fn inverse_rms<T: Scalar>(row: &[T]) -> T {
     let mean = sum(row.len(), |i| row[i] * row[i]) / T::of(row.len() as f64);
@@ -61,7 +61,7 @@ impl<E: Element> Task for Normalize<'_, E> {
     }
 }
 
-/// `x·r ⊙ norm + position`, for one image.
+/// Computes `x·r ⊙ norm + position` for one image.
 pub struct Embed<'a, T> {
     /// `[pixels, width]`
     pub x: &'a [T],
@@ -90,7 +90,7 @@ impl<T: Scalar> Task for Embed<'_, T> {
     }
 }
 
-/// `h + p ⊙ sigmoid(g)`, written to `h`.
+/// Adds `p ⊙ sigmoid(g)` to `h`.
 pub struct Gate<'a, T> {
     /// `[rows, width]`
     pub h: &'a mut [T],
@@ -114,7 +114,7 @@ impl<T: Scalar> Task for Gate<'_, T> {
     }
 }
 
-/// Fills a tile with the gradient by `(p, g)`, given that by the block's output.
+/// Fills a tile with the gradient of `(p, g)`, given the block's output gradient.
 pub struct GateBackward<'a, E: Element> {
     /// `[rows, 2·width]`
     pub gate: &'a [E::Sum],
@@ -144,7 +144,7 @@ impl<E: Element> Task for GateBackward<'_, E> {
     }
 }
 
-/// Turns the gradient by [`Normalize`]'s output into that by its input; returns that by `norm`.
+/// Converts the output gradient of [`Normalize`] to its input gradient; returns the gradient of `norm`.
 pub struct NormalizeBackward<'a, T> {
     /// `[rows, width]`
     pub x: &'a [T],
