@@ -1,8 +1,8 @@
 //! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the processor, so that kernels and the
 //! code around them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
 //!
-//! They are C++ and compiled with g++ when a test first asks for them. [`libraries`] says where they are. A test loads
-//! them by their full path, in any order, before anything asks the system for CUDA:
+//! They are written in C++ and compiled with g++ on first use. [`libraries`] returns their folder. A test
+//! loads them by full path, in any order, before any code opens CUDA by name:
 //!
 //! ```ignore
 //! let Some(folder) = cuda_emulator::libraries() else { return };
@@ -11,9 +11,9 @@
 //! }
 //! ```
 //!
-//! `glowflow_kernels::Cuda` does the same with the folders that it is given ([`gpu`]). The loader then
-//! returns the loaded libraries to any code that opens `libcuda.so` and the others by name. Kernels are
-//! compiled with g++ too, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
+//! `glowflow_kernels::Cuda` does the same with the folders passed to it ([`gpu`]). The loader then returns
+//! the loaded libraries to any code that opens `libcuda.so` and the others by name. Kernels are also compiled
+//! with g++, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
 //!
 //! Environment variables, read on every call, change the device or inject failures:
 //!
@@ -33,9 +33,10 @@
 //! Ranks of NCCL are threads of one process, each with a device of its own, or processes. The library for them is in the
 //! folder of [`nccl`], so that tests can do without it.
 //!
-//! Mistakes of kernels end the process with a message that names the kernel: an access outside of an allocation, threads
-//! that wait for each other in vain or in different barriers, writes behind dynamic shared memory, an integer divided by
-//! zero. Memory that nothing has written reads as NaN, and so does what a shuffle takes from a lane that is not there.
+//! Errors in kernels end the process with a message that names the kernel: an access outside an allocation,
+//! threads that deadlock or wait in different barriers, writes past the end of dynamic shared memory, an
+//! integer division by zero. Memory that was never written reads as NaN, as does a shuffle from a lane that
+//! does not exist.
 
 use std::collections::hash_map::DefaultHasher;
 use std::env;
@@ -46,7 +47,7 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::OnceLock;
 
-/// The files in the folder of [`libraries`], which are also their names for the loader.
+/// File names of the libraries in the folder of [`libraries`], also their names for the loader.
 pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
 const SOURCES: [(&str, &str); 15] = [
@@ -90,14 +91,14 @@ const BUILDS: [(&str, &[&str], &[&str]); 4] = [
     ),
 ];
 
-/// The folder that holds the libraries of [`NAMES`], or `None` where they cannot be built for want of g++ or
-/// Linux; then a line on the error output has said so.
+/// Returns the folder that holds the libraries of [`NAMES`]. Without g++ or Linux, prints a message to stderr
+/// and returns `None`.
 ///
 /// They are built once and cached in a temporary folder. Several processes may call this concurrently.
 ///
 /// # Panics
 ///
-/// Where g++ is there but does not get them built.
+/// If g++ is present but the build fails.
 pub fn libraries() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(find_or_build).clone()
@@ -117,7 +118,7 @@ pub fn nccl() -> Option<PathBuf> {
 ///
 /// # Panics
 ///
-/// If the emulated one fails to open.
+/// If the emulated GPU fails to open.
 pub fn gpu<G, E: std::fmt::Display>(open: impl Fn(&[PathBuf]) -> Result<G, E>) -> Option<G> {
     if let Ok(gpu) = open(&[]) {
         return Some(gpu);

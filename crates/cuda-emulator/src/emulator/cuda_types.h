@@ -53,8 +53,8 @@ typedef unsigned long long CUdeviceptr;
 
 #define EMULATOR_API extern "C" __attribute__((visibility("default")))
 
-// What other libraries use to put work on a stream: it runs at once, or when the graph runs that captures the stream.
-// Work owns all that it needs.
+// Queues work on a stream for other libraries: it is executed immediately, or, during a capture, when the
+// graph runs. The work must own everything that it uses.
 __attribute__((visibility("default"))) CUresult emulator_submit(CUstream stream, const char* name,
                                                                 std::function<void()> work);
 

@@ -175,7 +175,7 @@ inline void __threadfence_system() {}
 
 // --------------------------------------------------------------------------------------------- memory
 
-// One thread runs at a time, so plain updates are atomic.
+// Threads run one at a time, so plain updates are atomic.
 template <class T, class U>
 inline T atomicAdd(T* address, U value) {
     T old = *address;
@@ -409,7 +409,7 @@ struct Registered;
 
 template <class... Arguments, void (*function)(Arguments...)>
 struct Registered<function> {
-    // One more than necessary: a kernel may have no parameters.
+    // At least one element: a kernel may have no parameters.
     static constexpr Parameter parameters[sizeof...(Arguments) + 1] = {{sizeof(Arguments), alignof(Arguments)}..., {0, 1}};
 
     template <size_t... index>

@@ -66,7 +66,7 @@ struct Driver {
     unsigned long long launches = 0;
     DeviceContext contexts[most_devices];
     emulator::DeviceMemory memory;
-    // Handles that are alive; anything else is refused instead of being followed.
+    // Live handles; all others are rejected without being dereferenced.
     std::set<CUstream> streams;
     std::set<CUevent> events;
     std::set<CUmodule> modules;
@@ -89,7 +89,7 @@ inline long long setting(const char* name, long long otherwise) {
     return text != nullptr && *text != 0 ? strtoll(text, nullptr, 10) : otherwise;
 }
 
-// What every call that needs the device begins with.
+// The first statement of every call that needs the device.
 #define ENTER()                                                        \
     std::lock_guard<Lock> guard(driver.lock);                          \
     if (!driver.initialized) return CUDA_ERROR_NOT_INITIALIZED;        \
@@ -196,7 +196,7 @@ inline CUresult finish_all(CUcontext context) {
 }
 
 inline CUresult enqueue(Stream& stream, std::function<CUresult()> work) {
-    // The legacy stream and the blocking ones wait for each other.
+    // The legacy stream and blocking streams wait for each other.
     if (&stream == &driver.default_stream) {
         for (CUstream other : streams_now())
             if (is_alive(other) && other->blocking)

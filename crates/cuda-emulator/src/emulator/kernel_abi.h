@@ -36,7 +36,7 @@ struct Kernel {
 };
 
 // The built-in variables are stored in the program, so kernels read them as plain globals. Each of the first
-// four points to three numbers.
+// four points to three values.
 struct Module {
     unsigned abi;
     unsigned* thread_index;

@@ -58,7 +58,8 @@ public:
             }
         regions.erase(found);
         used -= region.rounded;
-        // Mapping new pages without access over the old ones returns the memory but not the addresses.
+        // Mapping new inaccessible pages over the old ones returns the memory but keeps the addresses
+        // reserved.
         size_t whole = region.inner + 2 * page;
         if (mmap(region.outer, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED)
             freed.push_back(region);

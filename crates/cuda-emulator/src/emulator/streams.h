@@ -1,5 +1,5 @@
 // Streams, events and graphs. A stream executes its work immediately, or, if tests check for missing waits,
-// when it is waited for. During a capture, work is recorded instead.
+// when something waits for it. During a capture, work is recorded instead.
 #pragma once
 
 #include <pthread.h>
@@ -21,7 +21,7 @@ struct Work {
     std::function<std::function<bool()>()> begin;
 };
 
-// What a captured stream does next: work, or a wait for so many steps of another stream.
+// A step of a captured stream: work, or a wait for the first `steps` steps of another stream.
 struct Step {
     CUstream stream;
     Work work;
@@ -56,7 +56,8 @@ struct Stream {
     size_t done = 0;
 
     Capture* capture = nullptr;
-    // Number of items this stream has added to the capture, and number of them that another stream waits for.
+    // Number of items that this stream has added to the capture, and number of those that another stream
+    // waits for.
     size_t issued = 0;
     size_t joined = 0;
 };
