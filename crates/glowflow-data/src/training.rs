@@ -1,4 +1,4 @@
-//! Batches to train on, without end.
+//! Endless batches of training images.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,14 +38,14 @@ pub struct TrainingBatches {
 impl TrainingBatches {
     /// Validates the options and starts reading.
     ///
-    /// Fails if there are fewer images than one batch takes.
+    /// Fails if the dataset has fewer images than one batch.
     pub fn new(dataset: Arc<dyn Dataset>, options: TrainingOptions) -> Result<Self, Error> {
         Self::of_rows(dataset, options, 0..options.batch_size)
     }
 
-    /// As [`new`](Self::new), but reads and delivers only these images of each batch, by their positions in
-    /// it. Positions beyond the batch count as its end. Slices of a batch that are made apart have the bytes
-    /// of the batch.
+    /// Like [`new`](Self::new), but reads and delivers only these images of each batch, given by their
+    /// positions in it. The range is clamped to the batch. Separately read slices of a batch contain the same
+    /// bytes as the whole batch.
     pub fn of_rows(
         dataset: Arc<dyn Dataset>,
         options: TrainingOptions,
@@ -87,7 +87,7 @@ struct Plan {
     /// Positions in a batch that are read.
     rows: Range<usize>,
     per_epoch: u64,
-    /// The epoch last asked for and its order.
+    /// The most recently used epoch and its order.
     order: Mutex<Option<(u64, Arc<[usize]>)>>,
 }
 
@@ -127,14 +127,14 @@ impl Plan {
         }
     }
 
-    /// Reads the first readable image from `index` on and returns its index.
+    /// Reads the first readable image at or after `index` and returns its index.
     fn read_from(&self, index: usize, image: &mut [u8]) -> Result<usize, Error> {
         let mut first_error = None;
         for candidate in (index..self.dataset.len()).chain(0..index) {
             match self.dataset.read(candidate, image) {
                 Ok(()) => return Ok(candidate),
                 Err(error @ Error::BrokenImage { .. }) => _ = first_error.get_or_insert(error),
-                // The image may be intact: leaving it out would change the run.
+                // The image itself may be intact: skipping it would change the run.
                 Err(error) => return Err(error),
             }
         }
