@@ -37,7 +37,7 @@ pub struct Demo {
     pub(crate) detector: Option<Detector>,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
-    /// One permit per byte that uploads may hold.
+    /// One permit per byte of upload memory.
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) store: Store,
 }
@@ -80,7 +80,8 @@ impl Demo {
         let (directions, unread) = match directions {
             Some(path) => (Some(Directions::read(path, &glow)?), None),
             None if !pretrained::exists(&found) => (None, None),
-            // They may well be another model's: a run has its best and its last, and goes on.
+            // The directions may belong to another model: a run folder holds its best and its last model, and
+            // training may continue.
             None => match Directions::read(&found, &glow) {
                 Ok(directions) => (Some(directions), None),
                 Err(error) => (None, Some(error)),
@@ -189,7 +190,7 @@ impl Demo {
         self.directions.iter().flat_map(|directions| &directions.list).map(|d| d.about.name.as_str())
     }
 
-    /// Maximum number of images in one request.
+    /// Maximum number of images per request.
     pub(crate) fn images(&self) -> usize {
         self.limits.images_of(self.config.image())
     }
