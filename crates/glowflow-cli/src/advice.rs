@@ -1,4 +1,4 @@
-//! Options that help after an error of a device.
+//! Advice on options that help after a device error.
 
 use glowflow::{DeviceError, Error};
 
@@ -7,7 +7,7 @@ const LESS_MEMORY: &str = "less memory is needed with a smaller train.batch, a l
 const ANOTHER_DEVICE: &str =
     "--device cpu computes on the processor, and --precision f32 in a precision of every device";
 
-/// Advice on an error, if one of its causes is a device's.
+/// Returns advice on an error if it was caused by a device.
 pub fn on(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         let device = match cause.downcast_ref() {

@@ -1,23 +1,24 @@
-//! Environment variables. One that is set to nothing counts as unset, as compose files and scripts leave it.
+//! Environment variables. An empty variable counts as unset, because compose files and scripts often leave
+//! one.
 
 use std::env;
 
 use anyhow::{Context, anyhow};
 use glowflow::DeviceChoice;
 
-/// The device, if `--device` names none.
+/// Default of `--device`.
 pub const DEVICE: &str = "GLOWFLOW_DEVICE";
-/// The number of threads, if `--threads` gives none.
+/// Default of `--threads`.
 pub const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// The device that the environment names.
+/// The device given by the environment.
 pub fn device() -> anyhow::Result<Option<DeviceChoice>> {
     let Some(text) = variable(DEVICE) else { return Ok(None) };
     let choice = text.parse().map_err(|reason: String| anyhow!(reason));
     Ok(Some(choice.with_context(|| format!("the environment variable {DEVICE}"))?))
 }
 
-/// The number of threads that the environment names. 0 is for all cores.
+/// The number of threads given by the environment. 0 means all cores.
 pub fn threads() -> anyhow::Result<Option<usize>> {
     let Some(text) = variable(THREADS) else { return Ok(None) };
     let threads = text.trim().parse().map_err(|_| {

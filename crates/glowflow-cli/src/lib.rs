@@ -1,6 +1,6 @@
-//! The command line of `glowflow` as a function, for the program and for packages that bring the program along.
+//! The command line of `glowflow` as a function, for the program and for packages that include it.
 //!
-//! It parses, calls the library and prints. It holds no logic of its own.
+//! It parses arguments, calls the library and prints. It contains no other logic.
 
 mod advice;
 mod args;
@@ -19,17 +19,17 @@ use clap::Parser;
 use args::{Cli, Command};
 pub use status::ExitCode;
 
-/// More than any machine has use for.
+/// Upper bound that no machine needs.
 const MAX_THREADS: usize = 1024;
 
-/// Runs the command that `words` give, of which the first is the program's name, and returns its exit status. Only the first
-/// call of a process may set the number of threads.
+/// Runs the command given by `words`, of which the first is the program's name, and returns its exit status.
+/// Only the first call in a process can set the number of threads.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
         Err(message) => {
-            // A reader that went away is not a failure to report.
+            // A closed pipe is not reported.
             let _ = message.print();
             return u8::try_from(message.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
         }
@@ -38,7 +38,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = glowflow::catch_out_of_memory(|| execute(cli));
     match done.unwrap_or_else(|error| Err(error.into())) {
         Ok(code) => code,
-        // A reader that went away, such as `head`, is no failure to report.
+        // A closed pipe, for example by `head`, is not a failure.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let advice = advice::on(&error).map_or(String::new(), |advice| format!("\nhelp: {advice}"));
@@ -51,7 +51,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
     let threads = match cli.threads {
         Some(threads) => Some(("--threads", threads)),
-        // What rayon takes by default.
+        // The variable that rayon reads by default.
         None => environment::threads()?.map(|threads| (environment::THREADS, threads)),
     };
     if let Some((source, threads)) = threads {

@@ -1,10 +1,10 @@
-//! Requests to stop: Ctrl-C (SIGINT), SIGTERM from schedulers and containers, SIGHUP from a terminal that
-//! closes, SIGUSR1 from schedulers before a time limit.
+//! Stop requests: Ctrl-C (SIGINT), SIGTERM from schedulers and containers, SIGHUP from a closing terminal,
+//! SIGUSR1 from schedulers shortly before a time limit.
 //!
-//! The first request lets a run save itself. Requests often come twice, such as from the terminal and from a
-//! wrapper, and must not count twice. So only a second Ctrl-C, a second or more after the first, ends the
-//! program at once. A signal that was ignored at the start, as `nohup` has it, stays ignored. On systems that do
-//! not report ignored signals, SIGHUP is left alone.
+//! The first request lets a run save its state. Requests are often delivered twice, for example by the
+//! terminal and a wrapper, and must not count twice. Therefore only a second Ctrl-C, at least a second after
+//! the first, ends the program immediately. A signal that is ignored at the start, as under `nohup`, stays
+//! ignored. On systems that do not report ignored signals, SIGHUP is not handled.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 #[cfg(unix)]
@@ -16,30 +16,30 @@ use crate::ExitCode;
 use crate::commands::tell;
 
 static STOP: AtomicBool = AtomicBool::new(false);
-/// Whether requests are reported to the user.
+/// True if requests are not reported to the user.
 static QUIET: AtomicBool = AtomicBool::new(false);
-/// Number of the signal that came first.
+/// Number of the first signal.
 static SIGNAL: AtomicU8 = AtomicU8::new(INT);
 
 /// The number of SIGINT.
 const INT: u8 = 2;
-/// Repetitions within this time are the same request.
+/// Repetitions within this time count as the same request.
 #[cfg(unix)]
 const ONE_REQUEST: Duration = Duration::from_secs(1);
 
-/// A flag that is set by the first request to stop.
+/// Returns the flag that the first stop request sets.
 pub fn stop_flag() -> anyhow::Result<&'static AtomicBool> {
     listen().context("waiting for signals")?;
     Ok(&STOP)
 }
 
-/// As [`stop_flag`], for a process whose requests another one reports.
+/// Like [`stop_flag`], for a process whose requests are reported by another one.
 pub fn quiet_stop_flag() -> anyhow::Result<&'static AtomicBool> {
     QUIET.store(true, Ordering::Relaxed);
     stop_flag()
 }
 
-/// The exit status of a program that a signal ended, as shells have it: 130 for Ctrl-C.
+/// The exit status of a program ended by a signal, by shell convention: 130 for Ctrl-C.
 pub fn status() -> ExitCode {
     ExitCode::from(128 + SIGNAL.load(Ordering::Relaxed))
 }

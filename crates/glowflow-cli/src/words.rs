@@ -1,5 +1,5 @@
-//! The words of the command line, for messages that repeat them. They are those given to [`run`](crate::run): in a process that
-//! only calls it, those of the process are others.
+//! The words of the command line, for messages that repeat them: those passed to [`run`](crate::run), which
+//! differ from the process's own if it only calls that function.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 
 static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
 
-/// Sets the words, once a process.
+/// Sets the words, once per process.
 pub fn set(words: Vec<OsString>) {
     let _ = WORDS.set(words);
 }
 
-/// The program as it was called: it may not be where the shell would find it.
+/// The path of the program as invoked: the shell may not find it by name.
 pub fn program() -> PathBuf {
     words().first().map_or_else(|| "glowflow".into(), PathBuf::from)
 }

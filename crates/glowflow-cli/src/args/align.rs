@@ -1,4 +1,4 @@
-//! Alignment of the photographs that a command is given.
+//! Alignment of input photographs.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! Commands on images as latents.
+//! Commands that process images as latents.
 
 use std::path::PathBuf;
 
@@ -142,7 +142,7 @@ pub struct Manipulate {
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
-    // A name may hold equals signs; an amount does not.
+    // A name may contain equals signs; an amount cannot.
     let (name, amount) = text.rsplit_once('=').ok_or("it should be like Smiling=0.7")?;
     let amount = amount.trim().parse().map_err(|_| format!("{amount:?} is not a number such as 0.7"))?;
     Ok((name.to_owned(), amount))

@@ -1,14 +1,14 @@
-//! The command line: each command's options, with an example.
+//! The command line: the options of each command, with an example.
 //!
-//! Options have one order in all commands, which the help shows:
+//! All commands list their options in the same order, which is that of the help:
 //!
-//! 1. inputs: pictures by position, `--model`, `--data`, and files that other commands wrote;
-//! 2. what: the images that are used, drawn or changed, `--class` included;
-//! 3. how: methods and their parameters, `--seed`, `--precision`, alignment, `--allow-broken`;
+//! 1. inputs: pictures by position, `--model`, `--data`, and files written by other commands;
+//! 2. selection: the images that are used, drawn or changed, including `--class`;
+//! 3. method: methods and their parameters, `--seed`, `--precision`, alignment, `--allow-broken`;
 //! 4. outputs: `--out`, `--out-dir`, `--csv`;
 //! 5. global options.
 //!
-//! Each option that may be left out and has a value ends its help in `[default: …]`.
+//! The help of each optional option with a default value ends in `[default: …]`.
 
 mod align;
 mod eyes;

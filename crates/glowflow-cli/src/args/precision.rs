@@ -1,4 +1,4 @@
-//! In what precision to compute.
+//! Precision of the computation.
 
 use clap::ValueEnum;
 use glowflow::Precision;

@@ -1,4 +1,4 @@
-//! Photographs made ready for training.
+//! Preparation of photographs for training.
 
 use std::path::PathBuf;
 

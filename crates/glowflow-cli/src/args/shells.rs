@@ -1,4 +1,4 @@
-//! `completions`, and the hidden `man-pages` that packages are made with.
+//! `completions`, and the hidden `man-pages` for building packages.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `completions`: scripts for shells, made from the options that the program reads.
+//! `completions`: scripts for shells, generated from the command-line options.
 
 use std::io::Write;
 
@@ -9,14 +9,14 @@ use crate::ExitCode;
 use crate::args::{self, Cli};
 
 pub fn completions(args: &args::Completions) -> anyhow::Result<ExitCode> {
-    // The generator panics if it cannot write, so it writes to memory.
+    // The generator panics on write errors, so it writes to memory.
     let mut script = vec![];
     clap_complete::generate(args.shell, &mut visible(), "glowflow", &mut script);
     std::io::stdout().write_all(&script).context("writing the script")?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command line without hidden commands, which the generator would complete, too.
+/// The command line without hidden commands, which the generator would otherwise complete.
 fn visible() -> Command {
     let cli = Cli::command();
     let commands: Vec<Command> = cli.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();

@@ -1,14 +1,14 @@
-//! Paths of the pictures that `align` and `crop` write: one for each picture that is read, and more for further faces.
+//! Output paths of `align` and `crop`: one per input image, and more for additional faces.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
 use super::picture_paths::{key, picture_paths};
 
-/// Paths below the output folder, no two of them the same file.
+/// Distinct paths below the output folder.
 pub struct FacePaths {
     first: Vec<PathBuf>,
-    /// Keys of these and of the folders that they are in.
+    /// Keys of these paths and of their parent folders.
     taken: HashSet<String>,
 }
 
@@ -20,8 +20,8 @@ impl FacePaths {
         Self { first, taken }
     }
 
-    /// The path for a face of an image, both counted from 0: `x.png`, then `x.face2.png`, which is numbered if an image
-    /// has that name.
+    /// Returns the path for a face of an image, both counted from 0: `x.png`, then `x.face2.png`, with a
+    /// number appended if that name is taken.
     pub fn of(&self, image: usize, face: usize) -> PathBuf {
         let first = &self.first[image];
         if face == 0 {

@@ -1,4 +1,4 @@
-//! The face detector, in programs built with one.
+//! The face detector, if the program was built with one.
 
 #[cfg(feature = "faces")]
 pub use glowflow_faces::{Detector, Face, Fitting, is_in_place};
@@ -6,10 +6,10 @@ pub use glowflow_faces::{Detector, Face, Fitting, is_in_place};
 #[cfg(not(feature = "faces"))]
 pub use absent::{Detector, Face, Fitting, is_in_place};
 
-/// Whether the program was built with a detector.
+/// True if the program was built with a detector.
 pub const AVAILABLE: bool = cfg!(feature = "faces");
 
-/// The same interface without a detector, which no value of has.
+/// The same interface for builds without a detector; its `Detector` is uninhabited.
 #[cfg(not(feature = "faces"))]
 mod absent {
     use std::convert::Infallible;

@@ -42,7 +42,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     if !args.temperatures.is_empty() {
         counts.push(args.temperatures.len());
     }
-    // Before there is a label for each.
+    // Checked first, because the labels are allocated per image.
     check_count(&counts, glow.config().dimensions())?;
     let out = match &args.out_dir {
         Some(folder) => {
@@ -162,7 +162,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     ])
 }
 
-/// Reads latents; those that were `edited` need not be as they were written.
+/// Reads latents. If `edited`, they may differ from the written ones.
 fn read_latents(path: &Path, edited: bool) -> anyhow::Result<LatentsFile> {
     if edited {
         return Ok(LatentsFile::read_edited(path)?);

@@ -1,4 +1,4 @@
-//! `import`: checkpoints of other programs.
+//! `import`: converts checkpoints of other programs.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{check_output, print_json, say, tell, verdict};
 use crate::{ExitCode, args};
 
-/// Unused parts that are listed.
+/// Maximum number of unused tensors to list.
 const SHOWN: usize = 8;
 
 pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -26,7 +26,7 @@ pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<Exit
     let file = imported.model().with_context(|| args.file.display().to_string())?;
     file.write(&args.out)?;
 
-    // The file as it was written.
+    // Reads the file back as written.
     let file = ModelFile::read(&args.out)?;
     let glow = Model::load_on(common.open(glowflow::Precision::F32)?, &args.out)?;
     let pixels = picture(file.config.image())?;
@@ -68,7 +68,7 @@ pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<Exit
     })])
 }
 
-/// The error with the options that give what a file does not record.
+/// Appends the options that supply settings missing from the file.
 fn with_options(error: Error) -> anyhow::Error {
     let Error::Missing(settings) = &error else { return error.into() };
     let option = |setting: &Setting| match setting {
@@ -80,7 +80,7 @@ fn with_options(error: Error) -> anyhow::Error {
     anyhow::anyhow!("{error}: give {}, as in the training", options.join(" and "))
 }
 
-/// One image `[1, H, W, C]`: a portrait if the shape is that of one, else a slope.
+/// One image `[1, H, W, C]`: a portrait if the shape allows it, otherwise a gradient.
 fn picture([height, width, channels]: [usize; 3]) -> anyhow::Result<Array4<u8>> {
     let shape = (1, height, width, channels);
     if height == width && channels == 3 {

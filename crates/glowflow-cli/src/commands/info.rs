@@ -18,26 +18,26 @@ use serde_json::{Value, json};
 use super::{counted, print_json, say};
 use crate::{ExitCode, args};
 
-/// The training of a model, from the other files of its run's folder.
+/// The training of a model, as recorded in the other files of its run's folder.
 struct Run {
     config: RunConfig,
-    /// Steps that the model was trained for.
+    /// Number of training steps of the model.
     steps: Option<u64>,
     /// Step, bits/dim and inverse error of its last evaluation on test images.
     test: Option<(u64, f64, Option<f64>)>,
-    /// Number of images that are now at the data's path.
+    /// Number of images currently at the data's path.
     images: Option<usize>,
 }
 
 impl Run {
-    /// The run of a model; `None` if there is none, or it is of another architecture.
+    /// Returns the run of a model; `None` if there is none or it has another architecture.
     fn of(model: &Path, glow: &Model) -> Option<Self> {
         let folder = run_folder(model);
         let config = RunConfig::read(&folder.join(CONFIG)).ok().filter(|run| run.model == *glow.config())?;
         let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
         let tests = metrics::points(&records, "test_bits_per_dim");
         let last = trained(folder).map(|trained| trained.steps);
-        // The best model is that of its evaluation; any other file is the last of the run.
+        // The best model has the scores of its own evaluation; any other file has those of the last one.
         let best = model.file_name().is_some_and(|name| name == BEST);
         let test =
             if best { tests.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)) } else { tests.last().copied() };
@@ -48,7 +48,7 @@ impl Run {
         };
         let test = match test {
             Some((step, bits)) => Some((step as u64, bits, inverse_error(step))),
-            // A log is not part of what comes with a model.
+            // Published models have no log.
             None => card().and_then(|card| Some((card.step, card.bits_per_dim?, card.inverse_error))),
         };
         let images = config.data.path.as_deref().and_then(|path| {
@@ -58,7 +58,7 @@ impl Run {
         Some(Self { steps: if best { test.map(|(step, ..)| step) } else { last }, test, images, config })
     }
 
-    /// The estimate that evaluations of the run have made.
+    /// The likelihood estimate used by the run's evaluations.
     fn estimate(&self) -> Draws {
         Draws::mean(self.config.model.noise(), 1, 0)
     }
@@ -102,12 +102,12 @@ impl Run {
     }
 }
 
-/// The name of a value in a configuration.
+/// Name of a value in a configuration.
 fn name(value: &impl serde::Serialize) -> anyhow::Result<String> {
     Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
 }
 
-/// Keys and values of a configuration that are the architecture's own, and its name.
+/// Architecture-specific keys and values of a configuration, and the architecture's name.
 fn settings(config: &ModelConfig) -> anyhow::Result<Vec<(String, String)>> {
     let mut settings = vec![("architecture".to_owned(), config.architecture().to_owned())];
     if let Value::Object(keys) = serde_json::to_value(config)? {
@@ -120,8 +120,8 @@ fn settings(config: &ModelConfig) -> anyhow::Result<Vec<(String, String)>> {
     Ok(settings)
 }
 
-/// The file of a model and, `in_run`, the others of its run's folder that hold weights or directions, with their sizes
-/// in bytes.
+/// The model's file and, if `in_run`, the other files of the run's folder that hold weights or directions,
+/// with their sizes in bytes.
 fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
     let mut paths = vec![ModelFile::path(model)];
     if in_run {
@@ -144,7 +144,7 @@ pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode
     let names = data::class_names(&args.model, config);
     let run = Run::of(&args.model, &glow);
     let faces = faces::read(&args.model)?;
-    // Directions of another model are refused, and are not shown.
+    // Directions of another model are rejected, and not listed.
     let directions = Directions::read(&run_folder(&args.model).join(DIRECTIONS), &glow).ok();
     let fingerprint = format!("{:08x}", glow.fingerprint());
     let files = files(&args.model, run.is_some());

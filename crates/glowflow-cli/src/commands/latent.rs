@@ -20,7 +20,7 @@ use super::{
 use crate::{ExitCode, args};
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
-    /// How long a frame of an animation is shown.
+    /// Duration of an animation frame.
     const MILLISECONDS: u16 = 80;
     let glow = common.load_exact(&args.model)?;
     let moving = args.out.as_deref().and_then(animation::Format::of);
@@ -47,7 +47,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     check_pictures(finite)
 }
 
-/// The attributes that the values of an option name: each value one of `known`, or several separated by commas.
+/// Attribute names in the values of an option: each value is one of `known`, or several separated by commas.
 fn names_in(values: &[String], known: &[String]) -> Vec<String> {
     let mut names = vec![];
     for value in values {
@@ -88,7 +88,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let found = find_directions(&glow, &dataset, &attributes, &remove, label);
     report_broken(&dataset);
     let Found { directions, mut warnings } = found.inspect_err(|_| {
-        // They may be the reason.
+        // The left-out labels may be the reason.
         facts.iter().for_each(|fact| tell(&format!("warning: {fact}")));
     })?;
     directions.write(&out)?;

@@ -1,4 +1,4 @@
-//! `man-pages`: pages for `man`, made from the options that the program reads.
+//! `man-pages`: pages for `man`, generated from the command-line options.
 
 use std::io;
 use std::path::Path;
@@ -17,16 +17,16 @@ pub fn man_pages(args: &args::ManPages) -> anyhow::Result<ExitCode> {
     check_folder_output(&args.out)?;
     std::fs::create_dir_all(&args.out)
         .with_context(|| format!("making the folder {}", args.out.display()))?;
-    // There are pages instead of the command help.
+    // The pages replace the `help` command.
     let mut program = Cli::command().disable_help_subcommand(true).subcommand_help_heading("COMMANDS");
     program.build();
     write_pages(&program, &args.out)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The pages of a command and of the commands within it.
+/// Writes the pages of a command and its subcommands.
 fn write_pages(command: &Command, out: &Path) -> anyhow::Result<()> {
-    // The generator leaves out a date that is empty, and the fields after it would take its place.
+    // The generator omits an empty date, which would shift the fields after it.
     let man = Man::new(command.clone())
         .date(" ")
         .source(format!("glowflow {}", env!("CARGO_PKG_VERSION")))
@@ -65,8 +65,8 @@ fn synopsis(command: &Command) -> Vec<Inline> {
     vec![bold(name), roman(rest)]
 }
 
-/// The text below a command's help: a line that ends in a colon is the heading of the indented lines below it, which stay
-/// lines; other lines are paragraphs.
+/// Renders the text below a command's help. A line that ends in a colon is the heading of the indented lines
+/// below it, whose line breaks are kept; other lines are paragraphs.
 fn notes(page: &mut Roff, text: &str) {
     for part in text.split("\n\n") {
         match part.split_once(":\n") {
@@ -75,7 +75,7 @@ fn notes(page: &mut Roff, text: &str) {
                 page.control("SH", [heading.to_uppercase().as_str()]);
                 literal(page, lines);
             }
-            // The file of an example has blank lines itself.
+            // An example file contains blank lines.
             _ if part.starts_with("  ") => literal(page, part),
             _ => {
                 page.control("SH", ["NOTES"]).text([roman(part.replace('\n', " "))]);

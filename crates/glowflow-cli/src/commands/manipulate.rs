@@ -1,4 +1,4 @@
-//! `manipulate`: one picture to one file, or any number of pictures to a folder.
+//! `manipulate`: changes one image into one file, or any number of images into a folder.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{ExitCode, args};
 
-/// The changes to be made.
+/// The requested changes.
 struct Changes<'a> {
     moves: Vec<(&'a Direction, f64)>,
     sweep: Option<(&'a Direction, usize)>,
@@ -32,7 +32,7 @@ struct Changes<'a> {
 /// PNG files of changed images.
 struct Made {
     files: Vec<Vec<u8>>,
-    /// Whether all values of the images are finite.
+    /// True if all values of the images are finite.
     finite: bool,
 }
 
@@ -43,7 +43,7 @@ impl<'a> Changes<'a> {
         Ok(Self { moves: moves.collect::<anyhow::Result<_>>()?, sweep: sweep.transpose()? })
     }
 
-    /// The PNG file of each image of a batch, changed.
+    /// Returns the changed images of a batch as PNG files.
     fn pictures(&self, glow: &Model, latents: &Latents, labels: &[usize]) -> anyhow::Result<Made> {
         let moved = latent::manipulate(latents, &self.moves)?;
         let Some((direction, frames)) = self.sweep else {
@@ -93,15 +93,15 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
     check_pictures(made.finite)
 }
 
-/// A picture file, and its name in the output folder.
+/// An input image, and its name in the output folder.
 struct Source {
     path: PathBuf,
     name: String,
-    /// The class of the sub-folder that it is in, if the model has classes and none is given.
+    /// The class given by its sub-folder, if the model has classes and `--class` is not given.
     class: Option<usize>,
 }
 
-/// The given pictures, and those in the given folders, at any depth.
+/// Lists the given images, and those in the given folders at any depth.
 fn sources(
     args: &args::Manipulate,
     glow: &Model,
@@ -136,12 +136,12 @@ fn sources(
             }));
         }
     }
-    // A picture that lacks its class is found before any is written.
+    // A missing class is reported before any image is written.
     sources.iter().try_for_each(|source| pictures.labels(glow, source.class).map(drop))?;
     Ok(sources)
 }
 
-/// Checks that no picture to write is one of those that are read.
+/// Checks that no output overwrites an input.
 fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::Result<()> {
     let written = paths.iter().filter_map(|path| folder.join(path).canonicalize().ok());
     let written: HashSet<PathBuf> = written.collect();
@@ -157,7 +157,7 @@ fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::R
     }
 }
 
-/// Progress that is shown only once a command has taken a while.
+/// Progress, shown if a command takes a while.
 struct Shown {
     total: u64,
     began: Instant,
@@ -187,7 +187,7 @@ impl Shown {
     }
 }
 
-/// Writes one picture for each into a folder. Pictures that cannot be read are named and left out.
+/// Writes one changed image per input to a folder. Unreadable inputs are reported and skipped.
 fn to_folder(
     args: &args::Manipulate,
     common: &args::Common,

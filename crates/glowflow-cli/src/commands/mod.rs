@@ -1,4 +1,4 @@
-//! One function a command: from arguments to a library call to lines on the screen.
+//! Commands, one function each: converts arguments, calls the library, prints the result.
 
 mod completions;
 mod face_paths;
@@ -54,7 +54,7 @@ pub use serve::serve;
 pub use study::study;
 pub use training::{bench, quickstart, train};
 
-/// As `println!`, but a reader that went away is an error to pass on and not a panic.
+/// Like `println!`, but a closed pipe is returned as an error instead of a panic.
 macro_rules! say {
     ($($line:tt)*) => {
         writeln!(std::io::stdout(), "{}", glowflow_report::printable(&format!($($line)*)))
@@ -63,7 +63,7 @@ macro_rules! say {
 }
 use say;
 
-/// As `eprintln!`, but that nobody can be told is no reason to end.
+/// Like `eprintln!`, but ignores write errors.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{}", printable(line));
 }
@@ -73,26 +73,26 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 }
 
 impl args::Common {
-    /// The device to compute on.
+    /// Opens the device.
     fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
         self.device.unwrap_or_default().open(precision, |trouble| {
             tell(&format!("{trouble}; computing on the processor instead"));
         })
     }
 
-    /// A model, to score and draw with.
+    /// Loads a model for scoring and sampling.
     fn load(&self, precision: Precision, model: &Path) -> anyhow::Result<Model> {
         Ok(Model::load_on(self.open(precision)?, model)?)
     }
 
-    /// A model whose latents come back as the very pixels.
+    /// Loads a model that decodes latents to the exact pixels.
     fn load_exact(&self, model: &Path) -> anyhow::Result<Model> {
         self.load(Precision::F32, model)
     }
 }
 
-/// The images to look at: the test set where there is one. Where `label` stands for all labels, the data need
-/// have none.
+/// Opens the images to process: the test set if there is one. If `label` applies to all images, the data need
+/// no labels.
 fn test_data(
     path: &Path,
     model: &Path,
@@ -108,12 +108,12 @@ fn test_data(
     Ok(test)
 }
 
-/// A number of things: "1 image", "2 images".
+/// Formats a count: "1 image", "2 images".
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The values of `--class` for a model with classes, and their names if they are known.
+/// The valid values of `--class` for a model with classes, with the class names if available.
 fn class_choices(classes: usize, names: &[String]) -> String {
     let names = if names.is_empty() { String::new() } else { format!(" or by name: {}", names.join(", ")) };
     format!("--class 0 to {}{names}", classes.saturating_sub(1))
@@ -133,14 +133,14 @@ fn class_of(class: Option<&str>, model: &Path, glow: &Model) -> anyhow::Result<O
     Ok(Some(number))
 }
 
-/// The images that `--images` leaves, drawn at random by `seed`.
+/// Limits a dataset to `--images` images, drawn at random with `seed`.
 fn sample_images(dataset: Arc<dyn Dataset>, images: Option<usize>, seed: u64) -> anyhow::Result<Subset> {
     anyhow::ensure!(images != Some(0), "--images 0 leaves nothing; leave it out for all images");
     let count = images.unwrap_or(dataset.len());
     Ok(Subset::sample(dataset, count, seed))
 }
 
-/// Names what a dataset could not read.
+/// Reports the images that could not be read.
 fn report_broken(dataset: &Arc<dyn Dataset>) {
     for image in dataset.broken() {
         tell(&format!("skipped {}: {}", image.name, image.reason));
@@ -152,19 +152,19 @@ fn image_shape(glow: &Model) -> ImageShape {
     ImageShape { height, width, channels }
 }
 
-/// Checks that a picture can be drawn of so many images, the product of `counts`.
+/// Checks that one PNG can hold the product of `counts` images.
 fn check_picture(glow: &Model, counts: &[usize]) -> anyhow::Result<()> {
     image_shape(glow).check()?;
     Ok(check_count(counts, picture::bytes(glow.config().image()))?)
 }
 
-/// The file of one picture of several images.
+/// Encodes several images as one PNG file.
 fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
     let picture = picture::grid(pixels, glow.config().image(), columns);
     picture::encode_png(&picture).map_err(anyhow::Error::msg)
 }
 
-/// The file of directions: the given one, or that in the run's folder.
+/// Path of the directions: the given file, or that in the run's folder.
 fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf> {
     match given {
         Some(path) => Ok(path.to_owned()),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{ExitCode, args};
 
-/// One weight a level.
+/// One weight per level.
 fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
     if !args.level_weights.is_empty() {
         anyhow::ensure!(
@@ -60,7 +60,7 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
         }
         out.write(&grid_png(&glow, &pixels, found.len() + 1)?, false)?;
     }
-    // The standard output may be the picture's.
+    // Standard output may carry the PNG file.
     let print = |line: String| match out {
         Some(PictureOutput::Stdout) => {
             tell(&line);

@@ -1,15 +1,15 @@
-//! A folder for a run whose user named none.
+//! A new folder for a run without `--out`.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// A folder made for a run. Dropping it removes the folder if it is still empty.
+/// A folder created for a run. Dropping it removes the folder if it is still empty.
 pub struct NewFolder(PathBuf);
 
 impl NewFolder {
-    /// Makes `name`, or `name-2` and so on if that is taken. Several processes get a folder each.
+    /// Creates `name`, or `name-2` and so on if that is taken. Concurrent processes get distinct folders.
     pub fn create(name: &str) -> anyhow::Result<Self> {
         let mut path = PathBuf::from(name);
         for number in 2.. {
@@ -26,7 +26,6 @@ impl NewFolder {
         Ok(Self(path))
     }
 
-    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -34,7 +33,7 @@ impl NewFolder {
 
 impl Drop for NewFolder {
     fn drop(&mut self) {
-        // Fails if the run left something in it.
+        // Fails if the folder is not empty.
         let _ = std::fs::remove_dir(&self.0);
     }
 }

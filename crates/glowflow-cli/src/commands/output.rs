@@ -1,4 +1,4 @@
-//! Where commands write: files, the standard output, or a new file under a name of the program's own.
+//! Output of commands: files, standard output, or a new file with a default name.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use serde_json::json;
 
 use super::{image_shape, print_json, say};
 
-/// Whether a path stands for the standard output.
+/// Returns whether a path denotes standard output.
 pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Checks, before there is work to lose, that a file can be written, and that it is not the model.
+/// Checks, before any work, that a file can be written and is not the model.
 pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
@@ -28,7 +28,7 @@ pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
     Ok(file::check_writable(out)?)
 }
 
-/// Checks that a folder to write to is one.
+/// Checks that an output folder is not standard output.
 pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
@@ -37,7 +37,7 @@ pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that the folder to write to, given by an `option`, is not a folder of pictures that are read, and not in it.
+/// Checks that the output folder, given by `option`, is neither a folder of input images nor inside one.
 pub fn check_outside(out: &Path, data: &Path, option: &str) -> anyhow::Result<()> {
     let inside = data.is_dir() && resolved(out)?.starts_with(data.canonicalize()?);
     anyhow::ensure!(
@@ -49,7 +49,7 @@ pub fn check_outside(out: &Path, data: &Path, option: &str) -> anyhow::Result<()
     Ok(())
 }
 
-/// The absolute path, without links, of a folder that need not exist yet.
+/// The absolute path, with links resolved, of a folder that may not exist yet.
 fn resolved(path: &Path) -> std::io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     let found = path.ancestors().find_map(|folder| {
@@ -59,25 +59,25 @@ fn resolved(path: &Path) -> std::io::Result<PathBuf> {
     Ok(found.unwrap_or(path))
 }
 
-/// One image as a PNG file in its own size.
+/// Writes one image as a PNG file in its original size.
 pub fn save_image(glow: &Model, pixels: &[u8], path: &Path) -> anyhow::Result<()> {
     Ok(file::replace(path, &encode_png(image_shape(glow), pixels)?)?)
 }
 
-/// Where a picture goes.
+/// Destination of a picture.
 #[derive(Clone, Copy, Debug)]
 pub enum PictureOutput<'a> {
-    /// To the standard output.
+    /// Standard output.
     Stdout,
-    /// To this file.
+    /// This file.
     File(&'a Path),
-    /// To a new PNG file of this name, or this name and a number, in the current folder.
+    /// A new PNG file in the current folder with this name, numbered if the name is taken.
     New(&'static str),
 }
 
 impl<'a> PictureOutput<'a> {
-    /// Checks, before there is work to lose, that the picture can be written. The name of its file must say what it is: a
-    /// PNG, or one of the `animations` if there are such. `name` is for a picture without a file of its own.
+    /// Checks, before any work, that the picture can be written. The file's extension must be that of a PNG
+    /// or one of `animations`. `name` is used if no file is given.
     pub fn check(
         out: Option<&'a Path>,
         name: &'static str,
@@ -109,7 +109,7 @@ impl<'a> PictureOutput<'a> {
         Ok(Self::File(out))
     }
 
-    /// Writes the file of a picture. A name that the program chose is printed.
+    /// Writes the encoded picture. A default file name is printed.
     pub fn write(self, bytes: &[u8], json: bool) -> anyhow::Result<()> {
         match self {
             Self::Stdout => {

@@ -1,23 +1,24 @@
-//! Paths for written images, made of their names in the dataset.
+//! Paths of written images, derived from their names in the dataset.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-/// Endings that are replaced by `.png`, in lower case. Other endings are parts of names.
+/// Extensions that are replaced by `.png`, in lower case. Other extensions are part of the name.
 const ENDINGS: [&str; 16] = [
     "avif", "bmp", "gif", "heic", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "tif",
     "tiff", "webp",
 ];
 
-/// Longest file name that is written, in bytes. File systems allow 255; the rest is for the ending, a
-/// number and what a temporary file's name adds.
+/// Longest file name that is written, in bytes. File systems allow 255; the rest is for the extension, a
+/// number and the suffix of temporary files.
 const MAX_NAME: usize = 200;
 
-/// Paths of the written images below the output folder, a different one for each: images of the same
-/// name, but for the ending of a picture file, are numbered. Names that differ only in case count as the same, since on some systems they are.
+/// Distinct paths for written images below the output folder. Images whose names differ only in the extension
+/// of a picture file are numbered. Names that differ only in case count as equal, because they are on some
+/// systems.
 pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     let plain: Vec<PathBuf> = names.iter().map(|name| plain_path(name)).collect();
-    // A file must not have the name of a folder that others go into.
+    // A file must not have the name of another image's folder.
     let parents = plain.iter().flat_map(|path| path.ancestors().skip(1));
     let mut taken: HashSet<String> = parents.map(key).collect();
     let mut last_numbers: HashMap<String, usize> = HashMap::new();
@@ -38,13 +39,13 @@ pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     plain.iter().map(place).collect()
 }
 
-/// Equal for paths that are the same file on a system that ignores case.
+/// A key that is equal for paths that denote the same file on a case-insensitive file system.
 pub fn key(path: &Path) -> String {
     path.to_string_lossy().to_lowercase()
 }
 
-/// The plain parts of an image's name alone, so that no file of latents can point out of the output
-/// folder, without control characters, and short enough for a file system.
+/// Keeps only the normal components of an image's name, so that no file of latents can write outside the
+/// output folder; removes control characters and shortens long names.
 fn plain_path(name: &str) -> PathBuf {
     let name = name.replace(char::is_control, "_");
     let parts = Path::new(&name).components().filter_map(|part| match part {
@@ -65,7 +66,7 @@ fn without_ending(path: PathBuf) -> PathBuf {
     }
 }
 
-/// A name of at most `MAX_NAME` bytes. The end of a long one gives way to its checksum.
+/// A name of at most `MAX_NAME` bytes. The end of a longer name is replaced by its checksum.
 fn shortened(name: &str) -> String {
     const CHECKSUM: usize = 9;
     if name.len() <= MAX_NAME {

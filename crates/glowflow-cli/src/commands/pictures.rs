@@ -1,5 +1,5 @@
-//! Picture files that a command is given, as images of a model's shape: faces aligned if the model's are, else
-//! cropped to the middle.
+//! Picture files given to a command, as images of a model's shape: aligned to the face if the model's images
+//! are faces, otherwise centre-cropped.
 
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
@@ -15,31 +15,31 @@ use super::verdict::named;
 use super::{class_choices, image_shape, tell};
 use crate::args::AlignArgs;
 
-/// Reads picture files. Those in which no face was found are named at the end, in one line.
+/// Reads picture files. Those without a detected face are listed at the end, in one line.
 pub struct Pictures {
     shape: ImageShape,
     how: How,
     faceless: RefCell<Vec<String>>,
-    /// Names of the model's classes, as far as they are known.
+    /// Class names of the model, if available.
     classes: Vec<String>,
 }
 
-/// How pictures are fitted.
+/// Method of fitting pictures to the model's shape.
 enum How {
-    /// Cropped to the middle.
+    /// Centre crop.
     Crop,
-    /// With the eyes of the most prominent face at these positions.
+    /// Alignment of the eyes of the most prominent face to these positions.
     Align(Detector, Eyes),
-    /// Cropped to the middle, with a hint, once, for a face that may be misplaced, and the number of pictures in which
-    /// it is still to be searched.
+    /// Centre crop, with one hint if a face may be misplaced. The cell holds the number of pictures still to
+    /// be searched.
     CropWithHint(Detector, Cell<usize>),
 }
 
-/// Pictures in which a misplaced face is searched for: the search takes longer than reading a picture.
+/// Maximum number of pictures searched for a misplaced face: the search takes longer than reading a picture.
 const MAX_SEARCHED_FOR_HINT: usize = 16;
 
 impl Pictures {
-    /// For a model's images, whose eyes are given or stored with the model.
+    /// Prepares reading for a model whose eye positions are given or stored with it.
     pub fn of(glow: &Model, model: &Path, args: &AlignArgs) -> anyhow::Result<Self> {
         let faces = match args.eyes.eyes {
             Some(eyes) => Some(Faces::Aligned(eyes)),
@@ -61,7 +61,7 @@ impl Pictures {
         Ok(Self { shape: image_shape(glow), how, faceless: RefCell::default(), classes })
     }
 
-    /// Pictures as `[n, H, W, C]`.
+    /// Reads pictures as `[n, H, W, C]`.
     pub fn load(&self, paths: &[PathBuf]) -> anyhow::Result<Array4<u8>> {
         let mut pixels = vec![];
         for path in paths {
@@ -90,7 +90,7 @@ impl Pictures {
             How::CropWithHint(detector, searches) if searches.get() > 0 => {
                 searches.set(searches.get() - 1);
                 let found = detector.detect(&pixels, shape)?;
-                // Aligned as CelebA is, it is likely to be aligned as the model's images are.
+                // A picture aligned like CelebA is probably aligned like the model's images.
                 if found.first().is_some_and(|face| !is_in_place(face, shape, Eyes::CELEBA, self.shape)) {
                     searches.set(0);
                     tell(&format!(
@@ -126,7 +126,7 @@ impl Drop for Pictures {
     }
 }
 
-/// A picture file as the model sees it.
+/// A picture file as an input of the model.
 pub struct Picture {
     /// `[1, H, W, C]`.
     pub image: Array4<u8>,

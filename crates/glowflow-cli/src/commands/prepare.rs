@@ -1,4 +1,4 @@
-//! `align` and `crop`: every picture of a folder, made ready for training in another.
+//! `align` and `crop`: prepare all pictures of a folder for training, in a new folder.
 
 use std::io::Write;
 use std::path::Path;
@@ -118,7 +118,7 @@ pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
     verdict([done.left_out(list.images.len(), args.allow_broken)])
 }
 
-/// The pictures to go through, once it is certain that the others can be written: the folder is made.
+/// Lists the input pictures, after creating the output folder.
 fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
     check_folder_output(out)?;
     let list = find_images(data)?;
@@ -137,24 +137,24 @@ fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
     Ok(list)
 }
 
-/// Pictures made of one picture.
+/// The outputs for one input picture.
 struct Outcome {
     pictures: Vec<(Vec<u8>, ImageShape)>,
-    /// Eyes of the faces that were found, if there was a search.
+    /// Eyes of the detected faces, if there was a search.
     faces: Option<Vec<Eyes>>,
 }
 
 /// Positions of two eyes in a photograph, as fractions of its width and height.
 type Eyes = [[f64; 2]; 2];
 
-/// Results of going through a folder.
+/// Results of processing a folder.
 #[derive(Default)]
 struct Done {
-    /// Number of pictures that could be read.
+    /// Number of pictures that were read.
     made: usize,
     /// Names of pictures, and the eyes of a face in each.
     faces: Vec<(String, Eyes)>,
-    /// Names of the pictures in which no face was found.
+    /// Names of the pictures without a detected face.
     faceless: Vec<String>,
     /// Number of files that could not be read.
     broken: usize,
@@ -177,7 +177,7 @@ impl Done {
         Ok(())
     }
 
-    /// The trouble with broken pictures, unless they are accepted.
+    /// A message about broken pictures, unless they are accepted.
     fn left_out(&self, all: usize, accepted: bool) -> Option<String> {
         let broken = self.broken;
         let what = if broken == 1 { "image was" } else { "images were" };
@@ -186,8 +186,8 @@ impl Done {
     }
 }
 
-/// Makes and writes pictures of each picture in a list, in as many threads as the program may have, until a signal
-/// asks to stop.
+/// Processes each picture of a list and writes the results, in all available threads, until a signal requests
+/// a stop.
 fn each(
     list: &ImageList,
     out: &Path,
@@ -220,7 +220,7 @@ fn each(
             let work = &work;
             scope.spawn(move || work(sender));
         }
-        // The outcomes end with the threads.
+        // The receiver ends when all threads have finished.
         drop(sender);
         let mut watch = Watch::new(list.images.len());
         for (index, result) in outcomes {
@@ -256,7 +256,7 @@ fn each(
     Ok(done)
 }
 
-/// Writes the pictures of an image. Returns the eyes of the faces.
+/// Writes the outputs of an image. Returns the eyes of the faces.
 fn write(out: &Path, paths: &FacePaths, image: usize, outcome: Outcome) -> anyhow::Result<Option<Vec<Eyes>>> {
     for (face, (pixels, shape)) in outcome.pictures.iter().enumerate() {
         let path = out.join(paths.of(image, face));

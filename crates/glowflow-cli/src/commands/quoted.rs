@@ -1,9 +1,9 @@
-//! Words of commands that are printed for the user to run.
+//! Shell quoting for commands that are printed for the user to run.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-/// A path or name as one word of a shell: in quotes if it needs them.
+/// A path or name as one shell word, quoted if necessary.
 pub fn quoted(word: &(impl AsRef<Path> + ?Sized)) -> Cow<'_, str> {
     let word = word.as_ref().to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "-_./,:+=@%".contains(c) || cfg!(windows) && c == '\\';

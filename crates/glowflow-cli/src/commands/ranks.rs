@@ -1,4 +1,4 @@
-//! Training on several processes, which `mpirun` or `srun` started.
+//! Training on several processes started by `mpirun` or `srun`.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use glowflow_ranks::{EXIT_CODE, Options};
 use super::tell;
 use crate::{ExitCode, args, environment, signals};
 
-/// The job of this process: it alone, unless a launcher started it with others.
+/// The job of this process: a single process unless a launcher started several.
 pub fn connect(limit: u64) -> anyhow::Result<Job> {
     let limit = Duration::from_secs(limit);
     let job = Job::new(glowflow_ranks::connect(&Options { limit })?, limit);
@@ -20,21 +20,21 @@ pub fn connect(limit: u64) -> anyhow::Result<Job> {
     Ok(job)
 }
 
-/// Divides the cores among the processes of this host, unless each is bound to cores of its own or the number
-/// of threads is given.
+/// Divides the cores among the processes of this host, unless each is bound to its own cores or the number of
+/// threads is given.
 fn share_threads(job: &Job) -> anyhow::Result<()> {
     let (_, local) = job.ranks().local();
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let bound = cores_online().is_some_and(|online| cores < online);
     if environment::threads()?.is_none() && !bound {
         let threads = (cores / local.max(1)).max(1);
-        // If there are threads already, their number was given.
+        // Fails if the thread pool exists already, because its size was given.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     Ok(())
 }
 
-/// The number of cores of this host, whatever this process may use of them.
+/// The number of cores of this host, regardless of the affinity of this process.
 fn cores_online() -> Option<usize> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     text.trim().split(',').map(count).sum()
@@ -47,7 +47,8 @@ fn count(range: &str) -> Option<usize> {
     (last + 1).checked_sub(first)
 }
 
-/// The device of this process. Those of a host take its GPUs in turn, if there are GPUs.
+/// Opens the device of this process. The processes of a host are assigned to its GPUs round-robin, if there
+/// are any.
 pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<AnyDevice, DeviceError> {
     let (number, _) = job.ranks().local();
     match common.device.unwrap_or_default() {
@@ -59,7 +60,7 @@ pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<An
     }
 }
 
-/// Reports how a batch is divided.
+/// Reports the division of a batch among the ranks.
 pub fn report(job: &Job, batch: usize) {
     let ranks = job.ranks().size();
     if ranks > 1 {
@@ -67,14 +68,14 @@ pub fn report(job: &Job, batch: usize) {
     }
 }
 
-/// Takes part in the run of rank 0.
+/// Participates in the run of rank 0.
 pub fn follow(job: &Job, limit: u64, common: &args::Common) -> anyhow::Result<ExitCode> {
     let device = |config: &train::RunConfig| open(job, common, config.train.precision);
     match train::follow(job, device, signals::quiet_stop_flag()?) {
         Ok(()) | Err(Error::Stopped) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tell(&format!("rank {}: {error}", job.ranks().rank()));
-            // A launcher ends all processes when one leaves, and rank 0 may be saving.
+            // A launcher ends all processes when one exits, and rank 0 may be saving.
             thread::sleep(Duration::from_secs(limit) / 4);
             job.ranks().abort();
             Ok(ExitCode::from(EXIT_CODE as u8))
@@ -82,7 +83,7 @@ pub fn follow(job: &Job, limit: u64, common: &args::Common) -> anyhow::Result<Ex
     }
 }
 
-/// Reports how rank 0 failed, and ends the other processes.
+/// Reports the failure of rank 0 and ends the other processes.
 pub fn abort(job: &Job, status: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     if let Err(error) = status {
         tell(&format!("error: {error:#}"));

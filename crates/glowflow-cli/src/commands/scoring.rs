@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{ExitCode, args};
 
-/// The estimate that the arguments give for a model whose training has this noise.
+/// The likelihood estimate requested by the arguments, for a model trained with this noise.
 fn draws(scoring: &args::Scoring, trained: NoiseKind) -> anyhow::Result<Draws> {
     let &args::Scoring { draws, importance, seed, .. } = scoring;
     let noise = match scoring.dequantization {
@@ -53,7 +53,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     if common.json {
         let mut value = serde_json::to_value(&evaluation)?;
         if let Some(object) = value.as_object_mut() {
-            // JSON has no other numbers than finite ones.
+            // JSON cannot represent non-finite numbers.
             object.retain(|_, value| !value.is_null());
         }
         print_json(&value)?;
@@ -80,7 +80,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     ])
 }
 
-/// The images without a finite score.
+/// A message about images without a finite score.
 fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
     (!names.is_empty()).then(|| {
         format!(
@@ -99,7 +99,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     let draws = draws(&args.scoring, glow.config().noise())?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut dataset = test_data(&args.data, &args.model, &glow, label)?;
-    // On a terminal the scores are the progress.
+    // On a terminal the scores themselves show the progress.
     if !is_stdout(&args.csv) || !std::io::stdout().is_terminal() {
         dataset = watched(dataset);
     }
@@ -107,7 +107,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     let failed = if is_stdout(&args.csv) {
         write(&mut std::io::stdout())?
     } else {
-        // Only once all is computed: until then the file stays as it is.
+        // The file is replaced only after all scores have been computed.
         let mut scores = vec![];
         let failed = write(&mut scores)?;
         file::replace(&args.csv, &scores)?;
@@ -118,7 +118,8 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     verdict([not_finite("log-likelihoods", &failed, scored), left_out(&*dataset, args.allow_broken)])
 }
 
-/// Writes the scores as they come, as a table or as a JSON object a line. Returns the images without a finite score.
+/// Writes the scores as they arrive, as a table or as one JSON object per line. Returns the images without a
+/// finite score.
 fn write_scores(
     glow: &Model,
     dataset: &Arc<dyn Dataset>,

@@ -12,7 +12,7 @@ use super::finder::{self, Detector};
 use super::tell;
 use crate::{ExitCode, args};
 
-/// The variable that holds a token, unless it is empty.
+/// Environment variable with the token; ignored if empty.
 const TOKEN: &str = "GLOWFLOW_TOKEN";
 
 pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -71,7 +71,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         ));
     }
     let ready = |urls: &[String]| {
-        // A reader that went away does not need the address.
+        // A closed standard output does not need the address.
         let mut out = std::io::stdout();
         let (first, others) = urls.split_first().map_or(("", urls), |(first, others)| (&**first, others));
         let _ = writeln!(out, "open {first} in a browser; Ctrl-C stops");
@@ -81,7 +81,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// A demo that finds the faces in photographs.
+/// Adds face detection to a demo.
 fn finding_faces(demo: Demo) -> anyhow::Result<Demo> {
     let detector = Detector::new()?;
     Ok(demo.finding_faces(move |pixels, shape| {
@@ -94,9 +94,9 @@ fn face_of(face: &finder::Face) -> Face {
     Face { eyes: face.eyes, bounds: face.box_, score: face.score }
 }
 
-/// The notice for directions that are not reliable.
+/// The notice about unreliable directions.
 fn weak_directions(demo: &Demo) -> Option<String> {
-    /// Most names in the notice.
+    /// Maximum number of names in the notice.
     const MAX_NAMES: usize = 3;
     let weak: Vec<String> =
         demo.weak_attributes().map(|(name, reason)| format!("{name} ({reason})")).collect();
@@ -107,7 +107,7 @@ fn weak_directions(demo: &Demo) -> Option<String> {
     (count > 0).then(|| format!("{count} of {all} directions are weak: {named}{more}"))
 }
 
-/// The address to listen on. `localhost` is this computer also where no file says so.
+/// Resolves the address to listen on. `localhost` is the loopback address even without a hosts file.
 fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = bare.parse::<IpAddr>() {
@@ -120,12 +120,12 @@ fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
         format!("--host {host:?} is not an address or name of this computer; 127.0.0.1 or 0.0.0.0 always are")
     };
     let found = (host, port).to_socket_addrs().with_context(advice)?;
-    // Browsers try IPv4 where a name has both.
+    // If a name has both, browsers try IPv4.
     found.min_by_key(SocketAddr::is_ipv6).with_context(advice)
 }
 
-/// The notice for a name that other computers may know but that stands for a loopback address here, as Debian's
-/// /etc/hosts has it for the computer's own name.
+/// The notice for a host name that other computers may resolve but that is a loopback address here, as the
+/// computer's own name is in Debian's /etc/hosts.
 fn only_local(host: &str, ip: IpAddr) -> Option<String> {
     let bare = host.trim_end_matches('.').trim_matches(['[', ']']);
     let names_loopback = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
@@ -134,7 +134,7 @@ fn only_local(host: &str, ip: IpAddr) -> Option<String> {
     })
 }
 
-/// The token that requests have to show.
+/// The token that requests must present.
 fn token(args: &args::Serve, local: bool) -> anyhow::Result<Option<Token>> {
     if args.no_token {
         return Ok(None);

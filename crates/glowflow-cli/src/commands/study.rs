@@ -36,13 +36,13 @@ pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCo
         run(&study, &out, |config| common.open(config.train.precision), options).map_err(explained)?;
     let printed = print_outcome(&outcome, &out, common.json);
     if outcome.interrupted {
-        // The terminal may be what went away.
+        // The terminal may have closed.
         return Ok(signals::status());
     }
     printed.map(|()| ExitCode::SUCCESS)
 }
 
-/// The study that the arguments give.
+/// Loads the study given by the arguments.
 fn load(args: &args::Study) -> anyhow::Result<Study> {
     let mut set = args.overrides.clone();
     set.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
@@ -71,7 +71,7 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
     Ok(Study::read(&args.study, overrides)?)
 }
 
-/// An error, with the way to continue if it came from outside the study.
+/// Adds the command to continue if the error came from outside the study.
 fn explained(error: Error) -> anyhow::Error {
     match error {
         Error::Io { .. } | Error::Report(_) | Error::Data(glowflow_data::Error::System { .. }) => {
@@ -81,7 +81,7 @@ fn explained(error: Error) -> anyhow::Error {
     }
 }
 
-/// Prints what would be trained.
+/// Prints the planned training runs.
 fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
     let runs = study.runs();
     let trained: Vec<usize> = (0..study.configurations.len())
@@ -177,7 +177,7 @@ fn print_outcome(outcome: &Outcome, out: &Path, json: bool) -> anyhow::Result<()
     if json {
         return print_json(&serde_json::to_value(outcome)?);
     }
-    // The tables alone, a blank line between them.
+    // Prints only the tables, separated by blank lines.
     let is_row = |line: &&str| line.starts_with('|');
     let tables = outcome.markdown.split("\n\n").filter(|part| part.lines().any(|line| is_row(&line)));
     for (number, table) in tables.enumerate() {

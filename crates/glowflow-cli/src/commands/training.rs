@@ -21,12 +21,12 @@ use super::ranks;
 use super::{check_folder_output, counted, print_json, quoted, say, tell};
 use crate::{ExitCode, args, signals, words};
 
-/// The reason why a resumed run takes no other configuration.
+/// The reason why a resumed run accepts no other configuration.
 const CONFIGURED: &str = "a run continues with the configuration in its checkpoint: change single values with --set, such as \
                           --set train.lr=5e-4";
-/// Bits/dim that the last model must be worse than the best one for the user to be told.
+/// Difference in bits/dim between the last and the best model above which the user is notified.
 const MIN_LOSS: f64 = 0.01;
-/// Minutes of training up to which pictures are rough, on any device and data.
+/// Training time in minutes below which samples are rough, on any device and data.
 const ROUGH_MINUTES: f64 = 10.0;
 
 fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()> {
@@ -36,7 +36,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
     if json {
         let mut value = serde_json::to_value(summary)?;
         if let Some(evaluation) = value.get_mut("evaluation").and_then(|value| value.as_object_mut()) {
-            // JSON has no other numbers than finite ones.
+            // JSON cannot represent non-finite numbers.
             evaluation.retain(|_, value| !value.is_null());
         }
         print_json(&value)?;
@@ -79,24 +79,24 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Whether all numbers of an evaluation are finite.
+/// Returns whether all numbers of an evaluation are finite.
 fn is_finite(evaluation: &Evaluation) -> bool {
     [evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error]
         .iter()
         .all(|value| value.is_finite())
 }
 
-/// Prints how a run ended, and returns its exit status.
+/// Prints the summary of a run and returns its exit status.
 fn finish(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let printed = print_summary(summary, run, json);
     if summary.interrupted {
-        // The terminal may be what went away.
+        // The terminal may have closed.
         return Ok(signals::status());
     }
     printed.map(|()| ExitCode::SUCCESS)
 }
 
-/// The status of a run that ended before its first step or with an error, and the way to go on from there.
+/// The exit status of a run that ended before its first step or with an error, and the command to continue.
 fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
     let saved = checkpoint::find(train::run_folder(run)).is_some();
     let resume = format!("glowflow train --resume {}", quoted(run));
@@ -172,7 +172,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
     Ok(status)
 }
 
-/// An absolute path, so that a run can be resumed from anywhere; the built-in data's name stays as it is.
+/// The absolute path, so that a run can be resumed from any folder; the name of the built-in data is kept.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     if path == Path::new(data::PORTRAITS) && !path.exists() {
         return Ok(path.to_owned());
@@ -215,8 +215,8 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
     Ok(status)
 }
 
-/// Trains, and returns the outcome, the run, and the folder if it is a new one. An error ended it before it
-/// began.
+/// Trains, and returns the outcome, the run, and the folder if it is new. Returns an error if the run could
+/// not start.
 fn start(
     args: &args::Train,
     common: &args::Common,
@@ -238,7 +238,7 @@ fn start(
     })
 }
 
-/// Prints what can be done with a trained model.
+/// Prints commands to try with a trained model.
 fn next_steps(run: &Path) -> anyhow::Result<()> {
     let data = RunConfig::read(&run.join(CONFIG)).map(|config| config.data).unwrap_or_default();
     let class = data.classes.first().map_or(String::new(), |name| format!(" --class {}", quoted(name)));
@@ -300,7 +300,7 @@ fn begin(
     Ok(train::train_as(job, device, config, out, options))
 }
 
-/// Says so if the processor trains faster in bf16.
+/// Suggests bf16 if the CPU trains faster with it.
 fn offer_bf16(precision: Precision, device: &AnyDevice) {
     let full = matches!(precision, Precision::Auto | Precision::F32);
     if full && matches!(device, AnyDevice::Cpu(_)) && Precision::cpu_has_bf16() {
@@ -308,7 +308,7 @@ fn offer_bf16(precision: Precision, device: &AnyDevice) {
     }
 }
 
-/// Says what to expect of a short training, and how to go on.
+/// Prints what to expect of a short training, and the command to continue.
 fn tell_if_rough(minutes: f64, run: &Path) {
     if (0.0..=ROUGH_MINUTES).contains(&minutes) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
@@ -339,7 +339,7 @@ fn resume(
     let (data, test_data) = (data.transpose()?, test_data.transpose()?);
     let mut overrides = args.overrides.clone();
     overrides.extend(args.backprop.map(args::BackpropArg::as_override));
-    // Refused with the reason unless they are the run's own.
+    // Rejected with a reason unless they equal the run's values.
     overrides.extend(args.seed.map(|seed| format!("train.seed={seed}")));
     overrides.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
     overrides.extend(args.test_fraction.map(|fraction| format!("data.test_fraction={fraction:?}")));

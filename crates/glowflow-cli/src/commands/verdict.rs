@@ -1,17 +1,17 @@
-//! Whether a command that wrote its results succeeded.
+//! Exit status of a command that has written its results.
 
 use glowflow_data::Dataset;
 
 use crate::ExitCode;
 
-/// Fails with all that went wrong, if anything did.
+/// Fails with all problems, if any.
 pub fn verdict(troubles: impl IntoIterator<Item = Option<String>>) -> anyhow::Result<ExitCode> {
     let troubles: Vec<String> = troubles.into_iter().flatten().collect();
     anyhow::ensure!(troubles.is_empty(), "{}", troubles.join("; "));
     Ok(ExitCode::SUCCESS)
 }
 
-/// The images of a dataset that could not be read, unless that is accepted.
+/// A message about unreadable images of a dataset, unless they are accepted.
 pub fn left_out(dataset: &dyn Dataset, accepted: bool) -> Option<String> {
     let (broken, all) = (dataset.broken().len(), dataset.len());
     let what = if broken == 1 { "image was" } else { "images were" };
@@ -19,12 +19,12 @@ pub fn left_out(dataset: &dyn Dataset, accepted: bool) -> Option<String> {
         .then(|| format!("{broken} of {all} {what} left out; pass --allow-broken to accept that"))
 }
 
-/// Fails unless the values of all pictures that were written are `finite`.
+/// Fails unless the values of all written pictures are `finite`.
 pub fn check_pictures(finite: bool) -> anyhow::Result<ExitCode> {
     verdict([unsound_pictures(finite)])
 }
 
-/// The trouble with pictures whose values are not all `finite`.
+/// A message about pictures with non-finite values.
 pub fn unsound_pictures(finite: bool) -> Option<String> {
     (!finite).then(|| {
         "some pictures have values that are not finite, drawn black: train the model longer, or use a lower temperature \
@@ -33,7 +33,7 @@ pub fn unsound_pictures(finite: bool) -> Option<String> {
     })
 }
 
-/// The first few of a list of names, and how many more there are.
+/// The first few names of a list, and the number of the others.
 pub fn named<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();

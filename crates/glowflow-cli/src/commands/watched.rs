@@ -1,4 +1,4 @@
-//! A dataset that tells how much of it has been read, for commands that go through all of it once.
+//! A dataset that reports reading progress, for commands that read all of it once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use glowflow_data::{Broken, Dataset, Error, ImageShape};
 use glowflow_report::progress::{Display, Goal, Progress};
 
-/// What is done by then needs no progress. A log gets lines only where somebody would begin to wonder.
+/// Time before progress is shown. Logs get lines only for long work.
 pub fn patience(display: Display) -> Duration {
     Duration::from_secs(if display == Display::Bar { 1 } else { 10 })
 }
@@ -24,7 +24,7 @@ struct State {
     progress: Option<Progress>,
 }
 
-/// The same images. They are read a little before they are used, so that progress ends somewhat early; what is read a second time does
+/// Wraps a dataset. Images are read slightly ahead of their use, so progress ends early; repeated reads do
 /// not count.
 pub fn watched(dataset: Arc<dyn Dataset>) -> Arc<dyn Dataset> {
     let (began, display) = (Instant::now(), Display::detect());
