@@ -1,4 +1,4 @@
-//! Training on two hosts: network namespaces on one machine, whose link is cut during a run.
+//! Training on two hosts, emulated by network namespaces on one machine, whose link is cut during a run.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -24,7 +24,7 @@ fn two_hosts_write_the_files_of_one() {
         let end = start_with(hosts.command(&engine), 2, folder, &train(&out, rest)).end(JOB);
         assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
         assert_same_files(folder, &out, "alone");
-        // Half of each step's gradient is exchanged, and half is collected.
+        // Half of each step's gradient is exchanged, and half is gathered.
         let parameters = ranks::state(&folder.join(&out)).weights.len() as u64;
         let (received, least) = (hosts.received(), 6 * 4 * parameters);
         assert!(received > least, "{}: {received} bytes of {least} crossed the link", engine.name);
@@ -45,7 +45,7 @@ fn a_cut_link_ends_both_sides_and_costs_no_step() {
         let processes = processes(&out);
         wait_for_steps(&folder.join(&out));
         hosts.cut();
-        // The limit, and the times for a save, for the launcher, and for an `MPI_Abort` that hangs.
+        // The time limit, plus the time for a save, for the launcher, and for an `MPI_Abort` that hangs.
         let begin = Instant::now();
         assert_gone(&processes, Duration::from_secs_f64(5.0 + 5.0 / 4.0 + 0.25 + 2.0 + 5.0));
         eprintln!("{}: both ranks gone {:.1} s after the cut", engine.name, begin.elapsed().as_secs_f64());

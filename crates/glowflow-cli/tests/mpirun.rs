@@ -1,7 +1,7 @@
 //! Training on several processes under the launchers of installed MPI libraries.
 //!
-//! Launchers that are missing are skipped with a message, or fail the test if `GLOWFLOW_TEST_MPI` is 1.
-//! `GLOWFLOW_TEST_MPI_STANDARD` names the folder of an installation with the standard ABI, such as a Python
+//! Missing launchers are skipped with a message, or fail the test if `GLOWFLOW_TEST_MPI` is 1.
+//! `GLOWFLOW_TEST_MPI_STANDARD` is the folder of an installation with the standard ABI, such as a Python
 //! environment with the package `mpich`.
 #![cfg(target_os = "linux")]
 
@@ -17,7 +17,7 @@ use ranks::{
     JOB, assert_resumes, assert_same_files, assert_same_state, name, processes, start, train, wait_for_steps,
 };
 
-/// The arguments of a run, for another architecture.
+/// The arguments of a run with another architecture.
 fn realnvp(line: &str) -> String {
     line.replace("--set model.steps=2", "--set model.architecture=realnvp --set model.blocks=1")
 }
@@ -65,7 +65,7 @@ fn a_run_resumes_on_another_number_of_ranks() {
     }
 }
 
-/// A hanging rank ends the job within the limit, and costs no step.
+/// A hanging rank ends the job within the time limit, and no step is lost.
 #[test]
 fn a_stopped_rank_ends_the_job_and_rank_0_saves() {
     let _lock = one_at_a_time();
@@ -109,7 +109,7 @@ fn a_killed_rank_ends_the_job() {
     }
 }
 
-/// Schedulers may signal any process.
+/// Schedulers may send the signal to any process.
 #[test]
 fn a_signal_to_one_rank_stops_all_after_the_same_step() {
     let _lock = one_at_a_time();
@@ -145,7 +145,7 @@ fn parts_that_ranks_cannot_share_end_all_ranks() {
     }
 }
 
-/// Each process would train alone, in the same folder.
+/// Otherwise each process would train alone, in the same folder.
 #[test]
 fn a_library_of_another_launcher_is_refused() {
     let _lock = one_at_a_time();

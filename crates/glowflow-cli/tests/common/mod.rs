@@ -1,6 +1,6 @@
-//! The program as a user runs it: in a folder, with a line of arguments.
+//! Runs the program as a user does: in a folder, with a command line.
 
-// Each test program compiles this file for itself and uses a part of it.
+// Each test binary compiles this file and uses a part of it.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use image::RgbImage;
 pub const TINY: &str = "--threads 2 --set model.image=[16,16,3] --set model.levels=2 --set model.steps=2 \
                         --set model.hidden=8 --set train.batch=4 --set train.eval_images=8";
 
-/// What became of a command.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,
@@ -21,22 +21,22 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Insists that the command went well.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:#?}");
         self
     }
 
-    /// The standard output as JSON.
+    /// Standard output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
 
-/// `glowflow` with the arguments in `line`, in `folder`, so that files can be named relative to that. On the processor, unless
-/// `line` names a device.
+/// `glowflow` with the arguments in `line`, in `folder`, so that file names can be relative. Uses the CPU
+/// unless `line` selects a device.
 pub fn command(folder: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_glowflow"));
     command
@@ -47,12 +47,12 @@ pub fn command(folder: &Path, line: &str) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs a command line to completion.
 pub fn run(folder: &Path, line: &str) -> Outcome {
     outcome(command(folder, line))
 }
 
-/// Runs a command to its end.
+/// Runs a command to completion.
 pub fn outcome(mut command: Command) -> Outcome {
     let output = command.output().unwrap();
     Outcome {
@@ -62,7 +62,7 @@ pub fn outcome(mut command: Command) -> Outcome {
     }
 }
 
-/// An empty folder that stays after the test, for what several tests share.
+/// An empty folder that is kept after the test, for data that several tests share.
 pub fn shared_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&folder);
@@ -70,7 +70,7 @@ pub fn shared_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// Random numbers (xorshift64*), the same in every run of the tests.
+/// Pseudo-random numbers (xorshift64*), the same in every run of the tests.
 pub struct Random(pub u64);
 
 impl Random {
@@ -87,7 +87,7 @@ impl Random {
     }
 }
 
-/// Saves a 16×16 PNG: a slope, in a colour of its own, under noise that takes every value of a byte.
+/// Saves a 16×16 PNG: a gradient with a colour of its own, with noise that covers all byte values.
 pub fn save_image(path: &Path, seed: u64) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut random = Random(seed + 1);
@@ -96,14 +96,15 @@ pub fn save_image(path: &Path, seed: u64) {
     let image = RgbImage::from_fn(16, 16, |x, y| {
         image::Rgb(std::array::from_fn(|c| {
             let slope = (x + 2 * y) as f64 * 3.0 + f64::from(tint[c]) / 2.0;
-            // Two in three pixels follow the slope; the third is anything.
+            // Two in three pixels follow the gradient; the third is arbitrary.
             if random.next().is_multiple_of(3) { (random.next() >> 40) as u8 } else { slope as u8 }
         }))
     });
     image.save(path).unwrap();
 }
 
-/// Twelve images of two classes, at different depths: their names within `folder`, in order.
+/// Saves twelve images of two classes, at different depths; returns their names relative to `folder`, in
+/// order.
 pub fn save_classes(folder: &Path) -> Vec<String> {
     let names: Vec<String> = (0..12)
         .map(|i| match i {

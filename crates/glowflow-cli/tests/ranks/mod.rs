@@ -1,6 +1,6 @@
 //! `glowflow` under the launchers of installed MPI libraries.
 
-// Each test program compiles this file for itself and uses a part of it.
+// Each test binary compiles this file and uses a part of it.
 #![allow(dead_code)]
 
 use std::fs;
@@ -14,13 +14,13 @@ pub mod jobs;
 
 use jobs::{Engine, Job};
 
-/// Longest time of a job that does not wait for a limit.
+/// Timeout of a job that does not wait for a limit.
 pub const JOB: Duration = Duration::from_secs(120);
-/// Files that hold nothing but what a run computed.
+/// Files that are determined by the computation alone.
 const FILES: [&str; 5] =
     ["model.safetensors", "best.safetensors", "checkpoint.safetensors", "metrics.jsonl", "config.toml"];
 
-/// A run in the folder `out`, on the processor and with a record of each step.
+/// The command line of a run in the folder `out`, on the CPU, with a record of each step.
 pub fn train(out: &str, rest: &str) -> String {
     let tiny = crate::common::TINY;
     format!("train --device cpu --data portraits --out {out} {tiny} --set train.log_every=1 {rest}")
@@ -37,12 +37,12 @@ pub fn start_with(mut launcher: Command, size: usize, folder: &Path, line: &str)
     Job::start(launcher.current_dir(folder))
 }
 
-/// A name of a folder for an engine and a case.
+/// A folder name for an engine and a case.
 pub fn name(engine: &Engine, case: &str) -> String {
     format!("{}-{case}", engine.name.replace(' ', "-"))
 }
 
-/// The processes of two ranks that train in the folder `out`, which is no other run's.
+/// The processes of two ranks that train in the folder `out`, which no other run uses.
 pub fn processes(out: &str) -> Vec<String> {
     vec![process(out, 0), process(out, 1)]
 }
@@ -85,7 +85,7 @@ pub fn assert_same_files(folder: &Path, have: &str, want: &str) {
     }
 }
 
-/// The step of the best model may differ: stops add evaluations. Weights and moments may not.
+/// Asserts equal weights and moments. The step of the best model may differ, because stops add evaluations.
 #[track_caller]
 pub fn assert_same_state(folder: &Path, have: &str, want: &str) {
     let [have, want] = [have, want].map(|run| state(&folder.join(run)));
@@ -99,7 +99,7 @@ pub fn state(run: &Path) -> glowflow::train::TrainState {
     glowflow::train::checkpoint::load(&run.join("checkpoint.safetensors")).unwrap().1
 }
 
-/// Checks that a run continues from its last whole step, and that this is not its first.
+/// Asserts that a run resumes from its last complete step, and that this is not its first.
 #[track_caller]
 pub fn assert_resumes(folder: &Path, out: &str) {
     let step = state(&folder.join(out)).progress.step;

@@ -1,4 +1,4 @@
-//! `align` and `crop`, and the alignment of photographs that commands are given.
+//! `align` and `crop`, and the alignment of photographs passed to other commands.
 #![cfg(feature = "faces")]
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn astronaut() -> RgbImage {
     image::open(path).unwrap().into_rgb8()
 }
 
-/// The photograph, moved in a larger picture.
+/// The photograph at an offset in a larger picture.
 fn moved(left: u32, top: u32) -> RgbImage {
     let mut picture = RgbImage::from_pixel(400, 300, Rgb([120, 120, 120]));
     image::imageops::replace(&mut picture, &astronaut(), left.into(), top.into());
@@ -43,7 +43,7 @@ fn files(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Mean absolute difference of the values.
+/// Mean absolute difference of the pixel values.
 fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
     assert_eq!(a.dimensions(), b.dimensions());
     a.iter().zip(b.iter()).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
@@ -52,7 +52,7 @@ fn difference(a: &RgbImage, b: &RgbImage) -> f64 {
 #[test]
 fn a_folder_is_aligned_for_training() {
     let folder = shared_folder("align");
-    // The same face at two places.
+    // The same face at two positions.
     save(&moved(10, 20), folder.join("photos/train/cat/000001.jpg"));
     save(&moved(180, 80), folder.join("photos/train/dog/b.png"));
     save(&moved(100, 50), folder.join("photos/test/dog/c.png"));
@@ -63,7 +63,7 @@ fn a_folder_is_aligned_for_training() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("--allow-broken"), "{refused:?}");
 
-    // The eyes are found where the face is, to a hundredth of the picture.
+    // The eyes are detected to within a hundredth of the picture's size.
     let found = run(&folder, "align --data photos --out found --size 64 --allow-broken --json").ok().json();
     for (name, left, top) in [
         ("train/cat/000001.jpg", 10.0, 20.0),
@@ -89,7 +89,8 @@ fn a_folder_is_aligned_for_training() {
     assert_eq!(faces::read(&aligned).unwrap(), Some(Faces::Aligned(Eyes::CELEBA)));
     assert_eq!(read_image(&aligned.join("train/cat/000001.png")).dimensions(), (64, 64));
 
-    // Classes and sets are those of the photographs; the positions of the eyes are not reported as a file of another kind.
+    // Classes and splits are those of the photographs; the file with eye positions is not reported as an
+    // unknown file.
     let trained = run(
         &folder,
         &format!("train {TINY} --data aligned --steps 1 --out run --set model.classes=2 --set train.batch=2"),
@@ -146,7 +147,7 @@ fn several_faces_and_none() {
     run(&folder, "align --data photos --out one --size 32").ok();
     assert_eq!(files(&folder.join("one")), ["eyes.toml", "two.png"]);
 
-    // A further face replaces no picture of that name.
+    // An additional face does not replace a picture of that name.
     save_image(&folder.join("photos/two.face2.png"), 3);
     run(&folder, "align --data photos --out unique --faces all --keep-faceless --size 32").ok();
     let names = ["eyes.toml", "nobody.png", "two.face2-2.png", "two.face2.png", "two.png"];
@@ -217,7 +218,7 @@ fn photographs_are_aligned_for_a_model() {
     save_image(&folder.join("nobody.png"), 3);
     run(&folder, "align --data photo.png --out reference --size 16").ok();
     let reference = read_image(&folder.join("reference/photo.png"));
-    // Both ends of a walk are the pictures themselves.
+    // The first and last image of an interpolation are the pictures themselves.
     let ends = |options: &str| {
         let line =
             format!("interpolate --model run photo.png nobody.png --frames 2 --out strip.png {options}");
@@ -228,7 +229,7 @@ fn photographs_are_aligned_for_a_model() {
         let small = image::imageops::resize(&first, 16, 16, image::imageops::FilterType::Nearest);
         (small, done.stderr)
     };
-    // Nothing is known of the model: a hint, once.
+    // Without eye positions: one hint.
     let (cropped, hint) = ends("");
     assert!(hint.contains("there is a face in photo.png") && hint.contains("--eyes"), "{hint}");
     let (plain, silence) = ends("--no-align");
@@ -236,7 +237,7 @@ fn photographs_are_aligned_for_a_model() {
     assert!(!silence.contains("face"), "{silence}");
     assert!(difference(&plain, &reference) > 15.0);
 
-    // Given or stored.
+    // Eye positions given, then stored.
     let (aligned, notice) = ends("--eyes 0.39,0.51,0.61,0.51");
     assert!(difference(&aligned, &reference) < 3.0, "{}", difference(&aligned, &reference));
     assert!(notice.contains("no face found in nobody.png: cropped to the middle"), "{notice}");
@@ -248,7 +249,7 @@ fn photographs_are_aligned_for_a_model() {
     assert_eq!(cropped, plain);
     assert!(!silence.contains("face"), "{silence}");
 
-    // The other commands as well.
+    // The other commands behave the same.
     faces::write(&folder.join("run"), Faces::Aligned(Eyes::CELEBA)).unwrap();
     for line in ["resample --model run nobody.png --out r.png", "nearest --model run nobody.png --data data"]
     {

@@ -1,4 +1,5 @@
-//! RealNVP, NICE and variational dequantisation with every command: trained, killed and resumed, scored, encoded and decoded, manipulated.
+//! RealNVP, NICE and variational dequantisation with every command: train, kill and resume, score, encode and
+//! decode, manipulate.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, command, outcome, read_image, run};
 
-/// Name and configuration of small models; the learning rate is one at which they learn in some steps.
+/// Names and configurations of small models, with learning rates at which they improve within a few steps.
 const MODELS: [(&str, &str); 5] = [
     (
         "realnvp",
@@ -40,7 +41,7 @@ fn train(model: &str, rest: &str) -> String {
     )
 }
 
-/// A folder with a run of each model, of twelve steps, and pictures drawn from each.
+/// A folder with a twelve-step run of each model, and samples of each.
 fn world() -> &'static Path {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
@@ -58,7 +59,7 @@ fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Bits/dim of the records of training.
+/// Bits/dim in the training records.
 fn learned(run: &Path) -> Vec<f64> {
     let metrics = String::from_utf8(bytes(&run.join("metrics.jsonl"))).unwrap();
     let records = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -104,7 +105,7 @@ fn killed_runs_resume_to_the_same_bytes() {
     }
 }
 
-/// A score must not depend on the other images of a batch, which batch normalisation could make it do.
+/// A score must not depend on the other images of a batch, which batch normalisation could cause.
 #[test]
 fn images_are_scored_by_themselves() {
     for (name, _) in MODELS {
@@ -147,7 +148,7 @@ fn every_command_takes_them() {
         let info = run(world(), &format!("info --model {name} --json")).ok().json();
         let architecture = match name {
             "realnvp" | "variational-realnvp" => "realnvp".into(),
-            // A Glow is written without.
+            // A Glow's configuration omits the architecture.
             "variational" => serde_json::Value::Null,
             _ => "nice".into(),
         };
@@ -165,7 +166,7 @@ fn every_command_takes_them() {
     }
 }
 
-/// The noise of training is the default of every score, and evaluations during training have it.
+/// The training noise is the default of every score, and is used by evaluations during training.
 #[test]
 fn scores_of_variational_dequantization_say_so() {
     for (name, _) in MODELS {
@@ -191,7 +192,7 @@ fn scores_of_variational_dequantization_say_so() {
     }
 }
 
-/// Their operations have no kernels of their own: general ones do.
+/// These architectures have no dedicated kernels and use the general operations.
 #[test]
 fn a_gpu_learns_as_the_processor_does() {
     let Some(libraries) = cuda_emulator::libraries() else { return };

@@ -1,4 +1,4 @@
-//! Each command on small trained models: what it prints and what it leaves.
+//! Each command on small trained models: printed output and written files.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use crate::common::{self, TINY, command, read_image, run, save_classes, save_image};
 use image::{AnimationDecoder, RgbImage};
 
-/// A folder with trained models (`plain`, `five` of 5 bits, `classes` of two classes) and with images: `images`, which
-/// have classes, and `flat`, which have none.
+/// A folder with trained models (`plain`, `five` of 5 bits, `classes` of two classes), images with classes
+/// (`images`) and without (`flat`).
 struct World {
     folder: PathBuf,
     /// The images in `images`.
@@ -31,7 +31,7 @@ fn world() -> &'static World {
     })
 }
 
-/// Runs a command among all that.
+/// Runs a command in that folder.
 #[track_caller]
 fn ok(line: &str) -> common::Outcome {
     run(&world().folder, line).ok()
@@ -41,12 +41,13 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(world().folder.join(name)).unwrap()
 }
 
-/// The lines of a CSV file as fields; none here needs quotes.
+/// The lines of a CSV file as fields, none of which needs quotes.
 fn fields(csv: &str) -> Vec<Vec<String>> {
     csv.lines().map(|line| line.split(',').map(str::to_owned).collect()).collect()
 }
 
-/// The columns of `image,log_likelihood,bits_per_dim[,label],dequantization,draws,bound`, checked for their names.
+/// The columns of `image,log_likelihood,bits_per_dim[,label],dequantization,draws,bound`, after checking the
+/// header.
 struct Scores {
     images: Vec<String>,
     bits_per_dim: Vec<f64>,
@@ -72,7 +73,7 @@ fn scores(csv: &str) -> Scores {
     }
 }
 
-/// Encodes and decodes `images`; every image must come back as `expected` has it.
+/// Encodes and decodes `images`; asserts that every pixel equals `expected` of the original.
 #[track_caller]
 fn there_and_back(model: &str, expected: fn(u8) -> u8) {
     let World { folder, names } = world();
@@ -110,7 +111,7 @@ fn one_label_can_stand_for_all() {
             read_image(&folder.join(format!("flat.decoded/{name}")))
         );
     }
-    // The likelihoods must know the label, though the pixels do not.
+    // The likelihoods depend on the label, although the pixels do not.
     let by = |label| {
         ok(&format!("score --model classes --data flat --dequantization midpoint --class {label}")).stdout
     };
@@ -132,7 +133,7 @@ fn scores_are_csv() {
     assert_eq!(ok(&format!("{line} --csv scores.csv")).stdout, "");
     assert_eq!(bytes("scores.csv"), printed.as_bytes());
 
-    // Evaluation is the mean of the same numbers.
+    // Evaluation reports the mean of the same values.
     let mean = scored.bits_per_dim.iter().sum::<f64>() / 12.0;
     let evaluation = ok("eval --model plain --data images --dequantization midpoint --json").json();
     assert!((evaluation["bits_per_dim"].as_f64().unwrap() - mean).abs() < 1e-9);
@@ -175,11 +176,11 @@ fn evaluation_is_json_on_request() {
         let value = evaluation[key].as_f64().unwrap();
         assert!(value.is_finite() && value >= 0.0, "{key} is {value}");
     }
-    // Half a bin of 8 bits: beyond it a pixel would come back as another.
+    // Half a bin of 8 bits: with a larger error a pixel would decode to another value.
     assert!(evaluation["inverse_error"].as_f64().unwrap() < 0.5 / 256.0);
     assert_eq!(ok(&format!("{midpoint} --threads 1 --seed 0")).stdout, first.stdout);
     assert_ne!(ok(&format!("{midpoint} --seed 5")).stdout, first.stdout, "the seed draws the 20 images");
-    // For people the same is in words.
+    // The same values in the text output.
     let text = ok("eval --model plain --data portraits --images 20 --dequantization midpoint").stdout;
     assert!(text.contains("bits/dim") && text.contains("20"), "{text}");
 }
@@ -195,7 +196,7 @@ fn equal_seeds_give_equal_samples() {
     assert!(sample("--seed 2", "two.png") != first);
     assert!(sample("--seed 1 --temperature 1.0", "warm.png") != first);
 
-    // Image by image: a longer series begins with a shorter one.
+    // Samples are independent of the count: a longer series begins with a shorter one.
     ok("sample --model plain --count 3 --seed 1 --out-dir three");
     ok("sample --model plain --count 5 --seed 1 --out-dir five.samples");
     let files = |folder: &str| {
@@ -233,10 +234,10 @@ fn info_says_what_a_model_is() {
     let json = info.json();
     assert_eq!(json["config"]["image"], serde_json::json!([16, 16, 3]));
     assert_eq!(json["config"]["bits"], 5);
-    // All latents together are the image.
+    // The latents have as many elements as the image.
     assert_eq!(json["latents"], serde_json::json!([[8, 8, 6], [4, 4, 24]]));
     assert!(json["parameters"].as_u64().unwrap() > 1000);
-    // A run is its model, and the best one is a model too.
+    // A run folder stands for its model, and the best model is a model too.
     assert_eq!(ok("info --model five/model.safetensors --json").stdout, info.stdout);
     ok("info --model plain/best.safetensors");
     let text = ok("info --model classes").stdout;
@@ -289,7 +290,7 @@ fn an_importance_weighted_bound_falls_with_its_draws() {
     }
 }
 
-/// `info` shows a run's training, and of a model file alone what the file holds.
+/// `info` shows a run's training; for a model file alone it shows only the contents of the file.
 #[test]
 fn info_shows_the_training_of_a_run() {
     let info = ok("info --model plain --json").json();
@@ -298,7 +299,7 @@ fn info_shows_the_training_of_a_run() {
     assert!(test["bits_per_dim"].is_f64() && test["dequantization"] == "uniform", "{info}");
     assert!(trained["images"].is_u64() && trained["data"].is_string(), "{info}");
     assert!(trained["precision"].is_string() && trained["backprop"] == "reversible", "{info}");
-    // The built-in portraits come with the positions of their eyes.
+    // The built-in portraits include their eye positions.
     assert!(info["faces"] == true && info["eyes"].is_array() && info["directions"].is_null(), "{info}");
     assert!(info["files"][0]["bytes"].as_u64().unwrap() > 1000, "{info}");
     let text = ok("info --model plain").stdout;
@@ -347,7 +348,7 @@ fn every_command_shows_an_example() {
     assert!(run(folder.path(), "--version").ok().stdout.starts_with("glowflow "));
 }
 
-/// A run without a name gets one, and a short one says what to expect.
+/// A run without `--out` gets a default folder, and a short one prints what to expect.
 #[test]
 fn a_run_needs_no_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -366,7 +367,7 @@ fn a_run_needs_no_name() {
     assert!(!outcome.stderr.contains("rough"), "{}", outcome.stderr);
 }
 
-/// Runs that are started together get a folder each, and one that cannot begin leaves none.
+/// Concurrent runs get distinct folders, and one that cannot start leaves none.
 #[test]
 fn runs_without_a_name_do_not_meet() {
     let folder = tempfile::tempdir().unwrap();
@@ -382,7 +383,7 @@ fn runs_without_a_name_do_not_meet() {
     }
 }
 
-/// On a terminal that cannot redraw a line there are lines.
+/// A terminal that cannot redraw a line gets separate lines.
 #[test]
 #[cfg(target_os = "linux")]
 fn progress_is_shown_on_any_terminal() {
@@ -390,7 +391,7 @@ fn progress_is_shown_on_any_terminal() {
         let folder = tempfile::tempdir().unwrap();
         let train = format!("train --data portraits --out run {TINY} --steps 30");
         let program = env!("CARGO_BIN_EXE_glowflow");
-        // script gives it a terminal.
+        // `script` provides a terminal.
         let mut command = std::process::Command::new("script");
         command.args(["-qec", &format!("{program} {train}"), "/dev/null"]).current_dir(folder.path());
         command.env("GLOWFLOW_DEVICE", "cpu").env_remove("TERM").stdin(Stdio::null());
@@ -405,7 +406,7 @@ fn progress_is_shown_on_any_terminal() {
     }
 }
 
-/// A reader that goes away, such as `head`, is no reason for a panic.
+/// A closed pipe, for example by `head`, must not cause a panic.
 #[test]
 fn a_closed_pipe_is_no_failure() {
     for line in ["info --model plain", "info --model plain --json", "score --model plain --data images"] {
@@ -460,7 +461,7 @@ fn bench_measures_time_and_memory() {
     }
 }
 
-/// In reversible training, depth costs weights and their state, and nothing else.
+/// In reversible training, additional depth takes memory only for weights and their optimiser state.
 #[test]
 #[cfg(target_os = "linux")]
 fn reversible_training_takes_no_more_memory_for_a_deep_model() {
@@ -470,7 +471,7 @@ fn reversible_training_takes_no_more_memory_for_a_deep_model() {
             "bench --memory --threads 2 --backprop reversible --set model.image=[32,32,3] --set model.levels=2 \
              --set model.hidden=128 --set train.batch=8 --set model.steps={steps}"
         );
-        // Freed memory goes back to the system at once, so that the peak is that of what is in use.
+        // Freed memory is returned to the system immediately, so that the peak measures memory in use.
         let output = command(folder.path(), &line).env("MALLOC_MMAP_THRESHOLD_", "131072").output().unwrap();
         let memory: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         memory["peak_rss"].as_f64().unwrap() - memory["state_bytes"].as_f64().unwrap()
@@ -484,7 +485,7 @@ fn interpolate_walks_from_image_to_image() {
     let name = &world().folder.join("walk");
     std::fs::create_dir_all(name).unwrap();
     ok("interpolate --model plain flat/0.png flat/1.png flat/2.png --frames 4 --out walk/strip.png");
-    // Four frames a pair, eight times as large at most, two pixels apart; the ends are the images themselves.
+    // Four frames per pair, scaled by up to eight, two pixels apart; the ends are the images themselves.
     let strip = read_image(&name.join("strip.png"));
     let side = (strip.width() - 3 * 2) / 4;
     assert_eq!(strip.dimensions(), (4 * side + 3 * 2, 2 * side + 2));
@@ -497,7 +498,7 @@ fn interpolate_walks_from_image_to_image() {
         }
     }
 
-    // A round trip through both images, in every format that moves.
+    // A closed path through both images, in every animation format.
     ok("interpolate --model plain flat/0.png flat/1.png --frames 3 --path spherical --out walk/loop.gif");
     ok("interpolate --model plain flat/0.png flat/1.png --frames 3 --path spherical --out walk/loop.apng");
     let gif = image::codecs::gif::GifDecoder::new(std::io::Cursor::new(bytes("walk/loop.gif"))).unwrap();
@@ -523,7 +524,7 @@ fn quickstart_leaves_a_model_and_pictures() {
         assert!(text.contains(&path_text(&Path::new("quickstart").join(name))), "{text}");
     }
     run(folder.path(), "info --model quickstart").ok();
-    // The demo is ready, and told of.
+    // The demo can be opened, and the output says how.
     assert!(text.contains("serve --model quickstart"), "{text}");
     run(
         folder.path(),
@@ -531,7 +532,7 @@ fn quickstart_leaves_a_model_and_pictures() {
     )
     .ok();
 
-    // The portraits above, and below them what their latents decode to: the same, but for the 3 bits dropped.
+    // The portraits, and below them their decoded latents: equal up to the 3 dropped bits.
     let picture = read_image(&run_folder.join("reconstructions.png"));
     let (width, height) = picture.dimensions();
     let row = (height - 2) / 2; // with a gap of two pixels between the rows
@@ -540,7 +541,7 @@ fn quickstart_leaves_a_model_and_pictures() {
     let most = above.iter().zip(&below).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(most < 8, "a reconstruction differs from its portrait by {most}");
 
-    // Another one gets a folder of its own.
+    // A second run gets a new folder.
     run(folder.path(), "quickstart --minutes 0.001 --seed 1").ok();
     run(folder.path(), "info --model quickstart-2").ok();
 }

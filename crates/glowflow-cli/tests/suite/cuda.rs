@@ -1,10 +1,10 @@
-//! The program on a GPU: an emulated one, which computes what a real one would and breaks when it is told to.
+//! The program on an emulated GPU, which computes the results of a real one and can inject failures.
 
 use std::path::Path;
 
 use crate::common::{Outcome, TINY, command, outcome, read_image, run, save_image};
 
-/// Runs `line` with the emulated GPU in place of NVIDIA's libraries; `None` where it cannot be had.
+/// Runs `line` with the emulated GPU in place of NVIDIA's libraries; `None` if it is unavailable.
 fn emulated(folder: &Path, line: &str, variables: &[(&str, &str)]) -> Option<Outcome> {
     let libraries = cuda_emulator::libraries()?;
     let mut command = command(folder, line);
@@ -15,7 +15,7 @@ fn emulated(folder: &Path, line: &str, variables: &[(&str, &str)]) -> Option<Out
     Some(outcome(command))
 }
 
-/// As [`emulated`], or out of the test.
+/// Like [`emulated`], or skips the test.
 macro_rules! gpu {
     ($folder:expr, $line:expr $(, $variable:expr)*) => {
         match emulated($folder.path(), $line, &[$($variable),*]) {
@@ -29,7 +29,7 @@ fn bytes(folder: &tempfile::TempDir, file: &str) -> Vec<u8> {
     std::fs::read(folder.path().join(file)).unwrap()
 }
 
-/// Bits/dim of the records of training.
+/// Bits/dim in the training records.
 fn learned(folder: &tempfile::TempDir, run: &str) -> Vec<f64> {
     let metrics = String::from_utf8(bytes(folder, &format!("{run}/metrics.jsonl"))).unwrap();
     let records = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -52,15 +52,16 @@ fn a_gpu_learns_as_the_processor_does() {
             gpu!(folder, &format!("{line} {options}")).ok();
             let have = learned(&folder, &out);
             assert_eq!(have.len(), want.len());
-            // The first step shows the arithmetic alone. Adamax then moves each parameter by the sign of its gradient, which for those
-            // whose gradient is 0, as the prior's mean of initialised latents, is that of a rounding error.
+            // The first step differs only by the arithmetic. Adamax then moves each parameter by the sign of
+            // its gradient; if the gradient is 0, as for the prior's mean of initialised latents, the sign is
+            // that of a rounding error.
             for (step, (have, want)) in have.iter().zip(&want).enumerate() {
                 let tolerance = if step == 0 { tolerance } else { tolerance + 5e-3 };
                 assert!((have - want).abs() < tolerance, "{out}, step {step}: {have} for {want}");
             }
         }
     }
-    // A GPU is chosen where there is one, and bf16 with it.
+    // By default a GPU is used if there is one, with bf16.
     gpu!(folder, &format!("{line} --backprop stored --out auto --device auto")).ok();
     assert!(bytes(&folder, "auto/model.safetensors") == bytes(&folder, "bf16-stored/model.safetensors"));
 }
@@ -68,7 +69,7 @@ fn a_gpu_learns_as_the_processor_does() {
 #[test]
 fn a_run_on_a_gpu_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    // Two passes a step, both by the same record.
+    // Two passes per step, both replayed from one recording.
     let line = format!("train {TINY} --data portraits --device cuda --set train.accumulate=2");
     gpu!(folder, &format!("{line} --steps 12 --out whole")).ok();
     gpu!(folder, &format!("{line} --steps 5 --out parts")).ok();
@@ -110,7 +111,7 @@ fn a_gpu_that_is_lost_leaves_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("train {TINY} --data portraits --device cuda:0 --set train.checkpoint_every=3");
     gpu!(folder, &format!("{line} --steps 9 --out whole")).ok();
-    // Somewhere behind the first checkpoint.
+    // Some time after the first checkpoint.
     let lost = gpu!(folder, &format!("{line} --steps 9 --out run"), ("CUDA_EMULATOR_FAIL_LAUNCH", "800"));
     assert_eq!(lost.code, Some(1), "{lost:?}");
     assert!(lost.stderr.contains("cuda:0") && lost.stderr.contains("LAUNCH_FAILED"), "{lost:?}");
@@ -126,7 +127,7 @@ fn what_is_wrong_with_a_gpu_is_said() {
     let on_gpu = format!("{bench} --device cuda:0");
     let old = ("CUDA_EMULATOR_DRIVER_VERSION", "11080");
     let none = ("CUDA_EMULATOR_DEVICES", "0");
-    // The products' workspace fits, and then not much more.
+    // Enough for the workspace of the matrix products, and little more.
     let little = ("CUDA_EMULATOR_MEMORY", "40000000");
     let large = format!("{on_gpu} --set model.hidden=256 --set train.batch=64");
     for (line, variable, words) in [
@@ -142,7 +143,7 @@ fn what_is_wrong_with_a_gpu_is_said() {
             assert!(outcome.stderr.contains(word), "{word}: {outcome:?}");
         }
     }
-    // Where nobody insisted on the GPU, the processor does it: without a word if there is no GPU, and otherwise with the reason.
+    // By default, the CPU is used instead: silently without a GPU, otherwise with the reason.
     let auto = format!("{bench} --device auto");
     let silent = gpu!(folder, &auto, none).ok();
     assert!(silent.stderr.is_empty(), "{silent:?}");

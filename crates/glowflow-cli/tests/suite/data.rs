@@ -1,4 +1,4 @@
-//! Folders as people have them, from the command line.
+//! Data folders as users have them, from the command line.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -66,7 +66,8 @@ fn any_name_can_be_encoded_and_decoded() {
     assert_eq!(decoded, image::load_from_memory(&original).unwrap().to_rgb8());
 }
 
-/// Fewer open files than loader threads need at once: images are read a little later, and none is broken.
+/// With fewer open files than the loader threads request at once, images are read slightly later, and none is
+/// reported as broken.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_shortage_of_open_files_breaks_no_image() {
@@ -80,7 +81,7 @@ fn a_shortage_of_open_files_breaks_no_image() {
         shell.arg(&program);
         let outcome = outcome(shell);
         let names = score_names(&outcome.stdout);
-        // Either everything, or an end that names the shortage.
+        // Either the command succeeds, or its message names the shortage.
         let whole = names.len() == 8 && !outcome.stderr.contains("skipped");
         let refused = outcome.code == Some(1) && outcome.stderr.contains("Too many open files");
         assert!(whole || refused, "{limit}: {outcome:?}");

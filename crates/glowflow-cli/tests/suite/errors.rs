@@ -1,4 +1,4 @@
-//! What goes wrong ends with a status, and a message that names the culprit and the way out.
+//! Failures end with an exit status and a message that names the cause and the remedy.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use crate::common::{self, Outcome, TINY, command, run, save_classes, save_image}
 use glowflow::latents_file::LatentsFile;
 use glowflow::{Model, ModelFile};
 
-/// A folder with a run (`done`), models of two classes (`classes`) and of two channels, and data that is wrong in many
-/// ways.
+/// A folder with a run (`done`), models of two classes (`classes`) and of two channels, and various kinds of
+/// invalid data.
 fn world() -> &'static Path {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
@@ -38,7 +38,7 @@ fn world() -> &'static Path {
         let header = br#"{"__metadata__":{"glow.config":"{\"image\":[16,16,3]}"}}"#;
         write("guess.safetensors", &[&(header.len() as u64).to_le_bytes(), &header[..]].concat());
 
-        // Checkpoints at steps 0, 4 and 6: the last two are there in the end.
+        // Checkpoints at steps 0, 4 and 6, of which the last two are kept.
         let train = |arguments: &str| run(&folder, &format!("train {TINY} {arguments}")).ok();
         train("--data portraits --out done --steps 6 --set train.checkpoint_every=4");
         train("--data images --out classes --steps 2 --set model.classes=2");
@@ -60,7 +60,7 @@ fn world() -> &'static Path {
     })
 }
 
-/// What is wrong with how a command failed: it should with a status, and say all of `words`.
+/// Problems with a command's failure: it should return a status, and print all of `words`.
 fn complaints(outcome: &Outcome, line: &str, words: &[&str]) -> Vec<String> {
     let stderr = &outcome.stderr;
     let mut rules = vec![
@@ -68,7 +68,7 @@ fn complaints(outcome: &Outcome, line: &str, words: &[&str]) -> Vec<String> {
         (stderr.contains("error: "), "there is no error".to_owned()),
         (!stderr.contains("panicked") && !stderr.contains("backtrace"), "it panicked".to_owned()),
     ];
-    // One line, the last, to be read at a glance; errors of usage show the usage too.
+    // The message is one line, the last; usage errors also show the usage.
     if outcome.code == Some(1) {
         let is_error = |line: &&str| line.starts_with("error: ");
         let one = stderr.lines().filter(is_error).count() == 1
@@ -86,7 +86,7 @@ fn check(outcome: &Outcome, line: &str, words: &[&str]) {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// A command, and words that must be in its message: the culprit, then the way out.
+/// Commands, and words required in their messages: the cause, then the remedy.
 const MISTAKES: &[(&str, &[&str])] = &[
     // The configuration.
     ("bench --preset cifar100", &["cifar100", "cifar10,", "tiny32", "faces64"]),
@@ -284,7 +284,7 @@ fn mistakes_are_explained() {
         .flat_map(|(line, words)| complaints(&run(world(), &line.replace("TINY", TINY)), line, words))
         .collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
-    // A run that could not begin does not stand in the way of the next try.
+    // A run that could not start does not block the next attempt.
     run(world(), &format!("train --data portraits --out new {TINY} --steps 1")).ok();
 }
 
@@ -295,7 +295,7 @@ fn threads_of_the_environment_are_bounded_too() {
     check(&common::outcome(info), "RAYON_NUM_THREADS=20000", &["RAYON_NUM_THREADS 20000", "1024", "cores"]);
 }
 
-/// Variables that are set to nothing are unset, and wrong ones are named.
+/// Empty variables count as unset, and invalid ones are reported.
 #[test]
 fn variables_of_the_environment_are_explained() {
     let with = |name: &str, value: &str| {
@@ -315,13 +315,13 @@ fn variables_of_the_environment_are_explained() {
         check(&outcome, name, &[name, value]);
         assert!(!outcome.stderr.contains("--device") && !outcome.stderr.contains("--threads"), "{outcome:?}");
     }
-    // What is said on the command line counts.
+    // The command line takes precedence.
     let mut info = command(world(), "info --model done --device cpu --threads 1");
     info.env("GLOWFLOW_DEVICE", "gpu").env("RAYON_NUM_THREADS", "many");
     common::outcome(info).ok();
 }
 
-/// The message of a run that diverges leads to one that does not.
+/// Following the message of a run that diverges gives a run that does not.
 #[test]
 fn a_run_that_diverges_says_how_to_go_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -341,7 +341,7 @@ fn a_run_that_diverges_says_how_to_go_on() {
     assert_eq!(summary.ok().json()["saved_step"], 6);
 }
 
-/// The table may be to replace something that is still needed when the command fails.
+/// The table may replace a file that is still needed if the command fails.
 #[test]
 fn a_table_of_scores_replaces_a_file_at_the_end() {
     let path = world().join("kept.csv");
@@ -399,7 +399,7 @@ fn names_are_shown_and_not_obeyed() {
     assert!(!outcome.stderr.contains('\x1b'), "{outcome:?}");
 }
 
-/// That nobody can be told is no reason for a panic.
+/// A write error on stderr must not cause a panic.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_standard_error_is_no_panic() {
@@ -421,7 +421,7 @@ fn one_broken_image_is_left_out() {
 const LAST: &str = "done/checkpoint.safetensors";
 const PREVIOUS: &str = "done/checkpoint.previous.safetensors";
 
-/// A copy of the run to spoil.
+/// A copy of the run to damage.
 fn copy_of_run() -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     std::fs::create_dir(copy.path().join("done")).unwrap();
@@ -432,8 +432,8 @@ fn copy_of_run() -> tempfile::TempDir {
     copy
 }
 
-/// Checks that the run cannot be resumed, that the message says how it can be, and that this leads to the model of an
-/// undamaged run.
+/// Asserts that the run cannot be resumed, that the message states the remedy, and that the remedy gives the
+/// model of an undamaged run.
 #[track_caller]
 fn check_way_out(folder: &Path, words: &[&str]) {
     let line = "train --threads 2 --resume done --steps 10";
@@ -442,7 +442,7 @@ fn check_way_out(folder: &Path, words: &[&str]) {
 
     let whole = copy_of_run();
     run(whole.path(), line).ok();
-    // At first no further than the checkpoint: what was damaged must not become the one before.
+    // First only up to the checkpoint: the damaged file must not become the previous checkpoint.
     run(folder, &format!("train --threads 2 {way_out} --steps 4")).ok();
     run(folder, &format!("train --threads 2 {way_out} --steps 10")).ok();
     let model = |folder: &Path| std::fs::read(folder.join("done/model.safetensors")).unwrap();
@@ -481,7 +481,7 @@ fn a_picture_that_cannot_be_drawn_ends_no_run() {
     assert_eq!(outcome.stderr.matches("training goes on").count(), 2, "{}", outcome.stderr);
 }
 
-/// What was learned before a failure is there after it, and so are the records that there would have been without.
+/// State from before a failure is kept, and the records are those of a run without the failure.
 #[test]
 fn a_failed_evaluation_costs_nothing() {
     let line = format!(
@@ -507,7 +507,7 @@ fn a_failed_evaluation_costs_nothing() {
     }
 }
 
-/// A second process stays out of a run's folder.
+/// A second process cannot use the folder of an active run.
 #[test]
 #[cfg(unix)]
 fn one_process_a_run() {
@@ -527,7 +527,7 @@ fn one_process_a_run() {
     check(&second, line, &["another process", "run"]);
 }
 
-/// Pictures that a run left in the data's folder are not data.
+/// Images that a run wrote to the data folder are not data.
 #[test]
 fn a_run_within_the_data_is_none_of_them() {
     let folder = tempfile::tempdir().unwrap();
@@ -537,7 +537,7 @@ fn a_run_within_the_data_is_none_of_them() {
     assert!(outcome.stderr.contains("6 training and 0 test images"), "{}", outcome.stderr);
 }
 
-/// A run goes on with the images elsewhere, and says so when they are others.
+/// A run resumes with its images in another folder, and reports if they differ.
 #[test]
 fn images_may_move() {
     let folder = tempfile::tempdir().unwrap();
@@ -570,7 +570,8 @@ fn a_flipped_bit_does_not_go_unnoticed() {
         std::fs::write(&path, bytes).unwrap();
         check(&run(copy.path(), line), line, &[word, PREVIOUS]);
     };
-    // In the header it may be no JSON any more, or another tensor's name, or a number in the configuration.
+    // In the header, the result may be invalid JSON, another tensor name, or another number in the
+    // configuration.
     for (i, at) in (0..data).step_by(data / 40).enumerate() {
         check_flipped(i, at, LAST);
     }

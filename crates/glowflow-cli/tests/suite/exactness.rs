@@ -1,4 +1,4 @@
-//! `encode`, `decode`, `eval` and `score` check what they promise, and fail if they cannot keep it.
+//! `encode`, `decode`, `eval` and `score` verify their guarantees, and fail if these do not hold.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,8 @@ use glowflow::latents_file::LatentsFile;
 use glowflow::{GlowConfig, ModelFile};
 use image::RgbImage;
 
-/// A folder with models (`sound`, `rough`, which inverts some images, and `overflowing`, whose numbers are not finite),
-/// and data (`patterns`, `mixed`, some of which cannot be read).
+/// A folder with models (`sound`, `rough`, which inverts some images, and `overflowing`, with non-finite
+/// results), and data (`patterns`, and `mixed`, some of which are unreadable).
 fn world() -> &'static Path {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
@@ -110,7 +110,7 @@ fn edited_latents_are_decoded_and_reported() {
     assert!(!same_pixels("edited.decoded", 3) && same_pixels("edited.decoded", 4));
     run(world(), &format!("{decode} --edited")).ok();
 
-    // Without a new checksum the file looks damaged.
+    // Without a new checksum the file counts as damaged.
     let mut flipped = bytes;
     let last = flipped.len() - 2;
     flipped[last] ^= 1;
@@ -194,7 +194,7 @@ fn weights_that_are_not_finite_are_refused() {
     }
 }
 
-/// Results are written, but whoever relies on the status learns that some are missing.
+/// Results are written, but the exit status reports that some are missing.
 #[test]
 fn images_that_are_left_out_must_be_accepted() {
     let out = "2 of 7 images were left out; pass --allow-broken";

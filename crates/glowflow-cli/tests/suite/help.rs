@@ -1,4 +1,4 @@
-//! The help of all commands: one order of options, and a default for each that may be left out.
+//! The help of all commands: one order of options, and a default for each optional one.
 
 use crate::common;
 use std::path::Path;
@@ -25,7 +25,7 @@ const COMMANDS: [&str; 19] = [
     "import",
 ];
 
-/// Options in the order in which commands show them.
+/// Options in the order of the help.
 const INPUTS: [&str; 5] = ["model", "data", "labels", "latents", "directions"];
 const WHAT: [&str; 8] = ["images", "count", "class", "set", "sweep", "levels", "orthogonalize", "edited"];
 const OUTPUTS: [&str; 3] = ["out", "out-dir", "csv"];
@@ -35,21 +35,21 @@ fn help(command: &str) -> String {
     common::run(Path::new("."), &format!("{command} --help")).ok().stdout
 }
 
-/// An option of a command: its name, whether it takes a value, and its help.
+/// An option of a command: its name, whether it takes a value, and its help text.
 struct Entry {
     name: String,
     takes_value: bool,
     help: String,
 }
 
-/// The options of a help page, in order; those that end the program are not among them.
+/// The options of a help page, in order, except those that end the program.
 fn entries(help: &str) -> Vec<Entry> {
     let mut entries: Vec<Entry> = vec![];
     for line in help.lines() {
         let text = line.trim_start();
         let indent = line.len() - text.len();
         if let Some(option) = text.strip_prefix("--").filter(|_| indent == 6) {
-            // The help begins on the same line or on the next.
+            // The help text begins on the same line or on the next.
             let (name, rest) = option.split_once(' ').unwrap_or((option, ""));
             entries.push(Entry { name: name.into(), takes_value: rest.starts_with('<'), help: rest.into() });
         } else if let Some(entry) = entries.last_mut().filter(|_| indent > 6) {
@@ -74,7 +74,7 @@ fn options_have_one_order() {
         let mut names: Vec<String> = entries(&help(command)).into_iter().map(|entry| entry.name).collect();
         assert!(names.len() > GLOBAL.len(), "{command}: {names:?}");
         if ["train", "bench", "study"].contains(&command) {
-            // A limit and values of the configuration there.
+            // There, a limit and configuration values.
             names.retain(|name| !["images", "set"].contains(&name.as_str()));
         }
         let stages: Vec<usize> = names.iter().map(|name| stage(name)).collect();

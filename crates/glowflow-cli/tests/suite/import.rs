@@ -1,11 +1,11 @@
-//! `import`: checkpoints of other programs, from a file to a model that scores and inverts.
+//! `import`: checkpoints of other programs, converted to a model that scores and inverts.
 
 use std::path::{Path, PathBuf};
 
 use crate::common::run;
 use glowflow::ModelFile;
 
-/// A checkpoint beside the checkout; `None`, with a message, if it is not there.
+/// A checkpoint next to the checkout; `None`, with a message, if it does not exist.
 fn checkpoint(name: &str) -> Option<PathBuf> {
     let path = Path::new("../../../shared/peer_checkpoints").join(name);
     let found = path.canonicalize().ok();

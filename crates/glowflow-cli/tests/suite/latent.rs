@@ -1,4 +1,4 @@
-//! The commands of the latent space, on a small trained model and labelled images.
+//! The latent-space commands, on a small trained model and labelled images.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,18 +7,18 @@ use crate::common::{self, Outcome, TINY, read_image, run, save_classes, save_ima
 use image::RgbImage;
 use serde_json::Value;
 
-/// Pixels between the images of a picture of many.
+/// Pixels between the images of a grid.
 const GAP: u32 = 2;
 
-/// A folder with models (`plain`, and `classes` of two classes), `photos` with a table of their attributes `labels.csv`,
-/// and `directions` found from them.
+/// A folder with models (`plain`, and `classes` of two classes), `photos` with a table of their attributes
+/// `labels.csv`, and the `directions` computed from them.
 fn world() -> &'static PathBuf {
     static WORLD: OnceLock<PathBuf> = OnceLock::new();
     WORLD.get_or_init(|| {
         let folder = common::shared_folder("latent");
         let mut table = "image,Bright,Even,Rare,age\n".to_owned();
         for i in 0..120 {
-            // Every second photograph is bright; of `Even` little is to be seen.
+            // Every second photograph is bright; `Even` is hardly visible.
             let bright = i % 2 == 0;
             let path = folder.join(format!("photos/{i:03}.png"));
             save_image(&path, i);
@@ -47,7 +47,7 @@ fn picture(name: &str) -> RgbImage {
     read_image(&world().join(name))
 }
 
-/// The images of a picture, row by row, at the size that they have in it.
+/// The images of a grid, row by row, at their displayed size.
 fn images(picture: &RgbImage, columns: u32, rows: u32) -> Vec<RgbImage> {
     let side = (picture.width() + GAP) / columns - GAP;
     assert_eq!(picture.dimensions(), (columns * (side + GAP) - GAP, rows * (side + GAP) - GAP));
@@ -57,7 +57,7 @@ fn images(picture: &RgbImage, columns: u32, rows: u32) -> Vec<RgbImage> {
     (0..rows).flat_map(|row| (0..columns).map(move |column| at(row, column))).collect()
 }
 
-/// Whether an image in a picture is `image`, each pixel a square.
+/// Returns whether a displayed image is `image`, with each pixel scaled to a square.
 fn shows(shown: &RgbImage, image: &RgbImage) -> bool {
     let scale = shown.width() / image.width();
     shown.enumerate_pixels().all(|(x, y, pixel)| image.get_pixel(x / scale, y / scale) == pixel)
@@ -83,7 +83,7 @@ fn attributes_come_from_a_table() {
     assert!((38..=58).contains(&count(bright, "positives")), "{bright}");
     let auc = bright["auc"]["value"].as_f64().unwrap();
     assert!(auc > 0.95, "bright and dark photographs differ in little else, and yet: {auc}");
-    // Of 96 images, fewer than 50 have the attribute, or fewer than 50 do not.
+    // In 96 images, one of the two sides has fewer than 50.
     let weak = bright["weak"].as_str().unwrap().to_owned();
     assert!(weak.starts_with("computed from 4") || weak.starts_with("computed from 3"), "{weak}");
     let warnings =
@@ -92,7 +92,7 @@ fn attributes_come_from_a_table() {
         assert!(warnings.iter().any(|warning| warning.contains(words)), "{words} is not in {warnings:?}");
     }
 
-    // The same for people, the same in the file, and in the run's folder where nothing else is said.
+    // The same values in the text output and in the file, which is in the run's folder by default.
     let text = ok(line).stdout;
     let weak = format!("weak: Bright: {weak}");
     for word in ["Bright", "Even", &weak, "warning: Rare", "plain/directions.safetensors"] {
@@ -111,7 +111,7 @@ fn attributes_come_from_a_table() {
 
 #[test]
 fn images_of_a_sorted_folder_are_drawn_at_random() {
-    // The first half of the images has the attribute, and the second has not.
+    // The first half of the images has the attribute, and the second does not.
     let rows = (0..120).map(|i| format!("{i:03}.png,{}\n", u8::from(i < 60))).collect::<String>();
     std::fs::write(world().join("sorted.csv"), format!("image,Early\n{rows}")).unwrap();
     let line = "attributes --model plain --data photos --labels sorted.csv --images 60 --out sorted --json";
@@ -171,7 +171,7 @@ fn rows_and_images_without_partner_are_warned_of() {
 #[test]
 fn a_model_without_finite_latents_has_no_directions() {
     let mut model = glowflow::ModelFile::read(&world().join("plain")).unwrap();
-    // Finite weights, and latents that overflow.
+    // Finite weights whose latents overflow.
     model.weights.fill(1e30);
     model.write(&world().join("overflow.safetensors")).unwrap();
     let outcome = run(
@@ -205,7 +205,7 @@ fn manipulate_moves_a_picture_along_directions() {
     assert!(shows(&strip[2], &original), "the middle of a strip is the picture itself");
     assert!(shows(&strip[3], &bright) && shows(&strip[1], &dark));
     assert!(strip.windows(2).all(|pair| mean(&pair[0]) < mean(&pair[1])));
-    // A strip of a picture that is changed otherwise too.
+    // A sweep over a picture with another change.
     let strip = images(&manipulate("--set Even=0.5 --sweep Bright --frames 3", "both.png"), 3, 1);
     assert!(shows(&strip[1], &manipulate("--set Even=0.5", "even.png")));
 }
@@ -235,7 +235,7 @@ fn nearest_finds_the_picture_itself_first() {
     assert_eq!(found.len(), 3);
     assert_eq!((&found[0]["image"], &found[0]["similarity"]), (&"007.png".into(), &1.0.into()));
     assert!(found.windows(2).all(|pair| pair[0]["similarity"].as_f64() > pair[1]["similarity"].as_f64()));
-    // The picture, then those found.
+    // The picture, then the nearest ones.
     let strip = images(&picture("near.png"), 4, 1);
     assert!(shows(&strip[0], &picture("photos/007.png")) && strip[1] == strip[0]);
     assert!(shows(&strip[3], &picture(&format!("photos/{}", found[2]["image"].as_str().unwrap()))));
@@ -249,7 +249,7 @@ fn nearest_finds_the_picture_itself_first() {
     );
 }
 
-/// Pictures of a folder are changed as one by one, and named by their stems.
+/// A folder is changed like its pictures one by one, and the results are named by their stems.
 #[test]
 fn folders_are_manipulated() {
     let set = "--model plain --directions directions --set Bright=0.5";
@@ -267,7 +267,7 @@ fn folders_are_manipulated() {
     ok("manipulate some --model plain --directions directions --sweep Bright --frames 3 --out-dir swept");
     assert_eq!(images(&picture("swept/003.png"), 3, 1).len(), 3);
 
-    // A broken picture is named, and the others are written.
+    // A broken picture is reported, and the others are written.
     std::fs::write(world().join("some/broken.jpg"), "no picture").unwrap();
     let line = format!("manipulate some {set} --out-dir rest");
     let outcome = run(world(), &line);
@@ -279,7 +279,7 @@ fn folders_are_manipulated() {
     ok(&format!("{line} --allow-broken"));
 }
 
-/// A folder of results replaces no picture that is read.
+/// An output folder must not overwrite input pictures.
 #[test]
 fn given_pictures_are_kept() {
     std::fs::create_dir_all(world().join("own/arrays")).unwrap();

@@ -1,5 +1,5 @@
-//! The tests of the program from outside, a module a subject. They are one program, which takes less time to compile; tests of several
-//! processes over MPI, with time limits, run by themselves.
+//! Tests of the program from outside, one module per subject. One test binary takes less time to compile;
+//! tests of several processes over MPI, which have time limits, are separate.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,11 +1,11 @@
-//! Files of the first releases, written before a configuration named its architecture and before files had checksums:
-//! every command still takes them.
+//! Files of the first releases, from before configurations named their architecture and files had checksums:
+//! every command still accepts them.
 
 use std::path::Path;
 
 use crate::common::{read_image, run};
 
-/// A copy of the files: a run of six steps, pictures drawn from it, their latents and their scores.
+/// A copy of the files: a six-step run, samples of it, their latents and their scores.
 fn files() -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
@@ -74,6 +74,6 @@ fn an_old_run_continues() {
     assert!(metrics.lines().any(|line| line.contains("\"step\":8")), "{metrics}");
     let info = run(folder.path(), "info --model run --json").ok().json();
     assert_eq!(info["run"]["steps"], 8, "{info}");
-    // A Glow is still written without its name, so that older programs read it.
+    // A Glow's configuration still omits the architecture, so that older versions can read it.
     assert!(info["config"].get("architecture").is_none(), "{info}");
 }

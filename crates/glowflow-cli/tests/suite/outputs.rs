@@ -1,4 +1,4 @@
-//! Where pictures go: to files of any name, to the standard output, and to names that the program chooses.
+//! Output of pictures: to files of any name, to standard output, and to default names.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -27,7 +27,7 @@ fn world() -> &'static Path {
     })
 }
 
-/// An empty folder of its own among the models and images.
+/// An empty folder next to the models and images.
 fn own_folder(name: &str) -> PathBuf {
     let folder = world().join(name);
     std::fs::create_dir(&folder).unwrap();
@@ -65,7 +65,7 @@ fn a_dash_is_the_standard_output_of_every_picture() {
         }
     }
     assert_eq!(files(&folder), ["file.png"]);
-    // A file of that name can still be written.
+    // A file named `-` can still be written.
     run(&folder, "sample --model ../run --count 2 --out ./-").ok();
     assert_eq!(files(&folder), ["-", "file.png"]);
 }

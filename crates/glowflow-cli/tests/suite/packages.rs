@@ -1,4 +1,4 @@
-//! What crates.io and citations are told of the crates, and the files of their packages.
+//! Metadata of the crates for crates.io and citations, and the files of their packages.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -42,7 +42,7 @@ fn metadata_are_complete() {
     }
 }
 
-/// The files that the sources in `folder` embed, by macros.
+/// The files that the sources in `folder` embed by macros.
 fn embedded(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![];
     for entry in std::fs::read_dir(folder).unwrap() {

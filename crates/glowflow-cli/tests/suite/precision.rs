@@ -1,8 +1,8 @@
-//! Training and using a model in bf16, where the processor can, and what is said where it cannot.
+//! Training and using a model in bf16 if the CPU supports it, and the messages if it does not.
 
 use crate::common::{TINY, read_image, run, save_image};
 
-/// Whether this processor multiplies bf16.
+/// Returns whether this CPU multiplies bf16.
 fn has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -26,7 +26,7 @@ fn a_processor_without_bf16_is_told_from_one_with_it() {
             assert!(outcome.stderr.contains(word), "{outcome:?}");
         }
     }
-    // What is always there, and what is chosen where nothing is said, are the same today.
+    // The format that always works and the default are currently the same.
     let train = |out: &str, precision: &str| {
         run(folder.path(), &format!("train {TINY} --data portraits --steps 3 --out {out} {precision}")).ok();
         std::fs::read(folder.path().join(out).join("model.safetensors")).unwrap()
@@ -53,7 +53,7 @@ fn a_run_in_bf16_resumes_in_bf16_to_the_same_bytes() {
     run(folder.path(), "train --threads 2 --resume parts --steps 12").ok();
     let bytes = |run: &str| std::fs::read(folder.path().join(run).join("model.safetensors")).unwrap();
     assert!(bytes("whole") == bytes("parts"));
-    // Whatever the number of threads.
+    // With any number of threads.
     let alone = line.replace("--threads 2", "--threads 1");
     run(folder.path(), &format!("{alone} --steps 12 --out alone")).ok();
     assert!(bytes("whole") == bytes("alone"));

@@ -1,4 +1,4 @@
-//! The model that comes with the program: every command works with its name, and nothing else.
+//! The bundled model: every command works with its name alone.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn ok(line: &str) -> common::Outcome {
 fn samples_are_those_of_its_beginning() {
     let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("../glowflow/pretrained/portraits/sample.png");
     let (drawn, pinned) = (read_image(&world().join("samples/00000.png")), read_image(&pinned));
-    // Processors round differently.
+    // CPUs round differently.
     let differences = drawn.as_raw().iter().zip(pinned.as_raw()).filter(|(a, b)| a != b).count();
     assert!(differences <= 12, "{differences}");
 }
@@ -102,7 +102,7 @@ fn a_path_of_its_name_takes_precedence() {
     run(folder, "sample --model portraits --count 1 --out-dir samples").ok();
     assert_eq!(read_image(&folder.join("samples/00000.png")).dimensions(), (16, 16));
 
-    // A folder of pictures.
+    // A folder of images.
     std::fs::remove_dir_all(folder.join("portraits")).unwrap();
     std::fs::rename(folder.join("samples"), folder.join("portraits")).unwrap();
     let outcome = run(folder, "sample --model portraits --count 1 --out x.png");
@@ -112,7 +112,7 @@ fn a_path_of_its_name_takes_precedence() {
 
 #[test]
 fn serve_without_a_model_shows_it_at_once() {
-    // The time is measured three times, because other tests compute at the same time.
+    // The shortest of three measurements, because other tests run concurrently.
     let mut times = vec![];
     for _ in 0..3 {
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The release archive, made of the program under test.
+//! The release archive, built from the program under test.
 
 #![cfg(unix)]
 
@@ -19,7 +19,7 @@ fn script(target: &str, out: &Path) -> Output {
         .unwrap()
 }
 
-/// The archive of a run that succeeds, whose path is its output.
+/// The archive of a successful run, whose path is its output.
 fn archive(target: &str, out: &Path) -> PathBuf {
     let run = script(target, out);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
@@ -78,7 +78,7 @@ fn the_archive_is_complete_and_reproducible() {
         assert!(!read(file).is_empty(), "{file} is empty");
     }
     let licences = read("THIRD-PARTY-LICENSES.txt");
-    // A crate, the typeface of curves, and the weights of the face detector.
+    // A dependency, the typeface of plots, and the weights of the face detector.
     for words in ["\nrayon ", "Bitstream", "Shiqi Yu"] {
         assert!(licences.contains(words), "{words} is not in the licences");
     }
@@ -93,7 +93,7 @@ fn archives_for_windows_are_zip_files() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // The program is not one for Windows; its packing is the same.
+    // The program is not a Windows executable; the packaging is the same.
     let archive = archive("x86_64-pc-windows-gnu", folder.path());
     unpacked(&archive, folder.path());
     let name = format!("glowflow-{}-x86_64-pc-windows-gnu", env!("CARGO_PKG_VERSION"));

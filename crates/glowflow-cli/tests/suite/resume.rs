@@ -1,4 +1,4 @@
-//! A run that is stopped, in whatever way, and resumed ends with the bytes of a run that never was.
+//! A run that is stopped in any way and resumed writes the same bytes as an uninterrupted run.
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::common::{self, Random, TINY, command, run};
 
-/// Checkpoints, records and evaluations at steps of their own, some of which meet; images are changed at random.
+/// Checkpoints, records and evaluations at different intervals, some of which coincide; images are augmented.
 const SETTINGS: &str = "--set train.log_every=5 --set train.eval_every=20 --set train.checkpoint_every=7 \
                         --set train.steps=63 --set data.flip=true --set data.shift=0.1";
 
-/// What a run leaves and another must leave too. The logs for TensorBoard hold the time of day.
+/// Files that must be equal. TensorBoard's logs are excluded, because they contain the time of day.
 const FILES: [&str; 5] =
     ["model.safetensors", "best.safetensors", "checkpoint.safetensors", "metrics.jsonl", "samples.png"];
 
@@ -25,7 +25,7 @@ fn resume() -> &'static str {
     "train --threads 2 --resume run"
 }
 
-/// A run that was left alone.
+/// An uninterrupted run.
 struct Reference {
     folder: PathBuf,
     seconds: f64,
@@ -73,7 +73,7 @@ fn kill(child: &Child, signal: &str) {
     Command::new("sh").args(["-c", &kill]).output().unwrap();
 }
 
-/// Waits until a file has `text` in it.
+/// Waits until a file contains `text`.
 #[track_caller]
 fn wait_for(file: &Path, text: &str) {
     let began = Instant::now();
@@ -89,7 +89,7 @@ fn killed_twenty_times() {
     let mut random = Random(20);
     let (mut kills, mut runs) = (0, 0);
     while kills < 20 {
-        // A run may reach its end before all kills are spent; then comes another.
+        // A run may finish before all kills are used; then another one starts.
         let folder = tempfile::tempdir().unwrap();
         let mut finished = false;
         while kills < 20 && !finished {
@@ -114,7 +114,7 @@ fn killed_twenty_times() {
 #[test]
 fn stopped_by_a_signal() {
     for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
-        // On a fast machine a run may be over before the signal reaches it.
+        // On a fast machine a run may finish before the signal arrives.
         let stopped = (0..10).find_map(|_| {
             let folder = tempfile::tempdir().unwrap();
             let child = command(folder.path(), &start(2))
@@ -156,7 +156,7 @@ fn other_numbers_of_threads() {
     }
 }
 
-/// A finished run has nothing to add: neither a step nor a second record of its last evaluation.
+/// Resuming a finished run adds nothing: neither a step nor a second record of its last evaluation.
 #[test]
 fn resumed_after_its_end() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +166,7 @@ fn resumed_after_its_end() {
     assert_same(folder.path(), "being resumed after its end");
 }
 
-/// In parts, and from inside the run's folder by the name of the checkpoint.
+/// Training in parts, also from inside the run's folder, with the file name of the checkpoint.
 #[test]
 fn in_parts() {
     let folder = tempfile::tempdir().unwrap();
@@ -175,14 +175,14 @@ fn in_parts() {
     let inside = folder.path().join("run");
     run(&inside, "train --threads 2 --resume checkpoint.safetensors --images 100").ok();
     run(folder.path(), resume()).ok();
-    // Each part ends with an evaluation of its own, which is in the records; the weights must not know.
+    // Each part adds an evaluation to the records, which must not affect the weights.
     for file in ["model.safetensors", "samples.png"] {
         let read = |folder: &Path| std::fs::read(folder.join("run").join(file)).unwrap();
         assert!(read(folder.path()) == read(&reference().folder), "{file} has other bytes");
     }
 }
 
-/// An evaluation is given up for a stop, and made again by the resumed run.
+/// A stop cancels an evaluation, and the resumed run repeats it.
 #[test]
 fn stopped_during_an_evaluation() {
     let long = "train --data portraits --out run --threads 2 --set model.image=[64,64,3] --set model.levels=2 --set model.steps=2 \
@@ -190,14 +190,14 @@ fn stopped_during_an_evaluation() {
                 --set train.log_every=1 --set train.checkpoint_every=1000 --steps 4";
     let whole = tempfile::tempdir().unwrap();
     run(whole.path(), long).ok();
-    // The evaluation may be over before the signal arrives; then comes another try.
+    // The evaluation may finish before the signal arrives; then try again.
     let stopped = (0..10).find_map(|_| {
         let stopped = tempfile::tempdir().unwrap();
         let child =
             command(stopped.path(), long).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let metrics = stopped.path().join("run/metrics.jsonl");
         wait_for(&metrics, "\"step\":3");
-        // Ctrl-C at a terminal reaches the program and a wrapper, which sends a signal of its own.
+        // Ctrl-C at a terminal reaches the program and a wrapper, which sends another signal.
         kill(&child, "INT");
         kill(&child, "TERM");
         let output = child.wait_with_output().unwrap();
@@ -216,8 +216,7 @@ fn stopped_during_an_evaluation() {
     }
 }
 
-/// What was ignored at the start stays ignored, as `nohup` and shells that run something in the background
-/// have it.
+/// Signals that are ignored at the start stay ignored, as under `nohup` and for background jobs of shells.
 #[test]
 #[cfg(target_os = "linux")]
 fn ignored_signals_stop_nothing() {
@@ -237,7 +236,7 @@ fn ignored_signals_stop_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// A stop before training is heeded, and leaves nothing behind.
+/// A stop before training takes effect, and leaves no files.
 #[test]
 fn stopped_before_training_begins() {
     let folder = tempfile::tempdir().unwrap();
@@ -260,7 +259,7 @@ fn stopped_before_training_begins() {
     assert!(!folder.path().join("new").exists(), "a folder is left");
 }
 
-/// A log that was damaged is set aside, and the run goes on to the bytes that it would have had.
+/// A damaged log is set aside, and the resumed run writes the same bytes.
 #[test]
 fn resumed_with_a_damaged_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -279,7 +278,7 @@ fn resumed_with_a_damaged_log() {
     }
 }
 
-/// A folder without room for TensorBoard's log is no reason to stop either.
+/// A failure to create TensorBoard's log folder does not stop the run either.
 #[test]
 fn resumed_without_room_for_events() {
     let folder = tempfile::tempdir().unwrap();
@@ -291,8 +290,7 @@ fn resumed_without_room_for_events() {
     assert!(outcome.stderr.contains("without a log for TensorBoard"), "{}", outcome.stderr);
 }
 
-/// Files of at most so many bytes, as a disk that is full: whatever was written then, the next try takes the
-/// folder.
+/// A limit on file sizes emulates a full disk: after any failed write, the next attempt accepts the folder.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_leaves_a_folder_that_the_next_try_takes() {
@@ -301,7 +299,7 @@ fn a_full_disk_leaves_a_folder_that_the_next_try_takes() {
     assert!(model < checkpoint);
     for bytes in [0, 300, 3000, model / 2, model + 2048, (model + checkpoint) / 2, checkpoint - 2048] {
         let folder = tempfile::tempdir().unwrap();
-        // A write beyond the limit fails, since the signal is ignored. Blocks have 512 bytes.
+        // A write beyond the limit fails, because the signal is ignored. Blocks have 512 bytes.
         let limited = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", bytes / 512);
         let output = Command::new("sh")
             .args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_glowflow")])

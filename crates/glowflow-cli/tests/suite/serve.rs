@@ -1,4 +1,4 @@
-//! The demo's server as a process: hostile uploads, more clients than it can serve, and its end.
+//! The demo server as a process: hostile uploads, more clients than it can serve, and shutdown.
 #![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Cursor, Read, Write};
@@ -13,8 +13,8 @@ use crate::common::{self, Random, command, run};
 use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
-/// More memory than the server takes whatever clients do: what is kept (256 MiB), 16 uploads of 12 MiB, and the two
-/// largest pictures that may be decoded at a time.
+/// Upper bound on the server's memory for any clients: the cache (256 MiB), 16 uploads of 12 MiB, and the two
+/// largest pictures that are decoded concurrently.
 const MOST_BYTES: u64 = 800 << 20;
 
 /// A folder with a model of 64×64 images, `run`, and its directions.
@@ -28,17 +28,18 @@ fn world() -> &'static Path {
     })
 }
 
-/// A server, stopped at the end of the test. One at a time: what is measured of one must not depend on the load of another.
+/// A server, stopped at the end of the test. Only one runs at a time, because measurements must not depend on
+/// the load of another.
 struct Server {
     process: Child,
     address: SocketAddr,
-    /// The line by which it says that it is ready.
+    /// The line that reports that it is ready.
     line: String,
     agent: ureq::Agent,
     _alone: MutexGuard<'static, ()>,
 }
 
-/// A server's process, and the line by which it says that it is ready.
+/// Starts a server process; returns it with the line that reports that it is ready.
 fn serve(folder: &Path, options: &str, variables: &[(&str, &str)]) -> (Child, String) {
     let mut process = command(folder, &format!("serve --port 0 {options}"))
         .envs(variables.iter().copied())
@@ -58,7 +59,7 @@ impl Server {
         Self::with("", &[])
     }
 
-    /// One with further options, and in another environment.
+    /// With additional options and environment variables.
     fn with(options: &str, variables: &[(&str, &str)]) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (process, line) = serve(world(), &format!("--model run {options}"), variables);
@@ -72,7 +73,7 @@ impl Server {
         format!("http://{}/api/v1/{path}", self.address)
     }
 
-    /// Status and body; an error where the connection failed.
+    /// Status and body; an error if the connection failed.
     fn post(&self, path: &str, kind: &str, body: &[u8]) -> Result<(u16, Vec<u8>), ureq::Error> {
         let mut answer = self.agent.post(self.url(path)).header("content-type", kind).send(body)?;
         Ok((answer.status().as_u16(), answer.body_mut().read_to_vec()?))
@@ -83,7 +84,7 @@ impl Server {
         Ok((answer.status().as_u16(), answer.body_mut().read_to_vec()?))
     }
 
-    /// The id of an image that has been uploaded.
+    /// The id of an uploaded image.
     fn encode(&self, image: &RgbImage) -> String {
         let (status, body) = self.post("encode", "image/png", &encoded(image, ImageFormat::Png)).unwrap();
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
@@ -91,7 +92,7 @@ impl Server {
         answer["id"].as_str().unwrap().to_owned()
     }
 
-    /// Checks that it still answers, and rightly.
+    /// Asserts that the server still gives correct answers.
     #[track_caller]
     fn check_alive(&mut self) {
         assert_eq!(self.process.try_wait().unwrap(), None, "the server ended");
@@ -101,7 +102,7 @@ impl Server {
         assert!(image::load_from_memory(&png).unwrap().to_rgb8() == image);
     }
 
-    /// The most memory that it ever had, where the system says.
+    /// Its peak memory, if the system reports it.
     fn peak_bytes(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
@@ -122,7 +123,7 @@ impl Drop for Server {
     }
 }
 
-/// An image of its own for each seed, in colours that a model of 5 bits can give back.
+/// A distinct image per seed, in colours that a 5-bit model can represent.
 fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([(x * 3 + seed * 40) as u8, (y * 3) as u8, (x * y + seed) as u8].map(|value| value & 0xf8))
@@ -135,7 +136,7 @@ fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A PNG of one colour that is a small file however large the picture.
+/// A PNG of one colour, whose file is small for any image size.
 fn bomb(width: u32, height: u32) -> Vec<u8> {
     encoded(&RgbImage::new(width, height), ImageFormat::Png)
 }
@@ -146,7 +147,7 @@ fn hostile_uploads_get_a_4xx_and_the_server_lives() {
     let (png, jpeg) =
         (encoded(&picture(300, 200, 2), ImageFormat::Png), encoded(&picture(300, 200, 2), ImageFormat::Jpeg));
     let claims = |width: u32, height: u32| {
-        // A header that promises much, over the data of a small picture.
+        // A header with large dimensions, over the data of a small picture.
         let mut bytes = png.clone();
         bytes[16..20].copy_from_slice(&width.to_be_bytes());
         bytes[20..24].copy_from_slice(&height.to_be_bytes());
@@ -175,7 +176,7 @@ fn hostile_uploads_get_a_4xx_and_the_server_lives() {
         ("13 MiB", vec![0x89; 13 << 20], 413),
         ("60 MiB", vec![0x89; 60 << 20], 413),
     ];
-    // A byte of a picture here and there is another: whether it is one still or not, the answer is clear.
+    // Random bytes of a picture are changed: whether or not it remains valid, the answer is well defined.
     let spoilt = (0..60).map(|i| {
         let mut bytes = if i % 2 == 0 { png.clone() } else { jpeg.clone() };
         for _ in 0..=i / 6 {
@@ -202,7 +203,7 @@ fn hostile_uploads_get_a_4xx_and_the_server_lives() {
     }
     server.check_alive();
 
-    // The largest picture that is allowed, and connections that break or say nonsense.
+    // The largest allowed picture, connections that break, and malformed requests.
     let (status, _) = server.post("encode", "image/png", &bomb(6_000, 4_000)).unwrap();
     assert_eq!(status, 200);
     let raw = |text: &[u8]| {
@@ -237,15 +238,16 @@ fn hostile_uploads_get_a_4xx_and_the_server_lives() {
     assert_eq!(server.stop(), Some(0));
 }
 
-/// What a client can ask, and the only right answer.
+/// A client's request, and the only correct answer.
 struct Question {
     path: &'static str,
     request: String,
     answer: Vec<u8>,
 }
 
-/// 200 clients at a time, each with its next question as soon as the last is answered, for three seconds and until more than
-/// `ENOUGH` answers were right, which takes a slow machine longer. `GLOWFLOW_LOAD_SECONDS=30` asks for longer.
+/// 200 clients, each of which sends its next request after an answer, for three seconds and until more than
+/// `ENOUGH` answers were correct, which takes a slow machine longer. `GLOWFLOW_LOAD_SECONDS=30` sets a longer
+/// time.
 #[test]
 fn two_hundred_clients_get_right_answers_or_are_asked_to_wait() {
     const ENOUGH: usize = 200;
@@ -290,7 +292,7 @@ fn two_hundred_clients_get_right_answers_or_are_asked_to_wait() {
                     let question = &questions[random.next() as usize % questions.len()];
                     let draws =
                         json!({ "count": 2, "temperature": 0.7, "seed": random.next() >> 12 }).to_string();
-                    // The path, what is sent, and what the right answer begins with, or is.
+                    // The path, the body, and the correct answer or its beginning.
                     let (path, kind, body, right_answer) = match random.next() % 10 {
                         0 => ("encode", "image/jpeg", &upload[..], &b"{\"id\":"[..]),
                         1 => ("sample", "application/json", draws.as_bytes(), &b"{\"ids\":["[..]),
@@ -308,7 +310,7 @@ fn two_hundred_clients_get_right_answers_or_are_asked_to_wait() {
                             right.fetch_add(1, Ordering::Relaxed)
                         }
                         Ok((503, _)) => {
-                            // As it says: try again in a while.
+                            // As the answer requests: retry later.
                             std::thread::sleep(Duration::from_millis(100));
                             busy.fetch_add(1, Ordering::Relaxed)
                         }
@@ -393,7 +395,7 @@ fn a_site_that_points_its_name_here_gets_nothing() {
     }
 }
 
-/// What a server answers to a raw request whose header is `head`.
+/// The server's answer to a raw request whose header is `head`.
 fn answer(address: SocketAddr, head: &str, body: &str) -> String {
     let mut connection = TcpStream::connect(address).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -423,7 +425,7 @@ fn behind_a_proxy_its_name_can_be_allowed() {
     for (host, expected) in [(passed, "421"), (&local, "403")] {
         let refused = ask(&server, host);
         assert_eq!(status(&refused), expected, "{refused}");
-        // The one who set it up learns how to.
+        // The message tells the operator how to allow it.
         assert!(refused.contains("proxy") && refused.contains("--allow-host demo.example.com"), "{refused}");
     }
     drop(server);
@@ -485,7 +487,7 @@ fn other_computers_need_the_token_of_the_printed_address() {
     assert_eq!(ask(here, "Authorization: Bearer wrong\r\n"), "401");
     let right = format!("Authorization: Bearer {token}\r\n");
     assert_eq!(ask(here, &right), "200");
-    // Names that anyone could have point here are refused, as on any address.
+    // Host names that anyone could point here are rejected, as for any address.
     let name = |host: &str| {
         let head = format!("GET /api/v1/info HTTP/1.1\r\nHost: {host}\r\n{right}");
         status(&answer(here, &head, "")).to_owned()
@@ -499,7 +501,7 @@ fn other_computers_need_the_token_of_the_printed_address() {
     let here = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
     assert_eq!(ask(here, ""), "200");
     drop(server);
-    // An empty variable is none.
+    // An empty variable counts as unset.
     let server = Server::with("", &[("GLOWFLOW_TOKEN", "")]);
     assert_eq!(ask(server.address, ""), "200");
     drop(server);
@@ -527,19 +529,19 @@ fn the_page_can_be_below_a_path() {
     }
 }
 
-/// Sends a signal; true where it could be sent.
+/// Sends a signal; returns whether it could be sent.
 fn signal(process: &Child, name: &str) -> bool {
     Command::new("kill").args([&format!("-{name}"), &process.id().to_string()]).status().unwrap().success()
 }
 
-/// Whether the tests themselves were started with a signal ignored, which the server inherits.
+/// Returns whether the tests were started with a signal ignored, which the server inherits.
 fn is_ignored(signal: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << (signal - 1)) != 0)
 }
 
-/// Waits for the end of a process, but not for ever.
+/// Waits for the end of a process, with a timeout.
 fn end_of(process: &mut Child, within: Duration) -> Option<i32> {
     let began = Instant::now();
     while began.elapsed() < within {
@@ -686,7 +688,7 @@ fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
         let asks = if stored { "the page asks for them, once" } else { "in each browser" };
         assert!(stderr.contains(asks), "{options}: {stderr}");
     }
-    // The next server reads them, and has nothing to ask.
+    // The next server reads them, and does not ask.
     let (process, _) = serve(folder.path(), "--model .", &[]);
     let stderr = messages(process);
     assert!(!stderr.contains("the page asks"), "{stderr}");
@@ -703,12 +705,13 @@ fn weak_directions_are_counted() {
     let attributes = info["attributes"].as_array().unwrap();
     let weak = attributes.iter().filter(|attribute| attribute["weak"].is_string()).count();
     let stderr = messages(process);
-    // A fifth of the 80 images is held out, so fewer than 50 have an attribute, or fewer than 50 do not.
+    // A fifth of the 80 images is held out, so one of the two sides has fewer than 50.
     assert!(weak > 0, "{info}");
     assert!(stderr.contains(&format!("{weak} of {} directions are weak", attributes.len())), "{stderr}");
 }
 
-/// A GPU of which other programs leave little: what does not fit is refused, and what does is answered all the same.
+/// A GPU with little free memory: requests that do not fit are rejected, and those that fit are still
+/// answered.
 #[test]
 fn a_gpu_without_the_memory_for_one_request_answers_the_next() {
     let Some(libraries) = cuda_emulator::libraries() else { return };

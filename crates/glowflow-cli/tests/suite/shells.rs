@@ -4,7 +4,7 @@ use crate::common;
 use std::path::Path;
 use std::process::Command;
 
-/// The commands that the help lists, without the help itself.
+/// The commands listed by the help, except `help`.
 fn commands() -> Vec<String> {
     let help = common::run(Path::new("."), "--help").ok().stdout;
     let (_, list) = help.split_once("Commands:\n").unwrap();
@@ -43,7 +43,7 @@ fn an_unknown_shell_is_answered_with_the_known_ones() {
     }
 }
 
-/// What Bash completes the last word to.
+/// Bash's completions of the last word.
 #[cfg(unix)]
 fn completed(script: &Path, words: &[&str]) -> Option<String> {
     let last = words.len() - 1;
@@ -104,7 +104,7 @@ fn every_command_has_a_manual_page() {
     }
     let sample = read("glowflow-sample.1");
     assert!(sample.contains("\n\\fBglowflow sample\\fR [OPTIONS] \\-\\-model <MODEL>\n"), "{sample}");
-    // Examples stay lines.
+    // Examples keep their line breaks.
     let (_, examples) = sample.split_once(".SH EXAMPLES\n.PP\n.nf\n").unwrap();
     let lines: Vec<&str> = examples.lines().take_while(|line| *line != ".fi").collect();
     assert!(
@@ -126,7 +126,7 @@ fn manual_pages_need_a_folder() {
     }
 }
 
-/// `man` shows each page without a complaint about its source.
+/// `man` renders each page without warnings about its source.
 #[cfg(unix)]
 #[test]
 fn manual_pages_are_sound() {

@@ -1,4 +1,5 @@
-//! Studies that compare configurations with a baseline: calibration, scores, multipliers, stops, and added configurations.
+//! Studies that compare configurations with a baseline: calibration, scores, multipliers, stops, and added
+//! configurations.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ fn folder(toml: &str) -> tempfile::TempDir {
     folder
 }
 
-/// The folder of the study, left alone, and its results.
+/// The folder of an uninterrupted study, and its results.
 fn reference() -> &'static (PathBuf, Value) {
     static REFERENCE: OnceLock<(PathBuf, Value)> = OnceLock::new();
     REFERENCE.get_or_init(|| {
@@ -67,7 +68,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Bits/dim of the images of a run.
+/// Bits/dim per image of a run.
 fn scores(folder: &Path, name: &str) -> BTreeMap<usize, f64> {
     let text = read(&folder.join("out").join(name).join("scores.csv"));
     let mut lines = text.lines();
@@ -118,7 +119,7 @@ fn differences_are_those_of_the_images_scores() {
     let seeds = [(&b0, &a0), (&b3, &a3)].map(|(b, a)| mean(b.values().copied()) - mean(a.values().copied()));
     assert_close(number(&paired["error_over_seeds"]), (seeds[0] - seeds[1]).abs() / 2.0);
 
-    // The model is scored as eval scores it.
+    // The model is scored as by `eval`.
     let bits = number(&record(folder, "wide/seed-3")["score"]["bits_per_dim"]);
     assert_close(bits, mean(b3.values().copied()));
     let line = "eval --model out/wide/seed-3 --data portraits --images 20 --invert 20 --seed 0 --json";
@@ -224,7 +225,7 @@ fn a_stopped_comparison_continues_to_the_same_scores() {
         assert_eq!(scores(folder.path(), name), scores(&reference().0, name), "{name}");
     }
 
-    // Killed between the end of training and its scores.
+    // Killed after training and before its scores.
     let (path, mut unscored) = (at("wide/seed-3/study.json"), record(folder.path(), "wide/seed-3"));
     unscored.as_object_mut().unwrap().remove("score");
     std::fs::write(&path, unscored.to_string()).unwrap();
@@ -234,7 +235,7 @@ fn a_stopped_comparison_continues_to_the_same_scores() {
     assert_eq!(scores(folder.path(), "wide/seed-3"), scores(&reference().0, "wide/seed-3"));
 }
 
-/// Minutes become steps, the same for all seeds, and configurations that are added later are measured then.
+/// Minutes are converted to steps, the same for all seeds; configurations added later are measured then.
 #[test]
 fn minutes_become_steps_by_measured_speeds() {
     let minutes = TINY.replace("steps = 60\n", "minutes = 0.01\n").replace("[0.5, 1, 2]", "[1, 2]");
@@ -278,7 +279,7 @@ fn minutes_become_steps_by_measured_speeds() {
     assert!(read(&out.join("study.toml")).contains("name = \"wide\""), "the folder's study has it now");
 }
 
-/// The tables compare uniform bounds alone; the other bound of a configuration that has one stands by itself.
+/// The tables compare only uniform bounds; other bounds of a configuration are listed separately.
 #[test]
 fn variational_bounds_stand_apart() {
     let variational = "[[configurations]]\nname = \"learned\"\n\
@@ -332,7 +333,7 @@ fn a_plan_counts_operations_and_time() {
     let plan = run(folder.path(), &format!("{STUDY} --dry-run --json")).ok().json();
     let per_image = 6.0 * number(&plan["configurations"][0]["multiply_adds"]);
     assert_close(number(&plan["configurations"][0]["training_flops"]), per_image * 240.0);
-    // Two seeds of both; half and twice the budget of the baseline.
+    // Two seeds each; half and twice the budget for the baseline.
     let wide = number(&plan["configurations"][1]["training_flops"]);
     assert_close(number(&plan["training_flops"]), per_image * (2.0 * 240.0 + 600.0) + 2.0 * wide);
     assert!(plan["runs"] == 6 && plan["minutes"].is_null(), "{plan}");

@@ -1,4 +1,4 @@
-//! Studies as people run them: results, kills, stops, and mistakes.
+//! Studies as users run them: results, kills, stops, and mistakes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -47,14 +47,14 @@ train = { warmup = 50 }
 
 const STUDY: &str = "study tiny.toml --threads 2 --out out";
 
-/// A folder with the study in it.
+/// A folder that contains the study.
 fn folder(toml: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tiny.toml"), toml).unwrap();
     folder
 }
 
-/// The folder of a study that was left alone, and what it printed.
+/// The folder of an uninterrupted study, and its output.
 fn reference() -> &'static (PathBuf, Outcome) {
     static REFERENCE: OnceLock<(PathBuf, Outcome)> = OnceLock::new();
     REFERENCE.get_or_init(|| {
@@ -65,7 +65,7 @@ fn reference() -> &'static (PathBuf, Outcome) {
     })
 }
 
-/// A study's folder takes one process at a time.
+/// Only one process at a time can use a study's folder.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn run_folder(folder: &Path, configuration: &str, seed: u64) -> PathBuf {
@@ -85,7 +85,7 @@ fn evaluations(run: &Path) -> Vec<(u64, f64)> {
     records.filter_map(evaluation).collect()
 }
 
-/// The training time of a run that is kept in its folder.
+/// The training time of a run, as stored in its folder.
 fn record(run: &Path) -> Value {
     serde_json::from_str(&read(&run.join("study.json"))).unwrap()
 }
@@ -94,7 +94,7 @@ fn spawn(folder: &Path, line: &str) -> Child {
     command(folder, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits until a file has `text` in it.
+/// Waits until a file contains `text`.
 #[track_caller]
 fn wait_for(file: &Path, text: &str) {
     let began = Instant::now();
@@ -185,7 +185,7 @@ fn a_finished_study_trains_nothing_again() {
     let again = run(folder, STUDY).ok();
     assert_eq!((again.stdout, changed()), (first.stdout.clone(), before));
     assert!(!again.stderr.contains("step"), "{}", again.stderr);
-    // The resolved study is a study, and the same one.
+    // The resolved study is a study file that gives the same study.
     let resolved = run(folder, "study out/study.toml --threads 2 --out out --json").ok().json();
     assert_eq!((&resolved["finished"], &resolved["runs"]), (&4.into(), &4.into()));
     assert_eq!(resolved["configurations"][1]["configuration"], "conv1x1");
@@ -218,7 +218,7 @@ fn a_killed_study_continues_to_the_same_results() {
             let record = record(&run_folder(folder.path(), configuration, seed));
             assert_eq!(record["state"], "finished");
             let images = record["images"].as_u64().unwrap();
-            // A kill between a checkpoint and its record loses the time between two checkpoints.
+            // A kill after a checkpoint and before its record loses the time between two checkpoints.
             assert!((STEPS * BATCH - 2 * 20 * BATCH..=STEPS * BATCH).contains(&images), "{record}");
         }
     }
@@ -237,7 +237,7 @@ fn a_stopped_study_says_how_to_go_on() {
     assert!(stdout.contains(&format!("continue with: glowflow {STUDY}")), "{stdout}");
     assert!(stdout.contains("stopped after 1 of 4 runs"), "{stdout}");
     assert!(run_folder(folder.path(), "conv1x1", 0).join("checkpoint.safetensors").exists());
-    // The results so far are there: one seed has no standard error.
+    // Partial results are written: a single seed has no standard error.
     let table = read(&folder.path().join("out/study.md"));
     let bits = evaluations(&run_folder(folder.path(), "reverse", 0)).pop().unwrap().1;
     assert!(table.contains(&format!("| reverse | {bits:.3} | 1 |")), "{table}");
@@ -246,7 +246,7 @@ fn a_stopped_study_says_how_to_go_on() {
     assert_same_results(folder.path());
 }
 
-/// Time that was used before a kill counts.
+/// Training time before a kill counts.
 #[test]
 fn a_budget_of_minutes_is_training_time() {
     let budget = "evaluate_every = 2000\nminutes = 0.02";
@@ -277,7 +277,7 @@ fn a_run_that_diverges_does_not_end_the_study() {
     let table = read(&folder.path().join("out/study.md"));
     assert!(table.contains("conv1x1: 1 run diverged and count"), "{table}");
     assert!(table.contains("| conv1x1 | – | 0 |"), "{table}");
-    // It is not tried again.
+    // It is not retried.
     let again = run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
     assert!(!again.stderr.contains("parameters"), "{}", again.stderr);
 }

@@ -1,4 +1,5 @@
-//! Training as people do it: what is reported, what is left when it stops, grey data, classes, eyes, fine-tuning.
+//! Training as users do it: messages, files after a stop, greyscale data, classes, eye positions,
+//! fine-tuning.
 
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{TINY, command, run, save_classes, save_image};
 
-/// A model of a preset, with the preset's size of images, that trains in milliseconds.
+/// A preset with its image size, reduced to train in milliseconds.
 const PRESET: &str = "--threads 2 --preset tiny32 --set model.levels=2 --set model.steps=1 --set model.hidden=8 \
                       --set train.batch=4 --set train.eval_images=8";
 
@@ -14,7 +15,7 @@ fn spawn(folder: &Path, line: &str) -> Child {
     command(folder, line).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Waits until `done`, while a child works.
+/// Waits until `done`, while a child process works.
 #[track_caller]
 fn wait_until(child: &mut Child, what: &str, done: impl Fn() -> bool) {
     let began = Instant::now();
@@ -51,7 +52,7 @@ fn the_first_and_last_lines_help_on() {
     assert!(!run(folder.path(), &given).ok().stderr.contains("--precision bf16"));
 }
 
-/// Pictures by the clock come while training goes on, and change nothing else.
+/// Samples are written at time intervals during training, and change nothing else.
 #[test]
 fn pictures_come_by_the_clock() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,7 +89,7 @@ fn a_stopped_run_leaves_current_pictures() {
     for name in ["samples.png", "curve.png", "checkpoint.safetensors"] {
         assert!(out.join(name).exists(), "there is no {name}");
     }
-    // They are the samples of the model that was saved.
+    // They are the samples of the saved model.
     let samples = std::fs::read(out.join("samples.png")).unwrap();
     let step = run(folder.path(), "train --threads 2 --resume run --steps 1 --json").ok().json();
     assert!(step["steps"].as_u64().unwrap() > 1);
@@ -161,7 +162,7 @@ fn positions_of_the_eyes_are_stored() {
     assert_eq!(eyes("drawn"), Some(0.4));
 }
 
-/// A fine-tuned run that is killed and resumed ends with the bytes of one that was not.
+/// A fine-tuning run that is killed and resumed writes the same bytes as an uninterrupted one.
 #[test]
 fn fine_tuning_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
@@ -182,7 +183,7 @@ fn fine_tuning_survives_a_kill() {
     }
 }
 
-/// Every option of `train` that can be left out states its default.
+/// Every optional option of `train` states its default.
 #[test]
 fn defaults_are_stated() {
     let folder = tempfile::tempdir().unwrap();
@@ -196,7 +197,7 @@ fn defaults_are_stated() {
                 None => {}
             }
         }
-        // Options of all commands, and those that are required.
+        // Global options, and required ones.
         let others = ["--data ", "--threads ", "--device "];
         for option in options.iter().filter(|option| option.contains('<')) {
             let other = others.iter().any(|name| option.starts_with(name));
