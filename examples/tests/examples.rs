@@ -33,7 +33,7 @@ fn bits_per_dim(text: &str) -> Vec<f64> {
 }
 
 #[test]
-fn the_tutorial_learns_and_draws() {
+fn the_tutorial_trains_and_samples() {
     let folder = tempfile::tempdir().unwrap();
     let text = output(folder.path(), "custom_flow", &["out.png", "60"]);
     assert!(text.contains("its log-determinant and its gradients are right"), "{text}");
@@ -49,7 +49,7 @@ fn the_tutorial_learns_and_draws() {
 }
 
 #[test]
-fn a_trained_model_is_sampled_from_and_scores_its_samples() {
+fn a_trained_model_samples_and_scores() {
     let folder = tempfile::tempdir().unwrap();
     let text = output(folder.path(), "training_loop", &["portraits", "model.safetensors", "3"]);
     assert!(text.contains("test: ") && text.contains("of 16 images invert exactly"), "{text}");

@@ -14,7 +14,7 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn the_snippet_is_the_example() {
+fn the_readme_snippet_equals_the_example() {
     let (readme, example) = (read("../README.md"), read("readme.rs"));
     let snippets = blocks(&readme, "rust");
     assert!(!snippets.is_empty());

@@ -19,12 +19,12 @@ def test_portraits_are_arrays():
 
 
 @pytest.mark.parametrize("count, size", [(0, 32), (1, 15), (-1, 32), (10**15, 32)])
-def test_sizes_that_do_not_fit(count, size):
+def test_invalid_sizes(count, size):
     with pytest.raises(ValueError):
         glowflow.portraits(count, size)
 
 
-def test_the_model_that_comes_along(tmp_path, monkeypatch):
+def test_the_bundled_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = glowflow.Model.from_pretrained("portraits", device="cpu")
     images, attributes = glowflow.portraits(200, size=64, seed=1)

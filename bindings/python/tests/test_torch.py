@@ -97,7 +97,7 @@ def test_tensors_are_arguments(model, images):
     np.testing.assert_array_equal(model.decode(latents), images)
 
 
-def test_tensors_that_do_not_fit(model, images):
+def test_invalid_tensors(model, images):
     tensor = torch.from_numpy(images)
     with pytest.raises(TypeError) as error:
         model.encode(tensor.permute(0, 3, 1, 2) / 255)

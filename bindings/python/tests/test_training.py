@@ -121,7 +121,7 @@ def test_without_a_model_the_images_give_their_size(portraits, tmp_path):
         ({"resume": True}, "leave model and preset out"),
     ],
 )
-def test_options_that_do_not_fit(portraits, options, tmp_path, change, message):
+def test_invalid_options(portraits, options, tmp_path, change, message):
     arguments = {"data": portraits, "out": tmp_path / "run", "steps": 2, **options, **change}
     with pytest.raises((ValueError, OSError), match=message):
         glowflow.train(**arguments)

@@ -30,7 +30,7 @@ def test_decode(vectors):
     np.testing.assert_allclose(decoded, vectors.known["decoded"], rtol=1e-4, atol=1e-4)
 
 
-def test_every_pixel_comes_back(vectors):
+def test_every_pixel_is_restored(vectors):
     encoded = vectors.model.encode(vectors.pixels, vectors.labels)
     low = 8 - vectors.model.config.bits
     back = vectors.model.decode(encoded.latents, vectors.labels)

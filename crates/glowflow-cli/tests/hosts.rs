@@ -32,7 +32,7 @@ fn two_hosts_write_the_files_of_one() {
 }
 
 #[test]
-fn a_cut_link_ends_both_sides_and_costs_no_step() {
+fn a_cut_link_ends_both_sides_and_loses_no_step() {
     let _lock = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -147,7 +147,7 @@ fn parts_that_ranks_cannot_share_end_all_ranks() {
 
 /// Otherwise each process would train alone, in the same folder.
 #[test]
-fn a_library_of_another_launcher_is_refused() {
+fn a_library_of_another_launcher_is_rejected() {
     let _lock = one_at_a_time();
     let engines = engines();
     let pair = ["Open MPI", "MPICH"].map(|name| engines.iter().find(|engine| engine.name == name));
@@ -171,7 +171,7 @@ fn a_library_of_another_launcher_is_refused() {
 }
 
 #[test]
-fn torchrun_is_refused() {
+fn torchrun_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = command(folder.path(), &train("run", "--steps 1"));
     command.env("RANK", "1").env("WORLD_SIZE", "2");

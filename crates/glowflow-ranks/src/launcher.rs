@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn torchrun_is_refused() {
+    fn torchrun_is_rejected() {
         let error = detect(&[("RANK", "1"), ("WORLD_SIZE", "4")]).unwrap_err();
         assert_eq!(error, RanksError::Torchrun { rank: 1, size: 4 });
         assert!(error.to_string().contains("torchrun"), "{error}");

@@ -146,7 +146,7 @@ fn a_rank_with_other_settings_is_refused() {
 }
 
 #[test]
-fn a_library_of_another_launcher_is_refused() {
+fn a_library_of_another_launcher_is_rejected() {
     let _lock = one_at_a_time();
     let engines = engines();
     let pair = ["Open MPI", "MPICH"].map(|name| engines.iter().find(|engine| engine.name == name));
@@ -168,7 +168,7 @@ fn a_library_of_another_launcher_is_refused() {
 }
 
 #[test]
-fn torchrun_is_refused() {
+fn torchrun_is_rejected() {
     let output = plain(&[]).env("RANK", "1").env("WORLD_SIZE", "2").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");

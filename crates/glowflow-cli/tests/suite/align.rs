@@ -107,7 +107,7 @@ fn a_folder_is_aligned_for_training() {
 }
 
 #[test]
-fn eyes_go_where_they_are_asked_to() {
+fn eyes_are_placed_as_requested() {
     let folder = shared_folder("align-eyes");
     save(&moved(100, 60), folder.join("photos/a.png"));
     let done =

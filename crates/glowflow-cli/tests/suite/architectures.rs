@@ -67,7 +67,7 @@ fn learned(run: &Path) -> Vec<f64> {
 }
 
 #[test]
-fn they_learn_alike_in_both_backprop_modes() {
+fn both_backprop_modes_train_alike() {
     let folder = tempfile::tempdir().unwrap();
     for (name, model) in MODELS {
         let reversible = learned(&world().join(name));
@@ -107,7 +107,7 @@ fn killed_runs_resume_to_the_same_bytes() {
 
 /// A score must not depend on the other images of a batch, which batch normalisation could cause.
 #[test]
-fn images_are_scored_by_themselves() {
+fn scores_do_not_depend_on_the_batch() {
     for (name, _) in MODELS {
         let score = |what: &str| {
             run(world(), &format!("score --model {name} --data {what} --dequantization midpoint --json"))
@@ -126,7 +126,7 @@ fn images_are_scored_by_themselves() {
 }
 
 #[test]
-fn pictures_come_back_exactly() {
+fn pictures_decode_exactly() {
     for (name, _) in MODELS {
         run(world(), &format!("encode --model {name} --data {name}-pictures --out {name}.latents")).ok();
         run(world(), &format!("decode --model {name} --latents {name}.latents --out-dir {name}-back")).ok();
@@ -141,7 +141,7 @@ fn pictures_come_back_exactly() {
 }
 
 #[test]
-fn every_command_takes_them() {
+fn every_command_accepts_them() {
     for (name, _) in MODELS {
         let picture = |i: usize| format!("{name}-pictures/0000{i}.png");
         let (first, second) = (picture(0), picture(1));
@@ -168,7 +168,7 @@ fn every_command_takes_them() {
 
 /// The training noise is the default of every score, and is used by evaluations during training.
 #[test]
-fn scores_of_variational_dequantization_say_so() {
+fn scores_state_variational_dequantization() {
     for (name, _) in MODELS {
         let noise = if name.starts_with("variational") { "variational" } else { "uniform" };
         let eval = |options: &str| {
@@ -194,7 +194,7 @@ fn scores_of_variational_dequantization_say_so() {
 
 /// These architectures have no dedicated kernels and use the general operations.
 #[test]
-fn a_gpu_learns_as_the_processor_does() {
+fn training_on_a_gpu_matches_the_cpu() {
     let Some(libraries) = cuda_emulator::libraries() else { return };
     let folder = tempfile::tempdir().unwrap();
     for (name, model) in MODELS {

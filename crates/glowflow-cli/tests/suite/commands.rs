@@ -90,18 +90,18 @@ fn there_and_back(model: &str, expected: fn(u8) -> u8) {
 }
 
 #[test]
-fn decoding_gives_back_every_pixel() {
+fn decoding_restores_every_pixel() {
     there_and_back("plain", |pixel| pixel);
     there_and_back("classes", |pixel| pixel);
 }
 
 #[test]
-fn five_bits_come_back_as_multiples_of_eight() {
+fn five_bits_decode_to_multiples_of_eight() {
     there_and_back("five", |pixel| pixel / 8 * 8);
 }
 
 #[test]
-fn one_label_can_stand_for_all() {
+fn one_label_can_apply_to_all_images() {
     ok("encode --model classes --data flat --class 1 --out flat.latents");
     ok("decode --model classes --latents flat.latents --out-dir flat.decoded");
     for name in ["0.png", "1.png", "2.png"] {
@@ -158,7 +158,7 @@ fn scores_take_labels_from_folders() {
 }
 
 #[test]
-fn noise_is_a_matter_of_the_seed() {
+fn noise_depends_only_on_the_seed() {
     let score = |options: &str| ok(&format!("score --model plain --data images {options}")).stdout;
     let first = score("--seed 1");
     assert_eq!(score("--seed 1 --threads 1"), first);
@@ -229,7 +229,7 @@ fn samples_are_of_a_class() {
 }
 
 #[test]
-fn info_says_what_a_model_is() {
+fn info_describes_a_model() {
     let info = ok("info --model five --json");
     let json = info.json();
     assert_eq!(json["config"]["image"], serde_json::json!([16, 16, 3]));
@@ -350,7 +350,7 @@ fn every_command_shows_an_example() {
 
 /// A run without `--out` gets a default folder, and a short one prints what to expect.
 #[test]
-fn a_run_needs_no_name() {
+fn a_run_without_a_name_gets_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["run", "run-2"] {
         let line = format!("train --data portraits {TINY} --steps 2 --minutes 5");
@@ -369,7 +369,7 @@ fn a_run_needs_no_name() {
 
 /// Concurrent runs get distinct folders, and one that cannot start leaves none.
 #[test]
-fn runs_without_a_name_do_not_meet() {
+fn concurrent_unnamed_runs_get_distinct_folders() {
     let folder = tempfile::tempdir().unwrap();
     assert_ne!(run(folder.path(), &format!("train --data missing {TINY}")).code, Some(0));
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "a folder is left");
@@ -408,7 +408,7 @@ fn progress_is_shown_on_any_terminal() {
 
 /// A closed pipe, for example by `head`, must not cause a panic.
 #[test]
-fn a_closed_pipe_is_no_failure() {
+fn a_closed_pipe_is_not_a_failure() {
     for line in ["info --model plain", "info --model plain --json", "score --model plain --data images"] {
         let mut child =
             command(&world().folder, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -464,7 +464,7 @@ fn bench_measures_time_and_memory() {
 /// In reversible training, additional depth takes memory only for weights and their optimiser state.
 #[test]
 #[cfg(target_os = "linux")]
-fn reversible_training_takes_no_more_memory_for_a_deep_model() {
+fn reversible_training_memory_does_not_grow_with_depth() {
     let folder = tempfile::tempdir().unwrap();
     let beyond_state = |steps: usize| {
         let line = format!(
@@ -514,7 +514,7 @@ fn interpolate_walks_from_image_to_image() {
 }
 
 #[test]
-fn quickstart_leaves_a_model_and_pictures() {
+fn quickstart_writes_a_model_and_pictures() {
     let folder = tempfile::tempdir().unwrap();
     let text = run(folder.path(), "quickstart --minutes 0.05").ok().stdout;
     let run_folder = folder.path().join("quickstart");

@@ -37,7 +37,7 @@ fn learned(folder: &tempfile::TempDir, run: &str) -> Vec<f64> {
 }
 
 #[test]
-fn a_gpu_learns_as_the_processor_does() {
+fn training_on_a_gpu_matches_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let line =
         format!("train {TINY} --data portraits --set train.log_every=1 --set train.warmup=3 --steps 8");
@@ -78,7 +78,7 @@ fn a_run_on_a_gpu_resumes_to_the_same_bytes() {
 }
 
 #[test]
-fn models_go_from_device_to_device_and_every_pixel_comes_back() {
+fn models_move_between_devices_and_decode_exactly() {
     let folder = tempfile::tempdir().unwrap();
     (0..9).for_each(|i| save_image(&folder.path().join(format!("images/{i}.png")), i));
     let classes = "--set model.coupling=additive";
@@ -107,7 +107,7 @@ fn models_go_from_device_to_device_and_every_pixel_comes_back() {
 }
 
 #[test]
-fn a_gpu_that_is_lost_leaves_the_last_checkpoint() {
+fn losing_the_gpu_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("train {TINY} --data portraits --device cuda:0 --set train.checkpoint_every=3");
     gpu!(folder, &format!("{line} --steps 9 --out whole")).ok();
@@ -121,7 +121,7 @@ fn a_gpu_that_is_lost_leaves_the_last_checkpoint() {
 }
 
 #[test]
-fn what_is_wrong_with_a_gpu_is_said() {
+fn gpu_errors_are_explained() {
     let folder = tempfile::tempdir().unwrap();
     let bench = format!("bench {TINY} --repeat 1");
     let on_gpu = format!("{bench} --device cuda:0");
@@ -152,7 +152,7 @@ fn what_is_wrong_with_a_gpu_is_said() {
 }
 
 #[test]
-fn without_a_driver_a_gpu_is_missed_in_plain_words() {
+fn a_missing_driver_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = run(folder.path(), &format!("bench {TINY} --repeat 1 --device cuda:0"));
     if outcome.code == Some(0) {
@@ -165,7 +165,7 @@ fn without_a_driver_a_gpu_is_missed_in_plain_words() {
 }
 
 #[test]
-fn compiled_kernels_are_kept_and_a_damaged_file_is_made_anew() {
+fn compiled_kernels_are_cached_and_a_damaged_file_is_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
     let line = format!("bench {TINY} --repeat 1 --device cuda:0");

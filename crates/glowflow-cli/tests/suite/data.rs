@@ -70,7 +70,7 @@ fn any_name_can_be_encoded_and_decoded() {
 /// reported as broken.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_shortage_of_open_files_breaks_no_image() {
+fn a_shortage_of_open_files_does_not_break_images() {
     let program = command(&WORLD, "").get_program().to_owned();
     for limit in 4..7 {
         let mut shell = std::process::Command::new("sh");

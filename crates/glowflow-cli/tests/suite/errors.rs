@@ -289,7 +289,7 @@ fn mistakes_are_explained() {
 }
 
 #[test]
-fn threads_of_the_environment_are_bounded_too() {
+fn threads_from_the_environment_are_bounded() {
     let mut info = command(world(), "info --model done");
     info.env("RAYON_NUM_THREADS", "20000");
     check(&common::outcome(info), "RAYON_NUM_THREADS=20000", &["RAYON_NUM_THREADS 20000", "1024", "cores"]);
@@ -297,7 +297,7 @@ fn threads_of_the_environment_are_bounded_too() {
 
 /// Empty variables count as unset, and invalid ones are reported.
 #[test]
-fn variables_of_the_environment_are_explained() {
+fn environment_variables_are_validated() {
     let with = |name: &str, value: &str| {
         let mut info = command(world(), "info --model done");
         info.env(name, value);
@@ -323,7 +323,7 @@ fn variables_of_the_environment_are_explained() {
 
 /// Following the message of a run that diverges gives a run that does not.
 #[test]
-fn a_run_that_diverges_says_how_to_go_on() {
+fn a_diverged_run_states_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!(
         "train --data portraits --out run {TINY} --set train.warmup=0 --set train.checkpoint_every=1 --steps 50"
@@ -402,7 +402,7 @@ fn names_are_shown_and_not_obeyed() {
 /// A write error on stderr must not cause a panic.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_standard_error_is_no_panic() {
+fn a_full_standard_error_does_not_panic() {
     let mut info = command(world(), "info --model nope");
     info.stderr(std::fs::File::create("/dev/full").unwrap());
     assert_eq!(info.output().unwrap().status.code(), Some(1));
@@ -469,7 +469,7 @@ fn a_missing_checkpoint_has_one_before_it() {
 }
 
 #[test]
-fn a_picture_that_cannot_be_drawn_ends_no_run() {
+fn a_failed_picture_does_not_end_the_run() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["run/samples.png", "run/curve.png"] {
         std::fs::create_dir_all(folder.path().join(name).join("in the way")).unwrap();
@@ -483,7 +483,7 @@ fn a_picture_that_cannot_be_drawn_ends_no_run() {
 
 /// State from before a failure is kept, and the records are those of a run without the failure.
 #[test]
-fn a_failed_evaluation_costs_nothing() {
+fn a_failed_evaluation_loses_nothing() {
     let line = format!(
         "train --data portraits --test-data test --out run {TINY} --set train.eval_every=7 --set train.log_every=3"
     );
@@ -510,7 +510,7 @@ fn a_failed_evaluation_costs_nothing() {
 /// A second process cannot use the folder of an active run.
 #[test]
 #[cfg(unix)]
-fn one_process_a_run() {
+fn one_process_per_run() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("train --data portraits --out run {TINY} --minutes 5");
     let mut child =
@@ -529,7 +529,7 @@ fn one_process_a_run() {
 
 /// Images that a run wrote to the data folder are not data.
 #[test]
-fn a_run_within_the_data_is_none_of_them() {
+fn images_of_a_run_are_not_data() {
     let folder = tempfile::tempdir().unwrap();
     (0..6).for_each(|i| save_image(&folder.path().join(format!("photos/{i}.png")), i));
     run(folder.path(), &format!("train --data photos --out photos/run {TINY} --steps 2")).ok();
@@ -558,7 +558,7 @@ fn images_may_move() {
 }
 
 #[test]
-fn a_flipped_bit_does_not_go_unnoticed() {
+fn a_flipped_bit_is_detected() {
     let copy = copy_of_run();
     let path = copy.path().join(LAST);
     let bytes = std::fs::read(&path).unwrap();

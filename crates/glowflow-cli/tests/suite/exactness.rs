@@ -72,7 +72,7 @@ fn same_pixels(decoded: &str, index: usize) -> bool {
 }
 
 #[test]
-fn images_that_do_not_come_back_are_kept_as_pixels() {
+fn images_that_do_not_decode_exactly_are_stored_as_pixels() {
     for (model, some) in [("sound", false), ("rough", true)] {
         let encoded =
             run(world(), &format!("encode --model {model} --data patterns --out {model}.latents --json"))
@@ -120,7 +120,7 @@ fn edited_latents_are_decoded_and_reported() {
 }
 
 #[test]
-fn pixels_that_come_out_differently_are_reported() {
+fn pixels_that_decode_differently_are_reported() {
     run(world(), "encode --model sound --data patterns --out other.latents").ok();
     let path = world().join("other.latents");
     let mut file = LatentsFile::read(&path).unwrap();
@@ -133,7 +133,7 @@ fn pixels_that_come_out_differently_are_reported() {
 }
 
 #[test]
-fn eval_says_how_many_images_it_inverted() {
+fn eval_reports_the_number_of_inverted_images() {
     let eval = |options: &str| run(world(), &format!("eval --data patterns {options}")).ok();
     let text = eval("--model sound").stdout;
     assert!(text.contains("exact          12 of 12 images\n"), "{text}");
@@ -154,7 +154,7 @@ fn eval_says_how_many_images_it_inverted() {
 }
 
 #[test]
-fn numbers_that_are_not_finite_are_no_answers() {
+fn non_finite_results_are_errors() {
     let names = ["12 images", "00.png", "7 more", "not finite"];
     fails("eval --model overflowing --data patterns", &names);
     fails("eval --model overflowing --data patterns --json", &names);
@@ -184,7 +184,7 @@ fn numbers_that_are_not_finite_are_no_answers() {
 }
 
 #[test]
-fn weights_that_are_not_finite_are_refused() {
+fn non_finite_weights_are_rejected() {
     let mut model = ModelFile::read(&world().join("sound")).unwrap();
     let parameter = &model.layout().parameters[0];
     model.weights[parameter.span.range().start] = f32::NAN;
@@ -196,7 +196,7 @@ fn weights_that_are_not_finite_are_refused() {
 
 /// Results are written, but the exit status reports that some are missing.
 #[test]
-fn images_that_are_left_out_must_be_accepted() {
+fn skipped_images_must_be_accepted() {
     let out = "2 of 7 images were left out; pass --allow-broken";
     for line in [
         "encode --model sound --data mixed --out mixed.latents --json",

@@ -33,7 +33,7 @@ fn a_checkpoint_becomes_a_model() {
 }
 
 #[test]
-fn settings_that_a_file_does_not_record_are_asked_for() {
+fn missing_settings_are_requested() {
     let Some(path) = checkpoint("rosinality/affine_lu/model_000001.pt") else { return };
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

@@ -154,7 +154,7 @@ fn names_of_attributes_may_hold_commas_and_equals_signs() {
 }
 
 #[test]
-fn rows_and_images_without_partner_are_warned_of() {
+fn unmatched_rows_and_images_are_reported() {
     let rows =
         (0..120).map(|i| if i < 60 { format!("{i:03}.png,{}\n", i % 2) } else { format!("x{i}.png,0\n") });
     std::fs::write(world().join("half.csv"), format!("image,Odd\n{}", rows.collect::<String>())).unwrap();
@@ -183,7 +183,7 @@ fn a_model_without_finite_latents_has_no_directions() {
 }
 
 #[test]
-fn portraits_know_their_attributes() {
+fn portraits_have_attributes() {
     let found =
         ok("attributes --model plain --data portraits --images 200 --out portraits.directions --json").json();
     assert_eq!(found["directions"].as_array().unwrap().len(), 6, "{found}");
@@ -211,7 +211,7 @@ fn manipulate_moves_a_picture_along_directions() {
 }
 
 #[test]
-fn resample_keeps_the_coarse_and_draws_the_fine_anew() {
+fn resample_keeps_coarse_levels_and_redraws_fine_ones() {
     let resample = |options: &str, rows| {
         ok(&format!("resample --model plain photos/007.png --count 3 {options} --out details.png"));
         images(&picture("details.png"), 4, rows)
@@ -281,7 +281,7 @@ fn folders_are_manipulated() {
 
 /// An output folder must not overwrite input pictures.
 #[test]
-fn given_pictures_are_kept() {
+fn input_pictures_are_not_overwritten() {
     std::fs::create_dir_all(world().join("own/arrays")).unwrap();
     std::fs::copy(world().join("photos/003.png"), world().join("own/a.png")).unwrap();
     let original = std::fs::read(world().join("own/a.png")).unwrap();
@@ -319,7 +319,7 @@ fn samples_at_several_temperatures_are_the_same_samples() {
 }
 
 #[test]
-fn pictures_have_classes_where_the_model_has() {
+fn pictures_have_classes_if_the_model_has() {
     ok("attributes --model classes --data photos --labels labels.csv --class 1 --out classes.directions");
     let image = "--model classes photos/007.png --class 1";
     ok(&format!("manipulate {image} --directions classes.directions --set Bright=0 --out of.class.png"));

@@ -71,7 +71,7 @@ fn a_dash_is_the_standard_output_of_every_picture() {
 }
 
 #[test]
-fn a_dash_is_refused_for_what_is_no_stream() {
+fn a_dash_is_rejected_for_outputs_that_are_not_streams() {
     let folder = own_folder("refused");
     run(world(), "encode --model run --data photos --out photos.latents").ok();
     for line in [

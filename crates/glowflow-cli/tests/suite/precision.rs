@@ -15,7 +15,7 @@ fn has_bf16() -> bool {
 }
 
 #[test]
-fn a_processor_without_bf16_is_told_from_one_with_it() {
+fn bf16_support_is_detected() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = run(folder.path(), &format!("bench {TINY} --repeat 1 --precision bf16"));
     if has_bf16() {
@@ -62,7 +62,7 @@ fn a_run_in_bf16_resumes_in_bf16_to_the_same_bytes() {
 }
 
 #[test]
-fn a_model_trained_in_bf16_decodes_every_pixel_and_tells_how_exact_bf16_is() {
+fn a_model_trained_in_bf16_decodes_every_pixel_and_reports_its_exactness() {
     if !has_bf16() {
         println!("skipped: this processor has no bf16");
         return;

@@ -293,7 +293,7 @@ fn resumed_without_room_for_events() {
 /// A limit on file sizes emulates a full disk: after any failed write, the next attempt accepts the folder.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_full_disk_leaves_a_folder_that_the_next_try_takes() {
+fn a_full_disk_leaves_a_folder_that_the_next_run_accepts() {
     let size = |name: &str| std::fs::metadata(reference().folder.join("run").join(name)).unwrap().len();
     let (model, checkpoint) = (size("model.safetensors"), size("checkpoint.safetensors"));
     assert!(model < checkpoint);

@@ -249,7 +249,7 @@ struct Question {
 /// `ENOUGH` answers were correct, which takes a slow machine longer. `GLOWFLOW_LOAD_SECONDS=30` sets a longer
 /// time.
 #[test]
-fn two_hundred_clients_get_right_answers_or_are_asked_to_wait() {
+fn two_hundred_clients_get_correct_answers_or_retry() {
     const ENOUGH: usize = 200;
     const MOST_SECONDS: u64 = 30;
     let seconds = std::env::var("GLOWFLOW_LOAD_SECONDS").ok().map_or(3, |seconds| seconds.parse().unwrap());
@@ -371,7 +371,7 @@ fn a_signal_lets_requests_finish_and_ends_the_server() {
 }
 
 #[test]
-fn a_site_that_points_its_name_here_gets_nothing() {
+fn other_host_names_are_rejected() {
     let server = Server::start();
     let status = |host: &str| {
         let mut connection = TcpStream::connect(server.address).unwrap();
@@ -554,7 +554,7 @@ fn end_of(process: &mut Child, within: Duration) -> Option<i32> {
 }
 
 #[test]
-fn signals_end_the_server_whatever_clients_do() {
+fn signals_end_the_server_with_active_clients() {
     for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
         if is_ignored(number) {
             println!("skipped: SIG{name} is ignored here, as by nohup");
@@ -608,7 +608,7 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
 }
 
 #[test]
-fn eyes_are_where_the_user_says() {
+fn eye_positions_are_those_given() {
     for options in ["--eyes 0.3,0.45,0.7,0.5", "--eyes 0.3 0.45 0.7 0.5", "--eyes=0.3,0.45,0.7,0.5"] {
         let server = Server::with(options, &[]);
         let info: Value = serde_json::from_slice(&server.get("info").unwrap().1).unwrap();
@@ -639,7 +639,7 @@ fn an_address_in_use_is_explained() {
 }
 
 #[test]
-fn a_model_without_directions_is_served_all_the_same() {
+fn a_model_without_directions_is_served() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(world().join("run/model.safetensors"), folder.path().join("model.safetensors")).unwrap();
     let (mut process, line) = serve(folder.path(), "--model model.safetensors", &[]);
@@ -713,7 +713,7 @@ fn weak_directions_are_counted() {
 /// A GPU with little free memory: requests that do not fit are rejected, and those that fit are still
 /// answered.
 #[test]
-fn a_gpu_without_the_memory_for_one_request_answers_the_next() {
+fn a_gpu_out_of_memory_error_does_not_affect_the_next_request() {
     let Some(libraries) = cuda_emulator::libraries() else { return };
     let libraries = libraries.to_str().unwrap().to_owned();
     let kernels = concat!(env!("CARGO_TARGET_TMPDIR"), "/kernels");

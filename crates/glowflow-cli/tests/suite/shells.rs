@@ -35,7 +35,7 @@ fn every_shell_gets_every_command() {
 }
 
 #[test]
-fn an_unknown_shell_is_answered_with_the_known_ones() {
+fn an_unknown_shell_lists_the_supported_ones() {
     let outcome = common::run(Path::new("."), "completions tcsh");
     assert_eq!(outcome.code, Some(2));
     for word in ["tcsh", "bash", "zsh", "fish", "powershell"] {

@@ -193,7 +193,7 @@ fn a_finished_study_trains_nothing_again() {
 }
 
 #[test]
-fn progress_is_that_of_the_whole_study() {
+fn progress_covers_the_whole_study() {
     let (_, outcome) = reference();
     let total = 4 * STEPS * BATCH;
     assert!(outcome.stderr.contains(&format!("image {total}/{total}")), "{}", outcome.stderr);
@@ -226,7 +226,7 @@ fn a_killed_study_continues_to_the_same_results() {
 
 #[test]
 #[cfg(unix)]
-fn a_stopped_study_says_how_to_go_on() {
+fn a_stopped_study_prints_how_to_continue() {
     let folder = folder(TINY);
     let child = spawn(folder.path(), STUDY);
     wait_for(&run_folder(folder.path(), "conv1x1", 0).join("metrics.jsonl"), "\"step\":25,");
@@ -283,7 +283,7 @@ fn a_run_that_diverges_does_not_end_the_study() {
 }
 
 #[test]
-fn an_error_of_the_system_says_how_to_go_on() {
+fn an_io_error_states_how_to_continue() {
     let folder = folder(TINY);
     run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
     let runs = folder.path().join("out/conv1x1");
@@ -299,7 +299,7 @@ fn an_error_of_the_system_says_how_to_go_on() {
 }
 
 #[test]
-fn another_study_is_refused() {
+fn another_study_is_rejected() {
     let (folder, _) = reference();
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for (change, words) in [

@@ -31,7 +31,7 @@ fn has_records(run: &Path) -> bool {
 }
 
 #[test]
-fn the_first_and_last_lines_help_on() {
+fn the_first_and_last_lines_are_helpful() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = run(folder.path(), &format!("train --data portraits --out run {TINY} --steps 3")).ok();
     assert!(outcome.stderr.contains("bits/dim are upper bounds, by uniform dequantisation"), "{outcome:?}");
@@ -54,7 +54,7 @@ fn the_first_and_last_lines_help_on() {
 
 /// Samples are written at time intervals during training, and change nothing else.
 #[test]
-fn pictures_come_by_the_clock() {
+fn pictures_are_written_at_time_intervals() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let line = format!(
@@ -97,7 +97,7 @@ fn a_stopped_run_leaves_current_pictures() {
 }
 
 #[test]
-fn grey_data_make_a_grey_model() {
+fn greyscale_data_give_a_greyscale_model() {
     let folder = tempfile::tempdir().unwrap();
     for i in 0..8u8 {
         let image = image::GrayImage::from_fn(28, 28, |x, y| image::Luma([(x * 5 + y) as u8 ^ i]));
