@@ -1,4 +1,5 @@
-//! Rust's half of `overhead.py`: reads lines `encode` and `sample`, and answers each with the seconds that it took.
+//! The Rust part of `overhead.py`: reads the lines `encode` and `sample`, and answers each with the time
+//! taken in seconds.
 
 use std::io::{self, BufRead, Write};
 use std::time::Instant;
@@ -6,7 +7,7 @@ use std::time::Instant;
 use glowflow::{Dequantization, Model};
 use ndarray::Array4;
 
-/// The images of a batch.
+/// Images per batch.
 const IMAGES: usize = 64;
 
 fn main() {

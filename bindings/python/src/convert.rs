@@ -1,4 +1,4 @@
-//! Checkpoints of other programs as model files.
+//! Conversion of checkpoints of other programs to model files.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::errors::import_raised;
 
-/// Turns a checkpoint of the program `source` into the model file `out`. Returns notes for the user.
+/// Converts a checkpoint of the program `source` to the model file `out`. Returns notes for the user.
 #[pyfunction]
 #[pyo3(signature = (path, source, image, bits, permutation, out))]
 pub fn convert(

@@ -1,15 +1,15 @@
-//! Devices and precisions by their names.
+//! Parsing of device and precision names.
 
 use glowflow::{AnyDevice, DeviceChoice, DeviceError, Precision};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-/// The device of a name.
+/// The device with this name.
 pub fn choice(name: &str) -> PyResult<DeviceChoice> {
     name.parse().map_err(|reason: String| PyValueError::new_err(reason))
 }
 
-/// The precision of a name.
+/// The precision with this name.
 pub fn precision(name: &str) -> PyResult<Precision> {
     match name {
         "auto" => Ok(Precision::Auto),
@@ -22,7 +22,7 @@ pub fn precision(name: &str) -> PyResult<Precision> {
     }
 }
 
-/// Opens a device. The text is the reason why a GPU is not used that is there.
+/// Opens a device. Also returns the reason why an existing GPU is not used, if any.
 pub fn open(choice: DeviceChoice, precision: Precision) -> Result<(AnyDevice, Option<String>), DeviceError> {
     let mut trouble = None;
     let device = choice.open(precision, |error| {

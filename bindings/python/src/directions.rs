@@ -20,7 +20,8 @@ pub struct Directions {
 
 #[pymethods]
 impl Directions {
-    /// Directions of attributes over images, and warnings. `values` is `[images, names]`: 1 with, 0 without, −1 unknown.
+    /// Computes attribute directions from images, with warnings. `values` is `[images, names]`: 1 with, 0
+    /// without, −1 unknown.
     #[staticmethod]
     fn fit<'py>(
         py: Python<'py>,
@@ -63,13 +64,13 @@ impl Directions {
         self.inner.list.iter().map(auc).collect()
     }
 
-    /// The reasons why directions are not reliable; `None` for those that are.
+    /// The reasons why directions are unreliable; `None` for those that are reliable.
     #[getter]
     fn weaknesses(&self) -> Vec<Option<String>> {
         self.inner.list.iter().map(|direction| direction.about.weakness()).collect()
     }
 
-    /// The direction of an attribute, one array a level.
+    /// The direction of an attribute, one array per level.
     fn direction<'py>(&self, py: Python<'py>, name: String) -> PyResult<Vec<Bound<'py, PyArray4<f32>>>> {
         let direction = self.inner.get(&name).map_err(raised)?;
         Ok(arrays::levels(py, direction.latents.clone()))

@@ -1,8 +1,8 @@
-//! Errors of the libraries as Python exceptions.
+//! Conversion of library errors to Python exceptions.
 //!
 //! | library | Python |
 //! | --- | --- |
-//! | `Io`, reading and writing of data and reports | the `OSError` of its kind, such as `FileNotFoundError` |
+//! | `Io`, reading and writing of data and reports | the matching `OSError`, such as `FileNotFoundError` |
 //! | `Device` | `glowflow.DeviceError` |
 //! | `Diverged`, `RunDiverged` | `glowflow.Diverged` |
 //! | `Stopped` | `KeyboardInterrupt` |
@@ -33,7 +33,7 @@ pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> 
     py.detach(|| catch_out_of_memory(work)).map_err(Error::from).flatten().map_err(raised)
 }
 
-/// The exception for an error.
+/// Converts an error to an exception.
 pub fn raised(error: Error) -> PyErr {
     let message = error.to_string();
     match error {
@@ -49,7 +49,7 @@ pub fn raised(error: Error) -> PyErr {
     }
 }
 
-/// The exception for an error of the checkpoint import.
+/// Converts an error of the checkpoint import to an exception.
 pub fn import_raised(error: glowflow_import::Error) -> PyErr {
     let message = error.to_string();
     match error {
@@ -59,7 +59,7 @@ pub fn import_raised(error: glowflow_import::Error) -> PyErr {
     }
 }
 
-/// The `OSError` of a kind of error.
+/// The `OSError` for a kind of error.
 fn of_system(kind: ErrorKind, message: String) -> PyErr {
     io::Error::new(kind, message).into()
 }

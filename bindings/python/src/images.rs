@@ -1,4 +1,4 @@
-//! Images of a numpy array as a dataset.
+//! Images in a numpy array as a dataset.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 
 use crate::arrays;
 
-/// Images and labels as arguments.
+/// Images and labels passed as arguments.
 pub type Given<'py> = (PyReadonlyArray4<'py, u8>, Option<PyReadonlyArray1<'py, i64>>);
 
-/// A copy of the images of an array: training may outlive it, and the array may change.
+/// A copy of an array's images, because training may outlive the array, and the array may change.
 pub struct ArrayImages {
     /// `[images, H, W, C]`.
     pixels: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct ArrayImages {
 }
 
 impl ArrayImages {
-    /// The images with their labels, of `classes` classes.
+    /// The images with their labels, with `classes` classes.
     pub fn dataset(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
         let (images, labels) = given;
         let view = images.as_array();

@@ -1,8 +1,8 @@
-//! Long work in a thread of its own, while the calling thread serves its requests and handles signals.
+//! Long-running work in a separate thread, while the calling thread serves its requests and handles signals.
 //!
-//! Python handles signals in its main thread alone, and only between two of its instructions. So the calling thread, without
-//! the GIL between two looks, waits for the requests of the work, such as a callback, and looks for signals meanwhile. An
-//! exception, Ctrl-C included, sets the flag that stops the work; requests after it are dropped.
+//! Python handles signals only in its main thread, between two instructions. Therefore the calling thread
+//! waits for requests of the work, such as callbacks, without the GIL, and checks for signals at intervals.
+//! An exception, including Ctrl-C, sets the flag that stops the work; later requests are dropped.
 
 use std::panic::resume_unwind;
 use std::sync::Mutex;
@@ -14,14 +14,13 @@ use std::time::Duration;
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 
-/// Time between two looks for signals.
+/// Time between two signal checks.
 const BETWEEN_SIGNALS: Duration = Duration::from_millis(50);
 
-/// The end of some work.
+/// Outcome of the work.
 pub struct Done<T> {
-    /// Its result.
     pub result: T,
-    /// The exception, other than that of Ctrl-C, that stopped it.
+    /// The exception that stopped it, unless it was Ctrl-C.
     pub exception: Option<PyErr>,
 }
 

@@ -1,4 +1,4 @@
-//! Operations on latents that need no model.
+//! Operations on latents that require no model.
 
 use glowflow::latent::{Walk, between};
 use glowflow::{Latents, check_count};
@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::arrays;
 use crate::errors::compute;
 
-/// Latents of `steps` points between those of two images, both included.
+/// Interpolates the latents of two images in `steps` points, both ends included.
 #[pyfunction]
 #[pyo3(signature = (a, b, steps, spherical))]
 pub fn interpolate<'py>(

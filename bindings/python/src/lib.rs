@@ -1,7 +1,7 @@
 //! The extension module `glowflow._native`.
 //!
-//! Its functions take arguments of exact types: `glowflow/_arguments.py` checks and converts what users pass. Everything
-//! that computes runs without the GIL ([`errors::compute`]), training and studies in a thread of their own
+//! Its functions take arguments of exact types; `glowflow/_arguments.py` checks and converts user input. All
+//! computation runs without the GIL ([`errors::compute`]), training and studies in a separate thread
 //! ([`interruptible`]).
 
 mod arrays;

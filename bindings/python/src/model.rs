@@ -1,4 +1,4 @@
-//! A model of any architecture with its weights on a device.
+//! A model of any architecture, with its weights on a device.
 
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ impl Model {
 
 #[pymethods]
 impl Model {
-    /// A new model; `config` is its configuration in JSON.
+    /// Creates a model; `config` is its configuration in JSON.
     #[new]
     fn new(py: Python<'_>, config: String, seed: u64, device: String, precision: String) -> PyResult<Self> {
         let config = parse(&config)?;
@@ -113,19 +113,19 @@ impl Model {
         &self.device
     }
 
-    /// The reason why a GPU is not used that is there.
+    /// The reason why an existing GPU is not used, if any.
     #[getter]
     fn notice(&self) -> Option<&str> {
         self.notice.as_deref()
     }
 
-    /// The noise that training minimises the bound of.
+    /// The noise of the bound that training minimises.
     #[getter]
     fn noise(&self) -> &'static str {
         Architecture::noise(self.model.config()).name()
     }
 
-    /// Latents and log-densities. `given` is the noise if its kind is `given`.
+    /// Returns latents and log-densities. `given` is the noise if its kind is `given`.
     fn encode<'py>(
         &self,
         py: Python<'py>,
@@ -171,7 +171,7 @@ impl Model {
         Ok(decoded.into_pyarray(py))
     }
 
-    /// Log-likelihoods in nats, or bits/dim.
+    /// Returns log-likelihoods in nats, or bits/dim.
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python, one each")]
     fn score<'py>(
         &self,
@@ -227,7 +227,7 @@ impl Model {
         compute(py, || self.model.inverse_error(pixels, &labels))
     }
 
-    /// All tensors of the model's file.
+    /// Returns all tensors of the model's file.
     fn tensors<'py>(&self, py: Python<'py>) -> Vec<Tensor<'py>> {
         let (file, layout) = (&self.file, self.file.layout());
         let flat = |tensors: &[Parameter], values: &[f32]| -> Vec<Tensor<'py>> {
@@ -254,7 +254,7 @@ impl Model {
     }
 }
 
-/// Checks a configuration in JSON, and returns it with every key that is not its default.
+/// Checks a configuration in JSON, and returns it with every non-default key.
 #[pyfunction]
 pub fn check_config(config: String) -> PyResult<String> {
     let config = parse(&config)?;
@@ -271,7 +271,7 @@ fn pixels(py: Python<'_>, decoded: Decoded) -> Pixels<'_> {
     (decoded.pixels.into_pyarray(py), decoded.finite)
 }
 
-/// The estimate of a log-likelihood that arguments stand for.
+/// The log-likelihood estimate selected by the arguments.
 fn estimate(noise: &str, seed: u64, draws: u64, importance: bool) -> PyResult<Draws> {
     let noise = match noise {
         "midpoint" if importance => {
@@ -293,7 +293,7 @@ fn unknown_noise(kind: &str) -> PyErr {
     ))
 }
 
-/// Names of the models that come with the package.
+/// Names of the bundled models.
 #[pyfunction]
 pub fn pretrained_names() -> Vec<&'static str> {
     glowflow::pretrained::names().to_vec()

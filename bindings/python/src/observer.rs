@@ -1,4 +1,4 @@
-//! The observer of a run that hands its records to the thread which called from Python.
+//! The observer of a run, which passes its records to the calling Python thread.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc::{self, Sender};
@@ -11,7 +11,7 @@ use glowflow::train::observer::{Event, Outbox, Record};
 pub enum Request {
     /// Logs a line.
     Notice(String),
-    /// Calls back with the state of training, and sends whether training should end.
+    /// Calls the callback with the training state, and sends whether to end training.
     State(State, Sender<bool>),
 }
 
@@ -27,7 +27,7 @@ pub struct State {
     pub test_bits_per_dim: Option<f64>,
 }
 
-/// Sends every record to the calling thread, and waits for the callback's answer.
+/// Sends every record to the calling thread, and waits for the callback's result.
 pub struct Caller {
     requests: Sender<Request>,
     batch: u64,
@@ -51,7 +51,7 @@ impl Caller {
         };
         let (answer, answered) = mpsc::channel();
         let _ = self.requests.send(Request::State(state, answer));
-        // A request that is dropped comes after one to stop, which ends the run by itself.
+        // Requests are dropped only after a stop request, which ends the run.
         match answered.recv() {
             Ok(true) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),

@@ -1,4 +1,4 @@
-//! The drawn portraits as arrays: images and known attributes without a download.
+//! The drawn portraits as arrays: images with known attributes, without a download.
 
 use glowflow_data::Dataset;
 use glowflow_data::portraits::{ATTRIBUTES, MIN_SIZE, Portraits};
@@ -10,7 +10,7 @@ use crate::errors::compute;
 
 type Attribute<'py> = (&'static str, Bound<'py, PyArray1<bool>>);
 
-/// Images `[count, size, size, 3]`, and each attribute of all of them.
+/// Returns images `[count, size, size, 3]`, and the values of each attribute.
 #[pyfunction]
 #[pyo3(signature = (count, size, seed))]
 pub fn portraits<'py>(

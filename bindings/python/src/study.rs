@@ -13,15 +13,15 @@ use pyo3::prelude::*;
 use crate::errors::raised;
 use crate::{devices, interruptible};
 
-/// What to study, from a dictionary.
+/// Arguments of a study, from a dictionary.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Arguments {
-    /// A built-in study's name, or a TOML file.
+    /// Name of a built-in study, or path of a TOML file.
     name: String,
     out: PathBuf,
     device: String,
-    /// Whether a built-in study is that for GPUs.
+    /// True for the GPU version of a built-in study.
     gpu: bool,
     data: Option<PathBuf>,
     seeds: Option<Vec<u64>>,
@@ -31,7 +31,7 @@ pub struct Arguments {
     flops: Option<f64>,
     arms: Option<Vec<String>>,
     curve: Option<Vec<f64>>,
-    /// `section.key=value` each, for all configurations.
+    /// `section.key=value` items, for all configurations.
     overrides: Vec<String>,
     progress: bool,
 }
@@ -78,7 +78,7 @@ impl Arguments {
     }
 }
 
-/// Trains what is not finished of a study, and returns its outcome in JSON.
+/// Trains the unfinished runs of a study, and returns its results in JSON.
 #[pyfunction]
 #[pyo3(name = "study", signature = (arguments, notify))]
 pub fn run_study<'py>(py: Python<'py>, arguments: Arguments, notify: Bound<'py, PyAny>) -> PyResult<String> {

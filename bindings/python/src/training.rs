@@ -1,4 +1,4 @@
-//! Training in a run's folder, as the command line trains.
+//! Training in a run's folder, like the command line.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ use crate::images::{ArrayImages, Given};
 use crate::observer::{Caller, Request};
 use crate::{devices, interruptible};
 
-/// Number of images in memory from which on some are held out by default, and their part: those of data in files.
+/// Minimum number of in-memory images for holding some out by default, and the held-out fraction: the values
+/// for data in files.
 const MIN_FOR_HOLDOUT: usize = 100;
 const HOLDOUT: f64 = 0.05;
 
-/// What to train, from a dictionary.
+/// Arguments of a training run, from a dictionary.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 pub struct Arguments {
@@ -30,7 +31,7 @@ pub struct Arguments {
     out: PathBuf,
     device: String,
     preset: Option<String>,
-    /// `section.key=value` each.
+    /// `section.key=value` items.
     overrides: Vec<String>,
     /// Data in files.
     data: Option<PathBuf>,
@@ -38,17 +39,18 @@ pub struct Arguments {
     steps: Option<u64>,
     minutes: Option<f64>,
     resume: bool,
-    /// Number of classes of images in memory.
+    /// Number of classes of the in-memory images.
     classes: usize,
 }
 
-/// Images in memory to train and to test on.
+/// In-memory images for training and testing.
 struct InMemory {
     train: Arc<dyn Dataset>,
     test: Option<Arc<dyn Dataset>>,
 }
 
-/// Trains, and returns the summary in JSON. `callback` gets the fields of a `TrainState`, `notify` a line for the log.
+/// Trains, and returns the summary in JSON. `callback` receives the fields of a `TrainState`, `notify` a line
+/// for the log.
 #[pyfunction]
 #[pyo3(name = "train", signature = (arguments, images, test_images, callback, notify))]
 pub fn train_in_folder<'py>(
@@ -153,7 +155,7 @@ fn run(
     train::train(device, config, out, options)
 }
 
-/// Holds some images out to test on if there are none and enough to train on.
+/// Holds out some images for testing if there are no test images and enough training images.
 fn held_out(images: InMemory, config: &RunConfig) -> Result<InMemory, Error> {
     let fraction = match (images.test.is_some(), config.data.test_fraction) {
         (true, _) => return Ok(images),
