@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the wheel, installs it into an environment of its own, and tests it. Needs a Rust toolchain and Python 3.11 or later with
-# venv; with TORCH=1 it installs the CPU build of PyTorch, too, for the tests that need it, which are skipped if its index cannot
-# be reached. Crates are compiled in the folder of the other workspace, which shares the dependencies.
+# Builds the wheel, installs it into a new virtual environment, and tests it. Requires a Rust toolchain and
+# Python 3.11 or later with venv. With TORCH=1 it also installs the CPU build of PyTorch; if its index cannot
+# be reached, the tests that require PyTorch are skipped. Crates are compiled in the main workspace's target
+# folder, which shares the dependencies.
 set -euo pipefail
 cd "$(dirname "$0")"
 MAX_WHEEL_KIB=12288
@@ -29,6 +30,6 @@ fi
 "$out/venv/bin/glowflow" --version
 "$out/venv/bin/python" -m pytest -q tests
 "$out/venv/bin/jupyter-execute" --timeout 300 ../../examples/tour.ipynb --output "$out/tour.ipynb"
-# The other modules are typed in their sources.
+# The other modules have inline types.
 (cd "$out" && venv/bin/python -m mypy.stubtest glowflow --ignore-missing-stub --ignore-unused-allowlist \
     --allowlist "$OLDPWD/stubtest.allow" --mypy-config-file "$OLDPWD/stubtest.ini")

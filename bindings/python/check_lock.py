@@ -1,7 +1,7 @@
-"""Checks that this workspace and that of the crates lock the same versions of the crates that both use.
+"""Checks that this workspace and the main one lock the same versions of the crates that both use.
 
-Each package of this lock file whose name is in the other has to be there in the same version, from the same source and with
-the same checksum. `cp ../../Cargo.lock .` followed by `cargo metadata` makes them agree.
+Every package of this lock file that the other one names must be locked there in the same version, from the same source and
+with the same checksum. `cp ../../Cargo.lock .` followed by `cargo metadata` makes them agree.
 """
 
 import sys
@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def packages(path: Path) -> dict[str, set[tuple[str, str, str]]]:
-    """Versions, sources and checksums by name."""
+    """Versions, sources and checksums, by package name."""
     found: dict[str, set[tuple[str, str, str]]] = {}
     for package in tomllib.loads(path.read_text(encoding="utf-8"))["package"]:
         identity = package["version"], package.get("source", "here"), package.get("checksum", "")
@@ -21,7 +21,7 @@ def packages(path: Path) -> dict[str, set[tuple[str, str, str]]]:
 
 
 def differences(ours: dict, theirs: dict) -> list[str]:
-    """A line for each crate that is locked in another version."""
+    """One line per crate that is locked in different versions."""
     lines = []
     for name in sorted(ours.keys() & theirs.keys()):
         other = ours[name] - theirs[name]

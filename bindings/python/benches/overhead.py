@@ -3,7 +3,7 @@
     cargo build --release --example overhead
     python benches/overhead.py [--repeat 15] [--image 32 32 3] [--levels 3] [--steps 8] [--hidden 128]
 
-The machine has to be quiet. Prints a line of JSON for each: medians in seconds, and the median of the ratios of neighbours.
+Run it on an idle machine. Prints a line of JSON for each: medians in seconds, and the median ratio of adjacent runs.
 """
 
 import argparse
@@ -56,10 +56,10 @@ def main():
                 return time.perf_counter() - start
 
             for name in calls:
-                in_rust(name), in_python(name)  # Warms both up.
+                in_rust(name), in_python(name)  # Warm-up.
                 pairs = []
                 for turn in range(args.repeat):
-                    # The first of a pair changes, in case that matters.
+                    # Alternate the order within a pair, in case it matters.
                     order = (in_rust, in_python) if turn % 2 else (in_python, in_rust)
                     first, second = (run(name) for run in order)
                     pairs.append((first, second) if turn % 2 else (second, first))

@@ -13,7 +13,7 @@ TYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 
 
 def read_safetensors(path):
-    """Tensors by name."""
+    """Returns tensors by name."""
     data = Path(path).read_bytes()
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -27,7 +27,7 @@ def read_safetensors(path):
 
 
 class Vectors:
-    """A model, and what an independent program computed of it in float64."""
+    """A model, and float64 reference results of an independent program."""
 
     def __init__(self, path):
         self.path = path
@@ -78,7 +78,7 @@ def images():
 
 @pytest.fixture
 def portraits():
-    """Smooth images, which a few steps of training can tell from noise."""
+    """Smooth images, which a model learns within a few steps."""
     rng = np.random.default_rng(0)
     small = rng.integers(0, 256, (128, 4, 4, 3), np.uint8)
     return np.ascontiguousarray(small.repeat(4, 1).repeat(4, 2))

@@ -1,4 +1,4 @@
-"""Arguments that do not fit: the error shows the line to write."""
+"""Invalid arguments: the error shows the line to write instead."""
 
 import dataclasses
 import json
@@ -129,7 +129,7 @@ def test_configurations_are_checked():
 def test_configurations_have_every_key(kind):
     with pytest.raises(ValueError, match="unknown field") as error:
         _native.check_config(json.dumps({"architecture": kind.architecture, "?": 0}))
-    # The message lists the keys that there are.
+    # The message lists the valid keys.
     assert set(re.findall(r"`(\w+)`", str(error.value))) == {field.name for field in dataclasses.fields(kind)}
 
 

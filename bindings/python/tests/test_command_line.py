@@ -1,4 +1,4 @@
-"""The command that comes along."""
+"""The bundled command."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_ctrl_c_stops_with_a_checkpoint(tmp_path):
     words = ["train", "--data", "portraits", "--preset", "tiny32", "--device", "cpu", "--minutes", "5"]
     process = subprocess.Popen([*COMMAND, *words, "--out", str(tmp_path / "run")], stderr=subprocess.DEVNULL)
     metrics, start = tmp_path / "run" / "metrics.jsonl", time.monotonic()
-    # Before the first step there is nothing to keep.
+    # Before the first step there is nothing to save.
     while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() - start < 60:
         time.sleep(0.1)
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints of other programs; the Rust tests compare their numbers."""
+"""Checkpoints of other programs; the Rust tests compare the results."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from glowflow._safetensors import write
 
 
 def rosinality(channels=12, hidden=4):
-    """The tensors of a model with one level and one step of flow, which changes nothing."""
+    """The tensors of an identity model with one level and one step of flow."""
     half, block = channels // 2, "blocks.0.flows.0"
     shapes = {
         f"{block}.coupling.net.0.weight": (hidden, half, 3, 3),

@@ -118,7 +118,7 @@ def test_pretrained(model, tmp_path):
     assert f"`{model.fingerprint:08x}`" in card and "glowflow.Model.from_pretrained" in card
     loaded = glowflow.Model.from_pretrained(tmp_path, device="cpu")
     assert loaded.fingerprint == model.fingerprint
-    # A card that was edited stays.
+    # An edited card is kept.
     (tmp_path / "README.md").write_text("mine")
     model.save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -140,7 +140,7 @@ def test_a_folder_like_the_cache_of_the_hub(model, tmp_path):
 
 
 def test_import_is_quick():
-    """The least processor time of five imports, numpy included, less the interpreter's start."""
+    """Minimum CPU time of five imports, including numpy, minus the interpreter's start."""
     resource = pytest.importorskip("resource")
 
     def seconds(code):

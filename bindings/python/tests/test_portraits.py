@@ -1,4 +1,4 @@
-"""The drawn portraits, and the model of them that comes along."""
+"""The drawn portraits, and the bundled model of them."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_bundled_model(tmp_path, monkeypatch):
     assert set(directions.names) == set(attributes)
     latents = model.encode(images[:4]).latents
     before, after = model.decode(latents), model.decode(directions.move(latents, Blue_Background=2.0))
-    # Blue rises at the upper corners, which are background.
+    # Blue increases in the upper corners, which are background.
     assert after[:, :4, :4, 2].mean() > before[:, :4, :4, 2].mean() or attributes["Blue_Background"][:4].all()
 
     with pytest.raises(ValueError, match="comes with"):

@@ -1,4 +1,4 @@
-"""Python's other threads run while glowflow computes, and one model serves several."""
+"""Other Python threads run while glowflow computes, and several can use one model."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import glowflow
 
 
 class Ticker:
-    """Counts the wakes of another Python thread."""
+    """Counts wake-ups of another Python thread."""
 
     def __enter__(self):
         self.ticks, self.end = 0, threading.Event()
@@ -35,7 +35,7 @@ def test_encode_releases_the_gil():
         start = time.perf_counter()
         while time.perf_counter() - start < 1:
             model.encode(images)
-    # Far fewer than 500, which an idle machine would have: all cores compute.
+    # Far fewer than the 500 of an idle machine, because all cores are busy.
     assert ticker.ticks > 20
 
 

@@ -1,4 +1,4 @@
-"""Modules of torch: equal likelihoods, gradients by pixels, and the way back to a file."""
+"""Torch modules: equal likelihoods, gradients with respect to pixels, and export to a file."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import glowflow
 
 torch = pytest.importorskip("torch")
-# The models are small: threads would wait for each other.
+# The models are small, so threads would mostly wait for each other.
 torch.set_num_threads(1)
 
 
@@ -27,7 +27,7 @@ def test_likelihoods_in_f64(vectors, module):
     module = module.double()
     with torch.no_grad():
         log_prob, latents = module(*given(module, vectors))
-    # Weights of the file are f32; the vectors' are not rounded further.
+    # The file's weights are f32; those of the vectors are not rounded further.
     np.testing.assert_allclose(log_prob.numpy(), vectors.known["log_likelihood"], rtol=1e-6)
     for level, eps in enumerate(latents):
         np.testing.assert_allclose(eps.numpy(), vectors.known[f"eps.{level}"], rtol=1e-5, atol=1e-6)
@@ -56,7 +56,7 @@ def test_gradients_by_pixels(vectors, module):
     log_prob, _ = module(v, labels)
     (gradient,) = torch.autograd.grad(log_prob.sum(), v)
     direction = torch.randn(v.shape, dtype=v.dtype, generator=torch.Generator().manual_seed(0))
-    # Short, so that no ReLU is at its kink in between.
+    # Short, so that no ReLU crosses its kink.
     step = 1e-7
     with torch.no_grad():
         ends = [module(v + sign * step * direction, labels)[0].sum() for sign in (1, -1)]
@@ -111,7 +111,7 @@ def test_invalid_tensors(model, images):
 @pytest.mark.parametrize("network", ["convolutions", "residual", "attention"])
 @pytest.mark.parametrize("normalization", ["actnorm", "batchnorm"])
 def test_couplings_and_networks(images, tmp_path, coupling, network, normalization):
-    """Options that the vectors lack, with weights that no tensor leaves without effect."""
+    """Options that the vectors do not cover, with weights for which every tensor has an effect."""
     from glowflow.torch import as_module, to_safetensors
 
     config = glowflow.GlowConfig(

@@ -54,7 +54,7 @@ def test_an_exception_of_the_callback_is_raised(portraits, options, tmp_path):
 
     with pytest.raises(KeyError, match="mine"):
         glowflow.train(portraits, tmp_path, steps=100, callback=callback, **options)
-    # The run is saved, and can continue.
+    # The run is saved, and can be continued.
     glowflow.train(portraits, tmp_path, steps=6, resume=True, device="cpu")
     assert glowflow.read_metrics(tmp_path)["step"].tolist() == [2, 4, 6]
 
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_training_with_a_checkpoint(portraits, options, tmp_path):
     model = glowflow.train(portraits, tmp_path, steps=10**6, callback=callback, **options)
     assert (tmp_path / "checkpoint.safetensors").exists()
     assert model.config == options["model"]
-    # Python's own handler is still there.
+    # Python's own handler is still installed.
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         threading.Event().wait(5)

@@ -120,10 +120,10 @@ class Model:
     """
 
     def __init__(self, config: Config, *, seed: int = 0, device: str = "auto", precision: str = "f32") -> None:
-        """A new model that has seen no data."""
+        """A new, untrained model."""
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "f32") -> Model:
-        """Loads a `model.safetensors`, or that of a run's folder."""
+        """Loads a `model.safetensors`, or the one in a run's folder."""
     @classmethod
     def from_pretrained(
         cls,
@@ -134,7 +134,7 @@ class Model:
         precision: str = "f32",
         **hub: Any,
     ) -> Model:
-        """Loads a folder with `model.safetensors`, `"portraits"`, which comes with the package, or a model of the Hub if `huggingface_hub` is installed."""
+        """Loads a folder with `model.safetensors`, the bundled model `"portraits"`, or a model of the Hub if `huggingface_hub` is installed."""
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `model.safetensors`, atomically."""
     def save_pretrained(
@@ -152,7 +152,7 @@ class Model:
         """Number of trained parameters."""
     @property
     def fingerprint(self) -> int:
-        """A checksum of architecture and weights, which tells models apart."""
+        """Checksum of architecture and weights, which identifies the model."""
     @property
     def device(self) -> str:
         """Name of the device."""
@@ -173,7 +173,7 @@ class Model:
         `midpoint`, the centre; `uniform` or `variational`, drawn from `seed`; or float32 [B, H, W, C] in [0, 1/2**bits).
         """
     def decode(self, latents: Any, labels: Any = None, *, continuous: bool = False) -> NDArray[Any]:
-        """Images of latents as `encode` returns them: uint8 [B, H, W, C], or with `continuous` float32 in [-0.5, 0.5)."""
+        """Decodes latents as returned by `encode`: uint8 [B, H, W, C], or with `continuous` float32 in [-0.5, 0.5)."""
     def log_prob(
         self,
         images: Any,
@@ -195,7 +195,7 @@ class Model:
         draws: int = 1,
         importance: bool = False,
     ) -> NDArray[np.float64]:
-        """-log p(x)/(D log 2), [B]: the number that papers report. By default the noise is that of training."""
+        """-log p(x)/(D log 2), [B]: the value reported in papers. By default the noise is that of training."""
     def sample(
         self, num_samples: int = 1, *, temperature: float = 0.7, labels: Any = None, seed: int = 0
     ) -> NDArray[np.uint8]:
@@ -207,18 +207,18 @@ class Model:
     def sample_latents(
         self, num_samples: int = 1, *, temperature: float = 1.0, seed: int = 0
     ) -> list[NDArray[np.float32]]:
-        """Latents drawn at a temperature; image `i` of a seed is the same for any number."""
+        """Latents drawn at a temperature; image `i` of a seed does not depend on the number of images."""
     def inverse_error(self, images: Any, labels: Any = None) -> float:
         """max |decode(encode(v)) - v| over the images."""
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """All tensors by the names of `docs/model.md`, copied."""
+        """Copies of all tensors, by their names in `docs/model.md`."""
 
 Glow = Model
 
 def interpolate(
     a: Sequence[Any], b: Sequence[Any], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
 ) -> list[NDArray[np.float32]]:
-    """Latents on the way from those of one image to those of another ([1, h, w, c] a level): [steps, h, w, c] a level."""
+    """Interpolates between the latents of two images ([1, h, w, c] per level): [steps, h, w, c] per level."""
 
 class Directions:
     """Directions of attributes in a model's latent space: the difference of mean latents with and without each."""
@@ -237,7 +237,7 @@ class Directions:
         """Finds directions over uint8 [N, H, W, C]; `attributes` maps names to arrays [N] of 1, 0 and nan (unknown)."""
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> Directions:
-        """Loads a `directions.safetensors` of the model, or that of a run's folder."""
+        """Loads a `directions.safetensors` of the model, or the one in a run's folder."""
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `directions.safetensors`, atomically."""
     @property
@@ -247,12 +247,12 @@ class Directions:
     def auc(self) -> dict[str, tuple[float, float]]:
         """AUC on held-out images and its standard error; nan for directions that were not measured."""
     def __getitem__(self, name: str) -> list[NDArray[np.float32]]:
-        """The direction of an attribute: [1, h, w, c] a level."""
+        """The direction of an attribute: [1, h, w, c] per level."""
     def move(self, latents: Any, /, **amounts: float) -> list[NDArray[np.float32]]:
         """latents + Σ amount·direction, such as `directions.move(latents, Smiling=0.7)`. Amounts are −3 to 3."""
 
 class TrainState(NamedTuple):
-    """What a callback is given, every `log_every` steps."""
+    """Training state passed to the callback, every `log_every` steps."""
 
     step: int
     images: int
@@ -284,23 +284,23 @@ def train(
     callback: Callable[[TrainState], bool | None] | None = None,
     **overrides: Any,
 ) -> Model:
-    """Trains in the folder `out`, as the command line does, and returns the model with averaged weights.
+    """Trains in the folder `out`, like the command line, and returns the model with averaged weights.
 
     `data` and `test` are a folder, a file, `"portraits"` (built in), or uint8 [N, H, W, C]; `test` may be a pair of images
-    and labels. The callback is called in the calling thread; if it returns True, training ends with a checkpoint. Ctrl-C does so, too.
+    and labels. The callback runs in the calling thread; if it returns True, training ends with a checkpoint, as after Ctrl-C.
     """
 
 def portraits(count: int, size: int = 32, *, seed: int = 0) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
     """Drawn portraits, uint8 [count, size, size, 3], and their attributes by name, bool [count].
 
-    A larger `count` begins with the same portraits; seed 0 is what `train("portraits", ...)` learns from.
+    A larger `count` begins with the same portraits; `train("portraits", ...)` uses seed 0.
     """
 
 def preset_names() -> list[str]:
     """Names of the presets of `train`."""
 
 def read_metrics(run: str | os.PathLike[str]) -> Mapping[str, NDArray[Any]]:
-    """The `metrics.jsonl` of a run as columns: `step`, and a float64 array a metric, nan at steps without it."""
+    """The `metrics.jsonl` of a run as columns: `step`, and a float64 array per metric, nan at steps without it."""
 
 def study(
     name: str | os.PathLike[str],
@@ -319,7 +319,7 @@ def study(
     progress: bool = False,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Trains what is not finished of a study in the folder `out`, and returns its outcome."""
+    """Trains the unfinished runs of a study in the folder `out`, and returns its results."""
 
 def study_names() -> list[str]:
     """Names of the built-in studies."""

@@ -1,4 +1,4 @@
-"""Checks and conversions of arguments. An error names what was given, and the line to write."""
+"""Validation and conversion of arguments. Errors name the value passed, and the line to write instead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
     array = as_array(value, name)
     torch = not isinstance(value, np.ndarray) and hasattr(value, "permute")
     height, width, channels = image
-    # The conversion that fits what was given, as a user would write it.
+    # The expression that converts the argument, as a user would write it.
     line, wrong = name, []
     if array.dtype != np.uint8:
         wrong.append(f"has the type {array.dtype}")
@@ -68,7 +68,7 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
 
 
 def any_images(value: Any, name: str) -> np.ndarray:
-    """Pixels uint8 [N, H, W, C] of any size, for a model that does not exist yet."""
+    """Pixels uint8 [N, H, W, C] of any size, for a model that is yet to be created."""
     array = as_array(value, name)
     if array.ndim != 4:
         raise ValueError(f"{name} has the shape {list(array.shape)}: pass uint8 [N, H, W, C]")
@@ -77,13 +77,13 @@ def any_images(value: Any, name: str) -> np.ndarray:
     _, first, _, last = array.shape
     shape = array.shape[1:]
     if last not in (1, 3) and first in (1, 3):
-        # Channels first: the message is that for a model of these images.
+        # Channels first: report the error for a model of this image size.
         shape = (*array.shape[2:], first)
     return images(value, shape, name)
 
 
 def labels(value: Any, batch: int, classes: int, name: str = "labels") -> np.ndarray | None:
-    """One class an image, int64 [B]; None for a model without classes."""
+    """One class per image, int64 [B]; None for a model without classes."""
     if value is None:
         if classes:
             raise ValueError(f"the model has {classes} classes: pass {name}, a class of 0 to {classes - 1} for each image")
@@ -106,7 +106,7 @@ def labels(value: Any, batch: int, classes: int, name: str = "labels") -> np.nda
 
 
 def latents(value: Any, shapes: Sequence[Sequence[int]] | None, name: str = "latents") -> list[np.ndarray]:
-    """One float32 array [B, h, w, c] a level, C-contiguous. Without `shapes` any four axes fit."""
+    """One float32 array [B, h, w, c] per level, C-contiguous. Without `shapes` any four-dimensional arrays are accepted."""
     if hasattr(value, "latents") and hasattr(value, "log_prob"):
         raise TypeError(f"{name} is what encode returned: pass {name}.latents")
     if not isinstance(value, (list, tuple)):
@@ -151,7 +151,7 @@ def noise(value: Any, pixels: np.ndarray, bins: int) -> tuple[str, np.ndarray | 
 
 
 def whole(value: Any, name: str, least: int = 0, below: int = 2**64) -> int:
-    """A whole number."""
+    """Checks that a value is an integer."""
     try:
         number = value.__index__()
     except AttributeError:
@@ -162,5 +162,5 @@ def whole(value: Any, name: str, least: int = 0, below: int = 2**64) -> int:
 
 
 def device(name: str) -> str:
-    """The device of a name; by default that of the environment variable GLOWFLOW_DEVICE."""
+    """The device with this name, by default that of the environment variable GLOWFLOW_DEVICE."""
     return os.environ.get("GLOWFLOW_DEVICE") or "auto" if name == "auto" else name

@@ -11,7 +11,7 @@ from glowflow import _native
 
 
 def main() -> NoReturn:
-    """Runs the command that the process was started with."""
+    """Runs the command line of this process."""
     # The command handles Ctrl-C itself. A signal that was ignored at the start stays ignored.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -19,12 +19,12 @@ class _Config:
         _native.check_config(json.dumps(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key, the architecture first."""
+        """All keys, beginning with the architecture."""
         fields = dataclasses.asdict(self)  # type: ignore[call-overload]
         return {"architecture": self.architecture, **fields, "image": list(fields["image"])}
 
     def to_json(self) -> str:
-        """As a model's file has it: keys that older programs do not know are left out if they have their defaults."""
+        """JSON as in a model's file: keys added after the first release are omitted if they have their default values."""
         return _native.check_config(json.dumps(self.to_dict()))
 
 

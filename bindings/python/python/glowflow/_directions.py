@@ -1,4 +1,4 @@
-"""Attribute directions: which way in latent space leads to a smile."""
+"""Attribute directions: vectors in latent space that change an attribute, such as a smile."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Directions:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> Directions:
-        """Loads a `directions.safetensors` of the model, or that of a run's folder."""
+        """Loads a `directions.safetensors` of the model, or the one in a run's folder."""
         path = os.fspath(path)
         if os.path.isdir(path) or path in _native.pretrained_names() and not os.path.exists(path):
             path = os.path.join(path, "directions.safetensors")
@@ -80,7 +80,7 @@ class Directions:
         return {name: auc or nothing for name, auc in zip(self.names, self._inner.auc)}
 
     def __getitem__(self, name: str) -> list[NDArray[np.float32]]:
-        """The direction of an attribute: [1, h, w, c] a level."""
+        """The direction of an attribute: [1, h, w, c] per level."""
         if name not in self.names:
             raise KeyError(name)
         return self._inner.direction(name)
@@ -95,7 +95,7 @@ class Directions:
 
 
 def _answers(value: Any, name: str, count: int) -> np.ndarray:
-    """1 with an attribute, 0 without it, −1 where that is unknown."""
+    """1 with the attribute, 0 without it, −1 if unknown."""
     array = _arguments.as_array(value, f"attributes[{name!r}]")
     if array.shape != (count,):
         raise ValueError(

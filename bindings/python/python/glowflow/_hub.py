@@ -1,4 +1,4 @@
-"""Folders of pretrained models: `model.safetensors`, `config.json` and a model card, as the Hugging Face Hub has them."""
+"""Folders of pretrained models: `model.safetensors`, `config.json` and a model card, as on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 
 def folder(name_or_path: str | os.PathLike[str], revision: str | None, hub: dict[str, Any]) -> str:
-    """The local folder of a model, or its file."""
+    """Path of a model's local folder or file."""
     name = os.fspath(name_or_path)
     given = ", ".join(["revision"] * (revision is not None) + list(hub))
     if os.path.exists(name):

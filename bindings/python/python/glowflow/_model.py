@@ -33,7 +33,7 @@ class Model:
     def __init__(
         self, config: _config.Config, *, seed: int = 0, device: str = "auto", precision: str = "f32"
     ) -> None:
-        """A new model that has seen no data."""
+        """A new, untrained model."""
         seed = _arguments.whole(seed, "seed")
         self._set(_native.Model(config.to_json(), seed, _arguments.device(device), precision))
 
@@ -45,7 +45,7 @@ class Model:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, device: str = "auto", precision: str = "f32") -> Model:
-        """Loads a `model.safetensors`, or that of a run's folder."""
+        """Loads a `model.safetensors`, or the one in a run's folder."""
         model = cls.__new__(cls)
         model._set(_native.Model.load(os.fspath(path), _arguments.device(device), precision))
         return model
@@ -60,7 +60,7 @@ class Model:
         precision: str = "f32",
         **hub: Any,
     ) -> Model:
-        """Loads a folder with `model.safetensors`, `"portraits"`, which comes with the package, or a model of the Hugging Face Hub if `huggingface_hub` is installed.
+        """Loads a folder with `model.safetensors`, the bundled model `"portraits"`, or a model of the Hugging Face Hub if `huggingface_hub` is installed.
 
         `hub` are arguments of `huggingface_hub.snapshot_download`.
         """
@@ -100,7 +100,7 @@ class Model:
 
     @property
     def fingerprint(self) -> int:
-        """A checksum of architecture and weights, which tells models apart."""
+        """Checksum of architecture and weights, which identifies the model."""
         return self._native.fingerprint
 
     @property
@@ -135,7 +135,7 @@ class Model:
         return Encoded(*self._native.encode(pixels, classes, kind, seed, given))
 
     def decode(self, latents: Any, labels: Any = None, *, continuous: bool = False) -> NDArray[Any]:
-        """Images of latents as `encode` returns them: uint8 [B, H, W, C], or with `continuous` float32 in [-0.5, 0.5)."""
+        """Decodes latents as returned by `encode`: uint8 [B, H, W, C], or with `continuous` float32 in [-0.5, 0.5)."""
         levels = _arguments.latents(latents, self.latent_shapes)
         classes = _arguments.labels(labels, len(levels[0]), self.classes)
         if continuous:
@@ -171,7 +171,7 @@ class Model:
         draws: int = 1,
         importance: bool = False,
     ) -> NDArray[np.float64]:
-        """-log p(x)/(D log 2), [B]: the number that papers report. By default the noise is that of training: uniform,
+        """-log p(x)/(D log 2), [B]: the value reported in papers. By default the noise is that of training: uniform,
         or the model's own."""
         return self._score(images, labels, noise or self._native.noise, seed, draws, importance, True)
 
@@ -215,7 +215,7 @@ class Model:
     def sample_latents(
         self, num_samples: int = 1, *, temperature: float = 1.0, seed: int = 0
     ) -> list[NDArray[np.float32]]:
-        """Latents drawn at a temperature; image `i` of a seed is the same for any number."""
+        """Latents drawn at a temperature; image `i` of a seed does not depend on the number of images."""
         count, seed = _arguments.whole(num_samples, "num_samples"), _arguments.whole(seed, "seed")
         return self._native.sample_latents(count, float(temperature), seed)
 
@@ -224,7 +224,7 @@ class Model:
         return self._native.inverse_error(*self._images(images, labels))
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """All tensors by the names of `docs/model.md`, copied."""
+        """Copies of all tensors, by their names in `docs/model.md`."""
         return {name: flat.reshape(shape) for name, shape, flat in self._native.tensors()}
 
     def _images(self, images: Any, labels: Any) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
@@ -233,13 +233,13 @@ class Model:
 
 
 Glow = Model
-"""The same class, by the name of its first architecture."""
+"""Alias of `Model`, named after its first architecture."""
 
 
 def interpolate(
     a: Sequence[Any], b: Sequence[Any], steps: int = 9, *, path: Literal["linear", "spherical"] = "linear"
 ) -> list[NDArray[np.float32]]:
-    """Latents on the way from those of one image to those of another ([1, h, w, c] a level): [steps, h, w, c] a level."""
+    """Interpolates between the latents of two images ([1, h, w, c] per level): [steps, h, w, c] per level."""
     if path not in ("linear", "spherical"):
         raise ValueError(f"path is {path!r}: pass 'linear' or 'spherical'")
     ends = _arguments.latents(a, None, "a"), _arguments.latents(b, None, "b")
@@ -247,7 +247,7 @@ def interpolate(
 
 
 def _finite(pixels: NDArray[np.uint8], finite: Sequence[bool]) -> NDArray[np.uint8]:
-    """The pixels, with a warning if those of some images mean nothing."""
+    """Returns the pixels, with a warning if some images have non-finite values."""
     count = len(finite) - int(np.count_nonzero(finite))
     if count:
         warnings.warn(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def portraits(count: int, size: int = 32, *, seed: int = 0) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.bool_]]]:
     """Drawn portraits, uint8 [count, size, size, 3], and their attributes by name, bool [count].
 
-    A larger `count` begins with the same portraits; seed 0 is what `train("portraits", ...)` learns from.
+    A larger `count` begins with the same portraits; `train("portraits", ...)` uses seed 0.
     """
     count = _arguments.whole(count, "count", 1)
     size = _arguments.whole(size, "size", 16, 4097)

@@ -22,7 +22,7 @@ _TYPES = {
 
 
 def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Replaces a file."""
+    """Replaces a file atomically."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     parts, end = [], 0
     # The largest elements first, so that each tensor is aligned.

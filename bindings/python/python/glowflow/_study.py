@@ -28,10 +28,10 @@ def study(
     progress: bool = False,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Trains what is not finished of a study in the folder `out`, and returns its outcome.
+    """Trains the unfinished runs of a study in the folder `out`, and returns its results.
 
-    `name` is a built-in study (`study_names`) or a TOML file. What is given replaces the values of the study; `overrides` are
-    keys of all configurations, as those of `train`. Ctrl-C ends it with a checkpoint, and the same call continues it.
+    `name` is a built-in study (`study_names`) or a TOML file. Arguments replace the values of the study; `overrides` are
+    keys for all configurations, as in `train`. Ctrl-C ends it with a checkpoint, and the same call continues it.
     """
     if scale not in ("cpu", "gpu"):
         raise ValueError(f"scale is {scale!r}: pass 'cpu' or 'gpu'")

@@ -18,27 +18,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("glowflow")
 
-# Keys of the section [data] of a run's configuration; those of [train] are all others.
+# Keys of section [data] of a run's configuration; all others belong to [train].
 _DATA = ("edge", "flip", "shift", "test_fraction")
-# Files by which a folder holds a run.
+# Files that identify a folder as a run.
 _RUN = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "metrics.jsonl", "model.safetensors")
 
 
 class TrainState(NamedTuple):
-    """What a callback is given, every `log_every` steps."""
+    """Training state passed to the callback, every `log_every` steps."""
 
     step: int
     images: int
-    """Images seen."""
+    """Number of images processed."""
     bits_per_dim: float
-    """Mean of the batches since the last call; nan if all steps were skipped."""
+    """Mean over the batches since the last call; nan if all steps were skipped."""
     grad_norm: float
-    """The largest since the last call, before clipping."""
+    """Maximum since the last call, before clipping."""
     lr: float
     images_per_second: float
-    """0 until it is known."""
+    """0 until measured."""
     test_bits_per_dim: float | None
-    """That of the latest evaluation; None before the first."""
+    """Value of the latest evaluation; None before the first."""
 
 
 def train(
@@ -63,15 +63,15 @@ def train(
     callback: Callable[[TrainState], bool | None] | None = None,
     **overrides: Any,
 ) -> Model:
-    """Trains in the folder `out`, as the command line does, and returns the model with averaged weights, in f32.
+    """Trains in the folder `out`, like the command line, and returns the model with averaged weights, in f32.
 
     `data` and `test` are a folder, a file, `"portraits"` (built in), or uint8 [N, H, W, C]; `test` may be a pair of
     images and labels. By default 5 % of the images are held out if there are at least 100. Options that are None have the
     value of the preset, or the default of the architecture. `overrides` are other keys of the sections [train] and [data] of a
     run's configuration, such as `warmup=0` or `flip=True`.
 
-    `callback` is called in the calling thread; if it returns True, training ends with a checkpoint. Ctrl-C does so, too.
-    With `resume` the run in `out` continues: its configuration stays, and `data` may be None if it was in files.
+    `callback` runs in the calling thread; if it returns True, training ends with a checkpoint, as after Ctrl-C.
+    With `resume` the run in `out` continues with its configuration, and `data` may be None if it was in files.
     """
     options = {
         "batch": batch,
@@ -125,7 +125,7 @@ def train(
 def _data(
     data: Any, test: Any, labels: Any, model: _config.Config | None
 ) -> tuple[Any, Any, tuple[str | None, str | None], int]:
-    """Images in memory to train and to test on, or the paths of both; and the number of classes in memory."""
+    """In-memory images for training and testing, or the paths of both; and the number of classes of in-memory images."""
     in_files = data is None or isinstance(data, (str, os.PathLike))
     if in_files:
         if labels is not None:
@@ -152,7 +152,7 @@ def _data(
 
 
 def _path(path: Any) -> str | None:
-    """An absolute path, so that a run can be resumed from anywhere; the built-in data's name stays as it is."""
+    """The absolute path, so that a run can be resumed from any folder; the name of the built-in data is kept."""
     if path is None:
         return None
     path = os.fspath(path)
@@ -160,7 +160,7 @@ def _path(path: Any) -> str | None:
 
 
 def _override(name: str, value: Any) -> str:
-    """`section.key=value` with the value in TOML, whose texts, numbers and lists are those of JSON."""
+    """`section.key=value` with the value in TOML, whose strings, numbers and lists have JSON syntax."""
     if isinstance(value, np.generic):
         value = value.item()
     if not isinstance(value, (bool, int, float, str, list, tuple)):
@@ -175,7 +175,7 @@ def preset_names() -> list[str]:
 
 
 def read_metrics(run: str | os.PathLike[str]) -> Mapping[str, NDArray[Any]]:
-    """The `metrics.jsonl` of a run as columns: `step`, and a float64 array a metric, nan at steps without it."""
+    """The `metrics.jsonl` of a run as columns: `step`, and a float64 array per metric, nan at steps without it."""
     path = os.fspath(run)
     if os.path.isdir(path):
         path = os.path.join(path, "metrics.jsonl")
@@ -183,7 +183,7 @@ def read_metrics(run: str | os.PathLike[str]) -> Mapping[str, NDArray[Any]]:
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
-                break  # A run is writing it.
+                break  # A run is writing this line.
             try:
                 record = json.loads(line)
                 rows.setdefault(int(record.pop("step")), {}).update(record)

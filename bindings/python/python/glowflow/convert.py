@@ -1,7 +1,7 @@
 """Models from the state dictionaries of other Glow programs, with equal likelihoods and latents.
 
-Values may be numpy arrays or tensors of torch on any device. `image` (height and width) and `bits` are needed for what
-a program's checkpoints do not record.
+Values may be numpy arrays or tensors of torch on any device. `image` (height and width) and `bits` are
+required if a program's checkpoints do not record them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Models as plain modules of PyTorch, for gradients by pixels and for fine-tuning.
+"""Models as plain PyTorch modules, for gradients with respect to pixels and for fine-tuning.
 
-The modules are written for clarity, in the formulas of `docs/model.md`, and have its names of tensors. They are several times
-slower than `glowflow.Model`. Images inside of a module are [B, C, H, W], latents that it returns [B, h, w, c] as those of
+The modules are written for clarity and use the formulas and tensor names of `docs/model.md`. They are several times slower
+than `glowflow.Model`. Images are [B, C, H, W] inside a module; the latents that it returns are [B, h, w, c], as those of
 `Model.encode`.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["FlowModule", "GlowModule", "NiceModule", "RealNvpModule", "as_module
 
 
 def as_module(model: Model | str | os.PathLike[str]) -> FlowModule:
-    """A model, or that of a file or a run's folder, as a module in evaluation mode on the CPU."""
+    """A model, given directly or as a file or run folder, as a module in evaluation mode on the CPU."""
     if not isinstance(model, Model):
         model = Model.load(model, device="cpu")
     tensors = {name: torch.from_numpy(array) for name, array in model.state_dict().items()}

@@ -1,4 +1,4 @@
-"""What modules of all architectures share."""
+"""Code shared by the modules of all architectures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EPSILON, DECAY = 1e-4, 0.1  # of batch normalisations
 
 
 class FlowModule(nn.Module):
-    """A flow: `forward` is the direction of likelihoods, `inverse` that of samples."""
+    """A flow: `forward` computes likelihoods, `inverse` samples."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.bins = 2**config.bits
         self.dims = math.prod(config.image)
-        # Tensors of the file that a flow by itself does not need, such as those of a dequantiser.
+        # Tensors of the file that are not part of the flow, such as those of a dequantiser.
         self.others: dict[str, Tensor] = {}
 
     def dequantize(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -64,7 +64,7 @@ def normal(eps: Tensor) -> Tensor:
 
 
 def follow(module: nn.Module, mean: Tensor, var: Tensor) -> None:
-    """Moves running statistics towards those of a batch."""
+    """Updates running statistics with those of a batch."""
     with torch.no_grad():
         module.running_mean.lerp_(mean, DECAY)  # type: ignore[operator, union-attr]
         module.running_var.lerp_(var, DECAY)  # type: ignore[operator, union-attr]

@@ -10,7 +10,7 @@ from glowflow import GlowConfig
 from glowflow.torch._flow import BatchNorm, FlowModule, normal
 
 
-# Levels of more pixels have no attention.
+# Levels with more pixels have no attention.
 MAX_ATTENTION_PIXELS = 64
 
 
@@ -260,7 +260,7 @@ class _Mixture:
         return t, slope.log()
 
     def inverse(self, t: Tensor) -> Tensor:
-        """Bisection between the roots of single components, and a step of Newton's method that gradients flow through."""
+        """Bisection between the roots of single components, followed by one differentiable Newton step."""
         with torch.no_grad():
             slopes = (1 - self.FLOOR) * torch.exp(-self.zeta)
             roots = (t[:, None] + slopes * self.mu) / (slopes + self.FLOOR)

@@ -30,11 +30,11 @@ class _Scaling(nn.Module):
 
 
 class NiceModule(FlowModule):
-    """A NICE. Numbers are in the order of rows, columns and channels."""
+    """A NICE. Values are in the order of rows, columns and channels."""
 
     def __init__(self, config: NiceConfig) -> None:
         super().__init__(config)
-        sizes = (self.dims + 1) // 2, self.dims // 2  # even numbers, odd numbers
+        sizes = (self.dims + 1) // 2, self.dims // 2  # even and odd positions
         self.couplings = nn.ModuleList(
             _Perceptron(sizes[k % 2], sizes[1 - k % 2], config) for k in range(config.couplings)
         )
@@ -62,7 +62,7 @@ class NiceModule(FlowModule):
 
     @staticmethod
     def _couple(x: Tensor, k: int, coupling: nn.Module, sign: int) -> Tensor:
-        """Adds the perceptron of the numbers at `k % 2` to the others."""
+        """Adds the perceptron's output for the positions `k % 2` to the others."""
         even, odd = x[:, 0::2], x[:, 1::2]
         if k % 2 == 0:
             odd = odd + sign * coupling(even)

@@ -43,7 +43,7 @@ class _Block(nn.Module):
 
 
 class _Network(nn.Module):
-    """The residual network of a coupling, from `channels` to twice as many."""
+    """The residual network of a coupling, from `channels` to `2·channels`."""
 
     def __init__(self, channels: int, width: int, blocks: int, checkerboard: bool) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class RealNvpModule(FlowModule):
                 x, logdet = coupling(x, *self._how(x, k, last))
                 log_prob = log_prob + logdet
             if not last:
-                # The diagonal pixels of each block go on, the others are factored out.
+                # The diagonal pixels of each block continue, the others are factored out.
                 x, z = _reorder(x).chunk(2, 1)
                 latents.append(z)
         latents.append(x)
@@ -177,7 +177,7 @@ class RealNvpModule(FlowModule):
 
     @staticmethod
     def _how(x: Tensor, k: int, last: bool) -> tuple[Tensor | None, bool]:
-        """The mask of coupling `k`, or whether it changes the first half of the channels."""
+        """The mask of coupling `k`, or None, and True if it changes the first half of the channels."""
         if k >= 3 and not last:
             return None, k == 4
         rows = torch.arange(x.shape[2], device=x.device)[:, None]
