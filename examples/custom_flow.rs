@@ -1,24 +1,25 @@
-//! Tutorial: a new layer and a new architecture, checked, trained and sampled from, without a change to the library.
+//! Tutorial: a new layer and architecture, checked, trained and sampled, without changes to the library.
 //!
 //! ```text
 //! cargo run --release -p glowflow-examples --example custom_flow
 //! ```
 //!
-//! Reads from top to bottom. You know flows; by the end you know this code:
+//! Read it from top to bottom. It assumes that you know flows, and explains this code:
 //!
 //! 1. a layer: its tensors, forward, inverse and backward pass,
 //! 2. an architecture: the layer in a Glow,
 //! 3. a check of the layer against numerical derivatives,
-//! 4. training, evaluation, a model file, and samples as a picture.
+//! 4. training, evaluation, a model file, and samples as an image file.
 //!
-//! The layer compresses tails. Differences of neighbouring pixels, which squeezes and 1×1 convolutions compute, have far
-//! more large values than a Gaussian. An inverse hyperbolic sine with a learned width for each channel pulls them in:
+//! The layer compresses tails. Differences of neighbouring pixels, as computed by squeezes and 1×1
+//! convolutions, have far more large values than a Gaussian. An inverse hyperbolic sine with a learned width
+//! per channel compresses them:
 //!
 //! ```text
 //! y = asinh(a·x)/a     a = exp(log_a)     log|det| = −Σ log cosh(a·y)
 //! ```
 //!
-//! Near 0 it is the identity, far from 0 a logarithm, and its inverse is `x = sinh(a·y)/a`.
+//! Near 0 it is the identity, far from 0 a logarithm. Its inverse is `x = sinh(a·y)/a`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,44 +50,47 @@ const USAGE: &str = "usage: custom_flow [OUT.png [STEPS]]
   OUT.png   samples of the trained model, default custom_flow.png; the model is written next to it
   STEPS     optimiser steps, default 600";
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 // 1. The layer
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 
-/// Compression of tails. A layer holds no numbers, only the places of its parameters in one flat buffer.
+/// Compression of tails. A layer holds no parameter values, only their positions in one flat buffer.
 #[derive(Clone, Copy, Debug)]
 struct Tails {
     log_a: Span,
 }
 
 impl Tails {
-    /// Declares `log_a`, 0, with the name that a model file has for it. Layout, initial values, files and checkpoints follow
-    /// from the declaration.
+    /// Declares `log_a`, initialised to 0, with its name in model files. Layout, initialisation, model files
+    /// and checkpoints follow from the declaration.
     fn new(p: &mut ParamBuilder<'_>, channels: usize) -> Self {
         Self { log_a: p.parameter("log_a", &[channels], Init::Zeros) }
     }
 }
 
-/// The description of a layer, for every device that has the general operations ([`Primitives`]).
+/// The description of a layer, for every device that implements the general operations ([`Primitives`]).
 impl<D: Primitives> Layer<D> for Tails {
-    /// The shape stays, and nothing is factored out. A squeeze or a split states other shapes here.
+    /// Shapes after the layer: here unchanged, with nothing factored out. A squeeze or a split returns
+    /// others.
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::same(input)
     }
 
-    /// Work on the parameters alone, once for many batches: a matrix inverted, weights packed. Here is none, so that the
-    /// description itself can run.
+    /// Preprocessing of the parameters, done once for many batches, such as inverting a matrix or packing
+    /// weights. This layer has none, so the description itself can run.
     fn prepare(&self, _: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
         Box::new(*self)
     }
 
-    /// Data-dependent initialisation from the parts of the first batch, as actnorms have it: `a = 1/√mean(x²)` for each channel,
-    /// so that the bend begins at one standard deviation. Without this function, parameters stay as they were declared.
+    /// Data-dependent initialisation from the parts of the first batch, as for actnorms: `a = 1/√mean(x²)`
+    /// for each channel, so that compression begins at one standard deviation. By default, parameters keep
+    /// their declared initial values.
     fn initialize(&self, device: &D, params: &mut D::Buffer, parts: &[State<D>]) {
         let all = parts.iter().map(|part| Dims::of(part.x.grid, part.x.channels));
         let share = constant(1.0 / all.map(|dims| dims.rows()).sum::<usize>() as f64);
         let at = per_channel(self.log_a.start);
-        // A sum over batch and pixels: the output has one number a channel, and `reduce` sums over the other axes.
+        // A sum over batch and pixels: the output has one value per channel, and `reduce` sums over the other
+        // axes.
         for (index, part) in parts.iter().enumerate() {
             let dims = Dims::of(part.x.grid, part.x.channels);
             let x = read(&part.x.data, dims.each());
@@ -94,7 +98,7 @@ impl<D: Primitives> Layer<D> for Tails {
             device.reduce(&square, dims.shape(), &[x], write(params, at), index > 0);
         }
         let channels = parts[0].x.channels;
-        // `old()` is the element that is overwritten.
+        // `old()` is the previous value of the output element.
         let log_a = constant(-0.5) * (old() + constant(1e-6)).ln();
         device.map(&log_a, [1, 1, channels], &[], write(params, at));
     }
@@ -106,29 +110,29 @@ fn log_cosh(u: Expr) -> Expr {
     magnitude.clone() + (constant(-2.0) * magnitude).softplus() - constant(2_f64.ln())
 }
 
-/// A layer at work. The context `cx` has the device, the parameters, and the mode: a layer with batch statistics uses
-/// those of the batch in `Mode::Train` and running ones in `Mode::Eval` (`BatchNorm` is such a layer). This one is the
-/// same in both.
+/// The prepared layer. The context `cx` provides the device, the parameters, and the mode: a layer with batch
+/// statistics, such as `BatchNorm`, uses those of the batch in `Mode::Train` and running ones in
+/// `Mode::Eval`. This layer is the same in both.
 impl<D: Primitives> Prepared<D> for Tails {
-    /// `x` becomes `y`, and each image's log-likelihood gains its log-determinant.
+    /// Replaces `x` with `y`, and adds the log-determinant to each image's log-likelihood.
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let State { x, logp, .. } = state;
         let dims = Dims::of(x.grid, x.channels);
-        let log_a = of_span(cx.params, self.log_a); // one number a channel, repeated for every pixel
-        // asinh(z) = ±log(|z| + √(z² + 1)), with the sign of z; of −z it would cancel.
+        let log_a = of_span(cx.params, self.log_a); // one value per channel, broadcast to all pixels
+        // asinh(z) = ±log(|z| + √(z² + 1)), with the sign of z: for negative z, z + √(z² + 1) would cancel.
         let z = || old() * input(0).exp();
         let sign = constant(2.0) * z().step() - constant(1.0);
         let asinh = sign * (z().abs() + (z() * z() + constant(1.0)).sqrt()).ln();
         cx.device.map(&(asinh / input(0).exp()), dims.shape(), &[log_a], write(&mut x.data, dims.each()));
-        // A sum over pixels and channels, added to what the layers before have come to.
+        // A sum over pixels and channels, added to the log-likelihood from the previous layers.
         let y = read(&x.data, dims.each());
         let log_det = -log_cosh(input(1).exp() * input(0));
         cx.device.reduce(&log_det, dims.shape(), &[y, log_a], write(logp, PER_IMAGE), true);
-        // What the backward pass needs follows from the output. A layer whose output does not suffice saves the rest here.
+        // The output suffices for the backward pass. Other layers save what they need here.
         Saved::NOTHING
     }
 
-    /// `y` becomes `x`. Log-likelihoods are left alone.
+    /// Replaces `y` with `x`. Log-likelihoods do not change.
     fn inverse(&self, cx: &Context<'_, D>, state: &mut State<D>) {
         let dims = Dims::of(state.x.grid, state.x.channels);
         let u = || input(0).exp() * old();
@@ -138,9 +142,10 @@ impl<D: Primitives> Prepared<D> for Tails {
         cx.device.map(&f, dims.shape(), &[log_a], write(&mut state.x.data, dims.each()));
     }
 
-    /// The gradient, from the output: there is no tape. `dx` comes in as the gradient of the loss by `y` and leaves as that
-    /// by `x`; `state.x` comes in as `y` and leaves as `x`; the layer adds its parameters' gradient. `dlogp` is the
-    /// derivative of the loss by a log-likelihood. With `u = a·y`:
+    /// The backward pass, computed from the output: there is no tape. `dx` is replaced, from the gradient of
+    /// the loss with respect to `y` to that with respect to `x`; `state.x` is replaced, from `y` to `x`; the
+    /// layer adds its parameter gradient. `dlogp` is the derivative of the loss with respect to a
+    /// log-likelihood. With `u = a·y`:
     ///
     /// ```text
     /// dlog_a += Σ dy·(tanh(u)/a − y) − dlogp·tanh(u)²          dx = (dy − dlogp·a·tanh(u))/cosh(u)
@@ -150,7 +155,7 @@ impl<D: Primitives> Prepared<D> for Tails {
         let (device, dims) = (cx.device, Dims::of(state.x.grid, state.x.channels));
         let log_a = of_span(cx.params, self.log_a);
         let y = read(&state.x.data, dims.each());
-        // The inputs of both expressions: y and log_a, and for the first one dy.
+        // Inputs of both expressions: y and log_a; the first one also has dy.
         let a = || input(1).exp();
         let tanh = || (a() * input(0)).tanh();
         let by_log_a = input(2) * (tanh() / a() - input(0)) - constant(*dlogp) * tanh() * tanh();
@@ -163,11 +168,11 @@ impl<D: Primitives> Prepared<D> for Tails {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 // 2. The architecture
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 
-/// A Glow whose steps begin with [`Tails`]. Its serialised form is the JSON object in model files.
+/// A Glow whose steps begin with [`Tails`]. It is serialised to the JSON object in model files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TailGlow {
@@ -187,7 +192,7 @@ impl Architecture for TailGlow {
         self.bits
     }
 
-    /// The rules of the configuration, each with a message that names key, value and a way out. Ready-made ones are in
+    /// Validates the configuration. Error messages name the key, the value and a remedy; common checks are in
     /// `models::check`.
     fn validate(&self) -> Result<(), Error> {
         check::image(self.image, self.bits)?;
@@ -197,7 +202,8 @@ impl Architecture for TailGlow {
         check::divisible(self.image, self.levels, "2^levels", |levels| levels)
     }
 
-    /// The list of layers, generic in the device. The builder knows the shape that the next layer gets.
+    /// Builds the list of layers, generic in the device. The builder tracks the input shape of the next
+    /// layer.
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {
         for level in 0..self.levels {
             flow.push(format!("levels.{level}.squeeze"), Squeeze);
@@ -211,7 +217,7 @@ impl Architecture for TailGlow {
                     Coupling::new(p, shape.channels, self.hidden, CouplingKind::Affine(AffineScale::Sigmoid))
                 });
             }
-            // Half of the channels are latents of this level; in the last level, all that are left.
+            // Half of the channels are latents of this level; in the last level, all remaining ones.
             let name = format!("levels.{level}.latents");
             if level + 1 < self.levels {
                 flow.push(name, FactorOut(Base::Normal));
@@ -226,12 +232,13 @@ impl Architecture for TailGlow {
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 // 3. The check
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 
-/// Compares the layer with its definition in f64, on random inputs and parameters: the inverse, the log-determinant with that of a
-/// numerical Jacobian, and all gradients with central differences. Panics with the name of the case and the numbers.
+/// Checks the layer in f64, on random inputs and parameters: the inverse, the log-determinant against that of
+/// a numerical Jacobian, and all gradients against central differences. Panics with the name of the case and
+/// the values.
 fn check_layer() {
     // Batch, height, width and channels of the input.
     for shape in [[2, 3, 5, 4], [3, 1, 2, 6]] {
@@ -243,16 +250,17 @@ fn check_layer() {
     println!("the layer inverts; its log-determinant and its gradients are right");
 }
 
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 // 4. The model
-// ---------------------------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------------------
 
 const SIDE: usize = 16;
 
 /// Trains on portraits that `glowflow-data` draws, so that nothing has to be downloaded.
 fn train(steps: usize) -> anyhow::Result<ModelFile<TailGlow>> {
     let model = TailGlow { image: [SIDE, SIDE, 3], bits: 5, levels: 2, steps: 4, hidden: 64 };
-    // Hidden activations are stored: faster, for memory that grows with depth. The layer's code is the same for both.
+    // Activations are stored: this is faster, but memory grows with depth. The layer's code is the same in
+    // both modes.
     let train = TrainConfig {
         batch: 32,
         lr: 4e-3,
@@ -271,7 +279,7 @@ fn train(steps: usize) -> anyhow::Result<ModelFile<TailGlow>> {
         threads: 1,
     };
     let batches = TrainingBatches::new(Arc::new(Portraits::new(20_000, SIDE, 0)), options)?;
-    // Any device does that has the general operations.
+    // Any device that implements the general operations can be used.
     let mut trainer = Trainer::new(Cpu::<f32>::new(), config)?;
     for (step, batch) in batches.take(steps).enumerate() {
         let pixels = batch?.pixels;
@@ -283,11 +291,11 @@ fn train(steps: usize) -> anyhow::Result<ModelFile<TailGlow>> {
             println!("step {step:4}: {:.3} bits/dim", report.bits_per_dim);
         }
     }
-    // With the moving average of the weights.
+    // The model has the moving average of the weights.
     Ok(trainer.model()?)
 }
 
-/// Portraits of other sitters than those trained on.
+/// Portraits that are not in the training set.
 fn test_images(count: usize) -> anyhow::Result<Array4<u8>> {
     use glowflow_data::Dataset;
 
@@ -310,8 +318,8 @@ fn main() -> anyhow::Result<()> {
     check_layer();
     let file = train(steps)?;
 
-    // A model file, like that of any other architecture. The program `glowflow` reads the architectures in the list of
-    // `models/mod.rs`; a line there is all that a new one needs to become one of them.
+    // A model file, as for any other architecture. The program `glowflow` reads the architectures listed in
+    // `models/mod.rs`; adding one takes a line there.
     let path = Path::new(out).with_extension("safetensors");
     file.write(&path)?;
     let file = ModelFile::<TailGlow>::read_as(&path)?;

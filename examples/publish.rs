@@ -1,7 +1,8 @@
-//! A run as a folder to publish: `cargo run --release -p glowflow-examples --example publish -- RUN OUT`
+//! Converts a run to a folder for publication:
+//! `cargo run --release -p glowflow-examples --example publish -- RUN OUT`
 //!
-//! Weights and directions are rounded to bf16, so that they take half the space, and the card describes what was rounded. The model
-//! that comes with the program was made like this.
+//! Weights and directions are rounded to bf16, which halves their size, and the card describes the rounded
+//! model. The bundled model was made with this program.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use glowflow::train::{CONFIG, RunConfig, trained};
 use glowflow::{Architecture, Draws, Model, ModelFile, data, faces};
 use glowflow_data::{Dataset, Subset};
 
-/// Images that directions are computed from and measured on.
+/// Number of images for computing and measuring directions.
 const LABELLED: usize = 3000;
 
 const USAGE: &str = "usage: publish RUN OUT
@@ -29,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     let (run, out) = (Path::new(run), Path::new(out));
     std::fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
 
-    // Rounded weights are another model, so the directions and scores are computed with these.
+    // The rounded weights are a different model, so directions and scores are computed with them.
     ModelFile::read(run)?.write_bf16(&out.join(MODEL))?;
     let file = ModelFile::read(out)?;
     let model = Model::load(out)?;
@@ -72,7 +73,7 @@ fn main() -> anyhow::Result<()> {
     card.write(out)?;
     std::fs::write(out.join(CONFIG), config.to_toml()?)?;
     if let Some(known) = faces::read(run)? {
-        // `config.toml` is there already, so that the folder is a run's.
+        // `config.toml` exists, so the folder counts as a run's.
         faces::write(out, known)?;
     }
     Ok(())

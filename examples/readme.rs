@@ -1,4 +1,4 @@
-//! The lines of Rust in README.md as a program, which `tests/readme.rs` compares with them:
+//! The Rust code of README.md as a program; `tests/readme.rs` checks that they are equal:
 //! `cargo run --release -p glowflow-examples --example readme -- IMAGE`, in the folder that holds `run`.
 
 use std::path::Path;

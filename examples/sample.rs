@@ -1,4 +1,5 @@
-//! Samples of a model as a PNG file: `cargo run --release -p glowflow-examples --example sample -- MODEL OUT.png`
+//! Writes samples of a model to a PNG file:
+//! `cargo run --release -p glowflow-examples --example sample -- MODEL OUT.png`
 
 use std::path::Path;
 use std::str::FromStr;
@@ -15,7 +16,7 @@ const USAGE: &str = "usage: sample MODEL OUT.png [COUNT [TEMPERATURE [SEED]]]
   TEMPERATURE   standard deviation of the latents, default 0.7; 1 is the model's own distribution
   SEED          default 0; image i of a seed is the same for any COUNT";
 
-/// A number on the command line.
+/// A numeric command-line argument.
 fn number<T: FromStr>(text: Option<&String>, default: T) -> anyhow::Result<T> {
     let parse = |text: &String| text.parse().map_err(|_| anyhow!("{text:?} is not a number here\n\n{USAGE}"));
     text.map_or(Ok(default), parse)
@@ -31,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 
     let model = Model::load(model)?;
     let config = model.config();
-    // A model with classes needs a label for each image; other models need none.
+    // A model with classes requires one label per image; other models take none.
     let labels: Vec<usize> = (0..config.labels_of(count)).map(|i| i % config.classes()).collect();
     let samples = model.sample(count, temperature, &labels, seed)?;
     if !samples.all_finite() {

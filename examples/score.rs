@@ -1,4 +1,5 @@
-//! Bits per dimension of image files: `cargo run --release -p glowflow-examples --example score -- MODEL IMAGE...`
+//! Prints bits per dimension of image files:
+//! `cargo run --release -p glowflow-examples --example score -- MODEL IMAGE...`
 
 use std::path::Path;
 
@@ -17,13 +18,13 @@ fn main() -> anyhow::Result<()> {
     let [model, images @ ..] = &args[..] else { bail!(USAGE) };
     ensure!(!images.is_empty(), USAGE);
 
-    // On the processor. `Model::load_on` takes another device.
+    // Runs on the CPU; `Model::load_on` uses another device.
     let model = Model::load(model)?;
     ensure!(model.config().classes() == 0, "the model has classes: an image is scored with its label");
     let [height, width, channels] = model.config().image();
     let shape = ImageShape { height, width, channels };
 
-    // The score is an upper bound, estimated by the mean over some draws of the dequantisation noise.
+    // The score is an upper bound, estimated as the mean over several draws of the dequantisation noise.
     let draws = Draws::Uniform { draws: 8, seed: 0 };
     for image in images {
         let pixels = load_image(Path::new(image), shape)?;

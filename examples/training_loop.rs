@@ -1,4 +1,4 @@
-//! Training without a run's folder, in a loop of one's own:
+//! Training without a run's folder, in a custom loop:
 //! `cargo run --release -p glowflow-examples --example training_loop -- DATA MODEL.safetensors`
 
 use std::path::Path;
@@ -22,12 +22,12 @@ fn main() -> anyhow::Result<()> {
     ensure!(rest.len() <= 1, USAGE);
     let steps = rest.first().map_or(Ok(500), |steps| steps.parse()).context(USAGE)?;
 
-    // A preset, and settings in place of its own. Models of any built-in architecture are configured in this way.
+    // A preset, with one setting overridden. Models of any built-in architecture are configured this way.
     let config = RunConfig::resolve(Some("tiny32"), None, &["model.hidden=32".into()])?;
     let images = data::open(Path::new(path), &config.model, &[])?;
     let (train, test) = glowflow_data::split(images.train, 0.05, config.train.seed)?;
 
-    // Images are read and augmented ahead, in other threads.
+    // Background threads read and augment the images ahead.
     let augment = Augment { flip: true, ..Augment::default() };
     let t = &config.train;
     let options = TrainingOptions { batch_size: t.batch, seed: t.seed, augment, start_at: 0, threads: 2 };
@@ -45,7 +45,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
 
-    // The model has the moving average of the weights.
+    // The exported model has the moving average of the weights.
     let file = trainer.model()?;
     let model = Model::on(Cpu::<f32>::new(), &file);
     let test: Arc<dyn Dataset> = Arc::new(Subset::sample(Arc::new(test), 64, 0));

@@ -1,6 +1,7 @@
-//! The examples run as their documentation says, in short settings.
+//! Runs the examples as documented, with short settings.
 //!
-//! Cargo builds examples for `cargo test`, but not for `cargo test --test examples` alone: then those of an earlier build run.
+//! Cargo builds examples for `cargo test`, but not for `cargo test --test examples` alone, which runs those
+//! of an earlier build.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 use glowflow::Model;
 use glowflow_data::{ImageShape, encode_png, load_picture};
 
-/// An example in a folder, with arguments.
+/// Runs an example in a folder, with arguments.
 fn example(folder: &Path, name: &str, args: &[&str]) -> Output {
     let test = std::env::current_exe().unwrap();
     // target/PROFILE/deps/examples-HASH
@@ -18,14 +19,14 @@ fn example(folder: &Path, name: &str, args: &[&str]) -> Output {
     run.unwrap_or_else(|e| panic!("{}: {e}; cargo build --examples makes it", program.display()))
 }
 
-/// The standard output of a run that succeeds.
+/// Standard output of a successful run.
 fn output(folder: &Path, name: &str, args: &[&str]) -> String {
     let run = example(folder, name, args);
     assert!(run.status.success(), "{name} {args:?}: {}", String::from_utf8_lossy(&run.stderr));
     String::from_utf8(run.stdout).unwrap()
 }
 
-/// Numbers that stand in front of `bits/dim`.
+/// The numbers that precede `bits/dim`.
 fn bits_per_dim(text: &str) -> Vec<f64> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let before = |pair: &[&str]| pair[1].starts_with("bits/dim").then(|| pair[0].parse().unwrap());

@@ -1,4 +1,4 @@
-//! The lines of Rust in README.md are those of the example `readme`, which is compiled.
+//! Checks that the Rust code in README.md equals the example `readme`, which is compiled.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The contents of a text's code blocks in a language.
+/// The code blocks of a text in a language.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("```{language}\n");
     text.split(&begin).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
