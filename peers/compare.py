@@ -1,16 +1,15 @@
-"""Times glowflow and PyTorch by turns, in one run on one machine, and prints a Markdown table.
+"""Times glowflow and PyTorch in interleaved runs on one machine, and prints a Markdown table.
 
     python peers/compare.py --what train-step --levels 3 --steps 8 --hidden 512 --batch 16 --image 32 --rounds 7
 
-Every contender is a live, warmed-up process that waits on its stdin while the others work; the order
-of turns rotates, so that drift of the machine (heat, neighbours) falls on all of them alike. A short
-trial first finds out which PyTorch variants are worth a turn: the fastest, and all close to it. The
-table compares with the fastest of these, by the median of the real turns.
+Every program is a live, warmed-up process that waits on its stdin while the others run. The order of
+runs rotates, so that drift of the machine (heat, other processes) affects all of them alike. A short
+trial first selects the PyTorch variants to time: the fastest, and all close to it. The table compares
+with the fastest of these, by the median of the timed runs.
 
-`--what memory` runs one process per measurement instead, because a peak cannot be taken back.
+`--what memory` runs one process per measurement instead, because a peak cannot be reset.
 
-With `--device cuda` a GPU is what is measured: how busy the processors are is noted, but no reason to
-withhold a ratio.
+With `--device cuda` the GPU is measured: the CPU load is recorded, but does not suppress ratios.
 """
 
 import argparse
@@ -29,18 +28,18 @@ HERE = Path(__file__).resolve().parent
 VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
 REALNVP_VARIANTS = tuple(variant for variant in VARIANTS if not variant.endswith("linear"))
 GRAPHS = tuple(variant + "_graphs" for variant in VARIANTS)
-# A variant this much slower than the best of the trial still gets turns: the trial is short, and may err.
+# Variants up to this much slower than the best of the trial are still timed, because the trial is short and noisy.
 CLOSE = 1.05
-# CPU time of strangers, in cores, above which no ratio is given. Threads that wait for one another many times
-# per step lose far more time to a busy neighbour than it takes from them, and PyTorch loses most: such a run
-# would flatter glowflow without bound.
+# CPU time of other processes, in cores, above which no ratio is printed. Threads that synchronise many times
+# per step lose far more time to a competing process than it uses, and PyTorch loses most: such a run
+# would overstate glowflow's advantage without bound.
 QUIET = 0.1
 
-# By default glibc hands big freed blocks back to the kernel and faults them in again at the next step.
-# PyTorch is faster when they are kept, and in huge pages. The environment is read at process start only.
+# By default glibc returns large freed blocks to the kernel and faults them in again at the next step.
+# PyTorch is faster if they are kept, and in huge pages. The environment is read only at process start.
 KEEP_MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=17179869184:"
                                  "glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456"}
-# For the smallest peak the opposite: every big block goes back at once (a fixed threshold does not grow).
+# For the smallest peak, the opposite: every large block is returned immediately (a fixed threshold does not grow).
 RETURN_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 
 
@@ -69,7 +68,7 @@ def rust_command(args, *extra):
 
 
 def cuda_libraries():
-    """Folders with CUDA's libraries: of pip packages, which every release lays out differently, and of the toolkit."""
+    """Folders with CUDA's libraries: those of pip packages, whose layout varies between releases, and of the toolkit."""
     spec = importlib.util.find_spec("nvidia")
     roots = [Path(root) for root in spec.submodule_search_locations] if spec else []
     found = [library.parent for root in roots for name in ("libnvrtc.so", "libcublas.so", "libcublasLt.so")
@@ -86,12 +85,12 @@ def environment(args, **more):
 
 
 def group_cpu_seconds(group):
-    """CPU time that the living processes of a process group have used."""
+    """CPU time used by the live processes of a process group."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         if int(fields[2]) == group:
             ticks += int(fields[11]) + int(fields[12])
@@ -99,7 +98,7 @@ def group_cpu_seconds(group):
 
 
 def machine_cpu_seconds():
-    """CPU time that the whole machine has used, and what its host took away."""
+    """CPU time used by the whole machine, and time stolen by its host."""
     user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
@@ -109,7 +108,7 @@ class Server:
 
     def __init__(self, name, command, env, stderr=None):
         self.name, self.seconds, self.turns, self.idle, self.strangers = name, [], [], [], []
-        # A group of its own, so that its helpers (the compiler's workers) count as its CPU time.
+        # A separate process group, so that helpers (the compiler's workers) count as its CPU time.
         self.process = subprocess.Popen(command, env=env, text=True, process_group=0,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
 
@@ -127,12 +126,12 @@ class Server:
         return seconds
 
     def measure(self, what, count):
-        """`ask`, noting how many cores' worth of time everything else on the machine used meanwhile."""
+        """Like `ask`, and records the CPU time, in cores, used by everything else on the machine during the request."""
         begin, machine, own = time.perf_counter(), machine_cpu_seconds(), self.cpu()
         seconds = self.ask(what, count)
         machine, own = machine_cpu_seconds() - machine, self.cpu() - own
         elapsed = time.perf_counter() - begin
-        # The counters tick every 10 ms, so a short turn can come out slightly below 0.
+        # The counters tick every 10 ms, so a short request can give a slightly negative value.
         self.strangers.append((max(machine - own, 0.0), elapsed))
         return seconds
 
@@ -150,7 +149,7 @@ def say(*words):
 
 
 def drop_slow(servers):
-    """Ends those that lag behind the best."""
+    """Stops the variants that are clearly slower than the best."""
     bar = CLOSE * min(s.trial for s in servers)
     for server in servers:
         if server.trial > bar and server.process.poll() is None:
@@ -158,7 +157,7 @@ def drop_slow(servers):
 
 
 def trial(args, request):
-    """Warm up one process per variant, time it briefly; keep those that may be the fastest."""
+    """Warms up and briefly times one process per variant; keeps those that may be the fastest."""
     servers = []
     for variant in args.variants:
         server = Server(f"PyTorch {variant}", torch_command(args, args.what, variant, "--serve"),
@@ -169,7 +168,7 @@ def trial(args, request):
         server.trial = statistics.median(server.measure(request, args.trial))
         say(f"trial: {server.name} {server.trial * 1e3:.1f} ms (warm-up {server.warmup:.0f} s)")
         servers.append(server)
-        if args.device == "cuda":  # a dozen processes would not fit into its memory
+        if args.device == "cuda":  # a dozen processes would not fit into the GPU's memory
             drop_slow(servers)
     drop_slow(servers)
     return servers, [s for s in servers if s.process.poll() is None]
@@ -180,7 +179,7 @@ def time_by_turns(args):
     tried, contenders = trial(args, request)
     torch_names = [s.name for s in contenders]
     if args.rust:
-        # How backward is done does not matter to sampling: one entry is enough there.
+        # Sampling does not depend on the backward mode: one entry is enough.
         for backprop in ("stored", "reversible") if request == "train" else ("stored",):
             name = f"glowflow {backprop}" if request == "train" else "glowflow"
             server = Server(name, rust_command(args, "--serve", "--backprop", backprop), environment(args))
@@ -222,7 +221,7 @@ def time_by_turns(args):
 
 
 def run_json(command, env):
-    """The last line a program prints, as JSON."""
+    """The last line of a program's output, as JSON."""
     done = subprocess.run(command, env=env, text=True, stdout=subprocess.PIPE)
     if done.returncode:
         raise SystemExit(f"exit status {done.returncode}: {' '.join(command)}")
@@ -230,7 +229,7 @@ def run_json(command, env):
 
 
 def measure_memory(args):
-    """Peak memory of training steps against depth."""
+    """Peak memory of training steps versus depth."""
     rows, peak = {}, "peak_rss" if args.device == "cpu" else "device_peak_bytes"
     for steps in args.depths:
         args.steps = steps
@@ -239,7 +238,7 @@ def measure_memory(args):
             runs = []
             for variant in args.variants:
                 run = run_json(torch_command(args, "memory", variant, *extra), environment(args, **RETURN_MEMORY))
-                # PyTorch's own libraries are no fault of its way to train: what it had when idle is taken off.
+                # PyTorch's libraries are not part of its training memory: the idle process's memory is subtracted.
                 run["work"] = run[peak] - run["state_bytes"] - run.get("idle_rss", 0)
                 runs.append(run)
             row[name] = min(runs, key=lambda run: run["work"])
@@ -260,7 +259,7 @@ def measure_memory(args):
 
 
 def output(*command):
-    """What a command prints about itself."""
+    """The standard output of a command, or "unknown"."""
     try:
         return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -274,7 +273,7 @@ def gpu():
 
 
 def machine(args):
-    """What was measured where."""
+    """Description of the machine and the versions."""
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
     torch = output(sys.executable, "-c", "import torch; print(torch.__version__, torch.backends.cpu.get_cpu_capability())")
     about = {"gpu": gpu()} if args.device == "cuda" else {}

@@ -1,28 +1,28 @@
-"""Glow in PyTorch, written to be fast: the peer that glowflow is timed against.
+"""Glow in PyTorch, optimised for speed: the reference that glowflow is timed against.
 
-The model is that of the project's specification, tensor for tensor, so that a glowflow model file
+The model follows the project's specification, tensor for tensor, so that a glowflow model file
 loads here (`--verify FILE` does so and checks likelihoods, latents, gradients and decoding).
 
-What makes it fast, beyond the plain form:
+Optimisations over the plain form:
   * every actnorm and every ZeroConv scale is folded into the weights of its convolution, so the wide
-    activations are touched by a convolution, its bias and a ReLU in place, and by nothing else;
+    activations are processed only by a convolution, its bias and an in-place ReLU;
   * actnorm and the 1x1 convolution of a step are one product;
   * the edge channel is appended where the input is narrow, and is a small map added to the output
-    where the output is narrow; nothing `hidden` wide is padded or concatenated;
-  * weights that sampling needs (inverse matrices, folded weights) are computed once, not per call.
+    where the output is narrow; no `hidden`-wide activation is padded or concatenated;
+  * weights for sampling (inverse matrices, folded weights) are computed once, not per call.
 
-On a GPU (`--device cuda`) besides:
-  * narrow channels are padded with zeros to multiples of 8, which the matrix units want;
-  * bf16 is autocast around the coupling networks alone: flow variables, log-determinants and the
+Additionally on a GPU (`--device cuda`):
+  * narrow channels are padded with zeros to multiples of 8, as the tensor cores prefer;
+  * bf16 autocast covers only the coupling networks: flow variables, log-determinants and the
     matrices of 1x1 convolutions stay in f32;
-  * the compiler is given one step of flow, not the whole model: every step of a level shares the
+  * one step of flow is compiled, not the whole model: all steps of a level share the
     result, so that compiling takes as long for 32 steps as for one;
   * variants ending in `_graphs` capture the whole training step, optimiser included, or the whole
     sampling in one CUDA graph.
 
 Every measurement prints one JSON line. `--serve` answers requests ("train 3", "sample 2", one per
-line of stdin) with the seconds of each repetition, so that a live, warm process can take turns with
-another program.
+line of stdin) with the seconds of each repetition, so that a live, warm process can be interleaved
+with another program.
 """
 
 import argparse
@@ -50,18 +50,18 @@ def zeros(*shape):
 
 
 def missing(channels, multiple):
-    """How many channels there are less than the next multiple."""
+    """Number of channels missing to the next multiple."""
     return -channels % multiple
 
 
 def ring_taps(height, width):
-    """[9, height*width]: 1 where a tap of a 3x3 kernel falls on the padding ring, the edge channel's image."""
+    """[9, height*width]: 1 where a tap of a 3x3 kernel is on the padding ring: the patches of the edge channel."""
     ring = F.pad(torch.zeros(1, 1, height, width), (1, 1, 1, 1), value=1.0)
     return F.unfold(ring, 3)[0]
 
 
 class ActNorm(nn.Module):
-    """`y = (x + bias) * exp(3 logs)`; only ever used folded into a neighbouring product."""
+    """`y = (x + bias) * exp(3 logs)`; always folded into an adjacent product."""
 
     def __init__(self, channels):
         super().__init__()
@@ -81,7 +81,7 @@ class ZeroConv(nn.Module):
         self.size = height, width
 
     def folded(self):
-        """The weight without its edge channel, and the map that bias and edge channel add to the output."""
+        """The weight without its edge channel, and the contribution of bias and edge channel to the output."""
         scale = torch.exp(3 * self.logs)
         weight = self.weight * scale.view(-1, 1, 1, 1)
         extra = torch.addmm((self.bias * scale)[:, None], weight[:, -1].flatten(1), self.taps)
@@ -90,7 +90,7 @@ class ZeroConv(nn.Module):
 
 def zero_conv(x, weight, extra):
     y = F.conv2d(x, weight, padding=1)
-    if len(weight) > extra.shape[1]:  # outputs that are there for alignment only
+    if len(weight) > extra.shape[1]:  # outputs that exist only for alignment
         y = y[:, :extra.shape[1]]
     return y + extra
 
@@ -122,7 +122,7 @@ class Coupling(nn.Module):
         nn.init.normal_(self.conv1.weight, std=0.05)
         nn.init.normal_(self.conv2.weight, std=0.05)
         ring = F.pad(torch.zeros(1, 1, height, width), (1, 1, 1, 1), value=1.0)
-        # The edge channel, and behind it those for alignment.
+        # The edge channel, followed by the alignment channels.
         self.more_inputs, self.more_outputs = missing(half + 1, align), missing(len(self.conv3.bias), align)
         ring = F.pad(ring, (0, 0, 0, 0, 0, self.more_inputs))
         self.register_buffer("ring", ring, persistent=False)
@@ -140,17 +140,17 @@ class Coupling(nn.Module):
 
 
 def bf16_products(on):
-    """bf16 on the GPU, around a coupling network. (No cache of cast weights: a graph must not capture one.)"""
+    """bf16 on the GPU, for a coupling network. (Without the cache of cast weights, which a graph must not capture.)"""
     return torch.autocast("cuda", torch.bfloat16, cache_enabled=False) if on else contextlib.nullcontext()
 
 
 def network(x, linear, flat, ring, w1, b1, w2, b2, w3, extra3):
-    """The coupling network, on folded weights.
+    """The coupling network, with folded weights.
 
     `linear`: the first two convolutions as matrix products over channels-last rows, the first one on
-    gathered patches; `flat`: the second one only. Each ReLU is taken of exactly the tensor that the next
-    product saves for backward; of another view of it, the compiler would store a mask besides, which costs
-    more than the ReLU.
+    gathered patches; `flat`: the second one only. Each ReLU is applied to exactly the tensor that the next
+    product saves for backward; for another view of it, the compiler would store an additional mask, which
+    costs more than the ReLU.
     """
     x = torch.cat([F.pad(x, (1, 1, 1, 1)), ring.expand(len(x), -1, -1, -1)], 1)
     if linear or flat:
@@ -171,7 +171,7 @@ def network(x, linear, flat, ring, w1, b1, w2, b2, w3, extra3):
 
 
 class Conv1x1(nn.Module):
-    """Invertible 1x1 convolution by the factors P L (U + diag)."""
+    """Invertible 1x1 convolution with the factors P L (U + diag)."""
 
     def __init__(self, channels):
         super().__init__()
@@ -261,8 +261,8 @@ class TopPrior(nn.Module):
 class Glow(nn.Module):
     """`forward` is the training direction: log p(v) and the standardised latents of every level.
 
-    `linear` and `flat` say which convolutions are matrix products on a channels-last x: the first one of every
-    coupling network and all 1x1, or the latter only.
+    `linear` and `flat` select the convolutions computed as matrix products on a channels-last x: the first one of
+    every coupling network and all 1x1, or the latter only.
     """
 
     def __init__(self, image, levels, steps, hidden, coupling="affine", permutation="conv1x1", classes=0, bits=8,
@@ -321,7 +321,7 @@ class Glow(nn.Module):
 
 
 def inverse_step(x, affine, linear, flat, bf16, weight, bias, *folded):
-    """A step of flow backwards, on folded and inverted weights."""
+    """The inverse of a step of flow, with folded and inverted weights."""
     ya, yb = x.chunk(2, 1)
     with bf16_products(bf16):
         out = network(ya, linear, flat, *folded)
@@ -334,7 +334,7 @@ def inverse_step(x, affine, linear, flat, bf16, weight, bias, *folded):
 
 
 class Decoder(nn.Module):
-    """Latents -> v, on weights folded and inverted once: a snapshot of a model, for sampling."""
+    """Latents -> v, with weights folded and inverted once: a snapshot of a model for sampling."""
 
     @torch.no_grad()
     def __init__(self, model):
@@ -349,7 +349,7 @@ class Decoder(nn.Module):
 
     @staticmethod
     def keep(tensors):
-        """A module holding tensors as constants, which is what lets the compiler prepack them."""
+        """A module that holds tensors as constants, so that the compiler can prepack them."""
         return nn.ParameterList(nn.Parameter(t.detach().clone(), requires_grad=False) for t in tensors)
 
     @staticmethod
@@ -357,7 +357,7 @@ class Decoder(nn.Module):
         scale = 1 / step.actnorm.scale()
         weight = torch.linalg.inv(step.permutation.matrix().double()).float() * scale[:, None]
         ring, *products, extra3 = step.coupling.folded()
-        if step.coupling.bf16:  # cast here, and not at every use
+        if step.coupling.bf16:  # cast once, not at every use
             products = [t.to(torch.bfloat16) for t in products]
         return weight, -step.actnorm.bias, ring, *products, extra3
 
@@ -379,7 +379,7 @@ class Decoder(nn.Module):
 
 
 class Bench:
-    """A model, its optimiser and a batch, prepared as one variant says."""
+    """A model, its optimiser and a batch, prepared for one variant."""
 
     def __init__(self, args):
         self.args, self.cuda = args, args.device == "cuda"
@@ -391,12 +391,12 @@ class Bench:
         if self.linear or variant.endswith("channels_last"):
             self.format = torch.channels_last
         torch.manual_seed(0)
-        # cuDNN has no fast channels-last f32 convolution without TF32: there, all 1x1 become products.
+        # cuDNN has no fast channels-last f32 convolution without TF32, so all 1x1 convolutions become products.
         flat = self.cuda and self.format == torch.channels_last
         self.model = Glow((args.image, args.image, 3), args.levels, args.steps, args.hidden, args.coupling,
                           linear=self.linear, flat=flat, align=8 if self.cuda else 1, checkpointed=args.checkpoint)
         for name, p in self.model.named_parameters():
-            # A model past its first step: with the ZeroConvs at 0 every coupling would be the identity.
+            # A model after its first step: with zero ZeroConvs every coupling would be the identity.
             if name.endswith(("conv3.weight", "prior.weight")):
                 nn.init.normal_(p, std=0.1 / math.sqrt(p[0].numel()))
         self.model.to(device=args.device, memory_format=self.format)
@@ -422,16 +422,16 @@ class Bench:
                 self.model.compiled_step = self.compile(Step.forward)
 
     def compile(self, what):
-        # Every level has shapes of its own, and its first step may differ in whether it needs a gradient.
+        # Shapes differ between levels, and the first step of a level may differ in requiring a gradient.
         torch._dynamo.config.recompile_limit = 64
         return torch.compile(what, dynamic=False, mode=self.args.compile_mode)
 
     def launch(self, work):
-        """Runs work on the device or, for a variant with graphs, replays what was captured of it at first."""
+        """Runs work on the device; graph variants capture it at the first call and replay it later."""
         if not self.graphs:
             return work()
         if work not in self.captured:
-            # Capturing wants everything compiled, chosen and allocated before, on another stream than the usual one.
+            # Before capturing, everything must be compiled, selected and allocated, on a side stream.
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -468,7 +468,7 @@ class Bench:
         if self.compiled and self.args.compile == "whole":
             import torch._inductor.config as inductor
 
-            inductor.freezing = True  # weights are constants here: prepacked, ReLU fused into the product
+            inductor.freezing = True  # weights are constants: prepacked, with the ReLU fused into the product
             self.decoder = self.compile(self.decoder)
         elif self.compiled:
             self.decoder.inverse_step = self.compile(inverse_step)
@@ -500,7 +500,7 @@ class Bench:
         return times
 
     def state_bytes(self):
-        """Bytes of weights, gradients and the optimiser's two moments: what every trainer has to hold."""
+        """Bytes of weights, gradients and the optimiser's two moments, which every trainer holds."""
         return 4 * sum(p.numel() * p.element_size() for p in self.model.parameters())
 
 
@@ -521,7 +521,7 @@ def serve(bench):
 
 
 def verify(path, linear, device):
-    """Compare with the float64 vectors in a model file; returns the largest differences by name."""
+    """Compares with the float64 vectors in a model file; returns the largest differences by name."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as f:
@@ -555,7 +555,7 @@ def verify(path, linear, device):
 
 
 def ceilings(device):
-    """What the device can do at most: bytes a copy on it reads and writes in a second, and FLOP/s of a bf16 product."""
+    """Ceilings of the device: bytes read and written per second by a copy, and FLOP/s of a bf16 product."""
     cuda = device == "cuda"
     size, length = (8192, 2 ** 32) if cuda else (256, 2 ** 24)
     a, b, c = (torch.randn(size, size, device=device).bfloat16() for _ in range(3))
@@ -563,7 +563,7 @@ def ceilings(device):
     target = torch.empty_like(source)
 
     def best(work, calls):
-        """Seconds of one call: the median over turns of ten calls each, after a warm-up."""
+        """Seconds per call: the median over groups of ten calls, after a warm-up."""
         turns = []
         for _ in range(calls + 1):
             if cuda:
@@ -582,16 +582,16 @@ def ceilings(device):
 
 
 def choose_precision(args):
-    """Everything that is not cast to bf16 is f32 to the last bit, unless TF32 is what was asked for."""
+    """Everything that is not cast to bf16 uses full f32, unless TF32 was requested."""
     tf32 = args.precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
-    # cuDNN times its algorithms, but not where their workspaces would count as the model's memory.
+    # cuDNN times its algorithms, except in memory measurements, which would include their workspaces.
     torch.backends.cudnn.benchmark = args.mode != "memory"
 
 
 def device_memory(bench):
-    """Peak of a training step on the GPU once everything is set up and the optimiser has its moments."""
+    """Peak memory of a training step on the GPU, after setup and with the optimiser's moments allocated."""
     bench.seconds("train", 2)
     torch.cuda.reset_peak_memory_stats()
     bench.seconds("train", 1)
@@ -647,7 +647,7 @@ def main():
     if args.mode == "ceilings":
         return print(json.dumps(ceilings(args.device)), flush=True)
     if args.mode == "memory" and args.device == "cpu":
-        # What PyTorch loads at its first step of training is part of the idle process, too.
+        # Libraries that PyTorch loads at its first training step are part of the idle process, too.
         tiny = argparse.Namespace(**{**vars(args), "levels": 1, "steps": 1, "hidden": 8, "batch": 1, "image": 8})
         Bench(tiny).seconds("train", 2)
         idle = status_bytes("VmRSS")
@@ -660,7 +660,7 @@ def main():
     if args.mode == "memory" and args.device == "cuda":
         out |= {"checkpoint": args.checkpoint, **device_memory(bench)}
     elif args.mode == "memory":
-        # Two steps: in the first one the optimiser has no moments yet, so its peak is not that of training.
+        # Two steps: in the first one the optimiser has no moments yet, so its peak is not representative.
         bench.seconds("train", 2)
         out |= {"checkpoint": args.checkpoint, "peak_rss": status_bytes("VmHWM"), "state_bytes": bench.state_bytes(),
                 "idle_rss": idle}

@@ -2,12 +2,12 @@
 
     python3 peers/gpu_table.py --rust PATH [--minutes 9.5] [--out DIR] [--only ROW...] [--data CIFAR_DIR]
 
-Every row has a budget. What would run longer is stopped, what no longer fits is left out, what fails
-is told with its last lines, and the next row goes on; the table says all of this. `--out` gets
-`table.md`, `results.json` with every single time, written anew after each row, and `log.txt` with
-everything that the programs wrote to stderr.
+Every row has a time budget. A row that exceeds it is stopped, a row that no longer fits is left out, and
+a row that fails is reported with its last lines; the next row then runs. The table lists all of these.
+The folder `--out` gets `table.md`, `results.json` with every single time, rewritten after each row, and
+`log.txt` with the programs' stderr.
 
-As in `compare.py`, whose pieces this uses, live and warm processes take turns in rotating order.
+As in `compare.py`, whose functions this uses, live and warm processes are interleaved in rotating order.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import compare
 
-# The PyTorch variants worth their time on a GPU; compare.py tries all of them, in as long as that takes. The last
-# one needs no compiler, and so has a number also where compiling fails.
+# The most promising PyTorch variants on a GPU; compare.py tries all of them, without a time limit. The last one
+# needs no compiler, so it gives a result even if compilation fails.
 CANDIDATES = ("compile_channels_last_graphs", "compile_linear_graphs", "channels_last_graphs")
 SAMPLERS = ("compile_channels_last_graphs", "channels_last_graphs")
 FALLBACK = ("compile_channels_last", "channels_last")
@@ -38,11 +38,11 @@ TURN_SECONDS = 0.7
 
 
 class Failed(Exception):
-    """A program failed, or ran out of its row's time."""
+    """A program failed, or exceeded its row's time."""
 
 
 def kill_group(process):
-    """Ends a program with its helpers, which live in a process group of their own."""
+    """Stops a program with its helpers, which have a separate process group."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -50,7 +50,7 @@ def kill_group(process):
 
 
 class Run:
-    """What all rows share: the clock, the folder, the environment, and the programs that are alive."""
+    """State shared by all rows: the clock, the folder, the environment, and the live programs."""
 
     def __init__(self, args):
         self.args, self.out = args, Path(args.out)
@@ -62,7 +62,7 @@ class Run:
         self.environment = compare.environment(args)
 
     def left(self):
-        """Seconds until the row at hand has to end."""
+        """Seconds until the current row must end."""
         return max(self.deadline - time.monotonic(), 0.1)
 
     def say(self, *words):
@@ -77,7 +77,7 @@ class Run:
         (self.out / "results.json").write_text(json.dumps(about, indent=1) + "\n")
 
     def output(self, title, command, lines=1, env=None):
-        """The last lines that a program prints; a program that is not done at the row's deadline is killed."""
+        """The last lines of a program's output; a program that exceeds the row's deadline is killed."""
         with tempfile.TemporaryFile("w+") as errors:
             process = subprocess.Popen(command, text=True, env=env or self.environment, process_group=0,
                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
@@ -98,7 +98,7 @@ class Run:
         return printed.strip().splitlines()[-lines:]
 
     def json(self, title, command):
-        """The JSON object on the last line that a program prints."""
+        """The JSON object on the last line of a program's output."""
         printed = self.output(title, command)
         try:
             return json.loads(printed[-1])
@@ -107,7 +107,7 @@ class Run:
 
 
 class Contender(compare.Server):
-    """A server whose answers are waited for until the row's deadline and no longer."""
+    """A server whose answers must arrive before the row's deadline."""
 
     def __init__(self, run, name, command):
         self.run, self.errors = run, tempfile.TemporaryFile("w+")
@@ -115,7 +115,7 @@ class Contender(compare.Server):
         run.servers.append(self)
 
     def ask(self, what, count, share=1.0):
-        """Asks for times, and waits for at most this share of what the row has left."""
+        """Requests times, and waits for at most this share of the row's remaining time."""
         limit, start = share * self.run.left(), time.monotonic()
         timer = threading.Timer(limit, kill_group, [self.process])
         timer.start()
@@ -129,7 +129,7 @@ class Contender(compare.Server):
             timer.cancel()
 
     def close(self):
-        """Ends the process if it is alive, and logs what it had to say."""
+        """Stops the process if it is alive, and logs its output."""
         if self not in self.run.servers:
             return ""
         self.run.servers.remove(self)
@@ -152,13 +152,13 @@ class Contender(compare.Server):
 
 
 def tail(text, lines=4):
-    """The end of a log as one short line, fit for a table."""
+    """The end of a log as one short line for a table."""
     kept = [line.strip() for line in text.strip().splitlines() if line.strip()][-lines:]
     return " / ".join(kept).replace("|", "¦")[-500:] or "it wrote nothing"
 
 
 def model(run, **changes):
-    """Arguments that compare.py's commands are made of: the published CIFAR-10 model, with changes."""
+    """Arguments of compare.py's commands: the published CIFAR-10 model, with changes."""
     settings = {"device": run.args.device, "rust": run.args.rust, "rust_args": run.args.rust_args, "rust_set": [],
                 "threads": run.args.threads, "levels": 3, "steps": 32, "hidden": 512, "batch": 256, "image": 32,
                 "coupling": "affine", "precision": "bf16"} | changes
@@ -170,17 +170,17 @@ def model(run, **changes):
 
 
 def variants(run, names):
-    """The variants to try: without a GPU there are no graphs, and a tiny run does not wait for the compiler."""
+    """Variants to try: no graphs without a GPU, and no compiler in a tiny run."""
     if run.args.device == "cuda":
         return names
     return tuple(dict.fromkeys(name.removesuffix("_graphs").removeprefix("compile_") for name in names))
 
 
 def flops_per_image(m):
-    """Model FLOPs of training on one image: forward, and twice that for the gradients by input and by weight.
+    """Model FLOPs of training on one image: forward, and twice that for the input and weight gradients.
 
-    The products of the coupling networks, edge channels included, of 1x1 convolutions and of priors. A reversible
-    step computes forward once more, which is no more of the model's.
+    The products of the coupling networks, edge channels included, of 1x1 convolutions and of priors. The recomputation
+    in a reversible step does not count.
     """
     sums, size, channels = 0, m.image, 3
     for level in range(m.levels):
@@ -195,14 +195,14 @@ def flops_per_image(m):
 
 
 def start_torch(run, m, mode, names):
-    """One PyTorch process per variant. They load side by side, and wait to be asked before they compute anything."""
+    """One PyTorch process per variant. They load concurrently, and compute only on request."""
     return [Contender(run, f"PyTorch {name}", compare.torch_command(m, mode, name, "--serve",
                                                                     "--compile-mode", run.args.compile_mode))
             for name in names]
 
 
 def start_rust(run, commands, row):
-    """One glowflow process per command, by name. Without the program PyTorch is timed alone."""
+    """One glowflow process per command, by name. Without the program, only PyTorch is timed."""
     servers = []
     for name, command in commands.items():
         try:
@@ -213,12 +213,12 @@ def start_rust(run, commands, row):
 
 
 def warm_up(run, servers, what, row):
-    """Readies servers one after the other; those that fail are noted in the row, and the others returned."""
+    """Warms up servers one after the other; records those that fail in the row, and returns the others."""
     ready = []
     for server in servers:
         try:
             start = time.monotonic()
-            server.ask(what, 3, share=0.5)  # one that hangs leaves time for the others
+            server.ask(what, 3, share=0.5)  # leaves time for the others if one hangs
             server.trial = statistics.median(server.ask(what, 5, share=0.5))
         except Failed as error:
             row.setdefault("failures", []).append(str(error))
@@ -231,7 +231,7 @@ def warm_up(run, servers, what, row):
 
 
 def keep_fast(servers):
-    """Those that may be the fastest; the others end, which frees their memory on the GPU."""
+    """Returns the servers that may be the fastest, and stops the others to free their GPU memory."""
     bar = compare.CLOSE * min((s.trial for s in servers), default=0)
     for server in servers:
         if server.trial > bar:
@@ -240,12 +240,12 @@ def keep_fast(servers):
 
 
 def by_turns(run, servers, what, row):
-    """Times live servers by turns; every time goes into the row."""
+    """Times live servers in interleaved runs; every time is recorded in the row."""
     turns = row["turns"] = {s.name: [] for s in servers}
     for turn in range(TURNS):
         shift = turn % max(len(servers), 1)
         for server in servers[shift:] + servers[:shift]:
-            if server not in run.servers:  # it failed in an earlier turn
+            if server not in run.servers:  # it failed in an earlier round
                 continue
             try:
                 turns[server.name].append(server.ask(what, min(max(int(TURN_SECONDS / server.trial), 3), 50)))
@@ -255,12 +255,12 @@ def by_turns(run, servers, what, row):
 
 
 def compete(run, m, what, names, glowflow, row):
-    """PyTorch's fastest variants and glowflow's ways, by turns. `glowflow`: name and arguments of each."""
+    """Interleaved times of PyTorch's fastest variants and glowflow's modes. `glowflow`: name and arguments of each."""
     mode = {"train": "train-step", "sample": "sample"}[what]
     row["batch"] = m.batch
     row["flops_per_image"] = flops_per_image(m)
     ready = warm_up(run, start_torch(run, m, mode, variants(run, names)), what, row)
-    if not ready:  # perhaps graphs are what does not work here
+    if not ready:  # perhaps graphs do not work here
         ready = warm_up(run, start_torch(run, m, mode, variants(run, FALLBACK)), what, row)
     contenders = keep_fast(ready)
     rust = start_rust(run, {name: compare.rust_command(m, "--serve", *extra) for name, extra in glowflow}, row)
@@ -270,13 +270,13 @@ def compete(run, m, what, names, glowflow, row):
 
 
 def fastest(row, prefix):
-    """Name and median of the fastest program whose name starts so, or (None, None)."""
+    """Name and median of the fastest program whose name has this prefix, or (None, None)."""
     times = [(seconds, name) for name, seconds in row.get("median", {}).items() if name.startswith(prefix)]
     seconds, name = min(times, default=(None, None))
     return name, seconds
 
 
-# Rows: each fills its part of the results as it goes, so that what was measured before a failure stays.
+# Rows: each fills in its results as it goes, so that measurements before a failure are kept.
 
 def ceilings(run, row):
     row |= run.json("ceilings", [sys.executable, str(compare.HERE / "glow_torch.py"), "ceilings", "--device", run.args.device])
@@ -302,10 +302,10 @@ def sampling(run, batch):
 
 
 def compile_ahead(run, row):
-    """Fills the compiler's cache on disk, all shapes at once, so that later rows need not wait one after the other.
+    """Fills the compiler's cache on disk for all shapes concurrently, so that later rows do not wait one after the other.
 
-    The code for one step of flow does not depend on how many there are, and so the models are shallow. Nothing is
-    timed meanwhile: these processes share the GPU.
+    The code for one step of flow does not depend on the number of steps, so the models are shallow. Nothing is timed
+    during compilation, because these processes share the GPU.
     """
     if run.args.device == "cpu":
         row["left_out"] = "there is no GPU to compile for"
@@ -349,12 +349,12 @@ def training(run, row):
         compete(run, model(run, batch=batch), "train", names, ways, part)
         run.save()
         best, _ = fastest(part, "PyTorch")
-        if best:  # the other batches do not try all variants again
+        if best:  # only the best variant for the other batch sizes
             names = (best.removeprefix("PyTorch "),)
 
 
 def precisions(run, row):
-    """A training step of glowflow in every precision."""
+    """A training step of glowflow in each precision."""
     commands = {}
     for precision in ("f32", "tf32", "bf16"):
         m = model(run, batch=64)
@@ -364,8 +364,8 @@ def precisions(run, row):
 
 
 def tuning(run, row):
-    """A stored training step by how many rows of hidden activations are computed at once, with glowflow's own kernels for whole
-    networks, for hidden layers, and without."""
+    """A stored training step versus the number of rows of hidden activations computed at once, with glowflow's own
+    kernels for whole networks, for hidden layers, and without them."""
     commands = {}
     for rows in (32768, 65536, 131072):
         for hidden in ("on", "layers", "off"):
@@ -387,7 +387,7 @@ def samples(run, row):
 
 
 def memory(run, row):
-    """glowflow at every depth that fits; PyTorch at the ends, where its variants run side by side: peaks are per process."""
+    """glowflow at every depth that fits; PyTorch at both ends. PyTorch's variants run concurrently: peaks are per process."""
     depths = row["depths"] = {}
     row["failures"] = []
     shallow, deep, between = (1, 2, ()) if run.args.tiny else (4, 48, (16, 32))
@@ -417,7 +417,7 @@ def memory(run, row):
         measure(f"PyTorch checkpoint {variant}", depth,
                 compare.torch_command(memory_model(run, depth), "memory", variant, "--checkpoint"))
 
-    # Two of ours first, alone on the GPU in case its figure is the whole card's.
+    # Two glowflow runs first, alone on the GPU in case the reported value covers the whole card.
     for depth in (shallow, deep):
         glowflow(depth)
     names = variants(run, MEMORY_VARIANTS)
@@ -429,7 +429,7 @@ def memory(run, row):
 
 
 def last_number(records, key):
-    """The last step with a number under a key, and the number."""
+    """The last step with a value for a key, and the value."""
     return next(((r["step"], r[key]) for r in reversed(records) if isinstance(r.get(key), (int, float))), None)
 
 
@@ -437,7 +437,7 @@ def cifar(run, row):
     if not run.args.data:
         row["left_out"] = "no --data"
         return
-    # Loading comes before training's own clock, an evaluation, sample pictures and a checkpoint after it.
+    # The training clock excludes loading before it, and an evaluation, samples and a checkpoint after it.
     row["minutes"] = minutes = round((run.left() - run.args.train_margin) / 60, 2)
     if minutes < 0.1:
         raise Failed(f"{run.left():.0f} s are left, too few to train in")
@@ -449,7 +449,7 @@ def cifar(run, row):
                "--out", str(folder)]
     try:
         run.output("train", command)
-    finally:  # what was logged counts also of a run that had to be stopped
+    finally:  # the log counts even if the run had to be stopped
         log = folder / "metrics.jsonl"
         if log.exists():
             # A killed run may have an unfinished last line.
@@ -464,7 +464,7 @@ def cifar(run, row):
                     shutil.copy(folder / name, run.out / name)
 
 
-# Name, function, most seconds it may take, seconds without which it is not begun.
+# Name, function, maximum duration in seconds, minimum remaining seconds to start it.
 ROWS = (("ceilings", ceilings, 60, 15), ("parity", parity, 150, 20), ("compile", compile_ahead, 150, 60),
         ("train", training, 220, 60), ("precision", precisions, 45, 20), ("sample", samples, 110, 40),
         ("memory", memory, 110, 40), ("tuning", tuning, 60, 30), ("cifar10", cifar, 3600, 90))
@@ -513,7 +513,7 @@ def memory_lines(row):
 
 
 def single_lines(rows):
-    """The rows that are one line."""
+    """The rows with a single line."""
     lines = []
     if "bf16_flops_per_second" in (found := rows.get("ceilings", {})):
         lines.append(f"| ceilings by torch: copy, bf16 product | | {found['copy_bytes_per_second'] / 1e12:.3g} TB/s, "
@@ -534,7 +534,7 @@ def single_lines(rows):
 
 
 def notes(rows):
-    """What was left out, what failed, what was tried."""
+    """Rows left out, failures, and variants tried."""
     lines = []
     for name, row in rows.items():
         parts = [("", row)] + [(f", batch {batch}", part) for batch, part in row.get("batches", {}).items()]
@@ -574,7 +574,7 @@ def measure_row(run, name, function, budget, needed):
     run.say(f"{name}, at most {run.left():.0f} s")
     try:
         function(run, row)
-    except (Exception, SystemExit) as error:  # whatever it is, the next row has to have its turn
+    except (Exception, SystemExit) as error:  # any error: the next row must still run
         row["error"] = tail(str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}")
         run.say(f"{name} failed: {row['error']}")
     finally:
@@ -601,7 +601,7 @@ def arguments():
                         "its log and pictures are copied to OUT")
     parser.add_argument("--train-margin", type=float, default=75, help="seconds for what training does after its minutes")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    # To try this script where there is no GPU.
+    # To try this script without a GPU.
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help=argparse.SUPPRESS)
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

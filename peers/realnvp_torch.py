@@ -1,13 +1,13 @@
-"""RealNVP in PyTorch, written to be fast: the peer that glowflow's RealNVP is timed against.
+"""RealNVP in PyTorch, optimised for speed: the reference that glowflow's RealNVP is timed against.
 
-The model is that of the project's specification, tensor for tensor, so that a glowflow model file loads here
+The model follows the project's specification, tensor for tensor, so that a glowflow model file loads here
 (`--verify FILE` does so and checks likelihoods in both modes, latents and gradients).
 
-What makes it fast, beyond the plain form:
-  * batch normalisations are PyTorch's own operation, with the ReLU behind each done in place;
-  * weight normalisation is one scaling of each weight, computed once a step;
+Optimisations over the plain form:
+  * batch normalisation is PyTorch's own operation, followed by an in-place ReLU;
+  * weight normalisation is one scaling of each weight, computed once per step;
   * Adam is PyTorch's fused one;
-  * the compiler is given one coupling, not the whole model: couplings of equal shapes share its code.
+  * one coupling is compiled, not the whole model: couplings of equal shapes share the code.
 
 `--serve` answers requests ("train 3", one per line of stdin) with the seconds of each repetition, as `glow_torch.py`.
 """
@@ -37,7 +37,7 @@ def running(module, channels):
 
 
 def follow(module, mean, var):
-    """Moves the running statistics towards those of a batch."""
+    """Updates running statistics with those of a batch."""
     with torch.no_grad():
         module.running_mean.lerp_(mean, DECAY)
         module.running_var.lerp_(var, DECAY)
@@ -60,7 +60,7 @@ class Norm(nn.Module):
 
 
 class FlowNorm(nn.Module):
-    """Mean and inverse standard deviation of what a coupling changed; gradients flow through both."""
+    """Mean and inverse standard deviation of a coupling's changed part; both are differentiable."""
 
     def __init__(self, channels):
         super().__init__()
@@ -75,7 +75,7 @@ class FlowNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution with weight normalisation; `gain` says whether it has a magnitude."""
+    """A convolution with weight normalisation, with a magnitude if `gain`."""
 
     def __init__(self, inputs, outputs, size, gain=True, bias=False):
         super().__init__()
@@ -104,7 +104,7 @@ class Block(nn.Module):
 
 
 class Network(nn.Module):
-    """The residual network of a coupling, from `channels` to twice as many."""
+    """The residual network of a coupling, from `channels` to `2·channels`."""
 
     def __init__(self, channels, width, blocks, checkerboard):
         super().__init__()
@@ -139,7 +139,7 @@ class Coupling(nn.Module):
         self.network = Network(channels, width, blocks, checkerboard)
 
     def change(self, x, t, raw, changes):
-        """What a coupling makes of `x`, and its log-determinant by sample. `changes` is 1 where it changes anything."""
+        """The output of a coupling for `x`, and its log-determinant per sample. `changes` is 1 at the changed values."""
         s = self.scale * torch.tanh(raw)
         y = (x + t) * torch.exp(s)
         if changes is not None:
@@ -152,7 +152,7 @@ class Coupling(nn.Module):
         return z, s.sum((1, 2, 3)) + elements * inverse.log().sum()
 
     def forward(self, x, mask, first):
-        """`mask` is 1 where a checkerboard coupling changes nothing; `first`: a channel-wise one changes the first half."""
+        """`mask` is 1 at the values that a checkerboard coupling keeps; `first`: a channel-wise coupling changes the first half."""
         if self.checkerboard:
             kept = x * mask
             z, logdet = self.change(x, *self.network(kept, mask), 1 - mask)
@@ -181,7 +181,7 @@ class RealNvp(nn.Module):
         height, width, channels = image
         self.bins, self.dims = 2 ** bits, height * width * channels
         self.levels = nn.ModuleList(Level(channels * 2 ** l, hidden * 2 ** l, blocks, l == levels - 1) for l in range(levels))
-        self.call = Coupling.forward  # or that, compiled
+        self.call = Coupling.forward  # or its compiled form
         for l in range(levels):
             even = (torch.arange(height >> l)[:, None] + torch.arange(width >> l)) % 2 == 0
             self.register_buffer(f"mask{l}", even.float()[None, None], persistent=False)
@@ -205,7 +205,7 @@ class RealNvp(nn.Module):
                 x, logdet = self.call(coupling, x, masks[k % 2], k == 4)
                 logp = logp + logdet
             if l < len(self.levels) - 1:
-                # The diagonal pixels of each block go on, the others are factored out.
+                # The diagonal pixels of each block continue, the others are factored out.
                 b, c, h, w = x.shape
                 x = x.view(b, c // 4, 4, h, w)[:, :, (0, 3, 1, 2)].transpose(1, 2).reshape(b, c, h, w)
                 x, z = x.chunk(2, 1)
@@ -224,7 +224,7 @@ class RealNvp(nn.Module):
 
 
 class Bench:
-    """A model, its optimiser and a batch, prepared as one variant says."""
+    """A model, its optimiser and a batch, prepared for one variant."""
 
     def __init__(self, args):
         self.format = torch.channels_last if args.variant.endswith("channels_last") else torch.contiguous_format
@@ -262,7 +262,7 @@ class Bench:
 
 
 def verify(path, memory_format):
-    """Compare with the float64 vectors in a model file; returns the largest differences by name."""
+    """Compares with the float64 vectors in a model file; returns the largest differences by name."""
     from safetensors import safe_open
 
     with safe_open(path, "pt") as f:
