@@ -19,6 +19,7 @@ const BETWEEN_SIGNALS: Duration = Duration::from_millis(50);
 
 /// Outcome of the work.
 pub struct Done<T> {
+    /// Return value of the work.
     pub result: T,
     /// The exception that stopped it, unless it was Ctrl-C.
     pub exception: Option<PyErr>,

@@ -11,6 +11,7 @@ impl ExitCode {
     /// The command failed.
     pub const FAILURE: Self = Self(1);
 
+    /// The status as a number.
     pub fn number(self) -> u8 {
         self.0
     }

@@ -111,13 +111,13 @@ EMULATOR_API CUresult cuDeviceGetAttribute(int* value, int attribute, CUdevice d
         case 36: *value = 2619000; break;                             // memory clock in kHz
         case 37: *value = 5120; break;                                // memory bus
         case 38: *value = 50 * 1024 * 1024; break;                    // L2
-        case 39: *value = 2048; break;                                // threads a multiprocessor
+        case 39: *value = 2048; break;                                // threads per multiprocessor
         case 40: *value = 3; break;                                   // copy engines
         case 75: *value = 9; break;                                   // compute capability
         case 76: *value = 0; break;
-        case 81: *value = 228 * 1024; break;                          // shared memory a multiprocessor
-        case 97: *value = int(emulator::shared_limit); break;         // shared memory a block may ask for
-        case 106: *value = 32; break;                                 // blocks a multiprocessor
+        case 81: *value = 228 * 1024; break;                          // shared memory per multiprocessor
+        case 97: *value = int(emulator::shared_limit); break;         // maximum shared memory per block
+        case 106: *value = 32; break;                                 // blocks per multiprocessor
         case 111: *value = 1024; break;                               // reserved shared memory
         default: *value = 0;                                          // memory pools among them
     }

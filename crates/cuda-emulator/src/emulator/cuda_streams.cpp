@@ -33,7 +33,7 @@ EMULATOR_API CUresult cuStreamDestroy_v2(CUstream stream) {
 
 namespace {
 
-// Those who only ask find the work unfinished, but a little less so.
+// A query does not wait: it executes one step of the queue, and reports whether all steps are done.
 CUresult ask(Stream& stream, size_t position) {
     if (stream.done >= position) return CUDA_SUCCESS;
     // What stands there is work that waits for others, unless nothing is done before someone waits.

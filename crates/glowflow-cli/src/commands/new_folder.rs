@@ -26,6 +26,7 @@ impl NewFolder {
         Ok(Self(path))
     }
 
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -1,7 +1,7 @@
 //! A residual network for couplings: depthwise convolutions between pairs of pointwise ones.
 //!
 //! ```text
-//! h  = conv3×3(x_a) + bias_in                         [rows, width], with an edge channel as in a zero convolution
+//! h  = conv3×3(x_a) + bias_in                         [rows, width], edge channel as in a zero convolution
 //! for each block:
 //!   c      = depthwise(h)                             zero padding
 //!   n      = c·r ⊙ norm,  r = (mean_channels c² + ε)^(−1/2) at each pixel,  ε = 10⁻⁵
