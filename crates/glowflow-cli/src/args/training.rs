@@ -1,4 +1,4 @@
-//! Making models.
+//! `quickstart`, `train` and `bench`.
 
 use std::path::PathBuf;
 

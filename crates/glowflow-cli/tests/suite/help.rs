@@ -74,7 +74,7 @@ fn options_have_one_order() {
         let mut names: Vec<String> = entries(&help(command)).into_iter().map(|entry| entry.name).collect();
         assert!(names.len() > GLOBAL.len(), "{command}: {names:?}");
         if ["train", "bench", "study"].contains(&command) {
-            // There, a limit and configuration values.
+            // In these commands `--images` is a limit, and `--set` changes the configuration.
             names.retain(|name| !["images", "set"].contains(&name.as_str()));
         }
         let stages: Vec<usize> = names.iter().map(|name| stage(name)).collect();

@@ -65,7 +65,7 @@ fn reference() -> &'static (PathBuf, Outcome) {
     })
 }
 
-/// Only one process at a time can use a study's folder.
+/// Serialises tests that use the study's folder, which only one process at a time can use.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn run_folder(folder: &Path, configuration: &str, seed: u64) -> PathBuf {
