@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::arrays;
 use crate::errors::{compute, raised};
-use crate::images::{ArrayImages, Given};
+use crate::images::{self, Given};
 use crate::model::Model;
 
 #[pyclass(frozen, module = "glowflow._native")]
@@ -32,7 +32,7 @@ impl Directions {
         orthogonalize: Vec<String>,
     ) -> PyResult<(Self, Vec<String>)> {
         let model = model.inner();
-        let dataset = ArrayImages::dataset(&images, model.config().classes())?;
+        let dataset = images::dataset(&images, model.config().classes())?;
         let answer = |&value: &i8| (value >= 0).then_some(value > 0);
         let answers: Vec<Option<bool>> = values.as_array().iter().map(answer).collect();
         let attributes = Attributes::of_values(names, answers)

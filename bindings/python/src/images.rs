@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use glowflow_data::{Dataset, Error, ImageShape};
+use glowflow_data::{Dataset, ImageShape, InMemory, RawImages};
 use numpy::{PyReadonlyArray1, PyReadonlyArray4};
 use pyo3::prelude::*;
 
@@ -11,72 +11,18 @@ use crate::arrays;
 /// Images and labels passed as arguments.
 pub type Given<'py> = (PyReadonlyArray4<'py, u8>, Option<PyReadonlyArray1<'py, i64>>);
 
-/// A copy of an array's images, because training may outlive the array, and the array may change.
-pub struct ArrayImages {
-    /// `[images, H, W, C]`.
-    pixels: Vec<u8>,
-    shape: ImageShape,
-    labels: Vec<usize>,
-    classes: Vec<String>,
-}
-
-impl ArrayImages {
-    /// The images with their labels, with `classes` classes.
-    pub fn dataset(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
-        let (images, labels) = given;
-        let view = images.as_array();
-        let pixels = match view.as_slice() {
-            Some(pixels) => pixels.to_vec(),
-            None => view.iter().copied().collect(),
-        };
-        let (_, height, width, channels) = view.dim();
-        Ok(Arc::new(Self {
-            pixels,
-            shape: ImageShape { height, width, channels },
-            labels: arrays::labels(labels.as_ref())?,
-            classes: (0..classes).map(|class| class.to_string()).collect(),
-        }))
-    }
-
-    fn image(&self, index: usize) -> &[u8] {
-        &self.pixels[index * self.shape.len()..][..self.shape.len()]
-    }
-}
-
-impl Dataset for ArrayImages {
-    fn len(&self) -> usize {
-        self.pixels.len() / self.shape.len()
-    }
-
-    fn shape(&self) -> ImageShape {
-        self.shape
-    }
-
-    fn name(&self, index: usize) -> String {
-        index.to_string()
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.classes
-    }
-
-    fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).copied()
-    }
-
-    fn content(&self, index: usize) -> u64 {
-        u64::from(crc32fast::hash(self.image(index)))
-    }
-
-    fn stored_shape(&self, _index: usize) -> Option<ImageShape> {
-        Some(self.shape)
-    }
-
-    fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
-        if pixels.len() != self.shape.len() {
-            return Err(Error::PixelCount { shape: self.shape, found: pixels.len() });
-        }
-        pixels.copy_from_slice(self.image(index));
-        Ok(())
-    }
+/// A copy of an array's images with their labels, of `classes` classes. Training may outlive the array, and the array may
+/// change.
+pub fn dataset(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
+    let (images, labels) = given;
+    let view = images.as_array();
+    let pixels = match view.as_slice() {
+        Some(pixels) => pixels.to_vec(),
+        None => view.iter().copied().collect(),
+    };
+    let (_, height, width, channels) = view.dim();
+    let shape = ImageShape { height, width, channels };
+    let images = RawImages { shape, pixels, labels: arrays::labels(labels.as_ref())? };
+    let classes = (0..classes).map(|class| class.to_string()).collect();
+    Ok(Arc::new(InMemory::new(images, shape, classes)))
 }

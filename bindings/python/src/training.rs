@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::Sender;
 
 use glowflow::train::{
-    self, Adapt, CONFIG, Changes, Limits, Options, RunConfig, Summary, observers, run_folder,
+    self, Adapt, CONFIG, Changes, Limits, Options, RunConfig, Summary, TrainAndTest, observers, run_folder,
 };
 use glowflow::{DeviceChoice, DeviceError, Error, catch_out_of_memory};
 use glowflow_data::{Dataset, ImageShape};
@@ -14,14 +14,9 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::errors::raised;
-use crate::images::{ArrayImages, Given};
+use crate::images::{self, Given};
 use crate::observer::{Caller, Request};
 use crate::{devices, interruptible};
-
-/// Minimum number of in-memory images for holding some out by default, and the held-out fraction: the values
-/// for data in files.
-const MIN_FOR_HOLDOUT: usize = 100;
-const HOLDOUT: f64 = 0.05;
 
 /// Arguments of a training run, from a dictionary.
 #[derive(FromPyObject)]
@@ -62,7 +57,7 @@ pub fn train_in_folder<'py>(
     notify: Bound<'py, PyAny>,
 ) -> PyResult<String> {
     let device = devices::choice(&arguments.device)?;
-    let in_memory = |given: &Given<'_>| ArrayImages::dataset(given, arguments.classes);
+    let in_memory = |given: &Given<'_>| images::dataset(given, arguments.classes);
     let test = test_images.as_ref().map(in_memory).transpose()?;
     let train = images.as_ref().map(in_memory).transpose()?;
     let images = train.map(|train| InMemory { train, test });
@@ -136,7 +131,7 @@ fn run(
         let changes = Changes { data, test_data, overrides: &arguments.overrides };
         let Some(images) = images else { return train::resume(open, out, changes, options) };
         let config = RunConfig::read(&run_folder(out).join(CONFIG))?;
-        let InMemory { train, test } = held_out(images, &config)?;
+        let (train, test) = held_out(images, &config)?;
         return train::resume_on(open, out, changes, train, test, options);
     }
 
@@ -144,7 +139,7 @@ fn run(
         RunConfig::resolve_noting_image(arguments.preset.as_deref(), None, &arguments.overrides)?;
     if let Some(images) = images {
         check_shape(images.train.shape(), &config)?;
-        let InMemory { train, test } = held_out(images, &config)?;
+        let (train, test) = held_out(images, &config)?;
         return train::train_on(open(&config)?, config, train, test, out, options);
     }
     config.data.path.clone_from(&arguments.data);
@@ -155,16 +150,12 @@ fn run(
     train::train(device, config, out, options)
 }
 
-/// Holds out some images for testing if there are no test images and enough training images.
-fn held_out(images: InMemory, config: &RunConfig) -> Result<InMemory, Error> {
-    let fraction = match (images.test.is_some(), config.data.test_fraction) {
-        (true, _) => return Ok(images),
-        (false, Some(fraction)) => fraction,
-        (false, None) if images.train.len() >= MIN_FOR_HOLDOUT => HOLDOUT,
-        (false, None) => return Ok(images),
-    };
-    let (train, test) = glowflow_data::split(images.train, fraction, config.train.seed)?;
-    Ok(InMemory { train: Arc::new(train), test: Some(Arc::new(test)) })
+/// Holds out some images for testing if there are no test images.
+fn held_out(images: InMemory, config: &RunConfig) -> Result<TrainAndTest, Error> {
+    match images.test {
+        Some(test) => Ok((images.train, Some(test))),
+        None => train::hold_out(config, images.train),
+    }
 }
 
 fn check_shape(shape: ImageShape, config: &RunConfig) -> Result<(), Error> {

@@ -97,6 +97,7 @@ pub use image_file::{
 };
 pub use image_list::{ImageList, find_images};
 pub use impostor::impostor;
+pub use memory::{InMemory, RawImages};
 pub use open::{OpenOptions, Splits, open};
 pub use split::{Subset, split};
 pub use training::{TrainingBatches, TrainingOptions};

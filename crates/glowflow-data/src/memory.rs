@@ -1,10 +1,11 @@
-//! Images held in memory as bytes, as the single-file formats provide them.
+//! Images held in memory as bytes, as the single-file formats and callers with arrays provide them.
 
 use crate::fit::fit;
 use crate::{Dataset, Error, ImageShape};
 
-/// The contents of one or more files of images of equal shape.
-pub(crate) struct RawImages {
+/// Images of equal shape, with their labels.
+pub struct RawImages {
+    /// Shape of each image.
     pub shape: ImageShape,
     /// HWC, one image after another; a whole number of images.
     pub pixels: Vec<u8>,
@@ -17,14 +18,14 @@ pub(crate) type Halves = (RawImages, Option<RawImages>);
 
 /// A [`Dataset`] over [`RawImages`]. Images are fitted to the requested shape on read, so a shape larger than
 /// the stored one costs no memory.
-pub(crate) struct InMemory {
+pub struct InMemory {
     images: RawImages,
     shape: ImageShape,
     classes: Vec<String>,
 }
 
 impl InMemory {
-    /// `shape` is the requested one; `classes` names every label that occurs.
+    /// A dataset of these images in the requested `shape`; `classes` names every label that occurs.
     pub fn new(images: RawImages, shape: ImageShape, classes: Vec<String>) -> Self {
         Self { images, shape, classes }
     }

@@ -93,16 +93,28 @@ fn open_test(
     Ok((opened.test.unwrap_or(opened.train), opened.notices))
 }
 
-type TrainAndTest = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+/// Training images, and test images if there are any.
+pub type TrainAndTest = (Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
 fn held_out(config: &RunConfig, opened: Splits) -> Result<TrainAndTest, Error> {
-    let fraction = match (config.data.test_fraction, &opened.test) {
-        (Some(fraction), _) => fraction,
-        (None, Some(_)) => return Ok((opened.train, opened.test)),
-        (None, None) if opened.train.len() >= MIN_FOR_HOLDOUT => HOLDOUT,
-        (None, None) => return Ok((opened.train, None)),
+    match (config.data.test_fraction, opened.test) {
+        (None, Some(test)) => Ok((opened.train, Some(test))),
+        _ => hold_out(config, opened.train),
+    }
+}
+
+/// Splits images into training and test images: `data.test_fraction` of them are test images, by default one in
+/// twenty from 100 images on.
+///
+/// # Errors
+/// [`Error::Data`] if the fraction leaves no images on one side.
+pub fn hold_out(config: &RunConfig, images: Arc<dyn Dataset>) -> Result<TrainAndTest, Error> {
+    let fraction = match config.data.test_fraction {
+        Some(fraction) => fraction,
+        None if images.len() >= MIN_FOR_HOLDOUT => HOLDOUT,
+        None => return Ok((images, None)),
     };
-    let (train, test) = glowflow_data::split(opened.train, fraction, config.train.seed)?;
+    let (train, test) = glowflow_data::split(images, fraction, config.train.seed)?;
     Ok((Arc::new(train), Some(Arc::new(test))))
 }
 

@@ -33,6 +33,7 @@ pub(crate) use config::{merge, override_table, wrong};
 pub(crate) use folder::lock;
 pub use folder::{BEST, METRICS};
 pub(crate) use images::Images;
+pub use images::{TrainAndTest, hold_out};
 pub use observer::{Event, Observer};
 pub use presets::names as preset_names;
 pub(crate) use presets::preset;
