@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use glowflow::latent::{self, find_directions, manipulate};
+use glowflow::latent::{self, DIRECTIONS, find_directions, manipulate};
+use glowflow::pretrained::is_folder;
 use glowflow_data::Attributes;
 use numpy::{PyArray4, PyReadonlyArray2, PyReadonlyArray4};
 use pyo3::exceptions::PyValueError;
@@ -44,6 +45,7 @@ impl Directions {
     #[staticmethod]
     fn load(py: Python<'_>, path: PathBuf, model: &Model) -> PyResult<Self> {
         let model = model.inner();
+        let path = if is_folder(&path) { path.join(DIRECTIONS) } else { path };
         Ok(Self { inner: compute(py, || latent::Directions::read(&path, model))? })
     }
 

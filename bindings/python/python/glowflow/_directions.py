@@ -59,10 +59,7 @@ class Directions:
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Model) -> Directions:
         """Loads a `directions.safetensors` of the model, or the one in a run's folder."""
-        path = os.fspath(path)
-        if os.path.isdir(path) or path in _native.pretrained_names() and not os.path.exists(path):
-            path = os.path.join(path, "directions.safetensors")
-        return cls._of(_native.Directions.load(path, model._native))
+        return cls._of(_native.Directions.load(os.fspath(path), model._native))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a `directions.safetensors`, atomically."""
