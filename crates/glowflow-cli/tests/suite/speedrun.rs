@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::common::{self, command, run};
+use crate::study::{STUDY, folder, read};
 use serde_json::Value;
 
 const TINY: &str = r#"
@@ -45,14 +46,6 @@ name = "wide"
 model = { hidden = 24 }
 "#;
 
-const STUDY: &str = "study tiny.toml --threads 2 --out out";
-
-fn folder(toml: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("tiny.toml"), toml).unwrap();
-    folder
-}
-
 /// The folder of an uninterrupted study, and its results.
 fn reference() -> &'static (PathBuf, Value) {
     static REFERENCE: OnceLock<(PathBuf, Value)> = OnceLock::new();
@@ -62,10 +55,6 @@ fn reference() -> &'static (PathBuf, Value) {
         let results = run(&folder, &format!("{STUDY} --json")).ok().json();
         (folder, results)
     })
-}
-
-fn read(path: &Path) -> String {
-    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// Bits/dim per image of a run.

@@ -45,10 +45,11 @@ name = "conv1x1"
 train = { warmup = 50 }
 "#;
 
-const STUDY: &str = "study tiny.toml --threads 2 --out out";
+/// Runs the study in `tiny.toml`.
+pub const STUDY: &str = "study tiny.toml --threads 2 --out out";
 
 /// A folder that contains the study.
-fn folder(toml: &str) -> tempfile::TempDir {
+pub fn folder(toml: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tiny.toml"), toml).unwrap();
     folder
@@ -72,7 +73,7 @@ fn run_folder(folder: &Path, configuration: &str, seed: u64) -> PathBuf {
     folder.join("out").join(configuration).join(format!("seed-{seed}"))
 }
 
-fn read(path: &Path) -> String {
+pub fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -1,13 +1,11 @@
 //! Adaptation of a new run's model to the data: grey images, other sizes, classes.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
+use crate::common::NEVER;
 use glowflow::train::{Adapt, Adapted, RunConfig, adapt};
 use glowflow::{Error, ModelConfig};
 use glowflow_data::{ImageShape, save_png};
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Saves a grey gradient image whose `channels` are equal, or differ by `tint`.
 fn save(path: &Path, (height, width): (usize, usize), channels: usize, tint: u8) {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::common::NEVER;
 use glowflow::card::{CONFIG_JSON, Card, README};
 use glowflow::model::MODEL;
 use glowflow::train::observer::Outbox;
@@ -16,8 +17,6 @@ use glowflow::{Error, GlowConfig, Model, ModelConfig, ModelFile, data};
 use glowflow_data::portraits::Portraits;
 use glowflow_kernels::Cpu;
 use serde_json::Value;
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn config(overrides: &[&str]) -> RunConfig {
     let base = [

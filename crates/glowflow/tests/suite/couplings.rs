@@ -2,8 +2,8 @@
 //! resuming, and exactness.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
+use crate::common::NEVER;
 use crate::common::training::{batches, trained};
 use glowflow::flow::FlowBuilder;
 use glowflow::params::Source;
@@ -16,7 +16,6 @@ use glowflow_kernels::{Cpu, Cuda, Reference, Stream};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
-static NEVER: AtomicBool = AtomicBool::new(false);
 const BATCH: usize = 8;
 
 /// Network, coupling and attention of the models under test.

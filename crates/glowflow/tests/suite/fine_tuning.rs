@@ -1,15 +1,13 @@
 //! Fine-tuning: runs that start from the weights of another model.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
+use crate::common::NEVER;
 use glowflow::train::{Changes, EdgeType, Limits, Options, RunConfig, Summary, observers, resume, train};
 use glowflow::{Error, ModelFile};
 use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
 use glowflow_report::progress::Display;
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn options(steps: u64) -> Options<'static> {
     let limits = Limits { steps: Some(steps), ..Limits::default() };

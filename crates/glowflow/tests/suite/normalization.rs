@@ -1,8 +1,8 @@
 //! Glow with batch normalisation: training, files, resuming, and independence of the batch in evaluation.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
+use crate::common::NEVER;
 use crate::common::training::{self, batches};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, resume, train};
 use glowflow::{
@@ -13,7 +13,6 @@ use glowflow_kernels::{Cpu, Cuda};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
-static NEVER: AtomicBool = AtomicBool::new(false);
 const BATCH: usize = 8;
 
 /// A model that trains in milliseconds, with configuration `overrides`.

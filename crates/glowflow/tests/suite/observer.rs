@@ -2,14 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
+use crate::common::NEVER;
 use glowflow::train::observer::{Event, Observer, Outbox, StepDone};
 use glowflow::train::{Changes, Limits, Options, RunConfig, Summary, checkpoint, observers, resume, train};
 use glowflow::{Error, Model};
 use glowflow_kernels::Cpu;
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// Files that contain a run's results.
 const RESULTS: [&str; 3] = ["model.safetensors", "best.safetensors", "checkpoint.safetensors"];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::common::NEVER;
 use glowflow::Error;
 use glowflow::train::{
     Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, follow, observers, resume_as, train_as,
@@ -15,7 +16,6 @@ use glowflow_kernels::Cpu;
 use glowflow_ranks::{Local, Ranks, RanksError};
 use glowflow_report::progress::Display;
 
-static NEVER: AtomicBool = AtomicBool::new(false);
 const LIMIT: Duration = Duration::from_secs(100);
 /// Files that contain only computed results.
 const FILES: [&str; 5] =

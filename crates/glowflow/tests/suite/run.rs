@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::common::NEVER;
 use glowflow::train::{
     Changes, Limits, Options, RunConfig, checkpoint, observers, resume, resume_on, train, train_on,
 };
@@ -12,8 +13,6 @@ use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape};
 use glowflow_kernels::Cpu;
 use glowflow_report::progress::Display;
-
-static NEVER: AtomicBool = AtomicBool::new(false);
 
 /// A model that trains in milliseconds, on built-in portraits, with `overrides`.
 fn config(overrides: &[&str]) -> RunConfig {

@@ -2,8 +2,13 @@
 
 pub mod training;
 
+use std::sync::atomic::AtomicBool;
+
 use glowflow::{GlowConfig, Model, ModelFile};
 use glowflow_kernels::Cpu;
+
+/// The stop flag of runs that nothing stops.
+pub static NEVER: AtomicBool = AtomicBool::new(false);
 
 pub fn config() -> GlowConfig {
     GlowConfig { image: [32, 32, 3], levels: 2, steps: 4, hidden: 8, ..GlowConfig::default() }
