@@ -1,11 +1,50 @@
-//! Advice on options that help after a device error.
+//! Descriptions of errors, with the options and commands that help.
 
 use glowflow::{DeviceError, Error};
+
+use crate::commands::quoted;
 
 const LESS_MEMORY: &str = "less memory is needed with a smaller train.batch, a larger train.accumulate, \
     train.backprop=reversible, a smaller model.hidden, or fewer images at once";
 const ANOTHER_DEVICE: &str =
     "--device cpu computes on the processor, and --precision f32 in a precision of every device";
+
+/// Describes an error in one line: its causes, and the options or the command that help.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        // The errors of the libraries contain the text of their causes.
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    let library = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    match library.and_then(remedy) {
+        Some(remedy) => format!("{text}; {remedy}"),
+        None => text,
+    }
+}
+
+/// Returns the options or the command that help after an error of the library.
+pub fn remedy(error: &Error) -> Option<String> {
+    Some(match error {
+        Error::RunExists { resume: Some(run), .. } => {
+            format!("to continue the run: glowflow train --resume {}", quoted(run))
+        }
+        Error::LastCheckpoint { previous, .. } => {
+            format!("continue with: glowflow train --resume {}", quoted(previous))
+        }
+        Error::RunDiverged { resume, .. } => {
+            format!("try again with: glowflow train --resume {} --set train.lr=RATE", quoted(resume))
+        }
+        Error::NoData => "give --data FOLDER".into(),
+        Error::NoAttributes { .. } => "give one with --labels TABLE".into(),
+        Error::NoDirections { .. } => {
+            "compute them with: glowflow attributes --model RUN --data FOLDER --labels TABLE".into()
+        }
+        _ => return None,
+    })
+}
 
 /// Returns advice on an error if it was caused by a device.
 pub fn on(error: &anyhow::Error) -> Option<&'static str> {
@@ -34,5 +73,18 @@ mod tests {
             assert!(advice.contains("train.batch"), "{advice}");
         }
         assert!(on(&anyhow::anyhow!("another error")).is_none());
+    }
+
+    #[test]
+    fn a_cause_is_described_once_and_the_remedy_follows() {
+        let reason = std::io::Error::other("too many open files");
+        let error = anyhow::Error::from(Error::Io { path: "a.png".into(), reason }).context("reading");
+        assert_eq!(describe(&error), "reading: a.png: too many open files");
+        let error =
+            Error::RunExists { folder: "my run".into(), found: "config.toml", resume: Some("my run".into()) };
+        let text = describe(&error.into());
+        for part in ["my run holds a run already (config.toml)", "another folder", "--resume 'my run'"] {
+            assert!(cfg!(windows) || text.contains(part), "{text}");
+        }
     }
 }

@@ -42,7 +42,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             let advice = advice::on(&error).map_or(String::new(), |advice| format!("\nhelp: {advice}"));
-            commands::tell(&format!("error: {error:#}{advice}"));
+            commands::tell(&format!("error: {}{advice}", advice::describe(&error)));
             ExitCode::FAILURE
         }
     }

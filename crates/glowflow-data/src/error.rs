@@ -16,6 +16,7 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// The system's error.
+        #[source]
         reason: io::Error,
     },
 

@@ -14,6 +14,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The system's error.
+        #[source]
         reason: std::io::Error,
     },
 

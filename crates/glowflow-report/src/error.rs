@@ -11,6 +11,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The system's error.
+        #[source]
         reason: std::io::Error,
     },
     /// A file could not be read.
@@ -19,6 +20,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The system's error.
+        #[source]
         reason: std::io::Error,
     },
     /// A record to be logged, or a line of a log, is not a JSON object with an integer `"step"`.

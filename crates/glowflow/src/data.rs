@@ -126,7 +126,7 @@ pub struct Labelled {
 /// Test sets are excluded. If `label` replaces all classes, the data needs no labels.
 ///
 /// # Errors
-/// As [`open`] and [`Attributes::read`]; [`Error::Input`] without both a table and built-in data.
+/// As [`open`] and [`Attributes::read`]; [`Error::NoAttributes`] without both a table and built-in data.
 pub fn open_labelled(
     path: &Path,
     labels: Option<&Path>,
@@ -138,12 +138,7 @@ pub fn open_labelled(
     let attributes = match labels {
         Some(table) => Attributes::read(table, &*dataset)?,
         None if is_portraits(path) => Attributes::of_portraits(&training_portraits(config)),
-        None => {
-            return Err(Error::Input(format!(
-                "{} comes without attributes: name a table of them with --labels",
-                path.display()
-            )));
-        }
+        None => return Err(Error::NoAttributes { path: path.to_owned() }),
     };
     Ok(Labelled { dataset, attributes, notices })
 }

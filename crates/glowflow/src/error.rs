@@ -29,7 +29,50 @@ pub enum Error {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
+        #[source]
         reason: std::io::Error,
+    },
+
+    /// The folder of a new run already contains a run.
+    #[error("{folder} holds a run already ({found}): choose another folder")]
+    RunExists {
+        /// The folder.
+        folder: PathBuf,
+        /// Name of a file of that run.
+        found: &'static str,
+        /// Path to resume that run from, if it has a checkpoint or a configuration.
+        resume: Option<PathBuf>,
+    },
+
+    /// The last checkpoint of a run is missing or damaged, and the run can be resumed from the previous one.
+    #[error("{path}: {reason}. The checkpoint before it is {previous}")]
+    LastCheckpoint {
+        /// The last checkpoint.
+        path: PathBuf,
+        /// Description of the problem.
+        reason: String,
+        /// The previous checkpoint.
+        previous: PathBuf,
+    },
+
+    /// The configuration of a run names no data.
+    #[error("there is no data to train on: data.path is not set")]
+    NoData,
+
+    /// Data without a table of attributes.
+    #[error("{path} has no table of attributes")]
+    NoAttributes {
+        /// The data.
+        path: PathBuf,
+    },
+
+    /// A file of attribute directions does not exist, or belongs to another model.
+    #[error("{path}: {reason}")]
+    NoDirections {
+        /// The file.
+        path: PathBuf,
+        /// Description of the problem.
+        reason: &'static str,
     },
 
     /// An observer of a run failed.

@@ -21,7 +21,7 @@ use super::{
     PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, class_of, counted,
     directions_path, grid_png, image_shape, named, print_json, say, tell, verdict,
 };
-use crate::{ExitCode, args};
+use crate::{ExitCode, advice, args};
 
 /// The requested changes.
 struct Changes<'a> {
@@ -216,7 +216,9 @@ fn to_folder(
                     classes.extend(pictures.labels(glow, source.class)?);
                     outs.push((source, *out));
                 }
-                Err(error) => broken.push(format!("skipped {}: {error:#}", source.path.display())),
+                Err(error) => {
+                    broken.push(format!("skipped {}: {}", source.path.display(), advice::describe(&error)));
+                }
             }
         }
         if !images.is_empty() {

@@ -36,7 +36,6 @@ use glowflow_report::{picture, printable};
 
 use crate::args;
 use output::{PictureOutput, check_folder_output, check_output, check_outside, is_stdout, save_image};
-use quoted::quoted;
 use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
@@ -49,6 +48,7 @@ pub use man_pages::man_pages;
 pub use manipulate::manipulate;
 pub use nearest::nearest;
 pub use prepare::{align, crop};
+pub use quoted::quoted;
 pub use scoring::{eval, score};
 pub use serve::serve;
 pub use study::study;

@@ -8,7 +8,7 @@ use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
 use glowflow_ranks::{EXIT_CODE, Options};
 
 use super::tell;
-use crate::{ExitCode, args, environment, signals};
+use crate::{ExitCode, advice, args, environment, signals};
 
 /// The job of this process: a single process unless a launcher started several.
 pub fn connect(limit: u64) -> anyhow::Result<Job> {
@@ -86,7 +86,7 @@ pub fn follow(job: &Job, limit: u64, common: &args::Common) -> anyhow::Result<Ex
 /// Reports the failure of rank 0 and ends the other processes.
 pub fn abort(job: &Job, status: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
     if let Err(error) = status {
-        tell(&format!("error: {error:#}"));
+        tell(&format!("error: {}", advice::describe(&error)));
     }
     job.ranks().abort();
     Ok(ExitCode::from(EXIT_CODE as u8))

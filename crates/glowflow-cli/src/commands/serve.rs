@@ -10,7 +10,7 @@ use glowflow_web::{Access, Demo, Face, Limits, Token};
 
 use super::finder::{self, Detector};
 use super::tell;
-use crate::{ExitCode, args};
+use crate::{ExitCode, advice, args};
 
 /// Environment variable with the token; ignored if empty.
 const TOKEN: &str = "GLOWFLOW_TOKEN";
@@ -33,7 +33,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     let model = common.load_exact(&args.model)?;
     let demo = Demo::load(model, &args.model, args.directions.as_deref(), faces, limits)?;
     let (common, model) = (common.clone(), args.model.clone());
-    let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| format!("{error:#}")));
+    let demo = demo.reloading(move || common.load_exact(&model).map_err(|error| advice::describe(&error)));
     let private = local && open && args.allow_host.is_empty() && args.base_path.trim_matches('/').is_empty();
     let mut demo = demo.storing_eyes(private && !pretrained::is_pretrained(&args.model));
     if finder::AVAILABLE {
@@ -50,7 +50,10 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     }
     if demo.attributes().next().is_none() {
         match demo.unread() {
-            Some(error) => tell(&format!("no attributes can be changed: {error}")),
+            Some(error) => {
+                let remedy = advice::remedy(error).map_or(String::new(), |remedy| format!("; {remedy}"));
+                tell(&format!("no attributes can be changed: {error}{remedy}"));
+            }
             None => {
                 tell("no attributes can be changed: `glowflow attributes` finds the directions of a model")
             }

@@ -105,10 +105,6 @@ fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
             tell("stopped before training began; nothing was changed");
             Ok(signals::status())
         }
-        Error::RunDiverged { ref resume, .. } => {
-            let resume = quoted(resume);
-            Err(anyhow!("{error}; try again with: glowflow train --resume {resume} --set train.lr=RATE"))
-        }
         Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
             Err(anyhow!("{error}; continue with: {resume}"))
         }

@@ -193,22 +193,16 @@ impl Directions {
     /// Reads the directions of `glow`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::File`] if it holds no directions, an incomplete set, or those of another
-    /// model.
+    /// [`Error::Io`]; [`Error::NoDirections`] if the file does not exist or holds those of another model;
+    /// [`Error::File`] if it holds no directions or an incomplete set.
     pub fn read(path: &Path, glow: &Model) -> Result<Self, Error> {
         if !pretrained::exists(path) {
-            return Err(Error::file(
-                path,
-                "does not exist; `glowflow attributes` finds the directions of a model",
-            ));
+            return Err(Error::NoDirections { path: path.to_owned(), reason: "does not exist" });
         }
         let (file, Header { config, model, directions }) = TensorFile::read_with_checksum(path, HEADER)?;
         if model != glow.fingerprint() || config != *glow.config() {
-            return Err(Error::file(
-                path,
-                "holds directions of another model, or of an earlier state of this one; compute them again with \
-                 `glowflow attributes --model RUN --data FOLDER --labels TABLE`",
-            ));
+            let reason = "holds directions of another model, or of an earlier state of this one";
+            return Err(Error::NoDirections { path: path.to_owned(), reason });
         }
         let read = |(i, about): (usize, About)| {
             let levels =

@@ -100,7 +100,7 @@ pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
     if path.ends_with(PREVIOUS) { link_over(path, &path.with_file_name(CHECKPOINT)) } else { Ok(()) }
 }
 
-/// Locates the checkpoint for `--resume`: a file, or the last one in a run's folder; `None` if the run was
+/// Locates the checkpoint to resume from: a file, or the last one in a run's folder; `None` if the run was
 /// stopped before its first checkpoint.
 pub fn find(path: &Path) -> Option<PathBuf> {
     if path.is_file() {
@@ -120,17 +120,15 @@ pub(super) fn last_step(folder: &Path) -> Option<u64> {
 /// Loads a checkpoint.
 ///
 /// # Errors
-/// [`Error::File`] or [`Error::Io`] with the reason and the location of the previous checkpoint.
+/// [`Error::Io`]; [`Error::LastCheckpoint`] if it is damaged and there is a previous checkpoint, else
+/// [`Error::File`].
 pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     read(path).map_err(|error| {
         let previous = path.with_file_name(PREVIOUS);
-        let hint = if previous != path && previous.is_file() {
-            format!(". The checkpoint before it can be resumed instead: --resume {}", previous.display())
-        } else {
-            String::new()
-        };
         match error {
-            Error::File { path, reason } => Error::File { path, reason: reason + &hint },
+            Error::File { path: damaged, reason } if previous != path && previous.is_file() => {
+                Error::LastCheckpoint { path: damaged, reason, previous }
+            }
             other => other,
         }
     })

@@ -43,17 +43,14 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
 
 /// Checks that the folder of a new run contains no file that the run would overwrite, or train on.
 pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
-    let way_out = |name: &str| match name {
-        MODEL | METRICS => "choose another folder".to_owned(),
-        PREVIOUS => {
-            format!("continue it with --resume {}, or choose another folder", out.join(name).display())
-        }
-        _ => format!("continue it with --resume {}, or choose another folder", out.display()),
+    let resume = |name: &str| match name {
+        MODEL | METRICS => None,
+        PREVIOUS => Some(out.join(name)),
+        _ => Some(out.to_owned()),
     };
     let names = [CONFIG, CHECKPOINT, PREVIOUS, MODEL, METRICS];
-    if let Some(name) = names.into_iter().find(|name| out.join(name).exists()) {
-        let way_out = way_out(name);
-        return Err(Error::Input(format!("{} holds a run already ({name}): {way_out}", out.display())));
+    if let Some(found) = names.into_iter().find(|name| out.join(name).exists()) {
+        return Err(Error::RunExists { folder: out.to_owned(), found, resume: resume(found) });
     }
     let among = |path: &PathBuf| match (path.canonicalize(), out.canonicalize()) {
         (Ok(data), Ok(out)) => out.starts_with(data),

@@ -44,9 +44,7 @@ impl Images {
 
     /// Opens the images named in a configuration.
     pub fn open(config: &RunConfig) -> Result<Self, Error> {
-        let path = config.data.path.as_deref().ok_or_else(|| {
-            Error::Config("there is no data to train on: say --data FOLDER, or set data.path".into())
-        })?;
+        let path = config.data.path.as_deref().ok_or(Error::NoData)?;
         let opened = data::open(path, &config.model, &config.data.classes)?;
         let images = Self::split(config, opened)?;
         // Detected now rather than at the first evaluation.

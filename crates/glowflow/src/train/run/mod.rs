@@ -52,7 +52,7 @@ use training::{Run, Saved};
 
 /// Comment at the top of a run's configuration.
 const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
-                              # here; for another run, --config takes this file.\n\n";
+                              # here. It can also configure another run.\n\n";
 
 /// Limits of training; `None` sets no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,9 +134,9 @@ pub struct Best {
 /// Begins a run in the folder `out`.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder already contains a run, or another process trains there; [`Error::Stopped`]
-/// if it was stopped before training began; otherwise errors of data, model and system. Without a checkpoint,
-/// the folder is restored to its original contents.
+/// [`Error::RunExists`] if the folder already contains a run; [`Error::Input`] if another process trains
+/// there; [`Error::Stopped`] if it was stopped before training began; otherwise errors of data, model and
+/// system. Without a checkpoint, the folder is restored to its original contents.
 pub fn train(
     device: impl Into<AnyDevice>,
     config: RunConfig,
@@ -273,7 +273,8 @@ pub fn run_folder(path: &Path) -> &Path {
 ///
 /// # Errors
 /// [`Error::Input`] if there is no run, or if test images are given to a run that had none; [`Error::Config`]
-/// for a change that a run cannot make; [`Error::File`] if its checkpoint is damaged; otherwise as [`train`].
+/// for a change that a run cannot make; [`Error::LastCheckpoint`] or [`Error::File`] if its checkpoint is
+/// missing or damaged; otherwise as [`train`].
 pub fn resume<A: Into<AnyDevice>>(
     device: impl FnOnce(&RunConfig) -> Result<A, DeviceError>,
     path: &Path,
@@ -352,11 +353,8 @@ fn go_on_alone(
         }
         let previous = folder.join(PREVIOUS);
         if previous.exists() {
-            return Err(Error::Input(format!(
-                "{} is missing; go on from the checkpoint before it: --resume {}",
-                folder.join(CHECKPOINT).display(),
-                previous.display()
-            )));
+            let path = folder.join(CHECKPOINT);
+            return Err(Error::LastCheckpoint { path, reason: "it is missing".into(), previous });
         }
         // Stopped before its first checkpoint: starts from the beginning.
         let (config, notices) = changes.apply(&RunConfig::read(&config)?)?;
