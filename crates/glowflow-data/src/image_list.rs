@@ -16,17 +16,18 @@ pub struct ImageList {
 }
 
 /// Finds the image files in a folder, at any depth, as [`open`](crate::open) does; for a file, that file.
+/// `run_marker` is as in [`OpenOptions`](crate::OpenOptions::run_marker).
 ///
 /// # Errors
 /// [`Error::Read`] if `path` does not exist; [`Error::EmptyFolder`] and [`Error::NothingReadable`] for a
 /// folder without images.
-pub fn find_images(path: &Path) -> Result<ImageList, Error> {
+pub fn find_images(path: &Path, run_marker: Option<&'static str>) -> Result<ImageList, Error> {
     if path.is_file() {
         let root = path.parent().unwrap_or(Path::new("")).to_owned();
         let images = vec![path.file_name().unwrap_or_default().into()];
         return Ok(ImageList { root, images, notices: vec![] });
     }
-    let Found { images, leftovers } = scan(path)?;
+    let Found { images, leftovers } = scan(path, run_marker)?;
     let notices = leftovers.notices(&[]);
     if images.is_empty() {
         return Err(match leftovers.is_empty() {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use crate::file_kind::FileKind;
 use crate::names::name_of;
-use crate::scan::MODEL;
 
 /// Counts files by kind, with the first of each kind as an example.
 #[derive(Default)]
@@ -14,6 +13,8 @@ pub(crate) struct Leftovers {
     duplicates: Vec<PathBuf>,
     backups: Vec<PathBuf>,
     runs: Vec<PathBuf>,
+    /// Name of the file that all `runs` contain.
+    run_marker: &'static str,
 }
 
 impl Leftovers {
@@ -40,9 +41,10 @@ impl Leftovers {
         self.backups.push(path);
     }
 
-    /// Counts the folder of a training run.
-    pub fn add_run(&mut self, path: PathBuf) {
+    /// Counts the folder of a training run, recognised by the file `marker`.
+    pub fn add_run(&mut self, path: PathBuf, marker: &'static str) {
         self.runs.push(path);
+        self.run_marker = marker;
     }
 
     /// Returns whether no leftover could hold images.
@@ -80,8 +82,9 @@ impl Leftovers {
         }
         if !self.runs.is_empty() {
             notices.push(format!(
-                "left out {} with {MODEL}, such as {}: the images there are a training run's",
+                "left out {} with {}, such as {}: the images there are a training run's",
                 counted(self.runs.len(), "folder"),
+                self.run_marker,
                 example(&self.runs)
             ));
         }

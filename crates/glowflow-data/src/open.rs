@@ -29,6 +29,9 @@ pub struct OpenOptions {
     /// Bytes of decoded images that an image folder may cache, for data that is read repeatedly; 0 disables
     /// the cache.
     pub cache_bytes: usize,
+    /// The name of a file that marks the folder of a training run, if there may be runs inside a folder of
+    /// images. Images in such folders are left out.
+    pub run_marker: Option<&'static str>,
 }
 
 /// The datasets found at a path.
@@ -101,7 +104,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
 }
 
 fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
-    let found = scan(path)?;
+    let found = scan(path, options.run_marker)?;
     match (cifar::Folder::find(path)?, idx::Folder::find(path)?) {
         (None, None) => folder_splits::open(path, found, options),
         (Some(_), Some(_)) => Err(Error::Malformed {

@@ -5,8 +5,8 @@
 //! first bytes are those of a PNG, JPEG, WebP or BMP. Images and archives of other kinds and backup copies of
 //! existing files are counted as left over.
 //!
-//! Hidden files, system files and folders that contain a `model.safetensors` are left out: the images in the
-//! latter belong to a training run.
+//! Hidden files, system files and folders with a given file are left out: such a file marks the folder of a
+//! training run, which contains images that are not data.
 //!
 //! Symbolic links are followed, except to a folder that contains the link or the root. A file with several
 //! paths, hard links included, counts once: under a path without symbolic links if there is one, else under
@@ -28,8 +28,6 @@ use crate::names::name_of;
 use crate::retry::{is_passing, with_retries};
 use crate::system_files::is_system;
 
-/// Distinguishes the folder of a run from one with data.
-pub(crate) const MODEL: &str = "model.safetensors";
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
 
 /// Contents of a folder.
@@ -40,12 +38,13 @@ pub(crate) struct Found {
     pub leftovers: Leftovers,
 }
 
-/// Finds the images under `root`.
-pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
+/// Finds the images under `root`. Folders with a file named `run_marker` are left out.
+pub(crate) fn scan(root: &Path, run_marker: Option<&'static str>) -> Result<Found, Error> {
     with_retries(Error::is_passing, || {
         let canonical = root.canonicalize().map_err(|error| Error::of_reading(root, error))?;
         let mut scan = Scan {
             root,
+            run_marker,
             canonical,
             folders: HashSet::new(),
             links: VecDeque::new(),
@@ -63,6 +62,8 @@ pub(crate) fn scan(root: &Path) -> Result<Found, Error> {
 /// A scan in progress.
 struct Scan<'a> {
     root: &'a Path,
+    /// Name of a file in the folder of a training run.
+    run_marker: Option<&'static str>,
     canonical: PathBuf,
     /// Folders already visited.
     folders: HashSet<Identity>,
@@ -117,12 +118,12 @@ impl Scan<'_> {
 
     /// Returns whether a folder belongs to a training run, and counts it as left out.
     fn is_run(&mut self, folder: &Path) -> bool {
-        let is_run = folder.join(MODEL).exists();
-        if is_run {
-            let folder = self.relative(folder);
-            self.leftovers.add_run(folder);
-        }
-        is_run
+        let Some(marker) = self.run_marker.filter(|marker| folder.join(marker).exists()) else {
+            return false;
+        };
+        let folder = self.relative(folder);
+        self.leftovers.add_run(folder, marker);
+        true
     }
 
     /// Marks a folder as visited. Returns whether a link leads to a folder visited before.

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 
 use common::{names, open_default, open_error, pattern, save, shape, write};
-use glowflow_data::{Error, batches_in_order, load_image};
+use glowflow_data::{Error, OpenOptions, batches_in_order, load_image, open};
 use image::{ExtendedColorType, ImageFormat};
 
 const SMALL: glowflow_data::ImageShape = shape(4, 6, 3);
@@ -235,7 +235,8 @@ fn folders_of_training_runs_are_reported() {
     save(folder.path(), "image.png", 0);
     save(folder.path(), "runs/a/samples.png", 1);
     write(folder.path(), "runs/a/model.safetensors", "");
-    let data = open_default(folder.path());
+    let options = OpenOptions { run_marker: Some("model.safetensors"), ..Default::default() };
+    let data = open(folder.path(), &options).unwrap();
     assert_eq!(names(&*data.train), ["image.png"]);
     assert!(data.notices[0].contains("left out 1 folder with model.safetensors, such as runs/a"));
 }

@@ -108,7 +108,8 @@ fn folder_of(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
     folder
 }
 
-const LABELS: OpenOptions = OpenOptions { shape: None, labels: true, classes: Vec::new(), cache_bytes: 0 };
+const LABELS: OpenOptions =
+    OpenOptions { shape: None, labels: true, classes: Vec::new(), cache_bytes: 0, run_marker: None };
 
 #[test]
 fn relatives_of_mnist_are_found_by_their_names() {

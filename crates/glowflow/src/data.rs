@@ -7,6 +7,7 @@ use glowflow_data::portraits::{MIN_SIZE, Portraits};
 use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits, available_memory};
 use ndarray::Array4;
 
+use crate::model::MODEL;
 use crate::train::{CONFIG, RunConfig, run_folder};
 use crate::{Error, ModelConfig, card};
 
@@ -56,7 +57,8 @@ fn open_with_cache(
     let shape = Some(ImageShape { height, width, channels });
     let labels = config.classes() > 0;
     let classes = if labels { names.to_vec() } else { vec![] };
-    let splits = glowflow_data::open(path, &OpenOptions { shape, labels, classes, cache_bytes })?;
+    let options = OpenOptions { shape, labels, classes, cache_bytes, run_marker: Some(MODEL) };
+    let splits = glowflow_data::open(path, &options)?;
     let classes = splits.train.classes().len();
     if labels && classes != config.classes() {
         return Err(Error::Input(format!(

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
+use glowflow::model::MODEL;
 use glowflow_data::{
     ImageList, ImageShape, align as align_picture, crop as crop_picture, encode_png, find_images, fit_image,
     load_picture,
@@ -121,7 +122,7 @@ pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
 /// Lists the input pictures, after creating the output folder.
 fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
     check_folder_output(out)?;
-    let list = find_images(data)?;
+    let list = find_images(data, Some(MODEL))?;
     list.notices.iter().for_each(|notice| tell(notice));
     let taken = match std::fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),

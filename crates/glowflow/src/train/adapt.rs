@@ -8,6 +8,7 @@ use glowflow_data::{Dataset, ImageShape, OpenOptions, Subset};
 
 use super::config::RunConfig;
 use super::waiting::unless_stopped;
+use crate::model::MODEL;
 use crate::models::Architecture;
 use crate::{Error, data};
 
@@ -59,6 +60,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
         labels: adapt.classes,
         classes: if adapt.classes { config.data.classes.clone() } else { vec![] },
         cache_bytes: 0,
+        run_marker: Some(MODEL),
     };
     let found = unless_stopped(stop, move || look(&path, &options))?;
 
