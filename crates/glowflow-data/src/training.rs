@@ -32,7 +32,6 @@ pub struct TrainingOptions {
 /// After an error every further item is an error.
 pub struct TrainingBatches {
     batches: Ahead<Result<Batch, Error>>,
-    per_epoch: u64,
 }
 
 impl TrainingBatches {
@@ -63,12 +62,7 @@ impl TrainingBatches {
         let rows = rows.start.min(end)..end;
         let plan = Plan { dataset, options, rows, per_epoch, order: Mutex::new(None) };
         let make = move |number| Some(plan.batch(number));
-        Ok(Self { batches: Ahead::start(options.threads, options.start_at, make), per_epoch })
-    }
-
-    /// Batches per epoch.
-    pub fn per_epoch(&self) -> u64 {
-        self.per_epoch
+        Ok(Self { batches: Ahead::start(options.threads, options.start_at, make) })
     }
 }
 

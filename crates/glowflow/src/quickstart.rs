@@ -52,9 +52,7 @@ pub struct Effect {
     pub attribute: &'static str,
     /// Share of portraits in which the attribute changed.
     pub changed: f64,
-    /// The other attribute that was preserved in the fewest portraits.
-    pub least_kept: &'static str,
-    /// Share of portraits in which that attribute was preserved.
+    /// Share of portraits in which another attribute was preserved, for the least preserved one.
     pub kept: f64,
 }
 
@@ -173,13 +171,8 @@ fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) ->
             same as f64 / before.len() as f64
         };
         let others = (0..ATTRIBUTES.len()).filter(|&b| b != a);
-        let least = others.min_by(|&b, &c| kept(b).total_cmp(&kept(c))).unwrap_or(a);
-        effects.push(Effect {
-            attribute,
-            changed: 1.0 - kept(a),
-            least_kept: ATTRIBUTES[least],
-            kept: kept(least),
-        });
+        let least = others.map(kept).fold(1.0, f64::min);
+        effects.push(Effect { attribute, changed: 1.0 - kept(a), kept: least });
     }
     Ok(effects)
 }
