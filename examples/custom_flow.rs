@@ -41,7 +41,7 @@ use glowflow_data::portraits::Portraits;
 use glowflow_data::{Augment, TrainingBatches, TrainingOptions};
 use glowflow_kernels::expr::{Expr, constant, input, old};
 use glowflow_kernels::{AffineScale, CouplingKind, Direction, Span};
-use glowflow_report::picture::{grid, save_png};
+use glowflow_report::picture;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
@@ -334,7 +334,7 @@ fn main() -> anyhow::Result<()> {
     println!("{exact} of {} test images come back from their latents with every pixel", back.exact.len());
 
     let samples = model.sample(32, 0.7, &[], 0)?;
-    save_png(Path::new(out), &grid(&samples.into_bytes(), model.config().image(), 8))?;
+    picture::save(Path::new(out), &picture::grid(&samples.into_bytes(), model.config().image(), 8))?;
     println!("{out}: 32 samples at temperature 0.7");
     Ok(())
 }

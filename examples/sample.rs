@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use anyhow::{anyhow, bail, ensure};
 use glowflow::{Architecture, Model};
-use glowflow_report::picture::{grid, save_png};
+use glowflow_report::picture;
 
 const USAGE: &str = "usage: sample MODEL OUT.png [COUNT [TEMPERATURE [SEED]]]
 
@@ -38,6 +38,6 @@ fn main() -> anyhow::Result<()> {
     if !samples.all_finite() {
         eprintln!("warning: a sample has NaN or infinite values; try a lower temperature");
     }
-    save_png(Path::new(out), &grid(&samples.into_bytes(), config.image(), count.min(8)))?;
+    picture::save(Path::new(out), &picture::grid(&samples.into_bytes(), config.image(), count.min(8)))?;
     Ok(())
 }

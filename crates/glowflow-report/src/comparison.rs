@@ -103,7 +103,7 @@ impl Comparison<'_> {
         self.draw(&mut pixels)
             .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
         let image = RgbImage::from_raw(SIZE.0, SIZE.1, pixels).expect("as many bytes as pixels");
-        picture::save_png(path, &image)
+        picture::save(path, &image)
     }
 
     fn draw<'b>(&self, pixels: &'b mut [u8]) -> Drawn<'b> {

@@ -54,7 +54,7 @@ impl Curve<'_> {
         self.draw(&mut pixels)
             .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
         let image = RgbImage::from_raw(SIZE.0, SIZE.1, pixels).expect("as many bytes as pixels");
-        picture::save_png(path, &image)
+        picture::save(path, &image)
     }
 
     fn draw(&self, pixels: &mut [u8]) -> Result<(), Box<dyn std::error::Error + '_>> {

@@ -82,7 +82,7 @@ impl EventLog {
     ///
     /// [`Error::Write`] if it cannot be written; [`Error::Draw`] if it has no pixels.
     pub fn picture(&mut self, tag: &str, picture: &RgbImage, step: u64) -> Result<(), Error> {
-        let png = picture::encode_png(picture)
+        let png = picture::encode(picture)
             .map_err(|error| Error::Draw { path: self.path.clone(), reason: error.to_string() })?;
         let image = Image {
             height: picture.height() as i32,

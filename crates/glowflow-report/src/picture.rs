@@ -125,8 +125,8 @@ fn colour(image: &[u8], [_, width, channels]: Shape, x: usize, y: usize) -> Rgb<
 /// # Errors
 ///
 /// [`Error::Write`] if the file cannot be written; [`Error::Draw`] if the picture has no pixels.
-pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), Error> {
-    let png = encode_png(picture).map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
+pub fn save(path: &Path, picture: &RgbImage) -> Result<(), Error> {
+    let png = encode(picture).map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
     file::replace(path, &png)
 }
 
@@ -135,7 +135,7 @@ pub fn save_png(path: &Path, picture: &RgbImage) -> Result<(), Error> {
 /// # Errors
 ///
 /// The reason, if the picture has no pixels.
-pub fn encode_png(picture: &RgbImage) -> Result<Vec<u8>, String> {
+pub fn encode(picture: &RgbImage) -> Result<Vec<u8>, String> {
     let mut png = Cursor::new(Vec::new());
     picture.write_to(&mut png, ImageFormat::Png).map_err(|error| error.to_string())?;
     Ok(png.into_inner())

@@ -1,7 +1,7 @@
 //! Pictures are read back from their files and compared pixel by pixel.
 
 use glowflow_report::Error;
-use glowflow_report::picture::{grid, rows, save_png};
+use glowflow_report::picture::{grid, rows, save};
 use image::{Rgb, RgbImage};
 
 const WHITE: Rgb<u8> = Rgb([255; 3]);
@@ -10,8 +10,8 @@ fn saved_and_read_again(picture: &RgbImage) -> RgbImage {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("picture.png");
     // Twice, like a refreshed picture.
-    save_png(&path, &RgbImage::new(3, 3)).unwrap();
-    save_png(&path, picture).unwrap();
+    save(&path, &RgbImage::new(3, 3)).unwrap();
+    save(&path, picture).unwrap();
     let files: Vec<_> = folder.path().read_dir().unwrap().collect();
     assert_eq!(files.len(), 1, "no temporary file is left");
     image::open(&path).unwrap().to_rgb8()
@@ -57,10 +57,10 @@ fn rows_may_differ_in_length_and_be_grey() {
 
 #[test]
 fn an_error_names_the_file() {
-    let error = save_png("/no/such/folder/a.png".as_ref(), &RgbImage::new(1, 1)).unwrap_err();
+    let error = save("/no/such/folder/a.png".as_ref(), &RgbImage::new(1, 1)).unwrap_err();
     assert!(matches!(error, Error::Write { .. }));
     assert!(error.to_string().contains("/no/such/folder/"));
     let folder = tempfile::tempdir().unwrap();
-    let empty = save_png(&folder.path().join("a.png"), &RgbImage::new(0, 0)).unwrap_err();
+    let empty = save(&folder.path().join("a.png"), &RgbImage::new(0, 0)).unwrap_err();
     assert!(empty.to_string().contains("a.png"));
 }

@@ -124,7 +124,7 @@ fn reconstructions(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Res
     let decoded = glow.decode(&latents, &[])?;
     let rows = [originals.into_raw_vec_and_offset().0, decoded.into_bytes()];
     let picture = picture::rows(&[&rows[0], &rows[1]], glow.config().image());
-    Ok(picture::save_png(path, &picture)?)
+    Ok(picture::save(path, &picture)?)
 }
 
 fn interpolations(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Result<(), Error> {
@@ -134,7 +134,7 @@ fn interpolations(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Resu
         rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?.into_bytes());
     }
     let picture = picture::grid(&rows, glow.config().image(), COLUMNS);
-    Ok(picture::save_png(path, &picture)?)
+    Ok(picture::save(path, &picture)?)
 }
 
 fn sweeps(
@@ -150,7 +150,7 @@ fn sweeps(
     let frames = frames.collect::<Result<Vec<_>, _>>()?;
     let frames = glow.decode(&Latents::concatenate(&frames)?, &[])?.into_bytes();
     let picture = picture::grid(&frames, glow.config().image(), COLUMNS);
-    Ok(picture::save_png(path, &picture)?)
+    Ok(picture::save(path, &picture)?)
 }
 
 fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {

@@ -71,7 +71,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     }
     if let Some(out) = out {
         let picture = picture::grid(&samples.into_bytes(), glow.config().image(), columns);
-        out.write(&picture::encode_png(&picture).map_err(anyhow::Error::msg)?, common.json)?;
+        out.write(&picture::encode(&picture).map_err(anyhow::Error::msg)?, common.json)?;
     }
     check_pictures(finite)
 }

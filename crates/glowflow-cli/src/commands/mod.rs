@@ -161,7 +161,7 @@ fn check_picture(glow: &Model, counts: &[usize]) -> anyhow::Result<()> {
 /// Encodes several images as one PNG file.
 fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u8>> {
     let picture = picture::grid(pixels, glow.config().image(), columns);
-    picture::encode_png(&picture).map_err(anyhow::Error::msg)
+    picture::encode(&picture).map_err(anyhow::Error::msg)
 }
 
 /// Path of the directions: the given file, or that in the run's folder.

@@ -53,7 +53,7 @@ impl Format {
     ) -> Result<Response, Problem> {
         let (kind, animation) = match self {
             Self::Png => {
-                let strip = picture::encode_png(&picture::rows(&[pixels], shape));
+                let strip = picture::encode(&picture::rows(&[pixels], shape));
                 return answer("image/png", strip, finite);
             }
             Self::Gif => ("image/gif", animation::Format::Gif),

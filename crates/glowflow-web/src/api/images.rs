@@ -30,7 +30,7 @@ pub(super) fn all_stored(demo: &Demo, ids: &[Uuid]) -> Result<Vec<Arc<Stored>>, 
 
 /// Returns one image at its own size.
 pub(super) fn png(pixels: &[u8], shape: [usize; 3], finite: bool) -> Result<Response, Problem> {
-    answer("image/png", picture::encode_png(&picture::single(pixels, shape)), finite)
+    answer("image/png", picture::encode(&picture::single(pixels, shape)), finite)
 }
 
 pub(super) fn answer(

@@ -72,7 +72,7 @@ fn draw_samples(due: &PicturesDue<'_>, folder: &Path, outbox: &mut Outbox) -> Re
         );
     }
     let picture = picture::grid(&samples.into_bytes(), config.image(), columns(config));
-    picture::save_png(&folder.join(SAMPLES), &picture)?;
+    picture::save(&folder.join(SAMPLES), &picture)?;
     outbox.picture("samples", due.step, picture);
     Ok(())
 }
