@@ -13,6 +13,9 @@ use image::{Delay, Frame, RgbImage, RgbaImage};
 use crate::picture::{Shape, grid};
 use crate::{Error, file};
 
+/// Usual display time of a frame, in milliseconds.
+pub const FRAME_MILLISECONDS: u16 = 80;
+
 /// File format of an animation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -20,8 +20,6 @@ use super::{
 use crate::{ExitCode, args};
 
 pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::Result<ExitCode> {
-    /// Duration of an animation frame.
-    const MILLISECONDS: u16 = 80;
     let glow = common.load_exact(&args.model)?;
     let moving = args.out.as_deref().and_then(animation::Format::of);
     let mut paths = args.images.clone();
@@ -38,9 +36,8 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     let finite = frames.all_finite();
     let (pixels, shape) = (frames.into_bytes(), glow.config().image());
     let picture = match moving {
-        Some(format) => {
-            animation::encode(format, &pixels, shape, MILLISECONDS).map_err(anyhow::Error::msg)?
-        }
+        Some(format) => animation::encode(format, &pixels, shape, animation::FRAME_MILLISECONDS)
+            .map_err(anyhow::Error::msg)?,
         None => grid_png(&glow, &pixels, args.frames)?,
     };
     out.write(&picture, common.json)?;

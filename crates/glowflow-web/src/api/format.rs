@@ -9,9 +9,6 @@ use utoipa::ToSchema;
 use super::images::{answer, png};
 use crate::Problem;
 
-/// Display time of an animation frame.
-const MILLISECONDS: u16 = 80;
-
 /// Interpolation between two images.
 #[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -59,7 +56,7 @@ impl Format {
             Self::Gif => ("image/gif", animation::Format::Gif),
             Self::Apng => ("image/apng", animation::Format::Apng),
         };
-        answer(kind, animation::encode(animation, pixels, shape, MILLISECONDS), finite)
+        answer(kind, animation::encode(animation, pixels, shape, animation::FRAME_MILLISECONDS), finite)
     }
 
     /// Returns several frames. As PNG, they are at their own size and without gaps, so that programs can crop
