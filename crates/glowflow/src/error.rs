@@ -75,7 +75,7 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// An observer of a run failed.
+    /// An observer of a run, or another function that the caller passed, failed.
     #[error(transparent)]
     Observer(Box<dyn std::error::Error + Send + Sync>),
 

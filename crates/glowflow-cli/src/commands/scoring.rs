@@ -129,9 +129,8 @@ fn write_scores(
     to: &mut dyn Write,
 ) -> anyhow::Result<Vec<String>> {
     let mut first = true;
-    let mut failed = None;
     let mut not_finite = vec![];
-    let scored = glowflow::evaluate::score(glow, dataset, draws, label, |score| {
+    glowflow::evaluate::score(glow, dataset, draws, label, |score| {
         let written = match (json, score.is_finite()) {
             (true, true) => {
                 serde_json::to_string(&score).map_err(Into::into).and_then(|line| writeln!(to, "{line}"))
@@ -152,16 +151,7 @@ fn write_scores(
         if !score.is_finite() {
             not_finite.push(score.image);
         }
-        written.map_err(|error| {
-            failed = Some(error);
-            glowflow::Error::Input("the scores cannot be written".into())
-        })
-    });
-    match failed {
-        Some(error) => Err(error).context("writing the scores"),
-        None => {
-            scored?;
-            Ok(not_finite)
-        }
-    }
+        written.context("writing the scores").map_err(|error| glowflow::Error::Observer(error.into()))
+    })?;
+    Ok(not_finite)
 }
