@@ -3,13 +3,18 @@
 
 use std::env;
 
-use anyhow::{Context, anyhow};
-use glowflow::DeviceChoice;
+use anyhow::{Context, anyhow, bail};
+use glowflow::{CudaTuning, DeviceChoice, HiddenKernels};
 
 /// Default of `--device`.
 pub const DEVICE: &str = "GLOWFLOW_DEVICE";
 /// Default of `--threads`.
 pub const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// Number of rows of hidden activations that a network computes at a time on a GPU, for experiments on speed.
+pub const CUDA_ROWS: &str = "GLOWFLOW_CUDA_ROWS";
+/// Implementation of hidden layers on a GPU, for experiments on speed.
+pub const CUDA_HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// The device given by the environment.
 pub fn device() -> anyhow::Result<Option<DeviceChoice>> {
@@ -25,6 +30,27 @@ pub fn threads() -> anyhow::Result<Option<usize>> {
         anyhow!("the environment variable {THREADS} is {text:?}; it must be a number of threads, or unset for all cores")
     });
     Ok(Some(threads?))
+}
+
+/// The settings of GPUs given by the environment.
+pub fn tuning() -> anyhow::Result<CudaTuning> {
+    let mut tuning = CudaTuning::default();
+    if let Some(text) = variable(CUDA_ROWS) {
+        tuning.rows_at_once = text.parse::<usize>().ok().filter(|&rows| rows > 0).ok_or_else(|| {
+            anyhow!(
+                "the environment variable {CUDA_ROWS} is {text:?}; it must be a number of rows, 1 or more"
+            )
+        })?;
+    }
+    if let Some(text) = variable(CUDA_HIDDEN) {
+        tuning.hidden = match text.as_str() {
+            "on" => HiddenKernels::Networks,
+            "layers" => HiddenKernels::Layers,
+            "off" => HiddenKernels::Off,
+            _ => bail!("the environment variable {CUDA_HIDDEN} is {text:?}; it must be on, layers or off"),
+        };
+    }
+    Ok(tuning)
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -74,6 +74,7 @@ fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
     if cli.common.device.is_none() {
         cli.common.device = environment::device()?;
     }
+    cli.common.tuning = environment::tuning()?;
     let common = &cli.common;
     match &cli.command {
         Command::Quickstart(args) => commands::quickstart(args, common),

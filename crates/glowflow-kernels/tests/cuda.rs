@@ -5,7 +5,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use common::{Numbers, Parameters, gpu};
+use common::{HIDDEN, Numbers, Parameters, ROWS, gpu};
 use glowflow_kernels::cuda::{self, Precision, Target};
 use glowflow_kernels::ops::{
     ActNorm, ChannelMap, Coupling, CouplingNetwork, Gaussian, Split, Squeeze, TopPrior, ZeroConv,
@@ -357,7 +357,7 @@ fn again(tests: &str, variables: &[(&str, &str)]) {
 
 #[test]
 fn without_kernels_for_hidden_layers_networks_in_bf16_are_still_the_same() {
-    again("networks_in_bf16_are_the_same", &[(cuda::HIDDEN, "off")]);
+    again("networks_in_bf16_are_the_same", &[(HIDDEN, "off")]);
 }
 
 /// On few multiprocessors few rows are enough work, so whole networks run in one kernel.
@@ -365,15 +365,15 @@ fn without_kernels_for_hidden_layers_networks_in_bf16_are_still_the_same() {
 fn on_a_gpu_with_few_multiprocessors_results_are_still_the_same() {
     const COUNT: &str = "CUDA_EMULATOR_MULTIPROCESSORS";
     again("networks_in_bf16_are_the_same", &[(COUNT, "3")]);
-    again("networks_in_bf16_are_the_same", &[(COUNT, "3"), (cuda::HIDDEN, "layers")]);
+    again("networks_in_bf16_are_the_same", &[(COUNT, "3"), (HIDDEN, "layers")]);
     again("_the_same", &[(COUNT, "1")]);
-    again("_the_same", &[(COUNT, "2"), ("CUDA_EMULATOR_LAZY", "1"), (cuda::ROWS_AT_ONCE, "64")]);
+    again("_the_same", &[(COUNT, "2"), ("CUDA_EMULATOR_LAZY", "1"), (ROWS, "64")]);
     again("_the_same", &[(COUNT, "2"), ("CUDA_EMULATOR_ORDER", "reverse")]);
 }
 
 #[test]
 fn in_whatever_parts_a_batch_is_computed_results_are_the_same() {
-    again("_the_same", &[(cuda::ROWS_AT_ONCE, "20")]);
+    again("_the_same", &[(ROWS, "20")]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use glowflow_kernels::cuda::{self, Precision};
+use glowflow_kernels::cuda::{self, Precision, Tuning};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
     BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Noise,
@@ -16,9 +16,16 @@ fn numbers(seed: u64, len: usize) -> Vec<f64> {
     (0..len).map(|i| 2.0 * stream.uniform(i as u64)[0] - 1.0).collect()
 }
 
-/// A GPU, emulated if there is none.
+/// The environment variable of [`Tuning::rows_at_once`] in tests that run again with another value.
+const ROWS: &str = "GLOWFLOW_TEST_CUDA_ROWS";
+
+/// A GPU, emulated if there is none, with the settings given by the environment.
 fn gpu(precision: Precision) -> Option<Cuda> {
-    cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
+    let mut tuning = Tuning::default();
+    if let Ok(rows) = std::env::var(ROWS) {
+        tuning.rows_at_once = rows.parse().unwrap();
+    }
+    cuda_emulator::gpu(|folders| Cuda::with_tuning(0, precision, folders, tuning))
 }
 
 fn upload<D: Device>(device: &D, numbers: &[f64]) -> D::Buffer {
@@ -1070,7 +1077,7 @@ fn if_streams_wait_until_the_last_moment_results_are_right() {
 
 #[test]
 fn in_whatever_parts_a_batch_is_computed_results_are_right() {
-    again(cuda::ROWS_AT_ONCE, "20");
+    again(ROWS, "20");
 }
 
 /// Newton–Schulz iterations as loops: matrices with more rows than columns are transposed first.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use glowflow_kernels::cuda::Tuning;
 use glowflow_kernels::{Cpu, Cuda, Device, DeviceError};
 
 use crate::Precision;
@@ -111,10 +112,23 @@ impl DeviceChoice {
         precision: Precision,
         warn: impl FnOnce(&DeviceError),
     ) -> Result<AnyDevice, DeviceError> {
+        self.open_tuned(precision, Tuning::default(), warn)
+    }
+
+    /// Like [`open`](Self::open), with settings of GPUs for experiments on speed.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_tuned(
+        self,
+        precision: Precision,
+        tuning: Tuning,
+        warn: impl FnOnce(&DeviceError),
+    ) -> Result<AnyDevice, DeviceError> {
         match self {
             Self::Cpu => Ok(AnyDevice::Cpu(precision.cpu()?)),
-            Self::Cuda(index) => Ok(AnyDevice::Cuda(precision.cuda(index)?)),
-            Self::Auto => match precision.cuda(0) {
+            Self::Cuda(index) => Ok(AnyDevice::Cuda(precision.cuda(index, tuning)?)),
+            Self::Auto => match precision.cuda(0, tuning) {
                 Ok(gpu) => Ok(AnyDevice::Cuda(gpu)),
                 Err(error) => {
                     if !matches!(error, DeviceError::Absent { .. }) {

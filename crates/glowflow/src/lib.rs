@@ -42,5 +42,7 @@ pub use models::{
 };
 pub use precision::Precision;
 
+/// Settings of GPUs for experiments on speed.
+pub use glowflow_kernels::cuda::{HiddenKernels, Tuning as CudaTuning};
 /// Compute backends, their errors, and recovery from memory exhaustion.
 pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Operations, Primitives, catch_out_of_memory};

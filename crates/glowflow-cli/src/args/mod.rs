@@ -26,7 +26,7 @@ mod training;
 use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
-use glowflow::DeviceChoice;
+use glowflow::{CudaTuning, DeviceChoice};
 
 pub use align::AlignArgs;
 pub use eyes::EyesArg;
@@ -70,6 +70,9 @@ pub struct Common {
     /// Print results as JSON.
     #[arg(long, global = true, help_heading = GLOBAL, display_order = 1002)]
     pub json: bool,
+    /// Settings of GPUs, from the environment.
+    #[arg(skip)]
+    pub tuning: CudaTuning,
 }
 
 #[derive(Debug, Subcommand)]

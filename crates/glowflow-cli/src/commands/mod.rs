@@ -75,7 +75,7 @@ fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
 impl args::Common {
     /// Opens the device.
     fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
-        self.device.unwrap_or_default().open(precision, |trouble| {
+        self.device.unwrap_or_default().open_tuned(precision, self.tuning, |trouble| {
             tell(&format!("{trouble}; computing on the processor instead"));
         })
     }

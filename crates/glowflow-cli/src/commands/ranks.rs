@@ -53,7 +53,7 @@ pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<An
     let (number, _) = job.ranks().local();
     match common.device.unwrap_or_default() {
         choice @ DeviceChoice::Auto if number > 0 => {
-            let gpu = choice.for_process(number).open(precision, |_| ());
+            let gpu = choice.for_process(number).open_tuned(precision, common.tuning, |_| ());
             gpu.or_else(|_| DeviceChoice::Cpu.open(precision, |_| ()))
         }
         _ => common.open(precision),

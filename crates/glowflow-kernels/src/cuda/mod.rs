@@ -25,6 +25,7 @@ mod primitives;
 pub(crate) mod product;
 pub(crate) mod queue;
 pub(crate) mod sums;
+mod tuning;
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -34,7 +35,7 @@ pub use compile::{SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use nccl::NCCL;
-pub use queue::{HIDDEN, ROWS_AT_ONCE};
+pub use tuning::{HiddenKernels, Tuning};
 
 use driver::{Context, Graph};
 use lengths::holds;
@@ -102,6 +103,19 @@ impl Cuda {
         precision: Precision,
         folders: &[PathBuf],
     ) -> Result<Self, DeviceError> {
+        Self::with_tuning(index, precision, folders, Tuning::default())
+    }
+
+    /// Like [`with_libraries`](Self::with_libraries), with settings for experiments on speed.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_tuning(
+        index: usize,
+        precision: Precision,
+        folders: &[PathBuf],
+        tuning: Tuning,
+    ) -> Result<Self, DeviceError> {
         library::load(&format!("cuda:{index}"), folders)?;
         let context = Arc::new(Context::open(index)?);
         let modern = context.capability >= AMPERE;
@@ -121,7 +135,8 @@ impl Cuda {
             Precision::Bf16 => Element::Bf16,
             _ => Element::F32,
         };
-        let gpu = Arc::new(Gpu::new(context, &compiled, element, precision == Precision::Tf32)?);
+        let tf32 = precision == Precision::Tf32;
+        let gpu = Arc::new(Gpu::new(context, &compiled, element, tf32, tuning)?);
         let (queue, libraries) = (Arc::new(Queue::new(&gpu)?), folders.into());
         Ok(Self { queue, precision, libraries, failure: Arc::default() })
     }

@@ -13,6 +13,7 @@ use super::hopper;
 use super::kernels::Kernels;
 use super::memory::{Block, Buffer, Pool};
 use super::product::{Element, Operands, Product, Products, WORKSPACE};
+use super::tuning::{HiddenKernels, Tuning};
 use crate::device::DeviceError;
 
 type Result<T> = std::result::Result<T, DeviceError>;
@@ -24,19 +25,6 @@ macro_rules! launch {
     };
 }
 pub(crate) use launch;
-
-/// The environment variable with the number of rows of hidden activations that a network computes at a time,
-/// for experiments; the default is 65,536. Results and their rounding may depend on it.
-pub const ROWS_AT_ONCE: &str = "GLOWFLOW_CUDA_ROWS";
-
-/// Enough for products to have several waves of blocks on all multiprocessors, and few enough to keep a
-/// network's temporary memory small.
-const USUAL_ROWS_AT_ONCE: usize = 1 << 16;
-
-/// The environment variable that selects the implementation of hidden layers, for performance comparisons:
-/// `off` uses cuBLASLt everywhere, `layers` uses kernels per layer instead of those for whole networks. With
-/// the compiler of CUDA 12, `layers` is the default.
-pub const HIDDEN: &str = "GLOWFLOW_CUDA_HIDDEN";
 
 /// Side work that holds more than this fraction of a GPU's memory is waited for at once.
 const KEPT_PART: usize = 128;
@@ -55,7 +43,7 @@ pub struct Gpu {
     /// Element type of the coupling networks' matrices, and whether products may round `f32` to TF32.
     pub element: Element,
     pub tf32: bool,
-    /// See [`ROWS_AT_ONCE`].
+    /// As [`Tuning::rows_at_once`], at least 1.
     pub rows_at_once: usize,
     /// Kernels for hidden layers in bf16, if this GPU has them.
     pub hidden: Option<hopper::LayerKernels>,
@@ -82,32 +70,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// An environment variable's value. An empty one counts as unset.
-fn variable(name: &str) -> Option<String> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
-}
-
-fn wrong_variable(context: &Context, name: &str, value: &str, want: &str) -> DeviceError {
-    let reason = format!("the environment variable {name} is {value:?}; it must be {want}");
-    DeviceError::Unavailable { device: context.name.clone(), reason }
-}
-
 impl Gpu {
-    pub fn new(context: Arc<Context>, compiled: &Compiled, element: Element, tf32: bool) -> Result<Self> {
-        let (module, kernels) = (compiled.module, variable(HIDDEN).unwrap_or_default());
-        if !["", "off", "layers"].contains(&kernels.as_str()) {
-            return Err(wrong_variable(&context, HIDDEN, &kernels, "off or layers"));
-        }
-        let rows = variable(ROWS_AT_ONCE);
-        let rows_at_once =
-            match &rows {
-                None => USUAL_ROWS_AT_ONCE,
-                Some(text) => text.parse().ok().filter(|&rows| rows > 0).ok_or_else(|| {
-                    wrong_variable(&context, ROWS_AT_ONCE, text, "a number of rows, 1 or more")
-                })?,
-            };
-        let hidden = compiled.target == Target::Machine(HOPPER) && kernels != "off";
-        let fused = hidden && element == Element::Bf16 && kernels != "layers";
+    pub fn new(
+        context: Arc<Context>,
+        compiled: &Compiled,
+        element: Element,
+        tf32: bool,
+        tuning: Tuning,
+    ) -> Result<Self> {
+        let module = compiled.module;
+        let hidden = compiled.target == Target::Machine(HOPPER) && tuning.hidden != HiddenKernels::Off;
+        let fused = hidden && element == Element::Bf16 && tuning.hidden == HiddenKernels::Networks;
         // Compilers older than CUDA 13 serialise the products.
         let fused = fused && compiled.version.0 >= 13;
         Ok(Self {
@@ -126,7 +99,7 @@ impl Gpu {
             context,
             element,
             tf32,
-            rows_at_once,
+            rows_at_once: tuning.rows_at_once.max(1),
         })
     }
 

@@ -1,14 +1,30 @@
 //! Random numbers and parameters.
 
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::cuda::{HiddenKernels, Precision, Tuning};
 use glowflow_kernels::{
     ActNormParams, ChannelMapParams, Cuda, NetworkParams, PermutationParams, Span, Stream, TopPriorParams,
     ZeroConvParams,
 };
 
-/// A GPU, emulated if there is none.
+/// The environment variable of [`Tuning::rows_at_once`] in tests that run again with other settings.
+pub const ROWS: &str = "GLOWFLOW_TEST_CUDA_ROWS";
+/// That of [`Tuning::hidden`]: `layers` or `off`.
+pub const HIDDEN: &str = "GLOWFLOW_TEST_CUDA_HIDDEN";
+
+/// A GPU, emulated if there is none, with the settings given by the environment.
 pub fn gpu(precision: Precision) -> Option<Cuda> {
-    cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
+    let mut tuning = Tuning::default();
+    if let Ok(rows) = std::env::var(ROWS) {
+        tuning.rows_at_once = rows.parse().unwrap();
+    }
+    if let Ok(kernels) = std::env::var(HIDDEN) {
+        tuning.hidden = match kernels.as_str() {
+            "layers" => HiddenKernels::Layers,
+            "off" => HiddenKernels::Off,
+            _ => panic!("{HIDDEN} is {kernels:?}"),
+        };
+    }
+    cuda_emulator::gpu(|folders| Cuda::with_tuning(0, precision, folders, tuning))
 }
 
 /// A sequence of normal numbers.
