@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
+use glowflow::Precision;
 
-use super::PrecisionArg;
+use super::PRECISIONS;
+use super::choice::parser;
 
 /// Draw images from the model.
 #[derive(Debug, Args)]
@@ -33,8 +35,8 @@ pub struct Sample {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Precision of the products in coupling networks.
-    #[arg(long, default_value = "auto")]
-    pub precision: PrecisionArg,
+    #[arg(long, default_value = "auto", value_parser = parser(PRECISIONS))]
+    pub precision: Precision,
     /// One picture of all samples; - is the standard output. [default: a new samples.png in the current folder]
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,

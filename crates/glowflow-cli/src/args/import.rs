@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use glowflow::PermutationType;
 use glowflow_import::Source;
+
+use super::choice::{Choice, parser};
 
 /// Convert a checkpoint of another Glow program to a model file.
 #[derive(Debug, Args)]
@@ -28,8 +30,8 @@ pub struct Import {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     pub bits: Option<u32>,
     /// Permutation of the channels, for models without 1×1 convolutions. [default: as the file records it]
-    #[arg(long, value_enum)]
-    pub permutation: Option<PermutationArg>,
+    #[arg(long, value_parser = parser(PERMUTATIONS))]
+    pub permutation: Option<PermutationType>,
     /// The model file to write.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
@@ -48,19 +50,9 @@ fn parse_size(text: &str) -> Result<Size, String> {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PermutationArg {
-    Conv1x1,
-    Shuffle,
-    Reverse,
-}
-
-impl From<PermutationArg> for PermutationType {
-    fn from(permutation: PermutationArg) -> Self {
-        match permutation {
-            PermutationArg::Conv1x1 => Self::Conv1x1,
-            PermutationArg::Shuffle => Self::Shuffle,
-            PermutationArg::Reverse => Self::Reverse,
-        }
-    }
-}
+/// Values of `--permutation`.
+const PERMUTATIONS: &[Choice<PermutationType>] = &[
+    ("conv1x1", "", PermutationType::Conv1x1),
+    ("shuffle", "", PermutationType::Shuffle),
+    ("reverse", "", PermutationType::Reverse),
+];

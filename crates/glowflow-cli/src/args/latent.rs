@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args};
 use glowflow::latent::Walk;
 use glowflow_data::Eyes;
 
 use super::AlignArgs;
+use super::choice::{Choice, parser};
 
 /// Walk through latent space from image to image.
 #[derive(Debug, Args)]
@@ -29,8 +30,8 @@ pub struct Interpolate {
     #[arg(long, default_value_t = 9, value_name = "N")]
     pub frames: usize,
     /// Path through latent space: a straight line, or a great circle (slerp).
-    #[arg(long, value_enum, default_value_t = PathArg::Linear)]
-    pub path: PathArg,
+    #[arg(long, default_value = "linear", value_parser = parser(PATHS))]
+    pub path: Walk,
     #[command(flatten)]
     pub align: AlignArgs,
     /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. [default: a new
@@ -39,20 +40,8 @@ pub struct Interpolate {
     pub out: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PathArg {
-    Linear,
-    Spherical,
-}
-
-impl From<PathArg> for Walk {
-    fn from(arg: PathArg) -> Self {
-        match arg {
-            PathArg::Linear => Self::Linear,
-            PathArg::Spherical => Self::Spherical,
-        }
-    }
-}
+/// Values of `--path`.
+const PATHS: &[Choice<Walk>] = &[("linear", "", Walk::Linear), ("spherical", "", Walk::Spherical)];
 
 /// Find the directions in latent space that lead to attributes, from labelled images.
 #[derive(Debug, Args)]

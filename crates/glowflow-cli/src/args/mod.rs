@@ -11,6 +11,7 @@
 //! The help of each optional option with a default value ends in `[default: …]`.
 
 mod align;
+mod choice;
 mod eyes;
 mod images;
 mod import;
@@ -29,17 +30,18 @@ use clap::{Parser, Subcommand};
 use glowflow::{CudaTuning, DeviceChoice};
 
 pub use align::AlignArgs;
+pub use choice::name;
 pub use eyes::EyesArg;
 pub use images::{Decode, Encode, Sample};
 pub use import::Import;
 pub use latent::{Attributes, Interpolate, Manipulate, Nearest, Resample};
-pub use precision::PrecisionArg;
+pub use precision::PRECISIONS;
 pub use prepare::{Align, Crop, FacesArg};
 pub use scoring::{DequantizationArg, Eval, Info, Score, Scoring};
 pub use serve::Serve;
 pub use shells::{Completions, ManPages};
 pub use study::Study;
-pub use training::{BackpropArg, Bench, Quickstart, Train};
+pub use training::{BACKPROPS, Bench, Quickstart, Train};
 
 /// Heading of the options of every command.
 const GLOBAL: &str = "Global options";

@@ -1,38 +1,17 @@
 //! Precision of the computation.
 
-use clap::ValueEnum;
 use glowflow::Precision;
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PrecisionArg {
-    /// f32 on processors, bf16 on GPUs.
-    Auto,
-    F32,
-    /// f32, rounded to 19 bits where it is multiplied; GPUs only.
-    Tf32,
-    /// Needs a GPU, or a processor with AVX-512 BF16; AMX is used where there is any.
-    Bf16,
-}
+use super::choice::Choice;
 
-impl PrecisionArg {
-    /// Its name in a configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::F32 => "f32",
-            Self::Tf32 => "tf32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl From<PrecisionArg> for Precision {
-    fn from(arg: PrecisionArg) -> Self {
-        match arg {
-            PrecisionArg::Auto => Self::Auto,
-            PrecisionArg::F32 => Self::F32,
-            PrecisionArg::Tf32 => Self::Tf32,
-            PrecisionArg::Bf16 => Self::Bf16,
-        }
-    }
-}
+/// Values of `--precision`.
+pub const PRECISIONS: &[Choice<Precision>] = &[
+    ("auto", "f32 on CPUs, bf16 on GPUs", Precision::Auto),
+    ("f32", "", Precision::F32),
+    ("tf32", "f32 with factors rounded to 19 bits in matrix products; GPUs only", Precision::Tf32),
+    (
+        "bf16",
+        "Needs a GPU, or a processor with AVX-512 BF16; AMX is used where there is any",
+        Precision::Bf16,
+    ),
+];

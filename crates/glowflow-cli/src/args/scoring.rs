@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use glowflow::Precision;
 
-use super::PrecisionArg;
+use super::PRECISIONS;
+use super::choice::parser;
 
 #[derive(Debug, Args)]
 pub struct Scoring {
@@ -24,8 +26,8 @@ pub struct Scoring {
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Precision of the products in coupling networks.
-    #[arg(long, default_value = "auto")]
-    pub precision: PrecisionArg,
+    #[arg(long, default_value = "auto", value_parser = parser(PRECISIONS))]
+    pub precision: Precision,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use glowflow::Precision;
 use glowflow::study::{Budget, Scale};
 
-use super::PrecisionArg;
+use super::PRECISIONS;
+use super::choice::{Choice, parser};
 
 /// Train a set of configurations with equal budgets and several seeds, and compare them.
 ///
@@ -54,8 +56,8 @@ pub struct Study {
     #[arg(long, value_name = "DATA")]
     pub data: Option<PathBuf>,
     /// Size of a built-in study. [default: cpu]
-    #[arg(long)]
-    pub scale: Option<ScaleArg>,
+    #[arg(long, value_parser = parser(SCALES))]
+    pub scale: Option<Scale>,
     /// Seeds; each configuration is trained once with each. [default: those of the study]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     pub seeds: Option<Vec<u64>>,
@@ -76,8 +78,8 @@ pub struct Study {
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
     /// Precision of the products in coupling networks. [default: as the study, else auto]
-    #[arg(long)]
-    pub precision: Option<PrecisionArg>,
+    #[arg(long, value_parser = parser(PRECISIONS))]
+    pub precision: Option<Precision>,
     /// Configurations to train; the baseline of a comparison always is. Finished runs are kept. [default: all]
     #[arg(long, value_name = "NAME,NAME,…", value_delimiter = ',')]
     pub arms: Option<Vec<String>>,
@@ -102,19 +104,8 @@ impl Study {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum ScaleArg {
-    /// Small models, within an hour on two cores.
-    Cpu,
-    /// Models of the published size.
-    Gpu,
-}
-
-impl From<ScaleArg> for Scale {
-    fn from(arg: ScaleArg) -> Self {
-        match arg {
-            ScaleArg::Cpu => Self::Cpu,
-            ScaleArg::Gpu => Self::Gpu,
-        }
-    }
-}
+/// Values of `--scale`.
+const SCALES: &[Choice<Scale>] = &[
+    ("cpu", "Small models, within an hour on two cores", Scale::Cpu),
+    ("gpu", "Models of the published size", Scale::Gpu),
+];

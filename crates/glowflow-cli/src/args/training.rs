@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum, value_parser};
-use glowflow::Backprop;
+use clap::{Args, value_parser};
+use glowflow::{Backprop, Precision};
 use glowflow_data::Eyes;
 
-use super::PrecisionArg;
+use super::PRECISIONS;
+use super::choice::{Choice, parser};
 
 /// Train a small model on portraits that the program draws, in about two minutes, and see what it learned.
 #[derive(Debug, Args)]
@@ -79,11 +80,11 @@ pub struct Train {
     pub from: Option<PathBuf>,
     /// Whether hidden activations are computed again (little memory) or stored (faster). [default: as the preset, else
     /// reversible]
-    #[arg(long)]
-    pub backprop: Option<BackpropArg>,
+    #[arg(long, value_parser = parser(BACKPROPS))]
+    pub backprop: Option<Backprop>,
     /// Precision of the products in coupling networks. [default: auto]
-    #[arg(long)]
-    pub precision: Option<PrecisionArg>,
+    #[arg(long, value_parser = parser(PRECISIONS))]
+    pub precision: Option<Precision>,
     /// Seed of weights, noise, order and augmentation. [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
@@ -107,31 +108,9 @@ pub struct Train {
     pub out: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum BackpropArg {
-    Reversible,
-    Stored,
-}
-
-impl BackpropArg {
-    /// The override of the configuration that says the same.
-    pub fn as_override(self) -> String {
-        let name = match self {
-            Self::Reversible => "reversible",
-            Self::Stored => "stored",
-        };
-        format!("train.backprop={name}")
-    }
-}
-
-impl From<BackpropArg> for Backprop {
-    fn from(arg: BackpropArg) -> Self {
-        match arg {
-            BackpropArg::Reversible => Self::Reversible,
-            BackpropArg::Stored => Self::Stored,
-        }
-    }
-}
+/// Values of `--backprop`.
+pub const BACKPROPS: &[Choice<Backprop>] =
+    &[("reversible", "", Backprop::Reversible), ("stored", "", Backprop::Stored)];
 
 /// How fast a model trains and samples on this machine.
 #[derive(Debug, Args)]
@@ -147,11 +126,11 @@ pub struct Bench {
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
     /// Whether hidden activations are computed again or stored. [default: as the preset, else reversible]
-    #[arg(long)]
-    pub backprop: Option<BackpropArg>,
+    #[arg(long, value_parser = parser(BACKPROPS))]
+    pub backprop: Option<Backprop>,
     /// Precision of the products in coupling networks. [default: auto]
-    #[arg(long)]
-    pub precision: Option<PrecisionArg>,
+    #[arg(long, value_parser = parser(PRECISIONS))]
+    pub precision: Option<Precision>,
     /// Training steps, and sampled batches, to time.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub repeat: usize,

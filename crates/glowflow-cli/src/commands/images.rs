@@ -28,7 +28,7 @@ fn save_below(glow: &Model, image: ArrayView3<u8>, folder: &Path, name: &Path) -
 }
 
 pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let glow = common.load(args.precision.into(), &args.model)?;
+    let glow = common.load(args.precision, &args.model)?;
     let count = args.count.unwrap_or(if args.temperatures.is_empty() { 64 } else { 8 });
     anyhow::ensure!(count > 0, "--count 0 leaves nothing to draw");
     let classes = glow.config().classes();

@@ -18,8 +18,7 @@ const SHOWN: usize = 8;
 
 pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<ExitCode> {
     check_output(&args.out, &args.file)?;
-    let settings =
-        Settings { image: args.image, bits: args.bits, permutation: args.permutation.map(Into::into) };
+    let settings = Settings { image: args.image, bits: args.bits, permutation: args.permutation };
     let checkpoint = Checkpoint::read(&args.file)?;
     let imported = convert(checkpoint, args.from, &settings).map_err(with_options);
     let imported = imported.with_context(|| args.file.display().to_string())?;

@@ -32,7 +32,7 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let labels = pictures.labels(&glow, label)?.repeat(paths.len());
     let images = pictures.load(&paths)?;
-    let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path.into())?;
+    let frames = interpolate_images(&glow, images.view(), &labels, args.frames, args.path)?;
     let finite = frames.all_finite();
     let (pixels, shape) = (frames.into_bytes(), glow.config().image());
     let picture = match moving {

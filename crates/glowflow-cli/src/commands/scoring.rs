@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::evaluate::{Draws, Inversion, NoiseKind, evaluate};
-use glowflow::{AnyDevice, Architecture, Model};
+use glowflow::{AnyDevice, Architecture, Model, Precision};
 use glowflow_data::Dataset;
 use glowflow_report::file;
 use serde_json::json;
@@ -38,10 +38,10 @@ fn draws(scoring: &args::Scoring, trained: NoiseKind) -> anyhow::Result<Draws> {
 }
 
 pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let device = common.open(args.scoring.precision.into())?;
+    let device = common.open(args.scoring.precision)?;
     let full = match args.scoring.precision {
-        args::PrecisionArg::Auto => matches!(device, AnyDevice::Cpu(_)),
-        precision => matches!(precision, args::PrecisionArg::F32),
+        Precision::Auto => matches!(device, AnyDevice::Cpu(_)),
+        precision => matches!(precision, Precision::F32),
     };
     let glow = Model::load_on(device, &args.model)?;
     let draws = draws(&args.scoring, glow.config().noise())?;
@@ -95,7 +95,7 @@ pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCo
     if !is_stdout(&args.csv) {
         check_output(&args.csv, &args.model)?;
     }
-    let glow = common.load(args.scoring.precision.into(), &args.model)?;
+    let glow = common.load(args.scoring.precision, &args.model)?;
     let draws = draws(&args.scoring, glow.config().noise())?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut dataset = test_data(&args.data, &args.model, &glow, label)?;

@@ -45,7 +45,8 @@ pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCo
 /// Loads the study given by the arguments.
 fn load(args: &args::Study) -> anyhow::Result<Study> {
     let mut set = args.overrides.clone();
-    set.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
+    let name = |precision| args::name(args::PRECISIONS, precision);
+    set.extend(args.precision.map(|precision| format!("train.precision={}", name(precision))));
     let overrides = Overrides {
         data: args.data.as_deref(),
         seeds: args.seeds.as_deref(),
@@ -56,7 +57,7 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
     };
     let names = builtin_names();
     if let Some(name) = names.iter().find(|name| args.study == Path::new(name)) {
-        return Ok(Study::builtin(name, args.scale.map(Into::into).unwrap_or_default(), overrides)?);
+        return Ok(Study::builtin(name, args.scale.unwrap_or_default(), overrides)?);
     }
     anyhow::ensure!(
         args.scale.is_none(),

@@ -272,8 +272,8 @@ fn begin(
     }
     data.test_fraction = args.test_fraction.or(data.test_fraction);
     config.train.seed = args.seed.unwrap_or(config.train.seed);
-    config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
-    config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+    config.train.backprop = args.backprop.unwrap_or(config.train.backprop);
+    config.train.precision = args.precision.unwrap_or(config.train.precision);
     let device = ranks::open(job, common, config.train.precision)?;
     let adapt = Adapt { channels: !image_is_set && config.train.from.is_none(), classes: args.classes };
     match train::adapt(&mut config, adapt, options.stop) {
@@ -334,10 +334,12 @@ fn resume(
     let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
     let (data, test_data) = (data.transpose()?, test_data.transpose()?);
     let mut overrides = args.overrides.clone();
-    overrides.extend(args.backprop.map(args::BackpropArg::as_override));
+    let backprop = args.backprop.map(|backprop| args::name(args::BACKPROPS, backprop));
+    let precision = args.precision.map(|precision| args::name(args::PRECISIONS, precision));
+    overrides.extend(backprop.map(|name| format!("train.backprop={name}")));
     // Rejected with a reason unless they equal the run's values.
     overrides.extend(args.seed.map(|seed| format!("train.seed={seed}")));
-    overrides.extend(args.precision.map(|precision| format!("train.precision={}", precision.name())));
+    overrides.extend(precision.map(|name| format!("train.precision={name}")));
     overrides.extend(args.test_fraction.map(|fraction| format!("data.test_fraction={fraction:?}")));
     let changes = Changes { data: data.as_deref(), test_data: test_data.as_deref(), overrides: &overrides };
     let device = |config: &RunConfig| {
@@ -350,9 +352,9 @@ fn resume(
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.repeat > 0, "--repeat 0 leaves nothing to time: 1 at least");
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
-    config.train.backprop = args.backprop.map_or(config.train.backprop, Into::into);
+    config.train.backprop = args.backprop.unwrap_or(config.train.backprop);
     let batch = config.train.batch;
-    config.train.precision = args.precision.map_or(config.train.precision, Into::into);
+    config.train.precision = args.precision.unwrap_or(config.train.precision);
     config.model.unread().iter().for_each(|notice| tell(notice));
     let mut bench = Bench::new(common.open(config.train.precision)?, config)?;
     if args.serve {
