@@ -3,7 +3,7 @@
 //! Allocating memory from the driver waits for the GPU, so freed blocks are kept for reuse. A pool belongs to
 //! one stream: a block that is freed while work on it is still queued can be reused at once, because the next
 //! owner's work comes later in the same stream. A recording has side streams, whose work must hold its blocks
-//! until it has finished ([`Queue::end_beside`](super::queue::Queue::end_beside)).
+//! until it has finished ([`Queue::retire`](super::queue::Queue::retire)).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,13 +16,13 @@ use crate::shape::Span;
 pub struct Pool {
     context: Arc<Context>,
     /// Free blocks by size.
-    kept: Mutex<Kept>,
+    free: Mutex<FreeList>,
     /// True if a graph contains the blocks' addresses, so that none may be returned to the driver while the
     /// pool exists.
     recorded: bool,
 }
 
-type Kept = HashMap<usize, Vec<u64>>;
+type FreeList = HashMap<usize, Vec<u64>>;
 
 /// The size of a block for `bytes`: few distinct sizes, so that blocks can be reused, and at most an eighth
 /// too large.
@@ -33,24 +33,24 @@ fn rounded(bytes: usize) -> usize {
 
 impl Pool {
     pub fn new(context: &Arc<Context>, recorded: bool) -> Arc<Self> {
-        Arc::new(Self { context: Arc::clone(context), kept: Mutex::default(), recorded })
+        Arc::new(Self { context: Arc::clone(context), free: Mutex::default(), recorded })
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn free_list(&self) -> MutexGuard<'_, FreeList> {
+        self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// A block of at least `bytes` bytes.
     pub fn take(self: &Arc<Self>, bytes: usize) -> Result<Block, DeviceError> {
         let size = rounded(bytes.max(1));
-        let mut kept = self.kept();
-        let address = match kept.get_mut(&size).and_then(Vec::pop) {
+        let mut free = self.free_list();
+        let address = match free.get_mut(&size).and_then(Vec::pop) {
             Some(address) => address,
             None => match self.context.allocate(size)? {
                 Some(address) => address,
                 None => {
                     if !self.recorded {
-                        self.release(&mut kept);
+                        self.release(&mut free);
                     }
                     self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?
                 }
@@ -65,15 +65,15 @@ impl Pool {
         DeviceError::OutOfMemory { device: self.context.name.clone(), requested, memory }
     }
 
-    fn release(&self, kept: &mut Kept) {
-        for (size, addresses) in kept.drain() {
+    fn release(&self, free: &mut FreeList) {
+        for (size, addresses) in free.drain() {
             addresses.into_iter().for_each(|address| self.context.free(address, size));
         }
     }
 
     /// Returns free blocks to the driver.
     pub fn trim(&self) {
-        self.release(&mut self.kept());
+        self.release(&mut self.free_list());
     }
 }
 
@@ -100,7 +100,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.kept().entry(self.size).or_default().push(self.address);
+        self.pool.free_list().entry(self.size).or_default().push(self.address);
     }
 }
 

@@ -27,10 +27,10 @@ macro_rules! launch {
 pub(crate) use launch;
 
 /// Side work that holds more than this fraction of a GPU's memory is waited for at once.
-const KEPT_PART: usize = 128;
+const SIDE_MEMORY_PART: usize = 128;
 
 /// Maximum amount of side work in flight: that of two steps of flow, each with a network and a channel map.
-const UNJOINED: usize = 4;
+const MAX_IN_FLIGHT: usize = 4;
 
 /// Number of bytes per transfer from the GPU.
 const RECEIVED_AT_ONCE: usize = 4 << 20;
@@ -126,11 +126,11 @@ pub struct Queue {
     /// Workspace of products; allocated on first use.
     workspace: OnceLock<Block>,
     deferred: DeferredWork,
-    beside: Option<Box<Beside>>,
+    side: Option<Box<SideStreams>>,
 }
 
 /// Side streams, which use the memory of the main one.
-struct Beside {
+struct SideStreams {
     lanes: [Queue; 3],
     begun: Event,
     /// Lanes with work that the last lane does not wait for yet.
@@ -151,7 +151,7 @@ pub enum Lane {
     Last,
 }
 
-impl Beside {
+impl SideStreams {
     /// A lane, after it waits for everything queued in a stream so far.
     fn wait(&self, stream: &Stream, lane: Lane) -> Result<&Queue> {
         let queue = &self.lanes[lane as usize];
@@ -182,13 +182,13 @@ impl Queue {
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
         let lane = || Self::with_pool(gpu, Arc::clone(&pool));
-        let beside = Beside {
+        let side = SideStreams {
             lanes: [lane()?, lane()?, lane()?],
             begun: Event::new(&gpu.context)?,
             given: Mutex::default(),
             last: Mutex::default(),
         };
-        Ok(Self { beside: Some(Box::new(beside)), ..Self::with_pool(gpu, pool)? })
+        Ok(Self { side: Some(Box::new(side)), ..Self::with_pool(gpu, pool)? })
     }
 
     fn with_pool(gpu: &Arc<Gpu>, pool: Arc<Pool>) -> Result<Self> {
@@ -198,38 +198,38 @@ impl Queue {
             pool,
             workspace: OnceLock::new(),
             deferred: DeferredWork::default(),
-            beside: None,
+            side: None,
         })
     }
 
     /// A queue for side work that may run concurrently with everything queued here from now on, and starts
-    /// after everything queued here before. It must end with [`end_beside`](Self::end_beside).
+    /// after everything queued here before. It must end with [`retire`](Self::retire).
     ///
     /// Outside a recording it is this queue itself, because launches from the host are then the bottleneck.
-    pub fn beside(&self, lane: Lane) -> Result<&Self> {
-        let Some(beside) = &self.beside else { return Ok(self) };
-        beside.wait(&self.stream, lane)
+    pub fn side_stream(&self, lane: Lane) -> Result<&Self> {
+        let Some(side) = &self.side else { return Ok(self) };
+        side.wait(&self.stream, lane)
     }
 
     /// [`Lane::Last`], after everything queued in the other lanes.
-    pub fn beside_after_all(&self) -> Result<&Self> {
-        let Some(beside) = &self.beside else { return Ok(self) };
-        beside.gather()?;
-        self.beside(Lane::Last)
+    pub fn side_stream_after_all(&self) -> Result<&Self> {
+        let Some(side) = &self.side else { return Ok(self) };
+        side.gather()?;
+        self.side_stream(Lane::Last)
     }
 
     /// Ends side work that uses `own` blocks and those of buffers until it is complete. This queue waits for
     /// it only after several more pieces of side work have ended; but if that would hold much memory that
     /// could be reused, it waits at once.
-    pub fn end_beside(&self, own: Vec<Arc<Block>>, buffers: &[&Buffer]) -> Result<()> {
-        let Some(beside) = &self.beside else { return Ok(()) };
+    pub fn retire(&self, own: Vec<Arc<Block>>, buffers: &[&Buffer]) -> Result<()> {
+        let Some(side) = &self.side else { return Ok(()) };
         let bytes: usize = own.iter().map(|block| block.size()).sum();
-        beside.gather()?;
+        side.gather()?;
         let done = Event::new(&self.gpu.context)?;
-        done.record(&beside.lanes[Lane::Last as usize].stream)?;
+        done.record(&side.lanes[Lane::Last as usize].stream)?;
         let blocks = buffers.iter().filter_map(|buffer| buffer.block()).cloned().chain(own).collect();
-        lock(&beside.last).push_back((done, blocks));
-        self.join_all_but(if bytes > self.gpu.memory / KEPT_PART { 0 } else { UNJOINED })
+        lock(&side.last).push_back((done, blocks));
+        self.join_all_but(if bytes > self.gpu.memory / SIDE_MEMORY_PART { 0 } else { MAX_IN_FLIGHT })
     }
 
     /// Makes everything queued here from now on wait for all side work.
@@ -238,8 +238,8 @@ impl Queue {
     }
 
     fn join_all_but(&self, count: usize) -> Result<()> {
-        let Some(beside) = &self.beside else { return Ok(()) };
-        let mut last = lock(&beside.last);
+        let Some(side) = &self.side else { return Ok(()) };
+        let mut last = lock(&side.last);
         while last.len() > count {
             if let Some((done, _blocks)) = last.pop_front() {
                 self.stream.wait(&done)?;

@@ -71,7 +71,7 @@ enum Kind {
 }
 
 /// A pending matrix, with all memory that its computation reads and writes.
-struct Unmade {
+struct PendingMatrix {
     made: Made,
     _held: [Arc<Block>; 3],
 }
@@ -99,15 +99,15 @@ fn factors_fit(channels: usize) -> bool {
     shared_to_make(channels, warps_that_make(channels), true) <= SHARED
 }
 
-impl Deferred for Unmade {
+impl Deferred for PendingMatrix {
     /// Computes all matrices.
     fn flush(queue: &Queue, matrices: Vec<Self>) -> Result<()> {
         for group in matrices.chunks(MADE_AT_ONCE) {
             let mut list = [Made::zeroed(); MADE_AT_ONCE];
-            for (to, unmade) in list.iter_mut().zip(group) {
-                *to = unmade.made;
+            for (to, pending) in list.iter_mut().zip(group) {
+                *to = pending.made;
             }
-            let channels = |unmade: &Unmade| unmade.made.channels as usize;
+            let channels = |pending: &PendingMatrix| pending.made.channels as usize;
             let most = group.iter().map(channels).max().unwrap_or(0);
             let warps = warps_that_make(most);
             let shared = |matrix| {
@@ -214,7 +214,7 @@ impl ChannelMap {
                 unused: 0,
             };
             let held = [Arc::clone(&map.block), Arc::clone(params_block), Arc::clone(&lu.constants)];
-            queue.defer(Unmade { made, _held: held });
+            queue.defer(PendingMatrix { made, _held: held });
         }
         Ok(Some(map))
     }
@@ -317,8 +317,8 @@ impl ChannelMap {
             (partial, slabs)
         };
         // Nothing waits for the parameters' gradients.
-        let beside = queue.beside(Lane::Last)?;
-        beside.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
+        let side = queue.side_stream(Lane::Last)?;
+        side.sum_slabs(channels * width, slabs, partial.address, sums.address)?;
         let lu = LuArguments::new(queue, &params.permutation, buffer)?;
         let LuArguments { inverse, sign, lower, upper, log_s, .. } = lu;
         let norm = params.actnorm;
@@ -326,13 +326,13 @@ impl ChannelMap {
             [lower, upper, log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
         let kinds = if lower == 0 { 1 } else { 3 };
         launch!(
-            beside, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
+            side, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
             channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs), sums.address,
             self.by_rows(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
             d_log_s
         )?;
         let own = vec![Arc::clone(&self.block), Arc::new(partial), Arc::new(sums)];
-        queue.end_beside(own, &buffers)
+        queue.retire(own, &buffers)
     }
 
     /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; returns also

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::fused::{FusedNetwork, Kept, Matrices, Way};
+use super::fused::{FusedNetwork, HiddenAddresses, Matrices, Pass};
 use super::hidden::HiddenLayer;
 use super::weights::Weights;
 use crate::cuda::divisor::{Divisor, Plane};
@@ -34,10 +34,10 @@ pub struct Hidden {
     pub(super) weights: Arc<Weights>,
     pub(super) grid: Grid,
     pub(super) h: [Arc<Block>; 2],
-    pub(super) parts: Vec<KeptPart>,
+    pub(super) parts: Vec<SavedPart>,
 }
 
-pub(super) struct KeptPart {
+pub(super) struct SavedPart {
     pub(super) patches: Arc<Block>,
     pub(super) masks: [Option<Block>; 2],
 }
@@ -118,7 +118,7 @@ impl Hidden {
         let buffers = [buffer, d_o, gradient];
         let [buffer, d_o, gradient] = buffers.map(Buffer::address);
         let mut used = self.h.to_vec();
-        let (edge_slabs, edge_sums) = edge_sums(queue.beside(Lane::Last)?, grid, outputs, d_o)?;
+        let (edge_slabs, edge_sums) = edge_sums(queue.side_stream(Lane::Last)?, grid, outputs, d_o)?;
         for (index, part) in parts(queue, grid).enumerate() {
             used.extend(self.part_back(queue, (index, &part), &totals, d_o, dx)?);
         }
@@ -142,15 +142,15 @@ impl Hidden {
         let [d_conv1, d_conv2, d_conv3] = totals.by_weight.each_ref().map(|block| block.address);
         let [sums1, sums2] = totals.sums.each_ref().map(|block| block.address);
         let [slabs1, slabs2] = totals.count();
-        let beside = queue.beside_after_all()?;
+        let side = queue.side_stream_after_all()?;
         launch!(
-            beside, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
+            side, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
             inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3, d_conv1,
             d_conv2, d_conv3, slabs1, sums1, slabs2, sums2, edge_slabs, edge_sums.address, to_conv1, to_bias1, to_logs1,
             to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
         )?;
         used.extend(totals.by_weight.into_iter().chain(totals.sums).chain([edge_sums]).map(Arc::new));
-        queue.end_beside(used, &buffers)
+        queue.retire(used, &buffers)
     }
 
     /// Processes one part of a batch; returns the memory that side work reads.
@@ -174,7 +174,7 @@ impl Hidden {
             };
             let lane = if layer == 2 { Lane::Middle } else { Lane::Outer };
             let result = totals.by_weight[layer - 1].address;
-            queue.beside(lane)?.product(product, operands(dy.address, x, result))
+            queue.side_stream(lane)?.product(product, operands(dy.address, x, result))
         };
         let d_contributions = queue.matrix(rows, width3, element)?;
         let packs = width3 * element.bytes() / 16;
@@ -192,7 +192,7 @@ impl Hidden {
                 let gradients =
                     [queue.matrix(rows, whole.hidden, element)?, queue.matrix(rows, whole.hidden, element)?];
                 let matrices = Matrices { input: ends.0, weights, result: ends.1 };
-                let kept = Kept { layers: gradients.each_ref().map(|block| block.address), masks };
+                let kept = HiddenAddresses { layers: gradients.each_ref().map(|block| block.address), masks };
                 whole.back(queue, matrices, kept, [sums[1], sums[0]])?;
                 d_h2(&gradients[0])?;
                 gradients
@@ -251,7 +251,7 @@ impl Hidden {
         let [first, second, last] = self.weights.back.each_ref().map(address);
         let [mask1, mask2] = self.parts.get(index)?.masks.each_ref().map(address);
         let (weights, masks) = ([last?, second?, first?], [mask2?, mask1?]);
-        whole.pays(queue, Way::Back).then_some((whole, weights, masks))
+        whole.pays(queue, Pass::Backward).then_some((whole, weights, masks))
     }
 
     /// Number of partial sums that [`FusedNetwork::back`] or [`masked_gradient`](Self::masked_gradient)

@@ -25,15 +25,16 @@ type Result<T> = std::result::Result<T, DeviceError>;
 const DEEPEST: usize = 256;
 /// Warps with their own sums: those of the workers. The block has as many additional threads as one worker.
 const SUMMING: usize = WORKERS * THREADS / 32;
-/// Treatment of the hidden activations.
+
+/// A pass through the network, by its treatment of the hidden activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Pass {
     /// They are discarded.
-    Drop,
+    Forward,
     /// They are saved.
-    Keep,
-    /// They are gradients, in the backward pass.
-    Back,
+    ForwardSaving,
+    /// Their gradients are saved.
+    Backward,
 }
 
 /// The shape of a network: contiguous matrices, all widths multiples of 8.
@@ -59,7 +60,7 @@ pub struct Matrices {
 /// Addresses of both hidden layers `[rows, hidden]`, in order of computation, and of their masks (see
 /// [`HiddenLayer::mask`](super::hidden::HiddenLayer::mask)).
 #[derive(Clone, Copy)]
-pub struct Kept {
+pub struct HiddenAddresses {
     pub layers: [u64; 2],
     pub masks: [u64; 2],
 }
@@ -83,26 +84,26 @@ struct Arguments {
 
 impl FusedNetwork {
     /// Kernel variant that fits the result, and columns per block of the result.
-    fn blocks(&self, way: Way) -> Option<(usize, usize)> {
-        let width = if way == Way::Back { 64 } else { 56 };
+    fn blocks(&self, pass: Pass) -> Option<(usize, usize)> {
+        let width = if pass == Pass::Backward { 64 } else { 56 };
         match self.width.div_ceil(width) {
             ..=1 => Some((0, width)),
             2 => Some((1, width)),
-            ..=4 if way != Way::Back => Some((2, width)),
+            ..=4 if pass != Pass::Backward => Some((2, width)),
             _ => None,
         }
     }
 
     /// Returns whether there is a kernel for networks of this shape, whatever the number of rows.
-    pub fn fits(&self, queue: &Queue, way: Way) -> bool {
+    pub fn fits(&self, queue: &Queue, pass: Pass) -> bool {
         let there = queue.gpu.fused.is_some() && self.depth <= DEEPEST && self.hidden <= MOST_HIDDEN;
-        there && self.blocks(way).is_some()
+        there && self.blocks(pass).is_some()
     }
 
     /// Returns whether there is such a kernel, and enough rows for three quarters of the multiprocessors.
     /// With fewer rows it would be slower than kernels for each product, whose blocks also share columns.
-    pub fn pays(&self, queue: &Queue, way: Way) -> bool {
-        self.fits(queue, way) && 4 * self.rows.div_ceil(ROWS) >= 3 * queue.gpu.context.multiprocessors
+    pub fn pays(&self, queue: &Queue, pass: Pass) -> bool {
+        self.fits(queue, pass) && 4 * self.rows.div_ceil(ROWS) >= 3 * queue.gpu.context.multiprocessors
     }
 
     /// Number of blocks, and of the partial sums that [`back`](Self::back) writes for each column. Sums are
@@ -118,17 +119,23 @@ impl FusedNetwork {
         queue: &Queue,
         matrices: Matrices,
         biases: [u64; 2],
-        kept: Option<Kept>,
+        kept: Option<HiddenAddresses>,
     ) -> Result<()> {
-        let way = if kept.is_some() { Way::Keep } else { Way::Drop };
+        let pass = if kept.is_some() { Pass::ForwardSaving } else { Pass::Forward };
         let masks = kept.map_or([0; 2], |kept| kept.masks);
-        self.launch(queue, way, matrices, kept, Arguments { biases, masks, ..Arguments::default() })
+        self.launch(queue, pass, matrices, kept, Arguments { biases, masks, ..Arguments::default() })
     }
 
     /// The backward pass, given the transposed matrices in reverse order, and the masks written by
     /// [`forward`](Self::forward), also in reverse order. Both hidden gradients are saved, and partial sums
     /// over their rows written, `[slabs, hidden]`.
-    pub fn back(&self, queue: &Queue, matrices: Matrices, kept: Kept, sums: [u64; 2]) -> Result<()> {
+    pub fn back(
+        &self,
+        queue: &Queue,
+        matrices: Matrices,
+        kept: HiddenAddresses,
+        sums: [u64; 2],
+    ) -> Result<()> {
         let len = self.slabs(queue) * SUMMING * self.hidden;
         let partial = [queue.floats(len)?, queue.floats(len)?];
         let arguments = Arguments {
@@ -137,26 +144,26 @@ impl FusedNetwork {
             sums,
             ..Arguments::default()
         };
-        self.launch(queue, Way::Back, matrices, Some(kept), arguments)
+        self.launch(queue, Pass::Backward, matrices, Some(kept), arguments)
     }
 
     fn launch(
         &self,
         queue: &Queue,
-        way: Way,
+        pass: Pass,
         matrices: Matrices,
-        kept: Option<Kept>,
+        kept: Option<HiddenAddresses>,
         arguments: Arguments,
     ) -> Result<()> {
-        let kernels = queue.gpu.fused.zip(self.blocks(way)).filter(|_| self.fits(queue, way));
+        let kernels = queue.gpu.fused.zip(self.blocks(pass)).filter(|_| self.fits(queue, pass));
         let (kernels, (index, width)) = kernels.ok_or_else(|| DeviceError::Failed {
             device: queue.gpu.context.name.clone(),
             reason: format!("there is no kernel for {self:?}"),
         })?;
-        let kernel = match way {
-            Way::Drop => kernels.drop[index],
-            Way::Keep => kernels.keep[index],
-            Way::Back => kernels.back[index],
+        let kernel = match pass {
+            Pass::Forward => kernels.drop[index],
+            Pass::ForwardSaving => kernels.keep[index],
+            Pass::Backward => kernels.back[index],
         };
         let Self { rows, depth, hidden, .. } = *self;
         let map = |address, rows, columns, tile_rows| {

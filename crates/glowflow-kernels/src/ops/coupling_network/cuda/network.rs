@@ -13,9 +13,9 @@
 
 use std::sync::Arc;
 
-use super::back::{Hidden, KeptPart};
-use super::fused::{Kept, Matrices, Way};
-use super::weights::{Unmade, Weights, address_of, fold};
+use super::back::{Hidden, SavedPart};
+use super::fused::{HiddenAddresses, Matrices, Pass};
+use super::weights::{PendingNetwork, Weights, address_of, fold};
 use crate::cuda::divisor::{Divisor, Plane};
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::memory::{Block, Buffer, at};
@@ -45,7 +45,7 @@ impl Network {
         let Some(block) = buffer.block() else { return Ok(None) };
         let network = Self(Arc::new(Weights::new(queue, params, queue.gpu.element)?));
         let folded = network.0.folded(params, buffer.address());
-        queue.defer(Unmade { folded, weights: Arc::clone(&network.0), _params: Arc::clone(block) });
+        queue.defer(PendingNetwork { folded, weights: Arc::clone(&network.0), _params: Arc::clone(block) });
         Ok(Some(network))
     }
 
@@ -84,24 +84,33 @@ impl Network {
                 weights.back[layer].as_ref().map(|_| product.mask(queue)).transpose()
             };
             let masks = [mask(1)?, mask(2)?];
-            let kept =
-                Kept { layers: hidden.activations(part.first), masks: masks.each_ref().map(address_of) };
+            let kept = HiddenAddresses {
+                layers: hidden.activations(part.first),
+                masks: masks.each_ref().map(address_of),
+            };
             let patches = self.run_part(queue, &part, x, o, Some(kept))?;
-            hidden.parts.push(KeptPart { patches: Arc::new(patches), masks });
+            hidden.parts.push(SavedPart { patches: Arc::new(patches), masks });
         }
         Ok(hidden)
     }
 
     /// Returns the patches.
-    fn run_part(&self, queue: &Queue, part: &Part, x: u64, o: u64, kept: Option<Kept>) -> Result<Block> {
+    fn run_part(
+        &self,
+        queue: &Queue,
+        part: &Part,
+        x: u64,
+        o: u64,
+        kept: Option<HiddenAddresses>,
+    ) -> Result<Block> {
         let weights = &*self.0;
         let rows = part.grid.rows();
         let patches =
             patches(queue, weights.element, part, weights.inputs, 2 * weights.inputs, weights.width1, x)?;
         let contributions = queue.floats(rows * weights.width3)?;
-        let way = if kept.is_some() { Way::Keep } else { Way::Drop };
+        let pass = if kept.is_some() { Pass::ForwardSaving } else { Pass::Forward };
         let masked = kept.is_none_or(|kept| !kept.masks.contains(&0));
-        if masked && weights.element == Element::Bf16 && weights.whole(rows).pays(queue, way) {
+        if masked && weights.element == Element::Bf16 && weights.whole(rows).pays(queue, pass) {
             let matrices = Matrices {
                 input: patches.address,
                 weights: [&weights.conv1, &weights.conv2, &weights.conv3].map(|block| block.address),
@@ -128,12 +137,12 @@ impl Network {
         rows: usize,
         patches: u64,
         contributions: u64,
-        kept: Option<Kept>,
+        kept: Option<HiddenAddresses>,
     ) -> Result<()> {
         let (weights, tf32) = (&*self.0, queue.gpu.tf32);
         let room = || queue.matrix(rows, weights.width2, weights.element);
         let dropped = kept.is_none().then(|| Ok::<_, DeviceError>([room()?, room()?])).transpose()?;
-        let Kept { layers: [h1, h2], masks: [mask1, mask2] } = kept.unwrap_or(Kept {
+        let HiddenAddresses { layers: [h1, h2], masks: [mask1, mask2] } = kept.unwrap_or(HiddenAddresses {
             layers: dropped.as_ref().map_or([0; 2], |blocks| blocks.each_ref().map(|block| block.address)),
             masks: [0; 2],
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::fused::{FusedNetwork, Way};
+use super::fused::{FusedNetwork, Pass};
 use super::hidden::HiddenLayer;
 use crate::cuda::deferred::Deferred;
 use crate::cuda::driver::{Argument, Launch};
@@ -66,13 +66,13 @@ pub(super) struct Folded {
 const FOLDED_AT_ONCE: usize = 16;
 
 /// A network with pending matrices, and the memory that their computation reads and writes.
-pub struct Unmade {
+pub struct PendingNetwork {
     pub(super) folded: Folded,
     pub(super) weights: Arc<Weights>,
     pub(super) _params: Arc<Block>,
 }
 
-impl Deferred for Unmade {
+impl Deferred for PendingNetwork {
     /// Computes the matrices of all networks.
     fn flush(queue: &Queue, networks: Vec<Self>) -> Result<()> {
         for group in networks.chunks(FOLDED_AT_ONCE) {
@@ -108,7 +108,7 @@ impl Weights {
             both.then(|| queue.matrix(width2, depths[1], element)).transpose()
         };
         let whole = FusedNetwork { rows: 1, depth: width3, hidden: width2, width: width1 };
-        let first = (element == Element::Bf16 && whole.fits(queue, Way::Back))
+        let first = (element == Element::Bf16 && whole.fits(queue, Pass::Backward))
             .then(|| queue.matrix(width1, width2, element))
             .transpose()?;
         Ok(Self {
