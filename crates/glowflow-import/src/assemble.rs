@@ -8,7 +8,7 @@ use glowflow::{Architecture, CouplingType, Cpu, GlowConfig, ModelFile, Permutati
 
 use crate::Error;
 use crate::matrix;
-use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TAPS, TopPrior};
+use crate::parts::{Conv, FinalPrior, Level, Network, Norm, Parts, Permutation, Step, TAPS};
 
 /// An imported model, in double precision.
 #[derive(Clone, Debug)]
@@ -211,8 +211,8 @@ impl Named {
         Ok(())
     }
 
-    fn top(&mut self, top: TopPrior) {
-        let TopPrior { base, edge, class_weight } = top;
+    fn top(&mut self, top: FinalPrior) {
+        let FinalPrior { base, edge, class_weight } = top;
         let (mean, logs) = base.split_at(base.len() / 2);
         self.put("prior.mean".into(), mean.to_vec());
         self.put("prior.logs".into(), logs.to_vec());

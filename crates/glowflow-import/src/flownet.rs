@@ -11,7 +11,7 @@
 use glowflow::PermutationType;
 
 use crate::Error;
-use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TAPS, TopPrior, class_rows};
+use crate::parts::{Conv, FinalPrior, Level, Network, Norm, Parts, Permutation, Step, TAPS, class_rows};
 use crate::reader::Reader;
 use crate::settings::{Setting, Settings};
 
@@ -148,7 +148,7 @@ fn permutation(
 }
 
 /// The final prior: `outputs` means and log standard deviations.
-fn top(reader: &mut Reader, names: &Names, outputs: usize) -> Result<TopPrior, Error> {
+fn top(reader: &mut Reader, names: &Names, outputs: usize) -> Result<FinalPrior, Error> {
     let constant = constant(reader, outputs)?;
     let conv = format!("{}{}", names.top, names.conv);
     let mut top = if reader.has(&format!("{conv}.weight")) {
@@ -163,9 +163,9 @@ fn top(reader: &mut Reader, names: &Names, outputs: usize) -> Result<TopPrior, E
                 }
             }
         }
-        TopPrior::of_zeros(&conv)
+        FinalPrior::of_zeros(&conv)
     } else {
-        TopPrior { base: constant, edge: None, class_weight: None }
+        FinalPrior { base: constant, edge: None, class_weight: None }
     };
     let linear = format!("project_ycond{}", names.linear);
     let weight = format!("{linear}.weight");

@@ -15,7 +15,7 @@
 //! `sigmoid` is assumed), or the slope of its ReLUs (0 is assumed).
 
 use crate::Error;
-use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior};
+use crate::parts::{Conv, FinalPrior, Level, Network, Norm, Parts, Permutation, Step};
 use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::{Setting, Settings};
 
@@ -44,7 +44,7 @@ pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, 
         } else {
             let Base { parameters, class_weight, pixels } = base(reader, &format!("q0.{theirs}"), channels)?;
             image = image.or(pixels.map(|size| size.map(|side| side << (l + 1))));
-            top = Some(TopPrior { base: parameters, edge: None, class_weight });
+            top = Some(FinalPrior { base: parameters, edge: None, class_weight });
             levels.push(Level { steps, prior: None });
         }
     }

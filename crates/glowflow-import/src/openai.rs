@@ -12,7 +12,7 @@
 
 use crate::Error;
 use crate::matrix::permutation_index;
-use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior, class_rows};
+use crate::parts::{Conv, FinalPrior, Level, Network, Norm, Parts, Permutation, Step, class_rows};
 use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::Settings;
 
@@ -157,11 +157,11 @@ impl Variables<'_> {
         Ok(product)
     }
 
-    fn top(&mut self, channels: usize) -> Result<TopPrior, Error> {
+    fn top(&mut self, channels: usize) -> Result<FinalPrior, Error> {
         let outputs = 2 * channels;
         let mut top = match self.has("model/prior/p/W") {
-            true => TopPrior::of_zeros(&self.zero_conv("model/prior/p", outputs, outputs)?),
-            false => TopPrior::standard(channels),
+            true => FinalPrior::of_zeros(&self.zero_conv("model/prior/p", outputs, outputs)?),
+            false => FinalPrior::standard(channels),
         };
         let weight = "model/prior/y_emb/W";
         if self.has(weight) {

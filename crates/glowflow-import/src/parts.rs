@@ -14,7 +14,7 @@ pub(crate) struct Parts {
     pub image: [usize; 2],
     pub bits: u32,
     pub levels: Vec<Level>,
-    pub top: TopPrior,
+    pub top: FinalPrior,
 }
 
 /// The steps of a level, and the prior of the split after it; the last level has no split.
@@ -186,7 +186,7 @@ impl Conv {
 }
 
 /// The final prior: means, then log standard deviations, `2·channels` in total.
-pub(crate) struct TopPrior {
+pub(crate) struct FinalPrior {
     pub base: Vec<f64>,
     /// `[2·channels, 9]`, if it is not 0.
     pub edge: Option<Vec<f64>>,
@@ -194,7 +194,7 @@ pub(crate) struct TopPrior {
     pub class_weight: Option<Vec<f64>>,
 }
 
-impl TopPrior {
+impl FinalPrior {
     /// Mean 0 and standard deviation 1.
     pub fn standard(channels: usize) -> Self {
         Self { base: vec![0.0; 2 * channels], edge: None, class_weight: None }

@@ -11,7 +11,7 @@
 //! The file records neither the image size nor the bits of a pixel.
 
 use crate::Error;
-use crate::parts::{Conv, Level, Network, Norm, Parts, Permutation, Step, TopPrior, logs_and_signs};
+use crate::parts::{Conv, FinalPrior, Level, Network, Norm, Parts, Permutation, Step, logs_and_signs};
 use crate::reader::{MAX_LEVELS, MAX_STEPS, Reader};
 use crate::settings::Settings;
 
@@ -29,7 +29,7 @@ pub(crate) fn parts(reader: &mut Reader, settings: &Settings) -> Result<(Parts, 
         if l + 1 < count {
             levels.push(Level { steps, prior: Some(prior) });
         } else {
-            top = Some(TopPrior::of_zeros(&prior));
+            top = Some(FinalPrior::of_zeros(&prior));
             levels.push(Level { steps, prior: None });
         }
     }

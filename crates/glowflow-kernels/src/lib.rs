@@ -44,9 +44,9 @@ pub use cuda::Cuda;
 pub use depthwise::Depthwise;
 pub use device::{Device, DeviceError, Memory};
 pub use ops::{
-    ActNormParams, AffineScale, AttentionShape, ChannelMapParams, CouplingKind, Direction, HeadParams,
-    HeadedNetworkParams, MixtureShape, NetworkOutputs, NetworkParams, Operations, PermutationParams,
-    Reference, ResidualAttentionParams, ResidualBlockParams, ResidualNetworkParams, TopPriorParams,
+    ActNormParams, AffineScale, AttentionShape, ChannelMapParams, CouplingKind, Direction, FinalPriorParams,
+    HeadParams, HeadedNetworkParams, MixtureShape, NetworkOutputs, NetworkParams, Operations,
+    PermutationParams, Reference, ResidualAttentionParams, ResidualBlockParams, ResidualNetworkParams,
     ZeroConvParams,
 };
 pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};

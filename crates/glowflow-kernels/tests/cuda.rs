@@ -8,7 +8,7 @@ use std::process::Command;
 use common::{HIDDEN, Numbers, Parameters, ROWS, gpu};
 use glowflow_kernels::cuda::{self, Precision, Target};
 use glowflow_kernels::ops::{
-    ActNorm, ChannelMap, Coupling, CouplingNetwork, Gaussian, Split, Squeeze, TopPrior, ZeroConv,
+    ActNorm, ChannelMap, Coupling, CouplingNetwork, FinalPrior, Gaussian, Split, Squeeze, ZeroConv,
 };
 use glowflow_kernels::{
     AffineScale, CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated,
@@ -444,7 +444,7 @@ fn priors_are_the_same() {
     for grid in GRIDS.into_iter().chain([LARGE]) {
         for (channels, classes) in [(2, 0), (12, 3), (3, 1000)] {
             let mut parameters = Parameters::new(6);
-            let at = parameters.top_prior(channels, classes);
+            let at = parameters.final_prior(channels, classes);
             let mut lcg = Numbers::new(3);
             let rows = grid.rows();
             let z = lcg.normal(rows * channels);
@@ -455,7 +455,7 @@ fn priors_are_the_same() {
                 let params = device.upload(&parameters.values);
                 let labels = device.upload(&labels);
                 let mut prior = device.scratch(rows * 2 * channels);
-                device.top_prior(&device.prepare_top_prior(&at, &params), grid, &labels, &mut prior);
+                device.final_prior(&device.prepare_final_prior(&at, &params), grid, &labels, &mut prior);
                 let mut z = device.upload(&z);
                 let mut logp = device.upload(&vec![0.25; grid.batch]);
                 device.standardize(grid, channels, &prior, &mut z, &mut logp);
@@ -464,7 +464,7 @@ fn priors_are_the_same() {
                     (device.scratch(rows * channels), device.scratch(rows * 2 * channels));
                 device.standardize_backward(channels, &prior, &z, -0.2, &mut dz, &mut d_prior);
                 let mut gradient = device.zeros(parameters.values.len());
-                device.top_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
+                device.final_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
                 device.unstandardize(channels, &prior, &mut z);
                 let mut results = download(device, &[&prior, &z, &logp, &dz, &d_prior, &gradient]);
                 results.push(eps);

@@ -735,7 +735,7 @@ fn a_scale_that_is_not_a_number_reaches_its_own_element_alone() {
 
 fn priors<D: Operations>(device: &D, grid: Grid, channels: usize, classes: usize) -> Results {
     let mut parameters = Parameters::new(8);
-    let at = parameters.top_prior(channels, classes);
+    let at = parameters.final_prior(channels, classes);
     let mut bench = Bench::new(device, 9);
     let params = bench.upload(&parameters.values);
     let labels: Vec<f32> =
@@ -743,14 +743,14 @@ fn priors<D: Operations>(device: &D, grid: Grid, channels: usize, classes: usize
     let labels = bench.upload(&labels);
     let rows = grid.rows();
     let mut prior = device.scratch(rows * 2 * channels);
-    device.top_prior(&device.prepare_top_prior(&at, &params), grid, &labels, &mut prior);
+    device.final_prior(&device.prepare_final_prior(&at, &params), grid, &labels, &mut prior);
     let mut z = bench.normal(rows * channels);
     let mut logp = bench.normal(grid.batch);
     device.standardize(grid, channels, &prior, &mut z, &mut logp);
     let (mut dz, mut d_prior) = (device.scratch(rows * channels), device.scratch(rows * 2 * channels));
     device.standardize_backward(channels, &prior, &z, -0.3, &mut dz, &mut d_prior);
     let mut gradient = bench.upload(&vec![0.5; parameters.values.len()]);
-    device.top_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
+    device.final_prior_backward(&at, grid, &labels, &d_prior, &mut gradient);
     let eps = bench.download(&z);
     device.unstandardize(channels, &prior, &mut z);
     let mut parts = vec![("mean", at.mean), ("logs", at.logs)];

@@ -13,7 +13,7 @@
 //! | [`mixture`](Mixture) | the same, as a mixture of logistic distribution functions |
 //! | [`zero_conv`](ZeroConv) | the convolution of a split's prior |
 //! | [`gaussian`](Gaussian) | latents standardised by mean and standard deviation |
-//! | [`top_prior`](TopPrior) | mean and standard deviation of the last latents |
+//! | [`final_prior`](FinalPrior) | mean and standard deviation of the last latents |
 //!
 //! Contents of a folder:
 //!
@@ -35,6 +35,7 @@ mod channel_map;
 mod coupling;
 mod coupling_network;
 mod direction;
+mod final_prior;
 mod gaussian;
 mod mixture;
 mod network_outputs;
@@ -44,7 +45,6 @@ mod residual_network;
 mod scaled;
 mod split;
 mod squeeze;
-mod top_prior;
 mod views;
 mod zero_conv;
 
@@ -54,6 +54,7 @@ pub use channel_map::{ChannelMap, ChannelMapParams, PermutationParams};
 pub use coupling::{AffineScale, Coupling, CouplingKind};
 pub use coupling_network::{CouplingNetwork, HeadedNetwork, HeadedNetworkParams, NetworkParams};
 pub use direction::Direction;
+pub use final_prior::{FinalPrior, FinalPriorParams};
 pub use gaussian::Gaussian;
 pub use mixture::{Mixture, MixtureShape};
 pub use network_outputs::{HeadParams, NetworkOutputs};
@@ -63,7 +64,6 @@ pub use residual_network::{
 };
 pub use split::Split;
 pub use squeeze::Squeeze;
-pub use top_prior::{TopPrior, TopPriorParams};
 pub use zero_conv::{ZeroConv, ZeroConvParams};
 
 pub(crate) use parameters::Parameters;
@@ -82,7 +82,7 @@ pub trait Operations:
     + Mixture
     + ZeroConv
     + Gaussian
-    + TopPrior
+    + FinalPrior
 {
 }
 
@@ -99,6 +99,6 @@ impl<D> Operations for D where
         + Mixture
         + ZeroConv
         + Gaussian
-        + TopPrior
+        + FinalPrior
 {
 }

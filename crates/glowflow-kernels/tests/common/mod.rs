@@ -2,7 +2,7 @@
 
 use glowflow_kernels::cuda::{HiddenKernels, Precision, Tuning};
 use glowflow_kernels::{
-    ActNormParams, ChannelMapParams, Cuda, NetworkParams, PermutationParams, Span, Stream, TopPriorParams,
+    ActNormParams, ChannelMapParams, Cuda, FinalPriorParams, NetworkParams, PermutationParams, Span, Stream,
     ZeroConvParams,
 };
 
@@ -96,8 +96,8 @@ impl Parameters {
         NetworkParams { inputs, hidden, conv1, actnorm1, conv2, actnorm2, conv3 }
     }
 
-    pub fn top_prior(&mut self, channels: usize, classes: usize) -> TopPriorParams {
+    pub fn final_prior(&mut self, channels: usize, classes: usize) -> FinalPriorParams {
         let class_weight = (classes > 0).then(|| self.span(classes * 2 * channels));
-        TopPriorParams { channels, mean: self.span(channels), logs: self.span(channels), class_weight }
+        FinalPriorParams { channels, mean: self.span(channels), logs: self.span(channels), class_weight }
     }
 }

@@ -21,6 +21,7 @@ mod coupling;
 mod dequantizer;
 mod edge_prior;
 mod factor;
+mod final_prior;
 mod logit;
 mod masked_coupling;
 mod mlp;
@@ -34,7 +35,6 @@ mod scaling;
 mod shape;
 mod split;
 mod squeeze;
-mod top;
 pub mod views;
 mod weight_norm;
 
@@ -47,6 +47,7 @@ pub use context::{Context, Mode};
 pub use coupling::{Coupling, Transform};
 pub use dequantizer::{Dequantized, Dequantizer, DequantizerConfig};
 pub use factor::{FactorOut, FactorRest};
+pub use final_prior::FinalPrior;
 pub use logit::Logit;
 pub use masked_coupling::{Keeps, MaskedCoupling};
 pub use network::{NetworkKind, SelfAttention};
@@ -56,7 +57,6 @@ pub use scaling::Scaling;
 pub use shape::{Base, LatentShape, Shape, Shapes};
 pub use split::Split;
 pub use squeeze::Squeeze;
-pub use top::Top;
 
 use glowflow_kernels::{Device, Direction, Grid};
 

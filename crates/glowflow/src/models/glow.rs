@@ -9,8 +9,8 @@ use super::architecture::{Architecture, check};
 use super::dequantization::{self, DequantizationType};
 use crate::Error;
 use crate::flow::{
-    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FlowBuilder, NetworkKind, SelfAttention,
-    Shape, Split, Squeeze, Top, Transform,
+    ActNormPermutation, BatchNorm, Coupling, DequantizerConfig, FinalPrior, FlowBuilder, NetworkKind,
+    SelfAttention, Shape, Split, Squeeze, Transform,
 };
 
 /// Transformation of the second half of the channels in a coupling.
@@ -320,7 +320,7 @@ impl Architecture for GlowConfig {
                 flow.push_with(format!("levels.{level}.prior"), |p, _| Split::new(p, channels));
             } else {
                 flow.push_with("prior", |p, _| {
-                    let top = Top::new(p, channels, self.classes);
+                    let top = FinalPrior::new(p, channels, self.classes);
                     if self.prior == PriorType::Edge { top.with_edge(p) } else { top }
                 });
             }

@@ -6,8 +6,8 @@ use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
-    FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling,
-    SelfAttention, Split, Squeeze, Top, Transform,
+    FactorRest, FinalPrior, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling,
+    SelfAttention, Split, Squeeze, Transform,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
 use glowflow_kernels::{AffineScale, CouplingKind, Cpu, Grid};
@@ -50,10 +50,10 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("conditional coupling, first half", THREE, |flow| condition(flow, Changes::FirstHalf)),
     ("conditional coupling, all channels", ANY, |flow| condition(flow, Changes::All)),
     ("split", ANY, split),
-    ("top", ANY, |flow| top(flow, 0)),
-    ("top with classes", ANY, |flow| top(flow, CLASSES)),
-    ("top with an edge term", ANY, |flow| edge_top(flow, 0)),
-    ("top with classes and an edge term", ANY, |flow| edge_top(flow, CLASSES)),
+    ("final prior", ANY, |flow| final_prior(flow, 0)),
+    ("final prior with classes", ANY, |flow| final_prior(flow, CLASSES)),
+    ("final prior with an edge term", ANY, |flow| edge_final_prior(flow, 0)),
+    ("final prior with classes and an edge term", ANY, |flow| edge_final_prior(flow, CLASSES)),
     ("factor out", ANY, |flow| flow.push("", FactorOut(Base::Normal))),
     ("factor out, logistic", ANY, |flow| flow.push("", FactorOut(Base::Logistic))),
     ("factor rest", ANY, |flow| flow.push("", FactorRest(Base::Normal))),
@@ -81,7 +81,7 @@ const CASES: &[(&str, &[Shape], Make)] = &[
         flow.push("", Squeeze);
         map(flow, Shuffle);
         couple(flow, Additive, 3);
-        top(flow, CLASSES);
+        final_prior(flow, CLASSES);
     }),
 ];
 
@@ -130,15 +130,15 @@ fn split(flow: Builder) {
     flow.push("", layer);
 }
 
-fn top(flow: Builder, classes: usize) {
+fn final_prior(flow: Builder, classes: usize) {
     let channels = flow.shape().channels;
-    let layer = Top::new(&mut flow.params, channels, classes);
+    let layer = FinalPrior::new(&mut flow.params, channels, classes);
     flow.push("", layer);
 }
 
-fn edge_top(flow: Builder, classes: usize) {
+fn edge_final_prior(flow: Builder, classes: usize) {
     let channels = flow.shape().channels;
-    let layer = Top::new(&mut flow.params, channels, classes).with_edge(&mut flow.params);
+    let layer = FinalPrior::new(&mut flow.params, channels, classes).with_edge(&mut flow.params);
     flow.push("", layer);
 }
 

@@ -42,7 +42,7 @@ extern "C" __global__ void standardize_backward(
 
 // Broadcasts base [width] plus class_weight [classes, width], width = 2·channels, to every pixel: prior
 // [batch, pixels, width]. labels [batch] are class numbers; an invalid one gives NaN.
-extern "C" __global__ void top_prior(
+extern "C" __global__ void final_prior(
     int count, int pixels, int width, int classes, const float *base, const float *class_weight, const float *labels,
     float *prior) {
     int i = global_index();
@@ -60,7 +60,7 @@ extern "C" __global__ void top_prior(
 
 // Adds Σ d_prior over all pixels to d_mean and d_logs, and for each class over the pixels of its images to
 // d_class_weight [classes, width]. One block per column c < width; its threads share the rows.
-extern "C" __global__ void top_prior_backward(
+extern "C" __global__ void final_prior_backward(
     int batch, int pixels, int width, int classes, const float *labels, const float *d_prior, float *d_mean,
     float *d_logs, float *d_class_weight) {
     __shared__ double scratch[32];

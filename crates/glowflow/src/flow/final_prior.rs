@@ -5,8 +5,8 @@
 //! to the border: a 3×3 convolution `edge` `[2·channels, 1, 3, 3]` of the edge channel is added to
 //! `(mean, logs)`.
 
-use glowflow_kernels::ops::{Gaussian, TopPrior};
-use glowflow_kernels::{Direction, TopPriorParams};
+use glowflow_kernels::ops::{self, Gaussian};
+use glowflow_kernels::{Direction, FinalPriorParams};
 
 use super::edge_prior::EdgePrior;
 use super::{BackwardPass, Base, Context, Layer, Prepared, Save, Saved, Shape, Shapes, State, Tensor};
@@ -14,12 +14,12 @@ use crate::params::{Init, ParamBuilder};
 
 /// Factors out all channels.
 #[derive(Clone, Copy, Debug)]
-pub struct Top {
-    prior: TopPriorParams,
+pub struct FinalPrior {
+    prior: FinalPriorParams,
     edge: Option<EdgePrior>,
 }
 
-impl Top {
+impl FinalPrior {
     /// Declares `mean` and `logs`, and `class_weight` if there are classes, all 0, for a flow of `channels`
     /// channels.
     pub fn new(p: &mut ParamBuilder<'_>, channels: usize, classes: usize) -> Self {
@@ -27,7 +27,7 @@ impl Top {
         let logs = p.parameter("logs", &[channels], Init::Zeros);
         let class_weight =
             (classes > 0).then(|| p.parameter("class_weight", &[classes, 2 * channels], Init::Zeros));
-        Self { prior: TopPriorParams { channels, mean, logs, class_weight }, edge: None }
+        Self { prior: FinalPriorParams { channels, mean, logs, class_weight }, edge: None }
     }
 
     /// Declares the edge term `edge`, 0.
@@ -38,28 +38,28 @@ impl Top {
     }
 }
 
-impl<D: TopPrior + Gaussian> Layer<D> for Top {
+impl<D: ops::FinalPrior + Gaussian> Layer<D> for FinalPrior {
     fn shapes(&self, input: Shape) -> Shapes {
         Shapes::end(input, Base::Normal)
     }
 
     fn prepare(&self, cx: &Context<'_, D>, _: Direction) -> Box<dyn Prepared<D>> {
-        let top = cx.device.prepare_top_prior(&self.prior, cx.params);
+        let top = cx.device.prepare_final_prior(&self.prior, cx.params);
         Box::new(Ready::<D> { at: self.prior, top, edge: self.edge })
     }
 }
 
-struct Ready<D: TopPrior> {
-    at: TopPriorParams,
+struct Ready<D: ops::FinalPrior> {
+    at: FinalPriorParams,
     top: D::Prior,
     edge: Option<EdgePrior>,
 }
 
-impl<D: TopPrior> Ready<D> {
+impl<D: ops::FinalPrior> Ready<D> {
     /// Mean and log standard deviation `[rows, 2·channels]` for latents with the shape of `like`.
     fn prior(&self, cx: &Context<'_, D>, like: &Tensor<D>, labels: &D::Buffer) -> D::Buffer {
         let mut prior = cx.device.scratch(like.grid.rows() * 2 * like.channels);
-        cx.device.top_prior(&self.top, like.grid, labels, &mut prior);
+        cx.device.final_prior(&self.top, like.grid, labels, &mut prior);
         if let Some(edge) = &self.edge {
             edge.add(cx.device, cx.params, like.grid, &mut prior);
         }
@@ -67,7 +67,7 @@ impl<D: TopPrior> Ready<D> {
     }
 }
 
-impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
+impl<D: ops::FinalPrior + Gaussian> Prepared<D> for Ready<D> {
     fn forward(&self, cx: &Context<'_, D>, state: &mut State<D>, _: Save) -> Saved {
         let device = cx.device;
         let nothing = Tensor { grid: state.x.grid, channels: 0, data: device.scratch(0) };
@@ -94,7 +94,7 @@ impl<D: TopPrior + Gaussian> Prepared<D> for Ready<D> {
         let mut d_prior = device.scratch(eps.grid.rows() * 2 * eps.channels);
         *dx = device.scratch(eps.grid.rows() * eps.channels);
         device.standardize_backward(eps.channels, &prior, &eps.data, *dlogp, dx, &mut d_prior);
-        device.top_prior_backward(&self.at, eps.grid, &state.labels, &d_prior, gradient);
+        device.final_prior_backward(&self.at, eps.grid, &state.labels, &d_prior, gradient);
         if let Some(edge) = &self.edge {
             edge.backward(device, eps.grid, &d_prior, gradient);
         }

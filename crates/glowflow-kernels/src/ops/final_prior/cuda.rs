@@ -1,6 +1,6 @@
 //! One thread per number; gradients use one block per column (`gaussian.cu`).
 
-use super::TopPriorParams;
+use super::FinalPriorParams;
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::lengths::{holds, holds_parameters};
 use crate::cuda::memory::Block;
@@ -9,16 +9,16 @@ use crate::cuda::{Buffer, Cuda};
 use crate::shape::Grid;
 
 /// A copy of the final prior's parameters: mean and logs, then the contributions of classes.
-pub struct TopPrior {
+pub struct FinalPrior {
     width: usize,
     classes: usize,
     values: Option<Block>,
 }
 
-impl super::TopPrior for Cuda {
-    type Prior = TopPrior;
+impl super::FinalPrior for Cuda {
+    type Prior = FinalPrior;
 
-    fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer) -> TopPrior {
+    fn prepare_final_prior(&self, at: &FinalPriorParams, params: &Buffer) -> FinalPrior {
         holds_parameters(params, at);
         let width = 2 * at.channels;
         let classes = at.class_weight.map_or(0, |weight| weight.len / width);
@@ -31,10 +31,10 @@ impl super::TopPrior for Cuda {
             }
             Ok(block)
         });
-        TopPrior { width, classes, values }
+        FinalPrior { width, classes, values }
     }
 
-    fn top_prior(&self, top: &TopPrior, grid: Grid, labels: &Buffer, prior: &mut Buffer) {
+    fn final_prior(&self, top: &FinalPrior, grid: Grid, labels: &Buffer, prior: &mut Buffer) {
         if top.classes > 0 {
             holds("labels", labels, prior.len().div_ceil(top.width * grid.pixels()));
         }
@@ -42,16 +42,16 @@ impl super::TopPrior for Cuda {
         self.attempt(|queue| {
             let class_weight = values.address + 4 * top.width as u64;
             launch!(
-                queue, queue.kernels().top_prior, Launch::of(prior.len());
+                queue, queue.kernels().final_prior, Launch::of(prior.len());
                 prior.len(), grid.pixels(), top.width, top.classes, values.address, class_weight, labels.address(),
                 prior.address()
             )
         });
     }
 
-    fn top_prior_backward(
+    fn final_prior_backward(
         &self,
-        at: &TopPriorParams,
+        at: &FinalPriorParams,
         grid: Grid,
         labels: &Buffer,
         d_prior: &Buffer,
@@ -67,7 +67,7 @@ impl super::TopPrior for Cuda {
             let (classes, d_class_weight) =
                 at.class_weight.map_or((0, 0), |span| (span.len / width, gradient.at(span.start)));
             launch!(
-                queue, queue.kernels().top_prior_backward, Launch::blocks(width);
+                queue, queue.kernels().final_prior_backward, Launch::blocks(width);
                 grid.batch, grid.pixels(), width, classes, labels.address(), d_prior.address(),
                 gradient.at(at.mean.start), gradient.at(at.logs.start), d_class_weight
             )

@@ -1,6 +1,6 @@
 //! The parameters broadcast to every pixel, and classes as a product with one-hot rows.
 
-use super::{TopPrior, TopPriorParams};
+use super::{FinalPrior, FinalPriorParams};
 use crate::device::Device;
 use crate::expr::{constant, input, old};
 use crate::ops::Reference;
@@ -43,10 +43,10 @@ fn shape(grid: Grid, width: usize) -> [usize; 3] {
     [grid.batch, grid.pixels(), width]
 }
 
-impl<D: Primitives> TopPrior for Reference<D> {
+impl<D: Primitives> FinalPrior for Reference<D> {
     type Prior = Prior<D::Buffer>;
 
-    fn prepare_top_prior(&self, at: &TopPriorParams, params: &D::Buffer) -> Self::Prior {
+    fn prepare_final_prior(&self, at: &FinalPriorParams, params: &D::Buffer) -> Self::Prior {
         let width = 2 * at.channels;
         let classes = at.class_weight.map_or(0, |weight| weight.len / width);
         let mut values = self.scratch(width * (1 + classes));
@@ -59,7 +59,7 @@ impl<D: Primitives> TopPrior for Reference<D> {
         Prior { channels: at.channels, classes, values }
     }
 
-    fn top_prior(&self, top: &Self::Prior, grid: Grid, labels: &D::Buffer, prior: &mut D::Buffer) {
+    fn final_prior(&self, top: &Self::Prior, grid: Grid, labels: &D::Buffer, prior: &mut D::Buffer) {
         let (width, n) = (2 * top.channels, top.classes);
         let (shape, each) = (shape(grid, width), each(grid, width));
         let base = read(&top.values, per_channel(0));
@@ -79,9 +79,9 @@ impl<D: Primitives> TopPrior for Reference<D> {
         self.map(&(old() + input(0)), shape, &[read(&of_class, per_image(width))], write(prior, each));
     }
 
-    fn top_prior_backward(
+    fn final_prior_backward(
         &self,
-        at: &TopPriorParams,
+        at: &FinalPriorParams,
         grid: Grid,
         labels: &D::Buffer,
         d_prior: &D::Buffer,

@@ -13,7 +13,7 @@ use crate::shape::{Grid, Span};
 
 /// Parameters of the final prior.
 #[derive(Clone, Copy, Debug)]
-pub struct TopPriorParams {
+pub struct FinalPriorParams {
     /// Channels of the latents.
     pub channels: usize,
     /// `[channels]`
@@ -24,7 +24,7 @@ pub struct TopPriorParams {
     pub class_weight: Option<Span>,
 }
 
-impl Parameters for TopPriorParams {
+impl Parameters for FinalPriorParams {
     fn spans(&self) -> Vec<(Span, usize)> {
         let mut spans = vec![(self.mean, self.channels), (self.logs, self.channels)];
         // The number of classes is the number of rows.
@@ -35,22 +35,22 @@ impl Parameters for TopPriorParams {
 }
 
 /// Mean and log standard deviation of the last latents.
-pub trait TopPrior: Primitives {
+pub trait FinalPrior: Primitives {
     /// The parameters in the device's form.
     type Prior: Send + Sync;
 
     /// Converts the parameters to the device's form.
-    fn prepare_top_prior(&self, at: &TopPriorParams, params: &Self::Buffer) -> Self::Prior;
+    fn prepare_final_prior(&self, at: &FinalPriorParams, params: &Self::Buffer) -> Self::Prior;
 
     /// Writes mean and log standard deviation, `prior` `[rows, 2·channels]`, the same at every pixel of an
     /// image. `labels` `[batch]` are class numbers, which are exact in `f32` up to 2²⁴; empty if the model
     /// has no classes.
-    fn top_prior(&self, top: &Self::Prior, grid: Grid, labels: &Self::Buffer, prior: &mut Self::Buffer);
+    fn final_prior(&self, top: &Self::Prior, grid: Grid, labels: &Self::Buffer, prior: &mut Self::Buffer);
 
     /// Adds the gradient of the parameters, given that of `prior`.
-    fn top_prior_backward(
+    fn final_prior_backward(
         &self,
-        at: &TopPriorParams,
+        at: &FinalPriorParams,
         grid: Grid,
         labels: &Self::Buffer,
         d_prior: &Self::Buffer,

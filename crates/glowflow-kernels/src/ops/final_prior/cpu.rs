@@ -1,20 +1,20 @@
 //! Image by image.
 
-use super::TopPriorParams;
+use super::FinalPriorParams;
 use crate::cpu::conv::column_sums;
 use crate::cpu::{Buffer, Cpu, Scalar};
 use crate::shape::Grid;
 
 /// The final prior.
-pub struct TopPrior<T> {
+pub struct FinalPrior<T> {
     /// Mean and log standard deviation, `[2·channels]`.
     base: Vec<T>,
     /// Contribution of each class, `[classes, 2·channels]`.
     class_weight: Vec<T>,
 }
 
-impl<T: Scalar> TopPrior<T> {
-    fn prepare(at: &TopPriorParams, params: &[T]) -> Self {
+impl<T: Scalar> FinalPrior<T> {
+    fn prepare(at: &FinalPriorParams, params: &[T]) -> Self {
         let class_weight = at.class_weight.map_or(vec![], |span| params[span.range()].to_vec());
         Self { base: [&params[at.mean.range()], &params[at.logs.range()]].concat(), class_weight }
     }
@@ -39,7 +39,7 @@ fn class<T: Scalar>(labels: &[T], image: usize) -> usize {
 }
 
 /// Adds the gradient of the final prior's parameters.
-fn backward<T: Scalar>(at: &TopPriorParams, grid: Grid, labels: &[T], d_prior: &[T], gradient: &mut [T]) {
+fn backward<T: Scalar>(at: &FinalPriorParams, grid: Grid, labels: &[T], d_prior: &[T], gradient: &mut [T]) {
     let width = 2 * at.channels;
     for (b, d_prior) in d_prior.chunks_exact(grid.pixels() * width).enumerate() {
         let sums = column_sums(width, d_prior);
@@ -55,20 +55,20 @@ fn backward<T: Scalar>(at: &TopPriorParams, grid: Grid, labels: &[T], d_prior: &
     }
 }
 
-impl<T: Scalar> super::TopPrior for Cpu<T> {
-    type Prior = TopPrior<T>;
+impl<T: Scalar> super::FinalPrior for Cpu<T> {
+    type Prior = FinalPrior<T>;
 
-    fn prepare_top_prior(&self, at: &TopPriorParams, params: &Buffer<T>) -> TopPrior<T> {
-        TopPrior::prepare(at, params)
+    fn prepare_final_prior(&self, at: &FinalPriorParams, params: &Buffer<T>) -> FinalPrior<T> {
+        FinalPrior::prepare(at, params)
     }
 
-    fn top_prior(&self, top: &TopPrior<T>, grid: Grid, labels: &Buffer<T>, prior: &mut Buffer<T>) {
+    fn final_prior(&self, top: &FinalPrior<T>, grid: Grid, labels: &Buffer<T>, prior: &mut Buffer<T>) {
         top.run(grid, labels, prior);
     }
 
-    fn top_prior_backward(
+    fn final_prior_backward(
         &self,
-        at: &TopPriorParams,
+        at: &FinalPriorParams,
         grid: Grid,
         labels: &Buffer<T>,
         d_prior: &Buffer<T>,
