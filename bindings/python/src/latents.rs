@@ -1,6 +1,6 @@
 //! Operations on latents that require no model.
 
-use glowflow::latent::{Walk, between};
+use glowflow::latent::{Interpolation, between};
 use glowflow::{Latents, check_count};
 use numpy::{PyArray4, PyReadonlyArray4};
 use pyo3::exceptions::PyValueError;
@@ -33,7 +33,7 @@ pub fn interpolate<'py>(
     if steps < 2 {
         return Err(PyValueError::new_err(format!("steps is {steps}; it must be at least 2")));
     }
-    let walk = if spherical { Walk::Spherical } else { Walk::Linear };
+    let walk = if spherical { Interpolation::Spherical } else { Interpolation::Linear };
     let points = compute(py, || {
         check_count(&[steps], a.0.iter().map(|level| level.len() * size_of::<f32>()).sum())?;
         let point = |step: usize| between(&a, &b, step as f64 / (steps - 1) as f64, walk);

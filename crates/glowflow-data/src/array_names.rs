@@ -26,7 +26,7 @@ pub(crate) enum Content {
 /// Names of image arrays, the least ambiguous first.
 const IMAGES: [&str; 9] = ["images", "image", "imgs", "img", "pictures", "photos", "x", "data", "pixels"];
 const LABELS: [&str; 6] = ["labels", "label", "y", "targets", "target", "class"];
-const NEITHER: [&str; 13] = [
+const OTHERS: [&str; 13] = [
     "mask",
     "masks",
     "seg",
@@ -56,7 +56,7 @@ pub(crate) fn role(name: &str) -> (Part, Content) {
         Part::Whole
     };
     let first = |known: &[&str]| known.iter().position(|known| words.iter().any(|word| word == known));
-    let content = if has(&NEITHER) {
+    let content = if has(&OTHERS) {
         Content::Neither
     } else if let Some(rank) = first(&LABELS) {
         Content::Labels(rank)

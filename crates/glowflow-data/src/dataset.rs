@@ -16,7 +16,7 @@ pub struct ImageShape {
 }
 
 /// Maximum height and width.
-pub(crate) const LARGEST_SIDE: usize = 1 << 15;
+pub(crate) const MAX_SIDE: usize = 1 << 15;
 
 impl ImageShape {
     /// Size of an image in bytes (its number of dimensions).
@@ -27,7 +27,7 @@ impl ImageShape {
 
     /// Fails unless the image is grey or RGB and its sides are 1 to 32,768 pixels.
     pub fn check(self) -> Result<(), Error> {
-        let sides = 1..=LARGEST_SIDE;
+        let sides = 1..=MAX_SIDE;
         if matches!(self.channels, 1 | 3) && sides.contains(&self.height) && sides.contains(&self.width) {
             Ok(())
         } else {

@@ -14,7 +14,7 @@ use image::{DynamicImage, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, 
 
 use crate::color::{Channels, to_srgb};
 use crate::complete::is_complete;
-use crate::dataset::LARGEST_SIDE;
+use crate::dataset::MAX_SIDE;
 use crate::file_kind::FileKind;
 use crate::fit::{Picture, fit};
 use crate::png_chunks::PngChunks;
@@ -22,8 +22,8 @@ use crate::retry::{is_passing, with_retries};
 use crate::{Error, ImageShape, impostor};
 
 /// Larger than any photograph; a larger file is broken or meant to exhaust memory.
-const LARGEST_FILE: u64 = 1 << 29;
-const LARGEST_DECODED: u64 = 1 << 29;
+const MAX_FILE: u64 = 1 << 29;
+const MAX_DECODED: u64 = 1 << 29;
 
 /// The reason why an image file cannot be read.
 pub(crate) enum Failure {
@@ -116,15 +116,15 @@ pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> 
 pub(crate) fn load(path: &Path) -> Result<Picture, Failure> {
     let bytes = with_retries(is_passing, || {
         let mut bytes = Vec::new();
-        File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     });
     let bytes = bytes.map_err(|error| match is_passing(&error) {
         true => Failure::System(error),
         false => Failure::Broken(error.to_string()),
     })?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(Failure::Broken(format!("the file has more than {LARGEST_FILE} bytes")));
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Failure::Broken(format!("the file has more than {MAX_FILE} bytes")));
     }
     decode_guarded(&bytes, u64::MAX).map_err(Failure::Broken)
 }
@@ -146,9 +146,9 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
-    if width.max(height) as usize > LARGEST_SIDE {
+    if width.max(height) as usize > MAX_SIDE {
         return Err(format!(
-            "the image has {width}×{height} pixels; at most {LARGEST_SIDE} per side are supported"
+            "the image has {width}×{height} pixels; at most {MAX_SIDE} per side are supported"
         ));
     }
     if u64::from(width) * u64::from(height) > most_pixels {
@@ -180,7 +180,7 @@ fn decode_limited(
     mut reader: ImageReader<Cursor<&[u8]>>,
 ) -> image::ImageResult<(DynamicImage, Option<Vec<u8>>)> {
     let mut limits = Limits::default();
-    limits.max_alloc = Some(LARGEST_DECODED);
+    limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder()?;
     // `DynamicImage::from_decoder` allocates the output itself, without checking the limits.

@@ -18,9 +18,9 @@ use crate::{Error, elements, pixels};
 pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// Headers have about a hundred bytes; some writers pad them to a page or more.
-const LONGEST_HEADER: usize = 1 << 20;
+const MAX_HEADER: usize = 1 << 20;
 /// More than any dataset has classes; a larger label is not a class.
-const MOST_CLASSES: u64 = 1 << 16;
+const MAX_CLASSES: u64 = 1 << 16;
 
 /// The header of an `.npy` file.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ impl Header {
                 ));
             }
         };
-        if size > LONGEST_HEADER {
+        if size > MAX_HEADER {
             return Err(format!(
-                "the .npy header has {size} bytes; at most {LONGEST_HEADER} are plausible; \
+                "the .npy header has {size} bytes; at most {MAX_HEADER} are plausible; \
                  save the array again"
             ));
         }
@@ -124,7 +124,7 @@ impl Header {
         let (mut labels, mut other) = (Vec::new(), None);
         elements::read_each(file, &self.dimensions, element.size, |piece| {
             element.values(piece, |value| {
-                if value < 0.0 || value >= MOST_CLASSES as f64 || value.fract() != 0.0 {
+                if value < 0.0 || value >= MAX_CLASSES as f64 || value.fract() != 0.0 {
                     other.get_or_insert(value);
                 }
                 labels.push(value as usize);
@@ -135,7 +135,7 @@ impl Header {
             None => Ok(labels),
             Some(value) => Err(format!(
                 "the label {value} is not a whole number from 0 to {}; number classes from 0",
-                MOST_CLASSES - 1
+                MAX_CLASSES - 1
             )),
         })
     }

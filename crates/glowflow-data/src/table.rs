@@ -44,7 +44,7 @@ enum Separator {
 
 const SEPARATORS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// Number of rows examined to detect the separator.
-const LOOKED_AT: usize = 20;
+const SAMPLED_ROWS: usize = 20;
 
 /// Parses a table.
 pub(crate) fn parse(text: &str) -> Result<Table, String> {
@@ -92,7 +92,8 @@ pub(crate) fn parse(text: &str) -> Result<Table, String> {
 
 /// The separator that splits the first lines most evenly into fields.
 fn separator_of(text: &str) -> Separator {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).take(1 + LOOKED_AT).collect();
+    let lines: Vec<&str> =
+        text.lines().filter(|line| !line.trim().is_empty()).take(1 + SAMPLED_ROWS).collect();
     let count = |line: &str, separator: u8| {
         let mut quoted = false;
         let separators = line.bytes().filter(|&b| {

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::source::{Source, read_file};
 
 /// Maximum size of a text: a hundred times the table of CelebA's 40 attributes.
-const LARGEST: u64 = 256 << 20;
+const MAX_BYTES: u64 = 256 << 20;
 /// Bytes that are enough to distinguish text from other formats.
 const HEAD: u64 = 4096;
 
@@ -30,7 +30,7 @@ fn read_from(mut file: Source, path: &Path) -> Result<Text, Error> {
     let failed = |error| Error::of_reading(path, error);
     let malformed = |problem: &str| Error::Malformed { path: path.to_owned(), problem: problem.into() };
     let too_large = || malformed("is larger than 256 MiB, too large for a table; give a smaller file");
-    if file.regular_len().map_err(failed)?.is_some_and(|len| len > LARGEST) {
+    if file.regular_len().map_err(failed)?.is_some_and(|len| len > MAX_BYTES) {
         return Err(too_large());
     }
     let mut bytes = Vec::new();
@@ -38,8 +38,8 @@ fn read_from(mut file: Source, path: &Path) -> Result<Text, Error> {
     if let Some(problem) = other_format(&bytes) {
         return Err(malformed(problem));
     }
-    file.take(LARGEST + 1 - bytes.len() as u64).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
+    file.take(MAX_BYTES + 1 - bytes.len() as u64).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(too_large());
     }
     decode(&bytes).map_err(|problem| malformed(&problem))

@@ -14,11 +14,11 @@ use crate::{Error, Face};
 /// Longer sides of the views of a photograph.
 const SIDE: usize = 320;
 const LARGE: usize = 640;
-const LARGEST: usize = 1280;
+const MAX_SIDE: usize = 1280;
 /// Longer side and margin of a view for faces that fill the picture.
 const BORDERED: (usize, usize) = (160, 48);
 /// Rotations, in degrees, in which faces are searched for if the other views show none.
-const TURNS: [f64; 2] = [-35.0, 35.0];
+const ROTATIONS: [f64; 2] = [-35.0, 35.0];
 /// Faces with lower confidence are not reported.
 const MIN_SCORE: f64 = 0.7;
 /// Faces that overlap more (intersection over union) count as the same.
@@ -63,12 +63,12 @@ impl Detector {
             faces = distinct(look(View::whole(pixels, shape, side, margin)?)?, shape);
         }
         if faces.is_empty() {
-            let views = TURNS.map(|degrees| look(turned(pixels, shape, degrees)?));
+            let views = ROTATIONS.map(|degrees| look(turned(pixels, shape, degrees)?));
             let both: Result<Vec<_>, _> = views.into_iter().collect();
             faces = distinct(both?.concat(), shape);
         }
         if faces.is_empty() && longer > LARGE {
-            faces = distinct(look(View::whole(pixels, shape, LARGEST, 0)?)?, shape);
+            faces = distinct(look(View::whole(pixels, shape, MAX_SIDE, 0)?)?, shape);
         }
         let mut measured =
             faces.iter().map(|face| self.measure(pixels, shape, face)).collect::<Result<Vec<_>, _>>()?;

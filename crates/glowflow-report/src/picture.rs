@@ -13,8 +13,8 @@ const GAP: usize = 2;
 const WHITE: Rgb<u8> = Rgb([255; 3]);
 
 /// Small images are enlarged up to this side.
-const COMFORTABLE: usize = 128;
-const LARGEST_SCALE: usize = 4;
+const ENLARGED_SIDE: usize = 128;
+const MAX_SCALE: usize = 4;
 
 /// Height, width and channels of each image in a batch.
 pub type Shape = [usize; 3];
@@ -111,7 +111,7 @@ pub fn bytes(shape: Shape) -> usize {
 
 /// The factor by which an image is enlarged.
 fn scale([height, width, _]: Shape) -> usize {
-    (COMFORTABLE / height.max(width).max(1)).clamp(1, LARGEST_SCALE)
+    (ENLARGED_SIDE / height.max(width).max(1)).clamp(1, MAX_SCALE)
 }
 
 /// The colour of a pixel; grey is the same value three times.

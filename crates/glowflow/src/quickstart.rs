@@ -12,7 +12,7 @@ use glowflow_report::picture;
 use ndarray::{Array4, Axis};
 use serde::Serialize;
 
-use crate::latent::{DIRECTIONS, Directions, Walk, find_directions, interpolate, manipulate, sweep};
+use crate::latent::{DIRECTIONS, Directions, Interpolation, find_directions, interpolate, manipulate, sweep};
 use crate::train::{Options, RunConfig, Summary, train, unless_stopped};
 use crate::{AnyDevice, Dequantization, Error, Latents, Model, Precision, data};
 
@@ -23,7 +23,7 @@ const INTERPOLATIONS: usize = 5;
 /// Number of portraits for computing and measuring directions.
 const LABELLED: usize = 5000;
 /// Number of test portraits for measuring the effect of each direction.
-pub const TRIED: usize = 1000;
+pub const EFFECT_PORTRAITS: usize = 1000;
 
 /// The model and its training. Additive couplings, as in the demo of the Glow paper, do not divide: latents
 /// far from those of the training images still decode to valid images.
@@ -131,7 +131,7 @@ fn interpolations(glow: &Model, dataset: &Arc<dyn Dataset>, path: &Path) -> Resu
     let ends = images(glow, dataset, 2 * INTERPOLATIONS)?;
     let mut rows = vec![];
     for pair in ends.axis_chunks_iter(Axis(0), 2) {
-        rows.extend(interpolate(glow, pair, &[], COLUMNS, Walk::Linear)?.into_bytes());
+        rows.extend(interpolate(glow, pair, &[], COLUMNS, Interpolation::Linear)?.into_bytes());
     }
     let picture = picture::grid(&rows, glow.config().image(), COLUMNS);
     Ok(picture::save(path, &picture)?)
@@ -154,7 +154,7 @@ fn sweeps(
 }
 
 fn effects(glow: &Model, dataset: &Arc<dyn Dataset>, directions: &Directions) -> Result<Vec<Effect>, Error> {
-    let portraits = images(glow, dataset, TRIED)?;
+    let portraits = images(glow, dataset, EFFECT_PORTRAITS)?;
     let latents = glow.encode(portraits.view(), &[], Dequantization::Typical)?.latents;
     let before = shown(&glow.decode(&latents, &[])?.pixels);
     let mut effects = vec![];

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use glowflow::flow::{Base, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling};
+use glowflow::flow::{Base, FactorRest, FlowBuilder, Logit, Mask, MaskedCoupling};
 use glowflow::train::{DataConfig, RunConfig, TrainConfig, Trainer};
 use glowflow::{Architecture, Backprop, Error, Primitives};
 use glowflow_kernels::Cpu;
@@ -32,7 +32,7 @@ impl Architecture for Chain {
         flow.push("logit", Logit);
         for k in 0..self.couplings {
             flow.push_with(format!("couplings.{k}"), |p, shape| {
-                MaskedCoupling::new(p, shape.channels, 16, 2, Keeps::Checkerboard { parity: k % 2 })
+                MaskedCoupling::new(p, shape.channels, 16, 2, Mask::Checkerboard { parity: k % 2 })
             });
         }
         flow.push("latents", FactorRest(Base::Normal));

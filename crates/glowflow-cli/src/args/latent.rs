@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
-use glowflow::latent::Walk;
+use glowflow::latent::Interpolation;
 use glowflow_data::Eyes;
 
 use super::AlignArgs;
@@ -31,7 +31,7 @@ pub struct Interpolate {
     pub frames: usize,
     /// Path through latent space: a straight line, or a great circle (slerp).
     #[arg(long, default_value = "linear", value_parser = parser(PATHS))]
-    pub path: Walk,
+    pub path: Interpolation,
     #[command(flatten)]
     pub align: AlignArgs,
     /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. [default: a new
@@ -41,7 +41,8 @@ pub struct Interpolate {
 }
 
 /// Values of `--path`.
-const PATHS: &[Choice<Walk>] = &[("linear", "", Walk::Linear), ("spherical", "", Walk::Spherical)];
+const PATHS: &[Choice<Interpolation>] =
+    &[("linear", "", Interpolation::Linear), ("spherical", "", Interpolation::Spherical)];
 
 /// Find the directions in latent space that lead to attributes, from labelled images.
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use glowflow::bench::Bench;
 use glowflow::evaluate::Evaluation;
 use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
-use glowflow::quickstart::TRIED;
+use glowflow::quickstart::EFFECT_PORTRAITS;
 use glowflow::train::{
     Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
@@ -142,7 +142,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         for picture in &done.pictures {
             say!("  {}", picture.display());
         }
-        say!("\nMoved along the direction of an attribute, {TRIED} test portraits show");
+        say!("\nMoved along the direction of an attribute, {EFFECT_PORTRAITS} test portraits show");
         for effect in &done.effects {
             say!(
                 "  {:16} changed in {:3.0} %, every other attribute kept in at least {:3.0} %",

@@ -15,22 +15,22 @@ use crate::cpu::Scalar;
 use crate::real::Real;
 use crate::shape::Grid;
 
-/// The direction of an offset.
+/// The offsets of the nine neighbours of a pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Offsets {
     /// `(y + ky − 1, x + kx − 1)`, as in the convolution.
-    Ahead,
+    Convolution,
     /// `(y − ky + 1, x − kx + 1)`, as in its transpose.
-    Back,
+    Transposed,
 }
 
 /// Rows of the nine neighbours of the pixel in row `row` of the activation; `None` outside the image.
-fn neighbours(grid: Grid, row: usize, look: Look) -> [Option<usize>; 9] {
+fn neighbours(grid: Grid, row: usize, offsets: Offsets) -> [Option<usize>; 9] {
     let (y, x) = (row / grid.width % grid.height, row % grid.width);
     std::array::from_fn(|k| {
-        let (ky, kx) = match look {
-            Look::Ahead => (k / 3, k % 3),
-            Look::Back => (2 - k / 3, 2 - k % 3),
+        let (ky, kx) = match offsets {
+            Offsets::Convolution => (k / 3, k % 3),
+            Offsets::Transposed => (2 - k / 3, 2 - k % 3),
         };
         let inside = (1..=grid.height).contains(&(y + ky)) && (1..=grid.width).contains(&(x + kx));
         inside.then(|| row + ky * grid.width + kx - grid.width - 1)
@@ -62,7 +62,9 @@ impl<E: Element> Task for Gather<'_, E> {
         let (zero, one) = (E::Sum::of(0.0), E::Sum::of(1.0));
         panels::fill(cut, tile, |i, patch| {
             let (channels, edge) = patch.split_at_mut(9 * inputs);
-            for (k, neighbour) in neighbours(grid, first_row + i, Look::Ahead).into_iter().enumerate() {
+            for (k, neighbour) in
+                neighbours(grid, first_row + i, Offsets::Convolution).into_iter().enumerate()
+            {
                 let to = channels[k..].iter_mut().step_by(9);
                 match neighbour {
                     Some(row) => to.zip(&x[row * stride..][..inputs]).for_each(|(to, &x)| *to = x),
@@ -113,7 +115,7 @@ impl<E: Element> Task for GatherBack<'_, E> {
         panels::fill(cut, tile, |i, patch| {
             let (patch, end) = patch.split_at_mut(9 * channels);
             end.copy_from_slice(&after[(first_row + i) * columns..][..columns]);
-            let neighbours = neighbours(grid, first_row + i, Look::Back);
+            let neighbours = neighbours(grid, first_row + i, Offsets::Transposed);
             for (part, neighbour) in patch.chunks_exact_mut(channels).zip(neighbours) {
                 match neighbour {
                     Some(row) => part.copy_from_slice(&dy[row * channels..][..channels]),
@@ -129,7 +131,7 @@ impl<E: Element> Task for GatherBack<'_, E> {
 #[derive(Clone, Copy)]
 pub struct AddShifted<'a, T> {
     pub grid: Grid,
-    pub look: Look,
+    pub offsets: Offsets,
     pub channels: usize,
     /// Number of channels of `y`.
     pub stride: usize,
@@ -161,9 +163,9 @@ impl<T: Scalar> Task for AddToRows<'_, T> {
 
     #[inline(always)]
     fn run(self) {
-        let AddShifted { grid, look, channels, stride, contributions, edge } = self.what;
+        let AddShifted { grid, offsets, channels, stride, contributions, edge } = self.what;
         for (row, y) in (self.first_row..).zip(self.y.chunks_exact_mut(stride)) {
-            for (k, neighbour) in neighbours(grid, row, look).into_iter().enumerate() {
+            for (k, neighbour) in neighbours(grid, row, offsets).into_iter().enumerate() {
                 let from = match (neighbour, edge) {
                     (Some(row), _) => &contributions[(9 * row + k) * channels..][..channels],
                     (None, Some(edge)) => &edge[k * channels..][..channels],
@@ -184,7 +186,7 @@ pub fn edge_gradient<T: Scalar>(grid: Grid, channels: usize, dy: &[T]) -> Vec<T>
         if (1..grid.height - 1).contains(&y) && (1..grid.width - 1).contains(&x) {
             continue;
         }
-        for (k, neighbour) in neighbours(grid, row, Look::Ahead).into_iter().enumerate() {
+        for (k, neighbour) in neighbours(grid, row, Offsets::Convolution).into_iter().enumerate() {
             if neighbour.is_none() {
                 sums[k * channels..][..channels].iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy.wide());
             }

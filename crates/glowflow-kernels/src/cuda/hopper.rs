@@ -19,16 +19,16 @@ const STAGES: usize = 4;
 
 /// The maximum depth of B that fits a block's shared memory with everything else; `most_chunks` of
 /// `hidden.cu`.
-pub const DEEPEST_LAYER: usize = 512;
+pub const MAX_LAYER_DEPTH: usize = 512;
 
 /// Maximum number of hidden units in a whole network; as in `fused.cu`.
-pub const MOST_HIDDEN: usize = 512;
+pub const MAX_HIDDEN: usize = 512;
 /// Rows that a block of a whole network processes at a time.
 pub const NETWORK_ROWS: usize = WORKERS * ROWS;
 /// Bytes of shared memory for a whole network: the workers' tiles, the slots of weights, biases, and fourteen
 /// barriers.
 pub const NETWORK_SHARED: usize =
-    2 * NETWORK_ROWS * MOST_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MOST_HIDDEN + 14 * 8;
+    2 * NETWORK_ROWS * MAX_HIDDEN + 6 * 2 * COLUMNS * DEPTH + 2 * 2 * MAX_HIDDEN + 14 * 8;
 
 /// Bytes of shared memory for a hidden layer's block: B, the tiles of A and of D, and alignment.
 pub fn layer_shared(depth: usize) -> usize {
@@ -47,7 +47,7 @@ pub struct LayerKernels {
 impl LayerKernels {
     /// Looks them up in a module compiled for the Hopper generation.
     pub fn find(context: &Context, module: Module) -> Result<Self> {
-        let find = |name| module.kernel_with_shared(context, name, layer_shared(DEEPEST_LAYER));
+        let find = |name| module.kernel_with_shared(context, name, layer_shared(MAX_LAYER_DEPTH));
         Ok(Self { forward: find(c"hidden_forward")?, backward: find(c"hidden_backward")? })
     }
 }

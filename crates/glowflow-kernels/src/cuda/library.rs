@@ -16,7 +16,7 @@ use crate::device::DeviceError;
 pub const LIBRARIES: &str = "GLOWFLOW_CUDA_LIBRARIES";
 
 /// Folders in which packages install libraries, outside the system's search path.
-const USUAL: [&str; 5] = [
+const INSTALL_FOLDERS: [&str; 5] = [
     "/usr/local/cuda/lib64",
     "/usr/local/cuda/targets/x86_64-linux/lib",
     "/opt/cuda/lib64",
@@ -49,10 +49,10 @@ fn first_folders(folders: &[PathBuf]) -> Vec<PathBuf> {
 /// Files of a library, in the order in which to try them: those of `folders` and of the environment's folders, then `file`, which
 /// the system looks for, then those of packages.
 pub fn files(folders: &[PathBuf], name: &str, file: &str) -> Vec<PathBuf> {
-    let usual = USUAL.map(PathBuf::from);
+    let installed = INSTALL_FOLDERS.map(PathBuf::from);
     let mut files = candidates(&first_folders(folders), name);
     files.push(file.into());
-    files.extend(candidates(&usual, name));
+    files.extend(candidates(&installed, name));
     files
 }
 
@@ -123,7 +123,7 @@ fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), Dev
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _lock = ONE_AT_A_TIME.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let first = first_folders(folders);
-    let usual = USUAL.map(PathBuf::from);
+    let installed = INSTALL_FOLDERS.map(PathBuf::from);
     for &name in names {
         let with_builtins = |folders: &[PathBuf]| {
             if name == COMPILER {
@@ -133,7 +133,7 @@ fn load_all(device: &str, names: &[&str], folders: &[PathBuf]) -> Result<(), Dev
         };
         with_builtins(&first);
         if !present(name) {
-            with_builtins(&usual);
+            with_builtins(&installed);
         }
         if !present(name) {
             let (device, reason) = (device.into(), missing(name).into());

@@ -1,7 +1,7 @@
 //! Formats of answers with several images.
 
 use axum::response::Response;
-use glowflow::latent::Walk;
+use glowflow::latent::Interpolation;
 use glowflow_report::{animation, picture};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -21,7 +21,7 @@ pub(crate) enum Course {
     Spherical,
 }
 
-impl From<Course> for Walk {
+impl From<Course> for Interpolation {
     fn from(course: Course) -> Self {
         match course {
             Course::Linear => Self::Linear,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
-use glowflow::latent::{DIRECTIONS, Walk, find_directions, interpolate, manipulate};
+use glowflow::latent::{DIRECTIONS, Interpolation, find_directions, interpolate, manipulate};
 use glowflow::model::ModelFile;
 use glowflow::{Dequantization, GlowConfig, Model};
 use glowflow_data::portraits::Portraits;
@@ -269,7 +269,7 @@ async fn mixtures_match_the_library() {
     assert_eq!(mix(json!([1]), json!({ "path": "spherical" })).await.picture(), second);
 
     let both = ndarray::concatenate![Axis(0), array(&first), array(&second)];
-    for (path, walk) in [("linear", Walk::Linear), ("spherical", Walk::Spherical)] {
+    for (path, walk) in [("linear", Interpolation::Linear), ("spherical", Interpolation::Spherical)] {
         let frames = interpolate(&served.glow, both.view(), &[], 5, walk).unwrap().pixels;
         for (frame, at) in [(1, 0.25), (2, 0.5)] {
             let picture = mix(json!([at]), json!({ "path": path })).await.picture();

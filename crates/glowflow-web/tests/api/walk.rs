@@ -41,9 +41,9 @@ async fn a_walk_passes_all_images_in_order() {
     let latents =
         images.each_ref().map(|image| served.glow.encode(array(image).view(), &[], Dequantization::Midpoint));
     let [_, b, c] = latents.map(|encoded| encoded.unwrap().latents);
-    let expected = served.glow.decode(&between(&b, &c, 0.5, Walk::Linear), &[]).unwrap().pixels;
+    let expected = served.glow.decode(&between(&b, &c, 0.5, Interpolation::Linear), &[]).unwrap().pixels;
     assert!(open[6].as_raw().iter().eq(&expected));
-    let expected = served.glow.decode(&between(&b, &c, 0.5, Walk::Spherical), &[]).unwrap().pixels;
+    let expected = served.glow.decode(&between(&b, &c, 0.5, Interpolation::Spherical), &[]).unwrap().pixels;
     assert!(closed[3].as_raw().iter().eq(&expected));
 }
 

@@ -20,9 +20,9 @@ use super::views::{Dims, PER_IMAGE, per_channel, read, scalar, write};
 use super::{BackwardPass, Context, Layer, Mode, Prepared, Save, Saved, Shape, Shapes, State};
 use crate::params::{Init, ParamBuilder};
 
-/// The part of the image that a coupling keeps.
+/// The part of the image that a coupling does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeps {
+pub enum Mask {
     /// The pixels where `row + column + parity` is even, with all their channels.
     Checkerboard {
         /// 0 or 1.
@@ -37,7 +37,7 @@ pub enum Keeps {
 /// A coupling with a residual network and batch normalisation.
 #[derive(Clone, Debug)]
 pub struct MaskedCoupling {
-    keeps: Keeps,
+    mask: Mask,
     scale: Span,
     running: Running,
     network: ResidualNetwork,
@@ -46,25 +46,19 @@ pub struct MaskedCoupling {
 impl MaskedCoupling {
     /// Declares `scale`, `norm.*` and `network.*` for a flow of `channels` channels; the network has `hidden`
     /// channels and `blocks` residual blocks.
-    pub fn new(
-        p: &mut ParamBuilder<'_>,
-        channels: usize,
-        hidden: usize,
-        blocks: usize,
-        keeps: Keeps,
-    ) -> Self {
-        let (changed, source) = match keeps {
-            Keeps::Checkerboard { parity } => (channels, Source::Checkerboard { parity }),
-            Keeps::FirstHalf => (channels / 2, Source::Channels { first: 0, of: channels }),
-            Keeps::LastHalf => (channels / 2, Source::Channels { first: channels / 2, of: channels }),
+    pub fn new(p: &mut ParamBuilder<'_>, channels: usize, hidden: usize, blocks: usize, mask: Mask) -> Self {
+        let (changed, source) = match mask {
+            Mask::Checkerboard { parity } => (channels, Source::Checkerboard { parity }),
+            Mask::FirstHalf => (channels / 2, Source::Channels { first: 0, of: channels }),
+            Mask::LastHalf => (channels / 2, Source::Channels { first: channels / 2, of: channels }),
         };
         // The authors penalise only the scales of checkerboard couplings, which start at 0.
-        let scale = match keeps {
-            Keeps::Checkerboard { .. } => p.penalized("scale", &[1], Init::Zeros),
-            Keeps::FirstHalf | Keeps::LastHalf => p.parameter("scale", &[1], Init::Constant(1.0)),
+        let scale = match mask {
+            Mask::Checkerboard { .. } => p.penalized("scale", &[1], Init::Zeros),
+            Mask::FirstHalf | Mask::LastHalf => p.parameter("scale", &[1], Init::Constant(1.0)),
         };
         Self {
-            keeps,
+            mask,
             scale,
             running: p.scope("norm", |p| Running::new(p, changed)),
             network: p.scope("network", |p| ResidualNetwork::new(p, changed, hidden, blocks, source)),
@@ -73,14 +67,14 @@ impl MaskedCoupling {
 
     /// The changed elements of activations.
     fn changed(&self, grid: Grid, channels: usize) -> Changed {
-        match self.keeps {
-            Keeps::Checkerboard { parity } => {
+        match self.mask {
+            Mask::Checkerboard { parity } => {
                 let dims = Dims::of(grid, channels);
                 Changed { dims, at: dims.each(), mask: Some(checkerboard(grid.width, parity + 1)) }
             }
-            Keeps::FirstHalf | Keeps::LastHalf => {
+            Mask::FirstHalf | Mask::LastHalf => {
                 let dims = Dims::of(grid, channels / 2);
-                let first = if self.keeps == Keeps::FirstHalf { channels / 2 } else { 0 };
+                let first = if self.mask == Mask::FirstHalf { channels / 2 } else { 0 };
                 Changed { dims, at: dims.part(channels, first), mask: None }
             }
         }
@@ -88,12 +82,12 @@ impl MaskedCoupling {
 
     /// Number of changed pixels per image.
     fn changed_pixels(&self, grid: Grid) -> usize {
-        match self.keeps {
-            Keeps::Checkerboard { parity } => {
+        match self.mask {
+            Mask::Checkerboard { parity } => {
                 let odd = grid.pixels() / 2;
                 if parity % 2 == 0 { odd } else { grid.pixels() - odd }
             }
-            Keeps::FirstHalf | Keeps::LastHalf => grid.pixels(),
+            Mask::FirstHalf | Mask::LastHalf => grid.pixels(),
         }
     }
 }

@@ -49,7 +49,7 @@ pub use dequantizer::{Dequantized, Dequantizer, DequantizerConfig};
 pub use factor::{FactorOut, FactorRest};
 pub use final_prior::FinalPrior;
 pub use logit::Logit;
-pub use masked_coupling::{Keeps, MaskedCoupling};
+pub use masked_coupling::{Mask, MaskedCoupling};
 pub use network::{NetworkKind, SelfAttention};
 pub use reorder::Reorder;
 pub use saved::{Save, Saved};

@@ -58,12 +58,12 @@ pub fn find_directions(
 
     let dimensions = glow.config().dimensions();
     let mut sides = vec![[Mean::new(dimensions), Mean::new(dimensions)]; names.len()];
-    let mut unusable = Unusable::default();
+    let mut non_finite = NonFinite::default();
     let part: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(dataset), used.clone()));
     encode_each(glow, &part, label, |batch| {
         for (i, &image) in batch.images.iter().enumerate() {
             let z = flat(&batch.encoded.latents, i);
-            if !unusable.check(&z, || part.name(image)) {
+            if !non_finite.check(&z, || part.name(image)) {
                 continue;
             }
             for (sides, &answer) in sides.iter_mut().zip(attributes.of(used[image])) {
@@ -74,7 +74,7 @@ pub fn find_directions(
         }
         Ok(())
     })?;
-    unusable.check_any_left()?;
+    non_finite.check_any_left()?;
 
     let mut warnings = vec![];
     let mut directions =
@@ -101,8 +101,8 @@ pub fn find_directions(
         return Err(Error::Input(format!("no direction can be computed: {}", warnings.join("; "))));
     }
     directions.orthogonalize(remove)?;
-    warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label, &mut unusable)?);
-    warnings.extend(unusable.warning());
+    warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label, &mut non_finite)?);
+    warnings.extend(non_finite.warning());
     Ok(Found { directions, warnings })
 }
 
@@ -122,13 +122,13 @@ fn divide(dataset: &Arc<dyn Dataset>, attributes: &Attributes) -> (Vec<usize>, V
 
 /// Counts images with non-finite latents, which are ignored otherwise.
 #[derive(Default)]
-struct Unusable {
+struct NonFinite {
     seen: usize,
     count: usize,
     first: Option<String>,
 }
 
-impl Unusable {
+impl NonFinite {
     /// Returns whether the latents of an image are usable.
     fn check(&mut self, z: &[f32], name: impl FnOnce() -> String) -> bool {
         let finite = z.iter().all(|x| x.is_finite());
@@ -169,7 +169,7 @@ fn measure(
     held_out: &[usize],
     directions: &mut Directions,
     label: Option<usize>,
-    unusable: &mut Unusable,
+    non_finite: &mut NonFinite,
 ) -> Result<Vec<String>, Error> {
     let columns: Vec<usize> = (0..attributes.names().len())
         .filter(|&column| directions.list.iter().any(|d| d.about.name == attributes.names()[column]))
@@ -181,7 +181,7 @@ fn measure(
         encode_each(glow, &part, label, |batch| {
             for (i, &image) in batch.images.iter().enumerate() {
                 let z = batch.encoded.latents.slice(i..i + 1);
-                if !unusable.check(&flat(&z, 0), || part.name(image)) {
+                if !non_finite.check(&flat(&z, 0), || part.name(image)) {
                     continue;
                 }
                 let answers = attributes.of(held_out[image]);
@@ -292,13 +292,13 @@ mod tests {
 
     #[test]
     fn images_without_finite_latents_are_counted_and_named() {
-        let mut unusable = Unusable::default();
-        assert!(unusable.check(&[1.0, 2.0], || "a.png".into()));
-        assert_eq!(unusable.warning(), None);
-        assert!(!unusable.check(&[1.0, f32::NAN], || "b.png".into()));
-        assert!(!unusable.check(&[f32::INFINITY], || "c.png".into()));
-        assert!(unusable.check_any_left().is_ok());
-        let warning = unusable.warning().unwrap();
+        let mut non_finite = NonFinite::default();
+        assert!(non_finite.check(&[1.0, 2.0], || "a.png".into()));
+        assert_eq!(non_finite.warning(), None);
+        assert!(!non_finite.check(&[1.0, f32::NAN], || "b.png".into()));
+        assert!(!non_finite.check(&[f32::INFINITY], || "c.png".into()));
+        assert!(non_finite.check_any_left().is_ok());
+        let warning = non_finite.warning().unwrap();
         assert!(warning.contains("2 of 3 images") && warning.contains("b.png"), "{warning}");
     }
 

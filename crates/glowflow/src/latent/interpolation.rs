@@ -12,7 +12,7 @@ use crate::{Decoded, Dequantization, Error, Latents, Model, check_count};
 
 /// Interpolation path between two points.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Walk {
+pub enum Interpolation {
     /// The straight line, as in the Glow paper.
     #[default]
     Linear,
@@ -22,10 +22,10 @@ pub enum Walk {
 
 /// The point at fraction `t` between the latents of two images. For 0 and 1 the result is bit-identical to
 /// the end.
-pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, walk: Walk) -> Latents<R> {
-    let (of_a, of_b) = match walk {
-        Walk::Linear => (1.0 - t, t),
-        Walk::Spherical => {
+pub fn between<R: Real>(a: &Latents<R>, b: &Latents<R>, t: f64, path: Interpolation) -> Latents<R> {
+    let (of_a, of_b) = match path {
+        Interpolation::Linear => (1.0 - t, t),
+        Interpolation::Spherical => {
             let angle = (a.dot(b) / (a.dot(a) * b.dot(b)).sqrt()).clamp(-1.0, 1.0).acos();
             if angle.sin() > 1e-6 {
                 (((1.0 - t) * angle).sin() / angle.sin(), (t * angle).sin() / angle.sin())
@@ -50,7 +50,7 @@ pub fn interpolate(
     images: ArrayView4<u8>,
     labels: &[usize],
     frames: usize,
-    walk: Walk,
+    path: Interpolation,
 ) -> Result<Decoded, Error> {
     let count = images.len_of(Axis(0));
     if count < 2 || frames < 2 {
@@ -65,7 +65,7 @@ pub fn interpolate(
         let (a, b) = (latents.slice(pair..pair + 1), latents.slice(pair + 1..pair + 2));
         for frame in 0..frames {
             let t = frame as f64 / (frames - 1) as f64;
-            points.push(between(&a, &b, t, walk));
+            points.push(between(&a, &b, t, path));
             classes.extend(labels.get(pair + usize::from(t > 0.5)));
         }
     }

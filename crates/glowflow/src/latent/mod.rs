@@ -16,7 +16,7 @@ pub mod temperature;
 pub use blending::weighted_mean;
 pub use directions::{About, Auc, DIRECTIONS, Direction, Directions};
 pub use finding::{Found, find_directions};
-pub use interpolation::{Walk, between, interpolate};
+pub use interpolation::{Interpolation, between, interpolate};
 pub use manipulation::{MAX_AMOUNT, manipulate, sweep};
 pub use resampling::redraw_details;
 pub use search::{Neighbour, level_weights, nearest};

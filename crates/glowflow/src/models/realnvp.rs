@@ -16,7 +16,7 @@ use super::architecture::{Architecture, check};
 use super::dequantization::{self, DequantizationType};
 use crate::Error;
 use crate::flow::{
-    Base, DequantizerConfig, FactorOut, FactorRest, FlowBuilder, Keeps, Logit, MaskedCoupling, Reorder,
+    Base, DequantizerConfig, FactorOut, FactorRest, FlowBuilder, Logit, Mask, MaskedCoupling, Reorder,
     Squeeze,
 };
 use crate::train::{Optimizer, TrainConfig};
@@ -69,11 +69,11 @@ impl Default for RealNvpConfig {
 
 impl RealNvpConfig {
     /// Appends a coupling of a level.
-    fn couple<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>, level: usize, k: usize, keeps: Keeps) {
-        let by_channels = !matches!(keeps, Keeps::Checkerboard { .. });
+    fn couple<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>, level: usize, k: usize, mask: Mask) {
+        let by_channels = !matches!(mask, Mask::Checkerboard { .. });
         let hidden = self.hidden << (level + usize::from(by_channels));
         flow.push_with(format!("levels.{level}.couplings.{k}"), |p, shape| {
-            MaskedCoupling::new(p, shape.channels, hidden, self.blocks, keeps)
+            MaskedCoupling::new(p, shape.channels, hidden, self.blocks, mask)
         });
     }
 }
@@ -108,15 +108,15 @@ impl Architecture for RealNvpConfig {
         for level in 0..self.levels {
             let last = level + 1 == self.levels;
             for k in 0..if last { 4 } else { 3 } {
-                self.couple(flow, level, k, Keeps::Checkerboard { parity: k % 2 });
+                self.couple(flow, level, k, Mask::Checkerboard { parity: k % 2 });
             }
             if last {
                 flow.push(format!("levels.{level}.latents"), FactorRest(Base::Normal));
                 break;
             }
             flow.push(format!("levels.{level}.squeeze"), Squeeze);
-            for (k, keeps) in [(3, Keeps::FirstHalf), (4, Keeps::LastHalf), (5, Keeps::FirstHalf)] {
-                self.couple(flow, level, k, keeps);
+            for (k, mask) in [(3, Mask::FirstHalf), (4, Mask::LastHalf), (5, Mask::FirstHalf)] {
+                self.couple(flow, level, k, mask);
             }
             flow.push(format!("levels.{level}.reorder"), Reorder);
             flow.push(format!("levels.{level}.latents"), FactorOut(Base::Normal));

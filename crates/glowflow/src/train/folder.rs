@@ -67,7 +67,7 @@ pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
 }
 
 /// Contents of a folder before a run began in it.
-pub struct Before {
+pub struct Snapshot {
     folder: PathBuf,
     /// Missing folders, innermost first.
     missing: Vec<PathBuf>,
@@ -75,7 +75,7 @@ pub struct Before {
     events: HashSet<OsString>,
 }
 
-impl Before {
+impl Snapshot {
     /// Records the contents of a folder, if it exists.
     pub fn of(folder: &Path) -> Self {
         let missing = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use glowflow::latent::{
-    About, Direction, Walk, at_temperatures, between, interpolate, level_weights, nearest, redraw_details,
-    sweep,
+    About, Direction, Interpolation, at_temperatures, between, interpolate, level_weights, nearest,
+    redraw_details, sweep,
 };
 use glowflow::{Dequantization, Error, GlowConfig, Latents, Model};
 use glowflow_data::portraits::Portraits;
@@ -30,7 +30,7 @@ fn norm(latents: &Latents) -> f64 {
 fn a_walk_begins_and_ends_at_its_images_and_passes_through_those_between() {
     let glow = Model::new(config(), 1).unwrap();
     let images = images(3);
-    for walk in [Walk::Linear, Walk::Spherical] {
+    for walk in [Interpolation::Linear, Interpolation::Spherical] {
         let frames = interpolate(&glow, images.view(), &[], 5, walk).unwrap().pixels;
         assert_eq!(frames.shape(), [10, 16, 16, 3]);
         for (frame, image) in [(0, 0), (4, 1), (5, 1), (9, 2)] {
@@ -55,9 +55,12 @@ fn the_great_circle_keeps_its_distance_from_the_origin() {
     let longest = norm(&a).max(norm(&b));
     let shortest = norm(&a).min(norm(&b));
     for t in [0.25, 0.5, 0.75] {
-        let distance = norm(&between(&a, &b, t, Walk::Spherical));
+        let distance = norm(&between(&a, &b, t, Interpolation::Spherical));
         assert!((0.95 * shortest..1.05 * longest).contains(&distance), "{distance} at {t}");
-        assert!(norm(&between(&a, &b, t, Walk::Linear)) < 0.9 * shortest, "the straight line dips below");
+        assert!(
+            norm(&between(&a, &b, t, Interpolation::Linear)) < 0.9 * shortest,
+            "the straight line dips below"
+        );
     }
 }
 
@@ -67,7 +70,10 @@ fn a_great_circle_between_equal_or_empty_latents_is_a_straight_line() {
     let a = glow.draw(1, 1.0, 1).unwrap();
     let origin = glow.draw(1, 0.0, 1).unwrap();
     for (from, to) in [(&a, &a), (&origin, &a), (&origin, &origin)] {
-        assert_eq!(between(from, to, 0.5, Walk::Spherical), between(from, to, 0.5, Walk::Linear));
+        assert_eq!(
+            between(from, to, 0.5, Interpolation::Spherical),
+            between(from, to, 0.5, Interpolation::Linear)
+        );
     }
 }
 
@@ -75,7 +81,7 @@ fn a_great_circle_between_equal_or_empty_latents_is_a_straight_line() {
 fn a_walk_needs_two_images_and_two_frames() {
     let glow = Model::new(config(), 1).unwrap();
     for (count, frames) in [(1, 5), (2, 1), (2, 0)] {
-        let error = interpolate(&glow, images(count).view(), &[], frames, Walk::Linear).unwrap_err();
+        let error = interpolate(&glow, images(count).view(), &[], frames, Interpolation::Linear).unwrap_err();
         assert!(matches!(&error, Error::Input(message) if message.contains("2 of each")), "{error}");
     }
 }
@@ -141,7 +147,7 @@ fn numbers_that_memory_cannot_hold_are_refused() {
             glow.draw(count.max(1 << 30), 0.7, 1).map(drop),
             redraw_details(&glow, &one, 1, count, 0.7, 1).map(drop),
             at_temperatures(&glow, count, &[0.5, 1.0], &[], 1).map(drop),
-            interpolate(&glow, images(2).view(), &[], count, Walk::Linear).map(drop),
+            interpolate(&glow, images(2).view(), &[], count, Interpolation::Linear).map(drop),
             sweep(&one, &direction, count).map(drop),
         ];
         for error in errors {

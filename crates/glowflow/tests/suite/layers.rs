@@ -6,7 +6,7 @@ use PermutationType::{Conv1x1, Reverse, Shuffle};
 use glowflow::PermutationType;
 use glowflow::flow::{
     ActNormPermutation, AdditiveCoupling, Base, BatchNorm, Changes, ConditionalCoupling, Coupling, FactorOut,
-    FactorRest, FinalPrior, FlowBuilder, Keeps, Logit, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling,
+    FactorRest, FinalPrior, FlowBuilder, Logit, Mask, MaskedCoupling, Mode, NetworkKind, Reorder, Scaling,
     SelfAttention, Split, Squeeze, Transform,
 };
 use glowflow::testing::{CONDITION_CHANNELS, LayerCase};
@@ -62,10 +62,10 @@ const CASES: &[(&str, &[Shape], Make)] = &[
     ("batch normalisation", ANY, |flow| {
         flow.push_with("norm", |p, shape| BatchNorm::new(p, shape.channels));
     }),
-    ("checkerboard coupling", ANY, |flow| mask(flow, Keeps::Checkerboard { parity: 0 }, 2)),
-    ("checkerboard coupling, odd", ANY, |flow| mask(flow, Keeps::Checkerboard { parity: 1 }, 1)),
-    ("channel-wise coupling", ANY, |flow| mask(flow, Keeps::FirstHalf, 2)),
-    ("channel-wise coupling, last half", ANY, |flow| mask(flow, Keeps::LastHalf, 0)),
+    ("checkerboard coupling", ANY, |flow| mask(flow, Mask::Checkerboard { parity: 0 }, 2)),
+    ("checkerboard coupling, odd", ANY, |flow| mask(flow, Mask::Checkerboard { parity: 1 }, 1)),
+    ("channel-wise coupling", ANY, |flow| mask(flow, Mask::FirstHalf, 2)),
+    ("channel-wise coupling, last half", ANY, |flow| mask(flow, Mask::LastHalf, 0)),
     ("additive coupling of odd numbers", ANY, |flow| add(flow, false)),
     ("additive coupling of even numbers", ODD, |flow| add(flow, true)),
     ("scaling", ANY, |flow| {
@@ -142,9 +142,9 @@ fn edge_final_prior(flow: Builder, classes: usize) {
     flow.push("", layer);
 }
 
-fn mask(flow: Builder, keeps: Keeps, blocks: usize) {
+fn mask(flow: Builder, mask: Mask, blocks: usize) {
     let channels = flow.shape().channels;
-    let layer = MaskedCoupling::new(&mut flow.params, channels, 3, blocks, keeps);
+    let layer = MaskedCoupling::new(&mut flow.params, channels, 3, blocks, mask);
     flow.push("", layer);
 }
 

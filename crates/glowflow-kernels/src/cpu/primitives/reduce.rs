@@ -17,7 +17,7 @@ use crate::expr::Expr;
 const SLAB: usize = 1 << 15;
 
 /// Maximum number of columns of a slab if each has its own sum.
-const KEPT_COLUMNS: usize = 1 << 12;
+const MAX_SUMMED_COLUMNS: usize = 1 << 12;
 
 /// Sums `f` over all axes that are [summed](Axis::summed).
 pub fn reduce<T: Scalar>(
@@ -55,7 +55,7 @@ fn slabs(axes: &[Axis; 3]) -> Vec<Region> {
         return vec![];
     }
     let by_column = !axes[2].summed();
-    let columns = width.min(if by_column { KEPT_COLUMNS } else { SLAB });
+    let columns = width.min(if by_column { MAX_SUMMED_COLUMNS } else { SLAB });
     let rows = match (by_column, axes[1].summed()) {
         // Only the first axis is summed.
         (true, false) => 1,

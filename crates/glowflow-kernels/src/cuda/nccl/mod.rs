@@ -23,7 +23,7 @@ use crate::device::DeviceError;
 pub const NCCL: &str = "GLOWFLOW_NCCL";
 
 /// The oldest version with communicators that do not block: 2.14.
-const OLDEST: i32 = 21400;
+const MIN_VERSION: i32 = 21400;
 
 /// NCCL for a GPU.
 struct Nccl {
@@ -47,11 +47,11 @@ pub fn open(device: &str, folders: &[PathBuf]) -> Result<Option<Arc<dyn Transpor
         _ => {}
     }
     let library = Library::open(folders).map_err(unavailable)?;
-    if library.version() < OLDEST {
+    if library.version() < MIN_VERSION {
         let reason = format!(
             "{} is too old to sum over GPUs; {} or newer is needed",
             name_of(library.version()),
-            name_of(OLDEST)
+            name_of(MIN_VERSION)
         );
         return Err(unavailable(reason));
     }
@@ -90,6 +90,6 @@ mod tests {
 
     #[test]
     fn versions_have_names() {
-        assert_eq!([name_of(OLDEST), name_of(23007)], ["NCCL 2.14.0", "NCCL 2.30.7"]);
+        assert_eq!([name_of(MIN_VERSION), name_of(23007)], ["NCCL 2.14.0", "NCCL 2.30.7"]);
     }
 }

@@ -19,10 +19,10 @@ pub struct ChannelMap<T: Scalar> {
     /// Of one pixel.
     log_det: f64,
     /// Additional data for gradients.
-    way_back: Option<WayBack<T>>,
+    for_gradient: Option<GradientMatrices<T>>,
 }
 
-struct WayBack<T: Scalar> {
+struct GradientMatrices<T: Scalar> {
     permutation: Permutation,
     /// `Aᵀ`
     transposed: Packed<T>,
@@ -121,7 +121,7 @@ impl<T: Scalar> ChannelMap<T> {
             let a = a(&permutation.matrix);
             let b: Vec<f64> =
                 (0..channels).map(|i| (0..channels).map(|j| a[(i, j)] * bias(j)).sum()).collect();
-            return Self { channels, matrix: affine(a, &|c| b[c]), log_det, way_back: None };
+            return Self { channels, matrix: affine(a, &|c| b[c]), log_det, for_gradient: None };
         }
         let inverse = permutation.inverse(at.permutation.index());
         let inverse = DMatrix::from_fn(channels, channels, |i, j| inverse[(i, j)] * (-3.0 * logs(i)).exp());
@@ -129,9 +129,9 @@ impl<T: Scalar> ChannelMap<T> {
             channels,
             matrix: affine(inverse, &|c| -bias(c)),
             log_det: 0.0,
-            way_back: (direction == Direction::Backward).then(|| {
+            for_gradient: (direction == Direction::Backward).then(|| {
                 let transposed = pack(work, &a(&permutation.matrix));
-                WayBack { permutation, transposed }
+                GradientMatrices { permutation, transposed }
             }),
         }
     }
@@ -159,7 +159,7 @@ impl<T: Scalar> ChannelMap<T> {
         dlogp: f64,
         gradient: &mut [T],
     ) {
-        let Some(WayBack { permutation, transposed }) = &self.way_back else {
+        let Some(GradientMatrices { permutation, transposed }) = &self.for_gradient else {
             panic!("a channel map that was not prepared for the backward pass has no gradient")
         };
         let channels = at.channels;

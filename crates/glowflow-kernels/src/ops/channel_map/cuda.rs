@@ -33,7 +33,7 @@ const FEW_CHANNELS: usize = 64;
 
 /// Maximum number of channels: a column of a matrix, the diagonal and its inverse fit shared memory, in
 /// `f64`.
-const MOST_CHANNELS: usize = SHARED / (3 * 8);
+const MAX_CHANNELS: usize = SHARED / (3 * 8);
 
 /// The map `x ← M x + offset` of a pixel's channels.
 pub struct ChannelMap {
@@ -179,11 +179,11 @@ impl ChannelMap {
     ) -> Result<Option<Self>> {
         let Some(params_block) = buffer.block() else { return Ok(None) };
         let channels = params.channels;
-        if channels > MOST_CHANNELS {
+        if channels > MAX_CHANNELS {
             return Err(DeviceError::Failed {
                 device: queue.gpu.context.name.clone(),
                 reason: format!(
-                    "a channel map of {channels} channels exceeds the kernels' limit of {MOST_CHANNELS}"
+                    "a channel map of {channels} channels exceeds the kernels' limit of {MAX_CHANNELS}"
                 ),
             });
         }

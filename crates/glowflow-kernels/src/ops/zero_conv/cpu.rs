@@ -3,7 +3,7 @@
 use super::ZeroConvParams;
 use crate::cpu::conv::{ScaledAt, WeightGradient};
 use crate::cpu::panels::Panels;
-use crate::cpu::patches::{self, AddShifted, Look};
+use crate::cpu::patches::{self, AddShifted, Offsets};
 use crate::cpu::product::{Packed, product_into_rows, transposed_products};
 use crate::cpu::workspace::Workspace;
 use crate::cpu::{Buffer, Cpu, Scalar};
@@ -53,8 +53,9 @@ impl<T: Scalar> ZeroConv<T> {
         let weight = conv.pack_contributions(work, inputs);
         let mut contributions = work.take(grid.rows() * 9 * inputs);
         product_into_rows(dy.view(), &weight, &mut contributions);
-        let (look, channels, stride) = (Look::Back, inputs, inputs);
-        AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
+        let (offsets, channels, stride) = (Offsets::Transposed, inputs, inputs);
+        AddShifted { grid, offsets, channels, stride, contributions: &contributions, edge: None }
+            .to(work, dx);
     }
 }
 

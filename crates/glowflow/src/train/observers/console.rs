@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use glowflow_report::progress::{Display, Goal, Progress};
 
-use super::outlook::Outlook;
+use super::estimate::Estimate;
 use crate::Error;
 use crate::model::NoiseKind;
 use crate::models::Architecture;
@@ -27,13 +27,13 @@ fn meaning(noise: NoiseKind) -> &'static str {
 pub struct Console {
     display: Display,
     progress: Progress,
-    outlook: Option<Outlook>,
+    estimate: Option<Estimate>,
 }
 
 impl Console {
     /// Creates a console that shows progress according to `display`.
     pub fn new(display: Display) -> Self {
-        Self { display, progress: lines_only(), outlook: None }
+        Self { display, progress: lines_only(), estimate: None }
     }
 }
 
@@ -64,11 +64,11 @@ impl Observer for Console {
             Event::Opened(opened) => self.progress = Progress::new(goal(opened), self.display),
             Event::Began(began) => {
                 self.progress.println(meaning(began.config.model.noise()));
-                self.outlook = Some(Outlook::new(began));
+                self.estimate = Some(Estimate::new(began));
             }
             Event::Step(step) => {
                 self.progress.update(step.step, &message(step));
-                let lines = self.outlook.as_mut().and_then(|outlook| outlook.after(step));
+                let lines = self.estimate.as_mut().and_then(|estimate| estimate.after(step));
                 lines.iter().flatten().for_each(|line| self.progress.println(line));
             }
             Event::Ended(Ok(_)) => mem::replace(&mut self.progress, lines_only()).finish(),

@@ -1,9 +1,9 @@
 //! The default observers of a run, one per file: `metrics.jsonl`, TensorBoard's log, images, and the console.
 
 mod console;
+mod estimate;
 mod json_lines;
 mod list;
-mod outlook;
 mod pictures;
 mod tensorboard;
 

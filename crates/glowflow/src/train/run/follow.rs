@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use glowflow_data::TrainingBatches;
 use glowflow_kernels::{DeviceError, Operations, catch_out_of_memory};
 
-use super::job::{Control, Job, Wish};
+use super::job::{Control, Job, Request};
 use super::start;
 use super::steps::{batches, compare_weights};
 use crate::device::on_device;
@@ -61,7 +61,7 @@ fn take_steps<D: Operations<Real = f32>>(
     let mut trainer = Trainer::resume(device, config, state).with_ranks(Arc::clone(job.ranks()))?;
     trainer.connect_devices(job.limit())?;
     let mut control = Control::new(job.clone());
-    let wish = || if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::Step };
+    let request = || if stop.load(Ordering::Relaxed) { Request::Stop } else { Request::Step };
     let mut batches: TrainingBatches = batches(&trainer, &images)?;
     let mut reported = HashSet::new();
     loop {
@@ -69,17 +69,17 @@ fn take_steps<D: Operations<Real = f32>>(
         let Some(batch) = batches.next() else { return Ok(()) };
         let broken = images.broken().filter(|image| reported.insert(image.name.clone()));
         broken.for_each(|image| control.report(image));
-        let wanted = batch.as_ref().err().map_or_else(wish, |error| Wish::Fail(error.to_string()));
+        let wanted = batch.as_ref().err().map_or_else(request, |error| Request::Fail(error.to_string()));
         let agreed = control.agree(wanted, step);
         let batch = batch?;
-        if agreed? != Wish::Step {
+        if agreed? != Request::Step {
             return Ok(());
         }
         let labels = data::labels(&trainer.config().model, &batch).to_vec();
         if step == 0 {
             job.wait_for_whole_batch();
             trainer.initialize(&batch.pixels, &labels)?;
-            if control.agree(wish(), step)? != Wish::Step {
+            if control.agree(request(), step)? != Request::Step {
                 return Ok(());
             }
         }

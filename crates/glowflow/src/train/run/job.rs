@@ -108,7 +108,7 @@ impl Job {
 
 /// The next action requested by a rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum Request {
     /// A step.
     Step,
     /// Work that only rank 0 does.
@@ -121,7 +121,7 @@ pub(super) enum Wish {
     Fail(String),
 }
 
-impl Wish {
+impl Request {
     /// Encodes the request as a byte, followed by the error's text, or broken images.
     fn message(&self, broken: &[Broken]) -> Vec<u8> {
         let kind = match self {
@@ -161,19 +161,19 @@ fn broken(message: &[u8]) -> Vec<Broken> {
 ///
 /// # Errors
 /// The failure of the first rank that failed.
-fn agreed(messages: &[Vec<u8>]) -> Result<Wish, Error> {
+fn agreed(messages: &[Vec<u8>]) -> Result<Request, Error> {
     let kind = |message: &Vec<u8>| message.first().copied().unwrap_or(FAILED);
     if let Some(rank) = messages.iter().position(|message| kind(message) >= FAILED) {
         return Err(failure(rank, messages[rank].get(1..).unwrap_or_default()));
     }
     // During a pause, the others repeat their requests.
     if messages.first().is_some_and(|first| kind(first) == 1) {
-        return Ok(Wish::Pause);
+        return Ok(Request::Pause);
     }
     Ok(match messages.iter().map(kind).max() {
-        Some(3) => Wish::Stop,
-        Some(2) => Wish::End,
-        _ => Wish::Step,
+        Some(3) => Request::Stop,
+        Some(2) => Request::End,
+        _ => Request::Step,
     })
 }
 
@@ -223,17 +223,17 @@ impl Control {
     /// # Errors
     /// [`Error::Ranks`] if a rank is missing, and the failure of another rank. No messages are exchanged
     /// afterwards.
-    pub fn agree(&mut self, wish: Wish, step: u64) -> Result<Wish, Error> {
+    pub fn agree(&mut self, request: Request, step: u64) -> Result<Request, Error> {
         if self.phase == Phase::Ended {
-            return Ok(wish);
+            return Ok(request);
         }
         self.job.ranks.at(step);
         loop {
-            match self.exchange(&wish)? {
-                Wish::Pause => self.job.wait_long(),
+            match self.exchange(&request)? {
+                Request::Pause => self.job.wait_long(),
                 agreed => {
                     self.job.wait_as_usual();
-                    self.phase = if agreed == Wish::Step { Phase::Steps } else { Phase::Ended };
+                    self.phase = if agreed == Request::Step { Phase::Steps } else { Phase::Ended };
                     return Ok(agreed);
                 }
             }
@@ -246,7 +246,7 @@ impl Control {
     /// As [`agree`](Self::agree).
     pub fn pause(&mut self) -> Result<(), Error> {
         if self.phase == Phase::Steps {
-            self.exchange(&Wish::Pause)?;
+            self.exchange(&Request::Pause)?;
             self.phase = Phase::Paused;
         }
         Ok(())
@@ -258,7 +258,7 @@ impl Control {
     /// As [`agree`](Self::agree).
     pub fn dismiss(&mut self) -> Result<(), Error> {
         if self.phase != Phase::Ended {
-            self.exchange(&Wish::End)?;
+            self.exchange(&Request::End)?;
             self.phase = Phase::Ended;
         }
         Ok(())
@@ -269,8 +269,8 @@ impl Control {
         self.phase = Phase::Ended;
     }
 
-    fn exchange(&mut self, wish: &Wish) -> Result<Wish, Error> {
-        let all = self.job.ranks.gather(&wish.message(&self.found)).map_err(Error::from);
+    fn exchange(&mut self, request: &Request) -> Result<Request, Error> {
+        let all = self.job.ranks.gather(&request.message(&self.found)).map_err(Error::from);
         if let Ok(all) = &all {
             self.found.clear();
             let others = all.iter().enumerate().filter(|(rank, _)| *rank != self.job.ranks.rank());
@@ -286,20 +286,20 @@ mod tests {
 
     use super::*;
 
-    fn of(wishes: &[Wish]) -> Result<Wish, String> {
-        let messages: Vec<_> = wishes.iter().map(|wish| wish.message(&[])).collect();
+    fn of(requests: &[Request]) -> Result<Request, String> {
+        let messages: Vec<_> = requests.iter().map(|request| request.message(&[])).collect();
         agreed(&messages).map_err(|error| error.to_string())
     }
 
     #[test]
     fn ranks_agree() {
-        use Wish::{End, Pause, Step, Stop};
+        use Request::{End, Pause, Step, Stop};
         assert_eq!(of(&[Step, Step]), Ok(Step));
         assert_eq!(of(&[End, Step]), Ok(End));
         assert_eq!(of(&[Step, Stop, Step]), Ok(Stop));
         assert_eq!(of(&[End, Stop]), Ok(Stop));
         assert_eq!(of(&[Pause, Stop]), Ok(Pause));
-        let failed = of(&[Pause, Wish::Fail("no such file".into())]);
+        let failed = of(&[Pause, Request::Fail("no such file".into())]);
         assert_eq!(failed, Err("rank 1: no such file".into()));
     }
 
@@ -315,13 +315,13 @@ mod tests {
             scope.spawn(move || {
                 other.report(image());
                 for step in 0..2 {
-                    assert_eq!(other.agree(Wish::Step, step).unwrap(), Wish::Step);
+                    assert_eq!(other.agree(Request::Step, step).unwrap(), Request::Step);
                 }
                 assert_eq!(other.take_reported(), []);
             });
-            assert_eq!(root.agree(Wish::Step, 0).unwrap(), Wish::Step);
+            assert_eq!(root.agree(Request::Step, 0).unwrap(), Request::Step);
             assert_eq!(root.take_reported(), [image()]);
-            assert_eq!(root.agree(Wish::Step, 1).unwrap(), Wish::Step);
+            assert_eq!(root.agree(Request::Step, 1).unwrap(), Request::Step);
             assert_eq!(root.take_reported(), []);
         });
     }
@@ -330,7 +330,7 @@ mod tests {
     fn a_rank_alone_exchanges_nothing() {
         let mut control = Control::new(Job::alone());
         control.pause().unwrap();
-        assert_eq!(control.agree(Wish::Step, 1).unwrap(), Wish::Step);
-        assert_eq!(control.agree(Wish::End, 1).unwrap(), Wish::End);
+        assert_eq!(control.agree(Request::Step, 1).unwrap(), Request::Step);
+        assert_eq!(control.agree(Request::End, 1).unwrap(), Request::End);
     }
 }

@@ -34,7 +34,7 @@ use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
 use super::eyes;
-use super::folder::{Before, check_free, lock};
+use super::folder::{Snapshot, check_free, lock};
 use super::images::Images;
 use super::observer::Observer;
 use super::trainer::{Trainer, check_memory};
@@ -234,7 +234,7 @@ fn begin_alone<D: Operations<Real = f32>>(
 ) -> Result<Summary, Error> {
     config.validate()?;
     check_memory(&device, &config, entrance.job().ranks().size())?;
-    let before = Before::of(out);
+    let before = Snapshot::of(out);
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     let done = images(&config).and_then(|images| {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use glowflow_kernels::{Operations, catch_out_of_memory};
 
-use super::job::{Control, Job, Wish};
+use super::job::{Control, Job, Request};
 use super::steps::{batches, compare_weights};
 use super::{Best, Options, Summary, card};
 use crate::evaluate::Evaluation;
@@ -175,14 +175,14 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     /// [`Error::Stopped`] if a stop was requested on any rank, unless training `ends` here; [`Error::Ranks`]
     /// if a rank is missing, and the failure of another rank.
     fn agree(&mut self, ends: bool) -> Result<bool, Error> {
-        let wish = match self.check_stop() {
-            _ if ends => Wish::End,
-            Ok(()) => Wish::Step,
-            Err(_) => Wish::Stop,
+        let request = match self.check_stop() {
+            _ if ends => Request::End,
+            Ok(()) => Request::Step,
+            Err(_) => Request::Stop,
         };
-        match self.control.agree(wish, self.trainer.progress().step)? {
-            Wish::Stop => Err(Error::Stopped),
-            agreed => Ok(agreed == Wish::Step),
+        match self.control.agree(request, self.trainer.progress().step)? {
+            Request::Stop => Err(Error::Stopped),
+            agreed => Ok(agreed == Request::Step),
         }
     }
 
@@ -190,7 +190,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     fn fail(&mut self, error: Error) -> Error {
         let step = self.trainer.progress().step;
         // The first error is reported.
-        let _ = self.control.agree(Wish::Fail(error.to_string()), step);
+        let _ = self.control.agree(Request::Fail(error.to_string()), step);
         error
     }
 

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use crate::cpu::conv::{ScaledAt, WeightGradient};
 use crate::cpu::last_convolutions::LastConvolutions;
 use crate::cpu::panels::{Cut, Panels, SLAB};
-use crate::cpu::patches::{self, AddShifted, Gather, GatherBack, Look};
+use crate::cpu::patches::{self, AddShifted, Gather, GatherBack, Offsets};
 use crate::cpu::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use crate::cpu::workspace::Workspace;
 use crate::cpu::{Element, Scalar};
@@ -169,7 +169,7 @@ impl<E: Element> Network<E> {
         o.par_chunks_mut(outputs).with_min_len(1024).for_each(|o| o.copy_from_slice(&self.bias));
         let sum = AddShifted {
             grid,
-            look: Look::Ahead,
+            offsets: Offsets::Convolution,
             channels: outputs,
             stride: outputs,
             contributions,
@@ -248,8 +248,8 @@ pub fn backward<E: Element>(
             ],
         );
     }
-    let (look, channels, stride) = (Look::Back, inputs, 2 * inputs);
-    AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
+    let (offsets, channels, stride) = (Offsets::Transposed, inputs, 2 * inputs);
+    AddShifted { grid, offsets, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
 
     conv1.unfold(work, at1, &d_weight1.matrix, &d_weight1.sums, gradient);
     conv2.unfold(work, at2, &d_weight2.matrix, &d_weight2.sums, gradient);

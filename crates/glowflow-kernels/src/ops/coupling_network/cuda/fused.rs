@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::hopper::{
-    COLUMNS, DEPTH, MOST_HIDDEN, NETWORK_ROWS as ROWS, NETWORK_SHARED as SHARED, ROWS as TILE_ROWS, THREADS,
+    COLUMNS, DEPTH, MAX_HIDDEN, NETWORK_ROWS as ROWS, NETWORK_SHARED as SHARED, ROWS as TILE_ROWS, THREADS,
     WORKERS,
 };
 use crate::cuda::queue::{Queue, launch};
@@ -22,7 +22,7 @@ use crate::device::DeviceError;
 type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Maximum input depth, which must fit half of the first hidden layer; as in `fused.cu`.
-const DEEPEST: usize = 256;
+const MAX_DEPTH: usize = 256;
 /// Warps with their own sums: those of the workers. The block has as many additional threads as one worker.
 const SUMMING: usize = WORKERS * THREADS / 32;
 
@@ -96,7 +96,7 @@ impl FusedNetwork {
 
     /// Returns whether there is a kernel for networks of this shape, whatever the number of rows.
     pub fn fits(&self, queue: &Queue, pass: Pass) -> bool {
-        let there = queue.gpu.fused.is_some() && self.depth <= DEEPEST && self.hidden <= MOST_HIDDEN;
+        let there = queue.gpu.fused.is_some() && self.depth <= MAX_DEPTH && self.hidden <= MAX_HIDDEN;
         there && self.blocks(pass).is_some()
     }
 

@@ -11,7 +11,7 @@
 
 use crate::cuda::driver::{Argument, Launch};
 use crate::cuda::hopper::{
-    COLUMNS, DEEPEST_LAYER, DEPTH, LayerKernels, ROWS, THREADS, WORKERS, layer_shared,
+    COLUMNS, DEPTH, LayerKernels, MAX_LAYER_DEPTH, ROWS, THREADS, WORKERS, layer_shared,
 };
 use crate::cuda::memory::Block;
 use crate::cuda::queue::{Queue, launch};
@@ -41,7 +41,7 @@ impl HiddenLayer {
 
     /// Returns whether [`forward`](Self::forward) and [`backward`](Self::backward) are supported.
     pub fn can(&self, queue: &Queue) -> bool {
-        queue.gpu.hidden.is_some() && self.depth <= DEEPEST_LAYER
+        queue.gpu.hidden.is_some() && self.depth <= MAX_LAYER_DEPTH
     }
 
     fn column_tiles(&self) -> usize {

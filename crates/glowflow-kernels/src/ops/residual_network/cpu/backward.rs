@@ -9,7 +9,7 @@ use super::rows::{GateBackward, Normalize, NormalizeBackward};
 use crate::cpu::conv::WeightGradient;
 use crate::cpu::last_convolutions::LastConvolutions;
 use crate::cpu::panels::{Cut, Panels, SLAB};
-use crate::cpu::patches::{self, AddShifted, GatherBack, Look};
+use crate::cpu::patches::{self, AddShifted, GatherBack, Offsets};
 use crate::cpu::primitives::depthwise::{self, Goal};
 use crate::cpu::product::{Finish, Out, Packed, product, product_into_rows, transposed_products};
 use crate::cpu::workspace::Workspace;
@@ -204,6 +204,6 @@ fn first<E: Element>(
     add(&mut gradient[at.bias_in.range()], &d_weight.sums);
     let mut contributions = work.take_sums(rows * 9 * inputs);
     product_into_rows(dh.view(), &weight, &mut contributions);
-    let (look, channels, stride) = (Look::Back, inputs, 2 * inputs);
-    AddShifted { grid, look, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
+    let (offsets, channels, stride) = (Offsets::Transposed, inputs, 2 * inputs);
+    AddShifted { grid, offsets, channels, stride, contributions: &contributions, edge: None }.to(work, dx);
 }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::cpu::conv::Scaled;
 use crate::cpu::panels::{Cut, Panels};
-use crate::cpu::patches::{AddShifted, Gather, Look};
+use crate::cpu::patches::{AddShifted, Gather, Offsets};
 use crate::cpu::primitives::depthwise::{self, Goal};
 use crate::cpu::product::{Finish, Out, Packed, product};
 use crate::cpu::workspace::Workspace;
@@ -272,7 +272,7 @@ impl<E: Element> Network<E> {
         o.par_chunks_mut(outputs).with_min_len(1024).for_each(|o| o.copy_from_slice(&self.bias_out));
         let sum = AddShifted {
             grid,
-            look: Look::Ahead,
+            offsets: Offsets::Convolution,
             channels: outputs,
             stride: outputs,
             contributions: &contributions,

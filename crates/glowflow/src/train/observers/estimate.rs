@@ -16,10 +16,10 @@ const SMALL: [(usize, f64, f64); 3] = [(32, 3e4, 1e5), (64, 1e5, 4e5), (usize::M
 /// Minimum number of images in published training runs.
 const PUBLISHED: f64 = 3e7;
 /// Maximum training time without a warning, in seconds.
-const PATIENCE: f64 = 3.0 * 86_400.0;
+const MAX_SECONDS_WITHOUT_WARNING: f64 = 3.0 * 86_400.0;
 
 /// Measures the speed of a run, and reports an estimate once.
-pub struct Outlook {
+pub struct Estimate {
     model: ModelConfig,
     /// Number of training images of the run.
     epoch: usize,
@@ -33,8 +33,8 @@ pub struct Outlook {
     reported: bool,
 }
 
-impl Outlook {
-    /// Creates the outlook of a run that begins.
+impl Estimate {
+    /// Creates the estimate of a run that begins.
     pub fn new(began: &Began<'_>) -> Self {
         Self {
             model: began.config.model.clone(),
@@ -62,7 +62,7 @@ impl Outlook {
         }
         self.reported = true;
         let rate = self.images as f64 / elapsed.as_secs_f64();
-        let mut lines = outlook(&self.model, rate, self.epoch, step.step * step.images as u64);
+        let mut lines = milestones(&self.model, rate, self.epoch, step.step * step.images as u64);
         if self.fine_tuned {
             // The milestones apply to new weights.
             lines.truncate(1);
@@ -73,7 +73,7 @@ impl Outlook {
 
 /// Estimates the milestones of a model at a speed, after `seen` training images, with `epoch` images per
 /// epoch.
-fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<String> {
+fn milestones(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<String> {
     let epochs = 3600.0 * rate / epoch.max(1) as f64;
     let mut lines =
         vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
@@ -82,7 +82,7 @@ fn outlook(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<Strin
     let ModelConfig::Glow(glow) = model else { return lines };
     if glow.hidden >= PUBLISHED_WIDTH {
         let seconds = left(PUBLISHED);
-        let advice = if seconds > PATIENCE {
+        let advice = if seconds > MAX_SECONDS_WITHOUT_WARNING {
             "; that needs a GPU, or a smaller model such as the presets tiny32, faces32 and faces64"
         } else {
             ""
@@ -144,7 +144,7 @@ mod tests {
 
     fn lines(preset: &str, rate: f64, seen: u64) -> String {
         let config = RunConfig::resolve(Some(preset), None, &[]).unwrap();
-        outlook(&config.model, rate, 8550, seen).join("\n")
+        milestones(&config.model, rate, 8550, seen).join("\n")
     }
 
     #[test]
