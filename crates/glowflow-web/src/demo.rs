@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
-use glowflow::train::{LastEvaluation, Trained, last_evaluation, run_folder, trained};
-use glowflow::{Model, ModelConfig, catch_out_of_memory, data, pretrained};
+use glowflow::train::{LastEvaluation, Trained, class_names, last_evaluation, run_folder, trained};
+use glowflow::{Model, ModelConfig, catch_out_of_memory, pretrained};
 use glowflow_data::ImageShape;
 use tokio::sync::Semaphore;
 
@@ -92,7 +92,7 @@ impl Demo {
             fingerprint: glow.fingerprint(),
             config: glow.config().clone(),
             parameters: glow.parameters(),
-            class_names: data::class_names(model, glow.config()),
+            class_names: class_names(model, glow.config()),
             glow: Mutex::new(Some(Arc::new(glow))),
             directions,
             unread,

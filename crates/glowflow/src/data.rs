@@ -8,8 +8,7 @@ use glowflow_data::{Attributes, Batch, Dataset, ImageShape, OpenOptions, Splits,
 use ndarray::Array4;
 
 use crate::model::MODEL;
-use crate::train::{CONFIG, RunConfig, run_folder};
-use crate::{Error, ModelConfig, card};
+use crate::{Error, ModelConfig};
 
 /// Name of the built-in data: portraits drawn by the program.
 pub const PORTRAITS: &str = "portraits";
@@ -68,17 +67,6 @@ fn open_with_cache(
         )));
     }
     Ok(splits)
-}
-
-/// Class names of a model, from `config.toml` of its run or `config.json` of its card, in the folder of the
-/// model's file. Empty if neither exists, or if the file describes another architecture.
-pub fn class_names(model: &Path, config: &ModelConfig) -> Vec<String> {
-    let folder = run_folder(model);
-    match RunConfig::read(&folder.join(CONFIG)) {
-        Ok(run) if run.model == *config => run.data.classes,
-        Ok(_) => vec![],
-        Err(_) => card::class_names(folder, config),
-    }
 }
 
 /// Label of a class given by its name, one of `names`, or by its number.

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
 use glowflow::latents_file::{EncodedFile, Fidelity, LatentsFile};
-use glowflow::{Model, check_count, data};
+use glowflow::train::class_names;
+use glowflow::{Model, check_count};
 use glowflow_report::picture;
 use ndarray::ArrayView3;
 use serde_json::json;
@@ -35,7 +36,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     anyhow::ensure!(
         classes == 0 || args.class.is_some(),
         "the model has {classes} classes: give the class to draw with {}",
-        class_choices(classes, &data::class_names(&args.model, glow.config()))
+        class_choices(classes, &class_names(&args.model, glow.config()))
     );
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
     let mut counts = vec![count];

@@ -10,7 +10,7 @@ use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
-use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, run_folder, trained};
+use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, class_names, run_folder, trained};
 use glowflow::{Architecture, Model, ModelConfig, ModelFile, data, pretrained};
 use glowflow_report::metrics;
 use serde_json::{Value, json};
@@ -141,7 +141,7 @@ fn files(model: &Path, in_run: bool) -> Vec<(PathBuf, u64)> {
 pub fn info(args: &args::Info, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = Model::load(&args.model)?;
     let config = glow.config();
-    let names = data::class_names(&args.model, config);
+    let names = class_names(&args.model, config);
     let run = Run::of(&args.model, &glow);
     let faces = faces::read(&args.model)?;
     // Directions of another model are rejected, and not listed.

@@ -8,6 +8,7 @@ use glowflow::faces::{self, Faces};
 use glowflow::latent::{
     About, Direction, Found, find_directions, interpolate as interpolate_images, redraw_details,
 };
+use glowflow::train::class_names;
 use glowflow::{Latents, data, pretrained};
 use glowflow_report::animation;
 use serde_json::json;
@@ -69,7 +70,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let out = directions_path(args.out.as_deref(), &args.model)?;
     check_output(&out, &args.model)?;
     let glow = common.load_exact(&args.model)?;
-    let (config, names) = (glow.config(), data::class_names(&args.model, glow.config()));
+    let (config, names) = (glow.config(), class_names(&args.model, glow.config()));
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let data::Labelled { dataset, attributes, notices } =
         data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use glowflow::latent::{self, Direction, Directions, sweep};
+use glowflow::train::class_names;
 use glowflow::{Dequantization, Latents, Model, data};
 use glowflow_data::encode_png;
 use glowflow_report::file;
@@ -116,7 +117,7 @@ fn sources(
             sources.push(Source { path: path.clone(), name, class });
             continue;
         }
-        let names = data::class_names(&args.model, glow.config());
+        let names = class_names(&args.model, glow.config());
         let splits = data::open_for(path, glow.config(), &names, class)?;
         splits.notices.iter().for_each(|notice| tell(notice));
         for dataset in [Some(splits.train), splits.test].into_iter().flatten() {

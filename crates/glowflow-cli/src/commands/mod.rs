@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
+use glowflow::train::class_names;
 use glowflow::{AnyDevice, DeviceError, Model, Precision, check_count, data, pretrained};
 use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{picture, printable};
@@ -99,7 +100,7 @@ fn test_data(
     glow: &Model,
     label: Option<usize>,
 ) -> anyhow::Result<Arc<dyn Dataset>> {
-    let names = data::class_names(model, glow.config());
+    let names = class_names(model, glow.config());
     let splits = data::open_for(path, glow.config(), &names, label)?;
     splits.notices.iter().for_each(|notice| tell(notice));
     let Some(test) = splits.test else { return Ok(splits.train) };
@@ -124,7 +125,7 @@ fn class_of(class: Option<&str>, model: &Path, glow: &Model) -> anyhow::Result<O
     let Some(class) = class else { return Ok(None) };
     let classes = glow.config().classes();
     anyhow::ensure!(classes > 0, "the class {class:?} was given to a model without classes: leave it out");
-    let number = data::class_of(class, &data::class_names(model, glow.config()))?;
+    let number = data::class_of(class, &class_names(model, glow.config()))?;
     anyhow::ensure!(
         number < classes,
         "class {number} is not one of the model's {classes} classes, 0 to {}",

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
-use glowflow::{Dequantization, Latents, Model, data};
+use glowflow::train::class_names;
+use glowflow::{Dequantization, Latents, Model};
 use glowflow_data::{Eyes, ImageShape, fit_image, load_picture};
 use ndarray::Array4;
 
@@ -57,7 +58,7 @@ impl Pictures {
             }
             Some(Faces::None) | None => How::Crop,
         };
-        let classes = data::class_names(model, glow.config());
+        let classes = class_names(model, glow.config());
         Ok(Self { shape: image_shape(glow), how, faceless: RefCell::default(), classes })
     }
 

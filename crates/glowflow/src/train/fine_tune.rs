@@ -5,11 +5,12 @@
 
 use std::path::Path;
 
+use super::class_names::class_names;
 use super::config::{CONFIG, DataConfig, RunConfig, Schedule, TrainConfig};
 use super::run::run_folder;
 use crate::model::ModelFile;
 use crate::models::Architecture;
-use crate::{Error, ModelConfig, data, pretrained};
+use crate::{Error, ModelConfig, pretrained};
 
 /// Learning rate relative to that of the source model's run. A small model of CelebA faces, fine-tuned on 150
 /// other portraits, reached 2.70 bits/dim on 50 more at the full rate, at a quarter and at an eighth. After
@@ -63,7 +64,7 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
             ..train
         },
         data: DataConfig {
-            classes: data::class_names(path, model),
+            classes: class_names(path, model),
             shift: data.shift,
             edge: data.edge,
             flip: data.flip,

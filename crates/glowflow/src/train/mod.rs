@@ -3,6 +3,7 @@
 mod adapt;
 mod changes;
 pub mod checkpoint;
+mod class_names;
 mod config;
 mod divergence;
 mod eyes;
@@ -28,6 +29,7 @@ mod waiting;
 pub use adapt::{Adapt, Adapted, adapt};
 pub use changes::Changes;
 pub(crate) use changes::absolute;
+pub use class_names::class_names;
 pub use config::{CONFIG, DataConfig, EdgeType, Optimizer, RunConfig, Schedule, TrainConfig};
 pub(crate) use config::{merge, override_table, wrong};
 pub(crate) use folder::lock;

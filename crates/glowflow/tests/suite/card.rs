@@ -11,9 +11,10 @@ use glowflow::card::{CONFIG_JSON, Card, README};
 use glowflow::model::MODEL;
 use glowflow::train::observer::Outbox;
 use glowflow::train::{
-    BEST, CONFIG, Changes, Event, Limits, Observer, Options, RunConfig, Summary, resume, train, train_on,
+    BEST, CONFIG, Changes, Event, Limits, Observer, Options, RunConfig, Summary, class_names, resume, train,
+    train_on,
 };
-use glowflow::{Error, GlowConfig, Model, ModelConfig, ModelFile, data};
+use glowflow::{Error, GlowConfig, Model, ModelConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_kernels::Cpu;
 use serde_json::Value;
@@ -214,7 +215,7 @@ fn a_folder_of_weights_and_card_is_a_model() {
 
     let glow = Model::from_pretrained(folder.path()).unwrap();
     assert_eq!(glow.fingerprint(), model.fingerprint());
-    assert_eq!(data::class_names(folder.path(), glow.config()), ["cat", "d|g"]);
+    assert_eq!(class_names(folder.path(), glow.config()), ["cat", "d|g"]);
     let readme = text(folder.path(), README);
     assert!(readme.contains("| classes | 2: cat, d\\|g |"), "{readme}");
     assert!(readme.contains("sample --class 0 --model FOLDER"), "{readme}");
@@ -222,7 +223,7 @@ fn a_folder_of_weights_and_card_is_a_model() {
     // Class names of a different model are not used.
     let mut other: ModelConfig = glow.config().clone();
     other.set_classes(3).unwrap();
-    assert!(data::class_names(folder.path(), &other).is_empty());
+    assert!(class_names(folder.path(), &other).is_empty());
 }
 
 #[test]

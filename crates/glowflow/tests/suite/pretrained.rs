@@ -7,8 +7,8 @@ use glowflow::card::{Card, README};
 use glowflow::evaluate::{Draws, Inversion, evaluate};
 use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions, manipulate};
-use glowflow::train::{CONFIG, RunConfig, last_evaluation, run_folder, trained};
-use glowflow::{Dequantization, Error, Latents, Model, ModelFile, data, pretrained};
+use glowflow::train::{CONFIG, RunConfig, class_names, last_evaluation, run_folder, trained};
+use glowflow::{Dequantization, Error, Latents, Model, ModelFile, pretrained};
 use glowflow_data::portraits::{ATTRIBUTES, EYES, Portraits, measure};
 use glowflow_data::{Dataset, ImageShape, Subset, load_image};
 use ndarray::{Array4, Axis};
@@ -146,7 +146,7 @@ fn its_name_is_accepted_wherever_a_model_is_expected() {
     assert_eq!(run_folder(&ModelFile::path(name())), name());
     for path in [name().to_owned(), ModelFile::path(name())] {
         assert_eq!(faces::read(&path).unwrap(), Some(Faces::Aligned(EYES)));
-        assert!(data::class_names(&path, &file.config).is_empty());
+        assert!(class_names(&path, &file.config).is_empty());
     }
     let tuned = RunConfig::fine_tune(name(), None, None, &[]).unwrap();
     assert_eq!(tuned.train.from.unwrap(), ModelFile::path(name()));
