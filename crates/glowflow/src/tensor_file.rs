@@ -10,7 +10,6 @@ use std::fs::File;
 use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use glowflow_report::file;
 use half::{bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -362,7 +361,7 @@ fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Error {
 /// # Errors
 /// [`Error::Io`] if the system fails; the previous content of `path` is then intact.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    file::replace_for_good(path, bytes).map_err(Error::io(path))
+    glowflow_files::replace_for_good(path, bytes).map_err(Error::io(path))
 }
 
 /// Adds advice to the reason why a file cannot be read.
