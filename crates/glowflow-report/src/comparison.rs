@@ -8,7 +8,6 @@
 
 use crate::curve::{FONT, GRID, count_label, register_typeface, value_label};
 use crate::{Error, picture};
-use image::RgbImage;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::{ops::Range, path::Path};
@@ -99,11 +98,7 @@ impl Comparison<'_> {
     ///
     /// [`Error::Write`] if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
-        self.draw(&mut pixels)
-            .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
-        let image = RgbImage::from_raw(SIZE.0, SIZE.1, pixels).expect("as many bytes as pixels");
-        picture::save(path, &image)
+        picture::save_drawn(path, SIZE, |pixels| self.draw(pixels).map_err(|error| error.to_string()))
     }
 
     fn draw<'b>(&self, pixels: &'b mut [u8]) -> Drawn<'b> {

@@ -7,7 +7,6 @@
 //! Text is set in Hack, an embedded typeface, so the image does not depend on the fonts of a machine.
 
 use crate::{Error, picture};
-use image::RgbImage;
 use plotters::prelude::*;
 use plotters::style::register_font;
 use std::{ops::Range, path::Path, sync::Once};
@@ -50,11 +49,7 @@ impl Curve<'_> {
     ///
     /// [`Error::Write`] if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
-        self.draw(&mut pixels)
-            .map_err(|error| Error::Draw { path: path.to_path_buf(), reason: error.to_string() })?;
-        let image = RgbImage::from_raw(SIZE.0, SIZE.1, pixels).expect("as many bytes as pixels");
-        picture::save(path, &image)
+        picture::save_drawn(path, SIZE, |pixels| self.draw(pixels).map_err(|error| error.to_string()))
     }
 
     fn draw(&self, pixels: &mut [u8]) -> Result<(), Box<dyn std::error::Error + '_>> {

@@ -130,6 +130,18 @@ pub fn save(path: &Path, picture: &RgbImage) -> Result<(), Error> {
     file::replace(path, &png)
 }
 
+/// Draws on a white picture of `size`, width and height, and saves it.
+pub(crate) fn save_drawn(
+    path: &Path,
+    size: (u32, u32),
+    draw: impl FnOnce(&mut [u8]) -> Result<(), String>,
+) -> Result<(), Error> {
+    let mut pixels = vec![255; (size.0 * size.1 * 3) as usize];
+    draw(&mut pixels).map_err(|reason| Error::Draw { path: path.to_path_buf(), reason })?;
+    let image = RgbImage::from_raw(size.0, size.1, pixels).expect("as many bytes as pixels");
+    save(path, &image)
+}
+
 /// Encodes a picture as PNG.
 ///
 /// # Errors
