@@ -5,10 +5,10 @@ use glowflow::Precision;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PrecisionArg {
-    /// f32 on processors, bf16 on GPUs.
+    /// f32 on CPUs, bf16 on GPUs.
     Auto,
     F32,
-    /// f32, rounded to 19 bits where it is multiplied; GPUs only.
+    /// f32 with factors rounded to 19 bits in matrix products; GPUs only.
     Tf32,
     /// Needs a GPU, or a processor with AVX-512 BF16; AMX is used where there is any.
     Bf16,
