@@ -100,7 +100,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set train.ema=1", &["train.ema is 1", "below 1"]),
     ("bench --set train.lr=nan", &["train.lr is NaN", "above 0"]),
     ("bench --set train.clip=inf", &["train.clip is inf", "0 for off"]),
-    ("bench --set train.checkpoint_minutes=inf", &["train.checkpoint_minutes is inf", "large for never"]),
+    (
+        "bench --set train.checkpoint_minutes=inf",
+        &["train.checkpoint_minutes is inf", "a large value for never"],
+    ),
     ("train --data portraits --out new TINY --seed 9223372036854775808", &["train.seed", "2^63"]),
     ("bench --set model.image=[30,32,3]", &["image height 30", "24 or 32", "model.levels to at most 1"]),
     (
@@ -172,11 +175,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --from nowhere --data flat --out new", &["nowhere"]),
     (
         "train --from done --data flat --out new --set model.steps=3",
-        &["model.steps is 3", "and 2 in", "leave model.steps out"],
+        &["model.steps is 3", "and 2 in", "omit model.steps"],
     ),
     (
         "train --from done --data flat --out new --preset tiny32",
-        &["model.", "leave model.", "done/model.safetensors"],
+        &["model.", "omit model.", "done/model.safetensors"],
     ),
     ("train --from classes --data flat --out new", &["0.png", "sub-folder", "class"]),
     ("train --from classes --data animals --out new", &["zebra/1.png", "known classes (cat, dog)"]),
@@ -189,9 +192,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --resume done --set train.batch=8", &["train.batch", "images each step sees"]),
     ("train --resume done --set train.lr=fast", &["train.lr", "fast"]),
     ("train --out new TINY", &["--data"]),
-    ("train --data portraits --out new TINY --minutes nan", &["NaN minutes", "0 or more"]),
-    ("train --data portraits --out new TINY --minutes -1", &["-1 minutes", "0 or more"]),
-    ("quickstart --minutes nan --out new", &["NaN minutes", "0 or more"]),
+    ("train --data portraits --out new TINY --minutes nan", &["0 or more minutes", "got NaN"]),
+    ("train --data portraits --out new TINY --minutes -1", &["0 or more minutes", "got -1"]),
+    ("quickstart --minutes nan --out new", &["0 or more minutes", "got NaN"]),
     // Models and latents.
     ("info --model nowhere", &["nowhere"]),
     ("info --model empty", &["empty", "holds no model.safetensors"]),
@@ -258,10 +261,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("sample --model done --out new.png --out-dir new", &["--out", "--out-dir"]),
     // Outputs.
-    ("sample --model done --out nowhere/new.png", &["nowhere/new.png", "make the folder first"]),
-    ("encode --model done --data flat --out nowhere/new", &["nowhere/new", "make the folder first"]),
-    ("encode --model done --data flat --out flat", &["flat", "name a file in it"]),
-    ("score --model done --data flat --csv nowhere/new", &["nowhere/new", "make the folder first"]),
+    ("sample --model done --out nowhere/new.png", &["nowhere/new.png", "create the folder first"]),
+    ("encode --model done --data flat --out nowhere/new", &["nowhere/new", "create the folder first"]),
+    ("encode --model done --data flat --out flat", &["flat", "give a file in it"]),
+    ("score --model done --data flat --csv nowhere/new", &["nowhere/new", "create the folder first"]),
     (
         "encode --model done --data flat --out done/model.safetensors",
         &["model.safetensors", "the model itself"],
@@ -478,7 +481,7 @@ fn a_failed_picture_does_not_end_the_run() {
     for name in ["samples.png", "curve.png"] {
         assert!(outcome.stderr.contains(name), "{}", outcome.stderr);
     }
-    assert_eq!(outcome.stderr.matches("training goes on").count(), 2, "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches("training continues").count(), 2, "{}", outcome.stderr);
 }
 
 /// State from before a failure is kept, and the records are those of a run without the failure.
@@ -551,7 +554,7 @@ fn images_may_move() {
     let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
     assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);
     let line_with_test = format!("{line} --test-data moved");
-    check(&run(folder.path(), &line_with_test), &line_with_test, &["no separate test data", "leave it out"]);
+    check(&run(folder.path(), &line_with_test), &line_with_test, &["no separate test data", "omit it"]);
     std::fs::remove_file(at("moved/3.png")).unwrap();
     let outcome = run(folder.path(), "train --threads 2 --resume run --steps 6").ok();
     assert_eq!(outcome.stderr.matches(other).count(), 1, "{}", outcome.stderr);

@@ -347,7 +347,7 @@ fn a_plan_counts_operations_and_time() {
         "{unread:?}"
     );
     for (line, words) in [
-        ("--arms narrow", "there is no configuration \"narrow\"; there are glow, wide"),
+        ("--arms narrow", "unknown configuration \"narrow\", expected one of glow, wide"),
         ("--curve 0", "curve holds 0"),
         ("--flops -1", "flops is -1"),
     ] {

@@ -357,7 +357,7 @@ fn mistakes_are_named_with_file_and_key() {
         ("steps = 200", "minutes = 1", &["evaluations needs a budget of images or steps"]),
         ("evaluations = 5", "evaluations = 0", &["evaluations is 0"]),
         ("name = \"conv1x1\"", "name = \"Reverse\"", &["configurations holds \"reverse\" twice"]),
-        ("name = \"conv1x1\"", "name = \"a/b\"", &["a configuration's name is \"a/b\"", "folder's name"]),
+        ("name = \"conv1x1\"", "name = \"a/b\"", &["a configuration's name is \"a/b\"", "folder name"]),
         ("warmup = 50", "seed = 50", &["configuration \"conv1x1\": train.seed follows from seeds"]),
         ("warmup = 50", "lr = -1.0", &["configuration \"conv1x1\": train.lr is -1.0"]),
         (
