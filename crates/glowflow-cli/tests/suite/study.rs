@@ -276,7 +276,7 @@ fn a_run_that_diverges_does_not_end_the_study() {
     let outcome = run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
     assert!(outcome.stdout.contains("conv1x1: 1 run diverged"), "{outcome:?}");
     let table = read(&folder.path().join("out/study.md"));
-    assert!(table.contains("conv1x1: 1 run diverged and count"), "{table}");
+    assert!(table.contains("conv1x1: 1 run diverged and is excluded"), "{table}");
     assert!(table.contains("| conv1x1 | – | 0 |"), "{table}");
     // It is not retried.
     let again = run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
