@@ -243,7 +243,7 @@ test("the camera's picture can be used", async () => {
 
 test("a file that is no picture is named and does no harm", async () => {
   await page.setInputFiles("#manipulate-source-file", fileOf(Buffer.from("none"), "notes.png"));
-  await page.getByText("notes.png is no picture").waitFor();
+  await page.getByText("notes.png is not a picture").waitFor();
   await uploadToManipulate();
   await done();
 });
@@ -347,7 +347,7 @@ test("the eyes are asked for once and stored with the model", () => withUnknownE
 
   // The answer can be changed.
   await page.click("#tab-about");
-  await page.getByText("Photographs of faces are aligned: the eyes are put at 35 % / 45 % and 65 % / 45 %").waitFor();
+  await page.getByText("Photographs of faces are aligned: the eyes are placed at 35 % / 45 % and 65 % / 45 %").waitFor();
   await page.click("#eyes-change");
   await page.click("#eyes-none");
   await page.getByText("The pictures are not faces").waitFor();
