@@ -381,7 +381,7 @@ test("a browser remembers the eyes if the server does not store them", () => wit
 
 test("an answer that the server cannot store holds in the browser", () => withUnknownEyes(async (at) => {
   for (const [storage, said] of [[true, "This browser remembers the answer. The server did not store it: no room"],
-    [false, "The answer holds until the page is closed."]]) {
+    [false, "The answer is kept until the page is closed."]]) {
     await open({ at, prepare: async () => {
       await page.route("**/api/v1/eyes", (route) => route.fulfill({ json: { detail: "no room" } , status: 507 }));
       if (storage) return;
