@@ -16,7 +16,7 @@ use super::AlignArgs;
     loop that returns to the first image; any other file shows them side by side, one row per pair."
 )]
 pub struct Interpolate {
-    /// Two or more pictures. Faces are aligned if those of the model are; other pictures are centre-cropped.
+    /// Two or more pictures, aligned by their faces if the model's images are, otherwise centre-cropped.
     #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
     /// A run folder, a model file, or portraits, the model included in the program.
@@ -105,7 +105,7 @@ pub struct Attributes {
 #[command(group = ArgGroup::new("how").required(true).multiple(true).args(["moves", "sweep"]))]
 #[command(group = ArgGroup::new("to").args(["out", "out_dir"]))]
 pub struct Manipulate {
-    /// Pictures, or folders of pictures. Faces are aligned if those of the model are; other pictures are
+    /// Pictures, or folders of pictures, aligned by their faces if the model's images are, otherwise
     /// centre-cropped.
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     pub images: Vec<PathBuf>,
@@ -156,7 +156,7 @@ fn parse_move(text: &str) -> Result<(String, f64), String> {
     resamples one level more than the row above, the finest first; the last row retains nothing of the picture."
 )]
 pub struct Resample {
-    /// The picture. A face is aligned if those of the model are; any other picture is centre-cropped.
+    /// The picture, aligned by its face if the model's images are, otherwise centre-cropped.
     pub image: PathBuf,
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
@@ -191,7 +191,7 @@ pub struct Resample {
     1 for the same image, near 0 for unrelated ones."
 )]
 pub struct Nearest {
-    /// The picture. A face is aligned if those of the model are; any other picture is centre-cropped.
+    /// The picture, aligned by its face if the model's images are, otherwise centre-cropped.
     pub image: PathBuf,
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
