@@ -73,9 +73,9 @@ pub struct Train {
     /// value that may change, such as train.lr, train.schedule or train.eval_every. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Fine-tune: start from the weights of this model: a run folder, a model file, or portraits, the model
-    /// included in the program. The architecture is the model's, and the settings are those of its run, with
-    /// an eighth of the learning rate. [default: new weights]
+    /// Fine-tune: start from the weights of a model, given as a run folder, a model file, or portraits, the
+    /// model included in the program. The architecture is the model's, and the settings are those of its run,
+    /// with an eighth of the learning rate. [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
     /// Whether hidden activations are recomputed (less memory) or stored (faster). [default: as in the
