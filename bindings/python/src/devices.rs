@@ -26,7 +26,7 @@ pub fn precision(name: &str) -> PyResult<Precision> {
 pub fn open(choice: DeviceChoice, precision: Precision) -> Result<(AnyDevice, Option<String>), DeviceError> {
     let mut trouble = None;
     let device = choice.open(precision, |error| {
-        trouble = Some(format!("{error}; computing on the processor instead"));
+        trouble = Some(format!("{error}; computing on the CPU instead"));
     })?;
     Ok((device, trouble))
 }

@@ -4,10 +4,9 @@ use glowflow::{DeviceError, Error};
 
 use crate::commands::quoted;
 
-const LESS_MEMORY: &str = "less memory is needed with a smaller train.batch, a larger train.accumulate, \
-    train.backprop=reversible, a smaller model.hidden, or fewer images at once";
-const ANOTHER_DEVICE: &str =
-    "--device cpu computes on the processor, and --precision f32 in a precision of every device";
+const LESS_MEMORY: &str = "to reduce memory use, set a smaller train.batch, a larger train.accumulate, \
+    train.backprop=reversible or a smaller model.hidden, or process fewer images at once";
+const ANOTHER_DEVICE: &str = "--device cpu computes on the CPU, and every device supports --precision f32";
 
 /// Describes an error in one line: its causes, and the options or the command that help.
 pub fn describe(error: &anyhow::Error) -> String {

@@ -58,14 +58,11 @@ fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         anyhow::ensure!(
             threads <= MAX_THREADS,
-            "{source} {threads} is too many: {MAX_THREADS} at most, and this machine has {cores} cores"
+            "{source} {threads} is too large: use at most {MAX_THREADS}; this machine has {cores} cores"
         );
     }
     if let Some(threads) = cli.threads {
-        anyhow::ensure!(
-            threads > 0,
-            "--threads 0 leaves nothing to compute with; leave it out for all cores"
-        );
+        anyhow::ensure!(threads > 0, "--threads must be at least 1, got 0; omit it to use all cores");
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()

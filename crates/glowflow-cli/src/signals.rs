@@ -65,7 +65,7 @@ fn listen() -> std::io::Result<()> {
                 SIGNAL.store(u8::try_from(signal).unwrap_or(INT), Ordering::Relaxed);
                 STOP.store(true, Ordering::Relaxed);
                 if !QUIET.load(Ordering::Relaxed) {
-                    tell("stopping after this step; Ctrl-C again to stop at once");
+                    tell("stopping after this step; press Ctrl-C again to stop immediately");
                 }
             }
         }
@@ -80,7 +80,7 @@ fn listen() -> Result<(), ctrlc::Error> {
             std::process::exit(128 + i32::from(INT));
         }
         if !QUIET.load(Ordering::Relaxed) {
-            tell("stopping after this step; once more to stop at once");
+            tell("stopping after this step; press Ctrl-C again to stop immediately");
         }
     })
 }

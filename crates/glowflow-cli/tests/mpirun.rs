@@ -35,7 +35,7 @@ fn any_number_of_ranks_over_any_mpi_writes_the_same_files() {
             let out = name(&engine, &size.to_string());
             let end = start(&engine, size, folder, &train(&out, rest)).end(JOB);
             assert_eq!(end.code, Some(0), "{}, {size} ranks: {}", engine.name, end.output);
-            let line = format!("4 images a step = {size} ranks × {}", 4 / size);
+            let line = format!("4 images per step = {size} ranks × {}", 4 / size);
             assert!(end.output.contains(&line), "{}", end.output);
             assert_same_files(folder, &out, "alone");
         }

@@ -60,21 +60,21 @@ impl Attributes {
         let is_image = |name: &str| matches!(names.find(name), Found::One(_, Closeness::Equal));
         if let Some(name) = table.columns.get(images).filter(|name| is_image(name)) {
             return Err(format!(
-                "its first line names the image {name:?}; put a line of column names above it"
+                "its first line is the row of image {name:?}; add a header line of column names"
             ));
         }
         let Columns { kept, left_out } = Columns::of(table, images)?;
         if kept.is_empty() || table.rows.is_empty() {
-            let found = left_out.first().map_or(String::new(), |found| format!("; there is {found}"));
+            let found = left_out.first().map_or(String::new(), |found| format!("; found {found}"));
             return Err(format!(
-                "no column of attributes: one column should hold images' names, and others only 1 for yes \
-                 and 0 or -1 for no, under a line of names, separated by commas{found}"
+                "no column of attributes: below a header line, one column should contain image names, and others \
+                 only 1 for yes and 0 or -1 for no, separated by commas{found}"
             ));
         }
         let pairs = Pairs::find(table, images, &names, dataset.len());
         if pairs.rows.iter().all(Vec::is_empty) && pairs.ambiguous_images.is_empty() {
             return Err(format!(
-                "none of its images is in the data: it names {:?}, the data {:?}",
+                "none of its images are in the data: the table names {:?}, the data {:?}",
                 &table.rows[0].fields[images],
                 if dataset.is_empty() { String::new() } else { dataset.name(0) }
             ));
@@ -104,7 +104,7 @@ impl Attributes {
         }
         notices.extend(table.notice.clone());
         if let Some(announced) = table.announced.filter(|&rows| rows != table.rows.len()) {
-            notices.push(format!("the table announces {announced} rows and has {}", table.rows.len()));
+            notices.push(format!("the table declares {announced} rows but has {}", table.rows.len()));
         }
         let names = kept.iter().map(|&c| attribute_name(&table.columns[c])).collect();
         Ok(Self { names, values, left_out, notices })

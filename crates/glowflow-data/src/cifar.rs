@@ -116,15 +116,15 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
             && !bytes.len().is_multiple_of(RECORD)
         {
             return Err(malformed(format!(
-                "{} bytes are a whole number of CIFAR-100 records of {RECORD_OF_100}, which are not read; \
+                "{} bytes are a whole number of CIFAR-100 records of {RECORD_OF_100}, which are not supported; \
                  convert the images to an .npz file or to PNG files",
                 bytes.len()
             )));
         }
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             return Err(malformed(format!(
-                "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; fetch the file \
-                 again, and see that it is of the binary version of CIFAR-10",
+                "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; download the \
+                 file again, and check that it is the binary version of CIFAR-10",
                 bytes.len()
             )));
         }
@@ -133,8 +133,8 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
             let label = usize::from(record[0]);
             if label >= CLASSES.len() {
                 return Err(malformed(format!(
-                    "record {number} has the label {label}, and CIFAR-10 has labels 0 to 9; see \
-                     that the file is of the binary version of CIFAR-10"
+                    "record {number} has the label {label}, but CIFAR-10 has labels 0 to 9; check \
+                     that the file is the binary version of CIFAR-10"
                 )));
             }
             images.labels.push(label);

@@ -17,8 +17,8 @@ pub struct CropBox {
 /// Invalid edges of a crop box.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error(
-    "a part of {0}: expected four numbers from 0 to 1 (left, top, right, bottom), left below right and top below \
-     bottom, such as 0.1,0,0.9,0.8"
+    "invalid part {0}: expected four numbers from 0 to 1 (left, top, right, bottom), with left < right and \
+     top < bottom, such as 0.1,0,0.9,0.8"
 )]
 pub struct InvalidCrop(String);
 

@@ -77,7 +77,7 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> 
             Ok(count) => filled += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => {
-                return Err(format!("cut short or damaged ({error}); make or fetch the file again"));
+                return Err(format!("cut short or damaged ({error}); create or download the file again"));
             }
         }
     }
@@ -86,7 +86,7 @@ fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> Result<usize, String> 
 
 fn mismatch(dimensions: &[usize], expected: usize, found: &str) -> String {
     format!(
-        "has {found} bytes of elements, but its header ({dimensions:?}) announces {expected}; make or \
-         fetch the file again"
+        "has {found} bytes of elements, but its header ({dimensions:?}) declares {expected}; create or \
+         download the file again"
     )
 }

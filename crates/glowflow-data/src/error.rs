@@ -11,7 +11,7 @@ use crate::retry::is_passing;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder is missing or may not be read.
-    #[error("cannot read {path}: {reason}; check that it exists and may be read", path = .path.display())]
+    #[error("cannot read {path}: {reason}; check that it exists and is readable", path = .path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum Error {
     },
 
     /// An image could not be written.
-    #[error("cannot write {path}: {reason}; check that the folder exists and has room", path = .path.display())]
+    #[error("cannot write {path}: {reason}; check that the folder exists and the disk has space", path = .path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -41,14 +41,14 @@ pub enum Error {
 
     /// A folder contains no image files.
     #[error(
-        "no images in {path}: a folder should hold .png, .jpg, .jpeg, .webp or .bmp files (at any \
+        "no images in {path}: a folder should contain .png, .jpg, .jpeg, .webp or .bmp files (at any \
          depth), CIFAR-10 .bin files or MNIST idx files",
         path = .0.display()
     )]
     EmptyFolder(PathBuf),
 
     /// A folder contains only files that cannot be read as images.
-    #[error("no images in {path} that can be read: {found}", path = .path.display())]
+    #[error("no images in {path} can be read: {found}", path = .path.display())]
     NothingReadable {
         /// The folder.
         path: PathBuf,
@@ -80,13 +80,13 @@ pub enum Error {
 
     /// An unsupported image shape.
     #[error(
-        "images of {0} (height×width×channels) are not possible: both sides must be 1 to 32768 \
+        "unsupported image shape {0} (height×width×channels): both sides must be 1 to 32768 \
          pixels, and channels 1 (grey) or 3 (RGB)"
     )]
     Shape(ImageShape),
 
     /// A buffer does not have the size of exactly one image.
-    #[error("{found} bytes given for an image of {shape}, which takes {expected}", expected = .shape.len())]
+    #[error("got {found} bytes for an image of {shape}, which has {expected}", expected = .shape.len())]
     PixelCount {
         /// The image's shape.
         shape: ImageShape,
@@ -104,11 +104,11 @@ pub enum Error {
     },
 
     /// Both eyes of a face have the same position, so no image can be aligned to them.
-    #[error("the eyes {0:?} are at the same place; give two places, as fractions of width and height")]
+    #[error("the eyes {0:?} have the same position; give two positions, as fractions of width and height")]
     SamePlace([[f64; 2]; 2]),
 
     /// Bytes in memory that are not a readable image.
-    #[error("no picture could be read: {reason}; supported formats are PNG, JPEG, WebP and BMP")]
+    #[error("the picture cannot be read: {reason}; supported formats are PNG, JPEG, WebP and BMP")]
     NoImage {
         /// The problem with them.
         reason: String,
@@ -184,8 +184,8 @@ pub enum Error {
 
     /// A test fraction that leaves no image for training or none for testing.
     #[error(
-        "a test fraction of {fraction} of {images} images does not leave images on both sides; \
-         give a number between 0 and 1, such as 0.1, that does"
+        "a test fraction of {fraction} of {images} images leaves the training or the test set empty; \
+         give another number between 0 and 1, such as 0.1"
     )]
     Fraction {
         /// The requested fraction.
@@ -195,7 +195,7 @@ pub enum Error {
     },
 
     /// A batch of no images.
-    #[error("a batch size of 0 is not possible; give 1 or more (train.batch)")]
+    #[error("the batch size must be at least 1, got 0 (train.batch)")]
     EmptyBatch,
 
     /// Fewer images than one batch.
@@ -212,7 +212,7 @@ pub enum Error {
 
     /// A shift that is negative, not a number, or more than half the image.
     #[error(
-        "a shift of {0} is not possible: it is a fraction of the image's size, between 0 and 0.5, such as 0.1"
+        "invalid shift of {0}: it must be a fraction of the image's size, between 0 and 0.5, such as 0.1"
     )]
     Shift(f64),
 }

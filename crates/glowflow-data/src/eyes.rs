@@ -22,7 +22,7 @@ pub struct Eyes {
 
 /// Invalid eye positions.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("eyes at {0}: expected four numbers from 0 to 1 (left x, left y, right x, right y), right x at least {MIN_DISTANCE} above left x, such as {example}", example = Eyes::CELEBA)]
+#[error("invalid eyes {0}: expected four numbers from 0 to 1 (left x, left y, right x, right y), with right x at least {MIN_DISTANCE} greater than left x, such as {example}", example = Eyes::CELEBA)]
 pub struct InvalidEyes(String);
 
 impl Eyes {

@@ -54,14 +54,14 @@ impl FileKind {
             Video(what) => (what, "extract frames as JPEG or PNG first"),
             Archive(what) => (what, "unpack first"),
             Array(what) => (what, "give the file itself to use it"),
-            OtherCifar(what) => (what, "only the binary version of CIFAR-10 is read"),
+            OtherCifar(what) => (what, "only the binary version of CIFAR-10 is supported"),
             Self::Image(_) | Other => return None,
         };
         let plural = if count == 1 { "" } else { "s" };
         let folder = folder_to_give(Path::new(example)).filter(|_| matches!(self, Array(_)));
         let way_out =
             folder.map_or(way_out.to_owned(), |folder| format!("give the folder {folder} to use it"));
-        Some(format!("left out {count} {what}{plural}, such as {example}: {way_out}"))
+        Some(format!("skipped {count} {what}{plural}, such as {example}: {way_out}"))
     }
 
     /// The reason why a file of this kind cannot be opened as images. The text completes "FILE is …".
@@ -73,7 +73,7 @@ impl FileKind {
             Video(what) => Some(format!("{}, which cannot be read: extract frames as JPEG or PNG", an(what))),
             Archive(what) => Some(format!("{}: unpack it and give the folder", an(what))),
             OtherCifar(what) => {
-                Some(format!("{}, which cannot be read: fetch the binary version of CIFAR-10", an(what)))
+                Some(format!("{}, which cannot be read: download the binary version of CIFAR-10", an(what)))
             }
             Self::Image(_) | Array(_) | Other => None,
         }

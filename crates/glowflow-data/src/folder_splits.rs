@@ -132,13 +132,13 @@ pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<S
     for files in sets.into_iter().filter(|files| !files.is_empty() && Some(*files) != test) {
         let set = roles.described(files);
         notices.push(match has_classes(&files) {
-            true => format!("{set} is left out: give the folder alone to use it"),
-            false => format!("{set} is left out: it has no sub-folders that name classes"),
+            true => format!("{set} is skipped: give the folder alone to use it"),
+            false => format!("{set} is skipped: it has no sub-folders that name classes"),
         });
     }
     if let Some(first) = roles.outside.first() {
         notices.push(format!(
-            "{} outside {} and {} {} left out, such as {}",
+            "{} outside {} and {} {} skipped, such as {}",
             counted(roles.outside.len(), "image"),
             roles.folder(&roles.train),
             roles.folder(test.unwrap_or(&roles.test)),

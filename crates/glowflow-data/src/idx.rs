@@ -140,7 +140,7 @@ impl Files {
         }
         if labels.len() != count {
             return Err(malformed(format!(
-                "{} labels for the {count} images of {}; fetch both files again",
+                "{} labels for the {count} images of {}; download both files again",
                 labels.len(),
                 of.display()
             )));
@@ -211,14 +211,14 @@ impl Header {
     fn read(file: &mut impl Read) -> Result<Self, String> {
         let mut word = || {
             let mut bytes = [0; 4];
-            let cut_short = |error| format!("cut short or damaged ({error}); fetch the file again");
+            let cut_short = |error| format!("cut short or damaged ({error}); download the file again");
             file.read_exact(&mut bytes).map_err(cut_short)?;
             Ok::<_, String>(bytes)
         };
         let front = word()?;
         let [0, 0, element @ (0x08 | 0x09 | 0x0B..=0x0E), rank] = front else {
             return Err(format!(
-                "begins with {front:02x?}, but an idx file of unsigned bytes with [00, 00, 08, dimensions]; \
+                "begins with {front:02x?}, but an idx file of unsigned bytes begins with [00, 00, 08, dimensions]; \
                  convert it to bytes"
             ));
         };

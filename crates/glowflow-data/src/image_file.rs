@@ -212,7 +212,7 @@ fn picture(
     if channels.alpha && pixels.chunks_exact(size).all(|pixel| pixel[size - 1] == 0) {
         // Programs without transparency support leave the fourth byte of a BMP's pixels 0.
         if format != ImageFormat::Bmp {
-            return Err("the image is wholly transparent: there is nothing to see".into());
+            return Err("the image is fully transparent".into());
         }
         pixels.chunks_exact_mut(size).for_each(|pixel| pixel[size - 1] = u8::MAX);
     }

@@ -65,14 +65,14 @@ impl Leftovers {
             kinds.iter().filter_map(|(kind, paths)| kind.notice(paths.len(), &example(paths))).collect();
         if !self.unreadable.is_empty() {
             notices.push(format!(
-                "left out {} that may not be read, such as {}",
+                "skipped {} without read permission, such as {}",
                 counted(self.unreadable.len(), "file"),
                 example(&self.unreadable)
             ));
         }
         if !self.backups.is_empty() {
             notices.push(format!(
-                "left out {} of files that are there, such as {}",
+                "skipped {} of existing files, such as {}",
                 match self.backups.len() {
                     1 => "1 backup copy".to_owned(),
                     count => format!("{count} backup copies"),
@@ -82,7 +82,7 @@ impl Leftovers {
         }
         if !self.runs.is_empty() {
             notices.push(format!(
-                "left out {} with {}, such as {}: the images there are a training run's",
+                "skipped {} with {}, such as {}: images written by training are not data",
                 counted(self.runs.len(), "folder"),
                 self.run_marker,
                 example(&self.runs)
@@ -90,7 +90,7 @@ impl Leftovers {
         }
         if !self.duplicates.is_empty() {
             notices.push(format!(
-                "left out {} to images that count already, such as {}",
+                "skipped {} to images that are already included, such as {}",
                 counted(self.duplicates.len(), "link"),
                 example(&self.duplicates)
             ));

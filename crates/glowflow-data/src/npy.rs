@@ -61,7 +61,7 @@ impl Header {
         };
         if size > MAX_HEADER {
             return Err(format!(
-                "the .npy header has {size} bytes; at most {MAX_HEADER} are plausible; \
+                "the .npy header has {size} bytes, more than the maximum of {MAX_HEADER}; \
                  save the array again"
             ));
         }
@@ -69,7 +69,7 @@ impl Header {
         let Some(Dictionary { description, fortran_order, shape }) = Dictionary::parse(&text) else {
             let shown: String = text.trim_end().chars().take(200).collect();
             return Err(format!(
-                "cannot make sense of the .npy header `{shown}`; save a plain array with numpy.save"
+                "cannot parse the .npy header `{shown}`; save a plain array with numpy.save"
             ));
         };
         let element = description.map_or(Err("records".into()), |d| ElementType::parse(&d));
@@ -116,7 +116,7 @@ impl Header {
             return Ok(Err(match *self.dimensions {
                 [images, columns] if images == count => format!(
                     "labels of shape {shape} are {columns} numbers per image, but a class is one; save \
-                     labels.argmax(axis=1) if just one of them is 1"
+                     labels.argmax(axis=1) if they are one-hot"
                 ),
                 _ => format!("labels of shape {shape} for {count} images; one per image is needed"),
             }));

@@ -182,7 +182,7 @@ impl Archive {
     fn equals(&self, arrays: &[usize]) -> String {
         let names: Vec<String> = arrays.iter().map(|&at| format!("`{}`", self.arrays[at].name)).collect();
         format!(
-            "the arrays {} could each be the one to read; save one of them alone, or name it `images` or `labels`",
+            "the arrays {} are ambiguous; save only one of them, or name it `images` or `labels`",
             names.join(" and ")
         )
     }
@@ -194,8 +194,8 @@ impl Archive {
         };
         let arrays: Vec<String> = self.arrays.iter().map(list).collect();
         format!(
-            "none of its arrays ({}) is images: uint8 of shape (N, height, width) or (N, height, width, \
-             channels); convert one",
+            "none of its arrays ({}) contains images, which are uint8 of shape (N, height, width) or (N, height, \
+             width, channels); convert one",
             arrays.join("; ")
         )
     }

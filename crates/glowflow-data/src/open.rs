@@ -202,7 +202,7 @@ fn in_memory(
     if options.labels && !train.labels.is_empty() && unlabelled {
         return Err(Error::Malformed {
             path: path.to_owned(),
-            problem: "the test images have no labels, and the training images have; add them, or give the \
+            problem: "the test images have no labels, but the training images do; add labels, or give the \
                       training images alone"
                 .into(),
         });

@@ -72,7 +72,7 @@ fn refusal(range: &Range, element: ElementType) -> String {
     } else if range.within(0.0, 255.0) {
         "save array.round().astype(\"uint8\")"
     } else if range.within(0.0, 65535.0) && range.whole {
-        "save (array / 257).round().astype(\"uint8\") if they go to 65535"
+        "save (array / 257).round().astype(\"uint8\") if they range up to 65535"
     } else {
         "scale them and save array.round().astype(\"uint8\")"
     };

@@ -154,7 +154,7 @@ impl Table {
             let pad = pad && !row.fields.iter().any(|field| field.contains('\n'));
             if spare || missing && !pad {
                 return Err(format!(
-                    "line {} has {} fields, but the line of names has {width}; make them equal",
+                    "line {} has {} fields, but the header has {width}; make them equal",
                     row.line,
                     row.fields.len()
                 ));

@@ -71,14 +71,14 @@ fn files_that_are_not_attribute_tables_are_refused() {
     for (text, words) in [
         (&b""[..], "no column of attributes"),
         (b"image,Hat\n", "no column of attributes"),
-        (b"image,age\na.png,31\n", "there is age (\"31\" for a.png)"),
+        (b"image,age\na.png,31\n", "found age (\"31\" for a.png)"),
         (b"image,Hat,Hat\na.png,1,0\n", "two columns are named \"Hat\""),
         (b"image Hat Beard\na.png 1\n", "line 2 has 2 fields"),
         (b"image,Hat,Beard\na.png,\"1\nb.png,0,1\n", "line 2 has 2 fields"),
         (b"image,Hat\n\na.png,1\nb.png,0,5\n", "line 4 has 3 fields"),
         (b"image,Hat\nz.png,1\n", "names \"z.png\", the data \"a.png\""),
         (b"image,Hat\n\xe9.png,1\n", "read as Windows-1252"),
-        (b"a.png,1\na.png,1\n", "line of column names"),
+        (b"a.png,1\na.png,1\n", "header line of column names"),
         (b"PK\x03\x04\x14\x00workbook", "Excel"),
         (b"\xd0\xcf\x11\xe0 workbook", "Excel"),
         (b"image,Hat\na.png,\0\n", "zero bytes"),
@@ -172,7 +172,7 @@ fn tables_of_many_writers_are_read() {
         );
     }
     let fewer = reads("3\nSmiling Hat\na.png 1 -1\nb.png -1 ?\n");
-    assert!(fewer.notices()[0].contains("announces 3 rows and has 2"), "{:?}", fewer.notices());
+    assert!(fewer.notices()[0].contains("declares 3 rows but has 2"), "{:?}", fewer.notices());
 }
 
 #[test]

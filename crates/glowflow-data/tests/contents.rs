@@ -238,7 +238,7 @@ fn folders_of_training_runs_are_reported() {
     let options = OpenOptions { run_marker: Some("model.safetensors"), ..Default::default() };
     let data = open(folder.path(), &options).unwrap();
     assert_eq!(names(&*data.train), ["image.png"]);
-    assert!(data.notices[0].contains("left out 1 folder with model.safetensors, such as runs/a"));
+    assert!(data.notices[0].contains("skipped 1 folder with model.safetensors, such as runs/a"));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn backup_copies_of_images_do_not_count_twice() {
     }
     let data = open_default(folder.path());
     assert_eq!(names(&*data.train), ["MVI_2.THM", "a.png", "b.png_original", "c.png~"]);
-    let notice = "left out 4 backup copies of files that are there, such as MVI_1.THM";
+    let notice = "skipped 4 backup copies of existing files, such as MVI_1.THM";
     assert!(data.notices.iter().any(|other| other == notice), "{:?}", data.notices);
 }
 

@@ -47,7 +47,7 @@ fn test_comes_before_val() {
     let folder = folder(&["train/1.png", "val/2.png", "val/3.png", "test/4.png"]);
     let data = open_default(folder.path());
     assert_eq!(names(&*data.test.unwrap()), ["test/4.png"]);
-    assert!(data.notices[1].contains("val (2 images) is left out"), "{:?}", data.notices);
+    assert!(data.notices[1].contains("val (2 images) is skipped"), "{:?}", data.notices);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn images_elsewhere_join_neither_set() {
         assert_eq!(names(&*data.test.unwrap()), ["test/a/2.png"]);
         let (count, are) = [("1 image", "is"), ("2 images", "are")][elsewhere.len() - 1];
         let notice =
-            format!("{count} outside train and test {are} left out, such as {}", elsewhere.first().unwrap());
+            format!("{count} outside train and test {are} skipped, such as {}", elsewhere.first().unwrap());
         assert_eq!(data.notices[1], notice);
     }
 }
@@ -94,7 +94,7 @@ fn a_test_set_without_class_folders_is_left_out_if_classes_are_needed() {
     let folder = folder(&["train/cat/1.png", "train/dog/2.png", "test/3.png", "test/4.png"]);
     let data = open_classes(&folder).unwrap();
     assert_eq!((data.train.len(), data.test.is_none()), (2, true));
-    assert!(data.notices[1].contains("test (2 images) is left out"), "{:?}", data.notices);
+    assert!(data.notices[1].contains("test (2 images) is skipped"), "{:?}", data.notices);
     assert_eq!(open_default(folder.path()).test.unwrap().len(), 2);
     // Validation images with classes become the test set instead.
     save(folder.path(), "val/cat/5.png", 5);

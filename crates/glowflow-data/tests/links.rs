@@ -72,7 +72,7 @@ fn hard_links_are_one_picture_and_equal_copies_are_two() {
     fs::copy(folder.path().join("b.png"), folder.path().join("c.png")).unwrap();
     let data = open_default(folder.path());
     assert_eq!(names(&*data.train), ["a.png", "c.png"]);
-    assert_eq!(data.notices, ["left out 1 link to images that count already, such as b.png"]);
+    assert_eq!(data.notices, ["skipped 1 link to images that are already included, such as b.png"]);
 }
 
 #[test]

@@ -393,7 +393,7 @@ fn huge_files_are_refused_before_they_are_read() {
     // A sparse file without blocks on disk.
     fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
     let error = open_error(&path);
-    assert!(error.contains("announces 8"), "{error}");
+    assert!(error.contains("declares 8"), "{error}");
 }
 
 #[test]

@@ -69,6 +69,6 @@ fn alpha_in_use_is_composited_over_white() {
 fn a_wholly_transparent_picture_is_broken() {
     for format in [ImageFormat::Png, ImageFormat::WebP] {
         let error = decoded(&encoded(format, [0; 4])).unwrap_err();
-        assert!(error.contains("wholly transparent"), "{error}");
+        assert!(error.contains("fully transparent"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use glowflow_data::ImageShape;
 #[non_exhaustive]
 pub enum Error {
     /// The number of pixels does not match the shape.
-    #[error("{found} bytes given for an image of {shape}, which takes {expected}", expected = .shape.len())]
+    #[error("got {found} bytes for an image of {shape}, which has {expected}", expected = .shape.len())]
     PixelCount {
         /// The image's shape.
         shape: ImageShape,

@@ -183,14 +183,14 @@ fn abandoned(path: &Path) -> io::Result<File> {
 /// Adds advice to the system's error.
 fn explained(error: io::Error) -> io::Error {
     let way_out = match error.kind() {
-        ErrorKind::NotFound => "make the folder first, or name another",
-        ErrorKind::IsADirectory => "name a file in it",
-        ErrorKind::NotADirectory => "name a file in a folder",
+        ErrorKind::NotFound => "create the folder first, or give another",
+        ErrorKind::IsADirectory => "give a file in it",
+        ErrorKind::NotADirectory => "give a file in a folder",
         ErrorKind::InvalidFilename => "give it a shorter name",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "name a file in a folder that can be written to"
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "give a file in a writable folder",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "free disk space, or give a file on another disk"
         }
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room, or name a file on another disk",
         _ => return error,
     };
     io::Error::new(error.kind(), format!("{error}; {way_out}"))

@@ -169,7 +169,7 @@ impl Reader {
         let shown = unknown.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = unknown.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        Err(Error::model(format!("the model has no place for the tensors {shown}{more}")))
+        Err(Error::model(format!("unexpected tensors {shown}{more}")))
     }
 }
 

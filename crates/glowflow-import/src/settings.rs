@@ -28,7 +28,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Image => "the image size",
-            Self::Bits => "the bits of a pixel",
+            Self::Bits => "the bits per channel",
             Self::Permutation => "the permutation of the channels (reverse)",
         })
     }

@@ -28,7 +28,7 @@ pub(crate) fn checkpoint(
     let Some(key) = MODEL_KEYS.iter().find(nested) else {
         let keys: Vec<&str> = items.iter().take(20).filter_map(|(key, _)| objects.text(*key)).collect();
         return Err(format!(
-            "no state dictionary of a model is in it: it has the keys {keys:?}, and one of {MODEL_KEYS:?} is needed; save \
+            "it contains no state dictionary of a model: it has the keys {keys:?}, but one of {MODEL_KEYS:?} is required; save \
              `model.state_dict()`"
         ));
     };

@@ -127,7 +127,7 @@ fn unknown_and_missing_tensors_are_errors() {
         import_state(&state, Source::Y0ast, &Settings::default()).unwrap_err().to_string()
     };
     let error = change(&|state| drop(state.insert("flow.extra".into(), (vec![1], vec![0.0]))));
-    assert!(error.contains("no place for the tensors flow.extra"), "{error}");
+    assert!(error.contains("unexpected tensors flow.extra"), "{error}");
     let error = change(&|state| drop(state.remove("flow.layers.2.actnorm.logs")));
     assert!(error.contains("flow.layers.2.actnorm.logs is missing"), "{error}");
     let error = change(&|state| state.get_mut("flow.layers.5.block.4.conv.bias").unwrap().1[0] = f64::NAN);

@@ -27,7 +27,7 @@ pub fn catch_out_of_memory<R>(work: impl FnOnce() -> R) -> Result<R, DeviceError
 fn failure(payload: Result<Box<OutOfMemory>, Box<dyn Any + Send>>) -> DeviceError {
     match payload {
         Ok(request) => {
-            DeviceError::OutOfMemory { device: "the processor".into(), requested: request.0, memory: None }
+            DeviceError::OutOfMemory { device: "the CPU".into(), requested: request.0, memory: None }
         }
         // Other panics are propagated.
         Err(panic) => resume_unwind(panic),

@@ -29,7 +29,7 @@ fn errors_give_advice_and_leave_no_files() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("there")).unwrap();
     for (name, words) in
-        [("nowhere/a.txt", ["nowhere", "make the folder first"]), ("there", ["there", "name a file in it"])]
+        [("nowhere/a.txt", ["nowhere", "create the folder first"]), ("there", ["there", "give a file in it"])]
     {
         let path = folder.path().join(name);
         for error in [check_writable(&path).unwrap_err(), replace(&path, b"x").unwrap_err()] {

@@ -14,7 +14,7 @@ export async function takePhoto() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user" } });
   } catch {
-    throw new Error("The camera cannot be used. Does the browser allow it?");
+    throw new Error("The camera is not available. Check that the browser allows its use.");
   }
   const video = byId("viewfinder");
   try {

@@ -38,8 +38,8 @@ export function startEyes(info) {
     const { faces, eyes } = known();
     byId("eyes-banner").hidden = postponed || faces !== null;
     byId("eyes-known").textContent = {
-      true: () => `Photographs of faces are aligned: the eyes are put at ${eyes.map(shown).join(" and ")} of width and height.`,
-      false: () => "The pictures are not faces: photographs are cut, not aligned.",
+      true: () => `Photographs of faces are aligned: the eyes are placed at ${eyes.map(shown).join(" and ")} of width and height.`,
+      false: () => "The pictures are not faces: photographs are cropped, not aligned.",
       null: () => "It is not known whether the pictures show faces.",
     }[faces]();
   };

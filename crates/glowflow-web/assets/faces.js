@@ -54,7 +54,7 @@ export async function remember(answer) {
   }
   const kept = keep(JSON.stringify({ given: server(), eyes: null, ...answer }));
   listeners.forEach((listener) => listener());
-  return `${kept ? "This browser remembers the answer." : "The answer holds until the page is closed."}${reason}`;
+  return `${kept ? "This browser remembers the answer." : "The answer is kept until the page is closed."}${reason}`;
 }
 
 /** Stores this browser's answer. Returns false if it only lasts for this visit. */

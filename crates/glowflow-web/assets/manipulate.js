@@ -181,7 +181,7 @@ function addSliders({ attributes }) {
     }));
     return;
   }
-  const weak = element("details", {}, element("summary", { textContent: "Attributes that the model tells apart less well" }));
+  const weak = element("details", {}, element("summary", { textContent: "Less reliable attributes" }));
   const bestFirst = [...attributes].sort((a, b) => (b.auc ?? 0) - (a.auc ?? 0));
   bestFirst.forEach((attribute, i) => (attribute.weak ? weak : form).append(makeSlider(attribute, i)));
   if (weak.children.length > 1) {

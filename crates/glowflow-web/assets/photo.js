@@ -18,7 +18,7 @@ export class Photo {
     try {
       bitmap = await createImageBitmap(file);
     } catch {
-      throw new Error(`${file.name || "This"} is no picture that this browser can show.`);
+      throw new Error(`${file.name || "This"} is not a picture that this browser can display.`);
     }
     const shrink = LARGEST_SIDE / Math.max(bitmap.width, bitmap.height);
     if (shrink >= 1) return new Photo(file, bitmap, false);

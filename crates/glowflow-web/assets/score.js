@@ -65,7 +65,7 @@ function tell(image) {
 
 function compare(more) {
   const amount = Math.abs(more).toFixed(3);
-  if (Number(amount) === 0) return "The picture is as likely to the model as its test images on average.";
+  if (Number(amount) === 0) return "The picture is as likely under the model as its test images on average.";
   return more > 0
     ? `The picture takes ${amount} bits/dim more than the test images on average: it is less like them, or more detailed.`
     : `The picture takes ${amount} bits/dim less than the test images on average: it is like them, or smoother.`;

@@ -72,7 +72,7 @@ async function useAll(files, use, room = () => 1) {
   if (files.length > free) {
     problems.push(free === 0
       ? "There is no room for another picture; remove one first."
-      : `${files.length - free} of ${files.length} pictures are left out: there was room for ${free}.`);
+      : `${files.length - free} of ${files.length} pictures were skipped: there was room for ${free}.`);
   }
   if (problems.length > 0) throw new Error(problems.join(" "));
 }
@@ -96,6 +96,6 @@ async function usePhoto(file, use) {
 /** A message on whether a picture is reconstructed exactly from its latents. */
 export function exactness({ facts: { exact, differing_pixels: differing } }) {
   const [height, width] = model.config.image;
-  if (exact) return "The picture comes back exactly.";
-  return `The picture does not come back exactly: ${differing} of ${width * height} pixels differ.`;
+  if (exact) return "The picture is reconstructed exactly.";
+  return `The picture is not reconstructed exactly: ${differing} of ${width * height} pixels differ.`;
 }

@@ -212,7 +212,7 @@ pub(crate) async fn from_no_other_site(
         if !welcome {
             let advice = site.map_or_else(String::new, |(_, site)| access.advice(&Host::from(&site)));
             let host = host.as_ref().map_or("", Authority::as_str);
-            let detail = format!("a page of {text:?} may not use {host:?}{advice}");
+            let detail = format!("a page from {text:?} may not use {host:?}{advice}");
             return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
         }
     }

@@ -53,7 +53,7 @@ pub fn router(demo: Arc<Demo>, access: Access) -> Router {
             Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {}", uri.path()))
         })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
-            let detail = format!("{} does not answer to {method}", uri.path());
+            let detail = format!("{} does not support {method}", uri.path());
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
         })
         .layer(middleware::from_fn_with_state(Arc::clone(&demo), in_time))

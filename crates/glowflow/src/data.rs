@@ -61,7 +61,7 @@ fn open_with_cache(
     let classes = splits.train.classes().len();
     if labels && classes != config.classes() {
         return Err(Error::Input(format!(
-            "{} has {classes} classes, the model {}; a model for them needs model.classes={classes}",
+            "{} has {classes} classes, but the model has {}; a model for these needs model.classes={classes}",
             path.display(),
             config.classes()
         )));
@@ -88,7 +88,7 @@ pub fn class_of(class: &str, names: &[String]) -> Result<usize, Error> {
     named.or_else(|| class.parse().ok()).ok_or_else(|| {
         let known =
             if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
-        Error::Input(format!("{class:?} is no class of the model: give its number{known}"))
+        Error::Input(format!("unknown class {class:?}: give a number{known}"))
     })
 }
 

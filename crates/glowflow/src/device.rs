@@ -82,7 +82,7 @@ impl FromStr for DeviceChoice {
             "cuda" => Ok(Self::Cuda(0)),
             _ => match text.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(index)) => Ok(Self::Cuda(index)),
-                _ => Err(format!("{text:?} is no device: auto, cpu, or cuda:0, cuda:1 and so on")),
+                _ => Err(format!("unknown device {text:?}, expected auto, cpu, or cuda:0, cuda:1 and so on")),
             },
         }
     }

@@ -95,7 +95,7 @@ pub enum Error {
     },
 
     /// Work was cancelled on request.
-    #[error("stopped before its end")]
+    #[error("stopped on request")]
     Stopped,
 
     /// The device failed.

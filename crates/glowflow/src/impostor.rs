@@ -7,13 +7,13 @@ pub(crate) const HEAD: usize = 512;
 const KINDS: [(&[u8], &str); 14] = [
     (
         b"PK\x03\x04",
-        "a zip archive, as files of PyTorch and NumPy (.pt, .pth, .npz) are, not a safetensors file",
+        "a zip archive, such as a PyTorch or NumPy file (.pt, .pth, .npz), not a safetensors file",
     ),
-    (b"\x80\x02", "a Python pickle, as old files of PyTorch are, not a safetensors file"),
+    (b"\x80\x02", "a Python pickle, such as an old PyTorch file, not a safetensors file"),
     (b"\x80\x03", "a Python pickle, not a safetensors file"),
     (b"\x80\x04", "a Python pickle, not a safetensors file"),
     (b"\x80\x05", "a Python pickle, not a safetensors file"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes, not a safetensors file"),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, such as Keras writes, not a safetensors file"),
     (b"\x93NUMPY", "a NumPy array, not a safetensors file"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"\xfd7zXZ\0", "compressed with xz: unpack it first"),

@@ -36,7 +36,7 @@ impl Precision {
             Self::Tf32 => {
                 return Err(DeviceError::Unavailable {
                     device: "cpu with tf32".into(),
-                    reason: "only NVIDIA GPUs compute in it".into(),
+                    reason: "only NVIDIA GPUs support it".into(),
                 });
             }
         })

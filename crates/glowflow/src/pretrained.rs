@@ -75,7 +75,7 @@ pub(crate) fn check_name(name: &Path) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Input(format!(
-        "{} is neither a model's folder or file nor a model that comes with the program; there are {}",
+        "{} is neither a model file or folder nor a model included in the program, which are {}",
         name.display(),
         names().join(", ")
     )))
@@ -85,7 +85,7 @@ pub(crate) fn check_name(name: &Path) -> Result<(), Error> {
 pub(crate) fn check_writable(model: &Path) -> Result<(), Error> {
     if is_pretrained(model) {
         return Err(Error::Input(format!(
-            "the model {} comes with the program and cannot be changed: give the path of another file",
+            "the model {} is included in the program and cannot be changed: give the path of another file",
             model.display()
         )));
     }

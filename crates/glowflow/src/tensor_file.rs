@@ -344,8 +344,8 @@ impl Entries {
             Error::file(
                 path,
                 format!(
-                    "its metadata has no entry {key:?} but {have:?}. A model has \"glow.config\", a checkpoint \
-                     \"glowflow.checkpoint\", latents \"glow.latents\", and attributes' directions \"glow.directions\""
+                    "its metadata has no entry {key:?}, only {have:?}. A model has \"glow.config\", a checkpoint \
+                     \"glowflow.checkpoint\", latents \"glow.latents\", and attribute directions \"glow.directions\""
                 ),
             )
         })

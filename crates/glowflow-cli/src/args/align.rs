@@ -9,7 +9,7 @@ use super::EyesArg;
 pub struct AlignArgs {
     #[command(flatten)]
     pub eyes: EyesArg,
-    /// Crop photographs to the middle instead of aligning faces.
+    /// Centre-crop photographs instead of aligning faces.
     #[arg(long, conflicts_with = "eyes")]
     pub no_align: bool,
 }

@@ -9,24 +9,24 @@ use glowflow_data::Eyes;
 use super::AlignArgs;
 use super::choice::{Choice, parser};
 
-/// Walk through latent space from image to image.
+/// Interpolate between images in latent space.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  glowflow interpolate --model run ann.jpg bob.jpg --frames 9 --out strip.png\n  glowflow \
-    interpolate --model run ann.jpg bob.jpg eve.jpg --frames 16 --out loop.gif\n\nA .gif or .apng shows the frames one after \
-    the other and returns to the first image; any other file shows them side by side, a row for each pair."
+    interpolate --model run ann.jpg bob.jpg eve.jpg --frames 16 --out loop.gif\n\nA .gif or .apng file plays the frames in a \
+    loop that returns to the first image; any other file shows them side by side, one row per pair."
 )]
 pub struct Interpolate {
-    /// Two or more pictures; faces are aligned if the model's are, other pictures cropped to the middle.
+    /// Two or more pictures, aligned by their faces if the model's images are, otherwise centre-cropped.
     #[arg(required = true, num_args = 2.., value_name = "IMAGE")]
     pub images: Vec<PathBuf>,
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// Class of the pictures, by name or number: required by models with classes. [default: none]
+    /// Class of the pictures, by name or number; required for models with classes. [default: none]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
-    /// Number of frames from one picture to the next, both included.
+    /// Number of frames from one picture to the next, including both.
     #[arg(long, default_value_t = 9, value_name = "N")]
     pub frames: usize,
     /// Path through latent space: a straight line, or a great circle (slerp).
@@ -34,8 +34,8 @@ pub struct Interpolate {
     pub path: Interpolation,
     #[command(flatten)]
     pub align: AlignArgs,
-    /// A .png with the frames side by side, or a .gif or .apng that moves; - is the standard output. [default: a new
-    /// interpolation.png in the current folder]
+    /// A .png file with the frames side by side, or an animated .gif or .apng; - for standard output.
+    /// [default: a new interpolation.png in the current folder]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -44,17 +44,17 @@ pub struct Interpolate {
 const PATHS: &[Choice<Interpolation>] =
     &[("linear", "", Interpolation::Linear), ("spherical", "", Interpolation::Spherical)];
 
-/// Find the directions in latent space that lead to attributes, from labelled images.
+/// Compute attribute directions in latent space from labelled images.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow attributes --model run --data celeba/images --labels celeba/attributes.csv\n\nThe table \
-    has a line of names, the images' names in one column, and in others yes (1, true, yes) and no (0, -1, false, no); \
-    a field may be empty or NA. Its fields are separated by commas, semicolons, tabs or blanks. A fifth of the labelled \
-    images is held out at random to measure the directions on: AUC is the probability that, of two images, the one with \
-    the attribute lies further along."
+    has a header line, one column with the names of the images, and others with yes (1, true, yes) and no (0, -1, \
+    false, no); a field may be empty or NA. Fields are separated by commas, semicolons, tabs or spaces. A random fifth \
+    of the labelled images is held out to evaluate the directions: AUC is the probability that, of two images, the one \
+    with the attribute lies further along the direction."
 )]
 pub struct Attributes {
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
     /// The images.
@@ -63,24 +63,24 @@ pub struct Attributes {
     /// A CSV table of attributes; the built-in portraits need none. [default: none]
     #[arg(long, value_name = "CSV")]
     pub labels: Option<PathBuf>,
-    /// Use only N images, drawn at random by --seed. [default: all]
+    /// Use only N images, selected at random with --seed. [default: all]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
     /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
-    /// Remove these attributes' directions from all others, so that moving along one does not change these. Can be
-    /// given several times. [default: none]
+    /// Make all other directions orthogonal to those of these attributes, so that moving along them leaves
+    /// these attributes unchanged. Can be repeated. [default: none]
     #[arg(long, value_name = "NAME,…")]
     pub orthogonalize: Vec<String>,
     /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
     /// model, and photographs are aligned to them. [default: those stored with the model]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
-    /// Seed of the images drawn by --images: equal seeds draw equal images.
+    /// Seed for --images: equal seeds select the same images.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// The file to write. [default: directions.safetensors in the run's folder]
+    /// The file to write. [default: directions.safetensors in the run folder]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -95,20 +95,21 @@ pub struct Attributes {
 #[command(group = ArgGroup::new("how").required(true).multiple(true).args(["moves", "sweep"]))]
 #[command(group = ArgGroup::new("to").args(["out", "out_dir"]))]
 pub struct Manipulate {
-    /// Pictures, or folders of pictures; faces are aligned if the model's are, other pictures cropped to the middle.
+    /// Pictures, or folders of pictures, aligned by their faces if the model's images are, otherwise
+    /// centre-cropped.
     #[arg(required = true, value_name = "IMAGE|FOLDER")]
     pub images: Vec<PathBuf>,
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// A file that attributes wrote. [default: directions.safetensors in the run's folder]
+    /// A file written by attributes. [default: directions.safetensors in the run folder]
     #[arg(long, value_name = "FILE")]
     pub directions: Option<PathBuf>,
-    /// Class of the pictures, by name or number: required by models with classes. [default: none]
+    /// Class of the pictures, by name or number; required for models with classes. [default: none]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
-    /// Move along the direction of an attribute by this amount, −3 to 3: ±1 is the usual range, and pictures become
-    /// unlikely beyond. Can be given several times.
+    /// Move along the direction of an attribute by this amount, −3 to 3. ±1 is the usual range; beyond it,
+    /// pictures become unlikely. Can be repeated.
     #[arg(long = "set", value_name = "NAME=A", value_parser = parse_move)]
     pub moves: Vec<(String, f64)>,
     /// Draw a strip of pictures that move along this attribute from −1 to 1.
@@ -119,47 +120,47 @@ pub struct Manipulate {
     pub frames: usize,
     #[command(flatten)]
     pub align: AlignArgs,
-    /// Succeed although pictures that could not be read were left out.
+    /// Exit with status 0 even if unreadable pictures were skipped.
     #[arg(long)]
     pub allow_broken: bool,
-    /// The picture to write; - is the standard output. [default: a new manipulated.png in the current folder]
+    /// The picture to write; - for standard output. [default: a new manipulated.png in the current folder]
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
-    /// A folder for one PNG file per picture, required for several pictures: photo.png for photo.jpg, and photo-2.png
-    /// if that is taken. [default: none]
+    /// Folder for one PNG file per picture, required for several pictures: photo.png for photo.jpg, or
+    /// photo-2.png if that name is taken. [default: none]
     #[arg(long, value_name = "DIR")]
     pub out_dir: Option<PathBuf>,
 }
 
 fn parse_move(text: &str) -> Result<(String, f64), String> {
     // A name may contain equals signs; an amount cannot.
-    let (name, amount) = text.rsplit_once('=').ok_or("it should be like Smiling=0.7")?;
+    let (name, amount) = text.rsplit_once('=').ok_or("expected a name and an amount, such as Smiling=0.7")?;
     let amount = amount.trim().parse().map_err(|_| format!("{amount:?} is not a number such as 0.7"))?;
     Ok((name.to_owned(), amount))
 }
 
-/// Keep a picture's outlines and draw its details again.
+/// Keep a picture's coarse structure and resample its details.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  glowflow resample --model run ann.jpg --out details.png\n\nEach row begins with the picture and \
-    draws one level more again than the row above, the finest first; the last row has nothing of the picture left."
+    after_help = "Example:\n  glowflow resample --model run ann.jpg --out details.png\n\nEach row starts with the picture and \
+    resamples one level more than the row above, the finest first; the last row retains nothing of the picture."
 )]
 pub struct Resample {
-    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
+    /// The picture, aligned by its face if the model's images are, otherwise centre-cropped.
     pub image: PathBuf,
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// Number of variants in a row.
+    /// Number of variants per row.
     #[arg(long, default_value_t = 7, value_name = "N")]
     pub count: usize,
-    /// Class of the picture, by name or number: required by models with classes. [default: none]
+    /// Class of the picture, by name or number; required for models with classes. [default: none]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
-    /// Draw only the row in which N levels are drawn again. [default: all rows]
+    /// Draw only the row in which N levels are resampled. [default: all rows]
     #[arg(long, value_name = "N")]
     pub levels: Option<usize>,
-    /// Spread of the drawn latents: 1 is the model's own.
+    /// Factor on the standard deviation of the resampled latents: 1 samples the model's distribution.
     #[arg(long, default_value_t = 0.7, allow_negative_numbers = true)]
     pub temperature: f64,
     /// Seed: equal seeds give equal variants.
@@ -167,34 +168,35 @@ pub struct Resample {
     pub seed: u64,
     #[command(flatten)]
     pub align: AlignArgs,
-    /// The picture to write; - is the standard output. [default: a new resampled.png in the current folder]
+    /// The picture to write; - for standard output. [default: a new resampled.png in the current folder]
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
 }
 
-/// Find the images most like a picture, by the similarity of their latents.
+/// Find the images most similar to a picture, by their latents.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow nearest --model run ann.jpg --data photos/ --count 8 --out nearest.png\n\nThe \
-    similarity is the cosine between latents, less the mean of the images, averaged over the levels: 1 for the same \
-    image, near 0 for unrelated ones."
+    similarity is the cosine between latents, after subtracting their mean over the images, averaged over the levels: \
+    1 for the same image, near 0 for unrelated ones."
 )]
 pub struct Nearest {
-    /// The picture; a face is aligned if the model's are, any other picture cropped to the middle.
+    /// The picture, aligned by its face if the model's images are, otherwise centre-cropped.
     pub image: PathBuf,
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images to search; their test set, if they come with one.
+    /// The images to search; their test set, if there is one.
     #[arg(long)]
     pub data: PathBuf,
     /// Number of images to find.
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub count: usize,
-    /// Class of the picture and of all images, by name or number: required by models with classes. [default: none]
+    /// Class of the picture and of all images, by name or number; required for models with classes. [default:
+    /// none]
     #[arg(long, alias = "label", value_name = "CLASS")]
     pub class: Option<String>,
-    /// Ignore the N finest levels: outlines count then, not details.
+    /// Ignore the N finest levels, to compare coarse structure rather than details.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub skip_levels: usize,
     /// Weights of the levels, the finest first. [default: 1 for the last level, 0.5 for the others]
@@ -202,7 +204,7 @@ pub struct Nearest {
     pub level_weights: Vec<f64>,
     #[command(flatten)]
     pub align: AlignArgs,
-    /// A strip of the picture and those found; - is the standard output. [default: no picture]
+    /// A strip of the picture and the images found; - for standard output. [default: no picture]
     #[arg(long, value_name = "PNG")]
     pub out: Option<PathBuf>,
 }

@@ -46,11 +46,11 @@ pub use training::{BACKPROPS, Bench, Quickstart, Train};
 /// Heading of the options of every command.
 const GLOBAL: &str = "Global options";
 
-/// Glow: generative models of images with exact likelihoods.
+/// Normalizing flows: generative models of images with exact likelihoods.
 #[derive(Debug, Parser)]
 #[command(name = "glowflow", version, about, propagate_version = true)]
 pub struct Cli {
-    /// Number of threads to compute with. [default: all cores]
+    /// Number of CPU threads. [default: all cores]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, display_order = 1000)]
     pub threads: Option<usize>,
     #[command(flatten)]

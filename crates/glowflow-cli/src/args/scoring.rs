@@ -10,22 +10,22 @@ use super::choice::parser;
 
 #[derive(Debug, Args)]
 pub struct Scoring {
-    /// Dequantisation of pixels: uniform noise, as in papers, gives an upper bound on bits/dim, and so does the noise that a
-    /// variational model has learned; the midpoint gives the density at the bins' centres, which is not a bound.
-    /// [default: as in training]
+    /// Dequantisation of pixels: uniform noise, as in papers, and the learned noise of a variational model
+    /// give upper bounds on bits/dim; the midpoint gives the density at the bin centres, which is not a
+    /// bound. [default: as in training]
     #[arg(long, value_enum)]
     pub dequantization: Option<DequantizationArg>,
-    /// Draws of the noise whose bounds are averaged.
+    /// Number of noise draws to average the bound over.
     #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "importance")]
     pub draws: u64,
-    /// Importance-weighted bound of K draws: lower than the mean of as many, and nearer to the model's bits/dim.
-    /// Takes K forward passes. [default: none]
+    /// Importance-weighted bound with K draws: lower than the mean over K draws, and closer to the model's
+    /// bits/dim. Takes K forward passes. [default: none]
     #[arg(long, value_name = "K", value_parser = parse_importance)]
     pub importance: Option<u64>,
     /// Seed: equal seeds give equal results.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// Precision of the products in coupling networks.
+    /// Precision of the matrix products in coupling networks.
     #[arg(long, default_value = "auto", value_parser = parser(PRECISIONS))]
     pub precision: Precision,
 }
@@ -37,30 +37,30 @@ pub enum DequantizationArg {
     Variational,
 }
 
-/// Measure the mean bits/dim on a dataset, and how exactly the model inverts.
+/// Measure the mean bits/dim on a dataset, and the exactness of inversion.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow eval --model run --data cifar-10-batches-bin --draws 4\n  \
-    glowflow eval --model run --data cifar-10-batches-bin --importance 100\n\nBits/dim are labelled by what they are: \
+    glowflow eval --model run --data cifar-10-batches-bin --importance 100\n\nEvery value of bits/dim is labelled: \
     uniform or variational bound (the mean over the draws), importance-weighted bound, or density at bin centre, which is not a bound. \
-    Numbers of different labels are not comparable, nor importance-weighted bounds of different k. ± is the standard \
+    Values with different labels are not comparable, nor are importance-weighted bounds with different k. ± is the standard \
     error over images.")]
 pub struct Eval {
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; their test set, if they come with one.
+    /// The images; their test set, if there is one.
     #[arg(long)]
     pub data: PathBuf,
-    /// Use only N images, drawn at random by --seed. [default: all]
+    /// Use only N images, selected at random with --seed. [default: all]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Number of images, drawn at random by --seed, that are encoded and decoded to measure how exactly the model
-    /// inverts, or all.
+    /// Number of images, selected at random with --seed, that are encoded and decoded to measure the
+    /// exactness of inversion, or all.
     #[arg(long, default_value = "1000", value_name = "N", value_parser = parse_invert)]
     pub invert: usize,
     #[command(flatten)]
     pub scoring: Scoring,
-    /// Succeed although images that could not be read were left out.
+    /// Exit with status 0 even if unreadable images were skipped.
     #[arg(long)]
     pub allow_broken: bool,
 }
@@ -68,7 +68,7 @@ pub struct Eval {
 fn parse_importance(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(draws) if draws > 0 => Ok(draws),
-        _ => Err(format!("{text:?} is not a number of draws: 1 or more, such as 100")),
+        _ => Err(format!("{text:?} is not a number of draws: give 1 or more, such as 100")),
     }
 }
 
@@ -76,21 +76,21 @@ fn parse_invert(text: &str) -> Result<usize, String> {
     if text == "all" {
         return Ok(usize::MAX);
     }
-    text.parse().map_err(|_| format!("{text:?} is not a number of images, or all"))
+    text.parse().map_err(|_| format!("{text:?} is neither a number of images nor all"))
 }
 
-/// Score each image by its log-likelihood and bits/dim, as CSV, or with --json as a JSON object a line.
+/// Compute the log-likelihood and bits/dim of each image, as CSV, or with --json as one JSON object per line.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow score --model run --data photos/ --draws 8 --csv scores.csv\n\nWith noise, \
-    bits_per_dim is an upper bound, and log_likelihood a lower one, in expectation over the draws. The \
-    column bound names it: uniform, variational, importance-weighted, or none for the density at the bins' centres."
+    bits_per_dim is an upper bound and log_likelihood a lower bound, in expectation over the draws. The column bound \
+    names its kind: uniform, variational, importance-weighted, or none for the density at the bin centres."
 )]
 pub struct Score {
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; their test set, if they come with one.
+    /// The images; their test set, if there is one.
     #[arg(long)]
     pub data: PathBuf,
     /// Class of all images, by name or number, for models with classes. [default: the labels of the data]
@@ -98,19 +98,19 @@ pub struct Score {
     pub class: Option<String>,
     #[command(flatten)]
     pub scoring: Scoring,
-    /// Succeed although images that could not be read were left out.
+    /// Exit with status 0 even if unreadable images were skipped.
     #[arg(long)]
     pub allow_broken: bool,
-    /// The file to write; - is the standard output.
+    /// The file to write; - for standard output.
     #[arg(long, default_value = "-", value_name = "FILE")]
     pub csv: PathBuf,
 }
 
-/// Describe a model: its architecture and, in a run's folder, its training.
+/// Describe a model: its architecture and, for a run folder, its training.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow info --model run --json")]
 pub struct Info {
-    /// A run's folder, a model file, or portraits, the model that comes with the program.
+    /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
 }

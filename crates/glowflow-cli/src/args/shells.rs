@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::Shell;
 
-/// Print the script that completes commands and options in a shell.
+/// Print a shell completion script.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   glowflow completions bash > ~/.local/share/bash-completion/completions/glowflow
@@ -13,17 +13,17 @@ use clap_complete::Shell;
   glowflow completions fish > ~/.config/fish/completions/glowflow.fish
   glowflow completions powershell >> $PROFILE
 
-For zsh, the folder of the file has to be in fpath: fpath+=~/.zfunc in .zshrc, ahead of compinit.")]
+For zsh, the folder of the file must be in fpath: add fpath+=~/.zfunc to .zshrc, before compinit.")]
 pub struct Completions {
     /// The shell.
     pub shell: Shell,
 }
 
-/// Write a manual page of the program and one of each command.
+/// Write a manual page for the program and one for each command.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow man-pages ~/.local/share/man/man1")]
 pub struct ManPages {
-    /// The folder for the pages.
+    /// The output folder.
     #[arg(value_name = "DIR")]
     pub out: PathBuf,
 }

@@ -11,16 +11,17 @@ use super::choice::{Choice, parser};
 
 /// Train a set of configurations with equal budgets and several seeds, and compare them.
 ///
-/// Each run goes to a folder of its own, OUT/CONFIGURATION/seed-N, and can be used as any other. OUT/study.csv has the
-/// bits/dim of held-out images of every evaluation, OUT/study.png a curve for each configuration with a band over seeds,
-/// OUT/study.md a table with mean ± standard error, parameters and images/s.
+/// Each run has its own folder, OUT/CONFIGURATION/seed-N, and can be used like any other run. OUT/study.csv
+/// contains the bits/dim of held-out images at every evaluation, OUT/study.png one curve per configuration
+/// with a band over seeds, OUT/study.md a table with mean ± standard error, parameters and images/s.
 ///
-/// A study with a curve is a comparison with its first configuration, the baseline: differences of bits/dim paired by image,
-/// and compute multipliers, the training that the baseline needs for the same bits/dim, at equal time and at equal counted
-/// floating-point operations. OUT/study.comparison.csv has them too.
+/// A study with a curve compares all configurations with the first one, the baseline: by differences of
+/// bits/dim paired by image, and by compute multipliers, the training that the baseline needs for the same
+/// bits/dim, at equal time and at equal counted floating-point operations. OUT/study.comparison.csv contains
+/// them, too.
 ///
-/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint; the same command continues from
-/// there, and after a kill from the last checkpoints, to the same results.
+/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint. The same command
+/// continues from there, or from the last checkpoints after a kill, with the same results.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   glowflow study permutations --data cifar-10-batches-bin
@@ -61,36 +62,38 @@ pub struct Study {
     /// Seeds; each configuration is trained once with each. [default: those of the study]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',')]
     pub seeds: Option<Vec<u64>>,
-    /// Steps of each run. [default: the budget of the study]
+    /// Training steps per run. [default: the study's budget]
     #[arg(long, value_name = "N", group = "budget")]
     pub steps: Option<u64>,
-    /// Images of each run. [default: the budget of the study]
+    /// Training images per run. [default: the study's budget]
     #[arg(long, value_name = "N", group = "budget")]
     pub images: Option<u64>,
-    /// Counted floating-point operations of training of each run, such as 1e15. [default: the budget of the study]
+    /// Counted floating-point operations of training per run, such as 1e15. [default: the study's budget]
     #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
     pub flops: Option<f64>,
-    /// Minutes of training of each run; evaluations do not count. In a comparison, and for schedules with an
-    /// end, a measured speed gives the number of steps. [default: the budget of the study]
+    /// Minutes of training per run, without evaluations. In a comparison, and for schedules with an end, the
+    /// number of steps follows from a measured speed. [default: the study's budget]
     #[arg(long, value_name = "N", group = "budget", allow_negative_numbers = true)]
     pub minutes: Option<f64>,
-    /// One value of all configurations, such as train.batch=32; can be given several times. [default: none]
+    /// Override one value in all configurations, such as train.batch=32. Can be repeated. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Precision of the products in coupling networks. [default: as the study, else auto]
+    /// Precision of the matrix products in coupling networks. [default: as in the study, else auto]
     #[arg(long, value_parser = parser(PRECISIONS))]
     pub precision: Option<Precision>,
-    /// Configurations to train; the baseline of a comparison always is. Finished runs are kept. [default: all]
+    /// Configurations to train; the baseline of a comparison is always trained. Finished runs are kept.
+    /// [default: all]
     #[arg(long, value_name = "NAME,NAME,…", value_delimiter = ',')]
     pub arms: Option<Vec<String>>,
-    /// Multiples of the budget that the first configuration is also trained with: compares all others with it.
+    /// Multiples of the budget to train the first configuration with as well, to compare all others with it.
     /// [default: those of the study]
     #[arg(long, value_name = "N,N,…", value_delimiter = ',', allow_negative_numbers = true)]
     pub curve: Option<Vec<f64>>,
-    /// Print the configurations with their parameters, images and floating-point operations, and train nothing.
+    /// Print the configurations with their parameters, images and floating-point operations, without
+    /// training.
     #[arg(long)]
     pub dry_run: bool,
-    /// Folder of the study; one that holds the same study continues it. [default: studies/NAME]
+    /// Study folder. If it contains the same study, that study continues. [default: studies/NAME]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }

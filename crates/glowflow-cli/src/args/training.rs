@@ -9,14 +9,14 @@ use glowflow_data::Eyes;
 use super::PRECISIONS;
 use super::choice::{Choice, parser};
 
-/// Train a small model on portraits that the program draws, in about two minutes, and see what it learned.
+/// Train a small model in about two minutes on portraits that the program draws, and show what it learned.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow quickstart")]
 pub struct Quickstart {
     /// Minutes to train.
     #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     pub minutes: f64,
-    /// Seed of weights, noise and order.
+    /// Seed of weights, noise and image order.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Folder to write to. [default: a new folder quickstart, quickstart-2 and so on]
@@ -26,8 +26,8 @@ pub struct Quickstart {
 
 /// Train a model on images, or continue a run.
 ///
-/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step, saves a checkpoint and refreshes samples.png and
-/// curve.png; --resume continues from there as if nothing had happened.
+/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step, saves a checkpoint and refreshes samples.png
+/// and curve.png; --resume continues from there as if uninterrupted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   glowflow train --data photos/ --preset faces64 --minutes 60 --out run
@@ -39,22 +39,23 @@ pub struct Quickstart {
   glowflow train --data cifar-10-batches-bin --preset tiny32 --set model.steps=8 --set train.batch=16 --steps 1000 \
     --out run
 
-Grey images are trained on as grey images, unless --set model.image or --config gives the number of channels. The \
-    samples in samples.png are refreshed after 1, 2 and 5 minutes and then every 10 (train.samples_minutes), at every \
-    evaluation, and at the end.")]
+Grey images train a grey model, unless --set model.image or --config sets the number of channels. The samples in \
+    samples.png are refreshed after 1, 2 and 5 minutes and then every 10 (train.samples_minutes), at every evaluation, \
+    and at the end.")]
 pub struct Train {
-    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With --resume: the
-    /// images' new place, if they were moved. [default: those of --config or --resume]
+    /// A folder of images, CIFAR-10 binaries, idx files, a NumPy array, or the word "portraits". With
+    /// --resume: the images' new location, if they were moved. [default: those of --config or --resume]
     #[arg(long, value_name = "DATA", required_unless_present_any = ["resume", "config"])]
     pub data: Option<PathBuf>,
-    /// Images to test on; with --resume: their new place. [default: the data's own test set, else a part that is held
-    /// out]
+    /// Test images. With --resume: their new location. [default: the data's own test set, else a held-out
+    /// fraction]
     #[arg(long, value_name = "DATA")]
     pub test_data: Option<PathBuf>,
-    /// Part of the images to hold out for testing. [default: 0.05 of 100 images or more, if the data have no test set]
+    /// Fraction of the images to hold out for testing. [default: 0.05 if the data have at least 100 images
+    /// and no test set]
     #[arg(long, value_name = "F", conflicts_with = "test_data")]
     pub test_fraction: Option<f64>,
-    /// Train with classes: their number and names are those of the data's labels, or of the data's sub-folders.
+    /// Train a class-conditional model, with the classes of the data's labels or sub-folders.
     #[arg(long)]
     pub classes: bool,
     /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
@@ -62,45 +63,46 @@ pub struct Train {
     /// or with the model of --from]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
-    /// A published or small configuration, by name; an unknown name lists them. [default: the published CIFAR-10 model,
-    /// which needs a GPU]
+    /// Name of a published or small configuration; an unknown name lists all. [default: the published
+    /// CIFAR-10 model, which needs a GPU]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model], [train] and [data]. [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, such as model.steps=8; can be given several times. With --resume: a value that
-    /// may change, such as train.lr, train.schedule or train.eval_every. [default: none]
+    /// Override one value of the configuration, such as model.steps=8. Can be repeated. With --resume: a
+    /// value that may change, such as train.lr, train.schedule or train.eval_every. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Fine-tune: begin with the weights of this model, a run's folder, a model file, or portraits, the model that comes with
-    /// the program. The architecture is the model's, and the settings are those of its run, with an eighth of the learning
-    /// rate. [default: new weights]
+    /// Fine-tune: start from the weights of a model, given as a run folder, a model file, or portraits, the
+    /// model included in the program. The architecture is the model's, and the settings are those of its run,
+    /// with an eighth of the learning rate. [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
-    /// Whether hidden activations are computed again (little memory) or stored (faster). [default: as the preset, else
-    /// reversible]
+    /// Whether hidden activations are recomputed (less memory) or stored (faster). [default: as in the
+    /// preset, else reversible]
     #[arg(long, value_parser = parser(BACKPROPS))]
     pub backprop: Option<Backprop>,
-    /// Precision of the products in coupling networks. [default: auto]
+    /// Precision of the matrix products in coupling networks. [default: auto]
     #[arg(long, value_parser = parser(PRECISIONS))]
     pub precision: Option<Precision>,
-    /// Seed of weights, noise, order and augmentation. [default: 0]
+    /// Seed of weights, noise, image order and augmentation. [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// End at step N, counted from the beginning of the run: steps before a resume are included. [default: no limit]
+    /// Stop at step N, counted from the start of the run, including steps before a resume. [default: no
+    /// limit]
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// End after N images, counted from the beginning of the run likewise. [default: no limit]
+    /// Stop after N images, counted in the same way. [default: no limit]
     #[arg(long, value_name = "N")]
     pub images: Option<u64>,
-    /// End N minutes from now, with --resume as well: time before a resume does not count. [default: no limit]
+    /// Stop N minutes from now. With --resume, earlier training time does not count. [default: no limit]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub minutes: Option<f64>,
     /// Continue a run: its folder, or one of its checkpoints. [default: a new run]
     #[arg(long, value_name = "RUN")]
     pub resume: Option<PathBuf>,
-    /// With mpirun or srun: seconds that the processes wait for one that does not answer.
+    /// With mpirun or srun: seconds to wait for a process that does not answer.
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = value_parser!(u64).range(1..=86_400))]
     pub ranks_limit: u64,
     /// Folder of the run. [default: a new folder run, run-2 and so on]
@@ -112,32 +114,33 @@ pub struct Train {
 pub const BACKPROPS: &[Choice<Backprop>] =
     &[("reversible", "", Backprop::Reversible), ("stored", "", Backprop::Stored)];
 
-/// How fast a model trains and samples on this machine.
+/// Measure the speed of training and sampling on this machine.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow bench --preset tiny32 --set train.batch=16 --backprop stored")]
 pub struct Bench {
-    /// A published or small configuration, by name. [default: the published CIFAR-10 model]
+    /// Name of a published or small configuration. [default: the published CIFAR-10 model]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model] and [train]. [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// One value of the configuration, such as model.steps=8; can be given several times. [default: none]
+    /// Override one value of the configuration, such as model.steps=8. Can be repeated. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Whether hidden activations are computed again or stored. [default: as the preset, else reversible]
+    /// Whether hidden activations are recomputed or stored. [default: as in the preset, else reversible]
     #[arg(long, value_parser = parser(BACKPROPS))]
     pub backprop: Option<Backprop>,
-    /// Precision of the products in coupling networks. [default: auto]
+    /// Precision of the matrix products in coupling networks. [default: auto]
     #[arg(long, value_parser = parser(PRECISIONS))]
     pub precision: Option<Precision>,
-    /// Training steps, and sampled batches, to time.
+    /// Number of training steps, and of sampled batches, to time.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub repeat: usize,
-    /// Print the memory of a training step instead.
+    /// Print the memory use of a training step instead.
     #[arg(long, conflicts_with = "serve")]
     pub memory: bool,
-    /// Read lines "train N" and "sample N" and answer each with a line of JSON, to be timed in turn with another program.
+    /// Read lines "train N" and "sample N" from standard input and answer each with a line of JSON, for
+    /// interleaved timing with another program.
     #[arg(long)]
     pub serve: bool,
 }

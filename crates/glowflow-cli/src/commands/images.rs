@@ -31,11 +31,11 @@ fn save_below(glow: &Model, image: ArrayView3<u8>, folder: &Path, name: &Path) -
 pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load(args.precision, &args.model)?;
     let count = args.count.unwrap_or(if args.temperatures.is_empty() { 64 } else { 8 });
-    anyhow::ensure!(count > 0, "--count 0 leaves nothing to draw");
+    anyhow::ensure!(count > 0, "--count must be at least 1, got 0");
     let classes = glow.config().classes();
     anyhow::ensure!(
         classes == 0 || args.class.is_some(),
-        "the model has {classes} classes: give the class to draw with {}",
+        "the model has {classes} classes: give the class to sample with {}",
         class_choices(classes, &class_names(&args.model, glow.config()))
     );
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
@@ -91,8 +91,8 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
     };
     if kept > 0 {
         tell(&format!(
-            "warning: {kept} of {count} images do not come back exactly from their latents: {}. The file holds their \
-             pixels, so that decode gives them back exactly",
+            "warning: {kept} of {count} images do not invert exactly: {}. The file also stores their pixels, so that \
+             decode restores them exactly",
             names(&mut file.kept.keys())
         ));
     }
@@ -104,8 +104,8 @@ pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<Exit
     }
     let without_latents = (!not_finite.is_empty()).then(|| {
         format!(
-            "the latents of {} of {count} images are not finite, and are 0 in the file: {}; the model may be damaged, or \
-             its training diverged",
+            "the latents of {} of {count} images are not finite, and are stored as 0: {}; the model may be damaged, or its \
+             training diverged",
             not_finite.len(),
             names(&mut not_finite.iter())
         )
@@ -119,7 +119,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     let file = read_latents(&args.latents, args.edited)?;
     anyhow::ensure!(
         file.model == glow.fingerprint(),
-        "{} holds latents of another model than {}: decode with the model that encoded them",
+        "{} contains latents of another model than {}: decode them with the model that encoded them",
         args.latents.display(),
         args.model.display()
     );
@@ -148,7 +148,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
     };
     let edited = trouble(
         Fidelity::Edited,
-        "do not decode to the pixels that were encoded, because their latents were edited (pass --edited to accept that)",
+        "do not decode to the pixels that were encoded, because their latents were edited (pass --edited to accept this)",
     );
     verdict([
         trouble(
@@ -158,7 +158,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
         edited.filter(|_| !args.edited),
         trouble(
             Fidelity::NotFinite,
-            "have latents or decoded values that are not finite, and pixels that mean nothing",
+            "have latents or decoded values that are not finite, so their pixels are meaningless",
         ),
     ])
 }
@@ -169,7 +169,7 @@ fn read_latents(path: &Path, edited: bool) -> anyhow::Result<LatentsFile> {
         return Ok(LatentsFile::read_edited(path)?);
     }
     LatentsFile::read(path).map_err(|error| match LatentsFile::read_edited(path) {
-        Ok(_) => anyhow::anyhow!("{error}, or pass --edited to decode it as it is"),
+        Ok(_) => anyhow::anyhow!("{error}, or pass --edited to decode it anyway"),
         Err(_) => error.into(),
     })
 }

@@ -62,7 +62,7 @@ pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<Exit
     }
     imported.notes.iter().for_each(|note| tell(note));
     verdict([(!bits.is_finite() || !error.is_finite()).then(|| {
-        "the test image has no finite bits/dim or inverse: the model was written, but its training may have diverged"
+        "bits/dim or inverse error of the test image are not finite: the model was written, but its training may have diverged"
             .to_owned()
     })])
 }
@@ -76,7 +76,7 @@ fn with_options(error: Error) -> anyhow::Error {
         Setting::Permutation => "--permutation reverse",
     };
     let options: Vec<&str> = settings.iter().map(option).collect();
-    anyhow::anyhow!("{error}: give {}, as in the training", options.join(" and "))
+    anyhow::anyhow!("{error}: give {}, as used in training", options.join(" and "))
 }
 
 /// One image `[1, H, W, C]`: a portrait if the shape allows it, otherwise a gradient.

@@ -93,7 +93,8 @@ impl Run {
             say!("test         {bits:.4} bits/dim, {}, at step {step}{error}", self.estimate());
         }
         if let Some(path) = &self.config.data.path {
-            let images = self.images.map_or("not readable now".to_owned(), |count| counted(count, "image"));
+            let images =
+                self.images.map_or("currently not readable".to_owned(), |count| counted(count, "image"));
             say!("data         {}, {images}", path.display());
         }
         say!("precision    {}", name(&train.precision)?);

@@ -63,8 +63,8 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let fixed = pretrained::is_pretrained(&args.model);
     anyhow::ensure!(
         !(fixed && (args.out.is_none() || args.eyes.is_some())),
-        "the model {} comes with the program, with its directions and the positions of its eyes: name another file for \
-         directions with --out, and leave out --eyes",
+        "the model {} is included in the program, and its directions and eye positions cannot be changed: give another \
+         file for the directions with --out, and omit --eyes",
         args.model.display()
     );
     let out = directions_path(args.out.as_deref(), &args.model)?;
@@ -77,7 +77,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     notices.iter().for_each(|notice| tell(notice));
     let mut facts = attributes.notices().to_vec();
     if !attributes.left_out().is_empty() {
-        facts.push(format!("not yes or no, left out: {}", attributes.left_out().join(", ")));
+        facts.push(format!("neither yes nor no, skipped: {}", attributes.left_out().join(", ")));
     }
     let sample = sample_images(dataset, args.images, args.seed)?;
     let attributes = attributes.of_subset(sample.indices());
@@ -106,7 +106,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     }
     let width = directions.list.iter().map(|direction| direction.about.name.chars().count()).max();
     let width = width.unwrap_or(0).max("attribute".len());
-    say!("{:width$}  {:>8}  {:>8}  {:13}  most alike (cosine)", "attribute", "with", "without", "AUC");
+    say!("{:width$}  {:>8}  {:>8}  {:13}  most similar (cosine)", "attribute", "with", "without", "AUC");
     for (i, direction) in directions.list.iter().enumerate() {
         let about = &direction.about;
         let auc =
@@ -130,7 +130,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
 
 pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    anyhow::ensure!(args.count > 0, "--count 0 leaves nothing to draw: 1 at least");
+    anyhow::ensure!(args.count > 0, "--count must be at least 1, got 0");
     let rows = match args.levels {
         Some(levels) => levels..=levels,
         None => 1..=glow.latent_shapes().len(),

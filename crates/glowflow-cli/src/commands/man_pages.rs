@@ -16,7 +16,7 @@ use crate::args::{self, Cli};
 pub fn man_pages(args: &args::ManPages) -> anyhow::Result<ExitCode> {
     check_folder_output(&args.out)?;
     std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("making the folder {}", args.out.display()))?;
+        .with_context(|| format!("creating the folder {}", args.out.display()))?;
     // The pages replace the `help` command.
     let mut program = Cli::command().disable_help_subcommand(true).subcommand_help_heading("COMMANDS");
     program.build();

@@ -80,11 +80,11 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
         return to_folder(args, common, &glow, &pictures, &changes, class, folder);
     }
     let [image] = &args.images[..] else {
-        anyhow::bail!("{} pictures need a folder to be written to: give --out-dir DIR", args.images.len());
+        anyhow::bail!("{} pictures require an output folder: give --out-dir DIR", args.images.len());
     };
     anyhow::ensure!(
         !image.is_dir(),
-        "{} is a folder, whose pictures need a folder to be written to: give --out-dir DIR",
+        "{} is a folder, so its pictures require an output folder: give --out-dir DIR",
         image.display()
     );
     let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
@@ -123,8 +123,8 @@ fn sources(
         for dataset in [Some(splits.train), splits.test].into_iter().flatten() {
             anyhow::ensure!(
                 (0..dataset.len()).any(|index| path.join(dataset.name(index)).is_file()),
-                "{} holds images in other files than pictures: `glowflow encode` and `glowflow decode` write them as \
-                 pictures, which can be changed",
+                "{} contains images that are not picture files: convert them to pictures with `glowflow encode` and \
+                 `glowflow decode` first",
                 path.display()
             );
             sources.extend((0..dataset.len()).map(|index| {
@@ -151,7 +151,7 @@ fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::R
     };
     match sources.iter().find(replaced) {
         Some(source) => anyhow::bail!(
-            "{} would be replaced by its changed picture, or by that of another: name another folder with --out-dir",
+            "{} would be overwritten by an output picture: give another folder with --out-dir",
             source.path.display()
         ),
         None => Ok(()),
@@ -261,7 +261,7 @@ fn to_folder(
         }),
         unsound_pictures(finite),
         (!broken.is_empty() && !args.allow_broken).then(|| {
-            format!("{} of {all} pictures left out; pass --allow-broken to accept that", broken.len())
+            format!("{} of {all} pictures skipped; pass --allow-broken to accept this", broken.len())
         }),
     ])
 }

@@ -77,7 +77,7 @@ impl args::Common {
     /// Opens the device.
     fn open(&self, precision: Precision) -> Result<AnyDevice, DeviceError> {
         self.device.unwrap_or_default().open_tuned(precision, self.tuning, |trouble| {
-            tell(&format!("{trouble}; computing on the processor instead"));
+            tell(&format!("{trouble}; computing on the CPU instead"));
         })
     }
 
@@ -124,7 +124,7 @@ fn class_choices(classes: usize, names: &[String]) -> String {
 fn class_of(class: Option<&str>, model: &Path, glow: &Model) -> anyhow::Result<Option<usize>> {
     let Some(class) = class else { return Ok(None) };
     let classes = glow.config().classes();
-    anyhow::ensure!(classes > 0, "the class {class:?} was given to a model without classes: leave it out");
+    anyhow::ensure!(classes > 0, "--class {class:?} was given for a model without classes: omit it");
     let number = data::class_of(class, &class_names(model, glow.config()))?;
     anyhow::ensure!(
         number < classes,
@@ -136,7 +136,7 @@ fn class_of(class: Option<&str>, model: &Path, glow: &Model) -> anyhow::Result<O
 
 /// Limits a dataset to `--images` images, drawn at random with `seed`.
 fn sample_images(dataset: Arc<dyn Dataset>, images: Option<usize>, seed: u64) -> anyhow::Result<Subset> {
-    anyhow::ensure!(images != Some(0), "--images 0 leaves nothing; leave it out for all images");
+    anyhow::ensure!(images != Some(0), "--images must be at least 1, got 0; omit it to use all images");
     let count = images.unwrap_or(dataset.len());
     Ok(Subset::sample(dataset, count, seed))
 }
@@ -171,7 +171,7 @@ fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf
         Some(path) => Ok(path.to_owned()),
         None if pretrained::is_folder(model) => Ok(model.join(DIRECTIONS)),
         None => {
-            anyhow::bail!("{} is not a run's folder: name the file of directions as well", model.display())
+            anyhow::bail!("{} is not a run folder: give the file of directions as well", model.display())
         }
     }
 }

@@ -17,16 +17,16 @@ fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
     if !args.level_weights.is_empty() {
         anyhow::ensure!(
             args.level_weights.len() == levels,
-            "--level-weights holds {} weights; the model has {levels} levels, and needs one each",
+            "--level-weights has {} weights, but the model has {levels} levels: give one weight per level",
             args.level_weights.len()
         );
         return Ok(args.level_weights.clone());
     }
     anyhow::ensure!(
         args.skip_levels < levels,
-        "--skip-levels {} leaves none of the model's {levels} levels: {} at most",
-        args.skip_levels,
-        levels - 1
+        "--skip-levels must be at most {}, got {}: the model has {levels} levels",
+        levels - 1,
+        args.skip_levels
     );
     let mut weights = level_weights(levels);
     weights[..args.skip_levels].fill(0.0);
@@ -80,8 +80,8 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     }
     verdict([(lost > 0).then(|| {
         format!(
-            "{lost} images were left out: their latents are not finite; the model may be damaged, or its training \
-             diverged"
+            "{lost} images were skipped, because their latents are not finite; the model may be damaged, or its \
+             training diverged"
         )
     })])
 }

@@ -18,7 +18,7 @@ impl NewFolder {
                     path = format!("{name}-{number}").into();
                 }
                 made => {
-                    made.with_context(|| format!("making the folder {}", path.display()))?;
+                    made.with_context(|| format!("creating the folder {}", path.display()))?;
                     break;
                 }
             }

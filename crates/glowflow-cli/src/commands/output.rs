@@ -20,11 +20,11 @@ pub fn is_stdout(path: &Path) -> bool {
 pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
-        "- stands for the standard output, and this is written to a file only: name a file, or ./- for one of that name"
+        "- denotes standard output, but this output must be a file: give a file, or ./- for a file named -"
     );
     let model = ModelFile::path(model);
     let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
-    anyhow::ensure!(!same, "{} is the model itself: name another file to write", out.display());
+    anyhow::ensure!(!same, "{} is the model itself: give another output file", out.display());
     Ok(file::check_writable(out)?)
 }
 
@@ -32,7 +32,7 @@ pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
 pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
-        "- stands for the standard output, which is not a folder: name a folder, or ./- for one of that name"
+        "- denotes standard output, which is not a folder: give a folder, or ./- for a folder named -"
     );
     Ok(())
 }
@@ -42,7 +42,7 @@ pub fn check_outside(out: &Path, data: &Path, option: &str) -> anyhow::Result<()
     let inside = data.is_dir() && resolved(out)?.starts_with(data.canonicalize()?);
     anyhow::ensure!(
         !inside,
-        "{} lies in {}, whose pictures it would be counted among: name a folder outside with {option}",
+        "{} is inside {}, so its pictures would count as input: give a folder outside with {option}",
         out.display(),
         data.display()
     );
@@ -91,7 +91,7 @@ impl<'a> PictureOutput<'a> {
         if is_stdout(out) {
             anyhow::ensure!(
                 !std::io::stdout().is_terminal(),
-                "--out - would write a picture to the terminal: redirect the standard output, or name a file"
+                "--out - would write a picture to the terminal: redirect standard output, or give a file"
             );
             return Ok(Self::Stdout);
         }
@@ -101,7 +101,7 @@ impl<'a> PictureOutput<'a> {
         let endings: Vec<_> = known().map(|name| format!(".{name}")).collect();
         anyhow::ensure!(
             fits,
-            "{} cannot be written: end its name in {}, which is what pictures are written as",
+            "{} has no supported extension for pictures: use {}",
             out.display(),
             endings.join(" or ")
         );

@@ -50,7 +50,7 @@ impl Pictures {
             _ if args.no_align => How::Crop,
             Some(Faces::Aligned(eyes)) if finder::AVAILABLE => How::Align(Detector::new()?, eyes),
             Some(Faces::Aligned(_)) => {
-                tell("this program was built without face detection: pictures are cropped to the middle");
+                tell("this program was built without face detection: pictures are centre-cropped");
                 How::Crop
             }
             None if finder::AVAILABLE => {
@@ -95,8 +95,8 @@ impl Pictures {
                 if found.first().is_some_and(|face| !is_in_place(face, shape, Eyes::CELEBA, self.shape)) {
                     searches.set(0);
                     tell(&format!(
-                        "there is a face in {}, cropped to the middle since the positions of the eyes in the model's \
-                         images are unknown: give them with --eyes, or click them on the demo's page, which stores them",
+                        "{} contains a face but was centre-cropped, because the positions of the eyes in the model's images \
+                         are unknown: give them with --eyes, or mark them on the demo's page, which stores them",
                         path.display()
                     ));
                 }
@@ -122,7 +122,7 @@ impl Drop for Pictures {
     fn drop(&mut self) {
         let faceless = self.faceless.get_mut();
         if !faceless.is_empty() {
-            tell(&format!("no face found in {}: cropped to the middle", named(faceless)));
+            tell(&format!("no face found in {}: centre-cropped", named(faceless)));
         }
     }
 }

@@ -60,16 +60,14 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             1 => done.faceless[0].clone(),
             _ => format!("any of {faceless} photographs, such as {}", done.faceless[0]),
         };
-        anyhow::bail!(
-            "no face was found in {photographs}; `glowflow crop` makes pictures of other things ready"
-        );
+        anyhow::bail!("no face was found in {photographs}; for other subjects, use `glowflow crop`");
     }
     done.check_any_read()?;
     if faceless > 0 {
         let what = if args.keep_faceless {
-            "were cropped to the middle"
+            "were centre-cropped"
         } else {
-            "were left out; pass --keep-faceless to crop them to the middle"
+            "were skipped; pass --keep-faceless to centre-crop them"
         };
         tell(&format!(
             "no face was found in {faceless} of {} photographs, which {what}: {}",
@@ -84,7 +82,12 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             "aligned": faces, "faces": found, "faceless": done.faceless, "broken": done.broken,
         }))?;
     } else {
-        say!("aligned {}, {faceless} without a face, in {}", counted(faces, "face"), args.out.display());
+        let faceless = counted(faceless, "photograph");
+        say!(
+            "aligned {}, {faceless} without a face; written to {}",
+            counted(faces, "face"),
+            args.out.display()
+        );
     }
     verdict([done.left_out(list.images.len(), args.allow_broken)])
 }
@@ -114,7 +117,7 @@ pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
     if common.json {
         print_json(&json!({ "cropped": cropped, "broken": done.broken }))?;
     } else {
-        say!("cropped {} in {}", counted(cropped, "picture"), args.out.display());
+        say!("cropped {}; written to {}", counted(cropped, "picture"), args.out.display());
     }
     verdict([done.left_out(list.images.len(), args.allow_broken)])
 }
@@ -130,11 +133,11 @@ fn listed(data: &Path, out: &Path) -> anyhow::Result<ImageList> {
     };
     anyhow::ensure!(
         !taken,
-        "{} exists and is not an empty folder: name a new folder with --out",
+        "{} exists and is not an empty folder: give a new folder with --out",
         out.display()
     );
     check_outside(out, data, "--out")?;
-    std::fs::create_dir_all(out).with_context(|| format!("making the folder {}", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("creating the folder {}", out.display()))?;
     Ok(list)
 }
 
@@ -183,7 +186,7 @@ impl Done {
         let broken = self.broken;
         let what = if broken == 1 { "image was" } else { "images were" };
         (broken > 0 && !accepted)
-            .then(|| format!("{broken} of {all} {what} left out; pass --allow-broken to accept that"))
+            .then(|| format!("{broken} of {all} {what} skipped; pass --allow-broken to accept this"))
     }
 }
 
@@ -262,7 +265,8 @@ fn write(out: &Path, paths: &FacePaths, image: usize, outcome: Outcome) -> anyho
     for (face, (pixels, shape)) in outcome.pictures.iter().enumerate() {
         let path = out.join(paths.of(image, face));
         let parent = path.parent().unwrap_or(Path::new(""));
-        std::fs::create_dir_all(parent).with_context(|| format!("making the folder {}", parent.display()))?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("creating the folder {}", parent.display()))?;
         file::replace(&path, &encode_png(*shape, pixels)?)?;
     }
     Ok(outcome.faces)
@@ -270,7 +274,7 @@ fn write(out: &Path, paths: &FacePaths, image: usize, outcome: Outcome) -> anyho
 
 fn stopped(out: &Path, done: &Done, list: &ImageList) -> String {
     format!(
-        "stopped: {} is incomplete, {} of {} pictures were read",
+        "stopped: {} is incomplete; {} of {} pictures were read",
         out.display(),
         done.read(),
         list.images.len()

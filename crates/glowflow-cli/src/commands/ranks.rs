@@ -64,7 +64,7 @@ pub fn open(job: &Job, common: &args::Common, precision: Precision) -> Result<An
 pub fn report(job: &Job, batch: usize) {
     let ranks = job.ranks().size();
     if ranks > 1 {
-        tell(&format!("{batch} images a step = {ranks} ranks × {}", batch / ranks));
+        tell(&format!("{batch} images per step = {ranks} ranks × {}", batch / ranks));
     }
 }
 

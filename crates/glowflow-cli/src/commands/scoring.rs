@@ -23,7 +23,7 @@ fn draws(scoring: &args::Scoring, trained: NoiseKind) -> anyhow::Result<Draws> {
         Some(args::DequantizationArg::Midpoint) => {
             anyhow::ensure!(
                 importance.is_none(),
-                "--importance weights draws of noise, and the midpoint has none: leave out --dequantization midpoint"
+                "--importance needs draws of noise, and the midpoint has none: omit --dequantization midpoint"
             );
             return Ok(Draws::Midpoint);
         }
@@ -64,7 +64,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {
             let drawn = if evaluation.inverted < evaluation.images { " drawn at random" } else { "" };
-            let remark = if full { "" } else { ", in this precision (encode and decode use f32)" };
+            let remark = if full { "" } else { ", at this precision (encode and decode use f32)" };
             say!("exact          {} of {} images{drawn}{remark}", evaluation.exact, evaluation.inverted);
         }
         if evaluation.inverted > 0 && evaluation.inverse_error.is_finite() {
@@ -74,7 +74,7 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
     verdict([
         not_finite("bits/dim", &evaluation.not_finite, evaluation.images),
         (!evaluation.inverse_error.is_finite()).then(|| {
-            "the inverse error is not finite: some images are lost when they are encoded".to_owned()
+            "the inverse error is not finite: some images cannot be recovered from their latents".to_owned()
         }),
         left_out(&*dataset, args.allow_broken),
     ])

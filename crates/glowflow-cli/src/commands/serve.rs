@@ -42,7 +42,7 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     if faces.is_none() {
         tell(&format!(
             "positions of the eyes in the model's images are unknown: the page asks for them, {}",
-            if private { "once" } else { "in each browser; --eyes gives them to all" }
+            if private { "once" } else { "in each browser; --eyes sets them for all" }
         ));
     }
     if let Some(weak) = weak_directions(&demo) {
@@ -54,14 +54,12 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
                 let remedy = advice::remedy(error).map_or(String::new(), |remedy| format!("; {remedy}"));
                 tell(&format!("no attributes can be changed: {error}{remedy}"));
             }
-            None => {
-                tell("no attributes can be changed: `glowflow attributes` finds the directions of a model")
-            }
+            None => tell("no attributes can be changed: `glowflow attributes` computes a model's directions"),
         }
     }
     if !local {
-        let who = if open { "anyone who can reach this one" } else { "those who have the token" };
-        tell(&format!("{address} can be used from other computers, by {who}; connections are not encrypted"));
+        let who = if open { "anyone who can reach this computer" } else { "those who have the token" };
+        tell(&format!("{address} can be used from other computers by {who}; connections are not encrypted"));
     } else if let Some(notice) = only_local(&args.host, address.ip()) {
         tell(&notice);
     }
@@ -70,14 +68,14 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         && let Some(host) = args.allow_host.first()
     {
         tell(&format!(
-            "anyone who can reach {host} can use the demo; give --token, or have the proxy ask for a password"
+            "anyone who can reach {host} can use the demo; give --token, or require a password in the proxy"
         ));
     }
     let ready = |urls: &[String]| {
         // A closed standard output does not need the address.
         let mut out = std::io::stdout();
         let (first, others) = urls.split_first().map_or(("", urls), |(first, others)| (&**first, others));
-        let _ = writeln!(out, "open {first} in a browser; Ctrl-C stops");
+        let _ = writeln!(out, "open {first} in a browser; press Ctrl-C to stop");
         others.iter().for_each(|url| _ = writeln!(out, "  or {url}"));
     };
     glowflow_web::run(demo, address, access, ready).with_context(|| format!("serving at {address}"))?;
@@ -120,7 +118,9 @@ fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
         return Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
     }
     let advice = || {
-        format!("--host {host:?} is not an address or name of this computer; 127.0.0.1 or 0.0.0.0 always are")
+        format!(
+            "--host {host:?} is not an address or name of this computer; 127.0.0.1 and 0.0.0.0 always work"
+        )
     };
     let found = (host, port).to_socket_addrs().with_context(advice)?;
     // If a name has both, browsers try IPv4.
@@ -133,7 +133,7 @@ fn only_local(host: &str, ip: IpAddr) -> Option<String> {
     let bare = host.trim_end_matches('.').trim_matches(['[', ']']);
     let names_loopback = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok();
     (ip.to_canonical().is_loopback() && !names_loopback).then(|| {
-        format!("{host} is {ip} here, so only this computer can reach the page; --host 0.0.0.0 admits others")
+        format!("{host} resolves to {ip} here, so only this computer can reach the page; use --host 0.0.0.0 to admit others")
     })
 }
 

@@ -59,13 +59,10 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
     if let Some(name) = names.iter().find(|name| args.study == Path::new(name)) {
         return Ok(Study::builtin(name, args.scale.unwrap_or_default(), overrides)?);
     }
-    anyhow::ensure!(
-        args.scale.is_none(),
-        "--scale is for built-in studies; a study file has one size: leave it out"
-    );
+    anyhow::ensure!(args.scale.is_none(), "--scale is for built-in studies only: omit it for a study file");
     anyhow::ensure!(
         args.study.exists(),
-        "unknown study {}: name a TOML file, or one of the built-in studies {}",
+        "unknown study {}: give a TOML file, or one of the built-in studies {}",
         args.study.display(),
         names.join(", ")
     );
@@ -76,7 +73,7 @@ fn load(args: &args::Study) -> anyhow::Result<Study> {
 fn explained(error: Error) -> anyhow::Error {
     match error {
         Error::Io { .. } | Error::Report(_) | Error::Data(glowflow_data::Error::System { .. }) => {
-            anyhow!("{error}; after that is solved, the same command continues the study")
+            anyhow!("{error}; once this is fixed, the same command continues the study")
         }
         error => error.into(),
     }
@@ -140,14 +137,14 @@ fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
                 format!("{images} images ({})", counted(steps as usize, "step"))
             }
             (_, _, Budget::Minutes(minutes)) if study.is_calibrated() => {
-                format!("{minutes} minutes (steps by its measured speed)")
+                format!("{minutes} minutes (steps from its measured speed)")
             }
             _ => "as many images as the time allows".to_owned(),
         };
         let work = study.flops_per_image(index);
         let work = match study.images(index) {
             Some(images) => format!("{:.2e} FLOPs", work * images as f64),
-            None => format!("{work:.2e} FLOPs an image"),
+            None => format!("{work:.2e} FLOPs per image"),
         };
         say!(
             "  {name:width$}  {parameters:>11} parameters, batch {}, {length}, {work}",
@@ -166,9 +163,9 @@ fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
     let every = study.evaluate_every().map(|images| format!("evaluated every {images} images"));
     let all = [
         every,
-        images.map(|images| format!("{images} images in all")),
-        flops.map(|flops| format!("{flops:.2e} FLOPs of training in all")),
-        minutes.map(|minutes| format!("{minutes:.0} minutes of training in all, evaluations not included")),
+        images.map(|images| format!("{images} images in total")),
+        flops.map(|flops| format!("{flops:.2e} FLOPs of training in total")),
+        minutes.map(|minutes| format!("{minutes:.0} minutes of training in total, without evaluations")),
     ];
     say!("{}", all.into_iter().flatten().collect::<Vec<_>>().join("; "));
     Ok(())

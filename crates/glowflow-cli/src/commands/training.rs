@@ -22,7 +22,7 @@ use super::{check_folder_output, counted, print_json, quoted, say, tell};
 use crate::{ExitCode, args, signals, words};
 
 /// The reason why a resumed run accepts no other configuration.
-const CONFIGURED: &str = "a run continues with the configuration in its checkpoint: change single values with --set, such as \
+const CONFIGURED: &str = "a run continues with the configuration in its checkpoint: change individual values with --set, such as \
                           --set train.lr=5e-4";
 /// Difference in bits/dim between the last and the best model above which the user is notified.
 const MIN_LOSS: f64 = 0.01;
@@ -57,7 +57,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
         {
             let file = run.join(BEST);
             say!(
-                "the best model on test images is {} of step {} ({:.3} bits/dim)",
+                "the best model on test images is {}, from step {} ({:.3} bits/dim)",
                 file.display(),
                 best.step,
                 best.bits_per_dim
@@ -73,7 +73,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
         }
         if summary.interrupted {
             say!("stopped; continue with: glowflow train --resume {}", quoted(run));
-            say!("samples.png and curve.png in {} are of the last step", run.display());
+            say!("samples.png and curve.png in {} show the last step", run.display());
         }
     }
     Ok(())
@@ -138,14 +138,14 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         tell_if_rough(args.minutes, &out);
     }
     if !common.json && !done.summary.interrupted {
-        say!("\nLook at");
+        say!("\nLook at:");
         for picture in &done.pictures {
             say!("  {}", picture.display());
         }
-        say!("\nMoved along the direction of an attribute, {EFFECT_PORTRAITS} test portraits show");
+        say!("\nEffect of moving {EFFECT_PORTRAITS} test portraits along the direction of an attribute:");
         for effect in &done.effects {
             say!(
-                "  {:16} changed in {:3.0} %, every other attribute kept in at least {:3.0} %",
+                "  {:16} changed in {:3.0} %, every other attribute unchanged in at least {:3.0} %",
                 effect.attribute,
                 100.0 * effect.changed,
                 100.0 * effect.kept
@@ -154,9 +154,9 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         let run = quoted(&out);
         let program = words::program();
         let program = quoted(&program);
-        say!("\nOpen the demo, with sliders for these, with");
+        say!("\nTo open the demo with sliders for these attributes, run");
         say!("  {program} serve --model {run}");
-        say!("\nThen try");
+        say!("\nOther commands to try:");
         say!("  {program} sample --model {run} --temperature 1.0 --seed 1 --out more.png");
         say!("  {program} train --resume {run} --minutes 10");
         say!(
@@ -202,7 +202,7 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
     if !common.json && !summary.interrupted {
         if args.resume.is_some() && run.join(DIRECTIONS).exists() {
             say!(
-                "the directions in {} belong to the model before this training: find them again",
+                "the directions in {} belong to the model before this training: compute them again with `glowflow attributes`",
                 run.display()
             );
         }
@@ -228,7 +228,7 @@ fn start(
         (None, None) => {
             let folder = NewFolder::create("run")?;
             let out = folder.path().to_owned();
-            tell(&format!("the run goes to the folder {}", out.display()));
+            tell(&format!("writing to the new folder {}", out.display()));
             (begin(args, common, &out, options, job)?, out, Some(folder))
         }
     })
@@ -281,7 +281,9 @@ fn begin(
             adapted.notices.iter().for_each(|notice| tell(notice));
             if adapted.unused_classes > 0 && config.train.from.is_none() {
                 let count = adapted.unused_classes;
-                tell(&format!("the labels of {count} classes are not used; --classes trains with them"));
+                tell(&format!(
+                    "the labels of {count} classes are not used; pass --classes to train with them"
+                ));
             }
         }
         Err(error) => return Ok(Err(error)),
@@ -300,7 +302,7 @@ fn begin(
 fn offer_bf16(precision: Precision, device: &AnyDevice) {
     let full = matches!(precision, Precision::Auto | Precision::F32);
     if full && matches!(device, AnyDevice::Cpu(_)) && Precision::cpu_has_bf16() {
-        tell("this processor trains about 1.5 times as fast with --precision bf16");
+        tell("this CPU trains about 1.5 times as fast with --precision bf16");
     }
 }
 
@@ -325,11 +327,11 @@ fn resume(
     for (given, option, reason) in [
         (args.config.is_some(), "--config", CONFIGURED),
         (args.preset.is_some(), "--preset", CONFIGURED),
-        (args.from.is_some(), "--from", "the run has weights already: leave it out, or start another run"),
-        (args.classes, "--classes", "the weights were made for the model's classes: start another run"),
-        (args.out.is_some(), "--out", "a run continues in its own folder: leave it out"),
+        (args.from.is_some(), "--from", "the run already has weights: omit it, or start another run"),
+        (args.classes, "--classes", "the weights belong to the model's classes: start another run"),
+        (args.out.is_some(), "--out", "a run continues in its own folder: omit it"),
     ] {
-        anyhow::ensure!(!given, "{option} is for a new run; with --resume {reason}");
+        anyhow::ensure!(!given, "{option} is for a new run; with --resume, {reason}");
     }
     let [data, test_data] = [&args.data, &args.test_data].map(|path| path.as_deref().map(absolute));
     let (data, test_data) = (data.transpose()?, test_data.transpose()?);
@@ -350,7 +352,7 @@ fn resume(
 }
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(args.repeat > 0, "--repeat 0 leaves nothing to time: 1 at least");
+    anyhow::ensure!(args.repeat > 0, "--repeat must be at least 1, got 0");
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     config.train.backprop = args.backprop.unwrap_or(config.train.backprop);
     let batch = config.train.batch;
@@ -363,7 +365,7 @@ pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCo
             let seconds = match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["train", count] => bench.train(count.parse().context("reading a count")?)?,
                 ["sample", count] => bench.sample(count.parse().context("reading a count")?)?,
-                _ => bail!("a request is \"train N\" or \"sample N\", not {line:?}"),
+                _ => bail!("expected \"train N\" or \"sample N\", got {line:?}"),
             };
             print_json(&json!({ "seconds": seconds }))?;
         }

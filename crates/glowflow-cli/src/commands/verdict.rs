@@ -16,7 +16,7 @@ pub fn left_out(dataset: &dyn Dataset, accepted: bool) -> Option<String> {
     let (broken, all) = (dataset.broken().len(), dataset.len());
     let what = if broken == 1 { "image was" } else { "images were" };
     (broken > 0 && !accepted)
-        .then(|| format!("{broken} of {all} {what} left out; pass --allow-broken to accept that"))
+        .then(|| format!("{broken} of {all} {what} skipped; pass --allow-broken to accept this"))
 }
 
 /// Fails unless the values of all written pictures are `finite`.
@@ -27,7 +27,7 @@ pub fn check_pictures(finite: bool) -> anyhow::Result<ExitCode> {
 /// A message about pictures with non-finite values.
 pub fn unsound_pictures(finite: bool) -> Option<String> {
     (!finite).then(|| {
-        "some pictures have values that are not finite, drawn black: train the model longer, or use a lower temperature \
+        "some pictures contain NaN or infinite values, drawn black: train the model longer, or use a lower temperature \
          or smaller amounts"
             .to_owned()
     })

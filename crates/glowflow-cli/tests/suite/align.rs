@@ -79,7 +79,7 @@ fn a_folder_is_aligned_for_training() {
     }
 
     let done = run(&folder, "align --data photos --out aligned --size 64 --allow-broken").ok();
-    assert!(done.stdout.contains("aligned 3 faces, 1 without a face"), "{done:?}");
+    assert!(done.stdout.contains("aligned 3 faces, 1 photograph without a face"), "{done:?}");
     for words in ["no face was found in 1 of 5", "train/dog/nobody.png", "--keep-faceless", "broken.png"] {
         assert!(done.stderr.contains(words), "{words} is not in {done:?}");
     }
@@ -100,7 +100,7 @@ fn a_folder_is_aligned_for_training() {
     assert!(!trained.stderr.contains("eyes.toml"), "{trained:?}");
 
     let again = run(&folder, "align --data photos --out aligned");
-    assert!(again.code == Some(1) && again.stderr.contains("name a new folder with --out"), "{again:?}");
+    assert!(again.code == Some(1) && again.stderr.contains("give a new folder with --out"), "{again:?}");
     let inside = run(&folder, "align --data photos --out photos/aligned");
     assert!(inside.code == Some(1) && inside.stderr.contains("a folder outside"), "{inside:?}");
     assert!(!folder.join("photos/aligned").exists());
@@ -156,7 +156,7 @@ fn several_faces_and_none() {
 
     std::fs::remove_file(folder.join("photos/two.png")).unwrap();
     let kept = run(&folder, "align --data photos --out kept --keep-faceless --size 32").ok();
-    assert!(kept.stdout.contains("0 faces, 1 without a face"), "{kept:?}");
+    assert!(kept.stdout.contains("0 faces, 1 photograph without a face"), "{kept:?}");
     assert_eq!(files(&folder.join("kept")), ["nobody.png"]);
     std::fs::create_dir(folder.join("torn")).unwrap();
     std::fs::write(folder.join("torn/a.png"), "no picture").unwrap();
@@ -231,7 +231,7 @@ fn photographs_are_aligned_for_a_model() {
     };
     // Without eye positions: one hint.
     let (cropped, hint) = ends("");
-    assert!(hint.contains("there is a face in photo.png") && hint.contains("--eyes"), "{hint}");
+    assert!(hint.contains("photo.png contains a face") && hint.contains("--eyes"), "{hint}");
     let (plain, silence) = ends("--no-align");
     assert_eq!(plain, cropped);
     assert!(!silence.contains("face"), "{silence}");
@@ -240,7 +240,7 @@ fn photographs_are_aligned_for_a_model() {
     // Eye positions given, then stored.
     let (aligned, notice) = ends("--eyes 0.39,0.51,0.61,0.51");
     assert!(difference(&aligned, &reference) < 3.0, "{}", difference(&aligned, &reference));
-    assert!(notice.contains("no face found in nobody.png: cropped to the middle"), "{notice}");
+    assert!(notice.contains("no face found in nobody.png: centre-cropped"), "{notice}");
     assert!(!notice.contains("photo.png"), "{notice}");
     faces::write(&folder.join("run"), Faces::Aligned(Eyes::CELEBA)).unwrap();
     assert_eq!(ends("").0, aligned);

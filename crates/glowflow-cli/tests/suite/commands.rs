@@ -277,10 +277,10 @@ fn an_importance_weighted_bound_falls_with_its_draws() {
     assert_eq!(bits("--importance 1"), bits(""));
     assert!(bits("--importance 16") < bits("--draws 16"));
     for (options, words) in [
-        ("--importance 0", "\"0\" is not a number of draws: 1 or more"),
+        ("--importance 0", "\"0\" is not a number of draws: give 1 or more"),
         ("--importance ten", "\"ten\" is not a number of draws"),
         ("--importance 2 --draws 2", "cannot be used with"),
-        ("--importance 2 --dequantization midpoint", "leave out --dequantization midpoint"),
+        ("--importance 2 --dequantization midpoint", "omit --dequantization midpoint"),
     ] {
         for command in ["eval", "score"] {
             let outcome = run(&world().folder, &format!("{command} --model plain --data images {options}"));

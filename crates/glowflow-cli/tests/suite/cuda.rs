@@ -148,7 +148,7 @@ fn gpu_errors_are_explained() {
     let silent = gpu!(folder, &auto, none).ok();
     assert!(silent.stderr.is_empty(), "{silent:?}");
     let told = gpu!(folder, &auto, old).ok();
-    assert!(told.stderr.contains("too old") && told.stderr.contains("processor instead"), "{told:?}");
+    assert!(told.stderr.contains("too old") && told.stderr.contains("CPU instead"), "{told:?}");
 }
 
 #[test]

@@ -100,7 +100,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set train.ema=1", &["train.ema is 1", "below 1"]),
     ("bench --set train.lr=nan", &["train.lr is NaN", "above 0"]),
     ("bench --set train.clip=inf", &["train.clip is inf", "0 for off"]),
-    ("bench --set train.checkpoint_minutes=inf", &["train.checkpoint_minutes is inf", "large for never"]),
+    (
+        "bench --set train.checkpoint_minutes=inf",
+        &["train.checkpoint_minutes is inf", "a large value for never"],
+    ),
     ("train --data portraits --out new TINY --seed 9223372036854775808", &["train.seed", "2^63"]),
     ("bench --set model.image=[30,32,3]", &["image height 30", "24 or 32", "model.levels to at most 1"]),
     (
@@ -118,9 +121,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set train.lr=1e39", &["train.lr is 1e39", "32 bits"]),
     ("bench --set train.epsilon=1e-46", &["train.epsilon is 1e-46", "32 bits"]),
     ("bench --set model.hidden=16384 --set model.steps=4096", &["TiB", "available", "model.hidden"]),
-    ("info --model done --threads 0", &["--threads 0", "leave it out"]),
+    ("info --model done --threads 0", &["--threads must be at least 1", "omit it"]),
     ("info --model done --threads 20000", &["--threads 20000", "1024", "cores"]),
-    ("bench --repeat 0", &["--repeat 0", "1 at least"]),
+    ("bench --repeat 0", &["--repeat must be at least 1", "got 0"]),
     ("bench --set train.batch=1000000000", &["train.batch is 1000000000", "at most"]),
     ("bench --set train.batch=4611686018427387904", &["train.batch is 4611686018427387904", "at most"]),
     ("bench --set train.batch=9223372036854775807", &["train.batch is 9223372036854775807", "at most"]),
@@ -144,7 +147,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("train --data images --out new TINY --set model.classes=3", &["2 classes", "model.classes=2"]),
     ("train --data portraits --out new TINY --set model.image=[16,32,3]", &["square", "16×32×3"]),
-    ("eval --model done --data portraits --images 0", &["--images 0", "leave it out"]),
+    ("eval --model done --data portraits --images 0", &["--images must be at least 1", "omit it"]),
     ("score --model done --data broken", &["all 2 images", "a.png"]),
     ("score --model classes --data animals", &["zebra/1.png", "known classes (cat, dog)"]),
     (
@@ -166,17 +169,17 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --resume done --precision tf32", &["train.precision", "rounded", "another run"]),
     ("train --resume done --test-fraction 0.5", &["data.test_fraction", "trained on", "another run"]),
     ("train --resume done --out new", &["--out", "own folder"]),
-    ("train --resume done --from classes", &["--from", "has weights already"]),
-    ("train --resume done --classes", &["--classes", "weights were made for"]),
+    ("train --resume done --from classes", &["--from", "already has weights"]),
+    ("train --resume done --classes", &["--classes", "weights belong to"]),
     // Fine-tuning.
     ("train --from nowhere --data flat --out new", &["nowhere"]),
     (
         "train --from done --data flat --out new --set model.steps=3",
-        &["model.steps is 3", "and 2 in", "leave model.steps out"],
+        &["model.steps is 3", "and 2 in", "omit model.steps"],
     ),
     (
         "train --from done --data flat --out new --preset tiny32",
-        &["model.", "leave model.", "done/model.safetensors"],
+        &["model.", "omit model.", "done/model.safetensors"],
     ),
     ("train --from classes --data flat --out new", &["0.png", "sub-folder", "class"]),
     ("train --from classes --data animals --out new", &["zebra/1.png", "known classes (cat, dog)"]),
@@ -189,9 +192,9 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --resume done --set train.batch=8", &["train.batch", "images each step sees"]),
     ("train --resume done --set train.lr=fast", &["train.lr", "fast"]),
     ("train --out new TINY", &["--data"]),
-    ("train --data portraits --out new TINY --minutes nan", &["NaN minutes", "0 or more"]),
-    ("train --data portraits --out new TINY --minutes -1", &["-1 minutes", "0 or more"]),
-    ("quickstart --minutes nan --out new", &["NaN minutes", "0 or more"]),
+    ("train --data portraits --out new TINY --minutes nan", &["0 or more minutes", "got NaN"]),
+    ("train --data portraits --out new TINY --minutes -1", &["0 or more minutes", "got -1"]),
+    ("quickstart --minutes nan --out new", &["0 or more minutes", "got NaN"]),
     // Models and latents.
     ("info --model nowhere", &["nowhere"]),
     ("info --model empty", &["empty", "holds no model.safetensors"]),
@@ -211,8 +214,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
     ("score --model classes --data images --class 2", &["class 2", "2 classes, 0 to 1"]),
     ("encode --model classes --data flat --class 9 --out new.latents", &["class 9", "0 to 1"]),
-    ("score --model done --data flat --class 0", &["\"0\"", "without classes", "leave it out"]),
-    ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "leave it out"]),
+    ("score --model done --data flat --class 0", &["\"0\"", "without classes", "omit it"]),
+    ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "omit it"]),
     ("sample --model classes --class cow --out new.png", &["\"cow\"", "cat, dog"]),
     ("sample --model classes --class 2 --out new.png", &["class 2", "0 to 1"]),
     ("sample --model classes --out new.png", &["2 classes", "--class 0 to 1 or by name: cat, dog"]),
@@ -220,7 +223,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("sample --model done --temperature -1 --out new.png", &["temperature -1", "0.7"]),
     ("sample --model done --temperature nan --out new.png", &["temperature NaN", "0.7"]),
     ("sample --model done --temperature inf --out new.png", &["temperature inf", "0.7"]),
-    ("sample --model done --count 0 --out new.png", &["--count 0"]),
+    ("sample --model done --count 0 --out new.png", &["--count must be at least 1"]),
     ("sample --model done --count 100000 --out new.png", &["100000 images", "at most"]),
     ("sample --model done --count 18446744073709551615 --out new.png", &["18446744073709551615", "at most"]),
     (
@@ -232,7 +235,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["18446744073709551615", "at most"],
     ),
     ("sample --model classes --class 99 --count 1000000000000 --out-dir new", &["class 99", "0 to 1"]),
-    ("resample --model done flat/0.png --count 0 --out new.png", &["--count 0", "1 at least"]),
+    ("resample --model done flat/0.png --count 0 --out new.png", &["--count must be at least 1", "got 0"]),
     ("resample --model done flat/0.png --count 100000000 --out new.png", &["2 × 100000000", "at most"]),
     (
         "resample --model done flat/0.png --count 18446744073709551615 --out new.png",
@@ -258,10 +261,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ),
     ("sample --model done --out new.png --out-dir new", &["--out", "--out-dir"]),
     // Outputs.
-    ("sample --model done --out nowhere/new.png", &["nowhere/new.png", "make the folder first"]),
-    ("encode --model done --data flat --out nowhere/new", &["nowhere/new", "make the folder first"]),
-    ("encode --model done --data flat --out flat", &["flat", "name a file in it"]),
-    ("score --model done --data flat --csv nowhere/new", &["nowhere/new", "make the folder first"]),
+    ("sample --model done --out nowhere/new.png", &["nowhere/new.png", "create the folder first"]),
+    ("encode --model done --data flat --out nowhere/new", &["nowhere/new", "create the folder first"]),
+    ("encode --model done --data flat --out flat", &["flat", "give a file in it"]),
+    ("score --model done --data flat --csv nowhere/new", &["nowhere/new", "create the folder first"]),
     (
         "encode --model done --data flat --out done/model.safetensors",
         &["model.safetensors", "the model itself"],
@@ -478,7 +481,7 @@ fn a_failed_picture_does_not_end_the_run() {
     for name in ["samples.png", "curve.png"] {
         assert!(outcome.stderr.contains(name), "{}", outcome.stderr);
     }
-    assert_eq!(outcome.stderr.matches("training goes on").count(), 2, "{}", outcome.stderr);
+    assert_eq!(outcome.stderr.matches("training continues").count(), 2, "{}", outcome.stderr);
 }
 
 /// State from before a failure is kept, and the records are those of a run without the failure.
@@ -551,7 +554,7 @@ fn images_may_move() {
     let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
     assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);
     let line_with_test = format!("{line} --test-data moved");
-    check(&run(folder.path(), &line_with_test), &line_with_test, &["no separate test data", "leave it out"]);
+    check(&run(folder.path(), &line_with_test), &line_with_test, &["no separate test data", "omit it"]);
     std::fs::remove_file(at("moved/3.png")).unwrap();
     let outcome = run(folder.path(), "train --threads 2 --resume run --steps 6").ok();
     assert_eq!(outcome.stderr.matches(other).count(), 1, "{}", outcome.stderr);

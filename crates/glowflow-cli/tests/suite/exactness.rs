@@ -80,7 +80,7 @@ fn images_that_do_not_decode_exactly_are_stored_as_pixels() {
         let (images, kept) = (&encoded.json()["images"], encoded.json()["kept_as_pixels"].as_u64().unwrap());
         assert_eq!(images, 12);
         assert_eq!((1..12).contains(&kept), some, "{kept} of 12 are kept by {model}");
-        assert_eq!(encoded.stderr.contains("do not come back exactly"), some, "{}", encoded.stderr);
+        assert_eq!(encoded.stderr.contains("do not invert exactly"), some, "{}", encoded.stderr);
         assert_eq!(encoded.stderr.contains(".png"), some, "{}", encoded.stderr);
         let text = run(world(), &format!("encode --model {model} --data patterns --out {model}.latents"))
             .ok()
@@ -171,7 +171,7 @@ fn non_finite_results_are_errors() {
     run(world(), "decode --model overflowing --latents lost.latents --out-dir lost.decoded").ok();
     assert!((0..12).all(|index| same_pixels("lost.decoded", index)));
 
-    let not_finite = &["not finite"];
+    let not_finite = &["NaN or infinite"];
     fails("sample --model overflowing --count 2 --out black.png", not_finite);
     fails("sample --model overflowing --count 2 --out-dir black", not_finite);
     fails("interpolate --model overflowing patterns/00.png patterns/01.png --out black.png", not_finite);
@@ -197,7 +197,7 @@ fn non_finite_weights_are_rejected() {
 /// Results are written, but the exit status reports that some are missing.
 #[test]
 fn skipped_images_must_be_accepted() {
-    let out = "2 of 7 images were left out; pass --allow-broken";
+    let out = "2 of 7 images were skipped; pass --allow-broken";
     for line in [
         "encode --model sound --data mixed --out mixed.latents --json",
         "score --model sound --data mixed --csv mixed.csv",

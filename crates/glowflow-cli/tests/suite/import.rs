@@ -63,7 +63,7 @@ fn mistakes_end_with_a_message() {
         (format!("{path} --from rosinality --image 16 --bits 8"), "looks like one of y0ast"),
         (format!("{path} --from torch"), "y0ast, rosinality, chaiyujin, openai, normflows"),
         (format!("{path} --from y0ast --image 32"), "16 × 16"),
-        (format!("{path} --from y0ast --image 0"), "is not a size"),
+        (format!("{path} --from y0ast --image 0"), "is not a valid size"),
         ("text.pt --from y0ast".into(), "text.pt"),
         ("nothing.pt --from y0ast".into(), "nothing.pt"),
     ] {

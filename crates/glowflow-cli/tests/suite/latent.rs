@@ -88,7 +88,7 @@ fn attributes_come_from_a_table() {
     assert!(weak.starts_with("computed from 4") || weak.starts_with("computed from 3"), "{weak}");
     let warnings =
         found["warnings"].as_array().unwrap().iter().map(|w| w.as_str().unwrap()).collect::<Vec<_>>();
-    for words in ["Rare: no direction from", "not yes or no, left out: age (\"2\" for 002.png)"] {
+    for words in ["Rare: no direction from", "neither yes nor no, skipped: age (\"2\" for 002.png)"] {
         assert!(warnings.iter().any(|warning| warning.contains(words)), "{words} is not in {warnings:?}");
     }
 
@@ -289,9 +289,9 @@ fn input_pictures_are_not_overwritten() {
     file.extend([7; 512]);
     std::fs::write(world().join("own/arrays/train-images-idx3-ubyte"), file).unwrap();
     for (pictures, out, reason) in [
-        ("own", "own", "name a folder outside"),
-        ("own", "own/new", "name a folder outside"),
-        ("own/a.png", "own", "own/a.png would be replaced"),
+        ("own", "own", "give a folder outside"),
+        ("own", "own/new", "give a folder outside"),
+        ("own/a.png", "own", "own/a.png would be overwritten"),
         ("own/a.png own/b.png", "other", "own/b.png: no such file"),
         ("own/arrays", "other", "glowflow decode"),
     ] {
@@ -372,7 +372,7 @@ fn mistakes_are_explained() {
         ("resample --model plain photos/007.png --levels 3 --out new.png".into(), &["3 of 2 levels"]),
         ("resample --model plain photos/007.png --temperature -1 --out new.png".into(), &["temperature -1"]),
         ("resample --model classes photos/007.png --out new.png".into(), &["2 classes", "--class 0 to 1"]),
-        ("nearest --model plain photos/007.png --data photos --skip-levels 2".into(), &["--skip-levels 2", "1 at most"]),
+        ("nearest --model plain photos/007.png --data photos --skip-levels 2".into(), &["--skip-levels must be at most 1", "got 2"]),
         ("nearest --model plain photos/007.png --data photos --level-weights 1".into(), &["1 weights", "2 levels"]),
         ("nearest --model plain photos/007.png --data photos --level-weights 0,0".into(), &["[0.0, 0.0]"]),
         (format!("{change} photos --set Bright=1 --out new.png"), &["photos", "--out-dir"]),

@@ -88,7 +88,7 @@ fn its_directions_are_not_replaced() {
         let outcome =
             run(world(), &format!("attributes --model portraits --data portraits --images 50{line}"));
         assert_eq!(outcome.code, Some(1), "{outcome:#?}");
-        assert!(outcome.stderr.contains("comes with the program") && outcome.stderr.contains("--out"));
+        assert!(outcome.stderr.contains("is included in the program") && outcome.stderr.contains("--out"));
     }
     assert!(!world().join("portraits").exists());
 }

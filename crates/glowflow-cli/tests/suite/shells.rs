@@ -120,7 +120,7 @@ fn every_command_has_a_manual_page() {
 fn manual_pages_need_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("file"), "").unwrap();
-    for (out, word) in [("-", "not a folder"), ("file/man", "making the folder file/man")] {
+    for (out, word) in [("-", "not a folder"), ("file/man", "creating the folder file/man")] {
         let outcome = common::run(folder.path(), &format!("man-pages {out}"));
         assert!(outcome.code == Some(1) && outcome.stderr.contains(word), "{outcome:#?}");
     }

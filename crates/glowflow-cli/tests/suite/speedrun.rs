@@ -330,10 +330,10 @@ fn a_plan_counts_operations_and_time() {
         run(folder.path(), &format!("{STUDY} --dry-run --minutes 2 --arms wide --curve 1,4")).ok().stdout;
     for words in [
         "5 runs",
-        "2 minutes (steps by its measured speed)",
-        "FLOPs an image",
+        "2 minutes (steps from its measured speed)",
+        "FLOPs per image",
         "glow also with 4 times",
-        "16 minutes of training in all",
+        "16 minutes of training in total",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
@@ -347,7 +347,7 @@ fn a_plan_counts_operations_and_time() {
         "{unread:?}"
     );
     for (line, words) in [
-        ("--arms narrow", "there is no configuration \"narrow\"; there are glow, wide"),
+        ("--arms narrow", "unknown configuration \"narrow\", expected one of glow, wide"),
         ("--curve 0", "curve holds 0"),
         ("--flops -1", "flops is -1"),
     ] {

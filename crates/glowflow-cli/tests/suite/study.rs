@@ -276,7 +276,7 @@ fn a_run_that_diverges_does_not_end_the_study() {
     let outcome = run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
     assert!(outcome.stdout.contains("conv1x1: 1 run diverged"), "{outcome:?}");
     let table = read(&folder.path().join("out/study.md"));
-    assert!(table.contains("conv1x1: 1 run diverged and count"), "{table}");
+    assert!(table.contains("conv1x1: 1 run diverged and is excluded"), "{table}");
     assert!(table.contains("| conv1x1 | – | 0 |"), "{table}");
     // It is not retried.
     let again = run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
@@ -357,7 +357,7 @@ fn mistakes_are_named_with_file_and_key() {
         ("steps = 200", "minutes = 1", &["evaluations needs a budget of images or steps"]),
         ("evaluations = 5", "evaluations = 0", &["evaluations is 0"]),
         ("name = \"conv1x1\"", "name = \"Reverse\"", &["configurations holds \"reverse\" twice"]),
-        ("name = \"conv1x1\"", "name = \"a/b\"", &["a configuration's name is \"a/b\"", "folder's name"]),
+        ("name = \"conv1x1\"", "name = \"a/b\"", &["a configuration's name is \"a/b\"", "folder name"]),
         ("warmup = 50", "seed = 50", &["configuration \"conv1x1\": train.seed follows from seeds"]),
         ("warmup = 50", "lr = -1.0", &["configuration \"conv1x1\": train.lr is -1.0"]),
         (

@@ -34,7 +34,7 @@ fn has_records(run: &Path) -> bool {
 fn the_first_and_last_lines_are_helpful() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = run(folder.path(), &format!("train --data portraits --out run {TINY} --steps 3")).ok();
-    assert!(outcome.stderr.contains("bits/dim are upper bounds, by uniform dequantisation"), "{outcome:?}");
+    assert!(outcome.stderr.contains("bits/dim are upper bounds, from uniform dequantisation"), "{outcome:?}");
     for word in
         ["sample --model run", "attributes --model run --data portraits", "serve --model run", "samples.png"]
     {
@@ -171,7 +171,7 @@ fn fine_tuning_survives_a_kill() {
     (0..12).for_each(|i| save_image(&at(&format!("images/{i}.png")), i));
     let line = "train --threads 2 --from source --data images --set train.log_every=2 --set train.checkpoint_every=7";
     let outcome = run(folder.path(), &format!("{line} --steps 300 --out whole")).ok();
-    assert!(outcome.stderr.contains("begins with the weights of"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("starts from the weights of"), "{}", outcome.stderr);
     let mut child = spawn(folder.path(), &format!("{line} --steps 300 --out killed"));
     wait_until(&mut child, "records", || has_records(&at("killed")));
     child.kill().unwrap();

@@ -89,7 +89,7 @@ impl Cpu<f32> {
             if isa == Isa::Baseline {
                 return Err(DeviceError::Unavailable {
                     device: "cpu with bf16".into(),
-                    reason: "this processor has no instructions for it (AVX-512 BF16)".into(),
+                    reason: "this CPU has no instructions for it (AVX-512 BF16)".into(),
                 });
             }
             cpu.narrow = Some(Workspace::new(isa, buffer::Pool::default(), cpu.work.sums()));

@@ -203,7 +203,7 @@ pub fn module(context: &Context) -> Result<Compiled, DeviceError> {
     let (version, known) = compiler().map_err(failed)?;
     if version.0 > context.driver / 1000 {
         return Err(failed(format!(
-            "the compiler found is that of CUDA {}.{}, but the NVIDIA driver supports CUDA {}.{} only; install a newer driver, or the \
+            "the compiler is that of CUDA {}.{}, but the NVIDIA driver supports only CUDA {}.{}; install a newer driver, or the \
              libraries of an older CUDA and name their folder in GLOWFLOW_CUDA_LIBRARIES",
             version.0,
             version.1,

@@ -99,11 +99,11 @@ fn missing(name: &str) -> &'static str {
     match name {
         DRIVER => "no NVIDIA driver was found (libcuda.so.1); install the one for your GPU",
         COMPILER => {
-            "CUDA's run-time compiler was not found (libnvrtc.so); install the CUDA toolkit, or the Python package \
+            "the run-time compiler NVRTC was not found (libnvrtc.so); install the CUDA toolkit, or the Python package \
              nvidia-cuda-nvrtc and name its folder in GLOWFLOW_CUDA_LIBRARIES"
         }
         _ => {
-            "CUDA's matrix products were not found (libcublasLt.so); install the CUDA toolkit, or the Python package \
+            "the library cuBLASLt was not found (libcublasLt.so); install the CUDA toolkit, or the Python package \
              nvidia-cublas and name its folder in GLOWFLOW_CUDA_LIBRARIES"
         }
     }

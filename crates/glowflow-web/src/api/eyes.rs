@@ -56,11 +56,11 @@ impl TryFrom<EyesOf> for Faces {
                 .map(Self::Aligned)
                 .map_err(|error| Problem::unprocessable(error.to_string())),
             EyesOf { faces: true, eyes: None } => {
-                Err(Problem::unprocessable("\"eyes\" is missing; it is needed if \"faces\" is true"))
+                Err(Problem::unprocessable("\"eyes\" is missing; it is required if \"faces\" is true"))
             }
             EyesOf { faces: false, eyes: None } => Ok(Self::None),
             EyesOf { faces: false, eyes: Some(_) } => {
-                Err(Problem::unprocessable("\"eyes\" without faces; leave it out, or set \"faces\" to true"))
+                Err(Problem::unprocessable("\"eyes\" without faces; omit it, or set \"faces\" to true"))
             }
         }
     }

@@ -19,7 +19,10 @@ pub(super) const MAX_IDS: usize = 8;
 /// The image with this id.
 pub(super) fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {
     demo.store.get(id).ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, format!("there is no image {id}, or no longer; encode it again"))
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("image {id} does not exist or is no longer stored; encode it again"),
+        )
     })
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Manipulate {
     /// Amounts of the first frame; by default those of the image itself.
     #[serde(default)]
     from: Option<Amounts>,
-    /// Number of frames from `from` to `amounts`, both included: at least 2, at most `images` of `info`. By
+    /// Number of frames from `from` to `amounts`, including both: at least 2, at most `images` of `info`. By
     /// default, the answer is one image at `amounts`.
     #[schema(minimum = 2)]
     frames: Option<usize>,

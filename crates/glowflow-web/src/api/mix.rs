@@ -61,7 +61,7 @@ pub(super) async fn mix(
     if points.is_empty() || points.len() > most || points.iter().any(|t| !(0.0..=1.0).contains(t)) {
         let [height, width, _] = demo.config.image();
         return Err(Problem::unprocessable(format!(
-            "\"at\" should hold 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
+            "\"at\" must contain 1 to {most} numbers from 0 to 1, one for each picture of {width}×{height} pixels"
         )));
     }
     let work = move |glow: &Model, client: &Client| {

@@ -58,7 +58,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
     #[openapi(
         info(
             title = "glowflow",
-            description = "Images in the latent space of a Glow model: encode, change, mix, draw. Latents stay on the \
+            description = "Images in the latent space of a normalizing flow: encode, change, mix, sample. Latents stay on the \
                            server, which drops images after a period without use."
         ),
         paths(

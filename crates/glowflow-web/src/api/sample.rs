@@ -25,8 +25,8 @@ pub(crate) struct Sample {
     /// Number of images.
     #[schema(minimum = 1)]
     count: usize,
-    /// Scale of the latents: 1 is the model's own, smaller values give smoother images, and 0 gives the image
-    /// at the centre, which does not depend on the seed.
+    /// Factor on the standard deviation of the latents: 1 samples the model's distribution, smaller values
+    /// give smoother images, and 0 gives the image at the centre, which does not depend on the seed.
     #[schema(minimum = 0, maximum = 2)]
     temperature: f64,
     /// Equal seeds give equal images.

@@ -46,7 +46,7 @@ impl Route {
     fn check(&self, demo: &Demo) -> Result<Vec<Arc<Stored>>, Problem> {
         let images = self.ids.len();
         if !(2..=MAX_IDS).contains(&images) {
-            return Err(Problem::unprocessable(format!("{images} images: a walk has 2 to {MAX_IDS}")));
+            return Err(Problem::unprocessable(format!("{images} images: a walk needs 2 to {MAX_IDS}")));
         }
         let stored = all_stored(demo, &self.ids)?;
         let (pairs, last) = if self.closed { (images, 0) } else { (images - 1, 1) };

@@ -20,7 +20,7 @@ test("a slider changes an uploaded picture, and reset, undo and redo lead back a
   await uploadToManipulate();
   const original = await pixels("#original");
   assert.deepEqual(await pixels("#changed"), original);
-  await page.getByText("The picture comes back exactly.").waitFor();
+  await page.getByText("The picture is reconstructed exactly.").waitFor();
 
   await move(BLOND, 0.9, "#changed");
   const blond = await pixels("#changed");
@@ -262,7 +262,7 @@ test("directions that are weak come last and say why", async () => {
   assert.equal(await page.locator("#sliders > .slider").count(), 5);
   const slider = page.locator(`details ${SMILING}`);
   assert.equal(await slider.isVisible(), false);
-  await page.getByText("Attributes that the model tells apart less well").click();
+  await page.getByText("Less reliable attributes").click();
   assert.equal(await slider.isVisible(), true);
   const described = await slider.getAttribute("aria-describedby");
   assert.match(await page.locator(`#${described}`).innerText(), new RegExp(why));
@@ -290,7 +290,7 @@ test("the warning of numbers that are not finite stays until the next action", a
   await page.waitForTimeout(200);
   assert.match(await page.locator("#message").innerText(), /not finite/);
   await uploadToManipulate();
-  await page.getByText(/The picture comes back exactly\. .* not finite/).waitFor();
+  await page.getByText(/The picture is reconstructed exactly\. .* not finite/).waitFor();
   await page.unroute("**/api/v1/decode/*");
   await changing("#changed", () => random.click());
   await page.waitForFunction(() => document.getElementById("message").textContent === "");

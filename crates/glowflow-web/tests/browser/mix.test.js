@@ -21,7 +21,7 @@ async function add(example = true) {
   await upload("#mix-source-file", PHOTO);
   await cards(1);
   await changing("#strip", () => upload("#mix-source-file", OTHER));
-  await page.getByText(/comes? back exactly/).waitFor();
+  await page.getByText(/reconstructed exactly/).waitFor();
   if (!example) return;
   await settled();
   await changing("#strip", () => page.locator("#mix-examples button").first().click());
@@ -37,7 +37,7 @@ test("files beyond the free places are left out, and one that is no picture stop
     await confirm();
     await cards(i);
   }
-  await page.getByText("notes.png is no picture that this browser can show. 1 of 7 pictures are left out").waitFor();
+  await page.getByText("notes.png is not a picture that this browser can display. 1 of 7 pictures were skipped").waitFor();
   assert.equal(await page.locator("dialog[open]").count(), 0);
   await settled();
   await page.locator("#mix-examples button").first().click();

@@ -141,7 +141,7 @@ test("a phone's message leaves an open menu free", async () => {
   await open(PHONE);
   await settled();
   await changing("#original", () => upload("#manipulate-source-file", PHOTO));
-  await page.getByText(/comes? back exactly/).waitFor();
+  await page.getByText(/reconstructed exactly/).waitFor();
   await page.locator("#manipulate-downloads summary").first().click();
   assert.equal(await page.locator("#message").isVisible(), false);
   const { bottom } = await page.locator(".menu[open] .menu-items").evaluate((items) => items.getBoundingClientRect());

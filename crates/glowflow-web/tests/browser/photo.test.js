@@ -243,7 +243,7 @@ test("the camera's picture can be used", async () => {
 
 test("a file that is no picture is named and does no harm", async () => {
   await page.setInputFiles("#manipulate-source-file", fileOf(Buffer.from("none"), "notes.png"));
-  await page.getByText("notes.png is no picture").waitFor();
+  await page.getByText("notes.png is not a picture").waitFor();
   await uploadToManipulate();
   await done();
 });
@@ -347,7 +347,7 @@ test("the eyes are asked for once and stored with the model", () => withUnknownE
 
   // The answer can be changed.
   await page.click("#tab-about");
-  await page.getByText("Photographs of faces are aligned: the eyes are put at 35 % / 45 % and 65 % / 45 %").waitFor();
+  await page.getByText("Photographs of faces are aligned: the eyes are placed at 35 % / 45 % and 65 % / 45 %").waitFor();
   await page.click("#eyes-change");
   await page.click("#eyes-none");
   await page.getByText("The pictures are not faces").waitFor();
@@ -381,7 +381,7 @@ test("a browser remembers the eyes if the server does not store them", () => wit
 
 test("an answer that the server cannot store holds in the browser", () => withUnknownEyes(async (at) => {
   for (const [storage, said] of [[true, "This browser remembers the answer. The server did not store it: no room"],
-    [false, "The answer holds until the page is closed."]]) {
+    [false, "The answer is kept until the page is closed."]]) {
     await open({ at, prepare: async () => {
       await page.route("**/api/v1/eyes", (route) => route.fulfill({ json: { detail: "no room" } , status: 507 }));
       if (storage) return;

@@ -24,7 +24,7 @@ test("a photograph is scored and compared with the test images", async () => {
   const facts = await page.locator("#score-facts").innerText();
   assert.ok(facts.includes(`${answer.bits_per_dim.toFixed(3)} ± ${answer.standard_error.toFixed(3)} bits/dim`), facts);
   assert.match(facts, /Test images\s+\d+\.\d{3} bits\/dim on average/);
-  assert.match(facts, /comes back exactly/);
+  assert.match(facts, /is reconstructed exactly/);
   const how = await page.locator("#score-how").innerText();
   assert.match(how, /upper bound, with uniform dequantisation: the mean of 8 draws ± its standard error/);
   assert.match(how, /(more|less) than the test images/);
@@ -38,7 +38,7 @@ test("a photograph is scored and compared with the test images", async () => {
 test("pixels that differ are counted", async () => {
   await amend("**/api/v1/encode*", () => ({ exact: false, differing_pixels: 7 }));
   await changing("#score-original", () => upload("#score-source-file", PHOTO));
-  await page.getByText("does not come back exactly: 7 of 4096 pixels differ").first().waitFor();
+  await page.getByText("is not reconstructed exactly: 7 of 4096 pixels differ").first().waitFor();
   assert.match(await page.locator("#score-facts").innerText(), /7 of 4096 pixels differ/);
   await done();
 });

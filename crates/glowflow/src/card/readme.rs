@@ -138,7 +138,7 @@ fn bits(evaluation: &EvaluationCard, steps: u64) -> String {
 
 fn inverse(evaluation: &EvaluationCard) -> String {
     let error = evaluation.inverse_error.map_or("not finite".to_owned(), |error| format!("{error:.1e}"));
-    format!("{error}; {} of {} images come back exactly", evaluation.exact, evaluation.inverted)
+    format!("{error}; {} of {} images invert exactly", evaluation.exact, evaluation.inverted)
 }
 
 fn usage(card: &Card) -> String {

@@ -14,8 +14,11 @@ use crate::{Error, Latents};
 /// [`Error::Input`] if the number of weights differs from that of the latents, a weight is negative or not
 /// finite, or all are 0.
 pub fn weighted_mean<R: Real>(latents: &[&Latents<R>], weights: &[f64]) -> Result<Latents<R>, Error> {
-    let invalid =
-        || Error::Input(format!("weights {weights:?}: use one for each image, none negative, one above 0"));
+    let invalid = || {
+        Error::Input(format!(
+            "invalid weights {weights:?}: use one for each image, none negative, one above 0"
+        ))
+    };
     let sum: f64 = weights.iter().sum();
     let valid = weights.iter().all(|weight| *weight >= 0.0) && sum > 0.0 && sum.is_finite();
     if !valid || weights.len() != latents.len() {

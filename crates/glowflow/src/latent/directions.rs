@@ -177,8 +177,8 @@ impl Directions {
         for (i, direction) in self.list.iter().enumerate() {
             if !direction.is_finite() {
                 return Err(Error::Input(format!(
-                    "the direction of {} is not finite: latents of the images are not; the model may be damaged, or its \
-                     training diverged",
+                    "the direction of {} is not finite, because latents of the images are not; the model may be damaged, \
+                     or its training diverged",
                     direction.about.name
                 )));
             }

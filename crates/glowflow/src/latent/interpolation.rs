@@ -54,9 +54,7 @@ pub fn interpolate(
 ) -> Result<Decoded, Error> {
     let count = images.len_of(Axis(0));
     if count < 2 || frames < 2 {
-        return Err(Error::Input(format!(
-            "{count} images and {frames} frames make no way from one to another: 2 of each at least"
-        )));
+        return Err(Error::Input(format!("need at least 2 images and 2 frames, got {count} and {frames}")));
     }
     check_count(&[count - 1, frames], model.latent_bytes())?;
     let latents = model.encode(images, labels, Dequantization::Typical)?.latents;

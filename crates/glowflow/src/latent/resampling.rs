@@ -20,13 +20,13 @@ pub fn redraw_details(
 ) -> Result<Latents, Error> {
     if levels > latents.0.len() || latents.batch() != 1 {
         return Err(Error::Input(format!(
-            "cannot draw {levels} of {} levels of {} images anew: one image and at most its levels are possible",
+            "cannot resample {levels} of {} levels of {} images: give one image, and at most its number of levels",
             latents.0.len(),
             latents.batch()
         )));
     }
     if count == 0 {
-        return Err(Error::Input("0 variants leave nothing to draw: 1 at least".into()));
+        return Err(Error::Input("need at least 1 variant, got 0".into()));
     }
     let mut variants = model.draw(count, temperature, seed)?;
     let kept = Latents::concatenate(&vec![latents.clone(); count])?;

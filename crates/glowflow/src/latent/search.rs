@@ -95,8 +95,8 @@ fn check_weights(weights: &[f64], levels: usize) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Input(format!(
-        "cannot compare images by levels of the weights {weights:?}: the model has {levels} levels, each needs a weight \
-         of 0 or more, and at least one level a weight above 0"
+        "invalid level weights {weights:?}: the model has {levels} levels, each needs a weight of 0 or more, and at \
+         least one a weight above 0"
     )))
 }
 

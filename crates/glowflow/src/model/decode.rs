@@ -155,7 +155,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         let have: Vec<Vec<usize>> = latents.0.iter().map(|level| level.shape().to_vec()).collect();
         if have != want {
             return Err(Error::Input(format!(
-                "latents of the shapes {have:?} do not match the model, which has {want:?}: one array per level"
+                "latents of the shapes {have:?} do not match the model, which requires {want:?}: one array per level"
             )));
         }
         self.check_labels(batch, labels)
@@ -197,5 +197,7 @@ fn check_temperature(temperature: f64) -> Result<(), Error> {
     if temperature >= 0.0 && temperature.is_finite() {
         return Ok(());
     }
-    Err(Error::Input(format!("temperature {temperature} is not possible; 0.7 is a good choice")))
+    Err(Error::Input(format!(
+        "invalid temperature {temperature}: it must be 0 or more and finite, such as 0.7"
+    )))
 }

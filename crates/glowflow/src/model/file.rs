@@ -106,13 +106,13 @@ impl<A: Architecture> ModelFile<A> {
         let path = &ModelFile::path(path);
         if folder.is_dir() && !path.exists() {
             let hides = if folder == Path::new(pretrained::PORTRAITS) {
-                "; it hides the model of that name that comes with the program: run in another folder to use that"
+                "; it hides the model of that name that is included in the program: run in another folder to use it"
             } else {
                 ""
             };
             return Err(Error::file(
                 folder,
-                format!("the folder holds no {MODEL}: give a run's folder or a model file{hides}"),
+                format!("the folder holds no {MODEL}: give a run folder or a model file{hides}"),
             ));
         }
         let (mut file, complete) =
@@ -137,7 +137,9 @@ impl<A: Architecture> ModelFile<A> {
         if let Some(name) = file.tensors.keys().find(|name| !name.starts_with("test.")) {
             return Err(Error::file(
                 path,
-                format!("the tensor {name} has no place in a model of its configuration"),
+                format!(
+                    "unexpected tensor {name}: a model of the file's configuration has none of this name"
+                ),
             ));
         }
         Ok(Self { config, constants, weights, buffers })
@@ -177,7 +179,7 @@ fn check_finite(tensors: &[Parameter], weights: &[f32], path: &Path) -> Result<(
             return Err(Error::file(
                 path,
                 format!(
-                    "{} holds {number}, but weights must be finite: the file is damaged, or the training diverged; take an \
+                    "{} holds {number}, but weights must be finite: the file is damaged, or the training diverged; use an \
                      earlier model",
                     parameter.name
                 ),
@@ -196,10 +198,7 @@ fn check_directions(layout: &Layout, weights: &[f32], path: &Path) -> Result<(),
         if let Some(j) = rows.enumerate().find_map(|(j, row)| row.iter().all(|&w| w == 0.0).then_some(j)) {
             return Err(Error::file(
                 path,
-                format!(
-                    "row {j} of {} is 0, but its direction is needed: the file is damaged",
-                    parameter.name
-                ),
+                format!("row {j} of {} is 0, so it has no direction: the file is damaged", parameter.name),
             ));
         }
     }

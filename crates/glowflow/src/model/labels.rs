@@ -17,7 +17,7 @@ pub(crate) fn check_labels(config: &impl Architecture, batch: usize, labels: &[u
         format!("{} labels were given to a model without classes", labels.len())
     } else if classes > 0 && labels.len() != batch {
         format!(
-            "the model has {classes} classes, so it needs a label for each image: {} for {batch}",
+            "the model has {classes} classes, so each image needs a label: got {} for {batch} images",
             labels.len()
         )
     } else if let Some(label) = labels.iter().find(|&&label| label >= classes) {

@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 1 << 29;
 ///
 /// assert!(check_count(&[64], 32 * 32 * 3).is_ok());
 /// let error = check_count(&[usize::MAX, 2], 32 * 32 * 3).unwrap_err().to_string();
-/// assert!(error.contains("18446744073709551615 × 2 images") && error.contains("174762 at most"));
+/// assert!(error.contains("18446744073709551615 × 2 images") && error.contains("at most 174762"));
 /// ```
 ///
 /// # Errors
@@ -25,5 +25,5 @@ pub fn check_count(counts: &[usize], bytes: usize) -> Result<(), Error> {
         return Ok(());
     }
     let counts = counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ");
-    Err(Error::Input(format!("{counts} images of {bytes} bytes each are too many at once: {most} at most")))
+    Err(Error::Input(format!("{counts} images of {bytes} bytes each are too many at once: at most {most}")))
 }

@@ -127,8 +127,8 @@ fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), E
     let parts: Vec<_> = parts.iter().filter(|(bytes, _)| *bytes > 0).collect();
     let parts: Vec<_> = parts.iter().map(|(bytes, of)| format!("{} for {of}", spell(*bytes))).collect();
     Err(Error::Config(format!(
-        "{what} needs at least {} of memory, {}; {} are available. Smaller model.hidden, model.steps, model.levels, \
-         model.image() or train.batch need less",
+        "{what} needs at least {} of memory, {}; {} are available. To need less, reduce model.hidden, model.steps, \
+         model.levels, model.image or train.batch",
         spell(sum),
         parts.join(", "),
         spell(u128::from(available))

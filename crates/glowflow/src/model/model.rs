@@ -247,7 +247,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         let image = self.config.image();
         if shape[0] != batch || shape[1..] != image {
             return Err(Error::Input(format!(
-                "{what} of the shape {shape:?} do not fit the model, which wants [batch, {}, {}, {}]",
+                "{what} of the shape {shape:?} do not match the model, which requires [batch, {}, {}, {}]",
                 image[0], image[1], image[2]
             )));
         }

@@ -71,7 +71,9 @@ pub trait Architecture:
         if classes == 0 {
             return Ok(());
         }
-        Err(Error::Config(format!("this architecture has no classes, and {classes} are asked for")))
+        Err(Error::Config(format!(
+            "this architecture does not support classes, but {classes} were requested"
+        )))
     }
 
     /// Default settings of a training run of this model.
@@ -130,7 +132,7 @@ pub mod check {
     /// [`Error::Config`].
     pub fn at_most(key: &str, value: usize, most: usize) -> Result<(), Error> {
         if value > most {
-            return Err(Error::Config(format!("model.{key} is {value}; at most {most} is possible")));
+            return Err(Error::Config(format!("model.{key} is {value}; it must be at most {most}")));
         }
         Ok(())
     }

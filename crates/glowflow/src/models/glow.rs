@@ -245,13 +245,13 @@ impl GlowConfig {
         }
         if self.network != NetworkType::Residual {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and only residual networks have attention; leave it out, or set \
+                "model.attention is {heads}, but only residual networks have attention; omit it, or set \
                  model.network to residual"
             )));
         }
         if !hidden.is_multiple_of(heads) {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and {heads} heads do not divide model.hidden, which is {hidden}; \
+                "model.attention is {heads}, but {heads} heads do not divide model.hidden, which is {hidden}; \
                  choose a divisor"
             )));
         }
@@ -259,8 +259,8 @@ impl GlowConfig {
         let smallest = (height >> self.levels) * (width >> self.levels);
         if smallest > MAX_ATTENTION_PIXELS {
             return Err(Error::Config(format!(
-                "model.attention is {heads}, and the last level has {smallest} pixels, more than the \
-                 {MAX_ATTENTION_PIXELS} that attention takes; leave it out, or increase model.levels"
+                "model.attention is {heads}, but the last level has {smallest} pixels, more than the \
+                 {MAX_ATTENTION_PIXELS} that attention supports; omit it, or increase model.levels"
             )));
         }
         Ok(())
@@ -363,8 +363,8 @@ impl Architecture for GlowConfig {
         check::at_most("classes", self.classes, 1 << 20)?;
         if self.coupling != CouplingType::Affine && self.scale != ScaleType::Sigmoid {
             return Err(Error::Config(
-                "model.scale is exp2tanh, and additive couplings have no scale, mixtures one of their own; leave it out, or \
-                 set model.coupling to affine"
+                "model.scale is exp2tanh, but additive couplings have no scale, and mixture couplings have their own; omit it, \
+                 or set model.coupling to affine"
                     .into(),
             ));
         }

@@ -92,7 +92,7 @@ impl Architecture for NiceConfig {
         check::at_most("layers", self.layers, 1 << 10)?;
         check::at_least_one("hidden", self.hidden, 1 << 16)?;
         if self.dimensions() < 2 {
-            return Err(Error::Config("model.image has one number; a coupling needs two".into()));
+            return Err(Error::Config("model.image has one value; a coupling needs at least two".into()));
         }
         Ok(())
     }

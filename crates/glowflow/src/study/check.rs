@@ -18,7 +18,7 @@ pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> 
     for (other, &augments) in others.iter().zip(augments.iter().skip(1)) {
         let differs = |what: &str, one: String, two: String| {
             fail(format!(
-                "{what} is {one} in configuration {:?} and {two} in {:?}; a study needs the same in all: set it in [base]",
+                "{what} is {one} in configuration {:?} and {two} in {:?}; all configurations of a study need the same value: set it in [base]",
                 first.name, other.name
             ))
         };
@@ -57,8 +57,8 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     fail(format!(
-        "{what} is {name:?}; as a folder's name it must be up to {MAX_NAME} letters, digits and -_+., not beginning with \
-         . or study."
+        "{what} is {name:?}; as a folder name, it must be up to {MAX_NAME} letters, digits and -_+., and not start with . \
+         or study."
     ))
 }
 

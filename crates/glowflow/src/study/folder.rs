@@ -16,8 +16,8 @@ pub const STUDY: &str = "study.toml";
 /// The key of the configurations in a study file.
 const CONFIGURATIONS: &str = "configurations";
 
-const COMMENT: &str = "# The resolved study of this folder. The same study continues here; for another folder, this file \
-                       can be run as it is.\n\n";
+const COMMENT: &str = "# The resolved study of this folder. The same study continues here; to repeat it in another folder, \
+                       run this file.\n\n";
 
 /// The folder of a run.
 pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {

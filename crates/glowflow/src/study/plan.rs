@@ -276,7 +276,7 @@ fn selected(
     check_distinct("arms", arms)?;
     let names: Vec<_> = configurations.iter().map(|named| named.name.as_str()).collect();
     if let Some(unknown) = arms.iter().find(|&arm| !names.contains(&arm.as_str())) {
-        return fail(format!("there is no configuration {unknown:?}; there are {}", names.join(", ")));
+        return fail(format!("unknown configuration {unknown:?}, expected one of {}", names.join(", ")));
     }
     let trains = |index: &usize| (with_first && *index == 0) || arms.iter().any(|arm| arm == names[*index]);
     Ok((0..names.len()).filter(trains).collect())
@@ -314,7 +314,7 @@ fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     }
     for (key, from) in RESERVED {
         if table.get("train").and_then(|train| train.get(key)).is_some() {
-            return fail(format!("train.{key} follows from {from}: leave it out"));
+            return fail(format!("train.{key} follows from {from}: omit it"));
         }
     }
     Ok(table)

@@ -74,7 +74,7 @@ fn bounds(study: &Study, rows: &[Row]) -> String {
         return label(NoiseKind::Variational);
     }
     let (uniform, learned) = (label(NoiseKind::Uniform), label(NoiseKind::Variational));
-    format!("{uniform}, and {learned} of {}, which is another quantity", variational.join(", "))
+    format!("{uniform}, and {learned} of {}, which is not comparable", variational.join(", "))
 }
 
 /// `study.md`.
@@ -107,11 +107,8 @@ pub fn markdown(study: &Study, rows: &[Row], figure: &str) -> String {
     }
     lines.push(String::new());
     for row in rows.iter().filter(|row| row.diverged > 0) {
-        let runs = if row.diverged == 1 { "run" } else { "runs" };
-        lines.push(format!(
-            "{}: {} {runs} diverged and count in no value.\n",
-            row.configuration, row.diverged
-        ));
+        let runs = if row.diverged == 1 { "run diverged and is" } else { "runs diverged and are" };
+        lines.push(format!("{}: {} {runs} excluded from all values.\n", row.configuration, row.diverged));
     }
     lines.push(format!("![Bits per dimension against images]({figure})\n"));
     lines.join("\n")
@@ -140,7 +137,7 @@ mod tests {
         let uniform = table(&["exp2tanh"]);
         assert!(!uniform.contains("variational"), "{uniform}");
         let both = table(&["variational-2"]);
-        assert!(both.contains("of variational-2, which is another quantity"), "{both}");
+        assert!(both.contains("of variational-2, which is not comparable"), "{both}");
     }
 
     #[test]

@@ -72,11 +72,11 @@ pub fn markdown(comparison: &Comparison) -> String {
         format!("## Compared with {name}"),
         String::new(),
         format!(
-            "Bits/dim: {label}{images}, averaged weights, one seed of noise for all; mean ± standard error over seeds. \
-             Difference: paired by image with the run of {name} of the same seed, ± standard error over images, and over \
-             seeds. Multiplier: training that {name} needs for the same bits/dim over the configuration's own, read off \
-             the curve below at equal time and at equal counted floating-point operations, with its range at one \
-             standard error over seeds. Nothing is extrapolated."
+            "Bits/dim: {label}{images}, with averaged weights and one noise seed for all; mean ± standard error over seeds. \
+             Difference: paired by image with the run of {name} with the same seed, ± standard error over images, and \
+             over seeds. Multiplier: the training that {name} needs for the same bits/dim, divided by the \
+             configuration's own, read off the curve below at equal time and at equal counted floating-point \
+             operations, with its range at one standard error over seeds. Nothing is extrapolated."
         ),
         String::new(),
         "| configuration | bits/dim | seeds | difference | × time | × FLOPs | images/s | training FLOPs | inverse error | exact | peak memory |".into(),
@@ -139,7 +139,7 @@ fn variational(arm: &Arm) -> Option<String> {
     let (name, bits) = (&arm.configuration, arm.variational_bits_per_dim?);
     let label = Draws::mean(NoiseKind::Variational, 1, 0);
     Some(format!(
-        "{name}: {bits:.4}{error} bits/dim, {label}: another quantity than the bits/dim of the tables.\n"
+        "{name}: {bits:.4}{error} bits/dim, {label}: not comparable with the bits/dim of the tables.\n"
     ))
 }
 
@@ -149,7 +149,7 @@ fn drift(arm: &Arm) -> Option<String> {
     let ratio = measured / counted;
     ((ratio - 1.0).abs() > DRIFT).then(|| {
         format!(
-            "{}: runs trained {measured:.0} images/s; time is counted by the {counted:.0} images/s of the calibration.\n",
+            "{}: the runs trained at {measured:.0} images/s; times are computed with the {counted:.0} images/s of the calibration.\n",
             arm.configuration
         )
     })

@@ -50,7 +50,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     };
     if data::is_portraits(&path) {
         return match adapt.classes {
-            true => Err(Error::Input("portraits have no classes: train on them without".into())),
+            true => Err(Error::Input("portraits have no classes: train without classes".into())),
             false => Ok(Adapted { notices, unused_classes: 0 }),
         };
     }
@@ -122,7 +122,7 @@ fn look(path: &Path, options: &OpenOptions) -> Result<Found, Error> {
     let sentence = || match read {
         1 => "the only image is grey".to_owned(),
         _ if sample.len() == train.len() => format!("all {read} images are grey"),
-        _ => format!("all of {read} images drawn at random are grey"),
+        _ => format!("all {read} randomly selected images are grey"),
     };
     Ok(Found { grey: (grey && read > 0).then(sentence), stored, classes })
 }
@@ -138,8 +138,7 @@ fn fitting(stored: ImageShape, height: usize, width: usize) -> Option<String> {
     if (stored.height, stored.width) == (height, width) {
         return None;
     }
-    let cropped =
-        if stored.height * width == stored.width * height { "" } else { "cropped to the middle and " };
+    let cropped = if stored.height * width == stored.width * height { "" } else { "centre-cropped and " };
     let enlarged = if stored.height.min(stored.width) < height.min(width) { "enlarged" } else { "reduced" };
     Some(format!(
         "images are {cropped}{enlarged} to the model's {width}×{height} pixels; the first has {}×{}",

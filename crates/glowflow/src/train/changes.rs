@@ -46,8 +46,7 @@ impl Changes<'_> {
         }
         if after.data.test.is_some() && before.data.test.is_none() {
             return Err(Error::Input(
-                "this run has no separate test data, and a resumed run cannot be given any: leave it out"
-                    .into(),
+                "this run has no separate test data, and none can be added to a resumed run: omit it".into(),
             ));
         }
         after.validate()?;
@@ -77,7 +76,7 @@ fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> 
         for key in was.keys().chain(added).filter(|key| was.get(*key) != now.get(*key)) {
             if let Some(reason) = fixed_by(section, key) {
                 return Err(Error::Config(format!(
-                    "{section}.{key} cannot be changed in a run that has begun: {reason}. Start another run for it"
+                    "{section}.{key} cannot be changed during a run: {reason}. Start another run instead"
                 )));
             }
             let text = |table: &Table| match table.get(key) {
@@ -95,14 +94,14 @@ fn notices(before: &RunConfig, after: &RunConfig) -> Result<Vec<String>, Error> 
 /// The reason why a value cannot change during a run; `None` if it can.
 fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
     match (section, key) {
-        ("model", _) | ("data", "classes") => Some("the weights were made for it"),
-        ("train", "batch") => Some("it decides which images each step sees"),
-        ("train", "accumulate") => Some("it decides how gradients are rounded"),
-        ("train", "seed") => Some("it decides the order of the images and the noise of each step"),
+        ("model", _) | ("data", "classes") => Some("the weights depend on it"),
+        ("train", "batch") => Some("it determines which images each step sees"),
+        ("train", "accumulate") => Some("it determines how gradients are rounded"),
+        ("train", "seed") => Some("it determines the order of the images and the noise of each step"),
         ("train", "optimizer" | "muon") => Some("the moments in the checkpoint are those of this optimiser"),
-        ("train", "from" | "from_fingerprint") => Some("it began with the weights of that model"),
-        ("train", "precision") => Some("it decides how every step is rounded"),
-        ("data", "test_fraction") => Some("images to test on would be some that it was trained on"),
+        ("train", "from" | "from_fingerprint") => Some("the run started from the weights of that model"),
+        ("train", "precision") => Some("it determines how every step is rounded"),
+        ("data", "test_fraction") => Some("test images would include some that the model was trained on"),
         _ => None,
     }
 }

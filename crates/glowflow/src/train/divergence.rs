@@ -15,9 +15,9 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         let seen = match self.flow.trace(&self.context(), state) {
             Ok(trace) => {
                 match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {
-                    Some(range) => format!("numbers stop being finite in {range}"),
+                    Some(range) => format!("values become non-finite in {range}"),
                     None => match trace.iter().max_by(|a, b| a.magnitude().total_cmp(&b.magnitude())) {
-                        Some(range) => format!("the largest numbers are in {range}; the gradient overflows"),
+                        Some(range) => format!("the largest values are in {range}; the gradient overflows"),
                         None => String::new(),
                     },
                 }

@@ -85,7 +85,7 @@ pub fn weights<A: Architecture>(path: &Path, config: &RunConfig<A>) -> Result<Mo
         Some(known) if *known != text(&source) => Err(Error::file(
             path,
             format!(
-                "it is another model (fingerprint {}) than the run began with ({known}): start a new run from it",
+                "it is another model (fingerprint {}) than the one the run started from ({known}): start a new run from it",
                 text(&source)
             ),
         )),
@@ -111,8 +111,8 @@ fn check_same<A: Architecture>(path: &Path, source: &A, run: &A) -> Result<(), E
         Some(key) => {
             let value = |table: &toml::Table| table.get(key).map_or("not set".into(), ToString::to_string);
             Err(Error::Config(format!(
-                "model.{key} is {} here and {} in {}: training from a model keeps its architecture, so leave \
-                 model.{key} out, and a preset with another value",
+                "model.{key} is {} here and {} in {}: training from a model keeps its architecture, so omit \
+                 model.{key}, and any preset with another value",
                 value(&run),
                 value(&source),
                 path.display()

@@ -52,8 +52,8 @@ impl Images {
             images.test.as_ref().filter(|test| config.model.classes() > 0 && test.label(0).is_none())
         {
             return Err(Error::Input(format!(
-                "the {} images to test on have no labels, which a model with classes needs: give them some, or set \
-                 data.test_fraction to test on a part of the others",
+                "the {} test images have no labels, which a model with classes needs: add labels, or set \
+                 data.test_fraction to hold out some of the training images",
                 test.len()
             )));
         }

@@ -294,7 +294,7 @@ impl Began<'_> {
         )];
         if let (Some(from), 0) = (&self.config.train.from, self.step) {
             lines.push(format!(
-                "training begins with the weights of {}, at a learning rate of {}",
+                "training starts from the weights of {}, at a learning rate of {}",
                 from.display(),
                 self.config.train.lr
             ));

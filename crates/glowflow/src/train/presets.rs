@@ -121,7 +121,7 @@ pub fn names() -> Vec<&'static str> {
 /// The part of a configuration that a preset sets.
 pub fn preset(name: &str) -> Result<toml::Table, Error> {
     let preset = PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
-        Error::Config(format!("there is no preset {name:?}; there are {}", names().join(", ")))
+        Error::Config(format!("unknown preset {name:?}, expected one of {}", names().join(", ")))
     })?;
     preset.toml.parse().map_err(|e| Error::Config(format!("preset {name}: {e}")))
 }

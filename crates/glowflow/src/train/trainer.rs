@@ -263,8 +263,8 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         for state in &parts {
             if self.device.download(&state.logp)?.iter().any(|logp| !logp.wide().is_finite()) {
                 return Err(Error::Diverged(
-                    "the data-dependent initialisation led to a likelihood that is not finite; are the images all \
-                     alike?"
+                    "the data-dependent initialisation produced a likelihood that is not finite; are all images \
+                     identical?"
                         .into(),
                 ));
             }

@@ -120,7 +120,7 @@ fn classes_are_those_of_the_folders() {
     assert_eq!((model.image(), model.classes()), ([32, 32, 3], 2));
     let text = adapted.notices.join("\n");
     assert!(text.contains("2 classes: cat, dog"), "{text}");
-    assert!(text.contains("cropped to the middle and reduced") && text.contains("60×40"), "{text}");
+    assert!(text.contains("centre-cropped and reduced") && text.contains("60×40"), "{text}");
     let error = run(&folder.path().join("flat"), BOTH).unwrap_err();
     assert!(error.to_string().contains("sub-folder"), "{error}");
     let error = run(Path::new("portraits"), BOTH).unwrap_err();

@@ -97,7 +97,7 @@ fn a_run_ends_with_a_card_of_its_model() {
             "{:.4} ± {:.4}, uniform bound (1 draw), 8 test images",
             evaluation.bits_per_dim, evaluation.standard_error
         ),
-        format!("{:.1e}; {} of 8 images come back exactly", evaluation.inverse_error, evaluation.exact),
+        format!("{:.1e}; {} of 8 images invert exactly", evaluation.inverse_error, evaluation.exact),
         "3 steps of 4 images, seed 7, precision auto, cpu".to_owned(),
         "| dequantisation | uniform |".to_owned(),
         "| licence | not specified |".to_owned(),

@@ -210,7 +210,7 @@ fn attention_that_no_layer_has_is_refused() {
         let message = RunConfig::resolve(None, None, &overrides).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
-    refused(&["model.attention=2"], "model.attention is 2, and only residual networks");
+    refused(&["model.attention=2"], "model.attention is 2, but only residual networks");
     let residual = "model.network=residual";
     refused(
         &[residual, "model.hidden=9", "model.attention=2"],

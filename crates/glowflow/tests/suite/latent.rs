@@ -82,7 +82,10 @@ fn a_walk_needs_two_images_and_two_frames() {
     let glow = Model::new(config(), 1).unwrap();
     for (count, frames) in [(1, 5), (2, 1), (2, 0)] {
         let error = interpolate(&glow, images(count).view(), &[], frames, Interpolation::Linear).unwrap_err();
-        assert!(matches!(&error, Error::Input(message) if message.contains("2 of each")), "{error}");
+        assert!(
+            matches!(&error, Error::Input(message) if message.contains("at least 2 images and 2 frames")),
+            "{error}"
+        );
     }
 }
 
@@ -110,7 +113,7 @@ fn redrawing_details_does_not_change_coarser_levels() {
     let two = glow.draw(2, 0.7, 5).unwrap();
     for (latents, levels) in [(&latents, 3), (&two, 1)] {
         let error = redraw_details(&glow, latents, levels, 3, 0.7, 5).unwrap_err();
-        assert!(error.to_string().contains("one image and at most its levels"), "{error}");
+        assert!(error.to_string().contains("give one image"), "{error}");
     }
 }
 

@@ -162,5 +162,5 @@ fn its_name_is_accepted_wherever_a_model_is_expected() {
         Err(Error::Input(message)) => message,
         other => panic!("{other:?}"),
     };
-    assert!(message.contains("comes with the program"), "{message}");
+    assert!(message.contains("is included in the program"), "{message}");
 }

@@ -97,7 +97,7 @@ pub fn merge(into: &mut toml::Table, from: toml::Table) {
 pub fn override_table(text: &str) -> Result<toml::Table, Error> {
     let wrong = || {
         Error::Config(format!(
-            "{text:?} is no override; write it as section.key=value, such as model.steps=8"
+            "invalid override {text:?}: write it as section.key=value, such as model.steps=8"
         ))
     };
     let (path, value) = text.split_once('=').ok_or_else(wrong)?;

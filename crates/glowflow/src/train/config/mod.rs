@@ -315,13 +315,13 @@ impl<A: Architecture> RunConfig<A> {
                 t.muon_lr > 0.0 && t.muon_lr <= MAX_MUON_LR,
                 "train.muon_lr",
                 &t.muon_lr,
-                "above 0, and at most 1: a step changes every singular value by about as much",
+                "above 0, and at most 1: a step changes every singular value by about this much",
             ),
             (
                 t.weight_decay >= 0.0 && t.weight_decay * largest_lr < 1.0,
                 "train.weight_decay",
                 &t.weight_decay,
-                "0 for off, or above, and its product with the learning rate below 1",
+                "0 for off, or more, with a product with the learning rate below 1",
             ),
             (
                 t.clip == 0.0 || (clip > 0.0 && clip.is_finite()),
@@ -333,7 +333,7 @@ impl<A: Architecture> RunConfig<A> {
                 t.penalty.is_none_or(|penalty| penalty >= 0.0 && (penalty as f32).is_finite()),
                 "train.penalty",
                 &t.penalty,
-                "0 for off, or above",
+                "0 for off, or more",
             ),
             (decays(t.ema), "train.ema", &t.ema, "0 for off, or below 1 in 32 bits (at most 0.9999999)"),
             (t.log_every >= 1, "train.log_every", &t.log_every, "at least 1"),
@@ -344,13 +344,13 @@ impl<A: Architecture> RunConfig<A> {
                 t.checkpoint_minutes > 0.0 && t.checkpoint_minutes.is_finite(),
                 "train.checkpoint_minutes",
                 &t.checkpoint_minutes,
-                "above 0, and large for never",
+                "above 0; use a large value for never",
             ),
             (
                 t.samples_minutes >= 0.0 && t.samples_minutes.is_finite(),
                 "train.samples_minutes",
                 &t.samples_minutes,
-                "0 for off, or above",
+                "0 for off, or more",
             ),
             // TOML integers are limited to this range; the run's configuration could not be read otherwise.
             (i64::try_from(t.seed).is_ok(), "train.seed", &t.seed, "below 2^63"),
@@ -360,8 +360,8 @@ impl<A: Architecture> RunConfig<A> {
         }
         if let Some(schedule) = t.schedule.with_end().filter(|_| t.steps.is_none()) {
             return Err(Error::Config(format!(
-                "train.schedule is {schedule}, which needs train.steps to know its end, such as train.steps=10000; a limit on \
-                 this run alone says only when to stop"
+                "train.schedule is {schedule}, which needs train.steps to determine its end, such as train.steps=10000; limits \
+                 of a single run only determine when to stop"
             )));
         }
         self.check_marked_weights()
@@ -376,13 +376,14 @@ impl<A: Architecture> RunConfig<A> {
         let layout = layout(&self.model);
         if t.muon && layout.hidden.is_empty() {
             return Err(Error::Config(
-                "train.muon is true, and this architecture has no hidden matrices that Muon trains; leave it out".into(),
+                "train.muon is true, but this architecture has no hidden matrices that Muon trains; omit it"
+                    .into(),
             ));
         }
         if t.weight_decay > 0.0 && layout.decayed.is_empty() {
             let decay = t.weight_decay;
             return Err(Error::Config(format!(
-                "train.weight_decay is {decay}, and this architecture has no weights that it applies to; set it to 0"
+                "train.weight_decay is {decay}, but this architecture has no weights that it applies to; set it to 0"
             )));
         }
         Ok(())

@@ -15,10 +15,10 @@ use crate::train::observer::{Event, Observer, Opened, Outbox, StepDone};
 fn meaning(noise: NoiseKind) -> &'static str {
     match noise {
         NoiseKind::Uniform => {
-            "bits/dim are upper bounds, by uniform dequantisation (noise added to each pixel)"
+            "bits/dim are upper bounds, from uniform dequantisation (noise added to each pixel)"
         }
         NoiseKind::Variational => {
-            "bits/dim are variational bounds: upper bounds, by noise that the model learns for each pixel"
+            "bits/dim are variational bounds: upper bounds, from noise that the model learns for each pixel"
         }
     }
 }

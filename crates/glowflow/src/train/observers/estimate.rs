@@ -76,20 +76,20 @@ impl Estimate {
 fn milestones(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<String> {
     let epochs = 3600.0 * rate / epoch.max(1) as f64;
     let mut lines =
-        vec![format!("about {} images/s here, {} epochs an hour", rounded(rate), rounded(epochs))];
+        vec![format!("about {} images/s here, {} epochs per hour", rounded(rate), rounded(epochs))];
     let left = |images: f64| (images - seen as f64) / rate;
     // The numbers below apply to Glow.
     let ModelConfig::Glow(glow) = model else { return lines };
     if glow.hidden >= PUBLISHED_WIDTH {
         let seconds = left(PUBLISHED);
         let advice = if seconds > MAX_SECONDS_WITHOUT_WARNING {
-            "; that needs a GPU, or a smaller model such as the presets tiny32, faces32 and faces64"
+            "; this needs a GPU, or a smaller model such as the presets tiny32, faces32 and faces64"
         } else {
             ""
         };
         if seconds > 0.0 {
             lines.push(format!(
-                "a model of this size was published after {} images and more, {} from now{advice}",
+                "published models of this size were trained on {} images or more, {} from now{advice}",
                 rounded(PUBLISHED),
                 spell(seconds)
             ));
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn milestones_follow_from_the_speed() {
         let text = lines("faces32", 160.4, 0);
-        assert!(text.contains("about 160 images/s here, 68 epochs an hour"), "{text}");
+        assert!(text.contains("about 160 images/s here, 68 epochs per hour"), "{text}");
         assert!(text.contains("recognisable after 30,000 images (3.1 minutes from now)"), "{text}");
         assert!(text.contains("clear after 100,000 images (10 minutes from now)"), "{text}");
         // Milestones in the past are omitted.
@@ -162,8 +162,8 @@ mod tests {
     #[test]
     fn published_models_need_a_gpu() {
         let text = lines("cifar10", 3.2, 0);
-        assert!(text.contains("about 3.2 images/s here, 1.3 epochs an hour"), "{text}");
-        assert!(text.contains("30,000,000 images and more, 110 days from now"), "{text}");
+        assert!(text.contains("about 3.2 images/s here, 1.3 epochs per hour"), "{text}");
+        assert!(text.contains("30,000,000 images or more, 110 days from now"), "{text}");
         assert!(text.contains("needs a GPU") && text.contains("faces32"), "{text}");
         let text = lines("cifar10", 13_200.0, 0);
         assert!(text.contains("38 minutes from now") && !text.contains("GPU"), "{text}");

@@ -27,7 +27,7 @@ impl JsonLines {
         let log = MetricsLog::open(&path, Some(opened.step))?;
         if let Some(damaged) = log.set_aside() {
             outbox.notice(format!(
-                "{} was damaged: it is kept as {}, and training goes on with its sound records",
+                "{} was damaged: it is kept as {}, and training continues with its intact records",
                 path.display(),
                 damaged.display()
             ));

@@ -36,7 +36,7 @@ impl Pictures {
     fn draw(&self, due: &PicturesDue<'_>, outbox: &mut Outbox) -> Result<(), Error> {
         for drawn in [draw_samples(due, &self.folder, outbox), draw_curve(&self.folder)] {
             match drawn {
-                Err(error @ Error::Report(_)) => outbox.notice(format!("{error}; training goes on")),
+                Err(error @ Error::Report(_)) => outbox.notice(format!("{error}; training continues")),
                 drawn => drawn?,
             }
         }
@@ -68,7 +68,7 @@ fn draw_samples(due: &PicturesDue<'_>, folder: &Path, outbox: &mut Outbox) -> Re
     let samples = model.decode_while(&latents, &labels, || due.check_stop())?;
     if !samples.all_finite() {
         outbox.notice(
-            "some samples contain NaN or infinite values, drawn black; they become fewer as training goes on",
+            "some samples contain NaN or infinite values, drawn black; they become fewer as training continues",
         );
     }
     let picture = picture::grid(&samples.into_bytes(), config.image(), columns(config));

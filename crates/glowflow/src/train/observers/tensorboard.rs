@@ -26,7 +26,7 @@ impl Observer for TensorBoard {
         };
         if let Err(error) = written {
             self.log = None;
-            outbox.notice(format!("{error}; training goes on without a log for TensorBoard"));
+            outbox.notice(format!("{error}; training continues without a log for TensorBoard"));
         }
         Ok(ControlFlow::Continue(()))
     }

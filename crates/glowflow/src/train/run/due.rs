@@ -94,7 +94,7 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
     /// Requests the images of a stopped run. It is already saved, so a failure loses nothing.
     pub(super) fn draw_last(&mut self) -> Result<(), Error> {
         match self.draw(false) {
-            Err(error) => self.observers.notice(&format!("the samples are of an earlier step: {error}")),
+            Err(error) => self.observers.notice(&format!("the samples show an earlier step: {error}")),
             Ok(()) => Ok(()),
         }
     }

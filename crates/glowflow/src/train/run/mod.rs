@@ -51,8 +51,8 @@ pub use job::Job;
 use training::{Run, Saved};
 
 /// Comment at the top of a run's configuration.
-const CONFIG_COMMENT: &str = "# The configuration of this run. Once it trains, it goes on with the copy in its checkpoints, whatever is changed\n\
-                              # here. It can also configure another run.\n\n";
+const CONFIG_COMMENT: &str = "# The configuration of this run. A run that has started continues with the copy in its checkpoints, regardless of\n\
+                              # changes here. Another run can use this file as its configuration.\n\n";
 
 /// Limits of training; `None` sets no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +81,7 @@ impl Limits {
     fn time(&self) -> Result<Option<Duration>, Error> {
         match self.minutes {
             Some(minutes) if minutes.is_nan() || minutes < 0.0 => {
-                Err(Error::Input(format!("{minutes} minutes are no time to train; give 0 or more")))
+                Err(Error::Input(format!("the training time must be 0 or more minutes, got {minutes}")))
             }
             minutes => Ok(minutes.map(|minutes| Duration::from_secs_f64(60.0 * minutes.clamp(0.0, 1e9)))),
         }

@@ -237,12 +237,12 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         // Older programs only recorded the names.
         let contents = progress.contents.replace(now.contents);
         let what = match (names, contents) {
-            (Some(names), _) if names != now.names => "other names or order",
-            (_, Some(contents)) if contents != now.contents => "same names, other contents",
+            (Some(names), _) if names != now.names => "different names or order",
+            (_, Some(contents)) if contents != now.contents => "same names, different contents",
             _ => return Ok(()),
         };
         self.observers.notice(&format!(
-            "The images have changed since the last checkpoint ({what}). Training goes on, but its results will \
+            "The images have changed since the last checkpoint ({what}). Training continues, but its results will \
              differ, and test images may have been trained on."
         ))
     }

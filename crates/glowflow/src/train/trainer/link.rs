@@ -151,7 +151,7 @@ fn agreed(messages: &[Vec<u8>]) -> Result<usize, String> {
         return Err(text(rank));
     }
     if let Some(rank) = messages.iter().position(|message| kind(message) == 0) {
-        return Err(format!("{}it uses no library for it", text(rank)));
+        return Err(format!("{}no library for sums over devices", text(rank)));
     }
     if let Some(rank) = messages.iter().position(|message| message.get(9..) != messages[0].get(9..)) {
         return Err(format!("{}, {}", text(0), text(rank)));
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(with(new(0), new(1)), Ok(2));
         assert_eq!(with(message(0, 0, ""), message(0, 1, "")), Err(String::new()));
         assert_eq!(with(new(0), message(1, 1, "not found")), Err("rank 1: not found".into()));
-        assert_eq!(with(new(0), message(0, 1, "")), Err("rank 1: it uses no library for it".into()));
+        assert_eq!(with(new(0), message(0, 1, "")), Err("rank 1: no library for sums over devices".into()));
         let old = message(2, 1, "NCCL 2.27.3");
         assert_eq!(with(new(0), old), Err("rank 0: NCCL 2.30.7, rank 1: NCCL 2.27.3".into()));
     }
