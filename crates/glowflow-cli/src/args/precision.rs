@@ -10,7 +10,7 @@ pub enum PrecisionArg {
     F32,
     /// f32, rounded to 19 bits where it is multiplied; GPUs only.
     Tf32,
-    /// Needs a GPU, or a processor with AVX-512 BF16; AMX is used where there is any.
+    /// Needs a GPU, or a CPU with AVX-512 BF16; --device cpu:amx uses AMX.
     Bf16,
 }
 

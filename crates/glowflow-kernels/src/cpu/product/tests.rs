@@ -21,9 +21,13 @@ fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
 fn available<E: Element>() -> Vec<Isa> {
     let mut found = E::available();
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if E::GROUP == 2 && !found.contains(&Isa::Amx) {
-        super::amx::emulator::install();
-        found.push(Isa::AmxEmulated);
+    if E::GROUP == 2 {
+        found.push(if Isa::has_amx() {
+            Isa::Amx
+        } else {
+            super::amx::emulator::install();
+            Isa::AmxEmulated
+        });
     }
     found
 }
@@ -121,6 +125,12 @@ fn against_sums<E: Element>(tolerance: f64) {
             }
         }
     }
+}
+
+/// AMX is used on request only.
+#[test]
+fn amx_is_not_a_default() {
+    assert!(!<bf16 as Element>::available().contains(&Isa::Amx));
 }
 
 #[test]
