@@ -9,6 +9,7 @@ mod compile;
 mod convolution;
 pub(crate) mod deferred;
 mod depthwise;
+mod device;
 pub(crate) mod divisor;
 pub(crate) mod driver;
 pub(crate) mod hopper;
@@ -21,43 +22,29 @@ mod optimizer;
 pub(crate) mod parts;
 pub(crate) mod patches;
 mod pixels;
+mod precision;
 mod primitives;
 pub(crate) mod product;
 pub(crate) mod queue;
 pub(crate) mod sums;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use compile::{SOURCE, Target};
+pub use device::Recording;
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use nccl::NCCL;
+pub use precision::Precision;
 pub use queue::{HIDDEN, ROWS_AT_ONCE};
 
-use driver::{Context, Graph};
-use lengths::holds;
+use driver::Context;
 use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue};
 
-use crate::communicator::Transport;
 use crate::device::{Device, DeviceError};
-
-/// Precision of the products in coupling networks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// bf16 if the GPU supports it, else F32.
-    #[default]
-    Auto,
-    /// 32-bit floating point.
-    F32,
-    /// 32-bit numbers, rounded to 19 bits (TF32) for multiplication.
-    Tf32,
-    /// 16-bit "brain" floating point, with sums in `f32`.
-    Bf16,
-}
 
 /// The lowest compute capability with bf16 and TF32 products: Ampere.
 const AMPERE: i32 = 80;
@@ -201,125 +188,5 @@ impl Cuda {
 impl std::fmt::Debug for Cuda {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cuda({}, {:?})", self.queue.gpu.context.name, self.precision)
-    }
-}
-
-/// A captured graph and the memory that it uses.
-pub struct Recording {
-    graph: Graph,
-    _queue: Arc<Queue>,
-}
-
-impl Device for Cuda {
-    type Real = f32;
-    type Buffer = Buffer;
-    type Recording = Recording;
-
-    fn name(&self) -> String {
-        let precision = match self.precision {
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-            _ => "f32",
-        };
-        format!("{}, {precision}", self.queue.gpu.context.name)
-    }
-
-    fn pixels_at_once(&self) -> usize {
-        1 << 21
-    }
-
-    fn layers_at_once(&self) -> usize {
-        // One kernel launch computes the matrices of all these layers.
-        16
-    }
-
-    fn peak_memory(&self) -> Option<u64> {
-        Some(self.queue.gpu.context.peak() as u64)
-    }
-
-    fn transport(&self) -> Result<Option<Arc<dyn Transport<Self>>>, DeviceError> {
-        nccl::open(&self.queue.gpu.context.name, &self.libraries)
-    }
-
-    fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {
-        // A recording has its own memory, so that nothing else overwrites it between replays. Cached memory
-        // of the main stream is released to make room.
-        let queue = self.attempt(|queue| {
-            queue.stream.synchronize()?;
-            queue.pool.trim();
-            Ok(Queue::to_record(&queue.gpu))
-        })?;
-        // If this fails for lack of memory, the work can still run without a recording.
-        let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
-        let recorded = device.queue.stream.record(|| {
-            let result = work(&device);
-            // Work that has not been joined yet is part of the recording.
-            device.attempt(|queue| queue.join());
-            result
-        });
-        let (result, graph) = recorded.ok()?;
-        match device.failed() {
-            Some(_) => None,
-            None => Some((result, Recording { graph, _queue: device.queue })),
-        }
-    }
-
-    fn replay(&self, recording: &Recording) {
-        self.attempt(|queue| queue.stream.replay(&recording.graph));
-    }
-
-    fn scratch(&self, len: usize) -> Buffer {
-        self.buffer(len, |queue| queue.floats(len))
-    }
-
-    fn zeros(&self, len: usize) -> Buffer {
-        self.buffer(len, |queue| queue.zeros(len))
-    }
-
-    fn upload(&self, values: &[f32]) -> Buffer {
-        self.buffer(values.len(), |queue| {
-            let block = queue.floats(values.len())?;
-            queue.stream.write(values, block.address)?;
-            Ok(block)
-        })
-    }
-
-    fn download(&self, buffer: &Buffer) -> Result<Vec<f32>, DeviceError> {
-        self.report(|queue| {
-            let mut values = vec![0.0; buffer.len()];
-            queue.stream.read(buffer.address(), &mut values)?;
-            Ok(values)
-        })
-    }
-
-    fn len(&self, buffer: &Buffer) -> usize {
-        buffer.len()
-    }
-
-    fn read(&self, buffer: &Buffer, at: Range<usize>) -> Result<Vec<f32>, DeviceError> {
-        holds("a slice", buffer, at.end);
-        self.report(|queue| {
-            // The buffer may be a gradient that a side stream still writes.
-            queue.join()?;
-            let mut values = vec![0.0; at.len()];
-            queue.stream.read(buffer.at(at.start), &mut values)?;
-            Ok(values)
-        })
-    }
-
-    fn write(&self, buffer: &mut Buffer, at: usize, values: &[f32]) {
-        holds("a slice", buffer, at + values.len());
-        self.attempt(|queue| {
-            queue.join()?;
-            queue.stream.write(values, buffer.at(at))
-        });
-    }
-
-    fn copy(&self, from: &Buffer, to: &mut Buffer) {
-        self.attempt(|queue| {
-            // The buffer may be a gradient that a side stream still writes.
-            queue.join()?;
-            queue.stream.copy(from.address(), to.address(), 4 * from.len().min(to.len()))
-        });
     }
 }
