@@ -1,9 +1,11 @@
 //! NVIDIA GPUs as devices.
 //!
-//! The driver, the kernels' compiler and the matrix products come from libraries that are opened when a device is
-//! ([`LIBRARIES`]), NCCL when several processes train together; nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
-//! and compiled for the GPU found. Operations are queued in one stream, in a record also in lanes beside it; errors are remembered and reported
-//! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, and never by two threads in one place.
+//! The driver, the kernels' compiler and the matrix products are in libraries that are opened with the first
+//! device ([`LIBRARIES`]), NCCL if several processes train together. Building and starting the program needs
+//! nothing of CUDA. Kernels are CUDA C++, embedded as source and compiled for the GPU found. Operations are
+//! queued in one stream, and in a recording also in side streams. The first error is stored and reported when
+//! the host waits for results. Equal inputs give equal bits: sums are added in fixed orders, and never by two
+//! threads in one place.
 
 mod compile;
 mod convolution;
@@ -54,9 +56,9 @@ const AMPERE: i32 = 80;
 pub struct Cuda {
     queue: Arc<Queue>,
     precision: Precision,
-    /// Folders in which libraries are looked for first.
+    /// Folders that are searched first for libraries.
     libraries: Arc<[PathBuf]>,
-    /// The first failure; nothing is done from there on.
+    /// The first failure; later operations are ignored.
     failure: Arc<Mutex<Option<DeviceError>>>,
 }
 

@@ -6,6 +6,7 @@ use cudarc::driver::sys::{self, CUresult};
 
 use crate::device::DeviceError;
 
+/// A text of the driver.
 pub(super) fn words(pointer: *const std::ffi::c_char) -> String {
     if pointer.is_null() {
         return "unknown error".into();

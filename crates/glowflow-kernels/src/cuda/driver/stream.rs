@@ -51,7 +51,7 @@ impl Stream {
         self.context.check(unsafe { sys::cuStreamSynchronize(self.raw) }, "waiting for the GPU")
     }
 
-    /// Whether everything queued is done.
+    /// Returns true if all queued work has finished.
     #[allow(unsafe_code)]
     pub fn is_done(&self) -> Result<bool, DeviceError> {
         self.context.enter()?;
@@ -62,8 +62,8 @@ impl Stream {
         }
     }
 
-    /// Fails while work is recorded: the record would read the program's memory whenever it is repeated, long after that holds
-    /// something else.
+    /// Fails during a recording: every replay would read the program's memory, which may hold other data by
+    /// then.
     pub(super) fn not_recording(&self) -> Result<(), DeviceError> {
         if !self.recording.load(Ordering::Relaxed) {
             return Ok(());
