@@ -17,6 +17,18 @@
 //! Like the operations of [`Device`], these may be queued, report failures later, and panic if a buffer is
 //! too short.
 
+mod conv;
+mod gemm;
+mod strided;
+
+pub use conv::Conv;
+pub use gemm::{Gemm, GemmBatch, Matrix, MatrixMut};
+pub use strided::{Strided, View, ViewMut};
+
+pub(crate) use gemm::one_by_one;
+
+use conv::patches;
+
 use crate::batch_norm::{self, BatchNorm, Normalizer};
 use crate::depthwise::{self, Depthwise};
 use crate::device::{Device, DeviceError};
@@ -27,166 +39,6 @@ use crate::pixels::{Noise, Quantized};
 use crate::random::Stream;
 use crate::shape::Grid;
 
-/// Layout of a three-dimensional array in a buffer: element `(i, j, k)` is at
-/// `start + i·strides[0] + j·strides[1] + k·strides[2]`. A stride of 0 broadcasts an input along that axis.
-///
-/// Activations `[batch, pixels, channels]` have the strides `[pixels·channels, channels, 1]`, one value per
-/// channel `[0, 0, 1]`, one value per image `[1, 0, 0]`, a scalar `[0, 0, 0]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strided {
-    /// Position of the first element.
-    pub start: usize,
-    /// Distance between neighbours along each axis.
-    pub strides: [usize; 3],
-}
-
-impl Strided {
-    /// Checks that every element of an array of this shape is within a buffer of `len` elements.
-    ///
-    /// # Panics
-    /// If one is out of bounds.
-    #[track_caller]
-    pub(crate) fn check(self, name: &str, shape: [usize; 3], len: usize) {
-        if shape.contains(&0) {
-            return;
-        }
-        let last = shape
-            .iter()
-            .zip(self.strides)
-            .fold(self.start, |place, (&len, stride)| place.saturating_add((len - 1).saturating_mul(stride)));
-        assert!(last < len, "{name} is a buffer of {len} numbers, and element {last} is needed");
-    }
-}
-
-/// Input of an operation: elements of a buffer.
-#[derive(Debug)]
-pub struct View<'a, B> {
-    /// The buffer.
-    pub buffer: &'a B,
-    /// Their layout.
-    pub at: Strided,
-}
-
-impl<B> Clone for View<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<B> Copy for View<'_, B> {}
-
-/// Output of an operation: elements of a buffer.
-#[derive(Debug)]
-pub struct ViewMut<'a, B> {
-    /// The buffer.
-    pub buffer: &'a mut B,
-    /// Their layout.
-    pub at: Strided,
-}
-
-/// Input matrix of an operation, in a buffer: row `r` begins at element `start + r·stride`.
-#[derive(Debug)]
-pub struct Matrix<'a, B> {
-    /// The buffer.
-    pub buffer: &'a B,
-    /// Position of the first element.
-    pub start: usize,
-    /// Distance between rows.
-    pub stride: usize,
-}
-
-impl<B> Clone for Matrix<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<B> Copy for Matrix<'_, B> {}
-
-/// Output matrix of an operation, in a buffer.
-#[derive(Debug)]
-pub struct MatrixMut<'a, B> {
-    /// The buffer.
-    pub buffer: &'a mut B,
-    /// Position of the first element.
-    pub start: usize,
-    /// Distance between rows.
-    pub stride: usize,
-}
-
-/// Matrix product `C = op(A)·op(B)`, or `C += op(A)·op(B)`, with C `[m, n]`, op(A) `[m, k]` and op(B)
-/// `[k, n]`, all row-major.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gemm {
-    /// Rows of C.
-    pub m: usize,
-    /// Columns of C.
-    pub n: usize,
-    /// Length of the summed dimension.
-    pub k: usize,
-    /// True if A is stored transposed, `[k, m]`.
-    pub a_transposed: bool,
-    /// True if B is stored transposed, `[n, k]`.
-    pub b_transposed: bool,
-    /// True if the product is added to C.
-    pub accumulate: bool,
-}
-
-impl Gemm {
-    /// Checks starts and strides of A, B and C against the lengths of their buffers.
-    ///
-    /// # Panics
-    /// If a buffer is too short, or rows of C overlap.
-    #[track_caller]
-    pub(crate) fn check(self, at: [(usize, usize); 3], lens: [usize; 3]) {
-        let Self { m, n, k, a_transposed, b_transposed, .. } = self;
-        let a = if a_transposed { [k, m] } else { [m, k] };
-        let b = if b_transposed { [n, k] } else { [k, n] };
-        let shapes = [("A", a), ("B", b), ("C", [m, n])];
-        for (((name, [rows, columns]), (start, stride)), len) in shapes.into_iter().zip(at).zip(lens) {
-            Strided { start, strides: [0, stride, 1] }.check(name, [1, rows, columns], len);
-        }
-        let stride = at[2].1;
-        assert!(m <= 1 || stride >= n, "rows of {n} numbers overlap in C, whose stride is {stride}");
-    }
-}
-
-/// Batch of matrix products of equal shape. Consecutive matrices begin at fixed distances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GemmBatch {
-    /// The shape of each product.
-    pub gemm: Gemm,
-    /// Number of products.
-    pub count: usize,
-    /// Distances between the starts of consecutive matrices A, B and C.
-    pub distances: [usize; 3],
-}
-
-impl GemmBatch {
-    /// Checks starts and strides of the first A, B and C against the lengths of their buffers.
-    ///
-    /// # Panics
-    /// If a buffer is too short for the last product, or elements of C overlap.
-    #[track_caller]
-    pub(crate) fn check(self, at: [(usize, usize); 3], lens: [usize; 3]) {
-        let Self { gemm: Gemm { m, n, .. }, count, distances } = self;
-        let Some(last) = count.checked_sub(1) else { return };
-        let [a, b, c] = at;
-        let moved = |(start, stride): (usize, usize), distance: usize| {
-            (start.saturating_add(last.saturating_mul(distance)), stride)
-        };
-        self.gemm.check([moved(a, distances[0]), moved(b, distances[1]), moved(c, distances[2])], lens);
-        let (stride, distance) = (c.1, distances[2]);
-        let apart = distance >= m.saturating_sub(1) * stride + n;
-        // The rows of one matrix are between those of the others.
-        let interleaved = distance >= n && stride >= last * distance + n;
-        assert!(
-            last == 0 || m * n == 0 || apart || interleaved,
-            "matrices C of {m} rows overlap, which begin {distance} numbers apart"
-        );
-    }
-}
-
 /// Checks that a buffer has at least the length that an operation needs.
 ///
 /// # Panics
@@ -194,45 +46,6 @@ impl GemmBatch {
 #[track_caller]
 pub(crate) fn holds(name: &str, len: usize, want: usize) {
     assert!(len >= want, "{name} is a buffer of {len} numbers, and {want} are needed");
-}
-
-/// Convolution of stride 1 with zero padding that preserves the image size: `x` `[grid, inputs]`, `y`
-/// `[grid, outputs]`, `weight` `[outputs, kernel·kernel·inputs]` with column
-/// `(kernel·dy + dx)·inputs + channel`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conv {
-    /// The pixels.
-    pub grid: Grid,
-    /// Input channels.
-    pub inputs: usize,
-    /// Output channels.
-    pub outputs: usize,
-    /// Height and width of the kernel, odd.
-    pub kernel: usize,
-}
-
-impl Conv {
-    /// Number of columns of the weight matrix.
-    pub fn columns(self) -> usize {
-        self.kernel * self.kernel * self.inputs
-    }
-
-    /// Lengths of input, weight and output.
-    pub(crate) fn lens(self) -> [usize; 3] {
-        let rows = self.grid.rows();
-        [rows * self.inputs, self.outputs * self.columns(), rows * self.outputs]
-    }
-
-    /// Checks the lengths of the buffers of input, weight and output, or of their gradients.
-    ///
-    /// # Panics
-    /// If one is too short.
-    #[track_caller]
-    pub(crate) fn check(self, buffers: [(&str, usize); 3]) {
-        for ((name, len), want) in buffers.into_iter().zip(self.lens()) {
-            holds(name, len, want);
-        }
-    }
 }
 
 /// General operations on the buffers of a device.
@@ -497,35 +310,4 @@ pub trait Primitives: Device {
         let f = old() + crate::expr::constant(by) * input(0);
         self.map(&f, [1, 1, len], &[View { buffer: from, at }], ViewMut { buffer: to, at });
     }
-}
-
-/// Default implementation of [`Primitives::gemm_batch`].
-pub(crate) fn one_by_one<D: Primitives>(
-    device: &D,
-    batch: GemmBatch,
-    a: Matrix<'_, D::Buffer>,
-    b: Matrix<'_, D::Buffer>,
-    c: MatrixMut<'_, D::Buffer>,
-) {
-    let lens = [device.len(a.buffer), device.len(b.buffer), device.len(c.buffer)];
-    batch.check([(a.start, a.stride), (b.start, b.stride), (c.start, c.stride)], lens);
-    let [of_a, of_b, of_c] = batch.distances;
-    let MatrixMut { buffer, start, stride } = c;
-    for i in 0..batch.count {
-        device.gemm(
-            batch.gemm,
-            Matrix { start: a.start + i * of_a, ..a },
-            Matrix { start: b.start + i * of_b, ..b },
-            MatrixMut { buffer: &mut *buffer, start: start + i * of_c, stride },
-        );
-    }
-}
-
-/// The patches of `x`; `None` for a 1×1 convolution, whose patches are `x` itself.
-fn patches<D: Primitives>(device: &D, conv: Conv, x: &D::Buffer) -> Option<D::Buffer> {
-    (conv.kernel > 1).then(|| {
-        let mut columns = device.scratch(conv.grid.rows() * conv.columns());
-        device.im2col(conv.grid, conv.inputs, conv.kernel, x, &mut columns);
-        columns
-    })
 }

@@ -51,7 +51,7 @@ impl From<Cuda> for AnyDevice {
     }
 }
 
-/// A device as specified by a user: `auto`, `cpu`, `cuda` or `cuda:N`.
+/// A device as specified by a user: `auto`, `cpu`, `cpu:amx`, `cuda` or `cuda:N`.
 ///
 /// ```
 /// use glowflow::{DeviceChoice, Precision};
@@ -68,6 +68,8 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
+    /// The CPU, with AMX for products of bf16. Opt-in, because these kernels have not been timed on hardware.
+    CpuWithAmx,
     /// The NVIDIA GPU with this index.
     Cuda(usize),
 }
@@ -79,6 +81,7 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
+            "cpu:amx" => Ok(Self::CpuWithAmx),
             "cuda" => Ok(Self::Cuda(0)),
             _ => match text.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(index)) => Ok(Self::Cuda(index)),
@@ -127,6 +130,7 @@ impl DeviceChoice {
     ) -> Result<AnyDevice, DeviceError> {
         match self {
             Self::Cpu => Ok(AnyDevice::Cpu(precision.cpu()?)),
+            Self::CpuWithAmx => Ok(AnyDevice::Cpu(precision.cpu_with_amx()?)),
             Self::Cuda(index) => Ok(AnyDevice::Cuda(precision.cuda(index, tuning)?)),
             Self::Auto => match precision.cuda(0, tuning) {
                 Ok(gpu) => Ok(AnyDevice::Cuda(gpu)),

@@ -42,6 +42,17 @@ impl Precision {
         })
     }
 
+    /// Like [`cpu`](Self::cpu), but products of bf16 use AMX, whose kernels have not been timed on hardware.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] if it lacks the instructions.
+    pub fn cpu_with_amx(self) -> Result<Cpu<f32>, DeviceError> {
+        match self {
+            Self::Bf16 => Cpu::with_amx(),
+            other => other.cpu(),
+        }
+    }
+
     /// Returns whether this CPU has instructions for bf16. Training on it is then about 1.5 times as fast in
     /// [`Bf16`](Self::Bf16) as in [`F32`](Self::F32).
     pub fn cpu_has_bf16() -> bool {

@@ -5,7 +5,7 @@
 /// Instruction sets with product kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
-    /// [`Isa::Avx512Bf16`] plus AMX's bf16 tiles, for products of bf16.
+    /// [`Isa::Avx512Bf16`] plus AMX's bf16 tiles, for products of bf16. Used on request only.
     Amx,
     /// AMX emulated by a handler for illegal instructions; requires no optional instructions.
     #[cfg(test)]
@@ -69,19 +69,27 @@ impl Isa {
         }
     }
 
-    /// Like [`available`](Self::available), for bf16. [`Isa::Baseline`] is slower than `f32` and exists for
-    /// comparison.
+    /// Like [`available`](Self::available), for bf16, without [`Isa::Amx`]. [`Isa::Baseline`] is slower than
+    /// `f32` and exists for comparison.
     pub fn available_for_bf16() -> Vec<Self> {
         let mut found = vec![];
         #[cfg(target_arch = "x86_64")]
         if Self::available().contains(&Self::Avx512) && is_x86_feature_detected!("avx512bf16") {
-            if tiles_allowed() {
-                found.push(Self::Amx);
-            }
             found.push(Self::Avx512Bf16);
         }
         found.push(Self::Baseline);
         found
+    }
+
+    /// Returns whether the processor has [`Isa::Amx`] and the operating system lets this process use it. On
+    /// Linux this requests the permission, which lasts as long as the process.
+    pub fn has_amx() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            Self::available_for_bf16().contains(&Self::Avx512Bf16) && tiles_allowed()
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 

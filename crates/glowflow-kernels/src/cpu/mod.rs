@@ -92,9 +92,30 @@ impl Cpu<f32> {
                     reason: "this CPU has no instructions for it (AVX-512 BF16)".into(),
                 });
             }
-            cpu.narrow = Some(Workspace::new(isa, buffer::Pool::default(), cpu.work.sums()));
+            cpu.narrow = Some(cpu.narrow_workspace(isa));
         }
         Ok(cpu)
+    }
+
+    /// A CPU device with [`Precision::Bf16`], whose products use AMX. The kernels have not been timed on
+    /// hardware, so [`with_precision`](Self::with_precision) does not use them.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unavailable`] if the processor has no AMX, or the operating system does not permit it.
+    pub fn with_amx() -> Result<Self, DeviceError> {
+        if !Isa::has_amx() {
+            return Err(DeviceError::Unavailable {
+                device: "cpu with AMX".into(),
+                reason: "this CPU has no AMX for bf16, or the operating system does not permit it".into(),
+            });
+        }
+        let mut cpu = Self::new();
+        cpu.narrow = Some(cpu.narrow_workspace(Isa::Amx));
+        Ok(cpu)
+    }
+
+    fn narrow_workspace(&self, isa: Isa) -> Workspace<bf16> {
+        Workspace::new(isa, buffer::Pool::default(), self.work.sums())
     }
 }
 

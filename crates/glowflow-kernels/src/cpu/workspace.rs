@@ -15,8 +15,8 @@ pub struct Workspace<E: Element> {
 }
 
 impl<E: Element> Workspace<E> {
-    /// Creates a workspace with an instruction set from [`Element::available`] and the pools for elements and
-    /// sums.
+    /// Creates a workspace with an instruction set of this processor, from [`Element::available`] or checked
+    /// by [`Isa::has_amx`], and the pools for elements and sums.
     pub fn new(isa: Isa, elements: Pool<E>, sums: Pool<E::Sum>) -> Self {
         Self { isa, elements, sums }
     }

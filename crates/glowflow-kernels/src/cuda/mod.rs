@@ -1,14 +1,17 @@
 //! NVIDIA GPUs as devices.
 //!
-//! The driver, the kernels' compiler and the matrix products come from libraries that are opened when a device is
-//! ([`LIBRARIES`]), NCCL when several processes train together; nothing of CUDA is needed to build or to start the program. Kernels are CUDA C++, embedded as source
-//! and compiled for the GPU found. Operations are queued in one stream, in a record also in lanes beside it; errors are remembered and reported
-//! where the host waits for results. Equal inputs give equal bits: sums are added up in fixed orders, and never by two threads in one place.
+//! The driver, the kernels' compiler and the matrix products are in libraries that are opened with the first
+//! device ([`LIBRARIES`]), NCCL if several processes train together. Building and starting the program needs
+//! nothing of CUDA. Kernels are CUDA C++, embedded as source and compiled for the GPU found. Operations are
+//! queued in one stream, and in a recording also in side streams. The first error is stored and reported when
+//! the host waits for results. Equal inputs give equal bits: sums are added in fixed orders, and never by two
+//! threads in one place.
 
 mod compile;
 mod convolution;
 pub(crate) mod deferred;
 mod depthwise;
+mod device;
 pub(crate) mod divisor;
 pub(crate) mod driver;
 pub(crate) mod hopper;
@@ -21,44 +24,30 @@ mod optimizer;
 pub(crate) mod parts;
 pub(crate) mod patches;
 mod pixels;
+mod precision;
 mod primitives;
 pub(crate) mod product;
 pub(crate) mod queue;
 pub(crate) mod sums;
 mod tuning;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use compile::{SOURCE, Target};
+pub use device::Recording;
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use nccl::NCCL;
+pub use precision::Precision;
 pub use tuning::{HiddenKernels, Tuning};
 
-use driver::{Context, Graph};
-use lengths::holds;
+use driver::Context;
 use memory::Block;
 use product::Element;
 use queue::{Gpu, Queue};
 
-use crate::communicator::Transport;
 use crate::device::{Device, DeviceError};
-
-/// Precision of the products in coupling networks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// bf16 if the GPU supports it, else F32.
-    #[default]
-    Auto,
-    /// 32-bit floating point.
-    F32,
-    /// 32-bit numbers, rounded to 19 bits (TF32) for multiplication.
-    Tf32,
-    /// 16-bit "brain" floating point, with sums in `f32`.
-    Bf16,
-}
 
 /// The lowest compute capability with bf16 and TF32 products: Ampere.
 const AMPERE: i32 = 80;
@@ -68,9 +57,9 @@ const AMPERE: i32 = 80;
 pub struct Cuda {
     queue: Arc<Queue>,
     precision: Precision,
-    /// Folders in which libraries are looked for first.
+    /// Folders that are searched first for libraries.
     libraries: Arc<[PathBuf]>,
-    /// The first failure; nothing is done from there on.
+    /// The first failure; later operations are ignored.
     failure: Arc<Mutex<Option<DeviceError>>>,
 }
 
@@ -216,125 +205,5 @@ impl Cuda {
 impl std::fmt::Debug for Cuda {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cuda({}, {:?})", self.queue.gpu.context.name, self.precision)
-    }
-}
-
-/// A captured graph and the memory that it uses.
-pub struct Recording {
-    graph: Graph,
-    _queue: Arc<Queue>,
-}
-
-impl Device for Cuda {
-    type Real = f32;
-    type Buffer = Buffer;
-    type Recording = Recording;
-
-    fn name(&self) -> String {
-        let precision = match self.precision {
-            Precision::Tf32 => "tf32",
-            Precision::Bf16 => "bf16",
-            _ => "f32",
-        };
-        format!("{}, {precision}", self.queue.gpu.context.name)
-    }
-
-    fn pixels_at_once(&self) -> usize {
-        1 << 21
-    }
-
-    fn layers_at_once(&self) -> usize {
-        // One kernel launch computes the matrices of all these layers.
-        16
-    }
-
-    fn peak_memory(&self) -> Option<u64> {
-        Some(self.queue.gpu.context.peak() as u64)
-    }
-
-    fn transport(&self) -> Result<Option<Arc<dyn Transport<Self>>>, DeviceError> {
-        nccl::open(&self.queue.gpu.context.name, &self.libraries)
-    }
-
-    fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {
-        // A recording has its own memory, so that nothing else overwrites it between replays. Cached memory
-        // of the main stream is released to make room.
-        let queue = self.attempt(|queue| {
-            queue.stream.synchronize()?;
-            queue.pool.trim();
-            Ok(Queue::to_record(&queue.gpu))
-        })?;
-        // If this fails for lack of memory, the work can still run without a recording.
-        let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
-        let recorded = device.queue.stream.record(|| {
-            let result = work(&device);
-            // Work that has not been joined yet is part of the recording.
-            device.attempt(|queue| queue.join());
-            result
-        });
-        let (result, graph) = recorded.ok()?;
-        match device.failed() {
-            Some(_) => None,
-            None => Some((result, Recording { graph, _queue: device.queue })),
-        }
-    }
-
-    fn replay(&self, recording: &Recording) {
-        self.attempt(|queue| queue.stream.replay(&recording.graph));
-    }
-
-    fn scratch(&self, len: usize) -> Buffer {
-        self.buffer(len, |queue| queue.floats(len))
-    }
-
-    fn zeros(&self, len: usize) -> Buffer {
-        self.buffer(len, |queue| queue.zeros(len))
-    }
-
-    fn upload(&self, values: &[f32]) -> Buffer {
-        self.buffer(values.len(), |queue| {
-            let block = queue.floats(values.len())?;
-            queue.stream.write(values, block.address)?;
-            Ok(block)
-        })
-    }
-
-    fn download(&self, buffer: &Buffer) -> Result<Vec<f32>, DeviceError> {
-        self.report(|queue| {
-            let mut values = vec![0.0; buffer.len()];
-            queue.stream.read(buffer.address(), &mut values)?;
-            Ok(values)
-        })
-    }
-
-    fn len(&self, buffer: &Buffer) -> usize {
-        buffer.len()
-    }
-
-    fn read(&self, buffer: &Buffer, at: Range<usize>) -> Result<Vec<f32>, DeviceError> {
-        holds("a slice", buffer, at.end);
-        self.report(|queue| {
-            // The buffer may be a gradient that a side stream still writes.
-            queue.join()?;
-            let mut values = vec![0.0; at.len()];
-            queue.stream.read(buffer.at(at.start), &mut values)?;
-            Ok(values)
-        })
-    }
-
-    fn write(&self, buffer: &mut Buffer, at: usize, values: &[f32]) {
-        holds("a slice", buffer, at + values.len());
-        self.attempt(|queue| {
-            queue.join()?;
-            queue.stream.write(values, buffer.at(at))
-        });
-    }
-
-    fn copy(&self, from: &Buffer, to: &mut Buffer) {
-        self.attempt(|queue| {
-            // The buffer may be a gradient that a side stream still writes.
-            queue.join()?;
-            queue.stream.copy(from.address(), to.address(), 4 * from.len().min(to.len()))
-        });
     }
 }

@@ -10,6 +10,7 @@ mod data;
 mod decoding;
 mod dequantization;
 mod dequantization_training;
+mod device;
 mod directions;
 mod edge_prior;
 mod evaluate;

@@ -373,6 +373,14 @@ fn bf16_agrees_to_its_rounding() {
     }
 }
 
+#[test]
+fn bf16_with_amx_agrees_to_its_rounding() {
+    match Precision::Bf16.cpu_with_amx() {
+        Ok(device) => agrees_to_the_rounding_of_bf16(&device),
+        Err(error) => println!("skipped: {error}"),
+    }
+}
+
 /// A GPU, or an emulated one.
 fn gpu(precision: cuda::Precision) -> Option<Cuda> {
     cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))

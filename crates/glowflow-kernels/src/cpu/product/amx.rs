@@ -11,10 +11,13 @@
 //! rows 16..32   tmm5     tmm2 | tmm3
 //! ```
 //!
-//! The tiles persist between blocks of assembly: no compiler keeps anything in them. (The intrinsics are not
-//! in stable Rust.) Denormal numbers are treated as zeros.
+//! One block of assembly configures the tiles, executes a chain of products and releases the tiles, so no
+//! state persists in registers that the compiler does not know of. A chain has several products because a
+//! configuration takes about 200 cycles (Intel's optimisation manual), as long as three steps of a product.
+//! (The intrinsics are not in stable Rust.) Denormal numbers are treated as zeros.
 
 use std::arch::asm;
+use std::mem::offset_of;
 
 use half::bf16;
 
@@ -38,9 +41,56 @@ const ROW: usize = 64;
 const DEPTH: usize = bf16::ROWS_MULTIPLE;
 const _: () = assert!(DEPTH == 2 * ROWS && DEPTH * size_of::<bf16>() == ROW && PANEL == DEPTH);
 
+/// Products per chain of a forward product.
+const CHAIN: usize = 4;
+
 /// A block of sums.
+#[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Block([[f32; PANEL]; PANEL]);
+
+impl Block {
+    const ZERO: Self = Self([[0.0; PANEL]; PANEL]);
+}
+
+/// The upper and the lower rows of an operand in memory.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Halves<T> {
+    upper: *mut T,
+    lower: *mut T,
+    /// Bytes between rows; with 0 every row is the same.
+    stride: usize,
+}
+
+impl<T> Halves<T> {
+    /// Rows from `first` on, `stride` bytes apart, the lower ones from row `lower` on.
+    ///
+    /// # Safety
+    /// Row `lower` is in the same array as `first`.
+    unsafe fn new(first: *mut T, lower: usize, stride: usize) -> Self {
+        // SAFETY: the caller's contract.
+        Self { upper: first, lower: unsafe { first.byte_add(lower * stride) }, stride }
+    }
+}
+
+/// `to = from + a·b` for one block. Only `to` is written, and it may be `from`.
+#[repr(C)]
+struct BlockProduct {
+    from: Halves<f32>,
+    a: Halves<bf16>,
+    b: *const bf16,
+    to: Halves<f32>,
+}
+
+// The places that `Config::add_products` reads.
+const _: () = assert!(
+    offset_of!(BlockProduct, from) == 0
+        && offset_of!(BlockProduct, a) == 24
+        && offset_of!(BlockProduct, b) == 48
+        && offset_of!(BlockProduct, to) == 56
+        && size_of::<BlockProduct>() == 80
+);
 
 /// The tile configuration, in the processor's format.
 #[repr(C, align(64))]
@@ -52,89 +102,53 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// Configured tiles for blocks with a given number of rows, released on drop.
-struct Tiles {
-    /// Start of a block's lower rows; 0 if it has none.
-    lower: usize,
-}
-
-impl Tiles {
-    /// # Safety
-    /// The processor has AMX, here and in all methods below.
-    unsafe fn of(rows: usize) -> Self {
+impl Config {
+    /// Tiles for blocks with a given number of rows.
+    fn of(rows: usize) -> Self {
         // Tiles without rows are not allowed: without a lower half, its tiles recompute the first row, and
         // the result is unused.
         let [upper, lower] = [rows.min(ROWS) as u8, rows.saturating_sub(ROWS).max(1) as u8];
         let mut config =
-            Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_a_row: [0; 16], rows: [0; 16] };
+            Self { palette: 1, start_row: 0, reserved: [0; 14], bytes_of_a_row: [0; 16], rows: [0; 16] };
         config.bytes_of_a_row[..8].fill(ROW as u16);
         let full = ROWS as u8;
         config.rows[..8].copy_from_slice(&[upper, upper, lower, lower, upper, lower, full, full]);
-        // SAFETY: the caller's contract; the instruction reads 64 bytes.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags));
-        }
-        Self { lower: if rows > ROWS { ROWS } else { 0 } }
+        config
     }
 
-    /// Loads sums from rows `stride` bytes apart; with stride 0 every row is the same.
+    /// Executes a chain of products, each over `depth` times [`DEPTH`] columns of `a` and rows of `b`. The
+    /// next columns of a row of `a` are `step` bytes further.
     ///
     /// # Safety
-    /// [`PANEL`] rows are readable, each of `PANEL` numbers.
-    #[inline(always)]
-    unsafe fn load(&self, from: *const f32, stride: usize) {
-        // SAFETY: the caller's contract.
+    /// The processor has AMX. Of every product, the configured rows of `from` and `a` are readable and those
+    /// of `to` writable, those of `from` and `to` with [`PANEL`] numbers; `b` has `depth · DEPTH` rows of a
+    /// packed panel.
+    unsafe fn add_products(&self, products: &[BlockProduct], depth: usize, step: usize) {
+        if products.is_empty() {
+            return;
+        }
+        // SAFETY: the caller's contract; `products` has as many elements as `count`, at the offsets checked
+        // above. The configuration is valid, and has 64 bytes. All tiles are declared, and released, so that
+        // they are afterwards in their initial state, as before.
         unsafe {
             asm!(
+                "ldtilecfg [{config}]",
+                "2:",
+                "mov {upper}, [{product}]",
+                "mov {lower}, [{product} + 8]",
+                "mov {stride}, [{product} + 16]",
                 "tileloadd tmm0, [{upper} + {stride}*1]",
                 "tileloadd tmm1, [{upper} + {stride}*1 + 64]",
                 "tileloadd tmm2, [{lower} + {stride}*1]",
                 "tileloadd tmm3, [{lower} + {stride}*1 + 64]",
-                upper = in(reg) from, lower = in(reg) from.byte_add(ROWS * stride), stride = in(reg) stride,
-                options(nostack, readonly, preserves_flags),
-            );
-        }
-    }
-
-    /// Stores sums to rows `stride` bytes apart.
-    ///
-    /// # Safety
-    /// [`PANEL`] rows are writable, each of `PANEL` numbers.
-    #[inline(always)]
-    unsafe fn store(&self, to: *mut f32, stride: usize) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            asm!(
-                "tilestored [{upper} + {stride}*1], tmm0",
-                "tilestored [{upper} + {stride}*1 + 64], tmm1",
-                "tilestored [{lower} + {stride}*1], tmm2",
-                "tilestored [{lower} + {stride}*1 + 64], tmm3",
-                upper = in(reg) to, lower = in(reg) to.byte_add(ROWS * stride), stride = in(reg) stride,
-                options(nostack, preserves_flags),
-            );
-        }
-    }
-
-    /// Adds `blocks` products of [`DEPTH`] columns of `A` and rows of `B`. Rows of `A` are `stride` bytes
-    /// apart, and the next columns `step` bytes further.
-    ///
-    /// # Safety
-    /// The block's rows of `A` exist, and the same number of rows of a packed panel.
-    #[inline(always)]
-    unsafe fn add_products(
-        &self,
-        blocks: usize,
-        a: *const bf16,
-        (stride, step): (usize, usize),
-        b: *const bf16,
-    ) {
-        if blocks == 0 {
-            return;
-        }
-        // SAFETY: the caller's contract.
-        unsafe {
-            asm!(
-                "2:",
+                "mov {upper}, [{product} + 24]",
+                "mov {lower}, [{product} + 32]",
+                "mov {stride}, [{product} + 40]",
+                "mov {b}, [{product} + 48]",
+                "mov {left}, {depth}",
+                "test {left}, {left}",
+                "jz 4f",
+                "3:",
                 "tileloadd tmm6, [{b} + {pair}*1]",
                 "tileloadd tmm7, [{b} + {pair}*1 + 64]",
                 "tileloadd tmm4, [{upper} + {stride}*1]",
@@ -146,20 +160,30 @@ impl Tiles {
                 "add {upper}, {step}",
                 "add {lower}, {step}",
                 "add {b}, 2048",
-                "dec {blocks}",
+                "dec {left}",
+                "jnz 3b",
+                "4:",
+                "mov {upper}, [{product} + 56]",
+                "mov {lower}, [{product} + 64]",
+                "mov {stride}, [{product} + 72]",
+                "tilestored [{upper} + {stride}*1], tmm0",
+                "tilestored [{upper} + {stride}*1 + 64], tmm1",
+                "tilestored [{lower} + {stride}*1], tmm2",
+                "tilestored [{lower} + {stride}*1 + 64], tmm3",
+                "add {product}, 80",
+                "dec {count}",
                 "jnz 2b",
-                blocks = inout(reg) blocks => _, b = inout(reg) b => _, pair = in(reg) 2 * ROW,
-                upper = inout(reg) a => _, lower = inout(reg) a.byte_add(self.lower * stride) => _,
-                stride = in(reg) stride, step = in(reg) step, options(nostack, readonly),
+                "tilerelease",
+                config = in(reg) std::ptr::from_ref(self),
+                product = inout(reg) products.as_ptr() => _, count = inout(reg) products.len() => _,
+                depth = in(reg) depth, step = in(reg) step, pair = in(reg) 2 * ROW,
+                upper = out(reg) _, lower = out(reg) _, stride = out(reg) _, b = out(reg) _,
+                left = out(reg) _,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
             );
         }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: whoever made this has AMX.
-        unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) }
     }
 }
 
@@ -175,36 +199,49 @@ pub unsafe fn forward<V: Vector<Element = bf16>>(
     to: &mut Out<'_, bf16>,
 ) {
     const { assert!(PANEL == 2 * V::LANES) };
-    let mut sums = Block([[0.0; PANEL]; PANEL]);
+    let panels = b.n.div_ceil(PANEL);
+    let mut sums = [Block::ZERO; CHAIN];
+    let mut products = Vec::with_capacity(CHAIN);
     // Blocks of equal size one after another, so that tiles rarely change their shape.
     for rows in [PANEL, height % PANEL] {
         let blocks = if rows == PANEL { 0..height / PANEL } else { height / PANEL..height.div_ceil(PANEL) };
         if blocks.is_empty() {
             continue;
         }
-        // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` of `rows × 32`,
-        // with as many times 32 biases; `sums` has room for a block; `to` is as `super::product` checks.
-        unsafe {
-            let tiles = Tiles::of(rows);
-            for panel in 0..b.n.div_ceil(PANEL) {
-                for first in blocks.clone().map(|block| block * PANEL) {
-                    tiles.load(b.bias.as_ptr().add(panel * PANEL), 0);
-                    let a = a.as_ptr().add(first * PANEL);
-                    let weights = b.panels.as_ptr().add(panel * b.rows * PANEL);
-                    tiles.add_products(b.rows / DEPTH, a, (ROW, height * ROW), weights);
-                    tiles.store(sums.0.as_mut_ptr().cast(), PANEL * size_of::<f32>());
-                    for (row, sums) in (first..).zip(&sums.0[..rows]) {
-                        match to {
-                            Out::Panels(c, finish) => {
-                                let sums = [V::load(sums.as_ptr()), V::load(sums[V::LANES..].as_ptr())];
-                                let at = ((panel * height + row) * PANEL, PANEL);
-                                into_panels::<V, 1, 2, PANEL>(c, *finish, at, [sums]);
-                            }
-                            Out::Rows(c) => {
-                                let c = &mut c[row * b.n..(row + 1) * b.n][panel * PANEL..];
-                                let len = c.len().min(PANEL);
-                                c[..len].copy_from_slice(&sums[..len]);
-                            }
+        let config = Config::of(rows);
+        let lower = if rows > ROWS { ROWS } else { 0 };
+        let count = panels * blocks.len();
+        // The panel of `b` and the first row of a block; panel by panel.
+        let place = |i: usize| (i / blocks.len(), (blocks.start + i % blocks.len()) * PANEL);
+        for chain in (0..count).step_by(CHAIN).map(|start| start..count.min(start + CHAIN)) {
+            products.clear();
+            for ((panel, first), sums) in chain.clone().map(place).zip(&mut sums) {
+                // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` of
+                // `rows × 32`, with as many times 32 biases; `sums` has room for a block.
+                products.push(unsafe {
+                    BlockProduct {
+                        from: Halves::new(b.bias.as_ptr().add(panel * PANEL).cast_mut(), ROWS, 0),
+                        a: Halves::new(a.as_ptr().add(first * PANEL).cast_mut(), lower, ROW),
+                        b: b.panels.as_ptr().add(panel * b.rows * PANEL),
+                        to: Halves::new(sums.0.as_mut_ptr().cast(), ROWS, PANEL * size_of::<f32>()),
+                    }
+                });
+            }
+            // SAFETY: as above; rows of a panel of `a` are adjacent.
+            unsafe { config.add_products(&products, b.rows / DEPTH, height * ROW) };
+            for ((panel, first), sums) in chain.map(place).zip(&sums) {
+                for (row, sums) in (first..).zip(&sums.0[..rows]) {
+                    match to {
+                        // SAFETY: `to` is as `super::product` checks, and a row of sums has two vectors.
+                        Out::Panels(c, finish) => unsafe {
+                            let sums = [V::load(sums.as_ptr()), V::load(sums[V::LANES..].as_ptr())];
+                            let at = ((panel * height + row) * PANEL, PANEL);
+                            into_panels::<V, 1, 2, PANEL>(c, *finish, at, [sums]);
+                        },
+                        Out::Rows(c) => {
+                            let c = &mut c[row * b.n..(row + 1) * b.n][panel * PANEL..];
+                            let len = c.len().min(PANEL);
+                            c[..len].copy_from_slice(&sums[..len]);
                         }
                     }
                 }
@@ -276,9 +313,9 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
     let height = a.data.len() / a.cut.stride();
     let mut pairs = Pairs::zero();
     let mut columns_of_a = vec![[[[bf16::default(); 2]; SLAB / 2]; PANEL]; m.div_ceil(PANEL)];
-    let mut edge = Block([[0.0; PANEL]; PANEL]);
-    // SAFETY: the caller's contract.
-    let tiles = unsafe { Tiles::of(PANEL) };
+    let mut edges = vec![Block::ZERO; columns_of_a.len()];
+    let mut products = Vec::with_capacity(columns_of_a.len());
+    let config = Config::of(PANEL);
     for slab in (0..height).step_by(SLAB) {
         for (p, (columns, sums)) in columns_of_a.iter_mut().zip(column_sums.chunks_mut(PANEL)).enumerate() {
             // SAFETY: the caller's contract.
@@ -293,22 +330,30 @@ pub unsafe fn transposed<V: Pairing<Element = bf16>>(
         for first in (0..n).step_by(PANEL) {
             // SAFETY: the caller's contract.
             let deep = unsafe { interleave_tiles::<V>(b, first / PANEL, slab, &mut pairs) };
-            for (columns, c) in columns_of_a.iter().zip(c.chunks_mut(PANEL * n)) {
-                let whole = c.len() == PANEL * n && n - first >= PANEL;
-                let (sums, stride) = if whole {
+            let is_whole = |c: &[f32]| c.len() == PANEL * n && n - first >= PANEL;
+            products.clear();
+            for ((columns, c), edge) in columns_of_a.iter().zip(c.chunks_mut(PANEL * n)).zip(&mut edges) {
+                let (sums, stride) = if is_whole(c) {
                     (c[first..].as_mut_ptr(), n * size_of::<f32>())
                 } else {
-                    edge.0 = [[0.0; PANEL]; PANEL];
+                    *edge = Block::ZERO;
                     (edge.0.as_mut_ptr().cast(), PANEL * size_of::<f32>())
                 };
-                // SAFETY: there are `deep` tiles of both matrices, and room for a block.
-                unsafe {
-                    tiles.load(sums, stride);
-                    let a = columns.as_ptr().cast();
-                    tiles.add_products(deep, a, (SLAB * size_of::<bf16>(), ROW), pairs.0.as_ptr().cast());
-                    tiles.store(sums, stride);
-                }
-                if !whole {
+                // SAFETY: there is room for a block, and `columns` has 32 rows.
+                products.push(unsafe {
+                    let sums = Halves::new(sums, ROWS, stride);
+                    BlockProduct {
+                        from: sums,
+                        a: Halves::new(columns.as_ptr().cast_mut().cast(), ROWS, SLAB * size_of::<bf16>()),
+                        b: pairs.0.as_ptr().cast(),
+                        to: sums,
+                    }
+                });
+            }
+            // SAFETY: the caller's contract, and as above; there are `deep` tiles of both matrices.
+            unsafe { config.add_products(&products, deep, ROW) };
+            for (c, edge) in c.chunks_mut(PANEL * n).zip(&edges) {
+                if !is_whole(c) {
                     let len = (n - first).min(PANEL);
                     for (c, edge) in c.chunks_mut(n).zip(&edge.0) {
                         c[first..first + len].iter_mut().zip(edge).for_each(|(c, &sum)| *c += sum);

@@ -64,8 +64,8 @@ pub fn product<E: Element>(a: &[E], b: &Packed<E>, mut c: Out<'_, E>) {
         }
         Out::Rows(c) => assert_eq!(c.len(), rows * b.n),
     }
-    // SAFETY: the processor has `b.isa`, which `Packed` took from a device, and it from `Element::available`;
-    // the lengths were checked above, and `Packed` lays panels out as the kernel reads them.
+    // SAFETY: the processor has `b.isa`, which `Packed` took from a workspace; the lengths were checked
+    // above, and `Packed` lays panels out as the kernel reads them.
     unsafe { forward(rows, a, b, &mut c) }
 }
 

@@ -21,9 +21,13 @@ fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
 fn available<E: Element>() -> Vec<Isa> {
     let mut found = E::available();
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if E::GROUP == 2 && !found.contains(&Isa::Amx) {
-        super::amx::emulator::install();
-        found.push(Isa::AmxEmulated);
+    if E::GROUP == 2 {
+        found.push(if Isa::has_amx() {
+            Isa::Amx
+        } else {
+            super::amx::emulator::install();
+            Isa::AmxEmulated
+        });
     }
     found
 }
@@ -53,9 +57,16 @@ fn multiply<E: Element>(work: &Workspace<E>, k: usize, a: &[E::Sum], packed: &Pa
 fn against_sums<E: Element>(tolerance: f64) {
     for isa in available::<E>() {
         let work = workspace::<E>(isa);
-        for (rows, k, n) in
-            [(1, 1, 1), (5, 3, 7), (6, 16, 16), (13, 40, 33), (29, 7, 70), (150, 65, 9), (600, 33, 40)]
-        {
+        for (rows, k, n) in [
+            (1, 1, 1),
+            (5, 3, 7),
+            (6, 16, 16),
+            (13, 40, 33),
+            (29, 7, 70),
+            (40, 35, 300),
+            (150, 65, 9),
+            (600, 33, 40),
+        ] {
             let (a, b) = (numbers::<E>(0, rows * k), numbers::<E>(1, k * n));
             let (bias, mask) = (numbers::<E>(2, n), numbers::<E>(3, rows * n));
             // Columns of a matrix with at least twice as many rows, in which every second row is halved.
@@ -114,6 +125,12 @@ fn against_sums<E: Element>(tolerance: f64) {
             }
         }
     }
+}
+
+/// AMX is used on request only.
+#[test]
+fn amx_is_not_a_default() {
+    assert!(!<bf16 as Element>::available().contains(&Isa::Amx));
 }
 
 #[test]
