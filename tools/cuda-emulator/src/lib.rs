@@ -1,8 +1,14 @@
 //! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the processor, so that kernels and the
 //! code around them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
 //!
-//! They are written in C++ and compiled with g++ on first use. [`libraries`] returns their folder. A test
-//! loads them by full path, in any order, before any code opens CUDA by name:
+//! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target folder,
+//! so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU: after a change,
+//! another folder is used. Kernels that they compile are cached there, too. A build happens in a folder of its
+//! own, named after the process, which is renamed when it is complete. Of several processes that build
+//! concurrently, the first to finish provides the libraries for all.
+//!
+//! [`libraries`] returns their folder. A test loads them by full path, in any order, before any code opens
+//! CUDA by name:
 //!
 //! ```ignore
 //! let Some(folder) = cuda_emulator::libraries() else { return };
@@ -94,7 +100,7 @@ const BUILDS: [(&str, &[&str], &[&str]); 4] = [
 /// Returns the folder that holds the libraries of [`NAMES`]. Without g++ or Linux, prints a message to stderr
 /// and returns `None`.
 ///
-/// They are built once and cached in a temporary folder. Several processes may call this concurrently.
+/// They are built once and cached in cargo's target folder. Several processes may call this concurrently.
 ///
 /// # Panics
 ///
@@ -138,11 +144,23 @@ fn find_or_build() -> Option<PathBuf> {
         eprintln!("skipped: no g++ to build the CUDA emulator with");
         return None;
     };
-    let folder = env::temp_dir().join(format!("glowflow-cuda-emulator-{:016x}", key(&compiler)));
+    let folder = target_folder().join("cuda-emulator").join(format!("{:016x}", key(&compiler)));
     if !folder.is_dir() {
         build(&folder).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
     }
     Some(folder)
+}
+
+/// Cargo's target folder that contains the running program, or else the workspace's default. Cargo writes a
+/// file with one of these names into it.
+fn target_folder() -> PathBuf {
+    let program: PathBuf = env::current_exe().unwrap_or_default();
+    let is_target =
+        |folder: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|name| folder.join(name).is_file());
+    match program.ancestors().find(is_target) {
+        Some(folder) => folder.to_path_buf(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+    }
 }
 
 fn compiler_version() -> Option<String> {
@@ -156,7 +174,7 @@ fn key(compiler: &str) -> u64 {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = processor.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let mut hasher = DefaultHasher::new();
-    (SOURCES, COMMON, BUILDS, compiler, features, env::var_os("USER")).hash(&mut hasher);
+    (SOURCES, COMMON, BUILDS, compiler, features).hash(&mut hasher);
     hasher.finish()
 }
 

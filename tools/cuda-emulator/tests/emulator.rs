@@ -4,6 +4,7 @@
 mod common;
 
 use std::env;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::ptr;
 
@@ -11,6 +12,19 @@ use common::{Gpu, argument, compile};
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::{self, sys::nvrtcResult};
+
+#[test]
+fn libraries_are_in_the_target_folder() {
+    let Some(folder) = cuda_emulator::libraries() else { return };
+    let target = folder.ancestors().nth(2).unwrap().canonicalize().unwrap();
+    assert!(folder.ancestors().nth(1).unwrap().ends_with("cuda-emulator"), "{}", folder.display());
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR")).canonicalize().unwrap();
+    assert!(temporary.starts_with(&target), "{} is not in {}", temporary.display(), target.display());
+    for name in cuda_emulator::NAMES {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+    assert!(cuda_emulator::nccl().unwrap().join("libnccl.so.2").is_file());
+}
 
 #[test]
 fn adds_vectors() {
