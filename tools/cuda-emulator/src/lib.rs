@@ -1,11 +1,12 @@
-//! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the processor, so that kernels and the
-//! code around them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
+//! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the CPU. With them, the results
+//! of kernels, and of the code around them (streams, graphs, pools, failures), are tested without a GPU.
 //!
-//! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target folder,
-//! so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU: after a change,
-//! another folder is used. Kernels that they compile are cached there, too. A build happens in a folder of its
-//! own, named after the process, which is renamed when it is complete. Of several processes that build
-//! concurrently, the first to finish provides the libraries for all.
+//! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target
+//! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU: after a
+//! change, another folder is used. Kernels that they compile are cached there, too, and contain the key: the
+//! driver rejects those of another build. A build happens in a folder of its own, named after the process,
+//! which is renamed when it is complete. Of several processes that build concurrently, the first to finish
+//! provides the libraries for all.
 //!
 //! [`libraries`] returns their folder. A test loads them by full path, in any order, before any code opens
 //! CUDA by name:
@@ -144,9 +145,10 @@ fn find_or_build() -> Option<PathBuf> {
         eprintln!("skipped: no g++ to build the CUDA emulator with");
         return None;
     };
-    let folder = target_folder().join("cuda-emulator").join(format!("{:016x}", key(&compiler)));
+    let key: u64 = key(&compiler);
+    let folder = target_folder().join("cuda-emulator").join(format!("{key:016x}"));
     if !folder.is_dir() {
-        build(&folder).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
+        build(&folder, key).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
     }
     Some(folder)
 }
@@ -179,7 +181,7 @@ fn key(compiler: &str) -> u64 {
 }
 
 /// Builds in a temporary folder and renames it, so that the folder exists only when it is complete.
-fn build(folder: &Path) -> io::Result<()> {
+fn build(folder: &Path, key: u64) -> io::Result<()> {
     let aside = folder.with_extension(process::id().to_string());
     if aside.exists() {
         fs::remove_dir_all(&aside)?;
@@ -188,6 +190,7 @@ fn build(folder: &Path) -> io::Result<()> {
     for (name, text) in SOURCES {
         fs::write(aside.join(name), text)?;
     }
+    fs::write(aside.join("build_key.h"), format!("#define EMULATOR_BUILD_KEY 0x{key:x}ull\n"))?;
     for (library, sources, options) in BUILDS {
         let (folder, name) = library.rsplit_once('/').unwrap_or((".", library));
         fs::create_dir_all(aside.join(folder))?;

@@ -306,6 +306,20 @@ fn the_log_reports_compile_errors() {
 }
 
 #[test]
+fn kernels_of_another_build_are_rejected() {
+    let Some(gpu) = Gpu::new() else { return };
+    let mut cubin = compile("extern \"C\" __global__ void nothing() {}", &[]).unwrap();
+    let folder = cuda_emulator::libraries().unwrap();
+    let key = u64::from_str_radix(folder.file_name().unwrap().to_str().unwrap(), 16).unwrap();
+    let bytes: [u8; 8] = key.to_ne_bytes();
+    let at = cubin.windows(8).position(|window| window == bytes).unwrap();
+    cubin[at] ^= 1;
+    assert_eq!(gpu.load_cubin(&cubin), Err(CUresult::CUDA_ERROR_INVALID_IMAGE));
+    cubin[at] ^= 1;
+    assert!(gpu.load_cubin(&cubin).is_ok());
+}
+
+#[test]
 fn every_load_of_a_module_has_its_own_variables() {
     let Some(gpu) = Gpu::new() else { return };
     let source = r#"

@@ -291,7 +291,7 @@ std::string registration(const std::vector<Found>& kernels) {
                 kernel.max_threads + ")),\n";
     text += "    emulator::Kernel{},\n};\n";
     text += "const emulator::Module emulator_description = {\n";
-    text += "    emulator::abi_version, &threadIdx.x, &blockIdx.x, &blockDim.x, &gridDim.x, &emulator::lane,\n";
+    text += "    emulator::build_key, &threadIdx.x, &blockIdx.x, &blockDim.x, &gridDim.x, &emulator::lane,\n";
     text += "    &emulator::runtime, emulator::dynamic_shared, emulator_kernels, " + std::to_string(kernels.size()) + ",\n};\n}\n";
     text += "extern \"C\" __attribute__((visibility(\"default\"))) const emulator::Module* emulator_module() {\n";
     text += "    return &emulator_description;\n}\n";

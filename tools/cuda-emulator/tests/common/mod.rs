@@ -43,9 +43,15 @@ impl Gpu {
 
     pub fn load(&self, source: &str, options: &[&str]) -> sys::CUmodule {
         let cubin = compile(source, options).unwrap_or_else(|(_, log)| panic!("{log}"));
+        self.load_cubin(&cubin).unwrap()
+    }
+
+    pub fn load_cubin(&self, cubin: &[u8]) -> Result<sys::CUmodule, CUresult> {
         let mut module = ptr::null_mut();
-        success(unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) });
-        module
+        match unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) } {
+            CUresult::CUDA_SUCCESS => Ok(module),
+            error => Err(error),
+        }
     }
 
     pub fn function(&self, module: sys::CUmodule, name: &str) -> sys::CUfunction {
