@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::ptr;
 
-use common::{Gpu, argument, compile};
+use common::{Gpu, argument, compile, compile_with_headers};
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::{self, sys::nvrtcResult};
@@ -303,6 +303,39 @@ fn the_log_reports_compile_errors() {
         let (result, _) = compile("", &[option]).unwrap_err();
         assert_eq!(result, nvrtcResult::NVRTC_ERROR_INVALID_OPTION, "{option}");
     }
+}
+
+#[test]
+fn programs_include_their_headers() {
+    let Some(gpu) = Gpu::new() else { return };
+    let outer = "#pragma once\n#include \"inner.cuh\"\n__device__ int five() { return two() + 3; }\n";
+    let inner = "#pragma once\n__device__ int two() { return 2; }\n";
+    let source = r#"
+        #include "outer.cuh"
+        #include "inner.cuh"
+        extern "C" __global__ void numbers(int* out) {
+            out[0] = five();
+            out[1] = __LINE__;
+        }
+    "#;
+    let headers = [("outer.cuh", outer), ("inner.cuh", inner)];
+    let (cubin, ptx) = compile_with_headers(source, &headers, &[]).unwrap_or_else(|(_, log)| panic!("{log}"));
+    let numbers = gpu.function(gpu.load_cubin(&cubin).unwrap(), "numbers");
+    let out = gpu.upload(&[0i32; 2]);
+    let mut value = out;
+    gpu.launch(numbers, (1, 1, 1), (1, 1, 1), 0, &mut [argument(&mut value)]).unwrap();
+    assert_eq!(gpu.download::<i32>(out, 2), [5, 6]);
+    // The PTX names the file of the compiled program: it was not compiled again.
+    let (_, again) = compile_with_headers(source, &headers, &[]).unwrap();
+    assert_eq!(ptx, again);
+
+    let wrong = [("outer.cuh", "\n#error no such luck"), ("inner.cuh", inner)];
+    let (result, log) = compile_with_headers(source, &wrong, &[]).unwrap_err();
+    assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
+    assert!(log.contains("outer.cuh:2") && log.contains("no such luck"), "{log}");
+    let (result, log) = compile_with_headers(source, &headers[..1], &[]).unwrap_err();
+    assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
+    assert!(log.contains("inner.cuh"), "{log}");
 }
 
 #[test]

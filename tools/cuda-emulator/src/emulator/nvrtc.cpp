@@ -3,8 +3,12 @@
 //
 // There are two passes. The first runs the preprocessor alone on the unchanged program: its output shows
 // which kernels exist. The second compiles the result after `device.h`, which defines the dialect.
+//
+// Headers of a program are files for the first pass. A file of the same name in `stand_ins/` replaces a header,
+// for code with inline PTX, which g++ cannot compile.
 #include <ctype.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -15,6 +19,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,6 +47,8 @@ struct Program {
     std::string log;
     std::string cubin;
     std::string ptx;
+    // Texts by the names in `#include` directives, which must not contain folders.
+    std::map<std::string, std::string> headers;
 };
 
 // ------------------------------------------------------------------------------------------------ options
@@ -128,6 +135,26 @@ std::string folder_of_this_library() {
     std::string path = information.dli_fname;
     size_t slash = path.rfind('/');
     return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+// Writes the headers of a program, or their stand-ins, to a folder.
+bool write_headers(const Program& program, const std::string& folder, const std::string& stand_ins) {
+    // A process of the same number may have left one behind.
+    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return false;
+    for (const auto& [name, text] : program.headers) {
+        std::string stand_in = read_file(stand_ins + "/" + name);
+        if (!write_file(folder + "/" + name, stand_in.empty() ? text : stand_in)) return false;
+    }
+    return true;
+}
+
+void remove_headers(const Program& program, const std::string& folder) {
+    for (const auto& [name, text] : program.headers) unlink((folder + "/" + name).c_str());
+    rmdir(folder.c_str());
+}
+
+void remove_all(std::string& text, const std::string& part) {
+    for (size_t place = 0; (place = text.find(part, place)) != std::string::npos;) text.erase(place, part.size());
 }
 
 // Runs g++; its output goes to the file `messages`.
@@ -321,6 +348,7 @@ Result compile(Program& program, const Options& options) {
     std::string unique = std::to_string(getpid()) + "-" + std::to_string(number++);
     std::string part = kept + "/" + unique;
     std::string source = part + ".cu.cpp", preprocessed = part + ".cpp", messages = part + ".log", built = part + ".so";
+    std::string headers = part + ".headers";
 
     std::string line_name = program.name.empty() ? "default_program" : program.name;
     std::string quoted;
@@ -329,22 +357,25 @@ Result compile(Program& program, const Options& options) {
     std::vector<std::string> common = {"-std=" + options.standard, "-DGLOWFLOW_EMULATED=1"};
     std::vector<std::string> first = common;
     first.insert(first.end(), options.definitions.begin(), options.definitions.end());
+    first.push_back("-I" + headers);
     for (const char* argument : {"-E", "-nostdinc", "-x", "c++", "-o"}) first.push_back(argument);
     first.push_back(preprocessed);
     first.push_back(source);
 
     Result result = internal_error;
     std::string text;
-    if (!write_file(source, "#line 1 \"" + quoted + "\"\n" + program.source)) {
+    if (!write_file(source, "#line 1 \"" + quoted + "\"\n" + program.source) ||
+        !write_headers(program, headers, folder + "/stand_ins")) {
         program.log = "nvrtc: error: cannot write to " + kept + "\n";
     } else if (!run_compiler(first, messages)) {
         result = compilation;
     } else {
         text = read_file(preprocessed);
-        // The preamble before the program's first line names the file of this run; the same program must give
-        // the same text.
+        // The preamble before the program's first line names the file of this run, and lines about headers name
+        // their folder; the same program must give the same text.
         size_t begin = text.find("# 1 \"" + quoted + "\"");
         if (begin != std::string::npos) text.erase(0, begin);
+        remove_all(text, headers + "/");
         text = "#include \"device.h\"\n" + replace_dynamic_shared(text) + registration(find_kernels(text));
         std::string flags = options.standard + (options.contract ? " fast" : " off");
         std::string library = kept + "/" + hash(flags + "\n" + text) + ".so";
@@ -375,6 +406,7 @@ Result compile(Program& program, const Options& options) {
     }
     if (result == compilation) program.log = read_file(messages);
     for (const std::string& file : {source, preprocessed, messages, built}) unlink(file.c_str());
+    remove_headers(program, headers);
     return result;
 }
 
@@ -413,11 +445,12 @@ EMULATOR_API int nvrtcGetSupportedArchs(int* numbers) {
     return success;
 }
 
-EMULATOR_API int nvrtcCreateProgram(Program** program, const char* source, const char* name, int headers, const char* const*,
-                                    const char* const*) {
-    if (program == nullptr || source == nullptr) return invalid_input;
-    if (headers != 0) return program_creation_failure;
-    *program = new Program{source, name != nullptr ? name : "", "", "", ""};
+EMULATOR_API int nvrtcCreateProgram(Program** program, const char* source, const char* name, int header_count,
+                                    const char* const* headers, const char* const* include_names) {
+    if (program == nullptr || source == nullptr || header_count < 0) return invalid_input;
+    if (header_count > 0 && (headers == nullptr || include_names == nullptr)) return invalid_input;
+    *program = new Program{source, name != nullptr ? name : "", "", "", "", {}};
+    for (int i = 0; i < header_count; ++i) (*program)->headers[include_names[i]] = headers[i];
     return success;
 }
 
