@@ -1,12 +1,13 @@
-//! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the CPU. With them, the results
-//! of kernels, and of the code around them (streams, graphs, pools, failures), are tested without a GPU.
+//! Substitutes for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the CPU. With them, the
+//! results of kernels, and of the code around them (streams, graphs, pools, failures), are tested without a
+//! GPU.
 //!
 //! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target
-//! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU: after a
-//! change, another folder is used. Kernels that they compile are cached there, too, and contain the key: the
-//! driver rejects those of another build. A build happens in a folder of its own, named after the process,
-//! which is renamed when it is complete. Of several processes that build concurrently, the first to finish
-//! provides the libraries for all.
+//! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU:
+//! after a change, another folder is used. Kernels that they compile are cached there, too, and contain the
+//! key: the driver rejects those of another build. A build happens in a folder of its own, named after the
+//! process, which is renamed when it is complete. Of several processes that build concurrently, the first to
+//! finish provides the libraries for all.
 //!
 //! [`libraries`] returns their folder. A test loads them by full path, in any order, before any code opens
 //! CUDA by name:
@@ -20,7 +21,8 @@
 //!
 //! `glowflow_kernels::Cuda` does the same with the folders passed to it ([`gpu`]). The loader then returns
 //! the loaded libraries to any code that opens `libcuda.so` and the others by name. Kernels are also compiled
-//! with g++, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
+//! with g++, without `__CUDA_ARCH__`. A header of theirs that has a stand-in, a file of the same name in
+//! `emulator/stand_ins/`, is replaced by it.
 //!
 //! Environment variables, read on every call, change the device or inject failures:
 //!
@@ -57,7 +59,7 @@ use std::sync::OnceLock;
 /// File names of the libraries in the folder of [`libraries`], also their names for the loader.
 pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
-const SOURCES: [(&str, &str); 15] = [
+const SOURCES: [(&str, &str); 17] = [
     ("cublasLt.cpp", include_str!("emulator/cublasLt.cpp")),
     ("cuda.cpp", include_str!("emulator/cuda.cpp")),
     ("cuda_memory.cpp", include_str!("emulator/cuda_memory.cpp")),
@@ -72,6 +74,8 @@ const SOURCES: [(&str, &str); 15] = [
     ("memory.h", include_str!("emulator/memory.h")),
     ("nccl.cpp", include_str!("emulator/nccl.cpp")),
     ("nvrtc.cpp", include_str!("emulator/nvrtc.cpp")),
+    ("stand_ins/fused_hopper.cuh", include_str!("emulator/stand_ins/fused_hopper.cuh")),
+    ("stand_ins/hidden_hopper.cuh", include_str!("emulator/stand_ins/hidden_hopper.cuh")),
     ("streams.h", include_str!("emulator/streams.h")),
 ];
 
@@ -186,7 +190,7 @@ fn build(folder: &Path, key: u64) -> io::Result<()> {
     if aside.exists() {
         fs::remove_dir_all(&aside)?;
     }
-    fs::create_dir_all(&aside)?;
+    fs::create_dir_all(aside.join("stand_ins"))?;
     for (name, text) in SOURCES {
         fs::write(aside.join(name), text)?;
     }

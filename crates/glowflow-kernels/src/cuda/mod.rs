@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-pub use compile::{SOURCE, Target};
+pub use compile::{HEADERS, SOURCE, Target};
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use nccl::NCCL;

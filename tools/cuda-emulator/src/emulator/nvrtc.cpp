@@ -41,6 +41,8 @@ enum Result {
     internal_error = 11,
 };
 
+constexpr int version_major = 13, version_minor = 0;
+
 struct Program {
     std::string source;
     std::string name;
@@ -93,6 +95,7 @@ bool read_options(int count, const char* const* texts, Options& options, std::st
                 log = "nvrtc: error: invalid value for --gpu-architecture (-arch)\n";
                 return false;
             }
+            if (one_of(value, {"sm_90a", "compute_90a"})) options.definitions.push_back("-D__CUDA_ARCH_FEAT_SM90_ALL");
         } else if (starts_with(option, "-fmad=") && one_of(value, {"true", "false"})) {
             options.contract = value == "true";
         } else if (one_of(option, {"-use_fast_math", "-lineinfo", "-generate-line-info", "-extra-device-vectorization",
@@ -354,9 +357,11 @@ Result compile(Program& program, const Options& options) {
     std::string quoted;
     for (char c : line_name) quoted += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
 
-    std::vector<std::string> common = {"-std=" + options.standard, "-DGLOWFLOW_EMULATED=1"};
+    std::vector<std::string> common = {"-std=" + options.standard};
     std::vector<std::string> first = common;
     first.insert(first.end(), options.definitions.begin(), options.definitions.end());
+    first.push_back("-D__CUDACC_VER_MAJOR__=" + std::to_string(version_major));
+    first.push_back("-D__CUDACC_VER_MINOR__=" + std::to_string(version_minor));
     first.push_back("-I" + headers);
     for (const char* argument : {"-E", "-nostdinc", "-x", "c++", "-o"}) first.push_back(argument);
     first.push_back(preprocessed);
@@ -428,8 +433,8 @@ EMULATOR_API const char* nvrtcGetErrorString(int result) {
 }
 
 EMULATOR_API int nvrtcVersion(int* major, int* minor) {
-    *major = 13;
-    *minor = 0;
+    *major = version_major;
+    *minor = version_minor;
     return success;
 }
 
