@@ -29,18 +29,18 @@
 //! | | |
 //! | --- | --- |
 //! | `CUDA_EMULATOR_MEMORY=BYTES` | the device's memory; 2 GiB otherwise |
-//! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, and with it every call from then on |
+//! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, as does every later call |
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
-//! | `CUDA_EMULATOR_DEVICES=N` | there are `N` devices, up to 16; 1 otherwise |
-//! | `CUDA_EMULATOR_MULTIPROCESSORS=n` | the GPU has so many, and not 132 |
-//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, do nothing until someone waits for them, which shows missing waits |
-//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |
+//! | `CUDA_EMULATOR_DEVICES=N` | the number of devices, up to 16; 1 otherwise |
+//! | `CUDA_EMULATOR_MULTIPROCESSORS=N` | the number of multiprocessors; 132 otherwise |
+//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, run only when waited for: shows missing waits |
+//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first: shows missing barriers |
 //! | `NCCL_EMULATOR_VERSION=21403` | the version of NCCL; 2.30.7 otherwise |
 //! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
 //! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |
 //!
-//! Ranks of NCCL are threads of one process, each with a device of its own, or processes. The library for them is in the
-//! folder of [`nccl`], so that tests can do without it.
+//! Ranks of NCCL are processes, or threads of one process that each have a device. The library is in a separate
+//! folder ([`nccl`]), so that tests can also run without it.
 //!
 //! Errors in kernels end the process with a message that names the kernel: an access outside an allocation,
 //! threads that deadlock or wait in different barriers, writes past the end of dynamic shared memory, an
@@ -124,8 +124,8 @@ pub fn nccl() -> Option<PathBuf> {
     Some(libraries()?.join("nccl"))
 }
 
-/// A GPU to test with: the machine's own, where `open` succeeds without further folders to look for libraries in, and otherwise
-/// the emulated one; `None` where neither can be had, after saying so.
+/// A GPU to test with: that of the machine if `open` succeeds without additional folders of libraries, and
+/// otherwise the emulated one. If that is unavailable too, prints a message to stderr and returns `None`.
 ///
 /// # Panics
 ///
