@@ -1,7 +1,7 @@
 //! Compiles the kernels' source for the current GPU, and caches the result.
 //!
 //! Compilation takes seconds, so its result is cached in a folder of the user (`$XDG_CACHE_HOME/glowflow`, or
-//! `~/.cache/glowflow`), under a name that depends on source, compiler and GPU. An unwritable folder or a
+//! `~/.cache/glowflow`), under a name that depends on sources, compiler and GPU. An unwritable folder or a
 //! damaged file only costs time.
 
 use std::ffi::{CStr, CString, c_char};
@@ -13,7 +13,7 @@ use cudarc::nvrtc::sys::{self, nvrtcResult};
 use super::driver::{Context, Module, load_module};
 use crate::device::DeviceError;
 
-/// Source of all kernels; `common.cu` first, on which the others depend.
+/// Source of all kernels; `common.cu` first, on which the others depend. It includes [`HEADERS`].
 pub const SOURCE: &str = concat!(
     include_str!("kernels/common.cu"),
     include_str!("kernels/data.cu"),
@@ -31,6 +31,13 @@ pub const SOURCE: &str = concat!(
     include_str!("kernels/depthwise.cu"),
     include_str!("kernels/sums.cu"),
 );
+
+/// Headers of [`SOURCE`], by the names in its `#include` directives. Each is the part of a file that uses the
+/// tensor cores' instructions. The tests' emulated GPU cannot execute these, and has headers of its own.
+pub const HEADERS: [(&str, &str); 2] = [
+    ("hidden_hopper.cuh", include_str!("../ops/coupling_network/hidden_hopper.cuh")),
+    ("fused_hopper.cuh", include_str!("../ops/coupling_network/fused_hopper.cuh")),
+];
 
 /// The compute capability of the Hopper generation, which has kernels of its own.
 pub const HOPPER: i32 = 90;
@@ -119,23 +126,30 @@ fn fetch(
     }
 }
 
-/// Compiles CUDA C++ source.
+/// Compiles CUDA C++ source, which may include [`HEADERS`].
 ///
 /// # Errors
 /// The compiler's log.
 #[allow(unsafe_code)]
 pub fn compile(source: &str, target: Target) -> Result<Vec<u8>, String> {
-    let source = CString::new(source).map_err(|e| e.to_string())?;
+    let terminated = |text: &str| CString::new(text).map_err(|e| e.to_string());
+    let source: CString = terminated(source)?;
+    let mut headers: Vec<(CString, CString)> = Vec::new();
+    for (name, text) in HEADERS {
+        headers.push((terminated(name)?, terminated(text)?));
+    }
+    let names: Vec<*const c_char> = headers.iter().map(|(name, _)| name.as_ptr()).collect();
+    let texts: Vec<*const c_char> = headers.iter().map(|(_, text)| text.as_ptr()).collect();
     let mut program = Program(std::ptr::null_mut());
-    // SAFETY: strings are terminated and live through the calls; there are no headers.
+    // SAFETY: strings are terminated and live through the calls; `texts` and `names` have one of each header.
     let created = unsafe {
         sys::nvrtcCreateProgram(
             &mut program.0,
             source.as_ptr(),
             c"glowflow.cu".as_ptr(),
-            0,
-            std::ptr::null(),
-            std::ptr::null(),
+            headers.len() as i32,
+            texts.as_ptr(),
+            names.as_ptr(),
         )
     };
     check(created, "passing the kernels to the compiler")?;
@@ -219,7 +233,7 @@ pub fn module(context: &Context) -> Result<Compiled, DeviceError> {
              {major}.{minor}; use an older CUDA"
         ))
     })?;
-    let name = format!("kernels-{:016x}", hash((SOURCE, version, target.option(), &context.name)));
+    let name = format!("kernels-{:016x}", hash((SOURCE, HEADERS, version, target.option(), &context.name)));
     let path = cache_folder().map(|folder| folder.join(name));
     if let Some(image) = path.as_ref().and_then(|path| recall(path))
         && let Ok(module) = load_module(context, &image)

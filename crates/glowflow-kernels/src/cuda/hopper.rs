@@ -18,7 +18,7 @@ pub const THREADS: usize = 128;
 const STAGES: usize = 4;
 
 /// The maximum depth of B that fits a block's shared memory with everything else; `most_chunks` of
-/// `hidden.cu`.
+/// `hidden_hopper.cuh`.
 pub const MAX_LAYER_DEPTH: usize = 512;
 
 /// Maximum number of hidden units in a whole network; as in `fused.cu`.

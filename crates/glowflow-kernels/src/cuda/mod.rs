@@ -34,7 +34,7 @@ mod tuning;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-pub use compile::{SOURCE, Target};
+pub use compile::{HEADERS, SOURCE, Target};
 pub use device::Recording;
 pub use library::LIBRARIES;
 pub use memory::Buffer;

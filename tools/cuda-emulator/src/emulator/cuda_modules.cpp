@@ -67,9 +67,12 @@ EMULATOR_API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
     void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
     using Describe = const emulator::Module* (*)();
     Describe describe = library != nullptr ? reinterpret_cast<Describe>(dlsym(library, "emulator_module")) : nullptr;
-    if (describe == nullptr || describe()->abi != emulator::abi_version) {
-        const char* reason = dlerror();
-        fprintf(stderr, "cuda emulator: cannot load a module: %s\n", reason != nullptr ? reason : "not from the emulated NVRTC");
+    if (describe == nullptr || describe()->build_key != emulator::build_key) {
+        if (describe == nullptr) {
+            const char* reason = dlerror();
+            fprintf(stderr, "cuda emulator: cannot load a module: %s\n",
+                    reason != nullptr ? reason : "not from the emulated NVRTC");
+        }
         if (library != nullptr) dlclose(library);
         close(file);
         return CUDA_ERROR_INVALID_IMAGE;

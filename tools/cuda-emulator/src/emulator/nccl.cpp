@@ -1,9 +1,9 @@
-// NCCL: communicators that do not block, and grouped sends and receives. Ranks are threads or processes; bytes pass
-// through memory that they share. A send ends when its bytes are in a small buffer or taken, so that sends and receives
-// that wait for each other in vain do so here, too. It refuses what this library's users must not do: see `refuse`.
+// NCCL: non-blocking communicators, and grouped sends and receives. Ranks are threads or processes; bytes pass
+// through shared memory. A send ends when its bytes are in a small buffer or received, so transfers that
+// deadlock with NCCL deadlock here, too. Invalid uses are rejected: see `refuse`.
 //
-// Differences from NCCL: `ncclCommAbort` does not wait for graphs, and streams make progress only while a thread of the
-// process waits for, or asks about, one of them.
+// Differences from NCCL: `ncclCommAbort` does not wait for graphs, and streams make progress only while a thread
+// of the process waits for one of them, or queries one.
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -42,7 +42,7 @@ struct ncclUniqueId {
     char internal[128];
 };
 
-// What all versions since 2.14 begin with.
+// The first fields, the same in all versions since 2.14.
 struct ncclConfig_t {
     size_t size;
     unsigned magic;
@@ -58,13 +58,13 @@ constexpr unsigned config_magic = 0xcafebeef;
 
 // ------------------------------------------------------------------------------------------ shared memory
 
-// Bytes on their way from one rank to another.
+// Bytes in flight from one rank to another.
 struct Ring {
     std::atomic<uint64_t> written;
     std::atomic<uint64_t> taken;
     char bytes[ring_bytes];
 
-    // As many as there is room for.
+    // Writes the bytes that fit, and returns their number.
     size_t write(const char* from, size_t size) {
         uint64_t at = written.load(std::memory_order_relaxed);
         size_t count = std::min<size_t>(size, ring_bytes - (at - taken.load(std::memory_order_acquire)));
@@ -73,7 +73,7 @@ struct Ring {
         return count;
     }
 
-    // As many as there are.
+    // Reads the available bytes, up to `size`, and returns their number.
     size_t take(char* to, size_t size) {
         uint64_t at = taken.load(std::memory_order_relaxed);
         size_t count = std::min<size_t>(size, written.load(std::memory_order_acquire) - at);
@@ -90,7 +90,7 @@ struct Ring {
     }
 };
 
-// Begins as zeros; behind it, a ring for every pair of ranks.
+// Initially zero; followed by a ring for every pair of ranks.
 struct alignas(64) Shared {
     std::atomic<int> joined;
     // Number of ranks, and the device of each, plus 1.
@@ -139,7 +139,7 @@ struct ncclComm {
     std::atomic<int> state{ncclInProgress};
     std::atomic<bool> aborted{false};
     bool ready = false;
-    // A group that is to be put on its stream, and how often that was asked about.
+    // A group that is not yet submitted to its stream, and the number of queries since it ended.
     std::vector<Transfer> group;
     int asked = 0;
     // Groups that have begun, in the stream's order.
@@ -151,7 +151,7 @@ struct ncclComm {
 namespace {
 
 std::mutex lock;
-// Those that are not aborted.
+// All that are not aborted.
 std::set<ncclComm*>& communicators = *new std::set<ncclComm*>;
 thread_local std::string last_error = "";
 thread_local int depth = 0;
@@ -172,12 +172,12 @@ size_t size_of(int type) {
     return type >= 0 && type < 10 ? sizes[type] : 0;
 }
 
-// A transfer under way. Its length goes ahead of its bytes, so that both sides can be compared.
+// A transfer in progress. Its length precedes its bytes, so that the lengths of both sides can be compared.
 struct Moving {
     Transfer transfer;
     uint64_t header = 0, header_done = 0, done = 0;
 
-    // Whether it is complete.
+    // Continues it, and returns true once it is complete.
     bool move(ncclComm& comm) {
         Ring& ring = transfer.sends ? comm.ring(comm.rank, transfer.peer) : comm.ring(transfer.peer, comm.rank);
         char* word = reinterpret_cast<char*>(&header);
@@ -199,7 +199,8 @@ struct Moving {
     }
 };
 
-// One run of a group: whether it is complete. Transfers with different peers are under way at once.
+// One run of a group, as a function that returns true once it is complete. Transfers with different peers
+// progress concurrently.
 std::function<bool()> run_of(ncclComm* comm, const std::vector<Transfer>& group) {
     std::vector<Moving> all;
     for (const Transfer& transfer : group) all.push_back(Moving{transfer});
@@ -248,7 +249,7 @@ ncclResult_t add(ncclComm* comm, bool sends, const void* data, size_t count, int
     return ncclSuccess;
 }
 
-// Whether all ranks have come, and whether they may.
+// Updates the state once all ranks have joined: they must use different devices and agree on their number.
 void look_for_others(ncclComm* comm) {
     if (comm->shared->joined < comm->ranks) return;
     comm->ready = true;
@@ -260,7 +261,7 @@ void look_for_others(ncclComm* comm) {
     if (comm->shared->ranks != comm->ranks) comm->state = ncclInvalidArgument;
 }
 
-// Puts a group on its stream, some time after it was ended.
+// Submits a group to its stream, at the second query after its end.
 void put(ncclComm* comm) {
     if (++comm->asked < 2) return;
     std::vector<Transfer> group = std::move(comm->group);

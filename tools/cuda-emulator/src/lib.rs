@@ -1,8 +1,16 @@
-//! Stand-ins for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the processor, so that kernels and the
-//! code around them (streams, graphs, pools, failures) can be tested for what they compute where there is no GPU.
+//! Substitutes for `libcuda`, `libnvrtc`, `libcublasLt` and `libnccl` that run on the CPU. With them, the
+//! results of kernels, and of the code around them (streams, graphs, pools, failures), are tested without a
+//! GPU.
 //!
-//! They are written in C++ and compiled with g++ on first use. [`libraries`] returns their folder. A test
-//! loads them by full path, in any order, before any code opens CUDA by name:
+//! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target
+//! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU:
+//! after a change, another folder is used. Kernels that they compile are cached there, too, and contain the
+//! key: the driver rejects those of another build. A build happens in a folder of its own, named after the
+//! process, which is renamed when it is complete. Of several processes that build concurrently, the first to
+//! finish provides the libraries for all.
+//!
+//! [`libraries`] returns their folder. A test loads them by full path, in any order, before any code opens
+//! CUDA by name:
 //!
 //! ```ignore
 //! let Some(folder) = cuda_emulator::libraries() else { return };
@@ -13,25 +21,26 @@
 //!
 //! `glowflow_kernels::Cuda` does the same with the folders passed to it ([`gpu`]). The loader then returns
 //! the loaded libraries to any code that opens `libcuda.so` and the others by name. Kernels are also compiled
-//! with g++, with `GLOWFLOW_EMULATED` defined and without `__CUDA_ARCH__`.
+//! with g++, without `__CUDA_ARCH__`. A header of theirs that has a stand-in, a file of the same name in
+//! `emulator/stand_ins/`, is replaced by it.
 //!
 //! Environment variables, read on every call, change the device or inject failures:
 //!
 //! | | |
 //! | --- | --- |
 //! | `CUDA_EMULATOR_MEMORY=BYTES` | the device's memory; 2 GiB otherwise |
-//! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, and with it every call from then on |
+//! | `CUDA_EMULATOR_FAIL_LAUNCH=N` | the `N`-th kernel of the process fails, as does every later call |
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
-//! | `CUDA_EMULATOR_DEVICES=N` | there are `N` devices, up to 16; 1 otherwise |
-//! | `CUDA_EMULATOR_MULTIPROCESSORS=n` | the GPU has so many, and not 132 |
-//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, do nothing until someone waits for them, which shows missing waits |
-//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first, which shows missing barriers |
+//! | `CUDA_EMULATOR_DEVICES=N` | the number of devices, up to 16; 1 otherwise |
+//! | `CUDA_EMULATOR_MULTIPROCESSORS=N` | the number of multiprocessors; 132 otherwise |
+//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, run only when waited for: shows missing waits |
+//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first: shows missing barriers |
 //! | `NCCL_EMULATOR_VERSION=21403` | the version of NCCL; 2.30.7 otherwise |
 //! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
 //! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |
 //!
-//! Ranks of NCCL are threads of one process, each with a device of its own, or processes. The library for them is in the
-//! folder of [`nccl`], so that tests can do without it.
+//! Ranks of NCCL are processes, or threads of one process that each have a device. The library is in a separate
+//! folder ([`nccl`]), so that tests can also run without it.
 //!
 //! Errors in kernels end the process with a message that names the kernel: an access outside an allocation,
 //! threads that deadlock or wait in different barriers, writes past the end of dynamic shared memory, an
@@ -50,7 +59,7 @@ use std::sync::OnceLock;
 /// File names of the libraries in the folder of [`libraries`], also their names for the loader.
 pub const NAMES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
-const SOURCES: [(&str, &str); 15] = [
+const SOURCES: [(&str, &str); 17] = [
     ("cublasLt.cpp", include_str!("emulator/cublasLt.cpp")),
     ("cuda.cpp", include_str!("emulator/cuda.cpp")),
     ("cuda_memory.cpp", include_str!("emulator/cuda_memory.cpp")),
@@ -65,6 +74,8 @@ const SOURCES: [(&str, &str); 15] = [
     ("memory.h", include_str!("emulator/memory.h")),
     ("nccl.cpp", include_str!("emulator/nccl.cpp")),
     ("nvrtc.cpp", include_str!("emulator/nvrtc.cpp")),
+    ("stand_ins/fused_hopper.cuh", include_str!("emulator/stand_ins/fused_hopper.cuh")),
+    ("stand_ins/hidden_hopper.cuh", include_str!("emulator/stand_ins/hidden_hopper.cuh")),
     ("streams.h", include_str!("emulator/streams.h")),
 ];
 
@@ -94,7 +105,7 @@ const BUILDS: [(&str, &[&str], &[&str]); 4] = [
 /// Returns the folder that holds the libraries of [`NAMES`]. Without g++ or Linux, prints a message to stderr
 /// and returns `None`.
 ///
-/// They are built once and cached in a temporary folder. Several processes may call this concurrently.
+/// They are built once and cached in cargo's target folder. Several processes may call this concurrently.
 ///
 /// # Panics
 ///
@@ -113,8 +124,8 @@ pub fn nccl() -> Option<PathBuf> {
     Some(libraries()?.join("nccl"))
 }
 
-/// A GPU to test with: the machine's own, where `open` succeeds without further folders to look for libraries in, and otherwise
-/// the emulated one; `None` where neither can be had, after saying so.
+/// A GPU to test with: that of the machine if `open` succeeds without additional folders of libraries, and
+/// otherwise the emulated one. If that is unavailable too, prints a message to stderr and returns `None`.
 ///
 /// # Panics
 ///
@@ -138,11 +149,24 @@ fn find_or_build() -> Option<PathBuf> {
         eprintln!("skipped: no g++ to build the CUDA emulator with");
         return None;
     };
-    let folder = env::temp_dir().join(format!("glowflow-cuda-emulator-{:016x}", key(&compiler)));
+    let key: u64 = key(&compiler);
+    let folder = target_folder().join("cuda-emulator").join(format!("{key:016x}"));
     if !folder.is_dir() {
-        build(&folder).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
+        build(&folder, key).unwrap_or_else(|error| panic!("cannot build the CUDA emulator: {error}"));
     }
     Some(folder)
+}
+
+/// Cargo's target folder that contains the running program, or else the workspace's default. Cargo writes a
+/// file with one of these names into it.
+fn target_folder() -> PathBuf {
+    let program: PathBuf = env::current_exe().unwrap_or_default();
+    let is_target =
+        |folder: &&Path| ["CACHEDIR.TAG", ".rustc_info.json"].iter().any(|name| folder.join(name).is_file());
+    match program.ancestors().find(is_target) {
+        Some(folder) => folder.to_path_buf(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+    }
 }
 
 fn compiler_version() -> Option<String> {
@@ -156,20 +180,21 @@ fn key(compiler: &str) -> u64 {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let features = processor.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let mut hasher = DefaultHasher::new();
-    (SOURCES, COMMON, BUILDS, compiler, features, env::var_os("USER")).hash(&mut hasher);
+    (SOURCES, COMMON, BUILDS, compiler, features).hash(&mut hasher);
     hasher.finish()
 }
 
 /// Builds in a temporary folder and renames it, so that the folder exists only when it is complete.
-fn build(folder: &Path) -> io::Result<()> {
+fn build(folder: &Path, key: u64) -> io::Result<()> {
     let aside = folder.with_extension(process::id().to_string());
     if aside.exists() {
         fs::remove_dir_all(&aside)?;
     }
-    fs::create_dir_all(&aside)?;
+    fs::create_dir_all(aside.join("stand_ins"))?;
     for (name, text) in SOURCES {
         fs::write(aside.join(name), text)?;
     }
+    fs::write(aside.join("build_key.h"), format!("#define EMULATOR_BUILD_KEY 0x{key:x}ull\n"))?;
     for (library, sources, options) in BUILDS {
         let (folder, name) = library.rsplit_once('/').unwrap_or((".", library));
         fs::create_dir_all(aside.join(folder))?;

@@ -58,10 +58,11 @@ typedef unsigned long long CUdeviceptr;
 __attribute__((visibility("default"))) CUresult emulator_submit(CUstream stream, const char* name,
                                                                 std::function<void()> work);
 
-// The same for work that waits for other processes or threads. `begin` is called when the stream gets there, each time.
-// What it returns is called until it returns true. The stream stands still meanwhile, but not the caller.
+// The same for work that waits for other processes or threads. Each time the stream reaches the work, it calls
+// `begin`, and then the returned function until that returns true. Meanwhile the stream makes no progress; the
+// caller continues.
 __attribute__((visibility("default"))) CUresult emulator_submit_waiting(CUstream stream, const char* name,
                                                                         std::function<std::function<bool()>()> begin);
 
-// Whether all of these bytes are within one allocation.
+// Returns true if all of these bytes are within one allocation.
 __attribute__((visibility("default"))) bool emulator_contains(CUdeviceptr address, size_t size);

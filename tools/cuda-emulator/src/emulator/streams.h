@@ -51,7 +51,7 @@ struct Capture {
 struct Stream {
     CUcontext context = nullptr;
     bool blocking = true;
-    // What is still to be done, and how much has been done. What waits for others returns CUDA_ERROR_NOT_READY.
+    // Pending work, and the number of completed items. Work that waits for others returns CUDA_ERROR_NOT_READY.
     std::deque<std::function<CUresult()>> queue;
     size_t done = 0;
 

@@ -10,8 +10,6 @@
 
 #include "kernel_abi.h"
 
-#define GLOWFLOW_EMULATED 1
-
 #define __global__
 #define __device__
 #define __host__

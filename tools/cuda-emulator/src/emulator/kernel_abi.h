@@ -1,9 +1,13 @@
 // The interface between a compiled program (the emulated "cubin") and the emulated driver.
 #pragma once
 
+// Written by `src/lib.rs`.
+#include "build_key.h"
+
 namespace emulator {
 
-constexpr unsigned abi_version = 1;
+// Identifies a build of the emulator. Caches may hold kernels of another one, which the driver rejects.
+constexpr unsigned long long build_key = EMULATOR_BUILD_KEY;
 constexpr unsigned warp_lanes = 32;
 // 227 KiB, the limit for a block on an H100.
 constexpr unsigned shared_limit = 227 * 1024;
@@ -38,7 +42,7 @@ struct Kernel {
 // The built-in variables are stored in the program, so kernels read them as plain globals. Each of the first
 // four points to three values.
 struct Module {
-    unsigned abi;
+    unsigned long long build_key;
     unsigned* thread_index;
     unsigned* block_index;
     unsigned* block_size;

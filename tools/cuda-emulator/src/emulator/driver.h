@@ -1,5 +1,5 @@
-// The state of the emulated driver, and how work gets onto streams. Devices whose memory is the processor's, and one
-// lock, so that one caller at a time does its work.
+// The state of the emulated driver, and submission of work to streams. The devices share the host's memory, and
+// one lock serialises all calls.
 #pragma once
 
 #include <stdlib.h>
@@ -21,7 +21,7 @@ struct DeviceContext {
 
 constexpr int most_devices = 16;
 
-// A lock that its owner can give up for a while, to wait for others.
+// A recursive lock that its owner can release temporarily, to wait for other threads.
 class Lock {
 public:
     void lock() {
@@ -42,7 +42,7 @@ public:
 
 private:
     std::recursive_mutex mutex;
-    // How many times its owner holds it.
+    // Number of times that its owner holds it.
     int depth = 0;
 };
 
@@ -157,11 +157,11 @@ inline bool is_alive(Stream* stream) { return stream == &driver.default_stream |
 
 inline size_t end_of(const Stream& stream) { return stream.done + stream.queue.size(); }
 
-// Does what a stream has to do up to a place in it, or up to work that waits for others: then CUDA_ERROR_NOT_READY.
+// Executes a stream's queue up to a position. Returns CUDA_ERROR_NOT_READY at work that still waits for others.
 inline CUresult advance(Stream& stream, size_t position) {
     CUresult result = CUDA_SUCCESS;
     while (stream.done < position && !stream.queue.empty()) {
-        // It keeps its place until it is done, so that nothing overtakes it.
+        // It stays in the queue until it is done, so that no later work overtakes it.
         CUresult one = stream.queue.front()();
         if (one == CUDA_ERROR_NOT_READY) return one;
         stream.queue.pop_front();
@@ -171,7 +171,7 @@ inline CUresult advance(Stream& stream, size_t position) {
     return result;
 }
 
-// Does what a stream has to do up to a place in it. Other threads may use the driver while it waits for others.
+// Executes a stream's queue up to a position. Other threads may use the driver while it waits.
 inline CUresult finish(Stream& stream, size_t position) {
     for (;;) {
         CUresult result = advance(stream, position);
@@ -183,10 +183,10 @@ inline CUresult finish(Stream& stream, size_t position) {
 
 inline CUresult finish(Stream& stream) { return finish(stream, end_of(stream)); }
 
-// Streams may come and go while one waits for others.
+// Other threads may create and destroy streams while one waits.
 inline std::vector<CUstream> streams_now() { return {driver.streams.begin(), driver.streams.end()}; }
 
-// All that a device has to do.
+// Executes all work of a device.
 inline CUresult finish_all(CUcontext context) {
     CUresult result = finish(driver.default_stream);
     for (CUstream stream : streams_now())

@@ -36,7 +36,7 @@ namespace {
 // A query does not wait: it executes one step of the queue, and reports whether all steps are done.
 CUresult ask(Stream& stream, size_t position) {
     if (stream.done >= position) return CUDA_SUCCESS;
-    // What stands there is work that waits for others, unless nothing is done before someone waits.
+    // In the lazy mode, one item at a time; otherwise only work that waits for others is in the queue.
     if (CUresult result = advance(stream, lazy() ? stream.done + 1 : position)) return result;
     return lazy() || stream.done < position ? CUDA_ERROR_NOT_READY : CUDA_SUCCESS;
 }

@@ -3,8 +3,12 @@
 //
 // There are two passes. The first runs the preprocessor alone on the unchanged program: its output shows
 // which kernels exist. The second compiles the result after `device.h`, which defines the dialect.
+//
+// Headers of a program are files for the first pass. A file of the same name in `stand_ins/` replaces a header,
+// for code with inline PTX, which g++ cannot compile.
 #include <ctype.h>
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -15,6 +19,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -36,12 +41,16 @@ enum Result {
     internal_error = 11,
 };
 
+constexpr int version_major = 13, version_minor = 0;
+
 struct Program {
     std::string source;
     std::string name;
     std::string log;
     std::string cubin;
     std::string ptx;
+    // Texts by the names in `#include` directives, which must not contain folders.
+    std::map<std::string, std::string> headers;
 };
 
 // ------------------------------------------------------------------------------------------------ options
@@ -86,6 +95,7 @@ bool read_options(int count, const char* const* texts, Options& options, std::st
                 log = "nvrtc: error: invalid value for --gpu-architecture (-arch)\n";
                 return false;
             }
+            if (one_of(value, {"sm_90a", "compute_90a"})) options.definitions.push_back("-D__CUDA_ARCH_FEAT_SM90_ALL");
         } else if (starts_with(option, "-fmad=") && one_of(value, {"true", "false"})) {
             options.contract = value == "true";
         } else if (one_of(option, {"-use_fast_math", "-lineinfo", "-generate-line-info", "-extra-device-vectorization",
@@ -128,6 +138,26 @@ std::string folder_of_this_library() {
     std::string path = information.dli_fname;
     size_t slash = path.rfind('/');
     return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+// Writes the headers of a program, or their stand-ins, to a folder.
+bool write_headers(const Program& program, const std::string& folder, const std::string& stand_ins) {
+    // A process of the same number may have left one behind.
+    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return false;
+    for (const auto& [name, text] : program.headers) {
+        std::string stand_in = read_file(stand_ins + "/" + name);
+        if (!write_file(folder + "/" + name, stand_in.empty() ? text : stand_in)) return false;
+    }
+    return true;
+}
+
+void remove_headers(const Program& program, const std::string& folder) {
+    for (const auto& [name, text] : program.headers) unlink((folder + "/" + name).c_str());
+    rmdir(folder.c_str());
+}
+
+void remove_all(std::string& text, const std::string& part) {
+    for (size_t place = 0; (place = text.find(part, place)) != std::string::npos;) text.erase(place, part.size());
 }
 
 // Runs g++; its output goes to the file `messages`.
@@ -291,7 +321,7 @@ std::string registration(const std::vector<Found>& kernels) {
                 kernel.max_threads + ")),\n";
     text += "    emulator::Kernel{},\n};\n";
     text += "const emulator::Module emulator_description = {\n";
-    text += "    emulator::abi_version, &threadIdx.x, &blockIdx.x, &blockDim.x, &gridDim.x, &emulator::lane,\n";
+    text += "    emulator::build_key, &threadIdx.x, &blockIdx.x, &blockDim.x, &gridDim.x, &emulator::lane,\n";
     text += "    &emulator::runtime, emulator::dynamic_shared, emulator_kernels, " + std::to_string(kernels.size()) + ",\n};\n}\n";
     text += "extern \"C\" __attribute__((visibility(\"default\"))) const emulator::Module* emulator_module() {\n";
     text += "    return &emulator_description;\n}\n";
@@ -321,30 +351,36 @@ Result compile(Program& program, const Options& options) {
     std::string unique = std::to_string(getpid()) + "-" + std::to_string(number++);
     std::string part = kept + "/" + unique;
     std::string source = part + ".cu.cpp", preprocessed = part + ".cpp", messages = part + ".log", built = part + ".so";
+    std::string headers = part + ".headers";
 
     std::string line_name = program.name.empty() ? "default_program" : program.name;
     std::string quoted;
     for (char c : line_name) quoted += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
 
-    std::vector<std::string> common = {"-std=" + options.standard, "-DGLOWFLOW_EMULATED=1"};
+    std::vector<std::string> common = {"-std=" + options.standard};
     std::vector<std::string> first = common;
     first.insert(first.end(), options.definitions.begin(), options.definitions.end());
+    first.push_back("-D__CUDACC_VER_MAJOR__=" + std::to_string(version_major));
+    first.push_back("-D__CUDACC_VER_MINOR__=" + std::to_string(version_minor));
+    first.push_back("-I" + headers);
     for (const char* argument : {"-E", "-nostdinc", "-x", "c++", "-o"}) first.push_back(argument);
     first.push_back(preprocessed);
     first.push_back(source);
 
     Result result = internal_error;
     std::string text;
-    if (!write_file(source, "#line 1 \"" + quoted + "\"\n" + program.source)) {
+    if (!write_file(source, "#line 1 \"" + quoted + "\"\n" + program.source) ||
+        !write_headers(program, headers, folder + "/stand_ins")) {
         program.log = "nvrtc: error: cannot write to " + kept + "\n";
     } else if (!run_compiler(first, messages)) {
         result = compilation;
     } else {
         text = read_file(preprocessed);
-        // The preamble before the program's first line names the file of this run; the same program must give
-        // the same text.
+        // The preamble before the program's first line names the file of this run, and lines about headers name
+        // their folder; the same program must give the same text.
         size_t begin = text.find("# 1 \"" + quoted + "\"");
         if (begin != std::string::npos) text.erase(0, begin);
+        remove_all(text, headers + "/");
         text = "#include \"device.h\"\n" + replace_dynamic_shared(text) + registration(find_kernels(text));
         std::string flags = options.standard + (options.contract ? " fast" : " off");
         std::string library = kept + "/" + hash(flags + "\n" + text) + ".so";
@@ -375,6 +411,7 @@ Result compile(Program& program, const Options& options) {
     }
     if (result == compilation) program.log = read_file(messages);
     for (const std::string& file : {source, preprocessed, messages, built}) unlink(file.c_str());
+    remove_headers(program, headers);
     return result;
 }
 
@@ -396,8 +433,8 @@ EMULATOR_API const char* nvrtcGetErrorString(int result) {
 }
 
 EMULATOR_API int nvrtcVersion(int* major, int* minor) {
-    *major = 13;
-    *minor = 0;
+    *major = version_major;
+    *minor = version_minor;
     return success;
 }
 
@@ -413,11 +450,12 @@ EMULATOR_API int nvrtcGetSupportedArchs(int* numbers) {
     return success;
 }
 
-EMULATOR_API int nvrtcCreateProgram(Program** program, const char* source, const char* name, int headers, const char* const*,
-                                    const char* const*) {
-    if (program == nullptr || source == nullptr) return invalid_input;
-    if (headers != 0) return program_creation_failure;
-    *program = new Program{source, name != nullptr ? name : "", "", "", ""};
+EMULATOR_API int nvrtcCreateProgram(Program** program, const char* source, const char* name, int header_count,
+                                    const char* const* headers, const char* const* include_names) {
+    if (program == nullptr || source == nullptr || header_count < 0) return invalid_input;
+    if (header_count > 0 && (headers == nullptr || include_names == nullptr)) return invalid_input;
+    *program = new Program{source, name != nullptr ? name : "", "", "", "", {}};
+    for (int i = 0; i < header_count; ++i) (*program)->headers[include_names[i]] = headers[i];
     return success;
 }
 

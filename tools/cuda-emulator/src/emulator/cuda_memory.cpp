@@ -70,7 +70,7 @@ CUresult copy_async(CUdeviceptr to, CUdeviceptr from, size_t size, bool to_devic
     if (from_device && !driver.memory.contains(from, size)) return CUDA_ERROR_INVALID_VALUE;
     Stream* stream = find(handle);
     if (stream == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    // Behind work that waits for others, or where nothing is done before someone waits.
+    // The copy happens later: in the lazy mode, and after work that waits for others.
     bool waits = stream->capture == nullptr && (lazy() || !stream->queue.empty());
     // Memory that is not pinned is read before the call returns, and written by then.
     if (waits && !from_device && !is_pinned(from, size)) {

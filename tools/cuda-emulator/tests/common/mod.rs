@@ -43,9 +43,15 @@ impl Gpu {
 
     pub fn load(&self, source: &str, options: &[&str]) -> sys::CUmodule {
         let cubin = compile(source, options).unwrap_or_else(|(_, log)| panic!("{log}"));
+        self.load_cubin(&cubin).unwrap()
+    }
+
+    pub fn load_cubin(&self, cubin: &[u8]) -> Result<sys::CUmodule, CUresult> {
         let mut module = ptr::null_mut();
-        success(unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) });
-        module
+        match unsafe { sys::cuModuleLoadData(&mut module, cubin.as_ptr().cast()) } {
+            CUresult::CUDA_SUCCESS => Ok(module),
+            error => Err(error),
+        }
     }
 
     pub fn function(&self, module: sys::CUmodule, name: &str) -> sys::CUfunction {
@@ -139,15 +145,34 @@ pub fn argument<T>(value: &mut T) -> *mut c_void {
 
 /// Returns the cubin, or the result code and the log.
 pub fn compile(source: &str, options: &[&str]) -> Result<Vec<u8>, (nvrtc::nvrtcResult, String)> {
+    compile_with_headers(source, &[], options).map(|(cubin, _)| cubin)
+}
+
+/// Returns the cubin and the PTX of a program with these headers (name, text), or the result code and the log.
+pub fn compile_with_headers(
+    source: &str,
+    headers: &[(&str, &str)],
+    options: &[&str],
+) -> Result<(Vec<u8>, Vec<u8>), (nvrtc::nvrtcResult, String)> {
     let source = CString::new(source).unwrap();
+    let names: Vec<CString> = headers.iter().map(|(name, _)| CString::new(*name).unwrap()).collect();
+    let texts: Vec<CString> = headers.iter().map(|(_, text)| CString::new(*text).unwrap()).collect();
+    let name_pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let text_pointers: Vec<_> = texts.iter().map(|text| text.as_ptr()).collect();
     let options: Vec<CString> = options.iter().map(|option| CString::new(*option).unwrap()).collect();
     let pointers: Vec<_> = options.iter().map(|option| option.as_ptr()).collect();
     let ok = nvrtc::nvrtcResult::NVRTC_SUCCESS;
     unsafe {
         let mut program = ptr::null_mut();
         let name = c"program.cu".as_ptr();
-        let created =
-            nvrtc::nvrtcCreateProgram(&mut program, source.as_ptr(), name, 0, ptr::null(), ptr::null());
+        let created = nvrtc::nvrtcCreateProgram(
+            &mut program,
+            source.as_ptr(),
+            name,
+            headers.len() as i32,
+            text_pointers.as_ptr(),
+            name_pointers.as_ptr(),
+        );
         assert_eq!(created, ok);
         let compiled = nvrtc::nvrtcCompileProgram(program, pointers.len() as i32, pointers.as_ptr());
         let mut size = 0;
@@ -155,7 +180,10 @@ pub fn compile(source: &str, options: &[&str]) -> Result<Vec<u8>, (nvrtc::nvrtcR
             assert_eq!(nvrtc::nvrtcGetCUBINSize(program, &mut size), ok);
             let mut cubin = vec![0u8; size];
             assert_eq!(nvrtc::nvrtcGetCUBIN(program, cubin.as_mut_ptr().cast()), ok);
-            Ok(cubin)
+            assert_eq!(nvrtc::nvrtcGetPTXSize(program, &mut size), ok);
+            let mut ptx = vec![0u8; size];
+            assert_eq!(nvrtc::nvrtcGetPTX(program, ptx.as_mut_ptr().cast()), ok);
+            Ok((cubin, ptx))
         } else {
             assert_eq!(nvrtc::nvrtcGetProgramLogSize(program, &mut size), ok);
             let mut log = vec![0u8; size];

@@ -4,13 +4,27 @@
 mod common;
 
 use std::env;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::ptr;
 
-use common::{Gpu, argument, compile};
+use common::{Gpu, argument, compile, compile_with_headers};
 use cudarc::driver::sys::{self, CUresult};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::{self, sys::nvrtcResult};
+
+#[test]
+fn libraries_are_in_the_target_folder() {
+    let Some(folder) = cuda_emulator::libraries() else { return };
+    let target = folder.ancestors().nth(2).unwrap().canonicalize().unwrap();
+    assert!(folder.ancestors().nth(1).unwrap().ends_with("cuda-emulator"), "{}", folder.display());
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR")).canonicalize().unwrap();
+    assert!(temporary.starts_with(&target), "{} is not in {}", temporary.display(), target.display());
+    for name in cuda_emulator::NAMES {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+    assert!(cuda_emulator::nccl().unwrap().join("libnccl.so.2").is_file());
+}
 
 #[test]
 fn adds_vectors() {
@@ -203,7 +217,6 @@ fn supports_the_device_dialect() {
             out[i++] = rsqrtf(0.25f) + fmaf(2.0f, 3.0f, 4.0f) + __fmaf_rn(1.0f, 1.0f, 1.0f);
             out[i++] = float(min(3, 4) + max(3u, 4u)) + fmaxf(1.0f, 2.0f) + float(isfinite(four.x) + isnan(four.y));
             out[i++] = __expf(0.0f) + __logf(1.0f) + __ldg(out) + make_float2(1.0f, 2.0f).y;
-            out[i++] = GLOWFLOW_EMULATED;
         #ifdef __CUDA_ARCH__
             out[0] = 1e9f;
         #endif
@@ -215,28 +228,14 @@ fn supports_the_device_dialect() {
     struct Pair(f32, f32, u64);
     #[repr(C, align(16))]
     struct Four(f32, f32, f32, f32);
-    let out = gpu.upload(&[0f32; 14]);
+    let out = gpu.upload(&[0f32; 13]);
     let mut values = (out, Pair(1.0, 2.0, 40), Four(0.0, f32::NAN, 3.0, 4.0));
     let mut arguments = [argument(&mut values.0), argument(&mut values.1), argument(&mut values.2)];
     gpu.launch(gpu.function(kernels, "words"), (1, 1, 1), (32, 1, 1), 0, &mut arguments).unwrap();
     let root = 0.5f32.sqrt();
-    let expected = [
-        root,
-        root,
-        -1.0,
-        0.0,
-        1.0,
-        4.0,
-        42.0,
-        6.0,
-        5.0,
-        3.0,
-        2.0 + 10.0 + 2.0,
-        7.0 + 2.0 + 2.0,
-        3.0 + root,
-        1.0,
-    ];
-    for (i, (got, expected)) in gpu.download::<f32>(out, 14).iter().zip(expected).enumerate() {
+    let expected =
+        [root, root, -1.0, 0.0, 1.0, 4.0, 42.0, 6.0, 5.0, 3.0, 2.0 + 10.0 + 2.0, 7.0 + 2.0 + 2.0, 3.0 + root];
+    for (i, (got, expected)) in gpu.download::<f32>(out, 13).iter().zip(expected).enumerate() {
         assert!((got - expected).abs() < 1e-6, "{i}: {got} is not {expected}");
     }
 }
@@ -289,6 +288,70 @@ fn the_log_reports_compile_errors() {
         let (result, _) = compile("", &[option]).unwrap_err();
         assert_eq!(result, nvrtcResult::NVRTC_ERROR_INVALID_OPTION, "{option}");
     }
+}
+
+#[test]
+fn programs_include_their_headers() {
+    let Some(gpu) = Gpu::new() else { return };
+    let outer = "#pragma once\n#include \"inner.cuh\"\n__device__ int five() { return two() + 3; }\n";
+    let inner = "#pragma once\n__device__ int two() { return 2; }\n";
+    let source = r#"
+        #include "outer.cuh"
+        #include "inner.cuh"
+        extern "C" __global__ void numbers(int* out) {
+            out[0] = five();
+            out[1] = __LINE__;
+        }
+    "#;
+    let headers = [("outer.cuh", outer), ("inner.cuh", inner)];
+    let (cubin, ptx) = compile_with_headers(source, &headers, &[]).unwrap_or_else(|(_, log)| panic!("{log}"));
+    let numbers = gpu.function(gpu.load_cubin(&cubin).unwrap(), "numbers");
+    let out = gpu.upload(&[0i32; 2]);
+    let mut value = out;
+    gpu.launch(numbers, (1, 1, 1), (1, 1, 1), 0, &mut [argument(&mut value)]).unwrap();
+    assert_eq!(gpu.download::<i32>(out, 2), [5, 6]);
+    // The PTX names the file of the compiled program: it was not compiled again.
+    let (_, again) = compile_with_headers(source, &headers, &[]).unwrap();
+    assert_eq!(ptx, again);
+
+    let wrong = [("outer.cuh", "\n#error no such luck"), ("inner.cuh", inner)];
+    let (result, log) = compile_with_headers(source, &wrong, &[]).unwrap_err();
+    assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
+    assert!(log.contains("outer.cuh:2") && log.contains("no such luck"), "{log}");
+    let (result, log) = compile_with_headers(source, &headers[..1], &[]).unwrap_err();
+    assert_eq!(result, nvrtcResult::NVRTC_ERROR_COMPILATION);
+    assert!(log.contains("inner.cuh"), "{log}");
+}
+
+#[test]
+fn the_target_is_visible_to_programs() {
+    let Some(_gpu) = Gpu::new() else { return };
+    let source = r#"
+        #if !defined(__CUDA_ARCH_FEAT_SM90_ALL) || __CUDACC_VER_MAJOR__ != 13
+        #error not for this target
+        #endif
+        extern "C" __global__ void nothing() {}
+    "#;
+    assert!(compile(source, &["--gpu-architecture=sm_90a"]).is_ok());
+    for target in ["sm_90", "compute_90", "sm_100a"] {
+        let option = format!("--gpu-architecture={target}");
+        let (_, log) = compile(source, &[&option]).unwrap_err();
+        assert!(log.contains("not for this target"), "{option}: {log}");
+    }
+}
+
+#[test]
+fn kernels_of_another_build_are_rejected() {
+    let Some(gpu) = Gpu::new() else { return };
+    let mut cubin = compile("extern \"C\" __global__ void nothing() {}", &[]).unwrap();
+    let folder = cuda_emulator::libraries().unwrap();
+    let key = u64::from_str_radix(folder.file_name().unwrap().to_str().unwrap(), 16).unwrap();
+    let bytes: [u8; 8] = key.to_ne_bytes();
+    let at = cubin.windows(8).position(|window| window == bytes).unwrap();
+    cubin[at] ^= 1;
+    assert_eq!(gpu.load_cubin(&cubin), Err(CUresult::CUDA_ERROR_INVALID_IMAGE));
+    cubin[at] ^= 1;
+    assert!(gpu.load_cubin(&cubin).is_ok());
 }
 
 #[test]
