@@ -1,7 +1,7 @@
 // The body of the kernels of hidden.cu, in instructions of the Hopper generation. It is a header so that the
 // tests' emulated GPU can replace it.
 
-// The number of chunks of the deepest product (`DEEPEST_LAYER` in `hopper.rs`).
+// The number of chunks of the deepest product (`MAX_LAYER_DEPTH` in `hopper.rs`).
 constexpr int hidden_stages = 4, most_chunks = 8;
 constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
 constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
