@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the wheel, installs it into a new virtual environment, and tests it. Requires a Rust toolchain and
 # Python 3.11 or later with venv. With TORCH=1 it also installs the CPU build of PyTorch; if its index cannot
-# be reached, the tests that require PyTorch are skipped. Crates are compiled in the main workspace's target
-# folder, which shares the dependencies.
+# be reached, the tests that require PyTorch are skipped. With SDIST=1 the wheel is built from the source
+# distribution, as by `pip install`. Crates are compiled in the main workspace's target folder, which shares the
+# dependencies.
 set -euo pipefail
 cd "$(dirname "$0")"
 MAX_WHEEL_KIB=12288
@@ -18,7 +19,14 @@ if [ "${TORCH:-0}" = 1 ]; then
     "${pip[@]}" install torch --retries 1 --index-url https://download.pytorch.org/whl/cpu ||
         echo "no PyTorch: its tests are skipped" >&2
 fi
-"$out/venv/bin/maturin" build --release --locked --out "$out/wheels" --interpreter "$out/venv/bin/python"
+source=$PWD
+if [ "${SDIST:-0}" = 1 ]; then
+    "$out/venv/bin/maturin" sdist --out "$out/sdist"
+    source=$out/source
+    mkdir "$source"
+    tar -xzf "$out"/sdist/*.tar.gz -C "$source" --strip-components 1
+fi
+(cd "$source" && "$out/venv/bin/maturin" build --release --locked --out "$out/wheels" --interpreter "$out/venv/bin/python")
 wheel=("$out"/wheels/*.whl)
 size=$(du -k "${wheel[0]}" | cut -f 1)
 echo "the wheel has $size KiB"

@@ -41,6 +41,25 @@ def test_likelihoods_equal_ours(vectors, module):
     np.testing.assert_allclose(log_prob.numpy(), ours, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_a_training_step(vectors, module, memory_format):
+    """The likelihood of the batch, gradients, and running statistics afterwards, if there are batch normalisations."""
+    module = module.double().train().to(memory_format=memory_format)
+    v, labels = given(module, vectors)
+    log_prob, _ = module(v.contiguous(memory_format=memory_format), labels)
+    module.bits_per_dim(log_prob).mean().backward()
+    known = vectors.known
+    want = known.get("train.log_likelihood", known["log_likelihood"])
+    np.testing.assert_allclose(log_prob.detach().numpy(), want, rtol=1e-6)
+
+    found = {f"grad.{name}": tensor.grad for name, tensor in module.named_parameters()}
+    found |= {f"updated.{name}": tensor for name, tensor in module.named_buffers() if ".running_" in name}
+    assert found.keys() == {name for name in known if name.startswith(("grad.", "updated."))}
+    for name, tensor in found.items():
+        difference = np.linalg.norm(tensor.numpy() - known[name])
+        assert difference <= 1e-6 * np.linalg.norm(known[name]) + 1e-9, name
+
+
 def test_inverse(vectors, module):
     module = module.double()
     v, labels = given(module, vectors)

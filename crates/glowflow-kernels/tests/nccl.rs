@@ -1,35 +1,16 @@
 //! Sums over several GPUs, which are emulated, as is NCCL. Ranks are threads with a GPU each.
 
-use std::path::PathBuf;
-use std::process::Command;
+#[path = "common/nccl.rs"]
+mod emulated;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use emulated::{child, open};
 use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::{Communicator, Cuda, Device, DeviceError, Place, Repeated, Transport};
 
 const LIMIT: Duration = Duration::from_secs(100);
-
-/// Runs one of these tests in a process of its own, with another environment.
-fn child(test: &str, variables: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--test-threads=1"])
-        .env_remove(cuda::LIBRARIES)
-        .env_remove(cuda::NCCL)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success() && text[0].contains("1 passed"), "{variables:?}: {}{}", text[0], text[1]);
-}
-
-fn folders() -> Option<[PathBuf; 2]> {
-    Some([cuda_emulator::libraries()?, cuda_emulator::nccl()?])
-}
-
-fn open(number: usize) -> Option<Cuda> {
-    Some(Cuda::with_libraries(number, Precision::F32, &folders()?).unwrap())
-}
 
 fn transport(device: &Cuda) -> Arc<dyn Transport<Cuda>> {
     device.transport().unwrap().unwrap()
@@ -121,13 +102,13 @@ fn sums_of_ranks() {
 
 #[test]
 fn sums_have_the_bits_of_the_tree() {
-    child("sums_of_ranks", &[("CUDA_EMULATOR_DEVICES", "4")]);
+    child("sums_of_ranks", &[]);
 }
 
 /// Nothing is done before someone waits for it, which shows missing waits between streams.
 #[test]
 fn sums_wait_for_what_they_need() {
-    child("sums_of_ranks", &[("CUDA_EMULATOR_DEVICES", "4"), ("CUDA_EMULATOR_LAZY", "1")]);
+    child("sums_of_ranks", &[("CUDA_EMULATOR_LAZY", "1")]);
 }
 
 /// Sums twice, of which the second fails on both ranks; the devices work on.
@@ -167,12 +148,12 @@ fn failing_sums() {
 #[test]
 fn a_silent_rank_ends_sums_after_the_limit() {
     // Each sum has two groups of transfers: the third is the first of the second sum.
-    child("failing_sums", &[("CUDA_EMULATOR_DEVICES", "2"), ("NCCL_EMULATOR_SILENT", "1:3")]);
+    child("failing_sums", &[("NCCL_EMULATOR_SILENT", "1:3")]);
 }
 
 #[test]
 fn an_error_of_the_network_ends_sums() {
-    child("failing_sums", &[("CUDA_EMULATOR_DEVICES", "2"), ("NCCL_EMULATOR_ERROR", "1:3")]);
+    child("failing_sums", &[("NCCL_EMULATOR_ERROR", "1:3")]);
 }
 
 #[test]

@@ -1,43 +1,26 @@
 //! Training on several GPUs that NCCL connects; both are emulated, and ranks are threads. The state has the
 //! bits of a GPU alone.
 
-use std::path::PathBuf;
-use std::process::Command;
+#[path = "../../glowflow-kernels/tests/common/nccl.rs"]
+mod emulated;
+#[path = "suite/common/ranks.rs"]
+mod ranks;
+
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use emulated::{child, open};
 use glowflow::Error;
 use glowflow::train::{RunConfig, TrainState, Trainer};
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Cuda, cuda};
+use glowflow_kernels::Cuda;
 use glowflow_ranks::{Bucket, Local, Ranks, RanksError};
+use ranks::{batches, own};
 
-const BATCH: usize = 8;
 /// The first pass is done as it is, the second one recorded, and the record repeated.
 const STEPS: usize = 4;
 const LIMIT: Duration = Duration::from_secs(100);
 /// How ranks sum that NCCL connects.
 const DEVICES: &str = "sums over ranks stay on the devices: NCCL 2.30.7";
-
-/// Runs a test in a process of its own, with another environment.
-fn child(test: &str, variables: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--test-threads=1"])
-        .env_remove(cuda::LIBRARIES)
-        .env_remove(cuda::NCCL)
-        .env("CUDA_EMULATOR_DEVICES", "4")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
-    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(output.status.success() && text[0].contains("1 passed"), "{variables:?}: {}{}", text[0], text[1]);
-}
-
-fn open(number: usize) -> Option<Cuda> {
-    let folders: [PathBuf; 2] = [cuda_emulator::libraries()?, cuda_emulator::nccl()?];
-    Some(Cuda::with_libraries(number, cuda::Precision::F32, &folders).unwrap())
-}
 
 /// A model that trains in milliseconds.
 fn config(overrides: &[&str]) -> RunConfig {
@@ -53,19 +36,6 @@ fn config(overrides: &[&str]) -> RunConfig {
     ];
     let overrides: Vec<String> = base.iter().chain(overrides).map(|text| text.to_string()).collect();
     RunConfig::resolve(None, None, &overrides).unwrap()
-}
-
-fn batches() -> Vec<Batch> {
-    let options =
-        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.take(STEPS).map(Result::unwrap).collect()
-}
-
-/// A rank's images of a batch.
-fn own<'a>(ranks: &dyn Ranks, batch: &'a Batch) -> &'a [u8] {
-    let (count, image) = (BATCH / ranks.size(), batch.pixels.len() / BATCH);
-    &batch.pixels[ranks.rank() * count * image..][..count * image]
 }
 
 /// How ranks sum.
@@ -139,7 +109,7 @@ type Trained = (Vec<[u64; 2]>, Option<String>, TrainState);
 /// Trains on `size` ranks, with a GPU each, of which `each` are on one host.
 fn train(config: &RunConfig, (size, each): (usize, usize), way: Way) -> Option<Vec<Trained>> {
     let devices: Vec<Cuda> = (0..size).map(open).collect::<Option<_>>()?;
-    let batches = &batches();
+    let batches = &batches(STEPS);
     let jobs = devices.into_iter().zip(Local::job(size, LIMIT));
     Some(std::thread::scope(|scope| {
         let start = |(device, ranks): (Cuda, Local)| {
@@ -234,7 +204,7 @@ fn without_nccl_sums_pass_through_hosts() {
 fn a_rank_leaves() {
     let limit = Duration::from_secs(2);
     let config = &config(&["train.accumulate=2"]);
-    let batches = &batches();
+    let batches = &batches(STEPS);
     for steps in [1, 3] {
         let (Some(device), Some(other)) = (open(0), open(1)) else { return };
         let mut jobs = Local::job(2, LIMIT);
@@ -278,7 +248,7 @@ fn a_rank_hangs_in_a_sum() {
     let limit = Duration::from_secs(2);
     let config = &config(&["train.accumulate=2"]);
     let Some(devices) = (0..2).map(open).collect::<Option<Vec<Cuda>>>() else { return };
-    let batches = &batches();
+    let batches = &batches(STEPS);
     std::thread::scope(|scope| {
         let jobs = devices.into_iter().zip(Local::job(2, LIMIT));
         let start = |(device, ranks): (Cuda, Local)| {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use glowflow::train::{RunConfig, TrainState, Trainer};
 use glowflow::{Error, Operations};
-use glowflow_data::portraits::Portraits;
-use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
+use glowflow_data::Batch;
 use glowflow_kernels::{Cpu, Cuda, cuda};
 use glowflow_ranks::{Local, Ranks, RanksError};
 
-const BATCH: usize = 8;
+use crate::common::ranks::{BATCH, batches, own};
+
 const STEPS: usize = 3;
 const LIMIT: Duration = Duration::from_secs(100);
 
@@ -23,21 +23,10 @@ fn config(overrides: &[&str]) -> RunConfig {
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
 
-fn batches() -> Vec<Batch> {
-    let options =
-        TrainingOptions { batch_size: BATCH, seed: 0, augment: Default::default(), start_at: 0, threads: 1 };
-    let batches = TrainingBatches::new(Arc::new(Portraits::new(64, 16, 0)), options).unwrap();
-    batches.take(STEPS).map(Result::unwrap).collect()
-}
-
-/// A rank's images of a batch, and their labels.
-fn own(config: &RunConfig, ranks: &dyn Ranks, batch: &Batch) -> (Vec<u8>, Vec<usize>) {
-    let (rank, count) = (ranks.rank(), BATCH / ranks.size());
-    let image = batch.pixels.len() / BATCH;
-    let pixels = batch.pixels[rank * count * image..][..count * image].to_vec();
-    let classes = config.model.classes();
-    let labels = (0..if classes > 0 { count } else { 0 }).map(|i| (rank * count + i) % classes).collect();
-    (pixels, labels)
+/// A rank's labels of a batch, if the model has classes.
+fn own_labels(config: &RunConfig, ranks: &dyn Ranks) -> Vec<usize> {
+    let (classes, count) = (config.model.classes(), BATCH / ranks.size());
+    (0..if classes > 0 { count } else { 0 }).map(|i| (ranks.rank() * count + i) % classes).collect()
 }
 
 /// Bits/dim and gradient norms of all steps, and the final state.
@@ -58,11 +47,11 @@ fn train<D: Operations<Real = f32>>(
     let mut trainer = trainer.with_ranks(Arc::clone(&ranks)).unwrap();
     let mut reports = vec![];
     for batch in batches {
-        let (pixels, labels) = own(config, &*ranks, batch);
+        let (pixels, labels) = (own(&*ranks, batch), own_labels(config, &*ranks));
         if trainer.progress().step == 0 {
-            trainer.initialize(&pixels, &labels).unwrap();
+            trainer.initialize(pixels, &labels).unwrap();
         }
-        let report = trainer.step(&pixels, &labels).unwrap();
+        let report = trainer.step(pixels, &labels).unwrap();
         assert!(report.applied, "{report:?}");
         reports.push([report.bits_per_dim, report.gradient_norm].map(f64::to_bits));
     }
@@ -110,7 +99,7 @@ const GLOW: [&str; 2] = ["model.steps=2", "model.hidden=8"];
 /// The bits depend only on the parts of the batch, not on their distribution over ranks.
 #[test]
 fn any_number_of_ranks_gives_the_same_bits() {
-    let batches = batches();
+    let batches = batches(STEPS);
     let norm = ["train.backprop=stored", "model.normalization=batchnorm"];
     let noise = ["model.dequantization=\"variational\"", "model.dequantization_hidden=8"];
     let classes = ["model.classes=3", "train.muon=true", "train.weight_decay=0.01"];
@@ -135,7 +124,7 @@ fn any_number_of_ranks_gives_the_same_bits() {
 /// All images contribute, for any number of parts.
 #[test]
 fn initialization_is_that_of_the_whole_batch() {
-    let batch = &batches()[0];
+    let batch = &batches(1)[0];
     let noise = ["model.dequantization=\"variational\"", "model.dequantization_hidden=8"];
     for overrides in [GLOW.to_vec(), [&GLOW[..], &noise[..]].concat()] {
         let weights = |parts: usize| {
@@ -156,7 +145,7 @@ fn initialization_is_that_of_the_whole_batch() {
 
 #[test]
 fn a_run_continues_on_another_number_of_ranks() {
-    let batches = batches();
+    let batches = batches(STEPS);
     let config = config(&[&GLOW[..], &["train.accumulate=4"]].concat());
     let straight = train_on(&config, None, 1, &batches);
     let (_, mut state) = train_on(&config, None, 2, &batches[..1]);
@@ -179,7 +168,7 @@ fn parts_that_ranks_cannot_share_are_refused() {
 #[test]
 fn ranks_with_different_numbers_of_images_are_refused() {
     let config = config(&[&GLOW[..], &["train.accumulate=2"]].concat());
-    let batch = &batches()[0];
+    let batch = &batches(1)[0];
     let image = batch.pixels.len() / BATCH;
     let step = &|ranks: Local| {
         let count = 2 + ranks.rank();
@@ -202,7 +191,7 @@ fn ranks_with_different_numbers_of_images_are_refused() {
 #[test]
 fn a_missing_rank_is_named_and_the_last_step_kept() {
     let config = config(&[&GLOW[..], &["train.accumulate=2"]].concat());
-    let batches = &batches();
+    let batches = &batches(STEPS);
     let config = &config;
     std::thread::scope(|scope| {
         let mut jobs = Local::job(2, LIMIT);
@@ -213,21 +202,21 @@ fn a_missing_rank_is_named_and_the_last_step_kept() {
                 .unwrap()
                 .with_ranks(Arc::clone(&ranks))
                 .unwrap();
-            let (pixels, _) = own(config, &*ranks, &batches[0]);
-            trainer.initialize(&pixels, &[]).unwrap();
-            trainer.step(&pixels, &[]).unwrap();
+            let pixels = own(&*ranks, &batches[0]);
+            trainer.initialize(pixels, &[]).unwrap();
+            trainer.step(pixels, &[]).unwrap();
         });
         let ranks: Arc<dyn Ranks> = Arc::new(jobs.remove(0));
         let mut trainer =
             Trainer::new(Cpu::<f32>::new(), config.clone()).unwrap().with_ranks(Arc::clone(&ranks)).unwrap();
-        let (pixels, _) = own(config, &*ranks, &batches[0]);
-        trainer.initialize(&pixels, &[]).unwrap();
-        trainer.step(&pixels, &[]).unwrap();
+        let pixels = own(&*ranks, &batches[0]);
+        trainer.initialize(pixels, &[]).unwrap();
+        trainer.step(pixels, &[]).unwrap();
         let before = trainer.state().unwrap();
 
         ranks.set_limit(Duration::from_millis(500));
         let begin = Instant::now();
-        let error = trainer.step(&pixels, &[]).unwrap_err();
+        let error = trainer.step(pixels, &[]).unwrap_err();
         assert!(begin.elapsed() < Duration::from_secs(20));
         let Error::Ranks(RanksError::Missing { ranks: missing, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(missing.iter().map(|absent| absent.rank).collect::<Vec<_>>(), [1]);
@@ -238,7 +227,7 @@ fn a_missing_rank_is_named_and_the_last_step_kept() {
 /// A GPU captures its passes, and its sums start after them.
 #[test]
 fn ranks_with_gpus_agree() {
-    let batches = batches();
+    let batches = batches(STEPS);
     let config = config(&[&GLOW[..], &["train.accumulate=2"]].concat());
     let open = || cuda_emulator::gpu(|folders| Cuda::with_libraries(0, cuda::Precision::F32, folders));
     let run = |size: usize| -> Option<Vec<Trained>> {

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glowflow import Config
@@ -88,6 +89,10 @@ class BatchNorm(nn.Module):
         return mean.view(1, -1, 1, 1), torch.rsqrt(var + EPSILON).view(1, -1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, inverse = self.statistics(x)
-        x = (x - mean) * inverse
-        return x if self.bias is None else x + self.bias.view(1, -1, 1, 1)
+        """`(x - mean)·inverse + bias`, as one operation of PyTorch."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, None, self.bias, False, 0.0, EPSILON)
+        # `F.batch_norm` would follow the unbiased variance.
+        x, mean, inverse = torch.native_batch_norm(x, None, self.bias, None, None, True, 0.0, EPSILON)
+        follow(self, mean.detach(), inverse.detach().pow(-2) - EPSILON)
+        return x

@@ -39,7 +39,8 @@ class _Block(nn.Module):
         self.norm2, self.conv2 = BatchNorm(width, bias=True), _NormedConv(width, width, 3)
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.conv2(F.relu(self.norm2(self.conv1(F.relu(self.norm1(h))))))
+        y = self.conv1(F.relu(self.norm1(h), inplace=True))
+        return h + self.conv2(F.relu(self.norm2(y), inplace=True))
 
 
 class _Network(nn.Module):
@@ -66,7 +67,7 @@ class _Network(nn.Module):
         for block, skip in zip(self.blocks, self.skips[1:]):
             h = block(h)
             total = total + skip(h)
-        shift, raw = self.conv_out(F.relu(self.norm_out(total))).chunk(2, 1)
+        shift, raw = self.conv_out(F.relu(self.norm_out(total), inplace=True)).chunk(2, 1)
         return shift, raw
 
 

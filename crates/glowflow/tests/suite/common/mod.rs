@@ -1,5 +1,6 @@
 //! Untrained models and short training runs, shared by several tests.
 
+pub mod ranks;
 pub mod training;
 
 use std::sync::atomic::AtomicBool;
