@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::image_file::{self, Failure};
+use crate::memory_budget::MemoryBudget;
 use crate::names::name_of;
-use crate::room::Room;
 use crate::scan::classes_of;
 use crate::{Broken, Dataset, Error, ImageShape, OpenOptions};
 
@@ -25,14 +25,14 @@ pub(crate) struct ImageFolder {
 }
 
 impl ImageFolder {
-    /// Opens the images `files` (relative to `root`), which share the memory of `room` with others. If
+    /// Opens the images `files` (relative to `root`), which share the memory of `budget` with others. If
     /// classes are requested, they are the folders at `depth` of the paths.
     pub fn open(
         root: &Path,
         files: Vec<PathBuf>,
         depth: usize,
         options: &OpenOptions,
-        room: Arc<Room>,
+        budget: Arc<MemoryBudget>,
     ) -> Result<Self, Error> {
         let (classes, labels) = if options.labels {
             classes_of(&files, depth, &options.classes)?
@@ -45,7 +45,7 @@ impl ImageFolder {
         };
         Ok(Self {
             root: root.to_owned(),
-            cache: Cache::new(files.len(), room),
+            cache: Cache::new(files.len(), budget),
             files,
             shape,
             classes,
@@ -59,7 +59,7 @@ impl ImageFolder {
         let root = path.parent().unwrap_or(Path::new(""));
         let file = path.file_name().unwrap_or_default();
         let options = OpenOptions { labels: false, ..options.clone() };
-        Self::open(root, vec![file.into()], 0, &options, Arc::new(Room::new(options.cache_bytes)))
+        Self::open(root, vec![file.into()], 0, &options, Arc::new(MemoryBudget::new(options.cache_bytes)))
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -139,14 +139,14 @@ impl Dataset for ImageFolder {
 /// be needed than another.
 struct Cache {
     slots: Vec<OnceLock<Box<[u8]>>>,
-    room: Arc<Room>,
+    budget: Arc<MemoryBudget>,
 }
 
 impl Cache {
-    fn new(images: usize, room: Arc<Room>) -> Self {
+    fn new(images: usize, budget: Arc<MemoryBudget>) -> Self {
         // Without a budget no slots are needed.
-        let slots = if room.is_empty() { 0 } else { images };
-        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), room }
+        let slots = if budget.is_empty() { 0 } else { images };
+        Self { slots: (0..slots).map(|_| OnceLock::new()).collect(), budget }
     }
 
     fn get(&self, index: usize) -> Option<&[u8]> {
@@ -155,9 +155,9 @@ impl Cache {
 
     fn keep(&self, index: usize, pixels: &[u8]) {
         let Some(slot) = self.slots.get(index) else { return };
-        if self.room.take(pixels.len()) && slot.set(pixels.into()).is_err() {
+        if self.budget.take(pixels.len()) && slot.set(pixels.into()).is_err() {
             // Another thread was faster; its copy is already accounted for.
-            self.room.give_back(pixels.len());
+            self.budget.give_back(pixels.len());
         }
     }
 }

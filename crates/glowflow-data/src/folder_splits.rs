@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use crate::folder::ImageFolder;
 use crate::leftovers::{agree, counted};
+use crate::memory_budget::MemoryBudget;
 use crate::names::name_of;
-use crate::room::Room;
 use crate::scan::Found;
 use crate::{Dataset, Error, OpenOptions, Splits};
 
@@ -110,9 +110,9 @@ pub(crate) fn open(root: &Path, found: Found, options: &OpenOptions) -> Result<S
             false => Error::NothingReadable { path: root.to_owned(), found: left_out.join("; ") },
         });
     }
-    let room = Arc::new(Room::new(options.cache_bytes));
+    let budget = Arc::new(MemoryBudget::new(options.cache_bytes));
     let open = |files, depth, options: &OpenOptions| {
-        Ok::<_, Error>(Arc::new(ImageFolder::open(root, files, depth, options, room.clone())?))
+        Ok::<_, Error>(Arc::new(ImageFolder::open(root, files, depth, options, budget.clone())?))
     };
     let Some(roles) = Roles::of(&found.images) else {
         let all = open(found.images, 0, options)?;

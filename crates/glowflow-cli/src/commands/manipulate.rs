@@ -159,13 +159,13 @@ fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::R
 }
 
 /// Progress, shown if a command takes a while.
-struct Shown {
+struct DelayedProgress {
     total: u64,
     began: Instant,
     progress: Option<Progress>,
 }
 
-impl Shown {
+impl DelayedProgress {
     fn new(total: usize) -> Self {
         Self { total: total as u64, began: Instant::now(), progress: None }
     }
@@ -204,7 +204,7 @@ fn to_folder(
     let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
     check_kept(&sources, folder, &paths)?;
     let (mut broken, mut not_finite, mut finite) = (vec![], vec![], true);
-    let mut shown = Shown::new(sources.len());
+    let mut shown = DelayedProgress::new(sources.len());
     let all: Vec<(&Source, &PathBuf)> = sources.iter().zip(&paths).collect();
     let mut done = 0;
     for batch in all.chunks(glow.decoded_at_once().min(64)) {

@@ -19,14 +19,14 @@ use crate::args::AlignArgs;
 /// Reads picture files. Those without a detected face are listed at the end, in one line.
 pub struct Pictures {
     shape: ImageShape,
-    how: How,
+    how: FitMethod,
     faceless: RefCell<Vec<String>>,
     /// Class names of the model, if available.
     classes: Vec<String>,
 }
 
 /// Method of fitting pictures to the model's shape.
-enum How {
+enum FitMethod {
     /// Centre crop.
     Crop,
     /// Alignment of the eyes of the most prominent face to these positions.
@@ -47,16 +47,16 @@ impl Pictures {
             None => faces::read(model)?,
         };
         let how = match faces {
-            _ if args.no_align => How::Crop,
-            Some(Faces::Aligned(eyes)) if finder::AVAILABLE => How::Align(Detector::new()?, eyes),
+            _ if args.no_align => FitMethod::Crop,
+            Some(Faces::Aligned(eyes)) if finder::AVAILABLE => FitMethod::Align(Detector::new()?, eyes),
             Some(Faces::Aligned(_)) => {
                 tell("this program was built without face detection: pictures are centre-cropped");
-                How::Crop
+                FitMethod::Crop
             }
             None if finder::AVAILABLE => {
-                How::CropWithHint(Detector::new()?, Cell::new(MAX_SEARCHED_FOR_HINT))
+                FitMethod::CropWithHint(Detector::new()?, Cell::new(MAX_SEARCHED_FOR_HINT))
             }
-            Some(Faces::None) | None => How::Crop,
+            Some(Faces::None) | None => FitMethod::Crop,
         };
         let classes = class_names(model, glow.config());
         Ok(Self { shape: image_shape(glow), how, faceless: RefCell::default(), classes })
@@ -75,8 +75,8 @@ impl Pictures {
     fn load_one(&self, path: &Path) -> anyhow::Result<Vec<u8>> {
         let (pixels, shape) = load_picture(path)?;
         match &self.how {
-            How::Crop => {}
-            How::Align(detector, eyes) => {
+            FitMethod::Crop => {}
+            FitMethod::Align(detector, eyes) => {
                 let (fitted, fitting) = detector
                     .fit(&pixels, shape, *eyes, self.shape)
                     .with_context(|| format!("aligning {}", path.display()))?;
@@ -88,7 +88,7 @@ impl Pictures {
                 }
                 return Ok(fitted);
             }
-            How::CropWithHint(detector, searches) if searches.get() > 0 => {
+            FitMethod::CropWithHint(detector, searches) if searches.get() > 0 => {
                 searches.set(searches.get() - 1);
                 let found = detector.detect(&pixels, shape)?;
                 // A picture aligned like CelebA is probably aligned like the model's images.
@@ -101,7 +101,7 @@ impl Pictures {
                     ));
                 }
             }
-            How::CropWithHint(..) => {}
+            FitMethod::CropWithHint(..) => {}
         }
         Ok(fit_image(&pixels, shape, self.shape)?)
     }

@@ -112,7 +112,7 @@ fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
             "seeds": study.seeds,
             "evaluate_every": study.evaluate_every(),
             "configurations": plans.collect::<Vec<_>>(),
-            "curve": study.yardstick.as_ref().map(|yardstick| &yardstick.curve),
+            "curve": study.baseline.as_ref().map(|baseline| &baseline.curve),
             "runs": runs.len(),
             "minutes": minutes,
             "training_flops": flops,
@@ -151,11 +151,11 @@ fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
             configuration.run.train.batch
         );
     }
-    if let Some(yardstick) = &study.yardstick {
-        let others = yardstick.curve.iter().filter(|&&multiple| multiple != 1.0);
+    if let Some(baseline) = &study.baseline {
+        let others = baseline.curve.iter().filter(|&&multiple| multiple != 1.0);
         let others: Vec<_> = others.map(f64::to_string).collect();
         if !others.is_empty() {
-            let seeds = yardstick.curve_seeds.min(study.seeds.len());
+            let seeds = baseline.curve_seeds.min(study.seeds.len());
             let (name, others) = (&study.configurations[0].name, others.join(", "));
             say!("  {name} also with {others} times the budget, {}", counted(seeds, "seed"));
         }

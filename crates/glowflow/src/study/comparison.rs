@@ -84,10 +84,10 @@ pub struct Arm {
 impl Comparison {
     /// The comparison of the runs so far; `None` for a study without one.
     pub fn of(study: &Study, results: &[RunResult]) -> Option<Self> {
-        let yardstick = study.yardstick.as_ref()?;
+        let baseline = study.baseline.as_ref()?;
         let scored: Vec<_> = results.iter().filter(|run| bits(run).is_some()).collect();
         let curve: Vec<_> =
-            yardstick.curve.iter().filter_map(|&multiple| curve_point(study, &scored, multiple)).collect();
+            baseline.curve.iter().filter_map(|&multiple| curve_point(study, &scored, multiple)).collect();
         let costs = |cost: fn(&CurvePoint) -> f64| {
             Curve::new(curve.iter().map(|point| (cost(point), point.bits_per_dim)))
         };

@@ -10,7 +10,7 @@ use super::comparison::Comparison;
 use super::record::State;
 use super::results::{self, RunResult};
 use super::summary::{self, Row};
-use super::{Study, yardstick};
+use super::{Study, comparison_tables};
 use crate::Error;
 
 const FILES: [&str; 3] = [CSV, FIGURE, TABLE];
@@ -55,8 +55,8 @@ impl Outcome {
         let mut files = FILES.to_vec();
         let mut markdown = summary::markdown(study, &rows, FIGURE);
         if let Some(comparison) = &comparison {
-            markdown.push_str(&format!("\n{}", yardstick::markdown(comparison)));
-            file::replace(&out.join(COMPARISON), yardstick::csv(comparison).as_bytes())?;
+            markdown.push_str(&format!("\n{}", comparison_tables::markdown(comparison)));
+            file::replace(&out.join(COMPARISON), comparison_tables::csv(comparison).as_bytes())?;
             files.push(COMPARISON);
         }
         file::replace(&out.join(CSV), results::csv(study, &results).as_bytes())?;

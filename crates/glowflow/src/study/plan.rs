@@ -8,7 +8,7 @@ use super::budget::{Budget, Evaluations};
 use super::builtin::{self, Scale};
 use super::check::{check_comparable, check_distinct, check_name, fail, within};
 use super::form::{Base, Entry, Form, check_sections};
-use super::runs::{RunId, Yardstick};
+use super::runs::{Baseline, RunId};
 use crate::model::memory;
 use crate::models::Architecture;
 use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, preset};
@@ -54,7 +54,7 @@ pub struct Study {
     /// Schedule of evaluations.
     pub evaluations: Evaluations,
     /// The comparison with the first configuration, if there is one.
-    pub yardstick: Option<Yardstick>,
+    pub baseline: Option<Baseline>,
     /// The configurations.
     pub configurations: Vec<Configuration>,
     /// Indices of the configurations to train.
@@ -90,7 +90,7 @@ impl Study {
         let own = Budget::of(&form)?;
         let budget = overrides.budget.unwrap_or(own);
         budget.check()?;
-        let yardstick = Yardstick::of(&form, overrides.curve)?;
+        let baseline = Baseline::of(&form, overrides.curve)?;
         let seeds = overrides.seeds.map_or(form.seeds.clone(), <[u64]>::to_vec);
         check_distinct("seeds", &seeds)?;
         if let Some(seed) = seeds.iter().find(|&&seed| i64::try_from(seed).is_err()) {
@@ -124,9 +124,9 @@ impl Study {
         }
         let augments: Vec<_> = form.configurations.iter().map(|entry| entry.data.is_some()).collect();
         check_comparable(&configurations, &augments)?;
-        let selected = selected(&configurations, overrides.arms, yardstick.is_some())?;
+        let selected = selected(&configurations, overrides.arms, baseline.is_some())?;
 
-        let calibrated = is_calibrated(budget, yardstick.as_ref(), &configurations);
+        let calibrated = is_calibrated(budget, baseline.as_ref(), &configurations);
         // A time alone does not determine the number of images.
         let counted = match (budget, own) {
             (Budget::Minutes(_), Budget::Images(_) | Budget::Steps(_)) if !calibrated => own,
@@ -140,7 +140,7 @@ impl Study {
             seeds,
             budget,
             evaluations,
-            yardstick,
+            baseline,
             configurations,
             selected,
             speeds: vec![],
@@ -249,7 +249,7 @@ impl Study {
             configurations,
         };
         self.budget.write(&mut form);
-        self.yardstick.iter().for_each(|yardstick| yardstick.write(&mut form));
+        self.baseline.iter().for_each(|baseline| baseline.write(&mut form));
         toml::to_string(&form).map_err(|e| Error::Config(format!("the study cannot be written: {e}")))
     }
 }
@@ -258,12 +258,12 @@ impl Study {
 /// schedule needs its end.
 pub(super) fn is_calibrated(
     budget: Budget,
-    yardstick: Option<&Yardstick>,
+    baseline: Option<&Baseline>,
     configurations: &[Configuration],
 ) -> bool {
     let mut schedules = configurations.iter().map(|configuration| configuration.run.train.schedule);
     let ends = schedules.any(|schedule| schedule != Schedule::Constant);
-    matches!(budget, Budget::Minutes(_)) && (yardstick.is_some() || ends)
+    matches!(budget, Budget::Minutes(_)) && (baseline.is_some() || ends)
 }
 
 /// Indices of the configurations to train.

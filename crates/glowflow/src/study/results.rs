@@ -59,7 +59,7 @@ pub fn read(study: &Study, out: &Path) -> Result<Vec<RunResult>, Error> {
         }
         let batch = study.configurations[id.configuration].run.train.batch as u64;
         let points = metrics::read(&log)?.iter().filter_map(|record| point(record, batch)).collect();
-        let scores = if study.yardstick.is_some() { scores::read(&run)? } else { HashMap::new() };
+        let scores = if study.baseline.is_some() { scores::read(&run)? } else { HashMap::new() };
         results.push(RunResult { id, record: Record::read(&run)?, points, scores });
     }
     Ok(results)

@@ -82,8 +82,8 @@ fn prepare(
     stop: &AtomicBool,
     say: impl Fn(&str),
 ) -> Result<(), Error> {
-    if let (true, Some(yardstick)) = (due, &study.yardstick) {
-        scores::held_out(&study.run_config(0, study.seeds[0]), yardstick.images)?;
+    if let (true, Some(baseline)) = (due, &study.baseline) {
+        scores::held_out(&study.run_config(0, study.seeds[0]), baseline.images)?;
     }
     if study.is_calibrated() { speed::calibrate(study, out, device, stop, say) } else { Ok(()) }
 }
@@ -92,7 +92,7 @@ fn prepare(
 fn is_due(study: &Study, record: &Record) -> bool {
     match record.state {
         State::Unfinished => true,
-        State::Finished => study.yardstick.is_some() && record.score.is_none(),
+        State::Finished => study.baseline.is_some() && record.score.is_none(),
         State::Diverged => false,
     }
 }
@@ -205,9 +205,9 @@ impl Run<'_> {
         device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
         stop: &AtomicBool,
     ) -> Result<Option<scores::Summary>, Error> {
-        let Some(yardstick) = &self.study.yardstick else { return Ok(None) };
+        let Some(baseline) = &self.study.baseline else { return Ok(None) };
         let mut config = RunConfig::read(&self.folder.join(CONFIG))?;
-        let test = scores::held_out(&config, yardstick.images)?;
+        let test = scores::held_out(&config, baseline.images)?;
         config.train.precision = Precision::F32;
         scores::score(self.folder, device(&config)?, &test, stop)
     }

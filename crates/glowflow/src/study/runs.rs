@@ -42,7 +42,7 @@ impl RunId {
 
 /// Comparison of all configurations with the first, the baseline.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Yardstick {
+pub struct Baseline {
     /// Multiples of the budget for the baseline, ascending; 1 is included.
     pub curve: Vec<f64>,
     /// Number of seeds of the multiples other than 1.
@@ -51,7 +51,7 @@ pub struct Yardstick {
     pub images: Option<usize>,
 }
 
-impl Yardstick {
+impl Baseline {
     /// Reads the comparison of a study file; `curve` replaces that of the file.
     pub(super) fn of(form: &Form, curve: Option<&[f64]>) -> Result<Option<Self>, Error> {
         let Some(curve) = curve.or(form.curve.as_deref()) else {
@@ -96,7 +96,7 @@ impl Study {
     /// Returns whether a budget of minutes is converted to a number of steps before training, based on
     /// measured speeds.
     pub fn is_calibrated(&self) -> bool {
-        plan::is_calibrated(self.budget, self.yardstick.as_ref(), &self.configurations)
+        plan::is_calibrated(self.budget, self.baseline.as_ref(), &self.configurations)
     }
 
     /// Steps per run of a configuration; `None` if the budget is a time.
@@ -157,9 +157,9 @@ impl Study {
     pub fn runs(&self) -> Vec<RunId> {
         let at = |seed: &u64| self.selected.iter().map(|&index| RunId::new(index, *seed)).collect::<Vec<_>>();
         let mut runs: Vec<_> = self.seeds.iter().flat_map(at).collect();
-        if let Some(yardstick) = &self.yardstick {
-            for multiple in yardstick.others() {
-                let seeds = self.seeds.iter().take(yardstick.curve_seeds);
+        if let Some(baseline) = &self.baseline {
+            for multiple in baseline.others() {
+                let seeds = self.seeds.iter().take(baseline.curve_seeds);
                 runs.extend(seeds.map(|&seed| RunId { configuration: 0, seed, multiple }));
             }
         }

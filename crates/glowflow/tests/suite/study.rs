@@ -305,7 +305,7 @@ fn the_speedrun_is_a_comparison() {
     for scale in [Scale::Cpu, Scale::Gpu] {
         let study = builtin("speedrun", scale);
         assert!(study.is_calibrated());
-        let curve = &study.yardstick.as_ref().unwrap().curve;
+        let curve = &study.baseline.as_ref().unwrap().curve;
         assert!(curve.contains(&1.0) && curve.contains(&0.5) && curve.contains(&4.0), "{curve:?}");
         assert_eq!(study.configurations[0].name, "glow");
     }

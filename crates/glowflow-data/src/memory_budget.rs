@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Remaining bytes.
-pub(crate) struct Room(AtomicUsize);
+pub(crate) struct MemoryBudget(AtomicUsize);
 
-impl Room {
+impl MemoryBudget {
     pub fn new(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }
