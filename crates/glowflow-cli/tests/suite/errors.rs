@@ -311,9 +311,13 @@ fn environment_variables_are_validated() {
     {
         with(name, "").ok();
     }
-    for (name, value) in
-        [("GLOWFLOW_DEVICE", "gpu"), ("RAYON_NUM_THREADS", "many"), ("RAYON_NUM_THREADS", "-1")]
-    {
+    for (name, value) in [
+        ("GLOWFLOW_DEVICE", "gpu"),
+        ("GLOWFLOW_CUDA_ROWS", "0"),
+        ("GLOWFLOW_CUDA_HIDDEN", "some"),
+        ("RAYON_NUM_THREADS", "many"),
+        ("RAYON_NUM_THREADS", "-1"),
+    ] {
         let outcome = with(name, value);
         check(&outcome, name, &[name, value]);
         assert!(!outcome.stderr.contains("--device") && !outcome.stderr.contains("--threads"), "{outcome:?}");
