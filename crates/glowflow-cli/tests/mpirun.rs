@@ -37,6 +37,7 @@ fn any_number_of_ranks_over_any_mpi_writes_the_same_files() {
             assert_eq!(end.code, Some(0), "{}, {size} ranks: {}", engine.name, end.output);
             let line = format!("4 images per step = {size} ranks × {}", 4 / size);
             assert!(end.output.contains(&line), "{}", end.output);
+            assert!(end.output.contains(" ms for other ranks"), "{}", end.output);
             assert_same_files(folder, &out, "alone");
         }
         let out = name(&engine, "realnvp");

@@ -10,6 +10,7 @@ mod share;
 mod subtotals;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use glowflow_kernels::{Device, Operations, Real, Segment};
 use glowflow_ranks::{Alone, Ranks};
@@ -56,6 +57,8 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     all_finite: bool,
     /// How ranks sum gradients, for reports.
     sums: Option<String>,
+    /// Time that steps waited for sums over ranks.
+    waited: Duration,
     /// Numbers of a slice that connected devices sum.
     slice: usize,
     /// The connection to the devices of other ranks. It is dropped after the records of passes, which use it.
@@ -139,6 +142,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             all_finite: true,
             ranks: Arc::new(Alone::new()),
             sums: None,
+            waited: Duration::ZERO,
             slice: link::SLICE,
             link: None,
             config,

@@ -254,6 +254,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let mut saved = Instant::now();
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
+        let began_at = step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
             && self.images.test.is_some()
@@ -317,9 +318,19 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             }
             resumed = Instant::now();
         }
+        self.report_waiting(self.trainer.progress().step - began_at)?;
         if self.evaluated_at != Some(self.trainer.progress().step) {
             self.evaluate()?;
         }
         Ok(())
+    }
+
+    /// Reports the mean time that steps waited for other ranks.
+    fn report_waiting(&mut self, steps: u64) -> Result<(), Error> {
+        let waited = 1e3 * self.trainer.waited().as_secs_f64();
+        if steps == 0 || waited == 0.0 {
+            return Ok(());
+        }
+        self.observers.notice(&format!("each step waited {:.0} ms for other ranks", waited / steps as f64))
     }
 }

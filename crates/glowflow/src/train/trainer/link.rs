@@ -213,6 +213,11 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         self.sums.as_deref()
     }
 
+    /// Total time that steps spent waiting for sums over ranks through the memory of hosts.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Connects the devices, or returns why that is not possible.
     fn connected(&mut self, limit: Duration) -> Result<Result<String, String>, Error> {
         // The rest is for finding out which ranks are missing.

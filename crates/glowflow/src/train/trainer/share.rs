@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use glowflow_kernels::{Device, Operations};
 use glowflow_ranks::{Ranks, RanksError, parts_of};
@@ -125,8 +126,10 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         let done = self.pass(pixels, labels, (count, batch), share.first + last, during)?;
         measured.push(done);
         buckets.flush(&self.device, &mut self.gradient, &self.flow);
+        let begin = Instant::now();
         let measured = self.gather(&measured, own)?;
         buckets.finish(&self.device, &mut self.gradient)?;
+        self.waited += begin.elapsed();
         Ok(measured)
     }
 
