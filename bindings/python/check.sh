@@ -6,7 +6,7 @@
 # dependencies.
 set -euo pipefail
 cd "$(dirname "$0")"
-MAX_WHEEL_KIB=12288
+MAX_WHEEL_KIB=10240
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}
 
 out=$(mktemp -d)
