@@ -96,8 +96,8 @@ async fn impossible_positions_are_refused() {
     for (body, words) in [
         (json!({ "faces": true }), &["eyes"][..]),
         (json!({ "faces": false, "eyes": [[0.4, 0.5], [0.6, 0.5]] }), &["eyes"]),
-        (json!({ "faces": true, "eyes": [[0.6, 0.5], [0.4, 0.5]] }), &["0.6", "0.02 above left x"]),
-        (json!({ "faces": true, "eyes": [[0.5, 0.5], [0.51, 0.5]] }), &["0.51", "0.02 above left x"]),
+        (json!({ "faces": true, "eyes": [[0.6, 0.5], [0.4, 0.5]] }), &["0.6", "0.02 greater than left x"]),
+        (json!({ "faces": true, "eyes": [[0.5, 0.5], [0.51, 0.5]] }), &["0.51", "0.02 greater than left x"]),
         (json!({ "faces": true, "eyes": [[0.4, 0.5], [1.6, 0.5]] }), &["1.6"]),
         (json!({ "faces": true, "eyes": [[0.4, 0.5]] }), &["eyes"]),
         (json!({ "faces": true, "eyes": [[0.4, 0.5], [0.6, 0.5]], "path": "/etc" }), &["path"]),
