@@ -2,8 +2,8 @@
 //!
 //! A [`Device`] has memory, [`Primitives`] are general operations on it, and [`ops`] are operations of Glow,
 //! each with a reference body in primitives and fused forms for the devices. This crate does not define
-//! models or layers. All `unsafe` code of the project is here: in [`cpu`]'s matrix products, and in
-//! [`cuda`]'s calls of NVIDIA's libraries.
+//! models or layers. All `unsafe` code of the project is here, in [`cpu`]'s matrix products and in [`cuda`]'s
+//! calls of NVIDIA's libraries, except for the calls of MPI in `glowflow-ranks`.
 //!
 //! ```
 //! use glowflow_kernels::ops::Squeeze;

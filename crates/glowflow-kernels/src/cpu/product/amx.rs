@@ -12,9 +12,8 @@
 //! ```
 //!
 //! One block of assembly configures the tiles, executes a chain of products and releases the tiles, so no
-//! state persists in registers that the compiler does not know of. A chain has several products because a
-//! configuration takes about 200 cycles (Intel's optimisation manual), as long as three steps of a product.
-//! (The intrinsics are not in stable Rust.) Denormal numbers are treated as zeros.
+//! state persists in registers that the compiler does not know of. A chain has several products because each
+//! configuration takes time. (The intrinsics are not in stable Rust.) Denormal numbers are treated as zeros.
 
 use std::arch::asm;
 use std::mem::offset_of;
