@@ -4,6 +4,7 @@
 set -euo pipefail
 seconds=${1:?usage: fuzz/run.sh SECONDS [TARGET...]}
 shift
+CHECKPOINTS=${CHECKPOINTS:+$(realpath "$CHECKPOINTS")}
 cd "$(dirname "$0")"
 targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <(sed -n 's|^path = "fuzz_targets/\(.*\)\.rs"$|\1|p' Cargo.toml)
@@ -35,6 +36,8 @@ for target in "${targets[@]}"; do
     # A slow unit is reported, but is no failure.
     findings=$(find "artifacts/$target" -type f ! -name 'slow-unit-*' | wc -l)
     found=$((found + findings))
+    # A program that does not start leaves no finding.
+    [ -n "$executions" ] || found=$((found + 1))
     table+=$'\n'"| \`$target\` | ${executions:-none, see logs/$target} | $((SECONDS - begin)) | $findings |"
     echo "$target: ${executions:-no} executions, $findings findings" >&2
 done

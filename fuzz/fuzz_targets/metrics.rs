@@ -1,4 +1,5 @@
-//! The log of a run, `metrics.jsonl`. It never prevents the run from resuming, and holds records alone then.
+//! The log of a run, `metrics.jsonl`. It never prevents the run from resuming, and contains only records
+//! afterwards.
 
 #![no_main]
 

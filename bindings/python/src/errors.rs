@@ -25,7 +25,7 @@ create_exception!(
     glowflow,
     Diverged,
     PyRuntimeError,
-    "Training met nothing but gradients that are not finite."
+    "Training encountered only non-finite gradients."
 );
 
 /// Calls `work` without the GIL.
@@ -35,7 +35,12 @@ pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> 
 
 /// Converts an error to an exception.
 pub fn raised(error: Error) -> PyErr {
-    let message = error.to_string();
+    let advice = match error {
+        Error::NoData => "; pass data",
+        Error::NoDirections { .. } => "; Directions.fit computes them from labelled images",
+        _ => "",
+    };
+    let message = format!("{error}{advice}");
     match error {
         Error::Io { reason, .. }
         | Error::Data(

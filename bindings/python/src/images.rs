@@ -11,8 +11,8 @@ use crate::arrays;
 /// Images and labels passed as arguments.
 pub type Given<'py> = (PyReadonlyArray4<'py, u8>, Option<PyReadonlyArray1<'py, i64>>);
 
-/// A copy of an array's images with their labels, of `classes` classes. Training may outlive the array, and the array may
-/// change.
+/// A copy of an array's images with their labels, of `classes` classes. Training may outlive the array, and
+/// the array may change.
 pub fn dataset(given: &Given<'_>, classes: usize) -> PyResult<Arc<dyn Dataset>> {
     let (images, labels) = given;
     let view = images.as_array();

@@ -98,9 +98,39 @@ fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// Returns whether standard output was closed. A closed pipe in place of a file, which the libraries' errors
+/// name, is a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is_of_file = |cause: &(dyn std::error::Error + 'static)| {
+        let library = cause.downcast_ref::<glowflow::Error>();
+        cause.is::<glowflow_report::Error>()
+            || library.is_some_and(|error| !matches!(error, glowflow::Error::Observer(_)))
+    };
+    if error.chain().any(is_of_file) {
+        return false;
+    }
     error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
         .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_in_place_of_a_file_is_a_failure() {
+        let closed = || Error::from(ErrorKind::BrokenPipe);
+        let output = glowflow::Error::Observer(anyhow::Error::from(closed()).context("writing").into());
+        assert!(is_broken_pipe(&output.into()));
+        assert!(is_broken_pipe(&anyhow::Error::from(closed()).context("writing")));
+        let log = || glowflow_report::Error::Write { path: "metrics.jsonl".into(), reason: closed() };
+        assert!(!is_broken_pipe(&log().into()));
+        assert!(!is_broken_pipe(&glowflow::Error::from(log()).into()));
+        let file = glowflow::Error::Io { path: "model.safetensors".into(), reason: closed() };
+        assert!(!is_broken_pipe(&file.into()));
+    }
 }

@@ -1,4 +1,4 @@
-//! The optimiser step for as many parameters as Glow has with K 8, L 3 and hidden 512. An item is a
+//! The optimiser step for the number of parameters of Glow with K 8, L 3 and hidden 512. An item is a
 //! parameter.
 
 use divan::Bencher;

@@ -85,7 +85,9 @@ impl FromStr for DeviceChoice {
             "cuda" => Ok(Self::Cuda(0)),
             _ => match text.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(index)) => Ok(Self::Cuda(index)),
-                _ => Err(format!("unknown device {text:?}, expected auto, cpu, or cuda:0, cuda:1 and so on")),
+                _ => Err(format!(
+                    "unknown device {text:?}, expected auto, cpu, cpu:amx, or cuda:0, cuda:1 and so on"
+                )),
             },
         }
     }

@@ -39,8 +39,8 @@
 //! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
 //! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |
 //!
-//! Ranks of NCCL are processes, or threads of one process that each have a device. The library is in a separate
-//! folder ([`nccl`]), so that tests can also run without it.
+//! Ranks of NCCL are processes, or threads of one process that each have a device. The library is in a
+//! separate folder ([`nccl`]), so that tests can also run without it.
 //!
 //! Errors in kernels end the process with a message that names the kernel: an access outside an allocation,
 //! threads that deadlock or wait in different barriers, writes past the end of dynamic shared memory, an

@@ -306,9 +306,16 @@ fn environment_variables_are_validated() {
         info.env(name, value);
         common::outcome(info)
     };
-    for name in
-        ["GLOWFLOW_DEVICE", "RAYON_NUM_THREADS", "GLOWFLOW_CUDA_LIBRARIES", "COLUMNS", "TERM", "NO_COLOR"]
-    {
+    for name in [
+        "GLOWFLOW_DEVICE",
+        "GLOWFLOW_CUDA_ROWS",
+        "GLOWFLOW_CUDA_HIDDEN",
+        "RAYON_NUM_THREADS",
+        "GLOWFLOW_CUDA_LIBRARIES",
+        "COLUMNS",
+        "TERM",
+        "NO_COLOR",
+    ] {
         with(name, "").ok();
     }
     for (name, value) in [

@@ -101,8 +101,8 @@ fn held_out(config: &RunConfig, opened: Splits) -> Result<TrainAndTest, Error> {
     }
 }
 
-/// Splits images into training and test images: `data.test_fraction` of them are test images, by default one in
-/// twenty from 100 images on.
+/// Splits images into training and test images: `data.test_fraction` of them are test images, by default 5 %
+/// if there are at least 100 images.
 ///
 /// # Errors
 /// [`Error::Data`] if the fraction leaves no images on one side.

@@ -148,7 +148,8 @@ pub fn compile(source: &str, options: &[&str]) -> Result<Vec<u8>, (nvrtc::nvrtcR
     compile_with_headers(source, &[], options).map(|(cubin, _)| cubin)
 }
 
-/// Returns the cubin and the PTX of a program with these headers (name, text), or the result code and the log.
+/// Returns the cubin and the PTX of a program with these headers (name, text), or the result code and the
+/// log.
 pub fn compile_with_headers(
     source: &str,
     headers: &[(&str, &str)],
