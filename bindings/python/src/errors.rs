@@ -21,12 +21,7 @@ create_exception!(
     PyRuntimeError,
     "A device is missing, failed, or has too little memory."
 );
-create_exception!(
-    glowflow,
-    Diverged,
-    PyRuntimeError,
-    "Training encountered only non-finite gradients."
-);
+create_exception!(glowflow, Diverged, PyRuntimeError, "Training encountered only non-finite gradients.");
 
 /// Calls `work` without the GIL.
 pub fn compute<T: Send>(py: Python<'_>, work: impl FnOnce() -> Result<T, Error> + Send) -> PyResult<T> {

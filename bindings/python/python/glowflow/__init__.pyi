@@ -42,7 +42,7 @@ class DeviceError(RuntimeError):
     """A device is missing, failed, or has too little memory."""
 
 class Diverged(RuntimeError):
-    """Training met nothing but gradients that are not finite."""
+    """Training encountered only non-finite gradients."""
 
 @dataclass(frozen=True)
 class GlowConfig:
