@@ -26,6 +26,10 @@ const ABORT: Duration = Duration::from_secs(2);
 /// for the answer of another that is already waiting outside UCX. Nothing is lost in that case, and the
 /// process may exit.
 const FINALIZE: Duration = Duration::from_secs(5);
+/// Maximum length of the slices in which waits are counted.
+const SLICE: Duration = Duration::from_millis(100);
+/// A slice counts as at most this: if it took longer, this process was suspended.
+const SUSPENDED: Duration = Duration::from_secs(1);
 /// Stack of the thread that owns MPI, as large as that of a main thread.
 const STACK: usize = 8 << 20;
 
@@ -110,10 +114,11 @@ impl Mpi {
         self.wait(|state| state.reply.take())
     }
 
-    /// Waits until `take` returns a value, up to the limit.
+    /// Waits until `take` returns a value, up to the limit. Time during which this process was suspended does
+    /// not count: the other ranks may have been suspended, too, or have waited for this one.
     fn wait<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Result<T, RanksError> {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        let (begin, mut asked) = (Instant::now(), false);
+        let (mut waited, mut asked) = (Duration::ZERO, false);
         let mut state = self.board.lock();
         state.mine.waits += 1;
         state.heard.fill(None);
@@ -124,7 +129,6 @@ impl Mpi {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            let waited = begin.elapsed();
             if waited >= limit {
                 return Err(self.missing(&state, limit));
             }
@@ -133,7 +137,9 @@ impl Mpi {
                 self.send(Command::Ask);
             }
             let next = if asked { limit } else { limit / 2 };
-            state = self.pause(state, next.saturating_sub(waited));
+            let begin = Instant::now();
+            state = self.pause(state, next.saturating_sub(waited).min(SLICE));
+            waited += begin.elapsed().min(SUSPENDED);
         }
     }
 

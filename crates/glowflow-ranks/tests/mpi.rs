@@ -91,6 +91,22 @@ fn a_stopped_rank_ends_the_job_within_the_limit() {
     }
 }
 
+/// Schedulers suspend jobs, and computers sleep.
+#[test]
+fn a_suspended_job_continues() {
+    let _lock = one_at_a_time();
+    for engine in engines() {
+        let job = Job::with(&engine, 2, &["--steps", "60", "--pause", "20", "--limit", "2"]);
+        let processes = job.processes(2);
+        sleep(Duration::from_millis(300));
+        processes.iter().for_each(|process| signal("-STOP", process));
+        sleep(Duration::from_secs(4));
+        processes.iter().for_each(|process| signal("-CONT", process));
+        let end = job.end(Duration::from_secs(20));
+        assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
+    }
+}
+
 #[test]
 fn a_late_rank_is_named_with_its_step() {
     let _lock = one_at_a_time();
