@@ -92,7 +92,7 @@ fn numbers_become_the_same_pixels() {
     let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5, 0.5, 0.49999997, -0.0, 1e30];
     for len in [1, 6, 4099] {
         for bits in [1, 5, 8] {
-            // Many numbers are at the edge of a bin, where the last bit decides.
+            // Many numbers are at the edge of a bin, so that the last bit decides.
             let edges = (0..=256).map(|i| i as f32 / 256.0 - 0.5);
             let v: Vec<f32> = odd.into_iter().chain(edges).chain(numbers.clone()).take(len).collect();
             let cpu = Cpu::<f32>::new();
@@ -682,7 +682,7 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
     }
 }
 
-/// No kernel accesses memory outside a buffer, whatever the arguments.
+/// Kernels never access memory outside a buffer, for any arguments.
 #[test]
 fn buffers_that_are_too_short_are_refused() {
     let Some(gpu) = gpu(Precision::F32) else { return };

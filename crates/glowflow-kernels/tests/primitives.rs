@@ -520,8 +520,8 @@ const NORMS: [BatchNorm; 7] = [
     BatchNorm { rows: 2100, channels: 17 },
 ];
 
-/// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines that do not
-/// fill a block, windows of every size, and a larger one.
+/// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines
+/// that do not fill a block, windows of every size, and a larger one.
 const DEPTHWISE: [Depthwise; 7] = [
     Depthwise { grid: Grid { batch: 1, height: 1, width: 1 }, channels: 1, kernel: 7 },
     Depthwise { grid: Grid { batch: 2, height: 3, width: 5 }, channels: 17, kernel: 7 },
@@ -569,7 +569,7 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
         let of_channel = |values: &[f64], c: usize| -> Vec<f64> {
             (0..rows).map(|row| values[row * channels + c]).collect()
         };
-        // Away from 0, where a single-precision sum of squares would lose the variance.
+        // Far from 0, so that a single-precision sum of squares would lose the variance.
         let x: Vec<f64> = numbers(1, rows * channels).iter().map(|x| 20.0 + x).collect();
         let (dy, before) = (numbers(2, rows * channels), numbers(3, rows * channels));
         let means = |values: Vec<f64>| values.iter().sum::<f64>() / rows as f64;
@@ -1135,7 +1135,7 @@ fn orthogonalized_matrices_are_their_definition() {
     }
 }
 
-/// The singular values of a well-conditioned matrix end up near 1, whatever its size.
+/// The singular values of a well-conditioned matrix end up near 1, at any scale.
 #[test]
 fn orthogonalized_matrices_have_singular_values_near_1() {
     let device = Cpu::<f64>::new();

@@ -16,8 +16,9 @@ pub type Square<T> = [[T; SIDE]; SIDE];
 /// A vector register of sums, and its operations.
 ///
 /// # Safety
-/// Every operation needs the processor to have the vector's instruction set, and as many numbers behind a
-/// pointer as it says. Functions are inlined into the kernel, which enables the set.
+/// The processor must have the vector's instruction set, and a pointer must be valid for the number of
+/// elements that the operation's documentation gives. Functions are inlined into the kernel, which enables
+/// the set.
 pub trait Vector: Copy {
     /// Element type of matrices.
     type Element: Element;

@@ -13,8 +13,8 @@ __device__ __forceinline__ float4 four(const float *at) { return *(const float4 
 
 // A matrix to compute, and its inputs; as in `channel_map.rs`. Addresses are null for absent inputs.
 struct Made {
-    const int *index;   // which input each output takes
-    const float *sign;  // null, with lower, upper and log_s, where the permutation is fixed
+    const int *index;   // the input of each output
+    const float *sign;  // null, with lower, upper and log_s, if the permutation is fixed
     const float *lower, *upper, *log_s;
     const float *bias, *logs;
     float *matrix, *offset;
@@ -104,7 +104,7 @@ __device__ __forceinline__ void invert_column(
             __syncwarp();
         }
         for (int m = channels - 1; m >= 0; m--) {
-            // Every lane multiplies for itself, because all lanes read the number before it is overwritten
+            // Each lane computes the product, because all lanes read the number before it is overwritten
             // below.
             double value = column[m] * diagonal[m];
             __syncwarp();
@@ -171,7 +171,7 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
         return;
     }
     double *column = &columns[warp * channels];
-    // Two calls, so that the compiler knows which memory each of them reads.
+    // Two calls, so that the compiler can infer the address space of each.
     if (copied) {
         make_line(made, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
     } else {
@@ -475,9 +475,9 @@ extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, fl
     }
 }
 
-// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [stride, stride] (not transposed).
-// With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j), d_LU = Pᵀ d_W, d_L = d_LU Uᵀ,
-// d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
+// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [stride, stride] (not
+// transposed). With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j),
+// d_LU = Pᵀ d_W, d_L = d_LU Uᵀ, d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
 //
 // blockIdx.y selects the result of a block of 256 threads: 0 for the actnorm's gradients, 1 for those of L, 2
 // for those of U and its diagonal. Lanes are 32 columns, selected by blockIdx.z. A warp computes a row of L

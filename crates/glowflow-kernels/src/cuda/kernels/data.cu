@@ -1,7 +1,8 @@
 // Pixels in, noise, and what only moves numbers about.
 
-// v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise. One thread for every four elements: a block of random words.
-// mode 0: the middle of each bin; 1: uniform noise of a stream, from its number `start` on; 2: `v` holds the noise already.
+// v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise. One thread for every four elements: a block of random
+// words. mode 0: the middle of each bin; 1: uniform noise of a stream, from its number `start` on; 2: the
+// noise that `v` holds.
 extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int mode, u64 seed, u64 id, u64 start, float *v) {
     int group = global_index();
     if (4 * group >= count) {

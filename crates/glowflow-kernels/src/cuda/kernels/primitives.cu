@@ -212,8 +212,8 @@ extern "C" __global__ void col2im(
     x[n] = accumulate ? x[n] + sum : sum;
 }
 
-// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b, from its number `start` on. One thread for
-// every four.
+// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b, from its number `start`
+//      on. One thread for every four.
 
 extern "C" __global__ void uniform_numbers(int images, int length, u64 seed, u64 id, u64 start, float *out) {
     int groups = (length + 3) / 4, index = global_index();

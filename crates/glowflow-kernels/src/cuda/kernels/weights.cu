@@ -1,8 +1,8 @@
 // Folds the actnorm scales of a coupling network into its weights, in the layout of its products, and unfolds
 // the gradients of the folded weights into those of the parameters.
 //
-// y = (W x + bias) ⊙ s with s = exp(3·logs) is y = W' x + b' with W' = s ⊙ W and b' = s ⊙ bias. Then dW = s ⊙ dW',
-// dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
+// y = (W x + bias) ⊙ s with s = exp(3·logs) is y = W' x + b' with W' = s ⊙ W and b' = s ⊙ bias. Then
+// dW = s ⊙ dW', dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
 //
 // Rows and columns are padded with zeros to multiples of 8, with which products are fastest: `outputs` and
 // `inputs` are the actual sizes, widths and `stride` the padded ones.

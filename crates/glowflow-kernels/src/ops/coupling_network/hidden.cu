@@ -2,8 +2,8 @@
 // weights that stay in shared memory, fused with operations that would otherwise take separate passes over
 // memory.
 //
-//     forward    d [rows, columns] = ReLU(a [rows, depth] · bᵀ + bias), and a bit for each number that is not 0
-//     backward   d = a · bᵀ where the bit is set, else 0; and sums over rows of d, for the gradient of the bias
+//     forward    d [rows, columns] = ReLU(a [rows, depth] · bᵀ + bias), and a bit for each nonzero number
+//     backward   d = a · bᵀ where the bit is set, else 0; and sums over rows of d, for the bias gradient
 //
 // with b [columns, depth], all in bf16. A block handles 128 columns and the whole depth of b. Two workers of
 // 128 threads each process tiles of 64 rows of a. One additional thread per worker loads a, 64 columns at a

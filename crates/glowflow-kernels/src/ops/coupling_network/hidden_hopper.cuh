@@ -89,8 +89,8 @@ template <int left> __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
 }
 
-// The compiler must not move operations on the sums across this: it does not know that asynchronous products
-// modify them.
+// The compiler must not move operations on the sums across this: asynchronous products modify them without
+// its knowledge.
 __device__ __forceinline__ void sums_are_used_here(float (&sums)[64]) {
 #pragma unroll
     for (int n = 0; n < 64; n++) {
@@ -247,7 +247,7 @@ __device__ __forceinline__ void hidden_layer(
     const int tiles = (rows + hidden_rows - 1) / hidden_rows;
     const int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles;
     const int stride = gridDim.x / column_tiles * hidden_workers, first_column = column_tile * hidden_columns;
-    // The shuffle tells the compiler that the value is uniform across a warp.
+    // With the shuffle, the compiler can assume that the value is uniform across a warp.
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const u32 b_at = (shared_address(dynamic) + 1023) & ~1023u;
     const u32 tiles_at = b_at + chunks * b_bytes, results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
