@@ -199,7 +199,7 @@ pub struct Evaluated<'a> {
     pub step: u64,
     /// The scores.
     pub evaluation: &'a Evaluation,
-    /// Whether it is the best of the run so far; its model was then written as the best.
+    /// True for the best evaluation of the run so far; its model was then written as the best.
     pub best: bool,
     /// The model with averaged weights.
     pub model: &'a Averaged<'a>,

@@ -23,7 +23,7 @@ pub(super) struct Pass<D: Operations> {
     work: Repeated<D, (D::Buffer, D::Buffer)>,
 }
 
-/// What is summed over ranks while a gradient is computed.
+/// The sums over ranks while a gradient is computed.
 pub(super) enum Sums<'a, D: Operations> {
     /// Nothing.
     None,
