@@ -3,8 +3,8 @@
 //!
 //! The legend is to the right of the plot, in the order of the last values. The Okabe-Ito colours are
 //! distinguishable with any colour vision, and each line has its own marker shape. The first values of a run
-//! may be far above the rest: the vertical range follows the bulk of the values, and lines begin at the point
-//! where they enter it.
+//! may be far above the rest: the vertical range follows the bulk of the values, and a line begins at the
+//! point at which it enters this range.
 
 use crate::curve::{FONT, GRID, count_label, register_typeface, value_label};
 use crate::{Error, picture};
