@@ -40,9 +40,9 @@ export const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-"
 const fileName = (parts, kind) => `${["glowflow", ...parts].join("-")}.${kind}`;
 
 /**
- * Fills `place` with a menu of downloads. `picture` makes the picture; `frames(format)` makes the animation of
- * `count` frames as GIF, APNG, or PNG with the frames side by side. Either can be left out. `name` gives the parts
- * of the file's name.
+ * Fills `place` with a menu of downloads. `picture` makes the picture; `frames(format)` makes the animation
+ * of `count` frames as GIF, APNG, or PNG with the frames side by side. Either can be left out. `name` gives
+ * the parts of the file's name.
  */
 export function addDownloads(place, text, { size, name, picture, frames, count }) {
   const [width, height] = size;

@@ -23,8 +23,8 @@ export function setModel(info) {
 let turn = Promise.resolve();
 
 /**
- * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, several files can
- * be chosen, as many as it returns.
+ * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, several
+ * files can be chosen, as many as it returns.
  */
 export function addSource(place, name, use, room) {
   const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
@@ -50,8 +50,8 @@ export function addSource(place, name, use, room) {
 }
 
 /**
- * Cuts and encodes photographs once earlier ones are done; `use` gets the image of each. At most `room()` of them are
- * used. Those that cannot be used do not stop the others.
+ * Cuts and encodes photographs once earlier ones are done; `use` gets the image of each. At most `room()` of
+ * them are used. Those that cannot be used do not stop the others.
  */
 export function usePhotos(files, use, room) {
   const done = turn.then(() => useAll(files, use, room));
