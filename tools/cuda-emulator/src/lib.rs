@@ -5,7 +5,7 @@
 //! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target
 //! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU:
 //! after a change, another folder is used. Kernels that they compile are cached there, too, and contain the
-//! key: the driver rejects those of another build. A build happens in a folder of its own, named after the
+//! key: the driver rejects those of another build. A build happens in a separate folder, named after the
 //! process, which is renamed when it is complete. Of several processes that build concurrently, the first to
 //! finish provides the libraries for all.
 //!
