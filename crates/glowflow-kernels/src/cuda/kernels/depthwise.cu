@@ -8,7 +8,8 @@ const int DEPTHWISE_NEIGHBOURS = 8;
 // the input: taps are read in the opposite order, and sums are added to y.
 template <int size>
 __device__ __forceinline__ void convolve_neighbours(
-    int line, int left, int c, Plane plane, int channels, int back, const float *x, const float *taps, float *y) {
+    int line, int left, int c, Plane plane, int channels, int back, const float *x, const float *taps,
+    float *y) {
     const int reach = size / 2, all = DEPTHWISE_NEIGHBOURS + size - 1;
     int height = plane.height.value, width = plane.width.value;
     int row = line - divided(line, plane.height) * height;
@@ -45,8 +46,8 @@ __device__ __forceinline__ void convolve_neighbours(
 
 // One thread for each channel of each block of neighbours, of which a line has `blocks`.
 extern "C" __global__ void depthwise(
-    int count, Plane plane, Divisor channels, Divisor blocks, int size, int back, const float *x, const float *taps,
-    float *y) {
+    int count, Plane plane, Divisor channels, Divisor blocks, int size, int back, const float *x,
+    const float *taps, float *y) {
     int n = global_index();
     if (n >= count) {
         return;
@@ -64,7 +65,8 @@ extern "C" __global__ void depthwise(
 // The sums of row `ky` of the taps over the lines from `first` on, written to `to` [size, channels].
 template <int size>
 __device__ __forceinline__ void sum_taps(
-    int first, int end, int ky, int c, Plane plane, int channels, const float *x, const float *dy, float *to) {
+    int first, int end, int ky, int c, Plane plane, int channels, const float *x, const float *dy,
+    float *to) {
     const int reach = size / 2;
     int height = plane.height.value, width = plane.width.value;
     float sums[size] = {};

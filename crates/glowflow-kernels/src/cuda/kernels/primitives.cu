@@ -125,7 +125,8 @@ __device__ __forceinline__ void write_sum(const Expression &f, int out, double s
 // Sums `part` terms of each of `lanes` outputs, a power of 2: blockIdx.x is the group of outputs, blockIdx.y
 // the part. Several parts are written to partial [parts, outs], a single one to the output.
 extern "C" __global__ void reduce(
-    int outs, int terms, int part, int lanes, int accumulate, double *partial, const __grid_constant__ Expression f) {
+    int outs, int terms, int part, int lanes, int accumulate, double *partial,
+    const __grid_constant__ Expression f) {
     __shared__ double sums[256];
     int lane = threadIdx.x % lanes, out = blockIdx.x * lanes + lane;
     int first = blockIdx.y * part, end = min(terms, first + part);
