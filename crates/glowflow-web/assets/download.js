@@ -73,12 +73,14 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
       say("");
     });
     animation("Animation, GIF", async () => save(await frames("gif"), fileName(name(), "gif")));
-    animation("Animation, APNG (all colours)", async () => save(await frames("apng"), fileName(name(), "apng")));
+    animation("Animation, APNG (all colours)", async () =>
+      save(await frames("apng"), fileName(name(), "apng")));
     for (const format of videoFormats()) {
       animation(`Video, ${format.name} (${LARGE} px)`, async () => {
         const film = await frames("png");
         say("Recording the video…");
-        save(await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
+        save(
+          await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
       });
     }
   }

@@ -27,7 +27,8 @@ let turn = Promise.resolve();
  * files can be chosen, as many as it returns.
  */
 export function addSource(place, name, use, room) {
-  const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
+  const file = element("input",
+    { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
   file.setAttribute("aria-label", `Photograph for ${name}`);
   const label = element("label", { className: "button", htmlFor: file.id, textContent: "Photograph…" });
   file.addEventListener("change", () => attempt(async () => {
