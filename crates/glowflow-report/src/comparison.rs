@@ -86,7 +86,9 @@ impl Comparison<'_> {
     /// use glowflow_report::comparison::{Comparison, Line, Spread};
     ///
     /// let folder = tempfile::tempdir()?;
-    /// let points = [1.0, 2.0, 3.0].map(|x| Spread { x, low: 2.9 + 1.0 / x, mean: 3.0 + 1.0 / x, high: 3.1 + 1.0 / x });
+    /// let points = [1.0, 2.0, 3.0].map(|x| {
+    ///     Spread { x, low: 2.9 + 1.0 / x, mean: 3.0 + 1.0 / x, high: 3.1 + 1.0 / x }
+    /// });
     /// let lines = [Line { name: "conv1x1", points: &points }];
     /// let (x_label, y_label) = ("images", "bits per dimension");
     /// let figure = Comparison { title: "permutations", note: "", x_label, y_label, lines: &lines };

@@ -33,8 +33,8 @@
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
 //! | `CUDA_EMULATOR_DEVICES=N` | the number of devices, up to 16; 1 otherwise |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS=N` | the number of multiprocessors; 132 otherwise |
-//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, run only when waited for: shows missing waits |
-//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first: shows missing barriers |
+//! | `CUDA_EMULATOR_LAZY=1` | streams and graph branches run only when waited for: shows missing waits |
+//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from last to first: shows missing barriers |
 //! | `NCCL_EMULATOR_VERSION=21403` | the version of NCCL; 2.30.7 otherwise |
 //! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
 //! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |

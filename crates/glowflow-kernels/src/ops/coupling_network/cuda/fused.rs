@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! forward    h1 = ReLU(in · W1ᵀ + bias1), h2 = ReLU(h1 · W2ᵀ + bias2), out [rows, width] = h2 · W3ᵀ
-//! back       the same with the transposes and masks instead of ReLUs, and sums over rows of both hidden layers
+//! back       the same with transposes, masks instead of ReLUs, and sums over rows of both hidden layers
 //! ```
 //!
 //! Separate kernels read and write hidden activations for each product, a kilobyte per row and layer. Here
