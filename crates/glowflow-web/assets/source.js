@@ -23,8 +23,8 @@ export function setModel(info) {
 let turn = Promise.resolve();
 
 /**
- * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, several
- * files can be chosen, as many as it returns.
+ * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, up to
+ * `room()` files can be chosen.
  */
 export function addSource(place, name, use, room) {
   const file = element("input",

@@ -130,7 +130,7 @@ test("a photograph is encoded and scored again in another class", async () => {
   await done();
 });
 
-test("pictures of a walk have classes of their own", async () => {
+test("each picture of a walk has its own class", async () => {
   await settled();
   await page.click("#tab-mix");
   await page.locator("#mix-examples button").nth(0).click();

@@ -15,7 +15,7 @@ beforeEach(() => open());
 
 const value = (slider) => page.locator(slider).evaluate((input) => Number(input.value));
 
-test("a slider changes an uploaded picture, and reset, undo and redo lead back and forth", async () => {
+test("a slider changes an uploaded picture, and reset, undo and redo work", async () => {
   const first = await pixels("#original");
   await uploadToManipulate();
   const original = await pixels("#original");
@@ -256,7 +256,7 @@ test("the first picture is the likeliest of those whose score is finite", async 
   await done();
 });
 
-test("directions that are weak come last and say why", async () => {
+test("weak directions come last, with the reason", async () => {
   const why = "computed from 12 images with it";
   await amend("**/api/v1/info", ({ attributes }) => ({
     attributes: attributes.map((attribute) =>

@@ -29,7 +29,7 @@ async function add(example = true) {
   await cards(3);
 }
 
-test("files beyond the free places are left out, and one that is no picture stops no other", async () => {
+test("files beyond the free places are skipped, and one that is not a picture does not stop others", async () => {
   const other = [];
   for (const colour of ["red", "lime", "blue", "black", "white", "cyan"])
     other.push(fileOf(await drawn({ colour }), `${colour}.png`));
@@ -121,7 +121,7 @@ test("several files are added at once", async () => {
   await done();
 });
 
-test("the page asks for no more images than the model allows", async () => {
+test("the page requests at most the images that the model allows", async () => {
   await settled();
   await amend("**/api/v1/info", () => ({ images: 3 }));
   const counts = [];

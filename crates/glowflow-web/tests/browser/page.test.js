@@ -185,7 +185,7 @@ test("a phone shows one note at a time", async () => {
   await done();
 });
 
-test("nothing moves by itself for those who prefer that", async () => {
+test("nothing is animated if reduced motion is preferred", async () => {
   await open({ reducedMotion: "reduce" });
   const moving = await page.locator("body *").evaluateAll((all) => all
     .filter((e) =>

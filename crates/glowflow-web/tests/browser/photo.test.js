@@ -246,7 +246,7 @@ test("the camera's picture can be used", async () => {
   await done();
 });
 
-test("a file that is no picture is named and does no harm", async () => {
+test("a file that is not a picture is reported by name and changes nothing", async () => {
   await page.setInputFiles("#manipulate-source-file", fileOf(Buffer.from("none"), "notes.png"));
   await page.getByText("notes.png is not a picture").waitFor();
   await uploadToManipulate();
@@ -380,7 +380,7 @@ test("a browser remembers the eyes if the server does not store them", () => wit
   await page.setInputFiles("#manipulate-source-file", PHOTO);
   await changing("#changed", () => confirm("align"));
   await open({ at, prepare });
-  assert.ok(await page.locator("#eyes-banner").isVisible(), "another browser knows nothing");
+  assert.ok(await page.locator("#eyes-banner").isVisible(), "another browser has no answer");
   await page.click("#eyes-not-faces");
   assert.equal(await page.locator("#eyes-banner").isVisible(), false);
   await page.setInputFiles("#manipulate-source-file", PHOTO);

@@ -75,7 +75,7 @@ export async function open({ at = address, prepare = async () => {}, ...options 
 /** Waits until the page shows its first image. */
 export const ready = () => page.locator("#changed[src]").waitFor();
 
-/** Waits until all examples are shown; after that the page sends no requests on its own. */
+/** Waits until all examples are shown; after that only actions send requests. */
 export const settled = () => page.waitForFunction(() =>
   document.querySelectorAll(".examples button:disabled").length === 0);
 
