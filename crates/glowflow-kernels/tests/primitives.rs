@@ -955,7 +955,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// Products on GPUs, which process as many terms at a time as there are.
+/// Shapes of products on GPUs, which process all terms at once.
 const PRODUCTS_ON_GPUS: [[usize; 3]; 7] =
     [[1, 1, 1], [3, 5, 7], [17, 33, 40], [2, 3, 0], [0, 3, 2], [5, 34, 600], [64, 24, 32]];
 

@@ -156,7 +156,7 @@ fn attributes_of_every_nth_image_have_directions() {
     for (column, direction) in directions.list.iter().enumerate() {
         let all = IMAGES / periods[column / 2];
         let share = direction.about.positives as f64 / all as f64;
-        assert!((0.6..0.98).contains(&share), "{share} of {all} images are used, where a fifth is held out");
+        assert!((0.6..0.98).contains(&share), "{share} of {all} images are used, but a fifth is held out");
     }
     // The same images are held out each time.
     assert_eq!(find(&glow(1), &attributes, &[]).unwrap().directions, directions);
