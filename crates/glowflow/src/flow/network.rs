@@ -3,7 +3,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`NetworkKind::Convolutions`] | [`ops::CouplingNetwork`]: conv3×3, conv1×1 with actnorm and ReLU, ZeroConv |
+//! | [`NetworkKind::Convolutions`] | three convolutions, with actnorms and ReLUs ([`ops::CouplingNetwork`]) |
 //! | [`NetworkKind::Residual`] | residual blocks, and possibly an attention ([`ops::ResidualNetwork`]) |
 //!
 //! A network may have a head, a second output for each pixel: a 1×1 convolution with scale of the last hidden

@@ -33,7 +33,7 @@ pub(super) enum Sums<'a, D: Operations> {
     Devices(&'a Link<D>),
 }
 
-/// Numbers of noise that the dequantiser reads for this many pixels.
+/// Number of noise values that the dequantiser reads for `pixels` pixels.
 fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
     if flow.dequantizer().is_some() { pixels } else { 0 }
 }

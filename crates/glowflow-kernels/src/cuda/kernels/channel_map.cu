@@ -226,8 +226,8 @@ __device__ __forceinline__ void add_product(float4 m, float x, float4 *sum) {
     sum->w = fmaf(m.w, x, sum->w);
 }
 
-// Adds elements c to c + 3 of M x and of M y, where matrix[j, i] holds M[i, j]. Two rows share each read of
-// the matrix.
+// Adds elements c to c + 3 of M x and of M y; matrix[j, i] holds M[i, j]. Two rows share each read of the
+// matrix.
 __device__ __forceinline__ void two_rows(
     const float *matrix, int stride, int c, const float *x, const float *y, float4 *of_x, float4 *of_y) {
     matrix += c;
