@@ -29,7 +29,7 @@ async function add(example = true) {
   await cards(3);
 }
 
-test("files beyond the free places are skipped, and one that is not a picture does not stop others", async () => {
+test("files beyond the free places are skipped, and one that is not a picture stops no other", async () => {
   const other = [];
   for (const colour of ["red", "lime", "blue", "black", "white", "cyan"])
     other.push(fileOf(await drawn({ colour }), `${colour}.png`));

@@ -130,7 +130,8 @@ test("a phone keeps the pictures in view, has its tabs on one line and lets fing
   await screenshot("phone-scrolled", {});
   const low = await page.locator("button:visible, summary.button:visible, input[type=range]:visible")
     .evaluateAll((all) => all
-      .filter((e) => !e.closest(".examples") && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
+      .filter((e) => !e.closest(".examples") && e.getBoundingClientRect().height < 44)
+      .map((e) => e.outerHTML));
   assert.deepEqual(low, []);
   await done();
 });

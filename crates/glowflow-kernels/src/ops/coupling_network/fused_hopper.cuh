@@ -313,7 +313,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             } else if (j == column_tiles - 1) {
                 worker_barrier(w);
             }
-            // h1 has no readers any more.
+            // h1 is no longer read.
             if (j == column_tiles - 1 && thread == 0 && pair + stride < count) {
                 bring_in(((pair + stride) * hidden_workers + w) * hidden_rows);
             }
