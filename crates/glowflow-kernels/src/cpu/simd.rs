@@ -125,8 +125,8 @@ unsafe fn transpose_f32(square: &mut Square<f32>) {
 /// transposition.
 macro_rules! vector {
     (
-        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident, $max:ident,
-        |$x:ident, $mask:ident| $positive:expr $(, $transpose:item)?
+        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident,
+        $add:ident, $fma:ident, $max:ident, |$x:ident, $mask:ident| $positive:expr $(, $transpose:item)?
     ) => {
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]

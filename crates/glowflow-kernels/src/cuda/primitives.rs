@@ -222,7 +222,8 @@ impl Primitives for Cuda {
             let shape = Launch { block: THREADS as u32, ..Launch::grid(outs.div_ceil(lanes), parts, 1) };
             launch!(
                 queue, queue.kernels().reduce, shape;
-                outs, terms, part, lanes, i32::from(accumulate), partial.address, Argument::borrowed(&expression)
+                outs, terms, part, lanes, i32::from(accumulate), partial.address,
+                Argument::borrowed(&expression)
             )?;
             if parts == 1 {
                 return Ok(());
