@@ -686,7 +686,7 @@ fn coupled<D: Operations>(device: &D, scale: AffineScale, x: &[f32], o: &[f32]) 
 
 /// For any output of the network, the scale is between e⁻² and e², and the coupling inverts.
 #[test]
-fn a_bounded_scale_inverts_whatever_the_network_computes() {
+fn a_bounded_scale_inverts_for_any_network_output() {
     let rs = [
         0.0,
         -0.0,

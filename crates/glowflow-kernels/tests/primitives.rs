@@ -1066,7 +1066,7 @@ fn again(variable: &str, value: &str) {
 }
 
 #[test]
-fn whatever_the_order_of_blocks_and_threads_results_are_right() {
+fn results_are_right_in_any_order_of_blocks_and_threads() {
     again("CUDA_EMULATOR_ORDER", "reverse");
 }
 
@@ -1076,7 +1076,7 @@ fn if_streams_wait_until_the_last_moment_results_are_right() {
 }
 
 #[test]
-fn in_whatever_parts_a_batch_is_computed_results_are_right() {
+fn results_are_right_for_any_parts_of_a_batch() {
     again(ROWS, "20");
 }
 

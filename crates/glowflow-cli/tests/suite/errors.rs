@@ -368,7 +368,7 @@ fn a_table_of_scores_replaces_a_file_at_the_end() {
 }
 
 #[test]
-fn images_of_one_name_are_decoded_to_files_of_their_own() {
+fn images_of_one_name_are_decoded_to_separate_files() {
     let glow = Model::load(world().join("done")).unwrap();
     let names =
         ["a.png", "a.png", "..", "../../a.png", "", "b/../c.png", "/a.png-2", "e\x1b[2J.png", "a.png"];

@@ -163,7 +163,7 @@ fn attributes_of_every_nth_image_have_directions() {
 }
 
 #[test]
-fn latents_that_are_not_finite_are_no_directions() {
+fn latents_that_are_not_finite_give_no_directions() {
     let attributes = table("Half", |i| (i % 2).to_string());
     // Every weight is finite, but their products are not.
     let plain = glow(1);
