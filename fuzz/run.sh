@@ -33,7 +33,7 @@ for target in "${targets[@]}"; do
     "$programs/$target" "corpus/$target" "seeds/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=4096 \
         -detect_leaks=0 -print_final_stats=1 -artifact_prefix="artifacts/$target/" >"logs/$target" 2>&1 || true
     executions=$(sed -n 's/^stat::number_of_executed_units: *//p' "logs/$target" | tail -n 1)
-    # A slow unit is reported, but is no failure.
+    # A slow unit is reported, but is not a failure.
     findings=$(find "artifacts/$target" -type f ! -name 'slow-unit-*' | wc -l)
     found=$((found + findings))
     # A program that does not start leaves no finding.

@@ -28,7 +28,8 @@ HERE = Path(__file__).resolve().parent
 VARIANTS = ("eager", "channels_last", "linear", "compile", "compile_channels_last", "compile_linear")
 REALNVP_VARIANTS = tuple(variant for variant in VARIANTS if not variant.endswith("linear"))
 GRAPHS = tuple(variant + "_graphs" for variant in VARIANTS)
-# Variants up to this much slower than the best of the trial are still timed, because the trial is short and noisy.
+# Variants up to this factor slower than the best of the trial are still timed, because the trial is short and
+# noisy.
 CLOSE = 1.05
 # CPU time of other processes, in cores, above which no ratio is printed. Threads that synchronise many times
 # per step lose far more time to a competing process than it uses, and PyTorch loses most: such a run

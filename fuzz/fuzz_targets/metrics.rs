@@ -9,7 +9,7 @@ use glowflow_report::metrics::{MetricsLog, points, read};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    // A damaged log is copied to an unused name, so each has a folder of its own.
+    // A damaged log is copied to an unused name, so each run uses a new folder.
     let folder = tempfile::tempdir().expect("no temporary folder");
     let path = folder.path().join("metrics.jsonl");
     fs::write(&path, bytes).expect("the file cannot be written");

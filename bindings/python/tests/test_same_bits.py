@@ -13,7 +13,7 @@ import glowflow
 
 # More than the command line computes at once.
 IMAGES = 20
-# Runs in a process of its own, because the number of threads of a process is fixed.
+# Runs in a separate process, because the number of threads of a process is fixed.
 API = """
 import numpy as np
 import glowflow

@@ -64,7 +64,7 @@ fn job(engine: &Engine, folder: &Path, line: &str, variables: &[(&str, &str)]) -
     Some(start(engine, folder, line, variables)?.end(JOB))
 }
 
-/// The process of rank 1 that trains in the folder `out`, which is no other run's.
+/// The process of rank 1 that trains in the folder `out`, which no other run uses.
 fn second_process(out: &str) -> String {
     let begin = Instant::now();
     while begin.elapsed() < JOB {

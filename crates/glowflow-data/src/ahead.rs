@@ -10,9 +10,9 @@ const WAITING: usize = 1;
 
 /// An iterator over `make(first)`, `make(first + 1)`, … up to the first `None`.
 ///
-/// With T threads, thread t computes every T-th result and sends it through a bounded queue of its own;
-/// reading the queues round-robin restores the order. Neither the order nor the values depend on thread
-/// timing or on the number of threads. Dropping the iterator ends the threads.
+/// With T threads, thread t computes every T-th result and sends it through its own bounded queue; reading
+/// the queues round-robin restores the order. Neither the order nor the values depend on thread timing or on
+/// the number of threads. Dropping the iterator ends the threads.
 pub(crate) struct Ahead<T> {
     lanes: Vec<Lane<T>>,
     turn: usize,

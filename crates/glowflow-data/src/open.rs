@@ -37,7 +37,7 @@ pub struct OpenOptions {
 /// The datasets found at a path.
 #[derive(Clone)]
 pub struct Splits {
-    /// The training images, or all images if the data has no test set of its own.
+    /// The training images, or all images if the data has no test set.
     pub train: Arc<dyn Dataset>,
     /// The test images, if the data has its own.
     pub test: Option<Arc<dyn Dataset>>,

@@ -46,7 +46,7 @@ pub(crate) fn read(file: impl Read, dimensions: &[usize], element: ElementType) 
         bytes.clear();
         element.values(piece, |value| {
             range.add(value);
-            // The cast saturates; the range tells whether values were lost.
+            // The cast saturates; the range shows whether values were lost.
             bytes.push(value as u8);
         });
         elements::extend(&mut pixels, bytes.iter().copied())

@@ -39,7 +39,7 @@ fn try_between<T, E>(
 /// Returns whether an error is unrelated to the file itself: too many open files, out of memory, a network
 /// drive that is unavailable, a failing disk.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
-    // Most transient errors have no `ErrorKind` of their own, so the permanent ones are listed.
+    // Most transient errors have no specific `ErrorKind`, so the permanent ones are listed.
     let lasting = matches!(
         error.kind(),
         ErrorKind::NotFound

@@ -85,7 +85,7 @@ fn files_that_are_not_attribute_tables_are_refused() {
         (b"\xff\xfei\0m\0a\0g\0e\0,\0H\0\n", "damaged UTF-16LE"),
     ] {
         let error = read(&["a.png"], text).unwrap_err().to_string();
-        assert!(error.contains(words) && error.contains("attributes.csv"), "{words:?} is not said: {error}");
+        assert!(error.contains(words) && error.contains("attributes.csv"), "{words:?} is missing: {error}");
     }
     let Labelled { images, .. } = labelled(&["a.png"], "");
     let error = Attributes::read(Path::new("missing.csv"), &*images).unwrap_err();

@@ -96,7 +96,7 @@ fn files_of_one_kind_are_counted() {
 }
 
 #[test]
-fn a_folder_of_other_kinds_alone_says_what_it_holds() {
+fn the_error_of_a_folder_without_images_lists_its_kinds() {
     for (name, contents, what) in others() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), name, &contents);

@@ -70,7 +70,7 @@ fn measured_attributes_are_those_drawn() {
 }
 
 #[test]
-fn eyes_are_where_they_are_drawn_on_average() {
+fn eyes_are_on_average_at_the_drawn_positions() {
     const SIZE: usize = 100;
     let portraits = Portraits::new(400, SIZE, 3);
     let mut sum = vec![0.0; SIZE * SIZE];

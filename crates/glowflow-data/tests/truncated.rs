@@ -99,7 +99,7 @@ fn every_prefix_is_broken_or_complete() {
             );
         }
         let with_garbage = [&whole[..], b"garbage\xFF\xD8\xFF"].concat();
-        assert_eq!(decoded(&with_garbage), Some(pixels), "{name} with garbage behind it");
+        assert_eq!(decoded(&with_garbage), Some(pixels), "{name} with garbage after it");
     }
 }
 

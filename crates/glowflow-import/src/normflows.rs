@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | actnorm `(x − t)·exp(−s)` | `bias = −t`, `3·logs = −s` |
 //! | 1×1 convolution `P·L·U` or `W` | the same |
-//! | coupling `(x_b − shift)·sigmoid(o + 2)`; shift and `o` are interleaved | shift negated, the first kind first |
+//! | coupling `(x_b − shift)·sigmoid(o + 2)`, shift and `o` interleaved | shift negated, first kind first |
 //! | networks with biases, or with actnorms | actnorms |
 //! | a base distribution per level, `loc` and `log_scale` | the prior of a split that ignores its input |
 //! | images in [0, 1), `pixel / 256` plus noise | `v + 1/2`, folded into the first actnorm |

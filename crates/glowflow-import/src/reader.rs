@@ -159,7 +159,7 @@ impl Reader {
         self.used.insert(name.to_owned());
     }
 
-    /// Returns the names of tensors that were not read. Those not known to be unused are an error.
+    /// Returns the names of tensors that were not read. Fails if one of them is not expected to be unused.
     pub fn finish(self, is_unused: impl Fn(&str) -> bool) -> Result<Vec<String>, Error> {
         let left = self.tensors.into_keys().filter(|name| !self.used.contains(name));
         let (unused, unknown): (Vec<_>, Vec<_>) = left.partition(|name| is_unused(name));

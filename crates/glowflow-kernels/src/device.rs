@@ -93,7 +93,7 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     /// of the flow, because prepared weights take additional memory.
     fn layers_at_once(&self) -> usize;
 
-    /// Peak memory used on the device, in bytes; `None` if it has no memory of its own.
+    /// Peak memory used on the device, in bytes; `None` if it uses the host's memory.
     fn peak_memory(&self) -> Option<u64>;
 
     /// Runs `work`, which issues many operations, in the context in which they start fastest: on a CPU, in

@@ -4,14 +4,17 @@
 //! | --- | --- |
 //! | [`map`](Primitives::map) | element-wise [expression](crate::expr) of strided inputs |
 //! | [`reduce`](Primitives::reduce) | sums of an expression over some of the axes |
-//! | [`gemm`](Primitives::gemm), [`gemm_batch`](Primitives::gemm_batch) | matrix product, and a batch of equal shapes |
+//! | [`gemm`](Primitives::gemm), [`gemm_batch`](Primitives::gemm_batch) | matrix product, one or a batch |
 //! | [`im2col`](Primitives::im2col), [`col2im`](Primitives::col2im) | patches of images, and the adjoint |
 //! | [`conv`](Primitives::conv) and its gradients | convolution, composed of the operations above |
 //! | [`depthwise`](Primitives::depthwise) and its gradients | [depthwise](Depthwise) convolution |
-//! | [`moments`](Primitives::moments), [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
+//! | [`moments`](Primitives::moments) | mean and variance of each channel |
+//! | [`norm_relu`](Primitives::norm_relu) and its gradient | [batch normalisation](BatchNorm) with a ReLU |
 //! | [`orthogonalize`](Primitives::orthogonalize) | matrices with their singular values replaced by about 1 |
-//! | [`uniform`](Primitives::uniform), [`uniform_from`](Primitives::uniform_from), [`normal`](Primitives::normal) | random numbers |
-//! | [`dequantize`](Primitives::dequantize), [`quantize`](Primitives::quantize) | pixels to continuous values, and back |
+//! | [`uniform`](Primitives::uniform), [`uniform_from`](Primitives::uniform_from) | uniform random numbers |
+//! | [`normal`](Primitives::normal) | normal random numbers |
+//! | [`dequantize`](Primitives::dequantize) | pixels to continuous values |
+//! | [`quantize`](Primitives::quantize) | continuous values to pixels |
 //! | [`update`](Primitives::update), [`update_segments`](Primitives::update_segments) | optimiser step |
 //!
 //! Like the operations of [`Device`], these may be queued, report failures later, and panic if a buffer is

@@ -21,15 +21,16 @@ impl<D: Device, T> Repeated<D, T> {
         Self { result: None, recording: None, tried: false }
     }
 
-    /// Does the work: the first time as it is, the second time recording it, and from then on by the record. Returns what `work`
-    /// returned when it was last called; buffers in it hold what this run computed.
+    /// Does the work: the first call executes it, the second one records it, and later ones replay the
+    /// record. Returns the value of the last call of `work`; buffers in it hold the results of this run.
     pub fn run(&mut self, device: &D, work: impl FnMut(&D) -> T) -> &mut T {
         let Ok(result) = self.run_agreed(device, work, Ok::<_, Infallible>);
         result
     }
 
-    /// As [`run`](Self::run), for work of several processes of which either all repeat a record or none does. `agree` is called
-    /// once: it is given whether there is a record here, and returns whether there is one everywhere.
+    /// As [`run`](Self::run), for work of several processes of which either all replay a record or none does.
+    /// `agree` is called once: it receives whether this process has a record, and returns whether all
+    /// processes have one.
     ///
     /// # Errors
     /// That of `agree`. The work is not done then.

@@ -92,7 +92,7 @@ fn numbers_become_the_same_pixels() {
     let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.5, 0.5, 0.49999997, -0.0, 1e30];
     for len in [1, 6, 4099] {
         for bits in [1, 5, 8] {
-            // Many numbers are at the edge of a bin, where the last bit decides.
+            // Many numbers are at the edge of a bin, so that the last bit decides.
             let edges = (0..=256).map(|i| i as f32 / 256.0 - 0.5);
             let v: Vec<f32> = odd.into_iter().chain(edges).chain(numbers.clone()).take(len).collect();
             let cpu = Cpu::<f32>::new();
@@ -372,12 +372,12 @@ fn on_a_gpu_with_few_multiprocessors_results_are_still_the_same() {
 }
 
 #[test]
-fn in_whatever_parts_a_batch_is_computed_results_are_the_same() {
+fn results_are_the_same_for_any_parts_of_a_batch() {
     again("_the_same", &[(ROWS, "20")]);
 }
 
 #[test]
-fn whatever_the_order_of_blocks_and_threads_results_are_the_same() {
+fn results_are_the_same_in_any_order_of_blocks_and_threads() {
     again("_the_same", &[("CUDA_EMULATOR_ORDER", "reverse")]);
 }
 
@@ -682,7 +682,7 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
     }
 }
 
-/// No kernel accesses memory outside a buffer, whatever the arguments.
+/// Kernels never access memory outside a buffer, for any arguments.
 #[test]
 fn buffers_that_are_too_short_are_refused() {
     let Some(gpu) = gpu(Precision::F32) else { return };
@@ -806,7 +806,7 @@ fn an_image_does_not_depend_on_its_batch_but_for_rounding_and_bits_repeat() {
 }
 
 #[test]
-fn there_is_no_gpu_of_a_high_number() {
+fn high_gpu_numbers_are_unavailable() {
     if gpu(Precision::F32).is_none() {
         return;
     }
@@ -853,7 +853,7 @@ fn without_the_memory_for_a_record_work_is_done_all_the_same() {
 
 /// A failed GPU reports the failure, and keeps reporting it.
 #[test]
-fn failures_are_reported_once_results_are_asked_for() {
+fn failures_are_reported_when_results_are_requested() {
     let Some(folder) = cuda_emulator::libraries() else { return };
     if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
         return again("failures_are_reported", &[("CUDA_EMULATOR_MEMORY", "100000000")]);
@@ -906,7 +906,7 @@ fn kernels_compile_for_all_gpus() {
 }
 
 #[test]
-fn targets_are_chosen_by_what_the_compiler_knows() {
+fn targets_are_chosen_by_the_compilers_support() {
     let known = [75, 80, 90, 100];
     assert_eq!(Target::choose(90, &known), Some(Target::Machine(90)));
     assert_eq!(Target::choose(89, &known), Some(Target::Portable(80)));

@@ -71,7 +71,7 @@ fn the_inverse_is_accurate_in_single_precision() {
     assert!(most <= 2e-5 && rare <= 5e-6, "99.9 % {rare:e}, largest {most:e}");
 }
 
-/// Also far from all components, where sums underflow.
+/// Includes points so far from all components that sums underflow.
 #[test]
 fn outputs_increase_and_the_log_determinant_is_their_slope() {
     let device = Cpu::<f64>::new();

@@ -184,7 +184,7 @@ fn ranks_that_cannot_connect() {
 }
 
 #[test]
-fn ranks_that_cannot_connect_are_told_why() {
+fn ranks_that_cannot_connect_get_the_reason() {
     child("ranks_that_cannot_connect", &[]);
 }
 

@@ -382,8 +382,8 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
     }
 }
 
-/// Products of bf16 are the precision of the network alone: outputs and gradients stay close. Gradients by biases ahead of
-/// a ReLU differ most, because some inputs change their signs.
+/// bf16 is the precision of products within the network only: outputs and gradients stay close. Gradients by
+/// biases before a ReLU differ most, because some inputs change their signs.
 #[test]
 fn residual_networks_in_bf16_are_close() {
     let (grid, sizes) = (GRIDS[3], [6, 40, 12, 18]);
@@ -684,9 +684,9 @@ fn coupled<D: Operations>(device: &D, scale: AffineScale, x: &[f32], o: &[f32]) 
     [y, last(&x), bench.download(&d_o), bench.download(&logp)]
 }
 
-/// Whatever the network's output, the scale is between e⁻² and e², and the coupling inverts.
+/// For any output of the network, the scale is between e⁻² and e², and the coupling inverts.
 #[test]
-fn a_bounded_scale_inverts_whatever_the_network_computes() {
+fn a_bounded_scale_inverts_for_any_network_output() {
     let rs = [
         0.0,
         -0.0,

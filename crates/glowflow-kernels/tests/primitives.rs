@@ -520,8 +520,8 @@ const NORMS: [BatchNorm; 7] = [
     BatchNorm { rows: 2100, channels: 17 },
 ];
 
-/// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines that do not
-/// fill a block, windows of every size, and a larger one.
+/// Shapes of depthwise convolutions: windows larger than the image, channels that do not fill a vector, lines
+/// that do not fill a block, windows of every size, and a larger one.
 const DEPTHWISE: [Depthwise; 7] = [
     Depthwise { grid: Grid { batch: 1, height: 1, width: 1 }, channels: 1, kernel: 7 },
     Depthwise { grid: Grid { batch: 2, height: 3, width: 5 }, channels: 17, kernel: 7 },
@@ -569,7 +569,7 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
         let of_channel = |values: &[f64], c: usize| -> Vec<f64> {
             (0..rows).map(|row| values[row * channels + c]).collect()
         };
-        // Away from 0, where a single-precision sum of squares would lose the variance.
+        // Far from 0, so that a single-precision sum of squares would lose the variance.
         let x: Vec<f64> = numbers(1, rows * channels).iter().map(|x| 20.0 + x).collect();
         let (dy, before) = (numbers(2, rows * channels), numbers(3, rows * channels));
         let means = |values: Vec<f64>| values.iter().sum::<f64>() / rows as f64;
@@ -955,7 +955,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// Products on GPUs, which process as many terms at a time as there are.
+/// Shapes of products on GPUs, which process all terms at once.
 const PRODUCTS_ON_GPUS: [[usize; 3]; 7] =
     [[1, 1, 1], [3, 5, 7], [17, 33, 40], [2, 3, 0], [0, 3, 2], [5, 34, 600], [64, 24, 32]];
 
@@ -1066,7 +1066,7 @@ fn again(variable: &str, value: &str) {
 }
 
 #[test]
-fn whatever_the_order_of_blocks_and_threads_results_are_right() {
+fn results_are_right_in_any_order_of_blocks_and_threads() {
     again("CUDA_EMULATOR_ORDER", "reverse");
 }
 
@@ -1076,7 +1076,7 @@ fn if_streams_wait_until_the_last_moment_results_are_right() {
 }
 
 #[test]
-fn in_whatever_parts_a_batch_is_computed_results_are_right() {
+fn results_are_right_for_any_parts_of_a_batch() {
     again(ROWS, "20");
 }
 
@@ -1135,7 +1135,7 @@ fn orthogonalized_matrices_are_their_definition() {
     }
 }
 
-/// The singular values of a well-conditioned matrix end up near 1, whatever its size.
+/// The singular values of a well-conditioned matrix end up near 1, at any scale.
 #[test]
 fn orthogonalized_matrices_have_singular_values_near_1() {
     let device = Cpu::<f64>::new();

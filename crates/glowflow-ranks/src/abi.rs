@@ -2,7 +2,7 @@
 //!
 //! | interface | libraries | handles | recognised by |
 //! | --- | --- | --- | --- |
-//! | standard (MPI 5.0) | `libmpi_abi.so.1` of MPICH 5, Intel MPI 2021.19 | pointers | `MPI_Abi_get_version` |
+//! | MPI 5.0 standard | `libmpi_abi.so.1` of MPICH 5, Intel MPI 2021.19 | pointers | `MPI_Abi_get_version` |
 //! | Open MPI | `libmpi.so.40` of Open MPI 4 and 5 | addresses of symbols | symbol `ompi_mpi_comm_world` |
 //! | MPICH | `libmpi.so.12` of MPICH, Intel, Cray, MVAPICH | `int` | otherwise |
 //!

@@ -30,9 +30,9 @@ pub(crate) struct State {
     pub summed: VecDeque<Bucket>,
     /// Result of the control operation that a caller is waiting for.
     pub reply: Option<Vec<Vec<u8>>>,
-    /// Whether all ranks have called `finish`.
+    /// True once all ranks have called `finish`.
     pub together: bool,
-    /// Whether MPI was finalised.
+    /// True once MPI is finalised.
     pub finalized: bool,
     /// The first failure, after which all operations fail.
     pub failure: Option<RanksError>,

@@ -2,7 +2,7 @@
 //!
 //! | launcher | size | rank and size on the host |
 //! | --- | --- | --- |
-//! | Open MPI's `mpirun` | `OMPI_COMM_WORLD_SIZE` | `OMPI_COMM_WORLD_LOCAL_RANK`, `OMPI_COMM_WORLD_LOCAL_SIZE` |
+//! | Open MPI's `mpirun` | `OMPI_COMM_WORLD_SIZE` | `OMPI_COMM_WORLD_LOCAL_RANK`, `…_LOCAL_SIZE` |
 //! | `mpiexec.hydra` (MPICH, Intel MPI) | `PMI_SIZE` | `MPI_LOCALRANKID`, `MPI_LOCALNRANKS` |
 //! | Slurm's `srun` | `SLURM_STEP_NUM_TASKS` | determined from host names |
 //! | another PMIx launcher (`PMIX_RANK`) | unknown | determined from host names |

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use crate::{Alone, Launcher, RanksError};
 
-/// Exit code of a rank that ended because of its job and not through a failure of its own (`EX_TEMPFAIL`):
-/// restart it.
+/// Exit code of a rank that ended because of its job and not because it failed (`EX_TEMPFAIL`): restart it.
 pub const EXIT_CODE: i32 = 75;
 
 /// A part of a vector that is summed over all ranks.

@@ -3,8 +3,8 @@
 //!
 //! The legend is to the right of the plot, in the order of the last values. The Okabe-Ito colours are
 //! distinguishable with any colour vision, and each line has its own marker shape. The first values of a run
-//! may be far above the rest: the vertical range follows the bulk of the values, and lines begin at the point
-//! where they enter it.
+//! may be far above the rest: the vertical range follows the bulk of the values, and a line begins at the
+//! point at which it enters this range.
 
 use crate::curve::{FONT, GRID, count_label, register_typeface, value_label};
 use crate::{Error, picture};
@@ -86,7 +86,9 @@ impl Comparison<'_> {
     /// use glowflow_report::comparison::{Comparison, Line, Spread};
     ///
     /// let folder = tempfile::tempdir()?;
-    /// let points = [1.0, 2.0, 3.0].map(|x| Spread { x, low: 2.9 + 1.0 / x, mean: 3.0 + 1.0 / x, high: 3.1 + 1.0 / x });
+    /// let points = [1.0, 2.0, 3.0].map(|x| {
+    ///     Spread { x, low: 2.9 + 1.0 / x, mean: 3.0 + 1.0 / x, high: 3.1 + 1.0 / x }
+    /// });
     /// let lines = [Line { name: "conv1x1", points: &points }];
     /// let (x_label, y_label) = ("images", "bits per dimension");
     /// let figure = Comparison { title: "permutations", note: "", x_label, y_label, lines: &lines };

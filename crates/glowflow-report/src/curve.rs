@@ -127,8 +127,8 @@ fn step_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     0.0..last.fold(1.0, f64::max)
 }
 
-/// The range of the values, without those far outside the middle 80 %. Test values are included unless they are
-/// extreme.
+/// The range of the values, without those far outside the middle 80 %. Test values are included unless they
+/// are extreme.
 fn value_range(train: &[(f64, f64)], test: &[(f64, f64)]) -> Range<f64> {
     let mut values: Vec<f64> = train.iter().chain(test).map(|point| point.1).collect();
     values.sort_by(f64::total_cmp);

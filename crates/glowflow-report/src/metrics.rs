@@ -172,7 +172,7 @@ fn copy_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(to)
 }
 
-/// Renames whatever is at the log's path to an unused name.
+/// Renames the file or folder at the log's path to an unused name.
 fn move_aside(path: &Path) -> Result<PathBuf, Error> {
     let to = free_name(path);
     fs::rename(path, &to).map_err(Error::write(&to))?;

@@ -102,7 +102,7 @@ fn a_damaged_log_is_set_aside_and_its_sound_records_are_kept() {
         let aside = log.set_aside().expect("the damaged log").to_owned();
         assert_eq!(fs::read_to_string(&aside).unwrap(), damaged);
         assert!(aside.to_str().unwrap().contains("metrics.jsonl.damaged"), "{aside:?}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 + count, "each has a name of its own");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2 + count, "each has a different name");
         assert_eq!(fs::read_to_string(&path).unwrap(), [lines[0], lines[1], ""].join("\n"));
     }
     // Nothing of it is left.

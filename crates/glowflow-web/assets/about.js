@@ -3,7 +3,8 @@
 import { byId, element } from "./dom.js";
 
 /** Builds the tab. */
-export function start({ config, class_names: names, parameters, trained, bits_per_dim, inverse_error, evaluation, attributes }) {
+export function start({
+  config, class_names: names, parameters, trained, bits_per_dim, inverse_error, evaluation, attributes }) {
   const [height, width, channels] = config.image;
   const known = (value, text) => (value === null || value === undefined ? "not measured" : text(value));
   const number = (value) => value.toLocaleString("en");
@@ -11,11 +12,13 @@ export function start({ config, class_names: names, parameters, trained, bits_pe
     `${value.toFixed(3)} on test images (upper bound, ${evaluation?.dequantization ?? "uniform"} dequantisation)`;
   const facts = {
     Images: `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}, ${config.bits} bits`,
-    Architecture: `${config.levels} levels of ${config.steps} steps, hidden ${config.hidden}, ${config.coupling} coupling, ` +
+    Architecture:
+      `${config.levels} levels of ${config.steps} steps, hidden ${config.hidden}, ${config.coupling} coupling, ` +
       `${config.permutation}`,
     Classes: config.classes === 0 ? "none" : names?.length > 0 ? names.join(", ") : config.classes,
     Parameters: number(parameters),
-    Training: known(trained, ({ steps, images }) => `${number(steps)} steps${images ? `, ${number(images)} images` : ""}`),
+    Training: known(trained, ({ steps, images }) =>
+      `${number(steps)} steps${images ? `, ${number(images)} images` : ""}`),
     "Bits per dimension": known(bits_per_dim, bits),
     "Inverse error": known(inverse_error, (error) => error.toExponential(1)),
   };

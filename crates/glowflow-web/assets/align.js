@@ -62,7 +62,9 @@ function drawAligned(canvas, photo, eyes) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   for (const [column, row] of REFLECTIONS) {
     context.setTransform(...transform);
-    context.translate((column > 0 ? 2 * photo.width : 0) - column * overlap, (row > 0 ? 2 * photo.height : 0) - row * overlap);
+    context.translate(
+      (column > 0 ? 2 * photo.width : 0) - column * overlap,
+      (row > 0 ? 2 * photo.height : 0) - row * overlap);
     context.scale(column === 0 ? 1 : -1, row === 0 ? 1 : -1);
     context.drawImage(photo.bitmap, 0, 0);
   }
@@ -96,8 +98,10 @@ async function find(photo, model) {
   try {
     const { faces } = await api.findFaces(await photo.sendable(model));
     if (faces.length === 0) return [[], `No face was found. ${byHand}`];
-    if (faces.length === 1) return [faces, "A face was found. Correct the markers if they are not on the eyes."];
-    return [faces.slice(0, MAX_FACES), `${faces.length} faces were found. Choose one, and correct the markers if necessary.`];
+    if (faces.length === 1)
+      return [faces, "A face was found. Correct the markers if they are not on the eyes."];
+    return [faces.slice(0, MAX_FACES),
+      `${faces.length} faces were found. Choose one, and correct the markers if necessary.`];
   } catch {
     return [[], `Face detection is unavailable at the moment. ${byHand}`];
   }
@@ -163,9 +167,11 @@ export async function align(photo, model) {
     status.textContent = text;
     if (faces.length > 1) {
       for (const [i, face] of faces.entries()) {
-        const preview = element("canvas", { height: 72, width: Math.round((72 * aligned.width) / aligned.height) });
+        const preview = element("canvas",
+          { height: 72, width: Math.round((72 * aligned.width) / aligned.height) });
         drawAligned(preview, photo, face.eyes);
-        const chooser = element("button", { type: "button", ariaLabel: `Face ${i + 1}`, ariaPressed: "false" }, preview);
+        const chooser = element("button",
+          { type: "button", ariaLabel: `Face ${i + 1}`, ariaPressed: "false" }, preview);
         chooser.addEventListener("click", () => chooseFace(face, chooser));
         choice.append(chooser);
       }

@@ -39,7 +39,8 @@ export const info = async () => (await answer("info")).json();
 
 /** Encodes a picture as an image of a class, if the model has classes. Resolves to its id and its scores. */
 export const encode = async (file, label) =>
-  (await answer(label === undefined ? "encode" : `encode?class=${label}`, { method: "POST", body: file })).json();
+  (await answer(
+    label === undefined ? "encode" : `encode?class=${label}`, { method: "POST", body: file })).json();
 
 /** A picture of an image (`reconstruction`, `original` or `difference`) and its amplification. */
 export async function decode(id, shown = "reconstruction") {

@@ -15,7 +15,8 @@ export function startCompare() {
     byId("split-line").style.left = `${share}%`;
     byId("divider-row").hidden = !split.checked;
     byId("pair").classList.toggle("split", split.checked);
-    byId("changed-caption").textContent = held ? "Original" : split.checked ? "Original | changed" : "Changed";
+    byId("changed-caption").textContent =
+      held ? "Original" : split.checked ? "Original | changed" : "Changed";
     button.setAttribute("aria-pressed", held);
     fill(divider);
   };

@@ -30,7 +30,8 @@ export async function crop(photo, model) {
     x = Math.min(Math.max(x, width / 2), photo.width - width / 2);
     y = Math.min(Math.max(y, height / 2), photo.height - height / 2);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(photo.bitmap, x - width / 2, y - height / 2, width, height, 0, 0, canvas.width, canvas.height);
+    context.drawImage(
+      photo.bitmap, x - width / 2, y - height / 2, width, height, 0, 0, canvas.width, canvas.height);
     slider.value = Math.log2(zoom);
     fill(slider);
   };
@@ -63,9 +64,12 @@ export async function crop(photo, model) {
     // With two fingers, each moves the picture by half.
     const part = 1 / pointers.size;
     const factor = before > 0 ? spread() / before : 1;
-    change((part * (event.clientX - from[0])) / box.width, (part * (event.clientY - from[1])) / box.height, factor);
+    change(
+      (part * (event.clientX - from[0])) / box.width,
+      (part * (event.clientY - from[1])) / box.height, factor);
   });
-  for (const end of ["pointerup", "pointercancel"]) on(canvas, end, (event) => pointers.delete(event.pointerId));
+  for (const end of ["pointerup", "pointercancel"])
+    on(canvas, end, (event) => pointers.delete(event.pointerId));
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     change(0, 0, ZOOM ** (event.deltaY < 0 ? 1 : -1));

@@ -40,9 +40,9 @@ export const slug = (text) => text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-"
 const fileName = (parts, kind) => `${["glowflow", ...parts].join("-")}.${kind}`;
 
 /**
- * Fills `place` with a menu of downloads. `picture` makes the picture; `frames(format)` makes the animation of
- * `count` frames as GIF, APNG, or PNG with the frames side by side. Either can be left out. `name` gives the parts
- * of the file's name.
+ * Fills `place` with a menu of downloads. `picture` makes the picture; `frames(format)` makes the animation
+ * of `count` frames as GIF, APNG, or PNG with the frames side by side. Either can be left out. `name` gives
+ * the parts of the file's name.
  */
 export function addDownloads(place, text, { size, name, picture, frames, count }) {
   const [width, height] = size;
@@ -73,12 +73,14 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
       say("");
     });
     animation("Animation, GIF", async () => save(await frames("gif"), fileName(name(), "gif")));
-    animation("Animation, APNG (all colours)", async () => save(await frames("apng"), fileName(name(), "apng")));
+    animation("Animation, APNG (all colours)", async () =>
+      save(await frames("apng"), fileName(name(), "apng")));
     for (const format of videoFormats()) {
       animation(`Video, ${format.name} (${LARGE} px)`, async () => {
         const film = await frames("png");
         say("Recording the video…");
-        save(await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
+        save(
+          await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
       });
     }
   }

@@ -27,7 +27,8 @@ export function setExamples(info) {
 /** Fills `place` with a row of examples; `use` receives the image that is clicked. */
 export function addExamples(place, name, use) {
   const buttons = Array.from({ length: COUNT }, (_, i) => {
-    const made = element("button", { type: "button", disabled: true, ariaLabel: `Example ${i + 1} for ${name}` },
+    const made = element("button",
+      { type: "button", disabled: true, ariaLabel: `Example ${i + 1} for ${name}` },
       element("img", { alt: "", hidden: true }));
     made.addEventListener("click", () => found[i] && attempt(() => use(found[i])));
     return made;

@@ -16,7 +16,8 @@ export class History {
    */
   push(state, kind) {
     const time = performance.now();
-    const merge = kind !== undefined && kind === this.#last.kind && time - this.#last.time < MERGED_MS && this.canUndo;
+    const merge = kind !== undefined && kind === this.#last.kind && time - this.#last.time < MERGED_MS
+      && this.canUndo;
     this.#last = { kind, time };
     if (!merge) this.#at++;
     this.#states.length = this.#at;

@@ -144,7 +144,8 @@ export function start(info, showClass) {
       size: [width, height],
       name: () => [slug(swept), "sweep"],
       count: () => frames,
-      frames: (format) => image.sweep({ ...amounts, [swept]: -1 }, { ...amounts, [swept]: 1 }, frames, format),
+      frames: (format) =>
+        image.sweep({ ...amounts, [swept]: -1 }, { ...amounts, [swept]: 1 }, frames, format),
     });
     tellSwept();
   }
@@ -194,7 +195,8 @@ function makeSlider({ name, weak }, i) {
   const id = `slider-${i}`;
   const label = element("label", { textContent: readable(name), htmlFor: id });
   const shown = element("output", { htmlFor: id });
-  const slider = element("input", { type: "range", id, min: -REACH, max: REACH, step: 0.01, value: 0, className: "bipolar" });
+  const slider = element("input",
+    { type: "range", id, min: -REACH, max: REACH, step: 0.01, value: 0, className: "bipolar" });
   slider.dataset.attribute = name;
   const row = element("div", { className: "slider" }, label, shown, slider);
   if (weak) {

@@ -6,8 +6,8 @@ const within = (x) => Math.min(Math.max(x, 0), 1);
 const STEPS = [0.005, 0.05];
 
 /**
- * Shows markers at `positions`, fractions of the canvas's width and height, until `signal` aborts. Calls `moved`
- * with the positions whenever the user moves one. Returns a function that sets the positions.
+ * Shows markers at `positions`, fractions of the canvas's width and height, until `signal` aborts. Calls
+ * `moved` with the positions whenever the user moves one. Returns a function that sets the positions.
  */
 export function placeMarkers(canvas, markers, positions, moved, signal) {
   let at = positions;

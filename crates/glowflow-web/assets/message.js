@@ -2,7 +2,8 @@
 
 const line = document.getElementById("message");
 
-const NOT_FINITE = "Some of the model's values are not finite; their pixels are black. Smaller amounts may help.";
+const NOT_FINITE =
+  "Some of the model's values are not finite; their pixels are black. Smaller amounts may help.";
 
 /** True if a picture since the user's last action was not finite. The warning then stays visible. */
 let warned = false;
@@ -22,7 +23,8 @@ export function say(text) {
   line.className = warned ? "wrong" : "";
   line.textContent = warned ? `${text} ${NOT_FINITE}`.trim() : text;
   clearTimeout(expiry);
-  if (!warned && !text.endsWith("…")) expiry = setTimeout(() => say(""), phone.matches ? PHONE_RESULT_MS : RESULT_MS);
+  if (!warned && !text.endsWith("…"))
+    expiry = setTimeout(() => say(""), phone.matches ? PHONE_RESULT_MS : RESULT_MS);
 }
 
 /** Shows an error. */

@@ -67,7 +67,8 @@ function tellWalk() {
   const pair = Math.min(Math.floor(at), Math.max(pairs() - 1, 0));
   const share = Math.round(100 * (at - pair));
   const name = (i) => `${(i % Math.max(cards.length, 1)) + 1}`;
-  const text = !ready() ? "" : share === 0 ? `picture ${name(pair)}` : share === 100 ? `picture ${name(pair + 1)}`
+  const text = !ready() ? "" : share === 0 ? `picture ${name(pair)}`
+    : share === 100 ? `picture ${name(pair + 1)}`
     : `${share} % from ${name(pair)} to ${name(pair + 1)}`;
   byId("walk-shown").textContent = text;
   walk.setAttribute("aria-valuetext", text);
@@ -127,9 +128,11 @@ function makeCard(image) {
     cards = cards.filter((other) => other !== card);
     clear(picture);
     attempt(changed);
-    (cards[Math.min(at, cards.length - 1)]?.shown.querySelector("button:last-of-type") ?? byId("mix-source-file")).focus();
+    (cards[Math.min(at, cards.length - 1)]?.shown.querySelector("button:last-of-type")
+      ?? byId("mix-source-file")).focus();
   });
-  const shown = element("figure", { className: "card" }, element("div", { className: "picture" }, picture), caption,
+  const shown = element("figure", { className: "card" },
+    element("div", { className: "picture" }, picture), caption,
     element("div", { className: "card-actions" }, earlier, later, remove));
   if (image.label !== undefined) {
     const choice = element("select", { id: `mix-class-${number}` },

@@ -31,7 +31,8 @@ export function start(info, choose) {
   const [count, seed, temperature, grid] = ["count", "seed", "temperature", "samples"].map(byId);
   let drawn = [];
   const makeButton = (i) => {
-    const made = element("button", { type: "button", ariaLabel: `Sample ${i + 1}` }, element("img", { alt: "" }));
+    const made = element("button",
+      { type: "button", ariaLabel: `Sample ${i + 1}` }, element("img", { alt: "" }));
     made.addEventListener("click", () => drawn[i] && choose(drawn[i]));
     return made;
   };
@@ -50,7 +51,8 @@ export function start(info, choose) {
   Object.assign(count, { max: info.images, value: Math.min(COUNT, info.images) });
   Object.assign(seed, { max: MAX_SEED, value: randomSeed() });
   refresh = newest(async () => {
-    const request = { count: whole(count, info.images), temperature: Number(temperature.value), seed: whole(seed, MAX_SEED) };
+    const request = {
+      count: whole(count, info.images), temperature: Number(temperature.value), seed: whole(seed, MAX_SEED) };
     const images = await draw(request);
     const pictures = await Promise.all(images.map((image) => image.decode()));
     drawn = images;
@@ -86,7 +88,8 @@ export function start(info, choose) {
 async function sheet(grid, [width, height]) {
   const images = [...grid.querySelectorAll("img")];
   const columns = Math.ceil(Math.sqrt(images.length));
-  const canvas = element("canvas", { width: columns * width, height: Math.ceil(images.length / columns) * height });
+  const canvas = element("canvas",
+    { width: columns * width, height: Math.ceil(images.length / columns) * height });
   const context = canvas.getContext("2d");
   images.forEach((image, i) =>
     context.drawImage(image, (i % columns) * width, Math.floor(i / columns) * height, width, height));

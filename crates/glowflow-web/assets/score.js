@@ -35,7 +35,8 @@ export async function use(image) {
     show(byId("score-difference"), difference),
   ]);
   if (change !== changes) return;
-  byId("score-gain").textContent = image.facts.exact ? "Difference: none" : `Difference, amplified ${gain} times`;
+  byId("score-gain").textContent =
+    image.facts.exact ? "Difference: none" : `Difference, amplified ${gain} times`;
   tell(image);
 }
 

@@ -23,11 +23,12 @@ export function setModel(info) {
 let turn = Promise.resolve();
 
 /**
- * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, several files can
- * be chosen, as many as it returns.
+ * Fills `place` with buttons that bring pictures; `use` gets the image on the server. With `room`, up to
+ * `room()` files can be chosen.
  */
 export function addSource(place, name, use, room) {
-  const file = element("input", { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
+  const file = element("input",
+    { type: "file", accept: ACCEPTED.join(), id: `${place.id}-file`, multiple: room !== undefined });
   file.setAttribute("aria-label", `Photograph for ${name}`);
   const label = element("label", { className: "button", htmlFor: file.id, textContent: "Photograph…" });
   file.addEventListener("change", () => attempt(async () => {
@@ -50,8 +51,8 @@ export function addSource(place, name, use, room) {
 }
 
 /**
- * Cuts and encodes photographs once earlier ones are done; `use` gets the image of each. At most `room()` of them are
- * used. Those that cannot be used do not stop the others.
+ * Cuts and encodes photographs once earlier ones are done; `use` gets the image of each. At most `room()` of
+ * them are used. Those that cannot be used do not stop the others.
  */
 export function usePhotos(files, use, room) {
   const done = turn.then(() => useAll(files, use, room));

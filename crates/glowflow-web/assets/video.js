@@ -40,7 +40,8 @@ export async function record(film, count, [width, height], { type }) {
   recorder.addEventListener("dataavailable", ({ data }) => parts.push(data));
   const stopped = new Promise((resolve, reject) => {
     recorder.addEventListener("stop", resolve);
-    recorder.addEventListener("error", () => reject(new Error("This browser cannot record the video; use APNG or GIF.")));
+    recorder.addEventListener("error", () =>
+      reject(new Error("This browser cannot record the video; use APNG or GIF.")));
   });
   recorder.start();
   const begin = performance.now();

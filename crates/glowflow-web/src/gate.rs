@@ -33,7 +33,7 @@ impl Gate {
         Self { computing: Arc::new(Semaphore::new(computing.max(1))), waiting: Semaphore::new(waiting) }
     }
 
-    /// Runs `work` on a thread of its own once this request is admitted. The slot is held until the work is
+    /// Runs `work` on a separate thread once this request is admitted. The slot is held until the work is
     /// done, even if the client has gone: started work ends only when it checks its [`Client`], and must not
     /// pile up.
     pub async fn run<T: Send + 'static>(

@@ -44,7 +44,7 @@ impl FromStr for Host {
     }
 }
 
-/// The names by which other computers know this one.
+/// The names of this computer on the network.
 pub(crate) fn own_names() -> Vec<String> {
     let full = gethostname::gethostname().to_string_lossy().to_ascii_lowercase();
     let short = full.split('.').next().unwrap_or_default().to_owned();

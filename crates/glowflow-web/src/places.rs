@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_millis(20);
 /// after which a connection can be closed, so a page that was just loaded makes room for the next.
 const CLIENT_WAIT: Duration = Duration::from_secs(2);
 
-/// Maximum number of connections that wait for a slot of their own client, in total and per client.
+/// Maximum number of connections that wait for one of their client's slots, in total and per client.
 const MAX_WAITING: usize = 32;
 const MAX_WAITING_OF_CLIENT: usize = 16;
 
@@ -28,7 +28,7 @@ pub(crate) struct Places {
     most: usize,
     most_of_client: usize,
     open: Mutex<Vec<Arc<Open>>>,
-    /// The clients of the connections that wait for one of their own slots.
+    /// The clients of the connections that wait for one of their client's slots.
     waiting: Mutex<Vec<IpAddr>>,
     freed: Notify,
 }
@@ -90,7 +90,7 @@ impl Places {
         }
     }
 
-    /// Takes a free slot, or asks a connection to close. This computer has no limit of its own, because a
+    /// Takes a free slot, or asks a connection to close. This computer has no per-client limit, because a
     /// proxy on it can represent many clients.
     fn attempt(self: &Arc<Self>, client: IpAddr) -> Attempt {
         let mut open = self.open();

@@ -171,7 +171,7 @@ pub fn run(
         accept(listener, app, limits, signals).await;
         Ok(())
     });
-    // Does not wait for computations in progress: they have no client any more.
+    // Does not wait for computations in progress: their clients have disconnected.
     runtime.shutdown_background();
     served
 }

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn positions_are_stored_beside_a_model() {
+    fn positions_are_stored_next_to_a_model() {
         let folder = tempfile::tempdir().unwrap();
         let model = folder.path().join("model.safetensors");
         std::fs::write(&model, []).unwrap();
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn models_outside_a_run_have_files_of_their_own() {
+    fn models_outside_a_run_have_separate_files() {
         let folder = tempfile::tempdir().unwrap();
         let [faces, other] =
             ["faces", "other"].map(|name| folder.path().join(name).with_extension("safetensors"));

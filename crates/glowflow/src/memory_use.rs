@@ -9,7 +9,7 @@ pub fn peak_rss() -> Option<u64> {
 
 /// Peak memory since a point in time.
 pub struct PeakMemory {
-    /// Whether the system reset the mark.
+    /// True if the system reset the mark.
     began: bool,
 }
 

@@ -16,10 +16,10 @@ use glowflow_kernels::Cuda;
 use glowflow_ranks::{Bucket, Local, Ranks, RanksError};
 use ranks::{batches, own};
 
-/// The first pass is done as it is, the second one recorded, and the record repeated.
+/// The first pass is executed, the second one recorded, and the record replayed.
 const STEPS: usize = 4;
 const LIMIT: Duration = Duration::from_secs(100);
-/// How ranks sum that NCCL connects.
+/// The notice of ranks that NCCL connects.
 const DEVICES: &str = "sums over ranks stay on the devices: NCCL 2.30.7";
 
 /// A model that trains in milliseconds.
@@ -38,14 +38,14 @@ fn config(overrides: &[&str]) -> RunConfig {
     RunConfig::resolve(None, None, &overrides).unwrap()
 }
 
-/// How ranks sum.
+/// The way ranks sum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Hosts,
     Nccl,
 }
 
-/// Ranks that seem to be on several hosts, with so many each.
+/// Ranks that seem to be on several hosts, with `each` on every host.
 struct OnHosts {
     ranks: Local,
     each: usize,

@@ -5,7 +5,7 @@
 //! They are written in C++ and compiled with g++ on first use, to `cuda-emulator/KEY` in cargo's target
 //! folder, so that `cargo clean` removes them. The key is a hash of sources, options, compiler and CPU:
 //! after a change, another folder is used. Kernels that they compile are cached there, too, and contain the
-//! key: the driver rejects those of another build. A build happens in a folder of its own, named after the
+//! key: the driver rejects those of another build. A build happens in a separate folder, named after the
 //! process, which is renamed when it is complete. Of several processes that build concurrently, the first to
 //! finish provides the libraries for all.
 //!
@@ -33,8 +33,8 @@
 //! | `CUDA_EMULATOR_DRIVER_VERSION=12000` | the driver's version; 13000 otherwise |
 //! | `CUDA_EMULATOR_DEVICES=N` | the number of devices, up to 16; 1 otherwise |
 //! | `CUDA_EMULATOR_MULTIPROCESSORS=N` | the number of multiprocessors; 132 otherwise |
-//! | `CUDA_EMULATOR_LAZY=1` | streams, and branches of graphs, run only when waited for: shows missing waits |
-//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from the last to the first: shows missing barriers |
+//! | `CUDA_EMULATOR_LAZY=1` | streams and graph branches run only when waited for: shows missing waits |
+//! | `CUDA_EMULATOR_ORDER=reverse` | blocks and threads run from last to first: shows missing barriers |
 //! | `NCCL_EMULATOR_VERSION=21403` | the version of NCCL; 2.30.7 otherwise |
 //! | `NCCL_EMULATOR_SILENT=RANK:N` | this rank sends and receives nothing from its `N`-th group on |
 //! | `NCCL_EMULATOR_ERROR=RANK:N` | this rank reports an error of the network from its `N`-th group on |

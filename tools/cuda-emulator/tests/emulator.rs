@@ -524,7 +524,7 @@ fn errors_in_kernels_are_reported() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_loses_the_gpu() {
     let gpu = Gpu::new().unwrap();
     let kernels = gpu.load("extern \"C\" __global__ void nothing() {}", &[]);
@@ -541,14 +541,14 @@ fn child_loses_the_gpu() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_has_no_gpu() {
     common::load_libraries().unwrap();
     assert_eq!(unsafe { sys::cuInit(0) }, CUresult::CUDA_ERROR_NO_DEVICE);
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_has_two_gpus() {
     let gpu = Gpu::new().unwrap();
     let (mut count, mut device) = (0, 0);
@@ -567,7 +567,7 @@ fn child_has_two_gpus() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_has_a_small_gpu() {
     let gpu = Gpu::new().unwrap();
     let mut version = 0;
@@ -586,7 +586,7 @@ fn child_has_a_small_gpu() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_has_a_lazy_gpu() {
     let gpu = Gpu::new().unwrap();
     let other = Gpu::new().unwrap();
@@ -634,7 +634,7 @@ fn child_has_a_lazy_gpu() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_makes_a_mistake() {
     let gpu = Gpu::new().unwrap();
     let kernels = gpu.load(
@@ -664,7 +664,7 @@ fn child_makes_a_mistake() {
 }
 
 #[test]
-#[ignore = "runs in a process of its own"]
+#[ignore = "runs in a separate process"]
 fn child_forgets_a_barrier() {
     let gpu = Gpu::new().unwrap();
     let source = r#"

@@ -73,8 +73,8 @@ pub struct Attributes {
     /// these attributes unchanged. Can be repeated. [default: none]
     #[arg(long, value_name = "NAME,…")]
     pub orthogonalize: Vec<String>,
-    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
-    /// model, and photographs are aligned to them. [default: those stored with the model]
+    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored
+    /// with the model, and photographs are aligned to them. [default: those stored with the model]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
     /// Seed for --images: equal seeds select the same images.

@@ -62,8 +62,8 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// Device to compute on: auto (a GPU if there is one), cpu, cpu:amx (with AMX for bf16), or cuda:0, cuda:1
-    /// and so on. [default: the environment variable GLOWFLOW_DEVICE, else auto]
+    /// Device to compute on: auto (a GPU if there is one), cpu, cpu:amx (with AMX for bf16), or cuda:0,
+    /// cuda:1 and so on. [default: the environment variable GLOWFLOW_DEVICE, else auto]
     #[arg(
         long, global = true, value_name = "DEVICE", value_parser = DeviceChoice::from_str, help_heading = GLOBAL,
         display_order = 1001

@@ -58,7 +58,8 @@ pub struct Crop {
     /// The pictures: a folder, searched at any depth.
     #[arg(long)]
     pub data: PathBuf,
-    /// Left, top, right and bottom edge of the part, as fractions of width and height. [default: the central square]
+    /// Left, top, right and bottom edge of the part, as fractions of width and height. [default: the central
+    /// square]
     #[arg(long = "box", value_name = "L,T,R,B")]
     pub part: Option<CropBox>,
     /// Shorter side of the cropped pictures, in pixels. [default: not resized]

@@ -23,8 +23,8 @@ pub struct Serve {
     /// A file written by attributes. [default: directions.safetensors in the run folder, if it exists]
     #[arg(long, value_name = "FILE")]
     pub directions: Option<PathBuf>,
-    /// Positions of the left and right eye in the model's images, as fractions of width and height: photographs
-    /// are aligned to them. [default: those stored with the model]
+    /// Positions of the left and right eye in the model's images, as fractions of width and height:
+    /// photographs are aligned to them. [default: those stored with the model]
     #[arg(long, value_name = "X,Y,X,Y", num_args = 1..=4)]
     pub eyes: Vec<String>,
     /// Port to listen on; 0 selects a free one.
@@ -47,7 +47,8 @@ pub struct Serve {
     /// Answer all requests without a token.
     #[arg(long, conflicts_with = "token")]
     pub no_token: bool,
-    /// Maximum number of simultaneous connections from one client address. A proxy on another computer may need more.
+    /// Maximum number of simultaneous connections from one client address. A proxy on another computer may
+    /// need more.
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub client_connections: u32,
 }

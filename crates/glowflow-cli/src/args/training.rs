@@ -58,9 +58,9 @@ pub struct Train {
     /// Train a class-conditional model, with the classes of the data's labels or sub-folders.
     #[arg(long)]
     pub classes: bool,
-    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored with the
-    /// model, and photographs are aligned to them. With --resume: replaces them. [default: those stored with the data,
-    /// or with the model of --from]
+    /// Positions of the left and right eye in the images, as fractions of width and height. They are stored
+    /// with the model, and photographs are aligned to them. With --resume: replaces them. [default: those
+    /// stored with the data, or with the model of --from]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
     /// Name of a published or small configuration; an unknown name lists all. [default: the published

@@ -37,7 +37,7 @@ impl Run {
         let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
         let tests = metrics::points(&records, "test_bits_per_dim");
         let last = trained(folder).map(|trained| trained.steps);
-        // The best model has the scores of its own evaluation; any other file has those of the last one.
+        // The best model has the scores of its evaluation; any other file has those of the last one.
         let best = model.file_name().is_some_and(|name| name == BEST);
         let test =
             if best { tests.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)) } else { tests.last().copied() };

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_where_they_can() {
+    fn names_are_kept_if_possible() {
         assert_eq!(paths(&["a.png", "b/c.jpg", "caf\\xe9"]), ["a.png", "b/c.png", "caf\\xe9.png"]);
         assert_eq!(paths(&["a", "a.png", "a.JPG", "a.v2"]), ["a.png", "a-2.png", "a-3.png", "a.v2.png"]);
         assert_eq!(paths(&[".png", "x/.jpg"]), [".png.png", "x/.jpg.png"]);

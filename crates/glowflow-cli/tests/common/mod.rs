@@ -87,7 +87,7 @@ impl Random {
     }
 }
 
-/// Saves a 16×16 PNG: a gradient with a colour of its own, with noise that covers all byte values.
+/// Saves a 16×16 PNG: a gradient whose colour depends on the seed, with noise that covers all byte values.
 pub fn save_image(path: &Path, seed: u64) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut random = Random(seed + 1);

@@ -234,7 +234,7 @@ fn info_describes_a_model() {
     let json = info.json();
     assert_eq!(json["config"]["image"], serde_json::json!([16, 16, 3]));
     assert_eq!(json["config"]["bits"], 5);
-    // The latents have as many elements as the image.
+    // The number of elements of the latents is that of the image.
     assert_eq!(json["latents"], serde_json::json!([[8, 8, 6], [4, 4, 24]]));
     assert!(json["parameters"].as_u64().unwrap() > 1000);
     // A run folder stands for its model, and the best model is a model too.
@@ -524,7 +524,7 @@ fn quickstart_writes_a_model_and_pictures() {
         assert!(text.contains(&path_text(&Path::new("quickstart").join(name))), "{text}");
     }
     run(folder.path(), "info --model quickstart").ok();
-    // The demo can be opened, and the output says how.
+    // The output contains the command that opens the demo.
     assert!(text.contains("serve --model quickstart"), "{text}");
     run(
         folder.path(),

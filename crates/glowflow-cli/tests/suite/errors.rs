@@ -75,7 +75,7 @@ fn complaints(outcome: &Outcome, line: &str, words: &[&str]) -> Vec<String> {
             && stderr.lines().next_back().is_some_and(|l| is_error(&l));
         rules.push((one, "the error is not one line at the end".to_owned()));
     }
-    rules.extend(words.iter().map(|word| (stderr.contains(word), format!("{word:?} is not said"))));
+    rules.extend(words.iter().map(|word| (stderr.contains(word), format!("{word:?} is missing"))));
     let broken = rules.into_iter().filter(|(holds, _)| !holds);
     broken.map(|(_, complaint)| format!("{line}: {complaint}: {stderr}")).collect()
 }
@@ -368,7 +368,7 @@ fn a_table_of_scores_replaces_a_file_at_the_end() {
 }
 
 #[test]
-fn images_of_one_name_are_decoded_to_files_of_their_own() {
+fn images_of_one_name_are_decoded_to_separate_files() {
     let glow = Model::load(world().join("done")).unwrap();
     let names =
         ["a.png", "a.png", "..", "../../a.png", "", "b/../c.png", "/a.png-2", "e\x1b[2J.png", "a.png"];
@@ -514,7 +514,7 @@ fn a_failed_evaluation_loses_nothing() {
     std::fs::write(&image, bytes).unwrap();
     let resume = "train --threads 2 --resume run --steps";
     let outcome = run(torn.path(), &format!("{resume} 20")).ok();
-    assert!(!outcome.stderr.contains("step 1/"), "it began anew: {}", outcome.stderr);
+    assert!(!outcome.stderr.contains("step 1/"), "it restarted: {}", outcome.stderr);
     for file in ["metrics.jsonl", "model.safetensors", "best.safetensors"] {
         let read = |folder: &tempfile::TempDir| std::fs::read(folder.path().join("run").join(file)).unwrap();
         assert!(read(&torn) == read(&whole), "{file}: {}", String::from_utf8_lossy(&read(&torn)));

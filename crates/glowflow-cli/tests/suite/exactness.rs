@@ -146,7 +146,7 @@ fn eval_reports_the_number_of_inverted_images() {
     assert!(json["inverted"] == 12 && exact > 0 && exact < 12, "{json}");
     assert!(json["inverse_error"].as_f64().unwrap() > 0.5 / 256.0, "{json}");
     let kept = run(world(), "encode --model rough --data patterns --out counted.latents --json").ok().json();
-    assert_eq!(kept["kept_as_pixels"].as_u64().unwrap(), 12 - exact, "both say the same");
+    assert_eq!(kept["kept_as_pixels"].as_u64().unwrap(), 12 - exact, "both agree");
     let json = eval("--model sound --invert 0 --json").json();
     assert!(json["inverted"] == 0 && json["images"] == 12, "{json}");
     let outcome = run(world(), "eval --model sound --data patterns --invert some");

@@ -249,7 +249,7 @@ fn nearest_finds_the_picture_itself_first() {
     );
 }
 
-/// A folder is changed like its pictures one by one, and the results are named by their stems.
+/// A folder gives the same results as its pictures one by one, named after their stems.
 #[test]
 fn folders_are_manipulated() {
     let set = "--model plain --directions directions --set Bright=0.5";

@@ -425,7 +425,7 @@ fn behind_a_proxy_its_name_can_be_allowed() {
     for (host, expected) in [(passed, "421"), (&local, "403")] {
         let refused = ask(&server, host);
         assert_eq!(status(&refused), expected, "{refused}");
-        // The message tells the operator how to allow it.
+        // The message contains the option that allows it.
         assert!(refused.contains("proxy") && refused.contains("--allow-host demo.example.com"), "{refused}");
     }
     drop(server);
@@ -688,7 +688,7 @@ fn positions_of_the_eyes_are_stored_only_by_a_server_for_its_own_computer() {
         let asks = if stored { "the page asks for them, once" } else { "in each browser" };
         assert!(stderr.contains(asks), "{options}: {stderr}");
     }
-    // The next server reads them, and does not ask.
+    // The next server reads them and prints no request.
     let (process, _) = serve(folder.path(), "--model .", &[]);
     let stderr = messages(process);
     assert!(!stderr.contains("the page asks"), "{stderr}");

@@ -36,8 +36,8 @@ impl<T> Default for Pool<T> {
     }
 }
 
-/// Allocations of at least this many bytes are attempted fallibly. If a smaller one fails, the program cannot
-/// continue anyway.
+/// Minimum size, in bytes, of allocations that are attempted fallibly. If a smaller one fails, the program
+/// cannot continue anyway.
 const TRIED_FROM: usize = 1 << 20;
 
 /// Allocates an array of zeros; ends the current work if memory is exhausted.

@@ -59,8 +59,8 @@ fn tile_rows(rows: usize) -> usize {
     (rows / (4 * rayon::current_num_threads())).next_power_of_two().clamp(16, 64)
 }
 
-/// Number of rows summed in registers in a weight gradient, whatever the tile: the bits of a sum do not
-/// depend on the number of threads.
+/// Number of rows summed in registers in a weight gradient. It is the same for all tiles, so that the bits of
+/// a sum do not depend on the number of threads.
 pub const DEPTH: usize = 128;
 
 /// The same if pairs of rows are interleaved first. A gradient is computed over multiples of it, and so of

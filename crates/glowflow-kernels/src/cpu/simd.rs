@@ -16,8 +16,9 @@ pub type Square<T> = [[T; SIDE]; SIDE];
 /// A vector register of sums, and its operations.
 ///
 /// # Safety
-/// Every operation needs the processor to have the vector's instruction set, and as many numbers behind a
-/// pointer as it says. Functions are inlined into the kernel, which enables the set.
+/// The processor must have the vector's instruction set, and a pointer must be valid for the number of
+/// elements that the operation's documentation gives. Functions are inlined into the kernel, which enables
+/// the set.
 pub trait Vector: Copy {
     /// Element type of matrices.
     type Element: Element;
@@ -124,8 +125,8 @@ unsafe fn transpose_f32(square: &mut Square<f32>) {
 /// transposition.
 macro_rules! vector {
     (
-        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident, $add:ident, $fma:ident, $max:ident,
-        |$x:ident, $mask:ident| $positive:expr $(, $transpose:item)?
+        $name:ident, $register:ident, $scalar:ty, $lanes:literal, $load:ident, $store:ident, $splat:ident,
+        $add:ident, $fma:ident, $max:ident, |$x:ident, $mask:ident| $positive:expr $(, $transpose:item)?
     ) => {
         #[cfg(target_arch = "x86_64")]
         #[derive(Clone, Copy)]

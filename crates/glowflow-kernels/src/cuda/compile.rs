@@ -33,13 +33,13 @@ pub const SOURCE: &str = concat!(
 );
 
 /// Headers of [`SOURCE`], by the names in its `#include` directives. Each is the part of a file that uses the
-/// tensor cores' instructions. The tests' emulated GPU cannot execute these, and has headers of its own.
+/// tensor cores' instructions. The tests' emulated GPU cannot execute these, and replaces the headers.
 pub const HEADERS: [(&str, &str); 2] = [
     ("hidden_hopper.cuh", include_str!("../ops/coupling_network/hidden_hopper.cuh")),
     ("fused_hopper.cuh", include_str!("../ops/coupling_network/fused_hopper.cuh")),
 ];
 
-/// The compute capability of the Hopper generation, which has kernels of its own.
+/// The compute capability of the Hopper generation, which has dedicated kernels.
 pub const HOPPER: i32 = 90;
 
 /// Compilation target.

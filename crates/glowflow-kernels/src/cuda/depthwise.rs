@@ -34,7 +34,8 @@ pub fn convolve(queue: &Queue, conv: Depthwise, x: u64, taps: u64, y: u64, back:
     let count = counted(queue, lines(conv) * blocks * channels)?;
     launch!(
         queue, queue.kernels().depthwise, Launch::of(count);
-        count, Plane::of(grid), Divisor::new(channels), Divisor::new(blocks), kernel, i32::from(back), x, taps, y
+        count, Plane::of(grid), Divisor::new(channels), Divisor::new(blocks), kernel, i32::from(back), x,
+        taps, y
     )
 }
 

@@ -31,11 +31,11 @@ kernels! {
     add_parts, add_shifted, add_shifted_back, affine, affine_wide, begin_report,
     channel_map_gradient, channel_map_way_back, check_finite, col2im, couple, couple_backward,
     depthwise, depthwise_taps, dequantize, edge_sums, final_prior, final_prior_backward,
-    fold_conv_f32, fold_network_bf16, fold_network_f32, gather_back_bf16, gather_back_f32, im2col, initialize_actnorm,
-    make_channel_maps, map, mask_and_sum_bf16, mask_and_sum_f32, mix, mix_backward, normal, outer_sums, patches_bf16,
-    patches_f32, quantize, reduce, reduce_parts, softmax, softmax_backward, split,
-    squared_norm, squeeze, standardize, standardize_backward, sum_parts, sum_slabs, uncouple, unfold_conv,
-    unfold_network, uniform_numbers,
+    fold_conv_f32, fold_network_bf16, fold_network_f32, gather_back_bf16, gather_back_f32, im2col,
+    initialize_actnorm, make_channel_maps, map, mask_and_sum_bf16, mask_and_sum_f32, mix, mix_backward,
+    normal, outer_sums, patches_bf16, patches_f32, quantize, reduce, reduce_parts, softmax, softmax_backward,
+    split, squared_norm, squeeze, standardize, standardize_backward, sum_parts, sum_slabs, uncouple,
+    unfold_conv, unfold_network, uniform_numbers,
     unmix, unstandardize, update,
 }
 

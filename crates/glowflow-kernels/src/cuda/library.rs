@@ -1,4 +1,4 @@
-//! Finding NVIDIA's libraries: the driver's, the compiler's, the matrix products', and that of sums over GPUs.
+//! Finding NVIDIA's libraries: the driver, the compiler NVRTC, cuBLASLt for matrix products, and NCCL.
 //!
 //! They are loaded when a device is opened, not at build time or program start, so that one program runs with
 //! and without them. The search covers the folders in [`LIBRARIES`], the system's search path (including
@@ -46,8 +46,8 @@ fn first_folders(folders: &[PathBuf]) -> Vec<PathBuf> {
     folders.iter().cloned().chain(named).collect()
 }
 
-/// Files of a library, in the order in which to try them: those of `folders` and of the environment's folders, then `file`, which
-/// the system looks for, then those of packages.
+/// Candidate files of a library, in order: those in `folders` and in the environment's folders, then `file`,
+/// which the system searches for, then those of packages.
 pub fn files(folders: &[PathBuf], name: &str, file: &str) -> Vec<PathBuf> {
     let installed = INSTALL_FOLDERS.map(PathBuf::from);
     let mut files = candidates(&first_folders(folders), name);
@@ -56,8 +56,8 @@ pub fn files(folders: &[PathBuf], name: &str, file: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Opens the first of a library's [`candidates`] that can be opened, and leaves it open, so that whoever opens a library of that name later,
-/// by its name alone, gets this one.
+/// Opens the first of a library's [`candidates`] that can be opened, and leaves it open, so that later calls
+/// that open the library by its name alone get this one.
 fn preload(folders: &[PathBuf], name: &str) -> bool {
     candidates(folders, name).iter().any(|path| open(path))
 }

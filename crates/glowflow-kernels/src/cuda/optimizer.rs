@@ -82,12 +82,13 @@ pub fn update(
         )?;
         launch!(
             queue, kernels.begin_report, Launch::blocks(1);
-            blocks, partial.address, update.clip.unwrap_or(0.0) as f32, i32::from(update.rule == Rule::Adamax),
-            on_device.address
+            blocks, partial.address, update.clip.unwrap_or(0.0) as f32,
+            i32::from(update.rule == Rule::Adamax), on_device.address
         )?;
         for logp in logp {
             launch!(
-                queue, kernels.check_finite, Launch::of(logp.len()); logp.len(), logp.address(), on_device.address
+                queue, kernels.check_finite, Launch::of(logp.len());
+                logp.len(), logp.address(), on_device.address
             )?;
         }
         for &segment in segments.iter().filter(|segment| segment.span.len > 0) {
@@ -95,8 +96,8 @@ pub fn update(
             launch!(
                 queue, kernels.update, Launch::of(len.div_ceil(4));
                 len, i32::from(start.is_multiple_of(4)), i32::from(update.rule == Rule::Adamax),
-                Argument::of(Rates::of(update, segment)), on_device.address, weights.at(start), gradient.at(start),
-                first.at(start), second.at(start), ema.at(start)
+                Argument::of(Rates::of(update, segment)), on_device.address, weights.at(start),
+                gradient.at(start), first.at(start), second.at(start), ema.at(start)
             )?;
         }
         let mut report = [Report::zeroed()];

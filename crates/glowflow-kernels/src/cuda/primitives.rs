@@ -1,6 +1,7 @@
-//! The general operations on a GPU: one kernel interprets all expressions, one sums them, products are cuBLASLt's.
+//! The general operations on a GPU: one kernel interprets all expressions, one sums them, and cuBLASLt
+//! computes products.
 //!
-//! Expressions are parameters of their kernels, and so part of a record.
+//! Expressions are kernel parameters, and so part of a record.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -208,7 +209,8 @@ impl Primitives for Cuda {
         self.attempt(|queue| {
             counted(queue, outs)?;
             counted(queue, terms)?;
-            // Neighbouring threads read neighbouring columns; or terms, where all threads of a block have some.
+            // Neighbouring threads read neighbouring columns, or neighbouring terms if the columns are
+            // summed.
             let lanes = if elements.axes[2].summed() {
                 THREADS / terms.next_power_of_two().clamp(1, THREADS)
             } else {
@@ -220,7 +222,8 @@ impl Primitives for Cuda {
             let shape = Launch { block: THREADS as u32, ..Launch::grid(outs.div_ceil(lanes), parts, 1) };
             launch!(
                 queue, queue.kernels().reduce, shape;
-                outs, terms, part, lanes, i32::from(accumulate), partial.address, Argument::borrowed(&expression)
+                outs, terms, part, lanes, i32::from(accumulate), partial.address,
+                Argument::borrowed(&expression)
             )?;
             if parts == 1 {
                 return Ok(());
@@ -250,7 +253,7 @@ impl Primitives for Cuda {
         }
         let to = Rows { address: c.buffer.at(c.start), stride: c.stride };
         if gemm.a_transposed && gemm.b_transposed {
-            // There is no such product among those of layers: A is transposed first.
+            // Layers do not use such products: A is transposed first.
             let mut rows = self.scratch(m * k);
             let from = View { buffer: a.buffer, at: Strided { start: a.start, strides: [0, 1, a.stride] } };
             let at = Strided { start: 0, strides: [0, k, 1] };

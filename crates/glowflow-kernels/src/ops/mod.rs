@@ -6,7 +6,7 @@
 //! | [`split`](Split) | splits the channels into two halves |
 //! | [`actnorm`](ActNorm) | data-dependent initialisation of an actnorm |
 //! | [`channel_map`](ChannelMap) | actnorm and permutation as one affine map |
-//! | [`coupling_network`](CouplingNetwork) | the network of a coupling, and one with a [head](HeadedNetwork) |
+//! | [`coupling_network`](CouplingNetwork) | the network of a coupling, also with a [head](HeadedNetwork) |
 //! | [`residual_network`](ResidualNetwork) | a residual network of a coupling |
 //! | [`attention`](Attention) | attention among the pixels of an image |
 //! | [`coupling`](Coupling) | the element-wise part of a coupling |

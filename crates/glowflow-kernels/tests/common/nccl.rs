@@ -6,7 +6,7 @@ use std::process::Command;
 use glowflow_kernels::Cuda;
 use glowflow_kernels::cuda::{self, Precision};
 
-/// Runs an ignored test of the current program in a process of its own, with four GPUs and these environment
+/// Runs an ignored test of the current program in a separate process, with four GPUs and these environment
 /// variables.
 pub fn child(test: &str, variables: &[(&str, &str)]) {
     let output = Command::new(std::env::current_exe().unwrap())

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { promisify } from "node:util";
 import {
-  GLOWFLOW, changing, confirm, difference, done, fileOf, drawn, open, page, pixels, screenshot, settled, withServer,
+  GLOWFLOW, changing, confirm, difference, done, fileOf, drawn, open, page, pixels, screenshot, settled,
+  withServer,
 } from "./support.js";
 
 let folder;
@@ -42,9 +43,10 @@ async function twoClasses(browser) {
     }
   }
   const run = join(folder, "run");
-  const settings = ["model.image=[16,16,1]", "model.classes=2", "model.levels=2", "model.steps=4", "model.hidden=16", "train.batch=8",
-    "train.lr=1e-2"];
-  await promisify(execFile)(GLOWFLOW, ["train", "--data", join(folder, "images"), ...settings.flatMap((set) => ["--set", set]),
+  const settings = ["model.image=[16,16,1]", "model.classes=2", "model.levels=2", "model.steps=4",
+    "model.hidden=16", "train.batch=8", "train.lr=1e-2"];
+  await promisify(execFile)(GLOWFLOW, ["train", "--data", join(folder, "images"),
+    ...settings.flatMap((set) => ["--set", set]),
     "--steps", "300", "--out", run]);
   return run;
 }
@@ -67,7 +69,8 @@ test("what is shown follows the class", async () => {
   await page.click("#tab-sample");
   await page.waitForFunction(() => document.querySelectorAll("#samples img[src]").length === 16);
   const before = [await pixels(example), await pixels(third), await pixels("#original")];
-  await changing(example, () => changing(third, () => changing("#original", () => page.selectOption("#class", "1"))));
+  await changing(example, () =>
+    changing(third, () => changing("#original", () => page.selectOption("#class", "1"))));
   assert.ok(difference(await pixels(example), before[0]) > 0.5);
   assert.ok(difference(await pixels(third), before[1]) > 0.5);
   assert.ok(difference(await pixels("#original"), before[2]) > 0.5);
@@ -127,7 +130,7 @@ test("a photograph is encoded and scored again in another class", async () => {
   await done();
 });
 
-test("pictures of a walk have classes of their own", async () => {
+test("each picture of a walk has its own class", async () => {
   await settled();
   await page.click("#tab-mix");
   await page.locator("#mix-examples button").nth(0).click();

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready, screenshot, settled,
-  shows, uploadToManipulate, videos, withServer,
+  amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready, screenshot,
+  settled, shows, uploadToManipulate, videos, withServer,
 } from "./support.js";
 
 const SMILING = "[data-attribute=Smiling]";
@@ -15,7 +15,7 @@ beforeEach(() => open());
 
 const value = (slider) => page.locator(slider).evaluate((input) => Number(input.value));
 
-test("a slider changes an uploaded picture, and reset, undo and redo lead back and forth", async () => {
+test("a slider changes an uploaded picture, and reset, undo and redo work", async () => {
   const first = await pixels("#original");
   await uploadToManipulate();
   const original = await pixels("#original");
@@ -66,7 +66,8 @@ test("the picture follows a slider within 100 ms", async () => {
 test("sliders reach beyond 1, snap to 0 and return there", async () => {
   await settled();
   const sent = [];
-  page.on("request", (request) => request.url().endsWith("/manipulate") && sent.push(request.postDataJSON().amounts));
+  page.on("request", (request) =>
+    request.url().endsWith("/manipulate") && sent.push(request.postDataJSON().amounts));
   const slider = page.locator(SMILING);
   await changing("#changed", () => slider.press("End"));
   assert.equal(await value(SMILING), 2);
@@ -175,7 +176,8 @@ test("the picture is downloaded in its own size and enlarged, sharp or smooth", 
 
 test("the sweep of an attribute is downloaded as GIF, APNG and video", async () => {
   const place = "#manipulate-downloads";
-  assert.equal(await page.locator(`${place} summary`, { hasText: "Animate" }).getAttribute("aria-disabled"), "true");
+  assert.equal(
+    await page.locator(`${place} summary`, { hasText: "Animate" }).getAttribute("aria-disabled"), "true");
   await move(SMILING, 0.5, "#changed");
   const gif = await download(place, "Animate", "GIF");
   assert.deepEqual([gif.name, kind(gif.bytes)], ["glowflow-smiling-sweep.gif", "gif"]);
@@ -203,7 +205,8 @@ test("a video has the size and the pictures of the animation", async () => {
     };
     await new Promise((resolve) => video.addEventListener("loadeddata", resolve, { once: true }));
     const [a, b] = [await at(0.1), await at(1.7)];
-    return [video.videoWidth, video.videoHeight, a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length];
+    return [
+      video.videoWidth, video.videoHeight, a.reduce((sum, x, i) => sum + Math.abs(x - b[i]), 0) / a.length];
   }, [...bytes]);
   assert.deepEqual([width, height], [512, 512]);
   assert.ok(distance > 0.5, `the film stands still: ${distance}`);
@@ -244,7 +247,8 @@ test("the first picture is the likeliest of those whose score is finite", async 
     return route.fulfill({ response, json: { ...samples, bits_per_dim: scores } });
   });
   const decoded = [];
-  page.on("request", (request) => /decode/.test(request.url()) && decoded.push(request.url().split("/").pop()));
+  page.on("request", (request) =>
+    /decode/.test(request.url()) && decoded.push(request.url().split("/").pop()));
   await page.reload();
   await ready();
   // The page before the reload may have requested others.
@@ -252,10 +256,11 @@ test("the first picture is the likeliest of those whose score is finite", async 
   await done();
 });
 
-test("directions that are weak come last and say why", async () => {
+test("weak directions come last, with the reason", async () => {
   const why = "computed from 12 images with it";
   await amend("**/api/v1/info", ({ attributes }) => ({
-    attributes: attributes.map((attribute) => ({ ...attribute, weak: attribute.name === "Smiling" ? why : null })),
+    attributes: attributes.map((attribute) =>
+      ({ ...attribute, weak: attribute.name === "Smiling" ? why : null })),
   }));
   await page.reload();
   await ready();
@@ -306,7 +311,8 @@ test("an image that the server has forgotten is made again", async () => {
     decoded.push(id);
     forgotten ??= id;
     if (id !== forgotten) return route.continue();
-    return route.fulfill({ status: 404, contentType: "application/problem+json", body: JSON.stringify({ detail: "gone" }) });
+    return route.fulfill(
+      { status: 404, contentType: "application/problem+json", body: JSON.stringify({ detail: "gone" }) });
   });
   const original = await pixels("#original");
   await move(SMILING, 1, "#changed");

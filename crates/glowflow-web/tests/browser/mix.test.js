@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  OTHER, PHOTO, amend, changing, confirm, difference, done, download, drawn, fileOf, give, kind, move, open, page, pixels, pngSize, ready, screenshot,
-  settled, shows, upload, videos, withServer,
+  OTHER, PHOTO, amend, changing, confirm, difference, done, download, drawn, fileOf, give, kind, move, open,
+  page, pixels, pngSize, ready, screenshot, settled, shows, upload, videos, withServer,
 } from "./support.js";
 
 withServer();
@@ -14,7 +14,8 @@ beforeEach(async () => {
 });
 
 const card = (i) => `#mix-cards figure:nth-child(${i}) img`;
-const cards = (count) => page.waitForFunction((count) => document.querySelectorAll("#mix-cards img[src]").length === count, count);
+const cards = (count) => page.waitForFunction(
+  (count) => document.querySelectorAll("#mix-cards img[src]").length === count, count);
 
 /** Adds two photographs and, optionally, an example. */
 async function add(example = true) {
@@ -28,16 +29,18 @@ async function add(example = true) {
   await cards(3);
 }
 
-test("files beyond the free places are left out, and one that is no picture stops no other", async () => {
+test("files beyond the free places are skipped, and one that is not a picture stops no other", async () => {
   const other = [];
-  for (const colour of ["red", "lime", "blue", "black", "white", "cyan"]) other.push(fileOf(await drawn({ colour }), `${colour}.png`));
+  for (const colour of ["red", "lime", "blue", "black", "white", "cyan"])
+    other.push(fileOf(await drawn({ colour }), `${colour}.png`));
   const files = [other[0], fileOf(Buffer.from("none"), "notes.png"), ...other.slice(1)];
   await page.setInputFiles("#mix-source-file", files);
   for (let i = 1; i <= 5; i++) {
     await confirm();
     await cards(i);
   }
-  await page.getByText("notes.png is not a picture that this browser can display. 1 of 7 pictures were skipped").waitFor();
+  await page.getByText(
+    "notes.png is not a picture that this browser can display. 1 of 7 pictures were skipped").waitFor();
   assert.equal(await page.locator("dialog[open]").count(), 0);
   await settled();
   await page.locator("#mix-examples button").first().click();
@@ -118,7 +121,7 @@ test("several files are added at once", async () => {
   await done();
 });
 
-test("the page asks for no more images than the model allows", async () => {
+test("the page requests at most the images that the model allows", async () => {
   await settled();
   await amend("**/api/v1/info", () => ({ images: 3 }));
   const counts = [];

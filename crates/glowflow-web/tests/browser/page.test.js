@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { test } from "node:test";
 import {
-  PHOTO, RUN, amend, browser, changing, difference, done, move, open, page, pixels, ready, screenshot, serve, settled, upload,
-  withServer,
+  PHOTO, RUN, amend, browser, changing, difference, done, move, open, page, pixels, ready, screenshot, serve,
+  settled, upload, withServer,
 } from "./support.js";
 
 const TABS = ["manipulate", "mix", "sample", "score", "about"];
@@ -72,14 +72,17 @@ test("every control has a name, and pictures a description", async () => {
   await fillTabs();
   for (const tab of TABS) {
     await page.click(`#tab-${tab}`);
-    const nameless = await page.locator("button, input, select, a, summary, [role=tabpanel]").evaluateAll((all) => all
-      .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim() || e.getAttribute("aria-labelledby")))
-      .map((e) => e.outerHTML));
+    const nameless = await page.locator("button, input, select, a, summary, [role=tabpanel]")
+      .evaluateAll((all) => all
+        .filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim()
+          || e.getAttribute("aria-labelledby")))
+        .map((e) => e.outerHTML));
     assert.deepEqual(nameless, []);
   }
   assert.equal(await page.locator("img:not([alt])").count(), 0);
   const facts = await page.locator("#facts").innerText();
-  const expected = ["64 × 64", "additive", "Bits per dimension", "upper bound, uniform dequantisation", "Inverse error", "steps"];
+  const expected = ["64 × 64", "additive", "Bits per dimension", "upper bound, uniform dequantisation",
+    "Inverse error", "steps"];
   for (const fact of expected) assert.ok(facts.includes(fact), facts);
   assert.equal(await page.locator("#attributes tr:not(:has([colspan]))").count(), 6);
   await done();
@@ -95,17 +98,20 @@ for (const [name, options] of [
     await fillTabs();
     for (const tab of TABS) {
       await page.click(`#tab-${tab}`);
-      const [width, wide] = await page.evaluate(() => [document.documentElement.clientWidth, document.documentElement.scrollWidth]);
+      const [width, wide] = await page.evaluate(() =>
+        [document.documentElement.clientWidth, document.documentElement.scrollWidth]);
       assert.ok(wide <= width, `${tab} is ${wide} wide, the screen ${width}`);
       for (const menu of await page.locator(`#${tab} .menu summary:not([aria-disabled=true])`).all()) {
         await menu.click();
-        const { left, right } = await page.locator(".menu[open] .menu-items").evaluate((items) => items.getBoundingClientRect());
+        const { left, right } = await page.locator(".menu[open] .menu-items")
+          .evaluate((items) => items.getBoundingClientRect());
         assert.ok(left >= 0 && right <= width, `a menu of ${tab} reaches from ${left} to ${right}`);
         await page.keyboard.press("Escape");
       }
       await screenshot(`${name.replace(" ", "-")}-${tab}`);
     }
-    const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor) !== "rgb(251, 250, 247)";
+    const dark =
+      await page.evaluate(() => getComputedStyle(document.body).backgroundColor) !== "rgb(251, 250, 247)";
     assert.equal(dark, options.colorScheme === "dark");
     await done();
   });
@@ -113,7 +119,8 @@ for (const [name, options] of [
 
 test("a phone keeps the pictures in view, has its tabs on one line and lets fingers hit", async () => {
   await open(PHONE);
-  const tops = await page.locator("[role=tab]").evaluateAll((tabs) => tabs.map((tab) => tab.getBoundingClientRect().top));
+  const tops = await page.locator("[role=tab]").evaluateAll((tabs) =>
+    tabs.map((tab) => tab.getBoundingClientRect().top));
   assert.equal(new Set(tops).size, 1, `${tops}`);
   await move("[data-attribute=Smiling]", -1, "#changed");
   await page.locator("#sliders .slider").last().scrollIntoViewIfNeeded();
@@ -121,8 +128,10 @@ test("a phone keeps the pictures in view, has its tabs on one line and lets fing
   const { top, bottom } = await page.locator("#changed").evaluate((image) => image.getBoundingClientRect());
   assert.ok(top >= 0 && bottom < 500, `the picture is at ${top} to ${bottom}`);
   await screenshot("phone-scrolled", {});
-  const low = await page.locator("button:visible, summary.button:visible, input[type=range]:visible").evaluateAll((all) => all
-    .filter((e) => !e.closest(".examples") && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML));
+  const low = await page.locator("button:visible, summary.button:visible, input[type=range]:visible")
+    .evaluateAll((all) => all
+      .filter((e) => !e.closest(".examples") && e.getBoundingClientRect().height < 44)
+      .map((e) => e.outerHTML));
   assert.deepEqual(low, []);
   await done();
 });
@@ -144,17 +153,20 @@ test("a phone's message leaves an open menu free", async () => {
   await page.getByText(/reconstructed exactly/).waitFor();
   await page.locator("#manipulate-downloads summary").first().click();
   assert.equal(await page.locator("#message").isVisible(), false);
-  const { bottom } = await page.locator(".menu[open] .menu-items").evaluate((items) => items.getBoundingClientRect());
+  const { bottom } = await page.locator(".menu[open] .menu-items")
+    .evaluate((items) => items.getBoundingClientRect());
   assert.ok(bottom <= 844, `the menu ends at ${bottom}`);
   await screenshot("phone-menu", {});
   await page.keyboard.press("Escape");
-  await page.waitForFunction(() => document.getElementById("message").textContent === "", undefined, { timeout: 8000 });
+  await page.waitForFunction(
+    () => document.getElementById("message").textContent === "", undefined, { timeout: 8000 });
   await done();
 });
 
 test("reasons for weak directions are readable on a phone", async () => {
   await open({ ...PHONE, prepare: () => amend("**/api/v1/info", ({ attributes }) => ({
-    attributes: attributes.map((about) => ({ ...about, weak: "it orders 52 % of 40 held-out pairs of images correctly" })),
+    attributes: attributes.map((about) =>
+      ({ ...about, weak: "it orders 52 % of 40 held-out pairs of images correctly" })),
   })) });
   await page.click("#tab-about");
   assert.equal(await page.locator("#attributes [colspan]").count(), 6);
@@ -174,10 +186,11 @@ test("a phone shows one note at a time", async () => {
   await done();
 });
 
-test("nothing moves by itself for those who prefer that", async () => {
+test("nothing is animated if reduced motion is preferred", async () => {
   await open({ reducedMotion: "reduce" });
   const moving = await page.locator("body *").evaluateAll((all) => all
-    .filter((e) => getComputedStyle(e).transitionDuration !== "0s" || getComputedStyle(e).animationName !== "none")
+    .filter((e) =>
+      getComputedStyle(e).transitionDuration !== "0s" || getComputedStyle(e).animationName !== "none")
     .map((e) => e.outerHTML));
   assert.deepEqual(moving, []);
   await done();
@@ -219,11 +232,13 @@ test("a token is asked for once and does not stay in the address", async () => {
 
 /** The page below /glow of a proxy that strips this path. */
 async function belowStripped(...options) {
-  const [guarded, printed] = await serve(RUN, "--token", "0123456789abcdef", "--allow-host", "localhost", ...options);
+  const [guarded, printed] = await serve(
+    RUN, "--token", "0123456789abcdef", "--allow-host", "localhost", ...options);
   const { port } = new URL(printed);
   const proxy = createServer((incoming, outgoing) => {
     const path = incoming.url.replace(/^\/glow\//, "/");
-    const forwarded = request({ port, path, method: incoming.method, headers: incoming.headers }, (answer) => {
+    const forwarded = request(
+      { port, path, method: incoming.method, headers: incoming.headers }, (answer) => {
       outgoing.writeHead(answer.statusCode, answer.headers);
       answer.pipe(outgoing);
     });
@@ -248,4 +263,5 @@ async function belowStripped(...options) {
 
 test("it works below a path that a proxy strips", () => belowStripped());
 
-test("it works below a path that a proxy strips and that the server has as well", () => belowStripped("--base-path", "/glow"));
+test("it works below a path that a proxy strips and that the server has as well", () =>
+  belowStripped("--base-path", "/glow"));

@@ -6,15 +6,16 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { beforeEach, test } from "node:test";
 import {
-  PHOTO, RUN, amend, changing, confirm, difference, done, drawn, fileOf, give, open, page, pixels, ready, screenshot, serve, settled,
-  stop, uploadToManipulate, withServer,
+  PHOTO, RUN, amend, changing, confirm, difference, done, drawn, fileOf, give, open, page, pixels, ready,
+  screenshot, serve, settled, stop, uploadToManipulate, withServer,
 } from "./support.js";
 
 withServer();
 beforeEach(() => open());
 
 const image = (canvas) => page.locator(canvas).evaluate((canvas) => canvas.toDataURL());
-const position = (marker) => page.locator(marker).evaluate(({ style }) => [style.left, style.top].map(parseFloat));
+const position = (marker) =>
+  page.locator(marker).evaluate(({ style }) => [style.left, style.top].map(parseFloat));
 
 /** Makes the server detect faces. */
 async function finding(faces) {
@@ -28,7 +29,8 @@ const face = (x, y, score = 0.9, apart = 0.1) => ({
   eyes: [[x - apart / 2, y], [x + apart / 2, y]], box: [x - 0.11, y - 0.15, x + 0.11, y + 0.2], score,
 });
 
-const portrait = async () => fileOf(await readFile(new URL("portrait.jpg", import.meta.url)), "portrait.jpg", "image/jpeg");
+const portrait = async () =>
+  fileOf(await readFile(new URL("portrait.jpg", import.meta.url)), "portrait.jpg", "image/jpeg");
 const pasted = (files) => Promise.all(files.map((file) => give("paste", [file])));
 
 test("a photograph is reflected beyond its edges", async () => {
@@ -55,7 +57,8 @@ test("a photograph is reflected beyond its edges", async () => {
         const [u, v] = [l[0] + px * dx - py * dy, l[1] + py * dx + px * dy];
         if (v > -3 || u < 0 || u >= bitmap.width) continue;
         const at = (u, v) => 4 * (Math.floor(v) * bitmap.width + Math.floor(u));
-        const difference = (from) => [0, 1, 2].reduce((sum, c) => sum + Math.abs(photo[from + c] - shown[4 * (y * aligned.width + x) + c]), 0);
+        const difference = (from) => [0, 1, 2].reduce((sum, c) =>
+          sum + Math.abs(photo[from + c] - shown[4 * (y * aligned.width + x) + c]), 0);
         count++;
         reflected += difference(at(u, -v));
         stretched += difference(at(x * bitmap.width / aligned.width, y * bitmap.height / aligned.height));
@@ -92,12 +95,14 @@ test("transparent parts of a photograph are white, not what was shown before", a
 test("photographs given in quick succession are used one after another", async () => {
   await page.click("#tab-mix");
   // The file that is not a picture does not stop the others.
-  await pasted([await portrait(), fileOf(Buffer.from("none"), "notes.png"), fileOf(await drawn({ colour: "lime" }))]);
+  await pasted([
+    await portrait(), fileOf(Buffer.from("none"), "notes.png"), fileOf(await drawn({ colour: "lime" }))]);
   for (let i = 1; i <= 2; i++) {
     await confirm();
     await page.waitForFunction((i) => document.querySelectorAll("#mix-cards img[src]").length === i, i);
   }
-  const [first, second] = [await pixels("#mix-cards figure:nth-child(1) img"), await pixels("#mix-cards figure:nth-child(2) img")];
+  const [first, second] = [
+    await pixels("#mix-cards figure:nth-child(1) img"), await pixels("#mix-cards figure:nth-child(2) img")];
   assert.ok(difference(first, second) > 10);
   assert.equal(await page.locator("dialog[open]").count(), 0);
   await done();
@@ -241,7 +246,7 @@ test("the camera's picture can be used", async () => {
   await done();
 });
 
-test("a file that is no picture is named and does no harm", async () => {
+test("a file that is not a picture is reported by name and changes nothing", async () => {
   await page.setInputFiles("#manipulate-source-file", fileOf(Buffer.from("none"), "notes.png"));
   await page.getByText("notes.png is not a picture").waitFor();
   await uploadToManipulate();
@@ -289,9 +294,11 @@ test("two fingers zoom the part that is used", async () => {
   const before = await image("#cropped");
   const { x, y, width, height } = await page.locator("#cropped").boundingBox();
   const touch = await page.context().newCDPSession(page);
-  const fingers = (apart) => [-1, 1].map((side, id) => ({ x: x + width / 2 + side * apart, y: y + height / 2, id }));
+  const fingers = (apart) =>
+    [-1, 1].map((side, id) => ({ x: x + width / 2 + side * apart, y: y + height / 2, id }));
   await touch.send("Input.dispatchTouchEvent", { type: "touchStart", touchPoints: fingers(30) });
-  for (const apart of [40, 50, 60]) await touch.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: fingers(apart) });
+  for (const apart of [40, 50, 60])
+    await touch.send("Input.dispatchTouchEvent", { type: "touchMove", touchPoints: fingers(apart) });
   await touch.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   await page.waitForFunction(() => Math.abs(document.getElementById("crop-zoom").value - 1) < 0.1);
   assert.notEqual(await image("#cropped"), before);
@@ -305,7 +312,8 @@ async function withUnknownEyes(work) {
   try {
     const run = join(folder, "run");
     // Checkpoints are large and not needed here.
-    await cp(RUN, run, { recursive: true, filter: (path) => !/checkpoint|best|eyes\.toml/.test(basename(path)) });
+    await cp(
+      RUN, run, { recursive: true, filter: (path) => !/checkpoint|best|eyes\.toml/.test(basename(path)) });
     const [server, at] = await serve(run);
     try {
       await work(at, run);
@@ -347,7 +355,8 @@ test("the eyes are asked for once and stored with the model", () => withUnknownE
 
   // The answer can be changed.
   await page.click("#tab-about");
-  await page.getByText("Photographs of faces are aligned: the eyes are placed at 35 % / 45 % and 65 % / 45 %").waitFor();
+  await page.getByText(
+    "Photographs of faces are aligned: the eyes are placed at 35 % / 45 % and 65 % / 45 %").waitFor();
   await page.click("#eyes-change");
   await page.click("#eyes-none");
   await page.getByText("The pictures are not faces").waitFor();
@@ -371,7 +380,7 @@ test("a browser remembers the eyes if the server does not store them", () => wit
   await page.setInputFiles("#manipulate-source-file", PHOTO);
   await changing("#changed", () => confirm("align"));
   await open({ at, prepare });
-  assert.ok(await page.locator("#eyes-banner").isVisible(), "another browser knows nothing");
+  assert.ok(await page.locator("#eyes-banner").isVisible(), "another browser has no answer");
   await page.click("#eyes-not-faces");
   assert.equal(await page.locator("#eyes-banner").isVisible(), false);
   await page.setInputFiles("#manipulate-source-file", PHOTO);
@@ -380,13 +389,16 @@ test("a browser remembers the eyes if the server does not store them", () => wit
 }));
 
 test("an answer that the server cannot store holds in the browser", () => withUnknownEyes(async (at) => {
-  for (const [storage, said] of [[true, "This browser remembers the answer. The server did not store it: no room"],
+  for (const [storage, said] of [
+    [true, "This browser remembers the answer. The server did not store it: no room"],
     [false, "The answer is kept until the page is closed."]]) {
     await open({ at, prepare: async () => {
-      await page.route("**/api/v1/eyes", (route) => route.fulfill({ json: { detail: "no room" } , status: 507 }));
+      await page.route("**/api/v1/eyes", (route) =>
+        route.fulfill({ json: { detail: "no room" }, status: 507 }));
       if (storage) return;
       await page.addInitScript(() => {
-        Storage.prototype.setItem = Storage.prototype.getItem = Storage.prototype.removeItem = () => { throw new Error("no storage"); };
+        Storage.prototype.setItem = Storage.prototype.getItem = Storage.prototype.removeItem =
+          () => { throw new Error("no storage"); };
       });
     } });
     await page.setInputFiles("#manipulate-source-file", PHOTO);
@@ -403,7 +415,7 @@ test("an answer that the server cannot store holds in the browser", () => withUn
   await page.context().close();
 }));
 
-test("markers that are too close are refused, and the way out has a fitting name", () => withUnknownEyes(async (at) => {
+test("close markers are refused, and the way out has a fitting name", () => withUnknownEyes(async (at) => {
   await open({ at });
   await page.click("#eyes-open");
   assert.equal(await page.locator("#eyes-later").innerText(), "Later");
@@ -426,14 +438,16 @@ test("markers that are too close are refused, and the way out has a fitting name
 test("suggested eyes are the median of several pictures, or else level", () => withUnknownEyes(async (at) => {
   for (const [found, left, right] of [
     [[[[0.4, 0.5], [0.6, 0.52]]], [40, 51], [60, 51]],
-    [[[[0.4, 0.5], [0.6, 0.56]], [[0.36, 0.48], [0.64, 0.48]], [[0.36, 0.48], [0.64, 0.48]]], [36, 48], [64, 48]],
+    [[[[0.4, 0.5], [0.6, 0.56]], [[0.36, 0.48], [0.64, 0.48]], [[0.36, 0.48], [0.64, 0.48]]],
+      [36, 48], [64, 48]],
   ]) {
     let request = 0;
     await open({ at, prepare: async () => {
       await amend("**/api/v1/info", () => ({ detector: true }));
       await page.route("**/api/v1/faces", (route) => {
         const eyes = found[request++];
-        return route.fulfill({ json: { width: 384, height: 384, faces: eyes ? [{ eyes, score: 0.9 }] : [] } });
+        return route.fulfill(
+          { json: { width: 384, height: 384, faces: eyes ? [{ eyes, score: 0.9 }] : [] } });
       });
     } });
     await page.click("#eyes-open");
@@ -442,7 +456,8 @@ test("suggested eyes are the median of several pictures, or else level", () => w
     assert.ok(near(await position("#mean-left"), left) && near(await position("#mean-right"), right));
     await page.click("#eyes-later");
   }
-  await open({ at, prepare: () => page.route("**/api/v1/faces", (route) => route.fulfill({ json: { faces: [] } })) });
+  await open({ at, prepare: () =>
+    page.route("**/api/v1/faces", (route) => route.fulfill({ json: { faces: [] } })) });
   await page.click("#eyes-open");
   await page.getByText("No face was found; place the markers.").waitFor();
   await screenshot("eyes-none", {});

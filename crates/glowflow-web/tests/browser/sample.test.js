@@ -2,7 +2,9 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { changing, done, download, move, open, page, pixels, pngSize, screenshot, settled, withServer } from "./support.js";
+import {
+  changing, done, download, move, open, page, pixels, pngSize, screenshot, settled, withServer,
+} from "./support.js";
 
 const THIRD = "#samples button:nth-child(3) img";
 

@@ -3,7 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  PHOTO, amend, changing, confirm, done, drawn, fileOf, give, open, page, pixels, screenshot, settled, upload, withServer,
+  PHOTO, amend, changing, confirm, done, drawn, fileOf, give, open, page, pixels, screenshot, settled, upload,
+  withServer,
 } from "./support.js";
 
 withServer();
@@ -22,7 +23,9 @@ test("a photograph is scored and compared with the test images", async () => {
   await changing("#score-original", () => upload("#score-source-file", PHOTO));
   await page.locator("#score-result").waitFor();
   const facts = await page.locator("#score-facts").innerText();
-  assert.ok(facts.includes(`${answer.bits_per_dim.toFixed(3)} ± ${answer.standard_error.toFixed(3)} bits/dim`), facts);
+  assert.ok(
+    facts.includes(`${answer.bits_per_dim.toFixed(3)} ± ${answer.standard_error.toFixed(3)} bits/dim`),
+    facts);
   assert.match(facts, /Test images\s+\d+\.\d{3} bits\/dim on average/);
   assert.match(facts, /is reconstructed exactly/);
   const how = await page.locator("#score-how").innerText();
@@ -30,7 +33,9 @@ test("a photograph is scored and compared with the test images", async () => {
   assert.match(how, /(more|less) than the test images/);
   assert.deepEqual(await pixels("#score-reconstruction"), await pixels("#score-original"));
   assert.equal(await page.locator("#score-gain").innerText(), "Difference: none");
-  assert.ok((await pixels("#score-difference")).every((x, i) => x === (i % 4 === 3 ? 255 : 0)), "no difference is black");
+  assert.ok(
+    (await pixels("#score-difference")).every((x, i) => x === (i % 4 === 3 ? 255 : 0)),
+    "no difference is black");
   await screenshot("score");
   await done();
 });
@@ -44,7 +49,8 @@ test("pixels that differ are counted", async () => {
 });
 
 test("a random picture and a dropped one are scored", async () => {
-  await changing("#score-original", () => page.getByRole("button", { name: "Random picture for scoring" }).click());
+  await changing("#score-original", () =>
+    page.getByRole("button", { name: "Random picture for scoring" }).click());
   const first = await page.locator("#score-facts").innerText();
   await changing("#score-original", async () => {
     await give("drop", [fileOf(await drawn())]);

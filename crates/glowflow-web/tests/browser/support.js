@@ -23,7 +23,8 @@ let complaints;
 
 /** Starts a server with a model; resolves to its process and the URL that it prints. */
 export async function serve(model, ...options) {
-  const server = spawn(GLOWFLOW, ["serve", "--model", model, "--port", "0", ...options], { stdio: ["ignore", "pipe", "inherit"] });
+  const server = spawn(GLOWFLOW, ["serve", "--model", model, "--port", "0", ...options],
+    { stdio: ["ignore", "pipe", "inherit"] });
   const printed = await new Promise((resolve, reject) => {
     server.stdout.on("data", (text) => resolve(/http:\/\/\S+/.exec(String(text))?.[0]));
     server.on("exit", (code) => reject(new Error(`the server ended with ${code}`)));
@@ -42,8 +43,9 @@ export async function stop(server) {
 export function withServer({ model = async () => RUN, options = ["--eyes", EYES] } = {}) {
   let server;
   before(async () => {
-    const args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-      "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"];
+    const args = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream",
+      "--use-fake-ui-for-media-stream"];
     browser = await chromium.launch({ executablePath: CHROMIUM, args });
     [server, address] = await serve(await model(browser), ...options);
   });
@@ -73,7 +75,7 @@ export async function open({ at = address, prepare = async () => {}, ...options 
 /** Waits until the page shows its first image. */
 export const ready = () => page.locator("#changed[src]").waitFor();
 
-/** Waits until all examples are shown; after that the page sends no requests on its own. */
+/** Waits until all examples are shown; after that only actions send requests. */
 export const settled = () => page.waitForFunction(() =>
   document.querySelectorAll(".examples button:disabled").length === 0);
 
@@ -114,7 +116,8 @@ export const pixels = (selector) => page.locator(selector).evaluate(async (image
 /** Waits until an image element shows these pixels: an earlier requested picture may arrive first. */
 export async function shows(selector, wanted) {
   const until = performance.now() + 10_000;
-  while (!isDeepStrictEqual(await pixels(selector), wanted) && performance.now() < until) await page.waitForTimeout(50);
+  while (!isDeepStrictEqual(await pixels(selector), wanted) && performance.now() < until)
+    await page.waitForTimeout(50);
   assert.deepEqual(await pixels(selector), wanted);
 }
 
@@ -126,7 +129,8 @@ export const move = (slider, value, picture) => page.evaluate(([slider, value, p
   const image = document.querySelector(picture);
   input.value = value;
   const start = performance.now();
-  const shown = new Promise((resolve) => image.addEventListener("load", () => resolve(performance.now() - start), { once: true }));
+  const shown = new Promise((resolve) =>
+    image.addEventListener("load", () => resolve(performance.now() - start), { once: true }));
   input.dispatchEvent(new Event("input", { bubbles: true }));
   input.dispatchEvent(new Event("change", { bubbles: true }));
   return shown;
@@ -167,8 +171,9 @@ export async function download(place, menu, item) {
 
 /** Downloads all videos that a menu offers; there must be at least one. */
 export async function videos(place, menu) {
-  const names = await page.locator(`${place} details`, { hasText: menu }).locator("button", { hasText: "Video" }).evaluateAll((all) =>
-    all.map(({ textContent }) => textContent));
+  const names = await page.locator(`${place} details`, { hasText: menu })
+    .locator("button", { hasText: "Video" }).evaluateAll((all) =>
+      all.map(({ textContent }) => textContent));
   assert.ok(names.length > 0, "the browser records no video");
   const files = [];
   for (const name of names) files.push(await download(place, menu, name));
@@ -213,12 +218,14 @@ export const fileOf = (buffer, name = "drawn.png", mimeType = "image/png") => ({
 export async function give(how, files) {
   const transfer = await page.evaluateHandle((files) => {
     const transfer = new DataTransfer();
-    for (const { name, type, bytes } of files) transfer.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+    for (const { name, type, bytes } of files)
+      transfer.items.add(new File([Uint8Array.from(bytes)], name, { type }));
     return transfer;
   }, files.map(({ name, mimeType, buffer }) => ({ name, type: mimeType, bytes: [...buffer] })));
   if (how === "paste") {
     await transfer.evaluate((clipboardData) =>
-      document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true })));
+      document.body.dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true })));
     return;
   }
   await page.dispatchEvent("main", "dragenter", { dataTransfer: transfer });

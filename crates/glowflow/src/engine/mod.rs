@@ -114,7 +114,7 @@ pub(crate) struct DeviceEngine<D: Operations> {
     device: D,
     flow: Flow<D>,
     bits: u32,
-    /// Whether each image has a label.
+    /// True if each image has a label.
     labelled: bool,
     weights: D::Buffer,
     buffers: D::Buffer,

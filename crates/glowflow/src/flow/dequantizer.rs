@@ -4,7 +4,7 @@
 //! ```text
 //! eps = ln(u/(1 − u))                      u uniform on (0, 1): logistic noise
 //! c   = ReLU(actnorm(conv3×3(squeeze(x)))) x = (q + ½)/bins − ½ for bins q in {0, …, bins − 1}
-//! y   = couplings(squeeze(eps), c)         conditional couplings of interleaved halves, or one of all channels
+//! y   = couplings(squeeze(eps), c)         couplings given c: of interleaved halves, or one of all channels
 //! w   = sigmoid(unsqueeze(y))
 //! v   = (q + w)/bins − ½
 //!

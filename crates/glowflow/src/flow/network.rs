@@ -3,7 +3,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | [`NetworkKind::Convolutions`] | conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv ([`ops::CouplingNetwork`]) |
+//! | [`NetworkKind::Convolutions`] | three convolutions, with actnorms and ReLUs ([`ops::CouplingNetwork`]) |
 //! | [`NetworkKind::Residual`] | residual blocks, and possibly an attention ([`ops::ResidualNetwork`]) |
 //!
 //! A network may have a head, a second output for each pixel: a 1×1 convolution with scale of the last hidden

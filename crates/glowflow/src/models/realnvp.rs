@@ -7,7 +7,7 @@
 //! the last level: 4 couplings by checkerboard
 //! ```
 //!
-//! The coupling networks of level l have `hidden·2^l` channels, and twice as many after the squeeze.
+//! The coupling networks of level l have `hidden·2^l` channels, and `hidden·2^(l+1)` after the squeeze.
 
 use glowflow_kernels::{Primitives, ops};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@
 //! images = 50_000               # training of each run; or steps, or minutes, or flops
 //! evaluations = 10              # or evaluate_every, in images
 //!
-//! curve = [0.5, 1, 2, 4]        # optional: compares with the first configuration, which is also trained with these
+//! curve = [0.5, 1, 2, 4]        # optional: compares with the first configuration, also trained with these
 //!                               # multiples of the budget
 //! curve_seeds = 1               # seeds of multiples other than 1
 //! score_images = 10_000         # held-out images of the comparison; all by default

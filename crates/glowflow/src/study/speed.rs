@@ -1,11 +1,11 @@
 //! Calibration: converts a budget of minutes to a number of steps.
 //!
-//! A schedule that ends at 0 must know its last step, and a repeated or resumed run should have the same
-//! number of steps. Therefore each configuration is trained for a few seconds before the study starts, in
-//! rounds that alternate with the baseline, because the speed of a machine drifts. The baseline's images per
-//! second are the median of its rounds; those of another configuration are the baseline's times the median
-//! ratio within a round. Steps follow from these, and are the same for all seeds. `study.speed.json` caches
-//! them: a resumed study only measures added configurations.
+//! A schedule that ends at 0 needs its last step, and a repeated or resumed run should have the same number
+//! of steps. Therefore each configuration is trained for a few seconds before the study starts, in rounds
+//! that alternate with the baseline, because the speed of a machine drifts. The baseline's images per second
+//! are the median of its rounds; those of another configuration are the baseline's times the median ratio
+//! within a round. Steps follow from these, and are the same for all seeds. `study.speed.json` caches them: a
+//! resumed study only measures added configurations.
 //!
 //! The alternative was a schedule by the fraction of elapsed time. It needs no measurement, but two such runs
 //! never have equal steps, and a pause of the machine costs training.

@@ -10,8 +10,8 @@
 //! | [`Began`](Event::Began) | once, before the first step |
 //! | [`Step`](Event::Step) | after each step |
 //! | [`Record`](Event::Record) | every `train.log_every` steps |
-//! | [`Evaluated`](Event::Evaluated) | every `train.eval_every` steps and at the end, if there are test images |
-//! | [`PicturesDue`](Event::PicturesDue) | after each evaluation, by the clock, and when a run is interrupted |
+//! | [`Evaluated`](Event::Evaluated) | every `train.eval_every` steps and at the end, with test images |
+//! | [`PicturesDue`](Event::PicturesDue) | after each evaluation, by the clock, and on interruption |
 //! | [`Saved`](Event::Saved) | after each checkpoint |
 //! | [`Picture`](Event::Picture), [`Broken`](Event::Broken), [`Notice`](Event::Notice) | at any time |
 //! | [`Ended`](Event::Ended) | once, after all others |
@@ -199,7 +199,7 @@ pub struct Evaluated<'a> {
     pub step: u64,
     /// The scores.
     pub evaluation: &'a Evaluation,
-    /// Whether it is the best of the run so far; its model was then written as the best.
+    /// True for the best evaluation of the run so far; its model was then written as the best.
     pub best: bool,
     /// The model with averaged weights.
     pub model: &'a Averaged<'a>,

@@ -23,7 +23,7 @@ pub(super) struct Pass<D: Operations> {
     work: Repeated<D, (D::Buffer, D::Buffer)>,
 }
 
-/// What is summed over ranks while a gradient is computed.
+/// The sums over ranks while a gradient is computed.
 pub(super) enum Sums<'a, D: Operations> {
     /// Nothing.
     None,
@@ -33,7 +33,7 @@ pub(super) enum Sums<'a, D: Operations> {
     Devices(&'a Link<D>),
 }
 
-/// Numbers of noise that the dequantiser reads for this many pixels.
+/// Number of noise values that the dequantiser reads for `pixels` pixels.
 fn noises<D: Operations>(flow: &Flow<D>, pixels: usize) -> usize {
     if flow.dequantizer().is_some() { pixels } else { 0 }
 }

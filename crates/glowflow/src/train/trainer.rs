@@ -55,7 +55,7 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     pub(super) progress: Progress,
     /// False after an update that produced non-finite values.
     all_finite: bool,
-    /// How ranks sum gradients, for reports.
+    /// The way ranks sum gradients, for reports.
     sums: Option<String>,
     /// Time that steps waited for sums over ranks.
     waited: Duration,

@@ -125,7 +125,7 @@ fn multiply_adds_are_counted() {
 }
 
 #[test]
-fn the_keys_are_written_only_where_they_matter() {
+fn the_keys_are_written_only_if_they_matter() {
     let keys = |config: &glowflow::ModelConfig| -> Vec<String> {
         let serde_json::Value::Object(keys) = serde_json::to_value(config).unwrap() else { panic!() };
         keys.into_iter().map(|(key, _)| key).filter(|key| key.starts_with("dequantization")).collect()

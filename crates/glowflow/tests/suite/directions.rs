@@ -106,7 +106,7 @@ fn a_direction_is_the_difference_of_means_and_measured_on_other_images() {
         assert!(auc.standard_error < 0.1, "{auc:?}");
         imperfect += usize::from(auc.value < 1.0);
     }
-    assert!(imperfect > 0, "directions that make no mistake prove little");
+    assert!(imperfect > 0, "all directions are perfect: the test is too easy");
 }
 
 #[test]
@@ -156,14 +156,14 @@ fn attributes_of_every_nth_image_have_directions() {
     for (column, direction) in directions.list.iter().enumerate() {
         let all = IMAGES / periods[column / 2];
         let share = direction.about.positives as f64 / all as f64;
-        assert!((0.6..0.98).contains(&share), "{share} of {all} images are used, where a fifth is held out");
+        assert!((0.6..0.98).contains(&share), "{share} of {all} images are used, but a fifth is held out");
     }
     // The same images are held out each time.
     assert_eq!(find(&glow(1), &attributes, &[]).unwrap().directions, directions);
 }
 
 #[test]
-fn latents_that_are_not_finite_are_no_directions() {
+fn latents_that_are_not_finite_give_no_directions() {
     let attributes = table("Half", |i| (i % 2).to_string());
     // Every weight is finite, but their products are not.
     let plain = glow(1);

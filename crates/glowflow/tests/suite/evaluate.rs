@@ -25,7 +25,7 @@ fn scores(draws: u64, seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn every_batch_draw_and_seed_has_noise_of_its_own() {
+fn every_batch_draw_and_seed_has_different_noise() {
     let runs = [scores(1, 0), scores(1, 1)];
     assert_eq!(runs[0], scores(1, 0), "equal seeds give equal noise");
     let batches: Vec<&[f64]> = runs.iter().flat_map(|run| run.chunks(64)).collect();

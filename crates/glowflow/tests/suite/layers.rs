@@ -154,7 +154,7 @@ fn add(flow: Builder, changes_even: bool) {
     flow.push("", layer);
 }
 
-/// Pixels are in [−½, ½), where the logit is defined.
+/// Pixels are in [−½, ½), the domain of the logit.
 #[test]
 fn the_logit_is_invertible_and_its_gradients_are_derivatives() {
     for shape in ANY {

@@ -59,8 +59,8 @@ __attribute__((visibility("default"))) CUresult emulator_submit(CUstream stream,
                                                                 std::function<void()> work);
 
 // The same for work that waits for other processes or threads. Each time the stream reaches the work, it calls
-// `begin`, and then the returned function until that returns true. Meanwhile the stream makes no progress; the
-// caller continues.
+// `begin`, and then the returned function until that returns true. Until then the stream makes no progress;
+// the caller continues.
 __attribute__((visibility("default"))) CUresult emulator_submit_waiting(CUstream stream, const char* name,
                                                                         std::function<std::function<bool()>()> begin);
 

@@ -142,7 +142,7 @@ std::string folder_of_this_library() {
 
 // Writes the headers of a program, or their stand-ins, to a folder.
 bool write_headers(const Program& program, const std::string& folder, const std::string& stand_ins) {
-    // A process of the same number may have left one behind.
+    // A process of the same number may have left one.
     if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) return false;
     for (const auto& [name, text] : program.headers) {
         std::string stand_in = read_file(stand_ins + "/" + name);

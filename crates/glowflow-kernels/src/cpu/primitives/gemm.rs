@@ -2,7 +2,7 @@
 //!
 //! | operands | method |
 //! | --- | --- |
-//! | long sums into a small `C`, A stored transposed | [`add_up_rows`]: sums over slabs of rows, in parts that are accumulated in order |
+//! | long sums into a small `C`, A stored transposed | [`add_up_rows`]: sums over slabs of rows, in order |
 //! | all others | [`multiply_rows`]: tiles of rows of `op(A)` by `op(B)`, packed once |
 //!
 //! Parts depend only on the shape, so the bits do not depend on the number of threads.

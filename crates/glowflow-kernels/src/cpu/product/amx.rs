@@ -12,7 +12,7 @@
 //! ```
 //!
 //! One block of assembly configures the tiles, executes a chain of products and releases the tiles, so no
-//! state persists in registers that the compiler does not know of. A chain has several products because each
+//! state persists in registers that the compiler does not track. A chain has several products because each
 //! configuration takes time. (The intrinsics are not in stable Rust.) Denormal numbers are treated as zeros.
 
 use std::arch::asm;
@@ -126,9 +126,9 @@ impl Config {
         if products.is_empty() {
             return;
         }
-        // SAFETY: the caller's contract; `products` has as many elements as `count`, at the offsets checked
-        // above. The configuration is valid, and has 64 bytes. All tiles are declared, and released, so that
-        // they are afterwards in their initial state, as before.
+        // SAFETY: the caller's contract; `products` has `count` elements, at the offsets checked above. The
+        // configuration is valid, and has 64 bytes. All tiles are declared, and released, so that they are
+        // afterwards in their initial state, as before.
         unsafe {
             asm!(
                 "ldtilecfg [{config}]",
@@ -215,8 +215,8 @@ pub unsafe fn forward<V: Vector<Element = bf16>>(
         for chain in (0..count).step_by(CHAIN).map(|start| start..count.min(start + CHAIN)) {
             products.clear();
             for ((panel, first), sums) in chain.clone().map(place).zip(&mut sums) {
-                // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` of
-                // `rows × 32`, with as many times 32 biases; `sums` has room for a block.
+                // SAFETY: `a` holds `b.rows / 32` panels of `height × 32`, and `b` more than `panel` panels
+                // of `rows × 32`, with 32 biases for each; `sums` has room for a block.
                 products.push(unsafe {
                     BlockProduct {
                         from: Halves::new(b.bias.as_ptr().add(panel * PANEL).cast_mut(), ROWS, 0),

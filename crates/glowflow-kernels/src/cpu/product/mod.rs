@@ -5,8 +5,8 @@
 //! `C += Aᵀ·B` for `A` `[rows, m]` and `B` `[rows, n]`, both in panels. Matrices hold `f32`, `f64`, or bf16
 //! with sums in `f32`.
 //!
-//! Every element of `C` is summed in the order of `k`, whatever tile it belongs to: an image yields the same
-//! bits in any batch, and with any number of threads.
+//! Every element of `C` is summed in the order of `k`, regardless of its tile: an image yields the same bits
+//! in any batch, and with any number of threads.
 
 #![allow(unsafe_code)]
 

@@ -69,7 +69,7 @@ fn against_sums<E: Element>(tolerance: f64) {
         ] {
             let (a, b) = (numbers::<E>(0, rows * k), numbers::<E>(1, k * n));
             let (bias, mask) = (numbers::<E>(2, n), numbers::<E>(3, rows * n));
-            // Columns of a matrix with at least twice as many rows, in which every second row is halved.
+            // Columns of a matrix with at least `2·k` rows, in which every second row is halved.
             let columns: Vec<Vec<E::Sum>> = (0..n)
                 .map(|j| {
                     let at = |i: usize| {

@@ -13,8 +13,8 @@ __device__ __forceinline__ float4 four(const float *at) { return *(const float4 
 
 // A matrix to compute, and its inputs; as in `channel_map.rs`. Addresses are null for absent inputs.
 struct Made {
-    const int *index;   // which input each output takes
-    const float *sign;  // null, with lower, upper and log_s, where the permutation is fixed
+    const int *index;   // the input of each output
+    const float *sign;  // null, with lower, upper and log_s, if the permutation is fixed
     const float *lower, *upper, *log_s;
     const float *bias, *logs;
     float *matrix, *offset;
@@ -43,7 +43,8 @@ struct Factors {
 
 // Row i of A, computed by a warp whose lanes are the columns; `from` is index[i].
 __device__ __forceinline__ void fold_row(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, int i, int from, int lane) {
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, int i, int from,
+    int lane) {
     int channels = made.channels, stride = stride_of(channels);
     bool inside = i < channels;
     double b = 0.0, det = 0.0;
@@ -52,7 +53,8 @@ __device__ __forceinline__ void fold_row(
         if (inside && j < channels) {
             if (made.lower) {
                 for (int m = 0, end = min(from, j); m < end; m++) {
-                    a += (double)lu.lower[from * lu.row + m * lu.column] * (double)lu.upper[m * lu.row + j * lu.column];
+                    a += (double)lu.lower[from * lu.row + m * lu.column]
+                        * (double)lu.upper[m * lu.row + j * lu.column];
                 }
                 a += from < j    ? (double)lu.upper[from * lu.row + j * lu.column]
                      : from == j ? diagonal[j]
@@ -83,8 +85,8 @@ __device__ __forceinline__ void fold_row(
 // `from`, which is Pᵀ's column. Every step of a substitution waits for the previous one, so its inputs should
 // be in shared memory, as `column` is. Diagonal and scale are already inverted.
 __device__ __forceinline__ void invert_column(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int q, int from,
-    int lane) {
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int q,
+    int from, int lane) {
     int channels = made.channels, stride = stride_of(channels);
     if (q == 0) {
         for (int i = lane; i < stride; i += 32) {
@@ -104,7 +106,7 @@ __device__ __forceinline__ void invert_column(
             __syncwarp();
         }
         for (int m = channels - 1; m >= 0; m--) {
-            // Every lane multiplies for itself, because all lanes read the number before it is overwritten
+            // Each lane computes the product, because all lanes read the number before it is overwritten
             // below.
             double value = column[m] * diagonal[m];
             __syncwarp();
@@ -123,8 +125,8 @@ __device__ __forceinline__ void invert_column(
 }
 
 __device__ __forceinline__ void make_line(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int line, int from,
-    int lane) {
+    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column,
+    int line, int from, int lane) {
     if (made.kind == INVERSE) {
         invert_column(made, lu, diagonal, scale, column, line, from, lane);
     } else {
@@ -171,11 +173,12 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
         return;
     }
     double *column = &columns[warp * channels];
-    // Two calls, so that the compiler knows which memory each of them reads.
+    // Two calls, so that the compiler can infer the address space of each.
     if (copied) {
         make_line(made, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
     } else {
-        make_line(made, Factors{made.lower, made.upper, channels, 1}, diagonal, scale, column, line, from, lane);
+        make_line(
+            made, Factors{made.lower, made.upper, channels, 1}, diagonal, scale, column, line, from, lane);
     }
 }
 
@@ -223,8 +226,8 @@ __device__ __forceinline__ void add_product(float4 m, float x, float4 *sum) {
     sum->w = fmaf(m.w, x, sum->w);
 }
 
-// Adds elements c to c + 3 of M x and of M y, where matrix[j, i] holds M[i, j]. Two rows share each read of
-// the matrix.
+// Adds elements c to c + 3 of M x and of M y; matrix[j, i] holds M[i, j]. Two rows share each read of the
+// matrix.
 __device__ __forceinline__ void two_rows(
     const float *matrix, int stride, int c, const float *x, const float *y, float4 *of_x, float4 *of_y) {
     matrix += c;
@@ -255,8 +258,8 @@ __device__ __forceinline__ void add_log_det(int batch, int pixels, const double 
 // null. A block handles `tile` rows, an even number, with rows and matrix in shared memory. logp [batch], if
 // given, gains pixels · log_det.
 extern "C" __global__ void affine(
-    int rows, int channels, int tile, const float *matrix, const float *offset, float *x, int batch, int pixels,
-    const double *log_det, float *logp) {
+    int rows, int channels, int tile, const float *matrix, const float *offset, float *x, int batch,
+    int pixels, const double *log_det, float *logp) {
     extern __shared__ float4 affine_shared[];
     int stride = stride_of(channels), groups = stride / 4, half = tile / 2;
     float *rows_of_x = (float *)affine_shared, *copy = &rows_of_x[tile * stride];
@@ -285,8 +288,9 @@ extern "C" __global__ void affine(
 // `at_once` channels of x are in shared memory. (If a block computed all channels of its rows, few rows would
 // leave most of a GPU idle.)
 extern "C" __global__ void affine_wide(
-    int rows, int channels, int at_once, const float *__restrict__ matrix, const float *offset, const float *__restrict__ x,
-    float *__restrict__ y, int batch, int pixels, const double *log_det, float *logp) {
+    int rows, int channels, int at_once, const float *__restrict__ matrix, const float *offset,
+    const float *__restrict__ x, float *__restrict__ y, int batch, int pixels, const double *log_det,
+    float *logp) {
     extern __shared__ float4 affine_wide_shared[];
     float *rows_of_x = (float *)affine_wide_shared;
     __shared__ float parts[8][8][32];
@@ -339,14 +343,15 @@ extern "C" __global__ void affine_wide(
 // Threads own 4×4 sums each, and groups of them alternate between rows; the sums of the groups are
 // accumulated in order.
 extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
-    int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset, const float *a, float *x,
-    float *dx, float *sums) {
+    int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset,
+    const float *a, float *x, float *dx, float *sums) {
     extern __shared__ float4 way_back_shared[];
     int stride = stride_of(channels), fours = stride / 4, half = tile / 2;
     // A row's numbers are followed by a 1, for the sums of dx alone.
     int x_stride = stride + 4;
     float *inverse_copy = (float *)way_back_shared, *a_copy = &inverse_copy[stride * stride];
-    float *y_tile = &a_copy[stride * stride], *dy_tile = &y_tile[tile * stride], *x_tile = &dy_tile[tile * stride];
+    float *y_tile = &a_copy[stride * stride], *dy_tile = &y_tile[tile * stride],
+           *x_tile = &dy_tile[tile * stride];
     copy_fours(inverse, stride * stride, inverse_copy);
     copy_fours(a, stride * stride, a_copy);
 
@@ -374,7 +379,8 @@ extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
             result[0] = gradient ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : four(&offset[c]);
             result[1] = result[0];
             two_rows(
-                gradient ? a_copy : inverse_copy, stride, c, from, &from[half * stride], &result[0], &result[1]);
+                gradient ? a_copy : inverse_copy, stride, c, from, &from[half * stride], &result[0],
+                &result[1]);
             for (int k = 0; k < 2; k++, row += half) {
                 if (row < count) {
                     store_four(&(gradient ? dx : x)[(first + row) * channels], channels, c, result[k]);
@@ -475,17 +481,17 @@ extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, fl
     }
 }
 
-// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [stride, stride] (not transposed).
-// With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j), d_LU = Pᵀ d_W, d_L = d_LU Uᵀ,
-// d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
+// The parameters' gradients from sums [channels, channels + 1] = dyᵀ·(x, 1) and A [stride, stride] (not
+// transposed). With G the first channels columns and g the last: d_W[i, j] = s_j (G[i, j] + g_i bias_j),
+// d_LU = Pᵀ d_W, d_L = d_LU Uᵀ, d_U = Lᵀ d_LU, each where its factor is trained; d_log_det is dlogp · rows.
 //
 // blockIdx.y selects the result of a block of 256 threads: 0 for the actnorm's gradients, 1 for those of L, 2
 // for those of U and its diagonal. Lanes are 32 columns, selected by blockIdx.z. A warp computes a row of L
 // or U, in steps of 32 terms that pass through shared memory.
 extern "C" __global__ void channel_map_gradient(
-    int channels, const int *inverse, const float *sign, const float *lower, const float *upper, const float *log_s,
-    const float *bias, const float *logs, const float *sums, const float *a, double d_log_det, float *d_bias,
-    float *d_logs, float *d_lower, float *d_upper, float *d_log_s) {
+    int channels, const int *inverse, const float *sign, const float *lower, const float *upper,
+    const float *log_s, const float *bias, const float *logs, const float *sums, const float *a,
+    double d_log_det, float *d_bias, float *d_logs, float *d_lower, float *d_upper, float *d_log_s) {
     __shared__ double left[8][32], right[32][33];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, width = channels + 1;
     int j0 = blockIdx.z * 32, j = j0 + lane, i0 = blockIdx.x * 8, i = i0 + warp;
@@ -537,7 +543,8 @@ extern "C" __global__ void channel_map_gradient(
             }
             double d_lu = 0.0;
             if (m < channels) {
-                d_lu = exp(3.0 * (double)logs[m]) * ((double)row[m] + (double)row[channels] * (double)bias[m]);
+                d_lu = exp(3.0 * (double)logs[m])
+                    * ((double)row[m] + (double)row[channels] * (double)bias[m]);
             }
             left[warp][lane] = d_lu;
             if (m0 == j0) {
@@ -583,7 +590,8 @@ extern "C" __global__ void channel_map_gradient(
 
 // Data-dependent initialisation of an actnorm from x [rows, stride]: bias = −mean, 3·logs = −log(std + 1e-6).
 // One block per channel.
-extern "C" __global__ void initialize_actnorm(int rows, int stride, const float *x, float *bias, float *logs) {
+extern "C" __global__ void initialize_actnorm(
+    int rows, int stride, const float *x, float *bias, float *logs) {
     __shared__ double scratch[32], mean;
     int c = blockIdx.x;
     double sum = 0.0;

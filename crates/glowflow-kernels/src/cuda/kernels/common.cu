@@ -2,7 +2,7 @@
 //
 // Activations are row-major [rows, channels], rows = batch · height · width. No buffer has 2^31 elements or
 // more (the host checks), so indices are `int`. A kernel accepts any number of threads that covers its work;
-// the host launches one thread per element unless a kernel's comment says otherwise.
+// the host launches one thread per element, except as documented at a kernel.
 //
 // The file is compiled without any headers, by NVRTC.
 
@@ -45,8 +45,8 @@ template <typename T> struct alignas(16) Pack {
 
 __device__ __forceinline__ int global_index() { return blockIdx.x * blockDim.x + threadIdx.x; }
 
-// ---- division by numbers that are the same for a whole launch: n / d = ⌊n · multiplier / 2^32⌋ / 2^shift for n < 2^31, exactly
-//      (Granlund and Montgomery 1994); the host makes the multiplier, 0 for d = 1
+// ---- exact division by numbers that are the same for a whole launch (Granlund and Montgomery 1994):
+//      n / d = ⌊n · multiplier / 2^32⌋ / 2^shift for n < 2^31; the host computes the multiplier, 0 for d = 1
 
 struct Divisor {
     u32 multiplier, shift;

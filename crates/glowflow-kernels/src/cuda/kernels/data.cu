@@ -1,8 +1,10 @@
 // Pixels in, noise, and what only moves numbers about.
 
-// v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise. One thread for every four elements: a block of random words.
-// mode 0: the middle of each bin; 1: uniform noise of a stream, from its number `start` on; 2: `v` holds the noise already.
-extern "C" __global__ void dequantize(int count, const u8 *pixels, int bits, int mode, u64 seed, u64 id, u64 start, float *v) {
+// v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise. One thread for every four elements: a block of random
+// words. mode 0: the middle of each bin; 1: uniform noise of a stream, from its number `start` on; 2: the
+// noise that `v` holds.
+extern "C" __global__ void dequantize(
+    int count, const u8 *pixels, int bits, int mode, u64 seed, u64 id, u64 start, float *v) {
     int group = global_index();
     if (4 * group >= count) {
         return;
@@ -71,7 +73,8 @@ extern "C" __global__ void normal(int images, int length, u64 seed, u64 id, doub
 
 // Squeeze of x [batch, height, width, channels]: channel 4c + 2dy + dx of y is channel c at (2h + dy, 2w +
 // dx). With `back`, the inverse: x is written from y. `height` and `width` are those of x.
-extern "C" __global__ void squeeze(int count, int height, int width, int channels, int back, float *x, float *y) {
+extern "C" __global__ void squeeze(
+    int count, int height, int width, int channels, int back, float *x, float *y) {
     int i = global_index();
     if (i >= count) {
         return;

@@ -1,14 +1,15 @@
-// Depthwise convolutions of stride 1 with zero padding: each channel of [rows, channels] with taps of its own, of
-// [size, size, channels]. Threads that lie side by side have channels that do.
+// Depthwise convolutions of stride 1 with zero padding: each channel of [rows, channels] has its own taps in
+// [size, size, channels]. Adjacent threads have adjacent channels.
 
 // Neighbours in a line whose sums one thread has in registers; as in `depthwise.rs`.
 const int DEPTHWISE_NEIGHBOURS = 8;
 
-// The convolution of some neighbours, from column `left` of a line of pixels on. `back` is the gradient by the input: taps are read in
-// the opposite order, and sums are added to y.
+// The convolution at neighbouring pixels of a line, from column `left` on. `back` computes the gradient by
+// the input: taps are read in the opposite order, and sums are added to y.
 template <int size>
 __device__ __forceinline__ void convolve_neighbours(
-    int line, int left, int c, Plane plane, int channels, int back, const float *x, const float *taps, float *y) {
+    int line, int left, int c, Plane plane, int channels, int back, const float *x, const float *taps,
+    float *y) {
     const int reach = size / 2, all = DEPTHWISE_NEIGHBOURS + size - 1;
     int height = plane.height.value, width = plane.width.value;
     int row = line - divided(line, plane.height) * height;
@@ -45,8 +46,8 @@ __device__ __forceinline__ void convolve_neighbours(
 
 // One thread for each channel of each block of neighbours, of which a line has `blocks`.
 extern "C" __global__ void depthwise(
-    int count, Plane plane, Divisor channels, Divisor blocks, int size, int back, const float *x, const float *taps,
-    float *y) {
+    int count, Plane plane, Divisor channels, Divisor blocks, int size, int back, const float *x,
+    const float *taps, float *y) {
     int n = global_index();
     if (n >= count) {
         return;
@@ -64,7 +65,8 @@ extern "C" __global__ void depthwise(
 // The sums of row `ky` of the taps over the lines from `first` on, written to `to` [size, channels].
 template <int size>
 __device__ __forceinline__ void sum_taps(
-    int first, int end, int ky, int c, Plane plane, int channels, const float *x, const float *dy, float *to) {
+    int first, int end, int ky, int c, Plane plane, int channels, const float *x, const float *dy,
+    float *to) {
     const int reach = size / 2;
     int height = plane.height.value, width = plane.width.value;
     float sums[size] = {};
@@ -101,8 +103,8 @@ __device__ __forceinline__ void sum_taps(
     }
 }
 
-// The gradient by the taps in parts of `part` lines each, [parts, size, size, channels]: blockIdx.x is the part, and one thread has a
-// row of the taps of a channel.
+// The gradient by the taps, in parts of `part` lines each: [parts, size, size, channels]. blockIdx.x is the
+// part, and one thread computes a row of the taps of a channel.
 extern "C" __global__ void depthwise_taps(
     int lines, int part, Plane plane, int channels, int size, const float *x, const float *dy, float *sums) {
     int n = blockIdx.y * blockDim.x + threadIdx.x;

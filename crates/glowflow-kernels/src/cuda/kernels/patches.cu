@@ -44,7 +44,8 @@ __device__ __forceinline__ Pack<T> gathered_by(
 }
 
 template <typename T, bool back>
-__device__ __forceinline__ Pack<T> gathered(int row, Plane plane, int first, Divisor inputs, int channels, const float *x) {
+__device__ __forceinline__ Pack<T> gathered(
+    int row, Plane plane, int first, Divisor inputs, int channels, const float *x) {
     if (inputs.value % 4 == 0) {
         return gathered_by<T, back, 4>(row, plane, first, inputs, channels, x);
     }
@@ -117,8 +118,8 @@ extern "C" __global__ void gather_back_bf16(
 // handles one of.
 template <int few>
 __device__ __forceinline__ void add_shifted_by(
-    int rows, Plane plane, Divisor groups, int stride, const float *contributions, const float *edge, const float *bias,
-    float *y) {
+    int rows, Plane plane, Divisor groups, int stride, const float *contributions, const float *edge,
+    const float *bias, float *y) {
     int index = global_index(), channels = groups.value * few;
     if (index >= rows * groups.value) {
         return;
@@ -142,8 +143,8 @@ __device__ __forceinline__ void add_shifted_by(
 }
 
 extern "C" __global__ void add_shifted(
-    int rows, Plane plane, int channels, Divisor groups, int stride, const float *contributions, const float *edge,
-    const float *bias, float *y) {
+    int rows, Plane plane, int channels, Divisor groups, int stride, const float *contributions,
+    const float *edge, const float *bias, float *y) {
     if (channels % 4 == 0) {
         add_shifted_by<4>(rows, plane, groups, stride, contributions, edge, bias, y);
     } else if (channels % 2 == 0) {
@@ -156,7 +157,8 @@ extern "C" __global__ void add_shifted(
 // The transposed form, added to the first `channels` of the `to_channels` channels of y; a multiple of them.
 template <int few>
 __device__ __forceinline__ void add_shifted_back_by(
-    int rows, Plane plane, Divisor groups, int to_channels, int stride, const float *contributions, float *y) {
+    int rows, Plane plane, Divisor groups, int to_channels, int stride, const float *contributions,
+    float *y) {
     int index = global_index(), channels = groups.value * few;
     if (index >= rows * groups.value) {
         return;
@@ -182,7 +184,8 @@ __device__ __forceinline__ void add_shifted_back_by(
 }
 
 extern "C" __global__ void add_shifted_back(
-    int rows, Plane plane, int channels, Divisor groups, int to_channels, int stride, const float *contributions, float *y) {
+    int rows, Plane plane, int channels, Divisor groups, int to_channels, int stride,
+    const float *contributions, float *y) {
     if (channels % 4 == 0) {
         add_shifted_back_by<4>(rows, plane, groups, to_channels, stride, contributions, y);
     } else if (channels % 2 == 0) {

@@ -125,7 +125,8 @@ __device__ __forceinline__ void write_sum(const Expression &f, int out, double s
 // Sums `part` terms of each of `lanes` outputs, a power of 2: blockIdx.x is the group of outputs, blockIdx.y
 // the part. Several parts are written to partial [parts, outs], a single one to the output.
 extern "C" __global__ void reduce(
-    int outs, int terms, int part, int lanes, int accumulate, double *partial, const __grid_constant__ Expression f) {
+    int outs, int terms, int part, int lanes, int accumulate, double *partial,
+    const __grid_constant__ Expression f) {
     __shared__ double sums[256];
     int lane = threadIdx.x % lanes, out = blockIdx.x * lanes + lane;
     int first = blockIdx.y * part, end = min(terms, first + part);
@@ -212,8 +213,8 @@ extern "C" __global__ void col2im(
     x[n] = accumulate ? x[n] + sum : sum;
 }
 
-// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b, from its number `start` on. One thread for
-// every four.
+// ---- numbers uniform on [0, 1): image b of out [images, length] from stream id + b, from its number `start`
+//      on. One thread for every four.
 
 extern "C" __global__ void uniform_numbers(int images, int length, u64 seed, u64 id, u64 start, float *out) {
     int groups = (length + 3) / 4, index = global_index();

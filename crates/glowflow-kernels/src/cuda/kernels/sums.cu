@@ -1,7 +1,8 @@
 // Sums over ranks.
 
 // to[i] = the sum of from[i], from[stride + i], …, one number of each part, in the fixed balanced tree
-// ((p0 + p1) + (p2 + p3)) + …. `totals` holds the subtotals of the levels whose bits are set in the number of parts so far.
+// ((p0 + p1) + (p2 + p3)) + …. `totals` holds the subtotals of the levels whose bits are set in the number of
+// parts so far.
 extern "C" __global__ void sum_parts(int parts, int count, int stride, const float *from, float *to) {
     int i = global_index();
     if (i >= count) {

@@ -15,7 +15,8 @@ struct Report {
 
 // partial[block] = Σ g² of this block's elements. Four numbers per load and four loads per iteration keep
 // enough loads in flight.
-extern "C" __global__ void squared_norm(int count, const float *__restrict__ gradient, double *__restrict__ partial) {
+extern "C" __global__ void squared_norm(
+    int count, const float *__restrict__ gradient, double *__restrict__ partial) {
     __shared__ double scratch[32];
     const Pack<float> *packs = (const Pack<float> *)gradient;
     double sum = 0.0;
@@ -102,7 +103,8 @@ __device__ __forceinline__ bool update_one(
 // takes 2.5 times as long.)
 extern "C" __global__ void update(
     int count, int aligned, int adamax, Rates rates, Report *__restrict__ report, float *__restrict__ weights,
-    float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second, float *__restrict__ ema) {
+    float *__restrict__ gradient, float *__restrict__ first, float *__restrict__ second,
+    float *__restrict__ ema) {
     int start = 4 * global_index();
     if (start >= count) {
         return;

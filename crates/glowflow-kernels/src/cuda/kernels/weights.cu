@@ -1,8 +1,8 @@
 // Folds the actnorm scales of a coupling network into its weights, in the layout of its products, and unfolds
 // the gradients of the folded weights into those of the parameters.
 //
-// y = (W x + bias) ⊙ s with s = exp(3·logs) is y = W' x + b' with W' = s ⊙ W and b' = s ⊙ bias. Then dW = s ⊙ dW',
-// dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
+// y = (W x + bias) ⊙ s with s = exp(3·logs) is y = W' x + b' with W' = s ⊙ W and b' = s ⊙ bias. Then
+// dW = s ⊙ dW', dbias = s ⊙ db' and dlogs = 3·(Σ W' ⊙ dW' + b'·db') for every output.
 //
 // Rows and columns are padded with zeros to multiples of 8, with which products are fastest: `outputs` and
 // `inputs` are the actual sizes, widths and `stride` the padded ones.
@@ -21,8 +21,8 @@ __device__ __forceinline__ float fold_patch(
 // Writes row `output` of it to [rows, stride]; and b' [rows].
 template <typename T>
 __device__ __forceinline__ void fold_conv(
-    int output, int outputs, int inputs, int stride, const float *weight, const float *bias, const float *logs, T *to,
-    T *to_bias) {
+    int output, int outputs, int inputs, int stride, const float *weight, const float *bias,
+    const float *logs, T *to, T *to_bias) {
     for (int column = threadIdx.x; column < stride; column += blockDim.x) {
         to[output * stride + column] = narrow<T>(fold_patch(output, column, outputs, inputs, weight, logs));
     }
@@ -39,7 +39,8 @@ extern "C" __global__ void fold_conv_f32(
 }
 
 // Element (output, input) of a 1×1 convolution [width, width], folded; 0 beyond it.
-__device__ __forceinline__ float fold_dense(int output, int input, int width, const float *weight, const float *logs) {
+__device__ __forceinline__ float fold_dense(
+    int output, int input, int width, const float *weight, const float *logs) {
     return output < width && input < width ? scale_of(logs[output]) * weight[output * width + input] : 0.0f;
 }
 
@@ -73,13 +74,15 @@ template <typename T> struct Networks {
 template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of) {
     int row = blockIdx.x, hidden = of.hidden, outputs = of.outputs, width2 = of.width2, width3 = of.width3;
     if (row < width2) {
-        fold_conv(row, hidden, of.inputs, of.width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
+        fold_conv(
+            row, hidden, of.inputs, of.width1, of.of1.weight, of.of1.bias, of.of1.logs, of.conv1, of.bias1);
         return;
     }
     row -= width2;
     if (row < width2) {
         for (int input = threadIdx.x; input < width2; input += blockDim.x) {
-            of.conv2[row * width2 + input] = narrow<T>(fold_dense(row, input, hidden, of.of2.weight, of.of2.logs));
+            of.conv2[row * width2 + input] =
+                narrow<T>(fold_dense(row, input, hidden, of.of2.weight, of.of2.logs));
         }
         if (threadIdx.x == 0) {
             of.bias2[row] = narrow<T>(row < hidden ? scale_of(of.of2.logs[row]) * of.of2.bias[row] : 0.0f);
@@ -105,7 +108,8 @@ template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of)
     row -= width3;
     if (row < width2) {
         for (int output = threadIdx.x; of.conv2_back && output < width2; output += blockDim.x) {
-            of.conv2_back[row * width2 + output] = narrow<T>(fold_dense(output, row, hidden, of.of2.weight, of.of2.logs));
+            of.conv2_back[row * width2 + output] =
+                narrow<T>(fold_dense(output, row, hidden, of.of2.weight, of.of2.logs));
         }
         return;
     }
@@ -120,7 +124,8 @@ template <typename T> __device__ __forceinline__ void fold_network(Folded<T> of)
     row -= width2;
     if (row < of.width1) {
         for (int n = threadIdx.x; of.conv1_back && n < width2; n += blockDim.x) {
-            of.conv1_back[row * width2 + n] = narrow<T>(fold_patch(n, row, hidden, of.inputs, of.of1.weight, of.of1.logs));
+            of.conv1_back[row * width2 + n] =
+                narrow<T>(fold_patch(n, row, hidden, of.inputs, of.of1.weight, of.of1.logs));
         }
     }
 }
@@ -138,8 +143,8 @@ extern "C" __global__ void fold_network_bf16(Networks<bf16> networks) {
 // gradient.
 template <typename At>
 __device__ __forceinline__ void unfold_output(
-    int output, int width, const float *weight, const float *bias, const float *logs, At at, double d_bias_folded,
-    float *d_weight, float *d_bias, float *d_logs) {
+    int output, int width, const float *weight, const float *bias, const float *logs, At at,
+    double d_bias_folded, float *d_weight, float *d_bias, float *d_logs) {
     __shared__ float scratch[32];
     __shared__ double wide_scratch[32];
     float scale = scale_of(logs[output]), product = 0.0f;
@@ -225,11 +230,11 @@ __device__ __forceinline__ double part_of_column(int slabs, int stride, int colu
 // layer.
 extern "C" __global__ void unfold_network(
     int inputs, int hidden, int outputs, int width1, int width2, const float *conv1, const float *bias1,
-    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3, const float *bias3,
-    const float *logs3, const float *d_folded1, const float *d_folded2, const float *d_folded3, int slabs1,
-    const float *partial1, int slabs2, const float *partial2, int edge_slabs, const float *edge_partial, float *d_conv1,
-    float *d_bias1, float *d_logs1, float *d_conv2, float *d_bias2, float *d_logs2, float *d_conv3, float *d_bias3,
-    float *d_logs3) {
+    const float *logs1, const float *conv2, const float *bias2, const float *logs2, const float *conv3,
+    const float *bias3, const float *logs3, const float *d_folded1, const float *d_folded2,
+    const float *d_folded3, int slabs1, const float *partial1, int slabs2, const float *partial2,
+    int edge_slabs, const float *edge_partial, float *d_conv1, float *d_bias1, float *d_logs1, float *d_conv2,
+    float *d_bias2, float *d_logs2, float *d_conv3, float *d_bias3, float *d_logs3) {
     int output = blockIdx.x;
     if (output < hidden) {
         double d_bias = part_of_column(slabs1, width2, output, partial1);

@@ -1,10 +1,11 @@
-//! A GPU's connection to those of other processes: sums on a stream of their own, and a limit on every wait.
+//! A GPU's connection to those of other processes: sums on a separate stream, and a limit on every wait.
 //!
-//! The stream joins a record of the main stream, if there is one, so that sums are repeated with it. Memory
-//! for what is received stays where it is as long as the connection: records know its address.
+//! The stream joins a record of the main stream, if there is one, so that sums are repeated with it. Receive
+//! buffers stay in place as long as the connection exists, because records contain their addresses.
 //!
-//! While NCCL works on the GPU, the host asks for progress and for NCCL's errors by turns. After a failure or
-//! the limit, the communicator is aborted, which ends NCCL's kernels, and the GPU can be used as before.
+//! While NCCL works on the GPU, the host alternates between polling for progress and for NCCL's errors. After
+//! a failure or the limit, the communicator is aborted, which ends NCCL's kernels, and the GPU can be used as
+//! before.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +25,8 @@ use crate::device::DeviceError;
 
 /// Shortest and longest time between two questions for progress.
 const PAUSE: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
-/// Time for NCCL's kernels to end after an abort, and for the end of a communicator. Then the GPU is given up.
+/// Maximum time for NCCL's kernels to end after an abort, and for a communicator to end. After that, the GPU
+/// is given up.
 const END: Duration = Duration::from_secs(10);
 
 /// A connection to the GPUs of other processes.
@@ -38,7 +40,7 @@ pub struct Peers {
     /// When a vector is ready to be summed, and when sums are done.
     begun: Event,
     done: Event,
-    /// Whether the main stream has yet to wait for sums.
+    /// True if the main stream has yet to wait for sums.
     unjoined: AtomicBool,
     pool: Arc<Pool>,
     /// The last one is the largest. The others are in records.
@@ -83,7 +85,7 @@ fn abort(handle: Handle) -> mpsc::Receiver<()> {
         // Nobody may be waiting.
         let _ = ended.send(());
     };
-    // Without a thread, there is no abort, and the process has to end by itself.
+    // Without a thread, there is no abort, and the process must end without it.
     let _ = thread::Builder::new().name("nccl-abort".into()).spawn(body);
     end
 }

@@ -1,8 +1,8 @@
 //! NCCL's functions, made safe: a library opened at run time, and communicators that do not block.
 //!
 //! The table holds only what is used here, as `nccl.h` has it from 2.14 to 2.30. Calls on a communicator that
-//! does not block return while it is still at work. It must not be used again until
-//! [`Handle::is_ready`] says so, and one thread at a time uses it.
+//! does not block return while it is still at work. It must not be used again until [`Handle::is_ready`]
+//! returns true, and one thread at a time uses it.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// Opens the first library that can be used. The error says where it was looked for.
+    /// Opens the first library that can be used. The error lists the reasons for each that was tried.
     #[allow(unsafe_code)]
     pub fn open(folders: &[PathBuf]) -> Result<Self> {
         let mut failed = vec![];
@@ -221,8 +221,8 @@ pub struct Handle {
 unsafe impl Send for Handle {}
 
 impl Handle {
-    /// Whether all earlier calls are done: connecting, or putting work on a stream. Also reports what has
-    /// failed in work on the GPU since.
+    /// Returns whether all earlier calls are done: connecting, or enqueuing work on a stream. Also reports
+    /// failures of work on the GPU since then.
     #[allow(unsafe_code)]
     pub fn is_ready(&self) -> Result<bool> {
         let mut status = SUCCESS;
@@ -243,8 +243,8 @@ impl Handle {
         let mut queued = Ok(());
         for &Transfer { way, address, count, peer } in transfers {
             let peer = peer as c_int;
-            // SAFETY: communicator and stream are live. Callers give addresses of that many numbers in memory
-            // of the GPU, which stay while the stream, or a record of it, has the transfer.
+            // SAFETY: communicator and stream are live. Callers give addresses of `count` numbers in memory
+            // of the GPU, which stay valid while the stream, or a record of it, has the transfer.
             let status = unsafe {
                 match way {
                     Way::Send => {

@@ -1,7 +1,7 @@
-//! Which bytes go where in a sum over GPUs, in two levels.
+//! The transfers of a sum over GPUs, in two levels.
 //!
-//! Ranks are in `M` groups of `G`, those of a host. A vector has `G` slices of `M` pieces each: rank `(m, g)`,
-//! the `g`-th one of group `m`, adds slice `g` over its group, and piece `m` of that over all groups.
+//! Ranks form `M` groups of `G`, one per host. A vector has `G` slices of `M` pieces each: rank `(m, g)`, the
+//! `g`-th one of group `m`, adds slice `g` over its group, and piece `m` of that over all groups.
 //!
 //! | phase | sends | receives |
 //! | --- | --- | --- |
@@ -10,9 +10,9 @@
 //! | [`far_back`](Schedule::far_back) | its piece | the other pieces of the slice |
 //! | [`near_back`](Schedule::near_back) | its slice | the other slices |
 //!
-//! What is received in the first two phases is added in a fixed tree. A host sends `2 n (M-1)/M` numbers to
-//! others, as few as can be. Slices may be shorter at the end of the vector, or empty: all ranks know their
-//! lengths.
+//! Numbers received in the first two phases are added in a fixed tree. A host sends `2 n (M-1)/M` numbers to
+//! others, which is the minimum. Slices may be shorter at the end of the vector, or empty: all ranks compute
+//! the same lengths.
 
 use std::ops::Range;
 
@@ -37,7 +37,7 @@ pub struct Transfer {
     pub peer: usize,
 }
 
-/// Parts of equal length to add: where the first one is, how far they are apart, and what they are a sum of.
+/// Parts of equal length to add: their number, stride and addresses, and the place of their sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
     pub count: usize,
@@ -64,7 +64,7 @@ fn transfer(way: Way, base: u64, at: Range<usize>, peer: usize) -> Option<Transf
 }
 
 impl Schedule {
-    /// Numbers of memory that a sum of `len` needs besides them.
+    /// Size of the scratch memory for a sum of `len` numbers, in numbers.
     pub fn scratch(place: Place, len: usize) -> usize {
         place.size * Self::piece(place, len)
     }

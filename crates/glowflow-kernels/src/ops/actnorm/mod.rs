@@ -44,8 +44,8 @@ pub trait ActNorm: Primitives {
         reference::initialize(self, at, x, params);
     }
 
-    /// Data-dependent initialisation from the parts of a batch, each `[rows, channels]`. A single part gives the
-    /// bits of [`initialize_actnorm`](Self::initialize_actnorm).
+    /// Data-dependent initialisation from the parts of a batch, each `[rows, channels]`. A single part gives
+    /// the bits of [`initialize_actnorm`](Self::initialize_actnorm).
     fn initialize_actnorm_from(
         &self,
         at: &ActNormParams,

@@ -34,7 +34,8 @@ extern "C" __global__ void softmax(int rows, int columns, float scale, float *sc
 }
 
 // Gradient with respect to z, computed in place from the gradient with respect to the weights.
-extern "C" __global__ void softmax_backward(int rows, int columns, float scale, const float *weights, float *d_weights) {
+extern "C" __global__ void softmax_backward(
+    int rows, int columns, float scale, const float *weights, float *d_weights) {
     int row = global_index() / 32, lane = threadIdx.x % 32;
     if (row >= rows) {
         return;

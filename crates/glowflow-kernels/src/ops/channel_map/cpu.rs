@@ -1,5 +1,5 @@
-//! The map as one product. The small matrices are computed in `f64`, whatever the type of activations, so
-//! that map and inverse are each rounded once.
+//! The map as one product. The small matrices are computed in `f64`, regardless of the type of activations,
+//! so that map and inverse are each rounded once.
 
 use nalgebra::DMatrix;
 

@@ -267,7 +267,8 @@ impl ChannelMap {
             let shape = Launch::grid(rows.div_ceil(8), channels.div_ceil(32), 1);
             launch!(
                 queue, queue.kernels().affine_wide, Launch { shared: (4 * 8 * at_once) as u32, ..shape };
-                rows, channels, at_once, matrix, offset, x, y.address, grid.batch, grid.pixels(), log_det, logp
+                rows, channels, at_once, matrix, offset, x, y.address, grid.batch, grid.pixels(), log_det,
+                logp
             )?;
             return queue.stream.copy(y.address, x, 4 * rows * channels);
         }
@@ -310,7 +311,8 @@ impl ChannelMap {
             let (slabs, slab) = Queue::slabs(rows);
             let partial = queue.floats(slabs * channels * width)?;
             launch!(
-                queue, queue.kernels().outer_sums, Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
+                queue, queue.kernels().outer_sums,
+                Launch::grid(slabs, channels.div_ceil(16), width.div_ceil(16));
                 rows, channels, slab, dx, x, partial.address
             )?;
             self.apply(queue, grid, self.by_rows(), 0, dx, None)?;
@@ -326,10 +328,11 @@ impl ChannelMap {
             [lower, upper, log_s].map(|from| if from == 0 { 0 } else { from - buffer + gradient });
         let kinds = if lower == 0 { 1 } else { 3 };
         launch!(
-            side, queue.kernels().channel_map_gradient, Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
-            channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs), sums.address,
-            self.by_rows(), dlogp * rows as f64, at(gradient, norm.bias), at(gradient, norm.logs), d_lower, d_upper,
-            d_log_s
+            side, queue.kernels().channel_map_gradient,
+            Launch::grid(channels.div_ceil(8), kinds, channels.div_ceil(32));
+            channels, inverse, sign, lower, upper, log_s, at(buffer, norm.bias), at(buffer, norm.logs),
+            sums.address, self.by_rows(), dlogp * rows as f64, at(gradient, norm.bias),
+            at(gradient, norm.logs), d_lower, d_upper, d_log_s
         )?;
         let own = vec![Arc::clone(&self.block), Arc::new(partial), Arc::new(sums)];
         queue.retire(own, &buffers)

@@ -80,7 +80,8 @@ impl Coupling for Cuda {
             let count = x.len() / 2;
             launch!(
                 queue, queue.kernels().couple_backward, Launch::of(count);
-                count, channels, number(kind), dlogp as f32, o.address(), x.address(), dx.address(), d_o.address()
+                count, channels, number(kind), dlogp as f32, o.address(), x.address(), dx.address(),
+                d_o.address()
             )
         });
     }

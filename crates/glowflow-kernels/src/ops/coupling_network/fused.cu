@@ -1,8 +1,10 @@
 // A whole coupling network on the tensor cores of the Hopper generation: hidden activations stay on the chip,
 // except for copies that are saved for the backward pass.
 //
-//     forward    h1 = ReLU(in · firstᵀ + bias1), h2 = ReLU(h1 · secondᵀ + bias2), out [rows, width] = h2 · lastᵀ
-//     backward   the same without biases, and instead of each ReLU what was not 0 there passes; and sums over rows of both
+//     forward    h1 = ReLU(in · firstᵀ + bias1), h2 = ReLU(h1 · secondᵀ + bias2),
+//                out [rows, width] = h2 · lastᵀ
+//     backward   the same without biases, and with masks of the nonzero activations instead of ReLUs; and
+//                sums over rows of both hidden layers
 //
 // with in [rows, depth], first [hidden, depth], second [hidden, hidden], last [width, hidden], in bf16, out
 // in f32. In the backward pass the matrices are transposes, and hidden layers are in reverse order: h1 is the

@@ -16,10 +16,10 @@ __device__ __forceinline__ void multiply_held(float (&s)[28], const u32 *a, u64 
         "wgmma.mma_async.sync.aligned.m64n56k16.f32.bf16.bf16 "
         "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27}, "
         "{%28,%29,%30,%31}, %32, 1, 1, 1, 0;"
-        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), "+f"(s[8]),
-          "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]),
-          "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]),
-          "+f"(s[27])
+        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]),
+          "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]),
+          "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]),
+          "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
@@ -28,14 +28,16 @@ __device__ __forceinline__ void multiply_held(float (&s)[32], const u32 *a, u64 
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
         "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
         "{%32,%33,%34,%35}, %36, 1, 1, 1, 0;"
-        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), "+f"(s[8]),
-          "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]),
-          "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]),
-          "+f"(s[27]), "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31])
+        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]),
+          "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]),
+          "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]),
+          "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]),
+          "+f"(s[29]), "+f"(s[30]), "+f"(s[31])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
-template <int count, int held> __device__ __forceinline__ void sums_are_used_here(float (&sums)[count][held]) {
+template <int count, int held>
+__device__ __forceinline__ void sums_are_used_here(float (&sums)[count][held]) {
 #pragma unroll
     for (int n = 0; n < count * held; n++) {
         asm volatile("" : "+f"(sums[n / held][n % held])::"memory");
@@ -87,7 +89,8 @@ template <int slots> struct Ring {
 // Loads the weights for all tiles of rows.
 template <int slots, int blocks, int width>
 __device__ __forceinline__ void bring_in_weights(
-    const FusedMaps &maps, u32 full, u32 empty, u32 tiles, int count, int depth_chunks, int chunks, int column_tiles) {
+    const FusedMaps &maps, u32 full, u32 empty, u32 tiles, int count, int depth_chunks, int chunks,
+    int column_tiles) {
     Place<slots> place;
     auto bring = [&](const TensorMap *map, int x, int y, int rows) {
         u32 barrier = full + 8 * place.slot;
@@ -108,7 +111,9 @@ __device__ __forceinline__ void bring_in_weights(
             }
             for (int half = 0; half < 2; half++) {
                 for (int b = 0; b < blocks; b += 2) {
-                    bring(&maps.last, j * hidden_columns + half * hidden_depth, b * width, (blocks == 1 ? 1 : 2) * width);
+                    bring(
+                        &maps.last, j * hidden_columns + half * hidden_depth, b * width,
+                        (blocks == 1 ? 1 : 2) * width);
                 }
             }
         }
@@ -128,14 +133,16 @@ __device__ __forceinline__ void add_rows(
             partial[c] = sums[i];
             partial[c + 1] = sums[i + 1];
         } else if (c < hidden) {
-            asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(&partial[c]), "f"(sums[i]), "f"(sums[i + 1]) : "memory");
+            asm volatile("red.global.add.v2.f32 [%0], {%1, %2};"
+                         ::"l"(&partial[c]), "f"(sums[i]), "f"(sums[i + 1]) : "memory");
         }
     }
 }
 
 // One step, 64 deep, for 128 columns of h1 or h2: s [64, 128] += a · bᵀ, with the tile of a at `a` and that
 // of b from the ring.
-template <int slots> __device__ __forceinline__ void multiply_chunk(float (&s)[64], u32 a, Ring<slots> &ring) {
+template <int slots>
+__device__ __forceinline__ void multiply_chunk(float (&s)[64], u32 a, Ring<slots> &ring) {
     multiply_tiles(s, matrix(a), matrix(ring.take()));
     // The operands of the previous products may be overwritten.
     wait_for_products<1>();
@@ -153,7 +160,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
     constexpr bool backward = way == Way::back;
     constexpr int slots = way == Way::drop ? 6 : 4, width = block_width<way>, held = width / 2;
     const int rows = of.rows, hidden = of.hidden;
-    const int depth_chunks = (of.depth + hidden_depth - 1) / hidden_depth, chunks = (hidden + hidden_depth - 1) / hidden_depth;
+    const int depth_chunks = (of.depth + hidden_depth - 1) / hidden_depth,
+              chunks = (hidden + hidden_depth - 1) / hidden_depth;
     const int column_tiles = (hidden + hidden_columns - 1) / hidden_columns;
     const int count = (rows + fused_rows - 1) / fused_rows, stride = gridDim.x;
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
@@ -186,7 +194,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (threadIdx.x == 128 * hidden_workers) {
             bring_in_weights<slots, blocks, width>(
-                maps, full, empty, tiles, (count - (int)blockIdx.x + stride - 1) / stride, depth_chunks, chunks, column_tiles);
+                maps, full, empty, tiles, (count - (int)blockIdx.x + stride - 1) / stride, depth_chunks,
+                chunks, column_tiles);
         }
         return;
     }
@@ -304,7 +313,7 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
             } else if (j == column_tiles - 1) {
                 worker_barrier(w);
             }
-            // h1 has no readers any more.
+            // h1 is no longer read.
             if (j == column_tiles - 1 && thread == 0 && pair + stride < count) {
                 bring_in(((pair + stride) * hidden_workers + w) * hidden_rows);
             }
@@ -319,7 +328,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
                     for (int k = 0; k < hidden_depth / 16; k++) {
                         multiply_held(o[b], &pairs[16 * half + 4 * k], right + 2 * k);
                         if (b + 1 < blocks) {
-                            multiply_held(o[b + 1], &pairs[16 * half + 4 * k], right + width * row_bytes / 16 + 2 * k);
+                            multiply_held(
+                                o[b + 1], &pairs[16 * half + 4 * k], right + width * row_bytes / 16 + 2 * k);
                         }
                     }
                     products_end();
@@ -332,9 +342,11 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
         sums_are_used_here(o);
 #pragma unroll
         for (int n = 0; n < blocks * held; n += 2) {
-            int row = first_row + row_held(thread, n % held), c = n / held * width + column_held(thread, n % held);
+            int row = first_row + row_held(thread, n % held),
+                c = n / held * width + column_held(thread, n % held);
             if (row < rows && c < of.width) {
-                *(float2 *)&of.out[row * of.width + c] = make_float2(o[n / held][n % held], o[n / held][n % held + 1]);
+                *(float2 *)&of.out[row * of.width + c] =
+                    make_float2(o[n / held][n % held], o[n / held][n % held + 1]);
             }
         }
     }
@@ -347,7 +359,8 @@ template <Way way, int blocks> __device__ __forceinline__ void fused(const Fused
         __threadfence();
         asm volatile("bar.sync 8, 256;" ::: "memory");
         for (int c = threadIdx.x; c < 2 * hidden; c += 128 * hidden_workers) {
-            const float *from = &(c < hidden ? of.partial1 : of.partial2)[blockIdx.x * 8 * hidden + c % hidden];
+            const float *from =
+                &(c < hidden ? of.partial1 : of.partial2)[blockIdx.x * 8 * hidden + c % hidden];
             float sum = 0.0f;
             for (int i = 0; i < 8; i++) {
                 sum += __ldcg(&from[i * hidden]);

@@ -7,7 +7,9 @@ constexpr u32 row_bytes = 2 * hidden_depth;  // of a tile in shared memory
 constexpr u32 a_bytes = hidden_rows * row_bytes, b_bytes = hidden_columns * row_bytes;
 constexpr u32 d_bytes = hidden_rows * hidden_columns * 2;
 
-__device__ __forceinline__ u32 shared_address(const void *pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+__device__ __forceinline__ u32 shared_address(const void *pointer) {
+    return (u32)__cvta_generic_to_shared(pointer);
+}
 
 __device__ __forceinline__ void barrier_init(u32 barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
@@ -15,7 +17,8 @@ __device__ __forceinline__ void barrier_init(u32 barrier, int arrivals) {
 
 // Arrives, and makes the barrier wait for `bytes` more bytes.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+                 : "memory");
 }
 
 __device__ __forceinline__ void barrier_arrive(u32 barrier) {
@@ -33,8 +36,8 @@ __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
 // Starts to copy a tile whose first element is in column x of row y; elements outside the matrix are 0.
 __device__ __forceinline__ void load_tile(u32 to, const TensorMap *map, int x, int y, u32 barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-        "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];"
+        ::"r"(to), "l"(map), "r"(x), "r"(y), "r"(barrier) : "memory");
 }
 
 // The same for weights, which all blocks read repeatedly: they stay in the cache longest.
@@ -52,8 +55,8 @@ __device__ __forceinline__ void store_tile(const TensorMap *map, int x, int y, u
     asm volatile(
         "{\n.reg .b64 leaves;\n"
         "createpolicy.fractional.L2::evict_first.b64 leaves, 1.0;\n"
-        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group.L2::cache_hint [%0, {%1, %2}], [%3], leaves;\n}" ::"l"(map),
-        "r"(x), "r"(y), "r"(from) : "memory");
+        "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group.L2::cache_hint [%0, {%1, %2}], [%3], leaves;\n}"
+        ::"l"(map), "r"(x), "r"(y), "r"(from) : "memory");
 }
 
 // Descriptor of a 64-deep tile in shared memory for the tensor cores: 128-byte swizzle, eight rows per 1,024
@@ -69,28 +72,34 @@ __device__ __forceinline__ void multiply(float (&s)[64], u64 a, u64 b) {
         "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31,"
         "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,"
         "%62,%63}, %64, %65, 1, 1, 1, 0, 0;"
-        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]), "+f"(s[8]), "+f"(s[9]),
-          "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]), "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]),
-          "+f"(s[19]), "+f"(s[20]), "+f"(s[21]), "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]),
-          "+f"(s[28]), "+f"(s[29]), "+f"(s[30]), "+f"(s[31]), "+f"(s[32]), "+f"(s[33]), "+f"(s[34]), "+f"(s[35]), "+f"(s[36]),
-          "+f"(s[37]), "+f"(s[38]), "+f"(s[39]), "+f"(s[40]), "+f"(s[41]), "+f"(s[42]), "+f"(s[43]), "+f"(s[44]), "+f"(s[45]),
-          "+f"(s[46]), "+f"(s[47]), "+f"(s[48]), "+f"(s[49]), "+f"(s[50]), "+f"(s[51]), "+f"(s[52]), "+f"(s[53]), "+f"(s[54]),
-          "+f"(s[55]), "+f"(s[56]), "+f"(s[57]), "+f"(s[58]), "+f"(s[59]), "+f"(s[60]), "+f"(s[61]), "+f"(s[62]), "+f"(s[63])
+        : "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3]), "+f"(s[4]), "+f"(s[5]), "+f"(s[6]), "+f"(s[7]),
+          "+f"(s[8]), "+f"(s[9]), "+f"(s[10]), "+f"(s[11]), "+f"(s[12]), "+f"(s[13]), "+f"(s[14]),
+          "+f"(s[15]), "+f"(s[16]), "+f"(s[17]), "+f"(s[18]), "+f"(s[19]), "+f"(s[20]), "+f"(s[21]),
+          "+f"(s[22]), "+f"(s[23]), "+f"(s[24]), "+f"(s[25]), "+f"(s[26]), "+f"(s[27]), "+f"(s[28]),
+          "+f"(s[29]), "+f"(s[30]), "+f"(s[31]), "+f"(s[32]), "+f"(s[33]), "+f"(s[34]), "+f"(s[35]),
+          "+f"(s[36]), "+f"(s[37]), "+f"(s[38]), "+f"(s[39]), "+f"(s[40]), "+f"(s[41]), "+f"(s[42]),
+          "+f"(s[43]), "+f"(s[44]), "+f"(s[45]), "+f"(s[46]), "+f"(s[47]), "+f"(s[48]), "+f"(s[49]),
+          "+f"(s[50]), "+f"(s[51]), "+f"(s[52]), "+f"(s[53]), "+f"(s[54]), "+f"(s[55]), "+f"(s[56]),
+          "+f"(s[57]), "+f"(s[58]), "+f"(s[59]), "+f"(s[60]), "+f"(s[61]), "+f"(s[62]), "+f"(s[63])
         : "l"(a), "l"(b));
 }
 
 __device__ __forceinline__ void products_begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void products_end() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void products_end() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void copies_end() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 // The sources of completed copies may be overwritten.
-__device__ __forceinline__ void wait_for_copies() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
 
 template <int left> __device__ __forceinline__ void wait_for_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(left) : "memory");
 }
 
-// The compiler must not move operations on the sums across this: it does not know that asynchronous products
-// modify them.
+// The compiler must not move operations on the sums across this: asynchronous products modify them without
+// its knowledge.
 __device__ __forceinline__ void sums_are_used_here(float (&sums)[64]) {
 #pragma unroll
     for (int n = 0; n < 64; n++) {
@@ -217,8 +226,8 @@ struct HiddenShared {
 
 // Loads tiles of a for worker w, and b for the first worker.
 __device__ __forceinline__ void bring_in(
-    HiddenShared &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride, int chunks,
-    int first_column, u32 b_at, u32 a_at) {
+    HiddenShared &shared, int w, const TensorMap *a, const TensorMap *b, int tile, int tiles, int stride,
+    int chunks, int first_column, u32 b_at, u32 a_at) {
     int step = 0;
     for (; tile < tiles; tile += stride) {
         for (int c = 0; c < chunks; c++, step++) {
@@ -238,8 +247,8 @@ __device__ __forceinline__ void bring_in(
 
 template <bool backward>
 __device__ __forceinline__ void hidden_layer(
-    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
-    float *sums) {
+    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d,
+    const bf16 *bias, u64 *mask, float *sums) {
     extern __shared__ u8 dynamic[];
     __shared__ HiddenShared shared;
     const int chunks = (depth + hidden_depth - 1) / hidden_depth;
@@ -247,10 +256,11 @@ __device__ __forceinline__ void hidden_layer(
     const int tiles = (rows + hidden_rows - 1) / hidden_rows;
     const int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles;
     const int stride = gridDim.x / column_tiles * hidden_workers, first_column = column_tile * hidden_columns;
-    // The shuffle tells the compiler that the value is uniform across a warp.
+    // With the shuffle, the compiler can assume that the value is uniform across a warp.
     const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     const u32 b_at = (shared_address(dynamic) + 1023) & ~1023u;
-    const u32 tiles_at = b_at + chunks * b_bytes, results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
+    const u32 tiles_at = b_at + chunks * b_bytes,
+              results_at = tiles_at + hidden_workers * hidden_stages * a_bytes;
 
     if (threadIdx.x == 0) {
         for (int w = 0; w < hidden_workers; w++) {
@@ -275,7 +285,8 @@ __device__ __forceinline__ void hidden_layer(
         int w = warp - 4 * hidden_workers;
         if (lane == 0) {
             u32 a_at = tiles_at + w * hidden_stages * a_bytes;
-            bring_in(shared, w, a, b, group * hidden_workers + w, tiles, stride, chunks, first_column, b_at, a_at);
+            bring_in(
+                shared, w, a, b, group * hidden_workers + w, tiles, stride, chunks, first_column, b_at, a_at);
         }
         return;
     }

@@ -1,7 +1,7 @@
 //! The network of a coupling: conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → ZeroConv.
 //!
 //! ```text
-//! h1 = ReLU((conv3×3(x_a) + bias1) ⊙ exp(3·logs1))   [rows, hidden], with an edge channel as in a zero convolution
+//! h1 = ReLU((conv3×3(x_a) + bias1) ⊙ exp(3·logs1))   [rows, hidden], edge channel as in ZeroConv
 //! h2 = ReLU((conv1×1(h1) + bias2) ⊙ exp(3·logs2))    [rows, hidden]
 //! o  = ZeroConv(h2)                                  [rows, outputs]
 //! ```

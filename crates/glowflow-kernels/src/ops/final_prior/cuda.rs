@@ -43,8 +43,8 @@ impl super::FinalPrior for Cuda {
             let class_weight = values.address + 4 * top.width as u64;
             launch!(
                 queue, queue.kernels().final_prior, Launch::of(prior.len());
-                prior.len(), grid.pixels(), top.width, top.classes, values.address, class_weight, labels.address(),
-                prior.address()
+                prior.len(), grid.pixels(), top.width, top.classes, values.address, class_weight,
+                labels.address(), prior.address()
             )
         });
     }

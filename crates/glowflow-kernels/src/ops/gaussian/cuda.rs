@@ -48,7 +48,8 @@ impl Gaussian for Cuda {
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().standardize_backward, Launch::of(eps.len());
-                eps.len(), channels, dlogp as f32, prior.address(), eps.address(), dz.address(), d_prior.address()
+                eps.len(), channels, dlogp as f32, prior.address(), eps.address(), dz.address(),
+                d_prior.address()
             )
         });
     }

@@ -66,7 +66,8 @@ impl Mixture for Cuda {
         self.attempt(|queue| {
             launch!(
                 queue, queue.kernels().mix_backward, Launch::of(count);
-                count, shape.channels, shape.components, dlogp as f32, o, of_head, x.address(), dx.address(), d_o, d_head
+                count, shape.channels, shape.components, dlogp as f32, o, of_head, x.address(), dx.address(),
+                d_o, d_head
             )
         });
     }

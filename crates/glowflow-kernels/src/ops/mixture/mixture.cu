@@ -25,7 +25,8 @@ struct MixtureComponent {
 
 __device__ __forceinline__ float log_sigmoid(float z) { return fminf(z, 0.0f) - log1pf(expf(-fabsf(z))); }
 
-__device__ __forceinline__ Mixture mixture_at(int channels, int components, const float *o, const float *head, int row, int c) {
+__device__ __forceinline__ Mixture mixture_at(
+    int channels, int components, const float *o, const float *head, int row, int c) {
     int half = channels / 2;
     Mixture mixture;
     mixture.head = &head[(long long)row * 3 * components * half + c];
@@ -134,7 +135,8 @@ __device__ float mixture_solve(const Mixture &mixture, float t) {
 
 // Like `couple`: blockIdx.x is the image, blockIdx.y the part; with a single part, `sums` is logp itself.
 extern "C" __global__ void mix(
-    int pixels, int channels, int components, int part_pixels, const float *o, const float *head, float *x, float *sums) {
+    int pixels, int channels, int components, int part_pixels, const float *o, const float *head, float *x,
+    float *sums) {
     __shared__ float scratch[32];
     int half = channels / 2;
     int first = blockIdx.x * pixels + blockIdx.y * part_pixels;
@@ -151,7 +153,8 @@ extern "C" __global__ void mix(
     add_part(block_sum(sum, scratch), sums);
 }
 
-extern "C" __global__ void unmix(int count, int channels, int components, const float *o, const float *head, float *x) {
+extern "C" __global__ void unmix(
+    int count, int channels, int components, const float *o, const float *head, float *x) {
     int i = global_index();
     if (i >= count) {
         return;
@@ -163,8 +166,8 @@ extern "C" __global__ void unmix(int count, int channels, int components, const 
 }
 
 extern "C" __global__ void mix_backward(
-    int count, int channels, int components, float dlogp, const float *o, const float *head, float *x, float *dx, float *d_o,
-    float *d_head) {
+    int count, int channels, int components, float dlogp, const float *o, const float *head, float *x,
+    float *dx, float *d_o, float *d_head) {
     int i = global_index();
     if (i >= count) {
         return;

@@ -2,11 +2,11 @@
 //! 2019), with bounds: it changes the last half of the channels of `x` `[rows, channels]`.
 //!
 //! ```text
-//! b, s = o[..C/2], o[C/2..]                        a = 2·tanh(s/2)
-//! l_m, m_m, w_m = head, of component m             log π = log softmax(l),  μ_m = m_m + δ_m,  ζ_m = B·tanh(w_m/B)
-//! z_m = (x − μ_m)·exp(−ζ_m)                        F = Σ π_m·σ(z_m),  G = Σ π_m·σ(−z_m),  f = dF/dx
-//! t = (1 − κ)·log(F/G) + κ·x                       S = dt/dx = (1 − κ)·f/(F·G) + κ
-//! y = t·exp(a) + b                                 log|det| = Σ (log S + a)
+//! b, s = o[..C/2], o[C/2..]                 a = 2·tanh(s/2)
+//! l_m, m_m, w_m = head, of component m      log π = log softmax(l),  μ_m = m_m + δ_m,  ζ_m = B·tanh(w_m/B)
+//! z_m = (x − μ_m)·exp(−ζ_m)                 F = Σ π_m·σ(z_m),  G = Σ π_m·σ(−z_m),  f = dF/dx
+//! t = (1 − κ)·log(F/G) + κ·x                S = dt/dx = (1 − κ)·f/(F·G) + κ
+//! y = t·exp(a) + b                          log|det| = Σ (log S + a)
 //! ```
 //!
 //! Here σ is the logistic function, κ = 0.1 and B = 2.5, so S is between 0.1 and 11 and the condition number

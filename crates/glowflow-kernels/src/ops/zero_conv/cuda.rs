@@ -38,8 +38,8 @@ impl ZeroConv {
         };
         launch!(
             queue, queue.kernels().fold_conv_f32, Launch::blocks(outputs);
-            outputs, inputs, width, at(buffer, params.weight), at(buffer, params.bias), at(buffer, params.logs),
-            conv.weight.address, conv.bias.address
+            outputs, inputs, width, at(buffer, params.weight), at(buffer, params.bias),
+            at(buffer, params.logs), conv.weight.address, conv.bias.address
         )?;
         Ok(conv)
     }
@@ -101,8 +101,8 @@ impl ZeroConv {
             queue.product(product, operands(dy, conv.weight.address, contributions.address))?;
             launch!(
                 queue, queue.kernels().add_shifted_back, Launch::of(rows * groups(inputs));
-                rows, Plane::of(part.grid), inputs, Divisor::new(groups(inputs)), inputs, width, contributions.address,
-                dx + 4 * (first * inputs) as u64
+                rows, Plane::of(part.grid), inputs, Divisor::new(groups(inputs)), inputs, width,
+                contributions.address, dx + 4 * (first * inputs) as u64
             )?;
         }
         let (slabs, partial) = edge_sums(queue, grid, outputs, dy)?;

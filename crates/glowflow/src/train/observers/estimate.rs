@@ -23,7 +23,7 @@ pub struct Estimate {
     model: ModelConfig,
     /// Number of training images of the run.
     epoch: usize,
-    /// Whether the run started from the weights of another model.
+    /// True if the run started from the weights of another model.
     fine_tuned: bool,
     /// Time at which the first step was complete.
     first: Option<Instant>,

@@ -22,9 +22,9 @@ const MAX_PAUSE: Duration = Duration::from_secs(12 * 3600);
 pub struct Job {
     ranks: Arc<dyn Ranks>,
     limit: Duration,
-    /// Whether all ranks have begun to train.
+    /// True once all ranks have begun to train.
     begun: Arc<AtomicBool>,
-    /// Whether they ended before that.
+    /// True if they ended before that.
     refused: Arc<AtomicBool>,
 }
 
@@ -49,7 +49,7 @@ impl Job {
         self.limit
     }
 
-    /// Whether there are other ranks.
+    /// Returns whether there are other ranks.
     pub fn is_shared(&self) -> bool {
         self.ranks.size() > 1
     }

@@ -110,7 +110,7 @@ pub struct Summary {
     pub steps: u64,
     /// The step of the last checkpoint: an earlier one if steps were being skipped at the end.
     pub saved_step: Option<u64>,
-    /// Whether it was stopped before its end.
+    /// True if it was stopped before its end.
     pub interrupted: bool,
     /// The last evaluation, if there are test images.
     pub evaluation: Option<Evaluation>,

@@ -47,21 +47,21 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     pub(super) last_step: Option<u64>,
     /// The time after which training ends.
     pub(super) time: Option<Duration>,
-    /// How ranks sum, and what a resumed run changed, for the user.
+    /// Notices for the user: the way ranks sum, and the changes of a resumed run.
     pub(super) notices: Vec<String>,
     pub(super) evaluated_at: Option<u64>,
     /// The last checkpoint.
     pub(super) saved: Option<Saved>,
-    /// Whether a checkpoint became due while steps were being skipped.
+    /// True if a checkpoint became due while steps were being skipped.
     pub(super) save_due: bool,
-    /// Whether the configuration differs from `config.toml`.
+    /// True if the configuration differs from `config.toml`.
     pub(super) changed: bool,
     /// The last step with an evaluation in `metrics.jsonl` when the run begins.
     pub(super) recorded_at: Option<u64>,
     pub(super) evaluation: Option<Evaluation>,
     /// The step of that evaluation.
     pub(super) evaluated_step: Option<u64>,
-    /// Whether a record of training is being written.
+    /// True while a record of training is being written.
     pub(super) recording: bool,
     pub(super) broken: HashSet<String>,
     /// Messages to the other ranks.

@@ -31,7 +31,7 @@ pub struct Link<D: Device> {
 }
 
 impl<D: Operations> Link<D> {
-    /// Whether all ranks recorded their pass: either all repeat a record or none does.
+    /// Returns whether all ranks recorded their pass: either all replay a record or none does.
     pub fn agree(&self, recorded: bool) -> Result<bool, Error> {
         let all = self.ranks.gather(&[u8::from(recorded)])?;
         Ok(all.iter().all(|recorded| recorded.as_slice() == [1]))
@@ -104,7 +104,7 @@ impl<'a, D: Operations> Slices<'a, D> {
     }
 }
 
-/// What a rank reports about its library.
+/// A rank's report about its library.
 enum Found<D: Device> {
     /// There is none for this kind of device.
     None,
@@ -136,8 +136,8 @@ impl<D: Device> Found<D> {
     }
 }
 
-/// What all ranks' messages say: the number of ranks that are added first, or a reason why devices are not
-/// connected, empty if no rank has a library.
+/// The conclusion from all ranks' messages: the number of ranks that are added first, or the reason why
+/// devices are not connected, which is empty if no rank has a library.
 fn agreed(messages: &[Vec<u8>]) -> Result<usize, String> {
     let text = |rank: usize| {
         let text = String::from_utf8_lossy(messages[rank].get(9..).unwrap_or_default()).into_owned();
@@ -202,13 +202,14 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
         Ok(())
     }
 
-    /// Cuts gradients into slices of about so many numbers, instead of 8 Mi, where devices that are connected
-    /// sum them. All ranks need the same. Results do not depend on it.
+    /// Cuts gradients that connected devices sum into slices of about `numbers` numbers, instead of 8 Mi. All
+    /// ranks need the same value. Results do not depend on it.
     pub fn with_slices_of(self, numbers: usize) -> Self {
         Self { slice: numbers.max(1), ..self }
     }
 
-    /// How gradients are summed over ranks, in a sentence; `None` if this kind of device is never connected.
+    /// The way gradients are summed over ranks, in a sentence; `None` if this kind of device is never
+    /// connected.
     pub fn sums(&self) -> Option<&str> {
         self.sums.as_deref()
     }
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!([&[3][..], &[6], &[1]].map(|counts| group(&blocks(counts))), [3, 6, 1]);
         assert_eq!([&[2, 2][..], &[8, 8, 8], &[1, 1, 1]].map(|counts| group(&blocks(counts))), [2, 8, 1]);
         assert_eq!([&[6, 6][..], &[4, 2], &[3, 1]].map(|counts| group(&blocks(counts))), [2, 2, 1]);
-        // Ranks dealt out to hosts by turns.
+        // Ranks assigned to hosts round-robin.
         assert_eq!(group(&[(0, 2), (0, 2), (1, 2), (1, 2)]), 1);
     }
 

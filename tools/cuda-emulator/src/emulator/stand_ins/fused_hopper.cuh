@@ -15,9 +15,11 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
     for (int pair = blockIdx.x; pair * fused_rows < of.rows; pair += gridDim.x) {
         const int first_row = (pair * hidden_workers + w) * hidden_rows;
         // Layer 1 or 2, from `depth` columns of `left`; column c of its tile j is column c + shift of `to`.
-        auto layer = [&](auto left, int depth, int j, const TensorMap &weights, const bf16 *bias, u64 *mask, const TensorMap &kept,
-                         float *sums, bf16 *to, int shift, int stride) {
-            u64 *bits = mask ? &mask[((long long)(pair * hidden_workers + w) * column_tiles + j) * 128 + thread] : nullptr;
+        auto layer = [&](auto left, int depth, int j, const TensorMap &weights, const bf16 *bias, u64 *mask,
+                         const TensorMap &kept, float *sums, bf16 *to, int shift, int stride) {
+            u64 *bits =
+                mask ? &mask[((long long)(pair * hidden_workers + w) * column_tiles + j) * 128 + thread]
+                     : nullptr;
             u64 set = 0;
             for (int n = 0; works && n < 64; n++) {
                 int r = row_held(thread, n), c = j * hidden_columns + column_held(thread, n);
@@ -52,17 +54,23 @@ template <Way way, int blocks> __device__ void fused(const FusedMaps &maps, cons
         };
         for (int j = 0; j < column_tiles; j++) {
             auto left = [&](int r, int k) { return at(maps.in, first_row + r, k); };
-            layer(left, of.depth, j, maps.first, of.bias1, of.mask1, maps.kept1, of.sums1, h1, 0, most_hidden);
+            layer(
+                left, of.depth, j, maps.first, of.bias1, of.mask1, maps.kept1, of.sums1, h1, 0, most_hidden);
         }
         float o[results / 2] = {};
         for (int j = 0; j < column_tiles; j++) {
             auto left = [&](int r, int k) { return &h1[(w * hidden_rows + r) * most_hidden + k]; };
             int shift = j * hidden_columns;
-            layer(left, hidden, j, maps.second, of.bias2, of.mask2, maps.kept2, of.sums2, h2, shift, hidden_columns);
+            layer(
+                left, hidden, j, maps.second, of.bias2, of.mask2, maps.kept2, of.sums2, h2, shift,
+                hidden_columns);
             for (int n = 0; works && n < results / 2; n++) {
                 int r = row_held(thread, n), c = column_held(thread, n);
-                for (int k = 0; first_row + r < of.rows && c < of.width && k < hidden_columns && shift + k < hidden; k++) {
-                    o[n] += wide(h2[(w * hidden_rows + r) * hidden_columns + k]) * wide(*at(maps.last, c, shift + k));
+                for (int k = 0; first_row + r < of.rows && c < of.width && k < hidden_columns &&
+                     shift + k < hidden; k++) {
+                    o[n] +=
+                        wide(h2[(w * hidden_rows + r) * hidden_columns + k])
+                        * wide(*at(maps.last, c, shift + k));
                 }
             }
             __syncthreads();

@@ -3,23 +3,28 @@
 
 template <bool backward>
 __device__ void hidden_layer(
-    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d, const bf16 *bias, u64 *mask,
-    float *sums) {
-    int column_tiles = (columns + hidden_columns - 1) / hidden_columns, tiles = (rows + hidden_rows - 1) / hidden_rows;
-    int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles, groups = gridDim.x / column_tiles;
+    int rows, int columns, int depth, const TensorMap *a, const TensorMap *b, const TensorMap *d,
+    const bf16 *bias, u64 *mask, float *sums) {
+    int column_tiles = (columns + hidden_columns - 1) / hidden_columns,
+        tiles = (rows + hidden_rows - 1) / hidden_rows;
+    int column_tile = blockIdx.x % column_tiles, group = blockIdx.x / column_tiles,
+        groups = gridDim.x / column_tiles;
     int w = threadIdx.x / 128, thread = threadIdx.x % 128;
     if (w >= hidden_workers) {
         return;
     }
     // The emulated maps: address, columns, rows, bytes per row.
     const u64 *maps[3] = {a->opaque, b->opaque, d->opaque};
-    auto at = [&](int map, int row, int column) { return (bf16 *)(maps[map][0] + row * maps[map][3]) + column; };
+    auto at = [&](int map, int row, int column) {
+        return (bf16 *)(maps[map][0] + row * maps[map][3]) + column;
+    };
     float column_sums[32] = {};
     for (int tile = group * hidden_workers + w; tile < tiles; tile += groups * hidden_workers) {
         u64 *bits = mask ? &mask[((long long)tile * column_tiles + column_tile) * 128 + thread] : nullptr;
         u64 set = 0;
         for (int n = 0; n < 64; n++) {
-            int row = tile * hidden_rows + row_held(thread, n), c = column_tile * hidden_columns + column_held(thread, n);
+            int row = tile * hidden_rows + row_held(thread, n),
+                c = column_tile * hidden_columns + column_held(thread, n);
             if (row >= rows || c >= columns) {
                 continue;
             }

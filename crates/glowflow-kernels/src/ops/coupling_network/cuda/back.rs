@@ -145,9 +145,9 @@ impl Hidden {
         let side = queue.side_stream_after_all()?;
         launch!(
             side, queue.kernels().unfold_network, Launch::blocks(2 * hidden + outputs);
-            inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3, logs3, d_conv1,
-            d_conv2, d_conv3, slabs1, sums1, slabs2, sums2, edge_slabs, edge_sums.address, to_conv1, to_bias1, to_logs1,
-            to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
+            inputs, hidden, outputs, width1, width2, conv1, bias1, logs1, conv2, bias2, logs2, conv3, bias3,
+            logs3, d_conv1, d_conv2, d_conv3, slabs1, sums1, slabs2, sums2, edge_slabs, edge_sums.address,
+            to_conv1, to_bias1, to_logs1, to_conv2, to_bias2, to_logs2, to_conv3, to_bias3, to_logs3
         )?;
         used.extend(totals.by_weight.into_iter().chain(totals.sums).chain([edge_sums]).map(Arc::new));
         queue.retire(used, &buffers)
@@ -180,7 +180,8 @@ impl Hidden {
         let packs = width3 * element.bytes() / 16;
         launch!(
             queue, queue.kernels().of(element).gather_back, Launch::of(rows * packs);
-            rows, plane, Divisor::new(outputs), Divisor::new(packs), d_o + 4 * (first * outputs) as u64, d_contributions.address
+            rows, plane, Divisor::new(outputs), Divisor::new(packs), d_o + 4 * (first * outputs) as u64,
+            d_contributions.address
         )?;
         by_weight(3, &d_contributions, h2)?;
         let contributions = queue.floats(rows * width1)?;

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! forward    h1 = ReLU(in · W1ᵀ + bias1), h2 = ReLU(h1 · W2ᵀ + bias2), out [rows, width] = h2 · W3ᵀ
-//! back       the same with the transposes, masks instead of ReLUs, and sums over the rows of both hidden layers
+//! back       the same with transposes, masks instead of ReLUs, and sums over rows of both hidden layers
 //! ```
 //!
 //! Separate kernels read and write hidden activations for each product, a kilobyte per row and layer. Here
@@ -94,7 +94,7 @@ impl FusedNetwork {
         }
     }
 
-    /// Returns whether there is a kernel for networks of this shape, whatever the number of rows.
+    /// Returns whether there is a kernel for networks of this shape, with any number of rows.
     pub fn fits(&self, queue: &Queue, pass: Pass) -> bool {
         let there = queue.gpu.fused.is_some() && self.depth <= MAX_DEPTH && self.hidden <= MAX_HIDDEN;
         there && self.blocks(pass).is_some()

@@ -124,8 +124,9 @@ impl Network {
         let outputs = weights.outputs;
         launch!(
             queue, queue.kernels().add_shifted, Launch::of(rows * groups(outputs));
-            rows, Plane::of(part.grid), outputs, Divisor::new(groups(outputs)), weights.width3, contributions.address, weights.edge.address,
-            weights.bias3.address, o + 4 * (part.first * outputs) as u64
+            rows, Plane::of(part.grid), outputs, Divisor::new(groups(outputs)), weights.width3,
+            contributions.address, weights.edge.address, weights.bias3.address,
+            o + 4 * (part.first * outputs) as u64
         )?;
         Ok(patches)
     }
