@@ -82,7 +82,7 @@ mod tests {
         let error =
             Error::RunExists { folder: "my run".into(), found: "config.toml", resume: Some("my run".into()) };
         let text = describe(&error.into());
-        for part in ["my run holds a run already (config.toml)", "another folder", "--resume 'my run'"] {
+        for part in ["my run already contains a run (config.toml)", "another folder", "--resume 'my run'"] {
             assert!(cfg!(windows) || text.contains(part), "{text}");
         }
     }

@@ -34,7 +34,7 @@ pub enum Error {
     },
 
     /// The folder of a new run already contains a run.
-    #[error("{folder} holds a run already ({found}): choose another folder")]
+    #[error("{folder} already contains a run ({found}): choose another folder")]
     RunExists {
         /// The folder.
         folder: PathBuf,
@@ -45,7 +45,7 @@ pub enum Error {
     },
 
     /// The last checkpoint of a run is missing or damaged, and the run can be resumed from the previous one.
-    #[error("{path}: {reason}. The checkpoint before it is {previous}")]
+    #[error("{path}: {reason}. The preceding checkpoint is {previous}")]
     LastCheckpoint {
         /// The last checkpoint.
         path: PathBuf,

@@ -93,7 +93,7 @@ def train(
         found = [name for name in _RUN if os.path.exists(os.path.join(out, name))]
         if found:
             raise ValueError(
-                f"{out} holds a run already ({found[0]}): pass resume=True to continue it, or choose another folder"
+                f"{out} already contains a run ({found[0]}): pass resume=True to continue it, or choose another folder"
             )
         if data is None:
             raise ValueError("data is None: pass a folder, a file, 'portraits', or uint8 [N, H, W, C]")

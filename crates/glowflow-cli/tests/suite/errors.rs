@@ -157,7 +157,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("train --data flat --out flat TINY", &["flat holds some of the data", "another folder"]),
     (
         "train --data images --out kept TINY",
-        &["kept holds a run already (model.safetensors)", "another folder"],
+        &["kept already contains a run (model.safetensors)", "another folder"],
     ),
     ("info --model guess.safetensors", &["guess.safetensors", "has no key \"bits\""]),
     // Runs.
