@@ -29,11 +29,11 @@ use crate::{AnyDevice, Error, text_file};
 const SPEEDS: &str = "study.speed.json";
 
 /// Number of rounds in which every configuration is measured once.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 9;
 
 /// Fraction of the budget measured per round of a configuration, and its limits in seconds.
-const PART: f64 = 0.02;
-const SECONDS: (f64, f64) = (0.2, 10.0);
+const PART: f64 = 0.007;
+const SECONDS: (f64, f64) = (0.07, 4.0);
 
 /// Number of warm-up steps, and minimum number of measured steps.
 const STEPS: u64 = 3;
