@@ -2,8 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::{Bucket, RanksError};
+
+/// Maximum length of the slices in which waits are counted.
+const SLICE: Duration = Duration::from_millis(100);
+/// A slice counts as at most this: if it took longer, this process was suspended.
+const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// Progress of a rank.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,12 +52,28 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Board {
     state: Mutex<State>,
-    pub changed: Condvar,
+    changed: Condvar,
 }
 
 impl Board {
     pub fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a change, up to the end of a slice, given the time `waited` so far and its limit. Time during
+    /// which this process was suspended does not count: the other ranks may have been suspended, too, or have
+    /// waited for this one.
+    pub fn pause<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        limit: Duration,
+        waited: &mut Duration,
+    ) -> MutexGuard<'a, State> {
+        let begin = Instant::now();
+        let time = limit.saturating_sub(*waited).min(SLICE);
+        let (state, _) = self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner);
+        *waited += begin.elapsed().min(SUSPENDED);
+        state
     }
 
     /// Changes the state and wakes the threads that wait for it.

@@ -7,9 +7,9 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::abi::Abi;
 use crate::alone::no_bucket;
@@ -26,10 +26,6 @@ const ABORT: Duration = Duration::from_secs(2);
 /// for the answer of another that is already waiting outside UCX. Nothing is lost in that case, and the
 /// process may exit.
 const FINALIZE: Duration = Duration::from_secs(5);
-/// Maximum length of the slices in which waits are counted.
-const SLICE: Duration = Duration::from_millis(100);
-/// A slice counts as at most this: if it took longer, this process was suspended.
-const SUSPENDED: Duration = Duration::from_secs(1);
 /// Stack of the thread that owns MPI, as large as that of a main thread.
 const STACK: usize = 8 << 20;
 
@@ -114,8 +110,7 @@ impl Mpi {
         self.wait(|state| state.reply.take())
     }
 
-    /// Waits until `take` returns a value, up to the limit. Time during which this process was suspended does
-    /// not count: the other ranks may have been suspended, too, or have waited for this one.
+    /// Waits until `take` returns a value, up to the limit.
     fn wait<T>(&self, take: impl Fn(&mut State) -> Option<T>) -> Result<T, RanksError> {
         let limit = *self.limit.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut waited, mut asked) = (Duration::ZERO, false);
@@ -137,14 +132,8 @@ impl Mpi {
                 self.send(Command::Ask);
             }
             let next = if asked { limit } else { limit / 2 };
-            let begin = Instant::now();
-            state = self.pause(state, next.saturating_sub(waited).min(SLICE));
-            waited += begin.elapsed().min(SUSPENDED);
+            state = self.board.pause(state, next, &mut waited);
         }
-    }
-
-    fn pause<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-        self.board.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// The error of a wait that reached its limit: it lists ranks that do not answer, or if all do, those
@@ -176,7 +165,7 @@ impl Drop for End<'_> {
 }
 
 fn wait_for_start(board: &Board, limit: Duration) -> Result<Ready, RanksError> {
-    let begin = Instant::now();
+    let mut waited = Duration::ZERO;
     let mut state = board.lock();
     loop {
         if let Some(ready) = &state.ready {
@@ -185,12 +174,11 @@ fn wait_for_start(board: &Board, limit: Duration) -> Result<Ready, RanksError> {
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
         }
-        let waited = begin.elapsed();
         if waited >= limit {
             let seconds = limit.as_secs_f64();
             return Err(RanksError::Engine(format!("MPI did not connect all ranks within {seconds:.1} s")));
         }
-        state = board.changed.wait_timeout(state, limit - waited).unwrap_or_else(PoisonError::into_inner).0;
+        state = board.pause(state, limit, &mut waited);
     }
 }
 
@@ -248,17 +236,16 @@ impl Ranks for Mpi {
         let _one = self.one_operation.lock().unwrap_or_else(PoisonError::into_inner);
         self.send(Command::Finish);
         self.wait(|state| state.together.then_some(()))?;
-        let begin = Instant::now();
+        let mut waited = Duration::ZERO;
         let mut state = self.board.lock();
         while !state.finalized {
             if let Some(failure) = &state.failure {
                 return Err(failure.clone());
             }
-            let waited = begin.elapsed();
             if waited >= FINALIZE {
                 return Ok(());
             }
-            state = self.pause(state, FINALIZE - waited);
+            state = self.board.pause(state, FINALIZE, &mut waited);
         }
         Ok(())
     }
