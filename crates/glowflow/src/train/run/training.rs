@@ -254,7 +254,6 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let mut saved = Instant::now();
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
-        let began_at = step;
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
             && self.images.test.is_some()
@@ -318,7 +317,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             }
             resumed = Instant::now();
         }
-        self.report_waiting(self.trainer.progress().step - began_at)?;
+        self.report_waiting(self.trainer.progress().step - step)?;
         if self.evaluated_at != Some(self.trainer.progress().step) {
             self.evaluate()?;
         }
