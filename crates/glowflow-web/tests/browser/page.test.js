@@ -153,9 +153,9 @@ test("a phone's message leaves an open menu free", async () => {
   await page.getByText(/reconstructed exactly/).waitFor();
   await page.locator("#manipulate-downloads summary").first().click();
   assert.equal(await page.locator("#message").isVisible(), false);
-  const { bottom } = await page.locator(".menu[open] .menu-items")
-    .evaluate((items) => items.getBoundingClientRect());
-  assert.ok(bottom <= 844, `the menu ends at ${bottom}`);
+  // The page scrolls in the event that follows the opening.
+  await page.waitForFunction(
+    () => document.querySelector(".menu[open] .menu-items").getBoundingClientRect().bottom <= innerHeight);
   await screenshot("phone-menu", {});
   await page.keyboard.press("Escape");
   await page.waitForFunction(
