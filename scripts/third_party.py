@@ -1,6 +1,6 @@
-"""Prints the licences of the crates that are linked into the program for a platform, each text once:
+"""Prints the licences of the crates that are linked into the program, or into the package in FOLDER, each text once:
 
-    python3 scripts/third_party.py TRIPLE
+    python3 scripts/third_party.py TRIPLE [FOLDER]
 """
 
 import json
@@ -17,8 +17,8 @@ CODE = {".rs", ".toml", ".json", ".py", ".ttf"}
 RULE = "=" * 80
 
 
-def main(target: str) -> None:
-    metadata = read_metadata(target)
+def main(target: str, folder: str = ".") -> None:
+    metadata = read_metadata(target, folder)
     packages = {package["id"]: package for package in metadata["packages"]}
     linked = [packages[package] for package in linked_packages(metadata, packages)]
     linked.sort(key=lambda package: (package["name"], package["version"]))
@@ -35,15 +35,18 @@ def main(target: str) -> None:
         print(f"\n{RULE}\n{', '.join(names)}\n{RULE}\n\n{text.strip()}")
 
 
-def read_metadata(target: str) -> dict:
+def read_metadata(target: str, folder: str) -> dict:
     command = [os.environ.get("CARGO", "cargo"), "metadata", "--format-version=1", "--locked", "--filter-platform", target]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=folder).stdout)
 
 
 def linked_packages(metadata: dict, packages: dict[str, dict]) -> set[str]:
-    """The program's packages by normal dependencies, without procedural macros, which run in the compiler."""
+    """The folder's package, or else the program, and its normal dependencies.
+
+    Procedural macros are left out: they run in the compiler.
+    """
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    todo = [package for package in packages if packages[package]["name"] == PROGRAM]
+    todo = [metadata["resolve"]["root"] or next(package for package in packages if packages[package]["name"] == PROGRAM)]
     found: set[str] = set()
     while todo:
         package = todo.pop()
@@ -66,4 +69,4 @@ def licence_texts(package: dict) -> list[str]:
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    main(sys.argv[1])
+    main(*sys.argv[1:])

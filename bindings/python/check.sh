@@ -2,11 +2,12 @@
 # Builds the wheel, installs it into a new virtual environment, and tests it. Requires a Rust toolchain and
 # Python 3.11 or later with venv. With TORCH=1 it also installs the CPU build of PyTorch; if its index cannot
 # be reached, the tests that require PyTorch are skipped. With SDIST=1 the wheel is built from the source
-# distribution, as by `pip install`. Crates are compiled in the main workspace's target folder, which shares the
-# dependencies.
+# distribution, as by `pip install`. With PROFILE=release it is compiled like the program and shares the dependencies
+# in the main workspace's target folder. That is faster, but the wheel is larger, and its size is not checked.
 set -euo pipefail
 cd "$(dirname "$0")"
 MAX_WHEEL_KIB=10240
+PROFILE=${PROFILE:-wheel}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/../../target}
 
 out=$(mktemp -d)
@@ -26,14 +27,18 @@ if [ "${SDIST:-0}" = 1 ]; then
     mkdir "$source"
     tar -xzf "$out"/sdist/*.tar.gz -C "$source" --strip-components 1
 fi
-(cd "$source" && "$out/venv/bin/maturin" build --release --locked --out "$out/wheels" --interpreter "$out/venv/bin/python")
+python3 ../../scripts/third_party.py "$(rustc -vV | sed -n 's/^host: //p')" . >"$out/THIRD-PARTY-LICENSES.txt"
+mv "$out/THIRD-PARTY-LICENSES.txt" "$source"
+(cd "$source" && "$out/venv/bin/maturin" build --profile "$PROFILE" --locked --out "$out/wheels" --interpreter "$out/venv/bin/python")
 wheel=("$out"/wheels/*.whl)
 size=$(du -k "${wheel[0]}" | cut -f 1)
 echo "the wheel has $size KiB"
-if [ "$size" -gt "$MAX_WHEEL_KIB" ]; then
+if [ "$PROFILE" = wheel ] && [ "$size" -gt "$MAX_WHEEL_KIB" ]; then
     echo "the wheel is larger than $MAX_WHEEL_KIB KiB" >&2
     exit 1
 fi
+python3 -m zipfile -l "${wheel[0]}" | grep THIRD-PARTY-LICENSES.txt ||
+    { echo "the wheel does not contain the licences of its crates" >&2; exit 1; }
 "${pip[@]}" install "${wheel[0]}"
 "$out/venv/bin/glowflow" --version
 "$out/venv/bin/python" -m pytest -q tests
