@@ -64,22 +64,38 @@ fn job(engine: &Engine, folder: &Path, line: &str, variables: &[(&str, &str)]) -
     Some(start(engine, folder, line, variables)?.end(JOB))
 }
 
-/// The process of rank 1 that trains in the folder `out`, which no other run uses.
-fn second_process(out: &str) -> String {
+/// The process of a rank that trains in the folder `out`, which no other run uses.
+fn process(out: &str, rank: usize) -> String {
     let begin = Instant::now();
     while begin.elapsed() < JOB {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let read = |file| fs::read(entry.path().join(file)).unwrap_or_default();
             let has = |text: &[u8], word: &str| text.split(|&byte| byte == 0).any(|x| x == word.as_bytes());
             let (line, variables) = (read("cmdline"), read("environ"));
-            let numbered = ["OMPI_COMM_WORLD_RANK=1", "PMI_RANK=1"].iter().any(|word| has(&variables, word));
+            let numbered = ["OMPI_COMM_WORLD_RANK", "PMI_RANK"]
+                .iter()
+                .any(|name| has(&variables, &format!("{name}={rank}")));
             if numbered && has(&line, out) && line.starts_with(env!("CARGO_BIN_EXE_glowflow").as_bytes()) {
                 return entry.file_name().to_string_lossy().into_owned();
             }
         }
         sleep(Duration::from_millis(20));
     }
-    panic!("rank 1 of {out} did not start")
+    panic!("rank {rank} of {out} did not start")
+}
+
+/// Waits until a run has recorded this number of steps, and returns the number.
+#[track_caller]
+fn steps_recorded(run: &Path, least: usize) -> usize {
+    let begin = Instant::now();
+    loop {
+        let steps = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count();
+        if steps >= least {
+            return steps;
+        }
+        assert!(begin.elapsed() < JOB, "{} makes no steps", run.display());
+        sleep(Duration::from_millis(20));
+    }
 }
 
 #[track_caller]
@@ -153,13 +169,8 @@ fn a_stopped_process_is_named() {
         let out = format!("{}-stopped", engine.name.replace(' ', "-"));
         let rest = "--set train.checkpoint_every=1000000 --steps 1000000 --ranks-limit 6 --device auto";
         let Some(job) = start(&engine, folder, &train(&out, rest), &[]) else { return };
-        let process = second_process(&out);
-        let metrics = folder.join(&out).join("metrics.jsonl");
-        let begin = Instant::now();
-        while fs::read_to_string(&metrics).unwrap_or_default().lines().count() < 5 {
-            assert!(begin.elapsed() < JOB, "{out} makes no steps");
-            sleep(Duration::from_millis(20));
-        }
+        let process = process(&out, 1);
+        steps_recorded(&folder.join(&out), 5);
         signal("-STOP", &process);
         let end = job.end(Duration::from_secs(6 + 60));
         let text = &end.output;
@@ -169,5 +180,27 @@ fn a_stopped_process_is_named() {
         let path = folder.join(&out).join("checkpoint.safetensors");
         let (_, state) = glowflow::train::checkpoint::load(&path).unwrap();
         assert!(state.progress.step > 0, "{}: {text}", engine.name);
+    }
+}
+
+/// Schedulers suspend jobs, here for longer than the limit.
+#[test]
+fn a_suspended_job_continues() {
+    let _lock = one_at_a_time();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let steps = 60;
+    for engine in engines() {
+        let out = format!("{}-suspended", engine.name.replace(' ', "-"));
+        let line = train(&out, &format!("--steps {steps} --ranks-limit 4 --device auto"));
+        let Some(job) = start(&engine, folder, &line, &[]) else { return };
+        let processes = [0, 1].map(|rank| process(&out, rank));
+        let recorded = steps_recorded(&folder.join(&out), 3);
+        processes.iter().for_each(|process| signal("-STOP", process));
+        sleep(Duration::from_secs(6));
+        processes.iter().for_each(|process| signal("-CONT", process));
+        assert!(recorded < steps, "the job was over");
+        let end = job.end(JOB);
+        assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
     }
 }

@@ -28,6 +28,8 @@ const PAUSE: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1
 /// Maximum time for NCCL's kernels to end after an abort, and for a communicator to end. After that, the GPU
 /// is given up.
 const END: Duration = Duration::from_secs(10);
+/// Maximum time that counts from one question to the next: if it was longer, this process was suspended.
+const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// A connection to the GPUs of other processes.
 pub struct Peers {
@@ -52,20 +54,35 @@ enum State {
     Failed(DeviceError),
 }
 
-/// Waits a little, given the beginning of the whole wait: at most a hundredth of it is added.
-fn pause(begin: Instant) {
-    let [shortest, longest] = PAUSE;
-    thread::sleep((begin.elapsed() / 100).clamp(shortest, longest));
+/// The duration of a wait. Time during which this process was suspended does not count: the other processes may
+/// have been suspended, too, or have waited for this one.
+struct Wait {
+    duration: Duration,
+    last: Instant,
+}
+
+impl Wait {
+    fn begin() -> Self {
+        Self { duration: Duration::ZERO, last: Instant::now() }
+    }
+
+    /// Sleeps for a hundredth of the wait so far, within the limits of a pause.
+    fn pause(&mut self) {
+        let [shortest, longest] = PAUSE;
+        thread::sleep((self.duration / 100).clamp(shortest, longest));
+        self.duration += self.last.elapsed().min(SUSPENDED);
+        self.last = Instant::now();
+    }
 }
 
 /// Waits for NCCL's part of a call, which is not that on the GPU.
 fn until_ready(handle: &Handle, what: &str, limit: Duration) -> Result<(), String> {
-    let begin = Instant::now();
+    let mut wait = Wait::begin();
     while !handle.is_ready()? {
-        if begin.elapsed() >= limit {
+        if wait.duration >= limit {
             return Err(late(what, limit));
         }
-        pause(begin);
+        wait.pause();
     }
     Ok(())
 }
@@ -234,28 +251,28 @@ impl Communicator<Cuda> for Peers {
     }
 
     fn wait(&self, device: &Cuda) -> Result<(), DeviceError> {
-        let begin = Instant::now();
+        let mut wait = Wait::begin();
         let is_done = || device.report(|queue| queue.stream.is_done());
         while !is_done()? {
-            let is_late = begin.elapsed() >= self.limit;
+            let is_late = wait.duration >= self.limit;
             let checked = match self.check() {
                 Ok(()) if is_late => Err(self.fail(&mut self.state(), late(SUMMING, self.limit))),
                 checked => checked,
             };
             if let Err(error) = checked {
                 // The abort ends NCCL's kernels.
-                let aborted = Instant::now();
+                let mut aborted = Wait::begin();
                 while !is_done()? {
-                    if aborted.elapsed() >= END {
+                    if aborted.duration >= END {
                         // Later waits for the GPU would not end.
                         device.attempt(|_| Err::<(), _>(error.clone()));
                         break;
                     }
-                    pause(aborted);
+                    aborted.pause();
                 }
                 return Err(error);
             }
-            pause(begin);
+            wait.pause();
         }
         self.check()
     }
