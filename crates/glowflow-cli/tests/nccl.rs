@@ -196,9 +196,16 @@ fn a_suspended_job_continues() {
         let Some(job) = start(&engine, folder, &line, &[]) else { return };
         let processes = [0, 1].map(|rank| process(&out, rank));
         let recorded = steps_recorded(&folder.join(&out), 3);
-        processes.iter().for_each(|process| signal("-STOP", process));
-        sleep(Duration::from_secs(6));
-        processes.iter().for_each(|process| signal("-CONT", process));
+        // Rank 0 is suspended, and continues, in a wait for rank 1.
+        for process in processes.iter().rev() {
+            signal("-STOP", process);
+            sleep(Duration::from_millis(500));
+        }
+        sleep(Duration::from_secs(5));
+        for process in &processes {
+            signal("-CONT", process);
+            sleep(Duration::from_millis(500));
+        }
         assert!(recorded < steps, "the job was over");
         let end = job.end(JOB);
         assert_eq!(end.code, Some(0), "{}: {}", engine.name, end.output);
