@@ -192,7 +192,7 @@ fn a_suspended_job_continues() {
     let steps = 60;
     for engine in engines() {
         let out = format!("{}-suspended", engine.name.replace(' ', "-"));
-        let line = train(&out, &format!("--steps {steps} --ranks-limit 4 --device auto"));
+        let line = train(&out, &format!("--steps {steps} --ranks-limit 8 --device auto"));
         let Some(job) = start(&engine, folder, &line, &[]) else { return };
         let processes = [0, 1].map(|rank| process(&out, rank));
         let recorded = steps_recorded(&folder.join(&out), 3);
@@ -201,7 +201,7 @@ fn a_suspended_job_continues() {
             signal("-STOP", process);
             sleep(Duration::from_millis(500));
         }
-        sleep(Duration::from_secs(5));
+        sleep(Duration::from_secs(8));
         for process in &processes {
             signal("-CONT", process);
             sleep(Duration::from_millis(500));
