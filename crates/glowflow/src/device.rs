@@ -68,7 +68,7 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CPU, with AMX for products of bf16. Opt-in, because these kernels have not been timed on hardware.
+    /// The CPU, with AMX for products of bf16.
     CpuWithAmx,
     /// The NVIDIA GPU with this index.
     Cuda(usize),

@@ -42,7 +42,7 @@ impl Precision {
         })
     }
 
-    /// Like [`cpu`](Self::cpu), but products of bf16 use AMX, whose kernels have not been timed on hardware.
+    /// Like [`cpu`](Self::cpu), but products of bf16 use AMX.
     ///
     /// # Errors
     /// [`DeviceError::Unavailable`] if it lacks the instructions.

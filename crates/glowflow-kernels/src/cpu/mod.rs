@@ -97,8 +97,8 @@ impl Cpu<f32> {
         Ok(cpu)
     }
 
-    /// A CPU device with [`Precision::Bf16`], whose products use AMX. The kernels have not been timed on
-    /// hardware, so [`with_precision`](Self::with_precision) does not use them.
+    /// A CPU device with [`Precision::Bf16`], whose products use AMX, which
+    /// [`with_precision`](Self::with_precision) does not use.
     ///
     /// # Errors
     /// [`DeviceError::Unavailable`] if the processor has no AMX, or the operating system does not permit it.
