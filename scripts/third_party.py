@@ -14,6 +14,8 @@ PROGRAM = "glowflow-cli"
 LICENCE = re.compile(r"(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|UNLICENSE|OFL|UFL)|licen[cs]e|^Hack-Regular\.txt$")
 # Program text and tables have names like these, too.
 CODE = {".rs", ".toml", ".json", ".py", ".ttf"}
+# Where this text is kept in a package of ours.
+OUTPUT = "THIRD-PARTY-LICENSES.txt"
 RULE = "=" * 80
 
 
@@ -64,6 +66,7 @@ def licence_texts(package: dict) -> list[str]:
     folder = Path(package["manifest_path"]).parent
     found = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file() and not path.is_symlink()]
     found = [path for path in sorted(found) if LICENCE.search(path.name) and path.suffix not in CODE]
+    found = [path for path in found if package["source"] or path.name != OUTPUT]
     return [path.read_text(encoding="utf-8", errors="replace") for path in found]
 
 

@@ -27,8 +27,7 @@ if [ "${SDIST:-0}" = 1 ]; then
     mkdir "$source"
     tar -xzf "$out"/sdist/*.tar.gz -C "$source" --strip-components 1
 fi
-python3 ../../scripts/third_party.py "$(rustc -vV | sed -n 's/^host: //p')" . >"$out/THIRD-PARTY-LICENSES.txt"
-mv "$out/THIRD-PARTY-LICENSES.txt" "$source"
+python3 ../../scripts/third_party.py "$(rustc -vV | sed -n 's/^host: //p')" . >"$source/THIRD-PARTY-LICENSES.txt"
 (cd "$source" && "$out/venv/bin/maturin" build --profile "$PROFILE" --locked --out "$out/wheels" --interpreter "$out/venv/bin/python")
 wheel=("$out"/wheels/*.whl)
 size=$(du -k "${wheel[0]}" | cut -f 1)
