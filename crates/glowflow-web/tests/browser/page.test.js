@@ -155,7 +155,8 @@ test("a phone's message leaves an open menu free", async () => {
   assert.equal(await page.locator("#message").isVisible(), false);
   // The page scrolls in the event that follows the opening.
   await page.waitForFunction(
-    () => document.querySelector(".menu[open] .menu-items").getBoundingClientRect().bottom <= innerHeight);
+    () => document.querySelector(".menu[open] .menu-items").getBoundingClientRect().bottom <= 844,
+    undefined, { timeout: 8000 });
   await screenshot("phone-menu", {});
   await page.keyboard.press("Escape");
   await page.waitForFunction(
