@@ -140,19 +140,17 @@ def test_a_folder_like_the_cache_of_the_hub(model, tmp_path):
 
 
 def test_import_is_quick():
-    """Minimum CPU time of five imports, including numpy, minus the interpreter's start."""
+    """CPU time of `import glowflow` beyond numpy's, whose import alone takes from 0.06 s to 0.2 s: minima of five, interleaved."""
     resource = pytest.importorskip("resource")
 
     def seconds(code):
-        times = []
-        for _ in range(5):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", code], check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        return min(times)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert seconds("import glowflow") - seconds("pass") < 0.2
+    numpy, both = (min(times) for times in zip(*((seconds("import numpy"), seconds("import glowflow")) for _ in range(5))))
+    assert both - numpy < 0.1
 
 
 def test_torch_is_not_imported():
