@@ -53,10 +53,16 @@ impl Precision {
         }
     }
 
-    /// Returns whether this CPU has instructions for bf16. Training on it is then about 1.5 times as fast in
-    /// [`Bf16`](Self::Bf16) as in [`F32`](Self::F32).
+    /// Returns whether this CPU has instructions for bf16. They make training about 1.5 times as fast on AMD's
+    /// Zen 5, and slower than [`F32`](Self::F32) on Intel's Xeons.
     pub fn cpu_has_bf16() -> bool {
         Self::Bf16.cpu().is_ok()
+    }
+
+    /// Returns whether this CPU has AMX, and the operating system permits it. Training with
+    /// [`cpu_with_amx`](Self::cpu_with_amx) is then more than twice as fast as in [`F32`](Self::F32).
+    pub fn cpu_has_amx() -> bool {
+        Self::Bf16.cpu_with_amx().is_ok()
     }
 
     /// An NVIDIA GPU, by its index, in this precision, with settings for experiments on speed.
