@@ -364,7 +364,7 @@ impl Architecture for GlowConfig {
         if self.coupling != CouplingType::Affine && self.scale != ScaleType::Sigmoid {
             return Err(Error::Config(
                 "model.scale is exp2tanh, but additive couplings have no scale, and mixture couplings have their own; omit it, \
-                 or set model.coupling to affine"
+                 set it to sigmoid, or set model.coupling to affine"
                     .into(),
             ));
         }

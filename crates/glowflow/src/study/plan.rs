@@ -11,7 +11,7 @@ use super::form::{Base, Entry, Form, check_sections};
 use super::runs::{Baseline, RunId};
 use crate::model::memory;
 use crate::models::Architecture;
-use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, preset};
+use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, with_preset};
 use crate::{Error, text_file};
 
 /// Values that override those of a study file.
@@ -308,10 +308,11 @@ fn sets_image(table: &Table) -> bool {
 
 /// A preset merged with the tables.
 fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
-    let mut table = name.map(preset).transpose()?.unwrap_or_default();
+    let mut set = Table::new();
     for layer in layers {
-        merge(&mut table, layer);
+        merge(&mut set, layer);
     }
+    let table = with_preset(name, set)?;
     for (key, from) in RESERVED {
         if table.get("train").and_then(|train| train.get(key)).is_some() {
             return fail(format!("train.{key} follows from {from}: omit it"));

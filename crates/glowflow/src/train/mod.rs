@@ -31,14 +31,13 @@ pub use changes::Changes;
 pub(crate) use changes::absolute;
 pub use class_names::class_names;
 pub use config::{CONFIG, DataConfig, EdgeType, Optimizer, RunConfig, Schedule, TrainConfig};
-pub(crate) use config::{merge, override_table, wrong};
+pub(crate) use config::{merge, override_table, with_preset, wrong};
 pub(crate) use folder::lock;
 pub use folder::{BEST, METRICS};
 pub(crate) use images::Images;
 pub use images::{TrainAndTest, hold_out};
 pub use observer::{Event, Observer};
 pub use presets::names as preset_names;
-pub(crate) use presets::preset;
 pub use recorded::{LastEvaluation, last_evaluation};
 pub use run::{
     Best, Job, Limits, Options, Summary, follow, resume, resume_as, resume_on, run_folder, train, train_as,

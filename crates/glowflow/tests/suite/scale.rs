@@ -48,6 +48,27 @@ fn additive_couplings_have_no_scale() {
     }
 }
 
+/// The scale of a preset is a default of its affine couplings.
+#[test]
+fn other_couplings_remove_the_scale_of_a_preset() {
+    for preset in ["tiny32", "faces32", "faces64"] {
+        let resolved = |overrides: &[&str]| {
+            let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+            RunConfig::resolve(Some(preset), None, &overrides).map(|config| match config.model {
+                ModelConfig::Glow(glow) => glow.scale,
+                other => panic!("{other:?}"),
+            })
+        };
+        assert_eq!(resolved(&[]).unwrap(), ScaleType::Exp2Tanh);
+        assert_eq!(resolved(&["model.coupling=affine"]).unwrap(), ScaleType::Exp2Tanh);
+        assert_eq!(resolved(&["model.scale=sigmoid"]).unwrap(), ScaleType::Sigmoid);
+        for coupling in ["model.coupling=additive", "model.coupling=mixture"] {
+            assert_eq!(resolved(&[coupling]).unwrap(), ScaleType::Sigmoid);
+            assert!(resolved(&[coupling, "model.scale=exp2tanh"]).is_err());
+        }
+    }
+}
+
 /// The initial scale is 1: with any permutations and actnorms, the model equals one with additive couplings.
 #[test]
 fn a_new_model_is_that_of_additive_couplings() {

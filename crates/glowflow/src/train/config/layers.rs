@@ -44,9 +44,7 @@ pub(super) fn merge_layers(
     file: Option<&Path>,
     overrides: &[String],
 ) -> Result<(), Error> {
-    if let Some(name) = preset {
-        merge(table, presets::preset(name)?);
-    }
+    let mut set = toml::Table::new();
     if let Some(path) = file {
         let text = text_file::read(path)?;
         let wrong = |e| Error::Config(format!("{}: {}", path.display(), wrong(&e, &text)));
@@ -56,12 +54,27 @@ pub(super) fn merge_layers(
         toml::from_str::<RunConfig>(&text)
             .map(drop)
             .or_else(|error| RunConfig::of_table(parsed.clone()).map(drop).map_err(|_| wrong(error)))?;
-        merge(table, parsed);
+        merge(&mut set, parsed);
     }
     for text in overrides {
-        merge(table, override_table(text)?);
+        merge(&mut set, override_table(text)?);
     }
+    merge(table, with_preset(preset, set)?);
     Ok(())
+}
+
+/// Merges settings into those of a preset. A preset's scale applies to its affine couplings: settings with other
+/// couplings remove it.
+pub fn with_preset(preset: Option<&str>, set: toml::Table) -> Result<toml::Table, Error> {
+    let mut table = preset.map(presets::preset).transpose()?.unwrap_or_default();
+    let coupling = set.get("model").and_then(|model| model.get("coupling"));
+    if coupling.is_some_and(|coupling| coupling.as_str() != Some("affine"))
+        && let Some(toml::Value::Table(model)) = table.get_mut("model")
+    {
+        model.remove("scale");
+    }
+    merge(&mut table, set);
+    Ok(table)
 }
 
 /// Merges a new run's settings into the defaults of its architecture. The caller validates the result.

@@ -11,12 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Backprop, layout};
 use crate::models::{Architecture, ModelConfig};
-use crate::train::presets;
 use crate::{Error, Precision};
 use layers::{merge_layers, with_defaults};
 
 pub use data::{DataConfig, EdgeType};
-pub(crate) use layers::{merge, override_table, wrong};
+pub(crate) use layers::{merge, override_table, with_preset, wrong};
 pub use optimizer::{Optimizer, Schedule};
 
 /// Name of the configuration in a run's folder.
@@ -220,13 +219,11 @@ impl RunConfig {
         file: Option<&Path>,
         overrides: &[String],
     ) -> Result<(Self, bool), Error> {
-        let mut table = preset.map(presets::preset).transpose()?.unwrap_or_default();
         // The file is read once: it may be a pipe.
         let mut set = toml::Table::new();
         merge_layers(&mut set, None, file, overrides)?;
         let image_is_set = set.get("model").and_then(|model| model.get("image")).is_some();
-        merge(&mut table, set);
-        let config = Self::of_new_run(table)?;
+        let config = Self::of_new_run(with_preset(preset, set)?)?;
         config.validate()?;
         Ok((config, image_is_set))
     }

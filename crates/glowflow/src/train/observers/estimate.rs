@@ -12,7 +12,7 @@ const MEASURED_STEPS: u64 = 3;
 const PUBLISHED_WIDTH: usize = 256;
 /// Numbers of images after which the samples of a small model are recognisable and clear, by maximum image
 /// side. Measured with `faces32` and 8,550 aligned faces; estimated for larger images.
-const SMALL: [(usize, f64, f64); 3] = [(32, 3e4, 1e5), (64, 1e5, 4e5), (usize::MAX, 3e5, 1.5e6)];
+const SMALL: [(usize, f64, f64); 3] = [(32, 1.5e4, 5e4), (64, 5e4, 2e5), (usize::MAX, 3e5, 1.5e6)];
 /// Minimum number of images in published training runs.
 const PUBLISHED: f64 = 3e7;
 /// Maximum training time without a warning, in seconds.
@@ -151,11 +151,11 @@ mod tests {
     fn milestones_follow_from_the_speed() {
         let text = lines("faces32", 160.4, 0);
         assert!(text.contains("about 160 images/s here, 68 epochs per hour"), "{text}");
-        assert!(text.contains("recognisable after 30,000 images (3.1 minutes from now)"), "{text}");
-        assert!(text.contains("clear after 100,000 images (10 minutes from now)"), "{text}");
+        assert!(text.contains("recognisable after 15,000 images (94 seconds from now)"), "{text}");
+        assert!(text.contains("clear after 50,000 images (5.2 minutes from now)"), "{text}");
         // Milestones in the past are omitted.
-        let text = lines("faces32", 160.4, 50_000);
-        assert!(!text.contains("recognisable") && text.contains("clear after 100,000"), "{text}");
+        let text = lines("faces32", 160.4, 20_000);
+        assert!(!text.contains("recognisable") && text.contains("clear after 50,000"), "{text}");
         assert_eq!(lines("faces32", 160.4, 500_000).lines().count(), 1);
     }
 
