@@ -60,7 +60,8 @@ impl Precision {
     }
 
     /// Returns whether this CPU has AMX, and the operating system permits it. Training with
-    /// [`cpu_with_amx`](Self::cpu_with_amx) is then more than twice as fast as in [`F32`](Self::F32).
+    /// [`cpu_with_amx`](Self::cpu_with_amx) is then faster than in [`F32`](Self::F32): 1.3 to 2.7 times with networks
+    /// of 64 to 512 channels.
     pub fn cpu_has_amx() -> bool {
         Self::Bf16.cpu_with_amx().is_ok()
     }

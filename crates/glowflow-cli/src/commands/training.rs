@@ -305,7 +305,7 @@ fn offer_bf16(precision: Precision, device: &AnyDevice) {
         return;
     }
     if Precision::cpu_has_amx() {
-        tell("this CPU trains more than twice as fast with --device cpu:amx --precision bf16");
+        tell("this CPU trains faster with --device cpu:amx --precision bf16");
     } else if Precision::cpu_has_bf16() {
         tell(
             "this CPU may train faster with --precision bf16; to measure it: glowflow bench --precision bf16",
