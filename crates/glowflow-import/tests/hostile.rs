@@ -2,6 +2,7 @@
 //!
 //! `GLOWFLOW_IMPORT_MUTATIONS` sets the number of mutated files, 300 by default.
 
+#[path = "suite/common/mod.rs"]
 mod common;
 
 use std::io::{Cursor, Read};

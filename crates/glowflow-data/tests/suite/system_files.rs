@@ -1,8 +1,6 @@
 //! Files and folders that systems create for themselves are ignored.
 
-mod common;
-
-use common::{names, open_default, save, write};
+use crate::common::{names, open_default, save, write};
 
 #[test]
 fn thumbnails_and_bins_are_left_out() {

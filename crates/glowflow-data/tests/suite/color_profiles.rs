@@ -1,8 +1,6 @@
 //! Colour profiles: pixels are converted to sRGB.
 
-mod common;
-
-use common::shape;
+use crate::common::shape;
 use glowflow_data::{ImageShape, image_of_bytes};
 use image::codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder};
 use image::{ExtendedColorType, ImageEncoder};

@@ -1,11 +1,9 @@
 //! Fitting images to the target shape: crop, resize, colour, transparency, depth, orientation.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{open_as, open_default, pattern, read, shape};
+use crate::common::{open_as, open_default, pattern, read, shape};
 use glowflow_data::{ImageShape, save_png};
 use image::{ExtendedColorType, ImageEncoder, ImageFormat};
 

@@ -1,8 +1,6 @@
 //! Sub-folders for training and test images.
 
-mod common;
-
-use common::{names, open_default, save};
+use crate::common::{names, open_default, save};
 use glowflow_data::{Error, OpenOptions, Splits, open};
 
 fn folder(images: &[&str]) -> tempfile::TempDir {

@@ -1,11 +1,9 @@
 //! MNIST-style idx files.
 
-mod common;
-
 use std::fs;
 use std::io::Write;
 
-use common::{open_as, open_default, open_error, read, shape};
+use crate::common::{open_as, open_default, open_error, pattern, read, shape};
 use glowflow_data::{OpenOptions, open};
 
 fn idx(dimensions: &[u32], elements: &[u8]) -> Vec<u8> {
@@ -67,7 +65,7 @@ fn bad_files_are_refused_with_a_reason() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad-idx3-ubyte");
     let good = idx(&[2, 2, 2], &[0; 8]);
-    let zipped = gzip(&idx(&[20, 9, 9], &common::pattern(shape(20, 81, 1), 1)));
+    let zipped = gzip(&idx(&[20, 9, 9], &pattern(shape(20, 81, 1), 1)));
     for (contents, expected) in [
         (good[..15].to_vec(), "cut short"),
         (good[..20].to_vec(), "4 bytes of elements"),

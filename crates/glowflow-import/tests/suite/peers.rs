@@ -1,11 +1,9 @@
 //! Compares imported models with results computed by the programs themselves.
 
-mod common;
-
 use std::path::Path;
 
-use common::torch::{self, Type};
-use common::{FIXTURES, Npy, Run, error, fixture, imported, settings, state};
+use crate::common::torch::{self, Type};
+use crate::common::{FIXTURES, Npy, Run, error, fixture, imported, settings, state};
 use glowflow_import::{Checkpoint, Imported, Source, import};
 use glowflow_kernels::{Cpu, Operations};
 use zip::CompressionMethod;

@@ -1,11 +1,9 @@
 //! Training batches: order, resumption, augmentation, broken images.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use common::{numbered_folder, open_as, open_default, pattern, shape};
+use crate::common::{numbered_folder, open_as, open_default, pattern, shape};
 use glowflow_data::{
     Augment, Batch, Dataset, Edge, Error, ImageShape, TrainingBatches, TrainingOptions, batches_in_order,
     save_png,

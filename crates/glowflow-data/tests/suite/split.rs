@@ -1,8 +1,6 @@
 //! Held-out images.
 
-mod common;
-
-use common::{numbered_folder, open_as, read, shape};
+use crate::common::{numbered_folder, open_as, read, shape};
 use glowflow_data::{Dataset, Subset, save_png, split};
 
 const SMALL: glowflow_data::ImageShape = shape(2, 2, 1);

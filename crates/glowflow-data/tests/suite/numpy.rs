@@ -1,11 +1,9 @@
 //! NumPy arrays.
 
-mod common;
-
 use std::fs;
 use std::io::{Cursor, Write};
 
-use common::{open_default, open_error, read, shape};
+use crate::common::{open_default, open_error, pattern, read, shape};
 use glowflow_data::{OpenOptions, Splits, open};
 use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
@@ -398,7 +396,7 @@ fn huge_files_are_refused_before_they_are_read() {
 
 #[test]
 fn damage_is_found_up_to_the_end_of_an_archive() {
-    let pixels = common::pattern(shape(20, 40, 1), 1);
+    let pixels = pattern(shape(20, 40, 1), 1);
     for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         zip.start_file("images.npy", SimpleFileOptions::default().compression_method(method)).unwrap();

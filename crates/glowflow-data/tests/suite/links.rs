@@ -1,12 +1,9 @@
 //! Symbolic links and hard links: each image of a folder counts once.
-#![cfg(unix)]
-
-mod common;
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use common::{names, open_default, save};
+use crate::common::{names, open_default, save};
 use glowflow_data::{OpenOptions, open};
 
 #[test]

@@ -1,10 +1,8 @@
 //! Image folders: the images found, their order and their classes.
 
-mod common;
-
 use std::fs;
 
-use common::{open_as, open_default, open_error, pattern, read, shape};
+use crate::common::{numbered_folder, open_as, open_default, open_error, pattern, read, shape};
 use glowflow_data::{OpenOptions, open, save_png};
 use image::{ExtendedColorType, ImageFormat};
 
@@ -113,7 +111,7 @@ fn files_that_cannot_be_opened_are_reported() {
 
 #[test]
 fn impossible_shapes_are_refused() {
-    let (folder, _) = common::numbered_folder(1, SMALL);
+    let (folder, _) = numbered_folder(1, SMALL);
     for bad in [shape(0, 4, 3), shape(4, 1 << 20, 3), shape(4, 4, 2)] {
         let options = OpenOptions { shape: Some(bad), ..Default::default() };
         let error = open(folder.path(), &options).err().unwrap().to_string();
@@ -123,7 +121,7 @@ fn impossible_shapes_are_refused() {
 
 #[test]
 fn a_full_cache_changes_nothing() {
-    let (folder, _) = common::numbered_folder(5, SMALL);
+    let (folder, _) = numbered_folder(5, SMALL);
     for cache_bytes in [0, 2 * SMALL.len(), usize::MAX] {
         let data = open(folder.path(), &OpenOptions { cache_bytes, ..Default::default() }).unwrap().train;
         for i in (0..5).chain(0..5) {
@@ -134,7 +132,7 @@ fn a_full_cache_changes_nothing() {
 
 #[test]
 fn cached_images_are_not_read_again() {
-    let (folder, _) = common::numbered_folder(2, SMALL);
+    let (folder, _) = numbered_folder(2, SMALL);
     let data =
         open(folder.path(), &OpenOptions { cache_bytes: usize::MAX, ..Default::default() }).unwrap().train;
     read(&*data, 0);
@@ -145,7 +143,7 @@ fn cached_images_are_not_read_again() {
 
 #[test]
 fn a_buffer_of_the_wrong_size_is_an_error() {
-    let (folder, _) = common::numbered_folder(1, SMALL);
+    let (folder, _) = numbered_folder(1, SMALL);
     let data = open_as(folder.path(), SMALL).train;
     let error = data.read(0, &mut [0; 5]).unwrap_err().to_string();
     assert!(error.contains("5 bytes") && error.contains("72"), "{error}");

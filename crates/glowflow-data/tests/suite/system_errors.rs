@@ -1,12 +1,10 @@
 //! Errors of the operating system fail the batch and never mark an image as broken.
 
-mod common;
-
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{pattern, shape};
+use crate::common::{pattern, shape};
 use glowflow_data::{
     Augment, Dataset, Error, ImageShape, TrainingBatches, TrainingOptions, batches_in_order,
 };

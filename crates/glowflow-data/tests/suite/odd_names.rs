@@ -1,13 +1,10 @@
 //! Distinct file names that are not UTF-8 stay distinct.
-#![cfg(target_os = "linux")]
-
-mod common;
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use common::{names, open_default, save, write};
+use crate::common::{names, open_default, save, write};
 use glowflow_data::{Attributes, OpenOptions, open};
 
 fn path(bytes: &[u8]) -> &Path {

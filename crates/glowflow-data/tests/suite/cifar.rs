@@ -1,11 +1,9 @@
 //! CIFAR-10 binaries.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{open_as, open_default, open_error, read, shape};
+use crate::common::{open_as, open_default, open_error, read, shape};
 
 /// A record of the given label with constant colour planes.
 fn record(label: u8, rgb: [u8; 3]) -> Vec<u8> {

@@ -1,11 +1,9 @@
 //! Programs and variants whose checkpoints are derived from others by renaming tensors.
 
-mod common;
-
 use std::f64::consts::LN_2;
 
-use common::changed::{import_state, places, product, same_model, variables, weights};
-use common::{Npy, Run, State, error, fixture, imported, settings};
+use crate::common::changed::{import_state, places, product, same_model, variables, weights};
+use crate::common::{Npy, Run, State, error, fixture, imported, settings};
 use glowflow::PermutationType;
 use glowflow::params::Constant;
 use glowflow_import::{Error, Setting, Settings, Source};

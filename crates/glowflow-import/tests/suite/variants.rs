@@ -1,9 +1,7 @@
 //! Model variants that the checkpoints lack, derived from them.
 
-mod common;
-
-use common::changed::{import_state, places, product, same_model, variables, weights};
-use common::{State, fixture, settings};
+use crate::common::changed::{import_state, places, product, same_model, variables, weights};
+use crate::common::{State, fixture, settings};
 use glowflow::params::Constant;
 use glowflow::{PermutationType, PriorType};
 use glowflow_import::{Error, Setting, Settings, Source};

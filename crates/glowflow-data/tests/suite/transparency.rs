@@ -1,8 +1,6 @@
 //! Transparent images.
 
-mod common;
-
-use common::shape;
+use crate::common::shape;
 use glowflow_data::image_of_bytes;
 use image::{ImageFormat, Rgba, RgbaImage};
 use std::io::Cursor;

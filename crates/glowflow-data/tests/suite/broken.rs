@@ -1,11 +1,9 @@
 //! Broken images are not fatal and are reported once, with a reason.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
-use common::{open_as, pattern, read, shape};
+use crate::common::{open_as, open_default, open_error, pattern, read, shape};
 use glowflow_data::{Error, batches_in_order, save_png};
 use image::{ExtendedColorType, ImageFormat};
 
@@ -130,8 +128,8 @@ fn broken_images_are_listed_once_and_the_others_read() {
 fn a_shape_is_taken_from_the_first_readable_image() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("0.png"), "text").unwrap();
-    let error = common::open_error(folder.path());
+    let error = open_error(folder.path());
     assert!(error.contains("all 1 images are broken") && error.contains("0.png"), "{error}");
     save_png(&folder.path().join("1.png"), SMALL, &pattern(SMALL, 0)).unwrap();
-    assert_eq!(common::open_default(folder.path()).train.shape(), SMALL);
+    assert_eq!(open_default(folder.path()).train.shape(), SMALL);
 }

@@ -1,7 +1,5 @@
 //! Helpers shared by the tests: shapes, generated images, and reading a whole dataset.
 
-#![allow(dead_code, reason = "each test file uses its own part of this")]
-
 use std::path::Path;
 use std::sync::Arc;
 

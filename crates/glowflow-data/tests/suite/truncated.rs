@@ -1,10 +1,8 @@
 //! Every truncated file is broken or yields the pixels of the whole file.
 
-mod common;
-
 use std::io::Cursor;
 
-use common::{pattern, shape};
+use crate::common::{pattern, shape};
 use glowflow_data::{ImageShape, image_of_bytes};
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageFormat, RgbImage, metadata::Orientation};

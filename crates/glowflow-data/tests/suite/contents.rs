@@ -1,10 +1,8 @@
 //! Files of a folder are recognised by content, and omissions are reported.
 
-mod common;
-
 use std::fs;
 
-use common::{names, open_default, open_error, pattern, save, shape, write};
+use crate::common::{names, open_default, open_error, pattern, save, shape, write};
 use glowflow_data::{Error, OpenOptions, batches_in_order, load_image, open};
 use image::{ExtendedColorType, ImageFormat};
 

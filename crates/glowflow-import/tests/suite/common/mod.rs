@@ -1,5 +1,5 @@
 //! Fixtures from other programs, and models on a device in any precision.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each program uses its own part of this")]
 
 pub mod changed;
 pub mod torch;
