@@ -2,4 +2,5 @@
 //! compiled once.
 
 mod access;
+mod api;
 mod connections;
