@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let draws = Draws::Uniform { draws: 8, seed: 0 };
     println!("{:.2} bits/dim, {draws}", model.bits_per_dim(pixels.view(), &[], draws)?[0]); // u8 [batch, H, W, C]
     let encoded = model.encode(pixels.view(), &[], Dequantization::Typical)?;
-    let unknown = 8 - model.config().bits(); // a model of fewer bits has never seen the last ones
+    let unknown = 8 - model.config().bits(); // low bits that a model of fewer than 8 bits drops
     assert_eq!(model.decode(&encoded.latents, &[])?.pixels, pixels.mapv(|pixel| pixel >> unknown << unknown));
     let faces = model.sample(16, 0.7, &[], 42)?.pixels; // u8 [16, H, W, C]
 

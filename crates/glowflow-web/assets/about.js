@@ -2,6 +2,15 @@
 
 import { byId, element } from "./dom.js";
 
+/** The model's architecture in words. A Glow's configuration does not name it. */
+function architecture({ architecture: name, image, bits, classes, ...keys }) {
+  if (name === undefined)
+    return `Glow, ${keys.levels} levels of ${keys.steps} steps, hidden ${keys.hidden}, ${keys.coupling} coupling, ` +
+      keys.permutation;
+  const words = Object.entries(keys).map(([key, value]) => `${key.replaceAll("_", " ")} ${value}`);
+  return [{ realnvp: "RealNVP", nice: "NICE" }[name] ?? name, ...words].join(", ");
+}
+
 /** Builds the tab. */
 export function start({
   config, class_names: names, parameters, trained, bits_per_dim, inverse_error, evaluation, attributes }) {
@@ -12,10 +21,8 @@ export function start({
     `${value.toFixed(3)} on test images (upper bound, ${evaluation?.dequantization ?? "uniform"} dequantisation)`;
   const facts = {
     Images: `${width} × ${height}, ${channels === 1 ? "grey" : "colour"}, ${config.bits} bits`,
-    Architecture:
-      `${config.levels} levels of ${config.steps} steps, hidden ${config.hidden}, ${config.coupling} coupling, ` +
-      `${config.permutation}`,
-    Classes: config.classes === 0 ? "none" : names?.length > 0 ? names.join(", ") : config.classes,
+    Architecture: architecture(config),
+    Classes: !config.classes ? "none" : names?.length > 0 ? names.join(", ") : config.classes,
     Parameters: number(parameters),
     Training: known(trained, ({ steps, images }) =>
       `${number(steps)} steps${images ? `, ${number(images)} images` : ""}`),

@@ -94,7 +94,7 @@ function isProfile({ eyes: [left, right], box }, photo) {
 /** The faces detected by the server, and a message for the user. */
 async function find(photo, model) {
   const byHand = "Drag the markers onto the eyes.";
-  if (!model.detector) return [[], `${byHand} Without a face, leave them where they are.`];
+  if (!model.detector) return [[], `${byHand} If there is no face, leave the markers where they are.`];
   try {
     const { faces } = await api.findFaces(await photo.sendable(model));
     if (faces.length === 0) return [[], `No face was found. ${byHand}`];

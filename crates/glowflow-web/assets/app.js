@@ -74,7 +74,7 @@ function introduce() {
 /** Fills the choice of the class, which applies to everything shown. */
 function startClasses({ config: { classes }, class_names: names = [] }) {
   const choice = byId("class");
-  byId("class-choice").hidden = classes === 0;
+  byId("class-choice").hidden = !classes;
   for (let i = 0; i < classes; i++) choice.add(new Option(names[i] ?? `Class ${i}`, i));
   choice.addEventListener("change", () => {
     attempt(() => manipulate.changeClass(chosenClass()));

@@ -156,7 +156,7 @@ function tellSwept() {
   sweepDownloads.disabled = swept === undefined;
   sweepDownloads.title = swept === undefined
     ? "Move a slider first"
-    : `From less to more “${readable(swept)}”`;
+    : `Animates “${readable(swept)}” from less to more`;
 }
 
 function undoByKey(event) {

@@ -3,7 +3,7 @@
 const line = document.getElementById("message");
 
 const NOT_FINITE =
-  "Some of the model's values are not finite; their pixels are black. Smaller amounts may help.";
+  "Some decoded values are not finite; the affected pixels are black. Smaller amounts may help.";
 
 /** True if a picture since the user's last action was not finite. The warning then stays visible. */
 let warned = false;

@@ -59,7 +59,7 @@ function tell(image) {
   byId("score-facts").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>
     [element("dt", { textContent: name }), element("dd", { textContent: value })]));
   byId("score-how").textContent =
-    `Bits/dim is an upper bound, with ${dequantization} dequantisation: the mean of ${draws} draws` +
+    `Bits/dim is an upper bound, with ${dequantization} dequantisation: the mean of ${draws} ${draws === 1 ? "draw" : "draws"}` +
     `${error === null ? "" : " ± its standard error"}.${test === null ? "" : ` ${compare(bits - test.bits_per_dim)}`}`;
   byId("score-result").hidden = false;
 }

@@ -46,13 +46,12 @@ pub struct Sample {
     pub out_dir: Option<PathBuf>,
 }
 
-/// Encode images to latents, in a file that decodes to exactly the same pixels, in the bits that the model
-/// has.
+/// Encode images to latents, in a file that decodes to exactly the same pixels at the model's bit depth.
 ///
 /// Each batch is decoded immediately and compared. For images that do not invert exactly, the file also
 /// stores the pixels.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  glowflow encode --model run --data photos/ --out latents.safetensors")]
+#[command(after_help = "Example:\n  glowflow encode --model run --data photos/ --out photos.latents")]
 pub struct Encode {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
@@ -73,9 +72,7 @@ pub struct Encode {
 
 /// Decode latents to images, and verify them by checksums of the encoded pixels.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  glowflow decode --model run --latents latents.safetensors --out-dir decoded"
-)]
+#[command(after_help = "Example:\n  glowflow decode --model run --latents photos.latents --out-dir decoded")]
 pub struct Decode {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]

@@ -177,7 +177,7 @@ pub struct Resample {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  glowflow nearest --model run ann.jpg --data photos/ --count 8 --out nearest.png\n\nThe \
-    similarity is the cosine between latents, after subtracting their mean over the images, averaged over the levels: \
+    similarity is the cosine between latents, after subtracting their mean over the images, as a weighted mean over the levels: \
     1 for the same image, near 0 for unrelated ones."
 )]
 pub struct Nearest {
@@ -186,7 +186,7 @@ pub struct Nearest {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images to search; their test set, if there is one.
+    /// The images to search. If they have a test set, only that is used.
     #[arg(long)]
     pub data: PathBuf,
     /// Number of images to find.

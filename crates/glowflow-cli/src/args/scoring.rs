@@ -48,14 +48,14 @@ pub struct Eval {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; their test set, if there is one.
+    /// The images. If they have a test set, only that is used.
     #[arg(long)]
     pub data: PathBuf,
     /// Use only N images, selected at random with --seed. [default: all]
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
-    /// Number of images, selected at random with --seed, that are encoded and decoded to measure the
-    /// exactness of inversion, or all.
+    /// Number of images to encode and decode, or all, to measure the exactness of inversion; selected at
+    /// random with --seed.
     #[arg(long, default_value = "1000", value_name = "N", value_parser = parse_invert)]
     pub invert: usize,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub struct Score {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images; their test set, if there is one.
+    /// The images. If they have a test set, only that is used.
     #[arg(long)]
     pub data: PathBuf,
     /// Class of all images, by name or number, for models with classes. [default: the labels of the data]

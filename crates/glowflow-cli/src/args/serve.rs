@@ -44,7 +44,7 @@ pub struct Serve {
     /// it in process lists. [default: a random one if other computers can connect, else none]
     #[arg(long, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// Answer all requests without a token.
+    /// Do not require a token, even if other computers can connect.
     #[arg(long, conflicts_with = "token")]
     pub no_token: bool,
     /// Maximum number of simultaneous connections from one client address. A proxy on another computer may

@@ -41,7 +41,7 @@ A study file:
   preset = \"tiny32\"
   data = { path = \"portraits\" }
 
-  [[configurations]]     # a name, and its own preset, model, train
+  [[configurations]]     # a name, and its own preset, model, train, data (augmentation only)
   name = \"narrow\"
   model = { hidden = 32 }
 

@@ -63,8 +63,8 @@ pub struct Train {
     /// stored with the data, or with the model of --from]
     #[arg(long, value_name = "X,Y,X,Y")]
     pub eyes: Option<Eyes>,
-    /// Name of a published or small configuration; an unknown name lists all. [default: the published
-    /// CIFAR-10 model, which needs a GPU]
+    /// Name of a published or small configuration; an unknown name lists all. [default: the
+    /// architecture of preset cifar10, with batches of 64; takes days on a CPU]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model], [train] and [data]. [default: none]
@@ -76,7 +76,8 @@ pub struct Train {
     pub overrides: Vec<String>,
     /// Fine-tune: start from the weights of a model, given as a run folder, a model file, or portraits, the
     /// model included in the program. The architecture is the model's, and the settings are those of its run,
-    /// with an eighth of the learning rate. [default: new weights]
+    /// with a constant schedule and an eighth of the learning rate (all of it if that run was itself
+    /// fine-tuned). [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
     /// Whether hidden activations are recomputed (less memory) or stored (faster). [default: as in the
@@ -118,7 +119,8 @@ pub const BACKPROPS: &[Choice<Backprop>] =
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  glowflow bench --preset tiny32 --set train.batch=16 --backprop stored")]
 pub struct Bench {
-    /// Name of a published or small configuration. [default: the published CIFAR-10 model]
+    /// Name of a published or small configuration. [default: the architecture of preset cifar10, with batches
+    /// of 64]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// A TOML file with the sections [model] and [train]. [default: none]

@@ -17,8 +17,8 @@ use crate::Problem;
 /// The model and the operations available on it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Info {
-    /// Architecture: `image` (height, width, channels), `bits`, `levels`, `steps`, `hidden`, `coupling`,
-    /// `permutation`, `classes`.
+    /// Configuration of the model. All have `image` (height, width, channels) and `bits`. `architecture` is
+    /// absent for Glow, which has `levels`, `steps`, `hidden`, `coupling`, `permutation` and `classes`.
     #[schema(value_type = Object)]
     config: ModelConfig,
     /// Identifies the model: equal for equal weights.

@@ -33,7 +33,7 @@ async function fillTabs() {
 
 test("the introduction is closed for good", async () => {
   await open();
-  assert.match(await page.locator("#intro").innerText(), /turns pictures into numbers and back without loss/);
+  assert.match(await page.locator("#intro").innerText(), /the numbers back into the same pictures at its own size and bit depth/);
   await page.click("#intro-close");
   assert.equal(await page.locator("#intro").isVisible(), false);
   await page.reload();
