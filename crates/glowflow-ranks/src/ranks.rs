@@ -40,21 +40,34 @@ pub trait Ranks: Send + Sync {
     fn set_limit(&self, limit: Duration);
 
     /// Starts to sum a bucket over all ranks, and returns immediately. Its position and length must be equal
-    /// on all ranks.
+    /// on all ranks. An error is that of [`finished`](Ranks::finished).
     fn start(&self, bucket: Bucket);
 
     /// Waits for the oldest bucket that was started but not yet returned. It holds the sum over all ranks,
     /// added in the order of the [tree](crate::Tree), with the same bits on each.
+    ///
+    /// # Errors
+    /// [`RanksError::Missing`] if a rank does not take part within the limit; [`RanksError::Unlike`] or
+    /// [`RanksError::Engine`] if its bucket differs in position or length; [`RanksError::Engine`] if MPI fails.
     fn finished(&self) -> Result<Bucket, RanksError>;
 
     /// Gathers the bytes of all ranks, in the order of ranks. Lengths may differ.
+    ///
+    /// # Errors
+    /// [`RanksError::Missing`] or [`RanksError::Engine`], as of [`finished`](Ranks::finished).
     fn gather(&self, mine: &[u8]) -> Result<Vec<Vec<u8>>, RanksError>;
 
     /// Replaces `bytes` by those of rank 0.
+    ///
+    /// # Errors
+    /// [`RanksError::Missing`] or [`RanksError::Engine`], as of [`finished`](Ranks::finished).
     fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), RanksError>;
 
     /// Waits until all ranks have called it, then disconnects them. Later operations fail. Save results
     /// before calling it: when a rank exits afterwards, a launcher may end the others.
+    ///
+    /// # Errors
+    /// [`RanksError::Missing`] or [`RanksError::Engine`], as of [`finished`](Ranks::finished).
     fn finish(&self) -> Result<(), RanksError>;
 
     /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within
@@ -80,6 +93,11 @@ impl Default for Options {
 ///
 /// A process that was started without a launcher, or is the only one of its launcher, is [`Alone`]: no
 /// library is opened.
+///
+/// # Errors
+/// For a process that a launcher started: [`RanksError::NoLibrary`] without an MPI library,
+/// [`RanksError::Mismatch`] if the library is not the launcher's, [`RanksError::Engine`] if MPI fails, and
+/// [`RanksError::Missing`] if a rank does not connect within the limit.
 pub fn connect(options: &Options) -> Result<Arc<dyn Ranks>, RanksError> {
     match Launcher::detect(|name| std::env::var(name).ok())? {
         None => Ok(Arc::new(Alone::new())),
@@ -102,6 +120,10 @@ fn over_mpi(launcher: &Launcher, _: &Options) -> Result<Arc<dyn Ranks>, RanksErr
 }
 
 /// Checks that `value` is equal on all ranks. All ranks return the same result.
+///
+/// # Errors
+/// [`RanksError::Unlike`] with `what` and the first rank whose value differs from that of rank 0; errors of
+/// [`Ranks::gather`].
 pub fn require_equal(ranks: &dyn Ranks, what: &'static str, value: &[u8]) -> Result<(), RanksError> {
     let values = ranks.gather(value)?;
     match values.iter().position(|other| *other != values[0]) {

@@ -1,8 +1,9 @@
 //! Draws curves of several configurations to a PNG file: for each, a line of means in a band from the lowest
 //! to the highest value.
 //!
-//! The legend is to the right of the plot, in the order of the last values. The Okabe-Ito colours are
-//! distinguishable with any colour vision, and each line has its own marker shape. The first values of a run
+//! The legend is to the right of the plot, in the order of the last values; the figure is as high as it needs.
+//! The Okabe-Ito colours are distinguishable with any colour vision. Up to 28 lines differ in colour or marker
+//! shape, up to four in marker shape alone. The first values of a run
 //! may be far above the rest: the vertical range follows the bulk of the values, and a line begins at the
 //! point at which it enters this range.
 
@@ -12,7 +13,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use std::{ops::Range, path::Path};
 
-const SIZE: (u32, u32) = (960, 560);
+const WIDTH: u32 = 960;
+/// Minimum height.
+const HEIGHT: u32 = 560;
 
 /// The Okabe-Ito palette without yellow, which is too light for lines.
 const COLOURS: [RGBColor; 7] = [
@@ -77,7 +80,8 @@ pub struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Draws the figure and writes it as a PNG file of 960 × 560 pixels, replacing `path` atomically.
+    /// Draws the figure and writes it as a PNG file, replacing `path` atomically: 960 pixels wide, and 560
+    /// high, or higher for more than 18 lines.
     ///
     /// Any number of lines and points is accepted, including none; points that are not finite in single
     /// precision are omitted.
@@ -100,25 +104,37 @@ impl Comparison<'_> {
     ///
     /// [`Error::Write`] if the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        picture::save_drawn(path, SIZE, |pixels| self.draw(pixels).map_err(|error| error.to_string()))
+        let size = self.size();
+        picture::save_drawn(path, size, |pixels| self.draw(pixels, size).map_err(|error| error.to_string()))
     }
 
-    fn draw<'b>(&self, pixels: &'b mut [u8]) -> Drawn<'b> {
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32) {
+        let legend = LEGEND_ROW as u32 * self.lines.len() as u32;
+        (WIDTH, HEIGHT.max(self.head() as u32 + legend + 6))
+    }
+
+    /// Height of title and note.
+    fn head(&self) -> i32 {
+        if self.note.is_empty() { 46 } else { 68 }
+    }
+
+    fn draw<'b>(&self, pixels: &'b mut [u8], size: (u32, u32)) -> Drawn<'b> {
         register_typeface();
         let lines: Vec<Vec<Spread>> = self.lines.iter().map(|line| finite(line.points)).collect();
         let values = value_range(&lines);
         let last = lines.iter().flatten().map(|point| point.x).fold(0.0, f64::max);
         let digits = if values.end - values.start < 0.15 { 3 } else { 2 };
 
-        let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
+        let area = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
         area.fill(&WHITE)?;
         let names: Vec<String> = self.lines.iter().map(|line| shortened(line.name)).collect();
         let longest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         let legend_width = LEGEND_LINE + (longest * LEGEND_CHARACTER) as i32 + 16;
-        let (head, body) = area.split_vertically(if self.note.is_empty() { 46 } else { 68 });
+        let (head, body) = area.split_vertically(self.head());
         head.draw(&Text::new(self.title, (18, 14), (FONT, 22).into_font()))?;
         head.draw(&Text::new(self.note, (18, 44), (FONT, 14).into_font().color(&BLACK.mix(0.7))))?;
-        let (plot, legend) = body.split_horizontally(SIZE.0 as i32 - legend_width);
+        let (plot, legend) = body.split_horizontally(WIDTH as i32 - legend_width);
 
         let mut chart = ChartBuilder::on(&plot)
             .margin(14)

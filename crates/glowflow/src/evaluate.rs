@@ -73,7 +73,7 @@ pub struct Evaluation {
     /// [`Draws::importance`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub importance: Option<u64>,
-    /// Standard error of the mean.
+    /// Standard error of the mean; NaN for one image.
     pub standard_error: f64,
     /// Number of images encoded and decoded.
     pub inverted: usize,
@@ -145,7 +145,8 @@ pub fn evaluate(
     })?;
     let images = scores.len();
     let mean = scores.iter().sum::<f64>() / images as f64;
-    let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (images.max(2) - 1) as f64;
+    // Not a number for one image.
+    let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (images as f64 - 1.0);
     let not_finite = readable.iter().zip(&scores).filter(|(_, score)| !score.is_finite());
     let not_finite = not_finite.map(|(&index, _)| dataset.name(index)).collect();
 

@@ -234,7 +234,10 @@ impl LatentsFile {
             });
         let latents = Latents(levels.collect::<Result<_, Error>>()?);
         let integers = |name: &str| file.tensors.get(name).and_then(TensorData::to_i64).unwrap_or_default();
-        let labels = integers("label").into_iter().map(|label| label as usize).collect();
+        let labels = integers("label").into_iter().map(|label| {
+            usize::try_from(label).map_err(|_| Error::file(path, format!("label {label} is not a class")))
+        });
+        let labels = labels.collect::<Result<_, _>>()?;
         let (of_latents, of_pixels) = (integers("crc.latents"), integers("crc.pixels"));
         if of_latents.len() != of_pixels.len() || ![0, count].contains(&of_pixels.len()) {
             return Err(Error::file(

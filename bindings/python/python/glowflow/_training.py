@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("glowflow")
 
 # Keys of section [data] of a run's configuration; all others belong to [train].
-_DATA = ("edge", "flip", "shift", "test_fraction")
+_DATA = ("edge", "flip", "shift", "test_fraction", "test_seed")
 # Files that identify a folder as a run.
-_RUN = ("checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "metrics.jsonl", "model.safetensors")
+_RUN = (
+    "best.safetensors", "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "metrics.jsonl",
+    "model.safetensors",
+)
 
 
 class TrainState(NamedTuple):

@@ -109,6 +109,11 @@ fn test_data(
     Ok(test)
 }
 
+/// ` ± ` and a standard error with this number of decimals; empty if there is none.
+fn plus_minus(error: f64, decimals: usize) -> String {
+    if error.is_finite() { format!(" ± {error:.decimals$}") } else { String::new() }
+}
+
 /// Formats a count: "1 image", "2 images".
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })

@@ -11,8 +11,8 @@ use glowflow_report::file;
 use serde_json::json;
 
 use super::{
-    check_output, class_of, is_stdout, left_out, named, print_json, report_broken, sample_images, say,
-    test_data, verdict, watched,
+    check_output, class_of, is_stdout, left_out, named, plus_minus, print_json, report_broken, sample_images,
+    say, test_data, verdict, watched,
 };
 use crate::{ExitCode, args};
 
@@ -59,7 +59,8 @@ pub fn eval(args: &args::Eval, common: &args::Common) -> anyhow::Result<ExitCode
         print_json(&value)?;
     } else {
         if evaluation.bits_per_dim.is_finite() {
-            say!("bits/dim       {:.4} ± {:.4}, {draws}", evaluation.bits_per_dim, evaluation.standard_error);
+            let error = plus_minus(evaluation.standard_error, 4);
+            say!("bits/dim       {:.4}{error}, {draws}", evaluation.bits_per_dim);
         }
         say!("images         {}", evaluation.images);
         if evaluation.inverted > 0 {

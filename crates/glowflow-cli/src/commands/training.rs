@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::new_folder::NewFolder;
 use super::ranks;
-use super::{check_folder_output, counted, print_json, quoted, say, tell};
+use super::{check_folder_output, counted, plus_minus, print_json, quoted, say, tell};
 use crate::{ExitCode, args, signals, words};
 
 /// The reason why a resumed run accepts no other configuration.
@@ -44,9 +44,9 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
         let finite = summary.evaluation.as_ref().filter(|evaluation| is_finite(evaluation));
         let test = finite.map_or(String::new(), |evaluation| {
             format!(
-                ": test {:.3} ± {:.3} bits/dim, {}, inverse error {:.1e}",
+                ": test {:.3}{} bits/dim, {}, inverse error {:.1e}",
                 evaluation.bits_per_dim,
-                evaluation.standard_error,
+                plus_minus(evaluation.standard_error, 3),
                 evaluation.estimate,
                 evaluation.inverse_error
             )
@@ -81,9 +81,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
 
 /// Returns whether all numbers of an evaluation are finite.
 fn is_finite(evaluation: &Evaluation) -> bool {
-    [evaluation.bits_per_dim, evaluation.standard_error, evaluation.inverse_error]
-        .iter()
-        .all(|value| value.is_finite())
+    evaluation.bits_per_dim.is_finite() && evaluation.inverse_error.is_finite()
 }
 
 /// Prints the summary of a run and returns its exit status.
@@ -170,7 +168,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
 
 /// The absolute path, so that a run can be resumed from any folder; the name of the built-in data is kept.
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
-    if path == Path::new(data::PORTRAITS) && !path.exists() {
+    if data::is_portraits(path) {
         return Ok(path.to_owned());
     }
     std::path::absolute(path).with_context(|| format!("finding {}", path.display()))

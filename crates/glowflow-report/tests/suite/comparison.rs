@@ -92,3 +92,19 @@ fn any_number_of_lines_and_points_is_accepted() {
         assert!(picture.pixels().any(|pixel| pixel.0[0] < 90), "{lines:?}");
     }
 }
+
+#[test]
+fn every_line_is_in_the_legend() {
+    let names: Vec<String> = (0..30).map(|arm| format!("arm-{arm:02}")).collect();
+    let points: Vec<_> = (0..30).map(|arm| falling(3.3 + 0.01 * f64::from(arm), 0.0)).collect();
+    for count in [1, 18, 30] {
+        let lines: Vec<_> =
+            names.iter().zip(&points).take(count).map(|(name, points)| Line { name, points }).collect();
+        let picture = drawn(&lines);
+        // A column through the line samples, left of their markers: the legend is 44 + 6·8 + 16 pixels wide.
+        let x = picture.width() - 108 + 8;
+        let ink: Vec<bool> = (70..picture.height()).map(|y| picture.get_pixel(x, y).0 != [255; 3]).collect();
+        let samples = ink.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        assert_eq!(samples, count);
+    }
+}

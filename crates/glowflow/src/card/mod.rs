@@ -15,6 +15,7 @@ mod readme;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::evaluate::Evaluation;
 use crate::tensor_file::write_atomically;
@@ -61,6 +62,9 @@ pub struct Card {
     /// The evaluation of the run's best model; `None` if there is none.
     #[serde(default)]
     pub best: Option<Best>,
+    /// Entries that users have added to the file, which are kept.
+    #[serde(flatten)]
+    pub added: Map<String, Value>,
 }
 
 /// The data of a model.
@@ -152,6 +156,7 @@ impl Card {
             training: TrainingCard::default(),
             evaluation: None,
             best: None,
+            added: Map::new(),
         }
     }
 
@@ -162,18 +167,22 @@ impl Card {
         (card.library_name == LIBRARY).then_some(card)
     }
 
-    /// Writes `config.json` and `README.md` to a folder. The licence is taken from the existing card. Files
-    /// that were edited, or that another program wrote, are left unchanged.
+    /// Writes `config.json` and `README.md` to a folder. The licence, and entries that this program does not
+    /// know, are taken from the existing card. A README that was edited, and files that another program wrote,
+    /// are left unchanged.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn write(mut self, folder: &Path) -> Result<(), Error> {
         let (json, readme) = (folder.join(CONFIG_JSON), folder.join(README));
         let before = Self::read(folder);
-        if let Some(before) = &before
-            && self.license.is_empty()
-        {
-            self.license.clone_from(&before.license);
+        if let Some(before) = &before {
+            if self.license.is_empty() {
+                self.license.clone_from(&before.license);
+            }
+            if self.added.is_empty() {
+                self.added.clone_from(&before.added);
+            }
         }
         if before.is_some() || !taken(&json) {
             let text = serde_json::to_string_pretty(&self)

@@ -86,14 +86,14 @@ pub(crate) enum ChunkLatents<'a, R: Clone> {
     Drawn(Draw),
 }
 
-/// Latents drawn from `N(0, temperature²)`.
+/// Latents drawn from the base distribution at a temperature.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draw {
     /// The seed.
     pub seed: u64,
     /// Index of the first image: an image has the same latents for a seed in any chunk.
     pub first: usize,
-    /// The standard deviation.
+    /// The standard deviation of a normal base distribution, the scale of a logistic one.
     pub temperature: f64,
 }
 

@@ -7,7 +7,7 @@
 //! A training step records no tape. A layer's [`backward`](Prepared::backward) reconstructs its input from
 //! its output, so the gradient only needs the final state, and memory does not grow with depth.
 //!
-//! A new layer is a file here that implements [`Layer`] and [`Prepared`], and a line in `tests/layers.rs`. It
+//! A new layer is a file here that implements [`Layer`] and [`Prepared`], and a line in `tests/suite/layers.rs`. It
 //! declares its tensors with a [`ParamBuilder`](crate::params::ParamBuilder).
 
 mod additive_coupling;

@@ -22,9 +22,15 @@ pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Late
                 "{name} by {alpha} is out of range; use −{MAX_AMOUNT} to {MAX_AMOUNT}"
             )));
         }
-        let shape = |level: &Array4<f32>| level.shape()[1..].to_vec();
-        if !moved.0.iter().map(shape).eq(direction.latents.0.iter().map(shape)) {
-            return Err(Error::Input(format!("the direction {name} belongs to a model of another shape")));
+        let shapes = |latents: &Latents| -> Vec<_> {
+            latents.0.iter().map(|level| level.shape()[1..].to_vec()).collect()
+        };
+        let (have, want) = (shapes(&direction.latents), shapes(&moved));
+        if have != want {
+            return Err(Error::Input(format!(
+                "the direction {name} belongs to another model: its latents have the shapes {have:?}, those of the image \
+                 {want:?}"
+            )));
         }
         if *alpha != 0.0 {
             for (level, along) in moved.0.iter_mut().zip(&direction.latents.0) {

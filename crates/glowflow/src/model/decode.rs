@@ -36,7 +36,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.decode_pixels(latents.batch(), labels, |range| given(latents, range), check)
     }
 
-    /// Decodes latents of all levels to images `v` in `[−0.5, 0.5)`, before quantisation.
+    /// Decodes latents of all levels to images `v`, before quantisation: usually in `[−0.5, 0.5)`, which is not
+    /// enforced.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
@@ -65,7 +66,8 @@ impl<A: Architecture, R: Real> Model<A, R> {
         self.decode_pixels(count, labels, drawn, || Ok(()))
     }
 
-    /// Latents drawn from `N(0, temperature²)`. Image `i` of a seed does not depend on `count`.
+    /// Latents drawn from the base distribution at a temperature: `N(0, temperature²)`, or for NICE's logistic
+    /// prior the logistic distribution of scale `temperature`. Image `i` of a seed does not depend on `count`.
     ///
     /// # Errors
     /// [`Error::Input`] if the temperature is negative or not finite, or too many images are requested.

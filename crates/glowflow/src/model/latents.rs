@@ -32,7 +32,13 @@ impl<R: Clone> Latents<R> {
             concatenate(Axis(0), &of_level?).ok()
         };
         let whole: Option<Vec<_>> = (0..levels).map(level).collect();
-        whole.map(Self).ok_or_else(|| Error::Input("latents of different models cannot be joined".into()))
+        whole.map(Self).ok_or_else(|| {
+            let shapes: Vec<Vec<_>> = parts
+                .iter()
+                .map(|part| part.0.iter().map(|level| level.shape().to_vec()).collect())
+                .collect();
+            Error::Input(format!("latents of different models cannot be joined: their shapes are {shapes:?}"))
+        })
     }
 }
 

@@ -43,7 +43,7 @@ pub fn multiply_adds(config: &impl Architecture) -> u128 {
 /// [`Error::Config`] with the required memory.
 pub fn check_weights(config: &impl Architecture) -> Result<(), Error> {
     let weights = F32 * parameters(config);
-    check("this model", &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
+    check("this model", config, &[(weights, format!("{} parameters", parameters(config))), rotation(config)])
 }
 
 /// Checks that a checkpoint of a device with its own memory fits into the host's memory during saving.
@@ -53,7 +53,7 @@ pub fn check_weights(config: &impl Architecture) -> Result<(), Error> {
 pub fn check_state(config: &impl Architecture) -> Result<(), Error> {
     let parameters = parameters(config);
     let save = (SAVE_COPIES * F32 * parameters, format!("{parameters} parameters in {SAVED}"));
-    check("training this model", &[save, rotation(config)])
+    check("training this model", config, &[save, rotation(config)])
 }
 
 /// Checks that training fits on a device that uses the host's memory, as one of `ranks` processes.
@@ -72,9 +72,9 @@ pub fn check_training(
     let subtotals = subtotals(model, train.accumulate / ranks.max(1));
     if has_state {
         let save = SAVE_COPIES * F32 * parameters(model);
-        return check("training this model", &[(save, SAVED.to_owned()), subtotals, activations]);
+        return check("training this model", model, &[(save, SAVED.to_owned()), subtotals, activations]);
     }
-    check("training this model", &[state(model), subtotals, rotation(model), activations])
+    check("training this model", model, &[state(model), subtotals, rotation(model), activations])
 }
 
 /// Subtotals of the gradient of this number of parts: one per level of their tree.
@@ -112,23 +112,28 @@ fn activations(model: &impl Architecture, train: &TrainConfig) -> u128 {
     hidden + VARIABLE_COPIES * F32 * part * model.dimensions() as u128
 }
 
-fn check(what: &str, parts: &[(u128, String)]) -> Result<(), Error> {
+fn check(what: &str, model: &impl Architecture, parts: &[(u128, String)]) -> Result<(), Error> {
     match available_memory() {
-        Some(available) => compare(what, parts, available),
+        Some(available) => compare(what, model, parts, available),
         None => Ok(()),
     }
 }
 
-fn compare(what: &str, parts: &[(u128, String)], available: u64) -> Result<(), Error> {
+fn compare(
+    what: &str,
+    model: &impl Architecture,
+    parts: &[(u128, String)],
+    available: u64,
+) -> Result<(), Error> {
     let sum: u128 = parts.iter().map(|(bytes, _)| bytes).sum();
     if sum <= u128::from(available) {
         return Ok(());
     }
     let parts: Vec<_> = parts.iter().filter(|(bytes, _)| *bytes > 0).collect();
     let parts: Vec<_> = parts.iter().map(|(bytes, of)| format!("{} for {of}", spell(*bytes))).collect();
+    let keys: String = model.size_keys().iter().map(|key| format!("model.{key}, ")).collect();
     Err(Error::Config(format!(
-        "{what} needs at least {} of memory, {}; {} are available. To need less, reduce model.hidden, model.steps, \
-         model.levels, model.image or train.batch",
+        "{what} needs at least {} of memory, {}; {} are available. To need less, reduce {keys}model.image or train.batch",
         spell(sum),
         parts.join(", "),
         spell(u128::from(available))
@@ -150,7 +155,7 @@ fn spell(bytes: u128) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, NetworkType, PermutationType};
+    use crate::{CouplingType, GlowConfig, ModelConfig, ModelFile, NetworkType, NiceConfig, PermutationType};
 
     #[test]
     fn parts_need_a_buffer_for_each_level_of_their_tree() {
@@ -204,7 +209,7 @@ mod tests {
         let model = GlowConfig::default();
         let (bytes, what) = state(&model);
         assert_eq!(bytes, 17 * 4 * parameters(&model));
-        let message = compare("it", &[(bytes, what)], bytes as u64 - 1).unwrap_err().to_string();
+        let message = compare("it", &model, &[(bytes, what)], bytes as u64 - 1).unwrap_err().to_string();
         assert!(message.contains("average and a checkpoint that is being saved"), "{message}");
     }
 
@@ -221,8 +226,19 @@ mod tests {
         .into();
         model.validate().unwrap();
         let train = TrainConfig { batch: usize::MAX, backprop: Backprop::Stored, ..TrainConfig::default() };
-        let message = compare("it", &[state(&model), (activations(&model, &train), "it".into())], 1 << 34);
-        assert!(message.unwrap_err().to_string().contains("16.0 GiB are available"));
-        assert!(compare("it", &[(1 << 34, "it".into())], 1 << 34).is_ok());
+        let parts = [state(&model), (activations(&model, &train), "it".into())];
+        let message = compare("it", &model, &parts, 1 << 34).unwrap_err().to_string();
+        assert!(message.contains("16.0 GiB are available"), "{message}");
+        assert!(
+            message.ends_with("reduce model.hidden, model.steps, model.levels, model.image or train.batch")
+        );
+        assert!(compare("it", &model, &[(1 << 34, "it".into())], 1 << 34).is_ok());
+        let wide =
+            NiceConfig { image: [4096, 4096, 1], layers: 0, couplings: 1 << 10, ..NiceConfig::default() };
+        wide.validate().unwrap();
+        let message = compare("it", &wide, &[state(&wide)], 1 << 34).unwrap_err().to_string();
+        assert!(message.contains("EiB") && message.contains("model.layers, model.couplings"), "{message}");
+        let wider = NiceConfig { image: [8192, 4096, 1], ..wide };
+        assert!(wider.validate().unwrap_err().to_string().contains("33554432 values"));
     }
 }

@@ -51,6 +51,11 @@ pub trait Architecture:
         vec![]
     }
 
+    /// Keys of the configuration that determine the memory of a model, apart from `image`.
+    fn size_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Declares the tensors and appends the layers.
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>);
 
@@ -112,7 +117,8 @@ pub trait Architecture:
 pub mod check {
     use super::Error;
 
-    /// Maximum height and width of an image, in pixels: products of smaller sizes do not overflow.
+    /// Maximum height and width of an image, in pixels: the number of values of smaller images does not
+    /// overflow.
     pub const MAX_SIDE: usize = 1 << 16;
 
     /// Checks that `model.{key}` is at least 1 and at most `most`.

@@ -296,6 +296,10 @@ impl Architecture for GlowConfig {
         )
     }
 
+    fn size_keys(&self) -> &'static [&'static str] {
+        &["hidden", "steps", "levels"]
+    }
+
     fn build<D: Operations>(&self, flow: &mut FlowBuilder<'_, D>) {
         for level in 0..self.levels {
             flow.push(format!("levels.{level}.squeeze"), Squeeze);

@@ -9,6 +9,9 @@ use crate::Error;
 use crate::flow::{AdditiveCoupling, Base, FactorRest, FlowBuilder, Scaling};
 use crate::train::{Optimizer, TrainConfig};
 
+/// Maximum number of values of an image: sizes of a matrix of all by all do not overflow.
+const MAX_DIMENSIONS: usize = 1 << 24;
+
 /// Base distribution of a NICE model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +56,10 @@ impl Architecture for NiceConfig {
         self.bits
     }
 
+    fn size_keys(&self) -> &'static [&'static str] {
+        &["hidden", "layers", "couplings"]
+    }
+
     fn build<D: Primitives>(&self, flow: &mut FlowBuilder<'_, D>) {
         let dimensions = self.dimensions();
         for k in 0..self.couplings {
@@ -91,9 +98,13 @@ impl Architecture for NiceConfig {
         check::at_least_one("couplings", self.couplings, 1 << 10)?;
         check::at_most("layers", self.layers, 1 << 10)?;
         check::at_least_one("hidden", self.hidden, 1 << 16)?;
-        if self.dimensions() < 2 {
-            return Err(Error::Config("model.image has one value; a coupling needs at least two".into()));
-        }
+        let [height, width, channels] = self.image;
+        match self.dimensions() {
+            2..=MAX_DIMENSIONS => Ok(()),
+            values => Err(Error::Config(format!(
+                "model.image is {height}×{width}×{channels}, {values} values; it must have 2 to {MAX_DIMENSIONS}"
+            ))),
+        }?;
         Ok(())
     }
 }

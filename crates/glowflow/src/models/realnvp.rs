@@ -103,6 +103,10 @@ impl Architecture for RealNvpConfig {
         )
     }
 
+    fn size_keys(&self) -> &'static [&'static str] {
+        &["hidden", "blocks", "levels"]
+    }
+
     fn build<D: ops::Squeeze>(&self, flow: &mut FlowBuilder<'_, D>) {
         flow.push("logit", Logit);
         for level in 0..self.levels {

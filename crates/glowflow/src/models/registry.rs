@@ -222,6 +222,12 @@ macro_rules! architectures {
                     $(Self::$variant(config) => config.unread(),)*
                 }
             }
+
+            fn size_keys(&self) -> &'static [&'static str] {
+                match self {
+                    $(Self::$variant(config) => config.size_keys(),)*
+                }
+            }
         }
 
         impl serde::Serialize for ModelConfig {

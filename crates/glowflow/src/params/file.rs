@@ -33,18 +33,32 @@ pub(crate) fn take_constants(
             ConstantType::Permutation => {
                 let index: Option<Vec<usize>> =
                     tensor.to_i64().map(|index| index.iter().map(|&i| i as usize).collect());
+                let index = index.unwrap_or_default();
                 let mut seen = vec![false; len];
-                let index = index
-                    .filter(|index| index.iter().all(|&i| i < len && !std::mem::replace(&mut seen[i], true)));
-                index.map(Constant::Permutation).ok_or_else(|| {
-                    Error::file(path, format!("{name} is not a permutation of {len} channels"))
-                })
+                let wrong = index.iter().find(|&&i| i >= len || std::mem::replace(&mut seen[i], true));
+                match wrong.copied() {
+                    None if index.len() == len => Ok(Constant::Permutation(index)),
+                    None => Err(Error::file(path, format!("{name} does not hold whole numbers"))),
+                    Some(i) => {
+                        // The file's number, which may be negative.
+                        let i = i as i64;
+                        let why = format!("{i} occurs twice or is no channel");
+                        Err(Error::file(
+                            path,
+                            format!("{name} is not a permutation of {len} channels: {why}"),
+                        ))
+                    }
+                }
             }
             ConstantType::Signs => {
-                let signs = tensor.to_f64().filter(|signs| signs.iter().all(|s| s.abs() == 1.0));
-                signs
-                    .map(Constant::Signs)
-                    .ok_or_else(|| Error::file(path, format!("{name} holds something other than 1 and -1")))
+                let signs = tensor.to_f64().unwrap_or_default();
+                match signs.iter().find(|sign| sign.abs() != 1.0) {
+                    None if signs.len() == len => Ok(Constant::Signs(signs)),
+                    None => Err(Error::file(path, format!("{name} does not hold numbers"))),
+                    Some(other) => {
+                        Err(Error::file(path, format!("{name} holds {other}, which is not 1 or -1")))
+                    }
+                }
             }
         }
     });

@@ -45,8 +45,8 @@ pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> 
 
 /// The part of the section `[data]` that selects images.
 fn images(data: &DataConfig) -> DataConfig {
-    let DataConfig { path, test, test_fraction, classes, .. } = data.clone();
-    DataConfig { path, test, test_fraction, classes, ..DataConfig::default() }
+    let DataConfig { path, test, test_fraction, test_seed, classes, .. } = data.clone();
+    DataConfig { path, test, test_fraction, test_seed, classes, ..DataConfig::default() }
 }
 
 /// Checks that a name is valid as a folder name.

@@ -119,7 +119,11 @@ impl Study {
                 check_sections(text)?;
                 Err(here(error))
             })?;
-            let run = located(run, overrides.data).map_err(here)?;
+            let mut run = located(run, overrides.data).map_err(here)?;
+            if run.data.test.is_none() {
+                // Runs of all seeds are evaluated on the same images.
+                run.data.test_seed.get_or_insert(seeds[0]);
+            }
             configurations.push(Configuration { name: entry.name.clone(), run });
         }
         let augments: Vec<_> = form.configurations.iter().map(|entry| entry.data.is_some()).collect();

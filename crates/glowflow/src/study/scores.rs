@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use crate::evaluate::{Draws, Inversion, NoiseKind, evaluate};
 use crate::models::Architecture;
 use crate::tensor_file::write_atomically;
 use crate::train::{Images, RunConfig};
-use crate::{AnyDevice, Error, Model, data, text_file};
+use crate::{AnyDevice, Error, Model, data};
 
 /// File name of the scores in a run's folder.
 pub const SCORES: &str = "scores.csv";
@@ -118,7 +119,8 @@ pub fn read(run: &Path) -> Result<HashMap<usize, f64>, Error> {
     if !path.exists() {
         return Ok(HashMap::new());
     }
-    let text = text_file::read(&path)?;
+    // Of any size: it has a line for each image.
+    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let parse = |line: &str| {
         let (index, bits) = line.split_once(',')?;
         Some((index.parse().ok()?, bits.parse().ok()?))
@@ -203,6 +205,14 @@ mod tests {
     fn one_seed_has_no_standard_error() {
         assert_eq!((mean([3.5].into_iter()), standard_error(&[3.5])), (Some(3.5), None));
         assert_eq!((mean([].into_iter()), standard_error(&[])), (None, None));
+    }
+
+    #[test]
+    fn scores_of_many_images_are_read() {
+        let run = tempfile::tempdir().unwrap();
+        let lines: String = (0..60_000).map(|image| format!("{image},3.4567890123456789\n")).collect();
+        fs::write(run.path().join(SCORES), format!("image,bits_per_dim\n{lines}")).unwrap();
+        assert_eq!(read(run.path()).unwrap().len(), 60_000);
     }
 
     /// Images differ by bits, runs by hundredths: pairing reveals the difference.

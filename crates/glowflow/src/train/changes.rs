@@ -101,7 +101,9 @@ fn fixed_by(section: &str, key: &str) -> Option<&'static str> {
         ("train", "optimizer" | "muon") => Some("the moments in the checkpoint are those of this optimiser"),
         ("train", "from" | "from_fingerprint") => Some("the run started from the weights of that model"),
         ("train", "precision") => Some("it determines how every step is rounded"),
-        ("data", "test_fraction") => Some("test images would include some that the model was trained on"),
+        ("data", "test_fraction" | "test_seed") => {
+            Some("test images would include some that the model was trained on")
+        }
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 //! content detects damage. The previous checkpoint is kept as well.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
@@ -73,31 +74,45 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
         config: config.clone(),
         progress: state.progress.clone(),
     };
-    let (last, previous) = (folder.join(CHECKPOINT), folder.join(PREVIOUS));
-    if last.exists() {
-        // Linked before the new checkpoint replaces the last one.
-        link_over(&last, &previous)?;
-    }
-    file.write(&last, HEADER, &header)
+    replace_last(folder, |last| file.write(last, HEADER, &header))
 }
 
-/// Hard-links the file `from` as `to`, replacing an existing file.
-fn link_over(from: &Path, to: &Path) -> Result<(), Error> {
-    let link = to.with_file_name(LINK);
-    let _ = std::fs::remove_file(&link);
-    std::fs::hard_link(from, &link)
-        .or_else(|_| std::fs::copy(from, &link).map(drop))
-        .and_then(|()| std::fs::rename(&link, to))
-        .map_err(Error::io(to))?;
-    // If `to` already was a link to the same file, POSIX specifies that renaming does nothing.
-    let _ = std::fs::remove_file(&link);
-    Ok(())
+/// Makes the last checkpoint the previous one, if `write` replaces it; otherwise both remain.
+fn replace_last(folder: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
+    let (last, previous) = (folder.join(CHECKPOINT), folder.join(PREVIOUS));
+    if !last.exists() {
+        return write(&last);
+    }
+    let link = folder.join(LINK);
+    link_to(&last, &link).map_err(Error::io(&link))?;
+    let written = write(&last).and_then(|()| fs::rename(&link, &previous).map_err(Error::io(&previous)));
+    // It remains if there was an error, or if it already was a link to the same file as `previous`: POSIX
+    // specifies that renaming then does nothing.
+    let _ = fs::remove_file(&link);
+    written
+}
+
+/// Hard-links the file `from` as `link`, replacing an existing file. File systems without hard links get a
+/// copy on disk.
+fn link_to(from: &Path, link: &Path) -> io::Result<()> {
+    let _ = fs::remove_file(link);
+    fs::hard_link(from, link).or_else(|_| {
+        fs::copy(from, link)?;
+        fs::File::open(link)?.sync_all()
+    })
 }
 
 /// Makes `path`, from which a run continues, its last checkpoint if it was the previous one: the next
 /// [`save`] must not replace it with the skipped checkpoint, which may be damaged.
 pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
-    if path.ends_with(PREVIOUS) { link_over(path, &path.with_file_name(CHECKPOINT)) } else { Ok(()) }
+    if !path.ends_with(PREVIOUS) {
+        return Ok(());
+    }
+    let (link, last) = (path.with_file_name(LINK), path.with_file_name(CHECKPOINT));
+    link_to(path, &link).and_then(|()| fs::rename(&link, &last)).map_err(Error::io(&last))?;
+    // As in `replace_last`.
+    let _ = fs::remove_file(&link);
+    Ok(())
 }
 
 /// Locates the checkpoint to resume from: a file, or the last one in a run's folder; `None` if the run was
@@ -169,17 +184,30 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
 mod tests {
     use super::*;
 
-    /// A run that is killed between creating the link and writing the new checkpoint executes this again with
-    /// both names in place.
+    /// Also with the link of a run that was killed while saving, and with both names for one file.
     #[test]
-    fn an_existing_link_is_replaced() {
+    fn the_last_checkpoint_becomes_the_previous_one_unless_writing_fails() {
         let folder = tempfile::tempdir().unwrap();
-        let (last, previous) = (folder.path().join(CHECKPOINT), folder.path().join(PREVIOUS));
-        std::fs::write(&last, "one").unwrap();
-        for _ in 0..2 {
-            link_over(&last, &previous).unwrap();
-            assert_eq!(std::fs::read(&previous).unwrap(), b"one");
-            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
-        }
+        let path = folder.path();
+        let names = [CHECKPOINT, PREVIOUS].map(|name| path.join(name));
+        let contents = || names.clone().map(|name| fs::read_to_string(name).unwrap_or_default());
+        let save = |text: &str| {
+            replace_last(path, |last| {
+                fs::write(last.with_extension("new"), text)
+                    .and_then(|()| fs::rename(last.with_extension("new"), last))
+                    .map_err(Error::io(last))
+            })
+        };
+        save("1").unwrap();
+        assert_eq!(contents(), ["1", ""]);
+        save("2").unwrap();
+        fs::write(path.join(LINK), "old").unwrap();
+        assert!(replace_last(path, |last| Err(Error::file(last, "the disk is full"))).is_err());
+        assert_eq!(contents(), ["2", "1"]);
+        go_on_from(&names[1]).unwrap();
+        assert_eq!(contents(), ["1", "1"]);
+        save("3").unwrap();
+        assert_eq!(contents(), ["3", "1"]);
+        assert_eq!(fs::read_dir(path).unwrap().count(), 2, "nothing else is left");
     }
 }

@@ -10,8 +10,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Returns the error that ends training: it names the place in the flow at which values become
     /// non-finite.
     pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
-        let dimensions = self.config.model.dimensions();
-        let state = self.enter(&pixels[..dimensions], labels.get(..1).unwrap_or_default());
+        let state = self.enter(pixels, labels);
         let seen = match self.flow.trace(&self.context(), state) {
             Ok(trace) => {
                 match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {

@@ -49,10 +49,13 @@ impl RunConfig {
     }
 }
 
-/// Settings of a model's run; the defaults if unknown.
+/// Settings of a model's run; the defaults of its architecture if unknown.
 fn base(path: &Path, model: &ModelConfig) -> RunConfig {
     let run = RunConfig::read(&run_folder(path).join(CONFIG)).ok().filter(|run| run.model == *model);
-    let RunConfig { train, data, .. } = run.unwrap_or_default();
+    let (train, data) = match run {
+        Some(run) => (run.train, run.data),
+        None => (model.train_defaults(), DataConfig::default()),
+    };
     let rate = if train.from.is_some() { 1.0 } else { RATE };
     RunConfig {
         model: model.clone(),

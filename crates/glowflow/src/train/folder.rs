@@ -44,11 +44,11 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
 /// Checks that the folder of a new run contains no file that the run would overwrite, or train on.
 pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     let resume = |name: &str| match name {
-        MODEL | METRICS => None,
+        MODEL | BEST | METRICS => None,
         PREVIOUS => Some(out.join(name)),
         _ => Some(out.to_owned()),
     };
-    let names = [CONFIG, CHECKPOINT, PREVIOUS, MODEL, METRICS];
+    let names = [CONFIG, CHECKPOINT, PREVIOUS, MODEL, BEST, METRICS];
     if let Some(found) = names.into_iter().find(|name| out.join(name).exists()) {
         return Err(Error::RunExists { folder: out.to_owned(), found, resume: resume(found) });
     }

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use glowflow_data::{Broken, Dataset, Splits};
+use glowflow_data::{Broken, Dataset, ImageShape, Splits};
 
 use super::config::RunConfig;
-use crate::{Error, data};
+use crate::{Error, ModelConfig, data};
 
 /// Minimum number of images for holding out a part by default.
 const MIN_FOR_HOLDOUT: usize = 100;
@@ -60,6 +60,21 @@ impl Images {
         Ok(images)
     }
 
+    /// Opens the images of a new run.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration selects test images in two ways, and errors of reading.
+    pub fn open_new(config: &RunConfig) -> Result<Self, Error> {
+        if let (Some(test), Some(fraction)) = (&config.data.test, config.data.test_fraction) {
+            return Err(Error::Config(format!(
+                "data.test is {} and data.test_fraction is {fraction}: test images are either separate or a fraction of \
+                 the training images; omit one of the two",
+                test.display()
+            )));
+        }
+        Self::open(config)
+    }
+
     /// Splits images into training and test images, according to the configuration.
     fn split(config: &RunConfig, mut opened: Splits) -> Result<Self, Error> {
         let mut notices = std::mem::take(&mut opened.notices);
@@ -72,6 +87,21 @@ impl Images {
             None => held_out(config, opened)?,
         };
         Ok(Self { notices, ..Self::new(train, test) })
+    }
+
+    /// Checks that all images have the shape of the model's.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with both shapes.
+    pub fn check_shape(&self, model: &ModelConfig) -> Result<(), Error> {
+        let [height, width, channels] = model.image();
+        let want = ImageShape { height, width, channels };
+        for (what, data) in [("training", Some(&self.train)), ("test", self.test.as_ref())] {
+            if let Some(have) = data.map(|data| data.shape()).filter(|have| *have != want) {
+                return Err(Error::Input(format!("the {what} images are {have}, those of the model {want}")));
+            }
+        }
+        Ok(())
     }
 
     /// Images found to be broken so far.
@@ -102,7 +132,7 @@ fn held_out(config: &RunConfig, opened: Splits) -> Result<TrainAndTest, Error> {
 }
 
 /// Splits images into training and test images: `data.test_fraction` of them are test images, by default 5 %
-/// if there are at least 100 images.
+/// if there are at least 100 images. `data.test_seed`, by default `train.seed`, selects them.
 ///
 /// # Errors
 /// [`Error::Data`] if the fraction leaves no images on one side.
@@ -112,7 +142,8 @@ pub fn hold_out(config: &RunConfig, images: Arc<dyn Dataset>) -> Result<TrainAnd
         None if images.len() >= MIN_FOR_HOLDOUT => HOLDOUT,
         None => return Ok((images, None)),
     };
-    let (train, test) = glowflow_data::split(images, fraction, config.train.seed)?;
+    let seed = config.data.test_seed.unwrap_or(config.train.seed);
+    let (train, test) = glowflow_data::split(images, fraction, seed)?;
     Ok((Arc::new(train), Some(Arc::new(test))))
 }
 

@@ -171,6 +171,13 @@ fn files_of_the_user_are_unchanged() {
     let licensed = text(run, README);
     assert!(licensed.contains("license: \"cc-by-4.0\"\n") && licensed.contains("| licence | cc-by-4.0 |"));
 
+    // So are entries that this program does not know.
+    let added = text(run, CONFIG_JSON).replacen('{', r#"{"base_model": "mine","#, 1);
+    std::fs::write(run.join(CONFIG_JSON), added).unwrap();
+    go_on(run, 4);
+    assert_eq!((&json(run)["base_model"], &json(run)["training"]["steps"]), (&"mine".into(), &4.into()));
+    let licensed = text(run, README);
+
     // Any edit protects the README from being overwritten.
     for edited in
         [format!("{licensed}\nMy dog.\n"), licensed.replacen("# Glow", "# My Glow", 1), String::new()]

@@ -77,6 +77,17 @@ fn an_evaluation_is_stopped_between_batches() {
     }
 }
 
+#[test]
+fn one_image_has_no_standard_error() {
+    let evaluated = |images| {
+        let inversion = Inversion { images: 0, seed: 0 };
+        evaluate(&glow(&model_file(0.05)), &portraits(images), Draws::Midpoint, inversion, |_| Ok(()))
+            .unwrap()
+    };
+    assert!(evaluated(1).bits_per_dim.is_finite() && evaluated(1).standard_error.is_nan());
+    assert!(evaluated(2).standard_error > 0.0);
+}
+
 /// NaN results are distinguished from numbers.
 #[test]
 fn images_without_a_finite_score_are_named() {

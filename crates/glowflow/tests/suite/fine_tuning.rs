@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::common::NEVER;
 use glowflow::train::{Changes, EdgeType, Limits, Options, RunConfig, Summary, observers, resume, train};
-use glowflow::{Error, ModelFile};
+use glowflow::{Architecture, Error, ModelFile, NiceConfig};
 use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
 use glowflow_report::progress::Display;
@@ -159,4 +159,17 @@ fn another_model_in_the_source_s_place_is_noticed() {
     let message = fine_tune(&config, &at("out"), 2).unwrap_err().to_string();
     assert!(message.contains("another model") && message.contains("fingerprint"), "{message}");
     assert!(!at("out").exists(), "a folder is left");
+}
+
+/// Glow's settings do not suit other architectures.
+#[test]
+fn a_model_file_alone_has_the_settings_of_its_architecture() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nice.safetensors");
+    let nice = NiceConfig { image: [8, 8, 3], hidden: 8, ..NiceConfig::default() };
+    ModelFile::new(nice.clone(), 0).unwrap().write(&path).unwrap();
+    let tuned = RunConfig::fine_tune(&path, None, None, &[]).unwrap().train;
+    let want = nice.train_defaults();
+    assert_eq!((tuned.optimizer, tuned.warmup, tuned.ema), (want.optimizer, want.warmup, want.ema));
+    assert_eq!((tuned.epsilon, tuned.lr), (want.epsilon, want.lr / 8.0));
 }

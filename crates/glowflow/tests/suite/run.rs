@@ -443,15 +443,18 @@ fn unchanged_paths_keep_their_text() {
     assert!(after.data.path.unwrap().is_absolute());
 }
 
-/// A log without a run is not overwritten either.
+/// A log or a model without a run is not overwritten either.
 #[test]
-fn a_log_without_a_run_is_not_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("metrics.jsonl");
-    std::fs::write(&log, "{\"step\":1}\n").unwrap();
-    let message = train(Cpu::<f32>::new(), config(&[]), folder.path(), options(1)).unwrap_err().to_string();
-    assert!(message.contains("metrics.jsonl") && message.contains("another folder"), "{message}");
-    assert_eq!(std::fs::read_to_string(&log).unwrap(), "{\"step\":1}\n");
+fn files_of_another_run_are_not_overwritten() {
+    for name in ["metrics.jsonl", "model.safetensors", "best.safetensors"] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(name);
+        std::fs::write(&file, "kept").unwrap();
+        let message =
+            train(Cpu::<f32>::new(), config(&[]), folder.path(), options(1)).unwrap_err().to_string();
+        assert!(message.contains(name) && message.contains("another folder"), "{message}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    }
 }
 
 /// The content of margins exposed by shifts is part of a run's configuration, and affects its training
@@ -492,4 +495,62 @@ fn a_run_on_given_datasets_is_resumed_on_them() {
     assert_eq!(summary.steps, 4);
     let model = |run: &Path| ModelFile::read(run).unwrap();
     assert_eq!(model(parts.path()), model(whole.path()));
+}
+
+/// The number of bytes of other images may be that of whole images of the model.
+#[test]
+fn datasets_of_another_shape_are_refused() {
+    let mut config = config(&[]);
+    config.data.path = None;
+    let images = |size| -> Arc<dyn Dataset> { Arc::new(Portraits::new(40, size, 0)) };
+    let folder = tempfile::tempdir().unwrap();
+    let new = folder.path().join("new");
+    let run = folder.path().join("run");
+    train_on(Cpu::<f32>::new(), config.clone(), images(16), None, &run, options(1)).unwrap();
+    let before = std::fs::read(run.join("checkpoint.safetensors")).unwrap();
+    for (train, test, what) in [(32, 16, "training"), (16, 32, "test")] {
+        let test = Some(images(test));
+        let begun =
+            train_on(Cpu::<f32>::new(), config.clone(), images(train), test.clone(), &new, options(2));
+        assert!(!new.exists());
+        let resumed = resume_on(device, &run, Changes::default(), images(train), test, options(2));
+        for error in [begun, resumed] {
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("the {what} images are 32×32×3, those of the model 16×16×3")),
+                "{error}"
+            );
+        }
+    }
+    assert_eq!(std::fs::read(run.join("checkpoint.safetensors")).unwrap(), before);
+}
+
+/// Values of the section `data` are checked before anything is opened.
+#[test]
+fn impossible_selections_of_images_are_refused() {
+    for (overrides, parts) in [
+        (&["data.shift=0.7"][..], &["data.shift", "0.7"][..]),
+        (&["data.test_fraction=1.0"], &["data.test_fraction is 1", "below 1"]),
+        (
+            &["data.test_fraction=0.2", "data.test=portraits"],
+            &["data.test is portraits", "data.test_fraction is 0.2", "omit"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("new");
+        let base = [
+            "model.image=[16,16,3]",
+            "model.levels=1",
+            "model.steps=1",
+            "model.hidden=4",
+            "data.path=portraits",
+        ];
+        let config = RunConfig::resolve(None, None, &texts(&[&base[..], overrides].concat()));
+        let error = config
+            .and_then(|config| train(Cpu::<f32>::new(), config, &new, options(1)))
+            .unwrap_err()
+            .to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        assert!(!new.exists());
+    }
 }

@@ -1,10 +1,12 @@
 //! Studies as configurations: the built-in ones, precedence, and the schedule of evaluations.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use glowflow::study::{Budget, Overrides, Scale, Study, builtin_names};
-use glowflow::train::EdgeType;
+use glowflow::train::{EdgeType, hold_out};
 use glowflow::{CouplingType, GlowConfig, ModelConfig, PermutationType};
+use glowflow_data::portraits::Portraits;
 
 /// A study from its TOML.
 fn study(text: &str) -> Result<Study, glowflow::Error> {
@@ -324,4 +326,35 @@ fn residual_arms_of_the_speedrun_fit_the_baseline() {
         let [all, base] = [attention, baseline].map(|index| study.multiply_adds(index) as f64);
         assert!((least..1.0).contains(&(all / base)), "{scale:?}: {}", all / base);
     }
+}
+
+/// Seeds differ in weights, noise and order, and not in the images that they are evaluated on.
+#[test]
+fn all_seeds_hold_out_the_same_images() {
+    let text = |data: &str| {
+        format!(
+            "name = 'seeds'\nseeds = [3, 4]\nimages = 64\nevaluations = 1\nbase = {{ data = {{ path = 'portraits'{data} }} }}
+            configurations = [{{ name = 'a' }}]"
+        )
+    };
+    let test_seeds = |data: &str| {
+        let study = study(&text(data)).unwrap();
+        [3, 4].map(|seed| {
+            let config = study.run_config(0, seed);
+            (config.train.seed, config.data.test_seed)
+        })
+    };
+    assert_eq!(test_seeds(""), [(3, Some(3)), (4, Some(3))]);
+    assert_eq!(test_seeds(", test_seed = 7"), [(3, Some(7)), (4, Some(7))]);
+
+    let held_out = |seed: u64, test_seed: Option<u64>| {
+        let mut config = study(&text("")).unwrap().run_config(0, seed);
+        config.data.test_seed = test_seed;
+        let (_, test) = hold_out(&config, Arc::new(Portraits::new(200, 16, 0))).unwrap();
+        let test = test.unwrap();
+        (0..test.len()).map(|index| test.name(index)).collect::<Vec<_>>()
+    };
+    assert_eq!(held_out(3, Some(3)), held_out(4, Some(3)));
+    assert_eq!(held_out(3, Some(3)), held_out(3, None));
+    assert_ne!(held_out(3, None), held_out(4, None));
 }

@@ -2,7 +2,6 @@
 //!
 //! F, G and f are sums of logistic functions of one exponential each. Far from all components they underflow;
 //! only such numbers are computed with logarithms, one by one.
-//! such numbers, and no others, are computed by logarithms, one by one.
 
 use rayon::prelude::*;
 

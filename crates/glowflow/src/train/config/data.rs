@@ -46,6 +46,10 @@ pub struct DataConfig {
     /// other data is held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
+    /// Seed that selects the held-out images; `train.seed` by default. Older programs reject this key, so it
+    /// is only written if it is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_seed: Option<u64>,
     /// Names of the classes, in the order of their labels; by default those of the training data. A run
     /// records them, so that other data is labelled consistently.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -10,7 +10,7 @@ use glowflow_report::{metrics, picture};
 
 use crate::train::folder::{CURVE, METRICS, SAMPLES};
 use crate::train::observer::{Event, Observer, Outbox, PicturesDue};
-use crate::{Error, ModelConfig};
+use crate::{Error, ModelConfig, check_count};
 
 /// Temperature of the samples.
 const TEMPERATURE: f64 = 0.7;
@@ -44,9 +44,11 @@ impl Pictures {
     }
 }
 
-/// Number of columns and rows of the sample grid.
+/// Number of columns and rows of the sample grid: 8, or 4 for images wider than 64 pixels, or fewer for very
+/// large images.
 fn columns(config: &ModelConfig) -> usize {
-    if config.image()[1] > 64 { 4 } else { 8 }
+    let most = if config.image()[1] > 64 { 4 } else { 8 };
+    (1..=most).rfind(|&columns| check_count(&[columns, columns], config.dimensions()).is_ok()).unwrap_or(1)
 }
 
 /// Number of samples in a grid.

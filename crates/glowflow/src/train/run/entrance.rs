@@ -50,11 +50,14 @@ impl<'a> Entrance<'a> {
 
     /// Ends the job with the run, unless the run failed while the other ranks took part in it.
     pub fn leave(&self, done: Result<Summary, Error>) -> Result<Summary, Error> {
-        if !self.job.has_begun() {
-            self.job.refuse()?;
+        let left = if !self.job.has_begun() {
+            self.job.refuse()
         } else if matches!(done, Ok(_) | Err(Error::Stopped)) {
-            self.job.ranks().finish()?;
-        }
-        done
+            self.job.ranks().finish().map_err(Error::from)
+        } else {
+            Ok(())
+        };
+        // The run's own error is the cause of the others.
+        done.and_then(|summary| left.map(|()| summary))
     }
 }

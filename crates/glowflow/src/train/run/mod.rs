@@ -173,7 +173,7 @@ pub fn train_as(
     let stop = options.stop;
     let open = |config: &RunConfig| {
         let (out, config) = (out.to_owned(), config.clone());
-        unless_stopped(stop, move || check_free(&out, &config).and_then(|()| Images::open(&config)))
+        unless_stopped(stop, move || check_free(&out, &config).and_then(|()| Images::open_new(&config)))
     };
     begin_on(job, device.into(), config, out, Box::new(open), options)
 }
@@ -238,6 +238,7 @@ fn begin_alone<D: Operations<Real = f32>>(
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     let done = images(&config).and_then(|images| {
+        images.check_shape(&config.model)?;
         if config.model.classes() > 0 {
             config.data.classes = images.train.classes().to_vec();
         }
@@ -362,6 +363,7 @@ fn go_on_alone(
         return on_device!(device(&config)?, device => {
             let trainer = Trainer::new(device, config)?;
             let images = open(trainer.config())?;
+            images.check_shape(&trainer.config().model)?;
             let trainer = entrance.enter(trainer, &images)?;
             Run::new(trainer, images, folder, options, entrance.job())?.with_changes(notices).run()
         });
@@ -374,6 +376,7 @@ fn go_on_alone(
         memory::check_training(&config.model, &config.train, entrance.job().ranks().size(), true)?;
     }
     let images = open(&config)?;
+    images.check_shape(&config.model)?;
     checkpoint::go_on_from(&checkpoint)?;
     let saved = Saved::of(&state.progress);
     on_device!(device, device => {

@@ -287,7 +287,8 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             let learning_rate = self.trainer.learning_rate();
             let report = self.trainer.step(&batch.pixels, labels).inspect_err(|_| self.control.end())?;
             let step = self.trainer.progress().step;
-            let rate = pace.count(config.train.batch);
+            let seconds = resumed.elapsed().as_secs_f64();
+            let rate = pace.count(config.train.batch, seconds);
             let done = StepDone {
                 step,
                 bits_per_dim: report.bits_per_dim,
@@ -295,7 +296,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
                 learning_rate,
                 applied: report.applied,
                 images: config.train.batch,
-                seconds: resumed.elapsed().as_secs_f64(),
+                seconds,
                 images_per_second: rate,
             };
             let sent = self.observers.send(&Event::Step(done));
