@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::thread;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 pub use status::ExitCode;
@@ -26,7 +26,7 @@ const MAX_THREADS: usize = 1024;
 /// Only the first call in a process can set the number of threads.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = words.into_iter().collect();
-    let cli = match Cli::try_parse_from(&words) {
+    let cli = match parse(&words) {
         Ok(cli) => cli,
         Err(message) => {
             // A closed pipe is not reported.
@@ -46,6 +46,19 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Parses the command line. A negative number is the value of an option, so that the message about it names
+/// the option.
+fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command().mut_subcommands(|command| {
+        command.mut_args(|arg| match arg.get_action().takes_values() && !arg.is_positional() {
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        })
+    });
+    let matches = command.try_get_matches_from_mut(words)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 fn execute(mut cli: Cli) -> anyhow::Result<ExitCode> {

@@ -1,6 +1,7 @@
 //! The interface of image sources: numbered images of one shape.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::Error;
 
@@ -87,6 +88,11 @@ pub trait Dataset: Send + Sync {
 
     /// Shape of image `index` as stored, before it is fitted to [`shape`](Self::shape); `None` if unknown.
     fn stored_shape(&self, _index: usize) -> Option<ImageShape> {
+        None
+    }
+
+    /// The file of image `index`; `None` if it is not a file of its own.
+    fn path(&self, _index: usize) -> Option<PathBuf> {
         None
     }
 

@@ -62,7 +62,7 @@ impl ImageFolder {
         Self::open(root, vec![file.into()], 0, &options, Arc::new(MemoryBudget::new(options.cache_bytes)))
     }
 
-    fn path(&self, index: usize) -> PathBuf {
+    fn file(&self, index: usize) -> PathBuf {
         self.root.join(&self.files[index])
     }
 }
@@ -89,11 +89,15 @@ impl Dataset for ImageFolder {
     }
 
     fn content(&self, index: usize) -> u64 {
-        self.path(index).metadata().map_or(0, |file| file.len())
+        self.file(index).metadata().map_or(0, |file| file.len())
     }
 
     fn stored_shape(&self, index: usize) -> Option<ImageShape> {
-        image_file::load(&self.path(index)).ok().map(|picture| picture.shape)
+        image_file::load(&self.file(index)).ok().map(|picture| picture.shape)
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        Some(self.file(index))
     }
 
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {
@@ -108,7 +112,7 @@ impl Dataset for ImageFolder {
         let known = broken().get(&index).cloned();
         let result = match known {
             Some(reason) => Err(Failure::Broken(reason)),
-            None => image_file::load_fitted(&self.path(index), self.shape, pixels),
+            None => image_file::load_fitted(&self.file(index), self.shape, pixels),
         };
         match result {
             Ok(()) => {
@@ -116,7 +120,7 @@ impl Dataset for ImageFolder {
                 Ok(())
             }
             // The file may be intact, so the next attempt reads it again.
-            Err(Failure::System(source)) => Err(Error::System { path: self.path(index), source }),
+            Err(Failure::System(source)) => Err(Error::System { path: self.file(index), source }),
             Err(Failure::Broken(reason)) => {
                 broken().insert(index, reason.clone());
                 Err(Error::BrokenImage { name: self.name(index), reason })

@@ -4,8 +4,8 @@
 //! 8 bits, colours are converted to sRGB, transparent images are composited over white, and only the first
 //! frame of an animation is read.
 
-use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::fs::{self, File};
+use std::io::{self, Cursor, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -77,6 +77,14 @@ pub fn image_of_bytes(bytes: &[u8], shape: ImageShape, most_pixels: u64) -> Resu
 /// [`Error::BrokenImage`] if the file cannot be read or is not a complete image; [`Error::System`] if the
 /// operating system failed to read it this time.
 pub fn load_picture(path: &Path) -> Result<(Vec<u8>, ImageShape), Error> {
+    let missing = match fs::metadata(path) {
+        Err(reason) if reason.kind() == ErrorKind::NotFound => Some(reason),
+        Ok(found) if found.is_dir() => Some(ErrorKind::IsADirectory.into()),
+        _ => None,
+    };
+    if let Some(reason) = missing {
+        return Err(Error::Read { path: path.to_owned(), reason });
+    }
     let picture = load(path).map_err(|failure| failure.of(path))?;
     Ok((picture.pixels, picture.shape))
 }

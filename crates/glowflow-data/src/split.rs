@@ -1,5 +1,6 @@
 //! Subsets of a dataset, such as held-out images.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::random::{Purpose, Stream};
@@ -68,6 +69,10 @@ impl Dataset for Subset {
 
     fn stored_shape(&self, index: usize) -> Option<ImageShape> {
         self.dataset.stored_shape(self.indices[index])
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.dataset.path(self.indices[index])
     }
 
     fn read(&self, index: usize, pixels: &mut [u8]) -> Result<(), Error> {

@@ -186,7 +186,8 @@ pub struct Nearest {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images to search. If they have a test set, only that is used.
+    /// The images to search, aligned in the same way, which takes about a fifth of a second per photograph.
+    /// If they have a test set, only that is used.
     #[arg(long)]
     pub data: PathBuf,
     /// Number of images to find.

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use glowflow::Precision;
 
 use super::PRECISIONS;
 use super::choice::parser;
+
+/// Maximum number of noise draws, which no evaluation needs.
+const MAX_DRAWS: u64 = 1_000_000;
 
 #[derive(Debug, Args)]
 pub struct Scoring {
@@ -16,7 +19,8 @@ pub struct Scoring {
     #[arg(long, value_enum)]
     pub dequantization: Option<DequantizationArg>,
     /// Number of noise draws to average the bound over.
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "importance")]
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "importance",
+        value_parser = value_parser!(u64).range(1..=MAX_DRAWS))]
     pub draws: u64,
     /// Importance-weighted bound with K draws: lower than the mean over K draws, and closer to the model's
     /// bits/dim. Takes K forward passes. [default: none]
@@ -67,8 +71,8 @@ pub struct Eval {
 
 fn parse_importance(text: &str) -> Result<u64, String> {
     match text.parse() {
-        Ok(draws) if draws > 0 => Ok(draws),
-        _ => Err(format!("{text:?} is not a number of draws: give 1 or more, such as 100")),
+        Ok(draws) if (1..=MAX_DRAWS).contains(&draws) => Ok(draws),
+        _ => Err(format!("{text:?} is not a number of draws: give 1 to {MAX_DRAWS}, such as 100")),
     }
 }
 

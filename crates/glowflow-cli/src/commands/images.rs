@@ -1,7 +1,7 @@
 //! `sample`, `encode` and `decode`.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::latent::at_temperatures;
@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::picture_paths::picture_paths;
 use super::{
-    PictureOutput, check_folder_output, check_output, check_picture, check_pictures, class_choices, class_of,
-    counted, left_out, named, print_json, report_broken, save_image, say, tell, test_data, verdict, watched,
+    PictureOutput, check_folder_output, check_output, check_picture, check_pictures, check_replaced,
+    class_choices, class_of, counted, left_out, named, print_json, report_broken, save_image, say, size_of,
+    tell, test_data, verdict, watched,
 };
 use crate::{ExitCode, args};
 
@@ -26,6 +27,11 @@ fn save_below(glow: &Model, image: ArrayView3<u8>, folder: &Path, name: &Path) -
     std::fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     let pixels: Vec<u8> = image.iter().copied().collect();
     save_image(glow, &pixels, &path)
+}
+
+/// The file of a sample.
+fn sample_path(index: usize) -> PathBuf {
+    format!("{index:05}.png").into()
 }
 
 pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -48,11 +54,12 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     let out = match &args.out_dir {
         Some(folder) => {
             check_folder_output(folder)?;
+            check_replaced(folder, &(0..count).map(sample_path).collect::<Vec<_>>(), size_of(&glow))?;
             None
         }
         None => {
             check_picture(&glow, &counts)?;
-            Some(PictureOutput::check(args.out.as_deref(), "samples", &args.model, &[])?)
+            Some(PictureOutput::check(args.out.as_deref(), "samples", &args.model, &[], &[])?)
         }
     };
     let labels = class.map_or(vec![], |class| vec![class; count]);
@@ -67,7 +74,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
     let finite = samples.all_finite();
     if let Some(folder) = &args.out_dir {
         for (i, image) in samples.pixels.outer_iter().enumerate() {
-            save_below(&glow, image, folder, Path::new(&format!("{i:05}.png")))?;
+            save_below(&glow, image, folder, &sample_path(i))?;
         }
     }
     if let Some(out) = out {
@@ -78,7 +85,7 @@ pub fn sample(args: &args::Sample, common: &args::Common) -> anyhow::Result<Exit
 }
 
 pub fn encode(args: &args::Encode, common: &args::Common) -> anyhow::Result<ExitCode> {
-    check_output(&args.out, &args.model)?;
+    check_output(&args.out, &args.model, &[&args.data])?;
     let glow = common.load_exact(&args.model)?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let dataset = watched(test_data(&args.data, &args.model, &glow, label)?);
@@ -124,6 +131,7 @@ pub fn decode(args: &args::Decode, common: &args::Common) -> anyhow::Result<Exit
         args.model.display()
     );
     let paths = picture_paths(&file.images);
+    check_replaced(&args.out_dir, &paths, size_of(&glow))?;
     let mut fidelities = vec![Fidelity::Unknown; file.images.len()];
     file.decode(&glow, |index, pixels, fidelity| {
         fidelities[index] = fidelity;

@@ -17,7 +17,7 @@ use crate::{ExitCode, args};
 const SHOWN: usize = 8;
 
 pub fn import(args: &args::Import, common: &args::Common) -> anyhow::Result<ExitCode> {
-    check_output(&args.out, &args.file)?;
+    check_output(&args.out, &args.file, &[])?;
     let settings = Settings { image: args.image, bits: args.bits, permutation: args.permutation };
     let checkpoint = Checkpoint::read(&args.file)?;
     let imported = convert(checkpoint, args.from, &settings).map_err(with_options);

@@ -28,7 +28,9 @@ pub fn interpolate(args: &args::Interpolate, common: &args::Common) -> anyhow::R
         paths.push(args.images[0].clone());
     }
     check_picture(&glow, &[paths.len() - 1, args.frames])?;
-    let out = PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"])?;
+    let inputs: Vec<_> = args.images.iter().collect();
+    let out =
+        PictureOutput::check(args.out.as_deref(), "interpolation", &args.model, &["apng", "gif"], &inputs)?;
     let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let labels = pictures.labels(&glow, label)?.repeat(paths.len());
@@ -68,7 +70,8 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
         args.model.display()
     );
     let out = directions_path(args.out.as_deref(), &args.model)?;
-    check_output(&out, &args.model)?;
+    let inputs: Vec<_> = args.labels.iter().chain([&args.data]).collect();
+    check_output(&out, &args.model, &inputs)?;
     let glow = common.load_exact(&args.model)?;
     let (config, names) = (glow.config(), class_names(&args.model, glow.config()));
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
@@ -136,7 +139,7 @@ pub fn resample(args: &args::Resample, common: &args::Common) -> anyhow::Result<
         None => 1..=glow.latent_shapes().len(),
     };
     check_picture(&glow, &[rows.clone().count(), args.count])?;
-    let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[])?;
+    let out = PictureOutput::check(args.out.as_deref(), "resampled", &args.model, &[], &[&args.image])?;
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, &args.image, label)?;

@@ -3,26 +3,26 @@
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use glowflow::latent::{self, Direction, Directions, sweep};
 use glowflow::train::class_names;
 use glowflow::{Dequantization, Latents, Model, data};
 use glowflow_data::encode_png;
-use glowflow_report::file;
-use glowflow_report::progress::{Display, Goal, Progress};
+use glowflow_report::{file, picture};
 use ndarray::{Array4, Axis, concatenate};
 use serde_json::json;
 
+use super::delayed_progress::DelayedProgress;
 use super::picture_paths::picture_paths;
-use super::pictures::{Picture, Pictures};
+use super::pictures::{Picture, Pictures, reason};
 use super::verdict::unsound_pictures;
 use super::{
-    PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, class_of, counted,
-    directions_path, grid_png, image_shape, named, print_json, say, tell, verdict,
+    PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, check_replaced,
+    class_of, counted, directions_path, grid_png, image_shape, named, print_json, say, size_of, tell,
+    verdict,
 };
-use crate::{ExitCode, advice, args};
+use crate::{ExitCode, args};
 
 /// The requested changes.
 struct Changes<'a> {
@@ -87,7 +87,7 @@ pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Res
         "{} is a folder, so its pictures require an output folder: give --out-dir DIR",
         image.display()
     );
-    let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[])?;
+    let out = PictureOutput::check(args.out.as_deref(), "manipulated", &args.model, &[], &[image])?;
     let Picture { labels, latents, .. } = Picture::encode(&glow, &pictures, image, class)?;
     let made = changes.pictures(&glow, &latents, &labels)?;
     out.write(&made.files.concat(), common.json)?;
@@ -121,19 +121,18 @@ fn sources(
         let splits = data::open_for(path, glow.config(), &names, class)?;
         splits.notices.iter().for_each(|notice| tell(notice));
         for dataset in [Some(splits.train), splits.test].into_iter().flatten() {
-            anyhow::ensure!(
-                (0..dataset.len()).any(|index| path.join(dataset.name(index)).is_file()),
-                "{} contains images that are not picture files: convert them to pictures with `glowflow encode` and \
+            let files: Option<Vec<_>> = (0..dataset.len()).map(|index| dataset.path(index)).collect();
+            let files = files.with_context(|| {
+                format!(
+                    "{} contains images that are not picture files: convert them to pictures with `glowflow encode` and \
                  `glowflow decode` first",
-                path.display()
-            );
-            sources.extend((0..dataset.len()).map(|index| {
-                let name = dataset.name(index);
-                Source {
-                    path: path.join(&name),
-                    name,
-                    class: class.or_else(|| dataset.label(index).filter(|_| glow.config().classes() > 0)),
-                }
+                    path.display()
+                )
+            })?;
+            sources.extend(files.into_iter().enumerate().map(|(index, path)| Source {
+                path,
+                name: dataset.name(index),
+                class: class.or_else(|| dataset.label(index).filter(|_| glow.config().classes() > 0)),
             }));
         }
     }
@@ -158,36 +157,6 @@ fn check_kept(sources: &[Source], folder: &Path, paths: &[PathBuf]) -> anyhow::R
     }
 }
 
-/// Progress, shown if a command takes a while.
-struct DelayedProgress {
-    total: u64,
-    began: Instant,
-    progress: Option<Progress>,
-}
-
-impl DelayedProgress {
-    fn new(total: usize) -> Self {
-        Self { total: total as u64, began: Instant::now(), progress: None }
-    }
-
-    fn update(&mut self, done: usize) {
-        let display = Display::detect();
-        let patience = Duration::from_secs(if display == Display::Bar { 1 } else { 10 });
-        if self.progress.is_none() && self.began.elapsed() >= patience {
-            self.progress = Some(Progress::new(Goal::Steps(self.total), display).counting("image"));
-        }
-        if let Some(progress) = &mut self.progress {
-            progress.update(done as u64, "");
-        }
-    }
-
-    fn finish(self) {
-        if let Some(progress) = self.progress {
-            progress.finish();
-        }
-    }
-}
-
 /// Writes one changed image per input to a folder. Unreadable inputs are reported and skipped.
 fn to_folder(
     args: &args::Manipulate,
@@ -203,6 +172,10 @@ fn to_folder(
     let sources = sources(args, glow, pictures, class)?;
     let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
     check_kept(&sources, folder, &paths)?;
+    let columns = changes.sweep.map_or(1, |(_, frames)| frames);
+    let blank = picture::grid(&vec![0; columns * glow.config().dimensions()], glow.config().image(), columns);
+    let size = if changes.sweep.is_some() { blank.dimensions() } else { size_of(glow) };
+    check_replaced(folder, &paths, size)?;
     let (mut broken, mut not_finite, mut finite) = (vec![], vec![], true);
     let mut shown = DelayedProgress::new(sources.len());
     let all: Vec<(&Source, &PathBuf)> = sources.iter().zip(&paths).collect();
@@ -218,7 +191,7 @@ fn to_folder(
                     outs.push((source, *out));
                 }
                 Err(error) => {
-                    broken.push(format!("skipped {}: {}", source.path.display(), advice::describe(&error)));
+                    broken.push(format!("skipped {}: {}", source.path.display(), reason(&error)));
                 }
             }
         }
@@ -243,7 +216,7 @@ fn to_folder(
         done += batch.len();
         shown.update(done);
     }
-    shown.finish();
+    drop(shown);
     broken.iter().for_each(|line| tell(line));
     let all = sources.len();
     if common.json {

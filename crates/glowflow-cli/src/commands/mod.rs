@@ -1,6 +1,8 @@
 //! Commands, one function each: converts arguments, calls the library, prints the result.
 
+mod aligned;
 mod completions;
+mod delayed_progress;
 mod face_paths;
 mod finder;
 mod images;
@@ -31,12 +33,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use glowflow::latent::DIRECTIONS;
 use glowflow::train::class_names;
-use glowflow::{AnyDevice, DeviceError, Model, Precision, check_count, data, pretrained};
+use glowflow::{AnyDevice, DeviceError, Error, Model, Precision, check_count, data, pretrained};
 use glowflow_data::{Dataset, ImageShape, Subset};
 use glowflow_report::{picture, printable};
 
 use crate::args;
-use output::{PictureOutput, check_folder_output, check_output, check_outside, is_stdout, save_image};
+use output::{
+    PictureOutput, check_folder_output, check_output, check_outside, check_replaced, is_stdout, save_image,
+    size_of,
+};
 use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
@@ -101,12 +106,26 @@ fn test_data(
     label: Option<usize>,
 ) -> anyhow::Result<Arc<dyn Dataset>> {
     let names = class_names(model, glow.config());
-    let splits = data::open_for(path, glow.config(), &names, label)?;
+    let splits = data::open_for(path, glow.config(), &names, label).map_err(with_class)?;
     splits.notices.iter().for_each(|notice| tell(notice));
     let Some(test) = splits.test else { return Ok(splits.train) };
     let (tested, trained) = (counted(test.len(), "image"), counted(splits.train.len(), "image"));
     tell(&format!("using the test set ({tested}); the training set ({trained}) is not used"));
     Ok(test)
+}
+
+/// Adds advice to the error of data without labels.
+fn with_class(error: Error) -> anyhow::Error {
+    let unlabelled = matches!(
+        error,
+        Error::Data(glowflow_data::Error::NoLabels(_) | glowflow_data::Error::OutsideClasses(_))
+    );
+    match unlabelled {
+        true => {
+            anyhow::anyhow!("{error}; score, encode and nearest take one class for all images: --class CLASS")
+        }
+        false => error.into(),
+    }
 }
 
 /// ` ± ` and a standard error with this number of decimals; empty if there is none.

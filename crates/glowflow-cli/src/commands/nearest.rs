@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use glowflow::latent::{level_weights, nearest as find_nearest};
 
+use super::aligned::aligned;
 use super::pictures::{Picture, Pictures};
 use super::{
     PictureOutput, check_picture, class_of, grid_png, image_shape, report_broken, say, tell, test_data,
@@ -34,16 +35,23 @@ fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
 }
 
 pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(args.count > 0, "--count must be at least 1, got 0");
     let glow = common.load_exact(&args.model)?;
     let weights = weights(args, glow.latent_shapes().len())?;
     let class = class_of(args.class.as_deref(), &args.model, &glow)?;
     let pictures = Pictures::of(&glow, &args.model, &args.align)?;
     let Picture { image, labels, .. } = Picture::encode(&glow, &pictures, &args.image, class)?;
-    let dataset = watched(test_data(&args.data, &args.model, &glow, class)?);
+    let dataset = test_data(&args.data, &args.model, &glow, class)?;
+    anyhow::ensure!(
+        dataset.len() > 1,
+        "{} has one image; similarities are relative to the mean of at least 2",
+        args.data.display()
+    );
+    let dataset = if pictures.align() { aligned(dataset, &pictures) } else { watched(dataset) };
     let mut out = None;
     if let Some(path) = args.out.as_deref() {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
-        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[])?);
+        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[], &[&args.image])?);
     }
     let mut found = find_nearest(&glow, image.view(), &labels, &dataset, args.count, &weights, class)?;
     report_broken(&dataset);

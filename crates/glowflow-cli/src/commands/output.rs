@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use glowflow::{Model, ModelFile};
-use glowflow_data::encode_png;
+use glowflow_data::{ImageShape, encode_png, load_picture};
 use glowflow_report::file;
 use serde_json::json;
 
@@ -16,15 +16,25 @@ pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Checks, before any work, that a file can be written and is not the model.
-pub fn check_output(out: &Path, model: &Path) -> anyhow::Result<()> {
+/// Checks, before any work, that a file can be written, and is neither the model nor one of the `inputs`.
+pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
         "- denotes standard output, but this output must be a file: give a file, or ./- for a file named -"
     );
-    let model = ModelFile::path(model);
-    let same = out.canonicalize().is_ok_and(|out| model.canonicalize().is_ok_and(|model| out == model));
-    anyhow::ensure!(!same, "{} is the model itself: give another output file", out.display());
+    let same = |other: &Path| {
+        out.canonicalize().is_ok_and(|out| other.canonicalize().is_ok_and(|other| out == other))
+    };
+    anyhow::ensure!(
+        !same(&ModelFile::path(model)),
+        "{} is the model itself: give another output file",
+        out.display()
+    );
+    anyhow::ensure!(
+        !inputs.iter().any(|input| !input.is_dir() && same(input)),
+        "{} is an input, which would be overwritten: give another output file",
+        out.display()
+    );
     Ok(file::check_writable(out)?)
 }
 
@@ -34,6 +44,28 @@ pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
         !is_stdout(out),
         "- denotes standard output, which is not a folder: give a folder, or ./- for a folder named -"
     );
+    Ok(())
+}
+
+/// Width and height of one image of the model.
+pub fn size_of(glow: &Model) -> (u32, u32) {
+    let ImageShape { height, width, .. } = image_shape(glow);
+    (width as u32, height as u32)
+}
+
+/// Checks, before any work, that the pictures of this width and height replace only such pictures below
+/// `folder`, which an earlier call has written.
+pub fn check_replaced(folder: &Path, paths: &[PathBuf], size: (u32, u32)) -> anyhow::Result<()> {
+    for path in paths.iter().map(|path| folder.join(path)).filter(|path| path.symlink_metadata().is_ok()) {
+        let found = load_picture(&path).map(|(_, shape)| (shape.width as u32, shape.height as u32));
+        anyhow::ensure!(
+            found.is_ok_and(|found| found == size),
+            "{} exists, and is not a picture of {}×{} pixels as written here: give another folder with --out-dir",
+            path.display(),
+            size.0,
+            size.1
+        );
+    }
     Ok(())
 }
 
@@ -83,6 +115,7 @@ impl<'a> PictureOutput<'a> {
         name: &'static str,
         model: &Path,
         animations: &[&str],
+        inputs: &[&PathBuf],
     ) -> anyhow::Result<Self> {
         let Some(out) = out else {
             file::check_writable(Path::new(&format!("{name}.png")))?;
@@ -105,7 +138,7 @@ impl<'a> PictureOutput<'a> {
             out.display(),
             endings.join(" or ")
         );
-        check_output(out, model)?;
+        check_output(out, model, inputs)?;
         Ok(Self::File(out))
     }
 

@@ -14,6 +14,7 @@ use ndarray::Array4;
 use super::finder::{self, Detector, Fitting, is_in_place};
 use super::verdict::named;
 use super::{class_choices, image_shape, tell};
+use crate::advice;
 use crate::args::AlignArgs;
 
 /// Reads picture files. Those without a detected face are listed at the end, in one line.
@@ -106,6 +107,11 @@ impl Pictures {
         Ok(fit_image(&pixels, shape, self.shape)?)
     }
 
+    /// Returns whether pictures are aligned by their faces.
+    pub fn align(&self) -> bool {
+        matches!(self.how, FitMethod::Align(..))
+    }
+
     /// The label of one picture, if the model has classes.
     pub fn labels(&self, glow: &Model, label: Option<usize>) -> anyhow::Result<Vec<usize>> {
         let classes = glow.config().classes();
@@ -124,6 +130,14 @@ impl Drop for Pictures {
         if !faceless.is_empty() {
             tell(&format!("no face found in {}: centre-cropped", named(faceless)));
         }
+    }
+}
+
+/// The reason why a picture could not be loaded, without its path.
+pub fn reason(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(glowflow_data::Error::BrokenImage { reason, .. }) => reason.clone(),
+        _ => advice::describe(error),
     }
 }
 

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
 
 use anyhow::Context;
 use glowflow::faces::{self, Faces};
@@ -14,12 +13,11 @@ use glowflow_data::{
     load_picture,
 };
 use glowflow_report::file;
-use glowflow_report::progress::{Display, Goal, Progress};
 use serde_json::json;
 
+use super::delayed_progress::DelayedProgress;
 use super::face_paths::FacePaths;
 use super::finder::Detector;
-use super::watched::patience;
 use super::{check_folder_output, check_outside, counted, named, print_json, say, tell, verdict};
 use crate::ExitCode;
 use crate::args::{Align, Common, Crop, FacesArg};
@@ -226,7 +224,7 @@ fn each(
         }
         // The receiver ends when all threads have finished.
         drop(sender);
-        let mut watch = Watch::new(list.images.len());
+        let mut watch = DelayedProgress::new(list.images.len());
         for (index, result) in outcomes {
             match result {
                 Ok(Ok(faces)) => {
@@ -279,43 +277,4 @@ fn stopped(out: &Path, done: &Done, list: &ImageList) -> String {
         done.read(),
         list.images.len()
     )
-}
-
-/// Progress, shown if the work takes a while.
-struct Watch {
-    total: u64,
-    began: Instant,
-    display: Display,
-    progress: Option<Progress>,
-}
-
-impl Watch {
-    fn new(total: usize) -> Self {
-        Self { total: total as u64, began: Instant::now(), display: Display::detect(), progress: None }
-    }
-
-    fn update(&mut self, read: usize) {
-        let read = read as u64;
-        if self.progress.is_none() && read < self.total && self.began.elapsed() >= patience(self.display) {
-            self.progress = Some(Progress::new(Goal::Steps(self.total), self.display).counting("image"));
-        }
-        if let Some(progress) = &mut self.progress {
-            progress.update(read, "");
-        }
-    }
-
-    fn tell(&mut self, line: &str) {
-        match &mut self.progress {
-            Some(progress) => progress.println(line),
-            None => tell(line),
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
-    }
 }

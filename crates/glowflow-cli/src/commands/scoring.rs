@@ -94,7 +94,7 @@ fn not_finite(what: &str, names: &[String], images: usize) -> Option<String> {
 
 pub fn score(args: &args::Score, common: &args::Common) -> anyhow::Result<ExitCode> {
     if !is_stdout(&args.csv) {
-        check_output(&args.csv, &args.model)?;
+        check_output(&args.csv, &args.model, &[&args.data])?;
     }
     let glow = common.load(args.scoring.precision, &args.model)?;
     let draws = draws(&args.scoring, glow.config().noise())?;

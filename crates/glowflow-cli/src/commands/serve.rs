@@ -78,7 +78,9 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         let _ = writeln!(out, "open {first} in a browser; press Ctrl-C to stop");
         others.iter().for_each(|url| _ = writeln!(out, "  or {url}"));
     };
-    glowflow_web::run(demo, address, access, ready).with_context(|| format!("serving at {address}"))?;
+    glowflow_web::run(demo, address, access, ready).with_context(|| {
+        format!("serving at {address} (--port chooses another port, and --port 0 a free one)")
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

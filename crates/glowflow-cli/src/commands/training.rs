@@ -12,7 +12,7 @@ use glowflow::quickstart::EFFECT_PORTRAITS;
 use glowflow::train::{
     Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
-use glowflow::{AnyDevice, Architecture, Error, Precision, data, train};
+use glowflow::{AnyDevice, Architecture, Error, ModelConfig, Precision, data, train};
 use glowflow_report::progress::Display;
 use serde_json::json;
 
@@ -287,7 +287,7 @@ fn begin(
         Err(error) => return Ok(Err(error)),
     }
     if args.precision.is_none() {
-        offer_bf16(config.train.precision, &device);
+        offer_bf16(&config, &device);
     }
     if let (Some(minutes), None) = (options.limits.minutes, &config.train.from) {
         tell_if_rough(minutes, out);
@@ -297,9 +297,10 @@ fn begin(
 }
 
 /// Suggests bf16 if the CPU trains, or may train, faster with it. Without AMX that depends on the processor.
-fn offer_bf16(precision: Precision, device: &AnyDevice) {
-    let full = matches!(precision, Precision::Auto | Precision::F32);
-    if !full || !matches!(device, AnyDevice::Cpu(_)) {
+fn offer_bf16(config: &RunConfig, device: &AnyDevice) {
+    let full = matches!(config.train.precision, Precision::Auto | Precision::F32);
+    // Only Glow's networks have products that gain.
+    if !full || !matches!(config.model, ModelConfig::Glow(_)) || !matches!(device, AnyDevice::Cpu(_)) {
         return;
     }
     if Precision::cpu_has_amx() {

@@ -14,9 +14,9 @@ pub fn verdict(troubles: impl IntoIterator<Item = Option<String>>) -> anyhow::Re
 /// A message about unreadable images of a dataset, unless they are accepted.
 pub fn left_out(dataset: &dyn Dataset, accepted: bool) -> Option<String> {
     let (broken, all) = (dataset.broken().len(), dataset.len());
-    let what = if broken == 1 { "image was" } else { "images were" };
+    let (what, verb) = (if all == 1 { "image" } else { "images" }, if broken == 1 { "was" } else { "were" });
     (broken > 0 && !accepted)
-        .then(|| format!("{broken} of {all} {what} skipped; pass --allow-broken to accept this"))
+        .then(|| format!("{broken} of {all} {what} {verb} skipped; pass --allow-broken to accept this"))
 }
 
 /// Fails unless the values of all written pictures are `finite`.

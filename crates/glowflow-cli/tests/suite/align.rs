@@ -258,6 +258,25 @@ fn photographs_are_aligned_for_a_model() {
     }
 }
 
+/// The picture and the images to search are aligned in the same way.
+#[test]
+fn a_photograph_is_found_in_its_own_folder() {
+    let folder = shared_folder("align-nearest");
+    for seed in 0..8 {
+        save_image(&folder.join(format!("data/{seed}.png")), seed);
+        save_image(&folder.join(format!("photos/{seed}.png")), seed);
+    }
+    save(&moved(180, 90), folder.join("photos/photo.png"));
+    run(&folder, &format!("train {TINY} --data data --steps 1 --out run --set model.bits=8")).ok();
+    for eyes in [Faces::Aligned(Eyes::CELEBA), Faces::None] {
+        faces::write(&folder.join("run"), eyes).unwrap();
+        let found =
+            run(&folder, "nearest --model run photos/photo.png --data photos --count 1 --json").ok().json();
+        assert_eq!(found[0]["image"], "photo.png", "{eyes:?}");
+        assert!(found[0]["similarity"].as_f64().unwrap() > 0.999, "{eyes:?}: {found}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_folder_holds_complete_pictures() {

@@ -277,7 +277,7 @@ fn an_importance_weighted_bound_falls_with_its_draws() {
     assert_eq!(bits("--importance 1"), bits(""));
     assert!(bits("--importance 16") < bits("--draws 16"));
     for (options, words) in [
-        ("--importance 0", "\"0\" is not a number of draws: give 1 or more"),
+        ("--importance 0", "\"0\" is not a number of draws: give 1 to 1000000"),
         ("--importance ten", "\"ten\" is not a number of draws"),
         ("--importance 2 --draws 2", "cannot be used with"),
         ("--importance 2 --dequantization midpoint", "omit --dequantization midpoint"),

@@ -49,6 +49,7 @@ fn world() -> &'static Path {
         let utf16: Vec<u8> = "\u{feff}[model]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         write("utf16.toml", &utf16);
         write("cp1252.toml", b"# \xe9\n[model]\n");
+        write("large/00000.png", b"precious");
         write("large.toml", &vec![b'#'; (1 << 20) + 1]);
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
@@ -278,6 +279,39 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["model.safetensors", "the model itself"],
     ),
     ("decode --model done --latents nowhere --out-dir new", &["nowhere", "check its name"]),
+    (
+        "encode --model done --data flat/0.png --out flat/0.png",
+        &["flat/0.png is an input", "another output file"],
+    ),
+    ("score --model done --data flat/0.png --csv flat/0.png", &["flat/0.png is an input"]),
+    ("resample --model done flat/0.png --out flat/../flat/0.png", &["0.png is an input"]),
+    ("interpolate --model done flat/0.png flat/1.png --out flat/1.png", &["flat/1.png is an input"]),
+    ("nearest --model done flat/0.png --data flat --out flat/0.png", &["flat/0.png is an input"]),
+    (
+        "attributes --model done --data flat --labels wrong.toml --out wrong.toml",
+        &["wrong.toml is an input", "another output file"],
+    ),
+    ("sample --model done --out-dir broken/../large", &["large/00000.png exists", "--out-dir"]),
+    // Numbers.
+    ("train --data portraits --out new TINY --steps -5", &["'-5'", "--steps"]),
+    ("sample --model done --count -1 --out new.png", &["'-1'", "--count"]),
+    ("train --data flat --out new TINY --test-fraction -0.1", &["-0.1", "between 0 and 1"]),
+    ("eval --model done --data flat --draws 0", &["--draws", "0"]),
+    ("eval --model done --data flat --draws 99999999999999999", &["--draws", "99999999999999999"]),
+    ("score --model done --data flat --importance 99999999999999", &["99999999999999", "1 to 1000000"]),
+    ("nearest --model done flat/0.png --data flat --count 0", &["--count must be at least 1"]),
+    ("nearest --model done flat/0.png --data flat/0.png", &["one image", "at least 2"]),
+    // Pictures.
+    ("interpolate --model done nope.png flat/0.png", &["cannot read nope.png", "check that it exists"]),
+    ("resample --model done flat", &["cannot read flat", "directory"]),
+    // Architectures.
+    (
+        "bench --preset tiny32 --set model.architecture=realnvp",
+        &["model.architecture is realnvp", "preset tiny32 is for glow"],
+    ),
+    ("bench --set model.archtecture=realnvp", &["archtecture", "`architecture`"]),
+    ("train --resume done/model.safetensors", &["it is a model, and not a checkpoint", "its run, done"]),
+    ("encode --model classes --data flat --out new.latents", &["0.png", "no sub-folder", "--class CLASS"]),
 ];
 
 #[test]

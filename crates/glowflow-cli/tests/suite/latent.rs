@@ -135,7 +135,7 @@ fn names_of_attributes_may_hold_commas_and_equals_signs() {
     };
     let plain = find(&[]).ok();
     assert_eq!(names(&plain.json()), ["Hair, blond", "a=b", "Plain"]);
-    let bytes = || std::fs::read(world().join("odd")).unwrap();
+    let bytes = || std::fs::read(world().join("odd-names")).unwrap();
     let one = [&["--orthogonalize", "Hair, blond"][..], &["--orthogonalize", "a=b"]].concat();
     find(&one).ok();
     let apart = bytes();
@@ -304,6 +304,45 @@ fn input_pictures_are_not_overwritten() {
     }
     assert_eq!(std::fs::read(world().join("own/a.png")).unwrap(), original);
     assert!(!world().join("own/new").exists() && !world().join("other").exists());
+}
+
+/// Pictures replace those that an earlier call has written, and nothing else.
+#[test]
+fn other_files_are_not_replaced_by_pictures() {
+    let photo = |name: &str| world().join("photos").join(name);
+    std::fs::create_dir_all(world().join("two")).unwrap();
+    for name in ["003.png", "008.png"] {
+        std::fs::copy(photo(name), world().join("two").join(name)).unwrap();
+    }
+    ok("encode --model plain --data two --out two.latents");
+    for line in [
+        "decode --model plain --latents two.latents --out-dir kept",
+        "manipulate two --model plain --directions directions --set Bright=0.5 --out-dir kept",
+        "manipulate two --model plain --directions directions --sweep Bright --frames 3 --out-dir kept",
+    ] {
+        let kept = world().join("kept");
+        let _ = std::fs::remove_dir_all(&kept);
+        ok(line);
+        ok(line);
+        std::fs::write(kept.join("008.png"), "precious").unwrap();
+        let first = std::fs::read(kept.join("003.png")).unwrap();
+        let outcome = run(world(), line);
+        assert!(outcome.code == Some(1) && outcome.stderr.contains("008.png exists"), "{outcome:?}");
+        assert_eq!(std::fs::read_to_string(kept.join("008.png")).unwrap(), "precious");
+        assert_eq!(std::fs::read(kept.join("003.png")).unwrap(), first);
+    }
+}
+
+/// Names that are not UTF-8.
+#[cfg(target_os = "linux")]
+#[test]
+fn pictures_of_any_name_are_changed() {
+    use std::os::unix::ffi::OsStrExt;
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.png");
+    std::fs::create_dir_all(world().join("odd-names")).unwrap();
+    std::fs::copy(world().join("photos/003.png"), world().join("odd-names").join(odd)).unwrap();
+    let set = "--model plain --directions directions --set Bright=0.5 --out-dir odd-moved";
+    assert!(ok(&format!("manipulate odd-names {set}")).stdout.contains("1 image"));
 }
 
 #[test]

@@ -98,13 +98,12 @@ impl Architecture for NiceConfig {
         check::at_least_one("couplings", self.couplings, 1 << 10)?;
         check::at_most("layers", self.layers, 1 << 10)?;
         check::at_least_one("hidden", self.hidden, 1 << 16)?;
-        let [height, width, channels] = self.image;
-        match self.dimensions() {
-            2..=MAX_DIMENSIONS => Ok(()),
-            values => Err(Error::Config(format!(
-                "model.image is {height}×{width}×{channels}, {values} values; it must have 2 to {MAX_DIMENSIONS}"
-            ))),
-        }?;
+        let values = self.dimensions();
+        if !(2..=MAX_DIMENSIONS).contains(&values) {
+            return Err(Error::Config(format!(
+                "model.image has {values} values; a coupling needs at least two, and at most {MAX_DIMENSIONS}"
+            )));
+        }
         Ok(())
     }
 }

@@ -10,9 +10,10 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
+use super::folder::BEST;
 use super::state::{Progress, TrainState};
 use crate::Error;
-use crate::model::layout;
+use crate::model::{MODEL, layout};
 use crate::params::{put_constants, put_flat, take_constants, take_flat};
 use crate::tensor_file::TensorFile;
 
@@ -141,7 +142,7 @@ pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     read(path).map_err(|error| {
         let previous = path.with_file_name(PREVIOUS);
         match error {
-            Error::File { path: damaged, reason } if previous != path && previous.is_file() => {
+            Error::File { path: damaged, reason } if path.ends_with(CHECKPOINT) && previous.is_file() => {
                 Error::LastCheckpoint { path: damaged, reason, previous }
             }
             other => other,
@@ -151,6 +152,13 @@ pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
 
 fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     let mut file = TensorFile::read(path)?;
+    if [MODEL, BEST].iter().any(|name| path.ends_with(name)) && path.with_file_name(CHECKPOINT).is_file() {
+        let run = path.parent().unwrap_or(path).display();
+        return Err(Error::file(
+            path,
+            format!("it is a model, and not a checkpoint: continue its run, {run}"),
+        ));
+    }
     let header: Header = file.header(HEADER, path)?;
     if header.version != 1 {
         let version = header.version;

@@ -25,6 +25,7 @@ pub fn wrong(error: &toml::de::Error, text: &str) -> String {
         ("expected u32", "expected a whole number"),
         ("expected f64", "expected a number"),
         ("expected an array of length 3", "expected height, width and channels"),
+        ("expected one of `image`, `bits`,", "expected one of `architecture`, `image`, `bits`,"),
     ]
     .iter()
     .fold(message, |message, (from, to)| message.replace(from, to))
@@ -67,6 +68,21 @@ pub(super) fn merge_layers(
 /// couplings remove it.
 pub fn with_preset(preset: Option<&str>, set: toml::Table) -> Result<toml::Table, Error> {
     let mut table = preset.map(presets::preset).transpose()?.unwrap_or_default();
+    let architecture = |table: &toml::Table| {
+        let named =
+            table.get("model").and_then(|model| model.get("architecture")).and_then(|name| name.as_str());
+        named.unwrap_or("glow").to_owned()
+    };
+    let own = set.get("model").is_some_and(|model| model.get("architecture").is_some());
+    if let (Some(preset), true) = (preset, own)
+        && architecture(&table) != architecture(&set)
+    {
+        return Err(Error::Config(format!(
+            "model.architecture is {}, and the preset {preset} is for {}: choose another preset, or none",
+            architecture(&set),
+            architecture(&table)
+        )));
+    }
     let coupling = set.get("model").and_then(|model| model.get("coupling"));
     if coupling.is_some_and(|coupling| coupling.as_str() != Some("affine"))
         && let Some(toml::Value::Table(model)) = table.get_mut("model")

@@ -366,7 +366,7 @@ impl<A: Architecture> RunConfig<A> {
             self.data.test_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction < 1.0))
         {
             return Err(Error::Config(format!(
-                "data.test_fraction is {fraction}; it must be above 0 and below 1"
+                "data.test_fraction is {fraction}; it must be between 0 and 1"
             )));
         }
         if self.data.test_seed.is_some_and(|seed| i64::try_from(seed).is_err()) {

@@ -241,6 +241,8 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             (_, Some(contents)) if contents != now.contents => "same names, different contents",
             _ => return Ok(()),
         };
+        // Scores of other test images are not comparable.
+        self.trainer.progress_mut().best = None;
         self.observers.notice(&format!(
             "The images have changed since the last checkpoint ({what}). Training continues, but its results will \
              differ, and test images may have been trained on."
@@ -254,6 +256,9 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let mut saved = Instant::now();
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
+        if step > 0 && self.last_step.is_some_and(|last| step >= last) {
+            self.observers.notice(&format!("the run is at step {step} already: no step is left to train"))?;
+        }
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
             && self.images.test.is_some()
