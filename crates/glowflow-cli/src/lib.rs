@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::thread;
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Arg, CommandFactory, FromArgMatches};
 
 use args::{Cli, Command};
 pub use status::ExitCode;
@@ -51,12 +51,11 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Parses the command line. A negative number is the value of an option, so that the message about it names
 /// the option.
 fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = Cli::command().mut_subcommands(|command| {
-        command.mut_args(|arg| match arg.get_action().takes_values() && !arg.is_positional() {
-            true => arg.allow_negative_numbers(true),
-            false => arg,
-        })
-    });
+    let numbers = |arg: Arg| match arg.get_action().takes_values() && !arg.is_positional() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    let mut command = Cli::command().mut_args(numbers).mut_subcommands(|command| command.mut_args(numbers));
     let matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }

@@ -154,6 +154,9 @@ fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
+    if width == 0 || height == 0 {
+        return Err(format!("the {format:?} is {width}×{height}, without pixels"));
+    }
     if width.max(height) as usize > MAX_SIDE {
         return Err(format!(
             "the image has {width}×{height} pixels; at most {MAX_SIDE} per side are supported"

@@ -52,6 +52,18 @@ mod unix {
         let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
         u64::from_str_radix(line.trim(), 16).ok()
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn the_signal_mask_is_read_if_reported() {
+            assert_eq!(ignored("Name:\tx\nSigIgn:\t0000000000001001\n"), Some(0x1001));
+            assert_eq!(ignored(""), None);
+            assert_eq!(ignored("SigIgn:\tnone"), None);
+        }
+    }
 }
 
 /// Ctrl-C.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use glowflow_data::{Broken, Dataset, Error, ImageShape};
 
 use super::delayed_progress::DelayedProgress;
-use super::pictures::{Pictures, reason};
+use super::pictures::{Pictures, is_broken, reason};
 
 struct Aligned {
     dataset: Arc<dyn Dataset>,
@@ -15,18 +15,23 @@ struct Aligned {
     images: Vec<Result<Vec<u8>, String>>,
 }
 
-/// Loads all images of a dataset of picture files. Other datasets are returned as they are.
-pub fn aligned(dataset: Arc<dyn Dataset>, pictures: &Pictures) -> Arc<dyn Dataset> {
+/// Loads all images of a dataset of picture files into memory. Other datasets are returned as they are.
+pub fn aligned(dataset: Arc<dyn Dataset>, pictures: &Pictures) -> anyhow::Result<Arc<dyn Dataset>> {
     let paths: Option<Vec<PathBuf>> = (0..dataset.len()).map(|index| dataset.path(index)).collect();
-    let Some(paths) = paths else { return dataset };
+    let Some(paths) = paths else { return Ok(dataset) };
     let mut progress = DelayedProgress::new(paths.len());
     let images = paths.iter().enumerate().map(|(index, path)| {
         let image = pictures.load(slice::from_ref(path));
         progress.update(index + 1);
-        image.map(|image| image.into_raw_vec_and_offset().0).map_err(|error| reason(&error))
+        match image {
+            Ok(image) => Ok(Ok(image.into_raw_vec_and_offset().0)),
+            Err(error) if is_broken(&error) => Ok(Err(reason(&error))),
+            // Such as too many open files: the image may be intact.
+            Err(error) => Err(error),
+        }
     });
-    let images = images.collect();
-    Arc::new(Aligned { dataset, images })
+    let images = images.collect::<anyhow::Result<_>>()?;
+    Ok(Arc::new(Aligned { dataset, images }))
 }
 
 impl Dataset for Aligned {

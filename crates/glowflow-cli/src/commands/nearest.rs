@@ -44,10 +44,10 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let dataset = test_data(&args.data, &args.model, &glow, class)?;
     anyhow::ensure!(
         dataset.len() > 1,
-        "{} has one image; similarities are relative to the mean of at least 2",
+        "{} has one image to search; similarities are relative to the mean of at least 2",
         args.data.display()
     );
-    let dataset = if pictures.align() { aligned(dataset, &pictures) } else { watched(dataset) };
+    let dataset = if pictures.align() { aligned(dataset, &pictures)? } else { watched(dataset) };
     let mut out = None;
     if let Some(path) = args.out.as_deref() {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;

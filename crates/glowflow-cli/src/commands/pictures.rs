@@ -133,7 +133,13 @@ impl Drop for Pictures {
     }
 }
 
-/// The reason why a picture could not be loaded, without its path.
+/// Returns whether loading a picture failed because of its content or absence.
+pub fn is_broken(error: &anyhow::Error) -> bool {
+    use glowflow_data::Error::{BrokenImage, Read};
+    matches!(error.downcast_ref(), Some(BrokenImage { .. } | Read { .. }))
+}
+
+/// The reason why a picture could not be loaded.
 pub fn reason(error: &anyhow::Error) -> String {
     match error.downcast_ref() {
         Some(glowflow_data::Error::BrokenImage { reason, .. }) => reason.clone(),

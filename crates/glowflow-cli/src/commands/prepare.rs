@@ -182,9 +182,10 @@ impl Done {
     /// A message about broken pictures, unless they are accepted.
     fn left_out(&self, all: usize, accepted: bool) -> Option<String> {
         let broken = self.broken;
-        let what = if broken == 1 { "image was" } else { "images were" };
+        let (what, verb) =
+            (if all == 1 { "image" } else { "images" }, if broken == 1 { "was" } else { "were" });
         (broken > 0 && !accepted)
-            .then(|| format!("{broken} of {all} {what} skipped; pass --allow-broken to accept this"))
+            .then(|| format!("{broken} of {all} {what} {verb} skipped; pass --allow-broken to accept this"))
     }
 }
 

@@ -135,7 +135,7 @@ fn names_of_attributes_may_hold_commas_and_equals_signs() {
     };
     let plain = find(&[]).ok();
     assert_eq!(names(&plain.json()), ["Hair, blond", "a=b", "Plain"]);
-    let bytes = || std::fs::read(world().join("odd-names")).unwrap();
+    let bytes = || std::fs::read(world().join("odd")).unwrap();
     let one = [&["--orthogonalize", "Hair, blond"][..], &["--orthogonalize", "a=b"]].concat();
     find(&one).ok();
     let apart = bytes();
@@ -306,7 +306,7 @@ fn input_pictures_are_not_overwritten() {
     assert!(!world().join("own/new").exists() && !world().join("other").exists());
 }
 
-/// Pictures replace those that an earlier call has written, and nothing else.
+/// Pictures replace pictures of their size, as an earlier call has written, and no other files.
 #[test]
 fn other_files_are_not_replaced_by_pictures() {
     let photo = |name: &str| world().join("photos").join(name);

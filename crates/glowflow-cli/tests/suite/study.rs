@@ -299,6 +299,27 @@ fn an_io_error_states_how_to_continue() {
     assert_eq!(outcome["finished"], 2);
 }
 
+/// Older programs held out other images for each seed, and did not record the seed that selects them.
+#[test]
+fn a_study_of_an_older_program_continues() {
+    let folder = folder(TINY);
+    run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
+    let file = folder.path().join("out/study.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("test_seed = 0"), "{text}");
+    let older = text
+        .lines()
+        .filter(|line| !line.starts_with("test_seed"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    std::fs::write(&file, &older).unwrap();
+    let removed = folder.path().join("out/conv1x1");
+    std::fs::remove_dir_all(&removed).unwrap();
+    run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), older);
+    let config = std::fs::read_to_string(removed.join("seed-0/config.toml")).unwrap();
+    assert!(!config.contains("test_seed"), "{config}");
+}
+
 #[test]
 fn another_study_is_rejected() {
     let (folder, _) = reference();

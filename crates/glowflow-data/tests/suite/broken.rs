@@ -48,6 +48,13 @@ fn is_broken(path: &Path) -> String {
     }
 }
 
+/// A BMP file whose height is 0.
+fn bmp_without_rows() -> Vec<u8> {
+    let mut bytes = encoded(ImageFormat::Bmp);
+    bytes[22..26].fill(0);
+    bytes
+}
+
 #[test]
 fn no_content_is_fatal() {
     let folder = tempfile::tempdir().unwrap();
@@ -64,6 +71,7 @@ fn no_content_is_fatal() {
         (bomb_png(1 << 14), ""),
         (bomb_png(u32::MAX), ""),
         (bomb_jpeg(), ""),
+        (bmp_without_rows(), ""),
     ] {
         fs::write(&path, &contents).unwrap();
         let found = is_broken(&path);

@@ -28,7 +28,7 @@ pub fn manipulate(latents: &Latents, moves: &[(&Direction, f64)]) -> Result<Late
         let (have, want) = (shapes(&direction.latents), shapes(&moved));
         if have != want {
             return Err(Error::Input(format!(
-                "the direction {name} belongs to another model: its latents have the shapes {have:?}, those of the image \
+                "the direction {name} belongs to a model of another shape: its latents are {have:?}, those of the image \
                  {want:?}"
             )));
         }

@@ -13,6 +13,9 @@ use crate::{Error, text_file};
 /// File name of the resolved study.
 pub const STUDY: &str = "study.toml";
 
+/// The key of the seed that selects held-out images.
+const TEST_SEED: &str = "test_seed";
+
 /// The key of the configurations in a study file.
 const CONFIGURATIONS: &str = "configurations";
 
@@ -29,8 +32,12 @@ pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {
 ///
 /// # Errors
 /// [`Error::Input`] if the folder holds another study or other files.
-pub fn claim(out: &Path, study: &Study) -> Result<(), Error> {
+pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
     let path = out.join(STUDY);
+    if path.exists() && !text_file::read(&path)?.contains(TEST_SEED) {
+        // Of an older program: each seed has its own held-out images, also in runs that are added.
+        study.configurations.iter_mut().for_each(|configuration| configuration.run.data.test_seed = None);
+    }
     let text = study.to_toml()?;
     if !path.exists() {
         if fs::read_dir(out).map_err(Error::io(out))?.next().is_some() {

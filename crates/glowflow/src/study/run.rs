@@ -40,8 +40,8 @@ pub fn run(
 ) -> Result<Outcome, Error> {
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
-    claim(out, study)?;
     let (mut study, runs) = (study.clone(), study.runs());
+    claim(out, &mut study)?;
     let board = Board::new(&study, &runs, options.display);
     let records = runs.iter().map(|id| Record::read(&run_folder(out, &study, *id)));
     let records = records.collect::<Result<Vec<_>, _>>()?;

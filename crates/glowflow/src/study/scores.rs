@@ -38,8 +38,8 @@ pub struct Summary {
     pub images: usize,
     /// Mean bits/dim.
     pub bits_per_dim: f64,
-    /// Its standard error over the images.
-    pub standard_error: f64,
+    /// Its standard error over the images; `None` for one image.
+    pub standard_error: Option<f64>,
     /// Mean bits/dim by the variational bound, if the model has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variational: Option<f64>,
@@ -102,7 +102,7 @@ pub fn score(
         label: evaluation.estimate.to_string(),
         images: evaluation.images,
         bits_per_dim: evaluation.bits_per_dim,
-        standard_error: evaluation.standard_error,
+        standard_error: Some(evaluation.standard_error).filter(|error| error.is_finite()),
         variational,
         inverted: evaluation.inverted,
         exact: evaluation.exact,

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::config::RunConfig;
 use super::folder::BEST;
+use super::run::run_folder;
 use super::state::{Progress, TrainState};
 use crate::Error;
 use crate::model::{MODEL, layout};
@@ -85,8 +86,10 @@ fn replace_last(folder: &Path, write: impl FnOnce(&Path) -> Result<(), Error>) -
         return write(&last);
     }
     let link = folder.join(LINK);
-    link_to(&last, &link).map_err(Error::io(&link))?;
-    let written = write(&last).and_then(|()| fs::rename(&link, &previous).map_err(Error::io(&previous)));
+    let written = link_to(&last, &link)
+        .map_err(Error::io(&link))
+        .and_then(|()| write(&last))
+        .and_then(|()| fs::rename(&link, &previous).map_err(Error::io(&previous)));
     // It remains if there was an error, or if it already was a link to the same file as `previous`: POSIX
     // specifies that renaming then does nothing.
     let _ = fs::remove_file(&link);
@@ -99,7 +102,8 @@ fn link_to(from: &Path, link: &Path) -> io::Result<()> {
     let _ = fs::remove_file(link);
     fs::hard_link(from, link).or_else(|_| {
         fs::copy(from, link)?;
-        fs::File::open(link)?.sync_all()
+        // Windows flushes only files that are open for writing.
+        fs::OpenOptions::new().write(true).open(link)?.sync_all()
     })
 }
 
@@ -153,7 +157,7 @@ pub fn load(path: &Path) -> Result<(RunConfig, TrainState), Error> {
 fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
     let mut file = TensorFile::read(path)?;
     if [MODEL, BEST].iter().any(|name| path.ends_with(name)) && path.with_file_name(CHECKPOINT).is_file() {
-        let run = path.parent().unwrap_or(path).display();
+        let run = run_folder(path).display();
         return Err(Error::file(
             path,
             format!("it is a model, and not a checkpoint: continue its run, {run}"),

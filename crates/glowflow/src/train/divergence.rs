@@ -10,7 +10,11 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
     /// Returns the error that ends training: it names the place in the flow at which values become
     /// non-finite.
     pub(super) fn diagnose(&self, pixels: &[u8], labels: &[usize]) -> Error {
-        let state = self.enter(pixels, labels);
+        // Those of one part, as in training.
+        let dimensions = self.config.model.dimensions();
+        let part = self.config.train.batch.div_ceil(self.config.train.accumulate);
+        let part = part.min(pixels.len() / dimensions);
+        let state = self.enter(&pixels[..part * dimensions], labels.get(..part).unwrap_or_default());
         let seen = match self.flow.trace(&self.context(), state) {
             Ok(trace) => {
                 match trace.iter().find(|range| !(range.low.is_finite() && range.high.is_finite())) {

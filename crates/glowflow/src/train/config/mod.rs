@@ -361,19 +361,16 @@ impl<A: Architecture> RunConfig<A> {
                  of a single run only determine when to stop"
             )));
         }
-        self.data.augment().check().map_err(|error| Error::Config(format!("data.shift: {error}")))?;
+        self.data.augment().check()?;
         if let Some(fraction) =
             self.data.test_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction < 1.0))
         {
             return Err(Error::Config(format!(
-                "data.test_fraction is {fraction}; it must be between 0 and 1"
+                "data.test_fraction is {fraction}; it must be between 0 and 1 (exclusive)"
             )));
         }
-        if self.data.test_seed.is_some_and(|seed| i64::try_from(seed).is_err()) {
-            return Err(Error::Config(format!(
-                "data.test_seed is {:?}; it must be below 2^63",
-                self.data.test_seed
-            )));
+        if let Some(seed) = self.data.test_seed.filter(|&seed| i64::try_from(seed).is_err()) {
+            return Err(Error::Config(format!("data.test_seed is {seed}; it must be below 2^63")));
         }
         self.check_marked_weights()
     }

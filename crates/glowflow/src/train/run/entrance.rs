@@ -57,7 +57,10 @@ impl<'a> Entrance<'a> {
         } else {
             Ok(())
         };
-        // The run's own error is the cause of the others.
-        done.and_then(|summary| left.map(|()| summary))
+        match (done, left) {
+            (Ok(_) | Err(Error::Stopped), Err(error)) => Err(error),
+            // The run's own error is the cause of the others.
+            (done, _) => done,
+        }
     }
 }

@@ -241,8 +241,6 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             (_, Some(contents)) if contents != now.contents => "same names, different contents",
             _ => return Ok(()),
         };
-        // Scores of other test images are not comparable.
-        self.trainer.progress_mut().best = None;
         self.observers.notice(&format!(
             "The images have changed since the last checkpoint ({what}). Training continues, but its results will \
              differ, and test images may have been trained on."
