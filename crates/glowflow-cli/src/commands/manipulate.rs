@@ -172,9 +172,13 @@ fn to_folder(
     let sources = sources(args, glow, pictures, class)?;
     let paths = picture_paths(&sources.iter().map(|source| source.name.clone()).collect::<Vec<_>>());
     check_kept(&sources, folder, &paths)?;
-    let columns = changes.sweep.map_or(1, |(_, frames)| frames);
-    let blank = picture::grid(&vec![0; columns * glow.config().dimensions()], glow.config().image(), columns);
-    let size = if changes.sweep.is_some() { blank.dimensions() } else { size_of(glow) };
+    let size = match changes.sweep {
+        None => size_of(glow),
+        Some((_, frames)) => {
+            let blank = vec![0; frames * glow.config().dimensions()];
+            picture::grid(&blank, glow.config().image(), frames).dimensions()
+        }
+    };
     check_replaced(folder, &paths, size)?;
     let (mut broken, mut not_finite, mut finite) = (vec![], vec![], true);
     let mut shown = DelayedProgress::new(sources.len());

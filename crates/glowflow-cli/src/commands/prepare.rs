@@ -18,6 +18,7 @@ use serde_json::json;
 use super::delayed_progress::DelayedProgress;
 use super::face_paths::FacePaths;
 use super::finder::Detector;
+use super::verdict::skipped;
 use super::{check_folder_output, check_outside, counted, named, print_json, say, tell, verdict};
 use crate::ExitCode;
 use crate::args::{Align, Common, Crop, FacesArg};
@@ -87,7 +88,7 @@ pub fn align(args: &Align, common: &Common) -> anyhow::Result<ExitCode> {
             args.out.display()
         );
     }
-    verdict([done.left_out(list.images.len(), args.allow_broken)])
+    verdict([skipped(done.broken, list.images.len(), args.allow_broken)])
 }
 
 pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
@@ -117,7 +118,7 @@ pub fn crop(args: &Crop, common: &Common) -> anyhow::Result<ExitCode> {
     } else {
         say!("cropped {}; written to {}", counted(cropped, "picture"), args.out.display());
     }
-    verdict([done.left_out(list.images.len(), args.allow_broken)])
+    verdict([skipped(done.broken, list.images.len(), args.allow_broken)])
 }
 
 /// Lists the input pictures, after creating the output folder.
@@ -177,15 +178,6 @@ impl Done {
             counted(broken, "picture")
         );
         Ok(())
-    }
-
-    /// A message about broken pictures, unless they are accepted.
-    fn left_out(&self, all: usize, accepted: bool) -> Option<String> {
-        let broken = self.broken;
-        let (what, verb) =
-            (if all == 1 { "image" } else { "images" }, if broken == 1 { "was" } else { "were" });
-        (broken > 0 && !accepted)
-            .then(|| format!("{broken} of {all} {what} {verb} skipped; pass --allow-broken to accept this"))
     }
 }
 

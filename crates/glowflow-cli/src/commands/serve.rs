@@ -1,6 +1,6 @@
 //! `serve`.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use anyhow::Context;
@@ -78,8 +78,12 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
         let _ = writeln!(out, "open {first} in a browser; press Ctrl-C to stop");
         others.iter().for_each(|url| _ = writeln!(out, "  or {url}"));
     };
-    glowflow_web::run(demo, address, access, ready).with_context(|| {
-        format!("serving at {address} (--port chooses another port, and --port 0 a free one)")
+    glowflow_web::run(demo, address, access, ready).map_err(|error| {
+        let other = match error.kind() {
+            ErrorKind::AddrInUse => " (--port chooses another port, and --port 0 a free one)",
+            _ => "",
+        };
+        anyhow::Error::from(error).context(format!("serving at {address}{other}"))
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,11 @@ pub fn verdict(troubles: impl IntoIterator<Item = Option<String>>) -> anyhow::Re
 
 /// A message about unreadable images of a dataset, unless they are accepted.
 pub fn left_out(dataset: &dyn Dataset, accepted: bool) -> Option<String> {
-    let (broken, all) = (dataset.broken().len(), dataset.len());
+    skipped(dataset.broken().len(), dataset.len(), accepted)
+}
+
+/// A message about `broken` of `all` images, unless they are accepted.
+pub fn skipped(broken: usize, all: usize, accepted: bool) -> Option<String> {
     let (what, verb) = (if all == 1 { "image" } else { "images" }, if broken == 1 { "was" } else { "were" });
     (broken > 0 && !accepted)
         .then(|| format!("{broken} of {all} {what} {verb} skipped; pass --allow-broken to accept this"))

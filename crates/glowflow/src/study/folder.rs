@@ -34,11 +34,6 @@ pub fn run_folder(out: &Path, study: &Study, run: RunId) -> PathBuf {
 /// [`Error::Input`] if the folder holds another study or other files.
 pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
     let path = out.join(STUDY);
-    if path.exists() && !text_file::read(&path)?.contains(TEST_SEED) {
-        // Of an older program: each seed has its own held-out images, also in runs that are added.
-        study.configurations.iter_mut().for_each(|configuration| configuration.run.data.test_seed = None);
-    }
-    let text = study.to_toml()?;
     if !path.exists() {
         if fs::read_dir(out).map_err(Error::io(out))?.next().is_some() {
             return Err(Error::Input(format!(
@@ -46,12 +41,18 @@ pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
                 out.display()
             )));
         }
-        return write_atomically(&path, format!("{COMMENT}{text}").as_bytes());
+        return write_atomically(&path, format!("{COMMENT}{}", study.to_toml()?).as_bytes());
     }
+    let claimed = text_file::read(&path)?;
+    if !claimed.contains(TEST_SEED) {
+        // Of an older program: each seed has its own held-out images, also in runs that are added.
+        study.configurations.iter_mut().for_each(|configuration| configuration.run.data.test_seed = None);
+    }
+    let text = study.to_toml()?;
     let parse = |text: &str| {
         text.parse::<Table>().map_err(|error| Error::file(&path, format!("not a study: {}", error.message())))
     };
-    let (there, here) = (parse(&text_file::read(&path)?)?, parse(&text)?);
+    let (there, here) = (parse(&claimed)?, parse(&text)?);
     if difference(&there, &without_added(&there, &here)).is_none() {
         let added = difference(&there, &here).is_some();
         return if added { write_atomically(&path, format!("{COMMENT}{text}").as_bytes()) } else { Ok(()) };
