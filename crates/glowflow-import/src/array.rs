@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::element::Element;
 
 /// Maximum number of axes of a tensor.
-const MAX_AXES: usize = 8;
+pub(crate) const MAX_AXES: usize = 8;
 
 /// A tensor: element `(i, j, …)` is number `offset + i·strides[0] + j·strides[1] + …` of a storage.
 #[derive(Clone, Debug)]

@@ -64,16 +64,21 @@ impl Imported {
         }
         tensors.top(top);
         let layout = layout(&config);
-        let mut weights = vec![0.0; layout.len()];
+        // The lengths are compared first: the layout of a damaged file may be much larger than its tensors.
         for parameter in &layout.parameters {
-            let have = tensors.parameters.remove(&parameter.name).unwrap_or_default();
-            if have.len() != parameter.span.len {
-                let (name, want, have) = (&parameter.name, &parameter.shape, have.len());
+            let have = tensors.parameters.get(&parameter.name).map_or(0, Vec::len);
+            if have != parameter.span.len {
+                let (name, want) = (&parameter.name, &parameter.shape);
                 return Err(Error::model(format!(
                     "{name} would have {have} numbers, but the model has {want:?}"
                 )));
             }
-            weights[parameter.span.range()].copy_from_slice(&have);
+        }
+        let mut weights = vec![0.0; layout.len()];
+        for parameter in &layout.parameters {
+            if let Some(have) = tensors.parameters.get(&parameter.name) {
+                weights[parameter.span.range()].copy_from_slice(have);
+            }
         }
         layout.clear_unread(&mut weights);
         let constants = layout.constants.iter().map(|constant| match constant.kind {

@@ -13,7 +13,8 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::array::Array;
-use crate::{Error, legacy_format, npz, safetensors_format, zip_format};
+use crate::zip_format::{self, is_zip};
+use crate::{Error, legacy_format, npz, safetensors_format};
 
 /// Tensors by name.
 pub(crate) type Tensors = BTreeMap<String, Array>;
@@ -21,6 +22,9 @@ pub(crate) type Tensors = BTreeMap<String, Array>;
 /// Maximum average number of tensors that share an element of the file. Tied weights share elements; a small
 /// file that claims to be a large model shares them thousands of times.
 const MAX_SHARING: usize = 4;
+
+/// Bytes by which a format is detected.
+const HEAD: u64 = 16;
 
 /// The tensors of a state dictionary.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +49,12 @@ impl Checkpoint {
             return Err(Error::File { path: path.to_owned(), reason: format!("is {what}, not a file") });
         }
         let mut bytes = vec![];
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(io)?;
+        let mut file = File::open(path).map_err(io)?;
+        file.by_ref().take(HEAD).read_to_end(&mut bytes).map_err(io)?;
+        // A file of an unknown format, however long, is rejected by its head.
+        if is_zip(&bytes) || is_pickle(&bytes) || safetensors_format::is_plausible(&bytes, found.len()) {
+            file.read_to_end(&mut bytes).map_err(io)?;
+        }
         Self::of_bytes(bytes).map_err(|mut reason| {
             if path.file_name().is_some_and(|name| name.to_string_lossy().contains(".ckpt")) {
                 reason +=
@@ -58,11 +67,11 @@ impl Checkpoint {
     /// Reads the tensors of a file's contents; the error states the problem.
     fn of_bytes(bytes: Vec<u8>) -> Result<Self, String> {
         let length = bytes.len();
-        let mut checkpoint = if zip_format::is_zip(&bytes) {
+        let mut checkpoint = if is_zip(&bytes) {
             let archive = zip_format::Archive::open(bytes)?;
             let is_npz = archive.has_suffix(".npy") && !archive.has_suffix("data.pkl");
             if is_npz { npz::read(archive) } else { zip_format::read(archive) }
-        } else if bytes.first() == Some(&0x80) && bytes.get(1).is_some_and(|&protocol| protocol < 16) {
+        } else if is_pickle(&bytes) {
             legacy_format::read(bytes)
         } else {
             safetensors_format::read(bytes)
@@ -86,4 +95,9 @@ impl Checkpoint {
                 tensors.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
         }
     }
+}
+
+/// Returns whether `head` begins like a pickle: the opcode `PROTO` and a protocol.
+fn is_pickle(head: &[u8]) -> bool {
+    matches!(head, [0x80, 0..16, ..])
 }

@@ -5,7 +5,7 @@
 //! or executed.
 //!
 //! Lists, tuples and dictionaries are stored in one table and refer to each other by index, so nesting does
-//! not recurse. Memory is proportional to the pickle: an instruction creates at most one value.
+//! not recurse. Memory is proportional to the pickle: whatever an instruction copies has a limited length.
 
 mod call;
 mod global;
@@ -61,6 +61,8 @@ pub(crate) struct Objects {
     pub dicts: Vec<Vec<(Value, Value)>>,
     pub storages: Vec<StorageRef>,
     pub tensors: Vec<TensorRef>,
+    /// Number of dictionary items copied from lists.
+    copied: usize,
 }
 
 impl Objects {

@@ -11,6 +11,12 @@ use crate::element::Element;
 /// Bytes of the header's length field.
 const PREFIX: usize = 8;
 
+/// Returns whether the header of a file of `len` bytes that begins with `head` would end within the file.
+pub(crate) fn is_plausible(head: &[u8], len: u64) -> bool {
+    let header = head.first_chunk().map(|prefix| u64::from_le_bytes(*prefix));
+    header.is_some_and(|header| header <= len.saturating_sub(PREFIX as u64))
+}
+
 /// Reads a file.
 pub(crate) fn read(bytes: Vec<u8>) -> Result<Checkpoint, String> {
     let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| {

@@ -3,6 +3,8 @@
 //! A file contains the dictionary itself, or a dictionary of it and the state of an optimiser:
 //! `{"model": …, "optimizer": …}`.
 
+use std::collections::HashSet;
+
 use crate::array::{Array, Storage};
 use crate::checkpoint::{Checkpoint, Tensors};
 use crate::pickle::{Objects, Value};
@@ -33,8 +35,8 @@ pub(crate) fn checkpoint(
         ));
     };
     let inner = objects.item(value, key).ok_or("a key is missing")?;
-    let ignored =
-        items.iter().filter_map(|(k, _)| objects.text(*k)).filter(|k| k != key).map(str::to_owned).collect();
+    let mut ignored = others(objects, items);
+    ignored.retain(|other| other != key);
     Ok(Checkpoint { tensors: tensors(objects, inner, storages)?, ignored })
 }
 
@@ -42,13 +44,15 @@ fn has_tensors(objects: &Objects, value: Value) -> bool {
     objects.dict(value).is_some_and(|items| items.iter().any(|(_, value)| matches!(value, Value::Tensor(_))))
 }
 
-/// Keys of items other than tensors.
+/// Keys of items other than tensors, each once.
 fn others(objects: &Objects, items: &[(Value, Value)]) -> Vec<String> {
-    let other = |(key, value): &(Value, Value)| match value {
-        Value::Tensor(_) => None,
-        _ => objects.text(*key).map(str::to_owned),
-    };
-    items.iter().filter_map(other).collect()
+    let mut seen = HashSet::new();
+    let others = items.iter().filter_map(|&(key, value)| match (key, value) {
+        (_, Value::Tensor(_)) => None,
+        (Value::Text(at), _) if seen.insert(at) => objects.text(key).map(str::to_owned),
+        _ => None,
+    });
+    others.collect()
 }
 
 fn tensors(objects: &Objects, dict: Value, storages: &[Option<Storage>]) -> Result<Tensors, String> {

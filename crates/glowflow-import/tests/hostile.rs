@@ -7,6 +7,7 @@ mod common;
 
 use std::io::{Cursor, Read};
 use std::path::Path;
+use std::sync::Mutex;
 
 use common::torch::{Pickle, archive, packed};
 use common::{FIXTURES, fixture, settings};
@@ -82,6 +83,9 @@ fn zip_name<R: Read>(file: &mut zip::read::ZipFile<'_, R>) -> String {
     file.name().map(|name| name.into_owned()).unwrap_or_default()
 }
 
+/// Held by the tests that measure the memory of this process.
+static MEASURING: Mutex<()> = Mutex::new(());
+
 /// Peak memory of this process in bytes; `None` on systems without `/proc`.
 fn peak_memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -91,6 +95,7 @@ fn peak_memory() -> Option<usize> {
 
 #[test]
 fn mutated_checkpoints_are_errors_or_models() {
+    let _measuring = MEASURING.lock().unwrap();
     let count = std::env::var("GLOWFLOW_IMPORT_MUTATIONS").ok().map_or(300, |count| count.parse().unwrap());
     let mut files = vec![];
     for (source, folder, names) in FIXTURES {
@@ -192,6 +197,52 @@ fn views_beyond_a_storage_are_errors() {
     assert!(read(&archive(&[("a/data.pkl", &pickle)])).contains("no entry a/data/0"));
 }
 
+/// Memory and time of a small pickle stay small, however often it refers to a list or a text.
+#[test]
+fn pickles_that_multiply_their_contents_are_errors() {
+    let _measuring = MEASURING.lock().unwrap();
+    let before = peak_memory();
+    // A shape, the items of a dictionary and the key of a storage, of a million entries or bytes each; each is
+    // used a hundred thousand times.
+    let million = 1 << 20;
+    let uses = 100_000;
+    let ones = || [b"(".as_slice(), &b"K\x01".repeat(million), b"tq\x00"].concat();
+
+    let mut shapes = b"\x80\x02}X\x01\0\0\0w".to_vec();
+    shapes.extend(b"ctorch._utils\n_rebuild_tensor_v2\nq\x01");
+    shapes.extend(b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x06tQq\x02");
+    shapes.extend(ones());
+    shapes.extend(b"h\x01(h\x02K\x00h\x00h\x00\x89NtR".repeat(uses));
+
+    let mut pairs = b"\x80\x02ccollections\nOrderedDict\nq\x01".to_vec();
+    pairs.extend([b"]q\x00(".as_slice(), &b"NN\x86".repeat(million), b"e"].concat());
+    pairs.extend(b"h\x01h\x00\x85R".repeat(uses));
+
+    let mut keys = b"\x80\x02ctorch\nFloatStorage\nq\x01X\x07\0\0\0storageq\x02".to_vec();
+    keys.extend([b"X\0\0\x10\0".as_slice(), &b"k".repeat(million), b"q\x00"].concat());
+    keys.extend(b"(h\x02h\x01h\x00NK\x01tQ".repeat(uses));
+
+    for (pickle, part) in [(shapes, "up to 8"), (pairs, "share"), (keys, "1048576 bytes")] {
+        let error = read(&archive(&[("a/data.pkl", &pickle)]));
+        assert!(error.contains(part), "{part}: {error}");
+    }
+
+    // The keys of values other than tensors are listed once.
+    let mut names = one_tensor(1, 0, &[1], &[1]);
+    assert_eq!(names.pop(), Some(b'.'));
+    names.extend([b"X\0\0\x10\0".as_slice(), &b"n".repeat(million), b"q\xffNs"].concat());
+    names.extend(b"h\xffNs".repeat(uses));
+    names.push(b'.');
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("names.pt");
+    std::fs::write(&path, archive(&[("a/data.pkl", &names), ("a/data/0", &[0; 4])])).unwrap();
+    assert!(Checkpoint::read(&path).unwrap().ignored == ["n".repeat(million)]);
+
+    if let (Some(before), Some(after)) = (before, peak_memory()) {
+        assert!(after - before < 1 << 30, "{} bytes", after - before);
+    }
+}
+
 #[test]
 fn archives_that_unpack_to_much_more_are_errors() {
     let pickle = one_tensor(1 << 24, 0, &[1 << 24], &[1]);
@@ -210,4 +261,9 @@ fn folders_and_missing_files_are_errors() {
     let tensorflow = folder.path().join("model_best_loss.ckpt.data-00000-of-00001");
     std::fs::write(&tensorflow, [0; 64]).unwrap();
     assert!(error(&tensorflow).contains("saved as .npz"));
+    // A sparse file of a terabyte.
+    let huge = folder.path().join("film.pt");
+    std::fs::write(&huge, b"\0\0\0\x20ftypisom and a long film").unwrap();
+    std::fs::OpenOptions::new().write(true).open(&huge).unwrap().set_len(1 << 40).unwrap();
+    assert!(error(&huge).contains("neither"));
 }

@@ -1,6 +1,10 @@
 //! Calls of the supported functions, and storages by their persistent ids.
 
 use super::{Global, Objects, StorageRef, TensorRef, Value, size};
+use crate::array::MAX_AXES;
+
+/// Maximum length of a storage's key in bytes; PyTorch writes up to 20 digits.
+const MAX_KEY: usize = 256;
 
 impl Objects {
     /// Returns the result of a call.
@@ -16,25 +20,34 @@ impl Objects {
             (Global::OrderedDict, [pairs]) => {
                 let pairs =
                     self.sequence(*pairs).ok_or("the argument of an ordered dictionary is not a list")?;
+                // Each item is a tuple of its own, unless the pickle multiplies a list.
+                let copied = self.copied + pairs.len();
+                if copied > self.sequences.len() {
+                    return Err("ordered dictionaries share their items".into());
+                }
                 let pair = |pair: &Value| match self.sequence(*pair) {
                     Some(&[key, value]) => Ok((key, value)),
                     _ => Err("the items of an ordered dictionary are not pairs"),
                 };
                 let pairs = pairs.iter().map(pair).collect::<Result<_, _>>()?;
+                self.copied = copied;
                 self.dicts.push(pairs);
                 Ok(Value::Dict(self.dicts.len() - 1))
             }
             (Global::Size, [sizes @ Value::Sequence(_)]) => Ok(*sizes),
             (Global::RebuildTensor, [Value::Storage(storage), offset, shape, strides, _, _, ..]) => {
                 let sizes = |value| {
-                    let sizes = self.sequence(value)?;
+                    let sizes = self.sequence(value).filter(|sizes| sizes.len() <= MAX_AXES)?;
                     sizes.iter().map(|&value| size(value)).collect::<Option<Vec<usize>>>()
                 };
                 let tensor = TensorRef {
                     storage: *storage,
                     offset: size(*offset).ok_or("an offset is not a whole number")?,
-                    shape: sizes(*shape).ok_or("a shape is not a tuple of whole numbers")?,
-                    strides: sizes(*strides).ok_or("strides are not a tuple of whole numbers")?,
+                    shape: sizes(*shape)
+                        .ok_or_else(|| format!("a shape is not a tuple of up to {MAX_AXES} whole numbers"))?,
+                    strides: sizes(*strides).ok_or_else(|| {
+                        format!("strides are not a tuple of up to {MAX_AXES} whole numbers")
+                    })?,
                 };
                 self.tensors.push(tensor);
                 Ok(Value::Tensor(self.tensors.len() - 1))
@@ -55,6 +68,9 @@ impl Objects {
             return Err("a persistent id does not name a storage".into());
         }
         let key = self.text(*key).ok_or("the key of a storage is not a text")?;
+        if key.len() > MAX_KEY {
+            return Err(format!("the key of a storage has {} bytes", key.len()));
+        }
         let len = size(*len).ok_or("the length of a storage is not a whole number")?;
         let (first, len) = match view {
             [] | [Value::None] => (0, len),
