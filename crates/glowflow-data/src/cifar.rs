@@ -109,25 +109,13 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
     for path in files {
         let path = path.as_ref();
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
+        // A long file of another kind is rejected before it is read.
+        let len =
+            with_retries(is_passing, || path.metadata()).map_err(|error| Error::of_reading(path, error))?;
+        check_length(len.len()).map_err(malformed)?;
         let bytes = with_retries(is_passing, || fs::read(path));
         let bytes = bytes.map_err(|error| Error::of_reading(path, error))?;
-        if !bytes.is_empty()
-            && bytes.len().is_multiple_of(RECORD_OF_100)
-            && !bytes.len().is_multiple_of(RECORD)
-        {
-            return Err(malformed(format!(
-                "{} bytes are a whole number of CIFAR-100 records of {RECORD_OF_100}, which are not supported; \
-                 convert the images to an .npz file or to PNG files",
-                bytes.len()
-            )));
-        }
-        if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
-            return Err(malformed(format!(
-                "{} bytes are not a whole number of CIFAR-10 records of {RECORD}; download the \
-                 file again, and check that it is the binary version of CIFAR-10",
-                bytes.len()
-            )));
-        }
+        check_length(bytes.len() as u64).map_err(malformed)?;
         images.pixels.reserve_exact(bytes.len() / RECORD * SHAPE.len());
         for (number, record) in bytes.chunks_exact(RECORD).enumerate() {
             let label = usize::from(record[0]);
@@ -145,4 +133,22 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
         }
     }
     Ok(images)
+}
+
+/// Checks the length of a file; the error states the problem.
+fn check_length(len: u64) -> Result<(), String> {
+    let holds = |record: usize| len > 0 && len.is_multiple_of(record as u64);
+    if holds(RECORD) {
+        Ok(())
+    } else if holds(RECORD_OF_100) {
+        Err(format!(
+            "{len} bytes are a whole number of CIFAR-100 records of {RECORD_OF_100}, which are not supported; \
+             convert the images to an .npz file or to PNG files"
+        ))
+    } else {
+        Err(format!(
+            "{len} bytes are not a whole number of CIFAR-10 records of {RECORD}; download the file again, and \
+             check that it is the binary version of CIFAR-10"
+        ))
+    }
 }

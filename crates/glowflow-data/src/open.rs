@@ -198,14 +198,20 @@ fn in_memory(
         notices.push(format!("labels start at {least}: no image is of class 0"));
     }
     let mut classes = classes.unwrap_or_else(|| numbered_classes(all_labels()));
-    let unlabelled = test.as_ref().is_some_and(|test| test.labels.is_empty());
-    if options.labels && !train.labels.is_empty() && unlabelled {
-        return Err(Error::Malformed {
-            path: path.to_owned(),
-            problem: "the test images have no labels, but the training images do; add labels, or give the \
-                      training images alone"
-                .into(),
-        });
+    let labelled = test.as_ref().map(|test| !test.labels.is_empty());
+    let problem = match (!train.labels.is_empty(), labelled.filter(|_| options.labels)) {
+        (true, Some(false)) => Some(
+            "the test images have no labels, but the training images do; add labels, or give the training \
+             images alone",
+        ),
+        (false, Some(true)) => Some(
+            "the training images have no labels, but the test images do; add labels, or remove those of the \
+             test images",
+        ),
+        _ => None,
+    };
+    if let Some(problem) = problem {
+        return Err(Error::Malformed { path: path.to_owned(), problem: problem.into() });
     }
     if options.labels && !options.classes.is_empty() && !classes.is_empty() {
         let known = options.classes.clone();

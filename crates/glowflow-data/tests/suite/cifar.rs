@@ -84,4 +84,7 @@ fn files_other_than_cifar_10_are_refused() {
             assert!(error.contains(expected) && error.contains("data_batch_1.bin"), "{error}");
         }
     }
+    // A sparse file without blocks on disk.
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 42).unwrap();
+    assert!(open_error(&path).contains("4398046511104 bytes"));
 }

@@ -308,10 +308,14 @@ fn labels_that_are_not_classes_are_left_out_or_refused() {
     assert!(opened(&archive).unwrap().notices[0].contains("`fine_labels` and `coarse_labels`"));
     assert!(opened_as(&archive, &OpenOptions { labels: true, ..Default::default() }).is_err());
     // Labels for the training images only.
-    let archive =
-        [images, ("labels", npy("|u1", "(2,)", &[0, 1])), ("test_images", npy("|u1", "(1, 1, 2)", &[1; 2]))];
+    let tests = ("test_images", npy("|u1", "(1, 1, 2)", &[1; 2]));
+    let archive = [images.clone(), ("labels", npy("|u1", "(2,)", &[0, 1])), tests.clone()];
     let error = opened_as(npz(&archive), &OpenOptions { labels: true, ..Default::default() }).err().unwrap();
     assert!(error.contains("test images have no labels"), "{error}");
+    // Labels for the test images only.
+    let archive = [images, tests, ("test_labels", npy("|u1", "(1,)", &[0]))];
+    let error = opened_as(npz(&archive), &OpenOptions { labels: true, ..Default::default() }).err().unwrap();
+    assert!(error.contains("training images have no labels"), "{error}");
 }
 
 #[test]
