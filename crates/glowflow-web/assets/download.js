@@ -58,11 +58,16 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
   })));
   if (picture) {
     const [wide, high] = enlarged(width, height);
-    add(`Original size, ${width} × ${height}`, async () => save(await picture(), fileName(name(), "png")));
+    add(`Original size, ${width} × ${height}`, async () => {
+      const file = fileName(name(), "png");
+      save(await picture(), file);
+    });
     if (Math.max(width, height) < LARGE) {
       for (const [smooth, how] of [[false, "sharp"], [true, "smooth"]]) {
-        add(`${wide} × ${high}, ${how}`, async () =>
-          save(await enlarge(await picture(), smooth), fileName([...name(), `${LARGE}`, how], "png")));
+        add(`${wide} × ${high}, ${how}`, async () => {
+          const file = fileName([...name(), `${LARGE}`, how], "png");
+          save(await enlarge(await picture(), smooth), file);
+        });
       }
     }
   }
@@ -72,15 +77,19 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
       await work();
       say("");
     });
-    animation("Animation, GIF", async () => save(await frames("gif"), fileName(name(), "gif")));
-    animation("Animation, APNG (all colours)", async () =>
-      save(await frames("apng"), fileName(name(), "apng")));
+    for (const [format, what] of [["gif", "GIF"], ["apng", "APNG (all colours)"]]) {
+      animation(`Animation, ${what}`, async () => {
+        const file = fileName(name(), format);
+        save(await frames(format), file);
+      });
+    }
     for (const format of videoFormats()) {
       animation(`Video, ${format.name} (${LARGE} px)`, async () => {
+        // The page may change during the work.
+        const [file, length] = [fileName(name(), format.extension), count()];
         const film = await frames("png");
         say("Recording the video…");
-        save(
-          await record(film, count(), enlarged(width, height), format), fileName(name(), format.extension));
+        save(await record(film, length, enlarged(width, height), format), file);
       });
     }
   }

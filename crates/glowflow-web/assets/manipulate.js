@@ -36,7 +36,7 @@ const refresh = newest(async () => {
   const [changing, change] = [image, changes];
   if (!changing) return;
   const blob = await changing.manipulate({ ...amounts });
-  if (change === changes) await show(byId("changed"), blob);
+  if (change === changes && changing === image) await show(byId("changed"), blob);
 });
 
 /** Shows an image with changed attributes. */
@@ -63,9 +63,9 @@ export async function use(shown) {
 
 /** Shows the page's first image, unless the user has already chosen one. */
 export async function begin(first) {
-  if (image) return;
   const label = chosenClass();
-  await use(first.label === label ? first : await first.withClass(label));
+  const shown = first.label === label ? first : await first.withClass(label);
+  if (changes === 0) await use(shown);
 }
 
 /** Shows the same picture with another class. */
@@ -135,7 +135,7 @@ export function start(info, showClass) {
   downloads = addDownloads(byId("manipulate-downloads"), "Download", {
     size: [width, height],
     name: namedAfter,
-    picture: () => image.manipulate(amounts),
+    picture: () => image.manipulate({ ...amounts }),
   });
   downloads.disabled = true;
   const frames = Math.min(SWEEP_FRAMES, info.images);

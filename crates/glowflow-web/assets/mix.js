@@ -139,7 +139,11 @@ function makeCard(image) {
       ...[...byId("class").options].map((option) => new Option(option.text, option.value)));
     choice.value = image.label;
     choice.addEventListener("change", () => attempt(async () => {
-      card.image = await card.image.withClass(Number(choice.value));
+      const label = Number(choice.value);
+      const changedTo = await card.image.withClass(label);
+      // The answer may arrive after a later choice.
+      if (label !== Number(choice.value)) return;
+      card.image = changedTo;
       await card.show();
       await changed();
     }));

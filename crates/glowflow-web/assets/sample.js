@@ -14,15 +14,15 @@ const MAX_SEED = 2 ** 53 - 1;
 let refresh;
 let opened = false;
 
-/** Samples images when the tab is first opened. */
+/** Samples images when the tab is first opened, or once the model is known. */
 export function openTab() {
-  if (!opened) refresh();
+  if (!opened) refresh?.();
   opened = true;
 }
 
 /** Samples the images again with another class. */
 export function changeClass() {
-  if (opened) refresh();
+  if (opened) refresh?.();
 }
 
 /** Builds the tab; `choose` receives the image that the user clicks. */
@@ -30,6 +30,7 @@ export function start(info, choose) {
   const [height, width] = info.config.image;
   const [count, seed, temperature, grid] = ["count", "seed", "temperature", "samples"].map(byId);
   let drawn = [];
+  let drawnFrom;
   const makeButton = (i) => {
     const made = element("button",
       { type: "button", ariaLabel: `Sample ${i + 1}` }, element("img", { alt: "" }));
@@ -55,14 +56,14 @@ export function start(info, choose) {
       count: whole(count, info.images), temperature: Number(temperature.value), seed: whole(seed, MAX_SEED) };
     const images = await draw(request);
     const pictures = await Promise.all(images.map((image) => image.decode()));
-    drawn = images;
+    [drawn, drawnFrom] = [images, request.seed];
     resize(images.length);
     await Promise.all(pictures.map((picture, i) => show(grid.children[i].firstChild, picture)));
     downloads.disabled = false;
   });
   const downloads = addDownloads(byId("sample-downloads"), "Download all", {
     size: [width, height],
-    name: () => ["samples", "seed", `${whole(seed, MAX_SEED)}`],
+    name: () => ["samples", "seed", `${drawnFrom}`],
     picture: () => sheet(grid, [width, height]),
   });
   downloads.disabled = true;
@@ -82,6 +83,7 @@ export function start(info, choose) {
     seed.value = randomSeed();
     refresh();
   });
+  if (opened) refresh();
 }
 
 /** All pictures of the grid in one image. */

@@ -69,8 +69,8 @@ impl Demo {
         let [height, width, _] = glow.config().image();
         if height.saturating_mul(width) > limits.pixels {
             return Err(glowflow::Error::Input(format!(
-                "{}: its images of {width}×{height} pixels are too large for interactive sampling; models of up to {} \
-                 pixels are served, and `glowflow sample` supports any size",
+                "{}: its images of {width}×{height} pixels are too large for a page; models of up to {} pixels are \
+                 served, and larger ones can only be sampled to files",
                 model.display(),
                 limits.pixels
             )));

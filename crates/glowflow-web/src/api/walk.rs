@@ -50,7 +50,15 @@ impl Route {
         }
         let stored = all_stored(demo, &self.ids)?;
         let (pairs, last) = if self.closed { (images, 0) } else { (images - 1, 1) };
-        let most = (demo.images().saturating_sub(last) / pairs).max(1);
+        let most = demo.images().saturating_sub(last) / pairs;
+        if most == 0 {
+            return Err(Problem::unprocessable(format!(
+                "a walk through {images} images has {} frames or more, but a request can have only {} images of this \
+                 model's size",
+                pairs + last,
+                demo.images()
+            )));
+        }
         if !(1..=most).contains(&self.frames) {
             let [height, width, _] = demo.config.image();
             return Err(Problem::unprocessable(format!(

@@ -143,6 +143,32 @@ test("each picture of a walk has its own class", async () => {
   await done();
 });
 
+test("only the newest of quick changes of a picture's class in a walk is shown", async () => {
+  await settled();
+  await page.click("#tab-mix");
+  await page.locator("#mix-examples button").nth(0).click();
+  await page.waitForFunction(() => document.querySelectorAll("#mix-cards img[src]").length === 1);
+  const first = await pixels("#mix-cards img");
+  // The answer for the class chosen first arrives last.
+  let late;
+  await page.route("**/api/v1/sample", async (route) => {
+    const response = await route.fetch();
+    if (route.request().postDataJSON().class === 1) {
+      late = new Promise((resolve) => setTimeout(resolve, 1000)).then(() => route.fulfill({ response }));
+      return;
+    }
+    await route.fulfill({ response });
+  });
+  const choice = page.getByLabel("Class of picture 1");
+  await choice.selectOption({ label: "square" });
+  await choice.selectOption({ label: "disc" });
+  await page.waitForTimeout(300);
+  await late;
+  await page.waitForTimeout(500);
+  assert.deepEqual(await pixels("#mix-cards img"), first);
+  await done();
+});
+
 test("the eyes are looked for on the mean picture of each class", async () => {
   await page.click("#eyes-open");
   const mean = () => page.locator("#mean").evaluate((canvas) => canvas.toDataURL());

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready, screenshot,
-  settled, shows, uploadToManipulate, videos, withServer,
+  PHOTO, amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready,
+  screenshot, settled, shows, upload, uploadToManipulate, videos, withServer,
 } from "./support.js";
 
 const SMILING = "[data-attribute=Smiling]";
@@ -319,4 +319,63 @@ test("an image that the server has forgotten is made again", async () => {
   assert.ok(difference(await pixels("#changed"), original) > 0.5);
   assert.equal(new Set(decoded).size, 2);
   await page.context().close();
+});
+
+test("a late answer for the previous picture does not replace the new one", async () => {
+  await open();
+  await settled();
+  // The answer for a slider of the first picture arrives after the second picture.
+  let late;
+  await page.route("**/api/v1/manipulate", async (route) => {
+    const response = await route.fetch();
+    late = new Promise((resolve) => setTimeout(resolve, 1000)).then(() => route.fulfill({ response }));
+  });
+  // Both within the time in which the picture is requested.
+  await page.route("**/api/v1/decode/*", async (route) => {
+    const response = await route.fetch();
+    await page.waitForTimeout(300);
+    await route.fulfill({ response });
+  });
+  await page.evaluate(() => {
+    document.querySelector("#manipulate-examples button:nth-child(2)").click();
+    const slider = document.querySelector("#sliders input[type=range]");
+    slider.value = 2;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  await page.waitForTimeout(600);
+  await late;
+  await page.waitForTimeout(300);
+  assert.deepEqual(await pixels("#changed"), await pixels("#original"));
+  await done();
+});
+
+test("the page's first picture does not replace the user's", async () => {
+  await open({ prepare: async () => {
+    let requested;
+    const held = new Promise((resolve) => { requested = resolve; });
+    // The picture with which the page begins is known while the user's is being decoded.
+    await page.route("**/api/v1/sample", async (route) => {
+      const response = await route.fetch();
+      if (route.request().postDataJSON().count > 1) await held;
+      await route.fulfill({ response });
+    });
+    let first = true;
+    await page.route("**/api/v1/decode/*", async (route) => {
+      const response = await route.fetch();
+      if (first) {
+        first = false;
+        requested();
+        await page.waitForTimeout(1000);
+      }
+      await route.fulfill({ response });
+    });
+    page.once("domcontentloaded", () => upload("#manipulate-source-file", PHOTO));
+  } });
+  await settled();
+  await page.waitForTimeout(1000);
+  assert.equal(await page.locator("#undo").isDisabled(), true);
+  const shown = await pixels("#original");
+  await uploadToManipulate();
+  assert.deepEqual(await pixels("#original"), shown);
+  await done();
 });

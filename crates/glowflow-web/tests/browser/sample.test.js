@@ -60,3 +60,38 @@ test("all samples are downloaded as one picture", async () => {
   assert.deepEqual(pngSize(bytes), [3 * 64, 2 * 64]);
   await done();
 });
+
+test("a downloaded picture is named after its seed, not the one that is being drawn", async () => {
+  await changing(THIRD, () => page.fill("#seed", "7"));
+  let answer;
+  const held = new Promise((resolve) => { answer = resolve; });
+  await page.route("**/api/v1/sample", async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.fill("#seed", "8");
+  assert.equal((await download("#sample-downloads", "Download all", "Original size")).name,
+    "glowflow-samples-seed-7.png");
+  await changing(THIRD, answer);
+  assert.equal((await download("#sample-downloads", "Download all", "Original size")).name,
+    "glowflow-samples-seed-8.png");
+  await done();
+});
+
+test("the tab may be opened before the page knows its model", async () => {
+  await open({ prepare: async () => {
+    let opened;
+    const held = new Promise((resolve) => { opened = resolve; });
+    await page.route("**/api/v1/info", async (route) => {
+      await held;
+      await route.continue();
+    });
+    page.once("domcontentloaded", async () => {
+      await page.click("#tab-sample");
+      await page.click("#tab-manipulate");
+      opened();
+    });
+  } });
+  await samples(16);
+  await done();
+});

@@ -81,6 +81,16 @@ async fn impossible_walks_are_refused() {
         served.post(PATH, request).await.problem(status, words);
     }
     assert_eq!(cut(&served.post(PATH, json!({ "ids": ids, "frames": 31 })).await).len(), 63);
+
+    // A limit of two images per request: enough for a walk from one image to another, but not through three.
+    let served = super::served(config(), Limits { pixels: 2 * SIZE * SIZE, ..Limits::default() });
+    let (_, ids) = three(&served).await;
+    let [a, b, _] = &ids;
+    served
+        .post(PATH, json!({ "ids": ids, "frames": 1 }))
+        .await
+        .problem(422, &["3 frames or more", "2 images"]);
+    assert_eq!(cut(&served.post(PATH, json!({ "ids": [a, b], "frames": 1 })).await).len(), 2);
 }
 
 #[tokio::test]
