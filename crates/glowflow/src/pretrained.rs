@@ -17,29 +17,24 @@
 use std::path::Path;
 
 use crate::Error;
-use crate::card::{CONFIG_JSON, README};
-use crate::faces::EYES;
-use crate::latent::DIRECTIONS;
-use crate::model::MODEL;
-use crate::train::CONFIG;
 
 /// Name of the model of portraits.
 pub const PORTRAITS: &str = "portraits";
 
 macro_rules! file {
-    ($name:expr, $file:literal) => {
-        ($name, include_bytes!(concat!("../pretrained/portraits/", $file)))
+    ($file:literal) => {
+        ($file, include_bytes!(concat!("../pretrained/portraits/", $file)))
     };
 }
 
 /// The files of the model, by name.
 static FILES: [(&str, &[u8]); 6] = [
-    file!(MODEL, "model.safetensors"),
-    file!(DIRECTIONS, "directions.safetensors"),
-    file!(CONFIG, "config.toml"),
-    file!(CONFIG_JSON, "config.json"),
-    file!(EYES, "eyes.toml"),
-    file!(README, "README.md"),
+    file!("model.safetensors"),
+    file!("directions.safetensors"),
+    file!("config.toml"),
+    file!("config.json"),
+    file!("eyes.toml"),
+    file!("README.md"),
 ];
 
 /// Names of the pretrained models.
