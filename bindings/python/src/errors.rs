@@ -11,6 +11,7 @@
 use std::io::{self, ErrorKind};
 
 use glowflow::{Error, catch_out_of_memory};
+use glowflow_import::Setting;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -51,7 +52,18 @@ pub fn raised(error: Error) -> PyErr {
 
 /// Converts an error of the checkpoint import to an exception.
 pub fn import_raised(error: glowflow_import::Error) -> PyErr {
-    let message = error.to_string();
+    let advice = match &error {
+        glowflow_import::Error::Missing(settings) => {
+            let argument = |setting: &Setting| match setting {
+                Setting::Image => "image",
+                Setting::Bits => "bits",
+                Setting::Permutation => "permutation",
+            };
+            format!(": pass {}", settings.iter().map(argument).collect::<Vec<_>>().join(" and "))
+        }
+        _ => String::new(),
+    };
+    let message = format!("{error}{advice}");
     match error {
         glowflow_import::Error::Io { reason, .. } => of_system(reason.kind(), message),
         glowflow_import::Error::Glowflow(error) => raised(error),

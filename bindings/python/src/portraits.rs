@@ -25,20 +25,20 @@ pub fn portraits<'py>(
         )));
     }
     let set = Portraits::new(count, size, seed);
-    let pixels = compute(py, || {
+    let (pixels, attributes) = compute(py, || {
         glowflow::check_count(&[count], set.shape().len())?;
         let mut pixels = vec![0; count * set.shape().len()];
         for (index, image) in pixels.chunks_exact_mut(set.shape().len()).enumerate() {
             set.read(index, image)?;
         }
-        Ok(pixels)
+        let of = |attribute: usize| -> Vec<bool> {
+            (0..count).map(|index| set.attributes(index)[attribute].1).collect()
+        };
+        Ok((pixels, (0..ATTRIBUTES.len()).map(of).collect::<Vec<_>>()))
     })?;
     let images = ndarray::Array4::from_shape_vec((count, size, size, 3), pixels)
         .map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let of = |attribute: usize| -> Vec<bool> {
-        (0..count).map(|index| set.attributes(index)[attribute].1).collect()
-    };
-    let attributes = ATTRIBUTES.iter().enumerate();
-    let attributes = attributes.map(|(index, &name)| (name, of(index).into_pyarray(py))).collect();
+    let attributes = ATTRIBUTES.iter().zip(attributes);
+    let attributes = attributes.map(|(&name, values)| (name, values.into_pyarray(py))).collect();
     Ok((images.into_pyarray(py), attributes))
 }

@@ -15,7 +15,14 @@ from glowflow import _native
     ("change", "kind", "line"),
     [
         (lambda x: x / np.float32(255), TypeError, "pass (images * 255).round().astype(numpy.uint8)"),
+        (lambda x: x / np.float32(127.5) - 1, TypeError, "pass ((images + 1) * 127.5).round().astype(numpy.uint8)"),
+        (lambda x: x.astype(np.float32), TypeError, "pass images.round().astype(numpy.uint8)"),
+        (lambda x: x * np.float32(2), TypeError, "scale them to 0 to 255"),
+        (lambda x: np.full(x.shape, np.nan), TypeError, "scale them to 0 to 255"),
         (lambda x: x.astype(np.int64), TypeError, "pass images.astype(numpy.uint8)"),
+        (lambda x: x.astype(np.int64) - 256, TypeError, "scale them to 0 to 255"),
+        (lambda x: x.astype(np.uint16) * 257, TypeError, "pass (images // 257).astype(numpy.uint8)"),
+        (lambda x: x > 127, TypeError, "pass (images * 255).astype(numpy.uint8)"),
         (lambda x: x.transpose(0, 3, 1, 2), ValueError, "pass images.transpose(0, 2, 3, 1)"),
         (lambda x: x[0], ValueError, "pass images[None]"),
         (lambda x: x[0].transpose(2, 0, 1), ValueError, "pass images.transpose(1, 2, 0)[None]"),
@@ -39,6 +46,41 @@ def test_the_lines_work(model, images):
     floats = (images / np.float32(255)).transpose(0, 3, 1, 2)
     written = (floats * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(model.log_prob(written), want)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x / np.float32(255),
+        lambda x: x / np.float64(127.5) - 1,
+        lambda x: x.astype(np.float32),
+        lambda x: x.astype(np.int64),
+        lambda x: x.astype(np.uint16) * 257,
+    ],
+)
+def test_the_line_restores_the_images(model, images, change):
+    changed = change(images)
+    with pytest.raises(TypeError) as error:
+        model.encode(changed)
+    line = str(error.value).rsplit("pass ", 1)[1]
+    np.testing.assert_array_equal(eval(line, {"images": changed, "numpy": np}), images)
+
+
+def unaligned(array):
+    """A copy of `array` whose memory starts at an odd address."""
+    memory = np.empty(array.nbytes + 1, np.uint8)
+    copy = memory[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    assert not copy.flags.aligned
+    return copy
+
+
+def test_unaligned_arrays(model, images):
+    encoded = model.encode(images)
+    levels = [unaligned(level) for level in encoded.latents]
+    np.testing.assert_array_equal(model.decode(levels), images)
+    noise = np.full(images.shape, 0.5 / 2**model.config.bits, np.float32)
+    np.testing.assert_array_equal(model.log_prob(images, noise=unaligned(noise)), model.log_prob(images, noise=noise))
 
 
 def test_lists_and_views(model, images):
@@ -114,6 +156,19 @@ def test_noise_and_numbers(model, images):
         model.sample(10**9)
     with pytest.raises(ValueError, match="importance"):
         model.log_prob(images, importance=True)
+    noise = np.zeros(images.shape, np.float32)
+    for given in ({"draws": 2}, {"importance": True}):
+        with pytest.raises(ValueError, match="random noise"):
+            model.log_prob(images, noise=noise, **given)
+    with pytest.raises(TypeError, match="log_prob"):
+        model.bits_per_dim(images, noise=noise)
+
+
+def test_configurations_take_numbers_of_numpy():
+    sizes = np.array([16, 16, 3])
+    config = glowflow.GlowConfig(image=sizes, levels=np.int64(1), steps=np.uint8(2), hidden=np.int32(4))
+    assert config == glowflow.GlowConfig(image=(16, 16, 3), levels=1, steps=2, hidden=4)
+    assert json.loads(config.to_json())["image"] == [16, 16, 3]
 
 
 def test_configurations_are_checked():

@@ -47,8 +47,10 @@ def test_a_state_dict_becomes_a_model(tmp_path):
 def test_wrong_checkpoints_are_named(tmp_path):
     path = tmp_path / "checkpoint.safetensors"
     write(path, rosinality(), {})
-    with pytest.raises(ValueError, match="bits"):
+    with pytest.raises(ValueError, match="pass bits$"):
         convert.from_file(path, "rosinality", image=8)
+    with pytest.raises(ValueError, match="pass image and bits$"):
+        convert.from_file(path, "rosinality")
     with pytest.raises(ValueError, match="blocks.0.x"):
         convert.from_rosinality({**rosinality(), "blocks.0.x": np.zeros(3, np.float32)}, image=8, bits=5)
     with pytest.raises(ValueError, match="unknown program"):

@@ -81,6 +81,22 @@ def test_a_resumed_run_has_the_same_weights(portraits, options, tmp_path):
     assert parts.fingerprint == whole.fingerprint
 
 
+def test_a_resumed_run_keeps_its_classes(portraits, tmp_path):
+    labels = np.arange(len(portraits)) % 3
+    options = {"batch": 8, "device": "cpu"}
+    glowflow.train(portraits, tmp_path, labels=labels, preset="tiny32", steps=2, **options)
+    with pytest.raises(ValueError, match="classes"):
+        glowflow.train(portraits, tmp_path, labels=labels + 1, steps=4, resume=True, device="cpu")
+    model = glowflow.train(portraits, tmp_path, labels=labels % 2, steps=4, resume=True, device="cpu")
+    assert model.classes == 3
+
+
+def test_identifiers_are_not_classes(portraits, tmp_path):
+    labels = np.full(len(portraits), 1_700_000_000)
+    with pytest.raises(ValueError, match=r"numpy.unique\(labels, return_inverse=True\)"):
+        glowflow.train(portraits, tmp_path, labels=labels, steps=2, device="cpu")
+
+
 def test_files_and_arrays_train_alike(portraits, options, tmp_path):
     np.save(tmp_path / "images.npy", portraits)
     paths = glowflow.train(tmp_path / "images.npy", tmp_path / "files", steps=4, **options)

@@ -18,9 +18,9 @@ def as_array(value: Any, name: str) -> np.ndarray:
             return np.from_dlpack(value)
         except (BufferError, RuntimeError, TypeError, ValueError) as error:
             device = getattr(value, "device", "its device")
-            raise TypeError(
-                f"{name} is on {device}, or cannot be shared ({error}): pass {name}.detach().cpu()"
-            ) from None
+            # numpy has no bfloat16.
+            line = f"{name}.detach().cpu()" + (".float()" if "bfloat16" in str(getattr(value, "dtype", "")) else "")
+            raise TypeError(f"{name} is on {device}, or cannot be shared ({error}): pass {line}") from None
     array = np.asarray(value)
     if array.dtype == object:
         raise TypeError(
@@ -38,11 +38,7 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
     line, wrong = name, []
     if array.dtype != np.uint8:
         wrong.append(f"has the type {array.dtype}")
-        if array.dtype.kind == "f":
-            line = f"({line} * 255).round()"
-            line += ".to(torch.uint8)" if torch else ".astype(numpy.uint8)"
-        else:
-            line += ".to(torch.uint8)" if torch else ".astype(numpy.uint8)"
+        line = _as_pixels(array, name) + (".to(torch.uint8)" if torch else ".astype(numpy.uint8)")
     shape = array.shape
     if shape[-3:] != (height, width, channels) and shape[-3:] == (channels, height, width):
         wrong.append(f"has the shape {list(shape)}, channels first")
@@ -65,6 +61,27 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
             f"pass {line}"
         )
     return np.ascontiguousarray(array)
+
+
+def _as_pixels(array: np.ndarray, name: str) -> str:
+    """The expression that maps `array` to the values 0 to 255, by its type and its range."""
+    if array.dtype.kind not in "fiub" or array.size == 0:
+        return name
+    least, largest = array.min(), array.max()
+    if array.dtype.kind == "b":
+        return f"({name} * 255)"
+    if array.dtype.kind == "f":
+        if 0 <= least and largest <= 1:
+            return f"({name} * 255).round()"
+        if -1 <= least and largest <= 1:
+            return f"(({name} + 1) * 127.5).round()"
+        if 0 <= least and largest <= 255:
+            return f"{name}.round()"
+    elif 0 <= least and largest <= 255:
+        return name
+    elif array.dtype == np.uint16:
+        return f"({name} // 257)"
+    raise TypeError(f"{name} has the type {array.dtype} and values of {least} to {largest}: scale them to 0 to 255")
 
 
 def any_images(value: Any, name: str) -> np.ndarray:
@@ -102,7 +119,7 @@ def labels(value: Any, batch: int, classes: int, name: str = "labels") -> np.nda
     wrong = array[(array < 0) | (array >= classes)]
     if len(wrong):
         raise ValueError(f"label {wrong[0]} is not one of the model's {classes} classes, 0 to {classes - 1}")
-    return np.ascontiguousarray(array, np.int64)
+    return np.require(array, np.int64, "CA")
 
 
 def latents(value: Any, shapes: Sequence[Sequence[int]] | None, name: str = "latents") -> list[np.ndarray]:
@@ -129,7 +146,7 @@ def latents(value: Any, shapes: Sequence[Sequence[int]] | None, name: str = "lat
             raise ValueError(
                 f"{here} has the shape {list(array.shape)}, and the model's is [B, {height}, {width}, {channels}]; {line}"
             )
-        levels.append(np.ascontiguousarray(array, np.float32))
+        levels.append(np.require(array, np.float32, "CA"))
     if len({len(level) for level in levels}) > 1:
         raise ValueError(f"{name} has levels of {[len(level) for level in levels]} images: pass equally many")
     return levels
@@ -144,7 +161,7 @@ def noise(value: Any, pixels: np.ndarray, bins: int) -> tuple[str, np.ndarray | 
         raise TypeError(f"noise has the type {array.dtype}: pass float32 in [0, 1/{bins})")
     if array.shape != pixels.shape:
         raise ValueError(f"noise has the shape {list(array.shape)}, and the images have {list(pixels.shape)}: pass one number a pixel")
-    array = np.ascontiguousarray(array, np.float32)
+    array = np.require(array, np.float32, "CA")
     if array.size and not (array.min() >= 0 and array.max() < 1 / bins):
         raise ValueError(f"noise is {array.min()} to {array.max()}, and a bin is [0, 1/{bins}): pass noise / {bins}")
     return "given", array

@@ -6,16 +6,25 @@ import dataclasses
 import json
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from glowflow import _native
 
 Dequantization = Literal["uniform", "variational"]
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy as one of Python."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class _Config:
     architecture: ClassVar[str]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image", tuple(self.image))  # type: ignore[attr-defined]
+        object.__setattr__(self, "image", tuple(map(_plain, self.image)))  # type: ignore[attr-defined]
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         _native.check_config(json.dumps(self.to_dict()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -158,6 +158,8 @@ class Model:
         is the mean over `draws`, a lower bound in expectation, or with `importance` the log of the mean likelihood.
         """
         if not isinstance(noise, str):
+            if draws != 1 or importance:
+                raise ValueError("draws and importance are for random noise: leave them out, or pass noise='uniform'")
             return self.encode(images, labels, noise=noise).log_prob
         return self._score(images, labels, noise, seed, draws, importance, False)
 
@@ -173,7 +175,11 @@ class Model:
     ) -> NDArray[np.float64]:
         """-log p(x)/(D log 2), [B]: the value reported in papers. By default the noise is that of training: uniform,
         or the model's own."""
-        return self._score(images, labels, noise or self._native.noise, seed, draws, importance, True)
+        if noise is None:
+            noise = self._native.noise
+        if not isinstance(noise, str):
+            raise TypeError("noise is an array: pass its name, or call log_prob")
+        return self._score(images, labels, noise, seed, draws, importance, True)
 
     def _score(
         self, images: Any, labels: Any, noise: str, seed: int, draws: int, importance: bool, bits: bool

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 
 import numpy as np
@@ -36,8 +38,13 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metad
         parts.append(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    temporary = f"{os.fspath(path)}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(parts)
-    os.replace(temporary, path)
+    temporary = f"{os.fspath(path)}.{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.writelines(parts)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(temporary)
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tomllib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -25,6 +26,8 @@ _RUN = (
     "best.safetensors", "checkpoint.safetensors", "checkpoint.previous.safetensors", "config.toml", "metrics.jsonl",
     "model.safetensors",
 )
+# Maximum number of classes that follow from labels: larger labels are identifiers.
+_MAX_CLASSES = 1 << 20
 
 
 class TrainState(NamedTuple):
@@ -88,7 +91,8 @@ def train(
     }
     texts = [_override(name, value) for name, value in options.items() if value is not None]
     out = os.path.abspath(os.fspath(out))
-    images, images_to_test, files, classes = _data(data, test, labels, model)
+    known = _classes_of(out) if resume else getattr(model, "classes", 0) if model is not None else None
+    images, images_to_test, files, classes = _data(data, test, labels, known)
     if resume:
         if model is not None or preset is not None:
             raise ValueError("a run that is resumed has a model already: leave model and preset out")
@@ -126,9 +130,12 @@ def train(
 
 
 def _data(
-    data: Any, test: Any, labels: Any, model: _config.Config | None
+    data: Any, test: Any, labels: Any, known: int | None
 ) -> tuple[Any, Any, tuple[str | None, str | None], int]:
-    """In-memory images for training and testing, or the paths of both; and the number of classes of in-memory images."""
+    """In-memory images for training and testing, or the paths of both; and the number of classes of in-memory images.
+
+    `known` is the model's number of classes; by default it follows from the labels.
+    """
     in_files = data is None or isinstance(data, (str, os.PathLike))
     if in_files:
         if labels is not None:
@@ -142,16 +149,30 @@ def _data(
     pixels = _arguments.any_images(data, "data")
     if labels is None:
         classes = 0
-    elif model is not None:
-        classes = getattr(model, "classes", 0)
+    elif known is not None:
+        classes = known
     else:
         classes = 1 + int(np.max(_arguments.as_array(labels, "labels"), initial=0))
+        if classes > _MAX_CLASSES:
+            raise ValueError(
+                f"label {classes - 1} is above {_MAX_CLASSES - 1}, and classes count from 0: "
+                f"pass numpy.unique(labels, return_inverse=True)[1]"
+            )
     images = pixels, _arguments.labels(labels, len(pixels), classes)
     if test is None:
         return images, None, (None, None), classes
     test, test_labels = test if isinstance(test, tuple) else (test, None)
     pixels = _arguments.images(test, pixels.shape[1:], "test")
     return images, (pixels, _arguments.labels(test_labels, len(pixels), classes, "test labels")), (None, None), classes
+
+
+def _classes_of(run: str) -> int | None:
+    """The number of classes of a run's model; None if the run's configuration cannot be read."""
+    try:
+        with open(os.path.join(run, "config.toml"), "rb") as file:
+            return int(tomllib.load(file)["model"].get("classes", 0))
+    except (OSError, KeyError, tomllib.TOMLDecodeError):
+        return None
 
 
 def _path(path: Any) -> str | None:
