@@ -34,6 +34,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(model::check_config, module)?)?;
     module.add_function(wrap_pyfunction!(training::train_in_folder, module)?)?;
     module.add_function(wrap_pyfunction!(training::preset_names, module)?)?;
+    module.add_function(wrap_pyfunction!(training::run_classes, module)?)?;
     module.add_function(wrap_pyfunction!(portraits::portraits, module)?)?;
     module.add_function(wrap_pyfunction!(study::run_study, module)?)?;
     module.add_function(wrap_pyfunction!(study::study_names, module)?)?;

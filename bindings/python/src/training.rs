@@ -100,6 +100,13 @@ pub fn train_in_folder<'py>(
     serde_json::to_string(&summary).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
+/// The number of classes of a run's model.
+#[pyfunction]
+pub fn run_classes(out: PathBuf) -> PyResult<usize> {
+    let config = RunConfig::read(&run_folder(&out).join(CONFIG)).map_err(raised)?;
+    Ok(config.model.classes())
+}
+
 /// Names of the presets.
 #[pyfunction]
 pub fn preset_names() -> Vec<&'static str> {

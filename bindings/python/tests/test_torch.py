@@ -163,3 +163,31 @@ def test_couplings_and_networks(images, tmp_path, coupling, network, normalizati
     for ours, theirs in zip(encoded.latents, latents):
         np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(back.numpy(), v.numpy(), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x / 255,
+        lambda x: (x / 127.5 - 1).to(torch.float64),
+        lambda x: x.float(),
+        lambda x: x.to(torch.int64),
+        lambda x: torch.from_numpy(x.numpy().astype(np.uint16) * 257),
+        lambda x: (x / 255).permute(0, 3, 1, 2),
+    ],
+)
+def test_the_line_restores_images_of_torch(change):
+    config = glowflow.GlowConfig(image=(8, 8, 3), levels=1, steps=1, hidden=4)
+    model = glowflow.Model(config, device="cpu")
+    images = torch.arange(2 * 8 * 8 * 3).reshape(2, 8, 8, 3).remainder(256).to(torch.uint8)
+    changed = change(images)
+    with pytest.raises(TypeError) as error:
+        model.encode(changed)
+    line = str(error.value).rsplit("pass ", 1)[1]
+    assert torch.equal(eval(line, {"images": changed, "torch": torch}), images)
+
+
+def test_bfloat16_is_named():
+    config = glowflow.GlowConfig(image=(8, 8, 3), levels=1, steps=1, hidden=4)
+    with pytest.raises(TypeError, match=r"pass images.detach\(\).cpu\(\).float\(\)"):
+        glowflow.Model(config, device="cpu").encode(torch.zeros(1, 8, 8, 3, dtype=torch.bfloat16))

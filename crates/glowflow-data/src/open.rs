@@ -205,8 +205,7 @@ fn in_memory(
              images alone",
         ),
         (false, Some(true)) => Some(
-            "the training images have no labels, but the test images do; add labels, or remove those of the \
-             test images",
+            "the training images have no labels, but the test images do; add labels, or do without classes",
         ),
         _ => None,
     };

@@ -76,8 +76,8 @@ impl Imported {
         }
         let mut weights = vec![0.0; layout.len()];
         for parameter in &layout.parameters {
-            if let Some(have) = tensors.parameters.get(&parameter.name) {
-                weights[parameter.span.range()].copy_from_slice(have);
+            if let Some(have) = tensors.parameters.remove(&parameter.name) {
+                weights[parameter.span.range()].copy_from_slice(&have);
             }
         }
         layout.clear_unread(&mut weights);

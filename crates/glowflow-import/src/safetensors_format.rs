@@ -11,10 +11,15 @@ use crate::element::Element;
 /// Bytes of the header's length field.
 const PREFIX: usize = 8;
 
-/// Returns whether the header of a file of `len` bytes that begins with `head` would end within the file.
+/// Maximum length of a header, as in the crate `safetensors`.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// Returns whether a file of `len` bytes that begins with `head` may be in this format: a header of JSON that
+/// ends within the file.
 pub(crate) fn is_plausible(head: &[u8], len: u64) -> bool {
-    let header = head.first_chunk().map(|prefix| u64::from_le_bytes(*prefix));
-    header.is_some_and(|header| header <= len.saturating_sub(PREFIX as u64))
+    let Some((prefix, header)) = head.split_first_chunk::<PREFIX>() else { return false };
+    let longest = MAX_HEADER.min(len.saturating_sub(PREFIX as u64));
+    u64::from_le_bytes(*prefix) <= longest && header.starts_with(b"{")
 }
 
 /// Reads a file.

@@ -28,7 +28,11 @@ pub(crate) fn checkpoint(
     }
     let nested = |key: &&&str| objects.item(value, key).is_some_and(|inner| has_tensors(objects, inner));
     let Some(key) = MODEL_KEYS.iter().find(nested) else {
-        let keys: Vec<&str> = items.iter().take(20).filter_map(|(key, _)| objects.text(*key)).collect();
+        let mut keys = others(objects, items);
+        keys.truncate(20);
+        for key in &mut keys {
+            key.truncate(key.floor_char_boundary(100));
+        }
         return Err(format!(
             "it contains no state dictionary of a model: it has the keys {keys:?}, but one of {MODEL_KEYS:?} is required; save \
              `model.state_dict()`"

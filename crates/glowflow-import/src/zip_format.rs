@@ -75,7 +75,7 @@ pub(crate) fn read(mut archive: Archive) -> Result<Checkpoint, String> {
     {
         return Err(format!(
             "its byte order is {:?}, but little endian is required",
-            String::from_utf8_lossy(&order)
+            String::from_utf8_lossy(&order[..order.len().min(16)])
         ));
     }
     if archive.names.contains(&format!("{root}constants.pkl")) {

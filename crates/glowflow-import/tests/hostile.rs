@@ -7,7 +7,7 @@ mod common;
 
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use common::torch::{Pickle, archive, packed};
 use common::{FIXTURES, fixture, settings};
@@ -95,7 +95,7 @@ fn peak_memory() -> Option<usize> {
 
 #[test]
 fn mutated_checkpoints_are_errors_or_models() {
-    let _measuring = MEASURING.lock().unwrap();
+    let _measuring = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let count = std::env::var("GLOWFLOW_IMPORT_MUTATIONS").ok().map_or(300, |count| count.parse().unwrap());
     let mut files = vec![];
     for (source, folder, names) in FIXTURES {
@@ -200,7 +200,7 @@ fn views_beyond_a_storage_are_errors() {
 /// Memory and time of a small pickle stay small, however often it refers to a list or a text.
 #[test]
 fn pickles_that_multiply_their_contents_are_errors() {
-    let _measuring = MEASURING.lock().unwrap();
+    let _measuring = MEASURING.lock().unwrap_or_else(PoisonError::into_inner);
     let before = peak_memory();
     // A shape, the items of a dictionary and the key of a storage, of a million entries or bytes each; each is
     // used a hundred thousand times.
@@ -226,6 +226,12 @@ fn pickles_that_multiply_their_contents_are_errors() {
         let error = read(&archive(&[("a/data.pkl", &pickle)]));
         assert!(error.contains(part), "{part}: {error}");
     }
+
+    // A key in an error is shortened, and shown once.
+    let mut keys = [b"\x80\x02}X\0\0\x10\0".as_slice(), &b"\x01".repeat(million), b"q\x00Ns"].concat();
+    keys.extend(b"h\x00Ns".repeat(20));
+    keys.push(b'.');
+    assert!(read(&archive(&[("a/data.pkl", &keys)])).len() < 2000);
 
     // The keys of values other than tensors are listed once.
     let mut names = one_tensor(1, 0, &[1], &[1]);
@@ -261,9 +267,11 @@ fn folders_and_missing_files_are_errors() {
     let tensorflow = folder.path().join("model_best_loss.ckpt.data-00000-of-00001");
     std::fs::write(&tensorflow, [0; 64]).unwrap();
     assert!(error(&tensorflow).contains("saved as .npz"));
-    // A sparse file of a terabyte.
-    let huge = folder.path().join("film.pt");
-    std::fs::write(&huge, b"\0\0\0\x20ftypisom and a long film").unwrap();
-    std::fs::OpenOptions::new().write(true).open(&huge).unwrap().set_len(1 << 40).unwrap();
-    assert!(error(&huge).contains("neither"));
+    // Sparse files of a terabyte: a film, a disk image, and a header as long as the file.
+    let huge = folder.path().join("huge.pt");
+    for head in [&b"\0\0\0\x20ftypisom"[..], &[0; 16], b"\0\0\0\0\x80\0\0\0{}"] {
+        std::fs::write(&huge, head).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&huge).unwrap().set_len(1 << 40).unwrap();
+        assert!(error(&huge).contains("neither"));
+    }
 }

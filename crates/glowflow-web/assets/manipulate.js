@@ -29,6 +29,8 @@ let downloads;
 let sweepDownloads;
 /** Counts changes of the picture, so that a late answer does not replace a newer one. */
 let changes = 0;
+/** Number of pictures that are being presented. */
+let pending = 0;
 /** Called with the class of the picture shown. */
 let classShown;
 
@@ -42,18 +44,27 @@ const refresh = newest(async () => {
 /** Shows an image with changed attributes. */
 async function present(shown, wanted) {
   const change = ++changes;
-  const original = await shown.decode();
-  const changed = Object.keys(wanted).length === 0 ? original : await shown.manipulate(wanted);
-  if (change !== changes) return false;
-  image = shown;
-  classShown(image.label);
-  setAmounts(wanted);
-  await Promise.all([
-    show(byId("original"), original), show(byId("before"), original), show(byId("changed"), changed),
-  ]);
-  downloads.disabled = false;
-  byId("compare").disabled = false;
-  return true;
+  pending++;
+  try {
+    const asked = { ...wanted };
+    const original = await shown.decode();
+    const changed = Object.keys(asked).length === 0 ? original : await shown.manipulate(asked);
+    if (change !== changes) return false;
+    image = shown;
+    classShown(image.label);
+    // A slider may have moved meanwhile.
+    const moved = Object.keys({ ...asked, ...wanted }).some((name) => asked[name] !== wanted[name]);
+    setAmounts(wanted);
+    await Promise.all([
+      show(byId("original"), original), show(byId("before"), original), show(byId("changed"), changed),
+    ]);
+    if (moved) refresh();
+    downloads.disabled = false;
+    byId("compare").disabled = false;
+    return true;
+  } finally {
+    pending--;
+  }
 }
 
 /** Shows an image with unchanged attributes. */
@@ -65,7 +76,7 @@ export async function use(shown) {
 export async function begin(first) {
   const label = chosenClass();
   const shown = first.label === label ? first : await first.withClass(label);
-  if (changes === 0) await use(shown);
+  if (!image && pending === 0) await use(shown);
 }
 
 /** Shows the same picture with another class. */
@@ -126,8 +137,9 @@ export function start(info, showClass) {
   byId("undo").addEventListener("click", () => go(history.undo()));
   byId("redo").addEventListener("click", () => go(history.redo()));
   byId("reset").addEventListener("click", () => {
-    changes++;
     setAmounts({});
+    if (!image) return;
+    changes++;
     refresh();
     remember();
   });

@@ -152,7 +152,12 @@ function makeCard(image) {
   const card = {
     image,
     shown,
-    show: async () => show(picture, await card.image.decode()),
+    show: async () => {
+      const wanted = card.image;
+      const decoded = await wanted.decode();
+      // The picture may arrive after that of a later class.
+      if (card.image === wanted) await show(picture, decoded);
+    },
     place: (i) => {
       caption.textContent = `${i + 1}`;
       picture.alt = `Picture ${i + 1} of the walk`;

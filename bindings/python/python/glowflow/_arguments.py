@@ -38,7 +38,7 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
     line, wrong = name, []
     if array.dtype != np.uint8:
         wrong.append(f"has the type {array.dtype}")
-        line = _as_pixels(array, name) + (".to(torch.uint8)" if torch else ".astype(numpy.uint8)")
+        line = _as_pixels(array, name, torch) + (".to(torch.uint8)" if torch else ".astype(numpy.uint8)")
     shape = array.shape
     if shape[-3:] != (height, width, channels) and shape[-3:] == (channels, height, width):
         wrong.append(f"has the shape {list(shape)}, channels first")
@@ -63,24 +63,36 @@ def images(value: Any, image: Sequence[int], name: str = "images") -> np.ndarray
     return np.ascontiguousarray(array)
 
 
-def _as_pixels(array: np.ndarray, name: str) -> str:
+# Overshoot of interpolation beyond the range of an image, as a part of the range.
+_OVERSHOOT = 0.05
+
+
+def _as_pixels(array: np.ndarray, name: str, torch: bool) -> str:
     """The expression that maps `array` to the values 0 to 255, by its type and its range."""
     if array.dtype.kind not in "fiub" or array.size == 0:
         return name
     least, largest = array.min(), array.max()
+    if not (np.isfinite(least) and np.isfinite(largest)):
+        raise TypeError(f"{name} has the type {array.dtype} and values that are not finite: pass uint8, values 0 to 255")
+
+    def clipped(low: int) -> str:
+        return name if low <= least and largest <= 1 else f"{name}.clip({low}, 1)"
+
     if array.dtype.kind == "b":
         return f"({name} * 255)"
     if array.dtype.kind == "f":
-        if 0 <= least and largest <= 1:
-            return f"({name} * 255).round()"
-        if -1 <= least and largest <= 1:
-            return f"(({name} + 1) * 127.5).round()"
-        if 0 <= least and largest <= 255:
+        if -_OVERSHOOT <= least and largest <= 1 + _OVERSHOOT:
+            return f"({clipped(0)} * 255).round()"
+        # Values of -0.5 to 0.5 may be a dark image of -1 to 1, or centred at 0.
+        if -1 - 2 * _OVERSHOOT <= least < -0.5 and largest <= 1 + 2 * _OVERSHOOT:
+            return f"(({clipped(-1)} + 1) * 127.5).round()"
+        if 0 <= least and 2 < largest <= 255:
             return f"{name}.round()"
     elif 0 <= least and largest <= 255:
         return name
-    elif array.dtype == np.uint16:
-        return f"({name} // 257)"
+    elif array.dtype == np.uint16 and largest > 4095:
+        # torch does not divide uint16. Smaller values may have 10 or 12 bits.
+        return f"({name}{'.int()' if torch else ''} // 257)"
     raise TypeError(f"{name} has the type {array.dtype} and values of {least} to {largest}: scale them to 0 to 255")
 
 

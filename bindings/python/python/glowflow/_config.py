@@ -14,7 +14,7 @@ Dequantization = Literal["uniform", "variational"]
 
 
 def _plain(value: Any) -> Any:
-    """A number of numpy as one of Python."""
+    """Converts a scalar of numpy to a number of Python."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -178,7 +178,7 @@ class Model:
         if noise is None:
             noise = self._native.noise
         if not isinstance(noise, str):
-            raise TypeError("noise is an array: pass its name, or call log_prob")
+            raise TypeError("noise is not a name: pass 'midpoint', 'uniform' or 'variational', or call log_prob with an array")
         return self._score(images, labels, noise, seed, draws, importance, True)
 
     def _score(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import tomllib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -91,7 +90,9 @@ def train(
     }
     texts = [_override(name, value) for name, value in options.items() if value is not None]
     out = os.path.abspath(os.fspath(out))
-    known = _classes_of(out) if resume else getattr(model, "classes", 0) if model is not None else None
+    known = None if model is None else getattr(model, "classes", 0)
+    if resume and labels is not None:
+        known = _native.run_classes(out)
     images, images_to_test, files, classes = _data(data, test, labels, known)
     if resume:
         if model is not None or preset is not None:
@@ -164,15 +165,6 @@ def _data(
     test, test_labels = test if isinstance(test, tuple) else (test, None)
     pixels = _arguments.images(test, pixels.shape[1:], "test")
     return images, (pixels, _arguments.labels(test_labels, len(pixels), classes, "test labels")), (None, None), classes
-
-
-def _classes_of(run: str) -> int | None:
-    """The number of classes of a run's model; None if the run's configuration cannot be read."""
-    try:
-        with open(os.path.join(run, "config.toml"), "rb") as file:
-            return int(tomllib.load(file)["model"].get("classes", 0))
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        return None
 
 
 def _path(path: Any) -> str | None:

@@ -4,7 +4,7 @@ use super::{Global, Objects, StorageRef, TensorRef, Value, size};
 use crate::array::MAX_AXES;
 
 /// Maximum length of a storage's key in bytes; PyTorch writes up to 20 digits.
-const MAX_KEY: usize = 256;
+const MAX_KEY: usize = 64;
 
 impl Objects {
     /// Returns the result of a call.

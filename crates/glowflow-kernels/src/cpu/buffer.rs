@@ -4,27 +4,56 @@
 //! system, their pages would have to be mapped and cleared each time. A dropped buffer therefore goes to its
 //! device's pool, which provides the next one of the same length.
 //!
-//! A server works on batches of many sizes, each with buffers of its own lengths. When a new buffer is needed,
-//! the pool therefore releases the lengths that have not been used for a while.
+//! A server works on batches of many sizes, each with buffers of its own lengths. The pool therefore releases
+//! the lengths that have long been unused. It measures time by the buffers taken, because a training step of a
+//! large model may take minutes, and should find all buffers of the last one.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use crate::out_of_memory::out_of_memory;
 
-/// Time after which unused buffers are released.
-const KEPT: Duration = Duration::from_secs(10);
+/// Number of buffers taken after which a length counts as unused. A training step with 96 steps of flow takes
+/// about 60,000.
+const MAX_IDLE: u64 = 1 << 20;
 
 /// The unused buffers of one length.
-struct Shelf<T> {
-    used: Instant,
+struct FreeList<T> {
+    /// Value of [`Free::taken`] when a buffer last returned.
+    returned: u64,
     buffers: Vec<Vec<T>>,
 }
 
-type Free<T> = HashMap<usize, Shelf<T>>;
+/// The unused buffers, by length.
+struct Free<T> {
+    lists: HashMap<usize, FreeList<T>>,
+    /// Number of buffers taken so far.
+    taken: u64,
+}
+
+impl<T> Free<T> {
+    fn take(&mut self, len: usize) -> Option<Vec<T>> {
+        self.taken += 1;
+        self.lists.get_mut(&len)?.buffers.pop()
+    }
+
+    fn put(&mut self, len: usize, data: Vec<T>) {
+        let list = self.lists.entry(len).or_insert_with(|| FreeList { returned: 0, buffers: vec![] });
+        list.returned = self.taken;
+        list.buffers.push(data);
+    }
+
+    /// Every [`MAX_IDLE`] buffers, removes the lists of unused lengths.
+    fn idle(&mut self) -> Vec<FreeList<T>> {
+        if !self.taken.is_multiple_of(MAX_IDLE) {
+            return vec![];
+        }
+        let oldest = self.taken - MAX_IDLE;
+        self.lists.extract_if(|_, list| list.returned < oldest).map(|(_, list)| list).collect()
+    }
+}
 
 /// Alignment of a buffer: a cache line, so that no vector straddles two of them.
 const ALIGNMENT: usize = 64;
@@ -34,7 +63,7 @@ const fn spare<T>() -> usize {
     ALIGNMENT / size_of::<T>()
 }
 
-/// The unused buffers, by length.
+/// The pool of a device.
 pub struct Pool<T>(Arc<Mutex<Free<T>>>);
 
 impl<T> Clone for Pool<T> {
@@ -45,7 +74,7 @@ impl<T> Clone for Pool<T> {
 
 impl<T> Default for Pool<T> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Mutex::new(Free { lists: HashMap::new(), taken: 0 })))
     }
 }
 
@@ -56,23 +85,13 @@ const TRIED_FROM: usize = 1 << 20;
 impl<T: Copy + Default> Pool<T> {
     /// A buffer with unspecified contents.
     pub fn take(&self, len: usize) -> Buffer<T> {
-        let data = self.unused(len).unwrap_or_else(|| self.allocate(len.saturating_add(spare::<T>())));
-        Buffer { data, pool: self.clone() }
-    }
-
-    /// An unused buffer of this length. If there is none, releases the lengths that have not been used for a
-    /// while.
-    fn unused(&self, len: usize) -> Option<Vec<T>> {
-        let now = Instant::now();
         let mut free = self.lock();
-        if let Some(shelf) = free.get_mut(&len)
-            && let Some(data) = shelf.buffers.pop()
-        {
-            shelf.used = now;
-            return Some(data);
-        }
-        free.retain(|_, shelf| now.duration_since(shelf.used) < KEPT);
-        None
+        let data = free.take(len);
+        let idle = free.idle();
+        drop(free);
+        drop(idle);
+        let data = data.unwrap_or_else(|| self.allocate(len.saturating_add(spare::<T>())));
+        Buffer { data, pool: self.clone() }
     }
 
     /// Allocates an array of zeros; ends the current work if memory is exhausted.
@@ -82,7 +101,7 @@ impl<T: Copy + Default> Pool<T> {
         // zeroed.
         let fits = || bytes < TRIED_FROM || Vec::<T>::new().try_reserve_exact(len).is_ok();
         if !fits() {
-            self.lock().clear();
+            self.lock().lists.clear();
             if !fits() {
                 out_of_memory(bytes);
             }
@@ -94,14 +113,6 @@ impl<T: Copy + Default> Pool<T> {
 impl<T> Pool<T> {
     fn lock(&self) -> MutexGuard<'_, Free<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, len: usize, data: Vec<T>) {
-        let now = Instant::now();
-        let mut free = self.lock();
-        let shelf = free.entry(len).or_insert_with(|| Shelf { used: now, buffers: vec![] });
-        shelf.used = now;
-        shelf.buffers.push(data);
     }
 }
 
@@ -123,7 +134,7 @@ impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         let len = self.len();
         let data = std::mem::take(&mut self.data);
-        self.pool.put(len, data);
+        self.pool.lock().put(len, data);
     }
 }
 
@@ -152,27 +163,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buffers_are_reused_until_they_have_been_unused_for_a_while() {
+    fn a_buffer_is_reused() {
         let pool = Pool::<f32>::default();
-        let lengths = || {
-            let mut lengths: Vec<usize> = pool.lock().keys().copied().collect();
-            lengths.sort_unstable();
-            lengths
-        };
         let first = pool.take(1000);
         let address = first.as_ptr();
         drop(first);
         drop(pool.take(2000));
-        let again = pool.take(1000);
-        assert_eq!(again.as_ptr(), address);
-        drop(again);
+        assert_eq!(pool.take(1000).as_ptr(), address);
+    }
 
-        // The longer buffer has not been used for a while, but no new buffer is needed yet.
-        let earlier = Instant::now().checked_sub(2 * KEPT).expect("the system runs for longer than that");
-        pool.lock().get_mut(&2000).unwrap().used = earlier;
-        drop(pool.take(1000));
-        assert_eq!(lengths(), [1000, 2000]);
-        drop(pool.take(3000));
-        assert_eq!(lengths(), [1000, 3000]);
+    #[test]
+    fn lengths_that_have_long_been_unused_are_released() {
+        let pool = Pool::<f32>::default();
+        let held = |len| pool.lock().lists.contains_key(&len);
+        for len in [1000, 2000, 3000] {
+            drop(pool.take(len));
+        }
+        for taken in 0..2 * MAX_IDLE {
+            drop(pool.take(1000));
+            if taken % (MAX_IDLE / 2) == 0 {
+                drop(pool.take(2000));
+            }
+        }
+        assert!(held(1000) && held(2000) && !held(3000));
     }
 }

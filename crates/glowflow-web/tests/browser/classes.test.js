@@ -149,23 +149,28 @@ test("only the newest of quick changes of a picture's class in a walk is shown",
   await page.locator("#mix-examples button").nth(0).click();
   await page.waitForFunction(() => document.querySelectorAll("#mix-cards img[src]").length === 1);
   const first = await pixels("#mix-cards img");
-  // The answer for the class chosen first arrives last.
-  let late;
-  await page.route("**/api/v1/sample", async (route) => {
-    const response = await route.fetch();
-    if (route.request().postDataJSON().class === 1) {
-      late = new Promise((resolve) => setTimeout(resolve, 1000)).then(() => route.fulfill({ response }));
-      return;
-    }
-    await route.fulfill({ response });
-  });
+  // The answer for the class chosen first arrives last: that of its image, then that of its picture.
   const choice = page.getByLabel("Class of picture 1");
-  await choice.selectOption({ label: "square" });
-  await choice.selectOption({ label: "disc" });
-  await page.waitForTimeout(300);
-  await late;
-  await page.waitForTimeout(500);
-  assert.deepEqual(await pixels("#mix-cards img"), first);
+  for (const path of ["sample", "decode/*"]) {
+    let arrived;
+    const late = new Promise((resolve) => { arrived = resolve; });
+    let answers = 0;
+    await page.route(`**/api/v1/${path}`, async (route) => {
+      const isFirst = answers++ === 0;
+      const response = await route.fetch();
+      if (isFirst) await page.waitForTimeout(1500);
+      await route.fulfill({ response });
+      if (isFirst) arrived();
+    });
+    await Promise.all([
+      page.waitForRequest(`**/api/v1/${path}`), choice.selectOption({ label: "square" }),
+    ]);
+    await choice.selectOption({ label: "disc" });
+    await late;
+    await page.waitForTimeout(500);
+    assert.deepEqual(await pixels("#mix-cards img"), first, path);
+    await page.unroute(`**/api/v1/${path}`);
+  }
   await done();
 });
 

@@ -325,10 +325,13 @@ test("a late answer for the previous picture does not replace the new one", asyn
   await open();
   await settled();
   // The answer for a slider of the first picture arrives after the second picture.
-  let late;
+  let arrived;
+  const late = new Promise((resolve) => { arrived = resolve; });
   await page.route("**/api/v1/manipulate", async (route) => {
     const response = await route.fetch();
-    late = new Promise((resolve) => setTimeout(resolve, 1000)).then(() => route.fulfill({ response }));
+    await page.waitForTimeout(1500);
+    await route.fulfill({ response });
+    arrived();
   });
   // Both within the time in which the picture is requested.
   await page.route("**/api/v1/decode/*", async (route) => {
@@ -342,9 +345,8 @@ test("a late answer for the previous picture does not replace the new one", asyn
     slider.value = 2;
     slider.dispatchEvent(new Event("input", { bubbles: true }));
   });
-  await page.waitForTimeout(600);
   await late;
-  await page.waitForTimeout(300);
+  await page.waitForTimeout(500);
   assert.deepEqual(await pixels("#changed"), await pixels("#original"));
   await done();
 });
