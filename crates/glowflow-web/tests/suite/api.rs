@@ -359,7 +359,7 @@ fn models_of_images_too_large_to_be_drawn_are_refused() {
     };
     for (size, limits, words) in [
         (65536, Limits::default(), ["65536×65536", "1048576 pixels", "model.safetensors"]),
-        (2048, Limits::default(), ["2048×2048", "1048576 pixels", "glowflow sample"]),
+        (2048, Limits::default(), ["2048×2048", "1048576 pixels", "sampled to files"]),
         (32, Limits { pixels: 1023, ..Limits::default() }, ["32×32", "1023 pixels", "model.safetensors"]),
     ] {
         write(size);
