@@ -56,40 +56,36 @@ export function addDownloads(place, text, { size, name, picture, frames, count }
     summary.focus();
     await work();
   })));
+  // The page may change while `make` works, so the file's name is taken before.
+  const saving = (label, extension, make, ...parts) => add(label, async () => {
+    const file = fileName([...name(), ...parts], extension);
+    save(await make(), file);
+  });
   if (picture) {
     const [wide, high] = enlarged(width, height);
-    add(`Original size, ${width} × ${height}`, async () => {
-      const file = fileName(name(), "png");
-      save(await picture(), file);
-    });
+    saving(`Original size, ${width} × ${height}`, "png", picture);
     if (Math.max(width, height) < LARGE) {
       for (const [smooth, how] of [[false, "sharp"], [true, "smooth"]]) {
-        add(`${wide} × ${high}, ${how}`, async () => {
-          const file = fileName([...name(), `${LARGE}`, how], "png");
-          save(await enlarge(await picture(), smooth), file);
-        });
+        saving(`${wide} × ${high}, ${how}`, "png", async () => enlarge(await picture(), smooth), `${LARGE}`, how);
       }
     }
   }
   if (frames) {
-    const animation = (label, work) => add(label, async () => {
+    const animation = (label, extension, make) => saving(label, extension, async () => {
       say("Drawing…");
-      await work();
+      const file = await make();
       say("");
+      return file;
     });
     for (const [format, what] of [["gif", "GIF"], ["apng", "APNG (all colours)"]]) {
-      animation(`Animation, ${what}`, async () => {
-        const file = fileName(name(), format);
-        save(await frames(format), file);
-      });
+      animation(`Animation, ${what}`, format, () => frames(format));
     }
     for (const format of videoFormats()) {
-      animation(`Video, ${format.name} (${LARGE} px)`, async () => {
-        // The page may change during the work.
-        const [file, length] = [fileName(name(), format.extension), count()];
+      animation(`Video, ${format.name} (${LARGE} px)`, format.extension, async () => {
+        const length = count();
         const film = await frames("png");
         say("Recording the video…");
-        save(await record(film, length, enlarged(width, height), format), file);
+        return record(film, length, enlarged(width, height), format);
       });
     }
   }

@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { after, beforeEach, test } from "node:test";
 import { promisify } from "node:util";
 import {
-  GLOWFLOW, changing, confirm, difference, done, fileOf, drawn, open, page, pixels, screenshot, settled,
-  withServer,
+  GLOWFLOW, changing, confirm, deferred, difference, done, fileOf, drawn, open, page, pixels, screenshot,
+  settled, withServer,
 } from "./support.js";
 
 let folder;
@@ -152,8 +152,7 @@ test("only the newest of quick changes of a picture's class in a walk is shown",
   // The answer for the class chosen first arrives last: that of its image, then that of its picture.
   const choice = page.getByLabel("Class of picture 1");
   for (const path of ["sample", "decode/*"]) {
-    let arrived;
-    const late = new Promise((resolve) => { arrived = resolve; });
+    const [late, arrived] = deferred();
     let answers = 0;
     await page.route(`**/api/v1/${path}`, async (route) => {
       const isFirst = answers++ === 0;

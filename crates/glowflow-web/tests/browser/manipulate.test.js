@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  PHOTO, amend, changing, difference, done, download, kind, move, open, page, pixels, pngSize, ready,
-  screenshot, settled, shows, upload, uploadToManipulate, videos, withServer,
+  PHOTO, amend, changing, deferred, difference, done, download, kind, move, open, page, pixels, pngSize,
+  ready, screenshot, settled, shows, upload, uploadToManipulate, videos, withServer,
 } from "./support.js";
 
 const SMILING = "[data-attribute=Smiling]";
@@ -325,8 +325,7 @@ test("a late answer for the previous picture does not replace the new one", asyn
   await open();
   await settled();
   // The answer for a slider of the first picture arrives after the second picture.
-  let arrived;
-  const late = new Promise((resolve) => { arrived = resolve; });
+  const [late, arrived] = deferred();
   await page.route("**/api/v1/manipulate", async (route) => {
     const response = await route.fetch();
     await page.waitForTimeout(1500);
@@ -353,8 +352,7 @@ test("a late answer for the previous picture does not replace the new one", asyn
 
 test("the page's first picture does not replace the user's", async () => {
   await open({ prepare: async () => {
-    let requested;
-    const held = new Promise((resolve) => { requested = resolve; });
+    const [held, requested] = deferred();
     // The picture with which the page begins is known while the user's is being decoded.
     await page.route("**/api/v1/sample", async (route) => {
       const response = await route.fetch();

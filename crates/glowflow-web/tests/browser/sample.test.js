@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import {
-  changing, done, download, move, open, page, pixels, pngSize, screenshot, settled, withServer,
+  changing, deferred, done, download, move, open, page, pixels, pngSize, screenshot, settled, withServer,
 } from "./support.js";
 
 const THIRD = "#samples button:nth-child(3) img";
@@ -63,8 +63,7 @@ test("all samples are downloaded as one picture", async () => {
 
 test("a downloaded picture is named after its seed, not the one that is being drawn", async () => {
   await changing(THIRD, () => page.fill("#seed", "7"));
-  let answer;
-  const held = new Promise((resolve) => { answer = resolve; });
+  const [held, answer] = deferred();
   await page.route("**/api/v1/sample", async (route) => {
     await held;
     await route.continue();
@@ -80,8 +79,7 @@ test("a downloaded picture is named after its seed, not the one that is being dr
 
 test("the tab may be opened before the page knows its model", async () => {
   await open({ prepare: async () => {
-    let opened;
-    const held = new Promise((resolve) => { opened = resolve; });
+    const [held, opened] = deferred();
     await page.route("**/api/v1/info", async (route) => {
       await held;
       await route.continue();

@@ -91,6 +91,12 @@ export async function screenshot(name, options = { fullPage: true }) {
   if (SCREENSHOTS) await page.screenshot({ path: `${SCREENSHOTS}/${name}.png`, ...options });
 }
 
+/** A promise and the function that resolves it. */
+export function deferred() {
+  let resolve;
+  return [new Promise((given) => { resolve = given; }), resolve];
+}
+
 /** Replaces parts of the JSON answers for a path. */
 export const amend = (path, change) => page.route(path, async (route) => {
   const response = await route.fetch();
