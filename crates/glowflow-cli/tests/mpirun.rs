@@ -90,6 +90,20 @@ fn a_stopped_rank_ends_the_job_and_rank_0_saves() {
     }
 }
 
+/// Schedulers restart jobs that end with status 75. A restarted run would diverge again.
+#[test]
+fn a_diverged_run_ends_the_job_with_status_1() {
+    let _lock = one_at_a_time();
+    let folder = tempfile::tempdir().unwrap();
+    for engine in engines() {
+        let out = name(&engine, "diverged");
+        let rest = "--set train.accumulate=2 --set train.lr=1e30 --set train.warmup=0 --steps 1000000";
+        let end = start(&engine, 2, folder.path(), &train(&out, rest)).end(JOB);
+        assert_eq!(end.code, Some(1), "{}: {}", engine.name, end.output);
+        assert!(end.output.contains("--set train.lr=RATE"), "{}: {}", engine.name, end.output);
+    }
+}
+
 #[test]
 fn a_killed_rank_ends_the_job() {
     let _lock = one_at_a_time();

@@ -16,7 +16,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use glowflow_ranks::{
-    Bucket, Launcher, Mpi, Options, Ranks, RanksError, Tree, connect, parts_of, require_equal,
+    Bucket, EXIT_CODE, Launcher, Mpi, Options, Ranks, RanksError, Tree, connect, parts_of, require_equal,
 };
 
 struct Arguments {
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             if ranks.rank() != 0 {
                 sleep(Duration::from_millis(500)); // rank 0 would save here
             }
-            ranks.abort();
+            ranks.abort(EXIT_CODE);
             ExitCode::FAILURE
         }
     }

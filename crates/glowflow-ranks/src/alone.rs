@@ -57,7 +57,7 @@ impl Ranks for Alone {
         Ok(())
     }
 
-    fn abort(&self) {}
+    fn abort(&self, _code: u8) {}
 }
 
 /// The error of waiting for a bucket when none was started.

@@ -15,7 +15,7 @@ use crate::abi::Abi;
 use crate::alone::no_bucket;
 use crate::board::{Board, Ready, State};
 use crate::thread::{Command, run};
-use crate::{Absent, Bucket, EXIT_CODE, Launcher, Options, Ranks, RanksError, library, mpi};
+use crate::{Absent, Bucket, Launcher, Options, Ranks, RanksError, library, mpi};
 
 /// Time for the launcher to relay this process's last messages before it ends the job. Hydra relays nothing
 /// afterwards.
@@ -250,11 +250,11 @@ impl Ranks for Mpi {
         Ok(())
     }
 
-    fn abort(&self) {
+    fn abort(&self, code: u8) {
         thread::sleep(RELAY);
-        self.send(Command::Abort);
+        self.send(Command::Abort(code));
         thread::sleep(ABORT);
-        mpi::exit(EXIT_CODE);
+        mpi::exit(code.into());
     }
 }
 

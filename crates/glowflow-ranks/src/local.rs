@@ -210,7 +210,7 @@ impl Ranks for Local {
         self.exchange("finish", Vec::new()).map(|_| ())
     }
 
-    fn abort(&self) {
+    fn abort(&self, _code: u8) {
         self.board.lock().aborted.get_or_insert(self.rank);
         self.board.changed.notify_all();
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::{Alone, Launcher, RanksError};
 
-/// Exit code of a rank that ended because of its job and not because it failed (`EX_TEMPFAIL`): restart it.
-pub const EXIT_CODE: i32 = 75;
+/// Exit status of a job that may succeed when it is started again (`EX_TEMPFAIL`), for example because a rank
+/// was missing.
+pub const EXIT_CODE: u8 = 75;
 
 /// A part of a vector that is summed over all ranks.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,10 +71,10 @@ pub trait Ranks: Send + Sync {
     /// [`RanksError::Missing`] or [`RanksError::Engine`], as of [`finished`](Ranks::finished).
     fn finish(&self) -> Result<(), RanksError>;
 
-    /// Ends the job on all ranks after a failure. Over MPI, it ends this process with [`EXIT_CODE`] within
-    /// three seconds and does not return. Ranks other than 0 should first allow rank 0 time to save: a
-    /// launcher ends all ranks when one exits.
-    fn abort(&self);
+    /// Ends the job on all ranks after a failure. Over MPI, it ends this process with exit status `code` within
+    /// three seconds and does not return: [`EXIT_CODE`] if starting the job again may help. Ranks other than 0
+    /// should first allow rank 0 time to save: a launcher ends all ranks when one exits.
+    fn abort(&self, code: u8);
 }
 
 /// Settings of a job.

@@ -21,7 +21,7 @@ use crate::abi::{Handle, Table};
 use crate::board::{Board, Position, Ready};
 use crate::mpi::{self, Lane, Pending, Session};
 use crate::operations::Operation;
-use crate::{Bucket, EXIT_CODE, Launcher, RanksError, tree};
+use crate::{Bucket, Launcher, RanksError, tree};
 
 /// Pause between tests of operations in progress.
 const BUSY: Duration = Duration::from_micros(50);
@@ -42,7 +42,8 @@ pub(crate) enum Command {
     Finish,
     /// Request the positions of all other ranks.
     Ask,
-    Abort,
+    /// End the job with this exit status.
+    Abort(u8),
 }
 
 /// Runs MPI until it is finalised or all command senders are dropped.
@@ -62,8 +63,8 @@ pub(crate) fn run<H: Handle>(
     let Some((session, error)) = failed else { return };
     board.fail(RanksError::Engine(error));
     while let Ok(command) = commands.recv() {
-        if matches!(command, Command::Abort) {
-            session.abort(EXIT_CODE);
+        if let Command::Abort(code) = command {
+            session.abort(code.into());
         }
     }
 }
@@ -183,7 +184,7 @@ impl<'a, H: Handle> Worker<'a, H> {
                 let (mine, size) = (self.session.rank, self.session.size);
                 (0..size).filter(|&rank| rank != mine).try_for_each(|rank| self.report(QUESTION, rank))?;
             }
-            Command::Abort => self.session.abort(EXIT_CODE),
+            Command::Abort(code) => self.session.abort(code.into()),
             command => self.control.push_back(command),
         }
         Ok(())

@@ -3,7 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glowflow_ranks::{Absent, Alone, Bucket, Local, Ranks, RanksError, Tree, parts_of, require_equal, sum};
+use glowflow_ranks::{
+    Absent, Alone, Bucket, EXIT_CODE, Local, Ranks, RanksError, Tree, parts_of, require_equal, sum,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -134,7 +136,7 @@ fn a_sum_without_a_rank_is_an_error() {
 fn an_aborted_job_ends_on_all_ranks() {
     let errors = job(2, LIMIT, |ranks| {
         if ranks.rank() == 1 {
-            ranks.abort();
+            ranks.abort(EXIT_CODE);
             return None;
         }
         ranks.finish().err()

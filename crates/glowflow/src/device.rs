@@ -1,5 +1,6 @@
 //! Devices, chosen at startup.
 
+use std::fmt;
 use std::str::FromStr;
 
 use glowflow_kernels::cuda::Tuning;
@@ -58,6 +59,7 @@ impl From<Cuda> for AnyDevice {
 ///
 /// let choice: DeviceChoice = "cpu".parse().unwrap();
 /// println!("computing on {:?}", choice.open(Precision::F32, |_| ())?);
+/// assert_eq!(choice.to_string(), "cpu");
 /// assert!("gpu".parse::<DeviceChoice>().unwrap_err().contains("cuda:0"));
 /// # Ok::<(), glowflow::Error>(())
 /// ```
@@ -89,6 +91,17 @@ impl FromStr for DeviceChoice {
                     "unknown device {text:?}, expected auto, cpu, cpu:amx, or cuda:0, cuda:1 and so on"
                 )),
             },
+        }
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::CpuWithAmx => f.write_str("cpu:amx"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
 }

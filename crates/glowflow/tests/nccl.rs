@@ -82,8 +82,8 @@ impl Ranks for OnHosts {
     fn finish(&self) -> Result<(), RanksError> {
         self.ranks.finish()
     }
-    fn abort(&self) {
-        self.ranks.abort();
+    fn abort(&self, code: u8) {
+        self.ranks.abort(code);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands, one function each: converts arguments, calls the library, prints the result.
 
 mod aligned;
+mod bench;
 mod completions;
 mod delayed_progress;
 mod face_paths;
@@ -45,6 +46,7 @@ use output::{
 use verdict::{check_pictures, left_out, named, verdict};
 use watched::watched;
 
+pub use bench::bench;
 pub use completions::completions;
 pub use images::{decode, encode, sample};
 pub use import::import;
@@ -58,7 +60,7 @@ pub use quoted::quoted;
 pub use scoring::{eval, score};
 pub use serve::serve;
 pub use study::study;
-pub use training::{bench, quickstart, train};
+pub use training::{quickstart, train};
 
 /// Like `println!`, but a closed pipe is returned as an error instead of a panic.
 macro_rules! say {

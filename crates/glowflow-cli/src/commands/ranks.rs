@@ -1,11 +1,12 @@
 //! Training on several processes started by `mpirun` or `srun`.
 
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use glowflow::train::{self, Job};
 use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
-use glowflow_ranks::{EXIT_CODE, Options};
+use glowflow_ranks::{EXIT_CODE, Options, RanksError};
 
 use super::tell;
 use crate::{ExitCode, advice, args, environment, signals};
@@ -75,21 +76,43 @@ pub fn follow(job: &Job, limit: u64, common: &args::Common) -> anyhow::Result<Ex
         Ok(()) | Err(Error::Stopped) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             tell(&format!("rank {}: {error}", job.ranks().rank()));
-            // A launcher ends all processes when one exits, and rank 0 may be saving.
-            thread::sleep(Duration::from_secs(limit) / 4);
-            job.ranks().abort();
-            Ok(ExitCode::from(EXIT_CODE as u8))
+            // A launcher ends all processes when one exits. Rank 0 ends the job when it has saved.
+            thread::sleep(time_for_rank_0(&error, Duration::from_secs(limit)));
+            let code = exit_code(&error);
+            job.ranks().abort(code);
+            Ok(ExitCode::from(code))
         }
     }
 }
 
+/// The time in which rank 0 notices a failure and saves.
+fn time_for_rank_0(error: &Error, limit: Duration) -> Duration {
+    let saving = limit / 4;
+    match error {
+        // All ranks notice it at the same time.
+        Error::Ranks(_) | Error::Diverged(_) => saving,
+        _ => limit.saturating_add(saving),
+    }
+}
+
+/// The exit status of a job that failed: [`EXIT_CODE`] if resuming the run may help.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Ranks(RanksError::Missing { .. } | RanksError::Engine(_))
+        | Error::Data(glowflow_data::Error::System { .. })
+        | Error::Device(DeviceError::Failed { .. }) => EXIT_CODE,
+        _ => 1,
+    }
+}
+
 /// Reports the failure of rank 0 and ends the other processes.
-pub fn abort(job: &Job, status: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
-    if let Err(error) = status {
+pub fn abort(job: &Job, error: Error, run: &Path, common: &args::Common) -> ExitCode {
+    let code = exit_code(&error);
+    if let Err(error) = super::training::failed(error, run, common) {
         tell(&format!("error: {}", advice::describe(&error)));
     }
-    job.ranks().abort();
-    Ok(ExitCode::from(EXIT_CODE as u8))
+    job.ranks().abort(code);
+    ExitCode::from(code)
 }
 
 #[cfg(test)]

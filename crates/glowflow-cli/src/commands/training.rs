@@ -1,10 +1,9 @@
-//! `quickstart`, `train` and `bench`.
+//! `quickstart` and `train`.
 
-use std::io::{BufRead, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
-use glowflow::bench::Bench;
+use anyhow::{Context, anyhow};
 use glowflow::evaluate::Evaluation;
 use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
@@ -12,13 +11,12 @@ use glowflow::quickstart::EFFECT_PORTRAITS;
 use glowflow::train::{
     Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
-use glowflow::{AnyDevice, Architecture, Error, ModelConfig, Precision, data, train};
+use glowflow::{AnyDevice, Error, ModelConfig, Precision, data, train};
 use glowflow_report::progress::Display;
-use serde_json::json;
 
 use super::new_folder::NewFolder;
 use super::ranks;
-use super::{check_folder_output, counted, plus_minus, print_json, quoted, say, tell};
+use super::{check_folder_output, counted, plus_minus, print_json, quoted, say, tell, verdict};
 use crate::{ExitCode, args, signals, words};
 
 /// The reason why a resumed run accepts no other configuration.
@@ -29,11 +27,18 @@ const MIN_LOSS: f64 = 0.01;
 /// Training time in minutes below which samples are rough, on any device and data.
 const ROUGH_MINUTES: f64 = 10.0;
 
-fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()> {
-    if summary.evaluation.as_ref().is_some_and(|evaluation| !is_finite(evaluation)) {
-        tell("the last evaluation is not finite: the model may be damaged, or its training diverged");
-    }
-    if json {
+/// The command that continues a run, on the device that was given.
+fn resume_command(run: &Path, common: &args::Common) -> String {
+    format!("glowflow train --resume {}{}", quoted(run), device_option(common))
+}
+
+/// The device that was given, as an option after a command.
+fn device_option(common: &args::Common) -> String {
+    common.device.map_or(String::new(), |device| format!(" --device {device}"))
+}
+
+fn print_summary(summary: &Summary, run: &Path, common: &args::Common) -> anyhow::Result<()> {
+    if common.json {
         let mut value = serde_json::to_value(summary)?;
         if let Some(evaluation) = value.get_mut("evaluation").and_then(|value| value.as_object_mut()) {
             // JSON cannot represent non-finite numbers.
@@ -72,7 +77,7 @@ fn print_summary(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<()
             say!("{} could not be read", counted(summary.broken, "image"));
         }
         if summary.interrupted {
-            say!("stopped; continue with: glowflow train --resume {}", quoted(run));
+            say!("stopped; continue with: {}", resume_command(run, common));
             say!("samples.png and curve.png in {} show the last step", run.display());
         }
     }
@@ -85,19 +90,23 @@ fn is_finite(evaluation: &Evaluation) -> bool {
 }
 
 /// Prints the summary of a run and returns its exit status.
-fn finish(summary: &Summary, run: &Path, json: bool) -> anyhow::Result<ExitCode> {
-    let printed = print_summary(summary, run, json);
+fn finish(summary: &Summary, run: &Path, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let printed = print_summary(summary, run, common);
     if summary.interrupted {
         // The terminal may have closed.
         return Ok(signals::status());
     }
-    printed.map(|()| ExitCode::SUCCESS)
+    printed?;
+    let evaluation = summary.evaluation.as_ref();
+    verdict([evaluation.is_some_and(|evaluation| !is_finite(evaluation)).then(|| {
+        "the last evaluation is not finite: the model may be damaged, or its training diverged".to_owned()
+    })])
 }
 
 /// The exit status of a run that ended before its first step or with an error, and the command to continue.
-fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
+pub fn failed(error: Error, run: &Path, common: &args::Common) -> anyhow::Result<ExitCode> {
     let saved = checkpoint::find(train::run_folder(run)).is_some();
-    let resume = format!("glowflow train --resume {}", quoted(run));
+    let resume = resume_command(run, common);
     match error {
         Error::Stopped => {
             tell("stopped before training began; nothing was changed");
@@ -106,8 +115,17 @@ fn failed(error: Error, run: &Path) -> anyhow::Result<ExitCode> {
         Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
             Err(anyhow!("{error}; continue with: {resume}"))
         }
+        Error::Data(glowflow_data::Error::Read { ref path, .. }) if saved && is_data_of(path, run) => {
+            Err(anyhow!("{error}; if the images were moved: {resume} --data FOLDER"))
+        }
         error => Err(error.into()),
     }
+}
+
+/// Returns whether a path is that of the run's images.
+fn is_data_of(path: &Path, run: &Path) -> bool {
+    let config = RunConfig::read(&train::run_folder(run).join(CONFIG));
+    config.is_ok_and(|config| config.data.path.as_deref() == Some(path))
 }
 
 pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -129,11 +147,11 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         options,
     ) {
         Ok(done) => done,
-        Err(error) => return failed(error, &out),
+        Err(error) => return failed(error, &out, common),
     };
-    let status = finish(&done.summary, &out, common.json)?;
+    let status = finish(&done.summary, &out, common)?;
     if !done.summary.interrupted {
-        tell_if_rough(args.minutes, &out);
+        tell_if_rough(args.minutes, &out, common);
     }
     if !common.json && !done.summary.interrupted {
         say!("\nLook at:");
@@ -152,11 +170,12 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         let run = quoted(&out);
         let program = words::program();
         let program = quoted(&program);
+        let device = device_option(common);
         say!("\nTo open the demo with sliders for these attributes, run");
         say!("  {program} serve --model {run}");
         say!("\nOther commands to try:");
         say!("  {program} sample --model {run} --temperature 1.0 --seed 1 --out more.png");
-        say!("  {program} train --resume {run} --minutes 10");
+        say!("  {program} train --resume {run}{device} --minutes 10");
         say!(
             "  {program} attributes --model {run} --data {}    # afterwards, for the sliders",
             data::PORTRAITS
@@ -191,12 +210,13 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
         Ok(summary) => summary,
         Err(error) => {
             let _ = job.refuse();
-            let stopped = matches!(error, Error::Stopped);
-            let status = failed(error, &run);
-            return if job.has_begun() && !stopped { ranks::abort(&job, status) } else { status };
+            if job.has_begun() && !matches!(error, Error::Stopped) {
+                return Ok(ranks::abort(&job, error, &run, common));
+            }
+            return failed(error, &run, common);
         }
     };
-    let status = finish(&summary, &run, common.json)?;
+    let status = finish(&summary, &run, common)?;
     if !common.json && !summary.interrupted {
         if args.resume.is_some() && run.join(DIRECTIONS).exists() {
             say!(
@@ -204,7 +224,7 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
                 run.display()
             );
         }
-        next_steps(&run)?;
+        next_steps(&run, common)?;
     }
     Ok(status)
 }
@@ -233,17 +253,24 @@ fn start(
 }
 
 /// Prints commands to try with a trained model.
-fn next_steps(run: &Path) -> anyhow::Result<()> {
-    let data = RunConfig::read(&run.join(CONFIG)).map(|config| config.data).unwrap_or_default();
+fn next_steps(run: &Path, common: &args::Common) -> anyhow::Result<()> {
+    let config = RunConfig::read(&run.join(CONFIG)).unwrap_or_default();
+    // Without more steps, nothing is left to train.
+    let longer = match config.train.steps {
+        Some(steps) => format!("--set train.steps={}", steps.saturating_mul(2)),
+        None => "--minutes 60".into(),
+    };
+    let data = config.data;
     let class = data.classes.first().map_or(String::new(), |name| format!(" --class {}", quoted(name)));
     let data = data.path.unwrap_or("DATA".into());
     let labels = if data::is_portraits(&data) { "" } else { " --labels attributes.csv" };
     say!("\nLook at {0}/samples.png and {0}/curve.png, then try", run.display());
+    let resume = resume_command(run, common);
     let (run, data) = (quoted(run), quoted(&data));
     say!("  glowflow sample --model {run}{class} --count 64 --temperature 0.7 --out more.png");
     say!("  glowflow attributes --model {run} --data {data}{labels}    # sliders for the demo");
     say!("  glowflow serve --model {run}");
-    say!("  glowflow train --resume {run} --minutes 60");
+    say!("  {resume} {longer}");
     Ok(())
 }
 
@@ -290,7 +317,7 @@ fn begin(
         offer_bf16(&config, &device);
     }
     if let (Some(minutes), None) = (options.limits.minutes, &config.train.from) {
-        tell_if_rough(minutes, out);
+        tell_if_rough(minutes, out, common);
     }
     ranks::report(job, config.train.batch);
     Ok(train::train_as(job, device, config, out, options))
@@ -313,12 +340,12 @@ fn offer_bf16(config: &RunConfig, device: &AnyDevice) {
 }
 
 /// Prints what to expect of a short training, and the command to continue.
-fn tell_if_rough(minutes: f64, run: &Path) {
+fn tell_if_rough(minutes: f64, run: &Path, common: &args::Common) {
     if (0.0..=ROUGH_MINUTES).contains(&minutes) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
         tell(&format!(
-            "samples are rough after {minutes} {unit} of training; continue with: glowflow train --resume {} --minutes 60",
-            quoted(run)
+            "samples are rough after {minutes} {unit} of training; continue with: {} --minutes 60",
+            resume_command(run, common)
         ));
     }
 }
@@ -355,44 +382,4 @@ fn resume(
         ranks::open(job, common, config.train.precision)
     };
     Ok(train::resume_as(job, device, run, changes, options))
-}
-
-pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(args.repeat > 0, "--repeat must be at least 1, got 0");
-    let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
-    config.train.backprop = args.backprop.unwrap_or(config.train.backprop);
-    let batch = config.train.batch;
-    config.train.precision = args.precision.unwrap_or(config.train.precision);
-    config.model.unread().iter().for_each(|notice| tell(notice));
-    let mut bench = Bench::new(common.open(config.train.precision)?, config)?;
-    if args.serve {
-        for line in std::io::stdin().lock().lines() {
-            let line = line.context("reading a request")?;
-            let seconds = match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["train", count] => bench.train(count.parse().context("reading a count")?)?,
-                ["sample", count] => bench.sample(count.parse().context("reading a count")?)?,
-                _ => bail!("expected \"train N\" or \"sample N\", got {line:?}"),
-            };
-            print_json(&json!({ "seconds": seconds }))?;
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    if args.memory {
-        bench.train(2)?;
-        print_json(&serde_json::to_value(bench.memory())?)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let median = |mut seconds: Vec<f64>| {
-        seconds.sort_by(f64::total_cmp);
-        seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
-    };
-    bench.train(2)?;
-    let (train, sample) = (median(bench.train(args.repeat)?), median(bench.sample(args.repeat)?));
-    if common.json {
-        print_json(&json!({ "train_step_seconds": train, "sample_batch_seconds": sample, "batch": batch }))?;
-    } else {
-        say!("training step  {:8.1} ms, {:8.1} images/s", 1e3 * train, batch as f64 / train);
-        say!("sampling       {:8.1} ms, {:8.1} images/s", 1e3 * sample, batch as f64 / sample);
-    }
-    Ok(ExitCode::SUCCESS)
 }

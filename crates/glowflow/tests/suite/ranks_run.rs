@@ -13,7 +13,7 @@ use glowflow::train::{
 };
 use glowflow_data::{ImageShape, save_png};
 use glowflow_kernels::Cpu;
-use glowflow_ranks::{Local, Ranks, RanksError};
+use glowflow_ranks::{EXIT_CODE, Local, Ranks, RanksError};
 use glowflow_report::progress::Display;
 
 const LIMIT: Duration = Duration::from_secs(100);
@@ -68,7 +68,7 @@ fn on_ranks(
             .collect();
         let done = root(&first);
         if done.is_err() && first.has_begun() {
-            first.ranks().abort();
+            first.ranks().abort(EXIT_CODE);
         }
         (done, others.into_iter().map(|thread| thread.join().unwrap()).collect())
     })
@@ -294,7 +294,7 @@ impl Ranks for Leaving {
     fn finish(&self) -> Result<(), RanksError> {
         self.ranks.finish()
     }
-    fn abort(&self) {
-        self.ranks.abort();
+    fn abort(&self, code: u8) {
+        self.ranks.abort(code);
     }
 }
