@@ -270,6 +270,25 @@ fn a_budget_of_minutes_is_training_time() {
     }
 }
 
+/// With a schedule, a study measures speeds and fixes the number of steps. A run that began without one ends at
+/// that number.
+#[test]
+fn a_schedule_can_be_added_to_a_started_study() {
+    let budget = "evaluate_every = 2000\nminutes = 0.02";
+    let toml = TINY.replace("steps = 200\nevaluations = 5", budget).replace("[0, 3]", "[0]");
+    let folder = folder(&toml);
+    let mut child = spawn(folder.path(), STUDY);
+    wait_for(&run_folder(folder.path(), "reverse", 0).join("metrics.jsonl"), "\"step\":25,");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Also with augmentation of its own, which the others do not have.
+    let added =
+        "[[configurations]]\nname = \"added\"\ntrain = { schedule = \"cosine\" }\ndata = { flip = true }\n";
+    std::fs::write(folder.path().join("tiny.toml"), format!("{toml}\n{added}")).unwrap();
+    let summary = run(folder.path(), &format!("{STUDY} --json")).ok().json();
+    assert_eq!(summary["finished"], 3, "{summary}");
+}
+
 #[test]
 fn a_run_that_diverges_does_not_end_the_study() {
     let folder = folder(&TINY.replace("train = { warmup = 50 }", "train = { warmup = 0, lr = 1e30 }"));

@@ -49,16 +49,23 @@ pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
         study.configurations.iter_mut().for_each(|configuration| configuration.run.data.test_seed = None);
     }
     let text = study.to_toml()?;
+    // Values that all configurations share are written once, so an added configuration can change the others'
+    // text.
+    let known = |claimed: &Table| {
+        let mut known = study.clone();
+        let names: Vec<_> = entries(claimed).iter().map(name).collect();
+        known.configurations.retain(|configuration| names.contains(&configuration.name));
+        known.to_toml()
+    };
     let parse = |text: &str| {
         text.parse::<Table>().map_err(|error| Error::file(&path, format!("not a study: {}", error.message())))
     };
     let (there, here) = (parse(&claimed)?, parse(&text)?);
-    if difference(&there, &without_added(&there, &here)).is_none() {
-        let added = difference(&there, &here).is_some();
-        return if added { write_atomically(&path, format!("{COMMENT}{text}").as_bytes()) } else { Ok(()) };
-    }
-    match difference(&there, &here) {
-        None => Ok(()),
+    let known = parse(&known(&there)?)?;
+    let none_is_missing = entries(&known).len() == entries(&there).len();
+    match difference(&there, if none_is_missing { &known } else { &here }) {
+        None if difference(&there, &here).is_none() => Ok(()),
+        None => write_atomically(&path, format!("{COMMENT}{text}").as_bytes()),
         Some(difference) => Err(Error::Input(format!(
             "{} holds another study: {difference}. Repeat that study's arguments to continue it, or choose another folder",
             out.display()
@@ -66,15 +73,9 @@ pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
     }
 }
 
-/// A study without the configurations that the other one lacks.
-fn without_added(there: &Table, here: &Table) -> Table {
-    let entries =
-        |study: &Table| study.get(CONFIGURATIONS).and_then(Value::as_array).cloned().unwrap_or_default();
-    let known: Vec<_> = entries(there).iter().map(name).collect();
-    let mut here = here.clone();
-    let kept: Vec<_> = entries(&here).into_iter().filter(|entry| known.contains(&name(entry))).collect();
-    here.insert(CONFIGURATIONS.into(), kept.into());
-    here
+/// The configurations of a study.
+fn entries(study: &Table) -> Vec<Value> {
+    study.get(CONFIGURATIONS).and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
 /// The first difference between two studies.

@@ -11,7 +11,9 @@ use super::form::{Base, Entry, Form, check_sections};
 use super::runs::{Baseline, RunId};
 use crate::model::memory;
 use crate::models::Architecture;
-use crate::train::{Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, with_preset};
+use crate::train::{
+    Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, set_channels, with_preset,
+};
 use crate::{Error, text_file};
 
 /// Values that override those of a study file.
@@ -184,7 +186,7 @@ impl Study {
         let mut first = self.configurations[0].run.clone();
         let adapted = adapt(&mut first, Adapt { channels, classes: false }, stop)?;
         for configuration in &mut self.configurations {
-            configuration.run.model.set_channels(first.model.image()[2]);
+            set_channels(&mut configuration.run, first.model.image()[2]);
         }
         let mut notices = adapted.notices;
         for notice in self.selected.iter().flat_map(|&index| self.configurations[index].run.model.unread()) {

@@ -164,7 +164,6 @@ impl Run<'_> {
         };
         // The run was killed between its last checkpoint and its last record.
         let exhausted = seconds.is_some_and(|seconds| record.seconds >= seconds);
-        let limits = Limits { minutes: exhausted.then_some(0.0), ..Limits::default() };
         let memory = PeakMemory::begin();
         let opened = OnceCell::new();
         let open = |config: &RunConfig| {
@@ -174,6 +173,8 @@ impl Run<'_> {
             Ok::<_, DeviceError>(device)
         };
         let config = self.study.config_of(self.id);
+        // The run may have begun before the study, with fewer configurations, had to fix the number of steps.
+        let limits = Limits { steps: config.train.steps, minutes: exhausted.then_some(0.0), images: None };
         let work = (cost(self.study, self.id), config.train.steps);
         let mut meter = Meter { run: self, seconds, work, record };
         let mut observers = observers::files();

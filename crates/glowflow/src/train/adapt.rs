@@ -66,7 +66,7 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
 
     match (found.grey, channels) {
         (Some(grey), 3) if adapt.channels => {
-            config.model.set_channels(1);
+            set_channels(config, 1);
             notices.push(format!(
                 "{grey}, so the model has 1 channel: model.image is [{height}, {width}, 1]; set it to \
                  [{height}, {width}, 3] for colour"
@@ -90,6 +90,15 @@ pub fn adapt(config: &mut RunConfig, adapt: Adapt, stop: &AtomicBool) -> Result<
     config.validate()?;
     let unused_classes = if config.model.classes() == 0 { found.classes.len() } else { 0 };
     Ok(Adapted { notices, unused_classes })
+}
+
+/// Sets the number of image channels, and a default that depends on it.
+pub(crate) fn set_channels(config: &mut RunConfig, channels: usize) {
+    let default = config.model.train_defaults().clip;
+    config.model.set_channels(channels);
+    if config.train.clip == default {
+        config.train.clip = config.model.train_defaults().clip;
+    }
 }
 
 /// Properties of a sample of the images.

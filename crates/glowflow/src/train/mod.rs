@@ -26,6 +26,7 @@ mod trained;
 mod trainer;
 mod waiting;
 
+pub(crate) use adapt::set_channels;
 pub use adapt::{Adapt, Adapted, adapt};
 pub use changes::Changes;
 pub(crate) use changes::absolute;

@@ -70,6 +70,12 @@ fn grey_images_make_a_grey_model() {
             adapted.notices.iter().any(|notice| notice.contains("grey") && notice.contains("[32, 32, 1]"));
         assert_eq!(said, channels == 1, "{name}: {:?}", adapted.notices);
     }
+    // RealNVP's limit of the gradient norm depends on the number of dimensions.
+    let [mut grey, one] = [&[][..], &["model.image=[32,32,1]".to_owned()]]
+        .map(|set| RunConfig::resolve(Some("realnvp-tiny32"), None, set).unwrap());
+    grey.data.path = Some(at("grey"));
+    adapt(&mut grey, CHANNELS, &NEVER).unwrap();
+    assert_eq!((grey.model, grey.train), (one.model, one.train));
     // An explicitly configured model keeps its channels, and the difference is reported.
     let (model, adapted) = run(&at("grey"), Adapt::default()).unwrap();
     assert_eq!(model.image(), [32, 32, 3]);
