@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Context;
 use glowflow::{Draws, Model, ModelFile};
 use glowflow_data::Dataset;
-use glowflow_data::portraits::Portraits;
+use glowflow_data::portraits::{MIN_SIZE, Portraits};
 use glowflow_import::{Checkpoint, Error, Setting, Settings, import as convert};
 use ndarray::Array4;
 use serde_json::json;
@@ -82,7 +82,7 @@ fn with_options(error: Error) -> anyhow::Error {
 /// One image `[1, H, W, C]`: a portrait if the shape allows it, otherwise a gradient.
 fn picture([height, width, channels]: [usize; 3]) -> anyhow::Result<Array4<u8>> {
     let shape = (1, height, width, channels);
-    if height == width && channels == 3 {
+    if height == width && height >= MIN_SIZE && channels == 3 {
         let mut pixels = vec![0; height * width * channels];
         Portraits::new(1, height, 0).read(0, &mut pixels)?;
         return Ok(Array4::from_shape_vec(shape, pixels)?);

@@ -48,6 +48,8 @@ fn missing_settings_are_requested() {
     assert!(!folder.join("m.safetensors").exists());
     let outcome = import("--image 16 --bits 5").ok();
     assert!(outcome.stdout.contains("\"prior\":\"edge\""), "{outcome:#?}");
+    // Smaller than the built-in portraits.
+    import("--image 8 --bits 5").ok();
     let outcome = import("--image 20 --bits 5");
     assert!(outcome.stderr.contains("not divisible"), "{outcome:#?}");
 }
