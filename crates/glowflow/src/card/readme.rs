@@ -157,9 +157,19 @@ fn usage(card: &Card) -> String {
     }
     if !card.training.config.is_empty() {
         let config = card.training.config.trim_end();
+        let table: toml::Table = config.parse().unwrap_or_default();
+        let value = |section: &str, key: &str| table.get(section)?.get(key)?.as_str();
+        let test = if value("data", "test").is_some() { " --test-data DATA" } else { "" };
+        let (from, source) = match value("train", "from_fingerprint") {
+            Some(fingerprint) => {
+                (" --from MODEL", format!(", and the model with the fingerprint {fingerprint}"))
+            }
+            None => ("", String::new()),
+        };
         let _ = write!(
             text,
-            "## Training\n\n`glowflow train --config FILE --data DATA --steps {}` with this file:\n\n```toml\n{config}\n```\n\n",
+            "## Training\n\n`glowflow train --config FILE{from} --data DATA{test} --steps {}` with this file{source}:\n\n\
+             ```toml\n{config}\n```\n\n",
             card.training.steps
         );
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::common::NEVER;
+use glowflow::card::README;
 use glowflow::train::{Changes, EdgeType, Limits, Options, RunConfig, Summary, observers, resume, train};
 use glowflow::{Architecture, Error, ModelFile, NiceConfig};
 use glowflow_data::{ImageShape, save_png};
@@ -81,7 +82,14 @@ fn a_model_is_trained_further_from_its_own_weights() {
 
     let written = RunConfig::read(&out.join("config.toml")).unwrap();
     assert_eq!(written.train.from.as_deref(), Some(&*from.join("model.safetensors")));
-    assert_eq!(written.train.from_fingerprint, Some(format!("{:08x}", old.fingerprint())));
+    let fingerprint = format!("{:08x}", old.fingerprint());
+    assert_eq!(written.train.from_fingerprint.as_ref(), Some(&fingerprint));
+
+    // The command in the card asks for the source.
+    let readme = std::fs::read_to_string(out.join(README)).unwrap();
+    assert!(readme.contains("train --config FILE --from MODEL --data DATA --steps 1"), "{readme}");
+    assert!(readme.contains(&format!("the model with the fingerprint {fingerprint}")), "{readme}");
+    assert!(!readme.contains("from = "), "{readme}");
 }
 
 #[test]

@@ -63,11 +63,12 @@ fn precision(config: &RunConfig) -> String {
 }
 
 /// The configuration as TOML, without folders: cards are published, and folder names may identify their
-/// owner.
+/// owner. Of the initial model, only the fingerprint remains: its file name may be that of the run's own model.
 fn without_folders(config: &RunConfig) -> Result<String, Error> {
     let mut config = config.clone();
-    for path in [&mut config.data.path, &mut config.data.test, &mut config.train.from] {
+    for path in [&mut config.data.path, &mut config.data.test] {
         *path = path.as_deref().and_then(Path::file_name).map(PathBuf::from);
     }
+    config.train.from = None;
     config.to_toml()
 }
