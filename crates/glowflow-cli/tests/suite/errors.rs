@@ -129,6 +129,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set train.batch=4611686018427387904", &["train.batch is 4611686018427387904", "at most"]),
     ("bench --set train.batch=9223372036854775807", &["train.batch is 9223372036854775807", "at most"]),
     // Data.
+    ("train --data portraits --out portraits/run TINY", &["portraits/run", "hide the built-in data"]),
     ("train --data nowhere --out new TINY", &["nowhere", "check that it exists"]),
     ("train --data empty --out new TINY", &["empty", ".png", ".jpg"]),
     (
@@ -389,6 +390,15 @@ fn a_diverged_run_states_a_remedy() {
     assert_eq!(summary.ok().json()["saved_step"], 6);
 }
 
+/// A run may end before it notices that it diverges.
+#[test]
+fn a_last_evaluation_that_is_not_finite_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let line =
+        format!("train --data portraits --out run {TINY} --set train.warmup=0 --set train.lr=1e20 --steps 1");
+    check(&run(folder.path(), &line), &line, &["the last evaluation is not finite"]);
+}
+
 /// The table may replace a file that is still needed if the command fails.
 #[test]
 fn a_table_of_scores_replaces_a_file_at_the_end() {
@@ -594,7 +604,11 @@ fn images_may_move() {
     run(folder.path(), &format!("train --data photos --out run {TINY} --steps 2")).ok();
     std::fs::rename(at("photos"), at("moved")).unwrap();
     let line = "train --threads 2 --resume run --steps 4";
-    check(&run(folder.path(), line), line, &["photos", "check that it exists"]);
+    check(
+        &run(folder.path(), line),
+        line,
+        &["photos", "check that it exists", "train --resume run --device cpu --data FOLDER"],
+    );
     let other = "The images have changed";
     let outcome = run(folder.path(), &format!("{line} --data moved")).ok();
     assert!(!outcome.stderr.contains(other), "{}", outcome.stderr);

@@ -55,6 +55,46 @@ fn the_first_and_last_lines_are_helpful() {
     assert!(!run(folder.path(), &given).ok().stderr.contains("--precision bf16"));
 }
 
+/// After the end of its schedule, a run would train at a rate of 0.
+#[test]
+fn the_end_of_a_schedule_is_stated() {
+    let folder = tempfile::tempdir().unwrap();
+    let schedule = "--set train.schedule=cosine --set train.steps=3";
+    let outcome = run(folder.path(), &format!("train --data portraits --out run {TINY} {schedule}")).ok();
+    assert!(
+        outcome.stdout.contains("train --resume run --device cpu --set train.steps=6"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(!outcome.stderr.contains("learning rate is 0"), "{}", outcome.stderr);
+    let outcome = run(folder.path(), "train --threads 2 --resume run --minutes 1").ok();
+    assert!(outcome.stderr.contains("already, the value of train.steps: no step is left"), "{outcome:?}");
+    let outcome = run(folder.path(), "train --threads 2 --resume run --steps 5").ok();
+    let end = "the cosine schedule ends at step 3 (train.steps): the learning rate is 0 afterwards";
+    assert!(outcome.stderr.contains(end), "{}", outcome.stderr);
+    let outcome = run(folder.path(), "train --threads 2 --resume run --set train.steps=6").ok();
+    assert!(!outcome.stderr.contains("learning rate is 0"), "{}", outcome.stderr);
+}
+
+/// Devices round differently, and some are much slower.
+#[test]
+fn a_run_that_continues_on_another_device_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("train --data portraits --out run {TINY} --steps 2 --device cpu");
+    let outcome = run(folder.path(), &line).ok();
+    assert!(outcome.stdout.contains("train --resume run --device cpu --minutes"), "{}", outcome.stdout);
+    let resume = "train --threads 1 --resume run --device cpu --steps";
+    let notice = "this run was trained on NVIDIA H200, bf16, and it continues on cpu (";
+    let outcome = run(folder.path(), &format!("{resume} 3")).ok();
+    assert!(!outcome.stderr.contains("it continues on"), "{}", outcome.stderr);
+    let card = folder.path().join("run/config.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&card).unwrap()).unwrap();
+    json["training"]["device"] = "NVIDIA H200, bf16".into();
+    std::fs::write(&card, json.to_string()).unwrap();
+    let outcome = run(folder.path(), &format!("{resume} 4")).ok();
+    assert!(outcome.stderr.contains(notice), "{}", outcome.stderr);
+}
+
 /// Samples are written at time intervals during training, and change nothing else.
 #[test]
 fn pictures_are_written_at_time_intervals() {

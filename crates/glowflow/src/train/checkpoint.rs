@@ -52,11 +52,23 @@ fn checksum(file: &TensorFile, config: &RunConfig, progress: &Progress) -> u32 {
     hasher.finalize()
 }
 
-/// Saves a state as the last checkpoint in `folder`.
+/// Saves a state as the last checkpoint in `folder`. The checkpoint that was the last becomes the previous one.
 ///
 /// # Errors
 /// [`Error::Io`]; the existing checkpoints are then intact.
 pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
+    replace_last(folder, |last| write(last, config, state))
+}
+
+/// Replaces the last checkpoint in `folder`, which is of the same step. The previous one remains.
+///
+/// # Errors
+/// [`Error::Io`]; the existing checkpoints are then intact.
+pub(super) fn save_again(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
+    write(&folder.join(CHECKPOINT), config, state)
+}
+
+fn write(path: &Path, config: &RunConfig, state: &TrainState) -> Result<(), Error> {
     let mut file = TensorFile::default();
     let layout = layout(&config.model);
     put_constants(&mut file, &layout, &state.constants);
@@ -76,7 +88,7 @@ pub fn save(folder: &Path, config: &RunConfig, state: &TrainState) -> Result<(),
         config: config.clone(),
         progress: state.progress.clone(),
     };
-    replace_last(folder, |last| file.write(last, HEADER, &header))
+    file.write(path, HEADER, &header)
 }
 
 /// Makes the last checkpoint the previous one, if `write` replaces it; otherwise both remain.

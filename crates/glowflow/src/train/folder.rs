@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CHECKPOINT, LINK, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
-use crate::Error;
 use crate::card::{CONFIG_JSON, README};
 use crate::faces::EYES;
 use crate::model::MODEL;
+use crate::{Error, data};
 
 /// Name of the log.
 pub const METRICS: &str = "metrics.jsonl";
@@ -60,6 +60,22 @@ pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     if !empty && [&config.data.path, &config.data.test].into_iter().flatten().any(among) {
         return Err(Error::Input(format!(
             "{} holds some of the data, and a run's pictures would be among them: choose another folder",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that the folder of a run that trains on the built-in data does not hide that data, which is selected
+/// if no folder has its name.
+pub fn check_portraits_stay_visible(out: &Path, config: &RunConfig) -> Result<(), Error> {
+    let hides = |data: &Path| {
+        let paths = (std::path::absolute(out), std::path::absolute(data));
+        data::is_portraits(data) && matches!(paths, (Ok(out), Ok(data)) if out.starts_with(&data))
+    };
+    if config.data.path.as_deref().is_some_and(hides) {
+        return Err(Error::Input(format!(
+            "a folder {} would hide the built-in data of this name: choose another folder",
             out.display()
         )));
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use glowflow_report::metrics;
 
-use super::folder::METRICS;
+use super::folder::{BEST, METRICS};
+use super::state::Progress;
 use crate::Error;
 use crate::card::{Card, EvaluationCard};
 
@@ -17,6 +18,30 @@ pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)
         Some((record.get("step")?.as_u64()?, bits))
     });
     Ok(evaluations.into_iter().find(|&(step, _)| step <= up_to))
+}
+
+/// Accepts the best model of steps that followed the checkpoint, and returns a notice about it. A run with
+/// changes does not repeat these steps, and would replace their model by a worse one.
+pub(super) fn keep_best(run: &Path, progress: &mut Progress) -> Option<String> {
+    let (step, bits) = best_recorded(run).filter(|_| run.join(BEST).exists())?;
+    let better = step > progress.step && progress.best.is_none_or(|(best, _)| bits < best);
+    better.then(|| {
+        progress.best = Some((bits, step));
+        format!(
+            "{BEST} is the model of step {step}, with {bits:.3} bits/dim, and stays until another is better"
+        )
+    })
+}
+
+/// Step and bits/dim of the best evaluation in a run's log; `None` if there is none, or no log.
+fn best_recorded(run: &Path) -> Option<(u64, f64)> {
+    let records = metrics::read(&run.join(METRICS)).ok()?;
+    let evaluations = records.iter().filter_map(|record| {
+        let bits = record.get("test_bits_per_dim")?.as_f64()?;
+        Some((record.get("step")?.as_u64()?, bits))
+    });
+    // Of equal ones, the first, whose model was written.
+    evaluations.min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
 /// Result of the last evaluation of a run's model.

@@ -163,6 +163,26 @@ fn a_kill_after_a_repeated_evaluation_keeps_the_best_score() {
     }
 }
 
+/// Steps after the checkpoint are lost with a kill. If they are trained again with other settings, the best model
+/// of these steps is kept until another is better.
+#[test]
+fn a_change_after_a_kill_keeps_the_best_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let config = config(&["train.eval_every=20", "train.warmup=0", "train.lr=1e-2"]);
+    train(Cpu::<f32>::new(), config, run, options(1)).unwrap();
+    let saved = std::fs::read(run.join("checkpoint.safetensors")).unwrap();
+    let best = go_on(run, &[], 60).unwrap().best.unwrap();
+    assert!(best.step > 1, "{best:?}");
+    let model = std::fs::read(run.join("best.safetensors")).unwrap();
+    // The checkpoints after step 1 were never written.
+    std::fs::write(run.join("checkpoint.safetensors"), saved).unwrap();
+    let summary = go_on(run, &["train.lr=1e-9"], 20).unwrap();
+    assert!(summary.evaluation.unwrap().bits_per_dim > best.bits_per_dim);
+    assert_eq!(summary.best, Some(best));
+    assert!(std::fs::read(run.join("best.safetensors")).unwrap() == model);
+}
+
 /// After a temporary failure of the system, a run saves and ends, and the resumed run reaches the same
 /// weights as one without the failure.
 #[test]
@@ -217,6 +237,21 @@ fn a_diverging_run_keeps_the_checkpoint_from_before() {
         }
         assert_eq!(step_of(&run), if steps == 6 { 4 } else { 8 });
     }
+}
+
+/// A run that ends at a step with a checkpoint saves it again. The previous checkpoint must stay.
+#[test]
+fn a_run_that_ends_before_it_diverges_keeps_the_checkpoint_from_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path();
+    let sane = config(&["train.checkpoint_every=1", "train.warmup=0"]);
+    train(Cpu::<f32>::new(), sane, run, options(3)).unwrap();
+    // The weights of step 4 are too large for step 5.
+    go_on(run, &["train.lr=1e30"], 4).unwrap();
+    let error = go_on(run, &["train.lr=1e-3"], 100).unwrap_err();
+    let Error::RunDiverged { step, resume, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*step, resume), (3, &run.join("checkpoint.previous.safetensors")));
+    go_on(resume, &["train.lr=1e-3"], 8).unwrap();
 }
 
 /// An update that overflows is never saved.

@@ -26,7 +26,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// Name of the schedule if it depends on the last step.
-    pub(super) fn with_end(self) -> Option<&'static str> {
+    pub(crate) fn with_end(self) -> Option<&'static str> {
         match self {
             Self::Constant => None,
             Self::Cosine => Some("cosine"),

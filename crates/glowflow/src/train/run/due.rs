@@ -117,7 +117,11 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         // A checkpoint that survives a power loss requires the records preceding it.
         self.observers.flush()?;
         // The larger file comes first: if the disk is full, the model remains that of the last checkpoint.
-        checkpoint::save(self.out, config, &state)?;
+        if self.saved.is_some_and(|saved| saved.step == state.progress.step) {
+            checkpoint::save_again(self.out, config, &state)?;
+        } else {
+            checkpoint::save(self.out, config, &state)?;
+        }
         self.saved = Some(Saved::of(&state.progress));
         let step = state.progress.step;
         let TrainState { constants, ema, buffers_ema, .. } = state;

@@ -34,9 +34,10 @@ use super::changes::Changes;
 use super::checkpoint::{self, CHECKPOINT, PREVIOUS};
 use super::config::{CONFIG, RunConfig};
 use super::eyes;
-use super::folder::{Snapshot, check_free, lock};
+use super::folder::{Snapshot, check_free, check_portraits_stay_visible, lock};
 use super::images::Images;
 use super::observer::Observer;
+use super::recorded::keep_best;
 use super::trainer::{Trainer, check_memory};
 use super::waiting::unless_stopped;
 use crate::device::on_device;
@@ -234,6 +235,7 @@ fn begin_alone<D: Operations<Real = f32>>(
 ) -> Result<Summary, Error> {
     config.validate()?;
     check_memory(&device, &config, entrance.job().ranks().size())?;
+    check_portraits_stay_visible(out, &config)?;
     let before = Snapshot::of(out);
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
@@ -368,8 +370,11 @@ fn go_on_alone(
             Run::new(trainer, images, folder, options, entrance.job())?.with_changes(notices).run()
         });
     };
-    let (config, state) = checkpoint::load(&checkpoint)?;
-    let (config, notices) = changes.apply(&config)?;
+    let (config, mut state) = checkpoint::load(&checkpoint)?;
+    let (config, mut notices) = changes.apply(&config)?;
+    if !notices.is_empty() {
+        notices.extend(keep_best(folder, &mut state.progress));
+    }
     options.faces.map_or(Ok(()), |faces| faces::write(folder, faces))?;
     let device = device(&config)?;
     if device.peak_memory().is_none() {

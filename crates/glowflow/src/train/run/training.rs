@@ -10,6 +10,7 @@ use glowflow_kernels::{Operations, catch_out_of_memory};
 use super::job::{Control, Job, Request};
 use super::steps::{batches, compare_weights};
 use super::{Best, Options, Summary, card};
+use crate::card::Card;
 use crate::evaluate::Evaluation;
 use crate::model::MODEL;
 use crate::train::RunConfig;
@@ -79,6 +80,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let Options { limits, observers, stop, .. } = options;
         let time = limits.time()?;
         let last_step = limits.last_step(trainer.config());
+        let unscheduled = unscheduled(trainer.config(), last_step);
         let step = trainer.progress().step;
         let mut observers = List::new(observers);
         observers.send(&Event::Opened(Opened { folder: out, step, last_step, time }))?;
@@ -95,7 +97,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         Ok(Self {
             observers,
             pictures: PictureClock::new(trainer.config().train.samples_minutes),
-            notices: trainer.sums().map(str::to_owned).into_iter().collect(),
+            notices: trainer.sums().map(str::to_owned).into_iter().chain(unscheduled).collect(),
             trainer,
             images,
             out,
@@ -120,7 +122,21 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let written = RunConfig::read(&self.out.join(CONFIG));
         self.changed = written.map_or(true, |written| written != *self.trainer.config());
         self.notices.extend(notices);
+        self.notices.extend(self.other_device());
         self
+    }
+
+    /// A notice if the device differs from that of the last model, according to its card.
+    fn other_device(&self) -> Option<String> {
+        let before = Card::read(self.out)?.training.device;
+        let now = self.trainer.device().name();
+        let differ = !before.is_empty() && without_threads(&before) != without_threads(&now);
+        differ.then(|| {
+            format!(
+                "until now, this run was trained on {before}, and it continues on {now}: numbers may be rounded \
+                 differently"
+            )
+        })
     }
 
     pub(super) fn run(mut self) -> Result<Summary, Error> {
@@ -255,7 +271,9 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
         if step > 0 && self.last_step.is_some_and(|last| step >= last) {
-            self.observers.notice(&format!("the run is at step {step} already: no step is left to train"))?;
+            let limit = if self.last_step == config.train.steps { ", the value of train.steps" } else { "" };
+            self.observers
+                .notice(&format!("the run is at step {step} already{limit}: no step is left to train"))?;
         }
         if step > 0
             && step.is_multiple_of(config.train.eval_every)
@@ -336,4 +354,20 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         }
         self.observers.notice(&format!("each step waited {:.0} ms for other ranks", waited / steps as f64))
     }
+}
+
+/// The name of a device without the number of its threads, which does not affect results.
+fn without_threads(name: &str) -> &str {
+    name.rsplit_once(", ").filter(|(_, end)| end.ends_with("threads)")).map_or(name, |(device, _)| device)
+}
+
+/// A notice if steps follow the end of the schedule.
+fn unscheduled(config: &RunConfig, last_step: Option<u64>) -> Option<String> {
+    let (schedule, end) = (config.train.schedule.with_end()?, config.train.steps?);
+    (last_step? > end).then(|| {
+        format!(
+            "the {schedule} schedule ends at step {end} (train.steps): the learning rate is 0 afterwards, and the \
+             weights stay the same. A larger train.steps extends the schedule"
+        )
+    })
 }
