@@ -30,12 +30,6 @@ pub fn remedy(error: &Error) -> Option<String> {
         Error::RunExists { resume: Some(run), .. } => {
             format!("to continue the run: glowflow train --resume {}", quoted(run))
         }
-        Error::LastCheckpoint { previous, .. } => {
-            format!("continue with: glowflow train --resume {}", quoted(previous))
-        }
-        Error::RunDiverged { resume, .. } => {
-            format!("try again with: glowflow train --resume {} --set train.lr=RATE", quoted(resume))
-        }
         Error::NoData => "give --data FOLDER".into(),
         Error::NoAttributes { .. } => "give one with --labels TABLE".into(),
         Error::NoDirections { .. } => {

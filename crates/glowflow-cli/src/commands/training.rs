@@ -92,15 +92,16 @@ fn is_finite(evaluation: &Evaluation) -> bool {
 /// Prints the summary of a run and returns its exit status.
 fn finish(summary: &Summary, run: &Path, common: &args::Common) -> anyhow::Result<ExitCode> {
     let printed = print_summary(summary, run, common);
+    let unsound = summary.evaluation.as_ref().filter(|evaluation| !is_finite(evaluation)).map(|_| {
+        "the last evaluation is not finite: the model may be damaged, or its training diverged".to_owned()
+    });
     if summary.interrupted {
+        unsound.iter().for_each(|trouble| tell(trouble));
         // The terminal may have closed.
         return Ok(signals::status());
     }
     printed?;
-    let evaluation = summary.evaluation.as_ref();
-    verdict([evaluation.is_some_and(|evaluation| !is_finite(evaluation)).then(|| {
-        "the last evaluation is not finite: the model may be damaged, or its training diverged".to_owned()
-    })])
+    verdict([unsound])
 }
 
 /// The exit status of a run that ended before its first step or with an error, and the command to continue.
@@ -108,6 +109,12 @@ pub fn failed(error: Error, run: &Path, common: &args::Common) -> anyhow::Result
     let saved = checkpoint::find(train::run_folder(run)).is_some();
     let resume = resume_command(run, common);
     match error {
+        Error::RunDiverged { resume: ref path, .. } => {
+            Err(anyhow!("{error}; try again with: {} --set train.lr=RATE", resume_command(path, common)))
+        }
+        Error::LastCheckpoint { ref previous, .. } => {
+            Err(anyhow!("{error}; continue with: {}", resume_command(previous, common)))
+        }
         Error::Stopped => {
             tell("stopped before training began; nothing was changed");
             Ok(signals::status())
@@ -224,7 +231,7 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
                 run.display()
             );
         }
-        next_steps(&run, common)?;
+        next_steps(&run, summary.steps, common)?;
     }
     Ok(status)
 }
@@ -253,12 +260,12 @@ fn start(
 }
 
 /// Prints commands to try with a trained model.
-fn next_steps(run: &Path, common: &args::Common) -> anyhow::Result<()> {
+fn next_steps(run: &Path, steps: u64, common: &args::Common) -> anyhow::Result<()> {
     let config = RunConfig::read(&run.join(CONFIG)).unwrap_or_default();
-    // Without more steps, nothing is left to train.
+    // After train.steps, nothing is left to train.
     let longer = match config.train.steps {
-        Some(steps) => format!("--set train.steps={}", steps.saturating_mul(2)),
-        None => "--minutes 60".into(),
+        Some(end) if steps >= end => format!("--set train.steps={}", steps.saturating_mul(2)),
+        _ => "--minutes 60".into(),
     };
     let data = config.data;
     let class = data.classes.first().map_or(String::new(), |name| format!(" --class {}", quoted(name)));
@@ -289,6 +296,10 @@ fn begin(
         Some(model) => (RunConfig::fine_tune(model, preset, file, &args.overrides)?, true),
         None => RunConfig::resolve_noting_image(preset, file, &args.overrides)?,
     };
+    anyhow::ensure!(
+        !(args.classes && args.from.is_some() && config.model.classes() == 0),
+        "the model of --from has no classes: omit --classes"
+    );
     let data = &mut config.data;
     for (from, to) in [(&args.data, &mut data.path), (&args.test_data, &mut data.test)] {
         if let Some(path) = from.as_ref().or(to.as_ref()) {

@@ -281,6 +281,7 @@ fn a_schedule_can_be_added_to_a_started_study() {
     wait_for(&run_folder(folder.path(), "reverse", 0).join("metrics.jsonl"), "\"step\":25,");
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(record(&run_folder(folder.path(), "reverse", 0))["seconds"].as_f64().unwrap() < 1.2);
     // Also with augmentation of its own, which the others do not have.
     let added =
         "[[configurations]]\nname = \"added\"\ntrain = { schedule = \"cosine\" }\ndata = { flip = true }\n";

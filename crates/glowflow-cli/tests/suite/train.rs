@@ -68,7 +68,10 @@ fn the_end_of_a_schedule_is_stated() {
     );
     assert!(!outcome.stderr.contains("learning rate is 0"), "{}", outcome.stderr);
     let outcome = run(folder.path(), "train --threads 2 --resume run --minutes 1").ok();
-    assert!(outcome.stderr.contains("already, the value of train.steps: no step is left"), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("the run is at step 3 already, and train.steps is 3: no step is left"),
+        "{outcome:?}"
+    );
     let outcome = run(folder.path(), "train --threads 2 --resume run --steps 5").ok();
     let end = "the cosine schedule ends at step 3 (train.steps): the learning rate is 0 afterwards";
     assert!(outcome.stderr.contains(end), "{}", outcome.stderr);
@@ -78,7 +81,7 @@ fn the_end_of_a_schedule_is_stated() {
 
 /// Devices round differently, and some are much slower.
 #[test]
-fn a_run_that_continues_on_another_device_says_so() {
+fn a_run_that_continues_on_another_device_reports_it() {
     let folder = tempfile::tempdir().unwrap();
     let line = format!("train --data portraits --out run {TINY} --steps 2 --device cpu");
     let outcome = run(folder.path(), &line).ok();

@@ -14,7 +14,9 @@ use super::runs::RunId;
 use super::{Budget, Outcome, Study, scores, speed};
 use crate::memory_use::PeakMemory;
 use crate::train::observer::{Event, Observer, Outbox, StepDone};
-use crate::train::{self, CONFIG, Changes, Limits, RunConfig, lock, observers, resume};
+use crate::train::{
+    self, CONFIG, Changes, Limits, RunConfig, check_portraits_stay_visible, lock, observers, resume,
+};
 use crate::{AnyDevice, Error, Precision};
 
 /// Options of a study.
@@ -38,6 +40,9 @@ pub fn run(
     device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
     options: Options<'_>,
 ) -> Result<Outcome, Error> {
+    for configuration in &study.configurations {
+        check_portraits_stay_visible(out, &configuration.run.data)?;
+    }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     let (mut study, runs) = (study.clone(), study.runs());
@@ -174,7 +179,9 @@ impl Run<'_> {
         };
         let config = self.study.config_of(self.id);
         // The run may have begun before the study, with fewer configurations, had to fix the number of steps.
-        let limits = Limits { steps: config.train.steps, minutes: exhausted.then_some(0.0), images: None };
+        let begun = RunConfig::read(&self.folder.join(CONFIG)).ok();
+        let steps = config.train.steps.filter(|_| begun.is_some_and(|begun| begun.train.steps.is_none()));
+        let limits = Limits { steps, minutes: exhausted.then_some(0.0), images: None };
         let work = (cost(self.study, self.id), config.train.steps);
         let mut meter = Meter { run: self, seconds, work, record };
         let mut observers = observers::files();

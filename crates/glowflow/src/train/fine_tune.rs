@@ -42,6 +42,7 @@ impl RunConfig {
         let base = base(&path, &source.config);
         let mut config = base.layered(preset, file, overrides)?;
         check_same(&path, &source.config, &config.model)?;
+        check_fingerprint(&path, &source, config.train.from_fingerprint.as_deref())?;
         config.train.from = Some(path);
         config.train.from_fingerprint = Some(text(&source));
         config.validate()?;
@@ -64,6 +65,8 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
             muon_lr: rate * train.muon_lr,
             steps: None,
             schedule: Schedule::Constant,
+            from: None,
+            from_fingerprint: None,
             ..train
         },
         data: DataConfig {
@@ -84,15 +87,26 @@ fn base(path: &Path, model: &ModelConfig) -> RunConfig {
 pub fn weights<A: Architecture>(path: &Path, config: &RunConfig<A>) -> Result<ModelFile<A>, Error> {
     let source = ModelFile::<A>::read_as(path)?;
     check_same(path, &source.config, &config.model)?;
-    match &config.train.from_fingerprint {
-        Some(known) if *known != text(&source) => Err(Error::file(
+    check_fingerprint(path, &source, config.train.from_fingerprint.as_deref())?;
+    Ok(source)
+}
+
+/// Checks that a model is the one that a configuration names.
+fn check_fingerprint<A: Architecture>(
+    path: &Path,
+    source: &ModelFile<A>,
+    known: Option<&str>,
+) -> Result<(), Error> {
+    let found = text(source);
+    match known {
+        Some(known) if known != found => Err(Error::file(
             path,
             format!(
-                "it is another model (fingerprint {}) than the one the run started from ({known}): start a new run from it",
-                text(&source)
+                "it is another model (fingerprint {found}) than the one in the configuration ({known}): start a new run \
+                 from it, without train.from_fingerprint"
             ),
         )),
-        _ => Ok(source),
+        _ => Ok(()),
     }
 }
 

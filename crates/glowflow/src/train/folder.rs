@@ -7,7 +7,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{CHECKPOINT, LINK, PREVIOUS};
-use super::config::{CONFIG, RunConfig};
+use super::config::{CONFIG, DataConfig, RunConfig};
 use crate::card::{CONFIG_JSON, README};
 use crate::faces::EYES;
 use crate::model::MODEL;
@@ -68,12 +68,12 @@ pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
 
 /// Checks that the folder of a run that trains on the built-in data does not hide that data, which is selected
 /// if no folder has its name.
-pub fn check_portraits_stay_visible(out: &Path, config: &RunConfig) -> Result<(), Error> {
-    let hides = |data: &Path| {
+pub fn check_portraits_stay_visible(out: &Path, data: &DataConfig) -> Result<(), Error> {
+    let hides = |data: &PathBuf| {
         let paths = (std::path::absolute(out), std::path::absolute(data));
         data::is_portraits(data) && matches!(paths, (Ok(out), Ok(data)) if out.starts_with(&data))
     };
-    if config.data.path.as_deref().is_some_and(hides) {
+    if [&data.path, &data.test].into_iter().flatten().any(hides) {
         return Err(Error::Input(format!(
             "a folder {} would hide the built-in data of this name: choose another folder",
             out.display()

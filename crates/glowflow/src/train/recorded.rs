@@ -23,7 +23,10 @@ pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)
 /// Accepts the best model of steps that followed the checkpoint, and returns a notice about it. A run with
 /// changes does not repeat these steps, and would replace their model by a worse one.
 pub(super) fn keep_best(run: &Path, progress: &mut Progress) -> Option<String> {
-    let (step, bits) = best_recorded(run).filter(|_| run.join(BEST).exists())?;
+    // The card still knows it if an earlier attempt ended before its first checkpoint.
+    let on_card = Card::read(run).and_then(|card| card.best).map(|best| (best.step, best.bits_per_dim));
+    let known = best_recorded(run).into_iter().chain(on_card).min_by(|(_, a), (_, b)| a.total_cmp(b));
+    let (step, bits) = known.filter(|_| run.join(BEST).exists())?;
     let better = step > progress.step && progress.best.is_none_or(|(best, _)| bits < best);
     better.then(|| {
         progress.best = Some((bits, step));

@@ -85,11 +85,21 @@ fn a_model_is_trained_further_from_its_own_weights() {
     let fingerprint = format!("{:08x}", old.fingerprint());
     assert_eq!(written.train.from_fingerprint.as_ref(), Some(&fingerprint));
 
-    // The command in the card asks for the source.
+    // The command in the card requires the source.
     let readme = std::fs::read_to_string(out.join(README)).unwrap();
     assert!(readme.contains("train --config FILE --from MODEL --data DATA --steps 1"), "{readme}");
     assert!(readme.contains(&format!("the model with the fingerprint {fingerprint}")), "{readme}");
     assert!(!readme.contains("from = "), "{readme}");
+    let toml = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let file = folder.path().join("card.toml");
+    std::fs::write(&file, toml).unwrap();
+    let error = RunConfig::resolve(None, Some(&file), &[]).unwrap_err().to_string();
+    assert!(error.contains(&format!("train.from_fingerprint is {fingerprint}")), "{error}");
+    let again = RunConfig::fine_tune(&from, None, Some(&file), &[]).unwrap();
+    assert_eq!(again.train, written.train);
+    // The fine-tuned model is not the source.
+    let error = RunConfig::fine_tune(&out, None, Some(&file), &[]).unwrap_err().to_string();
+    assert!(error.contains("another model") && error.contains(&fingerprint), "{error}");
 }
 
 #[test]

@@ -176,11 +176,14 @@ fn a_change_after_a_kill_keeps_the_best_model() {
     assert!(best.step > 1, "{best:?}");
     let model = std::fs::read(run.join("best.safetensors")).unwrap();
     // The checkpoints after step 1 were never written.
-    std::fs::write(run.join("checkpoint.safetensors"), saved).unwrap();
-    let summary = go_on(run, &["train.lr=1e-9"], 20).unwrap();
-    assert!(summary.evaluation.unwrap().bits_per_dim > best.bits_per_dim);
-    assert_eq!(summary.best, Some(best));
-    assert!(std::fs::read(run.join("best.safetensors")).unwrap() == model);
+    // Nor were those of the first attempt with another rate.
+    for rate in ["train.lr=1e-9", "train.lr=1e-8"] {
+        std::fs::write(run.join("checkpoint.safetensors"), &saved).unwrap();
+        let summary = go_on(run, &[rate], 20).unwrap();
+        assert!(summary.evaluation.unwrap().bits_per_dim > best.bits_per_dim);
+        assert_eq!(summary.best, Some(best));
+        assert!(std::fs::read(run.join("best.safetensors")).unwrap() == model);
+    }
 }
 
 /// After a temporary failure of the system, a run saves and ends, and the resumed run reaches the same

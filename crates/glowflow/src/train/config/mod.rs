@@ -361,6 +361,11 @@ impl<A: Architecture> RunConfig<A> {
                  of a single run only determine when to stop"
             )));
         }
+        if let (None, Some(fingerprint)) = (&t.from, &t.from_fingerprint) {
+            return Err(Error::Config(format!(
+                "train.from_fingerprint is {fingerprint}, but there is no model to start from (train.from)"
+            )));
+        }
         self.data.augment().check()?;
         if let Some(fraction) =
             self.data.test_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction < 1.0))

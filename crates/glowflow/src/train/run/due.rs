@@ -117,7 +117,9 @@ impl<D: Operations<Real = f32>> Run<'_, D> {
         // A checkpoint that survives a power loss requires the records preceding it.
         self.observers.flush()?;
         // The larger file comes first: if the disk is full, the model remains that of the last checkpoint.
-        if self.saved.is_some_and(|saved| saved.step == state.progress.step) {
+        let again = self.saved.is_some_and(|saved| saved.step == state.progress.step);
+        // The run may have been resumed from another file than its last checkpoint.
+        if again && checkpoint::last_step(self.out) == Some(state.progress.step) {
             checkpoint::save_again(self.out, config, &state)?;
         } else {
             checkpoint::save(self.out, config, &state)?;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use glowflow_data::TrainingBatches;
 use glowflow_kernels::{DeviceError, Operations, catch_out_of_memory};
 
-use super::job::{Control, Job, Request};
+use super::job::{Control, Failure, Job, Request};
 use super::start;
 use super::steps::{batches, compare_weights};
 use crate::device::on_device;
@@ -69,7 +69,8 @@ fn take_steps<D: Operations<Real = f32>>(
         let Some(batch) = batches.next() else { return Ok(()) };
         let broken = images.broken().filter(|image| reported.insert(image.name.clone()));
         broken.for_each(|image| control.report(image));
-        let wanted = batch.as_ref().err().map_or_else(request, |error| Request::Fail(error.to_string()));
+        let batch = batch.map_err(Error::from);
+        let wanted = batch.as_ref().err().map_or_else(request, |error| Request::Fail(Failure::of(error)));
         let agreed = control.agree(wanted, step);
         let batch = batch?;
         if agreed? != Request::Step {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use glowflow_data::Broken;
-use glowflow_ranks::{Alone, Ranks};
+use glowflow_ranks::{Alone, Ranks, RanksError};
 
 use crate::Error;
 
@@ -96,10 +96,10 @@ impl Job {
     /// Checks that an operation succeeded on all ranks. Otherwise all return an error, which names the failed
     /// rank on the others.
     pub(super) fn all_done<T>(&self, mine: Result<T, Error>) -> Result<T, Error> {
-        let text = mine.as_ref().err().map_or(String::new(), Error::to_string);
-        let all = self.ranks.gather(text.as_bytes())?;
+        let message = mine.as_ref().err().map_or(vec![], |error| Failure::of(error).message());
+        let all = self.ranks.gather(&message)?;
         let done = mine?;
-        match all.iter().position(|text| !text.is_empty()) {
+        match all.iter().position(|message| !message.is_empty()) {
             Some(rank) => Err(failure(rank, &all[rank])),
             None => Ok(done),
         }
@@ -118,7 +118,28 @@ pub(super) enum Request {
     /// The end of training on request.
     Stop,
     /// The end of training because of an error.
-    Fail(String),
+    Fail(Failure),
+}
+
+/// A failure of one rank, for the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    text: String,
+    /// True if the system may recover, so that the run can continue later.
+    passing: bool,
+}
+
+impl Failure {
+    /// Describes an error.
+    pub fn of(error: &Error) -> Self {
+        let passing = matches!(error, Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_));
+        Self { text: error.to_string(), passing }
+    }
+
+    /// Encodes the failure as a byte, followed by its text.
+    fn message(&self) -> Vec<u8> {
+        [&[if self.passing { FAILED_FOR_NOW } else { FAILED }], self.text.as_bytes()].concat()
+    }
 }
 
 impl Request {
@@ -129,17 +150,13 @@ impl Request {
             Self::Pause => 1,
             Self::End => 2,
             Self::Stop => 3,
-            Self::Fail(_) => FAILED,
+            Self::Fail(failure) => return failure.message(),
         };
         let mut message = vec![kind];
-        match self {
-            Self::Fail(text) => message.extend_from_slice(text.as_bytes()),
-            _ if broken.is_empty() => {}
-            _ => {
-                let broken: Vec<_> =
-                    broken.iter().map(|image| (image.index, &image.name, &image.reason)).collect();
-                message.extend(serde_json::to_vec(&broken).unwrap_or_default());
-            }
+        if !broken.is_empty() {
+            let broken: Vec<_> =
+                broken.iter().map(|image| (image.index, &image.name, &image.reason)).collect();
+            message.extend(serde_json::to_vec(&broken).unwrap_or_default());
         }
         message
     }
@@ -147,11 +164,13 @@ impl Request {
 
 /// The first byte of a message of a rank that failed.
 const FAILED: u8 = 4;
+/// The same if the system may recover.
+const FAILED_FOR_NOW: u8 = 5;
 
 /// The broken images in a message.
 fn broken(message: &[u8]) -> Vec<Broken> {
     let images: Vec<(usize, String, String)> = match message {
-        [kind, images @ ..] if *kind != FAILED => serde_json::from_slice(images).unwrap_or_default(),
+        [kind, images @ ..] if *kind < FAILED => serde_json::from_slice(images).unwrap_or_default(),
         _ => vec![],
     };
     images.into_iter().map(|(index, name, reason)| Broken { index, name, reason }).collect()
@@ -164,7 +183,7 @@ fn broken(message: &[u8]) -> Vec<Broken> {
 fn agreed(messages: &[Vec<u8>]) -> Result<Request, Error> {
     let kind = |message: &Vec<u8>| message.first().copied().unwrap_or(FAILED);
     if let Some(rank) = messages.iter().position(|message| kind(message) >= FAILED) {
-        return Err(failure(rank, messages[rank].get(1..).unwrap_or_default()));
+        return Err(failure(rank, &messages[rank]));
     }
     // During a pause, the others repeat their requests.
     if messages.first().is_some_and(|first| kind(first) == 1) {
@@ -177,8 +196,13 @@ fn agreed(messages: &[Vec<u8>]) -> Result<Request, Error> {
     })
 }
 
-fn failure(rank: usize, text: &[u8]) -> Error {
-    Error::Input(format!("rank {rank}: {}", String::from_utf8_lossy(text)))
+/// The error of a rank that sent this message.
+fn failure(rank: usize, message: &[u8]) -> Error {
+    let text = format!("rank {rank}: {}", String::from_utf8_lossy(message.get(1..).unwrap_or_default()));
+    match message.first() {
+        Some(&FAILED_FOR_NOW) => RanksError::Engine(text).into(),
+        _ => Error::Input(text),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,8 +323,19 @@ mod tests {
         assert_eq!(of(&[Step, Stop, Step]), Ok(Stop));
         assert_eq!(of(&[End, Stop]), Ok(Stop));
         assert_eq!(of(&[Pause, Stop]), Ok(Pause));
-        let failed = of(&[Pause, Request::Fail("no such file".into())]);
+        let failed = of(&[Pause, Request::Fail(Failure::of(&Error::Input("no such file".into())))]);
         assert_eq!(failed, Err("rank 1: no such file".into()));
+    }
+
+    /// The program ends a job with another status if the run can be resumed later.
+    #[test]
+    fn a_passing_failure_of_another_rank_is_known_as_such() {
+        let source = std::io::Error::other("too many open files");
+        let passing = Error::Data(glowflow_data::Error::System { path: "a.png".into(), source });
+        let text = format!("rank 0: {passing}");
+        let message = Request::Fail(Failure::of(&passing)).message(&[]);
+        let error = agreed(&[message, Request::Step.message(&[])]).unwrap_err();
+        assert!(matches!(&error, Error::Ranks(RanksError::Engine(have)) if *have == text), "{error:?}");
     }
 
     #[test]

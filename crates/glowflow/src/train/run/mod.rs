@@ -235,7 +235,7 @@ fn begin_alone<D: Operations<Real = f32>>(
 ) -> Result<Summary, Error> {
     config.validate()?;
     check_memory(&device, &config, entrance.job().ranks().size())?;
-    check_portraits_stay_visible(out, &config)?;
+    check_portraits_stay_visible(out, &config.data)?;
     let before = Snapshot::of(out);
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;

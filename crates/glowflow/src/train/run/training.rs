@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use glowflow_kernels::{Operations, catch_out_of_memory};
 
-use super::job::{Control, Job, Request};
+use super::job::{Control, Failure, Job, Request};
 use super::steps::{batches, compare_weights};
 use super::{Best, Options, Summary, card};
 use crate::card::Card;
@@ -206,7 +206,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     fn fail(&mut self, error: Error) -> Error {
         let step = self.trainer.progress().step;
         // The first error is reported.
-        let _ = self.control.agree(Request::Fail(error.to_string()), step);
+        let _ = self.control.agree(Request::Fail(Failure::of(&error)), step);
         error
     }
 
@@ -271,7 +271,10 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
         if step > 0 && self.last_step.is_some_and(|last| step >= last) {
-            let limit = if self.last_step == config.train.steps { ", the value of train.steps" } else { "" };
+            let limit = match config.train.steps {
+                Some(steps) if self.last_step == Some(steps) => format!(", and train.steps is {steps}"),
+                _ => String::new(),
+            };
             self.observers
                 .notice(&format!("the run is at step {step} already{limit}: no step is left to train"))?;
         }
