@@ -16,7 +16,7 @@ use serde_json::json;
 use super::pictures::{Picture, Pictures};
 use super::{
     PictureOutput, check_output, check_picture, check_pictures, class_of, directions_path, grid_png,
-    print_json, report_broken, sample_images, say, tell, watched,
+    print_json, report_broken, sample_images, say, tell, watched, with_class,
 };
 use crate::{ExitCode, args};
 
@@ -76,7 +76,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
     let (config, names) = (glow.config(), class_names(&args.model, glow.config()));
     let label = class_of(args.class.as_deref(), &args.model, &glow)?;
     let data::Labelled { dataset, attributes, notices } =
-        data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label)?;
+        data::open_labelled(&args.data, args.labels.as_deref(), config, &names, label).map_err(with_class)?;
     notices.iter().for_each(|notice| tell(notice));
     let mut facts = attributes.notices().to_vec();
     if !attributes.left_out().is_empty() {

@@ -15,12 +15,12 @@ use serde_json::json;
 
 use super::delayed_progress::DelayedProgress;
 use super::picture_paths::picture_paths;
-use super::pictures::{Picture, Pictures, reason};
+use super::pictures::{Picture, Pictures, is_broken, reason};
 use super::verdict::unsound_pictures;
 use super::{
     PictureOutput, check_folder_output, check_outside, check_picture, check_pictures, check_replaced,
     class_of, counted, directions_path, grid_png, image_shape, named, print_json, say, size_of, tell,
-    verdict,
+    verdict, with_class,
 };
 use crate::{ExitCode, args};
 
@@ -118,7 +118,7 @@ fn sources(
             continue;
         }
         let names = class_names(&args.model, glow.config());
-        let splits = data::open_for(path, glow.config(), &names, class)?;
+        let splits = data::open_for(path, glow.config(), &names, class).map_err(with_class)?;
         splits.notices.iter().for_each(|notice| tell(notice));
         for dataset in [Some(splits.train), splits.test].into_iter().flatten() {
             let files: Option<Vec<_>> = (0..dataset.len()).map(|index| dataset.path(index)).collect();
@@ -194,6 +194,8 @@ fn to_folder(
                     classes.extend(pictures.labels(glow, source.class)?);
                     outs.push((source, *out));
                 }
+                // The picture may be intact.
+                Err(error) if !is_broken(&error) => return Err(error),
                 Err(error) => {
                     broken.push(format!("skipped {}: {}", source.path.display(), reason(&error)));
                 }

@@ -116,15 +116,22 @@ fn test_data(
     Ok(test)
 }
 
-/// Adds advice to the error of data without labels.
+/// Adds advice to the error of data without the model's labels.
 fn with_class(error: Error) -> anyhow::Error {
     let unlabelled = matches!(
         error,
-        Error::Data(glowflow_data::Error::NoLabels(_) | glowflow_data::Error::OutsideClasses(_))
+        Error::Data(
+            glowflow_data::Error::NoLabels(_)
+                | glowflow_data::Error::OutsideClasses(_)
+                | glowflow_data::Error::UnknownClass { .. }
+                | glowflow_data::Error::OtherClasses { .. }
+        )
     );
     match unlabelled {
         true => {
-            anyhow::anyhow!("{error}; score, encode and nearest take one class for all images: --class CLASS")
+            anyhow::anyhow!(
+                "{error}; score, encode, nearest, manipulate and attributes take one class for all images: --class CLASS"
+            )
         }
         false => error.into(),
     }

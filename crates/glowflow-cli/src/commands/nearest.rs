@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Context;
-use glowflow::latent::{level_weights, nearest as find_nearest};
+use glowflow::latent::{check_level_weights, level_weights, nearest as find_nearest};
 
 use super::aligned::aligned;
 use super::pictures::{Picture, Pictures};
@@ -21,6 +21,7 @@ fn weights(args: &args::Nearest, levels: usize) -> anyhow::Result<Vec<f64>> {
             "--level-weights has {} weights, but the model has {levels} levels: give one weight per level",
             args.level_weights.len()
         );
+        check_level_weights(&args.level_weights, levels)?;
         return Ok(args.level_weights.clone());
     }
     anyhow::ensure!(
@@ -47,12 +48,13 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
         "{} has one image to search; similarities are relative to the mean of at least 2",
         args.data.display()
     );
-    let dataset = if pictures.align() { aligned(dataset, &pictures)? } else { watched(dataset) };
+    // Before the photographs are aligned, which can take an hour.
     let mut out = None;
     if let Some(path) = args.out.as_deref() {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
         out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[], &[&args.image])?);
     }
+    let dataset = if pictures.align() { aligned(dataset, &pictures)? } else { watched(dataset) };
     let mut found = find_nearest(&glow, image.view(), &labels, &dataset, args.count, &weights, class)?;
     report_broken(&dataset);
     let count = found.len();

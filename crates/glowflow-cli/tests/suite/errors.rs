@@ -130,6 +130,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("bench --set train.batch=9223372036854775807", &["train.batch is 9223372036854775807", "at most"]),
     // Data.
     ("train --data portraits --out portraits/run TINY", &["portraits/run", "hide the built-in data"]),
+    ("train --data flat --test-data portraits --out portraits TINY", &["hide the built-in data"]),
     ("train --data nowhere --out new TINY", &["nowhere", "check that it exists"]),
     ("train --data empty --out new TINY", &["empty", ".png", ".jpg"]),
     (
@@ -215,6 +216,7 @@ const MISTAKES: &[(&str, &[&str])] = &[
     // Labels.
     ("eval --model classes --data flat", &["0.png", "no sub-folder"]),
     ("score --model classes --data images --class 2", &["class 2", "2 classes, 0 to 1"]),
+    ("train --from done --data flat --classes --out new", &["--from has no classes", "omit --classes"]),
     ("encode --model classes --data flat --class 9 --out new.latents", &["class 9", "0 to 1"]),
     ("score --model done --data flat --class 0", &["\"0\"", "without classes", "omit it"]),
     ("sample --model done --class dog --out new.png", &["\"dog\"", "without classes", "omit it"]),
@@ -380,7 +382,7 @@ fn a_diverged_run_states_a_remedy() {
     run(folder.path(), &format!("{line} --set train.lr=1e-3 --steps 3").replace(" --steps 50", "")).ok();
     let line = "train --threads 2 --resume run --set train.lr=1e30 --steps 50";
     let outcome = run(folder.path(), line);
-    let way_out = "--resume run/checkpoint.previous.safetensors --set train.lr=";
+    let way_out = "--resume run/checkpoint.previous.safetensors --device cpu --set train.lr=";
     check(&outcome, line, &["10 steps in a row", "of step 3", way_out]);
     assert!(outcome.stderr.contains("train.lr is 1e30 from here on; it was 0.001"), "{}", outcome.stderr);
     let summary = run(

@@ -56,6 +56,15 @@ pub fn find_directions(
         return Err(Error::Input("no image has a label, so no direction can be computed".into()));
     }
 
+    for name in remove {
+        let column = names.iter().position(|other| other == name).unwrap_or_default();
+        let of_side = |side| used.iter().filter(|&&image| attributes.of(image)[column] == Some(side)).count();
+        let (positives, negatives) = (of_side(true), of_side(false));
+        if positives.min(negatives) < MIN_PER_SIDE {
+            return Err(Error::Input(too_few(name, positives, negatives)));
+        }
+    }
+
     let dimensions = glow.config().dimensions();
     let mut sides = vec![[Mean::new(dimensions), Mean::new(dimensions)]; names.len()];
     let mut non_finite = NonFinite::default();
@@ -82,10 +91,7 @@ pub fn find_directions(
     for (name, [negative, positive]) in names.iter().zip(sides) {
         let (positives, negatives) = (positive.count, negative.count);
         if positives.min(negatives) < MIN_PER_SIDE {
-            warnings.push(format!(
-                "{name}: no direction from {positives} images with it and {negatives} without; {MIN_PER_SIDE} of each are \
-                 needed"
-            ));
+            warnings.push(too_few(name, positives, negatives));
             continue;
         }
         let difference: Vec<f32> =
@@ -104,6 +110,13 @@ pub fn find_directions(
     warnings.extend(measure(glow, dataset, attributes, &held_out, &mut directions, label, &mut non_finite)?);
     warnings.extend(non_finite.warning());
     Ok(Found { directions, warnings })
+}
+
+/// The reason why an attribute has no direction.
+fn too_few(name: &str, positives: usize, negatives: usize) -> String {
+    format!(
+        "{name}: no direction from {positives} images with it and {negatives} without; {MIN_PER_SIDE} of each are needed"
+    )
 }
 
 /// Splits the labelled images at random into those for computing directions and those held out.

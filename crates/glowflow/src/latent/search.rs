@@ -67,7 +67,7 @@ pub fn nearest(
     weights: &[f64],
     label: Option<usize>,
 ) -> Result<Vec<Neighbour>, Error> {
-    check_weights(weights, model.latent_shapes().len())?;
+    check_level_weights(weights, model.latent_shapes().len())?;
     let [query] = &features(model, image, labels)?[..] else {
         return Err(Error::Input(format!("need 1 image to search for, got {}", image.len_of(Axis(0)))));
     };
@@ -89,7 +89,11 @@ pub fn nearest(
     Ok(nearest)
 }
 
-fn check_weights(weights: &[f64], levels: usize) -> Result<(), Error> {
+/// Checks the weights of a model's levels.
+///
+/// # Errors
+/// [`Error::Input`] if their number is not that of the levels, one is negative or not finite, or all are 0.
+pub fn check_level_weights(weights: &[f64], levels: usize) -> Result<(), Error> {
     let valid = |weight: &f64| weight.is_finite() && *weight >= 0.0;
     if weights.len() == levels && weights.iter().all(valid) && weights.iter().any(|&weight| weight > 0.0) {
         return Ok(());

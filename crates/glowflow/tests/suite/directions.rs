@@ -130,6 +130,9 @@ fn too_few_examples_give_a_warning_and_no_auc() {
     ]) {
         assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
     }
+    // Before any image is encoded.
+    let error = find(&glow(1), &attributes, &["Few"]).unwrap_err().to_string();
+    assert!(error.starts_with("Few: no direction from 9"), "{error}");
     // Unknown counts as neither with nor without the attribute.
     let unknown =
         table("Half,Some", |i| format!("{},{}", half(i), if i < 200 { "" } else { ["0", "1"][half(i)] }));
