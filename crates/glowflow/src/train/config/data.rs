@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use glowflow_data::{Augment, Edge};
 use serde::{Deserialize, Serialize};
 
+use crate::Error;
+
 /// Content of the margin exposed by shifting an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -68,5 +70,19 @@ impl DataConfig {
     /// Random augmentation of training images.
     pub fn augment(&self) -> Augment {
         Augment { shift: self.shift, edge: self.edge.into(), flip: self.flip }
+    }
+
+    /// Checks the values.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.augment().check()?;
+        if let Some(fraction) = self.test_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction < 1.0)) {
+            return Err(Error::Config(format!(
+                "data.test_fraction is {fraction}; it must be between 0 and 1 (exclusive)"
+            )));
+        }
+        if let Some(seed) = self.test_seed.filter(|&seed| i64::try_from(seed).is_err()) {
+            return Err(Error::Config(format!("data.test_seed is {seed}; it must be below 2^63")));
+        }
+        Ok(())
     }
 }

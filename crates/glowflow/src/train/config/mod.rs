@@ -366,17 +366,7 @@ impl<A: Architecture> RunConfig<A> {
                 "train.from_fingerprint is {fingerprint}, but there is no model to start from (train.from)"
             )));
         }
-        self.data.augment().check()?;
-        if let Some(fraction) =
-            self.data.test_fraction.filter(|fraction| !(*fraction > 0.0 && *fraction < 1.0))
-        {
-            return Err(Error::Config(format!(
-                "data.test_fraction is {fraction}; it must be between 0 and 1 (exclusive)"
-            )));
-        }
-        if let Some(seed) = self.data.test_seed.filter(|&seed| i64::try_from(seed).is_err()) {
-            return Err(Error::Config(format!("data.test_seed is {seed}; it must be below 2^63")));
-        }
+        self.data.check()?;
         self.check_marked_weights()
     }
 
