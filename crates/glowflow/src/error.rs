@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use glowflow_kernels::DeviceError;
+use glowflow_ranks::RanksError;
+
 /// An error, with the value that caused it and advice.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -100,11 +103,11 @@ pub enum Error {
 
     /// The device failed.
     #[error(transparent)]
-    Device(#[from] glowflow_kernels::DeviceError),
+    Device(#[from] DeviceError),
 
     /// The ranks of a job differ, or one is missing.
     #[error(transparent)]
-    Ranks(#[from] glowflow_ranks::RanksError),
+    Ranks(#[from] RanksError),
 
     /// The data could not be read.
     #[error(transparent)]
@@ -120,6 +123,17 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |reason| Self::Io { path, reason }
+    }
+
+    /// Returns whether the same work may succeed later: a rank was missing, a device failed, or the system could
+    /// not read images that may be intact.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Ranks(RanksError::Missing { .. } | RanksError::Engine(_))
+                | Self::Data(glowflow_data::Error::System { .. })
+                | Self::Device(DeviceError::Failed { .. })
+        )
     }
 
     /// Creates an error about the contents of a file.

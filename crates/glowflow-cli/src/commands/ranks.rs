@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use glowflow::train::{self, Job};
 use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
-use glowflow_ranks::{EXIT_CODE, Options, RanksError};
+use glowflow_ranks::{EXIT_CODE, Options};
 
 use super::tell;
 use crate::{ExitCode, advice, args, environment, signals};
@@ -97,12 +97,7 @@ fn time_for_rank_0(error: &Error, limit: Duration) -> Duration {
 
 /// The exit status of a job that failed: [`EXIT_CODE`] if resuming the run may help.
 fn exit_code(error: &Error) -> u8 {
-    match error {
-        Error::Ranks(RanksError::Missing { .. } | RanksError::Engine(_))
-        | Error::Data(glowflow_data::Error::System { .. })
-        | Error::Device(DeviceError::Failed { .. }) => EXIT_CODE,
-        _ => 1,
-    }
+    if error.may_pass() { EXIT_CODE } else { 1 }
 }
 
 /// Reports the failure of rank 0 and ends the other processes.

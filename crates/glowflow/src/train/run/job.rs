@@ -125,15 +125,14 @@ pub(super) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     text: String,
-    /// True if the system may recover, so that the run can continue later.
+    /// As [`Error::may_pass`].
     passing: bool,
 }
 
 impl Failure {
     /// Describes an error.
     pub fn of(error: &Error) -> Self {
-        let passing = matches!(error, Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_));
-        Self { text: error.to_string(), passing }
+        Self { text: error.to_string(), passing: error.may_pass() }
     }
 
     /// Encodes the failure as a byte, followed by its text.
@@ -164,7 +163,7 @@ impl Request {
 
 /// The first byte of a message of a rank that failed.
 const FAILED: u8 = 4;
-/// The same if the system may recover.
+/// The same if the failure may pass.
 const FAILED_FOR_NOW: u8 = 5;
 
 /// The broken images in a message.
