@@ -30,6 +30,10 @@ pub fn remedy(error: &Error) -> Option<String> {
         Error::RunExists { resume: Some(run), .. } => {
             format!("to continue the run: glowflow train --resume {}", quoted(run))
         }
+        // Of a run in a study.
+        Error::LastCheckpoint { previous, .. } => {
+            format!("continue with: glowflow train --resume {}", quoted(previous))
+        }
         Error::NoData => "give --data FOLDER".into(),
         Error::NoAttributes { .. } => "give one with --labels TABLE".into(),
         Error::NoDirections { .. } => {
