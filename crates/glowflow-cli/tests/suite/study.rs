@@ -247,18 +247,25 @@ fn a_stopped_study_prints_how_to_continue() {
     assert_same_results(folder.path());
 }
 
-/// Training time before a kill counts.
-#[test]
-fn a_budget_of_minutes_is_training_time() {
+/// A study of 1.2 s per run, killed after `step` of the first run: its file, and its folder.
+fn killed_study_of_minutes(step: u64) -> (String, tempfile::TempDir) {
     let budget = "evaluate_every = 2000\nminutes = 0.02";
     let toml = TINY.replace("steps = 200\nevaluations = 5", budget).replace("[0, 3]", "[0]");
     let folder = folder(&toml);
     let mut child = spawn(folder.path(), STUDY);
-    wait_for(&run_folder(folder.path(), "reverse", 0).join("metrics.jsonl"), "\"step\":105,");
+    let first = run_folder(folder.path(), "reverse", 0);
+    wait_for(&first.join("metrics.jsonl"), &format!("\"step\":{step},"));
     child.kill().unwrap();
     child.wait().unwrap();
-    let used = record(&run_folder(folder.path(), "reverse", 0))["seconds"].as_f64().unwrap();
+    let used = record(&first)["seconds"].as_f64().unwrap();
     assert!(used > 0.0 && used < 1.2, "{used}");
+    (toml, folder)
+}
+
+/// Training time before a kill counts.
+#[test]
+fn a_budget_of_minutes_is_training_time() {
+    let (_, folder) = killed_study_of_minutes(105);
     let summary = run(folder.path(), &format!("{STUDY} --json")).ok().json();
     for (index, configuration) in CONFIGURATIONS.into_iter().enumerate() {
         let run = run_folder(folder.path(), configuration, 0);
@@ -274,14 +281,7 @@ fn a_budget_of_minutes_is_training_time() {
 /// that number.
 #[test]
 fn a_schedule_can_be_added_to_a_started_study() {
-    let budget = "evaluate_every = 2000\nminutes = 0.02";
-    let toml = TINY.replace("steps = 200\nevaluations = 5", budget).replace("[0, 3]", "[0]");
-    let folder = folder(&toml);
-    let mut child = spawn(folder.path(), STUDY);
-    wait_for(&run_folder(folder.path(), "reverse", 0).join("metrics.jsonl"), "\"step\":25,");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(record(&run_folder(folder.path(), "reverse", 0))["seconds"].as_f64().unwrap() < 1.2);
+    let (toml, folder) = killed_study_of_minutes(25);
     // Also with augmentation of its own, which the others do not have.
     let added =
         "[[configurations]]\nname = \"added\"\ntrain = { schedule = \"cosine\" }\ndata = { flip = true }\n";

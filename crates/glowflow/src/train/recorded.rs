@@ -12,12 +12,17 @@ use crate::card::{Card, EvaluationCard};
 /// Step and bits/dim of the last evaluation in a run's log, up to the step `up_to`. The bits/dim are `None`
 /// if they were not finite.
 pub fn last_recorded(run: &Path, up_to: u64) -> Result<Option<(u64, Option<f64>)>, Error> {
+    Ok(evaluations(run)?.into_iter().rev().find(|&(step, _)| step <= up_to))
+}
+
+/// Step and bits/dim of each evaluation in a run's log, as of [`last_recorded`].
+fn evaluations(run: &Path) -> Result<Vec<(u64, Option<f64>)>, Error> {
     let records = metrics::read(&run.join(METRICS))?;
-    let evaluations = records.iter().rev().filter_map(|record| {
+    let evaluations = records.iter().filter_map(|record| {
         let bits = record.get("test_bits_per_dim")?.as_f64();
         Some((record.get("step")?.as_u64()?, bits))
     });
-    Ok(evaluations.into_iter().find(|&(step, _)| step <= up_to))
+    Ok(evaluations.collect())
 }
 
 /// Accepts the best model of steps that followed the checkpoint, and returns a notice about it. A run with
@@ -38,13 +43,9 @@ pub(super) fn keep_best(run: &Path, progress: &mut Progress) -> Option<String> {
 
 /// Step and bits/dim of the best evaluation in a run's log; `None` if there is none, or no log.
 fn best_recorded(run: &Path) -> Option<(u64, f64)> {
-    let records = metrics::read(&run.join(METRICS)).ok()?;
-    let evaluations = records.iter().filter_map(|record| {
-        let bits = record.get("test_bits_per_dim")?.as_f64()?;
-        Some((record.get("step")?.as_u64()?, bits))
-    });
+    let finite = evaluations(run).ok()?.into_iter().filter_map(|(step, bits)| Some((step, bits?)));
     // Of equal ones, the first, whose model was written.
-    evaluations.min_by(|(_, a), (_, b)| a.total_cmp(b))
+    finite.min_by(|(_, a), (_, b)| a.total_cmp(b))
 }
 
 /// Result of the last evaluation of a run's model.
