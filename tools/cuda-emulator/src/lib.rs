@@ -102,8 +102,8 @@ const BUILDS: [(&str, &[&str], &[&str]); 4] = [
     ),
 ];
 
-/// Returns the folder that holds the libraries of [`NAMES`]. Without g++ or Linux, prints a message to stderr
-/// and returns `None`.
+/// Returns the folder that holds the libraries of [`NAMES`]. Without Linux, or without a g++ for the processor
+/// of this program, prints a message to stderr and returns `None`.
 ///
 /// They are built once and cached in cargo's target folder. Several processes may call this concurrently.
 ///
@@ -145,10 +145,15 @@ fn find_or_build() -> Option<PathBuf> {
         eprintln!("skipped: the CUDA emulator runs on Linux only");
         return None;
     }
-    let Some(compiler) = compiler_version() else {
+    let Some((compiler, target)) = compiler("--version").zip(compiler("-dumpmachine")) else {
         eprintln!("skipped: no g++ to build the CUDA emulator with");
         return None;
     };
+    // A program can run on another processor than that of the machine, under an emulator of its own.
+    if !target.starts_with(env::consts::ARCH) {
+        eprintln!("skipped: g++ compiles for {}, not for {}", target.trim_end(), env::consts::ARCH);
+        return None;
+    }
     let key: u64 = key(&compiler);
     let folder = target_folder().join("cuda-emulator").join(format!("{key:016x}"));
     if !folder.is_dir() {
@@ -169,8 +174,9 @@ fn target_folder() -> PathBuf {
     }
 }
 
-fn compiler_version() -> Option<String> {
-    let output = Command::new("g++").arg("--version").output().ok()?;
+/// Output of g++ for an option.
+fn compiler(option: &str) -> Option<String> {
+    let output = Command::new("g++").arg(option).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

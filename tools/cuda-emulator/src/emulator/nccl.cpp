@@ -227,7 +227,7 @@ std::function<bool()> run_of(ncclComm* comm, const std::vector<Transfer>& group)
 }
 
 ncclResult_t check(ncclComm* comm) {
-    if (!is_alive(comm)) return refuse(ncclInvalidArgument, "this is no communicator, or an aborted one");
+    if (!is_alive(comm)) return refuse(ncclInvalidArgument, "invalid or aborted communicator");
     if (comm->state == ncclInProgress)
         return refuse(ncclInvalidArgument, "the communicator is used before the previous operation returned ncclSuccess");
     if (comm->state != ncclSuccess) return refuse(ncclInvalidUsage, "the communicator has failed");
@@ -351,7 +351,7 @@ EMULATOR_API ncclResult_t ncclCommInitRankConfig(ncclComm** comm, int ranks, ncc
 }
 
 EMULATOR_API ncclResult_t ncclCommGetAsyncError(ncclComm* comm, ncclResult_t* error) {
-    if (!is_alive(comm)) return refuse(ncclInvalidArgument, "this is no communicator, or an aborted one");
+    if (!is_alive(comm)) return refuse(ncclInvalidArgument, "invalid or aborted communicator");
     if (comm->state == ncclInProgress) {
         if (!comm->ready) look_for_others(comm);
         else if (!comm->group.empty()) put(comm);
@@ -363,7 +363,7 @@ EMULATOR_API ncclResult_t ncclCommGetAsyncError(ncclComm* comm, ncclResult_t* er
 EMULATOR_API ncclResult_t ncclCommAbort(ncclComm* comm) {
     if (comm == nullptr) return ncclSuccess;
     std::lock_guard<std::mutex> guard(lock);
-    if (communicators.erase(comm) == 0) return refuse(ncclInvalidArgument, "this is no communicator, or an aborted one");
+    if (communicators.erase(comm) == 0) return refuse(ncclInvalidArgument, "invalid or aborted communicator");
     comm->aborted = true;
     return ncclSuccess;
 }
