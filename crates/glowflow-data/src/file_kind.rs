@@ -53,7 +53,7 @@ impl FileKind {
             OtherImage(what) => (what, "convert to JPEG or PNG first"),
             Video(what) => (what, "extract frames as JPEG or PNG first"),
             Archive(what) => (what, "unpack first"),
-            Array(what) => (what, "give the file itself to use it"),
+            Array(what) => (what, "only commands that read images from such files use them"),
             OtherCifar(what) => (what, "only the binary version of CIFAR-10 is supported"),
             Self::Image(_) | Other => return None,
         };

@@ -18,7 +18,7 @@ use crate::dataset::MAX_SIDE;
 use crate::file_kind::FileKind;
 use crate::fit::{Picture, fit};
 use crate::png_chunks::PngChunks;
-use crate::retry::{is_passing, with_retries};
+use crate::retry::{is_transient, with_retries};
 use crate::{Error, ImageShape, impostor};
 
 /// Larger than any photograph; a larger file is broken or meant to exhaust memory.
@@ -122,12 +122,12 @@ pub(crate) fn load_fitted(path: &Path, shape: ImageShape, pixels: &mut [u8]) -> 
 
 /// Reads and decodes an image file.
 pub(crate) fn load(path: &Path) -> Result<Picture, Failure> {
-    let bytes = with_retries(is_passing, || {
+    let bytes = with_retries(is_transient, || {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     });
-    let bytes = bytes.map_err(|error| match is_passing(&error) {
+    let bytes = bytes.map_err(|error| match is_transient(&error) {
         true => Failure::System(error),
         false => Failure::Broken(error.to_string()),
     })?;
@@ -150,12 +150,12 @@ fn decode_guarded(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
 fn decode(bytes: &[u8], most_pixels: u64) -> Result<Picture, String> {
     let format = format_of(bytes).ok_or_else(|| not_an_image(bytes))?;
     if !is_complete(format, bytes) {
-        return Err(format!("the {format:?} is cut short"));
+        return Err(format!("the {} file is cut short", name(format)));
     }
     let reader = || ImageReader::with_format(Cursor::new(bytes), format);
     let (width, height) = reader().into_dimensions().map_err(|e| e.to_string())?;
     if width == 0 || height == 0 {
-        return Err(format!("the {format:?} is {width}×{height}, without pixels"));
+        return Err(format!("the {} file has no pixels ({width}×{height})", name(format)));
     }
     if width.max(height) as usize > MAX_SIDE {
         return Err(format!(
@@ -184,6 +184,16 @@ pub(crate) fn format_of(head: &[u8]) -> Option<ImageFormat> {
     use ImageFormat::{Bmp, Jpeg, Png, WebP};
     let format = image::guess_format(head).ok()?;
     [Png, Jpeg, WebP, Bmp].contains(&format).then_some(format)
+}
+
+/// Usual name of one of the formats of [`format_of`].
+fn name(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Bmp => "BMP",
+        _ => "PNG",
+    }
 }
 
 /// An image, upright, and its colour profile.

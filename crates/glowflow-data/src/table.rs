@@ -74,11 +74,9 @@ pub(crate) fn parse(text: &str) -> Result<Table, String> {
     let separator = separator.unwrap_or_else(|| separator_of(rest));
     let rows = match separator {
         Separator::Character(separator) => separated(rest, separator, line)?,
-        Separator::Blanks => rest
-            .lines()
-            .zip(line..)
-            .map(|(text, line)| Row { line, fields: text.split_whitespace().collect() })
-            .collect(),
+        Separator::Blanks => {
+            rest.lines().zip(line..).map(|(text, line)| Row { line, fields: split_at_blanks(text) }).collect()
+        }
     };
     let mut rows = rows.into_iter().filter(|row| !row.is_empty());
     let columns = rows.next().map_or(vec![], |row| row.fields.iter().map(str::to_owned).collect());
@@ -113,6 +111,21 @@ fn separator_of(text: &str) -> Separator {
     let best = SEPARATORS.into_iter().rev().max_by_key(|&separator| fitness(separator)).unwrap_or(b',');
     let blanks = lines.first().is_some_and(|line| line.split_whitespace().count() > 1);
     if !fitness(best).0 && blanks { Separator::Blanks } else { Separator::Character(best) }
+}
+
+/// The fields of a line, separated by blanks. Fields in quotes may contain blanks, as R writes them.
+fn split_at_blanks(line: &str) -> StringRecord {
+    let (mut fields, mut rest) = (StringRecord::new(), line.trim());
+    while !rest.is_empty() {
+        let quoted = rest.strip_prefix('"').and_then(|inner| {
+            let (field, after) = inner.split_once('"')?;
+            (after.is_empty() || after.starts_with(char::is_whitespace)).then_some((field, after))
+        });
+        let (field, after) = quoted.or_else(|| rest.split_once(char::is_whitespace)).unwrap_or((rest, ""));
+        fields.push_field(field);
+        rest = after.trim_start();
+    }
+    fields
 }
 
 /// Parses the rows of a text that begins in line `first_line` of its file.

@@ -157,6 +157,7 @@ fn tables_of_many_writers_are_read() {
         ",Smiling,Hat,path\n0,1.0,0.0,a.png\n1,0.0,,b.png\n",
         // R: the first column has no name, and text is quoted.
         "\"Smiling\",\"Hat\"\n\"a.png\",TRUE,FALSE\n\"b.png\",FALSE,NA\n",
+        "\"Smiling\" \"Hat\"\n\"a.png\" TRUE FALSE\n\"b.png\" FALSE NA\n",
         // CelebA: the number of rows first, blanks between fields, no name for the first column.
         "2\nSmiling Hat \na.png  1 -1\nb.png -1  ?\n",
         "image Smiling Hat\na.png 1 0\nb.png 0 NA\n",
