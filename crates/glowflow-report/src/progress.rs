@@ -14,6 +14,8 @@ pub enum Goal {
     Steps(u64),
     /// This long after the display started.
     Until(Duration),
+    /// Whichever of both comes first.
+    Sooner(u64, Duration),
     /// Unknown.
     Open,
 }
@@ -101,16 +103,19 @@ impl Progress {
     pub fn update(&mut self, step: u64, message: &str) {
         let now = Instant::now();
         let (since, from) = *self.first.get_or_insert((now, step));
+        let until_step = |total: u64| {
+            let done = step.saturating_sub(from);
+            let to_do = total.saturating_sub(step);
+            (done > 0).then(|| {
+                let seconds = (now - since).as_secs_f64() * to_do as f64 / done as f64;
+                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+            })
+        };
+        let until_limit = |limit: Duration| limit.saturating_sub(now - self.began);
         let left = match self.goal {
-            Goal::Steps(total) => {
-                let done = step.saturating_sub(from);
-                let to_do = total.saturating_sub(step);
-                (done > 0).then(|| {
-                    let seconds = (now - since).as_secs_f64() * to_do as f64 / done as f64;
-                    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-                })
-            }
-            Goal::Until(limit) => Some(limit.saturating_sub(now - self.began)),
+            Goal::Steps(total) => until_step(total),
+            Goal::Until(limit) => Some(until_limit(limit)),
+            Goal::Sooner(total, limit) => until_step(total).into_iter().chain([until_limit(limit)]).min(),
             Goal::Open => None,
         };
         let line = describe(self.goal, self.unit, step, message, left);
@@ -118,7 +123,7 @@ impl Progress {
             Output::Bar(bar) => {
                 bar.set_message(line);
                 match self.goal {
-                    Goal::Steps(_) => bar.set_position(step),
+                    Goal::Steps(_) | Goal::Sooner(..) => bar.set_position(step),
                     Goal::Until(_) => bar.set_position((now - self.began).as_millis() as u64),
                     Goal::Open => bar.tick(),
                 }
@@ -165,7 +170,7 @@ impl Progress {
 
 fn bar(goal: Goal) -> ProgressBar {
     let (bar, template) = match goal {
-        Goal::Steps(total) => (ProgressBar::new(total), "{bar:24} {msg}"),
+        Goal::Steps(total) | Goal::Sooner(total, _) => (ProgressBar::new(total), "{bar:24} {msg}"),
         Goal::Until(limit) => (ProgressBar::new(limit.as_millis() as u64), "{bar:24} {msg}"),
         Goal::Open => (ProgressBar::new_spinner(), "{spinner} {msg}"),
     };
@@ -175,7 +180,7 @@ fn bar(goal: Goal) -> ProgressBar {
 /// Formats progress, for example `step 1200/10000 · 3.41 bits/dim · 4 min 10 s left`.
 fn describe(goal: Goal, unit: &str, step: u64, message: &str, left: Option<Duration>) -> String {
     let mut line = match goal {
-        Goal::Steps(total) => format!("{unit} {step}/{total}"),
+        Goal::Steps(total) | Goal::Sooner(total, _) => format!("{unit} {step}/{total}"),
         Goal::Until(_) | Goal::Open => format!("{unit} {step}"),
     };
     if !message.is_empty() {

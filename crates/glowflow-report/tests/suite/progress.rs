@@ -80,6 +80,15 @@ fn time_left_of_a_task_with_a_time_limit() {
 }
 
 #[test]
+fn of_two_limits_the_sooner_determines_the_time_left() {
+    let lines = lines(Goal::Sooner(4, HOUR), Duration::ZERO, |mut progress| {
+        progress.update(1, "");
+        progress.update(2, "");
+    });
+    assert_eq!(lines, ["step 1/4 · 1 h 0 min left", "step 2/4 · 0 s left"]);
+}
+
+#[test]
 fn an_open_goal_has_no_time_left() {
     let lines = lines(Goal::Open, Duration::ZERO, |mut progress| {
         progress.update(7, "a");
@@ -90,7 +99,7 @@ fn an_open_goal_has_no_time_left() {
 #[test]
 fn a_bar_and_the_quiet_display_accept_the_same_calls() {
     for display in [Display::Bar, Display::Quiet] {
-        for goal in [Goal::Steps(2), Goal::Until(HOUR), Goal::Open] {
+        for goal in [Goal::Steps(2), Goal::Until(HOUR), Goal::Sooner(2, HOUR), Goal::Open] {
             let mut progress = Progress::new(goal, display);
             progress.update(1, "a");
             progress.update(2, "b");

@@ -44,7 +44,8 @@ fn lines_only() -> Progress {
 
 fn goal(opened: &Opened<'_>) -> Goal {
     match (opened.last_step, opened.time) {
-        (_, Some(time)) => Goal::Until(time),
+        (Some(step), Some(time)) => Goal::Sooner(step, time),
+        (None, Some(time)) => Goal::Until(time),
         (Some(step), None) => Goal::Steps(step),
         (None, None) => Goal::Open,
     }
