@@ -10,6 +10,9 @@ const MEASURED: Duration = Duration::from_secs(8);
 const MEASURED_STEPS: u64 = 3;
 /// Minimum width of networks like those of the published models.
 const PUBLISHED_WIDTH: usize = 256;
+/// Width and total steps of `faces32`, and a number of training images. Below any of them, the milestones of
+/// [`SMALL`] promise too much.
+const FACES32: (usize, usize, usize) = (128, 24, 1000);
 /// Numbers of images after which the samples of a small model are recognisable and clear, by maximum image
 /// side. Measured with `faces32` and 8,550 aligned faces; estimated for larger images.
 const SMALL: [(usize, f64, f64); 3] = [(32, 1.5e4, 5e4), (64, 5e4, 2e5), (usize::MAX, 3e5, 1.5e6)];
@@ -96,6 +99,10 @@ fn milestones(model: &ModelConfig, rate: f64, epoch: usize, seen: u64) -> Vec<St
         }
         return lines;
     }
+    let (hidden, steps, images) = FACES32;
+    if glow.hidden < hidden || glow.levels * glow.steps < steps || epoch < images {
+        return lines;
+    }
     let side = model.image()[0].max(model.image()[1]);
     let (_, recognisable, clear) = SMALL.into_iter().find(|&(most, ..)| side <= most).unwrap_or(SMALL[2]);
     let milestones: Vec<_> = [("recognisable", recognisable), ("clear", clear)]
@@ -157,6 +164,10 @@ mod tests {
         let text = lines("faces32", 160.4, 20_000);
         assert!(!text.contains("recognisable") && text.contains("clear after 50,000"), "{text}");
         assert_eq!(lines("faces32", 160.4, 500_000).lines().count(), 1);
+        // Too small a model, and too few images.
+        assert_eq!(lines("tiny32", 160.4, 0).lines().count(), 1);
+        let faces = RunConfig::resolve(Some("faces32"), None, &[]).unwrap().model;
+        assert_eq!(milestones(&faces, 160.4, 40, 0).len(), 1);
     }
 
     #[test]
