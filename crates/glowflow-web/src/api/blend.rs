@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Shared;
-use super::images::{MAX_IDS, all_stored, png};
+use super::images::{File, MAX_IDS, all_stored, png};
 use crate::Problem;
 use crate::gate::Client;
 
@@ -34,7 +34,7 @@ pub(crate) struct Blend {
     path = "/api/v1/blend",
     request_body = Blend,
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/png",
+        (status = 200, body = File, content_type = "image/png",
             headers(("glowflow-finite" = bool, description = "False if the \
             model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json",

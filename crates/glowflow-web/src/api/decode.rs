@@ -9,7 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::Shared;
-use super::images::{png, stored};
+use super::images::{File, png, stored};
 use crate::Problem;
 use crate::store::Stored;
 
@@ -31,6 +31,7 @@ pub(crate) enum Show {
 
 /// Choice of a view.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct Shown {
     /// The view to return.
     #[serde(default)]
@@ -54,7 +55,7 @@ fn difference(image: &Stored) -> (Vec<u8>, u8) {
     path = "/api/v1/decode/{id}",
     params(("id" = Uuid, Path, description = "Id returned by encode or sample"), Shown),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "image/png",
+        (status = 200, body = File, content_type = "image/png",
             headers(
                 ("glowflow-finite" = bool, description = "False if the \
                 model's numbers are not all finite. Other pixels are black and meaningless."),

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::bound::Bound;
+use super::images::File;
 use super::upload::Upload;
 use crate::Problem;
 use crate::gate::Client;
@@ -57,7 +58,7 @@ pub(crate) struct Encoded {
     request_body(
         description = "The image file",
         content(
-            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp")
+            (File = "image/png"), (File = "image/jpeg"), (File = "image/webp"), (File = "image/bmp")
         )
     ),
     responses(

@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Shared;
+use super::images::File;
 use super::upload::Upload;
 use crate::{Face, Problem};
 
@@ -55,7 +56,7 @@ impl From<Face> for FoundFace {
     request_body(
         description = "The photograph",
         content(
-            (Vec<u8> = "image/png"), (Vec<u8> = "image/jpeg"), (Vec<u8> = "image/webp"), (Vec<u8> = "image/bmp")
+            (File = "image/png"), (File = "image/jpeg"), (File = "image/webp"), (File = "image/bmp")
         )
     ),
     responses(

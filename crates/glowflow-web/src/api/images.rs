@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use glowflow_report::picture;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::store::Stored;
@@ -15,6 +16,12 @@ const FINITE: HeaderName = HeaderName::from_static("glowflow-finite");
 
 /// Maximum number of images in a walk or a blend.
 pub(super) const MAX_IDS: usize = 8;
+
+/// The bytes of a picture's file, for the description of the API.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only described")]
+pub(super) struct File(Vec<u8>);
 
 /// The image with this id.
 pub(super) fn stored(demo: &Demo, id: Uuid) -> Result<Arc<Stored>, Problem> {

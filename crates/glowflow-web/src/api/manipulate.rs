@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::format::Format;
-use super::images::stored;
+use super::images::{File, stored};
 use crate::Problem;
 use crate::gate::Client;
 
@@ -85,7 +85,7 @@ fn moved(image: &Latents, directions: &Directions, amounts: &Amounts) -> Result<
     request_body = Manipulate,
     responses(
         (status = 200, description = "The image or frames, in the requested format",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
+            content((File = "image/png"), (File = "image/gif"), (File = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
             model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image, \

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::format::{Course, Format};
-use super::images::{png, stored};
+use super::images::{File, png, stored};
 use crate::Problem;
 use crate::gate::Client;
 
@@ -43,7 +43,7 @@ pub(crate) struct Mix {
     request_body = Mix,
     responses(
         (status = 200, description = "The images, in the requested format",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
+            content((File = "image/png"), (File = "image/gif"), (File = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
             model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json", description = "No such image"),

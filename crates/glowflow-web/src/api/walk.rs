@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::Shared;
 use super::format::{Course, Format};
-use super::images::{MAX_IDS, all_stored};
+use super::images::{File, MAX_IDS, all_stored};
 use crate::gate::Client;
 use crate::store::Stored;
 use crate::{Demo, Problem};
@@ -89,7 +89,7 @@ impl Route {
     request_body = Route,
     responses(
         (status = 200, description = "The frames, in the requested format",
-            content((Vec<u8> = "image/png"), (Vec<u8> = "image/gif"), (Vec<u8> = "image/apng")),
+            content((File = "image/png"), (File = "image/gif"), (File = "image/apng")),
             headers(("glowflow-finite" = bool, description = "False if the \
             model's numbers are not all finite. Other pixels are black and meaningless."))),
         (status = "4XX", body = Problem, content_type = "application/problem+json",

@@ -650,8 +650,13 @@ async fn the_api_is_described() {
             assert!(!nothing && answer.status != StatusCode::METHOD_NOT_ALLOWED, "{path}: {answer:?}");
             assert!(operation["summary"].is_string() || operation["description"].is_string(), "{path}");
             assert!(operation["responses"].as_object().unwrap().contains_key("200"), "{path}");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let in_path = path.contains(&format!("{{{}}}", parameter["name"].as_str().unwrap()));
+                assert_eq!(parameter["in"], if in_path { "path" } else { "query" }, "{path}: {parameter}");
+            }
         }
     }
+    assert_eq!(described["components"]["schemas"]["File"]["format"], "binary");
     // Every reference within it resolves.
     let text = described.to_string();
     for part in text.split("\"#/components/schemas/").skip(1) {
