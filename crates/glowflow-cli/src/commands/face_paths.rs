@@ -48,7 +48,7 @@ mod tests {
         let images = ["000001.jpg", "a/b.c.PNG", "a/x.jpg", "a/x.png", "no ending", "mr.smith"];
         let paths = FacePaths::new(&images.map(PathBuf::from));
         let firsts: Vec<_> = (0..images.len()).map(|image| paths.of(image, 0)).collect();
-        let expected = ["000001.png", "a/b.c.png", "a/x.png", "a/x-2.png", "no ending.png", "mr.smith.png"];
+        let expected = ["000001.png", "a/b.c.png", "a/x-2.png", "a/x.png", "no ending.png", "mr.smith.png"];
         assert_eq!(firsts, expected.map(PathBuf::from));
     }
 

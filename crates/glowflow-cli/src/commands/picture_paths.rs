@@ -13,8 +13,8 @@ const ENDINGS: [&str; 16] = [
 /// number and the suffix of temporary files.
 const MAX_NAME: usize = 200;
 
-/// Distinct paths for written images below the output folder. Images whose names differ only in the extension
-/// of a picture file are numbered. Names that differ only in case count as equal, because they are on some
+/// Distinct paths for written images below the output folder. Names with the extension `.png` are kept. Images
+/// whose names differ only in the extension of a picture file are numbered. Names that differ only in case count as equal, because they are on some
 /// systems.
 pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     let plain: Vec<PathBuf> = names.iter().map(|name| plain_path(name)).collect();
@@ -22,7 +22,7 @@ pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     let parents = plain.iter().flat_map(|path| path.ancestors().skip(1));
     let mut taken: HashSet<String> = parents.map(key).collect();
     let mut last_numbers: HashMap<String, usize> = HashMap::new();
-    let place = |plain: &PathBuf| {
+    let mut place = |plain: &PathBuf| -> PathBuf {
         let number = last_numbers.entry(key(plain)).or_insert(0);
         loop {
             *number += 1;
@@ -36,7 +36,16 @@ pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
             }
         }
     };
-    plain.iter().map(place).collect()
+    let mut paths = vec![PathBuf::new(); names.len()];
+    // Those that keep their names come first.
+    for kept in [true, false] {
+        for ((path, plain), name) in paths.iter_mut().zip(&plain).zip(names) {
+            if Path::new(name).extension().is_some_and(|ending| ending == "png") == kept {
+                *path = place(plain);
+            }
+        }
+    }
+    paths
 }
 
 /// A key that is equal for paths that denote the same file on a case-insensitive file system.
@@ -88,7 +97,7 @@ mod tests {
     #[test]
     fn names_are_kept_if_possible() {
         assert_eq!(paths(&["a.png", "b/c.jpg", "caf\\xe9"]), ["a.png", "b/c.png", "caf\\xe9.png"]);
-        assert_eq!(paths(&["a", "a.png", "a.JPG", "a.v2"]), ["a.png", "a-2.png", "a-3.png", "a.v2.png"]);
+        assert_eq!(paths(&["a", "a.png", "a.JPG", "a.v2"]), ["a-2.png", "a.png", "a-3.png", "a.v2.png"]);
         assert_eq!(paths(&[".png", "x/.jpg"]), [".png.png", "x/.jpg.png"]);
         assert_eq!(paths(&["a", "a", "a-2"]), ["a.png", "a-2.png", "a-2-2.png"]);
         assert_eq!(paths(&["..", "../x", "", "/y"]), ["image.png", "x.png", "image-2.png", "y.png"]);
