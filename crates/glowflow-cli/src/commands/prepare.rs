@@ -197,11 +197,17 @@ fn each(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(image) = list.images.get(index) else { return };
             let result = match load_picture(&list.root.join(image)) {
-                Ok((pixels, shape)) => make(&pixels, shape)
-                    .with_context(|| image.display().to_string())
-                    .and_then(|outcome| write(out, &paths, index, outcome))
-                    .map(Ok),
-                Err(broken) => Ok(Err(broken)),
+                Ok((pixels, shape)) => match make(&pixels, shape) {
+                    // The result of an elongated picture can be too large.
+                    Err(error) if matches!(error.downcast_ref(), Some(glowflow_data::Error::Shape(_))) => {
+                        Ok(Err(format!("{}: {error}", image.display())))
+                    }
+                    outcome => outcome
+                        .with_context(|| image.display().to_string())
+                        .and_then(|outcome| write(out, &paths, index, outcome))
+                        .map(Ok),
+                },
+                Err(broken) => Ok(Err(broken.to_string())),
             };
             // Fails only if the main thread is gone.
             let _ = sender.send((index, result));

@@ -205,6 +205,18 @@ fn parts_are_cropped() {
     assert_eq!(read_image(&folder.join("part/deep/a.png")).dimensions(), (10, 5));
     let bad = run(&folder, "crop --data photos --box 0.5,0,0.5,1 --out bad");
     assert!(bad.code == Some(2) && bad.stderr.contains("0.1,0,0.9,0.8"), "{bad:?}");
+
+    // At this size, its longer side would have 64,000 pixels.
+    save(&RgbImage::new(2000, 1), folder.join("photos/elongated.png"));
+    let rest = run(&folder, "crop --data photos --box 0,0,1,1 --size 32 --out rest");
+    assert_eq!(
+        (rest.code, files(&folder.join("rest"))),
+        (Some(1), vec!["a.png".into(), "deep/a.png".into()])
+    );
+    assert!(
+        rest.stderr.contains("skipped: elongated.png: ") && rest.stderr.contains("32×64000×3"),
+        "{rest:?}"
+    );
 }
 
 #[test]
