@@ -57,8 +57,8 @@ pub fn check_name(what: &str, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     fail(format!(
-        "{what} is {name:?}; as a folder name, it must be up to {MAX_NAME} letters, digits and -_+., and not start with . \
-         or study."
+        "{what} is {name:?}; it becomes a folder name: use up to {MAX_NAME} letters, digits and the characters \
+         - _ + . and do not begin with \".\" or \"study.\""
     ))
 }
 

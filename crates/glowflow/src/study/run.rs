@@ -32,7 +32,7 @@ pub struct Options<'a> {
 /// configurations are recorded and do not end the study. `device` opens the device for a run.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds another study; otherwise errors of data, models and system, as in
+/// [`Error::Input`] if the folder holds another study, or the data has no held-out images; otherwise errors of data, models and system, as in
 /// [`train::train`].
 pub fn run(
     study: &Study,
@@ -43,18 +43,23 @@ pub fn run(
     for configuration in &study.configurations {
         check_portraits_stay_visible(out, &configuration.run.data)?;
     }
-    std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let _lock = lock(out)?;
     let (mut study, runs) = (study.clone(), study.runs());
-    claim(out, &mut study)?;
-    let board = Board::new(&study, &runs, options.display);
     let records = runs.iter().map(|id| Record::read(&run_folder(out, &study, *id)));
     let records = records.collect::<Result<Vec<_>, _>>()?;
-    let due = records.iter().any(|record| is_due(&study, record));
+    // Before the folder is claimed: the remedy changes the study.
+    if records.iter().any(|record| is_due(&study, record)) {
+        scores::held_out(&study.run_config(0, study.seeds[0]), None)?;
+    }
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let _lock = lock(out)?;
+    claim(out, &mut study)?;
+    let board = Board::new(&study, &runs, options.display);
     let mut interrupted = false;
-    match prepare(&mut study, out, due, &device, options.stop, |line| board.say(line)) {
-        Err(Error::Stopped) => interrupted = true,
-        prepared => prepared?,
+    if study.is_calibrated() {
+        match speed::calibrate(&mut study, out, &device, options.stop, |line| board.say(line)) {
+            Err(Error::Stopped) => interrupted = true,
+            calibrated => calibrated?,
+        }
     }
     for ((number, id), record) in runs.iter().enumerate().zip(records) {
         if interrupted {
@@ -76,21 +81,6 @@ pub fn run(
     }
     board.end();
     Outcome::write(&study, out, interrupted)
-}
-
-/// Converts a budget of minutes to steps and, if runs are due, checks that a comparison has images.
-fn prepare(
-    study: &mut Study,
-    out: &Path,
-    due: bool,
-    device: impl Fn(&RunConfig) -> Result<AnyDevice, DeviceError>,
-    stop: &AtomicBool,
-    say: impl Fn(&str),
-) -> Result<(), Error> {
-    if let (true, Some(baseline)) = (due, &study.baseline) {
-        scores::held_out(&study.run_config(0, study.seeds[0]), baseline.images)?;
-    }
-    if study.is_calibrated() { speed::calibrate(study, out, device, stop, say) } else { Ok(()) }
 }
 
 /// Returns whether a run is not completely trained, or not scored for a comparison.

@@ -58,7 +58,7 @@ pub struct Summary {
 pub fn held_out(config: &RunConfig, images: Option<usize>) -> Result<Arc<dyn Dataset>, Error> {
     let test = Images::open(config)?.test.ok_or_else(|| {
         Error::Input(
-            "the data has no held-out images to compare configurations on: set data.test_fraction".into(),
+            "the data has no held-out images to compare configurations on: set data.test_fraction, or data.test".into(),
         )
     })?;
     Ok(data::sample(&test, images.unwrap_or(usize::MAX), SEED))
