@@ -7,12 +7,12 @@
 mod common;
 
 use common::{Numbers, Parameters, gpu};
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::Precision;
 use glowflow_kernels::ops::{Attention, ResidualNetwork};
 use glowflow_kernels::{
     AffineScale, AttentionShape, CouplingKind, Cpu, Device, Direction, Grid, HeadParams, HeadedNetworkParams,
     MixtureShape, NetworkOutputs, Operations, Real, Reference, ResidualAttentionParams, ResidualBlockParams,
-    ResidualNetworkParams, cpu,
+    ResidualNetworkParams,
 };
 
 /// Single pixels, odd sides, images without inner pixels, more rows than one tile takes.
@@ -373,7 +373,7 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
             [first(&outputs.o, 12), first(&outputs.head.unwrap(), 18)]
         })
     };
-    let narrow = Cpu::with_precision(cpu::Precision::Bf16);
+    let narrow = Cpu::with_precision(Precision::Bf16);
     for device in [Ok(Cpu::new()), narrow].into_iter().flatten() {
         let want = run(&device, 1, 1);
         for (batch, threads) in [(1, 4), (5, 1), (5, 3), (32, 2)] {
@@ -388,7 +388,7 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
 fn residual_networks_in_bf16_are_close() {
     let (grid, sizes) = (GRIDS[3], [6, 40, 12, 18]);
     for (heads, tolerance) in [(0, 0.05), (4, 0.06)] {
-        let Ok(narrow) = Cpu::with_precision(cpu::Precision::Bf16) else { return };
+        let Ok(narrow) = Cpu::with_precision(Precision::Bf16) else { return };
         let [have, want] =
             [narrow, Cpu::new()].map(|device| residual_network(&device, grid, sizes, 2, heads));
         assert!(have[0].1 != want[0].1, "the precision has no effect");
@@ -601,6 +601,36 @@ fn mixtures_are_their_reference() {
             let what = format!("mixture of {components} components, {channels} channels, {grid:?}");
             compare!(what, |device| mixture(device, grid, channels, components));
         }
+    }
+}
+
+/// The inverse of a mixture with NaN in a number, its shift or one of its parameters is NaN.
+fn inverse_of_nan<D: Operations>(device: &D) {
+    let shape = MixtureShape { grid: Grid { batch: 1, height: 1, width: 3 }, channels: 2, components: 4 };
+    let of_head = MixtureShape::head_outputs(2, 4);
+    for place in 0..2 + of_head {
+        let mut bench = Bench::new(device, 6);
+        let mut numbers = [6, 6, 3 * of_head].map(|len| bench.numbers.normal(len));
+        // Of the second pixel.
+        match place {
+            0 => numbers[0][3] = f32::NAN,
+            1 => numbers[1][2] = f32::NAN,
+            _ => numbers[2][of_head + place - 2] = f32::NAN,
+        }
+        let [mut x, o, head] = numbers.map(|numbers| bench.upload(&numbers));
+        device.unmix(shape, &NetworkOutputs { o, head: Some(head) }, &mut x);
+        let finite = bench.download(&x).iter().map(|x| x.is_finite()).collect::<Vec<_>>();
+        assert_eq!(finite, [true, true, true, false, true, true], "NaN at {place}");
+    }
+}
+
+#[test]
+fn the_inverse_of_a_mixture_keeps_nan() {
+    inverse_of_nan(&Cpu::<f64>::new());
+    inverse_of_nan(&Cpu::<f32>::new());
+    inverse_of_nan(&Reference(Cpu::<f32>::new()));
+    if let Some(gpu) = gpu(Precision::F32) {
+        inverse_of_nan(&gpu);
     }
 }
 

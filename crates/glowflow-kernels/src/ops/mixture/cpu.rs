@@ -220,11 +220,12 @@ impl<T: Scalar> Parameters<T> {
                 high[i] = if residual >= T::zero() && x[i] < high[i] { x[i] } else { high[i] };
                 let step = residual / value.slope[i];
                 let (newton, tolerance) = (x[i] - step, narrow * (T::one() + x[i].abs()));
-                // Near the root, rounding may put an end of the bracket on the wrong side.
+                // Near the root, rounding may put an end of the bracket on the wrong side. A residual of NaN
+                // satisfies no comparison, so that `next` is NaN.
                 let near = step.abs() <= tolerance;
-                let inside = newton >= low[i] - tolerance && newton <= high[i] + tolerance;
-                let fast = (two * residual).abs() <= (last[i] * value.slope[i]).abs();
-                let next = if near | (inside & fast) { newton } else { (low[i] + high[i]) / two };
+                let outside = (newton < low[i] - tolerance) | (newton > high[i] + tolerance);
+                let slow = (two * residual).abs() > (last[i] * value.slope[i]).abs();
+                let next = if !near & (outside | slow) { (low[i] + high[i]) / two } else { newton };
                 let solved = residual.abs() <= small * (T::one() + t[i].abs() + value.largest[i]);
                 last[i] = next - x[i];
                 x[i] = if active[i] { next } else { x[i] };

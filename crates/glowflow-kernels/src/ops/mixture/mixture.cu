@@ -118,11 +118,12 @@ __device__ float mixture_solve(const Mixture &mixture, float t) {
         high = residual >= 0.0f ? fminf(high, x) : high;
         float step = residual / value.slope, tolerance = 4.0f * epsilon * (1.0f + fabsf(x));
         float next = x - step;
-        // Near the root, rounding may put an end of the bracket on the wrong side.
+        // Near the root, rounding may put an end of the bracket on the wrong side. A residual of NaN satisfies
+        // no comparison, so that `next` stays NaN.
         bool near = fabsf(step) <= tolerance;
-        bool inside = next >= low - tolerance && next <= high + tolerance;
-        bool fast = fabsf(2.0f * residual) <= fabsf(last * value.slope);
-        next = near || (inside && fast) ? next : 0.5f * (low + high);
+        bool outside = next < low - tolerance || next > high + tolerance;
+        bool slow = fabsf(2.0f * residual) > fabsf(last * value.slope);
+        next = !near && (outside || slow) ? 0.5f * (low + high) : next;
         last = next - x;
         bool solved = fabsf(residual) <= 8.0f * epsilon * (1.0f + fabsf(t) + value.largest);
         x = next;
