@@ -1,4 +1,4 @@
-"""Writes first inputs of the fuzz targets to seeds/TARGET, from files of the tests and from generated ones.
+"""Writes seed inputs of the fuzz targets to seeds/TARGET, from files of the tests and from generated ones.
 
 Usage: seeds.py [FOLDER]. Checkpoints of other programs in FOLDER (.pt, .pth, .npz, .safetensors) are seeds of `import`.
 """

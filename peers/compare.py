@@ -285,7 +285,7 @@ def machine(args):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description="glowflow and PyTorch by turns")
+    parser = argparse.ArgumentParser(description="glowflow and PyTorch, in interleaved runs")
     parser.add_argument("--what", choices=("train-step", "sample", "memory"), default="train-step")
     parser.add_argument("--architecture", choices=("glow", "realnvp"), default="glow", help="realnvp: train-step on the CPU in f32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -14,7 +14,7 @@ PROGRAM = "glowflow-cli"
 LICENCE = re.compile(r"(LICEN[CS]E|COPYING|COPYRIGHT|NOTICE|UNLICENSE|OFL|UFL)|licen[cs]e|^Hack-Regular\.txt$")
 # Program text and tables have names like these, too.
 CODE = {".rs", ".toml", ".json", ".py", ".ttf"}
-# Where this text is kept in a package of ours.
+# Name of this text's file in our packages.
 OUTPUT = "THIRD-PARTY-LICENSES.txt"
 RULE = "=" * 80
 

@@ -53,7 +53,7 @@ pub fn read_dataset(path: &Path) {
 }
 
 /// Restores the panic hook, which libFuzzer's has replaced by one that ends the process. Panics that the
-/// library catches, such as those of image decoders, are then no findings; all others remain findings.
+/// library catches, such as those of image decoders, then do not count as findings; all others do.
 pub fn allow_caught_panics() {
     drop(std::panic::take_hook());
 }

@@ -289,7 +289,7 @@ fn estimate(noise: &str, seed: u64, draws: u64, importance: bool) -> PyResult<Dr
 
 fn unknown_noise(kind: &str) -> PyErr {
     PyValueError::new_err(format!(
-        "unknown noise {kind:?}, expected midpoint, uniform, variational, or for encode typical or an array"
+        "unknown noise {kind:?}, expected midpoint, uniform or variational (encode also accepts typical or an array)"
     ))
 }
 

@@ -21,7 +21,7 @@ pub fn portraits<'py>(
 ) -> PyResult<(Bound<'py, PyArray4<u8>>, Vec<Attribute<'py>>)> {
     if size < MIN_SIZE {
         return Err(PyValueError::new_err(format!(
-            "size is {size}; portraits have at least {MIN_SIZE} pixels a side"
+            "size must be at least {MIN_SIZE}, got {size}"
         )));
     }
     let set = Portraits::new(count, size, seed);

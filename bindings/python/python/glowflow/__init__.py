@@ -1,7 +1,7 @@
 """Reversible generative models of images with exact likelihoods: Glow, RealNVP and NICE.
 
 Shapes: B images of H×W pixels and C channels; D = H·W·C; a model of L levels has latents [B, h_l, w_l, c_l], D numbers
-an image in all. Images are uint8 [B, H, W, C], results are numpy arrays.
+per image in total. Images are uint8 [B, H, W, C], results are numpy arrays.
 """
 
 from glowflow._config import Config, GlowConfig, NiceConfig, RealNvpConfig

@@ -1,8 +1,8 @@
 """Reversible generative models of images with exact likelihoods: Glow, RealNVP and NICE.
 
-B images of H×W pixels and C channels; D = H·W·C; a model of L levels has latents [B, h_l, w_l, c_l], D numbers an image in
-all. Results are numpy arrays. Arguments may be numpy, or anything on the CPU with `__dlpack__` or `__array__` (torch, jax);
-they are not copied if they are C-contiguous and of the type. `torch.from_numpy(result)` shares the result's memory.
+B images of H×W pixels and C channels; D = H·W·C; a model of L levels has latents [B, h_l, w_l, c_l], D numbers per image in
+total. Results are numpy arrays. Arguments may be numpy, or anything on the CPU with `__dlpack__` or `__array__` (torch, jax);
+they are not copied if they are C-contiguous and of the expected type. `torch.from_numpy(result)` shares the result's memory.
 Every call that computes releases the GIL, and one model may be used from several threads.
 """
 

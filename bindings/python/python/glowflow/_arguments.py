@@ -127,7 +127,7 @@ def labels(value: Any, batch: int, classes: int, name: str = "labels") -> np.nda
     if array.ndim == 2 and array.shape == (batch, classes):
         raise ValueError(f"{name} has the shape {list(array.shape)}, one-hot: pass {name}.argmax(1)")
     if array.shape != (batch,):
-        raise ValueError(f"{name} has the shape {list(array.shape)}, and there are {batch} images: pass one class an image")
+        raise ValueError(f"{name} has the shape {list(array.shape)}, and there are {batch} images: pass one class per image")
     wrong = array[(array < 0) | (array >= classes)]
     if len(wrong):
         raise ValueError(f"label {wrong[0]} is not one of the model's {classes} classes, 0 to {classes - 1}")
@@ -139,9 +139,9 @@ def latents(value: Any, shapes: Sequence[Sequence[int]] | None, name: str = "lat
     if hasattr(value, "latents") and hasattr(value, "log_prob"):
         raise TypeError(f"{name} is what encode returned: pass {name}.latents")
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} is a {type(value).__name__}, and latents are a list of one array a level: pass [{name}]")
+        raise TypeError(f"{name} is a {type(value).__name__}, and latents are a list of one array per level: pass [{name}]")
     if shapes is not None and len(value) != len(shapes):
-        raise ValueError(f"{name} has {len(value)} arrays, and the model has {len(shapes)} levels: pass one array a level")
+        raise ValueError(f"{name} has {len(value)} arrays, and the model has {len(shapes)} levels: pass one array per level")
     levels = []
     for level, item in enumerate(value):
         here = f"{name}[{level}]"
@@ -172,7 +172,7 @@ def noise(value: Any, pixels: np.ndarray, bins: int) -> tuple[str, np.ndarray | 
     if array.dtype.kind != "f":
         raise TypeError(f"noise has the type {array.dtype}: pass float32 in [0, 1/{bins})")
     if array.shape != pixels.shape:
-        raise ValueError(f"noise has the shape {list(array.shape)}, and the images have {list(pixels.shape)}: pass one number a pixel")
+        raise ValueError(f"noise has the shape {list(array.shape)}, and the images have {list(pixels.shape)}: pass one number per pixel")
     array = np.require(array, np.float32, "CA")
     if array.size and not (array.min() >= 0 and array.max() < 1 / bins):
         raise ValueError(f"noise is {array.min()} to {array.max()}, and a bin is [0, 1/{bins}): pass noise / {bins}")

@@ -96,7 +96,7 @@ def _answers(value: Any, name: str, count: int) -> np.ndarray:
     array = _arguments.as_array(value, f"attributes[{name!r}]")
     if array.shape != (count,):
         raise ValueError(
-            f"attributes[{name!r}] has the shape {list(array.shape)}, and there are {count} images: pass one value an image"
+            f"attributes[{name!r}] has the shape {list(array.shape)}, and there are {count} images: pass one value per image"
         )
     numbers = array.astype(np.float64)
     unknown = np.isnan(numbers)

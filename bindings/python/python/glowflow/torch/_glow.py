@@ -323,7 +323,7 @@ class _Top(nn.Module):
         both = torch.cat([self.mean, self.logs])[None]
         if self.class_weight is not None:
             if labels is None:
-                raise ValueError("the model has classes: pass labels, one class an image")
+                raise ValueError("the model has classes: pass labels, one class per image")
             both = both + self.class_weight[labels]
         both = both[:, :, None, None]
         if self.edge is not None:
