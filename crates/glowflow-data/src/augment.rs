@@ -1,6 +1,6 @@
 //! Random augmentation of training images that preserves their content.
 
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::{Error, ImageShape};
 
 /// The random changes to apply; none by default.
@@ -36,7 +36,7 @@ impl Augment {
     }
 
     /// Augments one image (HWC) in place.
-    pub(crate) fn apply(&self, pixels: &mut [u8], shape: ImageShape, stream: &mut Stream) {
+    pub(crate) fn apply(&self, pixels: &mut [u8], shape: ImageShape, stream: &mut RngStream) {
         if self.flip && stream.below(2) == 1 {
             mirror(pixels, shape);
         }

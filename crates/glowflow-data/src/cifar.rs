@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::leftovers::{agree, counted};
 use crate::listing::files_of;
 use crate::memory::{Halves, RawImages};
-use crate::retry::{is_passing, with_retries};
+use crate::retry::{is_transient, with_retries};
 use crate::{Error, ImageShape};
 
 const SHAPE: ImageShape = ImageShape { height: 32, width: 32, channels: 3 };
@@ -111,9 +111,9 @@ fn read(files: impl IntoIterator<Item = impl AsRef<Path>>) -> Result<RawImages, 
         let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
         // A long file of another kind is rejected before it is read.
         let len =
-            with_retries(is_passing, || path.metadata()).map_err(|error| Error::of_reading(path, error))?;
+            with_retries(is_transient, || path.metadata()).map_err(|error| Error::of_reading(path, error))?;
         check_length(len.len()).map_err(malformed)?;
-        let bytes = with_retries(is_passing, || fs::read(path));
+        let bytes = with_retries(is_transient, || fs::read(path));
         let bytes = bytes.map_err(|error| Error::of_reading(path, error))?;
         check_length(bytes.len() as u64).map_err(malformed)?;
         images.pixels.reserve_exact(bytes.len() / RECORD * SHAPE.len());

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::ImageShape;
-use crate::retry::is_passing;
+use crate::retry::is_transient;
 
 /// An error while opening, reading, splitting or writing data.
 #[derive(Debug, thiserror::Error)]
@@ -221,14 +221,14 @@ impl Error {
     /// A failure to read `path`: [`Error::System`] if it may be transient, else [`Error::Read`].
     pub(crate) fn of_reading(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
-        match is_passing(&error) {
+        match is_transient(&error) {
             true => Self::System { path, source: error },
             false => Self::Read { path, reason: error },
         }
     }
 
     /// Returns whether a retry may succeed.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub(crate) fn is_transient(&self) -> bool {
         matches!(self, Self::System { .. })
     }
 

@@ -9,7 +9,7 @@ use crate::folder::ImageFolder;
 use crate::leftovers::{agree, counted};
 use crate::memory::{Halves, InMemory};
 use crate::names::name_of;
-use crate::retry::{is_passing, with_retries};
+use crate::retry::{is_transient, with_retries};
 use crate::scan::{Found, has_image_extension, head_of, scan};
 use crate::{Dataset, Error, ImageShape, archive, cifar, folder_splits, idx, image_file, impostor, npy, npz};
 
@@ -86,7 +86,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     if let Some(shape) = options.shape {
         shape.check()?;
     }
-    let metadata = with_retries(is_passing, || fs::metadata(path));
+    let metadata = with_retries(is_transient, || fs::metadata(path));
     let kind = metadata.map_err(|error| Error::of_reading(path, error))?.file_type();
     let splits = if kind.is_dir() {
         open_folder(path, options)?
@@ -113,21 +113,21 @@ fn open_folder(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
         }),
         (Some(folder), None) => {
             let splits = in_memory(path, folder.read()?, Some(folder.classes()), options)?;
-            let mut splits = beside_images(splits, path, &found, "CIFAR-10", &folder.files());
+            let mut splits = report_other_images(splits, path, &found, "CIFAR-10", &folder.files());
             splits.notices.extend(folder.incomplete());
             Ok(splits)
         }
         (None, Some(folder)) => {
             let (halves, notices) = folder.read(options.labels)?;
             let splits = in_memory(path, halves, None, options)?.with_notices(notices);
-            Ok(beside_images(splits, path, &found, "idx", &folder.files()))
+            Ok(report_other_images(splits, path, &found, "idx", &folder.files()))
         }
     }
 }
 
 /// Adds a remark on the contents of the folder `root` other than the images of the kind `what`, read from
 /// `used`.
-fn beside_images(mut splits: Splits, root: &Path, found: &Found, what: &str, used: &[&Path]) -> Splits {
+fn report_other_images(mut splits: Splits, root: &Path, found: &Found, what: &str, used: &[&Path]) -> Splits {
     if let Some(first) = found.images.first() {
         let others = agree(found.images.len(), "it", "them");
         let own = agree(found.images.len(), "its", "their");
@@ -147,7 +147,7 @@ fn beside_images(mut splits: Splits, root: &Path, found: &Found, what: &str, use
 
 fn open_file(path: &Path, options: &OpenOptions) -> Result<Splits, Error> {
     let malformed = |problem| Error::Malformed { path: path.to_owned(), problem };
-    let (head, len) = with_retries(is_passing, || Ok((head_of(path)?, path.metadata()?.len())))
+    let (head, len) = with_retries(is_transient, || Ok((head_of(path)?, path.metadata()?.len())))
         .map_err(|error| Error::of_reading(path, error))?;
     let kind = FileKind::of(path, &head, len);
 

@@ -21,9 +21,9 @@ pub(crate) enum Purpose {
 }
 
 /// A stream of random numbers.
-pub(crate) struct Stream(ChaCha8Rng);
+pub(crate) struct RngStream(ChaCha8Rng);
 
-impl Stream {
+impl RngStream {
     /// Stream number `(a, b)` for a purpose.
     pub fn new(seed: u64, purpose: Purpose, a: u64, b: u64) -> Self {
         let mut key = [0; 32];

@@ -15,21 +15,21 @@ const PAUSES: [Duration; 4] = [
 /// Runs `operation` and repeats it after a pause if it fails with an error that may be transient, up to five
 /// attempts in total.
 pub(crate) fn with_retries<T, E>(
-    is_passing: impl Fn(&E) -> bool,
+    is_transient: impl Fn(&E) -> bool,
     operation: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
-    try_between(&PAUSES, thread::sleep, is_passing, operation)
+    try_between(&PAUSES, thread::sleep, is_transient, operation)
 }
 
 fn try_between<T, E>(
     pauses: &[Duration],
     mut pause: impl FnMut(Duration),
-    is_passing: impl Fn(&E) -> bool,
+    is_transient: impl Fn(&E) -> bool,
     mut operation: impl FnMut() -> Result<T, E>,
 ) -> Result<T, E> {
     for &duration in pauses {
         match operation() {
-            Err(error) if is_passing(&error) => pause(duration),
+            Err(error) if is_transient(&error) => pause(duration),
             result => return result,
         }
     }
@@ -38,7 +38,7 @@ fn try_between<T, E>(
 
 /// Returns whether an error is unrelated to the file itself: too many open files, out of memory, a network
 /// drive that is unavailable, a failing disk.
-pub(crate) fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_transient(error: &io::Error) -> bool {
     // Most transient errors have no specific `ErrorKind`, so the permanent ones are listed.
     let lasting = matches!(
         error.kind(),
@@ -76,7 +76,7 @@ mod tests {
         let result = try_between(
             &PAUSES,
             |_| {},
-            is_passing,
+            is_transient,
             || {
                 tries += 1;
                 if tries > failures { Ok(()) } else { Err(error()) }
@@ -105,7 +105,7 @@ mod tests {
             let (result, count) = tries(3, || io::Error::from_raw_os_error(code));
             assert!(result.is_ok() && count == 4, "error {code}");
             let (result, count) = tries(usize::MAX, || io::Error::from_raw_os_error(code));
-            assert!(is_passing(&result.unwrap_err()) && count == PAUSES.len() + 1, "error {code}");
+            assert!(is_transient(&result.unwrap_err()) && count == PAUSES.len() + 1, "error {code}");
         }
     }
 

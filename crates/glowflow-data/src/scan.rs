@@ -25,7 +25,7 @@ use crate::file_kind::{FileKind, HEAD};
 use crate::identity::{Identity, identity};
 use crate::leftovers::Leftovers;
 use crate::names::name_of;
-use crate::retry::{is_passing, with_retries};
+use crate::retry::{is_transient, with_retries};
 use crate::system_files::is_system;
 
 const EXTENSIONS: [&str; 5] = ["png", "jpg", "jpeg", "webp", "bmp"];
@@ -40,7 +40,7 @@ pub(crate) struct Found {
 
 /// Finds the images under `root`. Folders with a file named `run_marker` are left out.
 pub(crate) fn scan(root: &Path, run_marker: Option<&'static str>) -> Result<Found, Error> {
-    with_retries(Error::is_passing, || {
+    with_retries(Error::is_transient, || {
         let canonical = root.canonicalize().map_err(|error| Error::of_reading(root, error))?;
         let mut scan = Scan {
             root,
@@ -142,7 +142,7 @@ impl Scan<'_> {
             Ok(target) if target.is_file() && !is_system(link, false) => self.file(link, Ok(target), true),
             Ok(_) => Ok(()),
             Err(error) if is_system(link, false) => {
-                if is_passing(&error) {
+                if is_transient(&error) {
                     Err(Error::of_reading(link, error))
                 } else {
                     Ok(())
@@ -182,7 +182,7 @@ impl Scan<'_> {
 
     /// Handles a broken link or one whose target is not accessible.
     fn unreadable(&mut self, path: &Path, error: io::Error) -> Result<(), Error> {
-        if is_passing(&error) {
+        if is_transient(&error) {
             return Err(Error::of_reading(path, error));
         }
         // An inaccessible folder could hold anything, so it is listed like a broken image.
@@ -213,7 +213,7 @@ impl Scan<'_> {
                         return Ok(());
                     }
                 },
-                Err(error) if is_passing(&error) => return Err(Error::of_reading(path, error)),
+                Err(error) if is_transient(&error) => return Err(Error::of_reading(path, error)),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(_) => {
                     self.leftovers.add_unreadable(relative);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use crate::Error;
-use crate::retry::{is_passing, with_retries};
+use crate::retry::{is_transient, with_retries};
 
 /// An open file. It keeps its last transient error, which decoders replace by their own.
 pub(crate) struct Source<R = File> {
@@ -23,7 +23,7 @@ pub(crate) fn read_file<T>(
     path: &Path,
     mut work: impl FnMut(Source) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    with_retries(Error::is_passing, || {
+    with_retries(Error::is_transient, || {
         let file = File::open(path).map_err(|error| Error::of_reading(path, error))?;
         watch(path, file, &mut work)
     })
@@ -51,7 +51,7 @@ impl<R> Source<R> {
     fn watched<T>(&mut self, work: impl FnOnce(&mut R) -> io::Result<T>) -> io::Result<T> {
         work(&mut self.inner).inspect_err(|error| {
             // Readers retry an interrupted read themselves.
-            if is_passing(error) && error.kind() != io::ErrorKind::Interrupted {
+            if is_transient(error) && error.kind() != io::ErrorKind::Interrupted {
                 let copy = match error.raw_os_error() {
                     Some(code) => io::Error::from_raw_os_error(code),
                     None => io::Error::new(error.kind(), error.to_string()),

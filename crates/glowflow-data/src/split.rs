@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::random::{Purpose, Stream};
+use crate::random::{Purpose, RngStream};
 use crate::{Broken, Dataset, Error, ImageShape};
 
 /// A [`Dataset`] restricted to a list of indices.
@@ -30,7 +30,7 @@ impl Subset {
 
     /// `count` random images of `dataset`, in their original order; all of them if there are no more.
     pub fn sample(dataset: Arc<dyn Dataset>, count: usize, seed: u64) -> Self {
-        let mut indices = Stream::new(seed, Purpose::Sample, 0, 0).permutation(dataset.len());
+        let mut indices = RngStream::new(seed, Purpose::Sample, 0, 0).permutation(dataset.len());
         indices.truncate(count);
         indices.sort_unstable();
         Self { dataset, indices }
@@ -101,7 +101,7 @@ pub fn split(dataset: Arc<dyn Dataset>, test_fraction: f64, seed: u64) -> Result
     if count == 0 || count >= images {
         return Err(Error::Fraction { fraction: test_fraction, images });
     }
-    let mut test = Stream::new(seed, Purpose::Split, 0, 0).permutation(images);
+    let mut test = RngStream::new(seed, Purpose::Split, 0, 0).permutation(images);
     let mut train = test.split_off(count);
     train.sort_unstable();
     test.sort_unstable();

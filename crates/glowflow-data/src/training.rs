@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ahead::Ahead;
-use crate::random::{Purpose, Stream};
+use crate::random::{Purpose, RngStream};
 use crate::{Augment, Batch, Dataset, Error};
 
 /// Options of [`TrainingBatches`].
@@ -101,7 +101,7 @@ impl Plan {
         for position in self.rows.clone() {
             let index = self.read_from(order[first + position], &mut image)?;
             let seed = self.options.seed;
-            let mut stream = Stream::new(seed, Purpose::Augment, number, position as u64);
+            let mut stream = RngStream::new(seed, Purpose::Augment, number, position as u64);
             self.options.augment.apply(&mut image, shape, &mut stream);
             batch.push(&*self.dataset, index, &image);
         }
@@ -113,7 +113,7 @@ impl Plan {
         match &*kept {
             Some((of, order)) if *of == epoch => order.clone(),
             _ => {
-                let stream = Stream::new(self.options.seed, Purpose::Order, epoch, 0);
+                let stream = RngStream::new(self.options.seed, Purpose::Order, epoch, 0);
                 let order: Arc<[usize]> = stream.permutation(self.dataset.len()).into();
                 *kept = Some((epoch, order.clone()));
                 order

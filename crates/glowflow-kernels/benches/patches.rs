@@ -3,7 +3,7 @@
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use glowflow_kernels::{Cpu, Device, Grid, Primitives, Stream};
+use glowflow_kernels::{Cpu, Device, Grid, Primitives, RngStream};
 
 /// Height and width of a kernel.
 const KERNEL: usize = 3;
@@ -26,7 +26,7 @@ fn im2col(bencher: Bencher, side: usize) {
     let (cpu, (grid, channels)) = (Cpu::<f32>::new(), level(side));
     let len = grid.rows() * channels;
     let mut x = cpu.scratch(len);
-    cpu.normal(Stream { seed: 1, id: 0 }, grid.batch, 1.0, &mut x);
+    cpu.normal(RngStream { seed: 1, id: 0 }, grid.batch, 1.0, &mut x);
     let mut columns = cpu.zeros(KERNEL * KERNEL * len);
     bencher
         .counter(BytesCount::of_many::<f32>(KERNEL * KERNEL * len))
@@ -39,7 +39,7 @@ fn col2im(bencher: Bencher, side: usize) {
     let (cpu, (grid, channels)) = (Cpu::<f32>::new(), level(side));
     let len = grid.rows() * channels;
     let mut columns = cpu.scratch(KERNEL * KERNEL * len);
-    cpu.normal(Stream { seed: 1, id: 0 }, grid.batch, 1.0, &mut columns);
+    cpu.normal(RngStream { seed: 1, id: 0 }, grid.batch, 1.0, &mut columns);
     let mut x = cpu.zeros(len);
     bencher
         .counter(BytesCount::of_many::<f32>(KERNEL * KERNEL * len))

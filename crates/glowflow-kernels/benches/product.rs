@@ -4,7 +4,7 @@
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use glowflow_kernels::cpu::Buffer;
-use glowflow_kernels::{Cpu, Device, Gemm, Matrix, MatrixMut, Primitives, Stream};
+use glowflow_kernels::{Cpu, Device, Gemm, Matrix, MatrixMut, Primitives, RngStream};
 
 /// Width of the hidden layers.
 const HIDDEN: usize = 512;
@@ -53,6 +53,6 @@ fn run(bencher: Bencher, [m, n, k]: [usize; 3], [a_transposed, b_transposed]: [b
 /// Standard normal numbers, different ones for each `id`.
 fn normal(cpu: &Cpu<f32>, id: u64, len: usize) -> Buffer<f32> {
     let mut numbers = cpu.scratch(len);
-    cpu.normal(Stream { seed: 1, id }, 1, 1.0, &mut numbers);
+    cpu.normal(RngStream { seed: 1, id }, 1, 1.0, &mut numbers);
     numbers
 }

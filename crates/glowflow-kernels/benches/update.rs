@@ -3,7 +3,7 @@
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use glowflow_kernels::{Cpu, Device, Primitives, Rule, Stream, Training, Update};
+use glowflow_kernels::{Cpu, Device, Primitives, RngStream, Rule, Training, Update};
 
 /// Number of parameters.
 const PARAMETERS: usize = 10_000_000;
@@ -17,7 +17,7 @@ fn main() {
 fn update(bencher: Bencher, rule: Rule) {
     let cpu = Cpu::<f32>::new();
     let mut gradient = cpu.scratch(PARAMETERS);
-    cpu.normal(Stream { seed: 1, id: 0 }, 1, 1.0, &mut gradient);
+    cpu.normal(RngStream { seed: 1, id: 0 }, 1, 1.0, &mut gradient);
     let mut weights = cpu.copied(&gradient, PARAMETERS);
     let mut ema = cpu.copied(&gradient, PARAMETERS);
     let [mut first, mut second] = [(); 2].map(|()| cpu.zeros(PARAMETERS));

@@ -67,7 +67,7 @@ pub trait Transport<D: Device>: Send + Sync {
 /// A failure of the connection does not fail the device: nothing is summed after it, and
 /// [`wait`](Self::wait) reports it.
 pub trait Communicator<D: Device>: Send + Sync {
-    /// Replaces a slice of a buffer by its sum over all ranks. It may be queued, and recorded. Until
+    /// Replaces a slice of a buffer by its sum over all ranks. It may be queued, and captured. Until
     /// [`join`](Self::join), no operation may use the slice.
     fn sum(&self, device: &D, buffer: &mut D::Buffer, at: Range<usize>);
 

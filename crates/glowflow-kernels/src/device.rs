@@ -1,4 +1,4 @@
-//! The hardware interface: memory, recordings, names and sizes. A device computes through
+//! The hardware interface: memory, captures, names and sizes. A device computes through
 //! [`Primitives`](crate::Primitives) and [`ops`](crate::ops).
 
 use std::fmt::Debug;
@@ -80,8 +80,8 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
     type Real: Real;
     /// An array of `Real` in the device's memory.
     type Buffer: Debug + Send + Sync;
-    /// A recorded sequence of operations.
-    type Recording: Send + Sync;
+    /// A captured sequence of operations.
+    type Captured: Send + Sync;
 
     /// Name of the device in reports.
     fn name(&self) -> String;
@@ -112,19 +112,19 @@ pub trait Device: Clone + Debug + Send + Sync + 'static {
 
     // ---- repetition ----------------------------------------------------------------------------
 
-    /// Records the operations that `work` issues on the device passed to it, without executing them.
+    /// Captures the operations that `work` issues on the device passed to it, without executing them.
     /// [`replay`](Self::replay) executes them any number of times on the same buffers. Returns `None` if
-    /// recording has no benefit on the device or too little memory is available. The return value of `work`
+    /// capture has no benefit on the device or too little memory is available. The return value of `work`
     /// may contain buffers, which each replay overwrites.
     ///
     /// All operations of `work` must have been executed once before, because a device may have to prepare
-    /// things that cannot be recorded. `work` must not wait for results, and no varying data may pass through
-    /// the host. Gradients are complete at the end of the recording and at the points where they are copied,
+    /// things that cannot be captured. `work` must not wait for results, and no varying data may pass through
+    /// the host. Gradients are complete at the end of the capture and at the points where they are copied,
     /// and must not be read elsewhere.
-    fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)>;
+    fn capture<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Self::Captured)>;
 
-    /// Executes a recording.
-    fn replay(&self, recording: &Self::Recording);
+    /// Executes a capture.
+    fn replay(&self, capture: &Self::Captured);
 
     // ---- memory --------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Device`] has memory, [`Primitives`] are general operations on it, and [`ops`] are operations of Glow,
 //! each with a reference body in primitives and fused forms for the devices. This crate does not define
-//! models or layers. All `unsafe` code of the project is here, in [`cpu`]'s matrix products and in [`cuda`]'s
-//! calls of NVIDIA's libraries, except for the calls of MPI in `glowflow-ranks`.
+//! models or layers. All `unsafe` code of the project is in this crate ([`cpu`]'s vectorised kernels, and
+//! [`cuda`]'s calls of NVIDIA's libraries), except for the MPI calls in `glowflow-ranks`.
 //!
 //! ```
 //! use glowflow_kernels::ops::Squeeze;
@@ -31,6 +31,7 @@ mod optimizer;
 mod orthogonal;
 mod out_of_memory;
 mod pixels;
+mod precision;
 mod primitives;
 mod random;
 mod real;
@@ -52,8 +53,9 @@ pub use ops::{
 pub use optimizer::{Rule, Segment, Training, Update, UpdateReport};
 pub use out_of_memory::catch_out_of_memory;
 pub use pixels::{Noise, Quantized};
+pub use precision::Precision;
 pub use primitives::{Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, Strided, View, ViewMut};
-pub use random::Stream;
+pub use random::RngStream;
 pub use real::Real;
 pub use repeated::Repeated;
 pub use shape::{Grid, Span};

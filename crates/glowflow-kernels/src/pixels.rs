@@ -1,7 +1,7 @@
 //! Argument of [`dequantize`](crate::Primitives::dequantize) and result of
 //! [`quantize`](crate::Primitives::quantize).
 
-use crate::random::Stream;
+use crate::random::RngStream;
 
 /// Source of the dequantisation noise.
 #[derive(Clone, Copy, Debug)]
@@ -9,7 +9,7 @@ pub enum Noise<'a, R> {
     /// The middle of every bin: deterministic.
     Midpoint,
     /// Uniform over every bin: the numbers of a random stream from this one on.
-    Uniform(Stream, u64),
+    Uniform(RngStream, u64),
     /// Given, in `[0, 1/bins)`, one number for each byte.
     Given(&'a [R]),
 }

@@ -39,7 +39,7 @@ use crate::expr::{Expr, input, old};
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::orthogonal;
 use crate::pixels::{Noise, Quantized};
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::shape::Grid;
 
 /// Checks that a buffer has at least the length that an operation needs.
@@ -120,15 +120,15 @@ pub trait Primitives: Device {
 
     /// Fills `out` `[images, …]` with uniform numbers on `[0, 1)`, multiples of 2⁻²⁴. Image `i` is drawn from
     /// the stream with the id `stream.id + i`.
-    fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer);
+    fn uniform(&self, stream: RngStream, images: usize, out: &mut Self::Buffer);
 
     /// Fills `out` with the numbers `first`, `first + 1`, … of a stream, uniform on `[0, 1)`, multiples of
     /// 2⁻²⁴. Number `i` is element `i % 4` of the stream's block `i / 4`.
-    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer);
+    fn uniform_from(&self, stream: RngStream, first: u64, out: &mut Self::Buffer);
 
     /// Fills `out` `[images, …]` with normal numbers of standard deviation `scale`. Image `i` is drawn from
     /// the stream with the id `stream.id + i`, so it does not depend on the others.
-    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer);
+    fn normal(&self, stream: RngStream, images: usize, scale: f64, out: &mut Self::Buffer);
 
     /// Computes `v = floor(pixel / 2^(8−bits)) / 2^bits − 0.5 + noise`, element-wise.
     fn dequantize(&self, pixels: &[u8], bits: u32, noise: Noise<'_, Self::Real>, v: &mut Self::Buffer);

@@ -8,14 +8,14 @@ use std::f64::consts::TAU;
 
 /// Identifies a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Stream {
+pub struct RngStream {
     /// The run's seed.
     pub seed: u64,
     /// Purpose of the numbers; different ids are independent.
     pub id: u64,
 }
 
-impl Stream {
+impl RngStream {
     /// Four independent 32-bit words, block `index` of the stream.
     pub fn block(self, index: u64) -> [u32; 4] {
         let mut counter = [index as u32, (index >> 32) as u32, self.id as u32, (self.id >> 32) as u32];
@@ -60,15 +60,15 @@ mod tests {
     /// Known answers of philox4x32-10 from the authors' Random123 distribution.
     #[test]
     fn known_answers() {
-        let zero = Stream { seed: 0, id: 0 };
+        let zero = RngStream { seed: 0, id: 0 };
         assert_eq!(zero.block(0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
-        let ones = Stream { seed: u64::MAX, id: u64::MAX };
+        let ones = RngStream { seed: u64::MAX, id: u64::MAX };
         assert_eq!(ones.block(u64::MAX), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
     }
 
     #[test]
     fn moments() {
-        let stream = Stream { seed: 7, id: 3 };
+        let stream = RngStream { seed: 7, id: 3 };
         let numbers: Vec<f64> = (0..25_000).flat_map(|i| stream.normal(i)).collect();
         let n = numbers.len() as f64;
         let moment = |k: i32| numbers.iter().map(|x| x.powi(k)).sum::<f64>() / n;

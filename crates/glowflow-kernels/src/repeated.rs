@@ -4,32 +4,32 @@ use std::convert::Infallible;
 
 use crate::device::Device;
 
-/// Work that a device records on its second run, if it can, and then replays.
+/// Work that a device captures on its second run, if it can, and then replays.
 ///
 /// The inputs of the work must be in persistent buffers, whose contents may change between runs.
 #[derive(Default)]
 pub struct Repeated<D: Device, T> {
     result: Option<T>,
-    recording: Option<D::Recording>,
-    /// True if recording was attempted; without a recording, the attempt failed.
+    capture: Option<D::Captured>,
+    /// True if capture was attempted; without a capture, the attempt failed.
     tried: bool,
 }
 
 impl<D: Device, T> Repeated<D, T> {
     /// Creates it without running anything.
     pub fn new() -> Self {
-        Self { result: None, recording: None, tried: false }
+        Self { result: None, capture: None, tried: false }
     }
 
-    /// Does the work: the first call executes it, the second one records it, and later ones replay the
-    /// record. Returns the value of the last call of `work`; buffers in it hold the results of this run.
+    /// Does the work: the first call executes it, the second one captures it, and later ones replay the
+    /// capture. Returns the value of the last call of `work`; buffers in it hold the results of this run.
     pub fn run(&mut self, device: &D, work: impl FnMut(&D) -> T) -> &mut T {
         let Ok(result) = self.run_agreed(device, work, Ok::<_, Infallible>);
         result
     }
 
-    /// As [`run`](Self::run), for work of several processes of which either all replay a record or none does.
-    /// `agree` is called once: it receives whether this process has a record, and returns whether all
+    /// As [`run`](Self::run), for work of several processes of which either all replay a capture or none does.
+    /// `agree` is called once: it receives whether this process has a capture, and returns whether all
     /// processes have one.
     ///
     /// # Errors
@@ -40,20 +40,20 @@ impl<D: Device, T> Repeated<D, T> {
         mut work: impl FnMut(&D) -> T,
         agree: impl FnOnce(bool) -> Result<bool, E>,
     ) -> Result<&mut T, E> {
-        if self.recording.is_none()
+        if self.capture.is_none()
             // The previous result may be large; free its memory before the next run.
             && self.result.take().is_some()
             && !std::mem::replace(&mut self.tried, true)
         {
-            let recorded = device.record(&mut work);
-            if agree(recorded.is_some())?
-                && let Some((result, recording)) = recorded
+            let captured = device.capture(&mut work);
+            if agree(captured.is_some())?
+                && let Some((result, capture)) = captured
             {
-                (self.result, self.recording) = (Some(result), Some(recording));
+                (self.result, self.capture) = (Some(result), Some(capture));
             }
         }
-        if let Some(recording) = &self.recording {
-            device.replay(recording);
+        if let Some(capture) = &self.capture {
+            device.replay(capture);
         }
         Ok(self.result.get_or_insert_with(|| work(device)))
     }

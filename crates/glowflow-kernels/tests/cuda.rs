@@ -6,13 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use common::{HIDDEN, Numbers, Parameters, ROWS, gpu};
-use glowflow_kernels::cuda::{self, Precision, Target};
+use glowflow_kernels::Precision;
+use glowflow_kernels::cuda::{self, Target};
 use glowflow_kernels::ops::{
     ActNorm, ChannelMap, Coupling, CouplingNetwork, FinalPrior, Gaussian, Split, Squeeze, ZeroConv,
 };
 use glowflow_kernels::{
     AffineScale, CouplingKind, Cpu, Cuda, Device, DeviceError, Direction, Grid, Noise, Primitives, Repeated,
-    Rule, Segment, Span, Stream, Training, Update,
+    RngStream, Rule, Segment, Span, Training, Update,
 };
 
 /// Batches of images of all shapes: single pixels, no inner pixels, more rows than one block or slab.
@@ -72,8 +73,8 @@ fn pixels_become_the_same_numbers() {
         let given: Vec<f32> = (0..len).map(|i| (i % 5) as f32 / 5.0 / 256.0).collect();
         for noise in [
             Noise::Midpoint,
-            Noise::Uniform(Stream { seed: u64::MAX - 3, id: 1 << 40 }, 0),
-            Noise::Uniform(Stream { seed: 2, id: 3 }, (1 << 34) + 5),
+            Noise::Uniform(RngStream { seed: u64::MAX - 3, id: 1 << 40 }, 0),
+            Noise::Uniform(RngStream { seed: 2, id: 3 }, (1 << 34) + 5),
             Noise::Given(&given),
         ] {
             same!(0.0, |device| {
@@ -113,7 +114,7 @@ fn normal_numbers_are_the_same() {
     for (images, length) in [(1, 1), (3, 7), (2, 2048)] {
         same!(1e-6, |device| {
             let mut out = device.scratch(images * length);
-            device.normal(Stream { seed: 5, id: 1 << 50 }, images, 0.7, &mut out);
+            device.normal(RngStream { seed: 5, id: 1 << 50 }, images, 0.7, &mut out);
             download(device, &[&out])
         });
     }
@@ -154,8 +155,8 @@ fn channel_map(grid: Grid, channels: usize, trained: bool) {
         let map = device.prepare_channel_map(&at, &params, Direction::Forward);
         device.channel_map(&map, grid, &mut x, Some(&mut logp));
         let y = device.download(&x).unwrap();
-        let way_back = device.prepare_channel_map(&at, &params, Direction::Backward);
-        device.channel_map_backward(&way_back, &at, &params, grid, &mut x, &mut dx, -0.3, &mut gradient);
+        let backward = device.prepare_channel_map(&at, &params, Direction::Backward);
+        device.channel_map_backward(&backward, &at, &params, grid, &mut x, &mut dx, -0.3, &mut gradient);
         let mut back = device.upload(&y);
         let inverse = device.prepare_channel_map(&at, &params, Direction::Inverse);
         device.channel_map(&inverse, grid, &mut back, None);
@@ -659,7 +660,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 }
 
 #[test]
-fn recorded_work_is_done_again_on_what_buffers_hold_then() {
+fn captured_work_is_done_again_on_what_buffers_hold_then() {
     let Some(gpu) = gpu(Precision::Bf16) else { return };
     let grid = Grid { batch: 2, height: 4, width: 4 };
     let (mut parameters, mut lcg) = (Parameters::new(1), Numbers::new(5));
@@ -676,7 +677,7 @@ fn recorded_work_is_done_again_on_what_buffers_hold_then() {
         let fresh = gpu.upload(&lcg.normal(grid.rows() * 6));
         gpu.copy(&fresh, &mut x);
         let have = repeated.run(&gpu, |device| work(device, &x));
-        // Interleaved work must not disturb the recording, nor the reverse.
+        // Interleaved work must not disturb the captured, nor the reverse.
         let want = work(&gpu, &fresh);
         assert_eq!(gpu.download(have).unwrap(), gpu.download(&want).unwrap());
     }
@@ -730,18 +731,18 @@ fn images_that_are_too_large_are_refused() {
     assert!(words.contains("4196352 pixels with 512 numbers"), "{words}");
 }
 
-/// A recording would read host memory again on every replay.
+/// A captured would read host memory again on every replay.
 #[test]
-fn what_is_uploaded_is_not_recorded() {
+fn what_is_uploaded_is_not_captured() {
     let Some(gpu) = gpu(Precision::F32) else { return };
     let values = vec![1.0; 8];
-    assert!(gpu.record(|device| device.upload(&values)).is_none());
+    assert!(gpu.capture(|device| device.upload(&values)).is_none());
     assert!(gpu.download(&gpu.upload(&values)).unwrap() == values, "the device does not go on");
 }
 
-/// A recording has branches. One of them must not overwrite data that another one still reads.
+/// A captured has branches. One of them must not overwrite data that another one still reads.
 #[test]
-fn recorded_gradients_are_the_same() {
+fn captured_gradients_are_the_same() {
     let grid = Grid { batch: 24, height: 8, width: 8 };
     let (inputs, hidden, outputs) = (3, 40, 6);
     let mut parameters = Parameters::new(2);
@@ -776,9 +777,9 @@ fn recorded_gradients_are_the_same() {
             (gradient, dx)
         };
         let want = download_pair(&gpu, &work(&gpu));
-        let (result, recording) = gpu.record(work).expect("nothing was recorded");
+        let (result, captured) = gpu.capture(work).expect("nothing was captured");
         for _ in 0..3 {
-            gpu.replay(&recording);
+            gpu.replay(&captured);
             assert!(download_pair(&gpu, &result) == want, "{precision:?}");
         }
     }
@@ -790,8 +791,8 @@ fn download_pair(gpu: &Cuda, (a, b): &(cuda::Buffer, cuda::Buffer)) -> [Vec<f32>
 
 /// So little memory that side work is waited for at once (`KEPT_PART`).
 #[test]
-fn with_little_memory_recorded_gradients_are_still_the_same() {
-    again("recorded_gradients_are_the_same", &[("CUDA_EMULATOR_MEMORY", "176160768")]);
+fn with_little_memory_captured_gradients_are_still_the_same() {
+    again("captured_gradients_are_the_same", &[("CUDA_EMULATOR_MEMORY", "176160768")]);
 }
 
 #[test]
@@ -816,12 +817,12 @@ fn high_gpu_numbers_are_unavailable() {
     assert!(words.contains("cuda:99") && words.contains("cuda:0"), "{words}");
 }
 
-/// Memory that suffices for the work but not for a recording in addition: the work runs without a recording,
-/// and no memory of a partial recording is reused.
+/// Memory that suffices for the work but not for a captured in addition: the work runs without a captured,
+/// and no memory of a partial captured is reused.
 #[test]
 fn without_the_memory_for_a_record_work_is_done_all_the_same() {
     let Some(folder) = cuda_emulator::libraries() else { return };
-    // With a recording, seven buffers of the work's size are needed, without it six.
+    // With a captured, seven buffers of the work's size are needed, without it six.
     const MEGABYTES: usize = 40;
     if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
         let bytes = (MEGABYTES << 20).to_string();
@@ -838,8 +839,8 @@ fn without_the_memory_for_a_record_work_is_done_all_the_same() {
             copy
         };
         let kept = work(&gpu, &x);
-        let recorded = gpu.record(|device| work(device, &x)).is_some();
-        assert_eq!(recorded, 7 * megabytes <= MEGABYTES, "{megabytes} MiB");
+        let captured = gpu.capture(|device| work(device, &x)).is_some();
+        assert_eq!(captured, 7 * megabytes <= MEGABYTES, "{megabytes} MiB");
         drop(kept);
         let mut repeated = Repeated::new();
         for (run, input) in inputs.iter().enumerate() {
@@ -862,7 +863,7 @@ fn failures_are_reported_when_results_are_requested() {
     let small = gpu.upload(&[1.0, 2.0]);
     assert_eq!(gpu.download(&small).unwrap(), [1.0, 2.0]);
     let mut large = gpu.scratch(100 << 20);
-    gpu.normal(Stream { seed: 0, id: 0 }, 1, 1.0, &mut large);
+    gpu.normal(RngStream { seed: 0, id: 0 }, 1, 1.0, &mut large);
     for _ in 0..2 {
         let error = gpu.download(&small).unwrap_err();
         assert!(matches!(error, DeviceError::OutOfMemory { requested: 419_430_400, .. }), "{error:?}");

@@ -1,13 +1,13 @@
 //! Mixture couplings: their inverse, bounds and gradients, and non-finite numbers.
 
 use glowflow_kernels::ops::Mixture;
-use glowflow_kernels::{Cpu, Device, Grid, MixtureShape, NetworkOutputs, Stream, cpu};
+use glowflow_kernels::{Cpu, Device, Grid, MixtureShape, NetworkOutputs, RngStream, cpu};
 
 const COMPONENTS: usize = 4;
 
 /// Normal numbers.
 fn normal(seed: u64, len: usize, deviation: f64) -> Vec<f64> {
-    let stream = Stream { seed, id: 0 };
+    let stream = RngStream { seed, id: 0 };
     (0..len as u64).map(|i| deviation * stream.normal(i)[0]).collect()
 }
 

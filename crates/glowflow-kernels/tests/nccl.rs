@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use emulated::{child, open};
-use glowflow_kernels::cuda::{self, Precision};
 use glowflow_kernels::{Communicator, Cuda, Device, DeviceError, Place, Repeated, Transport};
+use glowflow_kernels::{Precision, cuda};
 
 const LIMIT: Duration = Duration::from_secs(100);
 

@@ -3,16 +3,17 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
-use glowflow_kernels::cuda::{self, Precision, Tuning};
+use glowflow_kernels::Precision;
+use glowflow_kernels::cuda::{self, Tuning};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
     BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Noise,
-    Normalizer, Primitives, Real, Repeated, Stream, Strided, View, ViewMut,
+    Normalizer, Primitives, Real, Repeated, RngStream, Strided, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
 fn numbers(seed: u64, len: usize) -> Vec<f64> {
-    let stream = Stream { seed, id: 0 };
+    let stream = RngStream { seed, id: 0 };
     (0..len).map(|i| 2.0 * stream.uniform(i as u64)[0] - 1.0).collect()
 }
 
@@ -640,7 +641,7 @@ fn check_norms<D: Primitives>(device: &D, tolerance: f64) {
 
 /// A slice of a stream is the same numbers, wherever it begins in a block.
 fn check_uniform_slices<D: Primitives<Real = f32>>(device: &D) {
-    let stream = Stream { seed: 5, id: 6 };
+    let stream = RngStream { seed: 5, id: 6 };
     let mut all = device.scratch(2060);
     device.uniform(stream, 1, &mut all);
     let all = device.download(&all).unwrap();
@@ -674,12 +675,12 @@ fn check_slices<D: Primitives<Real = f32>>(device: &D) {
 
 fn check_uniform<D: Primitives>(device: &D) {
     for (images, length) in [(1, 1), (3, 7), (2, 2050)] {
-        let stream = Stream { seed: 5, id: u64::MAX - 1 };
+        let stream = RngStream { seed: 5, id: u64::MAX - 1 };
         let mut out = device.scratch(images * length);
         device.uniform(stream, images, &mut out);
         let have = download(device, &out);
         for (i, have) in have.into_iter().enumerate() {
-            let stream = Stream { id: stream.id.wrapping_add((i / length) as u64), ..stream };
+            let stream = RngStream { id: stream.id.wrapping_add((i / length) as u64), ..stream };
             let (block, word) = (i % length / 4, i % length % 4);
             assert_eq!(have, stream.uniform(block as u64)[word], "number {i} of {images} images of {length}");
         }
@@ -1036,7 +1037,7 @@ fn recorded_operations_are_done_again() {
         device.conv_backward_input(conv, &weight, &centred, &mut dx, false);
         device.conv_backward_weight(conv, x, &centred, &mut dweight, true);
         let mut noise = device.scratch(8);
-        device.uniform(Stream { seed: 1, id: 2 }, 2, &mut noise);
+        device.uniform(RngStream { seed: 1, id: 2 }, 2, &mut noise);
         [centred, dx, dweight, noise]
     };
     let mut x = upload(&gpu, &numbers(2, rows * channels));

@@ -65,7 +65,7 @@ impl Bench {
         // Lower bound: an image in single precision, with its one-hot row.
         check_count(&[batch], 4 * (config.model.dimensions() + classes))
             .map_err(|e| Error::Config(format!("train.batch is {batch}: {e}")))?;
-        let stream = glowflow_kernels::Stream { seed: 0, id: 0 };
+        let stream = glowflow_kernels::RngStream { seed: 0, id: 0 };
         let bytes = (batch * config.model.dimensions()) as u64;
         let pixels: Vec<u8> = (0..bytes).map(|i| stream.block(i)[0] as u8).collect();
         let labels: Vec<usize> =

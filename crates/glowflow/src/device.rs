@@ -144,16 +144,16 @@ impl DeviceChoice {
         warn: impl FnOnce(&DeviceError),
     ) -> Result<AnyDevice, DeviceError> {
         match self {
-            Self::Cpu => Ok(AnyDevice::Cpu(precision.cpu()?)),
-            Self::CpuWithAmx => Ok(AnyDevice::Cpu(precision.cpu_with_amx()?)),
-            Self::Cuda(index) => Ok(AnyDevice::Cuda(precision.cuda(index, tuning)?)),
-            Self::Auto => match precision.cuda(0, tuning) {
+            Self::CpuWithAmx if precision == Precision::Bf16 => Ok(AnyDevice::Cpu(Cpu::with_amx()?)),
+            Self::Cpu | Self::CpuWithAmx => Ok(AnyDevice::Cpu(Cpu::with_precision(precision)?)),
+            Self::Cuda(index) => Ok(AnyDevice::Cuda(Cuda::with_tuning(index, precision, &[], tuning)?)),
+            Self::Auto => match Cuda::with_tuning(0, precision, &[], tuning) {
                 Ok(gpu) => Ok(AnyDevice::Cuda(gpu)),
                 Err(error) => {
                     if !matches!(error, DeviceError::Absent { .. }) {
                         warn(&error);
                     }
-                    Ok(AnyDevice::Cpu(precision.cpu()?))
+                    Ok(AnyDevice::Cpu(Cpu::with_precision(precision)?))
                 }
             },
         }

@@ -1,4 +1,4 @@
-//! Glow: reversible generative flows with exact likelihoods (Kingma and Dhariwal 2018).
+//! Glow, RealNVP and NICE: reversible generative flows with exact likelihoods.
 //!
 //! [`Model`] is a model with its weights, on plain arrays: score, encode, decode, sample. [`train`] trains
 //! one on images. [`flow`] contains the layers, [`model`] combines them, and `glowflow-kernels` performs the
@@ -20,7 +20,6 @@ mod memory_use;
 pub mod model;
 pub mod models;
 pub mod params;
-mod precision;
 pub mod pretrained;
 pub mod quickstart;
 mod random;
@@ -40,9 +39,10 @@ pub use models::{
     Architecture, CouplingType, DequantizationType, GlowConfig, ModelConfig, NetworkType, NiceConfig,
     NormalizationType, PermutationType, PriorType, RealNvpConfig, ScaleType,
 };
-pub use precision::Precision;
 
 /// Settings of GPUs for experiments on speed.
 pub use glowflow_kernels::cuda::{HiddenKernels, Tuning as CudaTuning};
 /// Compute backends, their errors, and recovery from memory exhaustion.
-pub use glowflow_kernels::{Cpu, Cuda, Device, DeviceError, Operations, Primitives, catch_out_of_memory};
+pub use glowflow_kernels::{
+    Cpu, Cuda, Device, DeviceError, Operations, Precision, Primitives, catch_out_of_memory,
+};

@@ -13,7 +13,7 @@
 
 use std::f64::consts::TAU;
 
-use glowflow_kernels::{Cpu, Device, Direction, Grid, Stream};
+use glowflow_kernels::{Cpu, Device, Direction, Grid, RngStream};
 use nalgebra::DMatrix;
 
 use crate::flow::{
@@ -60,7 +60,7 @@ pub struct LayerCase {
 
 /// A sequence of normally distributed numbers.
 struct Numbers {
-    stream: Stream,
+    stream: RngStream,
     drawn: u64,
 }
 
@@ -93,14 +93,14 @@ impl LayerCase {
         make(&mut builder);
         let (params, layers, latents) = builder.into_parts();
         let layout = params.into_layout();
-        let mut numbers = Numbers { stream: Stream { seed, id: 0 }, drawn: 0 };
+        let mut numbers = Numbers { stream: RngStream { seed, id: 0 }, drawn: 0 };
         // All elements are drawn, including unread ones. A positive number is a valid variance.
         let params = numbers.normal(layout.len(), DEVIATION);
         let buffers = numbers.normal(layout.buffers_len(), 0.5).into_iter().map(|x| 0.3 + x.abs()).collect();
         let grid = Grid { batch, height, width };
         let (x, logp) = (numbers.normal(grid.rows() * channels, 1.0), numbers.normal(batch, 1.0));
         // A separate stream, so that the other numbers are unaffected.
-        let mut others = Numbers { stream: Stream { seed, id: 1 }, drawn: 0 };
+        let mut others = Numbers { stream: RngStream { seed, id: 1 }, drawn: 0 };
         let condition = others.normal(grid.rows() * CONDITION_CHANNELS, 1.0);
         let device = F64::new();
         // Scratch buffers hold NaN, to detect a layer that reads one before writing it.

@@ -12,7 +12,6 @@ pub(crate) mod isa;
 pub(crate) mod last_convolutions;
 pub(crate) mod panels;
 pub(crate) mod patches;
-mod precision;
 pub(crate) mod primitives;
 pub(crate) mod product;
 mod simd;
@@ -27,11 +26,11 @@ use rayon::prelude::*;
 pub use buffer::Buffer;
 pub use element::{Element, Scalar};
 pub use isa::Isa;
-pub use precision::Precision;
 
 use workspace::Workspace;
 
 use crate::device::{Device, DeviceError};
+use crate::precision::Precision;
 
 /// The CPU, computing in `T`: `f32` for use, `f64` for verification.
 #[derive(Clone)]
@@ -83,6 +82,12 @@ impl Cpu<f32> {
     /// # Errors
     /// [`DeviceError::Unavailable`] if the processor has no instructions for it.
     pub fn with_precision(precision: Precision) -> Result<Self, DeviceError> {
+        if precision == Precision::Tf32 {
+            return Err(DeviceError::Unavailable {
+                device: "cpu with tf32".into(),
+                reason: "only NVIDIA GPUs support it".into(),
+            });
+        }
         let mut cpu = Self::new();
         if precision == Precision::Bf16 {
             let isa = <bf16 as Element>::available()[0];
@@ -103,7 +108,7 @@ impl Cpu<f32> {
     /// # Errors
     /// [`DeviceError::Unavailable`] if the processor has no AMX, or the operating system does not permit it.
     pub fn with_amx() -> Result<Self, DeviceError> {
-        if !Isa::has_amx() {
+        if !Self::has_amx() {
             return Err(DeviceError::Unavailable {
                 device: "cpu with AMX".into(),
                 reason: "this CPU has no AMX for bf16, or the operating system does not permit it".into(),
@@ -112,6 +117,19 @@ impl Cpu<f32> {
         let mut cpu = Self::new();
         cpu.narrow = Some(cpu.narrow_workspace(Isa::Amx));
         Ok(cpu)
+    }
+
+    /// Returns whether this CPU has instructions for bf16. They make training about 1.8 times as fast on AMD's
+    /// Zen 5, and slower than in `f32` on Intel's Xeons.
+    pub fn has_bf16() -> bool {
+        Self::with_precision(Precision::Bf16).is_ok()
+    }
+
+    /// Returns whether this CPU has AMX, and the operating system permits it. Training
+    /// [with it](Self::with_amx) is then faster than in `f32`: 1.3 to 2.7 times with networks of 64 to 512
+    /// channels.
+    pub fn has_amx() -> bool {
+        Isa::has_amx()
     }
 
     fn narrow_workspace(&self, isa: Isa) -> Workspace<bf16> {
@@ -131,7 +149,7 @@ impl<T: Scalar> std::fmt::Debug for Cpu<T> {
 impl<T: Scalar> Device for Cpu<T> {
     type Real = T;
     type Buffer = Buffer<T>;
-    type Recording = std::convert::Infallible;
+    type Captured = std::convert::Infallible;
 
     fn name(&self) -> String {
         let networks =
@@ -156,12 +174,12 @@ impl<T: Scalar> Device for Cpu<T> {
         None
     }
 
-    fn record<R>(&self, _: impl FnOnce(&Self) -> R) -> Option<(R, Self::Recording)> {
+    fn capture<R>(&self, _: impl FnOnce(&Self) -> R) -> Option<(R, Self::Captured)> {
         None
     }
 
-    fn replay(&self, recording: &Self::Recording) {
-        match *recording {}
+    fn replay(&self, capture: &Self::Captured) {
+        match *capture {}
     }
 
     fn scratch(&self, len: usize) -> Buffer<T> {

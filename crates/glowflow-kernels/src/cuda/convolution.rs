@@ -4,7 +4,7 @@ use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
 use super::memory::Block;
 use super::parts::parts;
-use super::primitives::{Rows, counted, product};
+use super::primitives::{Rows, product};
 use super::queue::{Queue, launch};
 use crate::device::DeviceError;
 use crate::primitives::{Conv, Gemm};
@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, DeviceError>;
 
 /// See [`im2col`](crate::Primitives::im2col).
 pub fn im2col(queue: &Queue, grid: Grid, channels: usize, kernel: usize, x: u64, columns: u64) -> Result<()> {
-    let count = counted(queue, kernel * kernel * grid.rows() * channels)?;
+    let count = queue.counted(kernel * kernel * grid.rows() * channels)?;
     launch!(
         queue, queue.kernels().im2col, Launch::of(count);
         count, Plane::of(grid), Divisor::new(channels), Divisor::new(kernel), x, columns
@@ -43,7 +43,7 @@ fn patches(queue: &Queue, conv: Conv, x: u64) -> Result<(Option<Block>, u64)> {
     if conv.kernel == 1 {
         return Ok((None, x));
     }
-    let columns = queue.floats(counted(queue, conv.grid.rows() * conv.columns())?)?;
+    let columns = queue.floats(queue.counted(conv.grid.rows() * conv.columns())?)?;
     im2col(queue, conv.grid, conv.inputs, conv.kernel, x, columns.address)?;
     let address = columns.address;
     Ok((Some(columns), address))
@@ -87,7 +87,7 @@ pub fn backward_input(
             product(queue, gemm, dy, weight, Rows { address: dx, stride: n })?;
             continue;
         }
-        let columns = queue.floats(counted(queue, m * n)?)?;
+        let columns = queue.floats(queue.counted(m * n)?)?;
         let to = Rows { address: columns.address, stride: n };
         product(queue, Gemm { accumulate: false, ..gemm }, dy, weight, to)?;
         col2im(queue, part.grid, conv.inputs, conv.kernel, columns.address, dx, accumulate)?;

@@ -2,7 +2,6 @@
 
 use super::divisor::{Divisor, Plane};
 use super::driver::{Argument, Launch};
-use super::primitives::counted;
 use super::queue::{Queue, launch};
 use crate::depthwise::Depthwise;
 use crate::device::DeviceError;
@@ -31,7 +30,7 @@ fn lines(conv: Depthwise) -> usize {
 pub fn convolve(queue: &Queue, conv: Depthwise, x: u64, taps: u64, y: u64, back: bool) -> Result<()> {
     let Depthwise { grid, channels, kernel } = conv;
     let blocks = grid.width.div_ceil(NEIGHBOURS);
-    let count = counted(queue, lines(conv) * blocks * channels)?;
+    let count = queue.counted(lines(conv) * blocks * channels)?;
     launch!(
         queue, queue.kernels().depthwise, Launch::of(count);
         count, Plane::of(grid), Divisor::new(channels), Divisor::new(blocks), kernel, i32::from(back), x,
@@ -44,7 +43,7 @@ pub fn by_taps(queue: &Queue, conv: Depthwise, x: u64, dy: u64, sums: u64) -> Re
     let Depthwise { grid, channels, kernel } = conv;
     let part = lines(conv).div_ceil(PARTS);
     let parts = lines(conv).div_ceil(part);
-    let partial = queue.floats(counted(queue, parts * conv.taps_len())?)?;
+    let partial = queue.floats(queue.counted(parts * conv.taps_len())?)?;
     let groups = (kernel * channels).div_ceil(THREADS);
     let shape = Launch { block: THREADS as u32, ..Launch::grid(parts, groups, 1) };
     launch!(

@@ -1,4 +1,4 @@
-//! GPUs as a [`Device`]: memory and recordings.
+//! GPUs as a [`Device`]: memory and captures.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::driver::Graph;
 use super::lengths::holds;
 use super::queue::Queue;
-use super::{Buffer, Cuda, Precision, nccl};
+use super::{Buffer, Cuda, nccl};
 use crate::communicator::Transport;
 use crate::device::{Device, DeviceError};
+use crate::precision::Precision;
 
 /// A captured graph and the memory that it uses.
-pub struct Recording {
+pub struct Captured {
     graph: Graph,
     _queue: Arc<Queue>,
 }
@@ -19,7 +20,7 @@ pub struct Recording {
 impl Device for Cuda {
     type Real = f32;
     type Buffer = Buffer;
-    type Recording = Recording;
+    type Captured = Captured;
 
     fn name(&self) -> String {
         let precision = match self.precision {
@@ -47,31 +48,31 @@ impl Device for Cuda {
         nccl::open(&self.queue.gpu.context.name, &self.libraries)
     }
 
-    fn record<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Recording)> {
-        // A recording has its own memory, so that nothing else overwrites it between replays. Cached memory
+    fn capture<T>(&self, work: impl FnOnce(&Self) -> T) -> Option<(T, Captured)> {
+        // A capture has its own memory, so that nothing else overwrites it between replays. Cached memory
         // of the main stream is released to make room.
         let queue = self.attempt(|queue| {
             queue.stream.synchronize()?;
             queue.pool.trim();
             Ok(Queue::to_record(&queue.gpu))
         })?;
-        // If this fails for lack of memory, the work can still run without a recording.
+        // If this fails for lack of memory, the work can still run without a capture.
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };
-        let recorded = device.queue.stream.record(|| {
+        let captured = device.queue.stream.capture(|| {
             let result = work(&device);
-            // Work that has not been joined yet is part of the recording.
+            // Work that has not been joined yet is part of the capture.
             device.attempt(|queue| queue.join());
             result
         });
-        let (result, graph) = recorded.ok()?;
+        let (result, graph) = captured.ok()?;
         match device.failed() {
             Some(_) => None,
-            None => Some((result, Recording { graph, _queue: device.queue })),
+            None => Some((result, Captured { graph, _queue: device.queue })),
         }
     }
 
-    fn replay(&self, recording: &Recording) {
-        self.attempt(|queue| queue.stream.replay(&recording.graph));
+    fn replay(&self, capture: &Captured) {
+        self.attempt(|queue| queue.stream.replay(&capture.graph));
     }
 
     fn scratch(&self, len: usize) -> Buffer {

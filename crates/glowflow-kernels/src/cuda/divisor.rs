@@ -71,12 +71,12 @@ impl From<Plane> for Argument<'_> {
 #[cfg(test)]
 mod tests {
     use super::Divisor;
-    use crate::random::Stream;
+    use crate::random::RngStream;
 
     #[test]
     fn quotients_are_exact() {
         const MOST: u32 = i32::MAX as u32;
-        let random = Stream { seed: 1, id: 0 };
+        let random = RngStream { seed: 1, id: 0 };
         let divisors = (1..600).chain((0..200).map(|i| (random.block(i)[0] >> 1).max(1)));
         for d in divisors.chain([MOST, MOST - 1, 1 << 30, (1 << 30) + 1, (1 << 30) - 1]) {
             let divisor = Divisor::new(d as usize);

@@ -29,7 +29,7 @@ macro_rules! kernels {
 
 kernels! {
     add_parts, add_shifted, add_shifted_back, affine, affine_wide, begin_report,
-    channel_map_gradient, channel_map_way_back, check_finite, col2im, couple, couple_backward,
+    channel_map_gradient, channel_map_fused_backward, check_finite, col2im, couple, couple_backward,
     depthwise, depthwise_taps, dequantize, edge_sums, final_prior, final_prior_backward,
     fold_conv_f32, fold_network_bf16, fold_network_f32, gather_back_bf16, gather_back_f32, im2col,
     initialize_actnorm, make_channel_maps, map, mask_and_sum_bf16, mask_and_sum_f32, mix, mix_backward,

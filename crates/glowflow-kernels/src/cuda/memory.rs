@@ -2,7 +2,7 @@
 //!
 //! Allocating memory from the driver waits for the GPU, so freed blocks are kept for reuse. A pool belongs to
 //! one stream: a block that is freed while work on it is still queued can be reused at once, because the next
-//! owner's work comes later in the same stream. A recording has side streams, whose work must hold its blocks
+//! owner's work comes later in the same stream. A capture has side streams, whose work must hold its blocks
 //! until it has finished ([`Queue::retire`](super::queue::Queue::retire)).
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ pub struct Pool {
     free: Mutex<FreeList>,
     /// True if a graph contains the blocks' addresses, so that none may be returned to the driver while the
     /// pool exists.
-    recorded: bool,
+    captured: bool,
 }
 
 type FreeList = HashMap<usize, Vec<u64>>;
@@ -32,8 +32,8 @@ fn rounded(bytes: usize) -> usize {
 }
 
 impl Pool {
-    pub fn new(context: &Arc<Context>, recorded: bool) -> Arc<Self> {
-        Arc::new(Self { context: Arc::clone(context), free: Mutex::default(), recorded })
+    pub fn new(context: &Arc<Context>, captured: bool) -> Arc<Self> {
+        Arc::new(Self { context: Arc::clone(context), free: Mutex::default(), captured })
     }
 
     fn free_list(&self) -> MutexGuard<'_, FreeList> {
@@ -49,7 +49,7 @@ impl Pool {
             None => match self.context.allocate(size)? {
                 Some(address) => address,
                 None => {
-                    if !self.recorded {
+                    if !self.captured {
                         self.release(&mut free);
                     }
                     self.context.allocate(size)?.ok_or_else(|| self.exhausted(bytes))?

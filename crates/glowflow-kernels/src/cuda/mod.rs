@@ -3,7 +3,7 @@
 //! The driver, the kernels' compiler and the matrix products are in libraries that are opened with the first
 //! device ([`LIBRARIES`]), NCCL if several processes train together. Building and starting the program needs
 //! nothing of CUDA. Kernels are CUDA C++, embedded as source and compiled for the GPU found. Operations are
-//! queued in one stream, and in a recording also in side streams. The first error is stored and reported when
+//! queued in one stream, and in a capture also in side streams. The first error is stored and reported when
 //! the host waits for results. Equal inputs give equal bits: sums are added in fixed orders, and never by two
 //! threads in one place.
 
@@ -24,7 +24,6 @@ mod optimizer;
 pub(crate) mod parts;
 pub(crate) mod patches;
 mod pixels;
-mod precision;
 mod primitives;
 pub(crate) mod product;
 pub(crate) mod queue;
@@ -35,11 +34,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 pub use compile::{HEADERS, SOURCE, Target};
-pub use device::Recording;
+pub use device::Captured;
 pub use library::LIBRARIES;
 pub use memory::Buffer;
 pub use nccl::NCCL;
-pub use precision::Precision;
 pub use tuning::{HiddenKernels, Tuning};
 
 use driver::Context;
@@ -48,6 +46,7 @@ use product::Element;
 use queue::{Gpu, Queue};
 
 use crate::device::{Device, DeviceError};
+use crate::precision::Precision;
 
 /// The lowest compute capability with bf16 and TF32 products: Ampere.
 const AMPERE: i32 = 80;
@@ -190,12 +189,7 @@ impl Cuda {
 
     fn buffer(&self, len: usize, block: impl FnOnce(&Queue) -> Result<Block, DeviceError>) -> Buffer {
         let block = self.attempt(|queue| {
-            if len > i32::MAX as usize {
-                return Err(DeviceError::Failed {
-                    device: queue.gpu.context.name.clone(),
-                    reason: format!("an array of {len} numbers is larger than kernels can address"),
-                });
-            }
+            queue.counted(len)?;
             block(queue)
         });
         Buffer::new(block, len)

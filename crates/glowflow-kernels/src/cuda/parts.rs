@@ -11,7 +11,7 @@ pub struct Part {
 
 /// Number of images per part: at least one.
 fn images_at_once(queue: &Queue, grid: Grid) -> usize {
-    (queue.gpu.rows_at_once / grid.pixels()).max(1)
+    (queue.gpu.rows_at_once / grid.pixels().max(1)).max(1)
 }
 
 /// Number of rows in the largest part.

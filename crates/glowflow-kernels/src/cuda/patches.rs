@@ -33,6 +33,7 @@ pub fn patches(
 ) -> Result<Block> {
     // A thread handles 16 bytes of a row.
     let (rows, packs) = (part.grid.rows(), stride * element.bytes() / 16);
+    queue.counted(rows * stride)?;
     let patches = queue.matrix(rows, stride, element)?;
     launch!(
         queue, queue.kernels().of(element).patches, Launch::of(rows * packs);

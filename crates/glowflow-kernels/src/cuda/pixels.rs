@@ -6,7 +6,7 @@ use super::queue::launch;
 use super::{Buffer, Cuda};
 use crate::device::DeviceError;
 use crate::pixels::{Noise, Quantized};
-use crate::random::Stream;
+use crate::random::RngStream;
 
 /// See [`Primitives::dequantize`](crate::Primitives::dequantize).
 pub fn dequantize(gpu: &Cuda, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v: &mut Buffer) {
@@ -16,8 +16,8 @@ pub fn dequantize(gpu: &Cuda, pixels: &[u8], bits: u32, noise: Noise<'_, f32>, v
         assert!(noise.len() >= pixels.len(), "{} numbers of noise for {} pixels", noise.len(), pixels.len());
     }
     gpu.attempt(|queue| {
-        let none = Stream { seed: 0, id: 0 };
-        let (mode, Stream { seed, id }, first) = match noise {
+        let none = RngStream { seed: 0, id: 0 };
+        let (mode, RngStream { seed, id }, first) = match noise {
             Noise::Midpoint => (0, none, 0u64),
             Noise::Uniform(stream, first) => (1, stream, first),
             Noise::Given(noise) => {
@@ -55,7 +55,7 @@ pub fn quantize(gpu: &Cuda, v: &Buffer, bits: u32) -> Result<Quantized, DeviceEr
 }
 
 /// See [`Primitives::normal`](crate::Primitives::normal).
-pub fn normal(gpu: &Cuda, stream: Stream, images: usize, scale: f64, out: &mut Buffer) {
+pub fn normal(gpu: &Cuda, stream: RngStream, images: usize, scale: f64, out: &mut Buffer) {
     gpu.attempt(|queue| {
         let length = out.len() / images.max(1);
         launch!(

@@ -1,7 +1,7 @@
 //! The general operations on a GPU: one kernel interprets all expressions, one sums them, and cuBLASLt
 //! computes products.
 //!
-//! Expressions are kernel parameters, and so part of a record.
+//! Expressions are kernel parameters, and so part of a captured graph.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -22,16 +22,16 @@ use crate::pixels::{Noise, Quantized};
 use crate::primitives::{
     Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds, one_by_one,
 };
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Threads of a block that sums.
 const THREADS: usize = 256;
-/// Terms that one thread sums at least if there are more than it has to.
+/// Minimum number of terms per thread of a sum that is divided.
 const TERMS: usize = 64;
-/// The most parts that a sum is taken in.
+/// Maximum number of parts of a sum.
 const PARTS: usize = 512;
 
 /// As in `primitives.cu`.
@@ -118,17 +118,6 @@ impl Expression {
     }
 }
 
-/// A number of elements or terms, which kernels count in 32 bits.
-pub(super) fn counted(queue: &Queue, count: usize) -> Result<usize> {
-    if count > i32::MAX as usize {
-        return Err(DeviceError::Failed {
-            device: queue.gpu.context.name.clone(),
-            reason: format!("an operation on {count} elements is larger than kernels can address"),
-        });
-    }
-    Ok(count)
-}
-
 fn places(inputs: &[View<'_, Buffer>]) -> Vec<(Strided, usize)> {
     inputs.iter().map(|view| (view.at, view.buffer.len())).collect()
 }
@@ -187,7 +176,7 @@ impl Primitives for Cuda {
         let elements = Elements::of_map(f, shape, &places(inputs), (out.at, out.buffer.len()));
         let expression = Expression::new(f, &elements, inputs, out.buffer);
         self.attempt(|queue| {
-            let count = counted(queue, elements.count())?;
+            let count = queue.counted(elements.count())?;
             launch!(queue, queue.kernels().map, Launch::of(count); count, Argument::borrowed(&expression))
         });
     }
@@ -207,8 +196,8 @@ impl Primitives for Cuda {
         };
         let (outs, terms) = (lens(false), lens(true));
         self.attempt(|queue| {
-            counted(queue, outs)?;
-            counted(queue, terms)?;
+            queue.counted(outs)?;
+            queue.counted(terms)?;
             // Neighbouring threads read neighbouring columns, or neighbouring terms if the columns are
             // summed.
             let lanes = if elements.axes[2].summed() {
@@ -229,7 +218,7 @@ impl Primitives for Cuda {
                 return Ok(());
             }
             launch!(
-                queue, queue.kernels().reduce_parts, Launch::of(32 * outs);
+                queue, queue.kernels().reduce_parts, Launch::of(queue.counted(32 * outs)?);
                 outs, parts, i32::from(accumulate), partial.address, Argument::borrowed(&expression)
             )
         });
@@ -319,7 +308,7 @@ impl Primitives for Cuda {
         }
     }
 
-    fn uniform(&self, stream: Stream, images: usize, out: &mut Buffer) {
+    fn uniform(&self, stream: RngStream, images: usize, out: &mut Buffer) {
         self.attempt(|queue| {
             let length = out.len() / images.max(1);
             launch!(
@@ -329,7 +318,7 @@ impl Primitives for Cuda {
         });
     }
 
-    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Buffer) {
+    fn uniform_from(&self, stream: RngStream, first: u64, out: &mut Buffer) {
         self.attempt(|queue| {
             let length = out.len();
             launch!(
@@ -339,7 +328,7 @@ impl Primitives for Cuda {
         });
     }
 
-    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer) {
+    fn normal(&self, stream: RngStream, images: usize, scale: f64, out: &mut Buffer) {
         pixels::normal(self, stream, images, scale, out);
     }
 

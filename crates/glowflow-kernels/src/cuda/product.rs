@@ -332,8 +332,8 @@ impl Products {
                 unsafe { sys::cublasLtMatmulPreferenceSetAttribute(preference, attribute, value, size) };
             self.check(status, "choosing an algorithm")
         };
-        // Parts of a batch start at multiples of 16 bytes: widths are multiples of 8, and channels, after a
-        // squeeze, of 4. Parts of other buffers may start anywhere.
+        // Parts of a batch start at multiples of 16 bytes if widths are multiples of 8 and channels of 4, as after a
+        // squeeze. Parts of other buffers may start anywhere.
         let (workspace, alignment) = (WORKSPACE as u64, if product.aligned { 16u32 } else { 4 });
         prefer(Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, pointer(&workspace), 8)?;
         // Split sums are accumulated in memory, in f32 and in order; the other schemes round intermediate

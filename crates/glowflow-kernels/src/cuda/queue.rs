@@ -178,7 +178,7 @@ impl Queue {
         Self::with_pool(gpu, Pool::new(&gpu.context, false))
     }
 
-    /// A queue for a recording. The recording is valid as long as the queue exists.
+    /// A queue for a capture. The capture is valid as long as the queue exists.
     pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
         let lane = || Self::with_pool(gpu, Arc::clone(&pool));
@@ -205,7 +205,7 @@ impl Queue {
     /// A queue for side work that may run concurrently with everything queued here from now on, and starts
     /// after everything queued here before. It must end with [`retire`](Self::retire).
     ///
-    /// Outside a recording it is this queue itself, because launches from the host are then the bottleneck.
+    /// Outside a capture it is this queue itself, because launches from the host are then the bottleneck.
     pub fn side_stream(&self, lane: Lane) -> Result<&Self> {
         let Some(side) = &self.side else { return Ok(self) };
         side.wait(&self.stream, lane)
@@ -323,6 +323,20 @@ impl Queue {
         Ok(received)
     }
 
+    /// A number of elements, which kernels count in 32 bits.
+    ///
+    /// # Errors
+    /// [`DeviceError::Failed`] if it is larger.
+    pub fn counted(&self, count: usize) -> Result<usize> {
+        if count > i32::MAX as usize {
+            return Err(DeviceError::Failed {
+                device: self.gpu.context.name.clone(),
+                reason: format!("an array of {count} numbers is larger than kernels can address"),
+            });
+        }
+        Ok(count)
+    }
+
     /// Partition of `rows` into slabs that are summed separately: their number, and rows per slab. It depends
     /// only on the number of rows, and therefore so do the sums.
     pub fn slabs(rows: usize) -> (usize, usize) {
@@ -330,7 +344,7 @@ impl Queue {
         (rows.div_ceil(slab), slab)
     }
 
-    /// Accumulates partial sums, `[slabs, count]`, into `total` `[count]`.
+    /// Writes the sums of `slabs` partial sums, `[slabs, count]`, to `total` `[count]`.
     pub fn sum_slabs(&self, count: usize, slabs: usize, sums: u64, total: u64) -> Result<()> {
         launch!(self, self.kernels().sum_slabs, Launch::blocks(count.div_ceil(8)); count, slabs, sums, total)
     }

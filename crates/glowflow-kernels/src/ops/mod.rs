@@ -25,9 +25,9 @@
 //! compares the fused forms with it, and it runs Glow on a device that has [`Primitives`](crate::Primitives)
 //! but no operations yet.
 //!
-//! In backward functions `dlogp` is the derivative of the loss by the log-likelihood of one sample: the same
-//! for every sample, and known in advance. Gradients are added to `gradient`, a buffer laid out as the
-//! parameters are.
+//! In backward functions `dlogp` is the derivative of the loss with respect to the log-likelihood of one
+//! sample: the same for every sample, and known in advance. Gradients are added to `gradient`, a buffer laid
+//! out as the parameters are.
 
 mod actnorm;
 mod attention;

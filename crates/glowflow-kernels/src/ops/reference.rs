@@ -9,12 +9,12 @@ use crate::expr::Expr;
 use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, GemmBatch, Matrix, MatrixMut, Primitives, View, ViewMut};
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::shape::Grid;
 
 /// A device with the memory and the primitives of another one, and the reference bodies of all operations.
 ///
-/// It does not record, because reference bodies upload constants.
+/// It does not capture, because reference bodies upload constants.
 ///
 /// ```
 /// use glowflow_kernels::ops::{Operations, Squeeze};
@@ -35,7 +35,7 @@ pub struct Reference<D>(pub D);
 impl<D: Device> Device for Reference<D> {
     type Real = D::Real;
     type Buffer = D::Buffer;
-    type Recording = std::convert::Infallible;
+    type Captured = std::convert::Infallible;
 
     fn name(&self) -> String {
         format!("{}, reference operations", self.0.name())
@@ -57,12 +57,12 @@ impl<D: Device> Device for Reference<D> {
         self.0.within(work)
     }
 
-    fn record<T>(&self, _: impl FnOnce(&Self) -> T) -> Option<(T, Self::Recording)> {
+    fn capture<T>(&self, _: impl FnOnce(&Self) -> T) -> Option<(T, Self::Captured)> {
         None
     }
 
-    fn replay(&self, recording: &Self::Recording) {
-        match *recording {}
+    fn replay(&self, capture: &Self::Captured) {
+        match *capture {}
     }
 
     fn scratch(&self, len: usize) -> Self::Buffer {
@@ -221,15 +221,15 @@ impl<D: Primitives> Primitives for Reference<D> {
         self.0.norm_relu_backward(norm, by, constants, x, dy, sums, dx, accumulate);
     }
 
-    fn uniform(&self, stream: Stream, images: usize, out: &mut Self::Buffer) {
+    fn uniform(&self, stream: RngStream, images: usize, out: &mut Self::Buffer) {
         self.0.uniform(stream, images, out);
     }
 
-    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Self::Buffer) {
+    fn uniform_from(&self, stream: RngStream, first: u64, out: &mut Self::Buffer) {
         self.0.uniform_from(stream, first, out);
     }
 
-    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Self::Buffer) {
+    fn normal(&self, stream: RngStream, images: usize, scale: f64, out: &mut Self::Buffer) {
         self.0.normal(stream, images, scale, out);
     }
 

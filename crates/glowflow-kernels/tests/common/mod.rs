@@ -1,9 +1,10 @@
 //! Random numbers and parameters.
 
-use glowflow_kernels::cuda::{HiddenKernels, Precision, Tuning};
+use glowflow_kernels::Precision;
+use glowflow_kernels::cuda::{HiddenKernels, Tuning};
 use glowflow_kernels::{
-    ActNormParams, ChannelMapParams, Cuda, FinalPriorParams, NetworkParams, PermutationParams, Span, Stream,
-    ZeroConvParams,
+    ActNormParams, ChannelMapParams, Cuda, FinalPriorParams, NetworkParams, PermutationParams, RngStream,
+    Span, ZeroConvParams,
 };
 
 /// The environment variable of [`Tuning::rows_at_once`] in tests that run again with other settings.
@@ -29,13 +30,13 @@ pub fn gpu(precision: Precision) -> Option<Cuda> {
 
 /// A sequence of normal numbers.
 pub struct Numbers {
-    stream: Stream,
+    stream: RngStream,
     drawn: u64,
 }
 
 impl Numbers {
     pub fn new(seed: u64) -> Self {
-        Self { stream: Stream { seed, id: 0 }, drawn: 0 }
+        Self { stream: RngStream { seed, id: 0 }, drawn: 0 }
     }
 
     pub fn normal(&mut self, len: usize) -> Vec<f32> {

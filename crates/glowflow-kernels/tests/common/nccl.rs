@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use glowflow_kernels::Cuda;
-use glowflow_kernels::cuda::{self, Precision};
+use glowflow_kernels::{Precision, cuda};
 
 /// Runs an ignored test of the current program in a separate process, with four GPUs and these environment
 /// variables.

@@ -11,7 +11,7 @@ mod sample;
 use std::borrow::Cow;
 use std::sync::{Mutex, OnceLock};
 
-use glowflow_kernels::{DeviceError, Direction, Noise, Operations, Quantized, Real, Stream};
+use glowflow_kernels::{DeviceError, Direction, Noise, Operations, Quantized, Real, RngStream};
 
 use crate::ModelFile;
 use crate::flow::{Context, Mode, Prepared};
@@ -67,7 +67,7 @@ pub(crate) enum EntryNoise<'a, R> {
     /// Independent of the model.
     Fixed(Noise<'a, R>),
     /// Uniform noise from a stream, mapped by the dequantiser if there is one.
-    Variational(Stream),
+    Variational(RngStream),
 }
 
 /// Latents and log-densities of a chunk.

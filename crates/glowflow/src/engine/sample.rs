@@ -2,7 +2,7 @@
 //! logistic distribution of scale T.
 
 use glowflow_kernels::expr::{constant, old};
-use glowflow_kernels::{DeviceError, Operations, Stream, Strided, ViewMut};
+use glowflow_kernels::{DeviceError, Operations, RngStream, Strided, ViewMut};
 
 use super::{DeviceEngine, Draw};
 use crate::flow::Base;
@@ -22,7 +22,7 @@ impl<D: Operations> DeviceEngine<D> {
     /// Draws the latents of one level.
     pub(super) fn draw_level(&self, images: usize, draw: Draw, level: usize, eps: &mut D::Buffer) {
         let Draw { seed, first, temperature } = draw;
-        let stream = Stream { seed, id: latents_stream(level) + first as u64 };
+        let stream = RngStream { seed, id: latents_stream(level) + first as u64 };
         match self.flow.latents()[level].base {
             Base::Normal => self.device.normal(stream, images, temperature, eps),
             Base::Logistic => {

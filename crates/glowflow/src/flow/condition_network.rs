@@ -88,7 +88,7 @@ impl ConditionNetwork {
         device.initialize_actnorm_from(&self.norm, &h.iter().collect::<Vec<_>>(), params);
     }
 
-    /// Adds the gradients by the parameters, given the input, the condition, and the gradient by it.
+    /// Adds the parameter gradients, given the input, the condition, and the gradient with respect to it.
     pub fn backward<D: ActNorm>(
         self,
         cx: &Context<'_, D>,

@@ -175,7 +175,7 @@ impl ConditionalCoupling {
         d_o
     }
 
-    /// Adds the parts of the gradient by the network's input to `dx` and `dcondition`.
+    /// Adds the parts of the network's input gradient to `dx` and `dcondition`.
     fn add_input_gradient<D: CouplingNetwork>(
         &self,
         device: &D,

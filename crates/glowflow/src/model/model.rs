@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use glowflow_kernels::{Cpu, Noise, Operations, Real, Stream};
+use glowflow_kernels::{Cpu, Noise, Operations, Real, RngStream};
 use ndarray::{Array4, ArrayView4, Axis};
 
 use super::decode::{array, rows};
@@ -198,7 +198,7 @@ impl<A: Architecture, R: Real> Model<A, R> {
         for start in (0..batch).step_by(self.chunk()) {
             let range = start..batch.min(start + self.chunk());
             let chunk = rows(pixels, range.clone());
-            let stream = |seed| Stream { seed, id: random::EVALUATION_NOISE + start as u64 };
+            let stream = |seed| RngStream { seed, id: random::EVALUATION_NOISE + start as u64 };
             let given: Cow<'_, [R]>;
             let noise = match dequantization {
                 Dequantization::Typical => match self.engine.typical_noise(&chunk)? {

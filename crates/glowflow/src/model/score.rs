@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use glowflow_kernels::{Real, Stream};
+use glowflow_kernels::{Real, RngStream};
 use ndarray::{ArrayView4, Axis, Slice};
 
 use super::model::{Dequantization, Model};
@@ -146,7 +146,7 @@ impl Draws {
             Self::Variational { seed, .. } => (NoiseKind::Variational, seed),
             Self::Importance { noise, seed, .. } => (noise, seed),
         };
-        let stream = Stream { seed, id: random::EVALUATION_SEEDS };
+        let stream = RngStream { seed, id: random::EVALUATION_SEEDS };
         let [low, high, ..] = stream.block((draw << 40) | batch).map(u64::from);
         let seed = low | high << 32;
         match noise {

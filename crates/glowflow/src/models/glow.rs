@@ -138,7 +138,7 @@ impl PriorType {
 
 /// Configuration of a Glow model.
 ///
-/// Older programs reject unknown keys, so keys from `normalization` on, except `classes`, are only written if
+/// Older versions reject unknown keys, so keys from `normalization` on, except `classes`, are only written if
 /// they differ from their defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,7 +155,7 @@ pub struct GlowConfig {
     pub hidden: usize,
     /// Kind of coupling.
     pub coupling: CouplingType,
-    /// Scale of affine couplings. Older programs reject this key, so it is only written if it is not
+    /// Scale of affine couplings. Older versions reject this key, so it is only written if it is not
     /// [`ScaleType::Sigmoid`].
     #[serde(skip_serializing_if = "ScaleType::is_sigmoid")]
     pub scale: ScaleType,
@@ -182,7 +182,7 @@ pub struct GlowConfig {
     pub prior: PriorType,
     /// Number of classes; 0 for a model without labels.
     pub classes: usize,
-    /// Distribution of dequantisation noise. Older programs reject this key and the next three, so each is
+    /// Distribution of dequantisation noise. Older versions reject this key and the next three, so each is
     /// only written if it differs from its default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,

@@ -35,7 +35,7 @@ pub struct RealNvpConfig {
     pub blocks: usize,
     /// Width of the coupling networks of the first level.
     pub hidden: usize,
-    /// Distribution of dequantisation noise. Older programs reject this key and the next three, so each is
+    /// Distribution of dequantisation noise. Older versions reject this key and the next three, so each is
     /// only written if it differs from its default.
     #[serde(skip_serializing_if = "DequantizationType::is_uniform")]
     pub dequantization: DequantizationType,

@@ -13,7 +13,7 @@
 //! assert_eq!(p.initial_buffers(), [1.0; 3]);
 //! ```
 
-use glowflow_kernels::{Span, Stream};
+use glowflow_kernels::{RngStream, Span};
 
 use super::layout::{ConstantLayout, ConstantType, HiddenMatrix, Layout, Triangle};
 use crate::random;
@@ -148,11 +148,11 @@ impl<'a> ParamBuilder<'a> {
     }
 
     /// The random stream of a new model's next permutation; `None` for an existing model.
-    pub fn permutation_stream(&mut self) -> Option<Stream> {
+    pub fn permutation_stream(&mut self) -> Option<RngStream> {
         let id = random::PERMUTATION + self.permutations;
         self.permutations += 1;
         match self.source {
-            Source::Seed(seed) => Some(Stream { seed, id }),
+            Source::Seed(seed) => Some(RngStream { seed, id }),
             Source::Layout | Source::Given(_) => None,
         }
     }
@@ -224,7 +224,7 @@ impl<'a> ParamBuilder<'a> {
         let Source::Seed(seed) = self.source else { return values };
         for (i, (parameter, init)) in self.layout.parameters.iter().zip(&self.inits).enumerate() {
             let values = &mut values[parameter.span.range()];
-            let stream = Stream { seed, id: random::WEIGHTS + i as u64 };
+            let stream = RngStream { seed, id: random::WEIGHTS + i as u64 };
             match init {
                 Init::Zeros => {}
                 Init::Constant(value) => values.fill(*value as f32),

@@ -42,7 +42,7 @@ pub(crate) fn take_constants(
                     Some(i) => {
                         // The file's number, which may be negative.
                         let i = i as i64;
-                        let why = format!("{i} occurs twice or is no channel");
+                        let why = format!("{i} is repeated or not a valid channel");
                         Err(Error::file(
                             path,
                             format!("{name} is not a permutation of {len} channels: {why}"),

@@ -1,10 +1,10 @@
 //! Random permutations and rotations of channels.
 
-use glowflow_kernels::Stream;
+use glowflow_kernels::RngStream;
 use nalgebra::{DMatrix, DVector};
 
 /// A random permutation, obtained by sorting random numbers.
-pub(crate) fn shuffled(stream: Stream, n: usize) -> Vec<usize> {
+pub(crate) fn shuffled(stream: RngStream, n: usize) -> Vec<usize> {
     let mut index: Vec<usize> = (0..n).collect();
     index.sort_by_cached_key(|&i| (stream.block(i as u64)[0], i));
     index
@@ -26,7 +26,7 @@ pub(crate) struct Lu {
 }
 
 /// The LU form of a random rotation, the Q of a Gaussian matrix.
-pub(crate) fn random_rotation(stream: Stream, n: usize) -> Lu {
+pub(crate) fn random_rotation(stream: RngStream, n: usize) -> Lu {
     let gaussian = DMatrix::from_fn(n, n, |i, j| stream.normal((i * n + j) as u64)[0]);
     let lu = gaussian.qr().q().lu();
     // Row i of L·U is row taken[i] of the rotation; P undoes that.

@@ -1,6 +1,6 @@
 //! Forward and backward pass of a part of a batch, and its dequantisation noise.
 
-use glowflow_kernels::{Noise, Operations, Repeated, Stream};
+use glowflow_kernels::{Noise, Operations, Repeated, RngStream};
 
 use super::trainer::{Buckets, Link, Slices, Trainer};
 use crate::Error;
@@ -45,7 +45,7 @@ fn dequantize<D: Operations>(
     flow: &Flow<D>,
     pixels: &[u8],
     bits: u32,
-    (noise, first): (Stream, u64),
+    (noise, first): (RngStream, u64),
     (v, u): (&mut D::Buffer, &mut D::Buffer),
 ) {
     if flow.dequantizer().is_none() {
@@ -124,7 +124,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             }
             (log_density, statistics)
         };
-        let agree = |recorded: bool| link.map_or(Ok(recorded), |link| link.agree(recorded));
+        let agree = |captured: bool| link.map_or(Ok(captured), |link| link.agree(captured));
         let (log_density, statistics) = work.run_agreed(device, run, agree)?;
         // The next pass will write there again.
         Ok((device.copied(log_density, images.0), device.copied(statistics, flow.layout.buffers_len())))
@@ -132,10 +132,10 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
 
     /// Fresh noise for this step, and the offset of an image's noise, given its position in the batch. It
     /// does not depend on the division of the batch into parts.
-    fn noise(&self, first: usize) -> (Stream, u64) {
+    fn noise(&self, first: usize) -> (RngStream, u64) {
         let id = random::TRAINING_NOISE + self.progress.step;
         let numbers = first as u64 * self.config.model.dimensions() as u64;
-        (Stream { seed: self.config.train.seed, id }, numbers)
+        (RngStream { seed: self.config.train.seed, id }, numbers)
     }
 
     /// Initial state of the flow for the first images of a batch, with fresh noise.

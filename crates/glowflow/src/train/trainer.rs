@@ -61,7 +61,7 @@ pub struct Trainer<D: Operations, A = ModelConfig> {
     waited: Duration,
     /// Numbers of a slice that connected devices sum.
     slice: usize,
-    /// The connection to the devices of other ranks. It is dropped after the records of passes, which use it.
+    /// The connection to the devices of other ranks. It is dropped after the captured passes, which use it.
     link: Option<Arc<Link<D>>>,
 }
 

@@ -11,8 +11,8 @@ use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, r
 use glowflow::{
     Backprop, CouplingType, Dequantization, Draws, GlowConfig, Model, ModelConfig, ModelFile, NetworkType,
 };
-use glowflow_kernels::cuda::Precision;
-use glowflow_kernels::{Cpu, Cuda, Reference, Stream};
+use glowflow_kernels::Precision;
+use glowflow_kernels::{Cpu, Cuda, Reference, RngStream};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};
 
@@ -75,7 +75,7 @@ fn models_train_save_and_load() {
 fn every_image_is_reconstructed() {
     const NOISE: usize = 250;
     const IMAGES: usize = NOISE + 6 * BATCH;
-    let noise = Stream { seed: 5, id: 0 };
+    let noise = RngStream { seed: 5, id: 0 };
     let mut pixels: Vec<u8> = (0..NOISE * 16 * 16 * 3 / 4)
         .flat_map(|i| noise.uniform(i as u64).map(|u| (256.0 * u) as u8))
         .collect();

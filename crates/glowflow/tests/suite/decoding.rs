@@ -2,7 +2,7 @@
 
 use crate::common::{config, glow, model_file};
 use glowflow::{DeviceError, Error, GlowConfig, Model};
-use glowflow_kernels::{Cuda, cuda};
+use glowflow_kernels::{Cuda, Precision};
 use ndarray::{Array4, Axis, s};
 
 /// A model of images so large that it decodes 16 at a time.
@@ -125,7 +125,7 @@ fn a_gpu_repeats_its_recorded_decoding() {
             Cuda::with_libraries(0, precision, folders)
         })
     };
-    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    let Some(gpu) = gpu(Precision::F32) else { return };
     let file = model_file(0.05);
     let (model, cpu) = (Model::on(gpu, &file), glow(&file));
     for seed in 0..4 {

@@ -10,7 +10,7 @@ use glowflow::{
     Architecture, Dequantization, DequantizationType, Draws, Error, GlowConfig, Model, ModelFile, NiceConfig,
     NoiseKind, PermutationType, RealNvpConfig,
 };
-use glowflow_kernels::{Cpu, Cuda, Device, Grid, Noise, Operations, Primitives, Stream, cuda};
+use glowflow_kernels::{Cpu, Cuda, Device, Grid, Noise, Operations, Precision, Primitives, RngStream};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
@@ -33,13 +33,13 @@ fn glow(image: [usize; 3], couplings: usize) -> GlowConfig {
 
 /// Standard normal values.
 fn normal(id: u64, len: usize) -> Vec<f64> {
-    (0..len as u64).map(|i| Stream { seed: 7, id }.normal(i)[0]).collect()
+    (0..len as u64).map(|i| RngStream { seed: 7, id }.normal(i)[0]).collect()
 }
 
 /// Random pixels of some images.
 fn pixels(images: usize, [height, width, channels]: [usize; 3], seed: u64) -> Array4<u8> {
     let len = images * height * width * channels;
-    let stream = Stream { seed, id: 0 };
+    let stream = RngStream { seed, id: 0 };
     let bytes = (0..len as u64).map(|i| stream.block(i)[0] as u8).collect();
     Array4::from_shape_vec((images, height, width, channels), bytes).unwrap()
 }
@@ -210,12 +210,12 @@ impl Alone {
 
     fn uniform(&self, id: u64, len: usize) -> Vec<f64> {
         let mut u = self.device.scratch(len);
-        self.device.uniform(Stream { seed: 5, id }, 1, &mut u);
+        self.device.uniform(RngStream { seed: 5, id }, 1, &mut u);
         u.to_vec()
     }
 
     fn random_bins(&self, images: usize) -> Vec<u32> {
-        let stream = Stream { seed: 2, id: 0 };
+        let stream = RngStream { seed: 2, id: 0 };
         (0..(images * self.image.len()) as u64).map(|i| stream.block(i)[0] % self.bins).collect()
     }
 }
@@ -261,7 +261,7 @@ fn noise_stays_in_its_bin() {
         let mut v = device.scratch(pixels.len());
         device.dequantize(&pixels, 8, Noise::Midpoint, &mut v);
         let mut u = device.scratch(pixels.len());
-        device.uniform(Stream { seed: 0, id: 0 }, 1, &mut u);
+        device.uniform(RngStream { seed: 0, id: 0 }, 1, &mut u);
         let (params, buffers) = (device.upload(&params), device.zeros(0));
         let cx = Context { device: &device, params: &params, buffers: &buffers, mode: Mode::Train };
         let mut state = State {
@@ -483,8 +483,7 @@ fn typical_latents_do_not_depend_on_the_batch() {
 
 #[test]
 fn a_gpu_agrees() {
-    let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, cuda::Precision::F32, folders))
-    else {
+    let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders)) else {
         return;
     };
     let image = [4, 6, 3];

@@ -4,7 +4,7 @@ use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Architecture, Backprop, Dequantization, Model, Operations, Precision};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Batch, TrainingBatches, TrainingOptions};
-use glowflow_kernels::{Cpu, Cuda, Reference, cuda};
+use glowflow_kernels::{Cpu, Cuda, Reference};
 use ndarray::Array4;
 
 /// A model that trains in milliseconds, with configuration `overrides`.
@@ -111,10 +111,10 @@ fn every_device_agrees() {
     let config = config(&["model.classes=3", "model.bits=5"]);
     let (want, _) = train(Cpu::<f32>::new(), config.clone(), 4);
     assert_close(&train(Reference(Cpu::<f32>::new()), config.clone(), 4).0, &want, 1e-3);
-    if let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, cuda::Precision::F32, folders)) {
+    if let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders)) {
         assert_close(&train(gpu, config.clone(), 4).0, &want, 1e-3);
     }
-    match Precision::Bf16.cpu() {
+    match Cpu::with_precision(Precision::Bf16) {
         Ok(device) => assert_close(&train(device, config, 4).0, &want, 5e-2),
         Err(error) => println!("skipped: {error}"),
     }

@@ -5,7 +5,7 @@ use glowflow::model::Flow;
 use glowflow::params::Parameter;
 use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Backprop, Dequantization, GlowConfig, Model, ModelConfig, ModelFile, PriorType};
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::Precision;
 use glowflow_kernels::{Cpu, Cuda, Operations};
 use ndarray::Array4;
 

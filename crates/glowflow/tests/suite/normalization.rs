@@ -8,7 +8,7 @@ use glowflow::train::{Changes, Limits, Options, RunConfig, Trainer, observers, r
 use glowflow::{
     Backprop, Dequantization, Draws, Error, GlowConfig, Model, ModelConfig, ModelFile, NormalizationType,
 };
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::Precision;
 use glowflow_kernels::{Cpu, Cuda};
 use glowflow_report::progress::Display;
 use ndarray::{Array4, Axis, Slice};

@@ -3,7 +3,7 @@
 use crate::common::training::batches;
 use glowflow::params::{HiddenMatrix, Layout};
 use glowflow::train::{RunConfig, TrainState, Trainer};
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::Precision;
 use glowflow_kernels::{Cpu, Cuda, Operations};
 use nalgebra::DMatrix;
 

@@ -4,7 +4,7 @@
 use crate::common::training::{batches, trained};
 use glowflow::train::{RunConfig, Trainer};
 use glowflow::{Backprop, Dequantization, GlowConfig, Model, ModelConfig, ModelFile, ScaleType};
-use glowflow_kernels::cuda::Precision;
+use glowflow_kernels::Precision;
 use glowflow_kernels::{Cpu, Cuda};
 use ndarray::Array4;
 

@@ -6,7 +6,7 @@ use glowflow::flow::{Context, Mode};
 use glowflow::model::{Flow, largest};
 use glowflow::tensor_file::TensorFile;
 use glowflow::{Backprop, Dequantization, Latents, Model, ModelFile, Precision};
-use glowflow_kernels::{Cpu, Cuda, Device, Noise, Operations, Real, cuda};
+use glowflow_kernels::{Cpu, Cuda, Device, Noise, Operations, Real};
 use ndarray::Array4;
 
 const FILES: [&str; 9] = [
@@ -300,7 +300,7 @@ fn training_mode_in_f64() {
 
 #[test]
 fn training_mode_on_a_gpu_in_f32() {
-    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    let Some(gpu) = gpu(Precision::F32) else { return };
     training_mode(&gpu, 1e-5);
 }
 
@@ -367,7 +367,7 @@ fn agrees_to_the_rounding_of_bf16(device: &impl Operations<Real = f32>) {
 
 #[test]
 fn bf16_agrees_to_its_rounding() {
-    match Precision::Bf16.cpu() {
+    match Cpu::with_precision(Precision::Bf16) {
         Ok(device) => agrees_to_the_rounding_of_bf16(&device),
         Err(error) => println!("skipped: {error}"),
     }
@@ -375,32 +375,32 @@ fn bf16_agrees_to_its_rounding() {
 
 #[test]
 fn bf16_with_amx_agrees_to_its_rounding() {
-    match Precision::Bf16.cpu_with_amx() {
+    match Cpu::with_amx() {
         Ok(device) => agrees_to_the_rounding_of_bf16(&device),
         Err(error) => println!("skipped: {error}"),
     }
 }
 
 /// A GPU, or an emulated one.
-fn gpu(precision: cuda::Precision) -> Option<Cuda> {
+fn gpu(precision: Precision) -> Option<Cuda> {
     cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders))
 }
 
 #[test]
 fn encodes_and_decodes_on_a_gpu_in_f32() {
-    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    let Some(gpu) = gpu(Precision::F32) else { return };
     encodes_and_decodes(&gpu, 1e-5, 1e-4);
 }
 
 #[test]
 fn gradients_on_a_gpu_in_f32() {
-    let Some(gpu) = gpu(cuda::Precision::F32) else { return };
+    let Some(gpu) = gpu(Precision::F32) else { return };
     gradients(&gpu, 1e-4);
     both_modes_agree(&gpu, 1e-5);
 }
 
 #[test]
 fn a_gpu_in_bf16_agrees_to_its_rounding() {
-    let Some(gpu) = gpu(cuda::Precision::Bf16) else { return };
+    let Some(gpu) = gpu(Precision::Bf16) else { return };
     agrees_to_the_rounding_of_bf16(&gpu);
 }

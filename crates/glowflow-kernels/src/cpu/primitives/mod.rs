@@ -26,7 +26,7 @@ use crate::optimizer::{Segment, Training, Update, UpdateReport};
 use crate::orthogonal;
 use crate::pixels::{Noise, Quantized};
 use crate::primitives::{Conv, Gemm, Matrix, MatrixMut, Primitives, Strided, View, ViewMut, holds};
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::shape::Grid;
 
 /// Splits views into positions with buffer lengths, and the buffers.
@@ -114,15 +114,15 @@ impl<T: Scalar> Primitives for Cpu<T> {
         }
     }
 
-    fn uniform(&self, stream: Stream, images: usize, out: &mut Buffer<T>) {
+    fn uniform(&self, stream: RngStream, images: usize, out: &mut Buffer<T>) {
         let length = (out.len() / images.max(1)).max(1);
         out.par_chunks_exact_mut(length).enumerate().for_each(|(image, out)| {
-            let stream = Stream { id: stream.id.wrapping_add(image as u64), ..stream };
+            let stream = RngStream { id: stream.id.wrapping_add(image as u64), ..stream };
             self.fill(out, |i| stream.uniform(i));
         });
     }
 
-    fn uniform_from(&self, stream: Stream, first: u64, out: &mut Buffer<T>) {
+    fn uniform_from(&self, stream: RngStream, first: u64, out: &mut Buffer<T>) {
         self.fill_from(first, out, |i| stream.uniform(i));
     }
 
@@ -147,10 +147,10 @@ impl<T: Scalar> Primitives for Cpu<T> {
         Ok(Quantized { pixels: v.iter().map(pixel).collect(), finite: v.iter().all(|v| v.is_finite()) })
     }
 
-    fn normal(&self, stream: Stream, images: usize, scale: f64, out: &mut Buffer<T>) {
+    fn normal(&self, stream: RngStream, images: usize, scale: f64, out: &mut Buffer<T>) {
         let length = (out.len() / images.max(1)).max(1);
         for (image, out) in out.chunks_exact_mut(length).enumerate() {
-            let stream = Stream { id: stream.id + image as u64, ..stream };
+            let stream = RngStream { id: stream.id.wrapping_add(image as u64), ..stream };
             self.fill(out, |i| stream.normal(i).map(|x| scale * x));
         }
     }

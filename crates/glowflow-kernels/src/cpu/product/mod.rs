@@ -42,8 +42,8 @@ pub enum Out<'a, E: Element> {
 pub enum Finish<'a, E> {
     /// Sets negative elements to 0.
     Relu,
-    /// It is kept where this matrix, laid out as `C` is, is positive, and 0 elsewhere: the gradient of a
-    /// ReLU by its input, given its output.
+    /// Sets elements to 0 unless the corresponding element of this matrix, laid out like `C`, is positive: a
+    /// ReLU's input gradient, given its output.
     Mask(&'a [E]),
 }
 

@@ -10,7 +10,7 @@ use crate::cpu::buffer::Pool;
 use crate::cpu::element::Element;
 use crate::cpu::isa::Isa;
 use crate::cpu::panels::{DEPTH, Panels};
-use crate::random::Stream;
+use crate::random::RngStream;
 use crate::real::Real;
 
 fn workspace<E: Element>(isa: Isa) -> Workspace<E> {
@@ -34,7 +34,7 @@ fn available<E: Element>() -> Vec<Isa> {
 
 /// Numbers that an element represents exactly.
 fn numbers<E: Element>(id: u64, len: usize) -> Vec<E::Sum> {
-    let uniform = |i| Stream { seed: 1, id }.uniform(i)[0] - 0.5;
+    let uniform = |i| RngStream { seed: 1, id }.uniform(i)[0] - 0.5;
     (0..len as u64).map(|i| E::of_sum(E::Sum::of(uniform(i))).to_sum()).collect()
 }
 

@@ -11,15 +11,15 @@ use crate::device::DeviceError;
 impl Stream {
     /// Captures the work that `work` queues, without executing it.
     #[allow(unsafe_code)]
-    pub fn record<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Graph), DeviceError> {
+    pub fn capture<T>(&self, work: impl FnOnce() -> T) -> Result<(T, Graph), DeviceError> {
         self.context.enter()?;
         // Allocating during a capture is harmless, because memory comes from a pool that outlives the graph.
         let mode = sys::CUstreamCaptureMode_enum::CU_STREAM_CAPTURE_MODE_RELAXED;
         // SAFETY: here and below, the handles are live and out-pointers are to live variables.
         self.context.check(unsafe { sys::cuStreamBeginCapture_v2(self.raw, mode) }, "starting a capture")?;
-        self.recording.store(true, Ordering::Relaxed);
+        self.capturing.store(true, Ordering::Relaxed);
         let result = work();
-        self.recording.store(false, Ordering::Relaxed);
+        self.capturing.store(false, Ordering::Relaxed);
         self.context.enter()?;
         let (mut graph, mut ready) = (std::ptr::null_mut(), std::ptr::null_mut());
         self.context.check(unsafe { sys::cuStreamEndCapture(self.raw, &mut graph) }, "ending a capture")?;
@@ -54,7 +54,7 @@ impl Drop for Graph {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: created in `record` and owned by this value alone.
+            // SAFETY: created in `capture` and owned by this value alone.
             let _ = unsafe { sys::cuGraphExecDestroy(self.raw) };
         }
     }

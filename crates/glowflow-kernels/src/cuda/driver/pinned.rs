@@ -40,7 +40,7 @@ impl Pinned {
     #[allow(unsafe_code)]
     pub fn send(&mut self, stream: &Stream, from: &[u8], to: u64) -> Result<(), DeviceError> {
         debug_assert!(from.len() <= self.len);
-        stream.not_recording()?;
+        stream.not_capturing()?;
         let from = &from[..from.len().min(self.len)];
         self.done.synchronize()?;
         // SAFETY: `address` has at least `len` bytes, which have no reader after the event. The copies are
@@ -63,7 +63,7 @@ impl Pinned {
         bytes: usize,
         to: &mut Vec<u8>,
     ) -> Result<(), DeviceError> {
-        stream.not_recording()?;
+        stream.not_capturing()?;
         self.done.synchronize()?;
         for start in (0..bytes).step_by(self.len.max(1)) {
             let piece = self.len.min(bytes - start);

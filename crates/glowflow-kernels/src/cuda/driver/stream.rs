@@ -14,7 +14,7 @@ pub struct Stream {
     pub context: Arc<Context>,
     pub raw: sys::CUstream,
     /// True if work is being captured.
-    pub(super) recording: AtomicBool,
+    pub(super) capturing: AtomicBool,
 }
 
 // SAFETY: handles of the driver may be used from any thread.
@@ -32,7 +32,7 @@ impl Stream {
         let flags = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the out-pointer is to a live variable.
         context.check(unsafe { sys::cuStreamCreate(&mut raw, flags) }, "creating a stream")?;
-        Ok(Self { context: Arc::clone(context), raw, recording: AtomicBool::new(false) })
+        Ok(Self { context: Arc::clone(context), raw, capturing: AtomicBool::new(false) })
     }
 
     /// Makes all work queued from now on wait for the event.
@@ -62,13 +62,13 @@ impl Stream {
         }
     }
 
-    /// Fails during a recording: every replay would read the program's memory, which may hold other data by
+    /// Fails during a capture: every replay would read the program's memory, which may hold other data by
     /// then.
-    pub(super) fn not_recording(&self) -> Result<(), DeviceError> {
-        if !self.recording.load(Ordering::Relaxed) {
+    pub(super) fn not_capturing(&self) -> Result<(), DeviceError> {
+        if !self.capturing.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let reason = "copies from the program's memory cannot be recorded; upload before recording".into();
+        let reason = "copies from the program's memory cannot be captured; upload before the capture".into();
         Err(DeviceError::Failed { device: self.context.name.clone(), reason })
     }
 
@@ -78,7 +78,7 @@ impl Stream {
         if from.is_empty() {
             return Ok(());
         }
-        self.not_recording()?;
+        self.not_capturing()?;
         self.context.enter()?;
         let bytes = std::mem::size_of_val(from);
         // SAFETY: `from` holds this number of bytes, which the driver reads before it returns, because

@@ -12,7 +12,7 @@ __device__ __forceinline__ float4 four(const float *at) { return *(const float4 
 // ---- computation of maps from parameters
 
 // A matrix to compute, and its inputs; as in `channel_map.rs`. Addresses are null for absent inputs.
-struct Made {
+struct MatrixJob {
     const int *index;   // the input of each output
     const float *sign;  // null, with lower, upper and log_s, if the permutation is fixed
     const float *lower, *upper, *log_s;
@@ -31,8 +31,8 @@ enum Kind {
 };
 
 // The maximum number per launch: a kernel's parameters are limited to 4 KB.
-struct Makes {
-    Made list[32];
+struct MatrixJobs {
+    MatrixJob list[32];
 };
 
 // L without its unit diagonal and U without its diagonal: element (i, j) is at i·row + j·column.
@@ -43,15 +43,15 @@ struct Factors {
 
 // Row i of A, computed by a warp whose lanes are the columns; `from` is index[i].
 __device__ __forceinline__ void fold_row(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, int i, int from,
+    const MatrixJob &job, const Factors &lu, const double *diagonal, const double *scale, int i, int from,
     int lane) {
-    int channels = made.channels, stride = stride_of(channels);
+    int channels = job.channels, stride = stride_of(channels);
     bool inside = i < channels;
     double b = 0.0, det = 0.0;
     for (int j = lane; j < stride; j += 32) {
         double a = 0.0;
         if (inside && j < channels) {
-            if (made.lower) {
+            if (job.lower) {
                 for (int m = 0, end = min(from, j); m < end; m++) {
                     a += (double)lu.lower[from * lu.row + m * lu.column]
                         * (double)lu.upper[m * lu.row + j * lu.column];
@@ -59,23 +59,23 @@ __device__ __forceinline__ void fold_row(
                 a += from < j    ? (double)lu.upper[from * lu.row + j * lu.column]
                      : from == j ? diagonal[j]
                                  : (double)lu.lower[from * lu.row + j * lu.column] * diagonal[j];
-                det += (double)made.log_s[j];
+                det += (double)job.log_s[j];
             } else {
                 a = from == j ? 1.0 : 0.0;
             }
             a *= scale[j];
-            b += a * (double)made.bias[j];
-            det += 3.0 * (double)made.logs[j];
+            b += a * (double)job.bias[j];
+            det += 3.0 * (double)job.logs[j];
         }
-        made.matrix[made.kind == FORWARD ? j * stride + i : i * stride + j] = (float)a;
+        job.matrix[job.kind == FORWARD ? j * stride + i : i * stride + j] = (float)a;
     }
-    if (made.kind == FORWARD) {
+    if (job.kind == FORWARD) {
         b = warp_sum(b);
         det = warp_sum(det);
         if (lane == 0) {
-            made.offset[i] = (float)b;
+            job.offset[i] = (float)b;
             if (i == 0) {
-                *made.log_det = det;
+                *job.log_det = det;
             }
         }
     }
@@ -85,19 +85,19 @@ __device__ __forceinline__ void fold_row(
 // `from`, which is Pᵀ's column. Every step of a substitution waits for the previous one, so its inputs should
 // be in shared memory, as `column` is. Diagonal and scale are already inverted.
 __device__ __forceinline__ void invert_column(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column, int q,
+    const MatrixJob &job, const Factors &lu, const double *diagonal, const double *scale, double *column, int q,
     int from, int lane) {
-    int channels = made.channels, stride = stride_of(channels);
+    int channels = job.channels, stride = stride_of(channels);
     if (q == 0) {
         for (int i = lane; i < stride; i += 32) {
-            made.offset[i] = i < channels ? -made.bias[i] : 0.0f;
+            job.offset[i] = i < channels ? -job.bias[i] : 0.0f;
         }
     }
     for (int i = lane; i < channels; i += 32) {
         column[i] = i == from ? 1.0 : 0.0;
     }
     __syncwarp();
-    if (made.lower && q < channels) {
+    if (job.lower && q < channels) {
         for (int m = from; m < channels; m++) {
             double value = column[m];
             for (int i = m + 1 + lane; i < channels; i += 32) {
@@ -120,52 +120,52 @@ __device__ __forceinline__ void invert_column(
         }
     }
     for (int i = lane; i < stride; i += 32) {
-        made.matrix[q * stride + i] = i < channels ? (float)(column[i] * scale[i]) : 0.0f;
+        job.matrix[q * stride + i] = i < channels ? (float)(column[i] * scale[i]) : 0.0f;
     }
 }
 
 __device__ __forceinline__ void make_line(
-    const Made &made, const Factors &lu, const double *diagonal, const double *scale, double *column,
+    const MatrixJob &job, const Factors &lu, const double *diagonal, const double *scale, double *column,
     int line, int from, int lane) {
-    if (made.kind == INVERSE) {
-        invert_column(made, lu, diagonal, scale, column, line, from, lane);
+    if (job.kind == INVERSE) {
+        invert_column(job, lu, diagonal, scale, column, line, from, lane);
     } else {
-        fold_row(made, lu, diagonal, scale, line, from, lane);
+        fold_row(job, lu, diagonal, scale, line, from, lane);
     }
 }
 
 // Computes many matrices: blockIdx.y is the matrix, and a warp computes a row or column of it. Shared memory
 // holds the diagonal, the scale, a column for each warp and, if they fit, L and U.
-extern "C" __global__ void make_channel_maps(Makes makes) {
+extern "C" __global__ void make_channel_maps(MatrixJobs jobs) {
     extern __shared__ double make_shared[];
-    Made made = makes.list[blockIdx.y];
-    int channels = made.channels, stride = stride_of(channels);
+    MatrixJob job = jobs.list[blockIdx.y];
+    int channels = job.channels, stride = stride_of(channels);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     int line = blockIdx.x * warps + warp;
     if ((int)blockIdx.x * warps >= stride) {
         return;
     }
     double *diagonal = make_shared, *scale = &make_shared[channels], *columns = &make_shared[2 * channels];
-    double power = made.kind == INVERSE ? -1.0 : 1.0;
+    double power = job.kind == INVERSE ? -1.0 : 1.0;
     // Read before the wait below.
-    int from = line < channels ? made.index[line] : channels;
+    int from = line < channels ? job.index[line] : channels;
     // Transposed and with an odd stride, so that neither neighbours in a row nor in a column share a bank.
     int odd = channels | 1;
     float *lower = (float *)&columns[warps * channels], *upper = &lower[channels * odd];
-    bool copied = made.lower && made.factors_fit;
+    bool copied = job.lower && job.factors_fit;
     if (copied) {
 #pragma unroll 4
         for (int n = threadIdx.x; n < channels * channels; n += blockDim.x) {
             int i = n / channels, j = n - i * channels;
-            lower[j * odd + i] = __ldg(&made.lower[n]);
-            upper[j * odd + i] = __ldg(&made.upper[n]);
+            lower[j * odd + i] = __ldg(&job.lower[n]);
+            upper[j * odd + i] = __ldg(&job.upper[n]);
         }
     }
     for (int n = threadIdx.x; n < 2 * channels; n += blockDim.x) {
         if (n >= channels) {
-            scale[n - channels] = exp(power * 3.0 * (double)made.logs[n - channels]);
-        } else if (made.lower) {
-            diagonal[n] = (double)made.sign[n] * exp(power * (double)made.log_s[n]);
+            scale[n - channels] = exp(power * 3.0 * (double)job.logs[n - channels]);
+        } else if (job.lower) {
+            diagonal[n] = (double)job.sign[n] * exp(power * (double)job.log_s[n]);
         }
     }
     __syncthreads();
@@ -175,10 +175,10 @@ extern "C" __global__ void make_channel_maps(Makes makes) {
     double *column = &columns[warp * channels];
     // Two calls, so that the compiler can infer the address space of each.
     if (copied) {
-        make_line(made, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
+        make_line(job, Factors{lower, upper, 1, odd}, diagonal, scale, column, line, from, lane);
     } else {
         make_line(
-            made, Factors{made.lower, made.upper, channels, 1}, diagonal, scale, column, line, from, lane);
+            job, Factors{job.lower, job.upper, channels, 1}, diagonal, scale, column, line, from, lane);
     }
 }
 
@@ -342,7 +342,7 @@ extern "C" __global__ void affine_wide(
 // `outer_sums` over the new x and the old dx. A block handles a slab in tiles of an even number of rows.
 // Threads own 4×4 sums each, and groups of them alternate between rows; the sums of the groups are
 // accumulated in order.
-extern "C" __global__ void __launch_bounds__(288, 4) channel_map_way_back(
+extern "C" __global__ void __launch_bounds__(288, 4) channel_map_fused_backward(
     int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset,
     const float *a, float *x, float *dx, float *sums) {
     extern __shared__ float4 way_back_shared[];
@@ -450,11 +450,11 @@ extern "C" __global__ void outer_sums(
     }
     int i = i0 + ti, j = j0 + tj;
     if (i < channels && j <= channels) {
-        sums[(blockIdx.x * channels + i) * (channels + 1) + j] = sum;
+        sums[((size_t)blockIdx.x * channels + i) * (channels + 1) + j] = sum;
     }
 }
 
-// Accumulates `slabs` partial sums of `count` numbers each, in double precision. A block of 256 threads
+// Sums of `slabs` partial sums of `count` numbers each, in double precision. A block of 256 threads
 // computes eight numbers, which is the size of a memory transaction.
 extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, float *total) {
     __shared__ double scratch[8][8];
@@ -464,7 +464,7 @@ extern "C" __global__ void sum_slabs(int count, int slabs, const float *sums, fl
     if (index < count) {
 #pragma unroll 4
         for (int s = 4 * warp + lane / 8; s < slabs; s += 32) {
-            sum += (double)__ldg(&sums[s * count + index]);
+            sum += (double)__ldg(&sums[(size_t)s * count + index]);
         }
     }
     sum += __shfl_down_sync(0xffffffffu, sum, 16);

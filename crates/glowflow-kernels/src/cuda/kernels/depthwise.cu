@@ -103,7 +103,7 @@ __device__ __forceinline__ void sum_taps(
     }
 }
 
-// The gradient by the taps, in parts of `part` lines each: [parts, size, size, channels]. blockIdx.x is the
+// The gradient of the taps, in parts of `part` lines each: [parts, size, size, channels]. blockIdx.x is the
 // part, and one thread computes a row of the taps of a channel.
 extern "C" __global__ void depthwise_taps(
     int lines, int part, Plane plane, int channels, int size, const float *x, const float *dy, float *sums) {

@@ -41,7 +41,7 @@ extern "C" __global__ void standardize_backward(
 }
 
 // Broadcasts base [width] plus class_weight [classes, width], width = 2·channels, to every pixel: prior
-// [batch, pixels, width]. labels [batch] are class numbers; an invalid one gives NaN.
+// [batch, pixels, width]. labels [batch] are class numbers; one that is too large gives NaN.
 extern "C" __global__ void final_prior(
     int count, int pixels, int width, int classes, const float *base, const float *class_weight,
     const float *labels, float *prior) {

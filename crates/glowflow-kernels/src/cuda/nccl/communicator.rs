@@ -1,7 +1,7 @@
 //! A GPU's connection to those of other processes: sums on a separate stream, and a limit on every wait.
 //!
-//! The stream joins a record of the main stream, if there is one, so that sums are repeated with it. Receive
-//! buffers stay in place as long as the connection exists, because records contain their addresses.
+//! The stream joins a capture of the main stream, if there is one, so that sums are replayed with it. Receive
+//! buffers stay in place as long as the connection exists, because captured graphs contain their addresses.
 //!
 //! While NCCL works on the GPU, the host alternates between polling for progress and for NCCL's errors. After
 //! a failure or the limit, the communicator is aborted, which ends NCCL's kernels, and the GPU can be used as
@@ -23,12 +23,12 @@ use crate::cuda::memory::{Block, Buffer, Pool};
 use crate::cuda::queue::{Gpu, Queue};
 use crate::device::DeviceError;
 
-/// Shortest and longest time between two questions for progress.
+/// Minimum and maximum time between two polls.
 const PAUSE: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
 /// Maximum time for NCCL's kernels to end after an abort, and for a communicator to end. After that, the GPU
 /// is given up.
 const END: Duration = Duration::from_secs(10);
-/// Maximum time that counts from one question to the next: if it was longer, this process was suspended.
+/// Maximum time counted between two polls; a longer one means that this process was suspended.
 const SUSPENDED: Duration = Duration::from_secs(1);
 
 /// A connection to the GPUs of other processes.
@@ -45,7 +45,7 @@ pub struct Peers {
     /// True if the main stream has yet to wait for sums.
     unjoined: AtomicBool,
     pool: Arc<Pool>,
-    /// The last one is the largest. The others are in records.
+    /// The last one is the largest. The others are in captured graphs.
     scratch: Mutex<Vec<Block>>,
 }
 
@@ -94,7 +94,7 @@ fn late(what: &str, limit: Duration) -> String {
     format!("{what} was not complete after {:.1} s", limit.as_secs_f64())
 }
 
-/// Aborts a communicator elsewhere: it may have to wait for records that the caller holds.
+/// Aborts a communicator elsewhere: it may have to wait for captures that the caller holds.
 fn abort(handle: Handle) -> mpsc::Receiver<()> {
     let (ended, end) = mpsc::channel();
     let body = move || {
@@ -210,7 +210,7 @@ impl Peers {
     fn queue_sum(&self, queue: &Queue, values: u64, len: usize) -> Result<(), DeviceError> {
         let scratch = self.scratch(Schedule::scratch(self.place, len))?;
         let schedule = Schedule::new(self.place, len, values, scratch);
-        // Gradients by weights are computed concurrently with the main stream.
+        // Weight gradients are computed concurrently with the main stream.
         queue.join()?;
         self.begun.record(&queue.stream)?;
         self.stream.wait(&self.begun)?;
@@ -286,7 +286,7 @@ impl Drop for Peers {
         });
         let open = std::mem::replace(&mut *self.state(), failed);
         if let State::Open(handle) = open {
-            // It returns at once, unless a record of NCCL's work is still there.
+            // It returns at once, unless a capture of NCCL's work is still there.
             let _ = abort(handle).recv_timeout(END);
         }
     }

@@ -1,8 +1,8 @@
-//! NCCL's functions, made safe: a library opened at run time, and communicators that do not block.
+//! NCCL's functions, made safe: a library opened at run time, and non-blocking communicators.
 //!
-//! The table holds only what is used here, as `nccl.h` has it from 2.14 to 2.30. Calls on a communicator that
-//! does not block return while it is still at work. It must not be used again until [`Handle::is_ready`]
-//! returns true, and one thread at a time uses it.
+//! The table holds only what is used here, as `nccl.h` has it from 2.14 to 2.30. Calls on a non-blocking
+//! communicator return before it has finished. It must not be used again until [`Handle::is_ready`] returns
+//! true, and only from one thread at a time.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -34,14 +34,14 @@ struct UniqueId {
 }
 
 /// `ncclConfig_t` of version 2.14, with which later ones begin. A library reads `size` bytes of it at most,
-/// and takes its own defaults for what `version` did not have.
+/// and uses its defaults for fields that `version` lacks.
 #[repr(C)]
 struct Config {
     size: usize,
     magic: u32,
     version: u32,
     blocking: c_int,
-    /// In place of padding: "undefined" to every version.
+    /// In place of padding: NCCL's "undefined".
     rest: c_int,
 }
 
@@ -106,7 +106,7 @@ impl Functions {
         }
     }
 
-    /// An error unless a call succeeded, or goes on. `communicator` may be null.
+    /// Returns an error unless a call succeeded or is in progress. `communicator` may be null.
     #[allow(unsafe_code)]
     fn check(&self, status: Status, what: &str, communicator: Raw) -> Result<()> {
         if status == SUCCESS || status == IN_PROGRESS {
@@ -209,7 +209,7 @@ impl Library {
     }
 }
 
-/// A communicator that does not block.
+/// A non-blocking communicator.
 pub struct Handle {
     functions: Functions,
     raw: Raw,
@@ -233,7 +233,7 @@ impl Handle {
         Ok(status != IN_PROGRESS)
     }
 
-    /// Begins to put transfers of `f32` on a stream, all under way at once.
+    /// Starts queueing transfers of `f32` on a stream, as one group.
     #[allow(unsafe_code)]
     pub fn begin_group(&self, transfers: &[Transfer], stream: &Stream) -> Result<()> {
         let Self { functions, raw } = self;
@@ -244,7 +244,7 @@ impl Handle {
         for &Transfer { way, address, count, peer } in transfers {
             let peer = peer as c_int;
             // SAFETY: communicator and stream are live. Callers give addresses of `count` numbers in memory
-            // of the GPU, which stay valid while the stream, or a record of it, has the transfer.
+            // of the GPU, which stay valid while the stream, or a capture of it, has the transfer.
             let status = unsafe {
                 match way {
                     Way::Send => {
@@ -265,7 +265,7 @@ impl Handle {
         queued.and(ended)
     }
 
-    /// Ends the communicator, and with it what is under way. It may wait until records of its work are gone.
+    /// Aborts the communicator and its pending work. May block until captured graphs of that work are dropped.
     #[allow(unsafe_code)]
     pub fn abort(self) {
         if !self.raw.is_null() {

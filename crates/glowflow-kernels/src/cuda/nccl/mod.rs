@@ -22,7 +22,7 @@ use crate::device::DeviceError;
 /// memory.
 pub const NCCL: &str = "GLOWFLOW_NCCL";
 
-/// The oldest version with communicators that do not block: 2.14.
+/// The oldest version with non-blocking communicators: 2.14.
 const MIN_VERSION: i32 = 21400;
 
 /// NCCL for a GPU.

@@ -12,7 +12,7 @@ fn softmax(device: &Cuda, shape: AttentionShape, scores: &mut Buffer) {
     let rows = shape.score_rows();
     device.attempt(|queue| {
         launch!(
-            queue, queue.kernels().softmax, Launch::of(32 * rows.rows);
+            queue, queue.kernels().softmax, Launch::of(queue.counted(32 * rows.rows)?);
             rows.rows, rows.channels, shape.scale() as f32, scores.address()
         )
     });
@@ -22,7 +22,7 @@ fn softmax_backward(device: &Cuda, shape: AttentionShape, weights: &Buffer, d_we
     let rows = shape.score_rows();
     device.attempt(|queue| {
         launch!(
-            queue, queue.kernels().softmax_backward, Launch::of(32 * rows.rows);
+            queue, queue.kernels().softmax_backward, Launch::of(queue.counted(32 * rows.rows)?);
             rows.rows, rows.channels, shape.scale() as f32, weights.address(), d_weights.address()
         )
     });

@@ -26,7 +26,7 @@ type Result<T> = std::result::Result<T, DeviceError>;
 const SHARED: usize = 48 << 10;
 
 /// Matrices per launch; as in `channel_map.cu`.
-const MADE_AT_ONCE: usize = 32;
+const MATRICES_PER_LAUNCH: usize = 32;
 
 /// Maximum number of channels with a fused backward kernel: two matrices and several rows fit shared memory.
 const FEW_CHANNELS: usize = 64;
@@ -45,7 +45,7 @@ pub struct ChannelMap {
 /// A matrix to compute, and its inputs; as in `channel_map.cu`.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-struct Made {
+struct MatrixJob {
     index: u64,
     sign: u64,
     lower: u64,
@@ -72,7 +72,7 @@ enum Kind {
 
 /// A pending matrix, with all memory that its computation reads and writes.
 struct PendingMatrix {
-    made: Made,
+    job: MatrixJob,
     _held: [Arc<Block>; 3],
 }
 
@@ -84,35 +84,35 @@ fn stride_of(channels: usize) -> usize {
 
 /// Warps per block that compute matrices with up to `channels` channels: each keeps a column in shared
 /// memory.
-fn warps_that_make(channels: usize) -> usize {
+fn warps_per_block(channels: usize) -> usize {
     (SHARED / (8 * channels)).saturating_sub(2).clamp(1, 8)
 }
 
 /// Bytes of shared memory of such a block, with or without L and U.
-fn shared_to_make(channels: usize, warps: usize, factors: bool) -> usize {
+fn shared_bytes(channels: usize, warps: usize, factors: bool) -> usize {
     let factors = if factors { 2 * 4 * channels * (channels | 1) } else { 0 };
     8 * (2 + warps) * channels + factors
 }
 
 /// Returns whether L and U fit too. If they do, a block has the maximum number of warps.
 fn factors_fit(channels: usize) -> bool {
-    shared_to_make(channels, warps_that_make(channels), true) <= SHARED
+    shared_bytes(channels, warps_per_block(channels), true) <= SHARED
 }
 
 impl Deferred for PendingMatrix {
     /// Computes all matrices.
     fn flush(queue: &Queue, matrices: Vec<Self>) -> Result<()> {
-        for group in matrices.chunks(MADE_AT_ONCE) {
-            let mut list = [Made::zeroed(); MADE_AT_ONCE];
+        for group in matrices.chunks(MATRICES_PER_LAUNCH) {
+            let mut list = [MatrixJob::zeroed(); MATRICES_PER_LAUNCH];
             for (to, pending) in list.iter_mut().zip(group) {
-                *to = pending.made;
+                *to = pending.job;
             }
-            let channels = |pending: &PendingMatrix| pending.made.channels as usize;
+            let channels = |pending: &PendingMatrix| pending.job.channels as usize;
             let most = group.iter().map(channels).max().unwrap_or(0);
-            let warps = warps_that_make(most);
+            let warps = warps_per_block(most);
             let shared = |matrix| {
                 let channels = channels(matrix);
-                shared_to_make(channels, warps, factors_fit(channels))
+                shared_bytes(channels, warps, factors_fit(channels))
             };
             let shape = Launch {
                 block: 32 * warps as u32,
@@ -197,7 +197,7 @@ impl ChannelMap {
             Direction::Backward => &[(Kind::Inverse, map.matrix()), (Kind::ByRows, map.by_rows())],
         };
         for &(kind, matrix) in kinds {
-            let made = Made {
+            let job = MatrixJob {
                 index: lu.index,
                 sign: lu.sign,
                 lower: lu.lower,
@@ -214,7 +214,7 @@ impl ChannelMap {
                 unused: 0,
             };
             let held = [Arc::clone(&map.block), Arc::clone(params_block), Arc::clone(&lu.constants)];
-            queue.defer(PendingMatrix { made, _held: held });
+            queue.defer(PendingMatrix { job, _held: held });
         }
         Ok(Some(map))
     }
@@ -305,7 +305,7 @@ impl ChannelMap {
         let (rows, channels, width) = (grid.rows(), self.channels, self.channels + 1);
         let sums = queue.floats(channels * width)?;
         let (partial, slabs) = if channels <= FEW_CHANNELS {
-            self.way_back(queue, rows, x, dx)?
+            self.fused_backward(queue, rows, x, dx)?
         } else {
             self.run(queue, grid, x, None)?;
             let (slabs, slab) = Queue::slabs(rows);
@@ -340,7 +340,7 @@ impl ChannelMap {
 
     /// Both products and the sums of slabs, `[slabs, channels, channels + 1]`, in one kernel; returns also
     /// the number of slabs.
-    fn way_back(&self, queue: &Queue, rows: usize, x: u64, dx: u64) -> Result<(Block, usize)> {
+    fn fused_backward(&self, queue: &Queue, rows: usize, x: u64, dx: u64) -> Result<(Block, usize)> {
         let (channels, stride) = (self.channels, stride_of(self.channels));
         // Slabs depend only on the number of rows, and therefore so do the sums.
         let slab = rows.div_ceil(512).max(16);
@@ -355,7 +355,7 @@ impl ChannelMap {
         let shared = (2 * stride * stride + tile * per_row).max(16 * threads);
         let partial = queue.floats(slabs * channels * (channels + 1))?;
         launch!(
-            queue, queue.kernels().channel_map_way_back,
+            queue, queue.kernels().channel_map_fused_backward,
             Launch { block: threads as u32, shared: 4 * shared as u32, ..Launch::blocks(slabs) };
             rows, channels, slab, tile, self.matrix(), self.offset(), self.by_rows(), x, dx, partial.address
         )?;

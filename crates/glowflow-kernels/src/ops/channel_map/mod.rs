@@ -71,7 +71,7 @@ impl Parameters for ChannelMapParams {
             }
         };
         let fits = index.len() == channels && index.iter().all(|&i| i < channels);
-        assert!(fits, "{index:?} is no permutation of {channels} channels");
+        assert!(fits, "{index:?} is not a permutation of {channels} channels");
         spans
     }
 }

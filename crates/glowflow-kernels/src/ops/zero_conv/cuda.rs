@@ -15,7 +15,7 @@ use crate::shape::Grid;
 
 type Result<T> = std::result::Result<T, DeviceError>;
 
-/// A ZeroConv with few inputs, in `f32`, computed by gathering patches and one product.
+/// A ZeroConv in `f32`, computed by gathering patches and one product.
 pub struct ZeroConv {
     inputs: usize,
     outputs: usize,

@@ -1,10 +1,10 @@
 //! Sums of gradients in the memory of devices, if they have a library that connects them (NCCL).
 //!
-//! All ranks first agree that they can use the library, and that it is the same one. Rank 0 hands out the id
-//! under which it connects them. If any rank cannot, sums of all ranks pass through the host's memory.
+//! All ranks first agree that they can use the library, and that it is the same one. Rank 0 distributes the
+//! connection's id. If any rank cannot use the library, all ranks sum through the host's memory.
 //!
-//! Sums have the bits of those over the host, for they are added in the same tree. In the usual case of one
-//! part for each rank, they are a part of the recorded pass, slice by slice as layers leave the backward
+//! Sums are bit-identical to those through the host, because they are added in the same tree. In the usual case
+//! of one part for each rank, they are a part of the captured pass, slice by slice as layers leave the backward
 //! pass. With several parts, they follow the last pass.
 
 use std::ops::Range;
@@ -31,10 +31,10 @@ pub struct Link<D: Device> {
 }
 
 impl<D: Operations> Link<D> {
-    /// Returns whether all ranks recorded their pass: either all replay a record or none does.
-    pub fn agree(&self, recorded: bool) -> Result<bool, Error> {
-        let all = self.ranks.gather(&[u8::from(recorded)])?;
-        Ok(all.iter().all(|recorded| recorded.as_slice() == [1]))
+    /// Returns whether all ranks captured their pass: either all replay a graph or none does.
+    pub fn agree(&self, captured: bool) -> Result<bool, Error> {
+        let all = self.ranks.gather(&[u8::from(captured)])?;
+        Ok(all.iter().all(|captured| captured.as_slice() == [1]))
     }
 
     /// Waits until the device has done everything, sums included.

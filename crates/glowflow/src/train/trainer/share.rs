@@ -107,7 +107,7 @@ impl<D: Operations, A: Architecture> Trainer<D, A> {
             return Ok(measured);
         }
         if let Some(link) = self.link.clone() {
-            // Records hold the addresses of the gradient, but not those of subtotals.
+            // Captured graphs hold the addresses of the gradient, but not those of subtotals.
             let alone = last == 0;
             let sums = if alone { Sums::Devices(&link) } else { Sums::None };
             let done = self.pass(pixels, labels, (count, batch), share.first + last, sums)?;

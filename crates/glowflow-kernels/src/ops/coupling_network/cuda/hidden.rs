@@ -20,7 +20,7 @@ use crate::device::DeviceError;
 type Result<T> = std::result::Result<T, DeviceError>;
 
 /// Threads per worker that load its operands.
-const BESIDE: usize = 32;
+const LOADER_THREADS: usize = 32;
 
 /// The shape of such a product, whose rows all exist: A, B and D are contiguous.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl HiddenLayer {
 
     fn launch(&self, queue: &Queue) -> Launch {
         Launch {
-            block: (WORKERS * (THREADS + BESIDE)) as u32,
+            block: (WORKERS * (THREADS + LOADER_THREADS)) as u32,
             shared: layer_shared(self.depth) as u32,
             ..Launch::blocks(self.groups(queue) * self.column_tiles())
         }

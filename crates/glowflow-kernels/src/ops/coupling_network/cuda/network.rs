@@ -53,13 +53,7 @@ impl Network {
     fn check(&self, queue: &Queue, grid: Grid) -> Result<()> {
         let Weights { width1, width2, width3, .. } = *self.0;
         let (rows, widest) = (rows_at_once(queue, grid), width1.max(width2).max(width3));
-        if rows.checked_mul(widest).is_some_and(|numbers| numbers <= i32::MAX as usize) {
-            return Ok(());
-        }
-        Err(DeviceError::Failed {
-            device: queue.gpu.context.name.clone(),
-            reason: format!("{rows} pixels with {widest} numbers each are more than kernels can address"),
-        })
+        queue.counted(rows.saturating_mul(widest)).map(drop)
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
@@ -168,12 +162,7 @@ impl Network {
 pub fn initialize(queue: &Queue, params: &NetworkParams, grid: Grid, x: u64, buffer: u64) -> Result<()> {
     let rows = grid.rows();
     // Statistics need all rows at once.
-    if rows * params.hidden.next_multiple_of(8) > i32::MAX as usize {
-        return Err(DeviceError::Failed {
-            device: queue.gpu.context.name.clone(),
-            reason: format!("{} images at once are too many for the initialisation's kernels", grid.batch),
-        });
-    }
+    queue.counted(rows * params.hidden.next_multiple_of(8))?;
     let all = Part { grid, first: 0 };
     let mut input: Option<Block> = None;
     for (layer, norm) in [(1, params.actnorm1), (2, params.actnorm2)] {
