@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use anyhow::Context;
-use glowflow::latent::{check_level_weights, level_weights, nearest as find_nearest};
+use glowflow::latent::{Similar, check_level_weights, level_weights, nearest as find_nearest};
 
 use super::aligned::aligned;
 use super::pictures::{Picture, Pictures};
 use super::{
-    PictureOutput, check_picture, class_of, grid_png, image_shape, report_broken, say, tell, test_data,
-    verdict, watched,
+    PictureOutput, check_picture, class_of, counted, grid_png, image_shape, report_broken, say, tell,
+    test_data, verdict, watched,
 };
 use crate::{ExitCode, args};
 
@@ -52,14 +52,13 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     let mut out = None;
     if let Some(path) = args.out.as_deref() {
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
-        out = Some(PictureOutput::check(Some(path), "nearest", &args.model, &[], &[&args.image])?);
+        out =
+            Some(PictureOutput::check(Some(path), "nearest", &args.model, &[], &[&args.image, &args.data])?);
     }
     let dataset = if pictures.align() { aligned(dataset, &pictures)? } else { watched(dataset) };
-    let mut found = find_nearest(&glow, image.view(), &labels, &dataset, args.count, &weights, class)?;
+    let Similar { nearest: found, not_finite } =
+        find_nearest(&glow, image.view(), &labels, &dataset, args.count, &weights, class)?;
     report_broken(&dataset);
-    let count = found.len();
-    found.retain(|neighbour| neighbour.similarity.is_finite());
-    let lost = count - found.len();
     if let Some(out) = out {
         let shape = image_shape(&glow);
         let mut pixels = image.into_raw_vec_and_offset().0;
@@ -88,10 +87,10 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
             print(format!("{:6.3}  {}", neighbour.similarity, neighbour.image))?;
         }
     }
-    verdict([(lost > 0).then(|| {
+    verdict([(not_finite > 0).then(|| {
         format!(
-            "{lost} images were skipped, because their latents are not finite; the model may be damaged, or its \
-             training diverged"
+            "{} skipped, because their latents are not finite; the model may be damaged, or its training diverged",
+            counted(not_finite, "image")
         )
     })])
 }

@@ -19,7 +19,7 @@ pub use finding::{Found, find_directions};
 pub use interpolation::{Interpolation, between, interpolate};
 pub use manipulation::{MAX_AMOUNT, manipulate, sweep};
 pub use resampling::redraw_details;
-pub use search::{Neighbour, check_level_weights, level_weights, nearest};
+pub use search::{Neighbour, Similar, check_level_weights, level_weights, nearest};
 pub use stream::{EncodedBatch, encode_each};
 pub(crate) use stream::{PixelBatch, read_each};
 pub use temperature::at_temperatures;

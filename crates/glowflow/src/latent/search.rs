@@ -37,9 +37,17 @@ pub struct Neighbour {
     pub index: usize,
     /// Its name in the dataset.
     pub image: String,
-    /// Weighted mean of the levels' cosines, −1 to 1: 1 for the same image, near 0 for unrelated images. NaN
-    /// if the latents are not finite.
+    /// Weighted mean of the levels' cosines, −1 to 1: 1 for the same image, near 0 for unrelated images.
     pub similarity: f64,
+}
+
+/// Result of a search for similar images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Similar {
+    /// The most similar images, most similar first.
+    pub nearest: Vec<Neighbour>,
+    /// Number of images without a similarity, because their latents or those of the query are not finite.
+    pub not_finite: usize,
 }
 
 /// The default weights of the levels, the finest first: 1 for the last level, ½ for the others.
@@ -66,27 +74,28 @@ pub fn nearest(
     count: usize,
     weights: &[f64],
     label: Option<usize>,
-) -> Result<Vec<Neighbour>, Error> {
+) -> Result<Similar, Error> {
     check_level_weights(weights, model.latent_shapes().len())?;
     let [query] = &features(model, image, labels)?[..] else {
         return Err(Error::Input(format!("need 1 image to search for, got {}", image.len_of(Axis(0)))));
     };
     let mean = mean_of_sample(model, dataset, label)?;
     let query = query.less(&mean);
-    let mut nearest: Vec<Neighbour> = vec![];
+    let (mut nearest, mut not_finite): (Vec<Neighbour>, usize) = (vec![], 0);
     read_each(model, dataset, label, |PixelBatch { images, labels, pixels, .. }| {
         for (index, found) in images.into_iter().zip(features(model, pixels.view(), &labels)?) {
             let similarity = query.similarity(&found.less(&mean), weights);
-            nearest.push(Neighbour { index, image: dataset.name(index), similarity });
+            if similarity.is_finite() {
+                nearest.push(Neighbour { index, image: dataset.name(index), similarity });
+            } else {
+                not_finite += 1;
+            }
         }
-        // Images without a similarity come last.
-        let key =
-            |near: &Neighbour| if near.similarity.is_nan() { f64::NEG_INFINITY } else { near.similarity };
-        nearest.sort_by(|a, b| key(b).total_cmp(&key(a)));
+        nearest.sort_by(|a, b| b.similarity.total_cmp(&a.similarity));
         nearest.truncate(count);
         Ok(())
     })?;
-    Ok(nearest)
+    Ok(Similar { nearest, not_finite })
 }
 
 /// Checks the weights of a model's levels.

@@ -6,7 +6,7 @@ use glowflow::latent::{
     About, Direction, Interpolation, at_temperatures, between, interpolate, level_weights, nearest,
     redraw_details, sweep,
 };
-use glowflow::{Dequantization, Error, GlowConfig, Latents, Model};
+use glowflow::{AnyDevice, Cpu, Dequantization, Error, GlowConfig, Latents, Model, ModelConfig, ModelFile};
 use glowflow_data::portraits::Portraits;
 use glowflow_data::{Dataset, ImageShape, Subset};
 use ndarray::{Array4, Axis, s};
@@ -239,16 +239,19 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
     let query = || pixels.slice(s![42..43, .., .., ..]);
     let dataset: Arc<dyn Dataset> = Arc::new(photographs);
     for weights in [[0.5, 1.0], [0.0, 1.0]] {
-        let found = nearest(&glow, query(), &[], &dataset, 100, &weights, None).unwrap();
+        let found = nearest(&glow, query(), &[], &dataset, 100, &weights, None).unwrap().nearest;
         assert_eq!((found[0].index, found[0].similarity), (42, 1.0));
         assert!(found.windows(2).all(|pair| pair[0].similarity >= pair[1].similarity));
         assert!(found.iter().all(|near| near.similarity >= -1.0 && near.image == dataset.name(near.index)));
-        let few = nearest(&glow, query(), &[], &dataset, 5, &weights, None).unwrap();
+        let few = nearest(&glow, query(), &[], &dataset, 5, &weights, None).unwrap().nearest;
         assert_eq!(few, found[..5]);
     }
     // In a dataset of one image, the image has no direction from the mean.
     let alone: Arc<dyn Dataset> = Arc::new(Subset::new(Arc::clone(&dataset), vec![42]));
-    assert_eq!(nearest(&glow, query(), &[], &alone, 5, &[1.0, 1.0], None).unwrap()[0].similarity, 1.0);
+    assert_eq!(
+        nearest(&glow, query(), &[], &alone, 5, &[1.0, 1.0], None).unwrap().nearest[0].similarity,
+        1.0
+    );
     for weights in [&[0.0, 0.0][..], &[1.0], &[1.0, -1.0], &[1.0, f64::NAN]] {
         let error = nearest(&glow, query(), &[], &dataset, 5, weights, None).unwrap_err();
         assert!(error.to_string().contains("2 levels"), "{error}");
@@ -256,6 +259,20 @@ fn the_nearest_image_is_the_image_itself_and_the_others_follow_by_similarity() {
     let two = pixels.slice(s![0..2, .., .., ..]);
     let error = nearest(&glow, two, &[], &dataset, 5, &[1.0, 1.0], None).unwrap_err();
     assert!(error.to_string().contains("need 1 image"), "{error}");
+}
+
+#[test]
+fn images_without_a_similarity_are_counted() {
+    let mut file = ModelFile::new(ModelConfig::from(config()), 1).unwrap();
+    // Finite weights whose latents overflow.
+    file.weights.fill(1e30);
+    let glow = Model::of_file(AnyDevice::Cpu(Cpu::new()), &file);
+    let photographs = Photographs { portraits: Portraits::new(20, 16, 3), vivid: 20 };
+    let pixels = photographs.pixels();
+    let dataset: Arc<dyn Dataset> = Arc::new(photographs);
+    let found =
+        nearest(&glow, pixels.slice(s![..1, .., .., ..]), &[], &dataset, 5, &[1.0, 1.0], None).unwrap();
+    assert_eq!((found.nearest.len(), found.not_finite), (0, 20));
 }
 
 /// By Euclidean distance between latents, low-contrast images are nearest to all others.
@@ -274,7 +291,7 @@ fn low_contrast_images_are_not_nearest_to_all_others() {
         all.sort_by(|&a, &b| distance(a).total_cmp(&distance(b)));
         by_distance += all[..8].iter().filter(|&&i| i >= 70).count();
         let image = pixels.slice(s![query..query + 1, .., .., ..]);
-        let found = nearest(&glow, image, &[], &dataset, 8, &level_weights(2), None).unwrap();
+        let found = nearest(&glow, image, &[], &dataset, 8, &level_weights(2), None).unwrap().nearest;
         by_similarity += found.iter().filter(|near| near.index >= 70).count();
     }
     // One image in eight has low contrast, and so does one answer in eight on average.
