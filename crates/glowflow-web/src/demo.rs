@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::http::StatusCode;
 use glowflow::faces::Faces;
 use glowflow::latent::{DIRECTIONS, Directions};
-use glowflow::train::{LastEvaluation, Trained, class_names, last_evaluation, run_folder, trained};
+use glowflow::train::{Evaluated, Trained, class_names, evaluated, run_folder, trained};
 use glowflow::{Model, ModelConfig, catch_out_of_memory, pretrained};
 use glowflow_data::ImageShape;
 use tokio::sync::Semaphore;
@@ -32,7 +32,7 @@ pub struct Demo {
     unread: Option<glowflow::Error>,
     pub(crate) class_names: Vec<String>,
     pub(crate) trained: Option<Trained>,
-    pub(crate) evaluation: Option<LastEvaluation>,
+    pub(crate) evaluation: Option<Evaluated>,
     pub(crate) eyes: KnownEyes,
     pub(crate) detector: Option<Detector>,
     pub(crate) limits: Limits,
@@ -96,8 +96,8 @@ impl Demo {
             glow: Mutex::new(Some(Arc::new(glow))),
             directions,
             unread,
-            trained: trained(folder),
-            evaluation: last_evaluation(folder),
+            trained: trained(model),
+            evaluation: evaluated(model),
             eyes: KnownEyes::new(model, faces),
             detector: None,
             limits,
@@ -201,7 +201,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use glowflow::model::ModelFile;
-    use glowflow::{Device, GlowConfig, Precision};
+    use glowflow::{Cpu, Device, GlowConfig};
 
     use super::*;
 
@@ -220,7 +220,7 @@ mod tests {
             load(&path)
         }));
         let huge = |_: &Model, _: &Client| -> Result<(), Problem> {
-            let _ = Precision::default().cpu().unwrap().scratch(1 << 58);
+            let _ = Cpu::<f32>::new().scratch(1 << 58);
             Ok(())
         };
         let problem = demo.compute(huge).await.unwrap_err();

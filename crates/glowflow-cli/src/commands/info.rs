@@ -10,9 +10,10 @@ use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions};
 use glowflow::model::MODEL;
 use glowflow::train::checkpoint::CHECKPOINT;
-use glowflow::train::{BEST, CONFIG, METRICS, RunConfig, class_names, run_folder, trained};
+use glowflow::train::{
+    BEST, CONFIG, Evaluated, RunConfig, class_names, evaluated, recorded_config, run_folder, trained,
+};
 use glowflow::{Architecture, Model, ModelConfig, ModelFile, data, pretrained};
-use glowflow_report::metrics;
 use serde_json::{Value, json};
 
 use super::{counted, print_json, say};
@@ -23,39 +24,28 @@ struct Run {
     config: RunConfig,
     /// Number of training steps of the model.
     steps: Option<u64>,
-    /// Step, bits/dim and inverse error of its last evaluation on test images.
-    test: Option<(u64, f64, Option<f64>)>,
-    /// Number of images currently at the data's path.
+    /// Its evaluation on test images.
+    test: Option<Evaluated>,
+    /// Number of images of the data; `None` if they are currently not readable.
     images: Option<usize>,
 }
 
 impl Run {
-    /// Returns the run of a model; `None` if there is none or it has another architecture.
+    /// Returns the run of a model, from its files or else from the model card; `None` if there is none, or it
+    /// has another architecture.
     fn of(model: &Path, glow: &Model) -> Option<Self> {
         let folder = run_folder(model);
-        let config = RunConfig::read(&folder.join(CONFIG)).ok().filter(|run| run.model == *glow.config())?;
-        let records = metrics::read(&folder.join(METRICS)).unwrap_or_default();
-        let tests = metrics::points(&records, "test_bits_per_dim");
-        let last = trained(folder).map(|trained| trained.steps);
-        // The best model has the scores of its evaluation; any other file has those of the last one.
-        let best = model.file_name().is_some_and(|name| name == BEST);
-        let test =
-            if best { tests.into_iter().min_by(|a, b| a.1.total_cmp(&b.1)) } else { tests.last().copied() };
-        let card = || Card::read(folder)?.evaluation;
-        let inverse_error = |step| {
-            let errors = metrics::points(&records, "inverse_error");
-            errors.iter().find(|(at, _)| *at == step).map(|(_, error)| *error)
+        let config = recorded_config(folder).filter(|run| run.model == *glow.config())?;
+        let images = if folder.join(CONFIG).exists() {
+            config.data.path.as_deref().and_then(|path| {
+                let splits = data::open(path, &config.model, &config.data.classes).ok()?;
+                Some(splits.train.len() + splits.test.map_or(0, |test| test.len()))
+            })
+        } else {
+            Card::read(folder).map(|card| card.data.images + card.data.test_images)
         };
-        let test = match test {
-            Some((step, bits)) => Some((step as u64, bits, inverse_error(step))),
-            // Published models have no log.
-            None => card().and_then(|card| Some((card.step, card.bits_per_dim?, card.inverse_error))),
-        };
-        let images = config.data.path.as_deref().and_then(|path| {
-            let splits = data::open(path, &config.model, &config.data.classes).ok()?;
-            Some(splits.train.len() + splits.test.map_or(0, |test| test.len()))
-        });
-        Some(Self { steps: if best { test.map(|(step, ..)| step) } else { last }, test, images, config })
+        let steps = trained(model).map(|trained| trained.steps);
+        Some(Self { steps, test: evaluated(model), images, config })
     }
 
     /// The likelihood estimate used by the run's evaluations.
@@ -68,7 +58,7 @@ impl Run {
         json!({
             "steps": self.steps,
             "batch": train.batch,
-            "test": self.test.map(|(step, bits_per_dim, inverse_error)| json!({
+            "test": self.test.map(|Evaluated { step, bits_per_dim, inverse_error }| json!({
                 "step": step,
                 "bits_per_dim": bits_per_dim,
                 "dequantization": self.estimate().dequantization(),
@@ -88,7 +78,7 @@ impl Run {
         if let Some(steps) = self.steps {
             say!("trained      {} of {}", counted(steps as usize, "step"), counted(train.batch, "image"));
         }
-        if let Some((step, bits, inverse_error)) = self.test {
+        if let Some(Evaluated { step, bits_per_dim: bits, inverse_error }) = self.test {
             let error = inverse_error.map_or(String::new(), |error| format!(", inverse error {error:.1e}"));
             say!("test         {bits:.4} bits/dim, {}, at step {step}{error}", self.estimate());
         }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use glowflow::faces::Faces;
 use glowflow::latent::About;
-use glowflow::train::{self, LastEvaluation};
+use glowflow::train::{self, Evaluated};
 use glowflow::{Architecture, ModelConfig};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -29,7 +29,8 @@ pub(crate) struct Info {
     class_names: Vec<String>,
     /// Training progress of the model's run, if known.
     trained: Option<Trained>,
-    /// The latest evaluation of the model's run on test images, if any.
+    /// Evaluation on test images, if any: for a run's best model, the one that selected it; for other models,
+    /// the latest of the run.
     evaluation: Option<Evaluation>,
     /// Equal to `evaluation.bits_per_dim`.
     bits_per_dim: Option<f64>,
@@ -78,13 +79,13 @@ pub(crate) struct Evaluation {
     bits_per_dim: f64,
     /// Dequantisation of the pixels: `uniform` (noise over each bin) or `variational` (learned noise).
     dequantization: &'static str,
-    /// Maximum difference between a test image and its reconstruction from latents.
-    inverse_error: f64,
+    /// Maximum difference between a test image and its reconstruction from latents; null if unknown.
+    inverse_error: Option<f64>,
 }
 
 impl Evaluation {
-    fn of(config: &ModelConfig, last: LastEvaluation) -> Self {
-        let LastEvaluation { step, bits_per_dim, inverse_error } = last;
+    fn of(config: &ModelConfig, evaluated: Evaluated) -> Self {
+        let Evaluated { step, bits_per_dim, inverse_error } = evaluated;
         Self { step, bits_per_dim, dequantization: config.noise().name(), inverse_error }
     }
 }
@@ -136,9 +137,9 @@ pub(super) async fn info(State(demo): Shared, headers: HeaderMap) -> Json<Info> 
         parameters: demo.parameters,
         class_names: demo.class_names.clone(),
         trained: demo.trained.map(Trained::from),
-        evaluation: demo.evaluation.map(|last| Evaluation::of(&demo.config, last)),
+        evaluation: demo.evaluation.map(|evaluated| Evaluation::of(&demo.config, evaluated)),
         bits_per_dim: demo.evaluation.map(|evaluation| evaluation.bits_per_dim),
-        inverse_error: demo.evaluation.map(|evaluation| evaluation.inverse_error),
+        inverse_error: demo.evaluation.and_then(|evaluation| evaluation.inverse_error),
         attributes: directions.map(|direction| (&direction.about).into()).collect(),
         faces: known.map(|faces| matches!(faces, Faces::Aligned(_))),
         eyes: match known {

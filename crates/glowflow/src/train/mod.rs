@@ -34,17 +34,16 @@ pub use class_names::class_names;
 pub use config::{CONFIG, DataConfig, EdgeType, Optimizer, RunConfig, Schedule, TrainConfig};
 pub(crate) use config::{merge, override_table, with_preset, wrong};
 pub use folder::{BEST, METRICS};
-pub(crate) use folder::{check_portraits_stay_visible, lock};
+pub(crate) use folder::{check_free, check_portraits_stay_visible, lock};
 pub(crate) use images::Images;
 pub use images::{TrainAndTest, hold_out};
 pub use observer::{Event, Observer};
 pub use presets::names as preset_names;
-pub use recorded::{LastEvaluation, last_evaluation};
 pub use run::{
     Best, Job, Limits, Options, Summary, follow, resume, resume_as, resume_on, run_folder, train, train_as,
     train_on,
 };
 pub use state::{Progress, StepReport, TrainState};
-pub use trained::{Trained, trained};
+pub use trained::{Evaluated, Trained, evaluated, recorded_config, trained};
 pub use trainer::Trainer;
 pub(crate) use waiting::unless_stopped;

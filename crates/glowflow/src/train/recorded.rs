@@ -7,7 +7,7 @@ use glowflow_report::metrics;
 use super::folder::{BEST, METRICS};
 use super::state::Progress;
 use crate::Error;
-use crate::card::{Card, EvaluationCard};
+use crate::card::Card;
 
 /// Step and bits/dim of the last evaluation in a run's log, up to the step `up_to`. The bits/dim are `None`
 /// if they were not finite.
@@ -28,10 +28,7 @@ fn evaluations(run: &Path) -> Result<Vec<(u64, Option<f64>)>, Error> {
 /// Accepts the best model of steps that followed the checkpoint, and returns a notice about it. A run with
 /// changes does not repeat these steps, and would replace their model by a worse one.
 pub(super) fn keep_best(run: &Path, progress: &mut Progress) -> Option<String> {
-    // The card still knows it if an earlier attempt ended before its first checkpoint.
-    let on_card = Card::read(run).and_then(|card| card.best).map(|best| (best.step, best.bits_per_dim));
-    let known = best_recorded(run).into_iter().chain(on_card).min_by(|(_, a), (_, b)| a.total_cmp(b));
-    let (step, bits) = known.filter(|_| run.join(BEST).exists())?;
+    let (step, bits) = best_recorded(run).filter(|_| run.join(BEST).exists())?;
     let better = step > progress.step && progress.best.is_none_or(|(best, _)| bits < best);
     better.then(|| {
         progress.best = Some((bits, step));
@@ -41,31 +38,12 @@ pub(super) fn keep_best(run: &Path, progress: &mut Progress) -> Option<String> {
     })
 }
 
-/// Step and bits/dim of the best evaluation in a run's log; `None` if there is none, or no log.
-fn best_recorded(run: &Path) -> Option<(u64, f64)> {
-    let finite = evaluations(run).ok()?.into_iter().filter_map(|(step, bits)| Some((step, bits?)));
+/// Step and bits/dim of the evaluation of a run's best model; `None` if there is none.
+pub(super) fn best_recorded(run: &Path) -> Option<(u64, f64)> {
+    let logged = evaluations(run).unwrap_or_default().into_iter();
+    let finite = logged.filter_map(|(step, bits)| Some((step, bits?)));
+    // The card still knows it if an earlier attempt ended before its first checkpoint.
+    let on_card = Card::read(run).and_then(|card| card.best).map(|best| (best.step, best.bits_per_dim));
     // Of equal ones, the first, whose model was written.
-    finite.min_by(|(_, a), (_, b)| a.total_cmp(b))
-}
-
-/// Result of the last evaluation of a run's model.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LastEvaluation {
-    /// The step.
-    pub step: u64,
-    /// Mean bits per dimension of test images.
-    pub bits_per_dim: f64,
-    /// Inversion error of the model on them.
-    pub inverse_error: f64,
-}
-
-/// The last evaluation in a run's log, or on the model card in the folder; `None` if there is none.
-pub fn last_evaluation(run: &Path) -> Option<LastEvaluation> {
-    let Ok(records) = metrics::read(&run.join(METRICS)) else {
-        let EvaluationCard { step, bits_per_dim, inverse_error, .. } = Card::read(run)?.evaluation?;
-        return Some(LastEvaluation { step, bits_per_dim: bits_per_dim?, inverse_error: inverse_error? });
-    };
-    let (step, bits_per_dim) = metrics::points(&records, "test_bits_per_dim").pop()?;
-    let (_, inverse_error) = metrics::points(&records, "inverse_error").pop()?;
-    Some(LastEvaluation { step: step as u64, bits_per_dim, inverse_error })
+    finite.chain(on_card).min_by(|(_, a), (_, b)| a.total_cmp(b))
 }

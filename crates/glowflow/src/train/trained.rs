@@ -1,4 +1,4 @@
-//! Amount of training of a run so far, from its last checkpoint, log and configuration.
+//! Training and evaluation of a model, as recorded in the other files of its folder.
 
 use std::path::Path;
 
@@ -6,33 +6,76 @@ use glowflow_report::metrics;
 
 use super::checkpoint;
 use super::config::{CONFIG, RunConfig};
-use super::folder::METRICS;
+use super::folder::{BEST, METRICS};
+use super::recorded::best_recorded;
+use super::run::run_folder;
 use crate::card::Card;
 
-/// Amount of training of a run.
+/// Amount of training of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trained {
-    /// Number of steps up to the last checkpoint or, without one, up to the last record of the log.
+    /// Number of steps.
     pub steps: u64,
     /// Number of images in all steps, counting repetitions.
     pub images: u64,
 }
 
-impl Trained {
-    fn of(steps: u64, batch: usize) -> Self {
-        Self { steps, images: steps.saturating_mul(batch as u64) }
-    }
+/// Result of an evaluation of a model on test images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluated {
+    /// The step that the evaluation followed.
+    pub step: u64,
+    /// Mean bits per dimension.
+    pub bits_per_dim: f64,
+    /// Maximum difference between a test image and its reconstruction from latents; `None` if unknown or not
+    /// finite.
+    pub inverse_error: Option<f64>,
 }
 
-/// Training of the run in a folder, or of the model that a card in it describes; `None` if there is none, or
-/// its files cannot be read.
-pub fn trained(run: &Path) -> Option<Trained> {
-    let Some(steps) = checkpoint::last_step(run).or_else(|| last_recorded_step(run)) else {
-        let card = Card::read(run)?.training;
-        return (card.steps > 0).then(|| Trained::of(card.steps, card.batch));
+/// Configuration of the run in a folder, or else that on the folder's model card, whose paths have no parent
+/// folders; `None` if there is none, or it cannot be read.
+pub fn recorded_config(folder: &Path) -> Option<RunConfig> {
+    let on_card = || RunConfig::of_table(Card::read(folder)?.training.config.parse().ok()?).ok();
+    RunConfig::read(&folder.join(CONFIG)).ok().or_else(on_card)
+}
+
+/// Amount of training of a model, which is a file or the one in a folder: for a run's best model, up to its
+/// evaluation; otherwise up to the run's last checkpoint, or else the last record of its log. Without a run,
+/// that on the model card. `None` if there is none, or the files cannot be read.
+pub fn trained(model: &Path) -> Option<Trained> {
+    let run = run_folder(model);
+    let steps = if is_best(model) {
+        Some(best_recorded(run)?.0)
+    } else {
+        checkpoint::last_step(run).or_else(|| last_recorded_step(run))
     };
-    let train = RunConfig::read(&run.join(CONFIG)).ok()?.train;
-    Some(Trained::of(steps, train.batch))
+    let steps = steps.or_else(|| Some(Card::read(run)?.training.steps).filter(|steps| *steps > 0))?;
+    let batch = recorded_config(run)?.train.batch;
+    Some(Trained { steps, images: steps.saturating_mul(batch as u64) })
+}
+
+/// Evaluation of a model, which is a file or the one in a folder: for a run's best model, its own; otherwise
+/// the last one in the run's log. Without a log, that on the model card. `None` if there is none.
+pub fn evaluated(model: &Path) -> Option<Evaluated> {
+    let run = run_folder(model);
+    let log = metrics::read(&run.join(METRICS)).ok();
+    let points = |key| metrics::points(log.as_deref().unwrap_or_default(), key);
+    let known = if is_best(model) {
+        best_recorded(run)
+    } else {
+        points("test_bits_per_dim").pop().map(|(step, bits_per_dim)| (step as u64, bits_per_dim))
+    };
+    if let Some((step, bits_per_dim)) = known {
+        let inverse_error = points("inverse_error").into_iter().rfind(|(at, _)| *at as u64 == step);
+        return Some(Evaluated { step, bits_per_dim, inverse_error: inverse_error.map(|(_, error)| error) });
+    }
+    let card = Card::read(run)?.evaluation.filter(|_| log.is_none() && !is_best(model))?;
+    Some(Evaluated { step: card.step, bits_per_dim: card.bits_per_dim?, inverse_error: card.inverse_error })
+}
+
+/// Returns whether a path is that of a run's best model.
+fn is_best(model: &Path) -> bool {
+    model.file_name().is_some_and(|name| name == BEST)
 }
 
 fn last_recorded_step(run: &Path) -> Option<u64> {

@@ -7,7 +7,7 @@ use glowflow::card::{Card, README};
 use glowflow::evaluate::{Draws, Inversion, evaluate};
 use glowflow::faces::{self, Faces};
 use glowflow::latent::{DIRECTIONS, Directions, manipulate};
-use glowflow::train::{CONFIG, RunConfig, class_names, last_evaluation, run_folder, trained};
+use glowflow::train::{CONFIG, RunConfig, class_names, evaluated, run_folder, trained};
 use glowflow::{Dequantization, Error, Latents, Model, ModelFile, pretrained};
 use glowflow_data::portraits::{ATTRIBUTES, EYES, Portraits, measure};
 use glowflow_data::{Dataset, ImageShape, Subset, load_image};
@@ -109,7 +109,7 @@ fn its_card_matches_the_model() {
 
     // The demo page shows these.
     assert_eq!(trained(name()).unwrap().steps, card.training.steps);
-    assert_eq!(last_evaluation(name()).unwrap().bits_per_dim, bits);
+    assert_eq!(evaluated(name()).unwrap().bits_per_dim, bits);
 }
 
 /// The command used to train it.

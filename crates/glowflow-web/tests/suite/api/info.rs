@@ -53,6 +53,20 @@ async fn files_of_the_run_are_used() {
             json!({ "step": 5, "bits_per_dim": 3.5, "dequantization": "uniform", "inverse_error": 0.0001 });
         assert_eq!(info["evaluation"], evaluation, "{model}");
     }
+    // The best model is described by its own evaluation.
+    fs::write(
+        folder.join("metrics.jsonl"),
+        "{\"step\":5,\"test_bits_per_dim\":3.5,\"inverse_error\":0.0001}\n\
+         {\"step\":9,\"test_bits_per_dim\":3.6,\"inverse_error\":0.0002}\n",
+    )
+    .unwrap();
+    for (model, step) in [("model.safetensors", 9), ("best.safetensors", 5)] {
+        let demo = load(&folder.join(model), Limits::default()).unwrap();
+        let app = router(Arc::new(demo), Access::default());
+        let served =
+            Served { app, glow: Model::load(folder).unwrap(), _folder: tempfile::tempdir().unwrap() };
+        assert_eq!(served.get("/api/v1/info").await.json()["evaluation"]["step"], step, "{model}");
+    }
     // Directions next to a file may belong to another model there, which must not prevent serving it.
     ModelFile::new(config(), 2).unwrap().write(&folder.join("best.safetensors")).unwrap();
     let demo = load(&folder.join("best.safetensors"), Limits::default()).unwrap();
