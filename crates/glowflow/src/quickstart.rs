@@ -1,6 +1,7 @@
 //! A first trial: a small model of portraits drawn by the program, and images that show the result of its
 //! training.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,7 @@ use ndarray::{Array4, Axis};
 use serde::Serialize;
 
 use crate::latent::{DIRECTIONS, Directions, Interpolation, find_directions, interpolate, manipulate, sweep};
-use crate::train::{Options, RunConfig, Summary, train, unless_stopped};
+use crate::train::{Options, RunConfig, Summary, check_free, train, unless_stopped};
 use crate::{AnyDevice, Dequantization, Error, Latents, Model, Precision, data};
 
 /// Images per row of a figure.
@@ -64,7 +65,7 @@ pub struct Effect {
 /// `device` opens a device of the requested precision.
 ///
 /// # Errors
-/// As [`train`] and [`find_directions`].
+/// As [`train`] and [`find_directions`]; [`Error::Input`] if the folder holds files.
 pub fn quickstart(
     device: impl Fn(Precision) -> Result<AnyDevice, DeviceError>,
     out: &Path,
@@ -75,6 +76,13 @@ pub fn quickstart(
     let mut config: RunConfig =
         toml::Table::try_into(table).map_err(|e| Error::Config(format!("quickstart: {e}")))?;
     config.train.seed = seed;
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        check_free(out, &config)?;
+        return Err(Error::Input(format!(
+            "{} holds files, which could be replaced: choose an empty or new folder",
+            out.display()
+        )));
+    }
     let stop = options.stop;
     let mut summary = train(device(config.train.precision)?, config, out, options)?;
     let effects = if summary.interrupted {

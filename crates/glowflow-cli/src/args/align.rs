@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::EyesArg;
 
-/// Whether and how photographs of faces are aligned.
+/// Alignment of photographs of faces.
 #[derive(Clone, Debug, Args)]
 pub struct AlignArgs {
     #[command(flatten)]

@@ -56,7 +56,7 @@ pub struct Encode {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images.
+    /// The images. If they have a test set, only that is used.
     #[arg(long)]
     pub data: PathBuf,
     /// Class of all images, by name or number, for models with classes. [default: the labels of the data]

@@ -57,7 +57,7 @@ pub struct Attributes {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long)]
     pub model: PathBuf,
-    /// The images.
+    /// The images. If they have a test set, it is not used.
     #[arg(long)]
     pub data: PathBuf,
     /// A CSV table of attributes; the built-in portraits need none. [default: none]

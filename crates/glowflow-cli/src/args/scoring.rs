@@ -8,7 +8,7 @@ use glowflow::Precision;
 use super::PRECISIONS;
 use super::choice::parser;
 
-/// Maximum number of noise draws, which no evaluation needs.
+/// Maximum number of noise draws, more than any evaluation needs.
 const MAX_DRAWS: u64 = 1_000_000;
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use clap::Args;
 Only this computer can reach the page unless --host names another address. Other computers then need the \
     token in the printed address. Behind a reverse proxy or tunnel on this computer (nginx, Caddy, ngrok, \
     Codespaces), give the name that browsers see with --allow-host; docs/serving.md has examples. Pictures are \
-    kept in memory only, for 30 minutes after their last use at most.")]
+    kept only in memory, for at most 30 minutes after their last use.")]
 pub struct Serve {
     /// A run folder, a model file, or portraits, the model included in the program.
     #[arg(long, default_value = glowflow::pretrained::PORTRAITS)]

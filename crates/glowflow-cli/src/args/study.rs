@@ -20,7 +20,7 @@ use super::choice::{Choice, parser};
 /// bits/dim, at equal time and at equal counted floating-point operations. OUT/study.comparison.csv contains
 /// them, too.
 ///
-/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step and saves a checkpoint. The same command
+/// Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) stops after the current step and saves a checkpoint. The same command
 /// continues from there, or from the last checkpoints after a kill, with the same results.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -109,6 +109,6 @@ impl Study {
 
 /// Values of `--scale`.
 const SCALES: &[Choice<Scale>] = &[
-    ("cpu", "Small models, within an hour on two cores", Scale::Cpu),
+    ("cpu", "Small models, for two cores", Scale::Cpu),
     ("gpu", "Models of the published size", Scale::Gpu),
 ];

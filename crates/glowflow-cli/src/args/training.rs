@@ -26,8 +26,8 @@ pub struct Quickstart {
 
 /// Train a model on images, or continue a run.
 ///
-/// Ctrl-C (or SIGTERM, or SIGHUP) stops after the current step, saves a checkpoint and refreshes samples.png
-/// and curve.png; --resume continues from there as if uninterrupted.
+/// Ctrl-C (or SIGTERM, SIGHUP, SIGUSR1) stops after the current step, saves a checkpoint and refreshes
+/// samples.png and curve.png; --resume continues from there as if uninterrupted.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   glowflow train --data photos/ --preset faces64 --minutes 60 --out run
@@ -80,8 +80,8 @@ pub struct Train {
     /// fine-tuned). [default: new weights]
     #[arg(long, value_name = "MODEL")]
     pub from: Option<PathBuf>,
-    /// Whether hidden activations are recomputed (less memory) or stored (faster). [default: as in the
-    /// preset, else reversible]
+    /// Hidden activations in the backward pass: recomputed (less memory) or stored (faster). [default: as in
+    /// the preset, else reversible]
     #[arg(long, value_parser = parser(BACKPROPS))]
     pub backprop: Option<Backprop>,
     /// Precision of the matrix products in coupling networks. [default: auto]
@@ -129,7 +129,8 @@ pub struct Bench {
     /// Override one value of the configuration, such as model.steps=8. Can be repeated. [default: none]
     #[arg(long = "set", value_name = "K=V")]
     pub overrides: Vec<String>,
-    /// Whether hidden activations are recomputed or stored. [default: as in the preset, else reversible]
+    /// Hidden activations in the backward pass: recomputed or stored. [default: as in the preset, else
+    /// reversible]
     #[arg(long, value_parser = parser(BACKPROPS))]
     pub backprop: Option<Backprop>,
     /// Precision of the matrix products in coupling networks. [default: auto]
@@ -138,7 +139,7 @@ pub struct Bench {
     /// Number of training steps, and of sampled batches, to time.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub repeat: usize,
-    /// Print the memory use of a training step instead.
+    /// Print the peak memory of the process and the bytes of weights, gradient and optimiser instead, as JSON.
     #[arg(long, conflicts_with = "serve")]
     pub memory: bool,
     /// Read lines "train N" and "sample N" from standard input and answer each with a line of JSON, for

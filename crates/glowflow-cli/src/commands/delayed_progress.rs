@@ -23,7 +23,8 @@ impl DelayedProgress {
     /// Reports the number of images read so far.
     pub fn update(&mut self, read: usize) {
         let read = read as u64;
-        if self.progress.is_none() && read < self.total && self.began.elapsed() >= patience(self.display) {
+        if self.progress.is_none() && read < self.total && self.began.elapsed() >= display_delay(self.display)
+        {
             self.progress = Some(Progress::new(Goal::Steps(self.total), self.display).counting("image"));
         }
         if let Some(progress) = &mut self.progress {
@@ -56,6 +57,6 @@ impl Drop for DelayedProgress {
 }
 
 /// Time before progress is shown. Logs get lines only for long work.
-fn patience(display: Display) -> Duration {
+fn display_delay(display: Display) -> Duration {
     Duration::from_secs(if display == Display::Bar { 1 } else { 10 })
 }

@@ -69,7 +69,7 @@ pub fn attributes(args: &args::Attributes, common: &args::Common) -> anyhow::Res
          file for the directions with --out, and omit --eyes",
         args.model.display()
     );
-    let out = directions_path(args.out.as_deref(), &args.model)?;
+    let out = directions_path(args.out.as_deref(), &args.model, "--out")?;
     let inputs: Vec<_> = args.labels.iter().chain([&args.data]).collect();
     check_output(&out, &args.model, &inputs)?;
     let glow = common.load_exact(&args.model)?;

@@ -69,7 +69,8 @@ impl<'a> Changes<'a> {
 
 pub fn manipulate(args: &args::Manipulate, common: &args::Common) -> anyhow::Result<ExitCode> {
     let glow = common.load_exact(&args.model)?;
-    let directions = Directions::read(&directions_path(args.directions.as_deref(), &args.model)?, &glow)?;
+    let directions =
+        Directions::read(&directions_path(args.directions.as_deref(), &args.model, "--directions")?, &glow)?;
     let frames = if args.sweep.is_some() { args.frames } else { 1 };
     anyhow::ensure!(args.sweep.is_none() || frames >= 2, "--frames must be at least 2, got {frames}");
     check_picture(&glow, &[frames])?;

@@ -198,13 +198,16 @@ fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u
     picture::encode(&picture).map_err(anyhow::Error::msg)
 }
 
-/// Path of the directions: the given file, or that in the run's folder.
-fn directions_path(given: Option<&Path>, model: &Path) -> anyhow::Result<PathBuf> {
+/// Path of the directions: the file given with `option`, or that in the run's folder.
+fn directions_path(given: Option<&Path>, model: &Path, option: &str) -> anyhow::Result<PathBuf> {
     match given {
         Some(path) => Ok(path.to_owned()),
         None if pretrained::is_folder(model) => Ok(model.join(DIRECTIONS)),
         None => {
-            anyhow::bail!("{} is not a run folder: give the file of directions as well", model.display())
+            anyhow::bail!(
+                "{} is not a run folder: give the file of directions with {option}",
+                model.display()
+            )
         }
     }
 }

@@ -4,6 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use glowflow::model::MODEL;
+use glowflow::train::checkpoint::{CHECKPOINT, PREVIOUS};
+use glowflow::train::{BEST, CONFIG, METRICS};
 use glowflow::{Model, ModelFile};
 use glowflow_data::{ImageShape, encode_png, load_picture};
 use glowflow_report::file;
@@ -16,7 +19,11 @@ pub fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Checks, before any work, that a file can be written, and is neither the model nor one of the `inputs`.
+/// Files of a run without which it cannot be resumed or described.
+const OF_A_RUN: [&str; 6] = [CONFIG, METRICS, MODEL, BEST, CHECKPOINT, PREVIOUS];
+
+/// Checks, before any work, that a file can be written, and replaces neither the model, nor one of the
+/// `inputs` or a file in a folder of inputs, nor the state of a run.
 pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
@@ -30,20 +37,32 @@ pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Re
         "{} is the model itself: give another output file",
         out.display()
     );
+    let within = |folder: &Path| {
+        out.canonicalize().is_ok_and(|out| folder.canonicalize().is_ok_and(|folder| out.starts_with(folder)))
+    };
+    // A run in a folder of inputs is none of them.
+    let in_run = out.with_file_name(CONFIG).exists();
     anyhow::ensure!(
-        !inputs.iter().any(|input| !input.is_dir() && same(input)),
+        out.is_dir() || in_run || !inputs.iter().any(|input| within(input)),
         "{} is an input, which would be overwritten: give another output file",
+        out.display()
+    );
+    let of_a_run = OF_A_RUN.iter().any(|name| out.file_name().is_some_and(|file| file == *name));
+    anyhow::ensure!(
+        !(of_a_run && in_run && out.exists()),
+        "{} is a file of a run, which would be overwritten: give another output file",
         out.display()
     );
     Ok(file::check_writable(out)?)
 }
 
-/// Checks that an output folder is not standard output.
+/// Checks that an output folder is neither standard output nor a file.
 pub fn check_folder_output(out: &Path) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
         "- denotes standard output, which is not a folder: give a folder, or ./- for a folder named -"
     );
+    anyhow::ensure!(!out.is_file(), "{} is a file: give a folder", out.display());
     Ok(())
 }
 

@@ -97,7 +97,7 @@ fn time_for_rank_0(error: &Error, limit: Duration) -> Duration {
 
 /// The exit status of a job that failed: [`EXIT_CODE`] if resuming the run may help.
 fn exit_code(error: &Error) -> u8 {
-    if error.may_pass() { EXIT_CODE } else { 1 }
+    if error.is_transient() { EXIT_CODE } else { 1 }
 }
 
 /// Reports the failure of rank 0 and ends the other processes.

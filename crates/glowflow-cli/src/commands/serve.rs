@@ -57,21 +57,23 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
             None => tell("no attributes can be changed: `glowflow attributes` computes a model's directions"),
         }
     }
-    if !local {
-        let who = if open { "anyone who can reach this computer" } else { "those who have the token" };
-        tell(&format!("{address} can be used from other computers by {who}; connections are not encrypted"));
-    } else if let Some(notice) = only_local(&args.host, address.ip()) {
-        tell(&notice);
-    }
-    if local
-        && open
-        && let Some(host) = args.allow_host.first()
-    {
-        tell(&format!(
-            "anyone who can reach {host} can use the demo; give --token, or require a password in the proxy"
-        ));
-    }
     let ready = |urls: &[String]| {
+        if !local {
+            let who = if open { "anyone who can reach this computer" } else { "those who have the token" };
+            tell(&format!(
+                "{address} can be used from other computers by {who}; connections are not encrypted"
+            ));
+        } else if let Some(notice) = only_local(&args.host, address.ip()) {
+            tell(&notice);
+        }
+        if local
+            && open
+            && let Some(host) = args.allow_host.first()
+        {
+            tell(&format!(
+                "anyone who can reach {host} can use the demo; give --token, or require a password in the proxy"
+            ));
+        }
         // A closed standard output does not need the address.
         let mut out = std::io::stdout();
         let (first, others) = urls.split_first().map_or(("", urls), |(first, others)| (&**first, others));
@@ -81,6 +83,9 @@ pub fn serve(args: &args::Serve, common: &args::Common) -> anyhow::Result<ExitCo
     glowflow_web::run(demo, address, access, ready).map_err(|error| {
         let other = match error.kind() {
             ErrorKind::AddrInUse => " (--port chooses another port, and --port 0 a free one)",
+            ErrorKind::AddrNotAvailable => {
+                " (--host must be an address of this computer; 127.0.0.1 and 0.0.0.0 always work)"
+            }
             _ => "",
         };
         anyhow::Error::from(error).context(format!("serving at {address}{other}"))

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, anyhow};
 use glowflow::evaluate::Evaluation;
@@ -11,7 +12,7 @@ use glowflow::quickstart::EFFECT_PORTRAITS;
 use glowflow::train::{
     Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
 };
-use glowflow::{AnyDevice, Error, ModelConfig, Precision, data, train};
+use glowflow::{AnyDevice, Cpu, Error, ModelConfig, Precision, data, train};
 use glowflow_report::progress::Display;
 
 use super::new_folder::NewFolder;
@@ -37,7 +38,22 @@ fn device_option(common: &args::Common) -> String {
     common.device.map_or(String::new(), |device| format!(" --device {device}"))
 }
 
-fn print_summary(summary: &Summary, run: &Path, common: &args::Common) -> anyhow::Result<()> {
+/// The limits that remain of those given to a command, as options after a command. Steps and images count from
+/// the start of the run, minutes from `begin`.
+fn limit_options(limits: Limits, begin: Instant) -> String {
+    let minutes = limits.minutes.map(|minutes| minutes - begin.elapsed().as_secs_f64() / 60.0);
+    let minutes =
+        minutes.filter(|minutes| minutes.is_finite()).map(|minutes| format!("{:.1}", minutes.max(0.1)));
+    let options = [
+        ("steps", limits.steps.map(|steps| steps.to_string())),
+        ("images", limits.images.map(|images| images.to_string())),
+        ("minutes", minutes),
+    ];
+    let given = options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?)));
+    given.collect()
+}
+
+fn print_summary(summary: &Summary, run: &Path, common: &args::Common, limits: &str) -> anyhow::Result<()> {
     if common.json {
         let mut value = serde_json::to_value(summary)?;
         if let Some(evaluation) = value.get_mut("evaluation").and_then(|value| value.as_object_mut()) {
@@ -77,7 +93,7 @@ fn print_summary(summary: &Summary, run: &Path, common: &args::Common) -> anyhow
             say!("{} could not be read", counted(summary.broken, "image"));
         }
         if summary.interrupted {
-            say!("stopped; continue with: {}", resume_command(run, common));
+            say!("stopped; continue with: {}{limits}", resume_command(run, common));
             say!("samples.png and curve.png in {} show the last step", run.display());
         }
     }
@@ -89,9 +105,9 @@ fn is_finite(evaluation: &Evaluation) -> bool {
     evaluation.bits_per_dim.is_finite() && evaluation.inverse_error.is_finite()
 }
 
-/// Prints the summary of a run and returns its exit status.
-fn finish(summary: &Summary, run: &Path, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let printed = print_summary(summary, run, common);
+/// Prints the summary of a run, with its remaining limits as options, and returns its exit status.
+fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: &str) -> anyhow::Result<ExitCode> {
+    let printed = print_summary(summary, run, common, limits);
     let unsound = summary.evaluation.as_ref().filter(|evaluation| !is_finite(evaluation)).map(|_| {
         "the last evaluation is not finite: the model may be damaged, or its training diverged".to_owned()
     });
@@ -144,7 +160,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         }
     };
     check_folder_output(&out)?;
-    let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
+    let (limits, begin) = (Limits { minutes: Some(args.minutes), ..Limits::default() }, Instant::now());
     let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
     let options = Options { limits, observers, faces: None, stop };
     let done = match glowflow::quickstart::quickstart(
@@ -156,7 +172,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         Ok(done) => done,
         Err(error) => return failed(error, &out, common),
     };
-    let status = finish(&done.summary, &out, common)?;
+    let status = finish(&done.summary, &out, common, &limit_options(limits, begin))?;
     if !done.summary.interrupted {
         tell_if_rough(args.minutes, &out, common);
     }
@@ -205,6 +221,7 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
     if job.ranks().rank() > 0 {
         return ranks::follow(&job, args.ranks_limit, common);
     }
+    let begin = Instant::now();
     let (done, run, _claimed) = match start(args, common, &job) {
         Ok(started) => started,
         Err(error) => {
@@ -223,7 +240,8 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
             return failed(error, &run, common);
         }
     };
-    let status = finish(&summary, &run, common)?;
+    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
+    let status = finish(&summary, &run, common, &limit_options(limits, begin))?;
     if !common.json && !summary.interrupted {
         if args.resume.is_some() && run.join(DIRECTIONS).exists() {
             say!(
@@ -253,7 +271,6 @@ fn start(
         (None, None) => {
             let folder = NewFolder::create("run")?;
             let out = folder.path().to_owned();
-            tell(&format!("writing to the new folder {}", out.display()));
             (begin(args, common, &out, options, job)?, out, Some(folder))
         }
     })
@@ -291,6 +308,20 @@ fn begin(
     job: &Job,
 ) -> anyhow::Result<Done> {
     check_folder_output(out)?;
+    for (given, option, key) in [
+        (args.data.is_some(), "--data", "data.path"),
+        (args.test_data.is_some(), "--test-data", "data.test"),
+        (args.test_fraction.is_some(), "--test-fraction", "data.test_fraction"),
+        (args.seed.is_some(), "--seed", "train.seed"),
+        (args.backprop.is_some(), "--backprop", "train.backprop"),
+        (args.precision.is_some(), "--precision", "train.precision"),
+    ] {
+        let set = |text: &String| text.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        anyhow::ensure!(
+            !(given && args.overrides.iter().any(set)),
+            "{option} and --set {key} are both given: give one of them"
+        );
+    }
     let (preset, file) = (args.preset.as_deref(), args.config.as_deref());
     let (mut config, image_is_set) = match &args.from {
         Some(model) => (RunConfig::fine_tune(model, preset, file, &args.overrides)?, true),
@@ -327,8 +358,13 @@ fn begin(
     if args.precision.is_none() {
         offer_bf16(&config, &device);
     }
-    if let (Some(minutes), None) = (options.limits.minutes, &config.train.from) {
+    if let (Some(minutes), None, false) =
+        (options.limits.minutes, &config.train.from, out.join(CONFIG).exists())
+    {
         tell_if_rough(minutes, out, common);
+    }
+    if args.out.is_none() {
+        tell(&format!("writing to the new folder {}", out.display()));
     }
     ranks::report(job, config.train.batch);
     Ok(train::train_as(job, device, config, out, options))
@@ -341,9 +377,9 @@ fn offer_bf16(config: &RunConfig, device: &AnyDevice) {
     if !full || !matches!(config.model, ModelConfig::Glow(_)) || !matches!(device, AnyDevice::Cpu(_)) {
         return;
     }
-    if Precision::cpu_has_amx() {
+    if Cpu::has_amx() {
         tell("this CPU trains faster with --device cpu:amx --precision bf16");
-    } else if Precision::cpu_has_bf16() {
+    } else if Cpu::has_bf16() {
         tell(
             "this CPU may train faster with --precision bf16; to measure it: glowflow bench --precision bf16",
         );
@@ -355,7 +391,7 @@ fn tell_if_rough(minutes: f64, run: &Path, common: &args::Common) {
     if (0.0..=ROUGH_MINUTES).contains(&minutes) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
         tell(&format!(
-            "samples are rough after {minutes} {unit} of training; continue with: {} --minutes 60",
+            "samples are rough after {minutes} {unit} of training; to continue afterwards: {} --minutes 60",
             resume_command(run, common)
         ));
     }

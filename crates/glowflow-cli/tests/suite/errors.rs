@@ -50,6 +50,7 @@ fn world() -> &'static Path {
         write("utf16.toml", &utf16);
         write("cp1252.toml", b"# \xe9\n[model]\n");
         write("large/00000.png", b"precious");
+        write("pictured/samples.png", b"precious");
         write("large.toml", &vec![b'#'; (1 << 20) + 1]);
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
@@ -162,6 +163,14 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "train --data images --out kept TINY",
         &["kept already contains a run (model.safetensors)", "another folder"],
     ),
+    ("train --data images --out pictured TINY", &["pictured/samples.png exists", "another folder"]),
+    ("train --data images --out photo.jpg TINY", &["photo.jpg is a file", "give a folder"]),
+    ("quickstart --minutes 1 --out flat", &["flat holds files", "an empty or new folder"]),
+    (
+        "train --data images --out new TINY --seed 1 --set train.seed=2",
+        &["--seed and --set train.seed", "give one of them"],
+    ),
+    ("study permutations --data flat --images 64 --out new", &["no held-out images", "data.test_fraction"]),
     ("info --model guess.safetensors", &["guess.safetensors", "has no key \"bits\""]),
     // Runs.
     ("train --data portraits --out done TINY", &["done", "--resume", "another folder"]),
@@ -287,6 +296,12 @@ const MISTAKES: &[(&str, &[&str])] = &[
         &["flat/0.png is an input", "another output file"],
     ),
     ("score --model done --data flat/0.png --csv flat/0.png", &["flat/0.png is an input"]),
+    ("score --model done --data flat --csv flat/1.png", &["flat/1.png is an input", "another output file"]),
+    ("nearest --model done flat/0.png --data mixed --out mixed/1.png", &["mixed/1.png is an input"]),
+    (
+        "score --model classes --data images --csv done/checkpoint.safetensors",
+        &["done/checkpoint.safetensors is a file of a run", "another output file"],
+    ),
     ("resample --model done flat/0.png --out flat/../flat/0.png", &["0.png is an input"]),
     ("interpolate --model done flat/0.png flat/1.png --out flat/1.png", &["flat/1.png is an input"]),
     ("nearest --model done flat/0.png --data flat --out flat/0.png", &["flat/0.png is an input"]),

@@ -117,15 +117,15 @@ fn stopped_by_a_signal() {
         // On a fast machine a run may finish before the signal arrives.
         let stopped = (0..10).find_map(|_| {
             let folder = tempfile::tempdir().unwrap();
-            let child = command(folder.path(), &start(2))
+            let child = command(folder.path(), &format!("{} --minutes 60", start(2)))
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
             let metrics = folder.path().join("run/metrics.jsonl");
-            let patience = Instant::now();
+            let began = Instant::now();
             while std::fs::metadata(&metrics).map_or(0, |file| file.len()) == 0 {
-                assert!(patience.elapsed() < Duration::from_secs(60), "it does not train");
+                assert!(began.elapsed() < Duration::from_secs(60), "it does not train");
                 std::thread::sleep(Duration::from_millis(1));
             }
             kill(&child, signal);
@@ -137,6 +137,8 @@ fn stopped_by_a_signal() {
         assert_eq!(output.status.code(), Some(status), "{output:?}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(stdout.contains("glowflow train --resume run"), "{stdout}");
+        // With what remains of the limit.
+        assert!(stdout.contains(" --minutes "), "{stdout}");
         let checkpoint = |name| std::fs::read(folder.join("run").join(name)).unwrap();
         assert_ne!(
             checkpoint("checkpoint.safetensors"),

@@ -319,7 +319,7 @@ fn an_io_error_states_how_to_continue() {
     assert_eq!(outcome["finished"], 2);
 }
 
-/// Older programs held out other images for each seed, and did not record the seed that selects them.
+/// Older versions held out other images for each seed, and did not record the seed that selects them.
 #[test]
 fn a_study_of_an_older_program_continues() {
     let folder = folder(TINY);

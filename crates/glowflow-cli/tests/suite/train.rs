@@ -6,7 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::{TINY, command, run, save_classes, save_image};
-use glowflow::Precision;
+use glowflow::Cpu;
 
 /// A preset with its image size, reduced to train in milliseconds.
 const PRESET: &str = "--threads 2 --preset tiny32 --set model.levels=2 --set model.steps=1 --set model.hidden=8 \
@@ -48,7 +48,7 @@ fn the_first_and_last_lines_are_helpful() {
     {
         let bf16 = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512dq");
         assert_eq!(outcome.stderr.contains("--precision bf16"), bf16, "{}", outcome.stderr);
-        let amx = Precision::cpu_has_amx();
+        let amx = Cpu::has_amx();
         assert_eq!(outcome.stderr.contains("--device cpu:amx --precision bf16"), amx, "{}", outcome.stderr);
     }
     let given = format!("train --data portraits --out f32 {TINY} --steps 3 --precision f32");

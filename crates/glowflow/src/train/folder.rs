@@ -41,7 +41,7 @@ pub fn lock(folder: &Path) -> Result<Option<File>, Error> {
     }
 }
 
-/// Checks that the folder of a new run contains no file that the run would overwrite, or train on.
+/// Checks that the folder of a new run contains no file that the run would replace, or train on.
 pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     let resume = |name: &str| match name {
         MODEL | BEST | METRICS => None,
@@ -51,6 +51,14 @@ pub fn check_free(out: &Path, config: &RunConfig) -> Result<(), Error> {
     let names = [CONFIG, CHECKPOINT, PREVIOUS, MODEL, BEST, METRICS];
     if let Some(found) = names.into_iter().find(|name| out.join(name).exists()) {
         return Err(Error::RunExists { folder: out.to_owned(), found, resume: resume(found) });
+    }
+    // Without a run in the folder, they are the user's.
+    if let Some(picture) = [SAMPLES, CURVE].map(|name| out.join(name)).into_iter().find(|path| path.is_file())
+    {
+        return Err(Error::Input(format!(
+            "{} exists and would be replaced: choose another folder, or move it",
+            picture.display()
+        )));
     }
     let among = |path: &PathBuf| match (path.canonicalize(), out.canonicalize()) {
         (Ok(data), Ok(out)) => out.starts_with(data),

@@ -410,7 +410,7 @@ fn save_array(path: &Path, seeds: impl Iterator<Item = u8>) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Different images under the same names are reported, except for a run of an older program, which only
+/// Different images under the same names are reported, except for a run of an older version, which only
 /// recorded the names.
 #[test]
 fn contents_of_images_are_part_of_a_run() {
@@ -439,7 +439,7 @@ fn contents_of_images_are_part_of_a_run() {
     assert_ne!(known().1, contents);
 }
 
-/// Rates that an older program accepted do not make a run unreadable: they can be changed.
+/// Rates that an older version accepted do not make a run unreadable: they can be changed.
 #[test]
 fn rates_of_older_programs_can_be_changed() {
     for (text, cure) in [
@@ -591,4 +591,15 @@ fn impossible_selections_of_images_are_refused() {
         assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         assert!(!new.exists());
     }
+}
+
+/// TOML is Unicode, but names of folders need not be.
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_not_unicode_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut config = RunConfig::default();
+    config.data.path = Some(std::ffi::OsStr::from_bytes(b"ph\xffotos").into());
+    let error = config.to_toml().unwrap_err().to_string();
+    assert!(error.contains("data.path is ph") && error.contains("rename it"), "{error}");
 }

@@ -48,7 +48,7 @@ pub struct DataConfig {
     /// other data is held out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_fraction: Option<f64>,
-    /// Seed that selects the held-out images; `train.seed` by default. Older programs reject this key, so it
+    /// Seed that selects the held-out images; `train.seed` by default. Older versions reject this key, so it
     /// is only written if it is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_seed: Option<u64>,
@@ -58,7 +58,7 @@ pub struct DataConfig {
     pub classes: Vec<String>,
     /// Maximum random shift as a fraction of width and height; 0 disables shifts.
     pub shift: f64,
-    /// Content of the margin exposed by a shift. Older programs reject this key, so it is only written if it
+    /// Content of the margin exposed by a shift. Older versions reject this key, so it is only written if it
     /// is not [`EdgeType::Replicate`].
     #[serde(skip_serializing_if = "EdgeType::is_replicate")]
     pub edge: EdgeType,

@@ -103,8 +103,8 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Minutes between two checkpoints.
     pub checkpoint_minutes: f64,
-    /// Minutes between two sample grids by the clock, the first of which are drawn after 1, 2 and 5 minutes;
-    /// 0 disables them. Older programs reject this key, so it is only written if it differs from the default.
+    /// Minutes between two timed sample grids, the first of which are drawn after 1, 2 and 5 minutes;
+    /// 0 disables them. Older versions reject this key, so it is only written if it differs from the default.
     #[serde(skip_serializing_if = "is_default_samples_minutes")]
     pub samples_minutes: f64,
 }
@@ -230,8 +230,27 @@ impl RunConfig {
 
     /// The configuration as a table.
     pub(crate) fn table(&self) -> Result<toml::Table, Error> {
+        self.check_paths()?;
         toml::Table::try_from(self)
             .map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
+    }
+
+    /// Checks that all paths can be represented in TOML.
+    fn check_paths(&self) -> Result<(), Error> {
+        let paths = [
+            ("data.path", &self.data.path),
+            ("data.test", &self.data.test),
+            ("train.from", &self.train.from),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path.as_deref().filter(|path| path.to_str().is_none()) {
+                return Err(Error::Config(format!(
+                    "{key} is {}, which is not valid Unicode, so the configuration cannot be written: rename it",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Reads a new run's configuration from its TOML, with the defaults of its architecture; not validated.
@@ -244,7 +263,7 @@ impl RunConfig {
         table.try_into().map_err(|e| Error::Config(wrong(&e, "")))
     }
 
-    /// Reads the resolved configuration of a run. Only the architecture is validated: an older program may
+    /// Reads the resolved configuration of a run. Only the architecture is validated: an older version may
     /// have accepted rates that [`validate`](Self::validate) rejects, and a resumed run may change them.
     ///
     /// # Errors
@@ -260,6 +279,7 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Config`] if a value cannot be represented in TOML, such as a path that is not valid Unicode.
     pub fn to_toml(&self) -> Result<String, Error> {
+        self.check_paths()?;
         toml::to_string(self).map_err(|e| Error::Config(format!("the configuration cannot be written: {e}")))
     }
 }
