@@ -56,7 +56,7 @@ pub enum RanksError {
     },
     /// `torchrun`, or a launcher with the same environment variables, started this process.
     #[error(
-        "this process is number {rank} of {size} of torchrun (RANK, WORLD_SIZE), which provides no MPI; \
+        "this process was started by torchrun (RANK={rank}, WORLD_SIZE={size}), which provides no MPI; \
          start it with mpirun or srun"
     )]
     Torchrun {
@@ -67,8 +67,8 @@ pub enum RanksError {
     },
     /// The parts of a batch cannot be distributed over the ranks.
     #[error(
-        "{parts} parts of a batch cannot be distributed over {ranks} ranks: each rank needs the same power \
-         of two of parts; {} ranks fit",
+        "{parts} parts of a batch cannot be distributed over {ranks} ranks: each rank needs the same number of \
+         parts, a power of two; valid numbers of ranks: {}",
         list(fit)
     )]
     Parts {

@@ -15,7 +15,7 @@ use crate::RanksError;
 ///
 /// assert_eq!(parts_of(1, 2, 8)?, 4..8);
 /// let error = parts_of(0, 3, 8).unwrap_err().to_string();
-/// assert!(error.ends_with("1, 2, 4, 8 ranks fit"));
+/// assert!(error.ends_with("valid numbers of ranks: 1, 2, 4, 8"));
 /// # Ok::<(), glowflow_ranks::RanksError>(())
 /// ```
 pub fn parts_of(rank: usize, size: usize, parts: usize) -> Result<Range<usize>, RanksError> {

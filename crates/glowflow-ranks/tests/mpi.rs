@@ -188,7 +188,7 @@ fn torchrun_is_rejected() {
     let output = plain(&[]).env("RANK", "1").env("WORLD_SIZE", "2").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("number 1 of 2 of torchrun") && text.contains("mpirun"), "{text}");
+    assert!(text.contains("torchrun (RANK=1, WORLD_SIZE=2)") && text.contains("mpirun"), "{text}");
 }
 
 #[test]

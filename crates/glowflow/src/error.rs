@@ -127,7 +127,7 @@ impl Error {
 
     /// Returns whether the same work may succeed later: a rank was missing, a device failed, or the system could
     /// not read images that may be intact.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         matches!(
             self,
             Self::Ranks(RanksError::Missing { .. } | RanksError::Engine(_))

@@ -45,7 +45,7 @@ pub fn claim(out: &Path, study: &mut Study) -> Result<(), Error> {
     }
     let claimed = text_file::read(&path)?;
     if !claimed.contains(TEST_SEED) {
-        // Of an older program: each seed has its own held-out images, also in runs that are added.
+        // Of an older version: each seed has its own held-out images, also in runs that are added.
         study.configurations.iter_mut().for_each(|configuration| configuration.run.data.test_seed = None);
     }
     let text = study.to_toml()?;

@@ -187,7 +187,7 @@ fn read(path: &Path) -> Result<(RunConfig, TrainState), Error> {
         return Err(Error::file(path, "its checksum does not match: the file is damaged"));
     }
     let config = header.config;
-    // Rates are validated more strictly than in older programs, and a resumed run may change them.
+    // Rates are validated more strictly than in older versions, and a resumed run may change them.
     config.model.validate().map_err(|e| Error::file(path, e.to_string()))?;
     let layout = layout(&config.model);
     let constants = take_constants(&mut file, &layout, path)?;

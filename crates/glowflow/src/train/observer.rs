@@ -11,7 +11,7 @@
 //! | [`Step`](Event::Step) | after each step |
 //! | [`Record`](Event::Record) | every `train.log_every` steps |
 //! | [`Evaluated`](Event::Evaluated) | every `train.eval_every` steps and at the end, with test images |
-//! | [`PicturesDue`](Event::PicturesDue) | after each evaluation, by the clock, and on interruption |
+//! | [`PicturesDue`](Event::PicturesDue) | after each evaluation, at timed intervals, and on interruption |
 //! | [`Saved`](Event::Saved) | after each checkpoint |
 //! | [`Picture`](Event::Picture), [`Broken`](Event::Broken), [`Notice`](Event::Notice) | at any time |
 //! | [`Ended`](Event::Ended) | once, after all others |

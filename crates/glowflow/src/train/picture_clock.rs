@@ -11,7 +11,7 @@ use crate::{Error, ModelConfig};
 
 /// Minutes after which the first images are due.
 const EARLY_MINUTES: [f64; 3] = [1.0, 2.0, 5.0];
-/// Maximum share of the time for images drawn by the clock.
+/// Maximum share of the time for timed images.
 const MAX_SHARE: f64 = 0.05;
 /// Minimum number of images sampled in the time for training on one.
 const SAMPLED_PER_TRAINED: f64 = 3.0;

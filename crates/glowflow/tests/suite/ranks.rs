@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use glowflow::train::{RunConfig, TrainState, Trainer};
 use glowflow::{Error, Operations};
 use glowflow_data::Batch;
-use glowflow_kernels::{Cpu, Cuda, cuda};
+use glowflow_kernels::{Cpu, Cuda, Precision};
 use glowflow_ranks::{Local, Ranks, RanksError};
 
 use crate::common::ranks::{BATCH, batches, own};
@@ -162,7 +162,7 @@ fn parts_that_ranks_cannot_share_are_refused() {
     let trainer = Trainer::new(Cpu::<f32>::new(), config).unwrap();
     let error = trainer.with_ranks(Arc::new(ranks)).err().unwrap();
     assert!(matches!(error, Error::Ranks(RanksError::Parts { .. })), "{error:?}");
-    assert!(error.to_string().ends_with("1, 2, 4 ranks fit"), "{error}");
+    assert!(error.to_string().ends_with("valid numbers of ranks: 1, 2, 4"), "{error}");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn a_missing_rank_is_named_and_the_last_step_kept() {
 fn ranks_with_gpus_agree() {
     let batches = batches(STEPS);
     let config = config(&[&GLOW[..], &["train.accumulate=2"]].concat());
-    let open = || cuda_emulator::gpu(|folders| Cuda::with_libraries(0, cuda::Precision::F32, folders));
+    let open = || cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
     let run = |size: usize| -> Option<Vec<Trained>> {
         let devices: Vec<Cuda> = (0..size).map(|_| open()).collect::<Option<_>>()?;
         let jobs = devices.into_iter().zip(Local::job(size, LIMIT));

@@ -125,19 +125,19 @@ pub(super) enum Request {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     text: String,
-    /// As [`Error::may_pass`].
-    passing: bool,
+    /// As [`Error::is_transient`].
+    transient: bool,
 }
 
 impl Failure {
     /// Describes an error.
     pub fn of(error: &Error) -> Self {
-        Self { text: error.to_string(), passing: error.may_pass() }
+        Self { text: error.to_string(), transient: error.is_transient() }
     }
 
     /// Encodes the failure as a byte, followed by its text.
     fn message(&self) -> Vec<u8> {
-        [&[if self.passing { FAILED_FOR_NOW } else { FAILED }], self.text.as_bytes()].concat()
+        [&[if self.transient { FAILED_FOR_NOW } else { FAILED }], self.text.as_bytes()].concat()
     }
 }
 
@@ -163,7 +163,7 @@ impl Request {
 
 /// The first byte of a message of a rank that failed.
 const FAILED: u8 = 4;
-/// The same if the failure may pass.
+/// The same for a transient failure.
 const FAILED_FOR_NOW: u8 = 5;
 
 /// The broken images in a message.
@@ -330,9 +330,9 @@ mod tests {
     #[test]
     fn a_passing_failure_of_another_rank_is_known_as_such() {
         let source = std::io::Error::other("too many open files");
-        let passing = Error::Data(glowflow_data::Error::System { path: "a.png".into(), source });
-        let text = format!("rank 0: {passing}");
-        let message = Request::Fail(Failure::of(&passing)).message(&[]);
+        let transient = Error::Data(glowflow_data::Error::System { path: "a.png".into(), source });
+        let text = format!("rank 0: {transient}");
+        let message = Request::Fail(Failure::of(&transient)).message(&[]);
         let error = agreed(&[message, Request::Step.message(&[])]).unwrap_err();
         assert!(matches!(&error, Error::Ranks(RanksError::Engine(have)) if *have == text), "{error:?}");
     }

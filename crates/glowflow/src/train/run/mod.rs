@@ -9,7 +9,7 @@
 //! | `metrics.jsonl` | bits/dim and other metrics, one record per line |
 //! | `events/` | the same, and images/s and samples, for TensorBoard |
 //! | `eyes.toml` | the positions of the eyes, if available |
-//! | `curve.png`, `samples.png` | updated by every evaluation, by the clock, and at the end |
+//! | `curve.png`, `samples.png` | updated at every evaluation, at timed intervals, and at the end |
 
 mod card;
 mod due;

@@ -250,7 +250,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         let now = self.images.fingerprint;
         let progress = self.trainer.progress_mut();
         let names = progress.images.replace(now.names);
-        // Older programs only recorded the names.
+        // Older versions only recorded the names.
         let contents = progress.contents.replace(now.contents);
         let what = match (names, contents) {
             (Some(names), _) if names != now.names => "different names or order",
