@@ -3,7 +3,7 @@
 #![no_main]
 
 use glowflow::card::{CONFIG_JSON, Card};
-use glowflow::train::{last_evaluation, run_folder, trained};
+use glowflow::train::{evaluated, run_folder, trained};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -11,5 +11,5 @@ fuzz_target!(|bytes: &[u8]| {
     let folder = run_folder(&path);
     let _ = Card::read(folder);
     trained(folder);
-    last_evaluation(folder);
+    evaluated(folder);
 });

@@ -6,6 +6,7 @@ use image::ImageFormat;
 
 use crate::idx_names;
 use crate::names::name_of;
+use crate::scan::head_of;
 
 /// Bytes at the start of a file that [`FileKind::of`] examines.
 pub(crate) const HEAD: usize = 64;
@@ -27,6 +28,13 @@ pub(crate) enum FileKind {
     OtherCifar(&'static str),
     /// Anything else, such as tables, captions and programs.
     Other,
+}
+
+/// Returns whether a file is of a kind that holds images: pictures, arrays, CIFAR, videos or archives. Only its
+/// beginning and its name are examined.
+pub fn may_hold_images(path: &Path) -> bool {
+    let kind = || Some(FileKind::of(path, &head_of(path).ok()?, path.metadata().ok()?.len()));
+    kind().is_some_and(|kind| kind != Other)
 }
 
 use FileKind::{Archive, Array, Other, OtherCifar, OtherImage, Video};
@@ -53,7 +61,7 @@ impl FileKind {
             OtherImage(what) => (what, "convert to JPEG or PNG first"),
             Video(what) => (what, "extract frames as JPEG or PNG first"),
             Archive(what) => (what, "unpack first"),
-            Array(what) => (what, "only commands that read images from such files use them"),
+            Array(what) => (what, "give the file itself; align and crop read only pictures"),
             OtherCifar(what) => (what, "only the binary version of CIFAR-10 is supported"),
             Self::Image(_) | Other => return None,
         };

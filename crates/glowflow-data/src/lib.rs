@@ -91,6 +91,7 @@ pub use crop::{CropBox, InvalidCrop, crop};
 pub use dataset::{Broken, Dataset, ImageShape};
 pub use error::Error;
 pub use eyes::{Eyes, InvalidEyes};
+pub use file_kind::may_hold_images;
 pub use fit::place_after_fit;
 pub use image_file::{
     encode_png, fit_image, image_of_bytes, load_image, load_picture, picture_of_bytes, save_png,

@@ -109,8 +109,18 @@ fn separator_of(text: &str) -> Separator {
     };
     // Of equals, the first.
     let best = SEPARATORS.into_iter().rev().max_by_key(|&separator| fitness(separator)).unwrap_or(b',');
+    if fitness(best).0 {
+        return Separator::Character(best);
+    }
+    // R does not name the column of names: with a single attribute, the header is one field.
+    let rows = || lines.iter().skip(1);
+    let named = |separator: &u8| lines.len() > 1 && rows().all(|line| count(line, *separator) == 1);
+    if let Some(separator) = SEPARATORS.into_iter().find(named) {
+        return Separator::Character(separator);
+    }
+    let named = lines.len() > 1 && rows().all(|line| split_at_blanks(line).len() == 2);
     let blanks = lines.first().is_some_and(|line| line.split_whitespace().count() > 1);
-    if !fitness(best).0 && blanks { Separator::Blanks } else { Separator::Character(best) }
+    if named || blanks { Separator::Blanks } else { Separator::Character(best) }
 }
 
 /// The fields of a line, separated by blanks. Fields in quotes may contain blanks, as R writes them.

@@ -344,7 +344,7 @@ fn large_networks_in_bf16_are_the_same_to_its_rounding() {
 /// Runs some of these tests again, in a process with a different environment.
 fn again(tests: &str, variables: &[(&str, &str)]) {
     const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
-    if std::env::var_os(ONCE).is_some() {
+    if std::env::var_os(ONCE).is_some() || gpu(Precision::F32).is_none() {
         return;
     }
     let tests = Command::new(std::env::current_exe().unwrap())
@@ -677,7 +677,7 @@ fn captured_work_is_done_again_on_what_buffers_hold_then() {
         let fresh = gpu.upload(&lcg.normal(grid.rows() * 6));
         gpu.copy(&fresh, &mut x);
         let have = repeated.run(&gpu, |device| work(device, &x));
-        // Interleaved work must not disturb the captured, nor the reverse.
+        // Interleaved work must not disturb the capture, nor the reverse.
         let want = work(&gpu, &fresh);
         assert_eq!(gpu.download(have).unwrap(), gpu.download(&want).unwrap());
     }
@@ -731,7 +731,7 @@ fn images_that_are_too_large_are_refused() {
     assert!(words.contains("4196352 pixels with 512 numbers"), "{words}");
 }
 
-/// A captured would read host memory again on every replay.
+/// A capture would read host memory again on every replay.
 #[test]
 fn what_is_uploaded_is_not_captured() {
     let Some(gpu) = gpu(Precision::F32) else { return };
@@ -740,7 +740,7 @@ fn what_is_uploaded_is_not_captured() {
     assert!(gpu.download(&gpu.upload(&values)).unwrap() == values, "the device does not go on");
 }
 
-/// A captured has branches. One of them must not overwrite data that another one still reads.
+/// A capture has branches. One of them must not overwrite data that another one still reads.
 #[test]
 fn captured_gradients_are_the_same() {
     let grid = Grid { batch: 24, height: 8, width: 8 };
@@ -817,16 +817,16 @@ fn high_gpu_numbers_are_unavailable() {
     assert!(words.contains("cuda:99") && words.contains("cuda:0"), "{words}");
 }
 
-/// Memory that suffices for the work but not for a captured in addition: the work runs without a captured,
-/// and no memory of a partial captured is reused.
+/// Memory that suffices for the work but not for a capture in addition: the work runs without a capture,
+/// and no memory of a partial capture is reused.
 #[test]
-fn without_the_memory_for_a_record_work_is_done_all_the_same() {
+fn without_the_memory_for_a_capture_work_is_done_all_the_same() {
     let Some(folder) = cuda_emulator::libraries() else { return };
-    // With a captured, seven buffers of the work's size are needed, without it six.
+    // With a capture, seven buffers of the work's size are needed, without it six.
     const MEGABYTES: usize = 40;
     if std::env::var_os("CUDA_EMULATOR_MEMORY").is_none() {
         let bytes = (MEGABYTES << 20).to_string();
-        return again("without_the_memory_for_a_record", &[("CUDA_EMULATOR_MEMORY", &bytes)]);
+        return again("without_the_memory_for_a_capture", &[("CUDA_EMULATOR_MEMORY", &bytes)]);
     }
     for megabytes in [1, 3, 5, 6] {
         let gpu = Cuda::with_libraries(0, Precision::F32, std::slice::from_ref(&folder)).unwrap();

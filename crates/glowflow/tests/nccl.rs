@@ -16,7 +16,7 @@ use glowflow_kernels::Cuda;
 use glowflow_ranks::{Bucket, Local, Ranks, RanksError};
 use ranks::{batches, own};
 
-/// The first pass is executed, the second one recorded, and the record replayed.
+/// The first pass is executed, the second one captured, and the capture replayed.
 const STEPS: usize = 4;
 const LIMIT: Duration = Duration::from_secs(100);
 /// The notice of ranks that NCCL connects.
@@ -197,7 +197,7 @@ fn without_nccl_sums_pass_through_hosts() {
     child("ranks_without_nccl", &[("NCCL_EMULATOR_VERSION", "21304")]);
 }
 
-/// A rank stops making steps: ahead of the step that would be recorded, or of one that repeats the record.
+/// A rank stops making steps: ahead of the step that would be captured, or of one that replays the capture.
 /// The state of the other stays that of the last step, to be saved.
 #[test]
 #[ignore = "a child of another test"]

@@ -8,11 +8,16 @@ use glowflow::bench::Bench;
 use glowflow::train::RunConfig;
 use serde_json::json;
 
-use super::{print_json, say, tell};
+use super::{check_given_once, print_json, say, tell};
 use crate::{ExitCode, args};
 
 pub fn bench(args: &args::Bench, common: &args::Common) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(args.repeat > 0, "--repeat must be at least 1, got 0");
+    let options = [
+        (args.backprop.is_some(), "--backprop", "train.backprop"),
+        (args.precision.is_some(), "--precision", "train.precision"),
+    ];
+    check_given_once(&args.overrides, &options)?;
     let mut config = RunConfig::resolve(args.preset.as_deref(), args.config.as_deref(), &args.overrides)?;
     config.train.backprop = args.backprop.unwrap_or(config.train.backprop);
     let batch = config.train.batch;

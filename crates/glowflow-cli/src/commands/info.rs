@@ -36,7 +36,8 @@ impl Run {
     fn of(model: &Path, glow: &Model) -> Option<Self> {
         let folder = run_folder(model);
         let config = recorded_config(folder).filter(|run| run.model == *glow.config())?;
-        let images = if folder.join(CONFIG).exists() {
+        // The card has only the name of the data.
+        let images = if RunConfig::read(&folder.join(CONFIG)).is_ok() {
             config.data.path.as_deref().and_then(|path| {
                 let splits = data::open(path, &config.model, &config.data.classes).ok()?;
                 Some(splits.train.len() + splits.test.map_or(0, |test| test.len()))

@@ -198,6 +198,19 @@ fn grid_png(glow: &Model, pixels: &[u8], columns: usize) -> anyhow::Result<Vec<u
     picture::encode(&picture).map_err(anyhow::Error::msg)
 }
 
+/// Checks that no key of the configuration is set both by one of the `options` (whether it is given, its name,
+/// and its key) and by `--set`.
+fn check_given_once(overrides: &[String], options: &[(bool, &str, &str)]) -> anyhow::Result<()> {
+    for &(given, option, key) in options {
+        let set = |text: &String| text.split_once('=').is_some_and(|(name, _)| name.trim() == key);
+        anyhow::ensure!(
+            !(given && overrides.iter().any(set)),
+            "{option} and --set {key} are both given: give one of them"
+        );
+    }
+    Ok(())
+}
+
 /// Path of the directions: the file given with `option`, or that in the run's folder.
 fn directions_path(given: Option<&Path>, model: &Path, option: &str) -> anyhow::Result<PathBuf> {
     match given {

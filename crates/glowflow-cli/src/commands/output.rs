@@ -8,7 +8,7 @@ use glowflow::model::MODEL;
 use glowflow::train::checkpoint::{CHECKPOINT, PREVIOUS};
 use glowflow::train::{BEST, CONFIG, METRICS};
 use glowflow::{Model, ModelFile};
-use glowflow_data::{ImageShape, encode_png, load_picture};
+use glowflow_data::{ImageShape, encode_png, load_picture, may_hold_images};
 use glowflow_report::file;
 use serde_json::json;
 
@@ -37,23 +37,33 @@ pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Re
         "{} is the model itself: give another output file",
         out.display()
     );
-    let within = |folder: &Path| {
-        out.canonicalize().is_ok_and(|out| folder.canonicalize().is_ok_and(|folder| out.starts_with(folder)))
-    };
-    // A run in a folder of inputs is none of them.
-    let in_run = out.with_file_name(CONFIG).exists();
     anyhow::ensure!(
-        out.is_dir() || in_run || !inputs.iter().any(|input| within(input)),
+        !inputs.iter().any(|input| if input.is_dir() { is_among(out, input) } else { same(input) }),
         "{} is an input, which would be overwritten: give another output file",
         out.display()
     );
     let of_a_run = OF_A_RUN.iter().any(|name| out.file_name().is_some_and(|file| file == *name));
     anyhow::ensure!(
-        !(of_a_run && in_run && out.exists()),
+        !(of_a_run && out.exists() && out.with_file_name(CONFIG).exists()),
         "{} is a file of a run, which would be overwritten: give another output file",
         out.display()
     );
     Ok(file::check_writable(out)?)
+}
+
+/// Returns whether a file, or a link of this name, is one of the images in a folder of inputs. The other files
+/// there, and all in the folder of a model below, are none.
+fn is_among(out: &Path, inputs: &Path) -> bool {
+    let Ok(root) = inputs.canonicalize() else { return false };
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let link = parent.canonicalize().ok().zip(out.file_name()).map(|(parent, name)| parent.join(name));
+    let is_input = |path: PathBuf| {
+        let mut below = path.ancestors().skip(1).take_while(|folder| *folder != root);
+        path.starts_with(&root) && !below.any(|folder| folder.join(MODEL).exists())
+    };
+    out.is_file()
+        && may_hold_images(out)
+        && [out.canonicalize().ok(), link].into_iter().flatten().any(is_input)
 }
 
 /// Checks that an output folder is neither standard output nor a file.

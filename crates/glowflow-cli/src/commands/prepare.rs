@@ -159,7 +159,7 @@ struct Done {
     faces: Vec<(String, Eyes)>,
     /// Names of the pictures without a detected face.
     faceless: Vec<String>,
-    /// Number of files that could not be read.
+    /// Number of files that could not be read, or whose result would be too large.
     broken: usize,
     stopped: bool,
 }
@@ -172,11 +172,7 @@ impl Done {
     /// Fails if nothing was written because no picture could be read.
     fn check_any_read(&self) -> anyhow::Result<()> {
         let broken = self.broken;
-        anyhow::ensure!(
-            self.made > 0,
-            "nothing was written: {} could not be read",
-            counted(broken, "picture")
-        );
+        anyhow::ensure!(self.made > 0, "nothing was written: {} skipped", counted(broken, "picture"));
         Ok(())
     }
 }

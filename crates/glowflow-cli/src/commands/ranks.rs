@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use glowflow::train::{self, Job};
+use glowflow::train::{self, Job, Limits};
 use glowflow::{AnyDevice, DeviceChoice, DeviceError, Error, Precision};
 use glowflow_ranks::{EXIT_CODE, Options};
 
@@ -101,9 +101,9 @@ fn exit_code(error: &Error) -> u8 {
 }
 
 /// Reports the failure of rank 0 and ends the other processes.
-pub fn abort(job: &Job, error: Error, run: &Path, common: &args::Common) -> ExitCode {
+pub fn abort(job: &Job, error: Error, run: &Path, common: &args::Common, limits: Limits) -> ExitCode {
     let code = exit_code(&error);
-    if let Err(error) = super::training::failed(error, run, common) {
+    if let Err(error) = super::training::failed(error, run, common, limits) {
         tell(&format!("error: {}", advice::describe(&error)));
     }
     job.ranks().abort(code);

@@ -9,7 +9,7 @@ use glowflow::study::{Budget, Options, Outcome, Overrides, Study, builtin_names,
 use glowflow_report::progress::Display;
 use serde_json::json;
 
-use super::{check_folder_output, counted, print_json, quoted, say, tell};
+use super::{check_folder_output, check_given_once, counted, print_json, quoted, say, tell};
 use crate::{ExitCode, args, signals, words};
 
 pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCode> {
@@ -44,6 +44,11 @@ pub fn study(args: &args::Study, common: &args::Common) -> anyhow::Result<ExitCo
 
 /// Loads the study given by the arguments.
 fn load(args: &args::Study) -> anyhow::Result<Study> {
+    let options = [
+        (args.data.is_some(), "--data", "data.path"),
+        (args.precision.is_some(), "--precision", "train.precision"),
+    ];
+    check_given_once(&args.overrides, &options)?;
     let mut set = args.overrides.clone();
     let name = |precision| args::name(args::PRECISIONS, precision);
     set.extend(args.precision.map(|precision| format!("train.precision={}", name(precision))));

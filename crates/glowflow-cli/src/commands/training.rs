@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use glowflow::evaluate::Evaluation;
@@ -17,7 +17,9 @@ use glowflow_report::progress::Display;
 
 use super::new_folder::NewFolder;
 use super::ranks;
-use super::{check_folder_output, counted, plus_minus, print_json, quoted, say, tell, verdict};
+use super::{
+    check_folder_output, check_given_once, counted, plus_minus, print_json, quoted, say, tell, verdict,
+};
 use crate::{ExitCode, args, signals, words};
 
 /// The reason why a resumed run accepts no other configuration.
@@ -38,22 +40,23 @@ fn device_option(common: &args::Common) -> String {
     common.device.map_or(String::new(), |device| format!(" --device {device}"))
 }
 
-/// The limits that remain of those given to a command, as options after a command. Steps and images count from
-/// the start of the run, minutes from `begin`.
-fn limit_options(limits: Limits, begin: Instant) -> String {
-    let minutes = limits.minutes.map(|minutes| minutes - begin.elapsed().as_secs_f64() / 60.0);
-    let minutes =
-        minutes.filter(|minutes| minutes.is_finite()).map(|minutes| format!("{:.1}", minutes.max(0.1)));
+/// The limits that remain of those given to a command after some training, as options after a command. Steps
+/// and images count from the start of the run.
+fn limit_options(limits: Limits, trained_for: Duration) -> String {
+    let minutes = limits.minutes.map(|minutes| minutes - trained_for.as_secs_f64() / 60.0);
     let options = [
         ("steps", limits.steps.map(|steps| steps.to_string())),
         ("images", limits.images.map(|images| images.to_string())),
-        ("minutes", minutes),
+        (
+            "minutes",
+            minutes.filter(|minutes| (0.05..1e6).contains(minutes)).map(|minutes| format!("{minutes:.1}")),
+        ),
     ];
     let given = options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?)));
     given.collect()
 }
 
-fn print_summary(summary: &Summary, run: &Path, common: &args::Common, limits: &str) -> anyhow::Result<()> {
+fn print_summary(summary: &Summary, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<()> {
     if common.json {
         let mut value = serde_json::to_value(summary)?;
         if let Some(evaluation) = value.get_mut("evaluation").and_then(|value| value.as_object_mut()) {
@@ -93,6 +96,7 @@ fn print_summary(summary: &Summary, run: &Path, common: &args::Common, limits: &
             say!("{} could not be read", counted(summary.broken, "image"));
         }
         if summary.interrupted {
+            let limits = limit_options(limits, summary.trained_for);
             say!("stopped; continue with: {}{limits}", resume_command(run, common));
             say!("samples.png and curve.png in {} show the last step", run.display());
         }
@@ -105,8 +109,8 @@ fn is_finite(evaluation: &Evaluation) -> bool {
     evaluation.bits_per_dim.is_finite() && evaluation.inverse_error.is_finite()
 }
 
-/// Prints the summary of a run, with its remaining limits as options, and returns its exit status.
-fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: &str) -> anyhow::Result<ExitCode> {
+/// Prints the summary of a run with these limits, and returns its exit status.
+fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<ExitCode> {
     let printed = print_summary(summary, run, common, limits);
     let unsound = summary.evaluation.as_ref().filter(|evaluation| !is_finite(evaluation)).map(|_| {
         "the last evaluation is not finite: the model may be damaged, or its training diverged".to_owned()
@@ -121,25 +125,25 @@ fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: &str) ->
 }
 
 /// The exit status of a run that ended before its first step or with an error, and the command to continue.
-pub fn failed(error: Error, run: &Path, common: &args::Common) -> anyhow::Result<ExitCode> {
+pub fn failed(error: Error, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<ExitCode> {
     let saved = checkpoint::find(train::run_folder(run)).is_some();
-    let resume = resume_command(run, common);
+    let resume = |path: &Path| resume_command(path, common) + &limit_options(limits, Duration::ZERO);
     match error {
         Error::RunDiverged { resume: ref path, .. } => {
-            Err(anyhow!("{error}; try again with: {} --set train.lr=RATE", resume_command(path, common)))
+            Err(anyhow!("{error}; try again with: {} --set train.lr=RATE", resume(path)))
         }
         Error::LastCheckpoint { ref previous, .. } => {
-            Err(anyhow!("{error}; continue with: {}", resume_command(previous, common)))
+            Err(anyhow!("{error}; continue with: {}", resume(previous)))
         }
         Error::Stopped => {
             tell("stopped before training began; nothing was changed");
             Ok(signals::status())
         }
         Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
-            Err(anyhow!("{error}; continue with: {resume}"))
+            Err(anyhow!("{error}; continue with: {}", resume(run)))
         }
         Error::Data(glowflow_data::Error::Read { ref path, .. }) if saved && is_data_of(path, run) => {
-            Err(anyhow!("{error}; if the images were moved: {resume} --data FOLDER"))
+            Err(anyhow!("{error}; if the images were moved: {} --data FOLDER", resume(run)))
         }
         error => Err(error.into()),
     }
@@ -160,7 +164,7 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         }
     };
     check_folder_output(&out)?;
-    let (limits, begin) = (Limits { minutes: Some(args.minutes), ..Limits::default() }, Instant::now());
+    let limits = Limits { minutes: Some(args.minutes), ..Limits::default() };
     let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
     let options = Options { limits, observers, faces: None, stop };
     let done = match glowflow::quickstart::quickstart(
@@ -170,9 +174,9 @@ pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Res
         options,
     ) {
         Ok(done) => done,
-        Err(error) => return failed(error, &out, common),
+        Err(error) => return failed(error, &out, common, limits),
     };
-    let status = finish(&done.summary, &out, common, &limit_options(limits, begin))?;
+    let status = finish(&done.summary, &out, common, limits)?;
     if !done.summary.interrupted {
         tell_if_rough(args.minutes, &out, common);
     }
@@ -217,12 +221,21 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
+    let options = [
+        (args.data.is_some(), "--data", "data.path"),
+        (args.test_data.is_some(), "--test-data", "data.test"),
+        (args.test_fraction.is_some(), "--test-fraction", "data.test_fraction"),
+        (args.seed.is_some(), "--seed", "train.seed"),
+        (args.backprop.is_some(), "--backprop", "train.backprop"),
+        (args.precision.is_some(), "--precision", "train.precision"),
+    ];
+    check_given_once(&args.overrides, &options)?;
     let job = ranks::connect(args.ranks_limit)?;
     if job.ranks().rank() > 0 {
         return ranks::follow(&job, args.ranks_limit, common);
     }
-    let begin = Instant::now();
-    let (done, run, _claimed) = match start(args, common, &job) {
+    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
+    let (done, run, _claimed) = match start(args, common, limits, &job) {
         Ok(started) => started,
         Err(error) => {
             // The first error is the one to report.
@@ -235,13 +248,12 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
         Err(error) => {
             let _ = job.refuse();
             if job.has_begun() && !matches!(error, Error::Stopped) {
-                return Ok(ranks::abort(&job, error, &run, common));
+                return Ok(ranks::abort(&job, error, &run, common, limits));
             }
-            return failed(error, &run, common);
+            return failed(error, &run, common, limits);
         }
     };
-    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
-    let status = finish(&summary, &run, common, &limit_options(limits, begin))?;
+    let status = finish(&summary, &run, common, limits)?;
     if !common.json && !summary.interrupted {
         if args.resume.is_some() && run.join(DIRECTIONS).exists() {
             say!(
@@ -259,9 +271,9 @@ pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCo
 fn start(
     args: &args::Train,
     common: &args::Common,
+    limits: Limits,
     job: &Job,
 ) -> anyhow::Result<(Done, PathBuf, Option<NewFolder>)> {
-    let limits = Limits { steps: args.steps, images: args.images, minutes: args.minutes };
     let faces = args.eyes.map(Faces::Aligned);
     let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
     let options = Options { limits, observers, faces, stop };
@@ -308,20 +320,6 @@ fn begin(
     job: &Job,
 ) -> anyhow::Result<Done> {
     check_folder_output(out)?;
-    for (given, option, key) in [
-        (args.data.is_some(), "--data", "data.path"),
-        (args.test_data.is_some(), "--test-data", "data.test"),
-        (args.test_fraction.is_some(), "--test-fraction", "data.test_fraction"),
-        (args.seed.is_some(), "--seed", "train.seed"),
-        (args.backprop.is_some(), "--backprop", "train.backprop"),
-        (args.precision.is_some(), "--precision", "train.precision"),
-    ] {
-        let set = |text: &String| text.split_once('=').is_some_and(|(name, _)| name.trim() == key);
-        anyhow::ensure!(
-            !(given && args.overrides.iter().any(set)),
-            "{option} and --set {key} are both given: give one of them"
-        );
-    }
     let (preset, file) = (args.preset.as_deref(), args.config.as_deref());
     let (mut config, image_is_set) = match &args.from {
         Some(model) => (RunConfig::fine_tune(model, preset, file, &args.overrides)?, true),
@@ -391,7 +389,7 @@ fn tell_if_rough(minutes: f64, run: &Path, common: &args::Common) {
     if (0.0..=ROUGH_MINUTES).contains(&minutes) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
         tell(&format!(
-            "samples are rough after {minutes} {unit} of training; to continue afterwards: {} --minutes 60",
+            "samples are rough after {minutes} {unit} of training; for more: {} --minutes 60",
             resume_command(run, common)
         ));
     }

@@ -69,7 +69,7 @@ fn training_on_a_gpu_matches_the_cpu() {
 #[test]
 fn a_run_on_a_gpu_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    // Two passes per step, both replayed from one recording.
+    // Two passes per step, both replayed from one capture.
     let line = format!("train {TINY} --data portraits --device cuda --set train.accumulate=2");
     gpu!(folder, &format!("{line} --steps 12 --out whole")).ok();
     gpu!(folder, &format!("{line} --steps 5 --out parts")).ok();

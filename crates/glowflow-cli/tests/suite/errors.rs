@@ -51,6 +51,12 @@ fn world() -> &'static Path {
         write("cp1252.toml", b"# \xe9\n[model]\n");
         write("large/00000.png", b"precious");
         write("pictured/samples.png", b"precious");
+        // Data next to a configuration, and with a link.
+        save_image(&folder.join("configured/0.png"), 0);
+        save_image(&folder.join("configured/1.png"), 1);
+        write("configured/config.toml", b"");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("../flat/2.png", folder.join("configured/2.png")).unwrap();
         write("large.toml", &vec![b'#'; (1 << 20) + 1]);
         std::fs::create_dir(folder.join("kept")).unwrap();
         std::fs::copy(folder.join("done/model.safetensors"), folder.join("kept/model.safetensors")).unwrap();
@@ -170,6 +176,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "train --data images --out new TINY --seed 1 --set train.seed=2",
         &["--seed and --set train.seed", "give one of them"],
     ),
+    (
+        "train --resume done --backprop stored --set train.backprop=stored",
+        &["--backprop and --set train.backprop", "give one of them"],
+    ),
+    ("bench --precision f32 --set train.precision=f32", &["--precision and --set train.precision"]),
     ("study permutations --data flat --images 64 --out new", &["no held-out images", "data.test_fraction"]),
     ("info --model guess.safetensors", &["guess.safetensors", "has no key \"bits\""]),
     // Runs.
@@ -298,6 +309,10 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("score --model done --data flat/0.png --csv flat/0.png", &["flat/0.png is an input"]),
     ("score --model done --data flat --csv flat/1.png", &["flat/1.png is an input", "another output file"]),
     ("nearest --model done flat/0.png --data mixed --out mixed/1.png", &["mixed/1.png is an input"]),
+    ("score --model done --data configured --csv configured/1.png", &["configured/1.png is an input"]),
+    ("resample --model done configured/0.png --out configured/0.png", &["configured/0.png is an input"]),
+    #[cfg(unix)]
+    ("score --model done --data configured --csv configured/2.png", &["configured/2.png is an input"]),
     (
         "score --model classes --data images --csv done/checkpoint.safetensors",
         &["done/checkpoint.safetensors is a file of a run", "another output file"],
@@ -426,6 +441,19 @@ fn a_table_of_scores_replaces_a_file_at_the_end() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
     run(world(), "score --model done --data flat --csv kept.csv").ok();
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1 + 8);
+}
+
+/// An output in the folder of the images is no input of the next call.
+#[test]
+fn a_command_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    (0..4).for_each(|i| save_image(&folder.path().join(format!("photos/{i}.png")), i));
+    let model = world().join("done");
+    for command in ["score --csv photos/scores.csv", "encode --out photos/latents"] {
+        for _ in 0..2 {
+            run(folder.path(), &format!("{command} --data photos --model {}", model.display())).ok();
+        }
+    }
 }
 
 #[test]

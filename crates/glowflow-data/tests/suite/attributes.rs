@@ -172,6 +172,16 @@ fn tables_of_many_writers_are_read() {
             "{text}: {attributes:?}"
         );
     }
+    // R with a single attribute, whose header is one field.
+    for text in
+        ["\"Smiling\"\n\"a.png\" TRUE\n\"b.png\" FALSE\n", "\"Smiling\"\n\"a.png\",TRUE\n\"b.png\",FALSE\n"]
+    {
+        let attributes = read(&["a.png", "b.png"], text).unwrap();
+        assert_eq!(
+            (attributes.names(), attributes.of(0), attributes.of(1)),
+            (&["Smiling".into()][..], &[YES][..], &[NO][..])
+        );
+    }
     let fewer = reads("3\nSmiling Hat\na.png 1 -1\nb.png -1 ?\n");
     assert!(fewer.notices()[0].contains("declares 3 rows but has 2"), "{:?}", fewer.notices());
 }

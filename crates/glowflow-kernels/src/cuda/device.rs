@@ -54,7 +54,7 @@ impl Device for Cuda {
         let queue = self.attempt(|queue| {
             queue.stream.synchronize()?;
             queue.pool.trim();
-            Ok(Queue::to_record(&queue.gpu))
+            Ok(Queue::for_capture(&queue.gpu))
         })?;
         // If this fails for lack of memory, the work can still run without a capture.
         let device = Self { queue: Arc::new(queue.ok()?), failure: Arc::default(), ..self.clone() };

@@ -179,7 +179,7 @@ impl Queue {
     }
 
     /// A queue for a capture. The capture is valid as long as the queue exists.
-    pub fn to_record(gpu: &Arc<Gpu>) -> Result<Self> {
+    pub fn for_capture(gpu: &Arc<Gpu>) -> Result<Self> {
         let pool = Pool::new(&gpu.context, true);
         let lane = || Self::with_pool(gpu, Arc::clone(&pool));
         let side = SideStreams {

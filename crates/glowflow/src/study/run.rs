@@ -32,8 +32,8 @@ pub struct Options<'a> {
 /// configurations are recorded and do not end the study. `device` opens the device for a run.
 ///
 /// # Errors
-/// [`Error::Input`] if the folder holds another study, or the data has no held-out images; otherwise errors of data, models and system, as in
-/// [`train::train`].
+/// [`Error::Input`] if the folder holds another study, or the data has no held-out images; otherwise errors of
+/// data, models and system, as in [`train::train`].
 pub fn run(
     study: &Study,
     out: &Path,
@@ -44,15 +44,17 @@ pub fn run(
         check_portraits_stay_visible(out, &configuration.run.data)?;
     }
     let (mut study, runs) = (study.clone(), study.runs());
-    let records = runs.iter().map(|id| Record::read(&run_folder(out, &study, *id)));
-    let records = records.collect::<Result<Vec<_>, _>>()?;
+    let records = |study: &Study| {
+        runs.iter().map(|id| Record::read(&run_folder(out, study, *id))).collect::<Result<Vec<_>, _>>()
+    };
     // Before the folder is claimed: the remedy changes the study.
-    if records.iter().any(|record| is_due(&study, record)) {
+    if records(&study)?.iter().any(|record| is_due(&study, record)) {
         scores::held_out(&study.run_config(0, study.seeds[0]), None)?;
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
     claim(out, &mut study)?;
+    let records = records(&study)?;
     let board = Board::new(&study, &runs, options.display);
     let mut interrupted = false;
     if study.is_calibrated() {

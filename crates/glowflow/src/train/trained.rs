@@ -35,7 +35,10 @@ pub struct Evaluated {
 /// Configuration of the run in a folder, or else that on the folder's model card, whose paths have no parent
 /// folders; `None` if there is none, or it cannot be read.
 pub fn recorded_config(folder: &Path) -> Option<RunConfig> {
-    let on_card = || RunConfig::of_table(Card::read(folder)?.training.config.parse().ok()?).ok();
+    let on_card = || {
+        let text = Card::read(folder)?.training.config;
+        RunConfig::of_table(text.parse().ok().filter(|_| !text.is_empty())?).ok()
+    };
     RunConfig::read(&folder.join(CONFIG)).ok().or_else(on_card)
 }
 
@@ -49,8 +52,11 @@ pub fn trained(model: &Path) -> Option<Trained> {
     } else {
         checkpoint::last_step(run).or_else(|| last_recorded_step(run))
     };
-    let steps = steps.or_else(|| Some(Card::read(run)?.training.steps).filter(|steps| *steps > 0))?;
-    let batch = recorded_config(run)?.train.batch;
+    let training = card_of(model).map(|card| card.training);
+    let config = RunConfig::read(&run.join(CONFIG)).ok();
+    let batch =
+        config.map(|config| config.train.batch).or(training.as_ref().map(|training| training.batch))?;
+    let steps = steps.or(training.map(|training| training.steps).filter(|steps| *steps > 0))?;
     Some(Trained { steps, images: steps.saturating_mul(batch as u64) })
 }
 
@@ -69,8 +75,15 @@ pub fn evaluated(model: &Path) -> Option<Evaluated> {
         let inverse_error = points("inverse_error").into_iter().rfind(|(at, _)| *at as u64 == step);
         return Some(Evaluated { step, bits_per_dim, inverse_error: inverse_error.map(|(_, error)| error) });
     }
-    let card = Card::read(run)?.evaluation.filter(|_| log.is_none() && !is_best(model))?;
+    let card = card_of(model)?.evaluation.filter(|_| log.is_none())?;
     Some(Evaluated { step: card.step, bits_per_dim: card.bits_per_dim?, inverse_error: card.inverse_error })
+}
+
+/// The card of a model; `None` if the card in its folder describes another file.
+fn card_of(model: &Path) -> Option<Card> {
+    let folder = run_folder(model);
+    Card::read(folder)
+        .filter(|card| folder == model || model.file_name().is_some_and(|name| name == &*card.file))
 }
 
 /// Returns whether a path is that of a run's best model.

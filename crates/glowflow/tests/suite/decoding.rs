@@ -119,7 +119,7 @@ fn concurrent_callers_get_their_own_images_and_flags() {
 
 /// The first decoding runs directly, the second is captured, and the third is replayed.
 #[test]
-fn a_gpu_repeats_its_recorded_decoding() {
+fn a_gpu_repeats_its_captured_decoding() {
     let gpu = |precision| -> Option<Cuda> {
         cuda_emulator::gpu(|folders| -> Result<Cuda, DeviceError> {
             Cuda::with_libraries(0, precision, folders)

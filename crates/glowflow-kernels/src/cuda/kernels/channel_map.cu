@@ -345,11 +345,11 @@ extern "C" __global__ void affine_wide(
 extern "C" __global__ void __launch_bounds__(288, 4) channel_map_fused_backward(
     int rows, int channels, int slab_rows, int tile, const float *inverse, const float *offset,
     const float *a, float *x, float *dx, float *sums) {
-    extern __shared__ float4 way_back_shared[];
+    extern __shared__ float4 fused_backward_shared[];
     int stride = stride_of(channels), fours = stride / 4, half = tile / 2;
     // A row's numbers are followed by a 1, for the sums of dx alone.
     int x_stride = stride + 4;
-    float *inverse_copy = (float *)way_back_shared, *a_copy = &inverse_copy[stride * stride];
+    float *inverse_copy = (float *)fused_backward_shared, *a_copy = &inverse_copy[stride * stride];
     float *y_tile = &a_copy[stride * stride], *dy_tile = &y_tile[tile * stride],
            *x_tile = &dy_tile[tile * stride];
     copy_fours(inverse, stride * stride, inverse_copy);
@@ -407,7 +407,7 @@ extern "C" __global__ void __launch_bounds__(288, 4) channel_map_fused_backward(
     }
 
     // The matrices and tiles are no longer needed.
-    float *of_groups = (float *)way_back_shared;
+    float *of_groups = (float *)fused_backward_shared;
     if (group < groups) {
         for (int k = 0; k < 4; k++) {
             *(float4 *)&of_groups[16 * (group * squares + square) + 4 * k] = sum[k];

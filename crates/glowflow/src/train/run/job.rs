@@ -328,7 +328,7 @@ mod tests {
 
     /// The program ends a job with another status if the run can be resumed later.
     #[test]
-    fn a_passing_failure_of_another_rank_is_known_as_such() {
+    fn a_transient_failure_of_another_rank_is_known_as_such() {
         let source = std::io::Error::other("too many open files");
         let transient = Error::Data(glowflow_data::Error::System { path: "a.png".into(), source });
         let text = format!("rank 0: {transient}");

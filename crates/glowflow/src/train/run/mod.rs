@@ -121,6 +121,9 @@ pub struct Summary {
     pub skipped: u64,
     /// Number of images that could not be read.
     pub broken: usize,
+    /// Duration of training since the run was begun or resumed.
+    #[serde(skip)]
+    pub trained_for: Duration,
 }
 
 /// The best evaluation of a run so far.

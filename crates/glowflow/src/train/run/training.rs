@@ -65,6 +65,8 @@ pub(super) struct Run<'a, D: Operations<Real = f32>> {
     /// True while a record of training is being written.
     pub(super) recording: bool,
     pub(super) broken: HashSet<String>,
+    /// Begin of training.
+    pub(super) started: Instant,
     /// Messages to the other ranks.
     pub(super) control: Control,
 }
@@ -113,6 +115,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             evaluated_step: None,
             recording: false,
             broken: HashSet::new(),
+            started: Instant::now(),
             control: Control::new(job.clone()),
         })
     }
@@ -177,6 +180,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
             best: progress.best.map(|(bits_per_dim, step)| Best { step, bits_per_dim }),
             skipped: progress.skipped,
             broken: self.broken.len(),
+            trained_for: self.started.elapsed(),
         })
     }
 
@@ -266,7 +270,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
     /// Trains to the end, with an evaluation there.
     pub(super) fn train_until_stopped(&mut self) -> Result<(), Error> {
         let config = self.trainer.config().clone();
-        let started = Instant::now();
+        self.started = Instant::now();
         let mut saved = Instant::now();
         let mut pace = Pace::default();
         let step = self.trainer.progress().step;
@@ -291,7 +295,7 @@ impl<'a, D: Operations<Real = f32>> Run<'a, D> {
         for batch in batches {
             let step = self.trainer.progress().step;
             let ends = self.last_step.is_some_and(|last| step >= last)
-                || self.time.is_some_and(|time| started.elapsed() >= time)
+                || self.time.is_some_and(|time| self.started.elapsed() >= time)
                 || self.observers.end_training();
             let batch = match batch {
                 Err(error) if !ends && self.check_stop().is_ok() => return Err(self.fail(error.into())),

@@ -53,7 +53,13 @@ impl Network {
     fn check(&self, queue: &Queue, grid: Grid) -> Result<()> {
         let Weights { width1, width2, width3, .. } = *self.0;
         let (rows, widest) = (rows_at_once(queue, grid), width1.max(width2).max(width3));
-        queue.counted(rows.saturating_mul(widest)).map(drop)
+        if rows.checked_mul(widest).is_some_and(|numbers| numbers <= i32::MAX as usize) {
+            return Ok(());
+        }
+        Err(DeviceError::Failed {
+            device: queue.gpu.context.name.clone(),
+            reason: format!("{rows} pixels with {widest} numbers each are more than kernels can address"),
+        })
     }
 
     /// Runs the network on the first half of the channels of `x` into `o`.
