@@ -127,23 +127,25 @@ fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: Limits) 
 /// The exit status of a run that ended before its first step or with an error, and the command to continue.
 pub fn failed(error: Error, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<ExitCode> {
     let saved = checkpoint::find(train::run_folder(run)).is_some();
-    let resume = |path: &Path| resume_command(path, common) + &limit_options(limits, Duration::ZERO);
+    let resume = |path: &Path, change: &str| {
+        format!("{}{change}{}", resume_command(path, common), limit_options(limits, Duration::ZERO))
+    };
     match error {
         Error::RunDiverged { resume: ref path, .. } => {
-            Err(anyhow!("{error}; try again with: {} --set train.lr=RATE", resume(path)))
+            Err(anyhow!("{error}; try again with: {}", resume(path, " --set train.lr=RATE")))
         }
         Error::LastCheckpoint { ref previous, .. } => {
-            Err(anyhow!("{error}; continue with: {}", resume(previous)))
+            Err(anyhow!("{error}; continue with: {}", resume(previous, "")))
         }
         Error::Stopped => {
             tell("stopped before training began; nothing was changed");
             Ok(signals::status())
         }
         Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
-            Err(anyhow!("{error}; continue with: {}", resume(run)))
+            Err(anyhow!("{error}; continue with: {}", resume(run, "")))
         }
         Error::Data(glowflow_data::Error::Read { ref path, .. }) if saved && is_data_of(path, run) => {
-            Err(anyhow!("{error}; if the images were moved: {} --data FOLDER", resume(run)))
+            Err(anyhow!("{error}; if the images were moved: {}", resume(run, " --data FOLDER")))
         }
         error => Err(error.into()),
     }
