@@ -20,9 +20,7 @@ pub fn portraits<'py>(
     seed: u64,
 ) -> PyResult<(Bound<'py, PyArray4<u8>>, Vec<Attribute<'py>>)> {
     if size < MIN_SIZE {
-        return Err(PyValueError::new_err(format!(
-            "size must be at least {MIN_SIZE}, got {size}"
-        )));
+        return Err(PyValueError::new_err(format!("size must be at least {MIN_SIZE}, got {size}")));
     }
     let set = Portraits::new(count, size, seed);
     let (pixels, attributes) = compute(py, || {
