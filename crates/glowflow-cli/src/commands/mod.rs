@@ -20,6 +20,7 @@ mod pictures;
 mod prepare;
 mod quoted;
 mod ranks;
+mod resuming;
 mod scoring;
 mod serve;
 mod study;

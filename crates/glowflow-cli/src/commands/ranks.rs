@@ -103,7 +103,7 @@ fn exit_code(error: &Error) -> u8 {
 /// Reports the failure of rank 0 and ends the other processes.
 pub fn abort(job: &Job, error: Error, run: &Path, common: &args::Common, limits: Limits) -> ExitCode {
     let code = exit_code(&error);
-    if let Err(error) = super::training::failed(error, run, common, limits) {
+    if let Err(error) = super::resuming::failed(error, run, common, limits) {
         tell(&format!("error: {}", advice::describe(&error)));
     }
     job.ranks().abort(code);

@@ -2,21 +2,19 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use glowflow::evaluate::Evaluation;
 use glowflow::faces::Faces;
 use glowflow::latent::DIRECTIONS;
 use glowflow::quickstart::EFFECT_PORTRAITS;
-use glowflow::train::{
-    Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, checkpoint, observers,
-};
+use glowflow::train::{Adapt, BEST, CONFIG, Changes, Job, Limits, Options, RunConfig, Summary, observers};
 use glowflow::{AnyDevice, Cpu, Error, ModelConfig, Precision, data, train};
 use glowflow_report::progress::Display;
 
 use super::new_folder::NewFolder;
 use super::ranks;
+use super::resuming::{device_option, failed, limit_options, resume_command};
 use super::{
     check_folder_output, check_given_once, counted, plus_minus, print_json, quoted, say, tell, verdict,
 };
@@ -29,32 +27,6 @@ const CONFIGURED: &str = "a run continues with the configuration in its checkpoi
 const MIN_LOSS: f64 = 0.01;
 /// Training time in minutes below which samples are rough, on any device and data.
 const ROUGH_MINUTES: f64 = 10.0;
-
-/// The command that continues a run, on the device that was given.
-fn resume_command(run: &Path, common: &args::Common) -> String {
-    format!("glowflow train --resume {}{}", quoted(run), device_option(common))
-}
-
-/// The device that was given, as an option after a command.
-fn device_option(common: &args::Common) -> String {
-    common.device.map_or(String::new(), |device| format!(" --device {device}"))
-}
-
-/// The limits that remain of those given to a command after some training, as options after a command. Steps
-/// and images count from the start of the run.
-fn limit_options(limits: Limits, trained_for: Duration) -> String {
-    let minutes = limits.minutes.map(|minutes| minutes - trained_for.as_secs_f64() / 60.0);
-    let options = [
-        ("steps", limits.steps.map(|steps| steps.to_string())),
-        ("images", limits.images.map(|images| images.to_string())),
-        (
-            "minutes",
-            minutes.filter(|minutes| (0.05..1e6).contains(minutes)).map(|minutes| format!("{minutes:.1}")),
-        ),
-    ];
-    let given = options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?)));
-    given.collect()
-}
 
 fn print_summary(summary: &Summary, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<()> {
     if common.json {
@@ -122,39 +94,6 @@ fn finish(summary: &Summary, run: &Path, common: &args::Common, limits: Limits) 
     }
     printed?;
     verdict([unsound])
-}
-
-/// The exit status of a run that ended before its first step or with an error, and the command to continue.
-pub fn failed(error: Error, run: &Path, common: &args::Common, limits: Limits) -> anyhow::Result<ExitCode> {
-    let saved = checkpoint::find(train::run_folder(run)).is_some();
-    let resume = |path: &Path, change: &str| {
-        format!("{}{change}{}", resume_command(path, common), limit_options(limits, Duration::ZERO))
-    };
-    match error {
-        Error::RunDiverged { resume: ref path, .. } => {
-            Err(anyhow!("{error}; try again with: {}", resume(path, " --set train.lr=RATE")))
-        }
-        Error::LastCheckpoint { ref previous, .. } => {
-            Err(anyhow!("{error}; continue with: {}", resume(previous, "")))
-        }
-        Error::Stopped => {
-            tell("stopped before training began; nothing was changed");
-            Ok(signals::status())
-        }
-        Error::Data(glowflow_data::Error::System { .. }) | Error::Ranks(_) if saved => {
-            Err(anyhow!("{error}; continue with: {}", resume(run, "")))
-        }
-        Error::Data(glowflow_data::Error::Read { ref path, .. }) if saved && is_data_of(path, run) => {
-            Err(anyhow!("{error}; if the images were moved: {}", resume(run, " --data FOLDER")))
-        }
-        error => Err(error.into()),
-    }
-}
-
-/// Returns whether a path is that of the run's images.
-fn is_data_of(path: &Path, run: &Path) -> bool {
-    let config = RunConfig::read(&train::run_folder(run).join(CONFIG));
-    config.is_ok_and(|config| config.data.path.as_deref() == Some(path))
 }
 
 pub fn quickstart(args: &args::Quickstart, common: &args::Common) -> anyhow::Result<ExitCode> {
