@@ -6,7 +6,7 @@ use image::ImageFormat;
 
 use crate::idx_names;
 use crate::names::name_of;
-use crate::scan::head_of;
+use crate::scan::{has_image_extension, head_of};
 
 /// Bytes at the start of a file that [`FileKind::of`] examines.
 pub(crate) const HEAD: usize = 64;
@@ -30,11 +30,12 @@ pub(crate) enum FileKind {
     Other,
 }
 
-/// Returns whether a file is of a kind that holds images: pictures, arrays, CIFAR, videos or archives. Only its
-/// beginning and its name are examined.
+/// Returns whether a file is of a kind that is read as images: pictures, arrays, and the files of CIFAR-10 and
+/// MNIST. Only its beginning and its name are examined.
 pub fn may_hold_images(path: &Path) -> bool {
     let kind = || Some(FileKind::of(path, &head_of(path).ok()?, path.metadata().ok()?.len()));
-    kind().is_some_and(|kind| kind != Other)
+    // A damaged picture is one, too.
+    has_image_extension(path) || kind().is_some_and(|kind| matches!(kind, FileKind::Image(_) | Array(_)))
 }
 
 use FileKind::{Archive, Array, Other, OtherCifar, OtherImage, Video};
@@ -61,7 +62,7 @@ impl FileKind {
             OtherImage(what) => (what, "convert to JPEG or PNG first"),
             Video(what) => (what, "extract frames as JPEG or PNG first"),
             Archive(what) => (what, "unpack first"),
-            Array(what) => (what, "give the file itself; align and crop read only pictures"),
+            Array(what) => (what, "train, eval and score read the file itself"),
             OtherCifar(what) => (what, "only the binary version of CIFAR-10 is supported"),
             Self::Image(_) | Other => return None,
         };

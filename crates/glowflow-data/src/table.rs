@@ -114,11 +114,12 @@ fn separator_of(text: &str) -> Separator {
     }
     // R does not name the column of names: with a single attribute, the header is one field.
     let rows = || lines.iter().skip(1);
-    let named = |separator: &u8| lines.len() > 1 && rows().all(|line| count(line, *separator) == 1);
+    let one_field = lines.len() > 1 && split_at_blanks(lines[0]).len() == 1;
+    let named = |separator: &u8| one_field && rows().all(|line| count(line, *separator) == 1);
     if let Some(separator) = SEPARATORS.into_iter().find(named) {
         return Separator::Character(separator);
     }
-    let named = lines.len() > 1 && rows().all(|line| split_at_blanks(line).len() == 2);
+    let named = one_field && rows().all(|line| split_at_blanks(line).len() == 2);
     let blanks = lines.first().is_some_and(|line| line.split_whitespace().count() > 1);
     if named || blanks { Separator::Blanks } else { Separator::Character(best) }
 }

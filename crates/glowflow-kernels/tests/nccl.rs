@@ -83,7 +83,7 @@ fn sums_of_ranks() {
                 communicator.wait(&device).unwrap();
                 results.push(device.download(result).unwrap());
             }
-            // Records of sums go before the connection does.
+            // Captures of sums go before the connection does.
             drop(repeated);
             results
         });

@@ -1015,7 +1015,7 @@ fn wrong_views_are_refused_on_gpus() {
     check_refusals(&gpu);
 }
 
-/// Recorded operations read the current contents of their buffers when replayed, with the original program.
+/// Captured operations read the current contents of their buffers when replayed, with the original program.
 #[test]
 fn captured_operations_are_done_again() {
     let Some(gpu) = gpu(Precision::F32) else { return };

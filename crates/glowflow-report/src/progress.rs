@@ -126,7 +126,8 @@ impl Progress {
                     Goal::Steps(_) => bar.set_position(step),
                     Goal::Sooner(total, limit) => {
                         let of_time = (now - self.began).as_secs_f64() / limit.as_secs_f64();
-                        bar.set_position(step.max((of_time.min(1.0) * total as f64) as u64));
+                        let to_do = total.saturating_sub(from) as f64;
+                        bar.set_position(step.max(from + (of_time.min(1.0) * to_do) as u64));
                     }
                     Goal::Until(_) => bar.set_position((now - self.began).as_millis() as u64),
                     Goal::Open => bar.tick(),

@@ -65,7 +65,7 @@ pub struct Crop {
     /// Shorter side of the cropped pictures, in pixels. [default: not resized]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub size: Option<u16>,
-    /// Exit with status 0 even if unreadable images were skipped.
+    /// Exit with status 0 even if images were skipped.
     #[arg(long)]
     pub allow_broken: bool,
     /// The output folder, new or empty.

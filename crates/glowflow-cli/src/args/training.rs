@@ -90,11 +90,11 @@ pub struct Train {
     /// Seed of weights, noise, image order and augmentation. [default: 0]
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Stop at step N, counted from the start of the run, including steps before a resume. [default: no
-    /// limit]
+    /// Stop at step N, counted from the start of the run, including steps before a resume. [default:
+    /// train.steps, else no limit]
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Stop after N images, counted in the same way. [default: no limit]
+    /// Stop after N images, counted in the same way. [default: train.steps, else no limit]
     #[arg(long, value_name = "N")]
     pub images: Option<u64>,
     /// Stop N minutes from now. With --resume, earlier training time does not count. [default: no limit]

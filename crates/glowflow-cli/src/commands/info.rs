@@ -35,7 +35,7 @@ impl Run {
     /// has another architecture.
     fn of(model: &Path, glow: &Model) -> Option<Self> {
         let folder = run_folder(model);
-        let config = recorded_config(folder).filter(|run| run.model == *glow.config())?;
+        let config = recorded_config(model).filter(|run| run.model == *glow.config())?;
         // The card has only the name of the data.
         let images = if RunConfig::read(&folder.join(CONFIG)).is_ok() {
             config.data.path.as_deref().and_then(|path| {

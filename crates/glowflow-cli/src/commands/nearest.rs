@@ -8,8 +8,8 @@ use glowflow::latent::{Similar, check_level_weights, level_weights, nearest as f
 use super::aligned::aligned;
 use super::pictures::{Picture, Pictures};
 use super::{
-    PictureOutput, check_picture, class_of, counted, grid_png, image_shape, report_broken, say, tell,
-    test_data, verdict, watched,
+    PictureOutput, check_outside, check_picture, class_of, counted, grid_png, image_shape, is_stdout,
+    report_broken, say, tell, test_data, verdict, watched,
 };
 use crate::{ExitCode, args};
 
@@ -51,6 +51,9 @@ pub fn nearest(args: &args::Nearest, common: &args::Common) -> anyhow::Result<Ex
     // Before the photographs are aligned, which can take an hour.
     let mut out = None;
     if let Some(path) = args.out.as_deref() {
+        if !path.exists() && !is_stdout(path) {
+            check_outside(path, &args.data, "--out")?;
+        }
         check_picture(&glow, &[args.count.min(dataset.len()) + 1])?;
         out =
             Some(PictureOutput::check(Some(path), "nearest", &args.model, &[], &[&args.image, &args.data])?);

@@ -8,7 +8,7 @@ use glowflow::model::MODEL;
 use glowflow::train::checkpoint::{CHECKPOINT, PREVIOUS};
 use glowflow::train::{BEST, CONFIG, METRICS};
 use glowflow::{Model, ModelFile};
-use glowflow_data::{ImageShape, encode_png, load_picture, may_hold_images};
+use glowflow_data::{ImageShape, encode_png, find_images, load_picture, may_hold_images};
 use glowflow_report::file;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ pub fn is_stdout(path: &Path) -> bool {
 const OF_A_RUN: [&str; 6] = [CONFIG, METRICS, MODEL, BEST, CHECKPOINT, PREVIOUS];
 
 /// Checks, before any work, that a file can be written, and replaces neither the model, nor one of the
-/// `inputs` or a file in a folder of inputs, nor the state of a run.
+/// `inputs` or an image in a folder of inputs, nor the state of a run.
 pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Result<()> {
     anyhow::ensure!(
         !is_stdout(out),
@@ -51,19 +51,20 @@ pub fn check_output(out: &Path, model: &Path, inputs: &[&PathBuf]) -> anyhow::Re
     Ok(file::check_writable(out)?)
 }
 
-/// Returns whether a file, or a link of this name, is one of the images in a folder of inputs. The other files
-/// there, and all in the folder of a model below, are none.
+/// Returns whether a file is one of the images in a folder of inputs, or a link to one.
 fn is_among(out: &Path, inputs: &Path) -> bool {
-    let Ok(root) = inputs.canonicalize() else { return false };
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let link = parent.canonicalize().ok().zip(out.file_name()).map(|(parent, name)| parent.join(name));
-    let is_input = |path: PathBuf| {
-        let mut below = path.ancestors().skip(1).take_while(|folder| *folder != root);
-        path.starts_with(&root) && !below.any(|folder| folder.join(MODEL).exists())
-    };
-    out.is_file()
-        && may_hold_images(out)
-        && [out.canonicalize().ok(), link].into_iter().flatten().any(is_input)
+    if !out.is_file() || !may_hold_images(out) {
+        return false;
+    }
+    let Ok(resolved) = out.canonicalize() else { return false };
+    match find_images(inputs, Some(MODEL)) {
+        Ok(list) => list
+            .images
+            .iter()
+            .any(|image| list.root.join(image).canonicalize().is_ok_and(|image| image == resolved)),
+        // Arrays.
+        Err(_) => inputs.canonicalize().is_ok_and(|inputs| resolved.starts_with(inputs)),
+    }
 }
 
 /// Checks that an output folder is neither standard output nor a file.

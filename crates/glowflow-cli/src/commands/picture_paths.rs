@@ -14,8 +14,8 @@ const ENDINGS: [&str; 16] = [
 const MAX_NAME: usize = 200;
 
 /// Distinct paths for written images below the output folder. Images whose names differ only in the extension
-/// of a picture file are numbered, those with `.png` first. Names that differ only in case count as equal, because they are on some
-/// systems.
+/// of a picture file are numbered, those with `.png` first. Names that differ only in case count as equal,
+/// because they are on some systems.
 pub fn picture_paths(names: &[String]) -> Vec<PathBuf> {
     let plain: Vec<PathBuf> = names.iter().map(|name| plain_path(name)).collect();
     // A file must not have the name of another image's folder.

@@ -169,7 +169,7 @@ impl Done {
         self.made + self.broken
     }
 
-    /// Fails if nothing was written because no picture could be read.
+    /// Fails if nothing was written because all pictures were skipped.
     fn check_any_read(&self) -> anyhow::Result<()> {
         let broken = self.broken;
         anyhow::ensure!(self.made > 0, "nothing was written: {} skipped", counted(broken, "picture"));

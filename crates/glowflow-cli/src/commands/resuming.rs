@@ -20,8 +20,8 @@ pub fn device_option(common: &args::Common) -> String {
     common.device.map_or(String::new(), |device| format!(" --device {device}"))
 }
 
-/// The limits that remain of those given to a command after some training, as options after a command. Steps
-/// and images count from the start of the run.
+/// The given limits as options of the command that continues a run, less the minutes that it was trained for.
+/// Steps and images count from the start of the run.
 pub fn limit_options(limits: Limits, trained_for: Duration) -> String {
     let minutes = limits.minutes.map(|minutes| minutes - trained_for.as_secs_f64() / 60.0);
     let options = [
@@ -29,7 +29,7 @@ pub fn limit_options(limits: Limits, trained_for: Duration) -> String {
         ("images", limits.images.map(|images| images.to_string())),
         (
             "minutes",
-            minutes.filter(|minutes| (0.05..1e6).contains(minutes)).map(|minutes| format!("{minutes:.1}")),
+            minutes.filter(|minutes| minutes.is_finite()).map(|minutes| format!("{:.1}", minutes.max(0.0))),
         ),
     ];
     let given = options.into_iter().filter_map(|(name, value)| Some(format!(" --{name} {}", value?)));
@@ -67,4 +67,20 @@ pub fn failed(error: Error, run: &Path, common: &args::Common, limits: Limits) -
 fn is_data_of(path: &Path, run: &Path) -> bool {
     let config = RunConfig::read(&train::run_folder(run).join(CONFIG));
     config.is_ok_and(|config| config.data.path.as_deref() == Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_minutes_of_training_count() {
+        let options = |minutes, trained_for: u64| {
+            let limits = Limits { steps: Some(9), minutes: Some(minutes), ..Limits::default() };
+            limit_options(limits, Duration::from_secs(60 * trained_for))
+        };
+        assert_eq!(options(60.0, 20), " --steps 9 --minutes 40.0");
+        assert_eq!(options(1.0, 2), " --steps 9 --minutes 0.0");
+        assert_eq!(options(f64::INFINITY, 2), " --steps 9");
+    }
 }

@@ -162,15 +162,6 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 pub fn train(args: &args::Train, common: &args::Common) -> anyhow::Result<ExitCode> {
-    let options = [
-        (args.data.is_some(), "--data", "data.path"),
-        (args.test_data.is_some(), "--test-data", "data.test"),
-        (args.test_fraction.is_some(), "--test-fraction", "data.test_fraction"),
-        (args.seed.is_some(), "--seed", "train.seed"),
-        (args.backprop.is_some(), "--backprop", "train.backprop"),
-        (args.precision.is_some(), "--precision", "train.precision"),
-    ];
-    check_given_once(&args.overrides, &options)?;
     let job = ranks::connect(args.ranks_limit)?;
     if job.ranks().rank() > 0 {
         return ranks::follow(&job, args.ranks_limit, common);
@@ -215,6 +206,15 @@ fn start(
     limits: Limits,
     job: &Job,
 ) -> anyhow::Result<(Done, PathBuf, Option<NewFolder>)> {
+    let given = [
+        (args.data.is_some(), "--data", "data.path"),
+        (args.test_data.is_some(), "--test-data", "data.test"),
+        (args.test_fraction.is_some(), "--test-fraction", "data.test_fraction"),
+        (args.seed.is_some(), "--seed", "train.seed"),
+        (args.backprop.is_some(), "--backprop", "train.backprop"),
+        (args.precision.is_some(), "--precision", "train.precision"),
+    ];
+    check_given_once(&args.overrides, &given)?;
     let faces = args.eyes.map(Faces::Aligned);
     let (observers, stop) = (observers::standard(Display::detect()), signals::stop_flag()?);
     let options = Options { limits, observers, faces, stop };
@@ -330,7 +330,7 @@ fn tell_if_rough(minutes: f64, run: &Path, common: &args::Common) {
     if (0.0..=ROUGH_MINUTES).contains(&minutes) {
         let unit = if minutes == 1.0 { "minute" } else { "minutes" };
         tell(&format!(
-            "samples are rough after {minutes} {unit} of training; for more: {} --minutes 60",
+            "samples are rough after {minutes} {unit} of training; to improve them afterwards: {} --minutes 60",
             resume_command(run, common)
         ));
     }

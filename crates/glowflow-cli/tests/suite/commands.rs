@@ -316,6 +316,10 @@ fn info_shows_the_training_of_a_run() {
     for key in ["steps", "batch", "test", "images", "precision", "backprop"] {
         assert_eq!(json["run"][key], info["run"][key], "{key}");
     }
+    // The card describes this file alone.
+    std::fs::copy(published.path().join("model.safetensors"), published.path().join("other.safetensors"))
+        .unwrap();
+    assert!(run(published.path(), "info --model other.safetensors --json").ok().json()["run"].is_null());
 
     let folder = tempfile::tempdir().unwrap();
     let alone = folder.path().join("alone.safetensors");

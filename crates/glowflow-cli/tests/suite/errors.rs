@@ -313,6 +313,14 @@ const MISTAKES: &[(&str, &[&str])] = &[
     ("resample --model done configured/0.png --out configured/0.png", &["configured/0.png is an input"]),
     #[cfg(unix)]
     ("score --model done --data configured --csv configured/2.png", &["configured/2.png is an input"]),
+    // The target of a link, and a damaged picture.
+    #[cfg(unix)]
+    ("score --model done --data configured --csv flat/2.png", &["flat/2.png is an input"]),
+    ("score --model done --data mixed --allow-broken --csv mixed/torn.png", &["mixed/torn.png is an input"]),
+    (
+        "nearest --model done flat/0.png --data mixed --out mixed/new.png",
+        &["mixed/new.png is inside mixed", "--out"],
+    ),
     (
         "score --model classes --data images --csv done/checkpoint.safetensors",
         &["done/checkpoint.safetensors is a file of a run", "another output file"],

@@ -161,6 +161,7 @@ fn tables_of_many_writers_are_read() {
         // CelebA: the number of rows first, blanks between fields, no name for the first column.
         "2\nSmiling Hat \na.png  1 -1\nb.png -1  ?\n",
         "image Smiling Hat\na.png 1 0\nb.png 0 NA\n",
+        "Smiling Hat\na.png 1 0\nb.png 0 NA\n",
         // A separator at the end of each row, blank lines, blanks around fields, quotes.
         "image,Smiling,Hat\na.png,1,0,\n\nb.png,0,,\n",
         "\n\nimage , Smiling,Hat\n a.png , yes,no\n\"b.png\", N , null\n",
@@ -182,6 +183,12 @@ fn tables_of_many_writers_are_read() {
             (&["Smiling".into()][..], &[YES][..], &[NO][..])
         );
     }
+    // Commas in names are no separators.
+    let attributes = read(&["a,b.png", "c,d.png"], "Smiling Hat\na,b.png 1 0\nc,d.png 0 1\n").unwrap();
+    assert_eq!(
+        (attributes.names(), attributes.of(1)),
+        (&["Smiling".into(), "Hat".into()][..], &[NO, YES][..])
+    );
     let fewer = reads("3\nSmiling Hat\na.png 1 -1\nb.png -1 ?\n");
     assert!(fewer.notices()[0].contains("declares 3 rows but has 2"), "{:?}", fewer.notices());
 }

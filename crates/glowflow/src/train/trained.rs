@@ -9,6 +9,7 @@ use super::config::{CONFIG, RunConfig};
 use super::folder::{BEST, METRICS};
 use super::recorded::best_recorded;
 use super::run::run_folder;
+use crate::ModelFile;
 use crate::card::Card;
 
 /// Amount of training of a model.
@@ -32,14 +33,14 @@ pub struct Evaluated {
     pub inverse_error: Option<f64>,
 }
 
-/// Configuration of the run in a folder, or else that on the folder's model card, whose paths have no parent
-/// folders; `None` if there is none, or it cannot be read.
-pub fn recorded_config(folder: &Path) -> Option<RunConfig> {
+/// Configuration of the run of a model, which is a file or the one in a folder, or else that on its card, whose
+/// paths have no parent folders; `None` if there is none, or it cannot be read.
+pub fn recorded_config(model: &Path) -> Option<RunConfig> {
     let on_card = || {
-        let text = Card::read(folder)?.training.config;
+        let text = card_of(model)?.training.config;
         RunConfig::of_table(text.parse().ok().filter(|_| !text.is_empty())?).ok()
     };
-    RunConfig::read(&folder.join(CONFIG)).ok().or_else(on_card)
+    RunConfig::read(&run_folder(model).join(CONFIG)).ok().or_else(on_card)
 }
 
 /// Amount of training of a model, which is a file or the one in a folder: for a run's best model, up to its
@@ -75,15 +76,16 @@ pub fn evaluated(model: &Path) -> Option<Evaluated> {
         let inverse_error = points("inverse_error").into_iter().rfind(|(at, _)| *at as u64 == step);
         return Some(Evaluated { step, bits_per_dim, inverse_error: inverse_error.map(|(_, error)| error) });
     }
-    let card = card_of(model)?.evaluation.filter(|_| log.is_none())?;
+    let card = card_of(model)?.evaluation.filter(|_| log.is_none() && !is_best(model))?;
     Some(Evaluated { step: card.step, bits_per_dim: card.bits_per_dim?, inverse_error: card.inverse_error })
 }
 
-/// The card of a model; `None` if the card in its folder describes another file.
+/// The card of a model, or of the run whose best model it is; `None` if the card in its folder describes another
+/// file.
 fn card_of(model: &Path) -> Option<Card> {
-    let folder = run_folder(model);
-    Card::read(folder)
-        .filter(|card| folder == model || model.file_name().is_some_and(|name| name == &*card.file))
+    let file = ModelFile::path(model);
+    let describes = |card: &Card| is_best(model) || file.file_name().is_some_and(|name| name == &*card.file);
+    Card::read(run_folder(model)).filter(describes)
 }
 
 /// Returns whether a path is that of a run's best model.
