@@ -121,11 +121,14 @@ fn link_to(from: &Path, link: &Path) -> io::Result<()> {
 
 /// Makes `path`, from which a run continues, its last checkpoint if it was the previous one: the next
 /// [`save`] must not replace it with the skipped checkpoint, which may be damaged.
+///
+/// Removes the link that a killed save has left.
 pub(crate) fn go_on_from(path: &Path) -> Result<(), Error> {
+    let (link, last) = (path.with_file_name(LINK), path.with_file_name(CHECKPOINT));
+    let _ = fs::remove_file(&link);
     if !path.ends_with(PREVIOUS) {
         return Ok(());
     }
-    let (link, last) = (path.with_file_name(LINK), path.with_file_name(CHECKPOINT));
     link_to(path, &link).and_then(|()| fs::rename(&link, &last)).map_err(Error::io(&last))?;
     // As in `replace_last`.
     let _ = fs::remove_file(&link);
@@ -232,6 +235,9 @@ mod tests {
         assert_eq!(contents(), ["1", "1"]);
         save("3").unwrap();
         assert_eq!(contents(), ["3", "1"]);
+        // Killed during a save, of which the run was the last.
+        fs::write(path.join(LINK), "1").unwrap();
+        go_on_from(&names[0]).unwrap();
         assert_eq!(fs::read_dir(path).unwrap().count(), 2, "nothing else is left");
     }
 }
