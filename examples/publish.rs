@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     found.directions.write_bf16(&out.join(DIRECTIONS))?;
 
     let splits = data::open(&path, model.config(), &[])?;
-    let test = splits.test.context("the data have no test images")?;
+    let test = splits.test.context("the data has no test images")?;
     let draws = Draws::mean(model.config().noise(), 1, config.train.seed);
     let inversion = Inversion { images: test.len(), seed: config.train.seed };
     let evaluation = evaluate(&model, &test, draws, inversion, |_| Ok(()))?;

@@ -51,7 +51,7 @@ pub struct Train {
     /// fraction]
     #[arg(long, value_name = "DATA")]
     pub test_data: Option<PathBuf>,
-    /// Fraction of the images to hold out for testing. [default: 0.05 if the data have at least 100 images
+    /// Fraction of the images to hold out for testing. [default: 0.05 if the data has at least 100 images
     /// and no test set]
     #[arg(long, value_name = "F", conflicts_with = "test_data")]
     pub test_fraction: Option<f64>,

@@ -100,7 +100,7 @@ impl args::Common {
     }
 }
 
-/// Opens the images to process: the test set if there is one. If `label` applies to all images, the data need
+/// Opens the images to process: the test set if there is one. If `label` applies to all images, the data needs
 /// no labels.
 fn test_data(
     path: &Path,
