@@ -51,7 +51,10 @@ fn main() -> anyhow::Result<()> {
     let draws = Draws::mean(model.config().noise(), 1, config.train.seed);
     let inversion = Inversion { images: test.len(), seed: config.train.seed };
     let evaluation = evaluate(&model, &test, draws, inversion, |_| Ok(()))?;
-    println!("{:.4} ± {:.4} bits/dim, {draws}", evaluation.bits_per_dim, evaluation.standard_error);
+    let error = evaluation.standard_error;
+    // A single image has none.
+    let error = if error.is_finite() { format!(" ± {error:.4}") } else { String::new() };
+    println!("{:.4}{error} bits/dim, {draws}", evaluation.bits_per_dim);
 
     let steps = trained(run).map_or(0, |trained| trained.steps);
     let mut card = Card::new(MODEL, model.config().clone(), file.fingerprint(), model.parameters());
