@@ -1,10 +1,12 @@
 //! Compares every GPU operation with the CPU's, on the machine's own GPU or on an emulated one.
 
+#[path = "common/again.rs"]
+mod again;
 mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 
+use again::again;
 use common::{HIDDEN, Numbers, Parameters, ROWS, gpu};
 use glowflow_kernels::Precision;
 use glowflow_kernels::cuda::{self, Target};
@@ -339,21 +341,6 @@ fn large_networks_in_bf16_are_the_same_to_its_rounding() {
         close(&have[1..], &want[1..], 9e-2);
         assert!(have == network(&gpu, grid, inputs, hidden, outputs), "two runs differ");
     }
-}
-
-/// Runs some of these tests again, in a process with a different environment.
-fn again(tests: &str, variables: &[(&str, &str)]) {
-    const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
-    if std::env::var_os(ONCE).is_some() || gpu(Precision::F32).is_none() {
-        return;
-    }
-    let tests = Command::new(std::env::current_exe().unwrap())
-        .args([tests, "--test-threads=2"])
-        .envs(variables.iter().copied().chain([(ONCE, "")]))
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&tests.stdout);
-    assert!(tests.status.success() && !printed.contains(" 0 passed"), "{variables:?}: {printed}");
 }
 
 #[test]

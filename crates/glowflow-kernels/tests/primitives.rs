@@ -1,8 +1,11 @@
 //! Compares the general operations of every device with loops in `f64`.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
+#[path = "common/again.rs"]
+mod again;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use again::again;
 use glowflow_kernels::Precision;
 use glowflow_kernels::cuda::{self, Tuning};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
@@ -1051,34 +1054,19 @@ fn captured_operations_are_done_again() {
     }
 }
 
-/// Runs the GPU tests again, in a process with a different environment.
-fn again(variable: &str, value: &str) {
-    const ONCE: &str = "GLOWFLOW_TESTS_RUN_AGAIN";
-    if std::env::var_os(ONCE).is_some() || gpu(Precision::F32).is_none() {
-        return;
-    }
-    let tests = Command::new(std::env::current_exe().unwrap())
-        .args(["right_on_gpus", "--test-threads=2"])
-        .envs([(variable, value), (ONCE, "")])
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&tests.stdout);
-    assert!(tests.status.success() && !printed.contains(" 0 passed"), "{variable}={value}: {printed}");
-}
-
 #[test]
 fn results_are_right_in_any_order_of_blocks_and_threads() {
-    again("CUDA_EMULATOR_ORDER", "reverse");
+    again("right_on_gpus", &[("CUDA_EMULATOR_ORDER", "reverse")]);
 }
 
 #[test]
 fn if_streams_wait_until_the_last_moment_results_are_right() {
-    again("CUDA_EMULATOR_LAZY", "1");
+    again("right_on_gpus", &[("CUDA_EMULATOR_LAZY", "1")]);
 }
 
 #[test]
 fn results_are_right_for_any_parts_of_a_batch() {
-    again(ROWS, "20");
+    again("right_on_gpus", &[(ROWS, "20")]);
 }
 
 /// Newton–Schulz iterations as loops: matrices with more rows than columns are transposed first.
