@@ -352,8 +352,8 @@ fn residual_networks_are_their_reference() {
     }
 }
 
-/// The outputs of an image have the same bits alone and in a batch, with one thread and with several, in each
-/// precision.
+/// The outputs of an image have the same bits alone and in a batch, with one thread and with several, with and
+/// without saved activations, in each precision.
 #[test]
 fn residual_networks_give_the_same_bits_in_any_batch() {
     let run = |device: &Cpu<f32>, batch: usize, threads: usize| {
@@ -367,10 +367,14 @@ fn residual_networks_give_the_same_bits_in_any_batch() {
             let weights = device.prepare_residual_network(&at, &params);
             let mut outputs = NetworkOutputs::scratch(device, grid, 12, at.head);
             device.residual_network(&at, &weights, &params, grid, &x, &mut outputs);
-            let first = |of: &[f32], channels: usize| {
-                of[..64 * channels].iter().map(|x| x.to_bits()).collect::<Vec<_>>()
-            };
-            [first(&outputs.o, 12), first(&outputs.head.unwrap(), 18)]
+            let mut saving = NetworkOutputs::scratch(device, grid, 12, at.head);
+            device.residual_network_saving(&at, &weights, &params, grid, &x, &mut saving);
+            let bits = |of: &[f32]| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let [plain, saving] =
+                [outputs, saving].map(|outputs| [bits(&outputs.o), bits(&outputs.head.unwrap())]);
+            assert!(plain == saving, "{device:?}, {batch} images: saving activations changes outputs");
+            let [o, head] = plain;
+            [o[..64 * 12].to_vec(), head[..64 * 18].to_vec()]
         })
     };
     let narrow = Cpu::with_precision(Precision::Bf16);
