@@ -127,15 +127,20 @@ fn training_agrees_on_all_devices() {
     for kind in KINDS {
         let config = config(kind, &small);
         let (_, want) = trained(Cpu::new(), config.clone(), 4);
-        let agree = |device: &str, have: Vec<f64>| {
+        let agree = |device: &str, have: Vec<f64>, tolerance: f64| {
             for (have, want) in have.iter().zip(&want) {
-                assert!((have - want).abs() < 1e-3 * want, "{kind:?} on the {device}: {have} for {want}");
+                assert!(
+                    (have - want).abs() < tolerance * want,
+                    "{kind:?} on the {device}: {have} for {want}"
+                );
             }
         };
-        agree("reference", trained(Reference(Cpu::<f32>::new()), config.clone(), 4).1);
-        let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders));
-        if let Some(gpu) = gpu {
-            agree("GPU", trained(gpu, config, 4).1);
+        agree("reference", trained(Reference(Cpu::<f32>::new()), config.clone(), 4).1, 1e-3);
+        for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16, 1e-2)] {
+            let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders));
+            if let Some(gpu) = gpu {
+                agree("GPU", trained(gpu, config.clone(), 4).1, tolerance);
+            }
         }
     }
 }

@@ -483,18 +483,19 @@ fn typical_latents_do_not_depend_on_the_batch() {
 
 #[test]
 fn a_gpu_agrees() {
-    let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders)) else {
-        return;
-    };
     let image = [4, 6, 3];
-    for (couplings, deviation) in [(0, 0.15), (2, 0.0), (3, 0.15)] {
-        let mut file = ModelFile::new(glow(image, couplings), 0).unwrap();
-        perturb(&mut file, deviation);
-        let images = pixels(3, image, 6);
-        let [cpu, gpu] =
-            [densities(Cpu::<f32>::new(), &file, &images), densities(gpu.clone(), &file, &images)];
-        for (have, want) in gpu.concat().iter().zip(cpu.concat()) {
-            assert!((have - want).abs() < 1e-5 * want.abs(), "{have}, not {want}");
+    for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)] {
+        let gpu = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders));
+        let Some(gpu) = gpu else { return };
+        for (couplings, deviation) in [(0, 0.15), (2, 0.0), (3, 0.15)] {
+            let mut file = ModelFile::new(glow(image, couplings), 0).unwrap();
+            perturb(&mut file, deviation);
+            let images = pixels(3, image, 6);
+            let [cpu, gpu] =
+                [densities(Cpu::<f32>::new(), &file, &images), densities(gpu.clone(), &file, &images)];
+            for (have, want) in gpu.concat().iter().zip(cpu.concat()) {
+                assert!((have - want).abs() < tolerance * want.abs(), "{precision:?}: {have}, not {want}");
+            }
         }
     }
 }

@@ -111,8 +111,10 @@ fn every_device_agrees() {
     let config = config(&["model.classes=3", "model.bits=5"]);
     let (want, _) = train(Cpu::<f32>::new(), config.clone(), 4);
     assert_close(&train(Reference(Cpu::<f32>::new()), config.clone(), 4).0, &want, 1e-3);
-    if let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, Precision::F32, folders)) {
-        assert_close(&train(gpu, config.clone(), 4).0, &want, 1e-3);
+    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16, 5e-2)] {
+        if let Some(gpu) = cuda_emulator::gpu(|folders| Cuda::with_libraries(0, precision, folders)) {
+            assert_close(&train(gpu, config.clone(), 4).0, &want, tolerance);
+        }
     }
     match Cpu::with_precision(Precision::Bf16) {
         Ok(device) => assert_close(&train(device, config, 4).0, &want, 5e-2),
