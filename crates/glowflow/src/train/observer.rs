@@ -29,7 +29,7 @@ use glowflow_report::picture::RgbImage;
 
 use super::config::RunConfig;
 use super::run::Summary;
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Draws, Evaluation};
 use crate::{Error, Model};
 
 /// Follows a run.
@@ -273,8 +273,13 @@ impl Event<'_> {
             Self::Began(began) => began.lines(),
             Self::Evaluated(Evaluated { step, evaluation, .. }) => {
                 let (bits, error) = (evaluation.bits_per_dim, evaluation.inverse_error);
+                // The uniform bound is the usual one.
+                let bound = match evaluation.estimate {
+                    Draws::Uniform { .. } => String::new(),
+                    _ => format!(" ({} bound)", evaluation.bound),
+                };
                 vec![if bits.is_finite() && error.is_finite() {
-                    format!("step {step}: test {bits:.3} bits/dim, inverse error {error:.1e}")
+                    format!("step {step}: test {bits:.3} bits/dim{bound}, inverse error {error:.1e}")
                 } else {
                     format!("step {step}: the evaluation is not finite")
                 }]

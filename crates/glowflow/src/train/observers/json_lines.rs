@@ -8,6 +8,7 @@ use glowflow_report::metrics::MetricsLog;
 use serde_json::{Value, json};
 
 use crate::Error;
+use crate::evaluate::Draws;
 use crate::train::folder::METRICS;
 use crate::train::observer::{Evaluated, Event, Observer, Opened, Outbox, Record};
 use crate::train::recorded::last_recorded;
@@ -55,11 +56,15 @@ impl JsonLines {
         if self.evaluated_at == Some(evaluated.step) {
             return Ok(());
         }
-        self.append(&json!({
+        let mut record = json!({
             "step": evaluated.step,
             "test_bits_per_dim": evaluated.evaluation.bits_per_dim,
             "inverse_error": evaluated.evaluation.inverse_error,
-        }))?;
+        });
+        if !matches!(evaluated.evaluation.estimate, Draws::Uniform { .. }) {
+            record["bound"] = evaluated.evaluation.bound.into();
+        }
+        self.append(&record)?;
         self.evaluated_at = Some(evaluated.step);
         Ok(())
     }
