@@ -90,7 +90,10 @@ fn print_plan(study: &Study, out: &Path, json: bool) -> anyhow::Result<()> {
     let trained: Vec<usize> = (0..study.configurations.len())
         .filter(|index| runs.iter().any(|run| run.configuration == *index))
         .collect();
-    let images: Option<u64> = runs.iter().map(|run| study.images_of(*run)).sum();
+    let images = runs
+        .iter()
+        .map(|run| study.images_of(*run))
+        .try_fold(0, |sum: u64, images| Some(sum.saturating_add(images?)));
     let flops: Option<f64> = runs
         .iter()
         .map(|run| Some(study.images_of(*run)? as f64 * study.flops_per_image(run.configuration)))

@@ -138,7 +138,16 @@ fn multipliers_are_read_off_the_baselines_curve() {
             assert_close(number(&point["bits_per_dim"]), mean(scores(folder, name).values().copied()));
         }
     }
-    let bits = number(&wide["bits_per_dim"]);
+    assert_multipliers(comparison, number(&wide["bits_per_dim"]));
+    let run = record(folder, "wide/seed-0");
+    assert!(number(&wide["seconds"]) > 0.0 && number(&run["seconds"]) > 0.0, "{run}");
+}
+
+/// Checks the multipliers of the second configuration, given the bits/dim at which the curve is read.
+#[track_caller]
+fn assert_multipliers(comparison: &Value, bits: f64) {
+    let wide = &comparison["configurations"][1];
+    let curve = comparison["curve"].as_array().unwrap();
     for (multiplier, cost) in [("time_multiplier", "seconds"), ("flops_multiplier", "training_flops")] {
         let own = number(&wide[cost]);
         let points: Vec<_> =
@@ -155,8 +164,20 @@ fn multipliers_are_read_off_the_baselines_curve() {
         };
         assert_close(number(&wide[multiplier][relation]), expected / own);
     }
-    let run = record(folder, "wide/seed-0");
-    assert!(number(&wide["seconds"]) > 0.0 && number(&run["seconds"]) > 0.0, "{run}");
+}
+
+#[test]
+fn a_configuration_with_fewer_seeds_than_the_baseline_is_compared_by_its_difference() {
+    let folder = folder(TINY);
+    run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
+    let outcome = run(folder.path(), &format!("{STUDY} --seeds 0,3 --arms glow --json")).ok();
+    assert!(outcome.stderr.contains("added to the study in out: seed 3"), "{outcome:?}");
+    let comparison = &outcome.json()["comparison"];
+    let wide = &comparison["configurations"][1];
+    assert_eq!((&comparison["configurations"][0]["seeds"], &wide["seeds"]), (&2.into(), &1.into()));
+    let baseline = &reference().1["comparison"]["configurations"][0]["bits_per_dim"];
+    assert_close(number(&comparison["curve"][1]["bits_per_dim"]), number(baseline));
+    assert_multipliers(comparison, number(baseline) + number(&wide["difference"]["mean"]));
 }
 
 #[test]
@@ -276,7 +297,17 @@ fn variational_bounds_stand_apart() {
     let toml = TINY.replace("seeds = [0, 3]", "seeds = [0]").replace("curve = [0.5, 1, 2]", "curve = [1]");
     let folder =
         folder(&(toml.split("[[configurations]]\nname = \"wide\"").next().unwrap().to_owned() + variational));
-    let results = run(folder.path(), &format!("{STUDY} --json")).ok().json();
+    let outcome = run(folder.path(), &format!("{STUDY} --json")).ok();
+    let results = outcome.json();
+    for (name, words) in
+        [("glow", "bits/dim, inverse error"), ("learned", "bits/dim (variational bound), inverse error")]
+    {
+        let is_line = |line: &&str| line.starts_with(name) && line.contains(": test ");
+        assert!(outcome.stderr.lines().filter(is_line).all(|line| line.contains(words)), "{outcome:?}");
+        assert!(outcome.stderr.lines().any(|line| is_line(&line)), "{outcome:?}");
+        let log = read(&folder.path().join("out").join(name).join("seed-0/metrics.jsonl"));
+        assert_eq!(log.contains("\"bound\":\"variational\""), name == "learned", "{log}");
+    }
     let [glow, learned] = [0, 1].map(|index| &results["comparison"]["configurations"][index]);
     assert!(glow["variational_bits_per_dim"].is_null(), "{glow}");
     assert!(learned["label"] == glow["label"] && learned["difference"]["mean"].is_f64(), "{learned}");
@@ -340,6 +371,11 @@ fn a_plan_counts_operations_and_time() {
     let speedrun = run(folder.path(), "study speedrun --dry-run --minutes 3").ok();
     assert!(speedrun.stdout.contains("glow also with 0.5, 2, 4, 8 times the budget"), "{speedrun:?}");
     assert!(!speedrun.stdout.contains("10 minutes") && speedrun.stderr.is_empty(), "{speedrun:?}");
+    // A value that a configuration cannot have, if that is not trained.
+    let exp2tanh = "study speedrun --dry-run --set model.scale=exp2tanh --arms";
+    run(folder.path(), &format!("{exp2tanh} muon")).ok();
+    let refused = run(folder.path(), &format!("{exp2tanh} additive"));
+    assert!(refused.stderr.contains("configuration \"additive\": model.scale is exp2tanh"), "{refused:?}");
     let unread = run(folder.path(), &format!("{STUDY} --dry-run --set model.network_blocks=3")).ok();
     assert_eq!(
         unread.stderr.matches("model.network_blocks is 3, which has no effect").count(),
@@ -349,6 +385,8 @@ fn a_plan_counts_operations_and_time() {
     for (line, words) in [
         ("--arms narrow", "unknown configuration \"narrow\", expected one of glow, wide"),
         ("--curve 0", "curve holds 0"),
+        ("--curve 5000", "curve holds 5000; multiples of the budget must be 0.001 to 1000"),
+        ("--steps 9000000000000000000 --curve 2", "2 times the budget is too large"),
         ("--flops -1", "flops is -1"),
     ] {
         let outcome = run(folder.path(), &format!("{STUDY} --dry-run {line}"));

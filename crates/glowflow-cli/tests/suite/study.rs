@@ -176,6 +176,15 @@ fn the_figure_is_a_picture() {
     }
 }
 
+/// A legend of all names would make the figure higher.
+#[test]
+fn the_figure_has_only_the_trained_configurations() {
+    let others = (0..30).map(|i| format!("[[configurations]]\nname = \"other-{i}\"\n"));
+    let folder = folder(&format!("{TINY}\n{}", others.collect::<String>()));
+    run(folder.path(), &format!("{STUDY} --arms conv1x1 --seeds 0 --steps 5")).ok();
+    assert_eq!(common::read_image(&folder.path().join("out/study.png")).dimensions(), (960, 560));
+}
+
 #[test]
 fn a_finished_study_trains_nothing_again() {
     let (folder, first) = reference();
@@ -288,6 +297,94 @@ fn a_schedule_can_be_added_to_a_started_study() {
     std::fs::write(folder.path().join("tiny.toml"), format!("{toml}\n{added}")).unwrap();
     let summary = run(folder.path(), &format!("{STUDY} --json")).ok().json();
     assert_eq!(summary["finished"], 3, "{summary}");
+}
+
+#[test]
+fn seeds_can_be_added_to_a_started_study() {
+    let folder = folder(TINY);
+    run(folder.path(), &format!("{STUDY} --seeds 0")).ok();
+    let before = std::fs::metadata(run_folder(folder.path(), "conv1x1", 0).join("metrics.jsonl")).unwrap();
+    let outcome = run(folder.path(), &format!("{STUDY} --json")).ok();
+    assert_eq!(outcome.json()["finished"], 4, "{outcome:?}");
+    assert!(outcome.stderr.contains("added to the study in out: seed 3"), "{outcome:?}");
+    let after = std::fs::metadata(run_folder(folder.path(), "conv1x1", 0).join("metrics.jsonl")).unwrap();
+    assert_eq!(before.modified().unwrap(), after.modified().unwrap());
+    assert_same_results(folder.path());
+    // Neither fewer, nor in another order.
+    for (seeds, words) in [("0", "[0, 3] there, and [0] here"), ("3,0,1", "[0, 3] there, and [3, 0, 1] here")]
+    {
+        let outcome = run(folder.path(), &format!("{STUDY} --seeds {seeds}"));
+        assert_eq!(outcome.code, Some(1), "{outcome:?}");
+        assert!(outcome.stderr.contains(words), "{outcome:?}");
+    }
+}
+
+#[test]
+fn runs_on_other_images_are_refused() {
+    let folder = folder(&TINY.replace("\"portraits\"", "\"pictures\", test_fraction = 0.2"));
+    let pictures = folder.path().join("pictures");
+    run(folder.path(), "sample --model portraits --count 30 --out-dir pictures").ok();
+    run(folder.path(), &format!("{STUDY} --seeds 0 --steps 5")).ok();
+    let last = |name: &str| pictures.join(name);
+    std::fs::copy(last("00000.png"), last("copy.png")).unwrap();
+    let added = format!("{STUDY} --seeds 0,3 --steps 5");
+    let outcome = run(folder.path(), &added);
+    assert_eq!(outcome.code, Some(1), "{outcome:?}");
+    let words = "the names or the order of the images differ from those that reverse, seed 0 was trained on";
+    assert!(outcome.stderr.contains(words), "{outcome:?}");
+    assert!(!read(&folder.path().join("out/study.toml")).contains("seeds = [0, 3]"), "the study has changed");
+    std::fs::remove_file(last("copy.png")).unwrap();
+    assert_eq!(run(folder.path(), &format!("{added} --json")).ok().json()["finished"], 4);
+}
+
+/// Of such a run, the last checkpoint is not that of the last step.
+#[test]
+fn a_run_whose_last_steps_are_skipped_has_diverged() {
+    let folder = folder(&TINY.replace("train = { warmup = 50 }", "train = { warmup = 0, lr = 1e30 }"));
+    let outcome = run(folder.path(), &format!("{STUDY} --seeds 0 --steps 5")).ok();
+    assert!(outcome.stdout.contains("conv1x1: 1 run diverged"), "{outcome:?}");
+    assert!(outcome.stderr.contains("the last steps were not finite"), "{outcome:?}");
+    let table = read(&folder.path().join("out/study.md"));
+    assert!(table.contains("| conv1x1 | – | 0 |"), "{table}");
+}
+
+/// Also if only some configurations set their augmentation.
+#[test]
+fn the_resolved_study_is_a_study() {
+    let base = r#"data = { path = "portraits", edge = "reflect", shift = 0.1 }"#;
+    let toml = TINY.replace(r#"data = { path = "portraits" }"#, base);
+    let first = TINY.replace("name = \"reverse\"", "name = \"reverse\"\ndata = { flip = true }");
+    let other = toml.replace("name = \"conv1x1\"", "name = \"conv1x1\"\ndata = { edge = \"replicate\" }");
+    for toml in [first, other] {
+        let folder = folder(&toml);
+        run(folder.path(), &format!("{STUDY} --seeds 0 --steps 5")).ok();
+        let again = run(folder.path(), "study out/study.toml --out out --json").ok();
+        assert_eq!(again.json()["finished"], 2, "{again:?}");
+    }
+}
+
+#[test]
+fn a_study_of_fine_tuning_finds_its_model_from_any_folder() {
+    let folder = folder(TINY);
+    run(folder.path(), &format!("{STUDY} --seeds 0 --arms conv1x1")).ok();
+    let from = "[base.train]\nfrom = \"out/conv1x1/seed-0/model.safetensors\"";
+    let tuned =
+        TINY.replace("[base.train]", from).replace("permutation = \"reverse\"", "permutation = \"conv1x1\"");
+    std::fs::write(folder.path().join("tuned.toml"), tuned).unwrap();
+    let tuned = folder.path().join("tuned");
+    run(folder.path(), "study tuned.toml --seeds 0 --steps 5 --arms reverse --out tuned").ok();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let line = format!("study {0}/study.toml --out {0} --json", tuned.display());
+    assert_eq!(run(elsewhere.path(), &line).ok().json()["finished"], 2);
+}
+
+/// A schedule needs the number of steps, which follows from the budget.
+#[test]
+fn a_part_of_a_study_need_not_contain_its_first_configuration() {
+    let folder = folder(&TINY.replace("permutation = \"reverse\"", "scale = \"exp2tanh\""));
+    let part = "--arms conv1x1 --seeds 0 --steps 5 --set train.schedule=cosine --set model.coupling=additive";
+    let outcome = run(folder.path(), &format!("{STUDY} {part} --json")).ok();
+    assert_eq!((&outcome.json()["finished"], &outcome.json()["runs"]), (&1.into(), &1.into()));
 }
 
 #[test]

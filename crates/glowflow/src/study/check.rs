@@ -14,8 +14,10 @@ const MAX_NAME: usize = 64;
 /// Checks that bits/dim of different configurations are comparable. `augments` marks configurations with
 /// their own section `data`, which may set the augmentation.
 pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> Result<(), Error> {
-    let [first, others @ ..] = configurations else { return Ok(()) };
-    for (other, &augments) in others.iter().zip(augments.iter().skip(1)) {
+    let ([first, others @ ..], [first_augments, augments @ ..]) = (configurations, augments) else {
+        return Ok(());
+    };
+    for (other, augments) in others.iter().zip(augments) {
         let differs = |what: &str, one: String, two: String| {
             fail(format!(
                 "{what} is {one} in configuration {:?} and {two} in {:?}; all configurations of a study need the same value: set it in [base]",
@@ -33,7 +35,11 @@ pub fn check_comparable(configurations: &[Configuration], augments: &[bool]) -> 
         if one.model.bits() != two.model.bits() {
             return differs("model.bits", one.model.bits().to_string(), two.model.bits().to_string());
         }
-        let same = if augments { images(&one.data) == images(&two.data) } else { one.data == two.data };
+        let same = if *first_augments || *augments {
+            images(&one.data) == images(&two.data)
+        } else {
+            one.data == two.data
+        };
         if !same {
             let text =
                 |run: &RunConfig| toml::to_string(&run.data).unwrap_or_default().trim().replace('\n', ", ");

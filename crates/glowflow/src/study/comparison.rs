@@ -140,34 +140,32 @@ fn curve_point(study: &Study, runs: &[&RunResult], multiple: f64) -> Option<Curv
 fn arm(study: &Study, runs: &[&RunResult], index: usize, curves: &[Curve; 2]) -> Arm {
     let own: Vec<_> = runs.iter().filter(|run| run.is_of(index)).collect();
     let scores: Vec<_> = own.iter().filter_map(|run| run.record.score.as_ref()).collect();
-    let bits: Vec<f64> = own.iter().filter_map(|run| bits(run)).collect();
-    let bits_per_dim = mean(bits.iter().copied());
+    let all: Vec<f64> = own.iter().filter_map(|run| bits(run)).collect();
     let variational: Vec<f64> = scores.iter().filter_map(|score| score.variational).collect();
     let label = scores.first().map(|score| score.label.clone());
     // Different bounds are different quantities.
     let comparable = |run: &RunResult| run.record.score.as_ref().map(|score| &score.label) == label.as_ref();
     let baseline: Vec<_> = runs.iter().filter(|run| run.is_of(0) && comparable(run)).collect();
+    let baselines: Vec<f64> = baseline.iter().filter_map(|run| bits(run)).collect();
     let pairs = own.iter().filter_map(|run| {
         let same = baseline.iter().find(|other| other.id.seed == run.id.seed)?;
         Some(differences(&run.scores, &same.scores))
     });
     let difference = (index > 0).then(|| Paired::of(&pairs.collect::<Vec<_>>())).flatten();
     let costs = costs(study, runs, index, 1.0);
-    let multiplier = |axis: usize, by: f64| {
-        (index > 0 && !baseline.is_empty())
-            .then(|| curves[axis].multiplier(bits_per_dim? + by, costs?[axis]))
-            .flatten()
-    };
+    // Relative to all runs of the baseline, as the curve is: this configuration may have fewer seeds.
+    let reached = difference.and_then(|paired| Some(mean(baselines.iter().copied())? + paired.mean));
+    let multiplier = |axis: usize, by: f64| curves[axis].multiplier(reached? + by, costs?[axis]);
     let error = difference.and_then(|paired| paired.error_over_seeds);
     let range = |axis| error.and_then(|error| Some([multiplier(axis, error)?, multiplier(axis, -error)?]));
     Arm {
         configuration: study.configurations[index].name.clone(),
         label,
-        bits_per_dim,
-        standard_error: standard_error(&bits),
+        bits_per_dim: mean(all.iter().copied()),
+        standard_error: standard_error(&all),
         variational_bits_per_dim: mean(variational.iter().copied()),
         variational_standard_error: standard_error(&variational),
-        seeds: bits.len(),
+        seeds: all.len(),
         difference,
         time_multiplier: multiplier(0, 0.0),
         time_multiplier_range: range(0),

@@ -10,8 +10,9 @@ use super::comparison::Comparison;
 use super::record::State;
 use super::results::{self, RunResult};
 use super::summary::{self, Row};
-use super::{Study, comparison_tables};
-use crate::Error;
+use super::{Configuration, Study, comparison_tables};
+use crate::models::Architecture;
+use crate::{Error, NoiseKind};
 
 const FILES: [&str; 3] = [CSV, FIGURE, TABLE];
 const COMPARISON: &str = "study.comparison.csv";
@@ -25,7 +26,7 @@ const TABLE: &str = "study.md";
 pub struct Outcome {
     /// True if it was stopped on request.
     pub interrupted: bool,
-    /// Number of finished runs.
+    /// Number of finished runs; in a comparison, those that are also scored.
     pub finished: usize,
     /// Number of runs.
     pub runs: usize,
@@ -63,7 +64,9 @@ impl Outcome {
         figure(study, &results, &out.join(FIGURE))?;
         file::replace(&out.join(TABLE), markdown.as_bytes())?;
         let runs = study.runs();
-        let finished = |run: &&RunResult| run.record.state == State::Finished && runs.contains(&run.id);
+        let finished = |run: &&RunResult| {
+            run.record.state == State::Finished && !run.record.is_due(study) && runs.contains(&run.id)
+        };
         Ok(Self {
             interrupted,
             finished: results.iter().filter(finished).count(),
@@ -81,14 +84,26 @@ fn figure(study: &Study, results: &[RunResult], path: &Path) -> Result<(), Error
     let finished = |index: usize| {
         results.iter().filter(move |run| run.is_of(index) && run.record.state == State::Finished)
     };
-    let spreads: Vec<Vec<Spread>> =
-        (0..study.configurations.len()).map(|index| spreads(&finished(index).collect::<Vec<_>>())).collect();
-    let names = study.configurations.iter().map(|configuration| configuration.name.as_str());
-    let lines: Vec<Line> = names.zip(&spreads).map(|(name, points)| Line { name, points }).collect();
-    let note = match study.seeds.len() {
-        1 => String::new(),
-        seeds => format!("line: mean over {seeds} seeds; band: lowest to highest"),
+    let drawn: Vec<(&Configuration, Vec<Spread>)> = (study.configurations.iter().enumerate())
+        .map(|(index, configuration)| (index, configuration, spreads(&finished(index).collect::<Vec<_>>())))
+        .filter(|(index, _, points)| study.selected.contains(index) || !points.is_empty())
+        .map(|(_, configuration, points)| (configuration, points))
+        .collect();
+    // Different bounds are not comparable.
+    let is_marked = |configuration: &Configuration| configuration.run.model.noise() == NoiseKind::Variational;
+    let name = |configuration: &Configuration| {
+        format!("{}{}", configuration.name, if is_marked(configuration) { " *" } else { "" })
     };
+    let names: Vec<_> = drawn.iter().map(|(configuration, _)| name(configuration)).collect();
+    let lines: Vec<Line> =
+        names.iter().zip(&drawn).map(|(name, (_, points))| Line { name, points }).collect();
+    let seeds = match study.seeds.len() {
+        1 => None,
+        seeds => Some(format!("line: mean over {seeds} seeds; band: lowest to highest")),
+    };
+    let marks = drawn.iter().any(|(configuration, _)| is_marked(configuration));
+    let mark = marks.then(|| "*: variational bound".to_owned());
+    let note = seeds.into_iter().chain(mark).collect::<Vec<_>>().join("; ");
     let figure = comparison::Comparison {
         title: &study.title,
         note: &note,

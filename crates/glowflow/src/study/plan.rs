@@ -1,6 +1,6 @@
 //! A resolved study: all values of all runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -14,7 +14,7 @@ use crate::models::Architecture;
 use crate::train::{
     Adapt, RunConfig, Schedule, absolute, adapt, merge, override_table, set_channels, with_preset,
 };
-use crate::{Error, text_file};
+use crate::{Error, pretrained, text_file};
 
 /// Values that override those of a study file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,9 +156,9 @@ impl Study {
         Ok(study)
     }
 
-    /// Sets steps and evaluations of each configuration, and validates its values.
+    /// Sets steps and evaluations of the configurations to train, and validates their values.
     fn schedule(&mut self) -> Result<(), Error> {
-        for index in 0..self.configurations.len() {
+        for index in self.selected.clone() {
             let name = self.configurations[index].name.clone();
             let here = |error| within(&format!("configuration {name:?}"), error);
             if matches!(self.budget, Budget::Flops(_)) && self.multiply_adds(index) == 0 {
@@ -173,6 +173,14 @@ impl Study {
             run.validate().map_err(here)?;
             self.configurations[index].run = run;
         }
+        let multiples = self.baseline.iter().flat_map(Baseline::others);
+        let longest = multiples.fold(1.0, f64::max);
+        let steps = self.steps_of(RunId { multiple: longest, ..RunId::new(0, 0) });
+        if steps.is_some_and(|steps| i64::try_from(steps).is_err()) {
+            return fail(format!(
+                "{longest} times the budget is too large: a run must have fewer than 2^63 steps"
+            ));
+        }
         Ok(())
     }
 
@@ -183,7 +191,7 @@ impl Study {
     /// As [`adapt`].
     pub fn adapt(&mut self, stop: &std::sync::atomic::AtomicBool) -> Result<Vec<String>, Error> {
         let channels = !self.image_is_set;
-        let mut first = self.configurations[0].run.clone();
+        let mut first = self.configurations[self.selected[0]].run.clone();
         let adapted = adapt(&mut first, Adapt { channels, classes: false }, stop)?;
         for configuration in &mut self.configurations {
             set_channels(&mut configuration.run, first.model.image()[2]);
@@ -327,6 +335,14 @@ fn merged(name: Option<&str>, layers: Vec<Table>) -> Result<Table, Error> {
     Ok(table)
 }
 
+/// Makes the path of a model valid from other working directories. That of an included model is unchanged.
+pub(super) fn absolute_model(path: &Path) -> Result<PathBuf, Error> {
+    if pretrained::is_pretrained(path) || pretrained::bytes(path).is_some() {
+        return Ok(path.to_owned());
+    }
+    absolute(path)
+}
+
 /// A configuration with the given data, or its own, with absolute paths.
 fn located(mut run: RunConfig, data: Option<&Path>) -> Result<RunConfig, Error> {
     if data.is_some() {
@@ -334,6 +350,9 @@ fn located(mut run: RunConfig, data: Option<&Path>) -> Result<RunConfig, Error> 
     }
     for path in [&mut run.data.path, &mut run.data.test].into_iter().flatten() {
         *path = absolute(path)?;
+    }
+    if let Some(from) = &mut run.train.from {
+        *from = absolute_model(from)?;
     }
     if run.train.batch == 0 {
         return fail("train.batch is 0; it must be at least 1");

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::scores;
+use super::{Study, scores};
 use crate::tensor_file::write_atomically;
 use crate::{Error, text_file};
 
@@ -23,7 +23,7 @@ pub enum State {
     Unfinished,
     /// Trained for its whole budget.
     Finished,
-    /// Ended early because loss or gradient were not finite.
+    /// Ended early because loss or gradient were not finite, or ended with such steps or scores.
     Diverged,
 }
 
@@ -70,6 +70,15 @@ impl Record {
     pub fn write(&self, run: &Path) -> Result<(), Error> {
         let text = serde_json::to_string(self).map_err(|e| Error::file(run.join(RECORD), e.to_string()))?;
         write_atomically(&run.join(RECORD), format!("{text}\n").as_bytes())
+    }
+
+    /// Returns whether the run is not completely trained, or not scored for a comparison.
+    pub fn is_due(&self, study: &Study) -> bool {
+        match self.state {
+            State::Unfinished => true,
+            State::Finished => study.baseline.is_some() && self.score.is_none(),
+            State::Diverged => false,
+        }
     }
 
     /// Images per second; `None` if nothing was measured.

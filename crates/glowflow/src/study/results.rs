@@ -7,7 +7,7 @@ use std::path::Path;
 use glowflow_report::metrics;
 
 use super::folder::run_folder;
-use super::record::Record;
+use super::record::{Record, State};
 use super::runs::RunId;
 use super::{Study, scores};
 use crate::Error;
@@ -53,14 +53,19 @@ pub fn read(study: &Study, out: &Path) -> Result<Vec<RunResult>, Error> {
     let mut results = vec![];
     for id in plain.chain(others) {
         let run = run_folder(out, study, id);
-        let log = run.join(METRICS);
-        if !log.exists() {
+        let (log, mut record) = (run.join(METRICS), Record::read(&run)?);
+        // A run that diverges before its first checkpoint has no log.
+        if !log.exists() && record.state != State::Diverged {
             continue;
         }
         let batch = study.configurations[id.configuration].run.train.batch as u64;
-        let points = metrics::read(&log)?.iter().filter_map(|record| point(record, batch)).collect();
+        let records = if log.exists() { metrics::read(&log)? } else { vec![] };
+        let points: Vec<_> = records.iter().filter_map(|record| point(record, batch)).collect();
+        if record.state == State::Finished && points.last().is_some_and(|last| last.bits_per_dim.is_none()) {
+            record.state = State::Diverged;
+        }
         let scores = if study.baseline.is_some() { scores::read(&run)? } else { HashMap::new() };
-        results.push(RunResult { id, record: Record::read(&run)?, points, scores });
+        results.push(RunResult { id, record, points, scores });
     }
     Ok(results)
 }

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use glowflow_kernels::DeviceError;
 use glowflow_report::progress::{Display, Goal, Progress};
 
-use super::folder::{claim, run_folder};
+use super::folder::{Claim, run_folder};
 use super::record::{Record, State};
 use super::runs::RunId;
 use super::{Budget, Outcome, Study, scores, speed};
 use crate::memory_use::PeakMemory;
 use crate::train::observer::{Event, Observer, Outbox, StepDone};
 use crate::train::{
-    self, CONFIG, Changes, Limits, RunConfig, check_portraits_stay_visible, lock, observers, resume,
+    self, CONFIG, Changes, Images, Limits, RunConfig, check_portraits_stay_visible, checkpoint, lock,
+    observers, resume,
 };
 use crate::{AnyDevice, Error, Precision};
 
@@ -47,15 +48,25 @@ pub fn run(
     let records = |study: &Study| {
         runs.iter().map(|id| Record::read(&run_folder(out, study, *id))).collect::<Result<Vec<_>, _>>()
     };
+    let due = |study: &Study, records: &[Record]| {
+        let due = runs.iter().zip(records).find(|(_, record)| record.is_due(study));
+        due.map(|(id, _)| *id)
+    };
     // Before the folder is claimed: the remedy changes the study.
-    if records(&study)?.iter().any(|record| is_due(&study, record)) {
-        scores::held_out(&study.run_config(0, study.seeds[0]), None)?;
+    if let Some(id) = due(&study, &records(&study)?) {
+        scores::held_out(&study.config_of(id), None)?;
     }
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
     let _lock = lock(out)?;
-    claim(out, &mut study)?;
+    let claim = Claim::new(out, &mut study)?;
     let records = records(&study)?;
+    if let Some(id) = due(&study, &records) {
+        check_images(&study, out, id)?;
+    }
     let board = Board::new(&study, &runs, options.display);
+    if let Some(added) = claim.write()? {
+        board.say(&format!("added to the study in {}: {added}", out.display()));
+    }
     let mut interrupted = false;
     if study.is_calibrated() {
         match speed::calibrate(&mut study, out, &device, options.stop, |line| board.say(line)) {
@@ -71,7 +82,7 @@ pub fn run(
         let name = &study.configurations[id.configuration].name;
         let label = format!("{} ({} of {})", id.label(name), number + 1, runs.len());
         let run = Run { study: &study, id: *id, folder: &folder, label: &label, board: &board };
-        let due = is_due(&study, &record);
+        let due = record.is_due(&study);
         if due && run.finish(record, &device, options.stop)?.is_break() {
             interrupted = true;
             break;
@@ -85,13 +96,26 @@ pub fn run(
     Outcome::write(&study, out, interrupted)
 }
 
-/// Returns whether a run is not completely trained, or not scored for a comparison.
-fn is_due(study: &Study, record: &Record) -> bool {
-    match record.state {
-        State::Unfinished => true,
-        State::Finished => study.baseline.is_some() && record.score.is_none(),
-        State::Diverged => false,
+/// Checks that the images equal those of the study's other runs. Otherwise results are not comparable.
+fn check_images(study: &Study, out: &Path, due: RunId) -> Result<(), Error> {
+    let config = study.config_of(due);
+    let now = Images::open(&config)?.fingerprint;
+    // Studies of older versions hold out other images for each seed.
+    let shared = config.data.test_seed.is_some() || config.data.test.is_some();
+    for other in study.runs().into_iter().filter(|other| shared || other.seed == due.seed) {
+        let before = checkpoint::last_progress(&run_folder(out, study, other));
+        let what = match before.and_then(|before| Some((before.images?, before.contents?))) {
+            Some((names, _)) if names != now.names => "names or the order",
+            Some((_, contents)) if contents != now.contents => "contents",
+            _ => continue,
+        };
+        return Err(Error::Input(format!(
+            "the {what} of the images differ from those that {} was trained on, so results would not be \
+             comparable: restore the images, or choose another folder for a new study",
+            other.label(&study.configurations[other.configuration].name)
+        )));
     }
+    Ok(())
 }
 
 /// Work of a run: images, or seconds if the budget is a time.
@@ -127,9 +151,11 @@ impl Run<'_> {
                 Some(trained) => record = trained,
                 None => return Ok(ControlFlow::Break(())),
             }
+            // A run that diverges before its first checkpoint leaves no folder.
+            std::fs::create_dir_all(self.folder).map_err(Error::io(self.folder))?;
             record.write(self.folder)?;
         }
-        if !is_due(self.study, &record) {
+        if !record.is_due(self.study) {
             return Ok(ControlFlow::Continue(()));
         }
         match self.score(device, stop) {
@@ -187,6 +213,14 @@ impl Run<'_> {
         let state = match done {
             Ok(summary) if summary.interrupted => return Ok(None),
             Err(Error::Stopped) => return Ok(None),
+            // Its last steps were skipped, so its weights are those of an earlier step.
+            Ok(summary) if summary.saved_step != Some(summary.steps) => {
+                self.board.say(&format!(
+                    "{}: the last steps were not finite; the study continues without this run",
+                    self.label
+                ));
+                State::Diverged
+            }
             Ok(_) => State::Finished,
             Err(error @ (Error::Diverged(_) | Error::RunDiverged { .. })) => {
                 self.board.say(&format!("{}: {error}; the study continues without this run", self.label));
@@ -267,7 +301,7 @@ struct Board {
 
 impl Board {
     fn new(study: &Study, runs: &[RunId], display: Display) -> Self {
-        let total = runs.iter().map(|run| cost(study, *run)).sum();
+        let total = runs.iter().map(|run| cost(study, *run)).fold(0, u64::saturating_add);
         let unit = if matches!(study.budget, Budget::Minutes(_)) { "second" } else { "image" };
         let progress = Progress::new(Goal::Steps(total), display).counting(unit);
         Self { progress: RefCell::new(progress), finished: RefCell::new(0) }

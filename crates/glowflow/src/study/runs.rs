@@ -1,5 +1,6 @@
 //! The runs of a study: configurations, seeds, and multiples of the budget.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::budget::{Budget, Evaluations, FLOPS_PER_MULTIPLY_ADD};
@@ -9,6 +10,9 @@ use super::{Study, plan};
 use crate::Error;
 use crate::model::memory;
 use crate::train::RunConfig;
+
+/// Multiples of the budget that a curve can have.
+const MULTIPLES: RangeInclusive<f64> = 1e-3..=1e3;
 
 /// One run of a study.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,8 +69,9 @@ impl Baseline {
             return Ok(None);
         };
         let mut curve = curve.to_vec();
-        if let Some(wrong) = curve.iter().find(|&&multiple| !(multiple > 0.0 && multiple.is_finite())) {
-            return fail(format!("curve holds {wrong}; multiples of the budget must be above 0"));
+        if let Some(wrong) = curve.iter().find(|multiple| !MULTIPLES.contains(multiple)) {
+            let (least, most) = (MULTIPLES.start(), MULTIPLES.end());
+            return fail(format!("curve holds {wrong}; multiples of the budget must be {least} to {most}"));
         }
         curve.push(1.0);
         curve.sort_by(f64::total_cmp);

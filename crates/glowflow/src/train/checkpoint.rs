@@ -145,11 +145,16 @@ pub fn find(path: &Path) -> Option<PathBuf> {
     last.is_file().then_some(last)
 }
 
-/// The step of the last checkpoint in a run's folder, read from its header alone; `None` if there is no
-/// readable one.
+/// The step of the last checkpoint in a run's folder; `None` if there is no readable one.
 pub(super) fn last_step(folder: &Path) -> Option<u64> {
+    Some(last_progress(folder)?.step)
+}
+
+/// The progress in the last checkpoint in a run's folder, read from its header alone; `None` if there is no
+/// readable one.
+pub(crate) fn last_progress(folder: &Path) -> Option<Progress> {
     let header: Header = TensorFile::read_header(&folder.join(CHECKPOINT), HEADER).ok()?;
-    Some(header.progress.step)
+    Some(header.progress)
 }
 
 /// Loads a checkpoint.
