@@ -1,5 +1,6 @@
 """Training: the callback, Ctrl-C, and resuming."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -34,6 +35,16 @@ def test_the_callback_is_called(portraits, options, tmp_path):
     assert metrics["step"].tolist() == [2, 4, 6, 8]
     np.testing.assert_allclose(metrics["train_bits_per_dim"], [state.bits_per_dim for state in states])
     assert np.isnan(metrics["test_bits_per_dim"]).tolist() == [True, False, True, False]
+
+
+def test_metrics_of_a_variational_bound_are_numbers(portraits, options, tmp_path):
+    sizes = {"dequantization_couplings": 0, "dequantization_hidden": 8, "dequantization_channels": 4}
+    options["model"] = dataclasses.replace(options["model"], dequantization="variational", **sizes)
+    glowflow.train(portraits, tmp_path, steps=4, **options)
+    assert '"bound":"variational"' in (tmp_path / "metrics.jsonl").read_text()
+    metrics = glowflow.read_metrics(tmp_path)
+    assert "bound" not in metrics
+    assert np.isfinite(metrics["test_bits_per_dim"]).tolist() == [False, True]
 
 
 def test_true_ends_training(portraits, options, tmp_path):

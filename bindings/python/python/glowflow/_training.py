@@ -191,11 +191,11 @@ def preset_names() -> list[str]:
 
 
 def read_metrics(run: str | os.PathLike[str]) -> Mapping[str, NDArray[Any]]:
-    """The `metrics.jsonl` of a run as columns: `step`, and a float64 array per metric, nan at steps without it."""
+    """The numbers in the `metrics.jsonl` of a run as columns: `step`, and a float64 array per metric, nan without one."""
     path = os.fspath(run)
     if os.path.isdir(path):
         path = os.path.join(path, "metrics.jsonl")
-    rows: dict[int, dict[str, float]] = {}
+    rows: dict[int, dict[str, Any]] = {}
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
@@ -206,7 +206,8 @@ def read_metrics(run: str | os.PathLike[str]) -> Mapping[str, NDArray[Any]]:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise ValueError(f"{path}: line {number} is not a record ({error})") from None
     steps = sorted(rows)
-    names = list(dict.fromkeys(name for step in steps for name in rows[step]))
+    values = [item for step in steps for item in rows[step].items()]
+    names = list(dict.fromkeys(name for name, value in values if not isinstance(value, str)))
 
     def number_at(step: int, name: str) -> float:
         value = rows[step].get(name)
