@@ -112,7 +112,8 @@ impl Decoded {
 /// A batch of images, encoded and decoded.
 #[derive(Clone, Debug)]
 pub struct RoundTrip<R = f32> {
-    /// The images' latents, and their densities at bin centres.
+    /// The images' latents, and their densities at these points: bin centres, or typical points of a
+    /// dequantiser.
     pub encoded: Encoded<R>,
     /// `max |decode(encode(v)) − v|` of each image.
     pub errors: Vec<f64>,

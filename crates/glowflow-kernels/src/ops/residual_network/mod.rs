@@ -22,8 +22,8 @@
 //!
 //! The input `x_a` is the first half of the channels of `x` `[rows, 2·inputs]`. As for
 //! [`CouplingNetwork`](super::CouplingNetwork), equal inputs give bit-identical results in any batch. Hidden
-//! activations have the device's precision for networks only inside products; the attention uses the device's
-//! scalars throughout.
+//! activations have the CPU's precision for networks only inside products. Attention, and all networks on GPUs,
+//! use the device's scalars.
 
 mod attention;
 mod cpu;
