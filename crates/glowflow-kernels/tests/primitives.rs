@@ -11,7 +11,7 @@ use glowflow_kernels::cuda::{self, Tuning};
 use glowflow_kernels::expr::{Expr, Op, checkerboard, constant, input, old};
 use glowflow_kernels::{
     BatchNorm, Conv, Cpu, Cuda, Depthwise, Device, Gemm, GemmBatch, Grid, Matrix, MatrixMut, Noise,
-    Normalizer, Primitives, Real, Repeated, RngStream, Strided, View, ViewMut,
+    Normalizer, Primitives, Real, Repeated, RngStream, Rule, Strided, Training, Update, View, ViewMut,
 };
 
 /// Numbers uniform on `[-1, 1)`, other ones for each seed.
@@ -1121,6 +1121,50 @@ fn orthogonalized_matrices_are_their_definition() {
         if let Some(gpu) = gpu(precision) {
             orthogonalize_on(&gpu, "GPU", tolerance);
         }
+    }
+}
+
+/// Units whose ReLU is never active have no gradients. Their momenta decay, and must not make products slow by
+/// becoming subnormal.
+#[test]
+fn tiny_rows_are_orthogonalized_to_zeros() {
+    let device = Cpu::<f32>::new();
+    let [rows, columns] = [4, 6];
+    let orthogonalized = |scale: f64| {
+        let mut x = numbers(9, rows * columns);
+        x[2 * columns..3 * columns].iter_mut().for_each(|x| *x *= scale);
+        download(&device, &device.orthogonalize(1, [rows, columns], upload(&device, &x)))
+    };
+    let (zero, tiny, small) = (orthogonalized(0.0), orthogonalized(1e-25), orthogonalized(1e-10));
+    assert_eq!(tiny, zero);
+    assert!(zero[2 * columns..3 * columns].iter().all(|&x| x == 0.0), "{zero:?}");
+    assert!(small[2 * columns..3 * columns].iter().all(|&x| x != 0.0), "{small:?}");
+}
+
+#[test]
+fn moments_without_gradients_become_zero() {
+    let device = Cpu::<f32>::new();
+    for rule in [Rule::Adam, Rule::Adamax] {
+        let mut state = [1.0, 2e-38, 2e-38, 1.0].map(|value| device.upload(&[value; 5]));
+        for count in 1..=100 {
+            let [weights, first, second, ema] = &mut state;
+            let mut gradient = device.zeros(5);
+            let training = Training { weights, gradient: &mut gradient, first, second, ema };
+            let update = Update {
+                rule,
+                learning_rate: 1e-3,
+                beta1: 0.9,
+                beta2: 0.99,
+                epsilon: 1e-8,
+                count,
+                clip: None,
+                ema_decay: 0.9,
+            };
+            assert!(device.update(&update, &[], training).unwrap().applied);
+        }
+        let [weights, first, second, ema] = &state;
+        assert_eq!((&weights[..], &first[..], &ema[..]), (&[1.0; 5][..], &[0.0; 5][..], &[1.0; 5][..]));
+        assert!(second.iter().all(|x| !x.is_subnormal()), "{rule:?}: {second:?}");
     }
 }
 

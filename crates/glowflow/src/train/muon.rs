@@ -17,6 +17,8 @@ use crate::params::HiddenMatrix;
 
 /// Decay of the momentum.
 const MOMENTUM: f64 = 0.95;
+/// Smaller momenta count as 0.
+const SMALLEST: f64 = 1e-30;
 
 /// Scalars of one update.
 #[derive(Clone, Copy, Debug)]
@@ -128,6 +130,9 @@ fn momenta<D: Primitives>(
     for (i, &span) in group.spans.iter().enumerate() {
         let (by, gradient) = (rate(rates, Rate::Gradient), read(gradient, span));
         let momentum = constant(MOMENTUM) * old() + input(0) * input(1);
+        // Without gradients, momentum would decay to subnormal numbers, with which CPUs are slow.
+        let is_large = (momentum.clone().abs() - constant(SMALLEST)).step();
+        let momentum = momentum * is_large;
         device.map(&momentum, shape(span), &[by, gradient], write(first, span));
         let nesterov = constant(MOMENTUM) * input(2) + input(0) * input(1);
         let to = ViewMut { buffer: &mut momenta, at: place(i * span.len) };
