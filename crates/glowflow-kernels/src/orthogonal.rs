@@ -1,7 +1,7 @@
 //! The default body of [`Primitives::orthogonalize`]: Newton–Schulz iterations (Jordan et al. 2024, "Muon").
 //!
 //! ```text
-//! X ← X/(‖X‖ + 10⁻⁷)          ‖·‖ the Frobenius norm
+//! X ← X/(‖X‖ + 10⁻⁷)          ‖·‖ the Frobenius norm; elements below 10⁻¹⁵ become 0
 //! five times, with rows ≤ columns:   A = X·Xᵀ    X ← a·X + (b·A + c·A²)·X
 //!            with rows > columns:    A = Xᵀ·X    X ← a·X + X·(b·A + c·A²)
 //! ```

@@ -1,7 +1,7 @@
 //! Muon (Jordan et al. 2024): orthogonalised momentum, for weight matrices between hidden layers.
 //!
 //! ```text
-//! M ← 0.95·M + 0.05·G                       the first moment; G the gradient, clipped like all others
+//! M ← 0.95·M + 0.05·G                       the first moment, below 10⁻³⁰ 0; G the clipped gradient
 //! N = 0.95·M + 0.05·G                       Nesterov's form
 //! W ← W − η·decay·W − η·√max(1, rows/columns)·orthogonalize(N)
 //! ```
