@@ -78,9 +78,7 @@ pub fn orthogonalize<D: Primitives>(
     let square = View { buffer: &x, at: each };
     let sums = ViewMut { buffer: &mut squares, at: per_matrix };
     device.reduce(&(input(0) * input(0)), [count, 1, len], &[square], sums, false);
-    let normalized = old() / (input(0).sqrt() + constant(EPSILON));
-    let is_large = (normalized.clone().abs() - constant(SMALLEST)).step();
-    let normalized = normalized * is_large;
+    let normalized = (old() / (input(0).sqrt() + constant(EPSILON))).zero_up_to(SMALLEST);
     let sums = View { buffer: &squares, at: per_matrix };
     device.map(&normalized, [count, 1, len], &[sums], ViewMut { buffer: &mut x, at: each });
 

@@ -129,10 +129,7 @@ fn momenta<D: Primitives>(
     let mut momenta = device.scratch(group.spans.iter().map(|span| span.len).sum());
     for (i, &span) in group.spans.iter().enumerate() {
         let (by, gradient) = (rate(rates, Rate::Gradient), read(gradient, span));
-        let momentum = constant(MOMENTUM) * old() + input(0) * input(1);
-        // Without gradients, momentum would decay to subnormal numbers, with which CPUs are slow.
-        let is_large = (momentum.clone().abs() - constant(SMALLEST)).step();
-        let momentum = momentum * is_large;
+        let momentum = (constant(MOMENTUM) * old() + input(0) * input(1)).zero_up_to(SMALLEST);
         device.map(&momentum, shape(span), &[by, gradient], write(first, span));
         let nesterov = constant(MOMENTUM) * input(2) + input(0) * input(1);
         let to = ViewMut { buffer: &mut momenta, at: place(i * span.len) };
