@@ -99,15 +99,27 @@ pub fn run(
 /// Checks that the images equal those of the study's other runs. Otherwise results are not comparable.
 fn check_images(study: &Study, out: &Path, due: RunId) -> Result<(), Error> {
     let config = study.config_of(due);
-    let now = Images::open(&config)?.fingerprint;
     // Studies of older versions hold out other images for each seed.
     let shared = config.data.test_seed.is_some() || config.data.test.is_some();
-    for other in study.runs().into_iter().filter(|other| shared || other.seed == due.seed) {
-        let before = checkpoint::last_progress(&run_folder(out, study, other));
-        let what = match before.and_then(|before| Some((before.images?, before.contents?))) {
-            Some((names, _)) if names != now.names => "names or the order",
-            Some((_, contents)) if contents != now.contents => "contents",
-            _ => continue,
+    let seeds = study.seeds.iter().filter(|&&seed| shared || seed == due.seed);
+    let all =
+        seeds.flat_map(|&seed| (0..study.configurations.len()).map(move |index| RunId::new(index, seed)));
+    let begun = all.filter_map(|run| {
+        let before = checkpoint::last_progress(&run_folder(out, study, run))?;
+        Some((run, before.images?, before.contents?))
+    });
+    let begun: Vec<_> = begun.collect();
+    if begun.is_empty() {
+        return Ok(());
+    }
+    let now = Images::open(&config)?.fingerprint;
+    for (other, names, contents) in begun {
+        let what = if names != now.names {
+            "names or the order"
+        } else if contents != now.contents {
+            "contents"
+        } else {
+            continue;
         };
         return Err(Error::Input(format!(
             "the {what} of the images differ from those that {} was trained on, so results would not be \
