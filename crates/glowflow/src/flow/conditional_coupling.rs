@@ -80,7 +80,9 @@ impl ConditionalCoupling {
         changes: Changes,
     ) -> Self {
         let (changed, kept) = changes.parts(channels);
-        let network = convolutions(p, kept.len + condition, hidden, 2 * changed.len);
+        // No hidden weights: Muon moves a matrix by the same amount for any gradient. Those of a dequantiser
+        // are so small that its units would stop responding.
+        let network = convolutions(p, ParamBuilder::weight, kept.len + condition, hidden, 2 * changed.len);
         Self { channels, condition, changed, kept, network }
     }
 

@@ -12,7 +12,7 @@
 use glowflow_kernels::ops::{self, CouplingNetwork, HeadedNetwork};
 use glowflow_kernels::{
     Grid, HeadParams, HeadedNetworkParams, NetworkOutputs, NetworkParams, ResidualAttentionParams,
-    ResidualBlockParams, ResidualNetworkParams, ZeroConvParams,
+    ResidualBlockParams, ResidualNetworkParams, Span, ZeroConvParams,
 };
 
 use super::channel_map::actnorm;
@@ -108,7 +108,8 @@ impl Network {
     ) -> Self {
         match kind {
             NetworkKind::Convolutions { hidden } => {
-                let network = convolutions(p, channels / 2, hidden, outputs.conv);
+                let network =
+                    convolutions(p, ParamBuilder::hidden_weight, channels / 2, hidden, outputs.conv);
                 if outputs.head == 0 {
                     return Self::Convolutions(network);
                 }
@@ -263,15 +264,16 @@ impl Network {
     }
 }
 
-/// Declares `conv1.*`, `actnorm1.*`, `conv2.*`, `actnorm2.*` and `conv3.*`.
-pub(super) fn convolutions(
-    p: &mut ParamBuilder<'_>,
+/// Declares `conv1.*`, `actnorm1.*`, `conv2.*`, `actnorm2.*` and `conv3.*`, the first two weights with `weight`.
+pub(super) fn convolutions<'a>(
+    p: &mut ParamBuilder<'a>,
+    weight: fn(&mut ParamBuilder<'a>, &str, &[usize], Init) -> Span,
     inputs: usize,
     hidden: usize,
     outputs: usize,
 ) -> NetworkParams {
-    let conv = |p: &mut ParamBuilder<'_>, name: &str, shape: &[usize]| {
-        p.scope(name, |p| p.hidden_weight("weight", shape, Init::Normal(DEVIATION)))
+    let conv = |p: &mut ParamBuilder<'a>, name: &str, shape: &[usize]| {
+        p.scope(name, |p| weight(p, "weight", shape, Init::Normal(DEVIATION)))
     };
     NetworkParams {
         inputs,

@@ -175,14 +175,21 @@ fn muon_matches_its_formula_on_a_gpu() {
     check_formula(gpu, &["model.levels=1", "model.hidden=5", "train.clip=1"]);
 }
 
-/// All other parameters match those of Adamax, and the norm is that of the whole gradient.
+/// All other parameters, among them those of the dequantiser, match those of Adamax, and the norm is that of the
+/// whole gradient.
 #[test]
 fn muon_leaves_all_other_parameters_to_the_optimiser() {
-    let clip = config(&["train.clip=0.01"]);
+    let dequantizer = [
+        "model.dequantization=variational",
+        "model.dequantization_hidden=8",
+        "model.dequantization_channels=4",
+    ];
+    let with = |keys: &[&str]| config(&[&dequantizer[..], keys].concat());
+    let clip = with(&["train.clip=0.01"]);
     let (layout, states) = states(&clip, 1);
     let pixels = batches(BATCH).nth(1).unwrap();
     let [(norm, plain), (muon_norm, muon)] =
-        [clip, config(&["train.clip=0.01", "train.muon=true"])].map(|config| {
+        [clip, with(&["train.clip=0.01", "train.muon=true"])].map(|config| {
             let mut trainer = Trainer::resume(Cpu::<f32>::new(), config, states[1].clone());
             let report = trainer.step(&pixels, &labels(BATCH)).unwrap();
             (report.gradient_norm, trainer.state().unwrap())
@@ -190,7 +197,8 @@ fn muon_leaves_all_other_parameters_to_the_optimiser() {
     assert_eq!(norm, muon_norm);
     for parameter in &layout.parameters {
         let of = |values: &[f32]| bits(&values[parameter.span.range()]);
-        let hidden = layout.hidden.iter().any(|at| at.span == parameter.span);
+        let hidden = parameter.name.starts_with("levels.")
+            && [".conv1.weight", ".conv2.weight"].iter().any(|end| parameter.name.ends_with(end));
         for (plain, muon) in
             [(&plain.weights, &muon.weights), (&plain.ema, &muon.ema), (&plain.first, &muon.first)]
         {
@@ -286,6 +294,10 @@ fn keys_that_do_not_fit_are_refused() {
         (&["train.weight_decay=50", "train.muon=true"], &["train.weight_decay is 50", "below 1"]),
         (&["train.schedule=linear"], &["linear", "train.steps"]),
         (&[&realnvp[..], &["train.muon=true"]].concat(), &["train.muon is true", "no hidden matrices"]),
+        (
+            &[&realnvp[..], &["train.muon=true", "model.dequantization=variational"]].concat(),
+            &["train.muon is true", "no hidden matrices"],
+        ),
         (&[&realnvp[..], &["train.weight_decay=0.1"]].concat(), &["train.weight_decay is 0.1", "no weights"]),
     ] {
         let overrides: Vec<String> = keys.iter().map(|text| text.to_string()).collect();

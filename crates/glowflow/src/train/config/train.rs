@@ -37,7 +37,7 @@ pub struct TrainConfig {
     pub beta2: f64,
     /// Added to the optimiser's denominator to avoid division by 0.
     pub epsilon: f64,
-    /// Train the weight matrices between hidden layers with Muon instead of the optimiser above. Older
+    /// Train the hidden matrices of the flow's networks with Muon instead of the optimiser above. Older
     /// programs reject this key and the next two, so they are only written if they differ from their
     /// defaults.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
