@@ -116,7 +116,7 @@ impl<'a> ParamBuilder<'a> {
         span
     }
 
-    /// Declares a [`weight`](Self::weight) whose outputs are a hidden layer.
+    /// Declares a [`weight`](Self::weight) whose outputs are a hidden layer, and which Muon may train.
     pub fn hidden_weight(&mut self, name: &str, shape: &[usize], init: Init) -> Span {
         let span = self.weight(name, shape, init);
         let rows = shape.first().copied().unwrap_or(1);
