@@ -13,6 +13,8 @@ pub trait Elementary: Float {
     /// `log(x)` of a positive number; NaN otherwise. Subnormal numbers of `f32` count as 0, whose logarithm
     /// is NaN.
     fn quick_ln(self) -> Self;
+    /// `log(1 + x)` of a number in [0, 1], accurate relative to itself.
+    fn quick_ln_1p(self) -> Self;
 }
 
 impl Elementary for f32 {
@@ -72,6 +74,13 @@ impl Elementary for f32 {
             f32::NAN
         }
     }
+
+    #[inline(always)]
+    fn quick_ln_1p(self) -> Self {
+        let sum = 1.0 + self;
+        // The quotient corrects the rounding of the sum (Goldberg 1991, theorem 4).
+        if sum == 1.0 { self } else { sum.quick_ln() * (self / (sum - 1.0)) }
+    }
 }
 
 impl Elementary for f64 {
@@ -84,6 +93,11 @@ impl Elementary for f64 {
     fn quick_ln(self) -> Self {
         self.ln()
     }
+
+    #[inline(always)]
+    fn quick_ln_1p(self) -> Self {
+        self.ln_1p()
+    }
 }
 
 /// `1/(1 + exp(−x))`
@@ -91,6 +105,13 @@ impl Elementary for f64 {
 pub fn sigmoid<T: Elementary>(x: T) -> T {
     let e = (-x.abs()).quick_exp();
     (if x < T::zero() { e } else { T::one() }) / (T::one() + e)
+}
+
+/// `log(1 + exp(x))`
+#[inline(always)]
+pub fn softplus<T: Elementary>(x: T) -> T {
+    // NaN stays NaN.
+    (if x < T::zero() { T::zero() } else { x }) + (-x.abs()).quick_exp().quick_ln_1p()
 }
 
 #[cfg(test)]
@@ -108,6 +129,10 @@ mod tests {
                 let (have, want) = (f64::from(x.quick_ln()), f64::from(x).ln());
                 assert!((have - want).abs() <= 2e-7 * want.abs().max(0.4), "log({x}): {have} for {want}");
             }
+            if x <= 1.0 {
+                let (have, want) = (f64::from(x.quick_ln_1p()), f64::from(x).ln_1p());
+                assert!((have - want).abs() <= 4e-7 * want, "log(1 + {x}): {have} for {want}");
+            }
         }
     }
 
@@ -116,6 +141,9 @@ mod tests {
         assert_eq!([-1e30_f32, f32::NEG_INFINITY].map(Elementary::quick_exp), [0.0; 2]);
         assert_eq!([100.0, 1e30_f32, f32::INFINITY].map(Elementary::quick_exp), [f32::INFINITY; 3]);
         assert_eq!((f32::INFINITY.quick_ln(), 1_f32.quick_ln()), (f32::INFINITY, 0.0));
+        assert_eq!([0.0, 1e-30_f32].map(Elementary::quick_ln_1p), [0.0, 1e-30]);
+        assert_eq!([f32::NEG_INFINITY, f32::INFINITY].map(softplus), [0.0, f32::INFINITY]);
+        assert!(softplus(f32::NAN).is_nan());
         for x in [0.0, -1.0, f32::NAN] {
             assert!(x.quick_ln().is_nan(), "log({x})");
         }

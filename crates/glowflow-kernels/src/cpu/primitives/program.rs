@@ -5,6 +5,7 @@
 //! blocks, such as a per-channel value, is gathered once.
 
 use crate::cpu::Scalar;
+use crate::cpu::elementary::{sigmoid, softplus};
 use crate::elements::{Elements, OUT, PIXEL};
 use crate::expr::{Expr, Op};
 
@@ -306,14 +307,8 @@ impl<'a, T: Scalar> Evaluator<'a, T> {
                 Op::Exp => unary!(a, to, |x| x.exp()),
                 Op::Log => unary!(a, to, |x| x.ln()),
                 Op::Tanh => unary!(a, to, |x| x.tanh()),
-                Op::Sigmoid => unary!(a, to, |x| {
-                    let e = (-x.abs()).exp();
-                    (if x < zero { e } else { one }) / (one + e)
-                }),
-                Op::Softplus => unary!(a, to, |x| {
-                    // NaN stays NaN.
-                    (if x < zero { zero } else { x }) + (-x.abs()).exp().ln_1p()
-                }),
+                Op::Sigmoid => unary!(a, to, |x| sigmoid(x)),
+                Op::Softplus => unary!(a, to, |x| softplus(x)),
                 Op::Input(_) | Op::Old | Op::Constant(_) | Op::Checkerboard { .. } => {}
             }
         }
